@@ -1,0 +1,37 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+.PHONY: help demo test lint format bench clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	# onnx2torch imports torchvision for two detection operators only; without its dependencies it needs none
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps onnx2torch==1.5.15
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: .venv/ready ## press a model of real handwritten digits, end to end (under 5 minutes)
+	$(BIN)/glyphpress demo --out demo-out --force
+
+test: .venv/ready ## the whole test suite
+	$(BIN)/python -m pytest -q
+
+lint: .venv/ready ## ruff check, ruff format --check, mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/ready ## rewrite the sources in the one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/ready ## the numbers of README, measured again
+	$(BIN)/python -m bench.readme
+
+clean: ## remove what was built
+	rm -rf .venv build dist demo-out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,84 @@
+"""Preprocess: the one way from uint8 pixels to what a model was trained on.
+
+It is serialised into every artifact, and a board's agent runs it too, so it needs nothing but numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.errors import ArtifactError
+
+Orientation = Literal["upright", "mirror", "flip", "rot180", "transpose", "rot90", "rot270", "anti-transpose"]
+Scale = Literal["0-1", "0-255"]
+Layout = Literal["NCHW", "NHWC"]
+
+ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
+
+_TURN: dict[Orientation, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    "upright": lambda x: x,
+    "mirror": lambda x: x[:, :, ::-1],
+    "flip": lambda x: x[:, ::-1, :],
+    "rot180": lambda x: x[:, ::-1, ::-1],
+    "transpose": lambda x: x.swapaxes(1, 2),
+    "rot90": lambda x: x.swapaxes(1, 2)[:, ::-1, :],
+    "rot270": lambda x: x.swapaxes(1, 2)[:, :, ::-1],
+    "anti-transpose": lambda x: x.swapaxes(1, 2)[:, ::-1, ::-1],
+}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How upright uint8 glyphs [N, 28, 28] become the float32 input of a model.
+
+    orientation: turn applied to upright pixels (`rot90` is counter-clockwise).
+    scale: `0-1` divides by 255; `0-255` keeps the raw values.
+    mean, std: subtracted and divided after scaling, in scaled units.
+    invert: dark ink on white, applied before scaling.
+    layout: where the channel axis stands; with one channel the bytes are the same.
+    label_offset: the model's column of class 0 (1 for a letters model that keeps EMNIST's 1 to 26).
+    """
+
+    orientation: Orientation = "upright"
+    scale: Scale = "0-1"
+    mean: float = 0.0
+    std: float = 1.0
+    invert: bool = False
+    layout: Layout = "NCHW"
+    label_offset: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be applied."""
+        if self.orientation not in ORIENTATIONS or self.scale not in get_args(Scale):
+            raise ArtifactError(f"unknown preprocess {self.orientation}/{self.scale}; see Preprocess")
+        if not (np.isfinite(self.mean) and np.isfinite(self.std) and self.std > 0) or self.label_offset < 0:
+            raise ArtifactError("preprocess needs a finite mean, a std above 0 and a label offset of 0 or more")
+
+    def apply(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return float32 [N, 1, 28, 28] (NCHW) or [N, 28, 28, 1] (NHWC) of uint8 [N, 28, 28]."""
+        if images.dtype != np.uint8 or images.ndim != 3:
+            raise ArtifactError(f"expected uint8 images [N, H, W], got {images.dtype} {list(images.shape)}")
+        turned = _TURN[self.orientation](images)
+        pixels = (255 - turned if self.invert else turned).astype(np.float32, order="C")
+        unit = 255.0 if self.scale == "0-1" else 1.0
+        if (unit, self.mean, self.std) != (1.0, 0.0, 1.0):
+            pixels -= np.float32(self.mean * unit)
+            pixels *= np.float32(1.0 / (self.std * unit))
+        return pixels[:, None] if self.layout == "NCHW" else pixels[..., None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocess:
+        """Rebuild from `to_dict`; raises ArtifactError on unknown keys."""
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ArtifactError(f"unknown preprocess keys {sorted(unknown)}; was the file made by a newer version?")
+        return cls(**values)

@@ -1,0 +1,114 @@
+"""The contract of every place where an artifact runs: Target, Session, and what they give back."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.artifact import Artifact, Format
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a target can run here; when not, why and what would change that."""
+
+    ok: bool
+    reason: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class RuntimeFacts:
+    """Which runtime answered: recorded with every evaluation and timing."""
+
+    target: str
+    runtime: str
+    version: str
+    device: str
+    threads: int
+    simulated: bool = False
+
+
+@dataclass(frozen=True)
+class TimingPlan:
+    """How long to time: until both `min_runs` and `min_seconds` are reached, never past `max_runs` runs.
+
+    batch: images per inference. warmup: untimed inferences first. inner: inferences per sample; 0 calibrates it
+    so that one sample is at least 100 times the clock's resolution.
+    """
+
+    batch: int = 1
+    warmup: int = 20
+    min_runs: int = 100
+    min_seconds: float = 1.0
+    max_runs: int = 200_000
+    inner: int = 0
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Raw latencies of one artifact in one session.
+
+    samples_ns: int64 [N], nanoseconds an inference (of `batch` images) took, unrounded, in order; where `inner` is
+    above 1 each is the mean of that many. load_ns and first_run_ns are what opening the session and its very
+    first inference took. machine: state of the host when it was measured.
+    """
+
+    artifact_sha256: str
+    facts: RuntimeFacts
+    samples_ns: NDArray[np.int64]
+    batch: int
+    inner: int
+    warmup: int
+    load_ns: int
+    first_run_ns: int
+    machine: dict[str, Any] = field(default_factory=dict)
+
+    def percentile(self, q: float) -> float | None:
+        """Return the q-th percentile (0 to 100) in nanoseconds, or None where the samples cannot carry it.
+
+        At least ten samples must lie beyond it (on each side for the median), and tails need single inferences.
+        """
+        beyond = len(self.samples_ns) * min(q, 100 - q) / 100
+        if beyond < 10 or (self.inner > 1 and q > 50):
+            return None
+        return float(np.percentile(self.samples_ns, q))
+
+
+class Session(AbstractContextManager["Session"], Protocol):
+    """An artifact opened on a target."""
+
+    artifact: Artifact
+    facts: RuntimeFacts
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return float32 logits [N, len(artifact.classes)] of upright uint8 glyphs [N, 28, 28].
+
+        The artifact's own Preprocess is applied, integer inputs and outputs are quantized and dequantized, and the
+        columns before `label_offset` are dropped. Any N works, also on files with a fixed batch. Raises RunFailed
+        on a runtime error, a wrong width or logits that are not finite.
+        """
+        ...
+
+    def time(self, plan: TimingPlan) -> Timings:
+        """Time the inference alone (input ready in memory) where it runs, by a monotonic clock."""
+        ...
+
+
+class Target(Protocol):
+    """A place where artifacts run."""
+
+    name: str
+    formats: frozenset[Format]
+
+    def probe(self) -> Availability:
+        """Say whether it is there, without raising."""
+        ...
+
+    def open(self, artifact: Artifact, *, threads: int = 1) -> Session:
+        """Load the artifact. Raises TargetUnavailable, or RunFailed when the runtime refuses the file."""
+        ...

@@ -1,0 +1,85 @@
+"""The whole error tree and the exit code of each family (`glyphpress help exit-codes`).
+
+GlyphpressError                          exit
+├── UsageProblem                         2   words that cannot be meant: unknown recipe, impossible combination
+├── CheckpointError                      3   a file that is not the model it is said to be
+├── StageError                           3   a stage (train, prune, quantize ...) could not finish
+│   └── ParityError                      3   a converted file differs from the model it was made from
+├── PackageMissing                       4   an optional package is not installed; says the pip line
+├── PolicyError                          2   a policy or recipe file with unknown keys or impossible limits
+├── EvidenceError                        3   evaluations that do not belong together, NaN logits, zero images
+├── GateFailed                           1   a verdict is FAIL
+└── GateInconclusive                     5   no FAIL, but a verdict could not be reached
+calibration.errors.DataError             3   (UnknownData 2)
+targets.errors.TargetError               3   (UnknownTarget 2, TargetUnavailable 4)
+OSError                                  3   full disk, no permission
+KeyboardInterrupt                        130
+
+The two leaf packages have roots of their own because they never import this one.
+"""
+
+from calibration.errors import DataError, UnknownData
+from targets.errors import TargetError, TargetUnavailable, UnknownTarget
+
+
+class GlyphpressError(Exception):
+    """Root of the errors of `toolchain`; the message is one line that ends with what to do."""
+
+
+class UsageProblem(GlyphpressError):
+    """The request itself cannot be meant."""
+
+
+class CheckpointError(GlyphpressError):
+    """A checkpoint that cannot be loaded as the model it is said to be."""
+
+
+class StageError(GlyphpressError):
+    """A stage could not finish; nothing half-written is left."""
+
+
+class ParityError(StageError):
+    """A converted file answers differently from the model it was made from."""
+
+
+class PackageMissing(GlyphpressError):
+    """An optional package is missing; the message holds the pip line that adds it."""
+
+
+class PolicyError(GlyphpressError):
+    """A policy or recipe with unknown keys or limits that cannot hold."""
+
+
+class EvidenceError(GlyphpressError):
+    """Evaluations or timings that cannot be judged: foreign, empty or not finite."""
+
+
+class GateFailed(GlyphpressError):
+    """At least one verdict is FAIL."""
+
+
+class GateInconclusive(GlyphpressError):
+    """No verdict is FAIL, but at least one could not be reached."""
+
+
+# First match wins, so a subclass stands before its base.
+EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (GateFailed, 1),
+    (GateInconclusive, 5),
+    (UsageProblem, 2),
+    (PolicyError, 2),
+    (UnknownData, 2),
+    (UnknownTarget, 2),
+    (PackageMissing, 4),
+    (TargetUnavailable, 4),
+    (GlyphpressError, 3),
+    (DataError, 3),
+    (TargetError, 3),
+    (OSError, 3),
+    (KeyboardInterrupt, 130),
+)
+
+
+def exit_code(error: BaseException) -> int | None:
+    """Return the exit code of an error's family; None for what is a bug and keeps its traceback."""
+    return next((code for family, code in EXIT_CODES if isinstance(error, family)), None)

@@ -1,0 +1,1 @@
+"""FloatModel to a float Artifact."""

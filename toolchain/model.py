@@ -1,0 +1,38 @@
+"""FloatModel: what the press works on between the checkpoint and the export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from targets.preprocess import Preprocess
+from toolchain.errors import StageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class FloatModel:
+    """A float model and how to feed it.
+
+    module: eval mode, float32 [N, 1, 28, 28] to logits [N, columns]; None when the model came as ONNX and could not
+    be brought back to torch, then `refusal` says why. onnx: the file it came from, when it came as ONNX.
+    checkpoint_sha256: digest of the file the user gave. history: one line a stage that changed it.
+    """
+
+    name: str
+    module: nn.Module | None
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    checkpoint_sha256: str
+    history: tuple[str, ...] = ()
+    onnx: Path | None = None
+    refusal: str = ""
+
+    def torch_module(self, stage: str) -> nn.Module:
+        """Return the module, or raise StageError saying why `stage` is refused."""
+        if self.module is None:
+            raise StageError(f"{stage} needs the model in torch: {self.refusal}")
+        return self.module

@@ -1,0 +1,1 @@
+"""Reference architectures, one a file."""

@@ -1,0 +1,1 @@
+"""Structured pruning: FloatModel in, FloatModel out."""

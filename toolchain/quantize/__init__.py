@@ -1,0 +1,1 @@
+"""Float Artifact and CalibrationSet to a quantized Artifact."""

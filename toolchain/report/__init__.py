@@ -1,0 +1,1 @@
+"""A Report as table, JSON and Markdown."""

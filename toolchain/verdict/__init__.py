@@ -1,0 +1,1 @@
+"""The judging wing: knows artifacts, sessions and images, never how they were pressed."""
