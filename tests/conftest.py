@@ -1,0 +1,45 @@
+"""Fixtures that several test folders share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "emnist"
+
+
+@pytest.fixture(scope="session")
+def emnist_root() -> Path:
+    """The real EMNIST files beside the checkout; a test that needs them is skipped, loudly, where they are not."""
+    if not SHARED.is_dir():
+        pytest.skip("real EMNIST images are not beside this checkout (shared/emnist): NOT checked on them")
+    return SHARED
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def glyphpress(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Finished]:
+    """Run the program in this process as a user would, error handling and exit code included."""
+    from toolchain.cli.main import main
+
+    def run(*words: object) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["glyphpress", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capfd.readouterr()
+        return Finished(int(stop.value.code or 0), out, err)
+
+    return run
