@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import rich_click as click
+
+from toolchain import quantities
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -15,28 +16,27 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 class Quantity(click.ParamType[float]):
     """A number with its unit, returned in the base unit; a bare number is a usage error that says so."""
 
-    def __init__(self, name: str, units: dict[str, float], example: str) -> None:
-        """Take the unit table: suffix to factor."""
-        self.name, self.units, self.example = name, units, example
+    def __init__(self, unit: quantities.Unit) -> None:
+        """Take the kind of quantity."""
+        self.name, self.unit = unit.name, unit
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the quantity in base units."""
         if isinstance(value, float):
             return value
-        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE]-?[0-9]+)?)\s*([A-Za-zµ%]*)\s*", str(value))
-        if not match or match[2] not in self.units:
-            known = ", ".join(self.units)
-            self.fail(f"'{value}' needs a number and a unit ({known}), such as {self.example}", param, ctx)
-        return float(match[1]) * self.units[match[2]]
+        try:
+            return self.unit.parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
-SIZE = Quantity("size", {"B": 1, "KB": 1e3, "MB": 1e6, "KiB": 1024, "MiB": 1024**2}, "250KB")
+SIZE = Quantity(quantities.SIZE)
 """Bytes."""
-DURATION = Quantity("time", {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}, "2ms")
+DURATION = Quantity(quantities.DURATION)
 """Seconds."""
-POINTS = Quantity("accuracy", {"pp": 0.01, "%": 0.01}, "0.3pp")
+POINTS = Quantity(quantities.POINTS)
 """Fraction of 1."""
-RATIO = Quantity("ratio", {"x": 1.0}, "3.6x")
+RATIO = Quantity(quantities.RATIO)
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)

@@ -1,0 +1,68 @@
+"""Quantities with units: how sizes, times, accuracies and ratios are written, for people and for policies.
+
+A number without its unit is refused everywhere: `0.3` could be a fraction, a percentage or percentage points.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_FORM = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµ%]*)\s*")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A kind of quantity. units: suffix to factor, in base units. plain: the suffix that `text` writes."""
+
+    name: str
+    units: Mapping[str, float]
+    example: str
+    plain: str
+
+    def parse(self, text: str) -> float:
+        """Return a written quantity in base units; raises ValueError that says what was expected."""
+        match = _FORM.fullmatch(text)
+        if not match or match[2] not in self.units:
+            known = ", ".join(self.units)
+            raise ValueError(f"'{text}' needs a number and a unit ({known}), such as {self.example}")
+        return float(match[1]) * self.units[match[2]]
+
+    def text(self, value: float) -> str:
+        """Return base units as a written quantity that `parse` reads back to twelve digits."""
+        return f"{value / self.units[self.plain]:.12g}{self.plain}"
+
+
+SIZE = Unit("size", {"B": 1, "KB": 1e3, "MB": 1e6, "KiB": 1024, "MiB": 1024**2}, "250KB", "KB")
+"""Bytes."""
+DURATION = Unit("time", {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}, "2ms", "us")
+"""Seconds."""
+POINTS = Unit("accuracy", {"pp": 0.01, "%": 0.01}, "0.3pp", "pp")
+"""Fraction of 1."""
+RATIO = Unit("ratio", {"x": 1.0}, "3.6x", "x")
+
+
+def size_text(size: float) -> str:
+    """Return bytes for people: `163 KB`."""
+    if size < 1e4:
+        return f"{size / 1e3:.1f} KB"
+    return f"{size / 1e3:,.0f} KB" if size < 1e7 else f"{size / 1e6:.1f} MB"
+
+
+def time_text(seconds: float) -> str:
+    """Return a time for people in three digits: `67.2 us`, `1.05 ms`."""
+    for unit, factor in (("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3)):
+        if seconds < 999.5 * factor:
+            return f"{seconds / factor:#.3g}".rstrip(".") + f" {unit}"
+    return f"{seconds:.2f} s"
+
+
+def percent_text(fraction: float) -> str:
+    """Return a share for people: `88.46 %`."""
+    return f"{fraction:.2%}".replace("%", " %")
+
+
+def points_text(fraction: float) -> str:
+    """Return a difference of shares in percentage points, without the unit: `0.03`; never `-0.00`."""
+    return f"{round(fraction * 100, 2) + 0.0:.2f}"

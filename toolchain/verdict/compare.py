@@ -1,0 +1,173 @@
+"""Comparison: two evaluations of the same images, paired image by image."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from toolchain.errors import EvidenceError
+from toolchain.verdict import tango
+from toolchain.verdict.evaluate import Evaluation
+from toolchain.verdict.metrics import confusion_matrix
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class ClassDrop:
+    """What one class lost and gained. drop: share of its images, positive when the candidate reads worse."""
+
+    label: str
+    images: int
+    lost: int
+    gained: int
+    drop: float
+
+
+@dataclass(frozen=True)
+class NewConfusion:
+    """`extra` more images of `truth` are read as `read` by the candidate than by the baseline."""
+
+    truth: str
+    read: str
+    extra: int
+
+    def __str__(self) -> str:
+        """Return `O read as 0: +14`."""
+        return f"{self.truth} read as {self.read}: +{self.extra}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a candidate reads the images that its baseline read.
+
+    lost, gained: images that only the baseline, only the candidate reads rightly. flips: images whose answer changed
+    at all. drop: fall in accuracy, a fraction, positive when the candidate reads worse. interval: its two-sided 95 %
+    Tango score interval. lower, upper: its one-sided 95 % bounds. per_class: in the order of the classes.
+    confusions: the most frequent new ones first.
+    """
+
+    baseline: str
+    baseline_sha256: str
+    baseline_bytes: int
+    candidate: str
+    candidate_sha256: str
+    candidate_bytes: int
+    origin: str
+    dataset_sha256: str
+    images: int
+    lost: int
+    gained: int
+    flips: int
+    baseline_accuracy: float
+    candidate_accuracy: float
+    drop: float
+    interval: tuple[float, float]
+    lower: float
+    upper: float
+    per_class: tuple[ClassDrop, ...]
+    confusions: tuple[NewConfusion, ...]
+
+    @property
+    def discordance(self) -> float:
+        """The share of images that only one of the two reads rightly."""
+        return (self.lost + self.gained) / self.images
+
+    def worst(self, count: int = 5) -> tuple[ClassDrop, ...]:
+        """Return the classes that lost the most images on balance, worst first; none that did not lose any."""
+        losers = [row for row in self.per_class if row.drop > 0]
+        return tuple(sorted(losers, key=lambda row: (row.gained - row.lost, -row.drop))[:count])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types; `from_dict` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Comparison:
+        """Rebuild from `to_dict`; raises EvidenceError on anything else."""
+        try:
+            rebuilt = {
+                "interval": (float(values["interval"][0]), float(values["interval"][1])),
+                "per_class": tuple(ClassDrop(**row) for row in values["per_class"]),
+                "confusions": tuple(NewConfusion(**row) for row in values["confusions"]),
+            }
+            return cls(**{field.name: values[field.name] for field in fields(cls)} | rebuilt)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise EvidenceError(f"not a stored comparison ({error!r}); compare the evaluations again") from error
+
+
+def compare(base: Evaluation, candidate: Evaluation, *, confusions: int = 10) -> Comparison:
+    """Pair two evaluations image by image.
+
+    Raises EvidenceError, saying which, when they are of other classes, other images, another order or other labels.
+    """
+    _check_pairs(base, candidate)
+    lost, gained = base.right & ~candidate.right, candidate.right & ~base.right
+    n, b, c = len(base), int(lost.sum()), int(gained.sum())
+    return Comparison(
+        baseline=base.artifact,
+        baseline_sha256=base.artifact_sha256,
+        baseline_bytes=base.artifact_bytes,
+        candidate=candidate.artifact,
+        candidate_sha256=candidate.artifact_sha256,
+        candidate_bytes=candidate.artifact_bytes,
+        origin=candidate.origin,
+        dataset_sha256=candidate.dataset_sha256,
+        images=n,
+        lost=b,
+        gained=c,
+        flips=int(np.count_nonzero(base.predictions != candidate.predictions)),
+        baseline_accuracy=base.accuracy,
+        candidate_accuracy=candidate.accuracy,
+        drop=(b - c) / n,
+        interval=tango.interval(b, c, n, CONFIDENCE),
+        lower=float(tango.lower_bound(b, c, n, CONFIDENCE)),
+        upper=float(tango.upper_bound(b, c, n, CONFIDENCE)),
+        per_class=_per_class(base, lost, gained),
+        confusions=_new_confusions(base, candidate, confusions),
+    )
+
+
+def _check_pairs(base: Evaluation, candidate: Evaluation) -> None:
+    names = f"{base.artifact} and {candidate.artifact}"
+    advice = "evaluate both on the same data"
+    if base.classes != candidate.classes:
+        raise EvidenceError(f"{names} were evaluated on other classes; {advice}")
+    if len(base) != len(candidate):
+        raise EvidenceError(f"{names} were evaluated on {len(base)} and {len(candidate)} images; {advice}")
+    foreign = np.flatnonzero(base.sample_ids != candidate.sample_ids)
+    if foreign.size and np.array_equal(np.sort(base.sample_ids), np.sort(candidate.sample_ids)):
+        raise EvidenceError(
+            f"{names} saw the same images in another order, first at image {foreign[0]}; {advice}, in one order"
+        )
+    if foreign.size:
+        raise EvidenceError(
+            f"{names} saw other images: {foreign.size} of {len(base)} differ, first image {foreign[0]}; {advice}"
+        )
+    relabelled = np.flatnonzero(base.labels != candidate.labels)
+    if relabelled.size:
+        raise EvidenceError(
+            f"{names} saw the same images under other labels: {relabelled.size} of {len(base)}, first image "
+            f"{relabelled[0]}; {advice}"
+        )
+
+
+def _per_class(base: Evaluation, lost: Any, gained: Any) -> tuple[ClassDrop, ...]:
+    size = len(base.classes)
+    images, away, back = (np.bincount(base.labels[chosen], minlength=size) for chosen in (slice(None), lost, gained))
+    return tuple(
+        ClassDrop(label, int(n), int(b), int(c), float(b - c) / max(int(n), 1))
+        for label, n, b, c in zip(base.classes, images, away, back, strict=True)
+    )
+
+
+def _new_confusions(base: Evaluation, candidate: Evaluation, count: int) -> tuple[NewConfusion, ...]:
+    size = len(base.classes)
+    before, after = (confusion_matrix(e.labels, e.predictions, size) for e in (base, candidate))
+    extra = after - before
+    np.fill_diagonal(extra, 0)
+    order = np.argsort(-extra, axis=None, kind="stable")[:count]
+    cells = ((int(i) // size, int(i) % size) for i in order)
+    return tuple(NewConfusion(base.classes[i], base.classes[j], int(extra[i, j])) for i, j in cells if extra[i, j] > 0)

@@ -1,0 +1,175 @@
+"""Evaluation: what the exported file itself answered on every image of a test split."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.dataset import Dataset, Labels
+from calibration.sample import image_hashes
+from targets.errors import ArtifactError
+from targets.preprocess import Preprocess
+from targets.target import RuntimeFacts, Session
+from toolchain.errors import EvidenceError
+from toolchain.files import whole_file
+from toolchain.progress import Progress, silent
+
+SCHEMA = "glyphpress/evaluation/1"
+_ARRAYS = {"logits": np.float32, "labels": np.int64, "sample_ids": np.dtype("S32")}
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The answers of one artifact on one data set, in the runtime that gave them.
+
+    logits: float32 [N, K]. labels: int64 [N], an index into `classes`. sample_ids: S32 [N], the hash of each image
+    (`calibration.sample.image_hashes`), by which two evaluations are paired. origin and dataset_sha256 name the
+    data set. Raises EvidenceError when built from anything that cannot be judged.
+    """
+
+    artifact: str
+    artifact_sha256: str
+    artifact_bytes: int
+    facts: RuntimeFacts
+    preprocess: Preprocess
+    origin: str
+    dataset_sha256: str
+    classes: tuple[str, ...]
+    logits: NDArray[np.float32]
+    labels: Labels
+    sample_ids: NDArray[np.bytes_]
+
+    def __post_init__(self) -> None:
+        """Reject answers that cannot be judged."""
+        count, columns = len(self.labels), len(self.classes)
+        if not count:
+            raise EvidenceError(f"{self.artifact}: no images were evaluated on {self.origin}; give a split with images")
+        if self.logits.shape != (count, columns) or self.sample_ids.shape != (count,):
+            raise EvidenceError(
+                f"{self.artifact}: logits {list(self.logits.shape)} and {len(self.sample_ids)} image hashes do not fit "
+                f"{count} labels of {columns} classes; evaluate again"
+            )
+        if not np.isfinite(self.logits).all():
+            raise EvidenceError(f"{self.artifact}: some logits are NaN or infinite; the file is broken, make it again")
+        if self.labels.min() < 0 or self.labels.max() >= columns:
+            raise EvidenceError(f"{self.origin}: a label lies outside the {columns} classes; check the data set")
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+    @cached_property
+    def predictions(self) -> NDArray[np.int64]:
+        """The answered class of each image, int64 [N]."""
+        return np.argmax(self.logits, axis=1).astype(np.int64, copy=False)
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each image was read rightly, bool [N]."""
+        return np.equal(self.predictions, self.labels)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of images read rightly."""
+        return float(np.count_nonzero(self.right)) / len(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the arrays as JSON types."""
+        return {
+            "artifact": self.artifact,
+            "artifact_sha256": self.artifact_sha256,
+            "artifact_bytes": self.artifact_bytes,
+            "facts": asdict(self.facts),
+            "preprocess": self.preprocess.to_dict(),
+            "origin": self.origin,
+            "dataset_sha256": self.dataset_sha256,
+            "classes": list(self.classes),
+        }
+
+    def save(self, path: Path, *, force: bool = False) -> None:
+        """Write an `.npz` that `load` reads back to the same bits; raises UsageProblem over an existing file."""
+        text = json.dumps({"schema": SCHEMA} | self.to_dict(), ensure_ascii=False)
+        with whole_file(path, force=force) as part, part.open("wb") as stream:
+            np.savez_compressed(
+                stream, meta=np.array(text), logits=self.logits, labels=self.labels, sample_ids=self.sample_ids
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> Evaluation:
+        """Read what `save` wrote; raises EvidenceError on anything else."""
+        if not path.is_file():
+            raise EvidenceError(f"{path}: no such file; `glyphpress evaluate ARTIFACT -o {path.name}` makes one")
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                meta = json.loads(str(stored["meta"]))
+                arrays = {key: stored[key] for key in _ARRAYS}
+            if meta.pop("schema") != SCHEMA or any(arrays[key].dtype != kind for key, kind in _ARRAYS.items()):
+                raise ValueError(f"expected {SCHEMA}")
+            meta["facts"] = RuntimeFacts(**meta["facts"])
+            meta["preprocess"] = Preprocess.from_dict(meta["preprocess"])
+            meta["classes"] = tuple(meta["classes"])
+            return cls(**meta, **arrays)
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, ArtifactError) as error:
+            raise EvidenceError(
+                f"{path}: not a saved evaluation ({error}); make it with `glyphpress evaluate ARTIFACT -o FILE.npz`"
+            ) from error
+
+
+def evaluate(session: Session, dataset: Dataset, *, batch: int = 256, progress: Progress = silent) -> Evaluation:
+    """Run the opened file over every image of a data set.
+
+    Raises EvidenceError for a data set without images or with other classes than the artifact's (`check_classes`),
+    and RunFailed, from the session, when the runtime refuses or answers with what is not finite.
+    """
+    artifact, count = session.artifact, len(dataset)
+    if not count:
+        raise EvidenceError(f"{dataset.origin}: no images to evaluate on; give a split with images")
+    check_classes(artifact.path.name, artifact.classes, dataset)
+    logits = np.empty((count, len(dataset.classes)), dtype=np.float32)
+    for start in range(0, count, batch):
+        stop = min(start + batch, count)
+        logits[start:stop] = session.run(dataset.images[start:stop])
+        progress(f"evaluate {artifact.path.name}", stop, count)
+    return Evaluation(
+        artifact=artifact.path.name,
+        artifact_sha256=artifact.sha256,
+        artifact_bytes=artifact.size,
+        facts=session.facts,
+        preprocess=artifact.preprocess,
+        origin=dataset.origin,
+        dataset_sha256=dataset.sha256,
+        classes=dataset.classes,
+        logits=logits,
+        labels=np.asarray(dataset.labels, dtype=np.int64),
+        sample_ids=image_hashes(dataset.images),
+    )
+
+
+def check_classes(name: str, classes: tuple[str, ...], dataset: Dataset) -> None:
+    """Raise EvidenceError unless the model's classes are the data set's, in order; the message names the first gap.
+
+    EMNIST's letters merge both cases, so models name them `A` or `a`: case is ignored, but only where neither side
+    holds a letter in both cases.
+    """
+    ours, theirs = tuple(classes), tuple(dataset.classes)
+    folded = [tuple(label.casefold() for label in side) for side in (ours, theirs)]
+    unambiguous = all(len(set(side)) == len(side) for side in folded)
+    if ours == theirs or (unambiguous and folded[0] == folded[1]):
+        return
+    if len(ours) != len(theirs):
+        raise EvidenceError(
+            f"{name} reads {len(ours)} classes, {dataset.origin} has {len(theirs)}; give the data it was trained for"
+        )
+    k = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
+    order = "the same classes in another order" if sorted(ours) == sorted(theirs) else "other classes"
+    raise EvidenceError(
+        f"{name} and {dataset.origin} have {order}: class {k} is '{ours[k]}' in the model, '{theirs[k]}' in the data; "
+        "give the data it was trained for, or export it again with its own classes"
+    )

@@ -1,0 +1,136 @@
+"""What an evaluation says about reading: accuracy and its interval, precision, recall, F1, confusions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.errors import EvidenceError
+from toolchain.verdict.evaluate import Evaluation
+from toolchain.verdict.tango import normal_quantile
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """How one class is read. recall is None without images of it, precision None where it was never answered."""
+
+    label: str
+    images: int
+    answered: int
+    right: int
+    precision: float | None
+    recall: float | None
+    f1: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """`count` images of `truth` were read as `read`."""
+
+    truth: str
+    read: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Precision, recall and F1 over all classes."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Everything `evaluate` shows. confusion: int64 [K, K], rows the truth, columns the answer."""
+
+    images: int
+    right: int
+    accuracy: float
+    interval: tuple[float, float]
+    macro: Averages
+    micro: Averages
+    per_class: tuple[ClassMetrics, ...]
+    confusions: tuple[Confusion, ...]
+    confusion: Counts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        return asdict(self) | {"confusion": self.confusion.tolist()}
+
+
+def wilson(right: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the two-sided score interval of a share (E. B. Wilson 1927, JASA 22:209-212)."""
+    if count < 1 or not 0 <= right <= count:
+        raise EvidenceError(f"{right} of {count} is no share; evaluate at least one image")
+    z = normal_quantile((1 + confidence) / 2)
+    share, shrink = right / count, 1 + z * z / count
+    centre = (share + z * z / (2 * count)) / shrink
+    half = z / shrink * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
+    # At the ends the bound is exact, and rounding must not say otherwise.
+    return 0.0 if right == 0 else centre - half, 1.0 if right == count else centre + half
+
+
+def confusion_matrix(labels: Counts, predictions: Counts, classes: int) -> Counts:
+    """Return int64 [K, K]: rows the truth, columns the answer."""
+    flat = np.bincount(labels * classes + predictions, minlength=classes * classes)
+    return flat.reshape(classes, classes).astype(np.int64)
+
+
+def measure(evaluation: Evaluation, *, pairs: int = 10) -> Metrics:
+    """Return the metrics of an evaluation, with the `pairs` most confused pairs.
+
+    Macro averages go over the classes that have images or were answered, and an undefined precision or recall
+    counts as 0 (scikit-learn's `zero_division=0`), so that a class nobody reads any more cannot drop out of sight.
+    """
+    matrix = confusion_matrix(evaluation.labels, evaluation.predictions, len(evaluation.classes))
+    per_class = tuple(_class_metrics(label, matrix, k) for k, label in enumerate(evaluation.classes))
+    used = [row for row in per_class if row.images or row.answered]
+    right, images = int(np.trace(matrix)), int(matrix.sum())
+    accuracy = right / images
+    return Metrics(
+        images=images,
+        right=right,
+        accuracy=accuracy,
+        interval=wilson(right, images),
+        macro=Averages(
+            _mean([row.precision or 0.0 for row in used]),
+            _mean([row.recall or 0.0 for row in used]),
+            _mean([row.f1 for row in used]),
+        ),
+        # With one answer an image, every micro average is the accuracy.
+        micro=Averages(accuracy, accuracy, accuracy),
+        per_class=per_class,
+        confusions=_most_confused(matrix, evaluation.classes, pairs),
+        confusion=matrix,
+    )
+
+
+def _class_metrics(label: str, matrix: Counts, k: int) -> ClassMetrics:
+    right, images, answered = int(matrix[k, k]), int(matrix[k].sum()), int(matrix[:, k].sum())
+    return ClassMetrics(
+        label=label,
+        images=images,
+        answered=answered,
+        right=right,
+        precision=right / answered if answered else None,
+        recall=right / images if images else None,
+        f1=2 * right / (images + answered) if images + answered else 0.0,
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _most_confused(matrix: Counts, classes: tuple[str, ...], pairs: int) -> tuple[Confusion, ...]:
+    wrong = matrix * (1 - np.eye(len(classes), dtype=np.int64))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:pairs]
+    found = ((int(i // len(classes)), int(i % len(classes))) for i in order)
+    return tuple(Confusion(classes[i], classes[j], int(wrong[i, j])) for i, j in found if wrong[i, j] > 0)
