@@ -1,0 +1,132 @@
+"""LiteRT (TensorFlow Lite) on the CPU, with XNNPACK or with the reference kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.artifact import Artifact, Format, TensorSpec
+from targets.errors import RunFailed, TargetUnavailable
+from targets.port import Port, image_port, logits_port
+from targets.quiet import quiet_stderr
+from targets.session import RuntimeSession, resolved_threads
+from targets.target import Availability, RuntimeFacts
+
+BATCH = 64
+FIX = "install it with `pip install ai-edge-litert`"
+
+
+class LiteRtCpu:
+    """Target `litert-cpu`: LiteRT as it ships, with the XNNPACK delegate."""
+
+    name = "litert-cpu"
+    formats: frozenset[Format] = frozenset({"tflite"})
+    device = "cpu,XNNPACK"
+    resolver = "AUTO"
+
+    def probe(self) -> Availability:
+        """Say whether ai-edge-litert can be imported, without raising."""
+        try:
+            _runtime()
+        except TargetUnavailable as error:
+            return Availability(False, str(error), FIX)
+        return Availability(True)
+
+    def open(self, artifact: Artifact, *, threads: int = 1) -> LiteRtSession:
+        """Load the file with `threads` threads (0: all cores)."""
+        litert = _runtime()
+        threads = resolved_threads(threads)
+        start = perf_counter_ns()
+        try:
+            # XNNPACK announces itself on descriptor 2, below Python.
+            with quiet_stderr():
+                interpreter = litert.Interpreter(
+                    model_path=str(artifact.path),
+                    num_threads=threads,
+                    experimental_op_resolver_type=litert.OpResolverType[self.resolver],
+                )
+                interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise RunFailed(f"{artifact.path}: LiteRT refuses it: {_line(error)}") from error
+        load_ns = perf_counter_ns() - start
+        facts = RuntimeFacts(self.name, "ai-edge-litert", version("ai-edge-litert"), self.device, threads)
+        return LiteRtSession(artifact, facts, interpreter, load_ns)
+
+
+class LiteRtReference(LiteRtCpu):
+    """Target `litert-reference`: the plain kernels that define what an operator means; slow, and no delegate."""
+
+    name = "litert-reference"
+    device = "cpu,reference"
+    resolver = "BUILTIN_REF"
+
+
+class LiteRtSession(RuntimeSession):
+    """A .tflite file in LiteRT's interpreter.
+
+    Images run one by one where the file fixes its batch at 1, as files from torch do (their reshapes hold the 1, so
+    resizing the input fails); only a file whose signature leaves the batch open is resized. Timed is `invoke`
+    alone: the input already lies in the arena, the output can be read there afterwards.
+    """
+
+    def __init__(self, artifact: Artifact, facts: RuntimeFacts, interpreter: Any, load_ns: int) -> None:
+        """Find the image input and the logits output of the allocated interpreter."""
+        self._interpreter = interpreter
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        source = image_port(artifact, [_port(detail) for detail in inputs])
+        ports = [_port(detail) for detail in outputs]
+        chosen = logits_port(artifact, ports)
+        self._input, self._output = inputs[0]["index"], outputs[chosen]["index"]
+        self._allocated = int(inputs[0]["shape"][0])
+        super().__init__(artifact, facts, source, ports[chosen], batch=BATCH, load_ns=load_ns)
+
+    def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
+        self._prepared(batch)()
+        answer: NDArray[Any] = self._interpreter.get_tensor(self._output)
+        return answer
+
+    def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
+        try:
+            if len(batch) != self._allocated:
+                self._interpreter.resize_tensor_input(self._input, batch.shape)
+                self._interpreter.allocate_tensors()
+                self._allocated = len(batch)
+            self._interpreter.set_tensor(self._input, batch)
+        except (ValueError, RuntimeError) as error:
+            raise RunFailed(f"{self.artifact.path}: LiteRT failed on it: {_line(error)}") from error
+        return self._invoke
+
+    def _invoke(self) -> None:
+        try:
+            self._interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise RunFailed(f"{self.artifact.path}: LiteRT failed on it: {_line(error)}") from error
+
+    def __exit__(self, *_error: object) -> None:
+        """Release the interpreter."""
+        self._interpreter = None
+
+
+def _runtime() -> Any:
+    try:
+        with quiet_stderr():
+            from ai_edge_litert import interpreter
+    except ImportError as error:
+        raise TargetUnavailable(f"ai-edge-litert cannot be imported ({error}); {FIX}") from error
+    return interpreter
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _port(detail: dict[str, Any]) -> Port:
+    signature = detail.get("shape_signature", detail["shape"])
+    spec = TensorSpec(detail["name"], tuple(int(axis) for axis in signature), np.dtype(detail["dtype"]).name)
+    scale, zero_point = detail["quantization"]
+    return Port(spec, float(scale) or 1.0, int(zero_point))
