@@ -63,6 +63,6 @@ def percent_text(fraction: float) -> str:
     return f"{fraction:.2%}".replace("%", " %")
 
 
-def points_text(fraction: float) -> str:
+def points_text(fraction: float, digits: int = 2) -> str:
     """Return a difference of shares in percentage points, without the unit: `0.03`; never `-0.00`."""
-    return f"{round(fraction * 100, 2) + 0.0:.2f}"
+    return f"{round(fraction * 100, digits) + 0.0:.{digits}f}"

@@ -68,7 +68,8 @@ class Evaluation:
     @cached_property
     def predictions(self) -> NDArray[np.int64]:
         """The answered class of each image, int64 [N]."""
-        return np.argmax(self.logits, axis=1).astype(np.int64, copy=False)
+        best: NDArray[np.int64] = np.argmax(self.logits, axis=1)
+        return best
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:

@@ -1,0 +1,72 @@
+"""Verdict and Outcome: what the gate says of each limit, and of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from toolchain.errors import EvidenceError, GateFailed, GateInconclusive
+from toolchain.verdict.policy import Action
+
+
+class Outcome(StrEnum):
+    """What a verdict says."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One limit, judged. Values are in base units: fractions, bytes, seconds, ratios.
+
+    limit: the policy's table. measured: what was seen, None where it could not be. bound: the confidence bound that
+    decided, None where the measured value itself did. samples_needed: images or inferences that would decide.
+    """
+
+    limit: str
+    outcome: Outcome
+    action: Action
+    threshold: float
+    measured: float | None
+    bound: float | None
+    reason: str
+    samples_needed: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types; `from_dict` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Verdict:
+        """Rebuild from `to_dict`; raises EvidenceError on anything else."""
+        try:
+            return cls(**values | {"outcome": Outcome(values["outcome"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise EvidenceError(f"not a stored verdict ({error!r}); run the gate again") from error
+
+
+def overall(verdicts: Iterable[Verdict]) -> Outcome:
+    """Return FAIL, else INCONCLUSIVE, else PASS over the verdicts whose action is `fail`; `warn` only tells.
+
+    Raises EvidenceError when there is no verdict at all.
+    """
+    verdicts = tuple(verdicts)
+    if not verdicts:
+        raise EvidenceError("nothing was judged; give a policy with at least one limit")
+    outcomes = {verdict.outcome for verdict in verdicts if verdict.action == "fail"}
+    return next((o for o in (Outcome.FAIL, Outcome.INCONCLUSIVE) if o in outcomes), Outcome.PASS)
+
+
+def raise_for(verdicts: Iterable[Verdict]) -> None:
+    """Raise GateFailed or GateInconclusive, with the reasons, unless the outcome is PASS."""
+    verdicts = tuple(verdicts)
+    outcome = overall(verdicts)
+    if outcome is Outcome.PASS:
+        return
+    reasons = [f"{v.limit}: {v.reason}" for v in verdicts if v.outcome is outcome and v.action == "fail"]
+    family = GateFailed if outcome is Outcome.FAIL else GateInconclusive
+    raise family(f"{outcome}: {'; '.join(reasons)}")
