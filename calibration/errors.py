@@ -5,6 +5,7 @@ DataError
 ├── DataNotFound     the files are not where they were looked for
 ├── CorruptData      a file is there but is not what it should be: names file, offset, expectation
 ├── EmptyData        no images, or a single class
+├── TestLeak         test images where training ones belong
 └── DownloadFailed   the archive could not be fetched or verified
 """
 
@@ -27,6 +28,13 @@ class CorruptData(DataError):
 
 class EmptyData(DataError):
     """A data set without images, or with fewer than two classes."""
+
+
+class TestLeak(DataError):
+    """Images of a test split where only training images may be."""
+
+    # pytest would collect a class of this name.
+    __test__ = False
 
 
 class DownloadFailed(DataError):

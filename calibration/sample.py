@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import Dataset, Images
-from calibration.errors import EmptyData
+from calibration.dataset import Dataset, Images, Labels
+from calibration.errors import EmptyData, TestLeak, UnknownData
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,50 @@ class CalibrationSet:
         return {"origin": self.origin, "images": len(self.images), "seed": self.seed, "sha256": self.sha256}
 
 
+def draw(train: Dataset, size: int, seed: int = 0, exclude: Dataset | None = None) -> CalibrationSet:
+    """Draw `size` images, as many of each class as of any other while it has them, in random order.
+
+    exclude: the test split; images that also stand in it are passed over, as are second copies of an image.
+    Raises TestLeak when `train` is itself a test split, EmptyData when too few images are left.
+    """
+    if train.split == "test":
+        raise TestLeak(f"{train.origin} is a test split; draw calibration images from the train split")
+    if size < 1:
+        raise UnknownData(f"a calibration set of {size} images cannot be drawn; ask for 1 or more")
+    hashes = image_hashes(train.images)
+    fresh = np.zeros(len(train), bool)
+    fresh[np.unique(hashes, return_index=True)[1]] = True
+    if exclude is not None:
+        fresh &= ~np.isin(hashes, image_hashes(exclude.images))
+    candidates = np.flatnonzero(fresh)
+    if len(candidates) < size:
+        raise EmptyData(
+            f"{train.origin} has {len(candidates):,} different images outside the test split, fewer than the {size:,} "
+            "asked for; ask for fewer"
+        )
+    indices = _stratified(candidates, train.labels, size, np.random.default_rng(seed))
+    images = train.images[indices]
+    return CalibrationSet(images, indices, seed, train.origin, hashlib.sha256(images.tobytes()).hexdigest())
+
+
 def image_hashes(images: Images) -> NDArray[np.bytes_]:
-    """Return the 16-byte BLAKE2b digest of each image [N], for finding the same image twice."""
-    return np.array([hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images], dtype="S32")
+    """Return the 16-byte BLAKE2b digest of each image [N], in hexadecimal, for finding the same image twice."""
+    if not len(images):
+        return np.empty(0, "S32")
+    pixels = np.ascontiguousarray(images).reshape(-1).data
+    step = images[0].size
+    starts = range(0, len(pixels), step)
+    return np.array([hashlib.blake2b(pixels[at : at + step], digest_size=16).hexdigest() for at in starts], "S32")
+
+
+def _stratified(
+    candidates: NDArray[np.int64], labels: Labels, size: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return `size` candidates: a round takes one of each class that has any left, the last round only some classes."""
+    shuffled = rng.permutation(candidates)
+    order = np.argsort(labels[shuffled], kind="stable")
+    by_class = labels[shuffled][order]
+    turn = np.empty(len(shuffled), np.int64)
+    turn[order] = np.arange(len(shuffled)) - np.searchsorted(by_class, by_class)
+    # Stable, so within a round the shuffle decides whose turn comes first.
+    return rng.permutation(shuffled[np.argsort(turn, kind="stable")[:size]])

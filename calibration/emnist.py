@@ -1,0 +1,159 @@
+"""EMNIST's official files: where they are, and how they become upright glyphs with labels from 0."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from calibration.dataset import SIDE, Dataset, Images, Labels, Split
+from calibration.errors import CorruptData, DataNotFound
+from calibration.idx import open_idx, read_idx
+from calibration.splits import EmnistSplit
+
+_CHUNK = 4096
+"""Images turned upright at a time, so that a second copy of a split is never held."""
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """One split's files in one folder; None where a file is missing."""
+
+    folder: Path
+    images: Path | None
+    labels: Path | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether images and labels are both there."""
+        return self.images is not None and self.labels is not None
+
+
+def user_cache() -> Path:
+    """Return the folder that `data fetch` fills when none is named."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("glyphpress") / "emnist"
+
+
+def roots(data_root: Path | None) -> list[Path]:
+    """Return where official files are looked for, first one first: `data_root`, $GLYPHPRESS_DATA, the user cache."""
+    named = os.environ.get("GLYPHPRESS_DATA")
+    return [*filter(None, (data_root, Path(named) if named else None)), user_cache()]
+
+
+def find(table: EmnistSplit, split: Split, places: list[Path]) -> SplitFiles | None:
+    """Return the files of a split, from the first of `places` that has any of them, or None.
+
+    They may stand in a place itself or one folder below. Among those folders the one with both train and test is
+    taken, so that images of two different partitions of EMNIST do not end up on the two sides.
+    """
+    other: Split = "train" if split == "test" else "test"
+    for place in places:
+        found = [files for folder in _folders(place) if (files := _files(folder, table, split)).images or files.labels]
+        if found:
+            return max(found, key=lambda files: (files.complete, _files(files.folder, table, other).complete))
+    return None
+
+
+def load_split(table: EmnistSplit, split: Split, places: list[Path], spec: str) -> Dataset:
+    """Read one split; raises DataNotFound naming the places, CorruptData naming file, offset and expectation."""
+    files = find(table, split, places)
+    stem = f"emnist-{table.name}-{split}"
+    if files is None:
+        looked = ", ".join(map(str, places))
+        raise DataNotFound(
+            f"no {stem}-images-idx3-ubyte[.gz] in or below {looked}; `glyphpress data fetch` gets it, "
+            "--data-root names another folder"
+        )
+    if files.images is None or files.labels is None:
+        missing = "images-idx3" if files.images is None else "labels-idx1"
+        raise DataNotFound(f"{files.folder} lacks {stem}-{missing}-ubyte[.gz]; copy it beside the other file")
+    check_mapping(table, files.folder)
+    images = read_upright(files.images)
+    labels = read_labels(files.labels, table, expected=len(images), images=files.images)
+    below = files.folder not in places and files.folder.name not in {"gzip", "official"}
+    origin = f"{spec}/{split}" + (f" ({files.folder.name})" if below else "")
+    return Dataset.of(images, labels, table.classes, origin, split)
+
+
+def read_upright(path: Path) -> Images:
+    """Return the images of an official file, turned upright: uint8 [N, 28, 28]; raises CorruptData."""
+    with open_idx(path) as reader:
+        reader.expect(SIDE, SIDE)
+        images = reader.allocate()
+        stored = np.empty((_CHUNK, SIDE, SIDE), np.uint8)
+        for start in range(0, len(images), _CHUNK):
+            chunk = stored[: len(images) - start]
+            reader.read_into(chunk)
+            images[start : start + len(chunk)] = chunk.swapaxes(1, 2)
+        reader.finish()
+    return images
+
+
+def read_labels(path: Path, table: EmnistSplit, *, expected: int, images: Path) -> Labels:
+    """Return labels as indices into the split's classes; raises CorruptData when they cannot belong to the images."""
+    with open_idx(path) as reader:
+        reader.expect()
+        header = 4 + 4 * len(reader.shape)
+    stored = read_idx(path)
+    if len(stored) != expected:
+        raise CorruptData(
+            f"{path}: expected {expected:,} labels at byte 4, as {images.name} has images, found {len(stored):,}; "
+            "copy both files from the same archive"
+        )
+    labels = stored.astype(np.int64) - table.label_offset
+    strange = np.flatnonzero((labels < 0) | (labels >= len(table.classes)))
+    if len(strange):
+        low, first = table.label_offset, int(strange[0])
+        raise CorruptData(
+            f"{path}: expected labels {low} to {low + len(table.classes) - 1} of {table.name} at byte {header + first:,}, "
+            f"found {stored[first]}; is it another split's file?"
+        )
+    return cast(Labels, labels)
+
+
+def check_mapping(table: EmnistSplit, folder: Path) -> None:
+    """Raise CorruptData when a mapping file beside the images contradicts the split's classes."""
+    path = folder / f"emnist-{table.name}-mapping.txt"
+    if not path.is_file():
+        return
+    expected = {index + table.label_offset: char for index, char in enumerate(table.classes)}
+    found = {}
+    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) < 2 or not all(word.isdecimal() for word in words):
+            raise CorruptData(
+                f"{path}, line {number}: expected a label and character codes, found '{line[:40]}'; fix it"
+            )
+        found[int(words[0])] = chr(int(words[1]))
+    if found != expected:
+        wrong = next(label for label in sorted(found.keys() | expected) if found.get(label) != expected.get(label))
+        raise CorruptData(
+            f"{path}: expected label {wrong} to be {_named(expected.get(wrong))} in {table.name}, "
+            f"found {_named(found.get(wrong))}; is it another split's file?"
+        )
+
+
+def _named(char: str | None) -> str:
+    return f"'{char}'" if char else "absent"
+
+
+def _folders(place: Path) -> Iterator[Path]:
+    if place.is_dir():
+        yield place
+        yield from sorted(folder for folder in place.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+
+
+def _files(folder: Path, table: EmnistSplit, split: Split) -> SplitFiles:
+    def one(kind: str) -> Path | None:
+        name = f"emnist-{table.name}-{split}-{kind}-ubyte"
+        return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
+
+    return SplitFiles(folder, one("images-idx3"), one("labels-idx1"))

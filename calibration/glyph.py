@@ -1,0 +1,162 @@
+"""A scan becomes an EMNIST-style glyph: one way for picture folders, the built-in digits and the kiosk.
+
+Follows section II-A of the EMNIST paper (Cohen et al. 2017, arXiv:1702.05373): ink without paper, Gaussian blur, crop
+to the region of interest, centre in a square with the aspect kept and 2 pixels of padding, bicubic down to 28x28, 0 to
+255. The paper starts from binary forms; a scan's grays are stretched about the middle between paper and ink instead,
+so that thin strokes of small scans do not break.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter, ImageOps
+
+from calibration.errors import CorruptData
+
+Gray = NDArray[np.uint8]
+
+SIDE = 28
+PADDING = 2
+_INNER = SIDE - 2 * PADDING
+_WORK = 3 * _INNER
+"""Pixels on the longer side of the ink while its contrast is stretched; finer than the glyph, so that edges stay soft."""
+_SIGMA = 1.5
+"""Half a pixel of the glyph: the paper's one pixel on a 128-pixel form, whose characters fill about half of it."""
+_EDGE = (0.35, 0.9)
+"""What is lighter than the first share of the way from paper to ink is paper; what is darker than the second is ink."""
+_LARGEST = 512
+_FAINTEST = 24
+"""Gray levels between ink and paper below which a scan counts as blank."""
+_DUST = 0.01
+"""Specks below this share of the ink are dropped before the crop; the dot of an i is 4 % or more."""
+
+
+def glyph(scan: Image.Image | Gray) -> Gray:
+    """Return the uint8 [28, 28] glyph, bright ink on black, of a scan of any size, dark on light or the reverse.
+
+    A 28x28 picture that is a glyph already (ink on a black or white frame) keeps its pixels, inverted at need.
+    Raises CorruptData when there is no ink.
+    """
+    gray = gray_levels(scan)
+    bright = bright_on_dark(gray)
+    if is_glyph(bright):
+        return bright
+    return _settle(_ink(bright))
+
+
+def gray_levels(scan: Image.Image | Gray) -> Gray:
+    """Return a scan as uint8 [H, W], at most 512 a side: rotation tags obeyed, transparency on white, 16 bits scaled."""
+    if isinstance(scan, np.ndarray):
+        if scan.dtype != np.uint8 or scan.ndim != 2:
+            raise CorruptData(f"expected a uint8 scan [H, W], got {scan.dtype} {list(scan.shape)}; convert it first")
+        scan = Image.fromarray(scan)
+    picture = ImageOps.exif_transpose(scan)
+    if picture.mode.startswith(("I", "F")):
+        deep = np.asarray(picture, np.float64)
+        span = max(float(np.ptp(deep)), 1e-9)
+        picture = Image.fromarray(((deep - deep.min()) * (255 / span)).astype(np.uint8))
+    if picture.has_transparency_data:
+        clear = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+    picture = picture.convert("L")
+    shrink = -(-max(picture.size) // _LARGEST)
+    return np.asarray(picture.reduce(shrink) if shrink > 1 else picture)
+
+
+def bright_on_dark(gray: Gray) -> Gray:
+    """Return the scan with bright ink on dark: paper is what most of the frame shows, or most of the scan if it ties.
+
+    Raises CorruptData when the scan is blank.
+    """
+    light = gray >= levels(gray).threshold
+    frame = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]]).mean()
+    paper_is_light = (frame if abs(frame - 0.5) > 0.1 else light.mean()) > 0.5
+    return cast(Gray, 255 - gray if paper_is_light else gray)
+
+
+def is_glyph(bright: Gray) -> bool:
+    """Whether a bright-on-dark picture is 28x28 with an empty frame around ink of full brightness, as EMNIST's are."""
+    if bright.shape != (SIDE, SIDE) or bright.max() < 250:
+        return False
+    frame = max(int(edge.max()) for edge in (bright[0], bright[-1], bright[:, 0], bright[:, -1]))
+    return frame == 0
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Where a scan's dark and light sides lie.
+
+    threshold: the first level of the light side, by Otsu's method (1979): least variance within both sides.
+    dark: median of the dark side. light: upper quartile of the light side, since its lower part is edges.
+    """
+
+    threshold: int
+    dark: int
+    light: int
+
+
+def levels(gray: Gray) -> Levels:
+    """Return the levels of a scan from its histogram; raises CorruptData when it is blank."""
+    counts = np.bincount(gray.reshape(-1), minlength=256).astype(np.float64)
+    below, mass = np.cumsum(counts), np.cumsum(counts * np.arange(256))
+    total = below[-1]
+    both = np.flatnonzero((below > 0) & (below < total))
+    if not len(both) or np.flatnonzero(counts)[-1] - both[0] < _FAINTEST:
+        raise CorruptData("there is no ink in it; remove it or scan it again with more contrast")
+    between = (mass[-1] / total * below[both] - mass[both]) ** 2 / (below[both] * (total - below[both]))
+    last_dark = int(both[np.argmax(between)])
+    dark = np.searchsorted(below, below[last_dark] / 2)
+    light = np.searchsorted(below, total - (total - below[last_dark]) / 4)
+    return Levels(last_dark + 1, int(dark), int(light))
+
+
+def _ink(bright: Gray) -> Image.Image:
+    """Crop to the ink, enlarge or reduce it to the working size, and stretch paper to 0 and ink to 255."""
+    found = levels(bright)
+    top, bottom, left, right = _box(_without_dust(bright >= found.threshold))
+    scale = _WORK / max(bottom - top, right - left)
+    # A pixel of paper on each side lets the interpolation see where a stroke ends.
+    framed = np.full((bright.shape[0] + 2, bright.shape[1] + 2), found.dark, np.uint8)
+    framed[1:-1, 1:-1] = bright
+    cut = framed[top : bottom + 2, left : right + 2]
+    size = (max(1, round(cut.shape[1] * scale)), max(1, round(cut.shape[0] * scale)))
+    large = np.asarray(Image.fromarray(cut).resize(size, Image.Resampling.BICUBIC))
+    low, high = (found.dark + share * (found.light - found.dark) for share in _EDGE)
+    stretch = np.clip((np.arange(256) - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
+    return ImageOps.expand(Image.fromarray(stretch[large]), round(3 * _SIGMA))
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Return top, bottom, left, right of what is set; bottom and right are one past it."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def _without_dust(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the mask without specks, which would otherwise decide the crop."""
+    from scipy import ndimage
+
+    parts, count = ndimage.label(mask, np.ones((3, 3), bool))
+    if count < 2:
+        return mask
+    areas = np.bincount(parts.reshape(-1))
+    areas[0] = 0
+    return cast("NDArray[np.bool_]", (areas >= _DUST * areas.sum())[parts] & mask)
+
+
+def _settle(ink: Image.Image) -> Gray:
+    """Blur, crop, centre and bring to 28x28."""
+    blurred = np.asarray(ink.filter(ImageFilter.GaussianBlur(_SIGMA)))
+    top, bottom, left, right = _box(blurred > _FAINTEST)
+    cropped = Image.fromarray(blurred[top:bottom, left:right])
+    scale = _INNER / max(cropped.size)
+    width, height = (max(1, round(side * scale)) for side in cropped.size)
+    small = np.asarray(cropped.resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    top, left = (SIDE - height) // 2, (SIDE - width) // 2
+    canvas = np.zeros((SIDE, SIDE), np.uint8)
+    canvas[top : top + height, left : left + width] = np.round(small * (255 / small.max()))
+    return canvas

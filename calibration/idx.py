@@ -1,0 +1,127 @@
+"""IDX, the format of MNIST and EMNIST: a big-endian header, then unsigned bytes; plain or gzipped.
+
+Header: two zero bytes, the type (8: unsigned byte), the number of axes, then each axis as a 32-bit big-endian integer.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.errors import CorruptData, DataNotFound
+
+UNSIGNED_BYTE = 8
+_CHUNK = 1 << 20
+
+
+@contextmanager
+def open_idx(path: Path) -> Iterator[IdxReader]:
+    """Open an IDX file, gzipped or plain whatever its name; raises DataNotFound, CorruptData."""
+    try:
+        raw = path.open("rb")
+    except FileNotFoundError as error:
+        raise DataNotFound(f"no file {path}; check the path") from error
+    with raw:
+        # peek() does not move: the magic number decides, since browsers unpack .gz and keep the name.
+        if raw.peek(2)[:2] == b"\x1f\x8b":
+            # GzipFile is a BufferedIOBase; BinaryIO is what this module needs of it.
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                yield IdxReader(path, cast(BinaryIO, unpacked))
+        else:
+            yield IdxReader(path, raw)
+
+
+class IdxReader:
+    """A stream of IDX items whose header has been checked.
+
+    shape: the header's axes, items first.
+    """
+
+    def __init__(self, path: Path, stream: BinaryIO) -> None:
+        """Read the header."""
+        self._path, self._stream, self._offset = path, stream, 0
+        magic = self._exactly(4, "an IDX header")
+        if magic[:3] != bytes((0, 0, UNSIGNED_BYTE)) or not magic[3]:
+            raise self._corrupt(0, "the IDX magic 00 00 08 NN (unsigned bytes, NN axes)", magic.hex(" "))
+        axes = np.frombuffer(self._exactly(4 * magic[3], f"{magic[3]} axis lengths"), ">u4")
+        self.shape = tuple(int(length) for length in axes)
+
+    def expect(self, *item: int) -> None:
+        """Raise CorruptData unless every item has this shape (`28, 28` for images, nothing for labels)."""
+        if self.shape[1:] != item:
+            wanted = " x ".join(("N", *map(str, item)))
+            raise self._corrupt(4, f"a shape of {wanted}", " x ".join(map(str, self.shape)))
+
+    def allocate(self) -> NDArray[np.uint8]:
+        """Return an uninitialised array for every item; raises CorruptData when the header asks for too much."""
+        try:
+            return np.empty(self.shape, np.uint8)
+        except (MemoryError, ValueError) as error:
+            # A flipped bit in the header asks for more than the machine has.
+            raise self._corrupt(4, "a shape that fits in memory", " x ".join(map(str, self.shape))) from error
+
+    def read_into(self, items: NDArray[np.uint8]) -> None:
+        """Fill C-contiguous uint8 `items` with the items that follow; raises CorruptData when the file ends early."""
+        view = memoryview(items.reshape(-1))
+        start = self._offset
+        while (done := self._offset - start) < len(view):
+            got = self._read(view[done : done + _CHUNK])
+            if not got:
+                total = math.prod(self.shape)
+                raise self._corrupt(
+                    self._offset, f"{len(view) - done:,} more of {total:,} bytes", "the end of the file"
+                )
+
+    def finish(self) -> None:
+        """Raise CorruptData when bytes follow the last item; for gzip this also checks its checksum."""
+        if self._read(memoryview(bytearray(1))):
+            raise self._corrupt(self._offset - 1, f"the end after {self.shape[0]:,} items", "more bytes")
+
+    def _exactly(self, count: int, what: str) -> bytes:
+        buffer, start = bytearray(count), self._offset
+        while (done := self._offset - start) < count:
+            if not self._read(memoryview(buffer)[done:]):
+                raise self._corrupt(self._offset, f"{what} of {count} bytes", f"the end after {done} of them")
+        return bytes(buffer)
+
+    def _read(self, view: memoryview) -> int:
+        try:
+            # io.BufferedIOBase has readinto; typing.BinaryIO forgot it.
+            got = cast(io.BufferedIOBase, self._stream).readinto(view)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise self._corrupt(self._offset, "a whole gzip stream", str(error)) from error
+        self._offset += got
+        return got
+
+    def _corrupt(self, offset: int, expected: str, found: str) -> CorruptData:
+        where = "unpacked byte" if isinstance(self._stream, gzip.GzipFile) else "byte"
+        return CorruptData(
+            f"{self._path}: expected {expected} at {where} {offset:,}, found {found}; fetch or copy the file again"
+        )
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Return a whole IDX file as uint8 of the header's shape; raises DataNotFound, CorruptData."""
+    with open_idx(path) as reader:
+        items = reader.allocate()
+        reader.read_into(items)
+        reader.finish()
+    return items
+
+
+def write_idx(path: Path, items: NDArray[np.uint8]) -> None:
+    """Write uint8 `items` as IDX, gzipped when the name ends in .gz; the same items give the same bytes."""
+    if items.dtype != np.uint8 or not 1 <= items.ndim <= 255:
+        raise ValueError(f"IDX here holds unsigned bytes with at least one axis, not {items.dtype} {items.shape}")
+    header = bytes((0, 0, UNSIGNED_BYTE, items.ndim)) + np.array(items.shape, ">u4").tobytes()
+    content = header + items.tobytes()
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)

@@ -1,0 +1,57 @@
+"""The six splits of EMNIST as NIST publishes them (Cohen et al. 2017, arXiv:1702.05373, table II and the data set's page).
+
+Every file stores its images transposed: pixel (row, column) of the glyph is at (column, row).
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from string import ascii_lowercase, ascii_uppercase, digits
+
+from calibration.errors import UnknownData
+
+# Lower-case letters whose capital looks different enough to be a class of its own in the merged splits.
+_KEPT_LOWER = "abdefghnqrt"
+
+
+@dataclass(frozen=True)
+class EmnistSplit:
+    """One split: what its label files mean and how many images NIST publishes.
+
+    classes: the character of each class; where the mapping merges two cases, its first code (the capital).
+    label_offset: the label stored for class 0 (1 for letters, else 0).
+    train, test: official image counts. balanced: whether every class officially has equally many images.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: int
+    test: int
+    label_offset: int = 0
+    balanced: bool = False
+
+    def official_count(self, split: str) -> int:
+        """Return the official number of images of `train` or `test`."""
+        return self.train if split == "train" else self.test
+
+
+SPLITS = {
+    split.name: split
+    for split in (
+        EmnistSplit("byclass", tuple(digits + ascii_uppercase + ascii_lowercase), 697_932, 116_323),
+        EmnistSplit("bymerge", tuple(digits + ascii_uppercase + _KEPT_LOWER), 697_932, 116_323),
+        EmnistSplit("balanced", tuple(digits + ascii_uppercase + _KEPT_LOWER), 112_800, 18_800, balanced=True),
+        EmnistSplit("letters", tuple(ascii_uppercase), 124_800, 20_800, label_offset=1, balanced=True),
+        EmnistSplit("digits", tuple(digits), 240_000, 40_000, balanced=True),
+        EmnistSplit("mnist", tuple(digits), 60_000, 10_000),
+    )
+}
+
+
+def emnist_split(name: str) -> EmnistSplit:
+    """Return the split called `name`; raises UnknownData with the nearest names."""
+    if name not in SPLITS:
+        near = difflib.get_close_matches(name.lower(), SPLITS, n=3) or list(SPLITS)
+        raise UnknownData(f"EMNIST has no split '{name}'; did you mean {', '.join(near)}?")
+    return SPLITS[name]
