@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
 
 Format = Literal["onnx", "tflite"]
 SCHEMA = "glyphpress/artifact/1"
@@ -59,7 +63,7 @@ class Artifact:
         return self.path.with_name(self.path.name + ".json")
 
     def facts(self) -> dict[str, Any]:
-        """Return everything but the path as JSON types."""
+        """Return everything but the path as JSON types: the sidecar."""
         facts = asdict(replace(self, path=Path()))
         del facts["path"]
         return {"schema": SCHEMA, "file": self.path.name, "bytes": self.size} | facts
@@ -71,37 +75,134 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def load_artifact(path: Path) -> Artifact:
-    """Read an artifact from its file and sidecar.
-
-    Raises ArtifactError when the file or sidecar is missing or unreadable, or when the digest does not match.
-    """
-    sidecar = path.with_name(path.name + ".json")
+def file_format(path: Path) -> Format:
+    """Return the format that the name says; raises ArtifactError where there is no such file or it is another kind."""
     if not path.is_file():
-        raise ArtifactError(f"{path}: no such file; give an .onnx or .tflite artifact")
-    if not sidecar.is_file():
+        raise ArtifactError(f"{path}: no such file; give an .onnx or .tflite file")
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in get_args(Format):
+        raise ArtifactError(f"{path}: neither .onnx nor .tflite; give an exported model")
+    if path.stat().st_size == 0:
+        raise ArtifactError(f"{path}: is empty; export the model again")
+    return cast(Format, kind)
+
+
+def save_sidecar(artifact: Artifact) -> Path:
+    """Write `<path>.json` whole or not at all, over an earlier one of the same file, and return its path."""
+    text = json.dumps(artifact.facts(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with tempfile.TemporaryDirectory(prefix=".glyphpress-", dir=artifact.path.parent) as folder:
+        part = Path(folder) / artifact.sidecar.name
+        part.write_text(text, encoding="utf-8")
+        part.replace(artifact.sidecar)
+    return artifact.sidecar
+
+
+def load_artifact(path: Path) -> Artifact:
+    """Read an artifact from its file and sidecar, or from its own metadata where an .onnx file has no sidecar.
+
+    Raises ArtifactError when the file is missing or unreadable, nothing says what it is, or the sidecar is that of
+    other bytes.
+    """
+    kind = file_format(path)
+    sidecar = path.with_name(path.name + ".json")
+    if not sidecar.is_file() and not (kind == "onnx" and onnx_metadata(path)):
         raise ArtifactError(f"{sidecar}: no sidecar; make one with `glyphpress export` or `glyphpress press`")
+    source = sidecar if sidecar.is_file() else path
+    sha256 = file_sha256(path)
     try:
-        facts = json.loads(sidecar.read_text())
-        specs = {
-            key: tuple(TensorSpec(s["name"], tuple(s["shape"]), s["dtype"]) for s in facts[key])
-            for key in ("inputs", "outputs")
-        }
-        artifact = Artifact(
-            path=path,
-            format=facts["format"],
-            sha256=facts["sha256"],
-            preprocess=Preprocess.from_dict(facts["preprocess"]),
-            classes=tuple(facts["classes"]),
-            recipe=facts["recipe"],
-            parent_sha256=facts["parent_sha256"],
-            calibration=facts["calibration"],
-            tools=facts["tools"],
-            notes=tuple(facts["notes"]),
-            **specs,
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{sidecar}: not a glyphpress sidecar ({error!r}); export the model again") from error
-    if file_sha256(path) != artifact.sha256:
-        raise ArtifactError(f"{path}: changed since its sidecar was written; export or quantize it again")
+        facts = json.loads(sidecar.read_bytes()) if source == sidecar else _embedded_facts(path, sha256)
+        artifact = _from_facts(path, facts)
+    except (ValueError, KeyError, TypeError, ArtifactError) as error:
+        reason = str(error) if isinstance(error, ArtifactError) else repr(error)
+        raise ArtifactError(f"{source}: not glyphpress metadata ({reason}); export the model again") from error
+    if (sha256, kind) != (artifact.sha256, artifact.format):
+        raise ArtifactError(f"{path}: not the bytes that {sidecar.name} describes; export or quantize it again")
     return artifact
+
+
+def adopt(path: Path, *, preprocess: Preprocess, classes: tuple[str, ...]) -> Artifact:
+    """Return the artifact of a user's own .onnx or .tflite file that has no sidecar; nothing is written.
+
+    Its recipe is `foreign`. Raises ArtifactError when the file cannot be read, or no output can hold the classes.
+    """
+    inputs, outputs = describe(path)
+    expected = preprocess.label_offset + len(classes)
+    widths = [spec.shape[-1] if spec.shape else 0 for spec in outputs]
+    if expected not in widths and -1 not in widths:
+        raise ArtifactError(
+            f"{path}: outputs are {widths} wide, but {len(classes)} classes with label offset "
+            f"{preprocess.label_offset} need {expected}; name the data set or label offset it was trained with"
+        )
+    return Artifact(path, file_format(path), file_sha256(path), inputs, outputs, preprocess, classes, recipe="foreign")
+
+
+def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return the inputs and outputs that an .onnx or .tflite file declares; raises ArtifactError."""
+    if file_format(path) == "tflite":
+        from targets.litert import described
+
+        return described(path)
+    graph = _onnx_model(path).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = tuple(_onnx_spec(value) for value in graph.input if value.name not in constants)
+    return inputs, tuple(_onnx_spec(value) for value in graph.output)
+
+
+def onnx_metadata(path: Path) -> str:
+    """Return what an .onnx file holds under ONNX_METADATA_KEY, or an empty string; raises ArtifactError."""
+    return next((entry.value for entry in _onnx_model(path).metadata_props if entry.key == ONNX_METADATA_KEY), "")
+
+
+def _onnx_model(path: Path) -> ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it ships no stubs
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ArtifactError(f"{path}: no ONNX model, or a truncated one ({error}); export it again") from error
+    if not (model.graph.input and model.graph.output):
+        raise ArtifactError(f"{path}: an ONNX file without inputs or outputs; export it again")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise ArtifactError(
+            f"{path}: keeps weights in other files; save it as one (onnx.save, save_as_external_data=0)"
+        )
+    return model
+
+
+def _onnx_spec(value: ValueInfoProto) -> TensorSpec:
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    tensor = value.type.tensor_type
+    shape = tuple(axis.dim_value if axis.HasField("dim_value") else -1 for axis in tensor.shape.dim)
+    return TensorSpec(value.name, shape, tensor_dtype_to_np_dtype(tensor.elem_type).name)
+
+
+def _embedded_facts(path: Path, sha256: str) -> dict[str, Any]:
+    """Return a sidecar's facts of an .onnx file: its metadata says how it was made, the graph and bytes the rest."""
+    made: dict[str, Any] = json.loads(onnx_metadata(path))
+    inputs, outputs = (tuple(map(asdict, specs)) for specs in describe(path))
+    return made | {"format": "onnx", "sha256": sha256, "inputs": inputs, "outputs": outputs}
+
+
+def _from_facts(path: Path, facts: dict[str, Any]) -> Artifact:
+    if facts["schema"] != SCHEMA:
+        raise ValueError(f"schema {facts['schema']}, this version reads {SCHEMA}")
+    return Artifact(
+        path=path,
+        format=facts["format"],
+        sha256=facts["sha256"],
+        inputs=tuple(_spec(spec) for spec in facts["inputs"]),
+        outputs=tuple(_spec(spec) for spec in facts["outputs"]),
+        preprocess=Preprocess.from_dict(facts["preprocess"]),
+        classes=tuple(facts["classes"]),
+        recipe=facts["recipe"],
+        parent_sha256=facts["parent_sha256"],
+        calibration=facts["calibration"],
+        tools=facts["tools"],
+        notes=tuple(facts["notes"]),
+    )
+
+
+def _spec(facts: dict[str, Any]) -> TensorSpec:
+    return TensorSpec(facts["name"], tuple(facts["shape"]), facts["dtype"])

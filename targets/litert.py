@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format, TensorSpec
-from targets.errors import RunFailed, TargetUnavailable
+from targets.errors import ArtifactError, RunFailed, TargetUnavailable
 from targets.port import Port, image_port, logits_port
 from targets.quiet import quiet_stderr
 from targets.session import RuntimeSession, resolved_threads
@@ -52,7 +53,7 @@ class LiteRtCpu:
                 )
                 interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise RunFailed(f"{artifact.path}: LiteRT refuses it: {_line(error)}") from error
+            raise RunFailed(f"{artifact.path}: LiteRT refuses it ({_line(error)}); export it again") from error
         load_ns = perf_counter_ns() - start
         facts = RuntimeFacts(self.name, "ai-edge-litert", version("ai-edge-litert"), self.device, threads)
         return LiteRtSession(artifact, facts, interpreter, load_ns)
@@ -98,18 +99,30 @@ class LiteRtSession(RuntimeSession):
                 self._allocated = len(batch)
             self._interpreter.set_tensor(self._input, batch)
         except (ValueError, RuntimeError) as error:
-            raise RunFailed(f"{self.artifact.path}: LiteRT failed on it: {_line(error)}") from error
+            raise RunFailed(f"{self.artifact.path}: LiteRT failed ({_line(error)}); export it again") from error
         return self._invoke
 
     def _invoke(self) -> None:
         try:
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
-            raise RunFailed(f"{self.artifact.path}: LiteRT failed on it: {_line(error)}") from error
+            raise RunFailed(f"{self.artifact.path}: LiteRT failed ({_line(error)}); export it again") from error
 
     def __exit__(self, *_error: object) -> None:
         """Release the interpreter."""
         self._interpreter = None
+
+
+def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return the inputs and outputs that a .tflite file declares; raises ArtifactError."""
+    litert = _runtime()
+    try:
+        with quiet_stderr():
+            interpreter = litert.Interpreter(model_path=str(path))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: no TFLite model, or a truncated one ({_line(error)}); export it again") from error
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    return tuple(_port(detail).spec for detail in inputs), tuple(_port(detail).spec for detail in outputs)
 
 
 def _runtime() -> Any:

@@ -54,7 +54,7 @@ class OrtCpu:
             with quiet_stderr():
                 session = ort.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it: {_line(error)}") from error
+            raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({_line(error)}); export it again") from error
         load_ns = perf_counter_ns() - start
         facts = RuntimeFacts(self.name, "onnxruntime", ort.__version__, ",".join(session.get_providers()), threads)
         return OrtSession(artifact, facts, session, load_ns)
@@ -82,7 +82,9 @@ class OrtSession(RuntimeSession):
         try:
             answer: NDArray[Any] = self._session.run([self.sink.spec.name], {self.source.spec.name: batch})[0]
         except Exception as error:
-            raise RunFailed(f"{self.artifact.path}: ONNX Runtime failed on it: {_line(error)}") from error
+            raise RunFailed(
+                f"{self.artifact.path}: ONNX Runtime failed on it ({_line(error)}); export it again"
+            ) from error
         return answer
 
     def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:

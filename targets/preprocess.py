@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -54,21 +55,33 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         """Reject what cannot be applied."""
-        if self.orientation not in ORIENTATIONS or self.scale not in get_args(Scale):
-            raise ArtifactError(f"unknown preprocess {self.orientation}/{self.scale}; see Preprocess")
-        if not (np.isfinite(self.mean) and np.isfinite(self.std) and self.std > 0) or self.label_offset < 0:
+        for key, known in (("orientation", ORIENTATIONS), ("scale", get_args(Scale)), ("layout", get_args(Layout))):
+            if getattr(self, key) not in known:
+                raise ArtifactError(f"unknown {key} {getattr(self, key)!r} in a preprocess; give {', '.join(known)}")
+        numbers = [self.mean, self.std, self.label_offset]
+        if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers) or self.invert not in (
+            True,
+            False,
+        ):
+            raise ArtifactError("preprocess needs numbers for mean, std and label offset, and true or false for invert")
+        if not (isfinite(self.mean) and isfinite(self.std) and self.std > 0) or self.label_offset < 0:
             raise ArtifactError("preprocess needs a finite mean, a std above 0 and a label offset of 0 or more")
 
     def apply(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return float32 [N, 1, 28, 28] (NCHW) or [N, 28, 28, 1] (NHWC) of uint8 [N, 28, 28]."""
+        """Return float32 [N, 1, 28, 28] (NCHW) or [N, 28, 28, 1] (NHWC) of uint8 [N, 28, 28].
+
+        The steps and their order are torchvision's ToTensor and Normalize, so the floats are the very same.
+        """
         if images.dtype != np.uint8 or images.ndim != 3:
             raise ArtifactError(f"expected uint8 images [N, H, W], got {images.dtype} {list(images.shape)}")
         turned = _TURN[self.orientation](images)
         pixels = (255 - turned if self.invert else turned).astype(np.float32, order="C")
-        unit = 255.0 if self.scale == "0-1" else 1.0
-        if (unit, self.mean, self.std) != (1.0, 0.0, 1.0):
-            pixels -= np.float32(self.mean * unit)
-            pixels *= np.float32(1.0 / (self.std * unit))
+        if self.scale == "0-1":
+            pixels /= np.float32(255)
+        if self.mean:
+            pixels -= np.float32(self.mean)
+        if self.std != 1:
+            pixels /= np.float32(self.std)
         return pixels[:, None] if self.layout == "NCHW" else pixels[..., None]
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,4 +94,7 @@ class Preprocess:
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise ArtifactError(f"unknown preprocess keys {sorted(unknown)}; was the file made by a newer version?")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ArtifactError(f"not a preprocess: {error}; export the model again") from error
