@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -111,10 +110,10 @@ def read_labels(path: Path, table: EmnistSplit, *, expected: int, images: Path) 
     if len(strange):
         low, first = table.label_offset, int(strange[0])
         raise CorruptData(
-            f"{path}: expected labels {low} to {low + len(table.classes) - 1} of {table.name} at byte {header + first:,}, "
-            f"found {stored[first]}; is it another split's file?"
+            f"{path}: expected labels {low} to {low + len(table.classes) - 1} of {table.name} at byte "
+            f"{header + first:,}, found {stored[first]}; is it another split's file?"
         )
-    return cast(Labels, labels)
+    return labels
 
 
 def check_mapping(table: EmnistSplit, folder: Path) -> None:

@@ -23,7 +23,7 @@ SIDE = 28
 PADDING = 2
 _INNER = SIDE - 2 * PADDING
 _WORK = 3 * _INNER
-"""Pixels on the longer side of the ink while its contrast is stretched; finer than the glyph, so that edges stay soft."""
+"""Pixels on the longer side of the ink while its contrast is stretched; finer than the glyph, for soft edges."""
 _SIGMA = 1.5
 """Half a pixel of the glyph: the paper's one pixel on a 128-pixel form, whose characters fill about half of it."""
 _EDGE = (0.35, 0.9)
@@ -49,7 +49,7 @@ def glyph(scan: Image.Image | Gray) -> Gray:
 
 
 def gray_levels(scan: Image.Image | Gray) -> Gray:
-    """Return a scan as uint8 [H, W], at most 512 a side: rotation tags obeyed, transparency on white, 16 bits scaled."""
+    """Return a scan as uint8 [H, W], at most 512 a side: rotation tags obeyed, transparency white, 16 bits scaled."""
     if isinstance(scan, np.ndarray):
         if scan.dtype != np.uint8 or scan.ndim != 2:
             raise CorruptData(f"expected a uint8 scan [H, W], got {scan.dtype} {list(scan.shape)}; convert it first")
@@ -75,7 +75,7 @@ def bright_on_dark(gray: Gray) -> Gray:
     light = gray >= levels(gray).threshold
     frame = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]]).mean()
     paper_is_light = (frame if abs(frame - 0.5) > 0.1 else light.mean()) > 0.5
-    return cast(Gray, 255 - gray if paper_is_light else gray)
+    return 255 - gray if paper_is_light else gray
 
 
 def is_glyph(bright: Gray) -> bool:
@@ -138,6 +138,9 @@ def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 def _without_dust(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the mask without specks, which would otherwise decide the crop."""
+    # Nothing is small enough to drop from few pixels, and the import is slow.
+    if mask.sum() * _DUST < 1:
+        return mask
     from scipy import ndimage
 
     parts, count = ndimage.label(mask, np.ones((3, 3), bool))

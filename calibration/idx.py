@@ -71,7 +71,7 @@ class IdxReader:
 
     def read_into(self, items: NDArray[np.uint8]) -> None:
         """Fill C-contiguous uint8 `items` with the items that follow; raises CorruptData when the file ends early."""
-        view = memoryview(items.reshape(-1))
+        view = items.reshape(-1).data
         start = self._offset
         while (done := self._offset - start) < len(view):
             got = self._read(view[done : done + _CHUNK])

@@ -1,4 +1,4 @@
-"""The six splits of EMNIST as NIST publishes them (Cohen et al. 2017, arXiv:1702.05373, table II and the data set's page).
+"""The six splits of EMNIST as NIST publishes them (Cohen et al. 2017, arXiv:1702.05373, and the data set's page).
 
 Every file stores its images transposed: pixel (row, column) of the glyph is at (column, row).
 """
