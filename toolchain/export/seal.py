@@ -1,0 +1,71 @@
+"""Seal a written model file as an Artifact: described, checked, then named together with its sidecar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from targets.artifact import ONNX_METADATA_KEY, SCHEMA, Artifact, describe, file_format, file_sha256
+from targets.preprocess import Preprocess
+from toolchain.files import whole_file
+from toolchain.versions import tool_versions
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an artifact comes from: what its sidecar says beyond the file itself."""
+
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    recipe: str
+    parent_sha256: str
+    tools: dict[str, str]
+    calibration: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, parent: Artifact, recipe: str, *packages: str, **changes: Any) -> Origin:
+        """Return the origin of a file made from `parent`."""
+        tools = parent.tools | tool_versions(*packages)
+        return cls(parent.preprocess, parent.classes, recipe, parent.sha256, tools, **changes)
+
+
+def seal(
+    path: Path,
+    origin: Origin,
+    write: Callable[[Path], object],
+    *,
+    force: bool = False,
+    check: Callable[[Artifact], None] | None = None,
+) -> Artifact:
+    """Let `write` make the file, `check` judge it, and only then give file and sidecar their names.
+
+    Raises what `write` and `check` raise; then neither file is there. Nothing is overwritten without `force`.
+    """
+    sidecar = path.with_name(path.name + ".json")
+    with whole_file(sidecar, force=force) as side, whole_file(path, force=force) as part:
+        write(part)
+        inputs, outputs = describe(part)
+        # vars, not asdict: the preprocess stays the object that it is
+        artifact = Artifact(part, file_format(part), "", inputs, outputs, **vars(origin))
+        if artifact.format == "onnx":
+            _embed(part, origin)
+        artifact = replace(artifact, sha256=file_sha256(part))
+        if check:
+            check(artifact)
+        side.write_text(json.dumps(artifact.facts(), indent=2, ensure_ascii=False) + "\n")
+    return replace(artifact, path=path)
+
+
+def _embed(path: Path, origin: Origin) -> None:
+    """Write the origin into the ONNX file's metadata_props, so that it explains itself without a sidecar."""
+    import onnx
+
+    model = onnx.load(path)
+    entry = model.metadata_props.add()
+    entry.key = ONNX_METADATA_KEY
+    entry.value = json.dumps({"schema": SCHEMA} | asdict(origin), ensure_ascii=False, separators=(",", ":"))
+    onnx.save(model, path)

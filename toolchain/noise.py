@@ -1,0 +1,47 @@
+"""Converters talk a lot; what they say goes to a log file, so that the screen keeps what a person needs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from platformdirs import user_log_path
+
+
+def default_log() -> Path:
+    """Return the log that is used where a stage has no folder of its own."""
+    return user_log_path("glyphpress", ensure_exists=True) / "converters.log"
+
+
+@contextmanager
+def noise_to(log: Path | None = None) -> Iterator[Path]:
+    """Send everything printed to file descriptors 1 and 2 (C++ included), warnings and logging to `log`.
+
+    Appends; yields the log's path. The streams are given back on every way out.
+    """
+    path = log or default_log()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    level = logging.root.manager.disable
+    with path.open("ab") as sink, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+        # Handlers that third-party packages bound to the terminal before would still reach it.
+        logging.disable(logging.WARNING)
+        try:
+            yield path
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            logging.disable(level)
+            for copy, stream in zip(saved, (1, 2), strict=True):
+                os.dup2(copy, stream)
+                os.close(copy)

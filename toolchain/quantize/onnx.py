@@ -1,0 +1,129 @@
+"""Float ONNX artifact to an int8 one."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration.sample import CalibrationSet
+from targets.artifact import Artifact
+from toolchain.errors import StageError
+from toolchain.export.seal import Origin, seal
+from toolchain.export.slim import slim
+from toolchain.noise import noise_to
+from toolchain.quantize.weight_only import expand_at_load
+from toolchain.recipe import Quantize
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+BATCH = 64
+
+
+def quantize_onnx(
+    artifact: Artifact,
+    step: Quantize,
+    calibration: CalibrationSet | None,
+    path: Path,
+    *,
+    recipe: str,
+    force: bool = False,
+    log: Path | None = None,
+) -> Artifact:
+    """Write the quantized file and its sidecar.
+
+    `static-int8`: QDQ, int8 weights per output channel, uint8 activations, min-max ranges of `calibration`; logits
+    stay float. `dynamic-int8`: int8 weights; MatMul and Gemm quantize their input at run time, convolutions
+    expand their weights when the file is loaded. Raises StageError when onnxruntime cannot quantize the graph.
+    """
+    import onnx
+
+    quantize = _static if step.calibrated else _dynamic
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        try:
+            with noise_to(log) as noise:
+                _prepare(artifact.path, prepared)
+                model = quantize(prepared, artifact, calibration)
+        except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
+            raise StageError(
+                f"{artifact.path.name}: onnxruntime cannot quantize it ({error}); the whole story is in {noise}"
+            ) from error
+    slim(model)
+    origin = Origin.of(
+        artifact, recipe, "onnxruntime", "onnx", calibration=calibration.facts() if calibration else None
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return seal(path, origin, lambda part: onnx.save(model, part), force=force)
+
+
+def _prepare(source: Path, prepared: Path) -> None:
+    """Fold batch norms and infer shapes, as quantization needs; symbolic shapes would pull in sympy for nothing."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    quant_pre_process(source, prepared, skip_symbolic_shape=True)
+
+
+def _static(prepared: Path, artifact: Artifact, calibration: CalibrationSet | None) -> ModelProto:
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    assert calibration is not None, "the pipeline draws a calibration set for every calibrated scheme"
+    pixels = artifact.preprocess.apply(calibration.images)
+    shape = [-1, *artifact.inputs[0].shape[1:]]
+    # A file with a fixed batch is calibrated image by image.
+    size = BATCH if artifact.inputs[0].shape[0] == -1 else artifact.inputs[0].shape[0]
+    batches = iter(np.array_split(pixels.reshape(shape), max(1, len(pixels) // size)))
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """Feeds the calibration set in order."""
+
+        def get_next(self) -> dict[str, object] | None:
+            batch = next(batches, None)
+            return None if batch is None else {artifact.inputs[0].name: batch}
+
+    quantized = prepared.with_name("quantized.onnx")
+    quantize_static(
+        prepared,
+        quantized,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    return _float_logits(onnx.load(quantized))
+
+
+def _float_logits(model: ModelProto) -> ModelProto:
+    """Leave out the last QuantizeLinear and DequantizeLinear after a Gemm or MatMul: its kernel gives float anyway.
+
+    One node less to run, and no clipping of the logits to the calibrated range.
+    """
+    graph = model.graph
+    made_by = {name: node for node in graph.node for name in node.output}
+    for output in graph.output:
+        chain = [made_by[output.name]]
+        while len(chain) < 3 and chain[-1].input[0] in made_by:
+            chain.append(made_by[chain[-1].input[0]])
+        kinds = [node.op_type for node in chain]
+        if kinds[:2] == ["DequantizeLinear", "QuantizeLinear"] and kinds[2:] in (["Gemm"], ["MatMul"]):
+            chain[2].output[0] = output.name
+            graph.node.remove(chain[0])
+            graph.node.remove(chain[1])
+    return model
+
+
+def _dynamic(prepared: Path, _artifact: Artifact, _calibration: CalibrationSet | None) -> ModelProto:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantized = prepared.with_name("quantized.onnx")
+    # ConvInteger is several times slower than a float Conv, so convolutions keep float arithmetic.
+    quantize_dynamic(
+        prepared, quantized, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"]
+    )
+    return expand_at_load(onnx.load(quantized))

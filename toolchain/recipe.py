@@ -1,0 +1,115 @@
+"""Recipe: which steps a model is pressed by; impossible orders are rejected when it is built."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from toolchain.errors import PolicyError, UsageProblem
+
+Scheme = Literal["dynamic-int8", "static-int8", "static-int8-act16"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Prune(_Strict):
+    """Structured pruning: whole channels go, the rest is fine-tuned."""
+
+    kind: Literal["prune"] = "prune"
+    ratio: float = Field(gt=0, lt=0.95, description="share of every layer's channels that goes")
+    epochs: int = Field(default=4, ge=0, description="epochs of fine-tuning on the train split")
+    round_to: int = Field(default=8, ge=1, description="channel counts are kept multiples of this")
+
+
+class Quantize(_Strict):
+    """8-bit weights, per channel; activations by scheme."""
+
+    kind: Literal["quantize"] = "quantize"
+    scheme: Scheme
+    calibration_images: int = Field(default=512, ge=8, description="images of the train split (static schemes)")
+    integer_io: bool = Field(default=False, description="TFLite static schemes: integer input and output")
+
+    @property
+    def calibrated(self) -> bool:
+        """Return whether ranges come from a calibration set."""
+        return self.scheme != "dynamic-int8"
+
+
+Step = Annotated[Prune | Quantize, Field(discriminator="kind")]
+
+
+class Recipe(_Strict):
+    """Named steps in order, and the formats they end in."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    summary: str = ""
+    formats: tuple[Literal["onnx", "tflite"], ...] = Field(default=("onnx", "tflite"), min_length=1)
+    steps: tuple[Step, ...] = ()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if any(isinstance(step, Quantize) for step in self.steps[:-1]):
+            raise ValueError("quantize must be the last step: a quantized file cannot be pruned or quantized again")
+        last = self.quantize
+        if last and last.scheme == "static-int8-act16" and "onnx" in self.formats:
+            raise ValueError('static-int8-act16 has no ONNX kernels; set formats = ["tflite"]')
+        return self
+
+    @property
+    def quantize(self) -> Quantize | None:
+        """Return the quantization step, if there is one."""
+        return next((step for step in self.steps if isinstance(step, Quantize)), None)
+
+    @property
+    def prunes(self) -> tuple[Prune, ...]:
+        """Return the pruning steps in order."""
+        return tuple(step for step in self.steps if isinstance(step, Prune))
+
+
+@cache
+def shipped() -> dict[str, Recipe]:
+    """Return the recipes that come with glyphpress, by name."""
+    folder = files("toolchain") / "recipes"
+    found = [parse(entry.read_text(), entry.name) for entry in folder.iterdir() if entry.name.endswith(".toml")]
+    return {recipe.name: recipe for recipe in sorted(found, key=lambda recipe: recipe.name)}
+
+
+def find(words: str) -> Recipe:
+    """Return a shipped recipe by name, or read a TOML file.
+
+    Raises UsageProblem for an unknown name and PolicyError for a file that is no recipe.
+    """
+    if words in shipped():
+        return shipped()[words]
+    path = Path(words)
+    if path.suffix != ".toml":
+        near = difflib.get_close_matches(words, shipped(), n=3) or list(shipped())
+        raise UsageProblem(f"no recipe '{words}'; did you mean {', '.join(near)}, or a .toml file?")
+    if not path.is_file():
+        raise UsageProblem(f"{path}: no such recipe file; `glyphpress recipe list` shows the shipped ones")
+    return parse(path.read_text(), str(path))
+
+
+def parse(text: str, origin: str) -> Recipe:
+    """Read a recipe from TOML; raises PolicyError naming `origin` and the first thing that is wrong."""
+    try:
+        return Recipe.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise PolicyError(f"{origin}: not TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "recipe"
+        raise PolicyError(f"{origin}: {where}: {first['msg']}; see `glyphpress recipe schema`") from error
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of a recipe file."""
+    return Recipe.model_json_schema()
