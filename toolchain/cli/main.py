@@ -75,7 +75,9 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except click.Abort:
+    except click.Abort as error:
+        # Click turns Ctrl-C into Abort; what the stage said about it is still there as its context.
+        click.echo(f"glyphpress: {str(error.__context__ or '') or 'interrupted'}", err=True)
         sys.exit(130)
     except BaseException as error:
         code = exit_code(error)

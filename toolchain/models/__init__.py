@@ -1,1 +1,57 @@
-"""Reference architectures, one a file."""
+"""Reference architectures, one a file, and the table that finds them by name."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolchain.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# name -> "module:Class"; imported only when the model is built, since every architecture needs torch.
+MODELS = {
+    "cnn-small": "toolchain.models.cnn_small:CnnSmall",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return the name of every reference architecture."""
+    return tuple(MODELS)
+
+
+def build(name: str, classes: int, **options: Any) -> nn.Module:
+    """Return a new reference model with random weights, float32 [N, 1, 28, 28] to logits [N, classes].
+
+    The weights come from torch's global generator. Raises UsageProblem on a name that is not in `names()`, on fewer
+    than two classes and on options that the architecture does not take.
+    """
+    module, attribute = _place(name).split(":")
+    if classes < 2:
+        raise UsageProblem(f"{name} needs at least two classes, not {classes}")
+    architecture = getattr(import_module(module), attribute)
+    try:
+        model: nn.Module = architecture(classes=classes, **options)
+    except TypeError as error:
+        raise UsageProblem(f"{name} cannot be built with {options}: {error}") from error
+    return model
+
+
+def shipped_weights(name: str) -> Path | None:
+    """Return the trained weights that come with the package (`.safetensors`), or None when there are none.
+
+    Raises UsageProblem on a name that is not in `names()`.
+    """
+    _place(name)
+    path = Path(__file__).parent / "weights" / f"{name}.safetensors"
+    return path if path.is_file() else None
+
+
+def _place(name: str) -> str:
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=3) or list(MODELS)
+        raise UsageProblem(f"no reference model '{name}'; did you mean {', '.join(near)}?")
+    return MODELS[name]

@@ -1,0 +1,104 @@
+"""`glyphpress train`: fit a reference model to labelled glyphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from toolchain import models
+from toolchain.cli import console, options
+from toolchain.train_settings import FEW_IMAGES, PRESETS
+
+if TYPE_CHECKING:
+    from toolchain.train import EpochResult, TrainResult
+
+
+@click.command()
+@click.option(
+    "--model",
+    default="cnn-small",
+    show_default=True,
+    metavar="NAME",
+    help=f"Reference architecture: {', '.join(models.names())}.",
+)
+@options.data_option
+@click.option("--out", "-o", type=options.FILE, required=True, help="Where the weights go: .pt or .safetensors.")
+@click.option(
+    "--preset",
+    metavar="NAME",
+    help=f"Settings: {', '.join(PRESETS)}.  [default: digits below {FEW_IMAGES:,} images, else emnist]",
+)
+@click.option("--epochs", type=int, help="Passes over the training images instead of the preset's.")
+@click.option("--batch", type=int, help="Images a step instead of the preset's.")
+@click.option("--lr", type=float, help="Peak learning rate instead of the preset's.")
+@options.seed_option
+@options.threads_option(0)
+@options.force_option
+@options.json_option
+def train(
+    *,
+    model: str,
+    data: str,
+    data_root: Path | None,
+    out: Path,
+    preset: str | None,
+    seed: int,
+    threads: int,
+    force: bool,
+    as_json: bool,
+    **changes: Any,
+) -> None:
+    """Fit a reference model to a train split and measure it once on the test split.
+
+    After each epoch the file is written anew, so that Ctrl-C leaves the last finished epoch. The same seed and threads
+    on the same machine give the same weights.
+
+    \b
+    Example:
+      glyphpress train --model cnn-small --data builtin:digits --out model.pt
+    """
+    from calibration.dataset import load
+    from toolchain import train as training
+
+    training.refuse_out(out, force=force)
+    images, test = load(data, "train", data_root), load(data, "test", data_root)
+    settings = (training.preset(preset) if preset else training.preset_for(len(images))).changed(**changes)
+    with console.progress() as progress:
+        result = training.train(
+            images,
+            model=model,
+            settings=settings,
+            test=test,
+            seed=seed,
+            threads=threads,
+            out=out,
+            force=force,
+            on_epoch=_epoch,
+            progress=progress,
+        )
+    if as_json:
+        console.emit("train", result.to_dict())
+    else:
+        _show(result)
+
+
+def _epoch(epoch: EpochResult) -> None:
+    from toolchain.quantities import percent_text
+
+    held_out = "" if epoch.held_out_accuracy is None else f", held out {percent_text(epoch.held_out_accuracy)}"
+    console.say(f"epoch {epoch.epoch}/{epoch.epochs}: loss {epoch.loss:.3f}{held_out}, {epoch.seconds:.0f} s")
+
+
+def _show(result: TrainResult) -> None:
+    from toolchain.quantities import percent_text
+    from toolchain.verdict.metrics import wilson
+
+    test = result.facts["test"]
+    low, high = wilson(test["right"], test["images"])
+    click.echo(f"{result.out}: {result.facts['model']}, {result.parameters:,} parameters, {len(result.epochs)} epochs")
+    click.echo(
+        f"test accuracy {percent_text(test['accuracy'])} on {test['images']:,} images of {test['origin']}, "
+        f"95 % interval {percent_text(low)} to {percent_text(high)}"
+    )

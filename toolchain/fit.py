@@ -1,0 +1,259 @@
+"""fit: the training loop, for a new reference model and for the fine-tune after pruning alike."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.dataset import Dataset, Labels
+from targets.preprocess import Preprocess
+from toolchain.augment import random_affine
+from toolchain.errors import StageError, UsageProblem
+from toolchain.progress import Progress, silent
+from toolchain.train_settings import TrainSettings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
+
+WARM_UP = 0.2
+"""Share of the steps in which the learning rate rises."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One pass over the training images.
+
+    loss: mean over the epoch. held_out_accuracy: of the averaged weights on the held-out images, None without any.
+    seconds: since the start. module: the averaged weights so far, eval mode; the next epoch changes them.
+    """
+
+    epoch: int
+    epochs: int
+    loss: float
+    held_out_accuracy: float | None
+    seconds: float
+    module: nn.Module = field(repr=False, compare=False)
+
+
+def fit(
+    module: nn.Module,
+    data: Dataset,
+    preprocess: Preprocess,
+    settings: TrainSettings,
+    *,
+    seed: int = 0,
+    threads: int = 0,
+    progress: Progress = silent,
+    on_epoch: Callable[[EpochResult], None] | None = None,
+) -> nn.Module:
+    """Return a copy of `module` fitted to `data`: the averaged weights, eval mode; `module` itself stays as it is.
+
+    module: input as `preprocess` gives it, to float32 logits [N, columns]; class 0 is column `label_offset`.
+    The same inputs, seed and threads on the same machine give the same bits. torch's own generator and thread count
+    are put back. Raises UsageProblem for a test split, and StageError when there are too few columns, when the module
+    cannot be trained, or when the loss is no longer finite.
+    """
+    import torch
+
+    if data.split != "train":
+        raise UsageProblem(f"{data.origin} is a test split; a model that was fitted to it could not be judged on it")
+    fitted, held_out = hold_out(data.labels, settings.held_out, seed)
+    with torch_threads(threads), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        student = _trainable(module)
+        if (columns := _columns(student, data, preprocess)) < len(data.classes) + preprocess.label_offset:
+            raise StageError(
+                f"the model has {columns} outputs, {data.origin} needs {len(data.classes)} classes from column "
+                f"{preprocess.label_offset} on; build it with that many, or name the data it was made for"
+            )
+        loop = _Loop(student, data, preprocess, settings, fitted=fitted, columns=columns, seed=seed)
+        start = time.perf_counter()
+        for epoch in range(1, settings.epochs + 1):
+            loss = loop.epoch(epoch, progress)
+            result = EpochResult(
+                epoch,
+                settings.epochs,
+                loss,
+                _share(loop.average, data, preprocess, held_out) if len(held_out) else None,
+                time.perf_counter() - start,
+                loop.average,
+            )
+            if on_epoch:
+                on_epoch(result)
+    return loop.average
+
+
+def accuracy(module: nn.Module, data: Dataset, preprocess: Preprocess, *, threads: int = 0) -> float:
+    """Return the share of `data` that the module reads right, 0 to 1; it is run in eval mode and left in it."""
+    with torch_threads(threads):
+        return _share(module.eval(), data, preprocess, np.arange(len(data)))
+
+
+def hold_out(labels: Labels, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return sorted indices (to fit, held out): of each class `share`, at least one image where it has two or more."""
+    chance = np.random.default_rng(seed)
+    held = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels) if share else ():
+        places = np.flatnonzero(labels == label)
+        count = max(round(share * len(places)), 1) if len(places) > 1 else 0
+        held[chance.permutation(places)[:count]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Run torch on that many threads (0: all cores this process may use), and put its own number back."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Loop:
+    """What the steps of a training share: student, averaged weights, optimizer and schedule."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        data: Dataset,
+        preprocess: Preprocess,
+        settings: TrainSettings,
+        *,
+        fitted: NDArray[np.int64],
+        columns: int,
+        seed: int,
+    ) -> None:
+        import torch
+        from torch import optim
+
+        self.student, self.data, self.preprocess, self.settings = student, data, preprocess, settings
+        self.fitted, self.chance = fitted, torch.Generator().manual_seed(seed)
+        self.batch = min(settings.batch, len(fitted))
+        # What is left over at the end of an epoch is dropped: it comes in the next, and a batch of one has no variance.
+        self.steps = len(fitted) // self.batch
+        self.prior = torch.from_numpy(_log_frequencies(data, fitted, columns, preprocess.label_offset))
+        self.prior *= settings.balance
+        self.optimizer = optim.AdamW(student.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        # Two steps are the fewest that its phases can be laid over.
+        total = max(self.steps * settings.epochs, 2)
+        self.schedule = optim.lr_scheduler.OneCycleLR(self.optimizer, settings.lr, total_steps=total, pct_start=WARM_UP)
+        self._averaged = optim.swa_utils.AveragedModel(student, multi_avg_fn=_average(settings.ema), use_buffers=True)
+        self.average: nn.Module = self._averaged.module.eval()
+
+    def epoch(self, number: int, progress: Progress) -> float:
+        """Run one epoch and return its mean loss; raises StageError as soon as a loss is not finite."""
+        import torch
+
+        self.student.train()
+        order = self.fitted[torch.randperm(len(self.fitted), generator=self.chance).numpy()]
+        total = 0.0
+        for step in range(self.steps):
+            loss = self.step(order[step * self.batch : (step + 1) * self.batch])
+            if not math.isfinite(loss):
+                raise StageError(self._diverged(number, step, loss))
+            total += loss
+            progress("train", (number - 1) * self.steps + step + 1, self.settings.epochs * self.steps)
+        return total / self.steps
+
+    def step(self, places: NDArray[np.int64]) -> float:
+        """Fit one batch, given by its indices in the data, and return its loss."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        glyphs = random_affine(torch.from_numpy(self.data.images[places]), self.settings.augment, self.chance)
+        target = torch.from_numpy(self.data.labels[places] + self.preprocess.label_offset)
+        logits = self.student(_input(self.student, self.preprocess.apply(glyphs.numpy())))
+        loss = cross_entropy(logits + self.prior, target, label_smoothing=self.settings.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call] # torch has not typed it
+        self.optimizer.step()
+        self.schedule.step()
+        self._averaged.update_parameters(self.student)
+        return float(loss.detach())
+
+    def _diverged(self, number: int, step: int, loss: float) -> str:
+        if number == 1 and step == 0:
+            return f"the loss is {loss} before the first step: the model's own weights or answers are not finite"
+        return (
+            f"training diverged: the loss is {loss} in epoch {number}; lower the learning rate, "
+            f"such as --lr {self.settings.lr / 4:g}"
+        )
+
+
+def _average(decay: float) -> Callable[[Tensors, Tensors, torch.Tensor | int], None]:
+    from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+    def update(averaged: Tensors, current: Tensors, count: torch.Tensor | int) -> None:
+        # A young average follows closely; otherwise the random start is read for the first epochs.
+        young = (1 + int(count)) / (10 + int(count))
+        get_ema_multi_avg_fn(min(decay, young))(averaged, current, count)  # type: ignore[no-untyped-call] # torch has not typed it
+
+    return update
+
+
+def _log_frequencies(data: Dataset, fitted: NDArray[np.int64], columns: int, offset: int) -> NDArray[np.float32]:
+    # One image is added to each class, so that a class without any stays finite; other columns are left alone.
+    counts = np.bincount(data.labels[fitted], minlength=len(data.classes)) + 1.0
+    logs = np.zeros(columns, np.float32)
+    logs[offset : offset + len(counts)] = np.log(counts / counts.mean())
+    return logs
+
+
+def _trainable(module: nn.Module) -> nn.Module:
+    student = copy.deepcopy(module).requires_grad_(True)
+    try:
+        student.train()
+    except NotImplementedError as error:
+        raise StageError(
+            "an exported program (.pt2) cannot be trained; give the state_dict and its class (--model)"
+        ) from error
+    return student.to(memory_format=_memory_format(student))  # type: ignore[call-overload,no-any-return] # torch types only the other calls
+
+
+def _memory_format(module: nn.Module) -> torch.memory_format:
+    import torch
+
+    # Not for strangers: a model that flattens with view() would fail on it.
+    chosen: torch.memory_format = getattr(module, "memory_format", torch.contiguous_format)
+    return chosen
+
+
+def _input(module: nn.Module, pixels: NDArray[np.float32]) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(pixels).contiguous(memory_format=_memory_format(module))
+
+
+def _columns(student: nn.Module, data: Dataset, preprocess: Preprocess) -> int:
+    import torch
+
+    with torch.no_grad():
+        return int(student.eval()(_input(student, preprocess.apply(data.images[:2]))).shape[-1])
+
+
+def _share(module: nn.Module, data: Dataset, preprocess: Preprocess, places: NDArray[np.int64]) -> float:
+    import torch
+
+    right, first = 0, preprocess.label_offset
+    with torch.inference_mode():
+        for part in np.array_split(places, math.ceil(len(places) / 1000)):
+            logits = module(_input(module, preprocess.apply(data.images[part])))
+            best = logits[:, first : first + len(data.classes)].argmax(1).numpy()
+            right += int((best == data.labels[part]).sum())
+    return right / len(places)

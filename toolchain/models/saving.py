@@ -1,0 +1,46 @@
+"""Trained weights on disk: a `.pt` of plain types that loads with weights_only, or a `.safetensors`."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolchain.errors import UsageProblem
+from toolchain.files import whole_file
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SCHEMA = "glyphpress/checkpoint/1"
+SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
+
+
+def refuse_suffix(path: Path) -> None:
+    """Raise UsageProblem when `path` does not end like a file that `save` writes."""
+    if path.suffix not in SUFFIXES:
+        raise UsageProblem(f"{path} is not a name for weights; let it end in {', '.join(SUFFIXES)}")
+
+
+def save(path: Path, module: nn.Module, facts: dict[str, Any], *, force: bool = False) -> None:
+    """Write the weights of `module` with `facts` beside them, whole or not at all.
+
+    facts: JSON types: model, options, classes, preprocess, settings, seed, data ... In a `.pt` they stand beside
+    `schema` and `state_dict`; in a `.safetensors` they are the JSON text of the metadata key `glyphpress`.
+    """
+    import torch
+    from safetensors.torch import save as safetensors
+
+    refuse_suffix(path)
+    weights = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
+    described = {"schema": SCHEMA} | facts
+    if path.suffix == ".safetensors":
+        content = safetensors(weights, metadata={"glyphpress": json.dumps(described, allow_nan=False)})
+    else:
+        # Through memory, since torch reports a full disk as an error of its own stream.
+        buffer = io.BytesIO()
+        torch.save(described | {"state_dict": weights}, buffer)
+        content = buffer.getvalue()
+    with whole_file(path, force=force) as part:
+        part.write_bytes(content)

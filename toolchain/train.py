@@ -1,0 +1,159 @@
+"""train: a reference model from random weights to a checkpoint on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calibration.dataset import Dataset
+from targets.preprocess import Preprocess
+from toolchain import models
+from toolchain.errors import StageError, UsageProblem
+from toolchain.files import refuse_existing
+from toolchain.fit import EpochResult, accuracy, fit
+from toolchain.models.saving import refuse_suffix, save
+from toolchain.progress import Progress, silent
+from toolchain.train_settings import PRESETS, TrainSettings, preset, preset_for
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = [
+    "PRESETS",
+    "EpochResult",
+    "TrainResult",
+    "TrainSettings",
+    "accuracy",
+    "fit",
+    "preset",
+    "preset_for",
+    "refuse_out",
+    "train",
+]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training.
+
+    module: the averaged weights, eval mode. epochs: one result each. test_accuracy: of the last epoch's weights, None
+    when no test split was given. out: the file that holds them. facts: what the file says about them.
+    """
+
+    module: nn.Module
+    preprocess: Preprocess
+    epochs: tuple[EpochResult, ...]
+    test_accuracy: float | None
+    out: Path | None
+    facts: dict[str, Any]
+
+    @property
+    def parameters(self) -> int:
+        """Return the number of trained values."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `--json` shows: JSON types only."""
+        epochs = [
+            {"loss": epoch.loss, "held_out_accuracy": epoch.held_out_accuracy, "seconds": epoch.seconds}
+            for epoch in self.epochs
+        ]
+        return self.facts | {"out": str(self.out), "parameters": self.parameters, "epochs": epochs}
+
+
+def refuse_out(out: Path, *, force: bool) -> None:
+    """Raise UsageProblem for a name that cannot hold weights or is taken; call it before long work."""
+    refuse_suffix(out)
+    refuse_existing(out, force=force)
+
+
+def train(
+    data: Dataset,
+    *,
+    model: str | nn.Module = "cnn-small",
+    settings: TrainSettings | None = None,
+    preprocess: Preprocess | None = None,
+    test: Dataset | None = None,
+    seed: int = 0,
+    threads: int = 0,
+    out: Path | None = None,
+    force: bool = False,
+    on_epoch: Callable[[EpochResult], None] | None = None,
+    progress: Progress = silent,
+) -> TrainResult:
+    """Fit `model` (a name, or a module that is copied) to a train split and return the averaged weights.
+
+    settings: by default the preset for that many images. out: rewritten whole after each epoch, so that an interruption
+    (KeyboardInterrupt, its message says where) or a diverging loss (StageError) leaves the last good epoch.
+    The last epoch is what is kept: nothing is picked, neither by the held-out images, which are only shown, nor by
+    `test`, which is read once, at the end.
+    """
+    if out:
+        refuse_out(out, force=force)
+    settings = settings or preset_for(len(data))
+    preprocess = preprocess or Preprocess()
+    if test is not None and test.classes != data.classes:
+        raise UsageProblem(f"{test.origin} has other classes than {data.origin}; name two splits of one data set")
+    name, module = _module(model, data, seed)
+    facts = _facts(name, data, preprocess, settings, seed)
+    done: list[EpochResult] = []
+
+    def keep(epoch: EpochResult) -> None:
+        if out:
+            save(out, epoch.module, facts | _reached(epoch), force=force or bool(done))
+        done.append(epoch)
+        if on_epoch:
+            on_epoch(epoch)
+
+    try:
+        fitted = fit(module, data, preprocess, settings, seed=seed, threads=threads, progress=progress, on_epoch=keep)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"interrupted; {_kept(out, done)}") from stop
+    except StageError as error:
+        raise StageError(f"{error}; {_kept(out, done)}") from error
+    facts |= _reached(done[-1])
+    share = None
+    if test is not None:
+        share = accuracy(fitted, test, preprocess, threads=threads)
+        facts["test"] = _data(test) | {"right": round(share * len(test)), "accuracy": share}
+        if out:
+            save(out, fitted, facts, force=True)
+    return TrainResult(fitted, preprocess, tuple(done), share, out, facts)
+
+
+def _module(model: str | nn.Module, data: Dataset, seed: int) -> tuple[str, nn.Module]:
+    import torch
+
+    if not isinstance(model, str):
+        return type(model).__name__, model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model, models.build(model, classes=len(data.classes))
+
+
+def _facts(name: str, data: Dataset, preprocess: Preprocess, settings: TrainSettings, seed: int) -> dict[str, Any]:
+    return {
+        "model": name,
+        "options": {},
+        "classes": list(data.classes),
+        "preprocess": preprocess.to_dict(),
+        "settings": settings.to_dict(),
+        "seed": seed,
+        "data": _data(data),
+    }
+
+
+def _data(data: Dataset) -> dict[str, Any]:
+    return {"origin": data.origin, "sha256": data.sha256, "images": len(data)}
+
+
+def _reached(epoch: EpochResult) -> dict[str, Any]:
+    return {"epoch": epoch.epoch, "held_out_accuracy": epoch.held_out_accuracy}
+
+
+def _kept(out: Path | None, done: list[EpochResult]) -> str:
+    if not out or not done:
+        return "no epoch was finished, so nothing was written" if not done else "nothing was written"
+    return f"{out} holds epoch {done[-1].epoch} of {done[-1].epochs}"

@@ -1,0 +1,83 @@
+"""TrainSettings: every knob of a training, and the named presets."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from toolchain.errors import UsageProblem
+
+FEW_IMAGES = 10_000
+"""Below this many training images the `digits` preset is taken by default, otherwise `emnist`."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a model is fitted: AdamW under a one-cycle learning rate (Smith, arXiv:1708.07120).
+
+    epochs: passes over the training images. batch: images a step; fewer when there are not so many.
+    lr: peak of the learning rate. weight_decay: AdamW's, decoupled from the rate.
+    label_smoothing: share of the target spread over all classes (Szegedy, arXiv:1512.00567).
+    ema: decay a step of the averaged weights, which are what is kept; 0 keeps the last step's weights.
+    balance: 1 fits for classes that are equally likely in use, however many images each has in training; 0 for classes
+    as frequent as in training (logit adjustment, Menon, arXiv:2007.07314). No matter where all are equally frequent.
+    augment: strength of the random affine maps; 1 is what the reference model was trained with, 0 none.
+    held_out: share of each class that is kept from fitting and gives the accuracy shown after each epoch; 0 for none.
+    """
+
+    epochs: int = 24
+    batch: int = 256
+    lr: float = 4e-3
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.1
+    ema: float = 0.998
+    balance: float = 1.0
+    augment: float = 1.0
+    held_out: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Raise UsageProblem on values that no training can have."""
+        limits = {
+            "epochs": self.epochs >= 1,
+            "batch": self.batch >= 2,
+            "lr": math.isfinite(self.lr) and self.lr > 0,
+            "weight_decay": math.isfinite(self.weight_decay) and self.weight_decay >= 0,
+            "label_smoothing": 0 <= self.label_smoothing < 1,
+            "ema": 0 <= self.ema < 1,
+            "balance": 0 <= self.balance <= 1,
+            "augment": 0 <= self.augment <= 3,
+            "held_out": 0 <= self.held_out <= 0.5,
+        }
+        for name, possible in limits.items():
+            if not possible:
+                raise UsageProblem(f"training with {name} {getattr(self, name)} is not possible; see TrainSettings")
+
+    def changed(self, **values: float | None) -> TrainSettings:
+        """Return the settings with every value that is not None put in."""
+        return replace(self, **{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type] # names are checked by replace
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return asdict(self)
+
+
+PRESETS = {
+    "emnist": TrainSettings(),
+    "digits": TrainSettings(epochs=15, batch=64, lr=3e-3, ema=0.98, held_out=0.1),
+    "fine-tune": TrainSettings(epochs=3, lr=1e-3, ema=0.99),
+}
+
+
+def preset(name: str) -> TrainSettings:
+    """Return a named preset; raises UsageProblem with the nearest names on an unknown one."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=3) or list(PRESETS)
+        raise UsageProblem(f"no training preset '{name}'; did you mean {', '.join(near)}?")
+    return PRESETS[name]
+
+
+def preset_for(images: int) -> TrainSettings:
+    """Return the preset for that many training images: few need more epochs of smaller batches."""
+    return PRESETS["digits" if images < FEW_IMAGES else "emnist"]
