@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
+from targets.errors import RunFailed
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,10 @@ class RuntimeFacts:
 
 @dataclass(frozen=True)
 class TimingPlan:
-    """How long to time: until both `min_runs` and `min_seconds` are reached, never past `max_runs` runs.
+    """How long to time: until both `min_runs` and `min_seconds` are reached, never past `max_runs` samples.
 
     batch: images per inference. warmup: untimed inferences first. inner: inferences per sample; 0 calibrates it
-    so that one sample is at least 100 times the clock's resolution.
+    so that one sample is at least 100 times the clock's resolution. Raises RunFailed on a plan that times nothing.
     """
 
     batch: int = 1
@@ -48,6 +50,13 @@ class TimingPlan:
     max_runs: int = 200_000
     inner: int = 0
 
+    def __post_init__(self) -> None:
+        """Reject what would time nothing or never end."""
+        if min(self.batch, self.min_runs) < 1 or min(self.warmup, self.inner) < 0 or self.max_runs < self.min_runs:
+            raise RunFailed("a timing plan needs a batch and 1 <= min_runs <= max_runs; correct the plan")
+        if not (isfinite(self.min_seconds) and self.min_seconds >= 0):
+            raise RunFailed(f"cannot time for {self.min_seconds} seconds; give 0 or more")
+
 
 @dataclass(frozen=True)
 class Timings:
@@ -55,7 +64,8 @@ class Timings:
 
     samples_ns: int64 [N], nanoseconds an inference (of `batch` images) took, unrounded, in order; where `inner` is
     above 1 each is the mean of that many. load_ns and first_run_ns are what opening the session and its very
-    first inference took. machine: state of the host when it was measured.
+    first inference took. machine: state of the host when it was measured. blocks: where in samples_ns each block of
+    an interleaved measurement starts; a single 0 otherwise.
     """
 
     artifact_sha256: str
@@ -67,6 +77,7 @@ class Timings:
     load_ns: int
     first_run_ns: int
     machine: dict[str, Any] = field(default_factory=dict)
+    blocks: tuple[int, ...] = (0,)
 
     def percentile(self, q: float) -> float | None:
         """Return the q-th percentile (0 to 100) in nanoseconds, or None where the samples cannot carry it.
