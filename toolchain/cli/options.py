@@ -44,6 +44,15 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 def data_option(command: Command) -> Command:
     """Add `--data` (required) and `--data-root`."""
+    return _data_options(command, required=True)
+
+
+def optional_data_option(command: Command) -> Command:
+    """Add `--data` and `--data-root` where saved evaluations can stand in for the images."""
+    return _data_options(command, required=False)
+
+
+def _data_options(command: Command, *, required: bool) -> Command:
     command = click.option(
         "--data-root",
         type=FOLDER,
@@ -53,7 +62,7 @@ def data_option(command: Command) -> Command:
     return click.option(
         "--data",
         "data",
-        required=True,
+        required=required,
         metavar="DATA",
         help="builtin:digits, emnist:SPLIT, DIR:SPLIT, or a folder of pictures.",
     )(command)

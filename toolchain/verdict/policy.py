@@ -153,6 +153,12 @@ def default_policy() -> Policy:
     return policy_from({"drop": {"max": "0.3pp"}}, "default policy")
 
 
+def choose_policy(path: Path | None = None, **limits: float | None) -> Policy:
+    """Return the policy in `path`, or the default one, with the limits given in place of its own."""
+    policy = default_policy() if path is None else read_policy(path)
+    return policy.with_limits(**limits)
+
+
 def _validated(tables: dict[str, Any], source: str, *, context: str | None) -> Policy:
     try:
         policy = Policy.model_validate(tables, context=context)

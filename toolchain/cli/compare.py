@@ -1,0 +1,40 @@
+"""`glyphpress compare`: what a candidate reads worse and better than its baseline, image by image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from toolchain.cli import console, options
+
+
+@click.command()
+@click.argument("base", type=options.FILE)
+@click.argument("candidate", type=options.FILE)
+@options.optional_data_option
+@options.target_option
+@options.json_option
+def compare(
+    *, base: Path, candidate: Path, data: str | None, data_root: Path | None, target: str | None, as_json: bool
+) -> None:
+    """Pair two artifacts, or two saved evaluations (.npz), image by image.
+
+    Lost, gained and changed answers, the drop in accuracy with its Tango score interval, the classes that suffered.
+    `--data` is needed for artifacts; for saved evaluations it checks that they are of those images.
+
+    \b
+    Example:
+      glyphpress compare float.onnx int8.onnx --data emnist:balanced
+    """
+    from calibration.dataset import load
+    from toolchain.report.reading import show_comparison
+    from toolchain.verdict.evidence import compare_files
+
+    dataset = load(data, "test", data_root) if data else None
+    with console.progress() as progress:
+        comparison = compare_files(base, candidate, dataset, target=target, progress=progress)
+    if as_json:
+        console.emit("compare", comparison.to_dict())
+    else:
+        show_comparison(comparison, console.out())

@@ -1,0 +1,54 @@
+"""`glyphpress evaluate`: how well an exported file itself reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from toolchain.cli import console, options
+
+
+@click.command()
+@click.argument("artifact", type=options.FILE)
+@options.data_option
+@options.target_option
+@options.threads_option(0)
+@click.option("-o", "output", type=options.FILE, help="Save the answers (.npz) for `compare` and `gate`.")
+@options.force_option
+@options.json_option
+def evaluate(
+    *,
+    artifact: Path,
+    data: str,
+    data_root: Path | None,
+    target: str | None,
+    threads: int,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Run an exported file over the whole test split: accuracy, per class, confusions.
+
+    \b
+    Example:
+      glyphpress evaluate int8.onnx --data emnist:balanced -o int8.npz
+    """
+    from calibration.dataset import load
+    from toolchain.files import refuse_existing
+    from toolchain.report.reading import show_evaluation
+    from toolchain.verdict.evidence import evaluate_file
+    from toolchain.verdict.metrics import measure
+
+    if output:
+        refuse_existing(output, force=force)
+    dataset = load(data, "test", data_root)
+    with console.progress() as progress:
+        evaluation = evaluate_file(artifact, dataset, target=target, threads=threads, progress=progress)
+    metrics = measure(evaluation)
+    if output:
+        evaluation.save(output, force=force)
+    if as_json:
+        console.emit("evaluate", evaluation.to_dict() | {"metrics": metrics.to_dict()})
+    else:
+        show_evaluation(evaluation, metrics, console.out())

@@ -1,0 +1,117 @@
+"""The report as Markdown: `report.md` beside the artifacts."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+
+from toolchain.quantities import percent_text, points_text, size_text, time_text
+from toolchain.report.report import Report
+from toolchain.report.table import drop_text, header, remarks, verdict_text
+from toolchain.verdict.compare import Comparison
+
+
+def markdown(report: Report) -> str:
+    """Return the whole report as one Markdown document."""
+    sections = (
+        _pressed(report),
+        _artifacts(report),
+        _verdicts(report),
+        *(_losses(comparison) for comparison in report.comparisons),
+        _facts("Machine", report.machine),
+        _facts("Tools", report.tools),
+        _reproduce(report),
+    )
+    return "\n\n".join([f"# {report.checkpoint.name}, pressed", *filter(None, sections)]) + "\n"
+
+
+def _pressed(report: Report) -> str:
+    lines = [f"- {' '.join(line.split())}" for line in header(report)]
+    lines += [f"- history: {step}" for step in report.checkpoint.history]
+    return "\n".join(lines)
+
+
+def _artifacts(report: Report) -> str:
+    names = ["artifact", "recipe", "target", "size", "of float", "accuracy", "drop [bound]"]
+    rows = [
+        [
+            row.name,
+            row.recipe,
+            row.target,
+            size_text(row.bytes),
+            _ratio(row.shrink, "{:.1f}x"),
+            percent_text(row.accuracy),
+            drop_text(row),
+            _time(row.p50_ns),
+            _time(row.p99_ns),
+            _ratio(row.p50_ratio, "{:.2f}"),
+            verdict_text(row),
+        ]
+        for row in report.rows
+    ]
+    table = _table([*names, "p50", "p99", "p50 of float", "verdict"], rows)
+    notes = "".join(f"\n- {_cell(note)}" for note in remarks(report))
+    return f"## Artifacts\n\n{table}" + (f"\n{notes}" if notes else "")
+
+
+def _verdicts(report: Report) -> str:
+    rows = [
+        [row.name, verdict.limit, str(verdict.outcome), verdict.action, verdict.reason]
+        for row in report.rows
+        for verdict in row.verdicts
+    ]
+    return f"## Verdicts\n\n{_table(['artifact', 'limit', 'verdict', 'action', 'why'], rows)}" if rows else ""
+
+
+def _losses(comparison: Comparison) -> str:
+    """Return the classes that suffered and the new confusions of one candidate."""
+    low, high = (points_text(bound) for bound in comparison.interval)
+    summary = (
+        f"{comparison.lost:,} images lost, {comparison.gained:,} gained, {comparison.flips:,} answers changed of "
+        f"{comparison.images:,}; drop {points_text(comparison.drop)} pp, 95 % interval {low} to {high} pp."
+    )
+    rows = [
+        [row.label, f"{row.images:,}", str(row.lost), str(row.gained), f"{points_text(row.drop)} pp"]
+        for row in comparison.worst()
+    ]
+    parts = [f"## {comparison.candidate} against {comparison.baseline}", summary]
+    if rows:
+        parts.append(_table(["worst classes", "images", "lost", "gained", "drop"], rows))
+    if comparison.confusions:
+        parts.append(f"New confusions: {', '.join(_cell(str(one)) for one in comparison.confusions)}.")
+    return "\n\n".join(parts)
+
+
+def _facts(title: str, facts: Mapping[str, object]) -> str:
+    lines = [f"- {key}: {_cell(_plain(value))}" for key, value in facts.items()]
+    return f"## {title}\n\n" + "\n".join(lines) if lines else ""
+
+
+def _plain(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _reproduce(report: Report) -> str:
+    digests = "\n".join(f"{row.sha256}  {row.name}" for row in report.rows)
+    command = f"$ {shlex.join(report.command)}\n" if report.command else ""
+    return f"## Reproduce\n\n```\n{command}{digests}\n```"
+
+
+def _ratio(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _time(nanoseconds: float | None) -> str:
+    return "-" if nanoseconds is None else time_text(nanoseconds / 1e9)
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Return text that Markdown leaves alone, for characters such as | and * are class names too."""
+    for mark in "\\|*_`<>[]":
+        text = text.replace(mark, f"\\{mark}")
+    return text

@@ -1,0 +1,112 @@
+"""Evaluations, comparisons and verdicts as lines on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from toolchain.quantities import percent_text, points_text, size_text
+from toolchain.report.table import LOG_WIDTH, STYLE
+from toolchain.verdict.compare import Comparison
+from toolchain.verdict.evaluate import Evaluation
+from toolchain.verdict.metrics import Averages, Metrics
+from toolchain.verdict.outcome import Verdict
+
+# A wider matrix is read by programs only; `--json` holds it.
+_MATRIX_CLASSES = 16
+
+
+def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console) -> None:
+    """Print what one artifact reads and what it confuses."""
+    _unfold(console)
+    facts, low, high = evaluation.facts, *map(percent_text, metrics.interval)
+    lines = [
+        f"artifact   {evaluation.artifact}  {size_text(evaluation.artifact_bytes)}  on {facts.target} "
+        f"({facts.runtime} {facts.version}, {facts.threads} threads)",
+        f"data       {evaluation.origin}  {metrics.images:,} images, {len(evaluation.classes)} classes",
+        f"accuracy   {percent_text(metrics.accuracy)}  95 % interval {low} to {high}  ({metrics.right:,} right)",
+        f"macro      {_averages(metrics.macro)}",
+        f"micro      {_averages(metrics.micro)}",
+    ]
+    confused = [f"{one.truth} read as {one.read}: {one.count}" for one in metrics.confusions]
+    lines += [f"confused   {', '.join(confused)}"] if confused else []
+    _print(console, lines)
+    console.print()
+    console.print(_per_class(metrics))
+    if len(evaluation.classes) <= _MATRIX_CLASSES:
+        console.print()
+        console.print(_matrix(evaluation.classes, metrics))
+
+
+def show_comparison(comparison: Comparison, console: Console) -> None:
+    """Print what a candidate lost and gained against its baseline."""
+    _unfold(console)
+    low, high = (points_text(bound, 3) for bound in comparison.interval)
+    lines = [
+        f"baseline   {comparison.baseline}  {percent_text(comparison.baseline_accuracy)}",
+        f"candidate  {comparison.candidate}  {percent_text(comparison.candidate_accuracy)}",
+        f"images     {comparison.images:,} of {comparison.origin}: {comparison.lost:,} lost, {comparison.gained:,} "
+        f"gained, {comparison.flips:,} answers changed",
+        f"drop       {points_text(comparison.drop, 3)} pp  95 % interval {low} to {high} pp  "
+        f"at most {points_text(comparison.upper, 3)} pp with 95 % confidence",
+    ]
+    worst = [
+        f"{row.label} {points_text(row.drop)} pp ({row.lost} lost, {row.gained} gained)" for row in comparison.worst()
+    ]
+    lines += [f"worst      {', '.join(worst)}"] if worst else []
+    lines += [f"confused   {', '.join(map(str, comparison.confusions))}"] if comparison.confusions else []
+    _print(console, lines)
+
+
+def show_verdicts(verdicts: Iterable[Verdict], console: Console) -> None:
+    """Print one line a verdict: the outcome, the limit and the reason."""
+    _unfold(console)
+    console.print()
+    for verdict in verdicts:
+        word = Text(f"{verdict.outcome:<12} ", style=STYLE[verdict.outcome])
+        warns = " (only warns)" if verdict.action == "warn" else ""
+        console.print(word + Text(f"{verdict.limit}{warns}: {verdict.reason}"))
+
+
+def _unfold(console: Console) -> None:
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+
+
+def _print(console: Console, lines: Iterable[str]) -> None:
+    # As Text, since classes such as [ would be taken for markup.
+    for line in lines:
+        console.print(Text(line))
+
+
+def _averages(averages: Averages) -> str:
+    return (
+        f"precision {percent_text(averages.precision)}  recall {percent_text(averages.recall)}  "
+        f"F1 {percent_text(averages.f1)}"
+    )
+
+
+def _per_class(metrics: Metrics) -> Table:
+    table = _columns("class", "images", "precision", "recall", "F1")
+    for row in metrics.per_class:
+        shares = ("-" if share is None else percent_text(share) for share in (row.precision, row.recall))
+        table.add_row(Text(row.label), f"{row.images:,}", *shares, percent_text(row.f1))
+    return table
+
+
+def _matrix(classes: tuple[str, ...], metrics: Metrics) -> Table:
+    table = _columns("truth", *classes)
+    for label, counts in zip(classes, metrics.confusion.tolist(), strict=True):
+        table.add_row(Text(label), *(str(count) if count else "." for count in counts))
+    return table
+
+
+def _columns(first: str, *names: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(first, no_wrap=True)
+    for name in names:
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    return table

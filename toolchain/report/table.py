@@ -1,0 +1,111 @@
+"""The report on a terminal: what was pressed, then one line an artifact."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from toolchain.quantities import percent_text, points_text, size_text, time_text
+from toolchain.report.report import Report, Row
+from toolchain.verdict.outcome import Outcome
+
+# Wide enough for every column, so that a log never folds a line.
+LOG_WIDTH = 240
+
+STYLE = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.INCONCLUSIVE: "yellow"}
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the report; colours and folding only where `console` is a terminal."""
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    for line in header(report):
+        console.print(line, markup=False)
+    console.print()
+    console.print(table(report))
+    for note in remarks(report):
+        console.print(Text(note, style="red" if note.startswith("slower") else ""))
+
+
+def header(report: Report) -> list[str]:
+    """Return the lines above the table: checkpoint, input, calibration."""
+    source, turn = report.checkpoint, report.preprocess
+    parts = [source.name, source.model]
+    parts += [f"{source.parameters:,} parameters"] if source.parameters is not None else []
+    parts += [f"{source.macs / 1e6:.1f} MMAC"] if source.macs is not None else []
+    scale = "0 to 1" if turn.scale == "0-1" else "0 to 255"
+    changes = [f"mean {turn.mean:g}, std {turn.std:g}"] if (turn.mean, turn.std) != (0.0, 1.0) else []
+    changes += ["inverted"] if turn.invert else []
+    note = f"  ({report.preprocess_note})" if report.preprocess_note else ""
+    return [
+        f"checkpoint  {'  '.join(part for part in parts if part)}  sha256 {_short(source.sha256)}",
+        f"input       1x28x28 {', '.join([turn.orientation, scale, *changes])}{note}",
+        f"test        {report.dataset.images:,} images, {report.dataset.origin}, "
+        f"{len(report.dataset.classes)} classes, sha256 {_short(report.dataset.sha256)}",
+        *([_calibration(report)] if report.calibration else []),
+    ]
+
+
+def _calibration(report: Report) -> str:
+    facts = report.calibration or {}
+    return (
+        f"calibration {facts['images']:,} images of {facts['origin']}, seed {facts['seed']}, "
+        f"sha256 {_short(facts['sha256'])}"
+    )
+
+
+def _short(sha256: str) -> str:
+    return f"{sha256[:8]}…"
+
+
+def table(report: Report) -> Table:
+    """Return the table of artifacts."""
+    lines = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for name in ("artifact", "size", "of float", "accuracy", "drop [bound]", "p50", "of float", "verdict"):
+        lines.add_column(name, no_wrap=True)
+    for row in report.rows:
+        lines.add_row(
+            Text(row.name),
+            size_text(row.bytes),
+            "-" if row.shrink is None else f"{row.shrink:.1f}x",
+            percent_text(row.accuracy),
+            Text(drop_text(row)),
+            "-" if row.p50_ns is None else time_text(row.p50_ns / 1e9),
+            Text("-" if row.p50_ratio is None else f"{row.p50_ratio:.2f}", style="red" if row.slower else ""),
+            _verdict(row),
+        )
+    return lines
+
+
+def drop_text(row: Row) -> str:
+    """Return `0.03 [0.11] pp`, or `-` for the baseline."""
+    if row.drop is None or row.bound is None:
+        return "-"
+    return f"{points_text(row.drop)} [{points_text(row.bound)}] pp"
+
+
+def verdict_text(row: Row) -> str:
+    """Return the outcome, and which artifact won; a limit that only warns is told apart."""
+    warned = any(v.action == "warn" and v.outcome is not Outcome.PASS for v in row.verdicts)
+    word = "baseline" if row.baseline else str(row.outcome or "not judged")
+    return word + " (warned)" * warned + "  winner" * row.winner
+
+
+def _verdict(row: Row) -> Text:
+    return Text(verdict_text(row), style=STYLE[row.outcome] if row.outcome else "")
+
+
+def remarks(report: Report) -> list[str]:
+    """Return the lines below the table: why a verdict is no PASS, what is slower than float, and all notes."""
+    lines = [
+        f"{row.name}  {verdict.outcome}  {verdict.limit}: {verdict.reason}"
+        for row in report.rows
+        for verdict in row.verdicts
+        if verdict.outcome is not Outcome.PASS
+    ]
+    slow = [f"{row.name} ({row.p50_ratio:.2f})" for row in report.rows if row.slower]
+    if slow:
+        lines.append(f"slower than float here: {', '.join(slow)}; its gain is size, unless the device differs")
+    lines += [f"{row.name}  {note}" for row in report.rows for note in row.notes]
+    return [*lines, *report.notes]
