@@ -1,0 +1,64 @@
+"""`glyphpress targets`: the places where an artifact can run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import rich_click as click
+
+from toolchain.cli import console
+from toolchain.cli.options import json_option
+
+
+@click.group()
+def targets() -> None:
+    """List the places where artifacts run, and say whether they can run here.
+
+    \b
+    Example:
+      glyphpress targets list
+    """
+
+
+@targets.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List every target, the formats it runs, and whether it is available here.
+
+    \b
+    Example:
+      glyphpress targets list --json
+    """
+    from targets import catalog
+
+    found = {name: catalog.get(name) for name in catalog.names()}
+    probed = {name: target.probe() for name, target in found.items()}
+    if as_json:
+        rows = [{"name": n, "formats": sorted(t.formats)} | asdict(probed[n]) for n, t in found.items()]
+        console.emit("targets-list", {"targets": rows})
+        return
+    for name, target in found.items():
+        state = "available" if probed[name].ok else f"not here: {probed[name].reason}"
+        click.echo(f"{name:18} {','.join(sorted(target.formats)):12} {state}")
+
+
+@targets.command()
+@click.argument("name", metavar="TARGET")
+@json_option
+def probe(name: str, as_json: bool) -> None:
+    """Say whether a target can run here; exit 4 where it cannot, with the reason and the fix.
+
+    \b
+    Example:
+      glyphpress targets probe ort-cpu
+    """
+    from targets import catalog
+    from targets.errors import TargetUnavailable
+
+    state = catalog.get(name).probe()
+    if as_json:
+        console.emit("targets-probe", {"name": name} | asdict(state))
+    elif state.ok:
+        click.echo(f"{name}: available")
+    if not state.ok:
+        raise TargetUnavailable(f"{name}: {state.reason}; {state.fix}")

@@ -1,0 +1,38 @@
+"""`glyphpress version`: what to paste into a bug report."""
+
+from __future__ import annotations
+
+import platform
+
+import rich_click as click
+
+from toolchain.cli import console
+from toolchain.cli.options import json_option
+from toolchain.versions import tool_versions
+
+PACKAGES = (
+    *("torch", "onnx", "onnxscript", "onnxruntime", "litert-torch", "ai-edge-litert", "ai-edge-quantizer"),
+    *("torch-pruning", "onnx2torch", "numpy", "scipy", "scikit-learn", "safetensors"),
+)
+
+
+@click.command()
+@json_option
+def version(as_json: bool) -> None:
+    """Print the versions of the tool, of Python, of the system and of every runtime that is installed.
+
+    \b
+    Example:
+      glyphpress version --json
+    """
+    from targets.machine import machine_state
+
+    state = machine_state()
+    place = {key: state[key] for key in ("os", "kernel", "architecture", "cpu") if key in state}
+    installed = tool_versions(*PACKAGES)
+    if as_json:
+        console.emit("version", {"python": platform.python_version(), "machine": place, "packages": installed})
+        return
+    facts = {"glyphpress": installed.pop("glyphpress", "not installed"), "python": platform.python_version()}
+    for name, value in (facts | place | installed).items():
+        click.echo(f"{name:18} {value}")
