@@ -1,0 +1,8 @@
+"""A user's trained model, in whatever form it was saved, as a FloatModel."""
+
+from toolchain.checkpoint.forward import forward
+from toolchain.checkpoint.load import Loaded, load
+from toolchain.checkpoint.onnx_normal import normalised
+from toolchain.checkpoint.request import CheckpointRequest, Settled, settle
+
+__all__ = ["CheckpointRequest", "Loaded", "Settled", "forward", "load", "normalised", "settle"]

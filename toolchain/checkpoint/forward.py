@@ -1,0 +1,44 @@
+"""Run a FloatModel, whether it is in torch or only in ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.model import FloatModel
+
+Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def forward(model: FloatModel) -> Forward:
+    """Return a function from float32 [N, 1, 28, 28], already preprocessed, to all logit columns float32 [N, width]."""
+    return _torch_forward(model) if model.module is not None else _onnx_forward(model)
+
+
+def _torch_forward(model: FloatModel) -> Forward:
+    import torch
+
+    module = model.torch_module("running it")
+
+    def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = module(torch.from_numpy(images)).float().numpy()
+        return logits
+
+    return run
+
+
+def _onnx_forward(model: FloatModel) -> Forward:
+    from toolchain.checkpoint.onnx_normal import normalised
+    from toolchain.checkpoint.onnx_run import answers, open_session
+
+    assert model.onnx is not None, "a FloatModel without a module came from ONNX"
+    session = open_session(normalised(model.onnx, len(model.classes)))
+
+    def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = answers(session, images)["logits"]
+        return logits
+
+    return run

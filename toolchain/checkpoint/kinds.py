@@ -1,0 +1,86 @@
+"""What a file is, told from its bytes rather than from its name."""
+
+from __future__ import annotations
+
+import difflib
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+from toolchain.errors import CheckpointError
+
+Kind = Literal["state", "torchscript", "exported", "safetensors", "onnx", "tflite"]
+
+KIND_WORDS: dict[Kind, str] = {
+    "state": "torch file",
+    "torchscript": "TorchScript",
+    "exported": "torch.export program",
+    "safetensors": "safetensors",
+    "onnx": "ONNX",
+    "tflite": "TFLite",
+}
+_FORMS = "a .pt, .pth, .ckpt, .pt2, .safetensors or .onnx file"
+
+
+def present_file(path: Path) -> Path:
+    """Return `path` when a file with bytes is there; raise CheckpointError saying what is there instead."""
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, not a checkpoint; name {_FORMS} in it")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file{_nearby(path)}; give {_FORMS} or one of our model names")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path} is empty (0 bytes); save or copy the checkpoint again")
+    return path
+
+
+def kind_of(path: Path) -> Kind:
+    """Return what kind of model file this is.
+
+    Raises CheckpointError when there is no such file, when it is a folder or empty, or when it is none of them.
+    """
+    with present_file(path).open("rb") as stream:
+        head = stream.read(64)
+    if head.startswith(b"PK"):
+        return _kind_of_zip(path)
+    if head[4:8] == b"TFL3":
+        return "tflite"
+    if 2 <= int.from_bytes(head[:8], "little") < 2**32 and head[8:9] == b"{":
+        return "safetensors"
+    if head.startswith(b"\x80"):
+        return "state"
+    # An ONNX file is a bare protobuf: field 1 (ir_version, a varint) comes first, so its bytes begin 08.
+    if path.suffix == ".onnx" or head.startswith(b"\x08"):
+        return "onnx"
+    looks = "text" if _is_text(head) else f"bytes {head[:4].hex(' ')}"
+    raise CheckpointError(f"{path} is no model file (it begins with {looks}); give {_FORMS}")
+
+
+def _kind_of_zip(path: Path) -> Kind:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [name.split("/", 1)[-1] for name in archive.namelist()]
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"{path} is cut off or damaged ({error}); save or copy it again") from error
+    if any(name.startswith("models/") for name in members) or "archive_format" in members:
+        return "exported"
+    if any(name.startswith("code/") for name in members):
+        return "torchscript"
+    if "data.pkl" in members:
+        return "state"
+    raise CheckpointError(f"{path} is a zip archive without a torch model in it; give {_FORMS}")
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        return head[:60].decode("utf-8", errors="strict").isprintable() or b"\n" in head
+    except UnicodeDecodeError:
+        return False
+
+
+def _nearby(path: Path) -> str:
+    try:
+        names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    except OSError:
+        names = []
+    near = difflib.get_close_matches(path.name, names, n=2)
+    return f" (there is {', '.join(near)})" if near else ""

@@ -1,0 +1,219 @@
+"""A user's file, or one of our model names -> FloatModel."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from targets.artifact import file_sha256
+from targets.preprocess import Preprocess
+from toolchain import models
+from toolchain.checkpoint.kinds import Kind, kind_of
+from toolchain.checkpoint.source import ModelSource, build_from, import_source, parse_source
+from toolchain.checkpoint.state import find_state, fit_state
+from toolchain.checkpoint.stored import Stored, agreed_classes, metadata_facts, stored_facts
+from toolchain.checkpoint.trial import settle_output
+from toolchain.errors import CheckpointError
+from toolchain.model import FloatModel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A FloatModel, and whether its preprocess was given or stored; when not, it holds a plain one to be replaced.
+
+    width: columns that the model answers, which can be one more than its classes.
+    """
+
+    model: FloatModel
+    preprocess_known: bool
+    width: int
+
+    def with_preprocess(self, preprocess: Preprocess, note: str) -> FloatModel:
+        """Return the model with the preprocess that was found for it, and a line about how."""
+        return replace(self.model, preprocess=preprocess, history=(*self.model.history, note))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    path: Path
+    source: ModelSource | None
+    ours: str | None
+    classes: tuple[str, ...]
+    preprocess: Preprocess | None
+    trust_pickle: bool
+
+    def agreed(self, stored: Stored) -> _Wanted:
+        """Join what was asked for with what the file says; what was asked for wins, except for other classes."""
+        classes = agreed_classes(self.classes, stored.classes, self.path)
+        ours = self.ours or (None if self.source else stored.model)
+        return replace(self, classes=classes, ours=ours, preprocess=self.preprocess or stored.preprocess)
+
+    @property
+    def label_offset(self) -> int | None:
+        return None if self.preprocess is None else self.preprocess.label_offset
+
+
+def load(
+    path_or_name: str,
+    *,
+    model: str | None = None,
+    classes: tuple[str, ...] = (),
+    preprocess: Preprocess | None = None,
+    trust_pickle: bool = False,
+) -> Loaded:
+    """Load a trained model from a file or by one of our names.
+
+    model: the words of `--model` (`file.py:Class(args)`, `package.module:Class`, or one of our names); needed for
+    weights alone. classes: what the columns stand for, usually the data's; without them the file must say. preprocess:
+    wins over what the file says; its layout is always NCHW afterwards, since that is what the module takes.
+    trust_pickle: unpickle whole objects, which runs the file's code.
+
+    Raises CheckpointError when the file is not the model it is said to be, UsageProblem on words that cannot be meant.
+    """
+    path = _locate(path_or_name)
+    ours = model if model in models.names() else None
+    source = parse_source(model) if model and not ours else None
+    wanted = _Wanted(path, source, ours, classes, preprocess, trust_pickle)
+    loaded = _OPENERS[kind_of(path)](wanted)
+    return replace(loaded, model=replace(loaded.model, checkpoint_sha256=_digest(path, loaded.model)))
+
+
+def _locate(path_or_name: str) -> Path:
+    if path_or_name not in models.names():
+        return Path(path_or_name)
+    weights = models.shipped_weights(path_or_name)
+    if weights is None:
+        raise CheckpointError(
+            f"{path_or_name} ships without weights; train it: glyphpress train --model {path_or_name} --out model.pt"
+        )
+    return weights
+
+
+def _open_state(wanted: _Wanted) -> Loaded:
+    from torch import nn
+
+    from toolchain.checkpoint.torch_files import read_pickle, read_weights
+
+    if wanted.trust_pickle:
+        payload = read_pickle(wanted.path, import_source(wanted.source) if wanted.source else None)
+    else:
+        payload = read_weights(wanted.path)
+    whole = payload.get("model") if isinstance(payload, Mapping) else payload
+    if isinstance(whole, nn.Module):
+        return _finish(wanted.agreed(Stored()), whole, ("whole pickled model, trusted",))
+    facts = stored_facts(payload, wanted.path) if isinstance(payload, Mapping) else Stored()
+    return _fill(wanted, facts, find_state(payload, str(wanted.path)))
+
+
+def _open_safetensors(wanted: _Wanted) -> Loaded:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(wanted.path, framework="pt") as file:
+            facts = metadata_facts(file.metadata(), wanted.path)
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{wanted.path} is a damaged .safetensors file ({error}); save or copy it again"
+        ) from error
+    if not state:
+        raise CheckpointError(f"{wanted.path} holds no weights; save model.state_dict()")
+    return _fill(wanted, facts, state)
+
+
+def _fill(wanted: _Wanted, stored: Stored, state: dict[str, Any]) -> Loaded:
+    wanted = wanted.agreed(stored)
+    if wanted.source:
+        module = build_from(wanted.source)
+    elif wanted.ours:
+        module = models.build(wanted.ours, len(wanted.classes), **stored.options)
+    else:
+        raise CheckpointError(f"{wanted.path} holds weights alone; say whose they are, --model FILE.py:CLASS")
+    return _finish(wanted, module, fit_state(module, state, str(wanted.path)))
+
+
+def _open_torchscript(wanted: _Wanted) -> Loaded:
+    from toolchain.checkpoint.compiled import from_torchscript
+
+    wanted = wanted.agreed(Stored())
+    module, note = from_torchscript(wanted.path, len(wanted.classes), wanted.label_offset)
+    return _finish(wanted, module, (note,))
+
+
+def _open_exported(wanted: _Wanted) -> Loaded:
+    from toolchain.checkpoint.compiled import from_program
+
+    wanted = wanted.agreed(Stored())
+    module, note = from_program(wanted.path, len(wanted.classes), wanted.label_offset)
+    return _finish(wanted, module, (note,))
+
+
+def _open_onnx(wanted: _Wanted) -> Loaded:
+    from toolchain.checkpoint.onnx_files import read_onnx
+    from toolchain.checkpoint.onnx_normal import normalise
+    from toolchain.checkpoint.onnx_torch import to_torch
+
+    metadata = {entry.key: entry.value for entry in read_onnx(wanted.path).metadata_props}
+    wanted = wanted.agreed(metadata_facts(metadata, wanted.path))
+    normal = normalise(wanted.path, len(wanted.classes), wanted.label_offset)
+    module, refusal = to_torch(normal.proto)
+    width = normal.proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    model = _float_model(wanted, module, ("from ONNX", *normal.notes))
+    return Loaded(replace(model, onnx=wanted.path, refusal=refusal), wanted.preprocess is not None, width)
+
+
+def _open_tflite(wanted: _Wanted) -> Loaded:
+    raise CheckpointError(
+        f"{wanted.path} is a TFLite artifact, which cannot be pressed; give the checkpoint it was made from "
+        f"(to judge this file use evaluate, compare or profile)"
+    )
+
+
+_OPENERS: dict[Kind, Callable[[_Wanted], Loaded]] = {
+    "state": _open_state,
+    "safetensors": _open_safetensors,
+    "torchscript": _open_torchscript,
+    "exported": _open_exported,
+    "onnx": _open_onnx,
+    "tflite": _open_tflite,
+}
+
+
+def _finish(wanted: _Wanted, module: nn.Module, notes: tuple[str, ...]) -> Loaded:
+    import torch
+
+    module = module.eval().float()
+    module, chosen = settle_output(
+        module, str(wanted.path), classes=len(wanted.classes), label_offset=wanted.label_offset
+    )
+    with torch.no_grad():
+        width = module(torch.zeros(2, 1, 28, 28)).shape[1]
+    return Loaded(_float_model(wanted, module, (*notes, *chosen)), wanted.preprocess is not None, width)
+
+
+def _float_model(wanted: _Wanted, module: nn.Module | None, history: tuple[str, ...]) -> FloatModel:
+    return FloatModel(
+        name=wanted.path.stem,
+        module=module,
+        preprocess=replace(wanted.preprocess or Preprocess(), layout="NCHW"),
+        classes=wanted.classes,
+        checkpoint_sha256="",
+        history=history,
+    )
+
+
+def _digest(path: Path, model: FloatModel) -> str:
+    if model.onnx is None:
+        return file_sha256(path)
+    from toolchain.checkpoint.onnx_files import weight_files
+
+    beside = weight_files(path)
+    if not beside:
+        return file_sha256(path)
+    return hashlib.sha256("".join(map(file_sha256, (path, *beside))).encode()).hexdigest()

@@ -1,0 +1,107 @@
+"""Reading an ONNX file: its graph and weights, the one image it takes, and what cannot be pressed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolchain.checkpoint.state import listing
+from toolchain.checkpoint.torch_files import first_line
+from toolchain.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_QUANTIZED = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "ConvInteger",
+    "MatMulInteger",
+    "MatMulNBits",
+)
+_LAYOUTS: dict[tuple[Any, ...], str] = {(1, 28, 28): "NCHW", (28, 28, 1): "NHWC", (28, 28): "flat", (784,): "flat"}
+
+
+def read_onnx(path: Path) -> ModelProto:
+    """Return the model of an ONNX file and its weights. Raises CheckpointError when either is missing."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
+
+    try:
+        proto = onnx.load(path)
+    except DecodeError as error:
+        raise CheckpointError(f"{path} is no ONNX file, or is cut off; export it again") from error
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise CheckpointError(
+            f"{path}: its weights lie in another file that cannot be read ({first_line(error)}); copy both"
+        ) from error
+    if not proto.graph.node or not proto.graph.output:
+        raise CheckpointError(f"{path} is no ONNX file (no graph in it); export it again")
+    return proto
+
+
+def refuse_quantized(proto: ModelProto, path: Path) -> None:
+    """Raise CheckpointError on a quantized graph: pressing starts from the float model."""
+    found = sorted({n.op_type for n in proto.graph.node if n.op_type in _QUANTIZED or n.op_type.startswith("QLinear")})
+    if found:
+        raise CheckpointError(
+            f"{path} is quantized already ({listing(found)}), and what was rounded cannot be pressed again; "
+            f"give the float model it was made from (to judge this file use evaluate, compare or profile)"
+        )
+
+
+def image_inputs(proto: ModelProto) -> list[Any]:
+    """Return the graph's inputs that are not initializers (before IR version 4 those are listed as inputs too)."""
+    initial = {initializer.name for initializer in proto.graph.initializer}
+    return [value for value in proto.graph.input if value.name not in initial]
+
+
+def image_layout(proto: ModelProto, path: Path) -> str:
+    """Return NCHW, NHWC or flat ([N, 784] or [N, 28, 28]); any size left open counts as what an image needs.
+
+    Raises CheckpointError, showing the input, when the graph takes anything but one float32 image.
+    """
+    from onnx import TensorProto
+
+    inputs = image_inputs(proto)
+    if len(inputs) != 1:
+        raise CheckpointError(
+            f"{path} has {len(inputs)} inputs ({listing(i.name for i in inputs)}); give a model of one image"
+        )
+    for unused in [value for value in proto.graph.input if value.name != inputs[0].name]:
+        proto.graph.input.remove(unused)
+    tensor = inputs[0].type.tensor_type
+    shape = tuple(axis.dim_value or axis.dim_param or "?" for axis in tensor.shape.dim)
+    layout = _LAYOUTS.get(shape[1:])
+    if layout is None and len(shape) == 4 and not any(isinstance(size, int) and size > 1 for size in shape[1:]):
+        layout = "NCHW"
+    if layout is None or tensor.elem_type != TensorProto.FLOAT:
+        kind = TensorProto.DataType.Name(tensor.elem_type).lower()
+        raise CheckpointError(
+            f"{path} takes {inputs[0].name} {kind} {list(shape)}, not float [N, 1, 28, 28] or [N, 28, 28, 1]; "
+            f"give the float32 model for 28x28 images of one channel"
+        )
+    return layout
+
+
+def input_shape(proto: ModelProto) -> tuple[int, ...]:
+    """Return the shape of one image as the graph takes it."""
+    shape = tuple(axis.dim_value for axis in proto.graph.input[0].type.tensor_type.shape.dim[1:])
+    return shape if 0 not in shape else (1, 28, 28)
+
+
+def weight_files(path: Path) -> tuple[Path, ...]:
+    """Return the files beside an ONNX file that hold its weights (external data), sorted; none for most models."""
+    import onnx
+    from onnx.external_data_helper import uses_external_data
+
+    proto = onnx.load(path, load_external_data=False)
+    names = {
+        entry.value
+        for tensor in proto.graph.initializer
+        if uses_external_data(tensor)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return tuple(path.parent / name for name in sorted(names))

@@ -1,0 +1,55 @@
+"""ONNX Runtime on a graph in memory, for checking a rewritten graph against the one it came from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.checkpoint.torch_files import first_line
+from toolchain.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+TOLERANCE = 1e-4
+_SEEDED_IMAGES = 64
+
+
+def open_session(model: ModelProto | str) -> Any:
+    """Return an onnxruntime CPU session on a proto, or on a path (external data). Raises CheckpointError."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    # Rewrites are checked against the graph as it is written, not as a runtime would fuse it.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    try:
+        source = model if isinstance(model, str) else model.SerializeToString()
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise CheckpointError(f"onnxruntime cannot load the graph ({first_line(error)}); export it again") from error
+
+
+def answers(session: Any, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """Return every output that is an array, by name. Raises CheckpointError when the graph cannot run."""
+    try:
+        values = session.run(None, {session.get_inputs()[0].name: images})
+    except Exception as error:  # likewise
+        raise CheckpointError(f"onnxruntime cannot run the graph ({first_line(error)}); export it again") from error
+    names = [output.name for output in session.get_outputs()]
+    return {name: value for name, value in zip(names, values, strict=True) if isinstance(value, np.ndarray)}
+
+
+def seeded_images(batch: int | None = None) -> NDArray[np.float32]:
+    """Return float32 [64 or more, 1, 28, 28] in 0 to 1, a multiple of `batch`; always the same."""
+    count = _SEEDED_IMAGES if batch is None else batch * max(1, _SEEDED_IMAGES // batch)
+    return np.random.default_rng(0).random((count, 1, 28, 28), dtype=np.float32)
+
+
+def differs(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Return the largest absolute difference, relative to the answers where these are larger than 1."""
+    if one.shape != other.shape or not (np.isfinite(one).all() and np.isfinite(other).all()):
+        return float("inf")
+    return float(np.abs(one - other).max() / max(1.0, float(np.abs(one).max())))

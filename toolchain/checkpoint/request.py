@@ -1,0 +1,67 @@
+"""What a user says about a checkpoint -> a model that is ready to be pressed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from targets.preprocess import Preprocess
+from toolchain.checkpoint.forward import forward
+from toolchain.checkpoint.load import load
+from toolchain.errors import CheckpointError
+from toolchain.model import FloatModel
+from toolchain.preprocess_search import PreprocessFinding, search
+
+if TYPE_CHECKING:
+    from calibration.dataset import Dataset
+
+SEARCH_IMAGES = 3000
+
+
+@dataclass(frozen=True)
+class CheckpointRequest:
+    """The words of the checkpoint options.
+
+    model: of `--model`. preprocess: from options, which win over what is stored; None without any. search: look for
+    it even where the file says it; None looks only where neither options nor file say it; False never looks.
+    """
+
+    model: str | None = None
+    trust_pickle: bool = False
+    classes: tuple[str, ...] = ()
+    preprocess: Preprocess | None = None
+    search: bool | None = None
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A model whose preprocess is known, and the search that found it (None where it was given or stored)."""
+
+    model: FloatModel
+    finding: PreprocessFinding | None
+
+
+def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, *, seed: int = 0) -> Settled:
+    """Load a checkpoint and settle its preprocess, on up to 3000 of the data's images where it must be searched.
+
+    Raises what `load` and `search` raise, and CheckpointError when the preprocess is unknown and there is no data.
+    """
+    loaded = load(
+        path_or_name,
+        model=request.model,
+        classes=request.classes or (data.classes if data else ()),
+        preprocess=request.preprocess,
+        trust_pickle=request.trust_pickle,
+    )
+    wants_search = not loaded.preprocess_known if request.search is None else request.search
+    if not wants_search:
+        if not loaded.preprocess_known:
+            raise CheckpointError(f"{path_or_name} does not say how it wants images; give --orientation and the like")
+        return Settled(loaded.model, None)
+    if data is None:
+        raise CheckpointError(f"{path_or_name}: finding its preprocess needs labelled images; give --data or options")
+    chosen = np.random.default_rng(seed).permutation(len(data))[:SEARCH_IMAGES]
+    finding = search(forward(loaded.model), data.images[chosen], data.labels[chosen], classes=loaded.model.classes)
+    return Settled(loaded.with_preprocess(finding.winner, f"preprocess {finding.sentence()}"), finding)

@@ -1,0 +1,143 @@
+"""The words of `--model`: `file.py:Class(args)`, `package.module:Class(args)`, or one of our model names."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from toolchain.errors import CheckpointError, UsageProblem
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_EXAMPLE = "such as net.py:Net, net.py:Net(num_classes=47) or mypackage.net:Net"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model's class is and what it is built with; arguments are literals, never evaluated."""
+
+    place: str
+    attribute: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_file(self) -> bool:
+        """Return whether `place` is a Python file rather than an importable module."""
+        return self.place.endswith(".py")
+
+
+def parse_source(words: str) -> ModelSource:
+    """Read `--model`. Raises UsageProblem saying the form that was expected."""
+    match = re.fullmatch(r"(?P<place>[^()]+):(?P<name>[A-Za-z_]\w*)(?P<call>\(.*\))?", words.strip(), re.DOTALL)
+    if not match:
+        raise UsageProblem(f"--model '{words}' names no class; write FILE.py:CLASS or MODULE:CLASS, {_EXAMPLE}")
+    args, kwargs = _literals(match["call"] or "()", words)
+    return ModelSource(match["place"], match["name"], args, kwargs)
+
+
+def _literals(call: str, words: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    try:
+        tree = ast.parse("f" + call, mode="eval").body
+        if not isinstance(tree, ast.Call) or any(keyword.arg is None for keyword in tree.keywords):
+            raise ValueError
+        args = tuple(ast.literal_eval(value) for value in tree.args)
+        return args, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in tree.keywords}
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise UsageProblem(f"--model '{words}': the arguments must be literals, {_EXAMPLE}") from error
+
+
+def import_source(source: ModelSource) -> ModuleType:
+    """Import the user's module, which runs it. Raises CheckpointError when that fails, whatever it raises."""
+    try:
+        return _import_file(Path(source.place)) if source.is_file else importlib.import_module(source.place)
+    except Exception as error:  # a user's module can raise anything while it is imported
+        raise CheckpointError(
+            f"--model: {source.place} cannot be imported ({_words_of(error)}); correct it, or name another file"
+        ) from error
+
+
+def build_from(source: ModelSource) -> nn.Module:
+    """Import the class (or function) and call it. Raises CheckpointError with the signature when that fails."""
+    from torch import nn
+
+    make = _attribute(import_source(source), source)
+    try:
+        model = make(*source.args, **source.kwargs)
+    except Exception as error:  # a user's constructor can raise anything
+        raise CheckpointError(
+            f"--model: {source.attribute}{_signature(make)} cannot be built ({_words_of(error)}); "
+            f'give its arguments, such as --model "{source.place}:{source.attribute}(num_classes=47)"'
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(
+            f"--model: {source.place}:{source.attribute} gives a {type(model).__name__}, no nn.Module; name the class"
+        )
+    return model
+
+
+def _attribute(module: ModuleType, source: ModelSource) -> Callable[..., Any]:
+    found = getattr(module, source.attribute, None)
+    if callable(found):
+        return found  # type: ignore[no-any-return]  # what a user's module holds has no type
+    callables = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+    near = difflib.get_close_matches(source.attribute, callables, n=3) or _classes_in(module) or ["nothing callable"]
+    raise CheckpointError(f"--model: {source.place} has no '{source.attribute}'; it has {', '.join(near[:5])}")
+
+
+def _classes_in(module: ModuleType) -> list[str]:
+    return [
+        name for name, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__
+    ]
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    name = f"glyphpress_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    with _importable(path.resolve().parent):
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    # So that the file can import its neighbours, as it could when it was run from there.
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _signature(make: Callable[..., Any]) -> str:
+    try:
+        return str(inspect.signature(make))
+    except (TypeError, ValueError):
+        return "(...)"
+
+
+def _words_of(error: BaseException) -> str:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first[:160]}" if first else type(error).__name__

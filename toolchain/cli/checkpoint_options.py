@@ -1,0 +1,80 @@
+"""The options of every command that takes a checkpoint."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, get_args
+
+import rich_click as click
+
+from targets.preprocess import ORIENTATIONS, Preprocess, Scale
+from toolchain.cli.options import Command
+
+_PREPROCESS = ("orientation", "scale", "mean", "std", "invert", "label_offset")
+_OPTIONS = (
+    click.option(
+        "--model",
+        metavar="SOURCE",
+        help="The class that the weights belong to: FILE.py:CLASS, MODULE:CLASS, either with (args), or a model name.",
+    ),
+    click.option("--trust-pickle", is_flag=True, help="Unpickle whole models, which runs the code in the file."),
+    click.option(
+        "--classes",
+        metavar="CLASSES",
+        help="What the model's columns stand for, such as 0123456789 or a,b,c; by default as the data or file says.",
+    ),
+    click.option(
+        "--preprocess",
+        type=click.Choice(["auto", "stored"]),
+        help="auto finds it with labelled images, stored takes the file's; by default auto where the file has none.",
+    ),
+    click.option("--orientation", type=click.Choice(ORIENTATIONS), help="How the model wants upright images turned."),
+    click.option("--scale", type=click.Choice(get_args(Scale)), help="The pixel range before mean and std."),
+    click.option("--mean", type=float, help="Subtracted after scaling."),
+    click.option("--std", type=float, help="Divided by after scaling."),
+    click.option("--invert", is_flag=True, default=None, help="The model wants dark ink on white."),
+    click.option("--label-offset", type=click.IntRange(0), help="The model's column of the first class."),
+)
+
+
+def checkpoint_options(command: Command) -> Command:
+    """Add the options; the command gets them as one `request`, a `toolchain.checkpoint.CheckpointRequest`."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        said = {name: kwargs.pop(name) for name in _PREPROCESS}
+        kwargs["request"] = _request(
+            kwargs.pop("model"), kwargs.pop("trust_pickle"), kwargs.pop("classes"), kwargs.pop("preprocess"), said
+        )
+        return command(*args, **kwargs)
+
+    decorated: Any = wrapped
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]  # the same command, with options
+
+
+def _request(model: str | None, trust: bool, classes: str | None, mode: str | None, said: dict[str, Any]) -> Any:
+    # Imported when a command runs, so that --help does not pay for it.
+    from toolchain.checkpoint.request import CheckpointRequest
+
+    given = {name: value for name, value in said.items() if value is not None}
+    if given and mode:
+        words = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise click.UsageError(f"--preprocess {mode} and {words} exclude each other; give one of them")
+    return CheckpointRequest(
+        model=model,
+        trust_pickle=trust,
+        classes=_class_names(classes),
+        preprocess=Preprocess(**given) if given else None,
+        search={"auto": True, "stored": False, None: None}[mode],
+    )
+
+
+def _class_names(words: str | None) -> tuple[str, ...]:
+    if not words:
+        return ()
+    names = tuple(words.split(",")) if "," in words else tuple(words)
+    if len(set(names)) != len(names) or "" in names:
+        raise click.UsageError(f"--classes {words} has empty names or names one twice; give each class once")
+    return names

@@ -1,0 +1,187 @@
+"""Find out how a model wants its images, by showing it labelled ones under every plausible Preprocess.
+
+The turn, the ink's colour and the label offset change what a model reads, so the best must read significantly more
+images right than the runner-up (exact McNemar test, paired image by image). The scaling changes little on many
+networks, so it is settled by the likelihood of the true class after temperature scaling (Guo et al. 2017, which takes
+out that a smaller contrast only makes a network less sure), with a paired t-test. What stays open is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from calibration.dataset import Images, Labels
+from targets.preprocess import Layout, Preprocess
+from toolchain.errors import CheckpointError
+from toolchain.preprocess_trial import Look, Run, Trial, candidates, describe, reading_of
+
+ROUNDS = (100, 400)
+LEAST_IMAGES = 50
+SIGNIFICANCE = 0.01
+_KEPT = 12
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One Preprocess and how the model read under it: share right, mean log-likelihood (nats) of the true class."""
+
+    preprocess: Preprocess
+    accuracy: float
+    log_likelihood: float
+    images: int
+
+
+@dataclass(frozen=True)
+class PreprocessFinding:
+    """How the model wants its images; `runner_up` is the best that turns, inverts or counts labels differently.
+
+    margin: fraction of images, accuracy less runner_up_accuracy. images: how many decided. table: all that was tried,
+    the best first, each on the images of the last round it reached. equivalent: scalings that gave the same answers.
+    """
+
+    winner: Preprocess
+    accuracy: float
+    runner_up: Preprocess
+    runner_up_accuracy: float
+    margin: float
+    images: int
+    table: tuple[Tried, ...]
+    equivalent: tuple[Preprocess, ...] = ()
+
+    def sentence(self) -> str:
+        """Return the line a press shows."""
+        return (
+            f"{describe(self.winner)} (found: {self.accuracy:.1%} right; next best {self.runner_up_accuracy:.1%}, "
+            f"{describe(self.runner_up)}; {self.images} images)"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types, the table's first ten rows included."""
+        rows = [
+            row.preprocess.to_dict() | {"accuracy": row.accuracy, "log_likelihood": row.log_likelihood}
+            for row in self.table[:10]
+        ]
+        return {
+            "winner": self.winner.to_dict(),
+            "accuracy": self.accuracy,
+            "runner_up": self.runner_up.to_dict(),
+            "runner_up_accuracy": self.runner_up_accuracy,
+            "margin": self.margin,
+            "images": self.images,
+            "equivalent": [preprocess.to_dict() for preprocess in self.equivalent],
+            "table": rows,
+        }
+
+
+def search(
+    run: Run, images: Images, labels: Labels, *, classes: tuple[str, ...], layout: Layout = "NCHW"
+) -> PreprocessFinding:
+    """Find the Preprocess under which `run` reads the images best.
+
+    run: float32 batch in `layout` to logits [N, len(classes) or one more]. images: uint8 [N, 28, 28], upright, in
+    random order; 100 see every candidate, 400 the better ones, the rest only what is still close. labels: int64 [N].
+
+    Raises CheckpointError on fewer than 50 images, when the best is near chance, and on a tie, which it lists.
+    """
+    if len(images) < LEAST_IMAGES:
+        raise CheckpointError(
+            f"{len(images)} labelled images cannot settle the preprocess; give {LEAST_IMAGES} or options"
+        )
+    look = Look(run, images, labels, len(classes))
+    seen: dict[Preprocess, Trial] = {}
+    remaining = list(candidates(layout))
+    for count in (*ROUNDS, len(images)):
+        trials = look.at(remaining, min(count, len(images)), every_offset=not seen)
+        seen |= {trial.preprocess: trial for trial in trials}
+        _refuse_chance(trials[0], classes, labels)
+        remaining = _still_open(trials)
+        if count >= ROUNDS[-1] and len({reading_of(p) for p in remaining}) == 1 and not _scaling_ties(trials):
+            break
+    return _finding(trials, seen.values())
+
+
+def _refuse_chance(best: Trial, classes: tuple[str, ...], labels: Labels) -> None:
+    # The largest class alone is right that often; a trained model gets at least a quarter of the rest.
+    chance = max(1 / len(classes), float(np.bincount(labels[: len(best.correct)]).max() / len(best.correct)))
+    if best.accuracy < chance + (1 - chance) / 4:
+        raise CheckpointError(
+            f"the checkpoint does not read these images: {best.accuracy:.1%} right at best, "
+            f"{describe(best.preprocess)}; chance is {chance:.1%}; "
+            f"give the --data it was trained on, or the preprocess with options"
+        )
+
+
+def _still_open(trials: list[Trial]) -> list[Preprocess]:
+    """Return what the best has not beaten yet, and the best of another reading for comparison."""
+    best = trials[0]
+    close = [trial for trial in trials if not _reads_more(best, trial)]
+    other = [trial for trial in trials if trial.reading != best.reading]
+    return list(dict.fromkeys(trial.preprocess for trial in (*close[:_KEPT], *other[:1])))
+
+
+def _reads_more(better: Trial, worse: Trial) -> bool:
+    from scipy.stats import binomtest
+
+    gained = int((better.correct & ~worse.correct).sum())
+    lost = int((worse.correct & ~better.correct).sum())
+    return gained > lost and bool(binomtest(gained, gained + lost, alternative="greater").pvalue < SIGNIFICANCE)
+
+
+def _likelier(better: Trial, worse: Trial) -> bool:
+    from scipy.stats import ttest_rel
+
+    test = ttest_rel(better.likelihood, worse.likelihood, alternative="greater")
+    return bool(test.pvalue < SIGNIFICANCE)
+
+
+def _alike(one: Trial, other: Trial) -> bool:
+    """Say whether two scalings give the same answers, so that it cannot matter which is taken."""
+    same = bool((one.predictions == other.predictions).all())
+    return same and float(np.abs(one.likelihood - other.likelihood).mean()) < 0.01
+
+
+def _scalings(trials: list[Trial]) -> list[Trial]:
+    """Return the trials of the winning reading that its best does not beat in accuracy, the likeliest first."""
+    best = trials[0]
+    close = [trial for trial in trials if trial.reading == best.reading and not _reads_more(best, trial)]
+    # Where only the temperature differs the untempered likelihood says which contrast it was trained with.
+    return sorted(
+        close, key=lambda trial: (round(float(trial.likelihood.mean()), 4), trial.raw_likelihood), reverse=True
+    )
+
+
+def _scaling_ties(trials: list[Trial]) -> list[Trial]:
+    winner, *others = _scalings(trials)
+    return [trial for trial in others if not (_alike(winner, trial) or _likelier(winner, trial))]
+
+
+def _finding(trials: list[Trial], seen: Iterable[Trial]) -> PreprocessFinding:
+    winner, *scalings = _scalings(trials)
+    ties = [t for t in trials if t.reading != winner.reading and not _reads_more(trials[0], t)] or _scaling_ties(trials)
+    if ties:
+        _refuse_tie(winner, ties)
+    table = sorted(seen, key=lambda trial: (len(trial.correct), *trial.rank), reverse=True)
+    runner_up = next(trial for trial in table if trial.reading != winner.reading)
+    return PreprocessFinding(
+        winner=winner.preprocess,
+        accuracy=winner.accuracy,
+        runner_up=runner_up.preprocess,
+        runner_up_accuracy=runner_up.accuracy,
+        margin=winner.accuracy - runner_up.accuracy,
+        images=len(winner.correct),
+        table=tuple(Tried(t.preprocess, t.accuracy, float(t.likelihood.mean()), len(t.correct)) for t in table),
+        equivalent=tuple(trial.preprocess for trial in scalings if _alike(winner, trial)),
+    )
+
+
+def _refuse_tie(winner: Trial, ties: list[Trial]) -> None:
+    tied = "; ".join(f"{describe(trial.preprocess)} {trial.accuracy:.1%}" for trial in (winner, *ties[:3]))
+    more = f" and {len(ties) - 3} more" if len(ties) > 3 else ""
+    raise CheckpointError(
+        f"the preprocess is a tie on {len(winner.correct)} images: {tied}{more}; "
+        f"say it with --orientation, --scale, --mean, --std, --invert, --label-offset"
+    )

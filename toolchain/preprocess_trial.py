@@ -1,0 +1,128 @@
+"""One look at labelled images through one Preprocess: what a model reads right, and how likely it found the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.dataset import Images, Labels
+from targets.preprocess import ORIENTATIONS, Layout, Preprocess
+from toolchain.errors import CheckpointError
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Reading = tuple[str, bool, int]
+
+# Mean and standard deviation that published models were trained with: none, -1 to 1, MNIST's, EMNIST's.
+NORMALISATIONS = ((0.0, 1.0), (0.5, 0.5), (0.1307, 0.3081), (0.1722, 0.3309))
+_BATCH = 200
+_TEMPERATURES = np.geomspace(0.1, 1000, 41)
+
+
+def candidates(layout: Layout) -> Iterable[Preprocess]:
+    """Yield every plausible Preprocess but for the label offset, the likeliest first."""
+    for mean, std in NORMALISATIONS:
+        for invert in (False, True):
+            for orientation in ORIENTATIONS:
+                yield Preprocess(orientation, "0-1", mean, std, invert, layout)
+    for invert in (False, True):
+        for orientation in ORIENTATIONS:
+            yield Preprocess(orientation, "0-255", 0.0, 1.0, invert, layout)
+
+
+def describe(preprocess: Preprocess) -> str:
+    """Return a Preprocess in a few words."""
+    words = [preprocess.orientation, {"0-1": "0 to 1", "0-255": "0 to 255"}[preprocess.scale]]
+    if (preprocess.mean, preprocess.std) != (0.0, 1.0):
+        words.append(f"mean {preprocess.mean:g} std {preprocess.std:g}")
+    if preprocess.invert:
+        words.append("inverted")
+    if preprocess.label_offset:
+        words.append(f"labels from {preprocess.label_offset}")
+    return ", ".join(words)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a model answered under one Preprocess.
+
+    predictions: int64 [N], -1 where an answer was not finite. correct: bool [N]. likelihood: float64 [N], log-likelihood
+    of the true class in nats, at the temperature that suits these logits best. raw_likelihood: its mean as answered.
+    """
+
+    preprocess: Preprocess
+    predictions: NDArray[np.int64]
+    correct: NDArray[np.bool_]
+    likelihood: NDArray[np.float64]
+    raw_likelihood: float
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share that was right."""
+        return float(self.correct.mean())
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Return what trials are ordered by: accuracy, then mean likelihood."""
+        return self.accuracy, float(self.likelihood.mean())
+
+    @property
+    def reading(self) -> Reading:
+        """Return the part of the Preprocess that decides what is read."""
+        return reading_of(self.preprocess)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Labelled images, and the model that they are shown to; see `preprocess_search.search`."""
+
+    run: Run
+    images: Images
+    labels: Labels
+    classes: int
+
+    def at(self, tried: Iterable[Preprocess], count: int, *, every_offset: bool) -> list[Trial]:
+        """Return the trials on the first `count` images, the best first.
+
+        every_offset: try each label offset that the model's width allows, rather than the one of the Preprocess.
+        """
+        trials = [trial for preprocess in tried for trial in self._trials(preprocess, count, every_offset)]
+        return sorted(trials, key=lambda trial: trial.rank, reverse=True)
+
+    def _trials(self, preprocess: Preprocess, count: int, every_offset: bool) -> Iterable[Trial]:
+        inputs = preprocess.apply(self.images[:count])
+        logits = np.concatenate([self.run(inputs[at : at + _BATCH]) for at in range(0, count, _BATCH)])
+        spare = logits.shape[1] - self.classes
+        if spare not in (0, 1):
+            raise CheckpointError(
+                f"the model answers {logits.shape[1]} columns for {self.classes} classes; check --data"
+            )
+        for offset in range(spare + 1) if every_offset else (preprocess.label_offset,):
+            yield self._trial(replace(preprocess, label_offset=offset), logits[:, offset : offset + self.classes])
+
+    def _trial(self, preprocess: Preprocess, logits: NDArray[np.float32]) -> Trial:
+        labels = self.labels[: len(logits)]
+        finite = np.isfinite(logits).min(axis=1)
+        known = np.where(finite[:, None], logits, 0).astype(np.float64)
+        predictions: NDArray[np.int64] = np.where(finite, known.argmax(axis=1), -1)
+        tempered = [_log_likelihood(known / temperature, labels) for temperature in _TEMPERATURES]
+        return Trial(
+            preprocess,
+            predictions,
+            predictions == labels,
+            max(tempered, key=lambda likelihood: float(likelihood.mean())),
+            float(_log_likelihood(known, labels).mean()),
+        )
+
+
+def _log_likelihood(logits: NDArray[np.float64], labels: Labels) -> NDArray[np.float64]:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    likelihood: NDArray[np.float64] = shifted[np.arange(len(labels)), labels] - np.log(np.exp(shifted).sum(axis=1))
+    return likelihood
+
+
+def reading_of(preprocess: Preprocess) -> Reading:
+    """Return what decides which glyph is read: turn, ink and label offset. The scaling is not part of it."""
+    return preprocess.orientation, preprocess.invert, preprocess.label_offset
