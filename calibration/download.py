@@ -1,0 +1,125 @@
+"""Fetch the official EMNIST archive: resumed, verified, unpacked whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from calibration.emnist import find, user_cache
+from calibration.errors import DownloadFailed
+from calibration.resume import Progress, ResumingDownloader, require_space
+from calibration.splits import SPLITS
+
+FOLDER = "gzip"
+"""Where the files end up under the data root, as in the archive itself."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip to fetch: where it is, the MD5 its publisher gives, its bytes (None: not known)."""
+
+    url: str
+    md5: str
+    size: int | None = None
+
+
+OFFICIAL = Archive(
+    "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip", "58c8d27c78d21e728a6bc7b3cc06412e", 561_753_746
+)
+
+
+def fetch(
+    root: Path | None = None,
+    archive: Archive = OFFICIAL,
+    *,
+    force: bool = False,
+    progress: Progress = lambda _label, _done, _total: None,
+    pause: float = 1.0,
+) -> Path:
+    """Download and unpack `archive` below `root` (None: the user cache); return the folder of the files.
+
+    A download that was cut off is resumed. Files fetched earlier are left alone unless `force`. Needs room for the
+    archive twice. Raises DownloadFailed; then nothing but the unfinished download is left behind.
+    pause: seconds between tries.
+    """
+    root = root or user_cache()
+    folder = root / FOLDER
+    if not force and _complete(folder):
+        return folder
+    _refuse_strangers(folder, force)
+    root.mkdir(parents=True, exist_ok=True)
+    zipped = _retrieve(root, archive, progress, pause)
+    _unpack(zipped, folder, progress)
+    zipped.unlink()
+    return folder
+
+
+def _complete(folder: Path) -> bool:
+    found = [find(table, split, [folder]) for table in SPLITS.values() for split in ("train", "test")]
+    return all(files is not None and files.complete for files in found)
+
+
+def _refuse_strangers(folder: Path, force: bool) -> None:
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    other = [name for name in there if not name.startswith("emnist-")]
+    if other:
+        raise DownloadFailed(
+            f"{folder} holds {other[0]}, which is not EMNIST's; move it away or name another --data-root"
+        )
+    if there and not force:
+        raise DownloadFailed(f"{folder} holds only some of EMNIST's files; --force replaces them")
+
+
+def _retrieve(root: Path, archive: Archive, progress: Progress, pause: float) -> Path:
+    import pooch
+    import requests
+
+    # The digest in the name keeps the beginnings of two different archives apart.
+    part = root / f".emnist-{archive.md5[:8]}.part"
+    downloader = ResumingDownloader(part, archive.size, progress, pause=pause)
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        path = pooch.retrieve(
+            archive.url, f"md5:{archive.md5}", f"emnist-{archive.md5[:8]}.zip", root, None, downloader
+        )
+    except ValueError as error:
+        # pooch's word for a wrong digest; it has removed the file.
+        raise DownloadFailed(
+            f"{archive.url}: what came does not have the MD5 {archive.md5}, so it is another or a damaged file; "
+            "run it again, or try another --url"
+        ) from error
+    except requests.exceptions.RequestException as error:
+        raise DownloadFailed(f"{archive.url}: {error}; check the address") from error
+    return Path(path)
+
+
+def _unpack(zipped: Path, folder: Path, progress: Progress) -> None:
+    try:
+        with zipfile.ZipFile(zipped) as archive:
+            members = [item for item in archive.infolist() if _wanted(item)]
+            if not members:
+                raise DownloadFailed(f"{zipped} holds no EMNIST files; fetch it again from another --url")
+            require_space(folder.parent, sum(item.file_size for item in members))
+            with tempfile.TemporaryDirectory(prefix=".glyphpress-", dir=folder.parent) as room:
+                fresh = Path(room) / "new"
+                fresh.mkdir()
+                for done, item in enumerate(members):
+                    progress("unpacking EMNIST", done, len(members))
+                    with archive.open(item) as source, (fresh / PurePosixPath(item.filename).name).open("wb") as file:
+                        shutil.copyfileobj(source, file, 1 << 20)
+                if folder.exists():
+                    folder.rename(Path(room) / "old")
+                fresh.rename(folder)
+            progress("unpacking EMNIST", len(members), len(members))
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        zipped.unlink()
+        raise DownloadFailed(f"{zipped} is no whole zip ({error}) and was removed; fetch it again") from error
+
+
+def _wanted(item: zipfile.ZipInfo) -> bool:
+    """Whether a member is one of EMNIST's own files; only its last name is used, so none can land elsewhere."""
+    return not item.is_dir() and PurePosixPath(item.filename).name.startswith("emnist-")

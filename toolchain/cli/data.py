@@ -1,0 +1,115 @@
+"""`glyphpress data`: which images there are, whether they are what they say, and how to get them."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+from pathlib import Path
+
+import rich_click as click
+
+from toolchain.cli import console
+from toolchain.cli.options import FOLDER, force_option, json_option, seed_option
+from toolchain.errors import StageError
+
+
+class DataGroup(click.RichGroup):
+    """A group that answers an unknown command with the nearest known ones."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or fail with the nearest names."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], self.commands, n=3) or list(self.commands)
+            ctx.fail(f"no command 'data {args[0]}'; did you mean {', '.join(near)}?")
+        return super().resolve_command(ctx, args)
+
+
+def root_option(command: click.decorators.FC) -> click.decorators.FC:
+    """Add `--data-root` to a command that names its data in other words than `--data`."""
+    return click.option(
+        "--data-root",
+        type=FOLDER,
+        envvar="GLYPHPRESS_DATA",
+        help="Where EMNIST's files are looked for first and fetched to; by default the user cache.",
+    )(command)
+
+
+@click.group(cls=DataGroup)
+def data() -> None:
+    """List, check and fetch the images.
+
+    \b
+    Example:
+      glyphpress data check builtin:digits
+    """
+
+
+@data.command("list")
+@root_option
+@json_option
+def list_(data_root: Path | None, as_json: bool) -> None:
+    """List the data sets, how large they officially are, and where they were found.
+
+    \b
+    Example:
+      glyphpress data list
+    """
+
+    from calibration.catalog import catalog
+
+    entries = catalog(data_root)
+    if as_json:
+        console.emit("data list", {"data": [entry.to_dict() for entry in entries]})
+        return
+    console.out().print("\n".join(entry.line() for entry in entries), markup=False)
+
+
+@data.command()
+@click.argument("spec", metavar="DATA")
+@root_option
+@seed_option
+@click.option("--strict", is_flag=True, help="Exit 3 when there is any finding.")
+@json_option
+def check(spec: str, data_root: Path | None, seed: int, strict: bool, as_json: bool) -> None:
+    """Check counts, balance, copies between train and test, and orientation.
+
+    \b
+    Example:
+      glyphpress data check builtin:digits
+    """
+    from calibration.check import check as check_data
+
+    with console.progress() as progress:
+        report = check_data(spec, data_root, seed, progress)
+    if as_json:
+        console.emit("data check", report.to_dict())
+    else:
+        console.out().print("\n".join(report.lines()), markup=False)
+    if strict and report.findings:
+        raise StageError(f"{spec}: {len(report.findings)} findings; leave out --strict to accept them")
+
+
+@data.command()
+@root_option
+@click.option("--url", help="A mirror of the archive; its MD5 must be NIST's.")
+@force_option
+@json_option
+def fetch(data_root: Path | None, url: str | None, force: bool, as_json: bool) -> None:
+    """Download the official archive (562 MB), verify and unpack it; a download that was cut off goes on.
+
+    \b
+    Example:
+      glyphpress data fetch --data-root ~/emnist
+    """
+    from calibration import download
+
+    archive = replace(download.OFFICIAL, url=url) if url else download.OFFICIAL
+    with console.progress() as progress:
+        folder = download.fetch(data_root, archive, force=force, progress=progress)
+    files = sorted(path.name for path in folder.iterdir())
+    if as_json:
+        console.emit("data fetch", {"folder": str(folder), "files": files})
+    else:
+        console.out().print(f"{len(files)} files in {folder}", markup=False)
