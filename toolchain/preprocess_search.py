@@ -3,7 +3,8 @@
 The turn, the ink's colour and the label offset change what a model reads, so the best must read significantly more
 images right than the runner-up (exact McNemar test, paired image by image). The scaling changes little on many
 networks, so it is settled by the likelihood of the true class after temperature scaling (Guo et al. 2017, which takes
-out that a smaller contrast only makes a network less sure), with a paired t-test. What stays open is an error.
+out that a smaller contrast only makes a network less sure), with a paired t-test. What stays open is an error, except
+between scalings that give the same answer on 98 % of the images: there the likelier is taken, and the others are named.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import numpy as np
 from calibration.dataset import Images, Labels
 from targets.preprocess import Layout, Preprocess
 from toolchain.errors import CheckpointError
-from toolchain.preprocess_trial import Look, Run, Trial, candidates, describe, reading_of
+from toolchain.preprocess_trial import Look, Run, Trial, candidates, describe
 
 ROUNDS = (100, 400)
 LEAST_IMAGES = 50
 SIGNIFICANCE = 0.01
+ALIKE = 0.98
 _KEPT = 12
 
 
@@ -40,7 +42,7 @@ class PreprocessFinding:
     """How the model wants its images; `runner_up` is the best that turns, inverts or counts labels differently.
 
     margin: fraction of images, accuracy less runner_up_accuracy. images: how many decided. table: all that was tried,
-    the best first, each on the images of the last round it reached. equivalent: scalings that gave the same answers.
+    the best first, each on the images of the last round it reached. equivalent: scalings with nearly the same answers.
     """
 
     winner: Preprocess
@@ -54,9 +56,10 @@ class PreprocessFinding:
 
     def sentence(self) -> str:
         """Return the line a press shows."""
+        alike = f"; {len(self.equivalent)} other scalings read nearly the same" if self.equivalent else ""
         return (
             f"{describe(self.winner)} (found: {self.accuracy:.1%} right; next best {self.runner_up_accuracy:.1%}, "
-            f"{describe(self.runner_up)}; {self.images} images)"
+            f"{describe(self.runner_up)}; {self.images} images{alike})"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,7 +102,7 @@ def search(
         seen |= {trial.preprocess: trial for trial in trials}
         _refuse_chance(trials[0], classes, labels)
         remaining = _still_open(trials)
-        if count >= ROUNDS[-1] and len({reading_of(p) for p in remaining}) == 1 and not _scaling_ties(trials):
+        if count >= ROUNDS[-1] and len(_scalings(trials)) == 1 and not _reading_ties(trials):
             break
     return _finding(trials, seen.values())
 
@@ -139,19 +142,23 @@ def _likelier(better: Trial, worse: Trial) -> bool:
 
 
 def _alike(one: Trial, other: Trial) -> bool:
-    """Say whether two scalings give the same answers, so that it cannot matter which is taken."""
-    same = bool((one.predictions == other.predictions).all())
-    return same and float(np.abs(one.likelihood - other.likelihood).mean()) < 0.01
+    """Say whether two scalings give nearly the same answers, so that it hardly matters which is taken."""
+    return float((one.predictions == other.predictions).mean()) >= ALIKE
 
 
 def _scalings(trials: list[Trial]) -> list[Trial]:
-    """Return the trials of the winning reading that its best does not beat in accuracy, the likeliest first."""
+    """Return the trials of the winning reading that its best does not beat in accuracy, the likeliest of them first."""
     best = trials[0]
     close = [trial for trial in trials if trial.reading == best.reading and not _reads_more(best, trial)]
-    # Where only the temperature differs the untempered likelihood says which contrast it was trained with.
-    return sorted(
-        close, key=lambda trial: (round(float(trial.likelihood.mean()), 4), trial.raw_likelihood), reverse=True
-    )
+    likeliest = max(trial.rank[1] for trial in close)
+    # Where tempering makes them equal, the likelihood as answered says which contrast the model was trained with.
+    winner = max((t for t in close if likeliest - t.rank[1] <= 0.002), key=lambda trial: trial.raw_likelihood)
+    return [winner, *(trial for trial in close if trial is not winner)]
+
+
+def _reading_ties(trials: list[Trial]) -> list[Trial]:
+    best = trials[0]
+    return [trial for trial in trials if trial.reading != best.reading and not _reads_more(best, trial)]
 
 
 def _scaling_ties(trials: list[Trial]) -> list[Trial]:
@@ -161,7 +168,7 @@ def _scaling_ties(trials: list[Trial]) -> list[Trial]:
 
 def _finding(trials: list[Trial], seen: Iterable[Trial]) -> PreprocessFinding:
     winner, *scalings = _scalings(trials)
-    ties = [t for t in trials if t.reading != winner.reading and not _reads_more(trials[0], t)] or _scaling_ties(trials)
+    ties = _reading_ties(trials) or _scaling_ties(trials)
     if ties:
         _refuse_tie(winner, ties)
     table = sorted(seen, key=lambda trial: (len(trial.correct), *trial.rank), reverse=True)

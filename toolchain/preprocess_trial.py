@@ -48,8 +48,9 @@ def describe(preprocess: Preprocess) -> str:
 class Trial:
     """What a model answered under one Preprocess.
 
-    predictions: int64 [N], -1 where an answer was not finite. correct: bool [N]. likelihood: float64 [N], log-likelihood
-    of the true class in nats, at the temperature that suits these logits best. raw_likelihood: its mean as answered.
+    predictions: int64 [N], -1 where an answer was not finite. correct: bool [N]. likelihood: float64 [N], the
+    log-likelihood of the true class in nats, at the temperature that suits these logits best. raw_likelihood: its
+    mean as answered.
     """
 
     preprocess: Preprocess

@@ -26,6 +26,8 @@ from toolchain.errors import CheckpointError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+__all__ = ["NormalisedOnnx", "normalise", "normalised", "refuse_quantized"]
+
 OPSET = 17
 
 

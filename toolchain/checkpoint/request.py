@@ -17,7 +17,7 @@ from toolchain.preprocess_search import PreprocessFinding, search
 if TYPE_CHECKING:
     from calibration.dataset import Dataset
 
-SEARCH_IMAGES = 3000
+SEARCH_IMAGES = 1500
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Settled:
 
 
 def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, *, seed: int = 0) -> Settled:
-    """Load a checkpoint and settle its preprocess, on up to 3000 of the data's images where it must be searched.
+    """Load a checkpoint and settle its preprocess, on up to 1500 of the data's images where it must be searched.
 
     Raises what `load` and `search` raise, and CheckpointError when the preprocess is unknown and there is no data.
     """
