@@ -11,7 +11,7 @@ import numpy as np
 
 from calibration.dataset import SIDE, Dataset, Images, Labels, Split
 from calibration.errors import CorruptData, DataNotFound
-from calibration.idx import open_idx, read_idx
+from calibration.idx import open_idx
 from calibration.splits import EmnistSplit
 
 _CHUNK = 4096
@@ -96,24 +96,18 @@ def read_upright(path: Path) -> Images:
 
 def read_labels(path: Path, table: EmnistSplit, *, expected: int, images: Path) -> Labels:
     """Return labels as indices into the split's classes; raises CorruptData when they cannot belong to the images."""
+    low, high = table.label_offset, table.label_offset + len(table.classes) - 1
     with open_idx(path) as reader:
         reader.expect()
-        header = 4 + 4 * len(reader.shape)
-    stored = read_idx(path)
-    if len(stored) != expected:
-        raise CorruptData(
-            f"{path}: expected {expected:,} labels at byte 4, as {images.name} has images, found {len(stored):,}; "
-            "copy both files from the same archive"
-        )
-    labels = stored.astype(np.int64) - table.label_offset
-    strange = np.flatnonzero((labels < 0) | (labels >= len(table.classes)))
-    if len(strange):
-        low, first = table.label_offset, int(strange[0])
-        raise CorruptData(
-            f"{path}: expected labels {low} to {low + len(table.classes) - 1} of {table.name} at byte "
-            f"{header + first:,}, found {stored[first]}; is it another split's file?"
-        )
-    return labels
+        stored = reader.read_all()
+        if len(stored) != expected:
+            wanted = f"{expected:,} labels, as {images.name} has images,"
+            raise reader.corrupt(4, wanted, f"{len(stored):,}", "copy both files from the same archive")
+        strange = np.flatnonzero((stored < low) | (stored > high))
+        if len(strange):
+            wanted, first = f"labels {low} to {high} of {table.name}", int(strange[0])
+            raise reader.corrupt(8 + first, wanted, str(stored[first]), "is it another split's file?")
+    return stored.astype(np.int64) - low
 
 
 def check_mapping(table: EmnistSplit, folder: Path) -> None:

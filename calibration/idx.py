@@ -51,7 +51,7 @@ class IdxReader:
         self._path, self._stream, self._offset = path, stream, 0
         magic = self._exactly(4, "an IDX header")
         if magic[:3] != bytes((0, 0, UNSIGNED_BYTE)) or not magic[3]:
-            raise self._corrupt(0, "the IDX magic 00 00 08 NN (unsigned bytes, NN axes)", magic.hex(" "))
+            raise self.corrupt(0, "the IDX magic 00 00 08 NN (unsigned bytes, NN axes)", magic.hex(" "))
         axes = np.frombuffer(self._exactly(4 * magic[3], f"{magic[3]} axis lengths"), ">u4")
         self.shape = tuple(int(length) for length in axes)
 
@@ -59,7 +59,7 @@ class IdxReader:
         """Raise CorruptData unless every item has this shape (`28, 28` for images, nothing for labels)."""
         if self.shape[1:] != item:
             wanted = " x ".join(("N", *map(str, item)))
-            raise self._corrupt(4, f"a shape of {wanted}", " x ".join(map(str, self.shape)))
+            raise self.corrupt(4, f"a shape of {wanted}", " x ".join(map(str, self.shape)))
 
     def allocate(self) -> NDArray[np.uint8]:
         """Return an uninitialised array for every item; raises CorruptData when the header asks for too much."""
@@ -67,7 +67,7 @@ class IdxReader:
             return np.empty(self.shape, np.uint8)
         except (MemoryError, ValueError) as error:
             # A flipped bit in the header asks for more than the machine has.
-            raise self._corrupt(4, "a shape that fits in memory", " x ".join(map(str, self.shape))) from error
+            raise self.corrupt(4, "a shape that fits in memory", " x ".join(map(str, self.shape))) from error
 
     def read_into(self, items: NDArray[np.uint8]) -> None:
         """Fill C-contiguous uint8 `items` with the items that follow; raises CorruptData when the file ends early."""
@@ -77,20 +77,25 @@ class IdxReader:
             got = self._read(view[done : done + _CHUNK])
             if not got:
                 total = math.prod(self.shape)
-                raise self._corrupt(
-                    self._offset, f"{len(view) - done:,} more of {total:,} bytes", "the end of the file"
-                )
+                raise self.corrupt(self._offset, f"{len(view) - done:,} more of {total:,} bytes", "the end of the file")
+
+    def read_all(self) -> NDArray[np.uint8]:
+        """Return every item, uint8 of the header's shape; raises CorruptData unless the file ends there."""
+        items = self.allocate()
+        self.read_into(items)
+        self.finish()
+        return items
 
     def finish(self) -> None:
         """Raise CorruptData when bytes follow the last item; for gzip this also checks its checksum."""
         if self._read(memoryview(bytearray(1))):
-            raise self._corrupt(self._offset - 1, f"the end after {self.shape[0]:,} items", "more bytes")
+            raise self.corrupt(self._offset - 1, f"the end after {self.shape[0]:,} items", "more bytes")
 
     def _exactly(self, count: int, what: str) -> bytes:
         buffer, start = bytearray(count), self._offset
         while (done := self._offset - start) < count:
             if not self._read(memoryview(buffer)[done:]):
-                raise self._corrupt(self._offset, f"{what} of {count} bytes", f"the end after {done} of them")
+                raise self.corrupt(self._offset, f"{what} of {count} bytes", f"the end after {done} of them")
         return bytes(buffer)
 
     def _read(self, view: memoryview) -> int:
@@ -98,24 +103,22 @@ class IdxReader:
             # io.BufferedIOBase has readinto; typing.BinaryIO forgot it.
             got = cast(io.BufferedIOBase, self._stream).readinto(view)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise self._corrupt(self._offset, "a whole gzip stream", str(error)) from error
+            raise self.corrupt(self._offset, "a whole gzip stream", str(error)) from error
         self._offset += got
         return got
 
-    def _corrupt(self, offset: int, expected: str, found: str) -> CorruptData:
+    def corrupt(
+        self, offset: int, expected: str, found: str, advice: str = "fetch or copy the file again"
+    ) -> CorruptData:
+        """Return the error that says what stands at `offset` instead of what was expected."""
         where = "unpacked byte" if isinstance(self._stream, gzip.GzipFile) else "byte"
-        return CorruptData(
-            f"{self._path}: expected {expected} at {where} {offset:,}, found {found}; fetch or copy the file again"
-        )
+        return CorruptData(f"{self._path}: expected {expected} at {where} {offset:,}, found {found}; {advice}")
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """Return a whole IDX file as uint8 of the header's shape; raises DataNotFound, CorruptData."""
     with open_idx(path) as reader:
-        items = reader.allocate()
-        reader.read_into(items)
-        reader.finish()
-    return items
+        return reader.read_all()
 
 
 def write_idx(path: Path, items: NDArray[np.uint8]) -> None:

@@ -61,7 +61,7 @@ def list_(data_root: Path | None, as_json: bool) -> None:
 
     entries = catalog(data_root)
     if as_json:
-        console.emit("data list", {"data": [entry.to_dict() for entry in entries]})
+        console.emit("data-list", {"data": [entry.to_dict() for entry in entries]})
         return
     console.out().print("\n".join(entry.line() for entry in entries), markup=False)
 
@@ -84,7 +84,7 @@ def check(spec: str, data_root: Path | None, seed: int, strict: bool, as_json: b
     with console.progress() as progress:
         report = check_data(spec, data_root, seed, progress)
     if as_json:
-        console.emit("data check", report.to_dict())
+        console.emit("data-check", report.to_dict())
     else:
         console.out().print("\n".join(report.lines()), markup=False)
     if strict and report.findings:
@@ -110,6 +110,6 @@ def fetch(data_root: Path | None, url: str | None, force: bool, as_json: bool) -
         folder = download.fetch(data_root, archive, force=force, progress=progress)
     files = sorted(path.name for path in folder.iterdir())
     if as_json:
-        console.emit("data fetch", {"folder": str(folder), "files": files})
+        console.emit("data-fetch", {"folder": str(folder), "files": files})
     else:
         console.out().print(f"{len(files)} files in {folder}", markup=False)

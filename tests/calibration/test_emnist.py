@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibration.dataset import load
+from calibration.errors import CorruptData, DataNotFound
+from calibration.idx import write_idx
+from calibration.splits import SPLITS
+
+from .official_files import strokes, write_split
+
+
+@pytest.fixture(autouse=True)
+def no_files_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("GLYPHPRESS_DATA", raising=False)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ""])
+@pytest.mark.parametrize("name", SPLITS)
+def test_every_split_comes_back_upright_with_labels_from_zero(name: str, suffix: str, tmp_path: Path) -> None:
+    classes = SPLITS[name].classes
+    images, labels = strokes(len(classes) + 3), np.arange(len(classes) + 3) % len(classes)
+    write_split(tmp_path, name, "train", images, labels, suffix=suffix)
+    data = load(f"{tmp_path}:{name}", "train")
+    assert np.array_equal(data.images, images)
+    assert np.array_equal(data.labels, labels)
+    assert data.images.dtype == np.uint8
+    assert data.labels.dtype == np.int64
+    assert (data.classes, data.split, data.origin) == (classes, "train", f"emnist:{name}/train")
+
+
+def test_more_images_than_are_turned_at_a_time(tmp_path: Path) -> None:
+    images = strokes(4096 * 2 + 5)
+    write_split(tmp_path, "digits", "test", images, np.arange(len(images)) % 10, suffix="")
+    assert np.array_equal(load(f"{tmp_path}:digits").images, images)
+
+
+def place(folder: Path, seed: int, *splits: str) -> np.ndarray:
+    images = strokes(10, seed)
+    for split in splits:
+        write_split(folder, "digits", split, images, np.arange(10))
+    return images
+
+
+def test_lookup_order_is_data_root_then_environment_then_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named, environment = tmp_path / "named", tmp_path / "environment"
+    monkeypatch.setenv("GLYPHPRESS_DATA", str(environment))
+    first = {}
+    for seed, folder in enumerate((tmp_path / "cache" / "glyphpress" / "emnist" / "gzip", environment, named)):
+        first[folder] = place(folder, seed, "test")
+        data = load("emnist:digits", "test", named)
+        assert np.array_equal(data.images, first[folder]), folder
+
+
+def test_files_one_folder_below_are_found_and_the_folder_is_said(tmp_path: Path) -> None:
+    place(tmp_path / "resplit", 0, "test")
+    assert load("emnist:digits", "test", tmp_path).origin == "emnist:digits/test (resplit)"
+
+
+def test_train_and_test_come_from_one_folder_where_one_has_both(tmp_path: Path) -> None:
+    """Two partitions of EMNIST share images: the test of one may be in the train split of the other."""
+    place(tmp_path / "official", 0, "test")
+    both = place(tmp_path / "resplit", 1, "train", "test")
+    assert np.array_equal(load("emnist:digits", "test", tmp_path).images, both)
+
+
+def test_missing_files_say_where_they_were_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataNotFound, match=r"no emnist-letters-train-images-idx3-ubyte\[.gz\] in or below") as caught:
+        load("emnist:letters", "train", tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "data fetch" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
+def test_half_a_pair_is_named(kind: str, tmp_path: Path) -> None:
+    place(tmp_path, 0, "test")
+    (tmp_path / f"emnist-digits-test-{kind}-ubyte.gz").unlink()
+    with pytest.raises(DataNotFound, match=f"lacks emnist-digits-test-{kind}-ubyte"):
+        load(f"{tmp_path}:digits")
+
+
+def test_labels_of_another_file(tmp_path: Path) -> None:
+    place(tmp_path, 0, "test")
+    write_idx(tmp_path / "emnist-digits-test-labels-idx1-ubyte.gz", np.zeros(9, np.uint8))
+    with pytest.raises(
+        CorruptData, match=r"expected 10 labels, as emnist-digits-test-images.* at unpacked byte 4, found 9"
+    ):
+        load(f"{tmp_path}:digits")
+
+
+@pytest.mark.parametrize(("name", "stored", "range_"), [("letters", 0, "1 to 26"), ("digits", 10, "0 to 9")])
+def test_label_outside_the_split(name: str, stored: int, range_: str, tmp_path: Path) -> None:
+    write_split(tmp_path, name, "test", strokes(5), np.arange(5))
+    labels = np.array([1, 2, 3, stored, 4], np.uint8)
+    write_idx(tmp_path / f"emnist-{name}-test-labels-idx1-ubyte.gz", labels)
+    with pytest.raises(CorruptData, match=f"expected labels {range_} of {name} at unpacked byte 11, found {stored}"):
+        load(f"{tmp_path}:{name}")
+
+
+def test_images_and_labels_swapped(tmp_path: Path) -> None:
+    place(tmp_path, 0, "test")
+    images, labels = (tmp_path / f"emnist-digits-test-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
+    images.write_bytes(labels.read_bytes())
+    with pytest.raises(CorruptData, match="expected a shape of N x 28 x 28 at unpacked byte 4, found 10"):
+        load(f"{tmp_path}:digits")
+
+
+def test_images_of_another_size(tmp_path: Path) -> None:
+    place(tmp_path, 0, "test")
+    write_idx(tmp_path / "emnist-digits-test-images-idx3-ubyte.gz", np.zeros((10, 32, 32), np.uint8))
+    with pytest.raises(CorruptData, match="N x 28 x 28 at unpacked byte 4, found 10 x 32 x 32"):
+        load(f"{tmp_path}:digits")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0 48\n1 50\n", "expected label 1 to be '1' in digits, found '2'"),
+        ("0 48\n", "expected label 1 to be '1' in digits, found absent"),
+        ("0 zero\n", "line 1: expected a label and character codes, found '0 zero'"),
+    ],
+)
+def test_mapping_file_that_contradicts(text: str, message: str, tmp_path: Path) -> None:
+    place(tmp_path, 0, "test")
+    (tmp_path / "emnist-digits-mapping.txt").write_text(text)
+    with pytest.raises(CorruptData, match=message):
+        load(f"{tmp_path}:digits")
+
+
+@pytest.mark.parametrize(
+    ("spec", "split", "count", "each"),
+    [
+        ("emnist:balanced", "test", 18_800, 400),
+        ("emnist:letters", "test", 10_400, 400),
+        ("emnist:digits", "test", 10_000, 1_000),
+    ],
+)
+def test_real_files(spec: str, split: str, count: int, each: int, emnist_root: Path) -> None:
+    data = load(spec, "test", emnist_root)
+    assert len(data) == count
+    assert set(np.bincount(data.labels)) == {each}
+    assert data.origin == f"{spec}/{split} (resplit)"
+
+
+BYCLASS = """
+import sys, time
+from pathlib import Path
+from calibration.dataset import load
+start = time.perf_counter()
+data = load("emnist:byclass", "test", Path(sys.argv[1]))
+# ru_maxrss would count what this process had before it became Python; VmHWM begins with it.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]
+print(len(data), time.perf_counter() - start, int(peak) / 1024)
+"""
+
+
+def test_byclass_stays_under_300_mb_and_3_s(emnist_root: Path) -> None:
+    ran = subprocess.run([sys.executable, "-c", BYCLASS, str(emnist_root)], capture_output=True, text=True, check=True)
+    count, seconds, megabytes = map(float, ran.stdout.split())
+    assert count == 116_323
+    assert megabytes < 300
+    assert seconds < 3
