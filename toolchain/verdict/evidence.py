@@ -13,6 +13,7 @@ from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.progress import Progress, silent
 from toolchain.verdict.compare import Comparison, compare
 from toolchain.verdict.evaluate import Evaluation, evaluate
+from toolchain.verdict.latency import profile
 from toolchain.verdict.policy import Policy
 
 # Single inferences, so that the tail stays visible, and enough of them for a P99.
@@ -103,16 +104,19 @@ def gather(
 
     Raises UsageProblem when a latency is limited and only a saved evaluation is given, since it cannot be timed.
     """
-    for path, timed in ((candidate, policy.needs_timings), (baseline, policy.needs_baseline_timings)):
-        if timed and saved(path):
+    for path, asked in ((candidate, policy.needs_timings), (baseline, policy.needs_baseline_timings)):
+        if asked and saved(path):
             raise UsageProblem(f"{path.name} is a saved evaluation, which cannot be timed; give the artifact itself")
     comparison = compare_files(baseline, candidate, dataset, target=target, progress=progress)
-    own = time_file(candidate, target=target, threads=threads) if policy.needs_timings else None
-    base = time_file(baseline, target=target, threads=threads) if policy.needs_baseline_timings else None
-    return Evidence(comparison, own, base)
-
-
-def time_file(path: Path, *, target: str | None = None, threads: int = 1, plan: TimingPlan = GATE_PLAN) -> Timings:
-    """Time an artifact's file where it runs."""
-    with open_session(load_artifact(path), target, threads) as session:
-        return session.time(plan)
+    if not policy.needs_timings:
+        return Evidence(comparison)
+    files = [baseline, candidate] if policy.needs_baseline_timings else [candidate]
+    rows = profile(
+        [load_artifact(path) for path in files],
+        target=get(target) if target else None,
+        threads=threads,
+        plan=GATE_PLAN,
+        progress=progress,
+    ).rows
+    base = rows[0].timings if policy.needs_baseline_timings else None
+    return Evidence(comparison, rows[-1].timings, base)

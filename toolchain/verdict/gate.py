@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeVar
 
 from targets.target import Timings
@@ -43,10 +44,12 @@ def judge(
     if policy.shrink is not None:
         own, base = _need(size, "shrink", "the size of the file"), _need(baseline_size, "shrink", "the baseline's size")
         verdicts.append(judge_shrink(policy.shrink, own, base))
-    return (*verdicts, *_judge_times(policy, timings, baseline_timings))
+    verdicts += _judge_times(policy, timings, baseline_timings)
+    name = "" if comparison is None else comparison.candidate
+    return tuple(replace(verdict, artifact=name) for verdict in verdicts)
 
 
-def _judge_times(policy: Policy, timings: Timings | None, baseline: Timings | None) -> tuple[Verdict, ...]:
+def _judge_times(policy: Policy, timings: Timings | None, baseline: Timings | None) -> list[Verdict]:
     verdicts = []
     for name, q, limit in (("p50", 50.0, policy.p50), ("p95", 95.0, policy.p95)):
         if limit is not None:
@@ -58,7 +61,7 @@ def _judge_times(policy: Policy, timings: Timings | None, baseline: Timings | No
                 _need(baseline, name, "the baseline's timings"),
             )
             verdicts.append(judge_time_ratio(ratio, name, q, own, base))
-    return tuple(verdicts)
+    return verdicts
 
 
 def _need(evidence: E | None, limit: str, what: str) -> E:

@@ -98,9 +98,9 @@ def judge_time(limit: TimeLimit, name: str, q: float, timings: Timings) -> Verdi
 
 
 def judge_time_ratio(limit: TimeRatioLimit, name: str, q: float, own: Timings, base: Timings) -> Verdict:
-    """Judge the ratio of a percentile to the baseline's; both must come from the same place and plan."""
-    if (own.facts, own.batch) != (base.facts, base.batch):
-        raise EvidenceError(f"{name}: candidate and baseline were timed differently; time both on one target and plan")
+    """Judge the ratio of a percentile to the baseline's; the runtime may differ, threads and batch may not."""
+    if (own.facts.threads, own.batch) != (base.facts.threads, base.batch):
+        raise EvidenceError(f"{name}: candidate and baseline were timed with other threads or batch; time both alike")
     for timings in (own, base):
         if timings.percentile(q) is None or timings.facts.simulated:
             return _untimed(name, limit.action, limit.max, q, timings)

@@ -25,6 +25,7 @@ class Verdict:
 
     limit: the policy's table. measured: what was seen, None where it could not be. bound: the confidence bound that
     decided, None where the measured value itself did. samples_needed: images or inferences that would decide.
+    artifact: the name of the file that was judged, empty where the evidence did not say.
     """
 
     limit: str
@@ -35,6 +36,7 @@ class Verdict:
     bound: float | None
     reason: str
     samples_needed: int | None = None
+    artifact: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; `from_dict` is the inverse."""
@@ -67,6 +69,8 @@ def raise_for(verdicts: Iterable[Verdict]) -> None:
     outcome = overall(verdicts)
     if outcome is Outcome.PASS:
         return
-    reasons = [f"{v.limit}: {v.reason}" for v in verdicts if v.outcome is outcome and v.action == "fail"]
+    reasons = [
+        f"{v.artifact} {v.limit}: {v.reason}".lstrip() for v in verdicts if v.outcome is outcome and v.action == "fail"
+    ]
     family = GateFailed if outcome is Outcome.FAIL else GateInconclusive
     raise family(f"{outcome}: {'; '.join(reasons)}")

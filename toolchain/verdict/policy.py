@@ -171,7 +171,8 @@ def _validated(tables: dict[str, Any], source: str, *, context: str | None) -> P
 
 def _explain(error: ValidationError) -> str:
     """Return one line about the first thing that is wrong, with what to write instead."""
-    first = error.errors()[0]
+    # A key that is not known often explains the one that is missing.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     place = [str(part) for part in first["loc"]]
     where = ".".join(place)
     if first["type"] == "extra_forbidden":

@@ -1,0 +1,204 @@
+"""Verdicts: non-inferiority decided both ways, too little evidence told apart, nothing passes by default."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from targets.target import RuntimeFacts, Timings
+from tests.toolchain.readers import digits, linear_reader, pair
+from toolchain.errors import EvidenceError, GateFailed, GateInconclusive
+from toolchain.verdict import tango
+from toolchain.verdict.compare import compare
+from toolchain.verdict.evidence import evaluate_file
+from toolchain.verdict.gate import Outcome, Verdict, judge, overall, raise_for
+from toolchain.verdict.policy import Policy, policy_from
+
+DEVICE = RuntimeFacts("ort-cpu", "onnxruntime", "1.31", "CPUExecutionProvider", 1)
+
+
+def policy(**tables: dict[str, Any]) -> Policy:
+    return policy_from(tables)
+
+
+def timings(sha256: str = "", *, count: int = 1000, median: float = 100_000, **changes: Any) -> Timings:
+    samples = np.linspace(0.9 * median, 1.1 * median, count).astype(np.int64)
+    made = Timings(sha256, DEVICE, samples, batch=1, inner=1, warmup=20, load_ns=1, first_run_ns=1)
+    return replace(made, **changes)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "count", "outcome"),
+    [
+        pytest.param(6, 4, 18_800, Outcome.PASS, id="honest int8"),
+        pytest.param(0, 0, 18_800, Outcome.PASS, id="the same answers"),
+        pytest.param(0, 50, 18_800, Outcome.PASS, id="better"),
+        pytest.param(0, 0, 360, Outcome.INCONCLUSIVE, id="the same answers on too few images"),
+        pytest.param(30, 5, 18_800, Outcome.PASS, id="small drop, narrow bound"),
+        pytest.param(60, 5, 18_800, Outcome.INCONCLUSIVE, id="seen just below the margin"),
+        pytest.param(70, 5, 18_800, Outcome.INCONCLUSIVE, id="seen above the margin, but not shown"),
+        pytest.param(200, 5, 18_800, Outcome.FAIL, id="shown beyond the margin"),
+        pytest.param(300, 10, 360, Outcome.FAIL, id="broken, few images"),
+    ],
+)
+def test_accuracy_is_a_non_inferiority_test(lost: int, gained: int, count: int, outcome: Outcome) -> None:
+    (verdict,) = judge(policy(drop={"max": "0.3pp"}), comparison=compare(*pair(lost, gained, count)))
+    assert verdict.outcome is outcome
+    assert (verdict.samples_needed is not None) == (outcome is Outcome.INCONCLUSIVE)
+    assert verdict.measured == (lost - gained) / count
+    if verdict.samples_needed:
+        assert verdict.samples_needed > count
+        assert f"{verdict.samples_needed:,} images" in verdict.reason
+
+
+ANY = compare(*pair(3, 1, 200))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(130, 30_000), st.floats(0.001, 0.2))
+def test_no_drop_at_or_beyond_the_margin_ever_passes(lost: int, gained: int, count: int, margin: float) -> None:
+    comparison = replace(ANY, lost=lost, gained=gained, images=count, drop=(lost - gained) / count)
+    verdict = judge(Policy(drop={"max": margin}), comparison=comparison)[0]
+    if comparison.drop >= margin:
+        assert verdict.outcome is not Outcome.PASS
+    if comparison.drop <= margin:
+        assert verdict.outcome is not Outcome.FAIL
+    if verdict.outcome is Outcome.INCONCLUSIVE:
+        assert verdict.samples_needed is None or verdict.samples_needed > count
+
+
+def test_the_confidence_is_the_policys() -> None:
+    comparison = compare(*pair(30, 5, 18_800))
+    bounds = [
+        judge(policy(drop={"max": "0.3pp", "confidence": level}), comparison=comparison)[0].bound
+        for level in (0.9, 0.99)
+    ]
+    assert bounds == [float(tango.upper_bound(30, 5, 18_800, level)) for level in (0.9, 0.99)]
+
+
+def test_a_planted_regression_fails_and_names_the_classes_that_suffered(tmp_path: Path) -> None:
+    base = evaluate_file(linear_reader(tmp_path / "float.onnx"), digits())
+    broken = evaluate_file(linear_reader(tmp_path / "broken.onnx", dead=(4, 7)), digits())
+    (verdict,) = judge(policy(drop={"max": "0.3pp"}), comparison=compare(base, broken))
+    assert verdict.outcome is Outcome.FAIL
+    suffered = verdict.reason.split("suffered most: ")[1]
+    assert suffered.startswith(("'4' (", "'7' ("))
+    assert "'4' (" in suffered
+    assert "'7' (" in suffered
+    with pytest.raises(GateFailed, match=r"FAIL: broken\.onnx drop: .* suffered most"):
+        raise_for([verdict])
+
+
+def test_an_honest_rounding_passes_a_margin_that_its_images_can_decide(tmp_path: Path) -> None:
+    base = evaluate_file(linear_reader(tmp_path / "float.onnx"), digits())
+    rounded = evaluate_file(linear_reader(tmp_path / "rounded.onnx", step=1e-4), digits())
+    comparison = compare(base, rounded)
+    assert judge(policy(drop={"max": "2pp"}), comparison=comparison)[0].outcome is Outcome.PASS
+    (tight,) = judge(policy(drop={"max": "0.3pp"}), comparison=comparison)
+    assert tight.outcome is Outcome.INCONCLUSIVE
+    with pytest.raises(GateInconclusive, match="would decide"):
+        raise_for([tight])
+
+
+@pytest.mark.parametrize(
+    ("tables", "size", "outcome"),
+    [
+        ({"size": {"max": "250B"}}, 250, Outcome.PASS),
+        ({"size": {"max": "250B"}}, 251, Outcome.FAIL),
+        ({"shrink": {"min": "4x"}}, 250, Outcome.PASS),
+        ({"shrink": {"min": "4x"}}, 251, Outcome.FAIL),
+    ],
+)
+def test_sizes_are_judged_to_the_byte(tables: dict[str, Any], size: int, outcome: Outcome) -> None:
+    comparison = compare(*pair(0, 0, 100, size=size))
+    assert [v.outcome for v in judge(policy(**tables), comparison=comparison)] == [outcome]
+
+
+def test_latency_is_judged_by_its_percentile() -> None:
+    for limit, outcome in (("110us", Outcome.PASS), ("108us", Outcome.FAIL)):
+        (verdict,) = judge(policy(p95={"max": limit}), timings=timings())
+        assert (verdict.outcome, verdict.measured) == (outcome, pytest.approx(109e-6, rel=1e-3))
+    for limit, outcome in (("0.5x", Outcome.PASS), ("0.49x", Outcome.FAIL)):
+        (verdict,) = judge(
+            policy(p50_ratio={"max": limit}), timings=timings(median=50_000), baseline_timings=timings(median=100_000)
+        )
+        assert (verdict.outcome, verdict.measured) == (outcome, pytest.approx(0.5, rel=1e-4))
+
+
+@pytest.mark.parametrize(
+    ("evidence", "message", "needed"),
+    [
+        pytest.param({"count": 150}, "150 samples cannot show it; time at least 200 inferences", 200, id="too few"),
+        pytest.param({"inner": 10}, "mean of 10 inferences", None, id="averaged"),
+        pytest.param({"facts": replace(DEVICE, simulated=True)}, "simulated", None, id="simulated"),
+    ],
+)
+def test_a_latency_that_cannot_be_seen_is_inconclusive(evidence: dict[str, Any], message: str, needed: int) -> None:
+    own = timings(**evidence)
+    ratio = {"baseline_timings": timings(**evidence)}
+    verdicts = judge(policy(p95={"max": "1s"}, p95_ratio={"max": "9x"}), timings=own, **ratio)
+    for verdict in verdicts:
+        assert (verdict.outcome, verdict.measured) == (Outcome.INCONCLUSIVE, None)
+        assert message in verdict.reason
+        assert verdict.samples_needed == needed
+
+
+@pytest.mark.parametrize(
+    ("tables", "evidence"),
+    [
+        ({"drop": {"max": "1pp"}}, {}),
+        ({"size": {"max": "1KB"}}, {}),
+        ({"shrink": {"min": "2x"}}, {"size": 100}),
+        ({"p50": {"max": "1ms"}}, {}),
+        ({"p95": {"max": "1ms"}}, {}),
+        ({"p50_ratio": {"max": "1x"}}, {"timings": timings()}),
+        ({"p95_ratio": {"max": "1x"}}, {"baseline_timings": timings()}),
+    ],
+)
+def test_a_limit_without_evidence_is_an_error(tables: dict[str, Any], evidence: dict[str, Any]) -> None:
+    with pytest.raises(EvidenceError, match=f"limits {next(iter(tables))}, but there is no evidence"):
+        judge(policy(**tables), **evidence)
+
+
+def test_evidence_of_another_file_or_another_place_is_an_error() -> None:
+    comparison = compare(*pair(0, 0, 100))
+    with pytest.raises(EvidenceError, match="candidate's timings are of another file"):
+        judge(policy(p50={"max": "1ms"}), comparison=comparison, timings=timings("f" * 64))
+    elsewhere = timings(facts=replace(DEVICE, threads=4))
+    with pytest.raises(EvidenceError, match="other threads or batch"):
+        judge(policy(p50_ratio={"max": "9x"}), timings=timings(), baseline_timings=elsewhere)
+    for size in (0, -1):
+        with pytest.raises(EvidenceError, match="which cannot be"):
+            judge(policy(size={"max": "1KB"}), size=size)
+
+
+def verdict(outcome: Outcome, action: Any = "fail") -> Verdict:
+    return Verdict("size", outcome, action, 1.0, 2.0, None, f"because {outcome}")
+
+
+def test_the_outcome_is_the_worst_that_counts() -> None:
+    good, bad, open_ = (verdict(o) for o in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE))
+    assert overall([good, open_, bad]) is Outcome.FAIL
+    assert overall([good, open_]) is Outcome.INCONCLUSIVE
+    assert overall([good, verdict(Outcome.FAIL, "warn")]) is Outcome.PASS
+    with pytest.raises(EvidenceError, match="nothing was judged"):
+        overall([])
+    raise_for([good])
+    with pytest.raises(GateFailed, match=r"^FAIL: size: because FAIL$"):
+        raise_for([open_, bad])
+    with pytest.raises(GateInconclusive, match=r"^INCONCLUSIVE: size: because INCONCLUSIVE$"):
+        raise_for([good, open_, verdict(Outcome.FAIL, "warn")])
+
+
+def test_a_verdict_comes_back_from_json() -> None:
+    (made,) = judge(policy(drop={"max": "0.3pp"}), comparison=compare(*pair(1, 0, 50)))
+    assert Verdict.from_dict(json.loads(json.dumps(made.to_dict(), allow_nan=False))) == made
+    with pytest.raises(EvidenceError, match="not a stored verdict"):
+        Verdict.from_dict(made.to_dict() | {"outcome": "MAYBE"})
