@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from targets.artifact import Artifact, Format
 from targets.errors import RunFailed
 from targets.machine import machine_state
-from targets.session import finite, resolved_threads
+from targets.session import check_glyphs, finite, resolved_threads
 from targets.target import Availability, RuntimeFacts, Session, TimingPlan, Timings
 
 Logits = Callable[[NDArray[np.uint8]], ArrayLike]
@@ -64,7 +64,7 @@ class NullSession(Session):
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Session.run`."""
-        self.artifact.preprocess.apply(images)
+        check_glyphs(images, self.artifact)
         logits = np.asarray(self._scripted(images), dtype=np.float32)
         expected = (len(images), len(self.artifact.classes))
         if logits.shape != expected:

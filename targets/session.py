@@ -53,6 +53,7 @@ class RuntimeSession(Session):
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Session.run`."""
+        check_glyphs(images, self.artifact)
         first = self.artifact.preprocess.label_offset
         logits = np.empty((len(images), len(self.artifact.classes)), np.float32)
         for start in range(0, len(images), self.batch):
@@ -85,8 +86,6 @@ class RuntimeSession(Session):
     def _logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return every column [N, width] that the file answers, padding where its batch is fixed."""
         count, fixed = len(images), self.source.batch
-        if images.ndim != 3 or images.shape[1:] != (28, 28):
-            raise RunFailed(f"{self.artifact.path}: takes glyphs [N, 28, 28], got {list(images.shape)}")
         values = self.artifact.preprocess.apply(images)
         if count < fixed:
             # Repeating an image, unlike zeros, leaves the ranges of dynamic quantization alone.
@@ -99,6 +98,12 @@ class RuntimeSession(Session):
                 f"for {len(self.artifact.classes)} classes and label offset {self.artifact.preprocess.label_offset}"
             )
         return self.sink.decode(raw).reshape(len(values), width)[:count]
+
+
+def check_glyphs(images: NDArray[np.uint8], artifact: Artifact) -> None:
+    """Raise RunFailed on anything but uint8 glyphs [N, 28, 28]."""
+    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28):
+        raise RunFailed(f"{artifact.path}: takes uint8 glyphs [N, 28, 28], got {images.dtype} {list(images.shape)}")
 
 
 def finite(logits: NDArray[np.float32], artifact: Artifact) -> NDArray[np.float32]:

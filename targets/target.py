@@ -84,7 +84,8 @@ class Timings:
 
         At least ten samples must lie beyond it (on each side for the median), and tails need single inferences.
         """
-        beyond = len(self.samples_ns) * min(q, 100 - q) / 100
+        # 100 - 99.9 is a little less than 0.1 in floating point.
+        beyond = round(len(self.samples_ns) * min(q, 100 - q) / 100, 6)
         if beyond < 10 or (self.inner > 1 and q > 50):
             return None
         return float(np.percentile(self.samples_ns, q))

@@ -1,0 +1,72 @@
+"""The same weights as ONNX and as TFLite, made once."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from targets.artifact import Artifact
+from tests.targets.models import artifact, conv_net
+
+
+@pytest.fixture(scope="session")
+def onnx_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return artifact(conv_net(tmp_path_factory.mktemp("onnx") / "net.onnx"))
+
+
+def _torch_net(broken: bool):
+    import torch
+
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 5, stride=2), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(576, 10)
+    ).eval()
+    if broken:
+        with torch.no_grad():
+            net[3].bias.fill_(float("nan"))
+    return net
+
+
+def _tflite(path: Path, *, broken: bool = False) -> Artifact:
+    import litert_torch
+    import torch
+
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        litert_torch.convert(_torch_net(broken), (torch.zeros(1, 1, 28, 28),)).export(str(path))
+    return artifact(path)
+
+
+@pytest.fixture(scope="session")
+def tflite_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return _tflite(tmp_path_factory.mktemp("tflite") / "net.tflite")
+
+
+@pytest.fixture(scope="session")
+def nan_artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """A file of each format whose logits are never finite."""
+    folder = tmp_path_factory.mktemp("nan")
+    return {
+        "onnx": artifact(conv_net(folder / "nan.onnx", weight=float("nan"))),
+        "tflite": _tflite(folder / "nan.tflite", broken=True),
+    }
+
+
+@pytest.fixture(scope="session")
+def int8_artifact(tflite_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The TFLite net with int8 input, weights and output."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    path = tmp_path_factory.mktemp("int8") / "int8.tflite"
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        press = quantizer.Quantizer(str(tflite_artifact.path))
+        press.load_quantization_recipe(recipe.static_wi8_ai8())
+        images = np.random.default_rng(1).random((32, 1, 1, 28, 28), dtype=np.float32)
+        ranges = press.calibrate({"serving_default": [{"args_0": image} for image in images]})
+        press.quantize(ranges).export_model(str(path), overwrite=True)
+    return artifact(path)

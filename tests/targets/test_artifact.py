@@ -1,0 +1,183 @@
+"""Artifacts: sidecar and file metadata, round trips, and every file that is not what it says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from targets.artifact import (
+    ONNX_METADATA_KEY,
+    SCHEMA,
+    Artifact,
+    TensorSpec,
+    adopt,
+    describe,
+    file_sha256,
+    load_artifact,
+    save_sidecar,
+)
+from targets.errors import ArtifactError
+from targets.preprocess import Preprocess
+from tests.targets.models import CLASSES, artifact, conv_net
+from tests.targets.test_preprocess import preprocesses
+
+words = st.text(max_size=8)
+facts = st.fixed_dictionaries(
+    {
+        "preprocess": preprocesses,
+        "classes": st.lists(words, min_size=2, max_size=62).map(tuple),
+        "recipe": words,
+        "parent_sha256": st.none() | words,
+        "calibration": st.none() | st.dictionaries(words, words | st.integers()),
+        "tools": st.dictionaries(words, words),
+        "notes": st.lists(words, max_size=3).map(tuple),
+        "inputs": st.lists(
+            st.builds(TensorSpec, words, st.lists(st.integers(-1, 99)).map(tuple), words), max_size=2
+        ).map(tuple),
+    }
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(facts)
+def test_a_sidecar_says_everything(tmp_path: Path, facts: dict[str, object]) -> None:
+    path = tmp_path / "any.tflite"
+    path.write_bytes(b"bytes")
+    made = Artifact(path=path, format="tflite", sha256=file_sha256(path), outputs=(), **facts)
+    save_sidecar(made)
+    assert load_artifact(path) == made
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["any.tflite", "any.tflite.json"]
+
+
+def _embedded(path: Path, artifact: Artifact, **changes: object) -> None:
+    model = onnx.load(path)
+    entry = model.metadata_props.add()
+    entry.key = ONNX_METADATA_KEY
+    made = {k: v for k, v in artifact.facts().items() if k not in ("sha256", "bytes", "file", "inputs", "outputs")}
+    entry.value = json.dumps(made | changes)
+    onnx.save(model, path)
+
+
+def test_an_onnx_file_explains_itself_without_a_sidecar(tmp_path: Path) -> None:
+    path = conv_net(tmp_path / "net.onnx")
+    made = replace(artifact(path, orientation="transpose", mean=0.2), recipe="static-int8", parent_sha256="ab")
+    _embedded(path, made)
+    assert load_artifact(path) == replace(made, sha256=file_sha256(path))
+
+
+def test_a_sidecar_outranks_the_files_metadata(tmp_path: Path) -> None:
+    path = conv_net(tmp_path / "net.onnx")
+    _embedded(path, artifact(path), recipe="embedded")
+    save_sidecar(replace(artifact(path), recipe="beside"))
+    assert load_artifact(path).recipe == "beside"
+
+
+def test_files_are_described(onnx_artifact: Artifact, tflite_artifact: Artifact, int8_artifact: Artifact) -> None:
+    inputs, outputs = describe(onnx_artifact.path)
+    assert inputs == (TensorSpec("image", (-1, 1, 28, 28), "float32"),)
+    assert outputs == (TensorSpec("logits", (-1, 10), "float32"),)
+    for path, dtype in ((tflite_artifact.path, "float32"), (int8_artifact.path, "int8")):
+        ((source,), (sink,)) = describe(path)
+        assert (source.shape, source.dtype, sink.shape, sink.dtype) == ((1, 1, 28, 28), dtype, (1, 10), dtype)
+
+
+def test_a_users_own_file_is_adopted_without_writing(tmp_path: Path) -> None:
+    path = conv_net(tmp_path / "own.onnx")
+    adopted = adopt(path, preprocess=Preprocess(label_offset=1), classes=CLASSES[:9])
+    assert (adopted.recipe, adopted.sha256) == ("foreign", file_sha256(path))
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(ArtifactError, match=r"\[10\] wide, but 10 classes with label offset 1 need 11"):
+        adopt(path, preprocess=Preprocess(label_offset=1), classes=CLASSES)
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(300)
+
+
+def _no_outputs(path: Path) -> None:
+    model = onnx.load(path)
+    del model.graph.output[:]
+    onnx.save(model, path)
+
+
+def _external(path: Path) -> None:
+    onnx.save(onnx.load(path), path, save_as_external_data=True, size_threshold=0)
+
+
+BROKEN = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "a picture": lambda path: path.write_bytes(PNG),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-700]),
+    "without outputs": _no_outputs,
+    "weights elsewhere": _external,
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_onnx_file_is_refused_in_one_line(tmp_path: Path, how: str) -> None:
+    path = conv_net(tmp_path / "net.onnx")
+    BROKEN[how](path)
+    _refused(path)
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "a picture", "truncated"])
+def test_a_broken_tflite_file_is_refused_in_one_line(tmp_path: Path, tflite_artifact: Artifact, how: str) -> None:
+    path = tmp_path / "net.tflite"
+    path.write_bytes(tflite_artifact.path.read_bytes())
+    BROKEN[how](path)
+    _refused(path)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    path.write_bytes(b"x")
+    _refused(path)
+
+
+def _refused(path: Path) -> None:
+    for read in (describe, load_artifact, lambda p: adopt(p, preprocess=Preprocess(), classes=CLASSES)):
+        with pytest.raises(ArtifactError) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+SIDECARS = {
+    "no json": lambda facts: "{",
+    "a list": lambda facts: "[]",
+    "another schema": lambda facts: json.dumps(facts | {"schema": "glyphpress/artifact/99"}),
+    "a key gone": lambda facts: json.dumps({k: v for k, v in facts.items() if k != "classes"}),
+    "an unknown preprocess": lambda facts: json.dumps(facts | {"preprocess": {"orientation": "odd"}}),
+    "another format": lambda facts: json.dumps(facts | {"format": "tflite"}),
+    "of another file": lambda facts: json.dumps(facts | {"sha256": "0" * 64}),
+    "not text": lambda facts: "\udcff",
+}
+
+
+@pytest.mark.parametrize("how", SIDECARS)
+def test_a_sidecar_that_does_not_belong_is_refused_in_one_line(tmp_path: Path, how: str) -> None:
+    path = conv_net(tmp_path / "net.onnx")
+    made = artifact(path)
+    made.sidecar.write_text(SIDECARS[how](made.facts()), errors="surrogateescape")
+    with pytest.raises(ArtifactError) as caught:
+        load_artifact(path)
+    assert "net.onnx" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_foreign_file_without_sidecar_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no sidecar; make one with"):
+        load_artifact(conv_net(tmp_path / "net.onnx"))
+
+
+def test_facts_are_json_with_the_schema(onnx_artifact: Artifact) -> None:
+    said = json.loads(json.dumps(onnx_artifact.facts()))
+    assert said["schema"] == SCHEMA
+    assert said["preprocess"] == asdict(onnx_artifact.preprocess)
+    assert said["bytes"] == onnx_artifact.path.stat().st_size

@@ -1,0 +1,123 @@
+"""Every target that is available here goes through one suite: the contract of `targets.target`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from targets import catalog
+from targets.artifact import Artifact
+from targets.errors import ArtifactError, RunFailed
+from targets.null import NullTarget
+from targets.target import Target, TimingPlan
+from tests.targets.models import artifact, conv_net, glyphs
+
+SHORT = TimingPlan(warmup=3, min_runs=30, min_seconds=0.01)
+
+
+@pytest.fixture(params=catalog.names())
+def target(request: pytest.FixtureRequest) -> Target:
+    place = catalog.get(request.param)
+    state = place.probe()
+    if not state.ok:
+        pytest.skip(f"{place.name} is not here ({state.reason}): NOT checked")
+    return place
+
+
+@pytest.fixture
+def subject(target: Target, onnx_artifact: Artifact, request: pytest.FixtureRequest) -> Artifact:
+    return onnx_artifact if "onnx" in target.formats else request.getfixturevalue("tflite_artifact")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 63, 64, 65, 130])
+def test_any_number_of_images_is_answered(target: Target, subject: Artifact, count: int) -> None:
+    with target.open(subject) as session:
+        logits = session.run(glyphs(count))
+    assert logits.shape == (count, 10)
+    assert logits.dtype == np.float32
+
+
+def test_an_image_is_answered_alike_alone_and_in_company(target: Target, subject: Artifact) -> None:
+    images = glyphs(70)
+    with target.open(subject) as session:
+        together = session.run(images)
+        alone = np.concatenate([session.run(images[k : k + 1]) for k in range(len(images))])
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    assert np.ptp(together, axis=0).min() > 0, "images must not all be answered alike"
+
+
+@pytest.mark.parametrize(
+    "images",
+    [glyphs(2).astype(np.float32), glyphs(2)[0], glyphs(2)[:, :14], glyphs(2)[:, None]],
+    ids=["float", "one image without an axis", "14x28", "with a channel axis"],
+)
+def test_images_of_another_kind_are_refused(target: Target, subject: Artifact, images: np.ndarray) -> None:
+    with target.open(subject) as session, pytest.raises(RunFailed) as caught:
+        session.run(images)
+    assert "\n" not in str(caught.value)
+
+
+def test_nan_logits_are_no_answer(target: Target, nan_artifacts: dict[str, Artifact], subject: Artifact) -> None:
+    place = NullTarget(logits=np.full((1, 10), np.nan)) if target.name == "null" else target
+    with place.open(nan_artifacts[subject.format]) as session, pytest.raises(RunFailed, match="5 of 5 images"):
+        session.run(glyphs(5))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_and_runtime_are_recorded(target: Target, subject: Artifact, threads: int) -> None:
+    with target.open(subject, threads=threads) as session:
+        facts = session.time(SHORT).facts
+    assert (facts.target, facts.threads, facts.simulated) == (target.name, threads, target.name == "null")
+    assert facts.runtime
+    assert facts.version
+
+
+def test_timings_are_raw_and_plausible(target: Target, subject: Artifact) -> None:
+    plan = TimingPlan(warmup=2, min_runs=200, min_seconds=0.02)
+    with target.open(subject) as session:
+        timings = session.time(plan)
+    assert timings.samples_ns.dtype == np.int64
+    assert len(timings.samples_ns) >= plan.min_runs
+    assert 1_000 < np.median(timings.samples_ns) < 1e8, "a convolution takes between 1 us and 100 ms"
+    assert timings.samples_ns.sum() * timings.inner > 0.5 * plan.min_seconds * 1e9
+    assert timings.load_ns > 0
+    assert timings.first_run_ns > 0
+    assert (timings.batch, timings.warmup, timings.artifact_sha256) == (1, 2, subject.sha256)
+    assert timings.machine["architecture"]
+
+
+def test_the_count_of_samples_is_bounded(target: Target, subject: Artifact) -> None:
+    with target.open(subject) as session:
+        timings = session.time(TimingPlan(min_runs=5, max_runs=7, min_seconds=30))
+    assert len(timings.samples_ns) == 7
+
+
+def test_several_inferences_a_sample_on_request(target: Target, subject: Artifact) -> None:
+    with target.open(subject) as session:
+        one = session.time(SHORT)
+        four = session.time(TimingPlan(warmup=3, min_runs=30, min_seconds=0.01, inner=4))
+    assert (one.inner, four.inner) == (1, 4)
+    assert 0.2 < np.median(four.samples_ns) / np.median(one.samples_ns) < 3, "a sample is per inference"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n" + bytes(500)], ids=["empty", "a picture"])
+def test_a_file_that_is_no_model_is_refused_in_one_line(target: Target, tmp_path: Path, content: bytes) -> None:
+    if target.name == "null":
+        pytest.skip("the null target reads no file")
+    path = conv_net(tmp_path / "net.onnx")
+    good = artifact(path)
+    bad = tmp_path / f"bad.{next(iter(target.formats))}"
+    bad.write_bytes(content)
+    with pytest.raises((RunFailed, ArtifactError)) as caught:
+        target.open(replace(good, path=bad))
+    assert str(bad) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_printed(target: Target, subject: Artifact, capfd: pytest.CaptureFixture[str]) -> None:
+    with target.open(subject) as session:
+        session.run(glyphs(3))
+    assert capfd.readouterr() == ("", "")

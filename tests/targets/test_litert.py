@@ -1,0 +1,31 @@
+"""What is LiteRT's own: integer borders, two sets of kernels, files that fix their batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from targets.artifact import Artifact
+from targets.errors import RunFailed
+from targets.litert import LiteRtCpu, LiteRtReference
+from targets.target import TimingPlan
+from tests.targets.models import glyphs
+
+
+def test_both_kernels_agree(tflite_artifact: Artifact) -> None:
+    with LiteRtCpu().open(tflite_artifact) as fast, LiteRtReference().open(tflite_artifact) as plain:
+        np.testing.assert_allclose(fast.run(glyphs(10)), plain.run(glyphs(10)), atol=1e-4)
+        assert fast.facts.device != plain.facts.device
+
+
+def test_int8_borders_are_quantized_and_dequantized(tflite_artifact: Artifact, int8_artifact: Artifact) -> None:
+    assert (int8_artifact.inputs[0].dtype, int8_artifact.outputs[0].dtype) == ("int8", "int8")
+    with LiteRtCpu().open(tflite_artifact) as exact, LiteRtCpu().open(int8_artifact) as session:
+        floats, steps = exact.run(glyphs(50)), session.run(glyphs(50))
+    # The quantizer's ranges clip the largest logits; a scale or zero point forgotten would move all of them.
+    assert np.abs(floats - steps).mean() < 0.05 * np.ptp(floats)
+
+
+def test_a_batch_other_than_the_files_is_refused_in_timing(tflite_artifact: Artifact) -> None:
+    with LiteRtCpu().open(tflite_artifact) as session, pytest.raises(RunFailed, match="fixed at 1"):
+        session.time(TimingPlan(batch=4))

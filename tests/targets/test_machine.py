@@ -1,0 +1,47 @@
+"""The machine's state: this one's, a Raspberry Pi's, and one that says nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from targets.machine import machine_state
+
+PI = {
+    "proc/cpuinfo": "processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd evtstrm crc32 cpuid asimddp\n"
+    "CPU part\t: 0xd0b\n\nModel\t\t: Raspberry Pi 5 Model B Rev 1.0\n",
+    "proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0",
+    "proc/meminfo": "MemTotal:        8245244 kB\nMemAvailable:    7000000 kB\n",
+    "proc/loadavg": "0.10 0.20 0.30 1/200 999\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "2400000\n",
+    "sys/class/thermal/thermal_zone0/temp": "51250\n",
+    "sys/devices/platform/soc/soc:firmware/get_throttled": "50000\n",
+    "etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\n',
+}
+
+
+def test_this_machine_is_described_in_json() -> None:
+    state = machine_state()
+    assert json.loads(json.dumps(state, allow_nan=False)) == state
+    assert state["usable_cores"] >= 1
+    assert {"architecture", "python", "kernel", "os"} <= set(state)
+
+
+def test_a_raspberry_pi_is_read(tmp_path: Path) -> None:
+    for name, text in PI.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    state = machine_state(tmp_path)
+    assert state["board"] == "Raspberry Pi 5 Model B Rev 1.0"
+    assert state["isa"] == ["asimd", "asimddp"]
+    assert (state["governor"], state["mhz"], state["temperature_c"]) == ("ondemand", 2400.0, 51.25)
+    assert state["throttled"] == "50000"
+    assert state["memory_bytes"] == 8245244 * 1024
+    assert state["load_average"] == [0.1, 0.2, 0.3]
+
+
+def test_what_cannot_be_read_is_absent(tmp_path: Path) -> None:
+    state = machine_state(tmp_path)
+    assert not {"cpu", "board", "isa", "governor", "mhz", "load_average", "memory_bytes", "temperature_c"} & set(state)
+    assert None not in state.values()

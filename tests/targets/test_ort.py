@@ -1,0 +1,101 @@
+"""What is ONNX Runtime's own: fixed batches, layouts, integer borders, width, overhead."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from targets.artifact import Artifact
+from targets.errors import ArtifactError, RunFailed
+from targets.ort import OrtCpu
+from targets.target import TimingPlan
+from tests.targets.models import artifact, conv_net, glyphs, integer_net
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9])
+def test_a_fixed_batch_is_filled_and_cut(tmp_path: Path, onnx_artifact: Artifact, count: int) -> None:
+    fixed = artifact(conv_net(tmp_path / "fixed.onnx", batch=8))
+    with OrtCpu().open(fixed) as session, OrtCpu().open(onnx_artifact) as free:
+        np.testing.assert_allclose(session.run(glyphs(count)), free.run(glyphs(count)), atol=1e-5)
+
+
+def test_a_fixed_batch_is_timed_as_it_is(tmp_path: Path) -> None:
+    fixed = artifact(conv_net(tmp_path / "fixed.onnx", batch=8))
+    with OrtCpu().open(fixed) as session:
+        assert session.time(TimingPlan(batch=8, min_runs=5, min_seconds=0)).batch == 8
+        with pytest.raises(RunFailed, match="fixed at 8"):
+            session.time(TimingPlan(batch=1))
+
+
+def test_input_and_output_are_found_whatever_they_are_called(tmp_path: Path, onnx_artifact: Artifact) -> None:
+    foreign = artifact(conv_net(tmp_path / "nhwc.onnx", nhwc=True, names=("x:0", "dense_1")), layout="NHWC")
+    with OrtCpu().open(foreign) as session, OrtCpu().open(onnx_artifact) as ours:
+        np.testing.assert_allclose(session.run(glyphs(5)), ours.run(glyphs(5)), atol=1e-5)
+
+
+def test_integer_borders_are_quantized_and_dequantized(tmp_path: Path) -> None:
+    whole = artifact(integer_net(tmp_path / "integer.onnx"))
+    with OrtCpu().open(whole) as session:
+        logits = session.run(glyphs(20))
+    weights = (np.random.default_rng(0).normal(size=(784, 10)) * 0.5).astype(np.float32)
+    exact = glyphs(20).reshape(20, 784) / np.float32(255) @ weights
+    assert np.abs(logits - exact).max() <= 0.2501, "half a step of the output"
+    assert np.all(logits * 2 == np.rint(logits * 2))
+
+
+def test_a_label_offset_drops_the_columns_before_it(onnx_artifact: Artifact) -> None:
+    letters = artifact(onnx_artifact.path, classes=9, label_offset=1)
+    with OrtCpu().open(letters) as session, OrtCpu().open(onnx_artifact) as ten:
+        np.testing.assert_array_equal(session.run(glyphs(4)), ten.run(glyphs(4))[:, 1:])
+
+
+def test_classes_that_do_not_fit_are_named_with_the_width(onnx_artifact: Artifact) -> None:
+    with pytest.raises(ArtifactError, match=r"\[10\].*47 classes with label offset 0"):
+        artifact(onnx_artifact.path, classes=47)
+    forged = replace(onnx_artifact, classes=tuple(map(str, range(47))))
+    with pytest.raises(RunFailed, match=r"\[10\].*47 classes with label offset 0"):
+        OrtCpu().open(forged)
+
+
+def test_dynamic_quantization_is_judged_image_by_image(tmp_path: Path, onnx_artifact: Artifact) -> None:
+    from onnxruntime.quantization import quantize_dynamic
+
+    path = tmp_path / "dynamic.onnx"
+    quantize_dynamic(onnx_artifact.path, path)
+    images = glyphs(8)
+    images[1:] //= 16
+    with OrtCpu().open(artifact(path)) as session:
+        alone = np.concatenate([session.run(images[k : k + 1]) for k in range(8)])
+        np.testing.assert_array_equal(session.run(images), alone)
+
+
+@pytest.mark.slow
+def test_batch_evaluation_keeps_up_with_a_bare_loop(tmp_path: Path) -> None:
+    import onnxruntime
+
+    wide = artifact(conv_net(tmp_path / "wide.onnx", channels=32))
+    images = glyphs(4096)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    bare = onnxruntime.InferenceSession(wide.path, options, providers=["CPUExecutionProvider"])
+    values = wide.preprocess.apply(images)
+
+    with OrtCpu().open(wide) as session:
+        size = session.batch
+
+        def loop() -> None:
+            for k in range(0, len(values), size):
+                bare.run(["logits"], {"image": values[k : k + size]})
+
+        ratios = [_seconds(loop) / _seconds(lambda: session.run(images)) for _ in range(31)]
+    assert np.median(ratios) >= 0.8
+
+
+def _seconds(call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

@@ -1,0 +1,125 @@
+"""The commands `profile`, `targets` and `version` as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from targets.artifact import save_sidecar
+from tests.targets.models import artifact, conv_net
+
+SHORT = ("--seconds", "20ms", "--runs", "300")
+Program = Callable[..., Any]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    made = [artifact(conv_net(tmp_path / f"{name}.onnx", channels=n)) for name, n in (("a", 4), ("b", 16))]
+    for one in made:
+        save_sidecar(one)
+    return [one.path for one in made]
+
+
+def test_the_table_is_on_stdout_and_progress_is_not(glyphpress: Program, files: list[Path]) -> None:
+    done = glyphpress("profile", *files, *SHORT)
+    assert done.code == 0, done.err
+    assert "a.onnx" in done.out
+    assert "ort-cpu (onnxruntime" in done.out
+    assert "1 thread, batch 1" in done.out
+    assert "timing" in done.err
+    assert "timing" not in done.out
+
+
+def test_json_is_one_object_and_the_samples_are_written(glyphpress: Program, files: list[Path], tmp_path: Path) -> None:
+    samples = tmp_path / "samples.npz"
+    done = glyphpress("profile", *files, *SHORT, "--threads", 2, "--batch", 4, "-o", samples, "--json")
+    assert done.code == 0, done.err
+    said = json.loads(done.out)
+    assert said["schema"] == "glyphpress/profile/1"
+    first, second = said["rows"]
+    assert (first["facts"]["threads"], first["batch"], first["ratio"]) == (2, 4, None)
+    assert second["ratio"]["low"] <= second["ratio"]["ratio"] <= second["ratio"]["high"]
+    assert first["percentiles_ns"]["p99.9"] is None or first["samples"] >= 10_000
+    with np.load(samples) as stored:
+        assert len(stored["samples_ns_0"]) == first["samples"]
+
+
+def test_samples_are_not_overwritten_unasked(glyphpress: Program, files: list[Path], tmp_path: Path) -> None:
+    samples = tmp_path / "samples.npz"
+    samples.write_text("mine")
+    refused = glyphpress("profile", files[0], *SHORT, "-o", samples)
+    assert (refused.code, samples.read_text()) == (2, "mine")
+    assert glyphpress("profile", files[0], *SHORT, "-o", samples, "--force").code == 0
+    assert samples.read_bytes()[:2] == b"PK"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--target", "ort-gpu"], 2, "did you mean ort-cpu?"),
+        (["--target", "litert-cpu"], 2, "litert-cpu does not run a.onnx"),
+        (["--seconds", "2"], 2, "needs a number and a unit"),
+        (["--batch", "0"], 2, "0 is not in the range"),
+    ],
+    ids=["unknown target", "another format", "no unit", "no images"],
+)
+def test_words_that_cannot_be_meant(
+    glyphpress: Program, files: list[Path], words: list[str], code: int, said: str
+) -> None:
+    done = glyphpress("profile", files[0], *words)
+    assert done.code == code
+    assert said in " ".join(done.err.replace("│", " ").split())
+    assert done.out == ""
+
+
+@pytest.mark.parametrize("how", ["gone", "changed", "no sidecar"])
+def test_a_file_that_is_no_artifact(glyphpress: Program, files: list[Path], how: str) -> None:
+    path = files[0]
+    if how == "gone":
+        path.unlink()
+    elif how == "changed":
+        path.write_bytes(path.read_bytes() + b"\0")
+    else:
+        path.with_name("a.onnx.json").unlink()
+    done = glyphpress("profile", path)
+    assert (done.code, done.out) == (3, "")
+    assert done.err.startswith("glyphpress: ")
+    assert done.err.count("\n") == 1
+
+
+def test_the_null_target_is_marked(glyphpress: Program, files: list[Path]) -> None:
+    assert "SIMULATED" in glyphpress("profile", files[0], "--target", "null", *SHORT).out
+
+
+def test_targets_are_listed_and_probed(glyphpress: Program) -> None:
+    listed = json.loads(glyphpress("targets", "list", "--json").out)
+    assert {row["name"]: row["ok"] for row in listed["targets"]}["ort-cpu"] is True
+    assert "litert-cpu" in glyphpress("targets", "list").out
+    assert json.loads(glyphpress("targets", "probe", "null", "--json").out)["ok"] is True
+    unknown = glyphpress("targets", "probe", "litert-cup")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "did you mean litert-cpu?" in unknown.err
+
+
+def test_a_target_without_its_package_is_unavailable(glyphpress: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    done = glyphpress("targets", "probe", "ort-cpu")
+    assert done.code == 4
+    assert "pip install onnxruntime" in done.err
+    assert "not here" in glyphpress("targets", "list").out
+
+
+def test_version_names_every_runtime(glyphpress: Program) -> None:
+    import onnxruntime
+
+    said = json.loads(glyphpress("version", "--json").out)
+    assert said["packages"]["onnxruntime"] == onnxruntime.__version__
+    assert {"python", "machine", "packages"} <= set(said)
+    assert onnxruntime.__version__ in glyphpress("version").out
