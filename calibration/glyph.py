@@ -8,6 +8,7 @@ so that thin strokes of small scans do not break.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,15 +23,17 @@ Gray = NDArray[np.uint8]
 SIDE = 28
 PADDING = 2
 _INNER = SIDE - 2 * PADDING
-_WORK = 3 * _INNER
+_WORK = 2 * _INNER
 """Pixels on the longer side of the ink while its contrast is stretched; finer than the glyph, for soft edges."""
-_SIGMA = 1.5
+_SIGMA = 1.0
 """Half a pixel of the glyph: the paper's one pixel on a 128-pixel form, whose characters fill about half of it."""
 _EDGE = (0.35, 0.9)
 """What is lighter than the first share of the way from paper to ink is paper; what is darker than the second is ink."""
 _LARGEST = 512
 _FAINTEST = 24
 """Gray levels between ink and paper below which a scan counts as blank."""
+_FRAME = 16
+"""How bright the outermost pixels of a glyph may be; in EMNIST all but 5 images in 10,000 have none."""
 _DUST = 0.01
 """Specks below this share of the ink are dropped before the crop; the dot of an i is 4 % or more."""
 
@@ -83,7 +86,7 @@ def is_glyph(bright: Gray) -> bool:
     if bright.shape != (SIDE, SIDE) or bright.max() < 250:
         return False
     frame = max(int(edge.max()) for edge in (bright[0], bright[-1], bright[:, 0], bright[:, -1]))
-    return frame == 0
+    return frame <= _FRAME
 
 
 @dataclass(frozen=True)
@@ -152,14 +155,16 @@ def _without_dust(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _settle(ink: Image.Image) -> Gray:
-    """Blur, crop, centre and bring to 28x28."""
-    blurred = np.asarray(ink.filter(ImageFilter.GaussianBlur(_SIGMA)))
-    top, bottom, left, right = _box(blurred > _FAINTEST)
-    cropped = Image.fromarray(blurred[top:bottom, left:right])
-    scale = _INNER / max(cropped.size)
-    width, height = (max(1, round(side * scale)) for side in cropped.size)
-    small = np.asarray(cropped.resize((width, height), Image.Resampling.BICUBIC), np.float32)
-    top, left = (SIDE - height) // 2, (SIDE - width) // 2
-    canvas = np.zeros((SIDE, SIDE), np.uint8)
-    canvas[top : top + height, left : left + width] = np.round(small * (255 / small.max()))
-    return canvas
+    """Blur, then bring the square around what is seen to 28x28."""
+    blurred = ink.filter(ImageFilter.GaussianBlur(_SIGMA))
+    top, bottom, left, right = _box(np.asarray(blurred) > _FAINTEST)
+    side = max(bottom - top, right - left) * SIDE / _INNER
+    x, y = (left + right - side) / 2, (top + bottom - side) / 2
+    # Pillow's crop adds black where it reaches outside; the fractional rest centres exactly.
+    corner = math.floor(x), math.floor(y)
+    room = math.ceil(side) + 1
+    square = blurred.crop((*corner, corner[0] + room, corner[1] + room))
+    x, y = x - corner[0], y - corner[1]
+    small = square.resize((SIDE, SIDE), Image.Resampling.BICUBIC, (x, y, x + side, y + side))
+    pixels = np.asarray(small, np.float32)
+    return np.round(pixels * (255 / pixels.max())).astype(np.uint8)
