@@ -100,7 +100,7 @@ def test_an_honest_rounding_passes_a_margin_that_its_images_can_decide(tmp_path:
     base = evaluate_file(linear_reader(tmp_path / "float.onnx"), digits())
     rounded = evaluate_file(linear_reader(tmp_path / "rounded.onnx", step=1e-4), digits())
     comparison = compare(base, rounded)
-    assert judge(policy(drop={"max": "2pp"}), comparison=comparison)[0].outcome is Outcome.PASS
+    assert judge(policy(drop={"max": "3pp"}), comparison=comparison)[0].outcome is Outcome.PASS
     (tight,) = judge(policy(drop={"max": "0.3pp"}), comparison=comparison)
     assert tight.outcome is Outcome.INCONCLUSIVE
     with pytest.raises(GateInconclusive, match="would decide"):

@@ -145,11 +145,6 @@ class Report:
         """The verdicts on every artifact."""
         return tuple(verdict for row in self.rows for verdict in row.verdicts)
 
-    @property
-    def verdicts(self) -> tuple[Verdict, ...]:
-        """Every verdict on every artifact, in the order of the rows."""
-        return tuple(verdict for row in self.rows for verdict in row.verdicts)
-
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; `from_dict` is the inverse."""
         return {"schema": SCHEMA} | asdict(self)
