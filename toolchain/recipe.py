@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from functools import cache
 from importlib.resources import files
@@ -72,6 +73,17 @@ class Recipe(_Strict):
     def prunes(self) -> tuple[Prune, ...]:
         """Return the pruning steps in order."""
         return tuple(step for step in self.steps if isinstance(step, Prune))
+
+    def toml(self) -> str:
+        """Return the recipe as a TOML file with every default written out; `parse` is the inverse."""
+        values = self.model_dump(mode="json")
+        # A JSON string, number or array of strings is the same text in TOML.
+        tables = [("", values | {"steps": None}), *(("[[steps]]", step) for step in values["steps"])]
+        lines = [
+            "\n".join([*filter(None, [title]), *(f"{k} = {json.dumps(v)}" for k, v in table.items() if v is not None)])
+            for title, table in tables
+        ]
+        return "\n\n".join(lines) + "\n"
 
 
 @cache

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.artifact import Artifact
+from toolchain.checkpoint.onnx_normal import normalised
 from toolchain.errors import StageError
 from toolchain.export.parity import check_parity, reference_images, torch_logits
 from toolchain.export.seal import Origin, seal
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 OPSET = 18
 
 
-def export_onnx(model: FloatModel, path: Path, *, force: bool = False, log: Path | None = None) -> Artifact:
+def export_onnx(
+    model: FloatModel, path: Path, *, recipe: str = "float", force: bool = False, log: Path | None = None
+) -> Artifact:
     """Write `path` and its sidecar; a model that came as ONNX keeps its own graph, brought into our form.
 
     The file passes onnx.checker and differs from the model by less than 1e-4 on 256 images (else ParityError).
@@ -31,18 +35,15 @@ def export_onnx(model: FloatModel, path: Path, *, force: bool = False, log: Path
 
     images = reference_images()
     if model.onnx:
-        from toolchain.checkpoint import normalised
-
-        proto, check = normalised(model.onnx), None  # itself compared with the original, as it was changed
+        # It was compared with the user's own file when it was brought into our form.
+        proto = normalised(model.onnx, len(model.classes), model.preprocess.label_offset)
+        check = None
     else:
-        proto = _from_torch(model.torch_module("the ONNX export"), model.name, log)
-        expected = torch_logits(model, model.torch_module("the ONNX export"), images)
-
-        def check(artifact: Artifact) -> None:
-            check_parity(artifact, expected, images)
-
+        module = model.torch_module("the ONNX export")
+        proto = _from_torch(module, model.name, log)
+        check = partial(check_parity, expected=torch_logits(model, module, images), images=images)
     tools = tool_versions("torch", "onnx", "onnxscript")
-    origin = Origin(model.preprocess, model.classes, "float", model.checkpoint_sha256, tools, notes=model.history)
+    origin = Origin(model.preprocess, model.classes, recipe, model.checkpoint_sha256, tools, notes=model.history)
     slim(proto)
     onnx.checker.check_model(proto, full_check=True)
     return seal(path, origin, lambda part: onnx.save(proto, part), force=force, check=check)

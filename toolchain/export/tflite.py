@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.artifact import Artifact
-from toolchain.errors import StageError
+from toolchain.errors import PackageMissing, StageError
 from toolchain.export.parity import check_parity, reference_images, torch_logits
 from toolchain.export.seal import Origin, seal
 from toolchain.model import FloatModel
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def export_tflite(model: FloatModel, path: Path, *, force: bool = False, log: Path | None = None) -> Artifact:
+def export_tflite(
+    model: FloatModel, path: Path, *, recipe: str = "float", force: bool = False, log: Path | None = None
+) -> Artifact:
     """Write `path` and its sidecar: batch 1, float32 [1, 1, 28, 28] in, float32 logits out.
 
     The file differs from the model by less than 1e-4 on 256 images (else ParityError). Raises StageError when
@@ -28,7 +31,7 @@ def export_tflite(model: FloatModel, path: Path, *, force: bool = False, log: Pa
     expected = torch_logits(model, module, images)
     converted = _convert(module, model.name, log)
     tools = tool_versions("torch", "litert-torch")
-    origin = Origin(model.preprocess, model.classes, "float", model.checkpoint_sha256, tools, notes=model.history)
+    origin = Origin(model.preprocess, model.classes, recipe, model.checkpoint_sha256, tools, notes=model.history)
 
     def write(part: Path) -> None:
         with noise_to(log):
@@ -40,6 +43,11 @@ def export_tflite(model: FloatModel, path: Path, *, force: bool = False, log: Pa
 def _convert(module: nn.Module, name: str, log: Path | None) -> Any:
     import torch
 
+    if find_spec("litert_torch") is None:
+        raise PackageMissing(
+            "litert-torch is not installed: pip install litert-torch, on x86-64 (it has no wheels for other machines; "
+            "there, press with --format onnx)"
+        )
     try:
         with noise_to(log) as noise:
             import litert_torch

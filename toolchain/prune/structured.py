@@ -36,7 +36,7 @@ def prune(
         f"pruned {step.ratio:.0%} of the channels: {before:,} to {_parameters(module):,} parameters, "
         f"{step.epochs} epochs of fine-tuning on {data.origin}, seed {seed}"
     )
-    return replace(model, module=module.eval(), history=(*model.history, line))
+    return replace(model, module=module.eval(), onnx=None, history=(*model.history, line))
 
 
 def _remove_channels(module: nn.Module, step: Prune, name: str) -> None:

@@ -22,11 +22,9 @@ def quantize(
 ) -> Artifact:
     """Quantize a float artifact into `path` in its own format.
 
-    `recipe` is the name that the sidecar records. Raises StageError when the artifact is not float, or when a
-    calibrated scheme is asked for without a calibration set.
+    `recipe` is the name that the sidecar records. Raises StageError when the artifact is quantized already, or
+    when a calibrated scheme is asked for without a calibration set.
     """
-    if artifact.recipe != "float" and not artifact.recipe.endswith("-float"):
-        raise StageError(f"{artifact.path.name} is already {artifact.recipe}; quantize the float file it was made from")
     if step.calibrated and calibration is None:
         raise StageError(f"{step.scheme} takes its ranges from a calibration set; give --data")
     if artifact.format == "onnx":

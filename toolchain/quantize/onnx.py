@@ -10,6 +10,7 @@ import numpy as np
 
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
+from toolchain.checkpoint.onnx_normal import refuse_quantized
 from toolchain.errors import StageError
 from toolchain.export.seal import Origin, seal
 from toolchain.export.slim import slim
@@ -41,6 +42,7 @@ def quantize_onnx(
     """
     import onnx
 
+    refuse_quantized(onnx.load(artifact.path), artifact.path)
     quantize = _static if step.calibrated else _dynamic
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"

@@ -40,8 +40,9 @@ def quantize_tflite(
     """
     try:
         with noise_to(log) as noise:
+            signature = _input_name(artifact)
             quantizer = _quantizer(artifact, step)
-            ranges = _ranges(quantizer, artifact, calibration) if calibration else None
+            ranges = _ranges(quantizer, artifact, calibration, signature) if calibration else None
             content = quantizer.quantize(ranges, enable_progress_report=False).quantized_model
     except (RuntimeError, ValueError, KeyError) as error:
         raise StageError(
@@ -68,7 +69,7 @@ def _quantizer(artifact: Artifact, step: Quantize) -> Quantizer:
     return quantizer
 
 
-def _ranges(quantizer: Quantizer, artifact: Artifact, calibration: CalibrationSet) -> dict[str, Any]:
+def _ranges(quantizer: Quantizer, artifact: Artifact, calibration: CalibrationSet, signature: str) -> dict[str, Any]:
     """Return the min-max ranges of every tensor over the whole calibration set.
 
     The library's own `calibrate` averages the ranges of successive images, which clips the strongest activations.
@@ -76,7 +77,6 @@ def _ranges(quantizer: Quantizer, artifact: Artifact, calibration: CalibrationSe
     from ai_edge_quantizer.calibrator import Calibrator
     from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
-    signature = _input_name(artifact)
     pixels = artifact.preprocess.apply(calibration.images).reshape(-1, *artifact.inputs[0].shape)
 
     def samples() -> Iterator[dict[str, NDArray[np.float32]]]:
@@ -90,8 +90,11 @@ def _ranges(quantizer: Quantizer, artifact: Artifact, calibration: CalibrationSe
 
 
 def _input_name(artifact: Artifact) -> str:
+    """Return the name that the signature gives the input; raises StageError on a file that is quantized already."""
     from ai_edge_litert.interpreter import Interpreter
 
-    signatures = Interpreter(str(artifact.path)).get_signature_list()
-    name: str = signatures[SIGNATURE]["inputs"][0]
+    interpreter = Interpreter(str(artifact.path))
+    if any(tensor["quantization_parameters"]["scales"].size for tensor in interpreter.get_tensor_details()):
+        raise StageError(f"{artifact.path.name} is quantized already; give the float file it was made from")
+    name: str = interpreter.get_signature_list()[SIGNATURE]["inputs"][0]
     return name

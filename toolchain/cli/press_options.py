@@ -1,0 +1,85 @@
+"""The options of a press: recipes, formats, limits, how long to time."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from toolchain.cli import options
+from toolchain.cli.options import Command
+
+if TYPE_CHECKING:
+    from toolchain.pipeline import PressRequest
+
+_OPTIONS = (
+    click.option(
+        "--recipe",
+        "recipes",
+        multiple=True,
+        default=("static-int8",),
+        show_default=True,
+        metavar="RECIPE",
+        help="A shipped name (`glyphpress recipe list`) or a TOML file; can be given more than once.",
+    ),
+    click.option(
+        "--format",
+        "formats",
+        multiple=True,
+        type=click.Choice(["onnx", "tflite"]),
+        default=("onnx", "tflite"),
+        show_default=True,
+        help="What to end in; can be given more than once.",
+    ),
+    click.option("--policy", "policy_file", type=options.FILE, help="Limits in TOML; the options below override them."),
+    click.option("--max-drop", "drop", type=options.POINTS, help="Margin of accuracy; without a policy file 0.3pp."),
+    click.option("--max-size", "size", type=options.SIZE, help="Largest file."),
+    click.option("--max-p95", "p95", type=options.DURATION, help="Largest P95 latency at batch 1."),
+    click.option(
+        "--seconds", type=options.DURATION, default="2s", show_default=True, help="Least time to time each file."
+    ),
+)
+
+
+def press_options(command: Command) -> Command:
+    """Add the options; `press_request` takes them."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def press_request(
+    *,
+    checkpoint: str,
+    request: Any,
+    data: str,
+    data_root: Path | None,
+    recipes: tuple[str, ...],
+    formats: tuple[str, ...],
+    policy_file: Path | None,
+    seconds: float,
+    seed: int,
+    threads: int,
+    **limits: float | None,
+) -> PressRequest:
+    """Return what the options ask for; raises UsageProblem and PolicyError."""
+    from targets.target import TimingPlan
+    from toolchain.pipeline import FORMATS, PressRequest
+    from toolchain.recipe import find
+    from toolchain.verdict.policy import choose_policy
+
+    return PressRequest(
+        checkpoint=checkpoint,
+        data=data,
+        recipes=tuple(find(name) for name in dict.fromkeys(recipes)),
+        words=request,
+        data_root=data_root,
+        formats=tuple(kind for kind in FORMATS if kind in formats),
+        policy=choose_policy(policy_file, **limits),
+        plan=TimingPlan(min_seconds=seconds, min_runs=1000, inner=1),
+        seed=seed,
+        threads=threads,
+        command=("glyphpress", *sys.argv[1:]),
+    )

@@ -1,0 +1,65 @@
+"""`glyphpress recipe`: the named ways to press a model."""
+
+from __future__ import annotations
+
+import json
+
+import rich_click as click
+
+from toolchain.cli import console, options
+
+
+@click.group()
+def recipe() -> None:
+    """List and show recipes, and print the schema of a recipe file."""
+
+
+@recipe.command("list")
+@options.json_option
+def list_(*, as_json: bool) -> None:
+    """List the shipped recipes.
+
+    \b
+    Example:
+      glyphpress recipe list
+    """
+    from toolchain.recipe import shipped
+
+    if as_json:
+        console.emit("recipe-list", {"recipes": [one.model_dump() for one in shipped().values()]})
+        return
+    width = max(map(len, shipped()))
+    for name, one in shipped().items():
+        click.echo(f"{name:{width}}  {one.summary}")
+
+
+@recipe.command()
+@click.argument("name", metavar="RECIPE")
+@options.json_option
+def show(*, name: str, as_json: bool) -> None:
+    """Show a recipe with every default filled in, as TOML to start one of your own from.
+
+    \b
+    Example:
+      glyphpress recipe show pruned-static-int8 > mine.toml
+    """
+    from toolchain.recipe import find
+
+    found = find(name)
+    if as_json:
+        console.emit("recipe-show", found.model_dump())
+    else:
+        click.echo(found.toml(), nl=False)
+
+
+@recipe.command()
+def schema() -> None:
+    """Print the JSON schema of a recipe file, for editors and checks.
+
+    \b
+    Example:
+      glyphpress recipe schema > recipe.schema.json
+    """
+    from toolchain.recipe import schema as recipe_schema
+
+    click.echo(json.dumps(recipe_schema(), indent=2))

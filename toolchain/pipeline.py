@@ -1,0 +1,205 @@
+"""The only owner of order: checkpoint, prune, export, quantize, evaluate, compare, time, judge, report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from calibration.dataset import Dataset, load
+from calibration.sample import CalibrationSet, draw
+from targets import catalog
+from targets.artifact import Artifact, Format
+from targets.machine import machine_state
+from targets.target import TimingPlan
+from toolchain.checkpoint import CheckpointRequest, Settled, settle
+from toolchain.errors import UsageProblem
+from toolchain.export import export
+from toolchain.files import MARK, refuse_existing, whole_folder
+from toolchain.model import FloatModel
+from toolchain.progress import Progress, silent
+from toolchain.prune import prune
+from toolchain.quantize import quantize
+from toolchain.recipe import Recipe
+from toolchain.report.markdown import markdown
+from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
+from toolchain.verdict.compare import Comparison, compare
+from toolchain.verdict.evaluate import Evaluation, evaluate
+from toolchain.verdict.gate import Outcome, judge
+from toolchain.verdict.latency import Profile, profile
+from toolchain.verdict.policy import Policy, default_policy
+
+FORMATS: tuple[Format, ...] = ("onnx", "tflite")
+
+
+@dataclass(frozen=True)
+class PressRequest:
+    """What a press is asked to do.
+
+    checkpoint: file or model name; words: how to read it. data, data_root: the images, as `calibration.dataset.load`
+    takes them. recipes: in order; the float conversion always comes first. formats: what to end in. threads: for
+    accuracy and training, 0 takes all cores; latency is always timed on one, as `plan` says. command: recorded.
+    """
+
+    checkpoint: str
+    data: str
+    recipes: tuple[Recipe, ...]
+    words: CheckpointRequest = field(default_factory=CheckpointRequest)
+    data_root: Path | None = None
+    formats: tuple[Format, ...] = FORMATS
+    policy: Policy = field(default_factory=default_policy)
+    plan: TimingPlan = field(default_factory=TimingPlan)
+    seed: int = 0
+    threads: int = 0
+    command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise UsageProblem where a recipe ends in none of the formats, or two recipes share a name."""
+        for recipe in self.recipes:
+            if not set(recipe.formats) & set(self.formats):
+                raise UsageProblem(
+                    f"recipe {recipe.name} makes {', '.join(recipe.formats)} only, but --format asks for "
+                    f"{', '.join(self.formats)}; change one of them"
+                )
+        names = [recipe.name for recipe in self.recipes]
+        if len(set(names)) < len(names):
+            raise UsageProblem(f"two recipes share a name ({', '.join(names)}); give each file a name of its own")
+
+
+def press(request: PressRequest, out: Path, *, force: bool = False, progress: Progress = silent) -> Report:
+    """Run the whole way and write artifacts, sidecars, report.json and report.md into `out`.
+
+    `out` appears whole or not at all. A verdict of FAIL or INCONCLUSIVE stands in the report and raises nothing.
+    Raises the errors of the stages.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        refuse_existing(out, force=force)
+    train, test = (load(request.data, split, request.data_root) for split in ("train", "test"))
+    settled = settle(request.checkpoint, request.words, train, seed=request.seed)
+    with whole_folder(out, force=force) as folder:
+        work = _Press(request, folder, train, test, progress)
+        artifacts = list(work.artifacts(settled.model))
+        report = work.judged(settled, artifacts)
+        report.save(folder / MARK)
+        (folder / "report.md").write_text(markdown(report), encoding="utf-8")
+    return report
+
+
+@dataclass
+class _Press:
+    """One run: what several of its stages need."""
+
+    request: PressRequest
+    folder: Path
+    train: Dataset
+    test: Dataset
+    progress: Progress
+    calibrations: dict[int, CalibrationSet] = field(default_factory=dict)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "converters.log"
+
+    def artifacts(self, model: FloatModel) -> Iterator[Artifact]:
+        """Write every file, the float conversions first."""
+        floats: dict[Format, Artifact] = {}
+        for kind in self.request.formats:
+            self.progress(f"export {kind}", 0, 0)
+            floats[kind] = export(model, kind, self.folder / f"{model.name}.float.{kind}", log=self.log)
+            yield floats[kind]
+        for recipe in self.request.recipes:
+            yield from self._pressed(recipe, model, floats)
+
+    def _pressed(self, recipe: Recipe, model: FloatModel, floats: dict[Format, Artifact]) -> Iterator[Artifact]:
+        """Write the files of one recipe; the float file of a pruned model is kept only where the recipe ends in it."""
+        threads, seed = self.request.threads, self.request.seed
+        for step in recipe.prunes:
+            model = prune(model, step, self.train, seed=seed, threads=threads, progress=self.progress)
+        kinds = [kind for kind in self.request.formats if kind in recipe.formats]
+        with tempfile.TemporaryDirectory() as spare:
+            for kind in kinds if recipe.steps else ():
+                self.progress(f"{recipe.name} {kind}", 0, 0)
+                path = self.folder / f"{model.name}.{recipe.name}.{kind}"
+                source = floats[kind]
+                if recipe.prunes:
+                    name, place = ("float", Path(spare)) if recipe.quantize else (recipe.name, self.folder)
+                    source = export(model, kind, place / path.name, recipe=name, log=self.log)
+                if last := recipe.quantize:
+                    images = self._calibration(last.calibration_images) if last.calibrated else None
+                    yield quantize(source, last, images, path, recipe=recipe.name, log=self.log)
+                else:
+                    yield source
+
+    def _calibration(self, size: int) -> CalibrationSet:
+        if size not in self.calibrations:
+            self.calibrations[size] = draw(self.train, size, seed=self.request.seed, exclude=self.test)
+        return self.calibrations[size]
+
+    def judged(self, settled: Settled, artifacts: list[Artifact]) -> Report:
+        """Evaluate, compare, time and judge every file on the place that its format runs on."""
+        evaluations = [self._evaluated(artifact) for artifact in artifacts]
+        times = profile(artifacts, plan=self.request.plan, seed=self.request.seed, progress=self.progress)
+        comparisons = tuple(compare(evaluations[0], candidate) for candidate in evaluations[1:])
+        rows = _with_winner(_rows(artifacts, evaluations, comparisons, times, self.request.policy))
+        model, finding = settled.model, settled.finding
+        calibrations = list(self.calibrations.values())
+        return Report(
+            checkpoint=_checkpoint_facts(model, self.request.checkpoint),
+            dataset=DatasetFacts(self.test.origin, len(self.test), self.test.classes, self.test.sha256),
+            preprocess=model.preprocess,
+            rows=rows,
+            comparisons=comparisons,
+            preprocess_note=f"found: {finding.sentence()}" if finding else "",
+            calibration=calibrations[0].facts() if calibrations else None,
+            policy=self.request.policy.to_dict(),
+            machine=machine_state(),
+            tools={name: version for artifact in artifacts for name, version in artifact.tools.items()},
+            command=self.request.command,
+        )
+
+    def _evaluated(self, artifact: Artifact) -> Evaluation:
+        target = catalog.default_for(artifact.format)
+        with target.open(artifact, threads=self.request.threads) as session:
+            return evaluate(session, self.test, progress=self.progress)
+
+
+def _rows(
+    artifacts: list[Artifact],
+    evaluations: list[Evaluation],
+    comparisons: tuple[Comparison, ...],
+    times: Profile,
+    policy: Policy,
+) -> list[Row]:
+    base = times.rows[0].timings
+    rows = [Row.of(evaluations[0], format=artifacts[0].format, recipe=artifacts[0].recipe, timings=base)]
+    candidates = zip(artifacts[1:], evaluations[1:], comparisons, times.rows[1:], strict=True)
+    for artifact, seen, comparison, timed in candidates:
+        own = timed.timings
+        rows.append(
+            Row.of(
+                seen,
+                format=artifact.format,
+                recipe=artifact.recipe,
+                comparison=comparison,
+                timings=own,
+                baseline_timings=base,
+                verdicts=judge(policy, comparison=comparison, timings=own, baseline_timings=base),
+            )
+        )
+    return rows
+
+
+def _with_winner(rows: list[Row]) -> tuple[Row, ...]:
+    """Mark the file to ship: of those that passed, the fastest; of equals, the smallest."""
+    passed = [row for row in rows if row.outcome is Outcome.PASS and row.recipe != "float" and row.p50_ns is not None]
+    best = min(passed, key=lambda row: (row.p50_ns, row.bytes), default=None)
+    return tuple(replace(row, winner=row is best) for row in rows)
+
+
+def _checkpoint_facts(model: FloatModel, words: str) -> CheckpointFacts:
+    from toolchain.inspection import counted
+
+    parameters, macs = counted(model)
+    kind = type(model.module).__name__ if model.module is not None else "ONNX"
+    return CheckpointFacts(words, kind, model.checkpoint_sha256, parameters, macs, model.history)
