@@ -111,7 +111,7 @@ def load_artifact(path: Path) -> Artifact:
     sha256 = file_sha256(path)
     try:
         facts = json.loads(sidecar.read_bytes()) if source == sidecar else _embedded_facts(path, sha256)
-        artifact = _from_facts(path, facts)
+        artifact = from_facts(path, facts)
     except (ValueError, KeyError, TypeError, ArtifactError) as error:
         reason = str(error) if isinstance(error, ArtifactError) else repr(error)
         raise ArtifactError(f"{source}: not glyphpress metadata ({reason}); export the model again") from error
@@ -185,7 +185,11 @@ def _embedded_facts(path: Path, sha256: str) -> dict[str, Any]:
     return made | {"format": "onnx", "sha256": sha256, "inputs": inputs, "outputs": outputs}
 
 
-def _from_facts(path: Path, facts: dict[str, Any]) -> Artifact:
+def from_facts(path: Path, facts: dict[str, Any]) -> Artifact:
+    """Rebuild from `Artifact.facts` without a look at the file.
+
+    Raises ValueError, KeyError, TypeError or ArtifactError, as the facts are wrong.
+    """
     if facts["schema"] != SCHEMA:
         raise ValueError(f"schema {facts['schema']}, this version reads {SCHEMA}")
     return Artifact(

@@ -13,7 +13,7 @@ import pytest
 from targets.artifact import save_sidecar
 from tests.targets.models import artifact, conv_net
 
-SHORT = ("--seconds", "20ms", "--runs", "300")
+SHORT = ("--seconds", "10ms", "--runs", "100")
 Program = Callable[..., Any]
 
 

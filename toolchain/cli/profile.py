@@ -53,7 +53,9 @@ def profile(
     place = catalog.get(target) if target else None
     loaded = [load_artifact(path) for path in artifacts]
     with console.progress() as progress:
-        measured = latency.profile(loaded, target=place, threads=threads, plan=plan, seed=seed, progress=progress)
+        measured = latency.profile(
+            loaded, target=place, threads=threads, plan=plan, seed=seed, cold=True, progress=progress
+        )
     if output:
         measured.save_samples(output, force=force)
     if as_json:

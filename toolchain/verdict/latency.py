@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact
-from targets.catalog import default_for
+from targets.catalog import TARGETS, default_for
+from targets.cold import cold_start
 from targets.target import Session, Target, TimingPlan, Timings
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.files import whole_file
@@ -100,10 +102,10 @@ def _medians(timings: Timings) -> NDArray[np.float64]:
 
 def _expanded_tails(rounds: int, confidence: float = 0.95) -> list[float]:
     """Return the quantiles that give a bootstrap of few rounds its nominal coverage."""
-    from scipy import stats
+    from scipy.special import stdtrit
 
-    t = stats.t.ppf((1 + confidence) / 2, rounds - 1) * math.sqrt(rounds / (rounds - 1))
-    tail = float(stats.norm.cdf(-t))
+    t = float(stdtrit(rounds - 1, (1 + confidence) / 2)) * math.sqrt(rounds / (rounds - 1))
+    tail = NormalDist().cdf(-t)
     return [tail, 1 - tail]
 
 
@@ -147,11 +149,12 @@ class Profile:
     plan: TimingPlan
     rounds: int
     seed: int
+    cold: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the samples as JSON types."""
         rows = [row.to_dict() for row in self.rows]
-        return {"rows": rows, "plan": asdict(self.plan), "rounds": self.rounds, "seed": self.seed}
+        return {"rows": rows, "plan": asdict(self.plan), "rounds": self.rounds, "seed": self.seed, "cold": self.cold}
 
     def save_samples(self, path: Path, *, force: bool = False) -> None:
         """Write the raw nanoseconds as `.npz`: `samples_ns_K` and `blocks_K` of row K, and `meta`, the rest as JSON."""
@@ -172,10 +175,13 @@ def profile(
     plan: TimingPlan | None = None,
     rounds: int = 10,
     seed: int = 0,
+    cold: bool = False,
     progress: Progress = silent,
 ) -> Profile:
     """Open every artifact on `target` (by default the one of its format), time them in turns, compare with the first.
 
+    cold: take load and first run from a fresh process each (`targets.cold`; half a second), as `glyphpress profile`
+    does; otherwise they are of this process, where the first artifact also pays for starting the runtime.
     Raises UsageProblem without artifacts or for a target that does not run a format, and what opening raises.
     """
     plan = plan or TimingPlan()
@@ -186,11 +192,21 @@ def profile(
             stack.enter_context(_place(artifact, target).open(artifact, threads=threads)) for artifact in artifacts
         ]
         timings = time_interleaved(sessions, plan, rounds=rounds, seed=seed, progress=progress)
+    if cold:
+        timings = [_started_cold(own, artifact) for own, artifact in zip(timings, artifacts, strict=True)]
     rows = tuple(
         ProfileRow(artifact, own, LatencyRatio.of(own, timings[0], seed=seed) if k else None)
         for k, (artifact, own) in enumerate(zip(artifacts, timings, strict=True))
     )
-    return Profile(rows, plan, rounds, seed)
+    return Profile(rows, plan, rounds, seed, cold)
+
+
+def _started_cold(timings: Timings, artifact: Artifact) -> Timings:
+    facts = timings.facts
+    # A script loads nothing, and a target that is not in the catalog cannot be found by another process.
+    if facts.simulated or facts.target not in TARGETS:
+        return timings
+    return replace(timings, **asdict(cold_start(artifact, facts.target, threads=facts.threads)))
 
 
 def _place(artifact: Artifact, target: Target | None) -> Target:
