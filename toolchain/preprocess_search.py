@@ -3,8 +3,9 @@
 The turn, the ink's colour and the label offset change what a model reads, so the best must read significantly more
 images right than the runner-up (exact McNemar test, paired image by image). The scaling changes little on many
 networks, so it is settled by the likelihood of the true class after temperature scaling (Guo et al. 2017, which takes
-out that a smaller contrast only makes a network less sure), with a paired t-test. What stays open is an error, except
-between scalings that give the same answer on 98 % of the images: there the likelier is taken, and the others are named.
+out that a smaller contrast only makes a network less sure) or as answered, with paired t-tests. What stays open is an
+error, except between scalings that give the same answer on 98 % of the images: there the likelier is taken, and the
+others are named.
 """
 
 from __future__ import annotations
@@ -137,8 +138,9 @@ def _reads_more(better: Trial, worse: Trial) -> bool:
 def _likelier(better: Trial, worse: Trial) -> bool:
     from scipy.stats import ttest_rel
 
-    test = ttest_rel(better.likelihood, worse.likelihood, alternative="greater")
-    return bool(test.pvalue < SIGNIFICANCE)
+    tempered = ttest_rel(better.likelihood, worse.likelihood, alternative="greater")
+    raw = ttest_rel(better.raw_likelihood, worse.raw_likelihood, alternative="greater")
+    return bool(min(tempered.pvalue, raw.pvalue) < SIGNIFICANCE)
 
 
 def _alike(one: Trial, other: Trial) -> bool:
@@ -152,7 +154,9 @@ def _scalings(trials: list[Trial]) -> list[Trial]:
     close = [trial for trial in trials if trial.reading == best.reading and not _reads_more(best, trial)]
     likeliest = max(trial.rank[1] for trial in close)
     # Where tempering makes them equal, the likelihood as answered says which contrast the model was trained with.
-    winner = max((t for t in close if likeliest - t.rank[1] <= 0.002), key=lambda trial: trial.raw_likelihood)
+    winner = max(
+        (t for t in close if likeliest - t.rank[1] <= 0.002), key=lambda trial: float(trial.raw_likelihood.mean())
+    )
     return [winner, *(trial for trial in close if trial is not winner)]
 
 

@@ -18,6 +18,8 @@ Reading = tuple[str, bool, int]
 # Mean and standard deviation that published models were trained with: none, -1 to 1, MNIST's, EMNIST's.
 NORMALISATIONS = ((0.0, 1.0), (0.5, 0.5), (0.1307, 0.3081), (0.1722, 0.3309))
 _BATCH = 200
+# Raw pixels in a model for 0 to 1 give likelihoods of e^-100, beside which a test would see nothing else.
+_LOWEST = -20.0
 _TEMPERATURES = np.geomspace(0.1, 1000, 41)
 
 
@@ -49,15 +51,15 @@ class Trial:
     """What a model answered under one Preprocess.
 
     predictions: int64 [N], -1 where an answer was not finite. correct: bool [N]. likelihood: float64 [N], the
-    log-likelihood of the true class in nats, at the temperature that suits these logits best. raw_likelihood: its
-    mean as answered.
+    log-likelihood of the true class in nats, at the temperature that suits these logits best. raw_likelihood: the
+    same for the logits as answered, no lower than -20.
     """
 
     preprocess: Preprocess
     predictions: NDArray[np.int64]
     correct: NDArray[np.bool_]
     likelihood: NDArray[np.float64]
-    raw_likelihood: float
+    raw_likelihood: NDArray[np.float64]
 
     @property
     def accuracy(self) -> float:
@@ -114,7 +116,7 @@ class Look:
             predictions,
             predictions == labels,
             max(tempered, key=lambda likelihood: float(likelihood.mean())),
-            float(_log_likelihood(known, labels).mean()),
+            np.maximum(_log_likelihood(known, labels), _LOWEST),
         )
 
 

@@ -1,0 +1,30 @@
+"""`glyphpress inspect`: what a model file is."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from toolchain.cli import console
+from toolchain.cli.options import json_option
+
+
+@click.command()
+@click.argument("file", metavar="FILE")
+@click.option("--model", metavar="SOURCE", help="The class that the weights belong to, FILE.py:CLASS or MODULE:CLASS.")
+@click.option("--trust-pickle", is_flag=True, help="Unpickle whole models, which runs the code in the file.")
+@json_option
+def inspect(file: str, model: str | None, trust_pickle: bool, as_json: bool) -> None:
+    """Show what a checkpoint, .onnx or .tflite is: layers, shapes, parameters, MACs, dtypes, sizes, our metadata.
+
+    \b
+    Example:
+      glyphpress inspect cnn-small
+    """
+    from toolchain.inspection import inspect_file
+    from toolchain.report.inspection import show_inspection
+
+    found = inspect_file(file, model=model, trust_pickle=trust_pickle)
+    if as_json:
+        console.emit("inspect", found.to_dict())
+    else:
+        show_inspection(found, console.out())

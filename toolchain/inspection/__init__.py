@@ -1,0 +1,56 @@
+"""Take a checkpoint, an .onnx or a .tflite apart: layers, shapes, parameters, MACs, dtypes, sizes, our metadata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolchain import models
+from toolchain.checkpoint.kinds import kind_of
+from toolchain.errors import CheckpointError
+from toolchain.inspection.facts import Inspection, Layer, StoredTensor
+
+if TYPE_CHECKING:
+    from toolchain.model import FloatModel
+
+__all__ = ["Inspection", "Layer", "StoredTensor", "counted", "inspect_file"]
+
+
+def inspect_file(path_or_name: str, *, model: str | None = None, trust_pickle: bool = False) -> Inspection:
+    """Take a model file, or the weights of one of our names, apart.
+
+    model: the words of `--model`; with them the layers and MACs of weights alone are counted too.
+    Raises CheckpointError when it is no model file or cannot be read.
+    """
+    shipped = models.shipped_weights(path_or_name) if path_or_name in models.names() else None
+    if path_or_name in models.names() and shipped is None:
+        raise CheckpointError(
+            f"{path_or_name} ships without weights; train it: glyphpress train --model {path_or_name}"
+        )
+    path = shipped or Path(path_or_name)
+    kind = kind_of(path)
+    if kind == "onnx":
+        from toolchain.inspection.onnx_file import inspect_onnx
+
+        return inspect_onnx(path)
+    if kind == "tflite":
+        from toolchain.inspection.tflite_file import inspect_tflite
+
+        return inspect_tflite(path)
+    from toolchain.inspection.torch_file import inspect_torch
+
+    return inspect_torch(path, kind, model, trust_pickle=trust_pickle)
+
+
+def counted(model: FloatModel) -> tuple[int | None, int | None]:
+    """Return a model's parameters and multiply-accumulates an image; None where the form it came in hides them."""
+    if model.onnx is not None:
+        from toolchain.inspection.onnx_file import inspect_onnx
+
+        found = inspect_onnx(model.onnx)
+        return found.parameters, found.macs
+    from toolchain.inspection.torch_file import module_layers
+
+    module = model.torch_module("counting its layers")
+    parameters = sum(weight.numel() for weight in module.parameters())
+    return parameters, sum(layer.macs for layer in module_layers(module, model.name)) or None

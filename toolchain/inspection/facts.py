@@ -1,0 +1,78 @@
+"""What `glyphpress inspect` finds in a model file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolchain.checkpoint.kinds import Kind
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operation: its output's shape without the batch axis, its weights, its multiply-accumulates an image."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int = 0
+    macs: int = 0
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor in the file. scales, zero_points: how many quantize it (one, or one a channel); 0 in float."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+    scales: int = 0
+    zero_points: int = 0
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A model file, taken apart.
+
+    parameters: weights, without scales, zero points and shapes. macs: multiply-accumulates an image, of convolutions
+    and matrix products; None where the file holds weights alone. inputs, outputs: one line each. tensors: the largest
+    first. metadata: what glyphpress stored. notes: what could not be found out, and how it could.
+    """
+
+    path: Path
+    kind: Kind
+    bytes: int
+    sha256: str
+    parameters: int
+    tensors: tuple[StoredTensor, ...]
+    layers: tuple[Layer, ...] = ()
+    macs: int | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bytes_by_dtype(self) -> dict[str, int]:
+        """Return how many bytes of tensors there are of each dtype, the most first."""
+        sizes: Counter[str] = Counter()
+        for tensor in self.tensors:
+            sizes[tensor.dtype] += tensor.bytes
+        return dict(sizes.most_common())
+
+    @property
+    def quantized(self) -> tuple[StoredTensor, ...]:
+        """Return the tensors that have scales."""
+        return tuple(tensor for tensor in self.tensors if tensor.scales)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        return asdict(self) | {"path": str(self.path), "bytes_by_dtype": self.bytes_by_dtype}
+
+
+def largest_first(tensors: list[StoredTensor]) -> tuple[StoredTensor, ...]:
+    """Return the tensors in the order in which they are shown."""
+    return tuple(sorted(tensors, key=lambda tensor: (-tensor.bytes, tensor.name)))

@@ -1,0 +1,132 @@
+"""An .onnx file, taken apart."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from targets.artifact import ONNX_METADATA_KEY, file_sha256
+from toolchain.checkpoint.onnx_files import image_inputs, read_onnx, weight_files
+from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+
+# Operator -> position of its weight among the inputs; the products a pixel or row of the output costs follow from it.
+_WEIGHT_AT = {
+    "Conv": 1, "ConvInteger": 1, "QLinearConv": 3, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1, "QLinearMatMul": 3
+}  # fmt: skip
+_SCALED = ("QuantizeLinear", "DequantizeLinear")
+
+
+def inspect_onnx(path: Path) -> Inspection:
+    """Return what an ONNX file is; MACs from shape inference, for one image. Raises CheckpointError."""
+    proto = read_onnx(path)
+    graph = proto.graph
+    shapes = _shapes(proto)
+    scales = _scale_counts(graph, shapes)
+    parameters = _parameter_counts(graph)
+    layers = tuple(_layer(node, shapes, parameters) for node in graph.node if node.op_type != "Constant")
+    opsets = ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
+    return Inspection(
+        path=path,
+        kind="onnx",
+        bytes=path.stat().st_size,
+        sha256=file_sha256(path),
+        parameters=sum(parameters.values()),
+        tensors=largest_first([_tensor(tensor, scales) for tensor in graph.initializer]),
+        layers=layers,
+        macs=sum(layer.macs for layer in layers),
+        inputs=tuple(_words(value) for value in image_inputs(proto)),
+        outputs=tuple(_words(value) for value in graph.output),
+        metadata=_metadata(proto),
+        notes=(f"opset {opsets}, IR {proto.ir_version}", *_beside(path)),
+    )
+
+
+def _shapes(proto: ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return every known shape; an open axis (the batch) counts as one image."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    shapes = {
+        value.name: tuple(axis.dim_value or 1 for axis in value.type.tensor_type.shape.dim)
+        for value in (*inferred.value_info, *inferred.input, *inferred.output)
+    }
+    return shapes | {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
+
+
+def _scale_counts(graph: GraphProto, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
+    return {
+        node.input[0]: (prod(shapes.get(node.input[1], ())), prod(shapes[node.input[2]]) if len(node.input) > 2 else 0)
+        for node in graph.node
+        if node.op_type in _SCALED
+    }
+
+
+def _parameter_counts(graph: GraphProto) -> dict[str, int]:
+    """Return the number of weights in each initializer that is one: no scales, zero points, shapes or axes."""
+    from onnx import TensorProto
+
+    scaling = {name for node in graph.node if node.op_type in _SCALED for name in node.input[1:]}
+    scaling |= {name for n in graph.node if n.op_type == "QLinearConv" for name in (*n.input[1:3], *n.input[4:8])}
+    scaling |= {name for n in graph.node if n.op_type == "QLinearMatMul" for name in (*n.input[1:3], *n.input[4:])}
+    return {
+        tensor.name: prod(tensor.dims)
+        for tensor in graph.initializer
+        if tensor.name not in scaling and tensor.data_type not in (TensorProto.INT64, TensorProto.BOOL)
+    }
+
+
+def _layer(node: NodeProto, shapes: dict[str, tuple[int, ...]], parameters: dict[str, int]) -> Layer:
+    output = shapes.get(node.output[0], ())
+    count = sum(parameters.get(name, 0) for name in node.input)
+    macs = prod(output[1:]) * _fan_in(node, shapes) if node.op_type in _WEIGHT_AT and output else 0
+    return Layer(node.name or node.output[0], node.op_type, output[1:], count, macs)
+
+
+def _fan_in(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
+    weight = shapes.get(node.input[_WEIGHT_AT[node.op_type]], ())
+    if not weight:
+        return 0
+    if "Conv" in node.op_type:
+        return prod(weight[1:])
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return weight[-1] if transposed else weight[-2] if len(weight) > 1 else weight[0]
+
+
+def _tensor(tensor: Any, scales: dict[str, tuple[int, int]]) -> StoredTensor:
+    from onnx import helper
+
+    name = _dtype(tensor.data_type)
+    bits = 4 if name.endswith("int4") else 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    size = -(-prod(tensor.dims) * bits // 8)
+    return StoredTensor(tensor.name, name, tuple(tensor.dims), size, *scales.get(tensor.name, (0, 0)))
+
+
+def _words(value: ValueInfoProto) -> str:
+    tensor = value.type.tensor_type
+    shape = [axis.dim_param or axis.dim_value or "?" for axis in tensor.shape.dim]
+    return f"{value.name} {_dtype(tensor.elem_type)} [{', '.join(map(str, shape))}]"
+
+
+def _dtype(number: int) -> str:
+    from onnx import TensorProto
+
+    name: str = TensorProto.DataType.Name(number).lower()
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _beside(path: Path) -> list[str]:
+    return [f"weights in {file.name}, {file.stat().st_size:,} bytes more" for file in weight_files(path)]
+
+
+def _metadata(proto: ModelProto) -> dict[str, Any]:
+    stored = {entry.key: entry.value for entry in proto.metadata_props}
+    try:
+        ours = json.loads(stored.get(ONNX_METADATA_KEY, "{}"))
+    except ValueError:
+        ours = {"unreadable": stored[ONNX_METADATA_KEY][:200]}
+    return ours if isinstance(ours, dict) else {"value": ours}

@@ -1,0 +1,138 @@
+"""A .tflite file, taken apart."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from targets.artifact import file_sha256
+from toolchain.checkpoint.torch_files import first_line
+from toolchain.errors import CheckpointError
+from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first
+
+_BITS = {
+    "INT4": 4,
+    "INT8": 8,
+    "UINT8": 8,
+    "BOOL": 8,
+    "INT16": 16,
+    "UINT16": 16,
+    "FLOAT16": 16,
+    "INT64": 64,
+    "FLOAT64": 64,
+}
+
+
+def inspect_tflite(path: Path) -> Inspection:
+    """Return what a TFLite file is, its first subgraph only. Raises CheckpointError when it cannot be read."""
+    model = _read(path)
+    graph = model.subgraphs[0]
+    layers = tuple(_layer(model, graph, number, operator) for number, operator in enumerate(graph.operators))
+    stored = [tensor for tensor in graph.tensors if _data(model, tensor) is not None]
+    sidecar = path.with_name(path.name + ".json")
+    return Inspection(
+        path=path,
+        kind="tflite",
+        bytes=path.stat().st_size,
+        sha256=file_sha256(path),
+        parameters=sum(layer.parameters for layer in layers),
+        tensors=largest_first([_tensor(tensor) for tensor in stored]),
+        layers=layers,
+        macs=sum(layer.macs for layer in layers),
+        inputs=tuple(_words(graph.tensors[index]) for index in graph.inputs),
+        outputs=tuple(_words(graph.tensors[index]) for index in graph.outputs),
+        metadata=_sidecar(sidecar),
+        notes=(f"{len(model.subgraphs)} subgraphs; the first is shown",) if len(model.subgraphs) > 1 else (),
+    )
+
+
+def _read(path: Path) -> Any:
+    from ai_edge_litert import schema_py_generated as schema
+
+    try:
+        model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    except Exception as error:
+        # Offsets of a damaged flatbuffer lead anywhere, so its reader raises anything.
+        raise CheckpointError(f"{path} is cut off or damaged ({first_line(error)}); export it again") from error
+    if not model.subgraphs:
+        raise CheckpointError(f"{path} holds no graph; export it again")
+    return model
+
+
+@cache
+def _names(table: str) -> dict[int, str]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    return {value: name for name, value in vars(getattr(schema, table)).items() if isinstance(value, int)}
+
+
+def _layer(model: Any, graph: Any, number: int, operator: Any) -> Layer:
+    code = model.operatorCodes[operator.opcodeIndex]
+    kind = _names("BuiltinOperator").get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM")
+    output = _shape(graph.tensors[operator.outputs[0]])
+    weights = [graph.tensors[index] for index in operator.inputs[1:] if index >= 0]
+    weights = [tensor for tensor in weights if _data(model, tensor) is not None and _is_weight(kind, tensor)]
+    macs = prod(output[1:]) * _fan_in(kind, _shape(weights[0])) if weights else 0
+    return Layer(f"{number}", kind, output[1:], sum(prod(_shape(tensor)) for tensor in weights), macs)
+
+
+def _is_weight(kind: str, tensor: Any) -> bool:
+    # Integers of a reshape, pad or slice say where, not how much; a quantized bias is INT32.
+    return kind in _WITH_BIAS or _names("TensorType")[tensor.type] not in ("INT32", "INT64", "BOOL")
+
+
+_WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+def _fan_in(kind: str, weight: tuple[int, ...]) -> int:
+    if kind == "DEPTHWISE_CONV_2D":
+        return prod(weight[1:3])
+    if kind == "CONV_2D":
+        return prod(weight[1:])
+    return weight[-1] if kind in ("FULLY_CONNECTED", "BATCH_MATMUL") else 0
+
+
+def _data(model: Any, tensor: Any) -> Any:
+    data = model.buffers[tensor.buffer].data
+    return data if data is not None and len(data) else None
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return tuple(int(size) for size in tensor.shape) if tensor.shape is not None else ()
+
+
+def _tensor(tensor: Any) -> StoredTensor:
+    kind = _names("TensorType")[tensor.type]
+    size = -(-prod(_shape(tensor)) * _BITS.get(kind, 32) // 8)
+    return StoredTensor(_name(tensor), kind.lower(), _shape(tensor), size, *_scales(tensor))
+
+
+def _scales(tensor: Any) -> tuple[int, int]:
+    how = tensor.quantization
+    counts = [
+        0 if how is None or values is None else len(values) for values in (how and how.scale, how and how.zeroPoint)
+    ]
+    return counts[0], counts[1]
+
+
+def _name(tensor: Any) -> str:
+    return tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
+
+
+def _words(tensor: Any) -> str:
+    words = f"{_name(tensor)} {_names('TensorType')[tensor.type].lower()} [{', '.join(map(str, _shape(tensor)))}]"
+    how = tensor.quantization
+    if how is not None and how.scale is not None and len(how.scale):
+        words += f" scale {how.scale[0]:.6g} zero point {how.zeroPoint[0]}"
+    return words
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}

@@ -1,0 +1,86 @@
+"""An Inspection as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from toolchain.checkpoint.kinds import KIND_WORDS
+from toolchain.inspection.facts import Inspection
+from toolchain.report.table import LOG_WIDTH
+
+_ROWS = 25
+
+
+def show_inspection(found: Inspection, console: Console) -> None:
+    """Print what a person reads; folded only where `console` is a terminal."""
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    for table in inspection_tables(found):
+        console.print(table)
+
+
+def inspection_tables(found: Inspection) -> Iterator[RenderableType]:
+    """Yield what a person reads: a summary, the layers, the tensors by size."""
+    yield _summary(found)
+    if found.layers:
+        yield _layers(found)
+    yield _tensors(found)
+
+
+def _summary(found: Inspection) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("file", Text(f"{found.path}  {KIND_WORDS[found.kind]}  {found.bytes:,} bytes"))
+    table.add_row("sha256", found.sha256)
+    table.add_row("parameters", f"{found.parameters:,}")
+    table.add_row("MACs", "unknown" if found.macs is None else f"{found.macs:,} an image")
+    table.add_row("dtypes", ", ".join(f"{dtype} {size:,} bytes" for dtype, size in found.bytes_by_dtype.items()))
+    for label, lines in (("input", found.inputs), ("output", found.outputs), ("note", found.notes)):
+        for line in lines:
+            table.add_row(label, Text(line))
+    if found.quantized:
+        channels = sum(tensor.scales > 1 for tensor in found.quantized)
+        table.add_row("quantized", f"{len(found.quantized)} tensors, {channels} of them per channel")
+    for key, value in found.metadata.items():
+        table.add_row(f"our {key}", Text(_short(value)))
+    return table
+
+
+def _layers(found: Inspection) -> Table:
+    table = _table("layer", "kind", "output", "parameters", "MACs", right=(3, 4))
+    for layer in found.layers[:_ROWS]:
+        shape = "x".join(map(str, layer.shape)) or "-"
+        table.add_row(Text(layer.name), layer.kind, shape, f"{layer.parameters:,}", f"{layer.macs:,}")
+    _rest(table, len(found.layers))
+    return table
+
+
+def _tensors(found: Inspection) -> Table:
+    table = _table("tensor", "dtype", "shape", "bytes", "scales", "zero points", right=(3, 4, 5))
+    for tensor in found.tensors[:_ROWS]:
+        shape = "x".join(map(str, tensor.shape)) or "scalar"
+        counts = [str(count) if count else "-" for count in (tensor.scales, tensor.zero_points)]
+        table.add_row(Text(tensor.name), tensor.dtype, shape, f"{tensor.bytes:,}", *counts)
+    _rest(table, len(found.tensors))
+    return table
+
+
+def _table(*columns: str, right: tuple[int, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, title_justify="left")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position in right else "left", overflow="fold")
+    return table
+
+
+def _rest(table: Table, count: int) -> None:
+    if count > _ROWS:
+        table.add_row(f"and {count - _ROWS} more (--json shows all)")
+
+
+def _short(value: Any) -> str:
+    words = str(value)
+    return words if len(words) <= 100 else words[:97] + "..."
