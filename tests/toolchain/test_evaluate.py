@@ -14,7 +14,7 @@ from calibration.sample import image_hashes
 from targets.artifact import load_artifact
 from targets.errors import RunFailed
 from targets.null import NullTarget
-from tests.toolchain.readers import digits, linear_reader, written
+from tests.toolchain.readers import described, digits, linear_reader, written
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.verdict.evaluate import Evaluation, check_classes, evaluate
 from toolchain.verdict.evidence import evaluate_file, open_session, read_evaluation
@@ -150,6 +150,57 @@ def test_a_target_that_takes_other_files_is_a_usage_error(tmp_path: Path) -> Non
     path = linear_reader(tmp_path / "reader.onnx")
     with pytest.raises(UsageProblem, match=r"litert-cpu runs \.tflite files, not reader\.onnx; take --target ort-cpu"):
         evaluate_file(path, digits(), target="litert-cpu")
+
+
+def convolutions(path: Path) -> Path:
+    """Write an .onnx of 3.7 MMAC, about the reference CNN's, with a dynamic batch and random weights."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(0)
+    shapes = {"w1": (16, 1, 3, 3), "w2": (32, 16, 3, 3), "w3": (32, 10)}
+    weights = [
+        numpy_helper.from_array(random.normal(0, 0.1, shape).astype(np.float32), k) for k, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["image", "w1"], ["a"], pads=[1] * 4),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w2"], ["c"], pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("GlobalAveragePool", ["d"], ["e"]),
+        helper.make_node("Flatten", ["e"], ["f"]),
+        helper.make_node("MatMul", ["f", "w3"], ["logits"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 1, 28, 28])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 10])
+    graph = helper.make_graph(nodes, "convolutions", [image], [logits], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return described(path)
+
+
+@pytest.mark.slow
+def test_evaluation_keeps_up_with_a_bare_loop_over_onnxruntime(tmp_path: Path) -> None:
+    """At least 0.8 of its throughput on the same batches: in processor time on one thread, as the machine is shared."""
+    import onnxruntime
+
+    path = convolutions(tmp_path / "convolutions.onnx")
+    images = np.tile(digits().images, (4, 1, 1))[:2048]
+    data = Dataset.of(images, np.arange(2048) % 10, digits().classes, "tiled/test", "test")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    bare = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    pixels = (images[:, None] / 255.0).astype(np.float32)
+    spent: dict[str, list[float]] = {"bare": [], "ours": []}
+    with open_session(load_artifact(path), threads=1) as session:
+        for _ in range(5):
+            start = time.process_time()
+            for first in range(0, len(pixels), 256):
+                bare.run(None, {"image": pixels[first : first + 256]})
+            middle = time.process_time()
+            evaluate(session, data)
+            spent["bare"].append(middle - start)
+            spent["ours"].append(time.process_time() - middle)
+    assert min(spent["bare"]) / min(spent["ours"]) >= 0.8
 
 
 def test_the_loop_adds_little_to_what_the_session_takes(tmp_path: Path) -> None:

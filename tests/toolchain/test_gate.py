@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calibration.dataset import load
 from targets.target import RuntimeFacts, Timings
 from tests.toolchain.readers import digits, linear_reader, pair
 from toolchain.errors import EvidenceError, GateFailed, GateInconclusive
@@ -105,6 +106,21 @@ def test_an_honest_rounding_passes_a_margin_that_its_images_can_decide(tmp_path:
     assert tight.outcome is Outcome.INCONCLUSIVE
     with pytest.raises(GateInconclusive, match="would decide"):
         raise_for([tight])
+
+
+def test_real_emnist_images_decide_three_tenths_of_a_point(emnist_root: Path, tmp_path: Path) -> None:
+    data = load(f"{emnist_root / 'resplit'}:digits", "test")
+    base, rounded, broken = (
+        evaluate_file(linear_reader(tmp_path / name, **damage), data)
+        for name, damage in (("a.onnx", {}), ("b.onnx", {"step": 1e-5}), ("c.onnx", {"dead": (4, 7)}))
+    )
+    assert len(base) == 10_000
+    assert base.accuracy > 0.5
+    limit = policy(drop={"max": "0.3pp"})
+    assert judge(limit, comparison=compare(base, rounded))[0].outcome is Outcome.PASS
+    (verdict,) = judge(limit, comparison=compare(base, broken))
+    assert verdict.outcome is Outcome.FAIL
+    assert {row.label for row in compare(base, broken).worst(2)} == {"4", "7"}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from toolchain.inspection.facts import Inspection
 from toolchain.report.table import LOG_WIDTH
 
 _ROWS = 25
+_NAME = 60
 
 
 def show_inspection(found: Inspection, console: Console) -> None:
@@ -54,7 +55,7 @@ def _layers(found: Inspection) -> Table:
     table = _table("layer", "kind", "output", "parameters", "MACs", right=(3, 4))
     for layer in found.layers[:_ROWS]:
         shape = "x".join(map(str, layer.shape)) or "-"
-        table.add_row(Text(layer.name), layer.kind, shape, f"{layer.parameters:,}", f"{layer.macs:,}")
+        table.add_row(_name(layer.name), layer.kind, shape, f"{layer.parameters:,}", f"{layer.macs:,}")
     _rest(table, len(found.layers))
     return table
 
@@ -64,7 +65,7 @@ def _tensors(found: Inspection) -> Table:
     for tensor in found.tensors[:_ROWS]:
         shape = "x".join(map(str, tensor.shape)) or "scalar"
         counts = [str(count) if count else "-" for count in (tensor.scales, tensor.zero_points)]
-        table.add_row(Text(tensor.name), tensor.dtype, shape, f"{tensor.bytes:,}", *counts)
+        table.add_row(_name(tensor.name), tensor.dtype, shape, f"{tensor.bytes:,}", *counts)
     _rest(table, len(found.tensors))
     return table
 
@@ -79,6 +80,11 @@ def _table(*columns: str, right: tuple[int, ...]) -> Table:
 def _rest(table: Table, count: int) -> None:
     if count > _ROWS:
         table.add_row(f"and {count - _ROWS} more (--json shows all)")
+
+
+def _name(words: str) -> Text:
+    # TFLite's names list every module that was fused, the last one being what is left.
+    return Text(words if len(words) <= _NAME else "..." + words[3 - _NAME :])
 
 
 def _short(value: Any) -> str:

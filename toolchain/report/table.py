@@ -13,6 +13,8 @@ from toolchain.verdict.outcome import Outcome
 # Wide enough for every column, so that a log never folds a line.
 LOG_WIDTH = 240
 
+_SLOWER = "slower than float here"
+
 STYLE = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.INCONCLUSIVE: "yellow"}
 
 
@@ -24,8 +26,8 @@ def show(report: Report, console: Console) -> None:
         console.print(line, markup=False)
     console.print()
     console.print(table(report))
-    for note in remarks(report):
-        console.print(Text(note, style="red" if note.startswith("slower") else ""))
+    for line in [*reasons(report), *remarks(report)]:
+        console.print(Text(line, style="red" if line.startswith(_SLOWER) else ""))
 
 
 def header(report: Report) -> list[str]:
@@ -63,7 +65,8 @@ def table(report: Report) -> Table:
     """Return the table of artifacts."""
     lines = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for name in ("artifact", "size", "of float", "accuracy", "drop [bound]", "p50", "of float", "verdict"):
-        lines.add_column(name, no_wrap=True)
+        # As Text, since [bound] would be taken for markup.
+        lines.add_column(Text(name), no_wrap=True)
     for row in report.rows:
         lines.add_row(
             Text(row.name),
@@ -96,16 +99,19 @@ def _verdict(row: Row) -> Text:
     return Text(verdict_text(row), style=STYLE[row.outcome] if row.outcome else "")
 
 
-def remarks(report: Report) -> list[str]:
-    """Return the lines below the table: why a verdict is no PASS, what is slower than float, and all notes."""
-    lines = [
+def reasons(report: Report) -> list[str]:
+    """Return a line for each verdict that is no PASS: which limit, and why."""
+    return [
         f"{row.name}  {verdict.outcome}  {verdict.limit}: {verdict.reason}"
         for row in report.rows
         for verdict in row.verdicts
         if verdict.outcome is not Outcome.PASS
     ]
+
+
+def remarks(report: Report) -> list[str]:
+    """Return what is slower than float, and all notes."""
     slow = [f"{row.name} ({row.p50_ratio:.2f})" for row in report.rows if row.slower]
-    if slow:
-        lines.append(f"slower than float here: {', '.join(slow)}; its gain is size, unless the device differs")
+    lines = [f"{_SLOWER}: {', '.join(slow)}; what is gained is size, unless the device differs"] if slow else []
     lines += [f"{row.name}  {note}" for row in report.rows for note in row.notes]
     return [*lines, *report.notes]

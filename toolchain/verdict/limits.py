@@ -26,8 +26,8 @@ def judge_drop(limit: DropLimit, comparison: Comparison) -> Verdict:
     b, c, n = comparison.lost, comparison.gained, comparison.images
     lower = float(tango.lower_bound(b, c, n, limit.confidence))
     upper = float(tango.upper_bound(b, c, n, limit.confidence))
-    seen = f"drop {points_text(comparison.drop, 3)} pp on {n:,} images ({b:,} lost, {c:,} gained)"
-    margin, sure = f"margin of {limit.max * 100:.4g} pp", f"with {limit.confidence:.4g} confidence"
+    seen = f"{points_text(comparison.drop, 3)} pp on {n:,} images ({b:,} lost, {c:,} gained)"
+    margin, sure = f"margin of {limit.max * 100:.4g} pp", f"with {limit.confidence * 100:.4g} % confidence"
     needed = None
     if upper < limit.max:
         outcome, bound = Outcome.PASS, upper
@@ -57,7 +57,7 @@ def _images_needed(limit: DropLimit, comparison: Comparison) -> int | None:
 def _advice(needed: int | None) -> str:
     if needed is None:
         return "no number of images decides a drop that equals the margin: set another one"
-    return f"about {needed:,} images like these would decide ({POWER:.0%} power)"
+    return f"about {needed:,} images like these would decide ({POWER * 100:.0f} % power)"
 
 
 def _suffered(comparison: Comparison) -> str:

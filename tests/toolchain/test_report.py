@@ -1,0 +1,159 @@
+"""The report: told as a table, as Markdown, and as JSON that comes back."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from targets.preprocess import Preprocess
+from targets.target import RuntimeFacts, Timings
+from tests.toolchain.readers import DIGITS, pair
+from toolchain.errors import EvidenceError
+from toolchain.report.markdown import markdown
+from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
+from toolchain.report.table import show
+from toolchain.verdict.compare import compare
+from toolchain.verdict.gate import Outcome, judge
+from toolchain.verdict.policy import policy_from
+
+
+def timings(sha256: str, median: int) -> Timings:
+    samples = np.full(1000, median, np.int64)
+    facts = RuntimeFacts("ort-cpu", "onnxruntime", "1.31", "CPUExecutionProvider", 1)
+    return Timings(sha256, facts, samples, batch=1, inner=1, warmup=20, load_ns=1, first_run_ns=1)
+
+
+def pressed(lost: int = 30, *, median: int = 67_240) -> Report:
+    policy = policy_from({"drop": {"max": "0.3pp"}, "size": {"max": "250KB"}})
+    base, candidate = (replace(one, origin="emnist:balanced/test") for one in pair(lost, 5, 18_800, size=163_400))
+    base = replace(base, artifact_bytes=611_000)
+    comparison = compare(base, candidate)
+    times = timings(base.artifact_sha256, 99_000), timings(candidate.artifact_sha256, median)
+    verdicts = judge(policy, comparison=comparison)
+    rows = (
+        Row.of(base, format="onnx", recipe="float", timings=times[0]),
+        Row.of(
+            candidate,
+            format="onnx",
+            recipe="static-int8",
+            comparison=comparison,
+            timings=times[1],
+            baseline_timings=times[0],
+            verdicts=verdicts,
+            winner=verdicts[0].outcome is Outcome.PASS,
+            notes=("weights | per channel",),
+        ),
+    )
+    return Report(
+        checkpoint=CheckpointFacts("cnn.pt", "Net", "3fa1" * 16, 151_935, 7_300_000, ("pruned 20 %",)),
+        dataset=DatasetFacts("emnist:balanced/test", 18_800, DIGITS, "ab" * 32),
+        preprocess=Preprocess(mean=0.17, std=0.33, invert=True),
+        rows=rows,
+        comparisons=(comparison,),
+        preprocess_note="found: 88.4 % right; next best 61.0 %",
+        calibration={"origin": "emnist:balanced/train", "images": 512, "seed": 0, "sha256": "9b02" * 16},
+        policy=policy.to_dict(),
+        machine={"cpu": "Some *CPU*", "isa": ["avx2", "fma"]},
+        tools={"onnxruntime": "1.31.1"},
+        command=("glyphpress", "press", "cnn.pt", "--model", "cnn.py:Net(3, 4)"),
+    )
+
+
+def printed(report: Report, *, terminal: bool = False) -> str:
+    text = io.StringIO()
+    show(report, Console(file=text, force_terminal=terminal, width=200, color_system="standard" if terminal else None))
+    return text.getvalue()
+
+
+def test_the_table_reads_like_the_sample_of_the_command_line() -> None:
+    lines = [line.rstrip() for line in printed(pressed()).splitlines()]
+    assert lines[0] == "checkpoint  cnn.pt  Net  151,935 parameters  7.3 MMAC  sha256 3fa13fa1…"
+    assert lines[1] == (
+        "input       1x28x28 upright, 0 to 1, mean 0.17, std 0.33, inverted  (found: 88.4 % right; next best 61.0 %)"
+    )
+    assert lines[3] == "calibration 512 images of emnist:balanced/train, seed 0, sha256 9b029b02…"
+    cells = [[cell for cell in line.split("   ") if cell] for line in lines[5:8]]
+    assert [cell.strip() for cell in cells[0]] == [
+        *("artifact", "size", "of float", "accuracy", "drop [bound]", "p50", "of float", "verdict")
+    ]
+    assert [cell.strip() for cell in cells[1]] == [
+        *("float.onnx", "611 KB", "1.0x", "99.97 %", "-", "99.0 us", "1.00", "baseline")
+    ]
+    assert [cell.strip() for cell in cells[2]] == [
+        *("int8.onnx", "163 KB", "3.7x", "99.84 %", "0.13 [0.19] pp", "67.2 us", "0.68", "PASS  winner")
+    ]
+
+
+def test_a_log_never_folds_a_line() -> None:
+    text = io.StringIO()
+    show(pressed(3_000), Console(file=text, width=40))
+    assert any("int8.onnx" in line and "FAIL" in line and "drop" not in line for line in text.getvalue().splitlines())
+
+
+def test_what_is_slower_than_float_is_red_and_said() -> None:
+    slow = printed(pressed(median=120_000), terminal=True)
+    assert "\x1b[31m1.21" in slow
+    assert "slower than float here: int8.onnx (1.21)" in slow
+    fast = printed(pressed(), terminal=True)
+    assert "\x1b[31m" not in fast
+    assert "slower" not in fast
+
+
+def test_a_failed_verdict_says_why_below_the_table() -> None:
+    text = printed(pressed(3_000))
+    assert "FAIL" in text
+    assert "'3' (" in text.split("suffered most: ")[1]
+
+
+def test_the_report_comes_back_from_its_folder(tmp_path: Path) -> None:
+    report = pressed()
+    report.save(tmp_path / "report.json")
+    assert Report.load(tmp_path) == report == Report.load(tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["schema"] == "glyphpress/report/1"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(None, "no report there", id="missing"),
+        pytest.param("{", "not a report", id="no json"),
+        pytest.param("[]", "not a report", id="another type"),
+        pytest.param('{"schema": "glyphpress/report/9"}', "expected 'glyphpress/report/1'", id="another version"),
+        pytest.param('{"schema": "glyphpress/report/1"}', "not a stored report", id="incomplete"),
+    ],
+)
+def test_what_is_no_report_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "report.json").write_text(text)
+    with pytest.raises(EvidenceError, match=message):
+        Report.load(tmp_path)
+
+
+def test_the_markdown_tells_everything_and_breaks_on_no_character() -> None:
+    text = markdown(pressed())
+    for section in ("## Artifacts", "## Verdicts", "## int8.onnx against float.onnx", "## Machine", "## Reproduce"):
+        assert section in text
+    table = [line for line in text.splitlines() if line.startswith("| int8.onnx | static-int8")]
+    assert table[0].count(" | ") == 10
+    assert "67.2 us | 67.2 us | 0.68 | PASS  winner" in table[0]
+    assert "weights \\| per channel" in text
+    assert "Some \\*CPU\\*" in text
+    assert "3 read as 8: +30" in text
+    assert "$ glyphpress press cnn.pt --model 'cnn.py:Net(3, 4)'" in text
+    assert "history: pruned 20 %" in text
+
+
+def test_the_markdown_of_a_bare_report_has_no_empty_section() -> None:
+    full = pressed()
+    bare = replace(full, rows=full.rows[:1], comparisons=(), machine={}, tools={}, calibration=None)
+    text = markdown(bare)
+    assert "## Verdicts" not in text
+    assert "## Machine" not in text
+    assert "## Tools" not in text
+    assert "calibration" not in text
