@@ -97,6 +97,12 @@ def save_sidecar(artifact: Artifact) -> Path:
     return artifact.sidecar
 
 
+def explained(path: Path) -> bool:
+    """Return whether a sidecar or, in an .onnx file, its own metadata says what the file is; raises ArtifactError."""
+    kind = file_format(path)
+    return path.with_name(path.name + ".json").is_file() or (kind == "onnx" and bool(onnx_metadata(path)))
+
+
 def load_artifact(path: Path) -> Artifact:
     """Read an artifact from its file and sidecar, or from its own metadata where an .onnx file has no sidecar.
 
@@ -105,7 +111,7 @@ def load_artifact(path: Path) -> Artifact:
     """
     kind = file_format(path)
     sidecar = path.with_name(path.name + ".json")
-    if not sidecar.is_file() and not (kind == "onnx" and onnx_metadata(path)):
+    if not explained(path):
         raise ArtifactError(f"{sidecar}: no sidecar; make one with `glyphpress export` or `glyphpress press`")
     source = sidecar if sidecar.is_file() else path
     sha256 = file_sha256(path)

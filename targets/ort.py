@@ -130,8 +130,11 @@ def _integer_scales(path: Path, nodes: list[Any]) -> dict[str, tuple[float, int]
     """Return scale and zero point of the integer inputs and outputs, read from the Q/DQ nodes beside them."""
     if all("float" in node.type or "double" in node.type for node in nodes):
         return {}
-    import onnx
-    from onnx.numpy_helper import to_array
+    try:
+        import onnx
+        from onnx.numpy_helper import to_array
+    except ImportError as error:
+        raise TargetUnavailable(f"{path}: integer inputs need a package; add it with `pip install onnx`") from error
 
     graph = onnx.load(path).graph
     constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}

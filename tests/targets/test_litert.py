@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +14,8 @@ from targets.errors import RunFailed
 from targets.litert import LiteRtCpu, LiteRtReference
 from targets.target import TimingPlan
 from tests.targets.models import glyphs
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_both_kernels_agree(tflite_artifact: Artifact) -> None:
@@ -29,3 +35,15 @@ def test_int8_borders_are_quantized_and_dequantized(tflite_artifact: Artifact, i
 def test_a_batch_other_than_the_files_is_refused_in_timing(tflite_artifact: Artifact) -> None:
     with LiteRtCpu().open(tflite_artifact) as session, pytest.raises(RunFailed, match="fixed at 1"):
         session.time(TimingPlan(batch=4))
+
+
+def test_a_process_that_opens_its_first_file_prints_nothing(tflite_artifact: Artifact) -> None:
+    program = (
+        "from pathlib import Path\nfrom targets.artifact import adopt\nfrom targets.litert import LiteRtCpu\n"
+        "from targets.preprocess import Preprocess\n"
+        f"own = adopt(Path({str(tflite_artifact.path)!r}), preprocess=Preprocess(), classes=tuple('0123456789'))\n"
+        "LiteRtCpu().open(own)\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -77,7 +77,15 @@ def test_words_that_cannot_be_meant(
     assert done.out == ""
 
 
-@pytest.mark.parametrize("how", ["gone", "changed", "no sidecar"])
+def test_a_users_own_file_is_timed_without_a_sidecar(glyphpress: Program, tmp_path: Path) -> None:
+    own = conv_net(tmp_path / "own.onnx", nhwc=True, batch=1, classes=13, names=("x", "y"))
+    done = glyphpress("profile", own, *SHORT, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["rows"][0]["artifact"] == "own.onnx"
+    assert list(tmp_path.iterdir()) == [own]
+
+
+@pytest.mark.parametrize("how", ["gone", "changed", "a picture"])
 def test_a_file_that_is_no_artifact(glyphpress: Program, files: list[Path], how: str) -> None:
     path = files[0]
     if how == "gone":
@@ -86,6 +94,7 @@ def test_a_file_that_is_no_artifact(glyphpress: Program, files: list[Path], how:
         path.write_bytes(path.read_bytes() + b"\0")
     else:
         path.with_name("a.onnx.json").unlink()
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(300))
     done = glyphpress("profile", path)
     assert (done.code, done.out) == (3, "")
     assert done.err.startswith("glyphpress: ")

@@ -41,7 +41,6 @@ def profile(
       glyphpress profile out/cnn.float.onnx out/cnn.static-int8.onnx
     """
     from targets import catalog
-    from targets.artifact import load_artifact
     from targets.target import TimingPlan
     from toolchain import files
     from toolchain.report import timings
@@ -51,7 +50,7 @@ def profile(
         files.refuse_existing(output, force=force)
     plan = TimingPlan(batch=batch, min_seconds=seconds, min_runs=runs, max_runs=max(runs, TimingPlan.max_runs))
     place = catalog.get(target) if target else None
-    loaded = [load_artifact(path) for path in artifacts]
+    loaded = [latency.timeable(path) for path in artifacts]
     with console.progress() as progress:
         measured = latency.profile(
             loaded, target=place, threads=threads, plan=plan, seed=seed, cold=True, progress=progress

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.artifact import Artifact
+from targets.artifact import Artifact, adopt, describe, explained, load_artifact
 from targets.catalog import TARGETS, default_for
 from targets.cold import cold_start
+from targets.errors import ArtifactError
+from targets.preprocess import Preprocess
 from targets.target import Session, Target, TimingPlan, Timings
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.files import whole_file
@@ -199,6 +201,20 @@ def profile(
         for k, (artifact, own) in enumerate(zip(artifacts, timings, strict=True))
     )
     return Profile(rows, plan, rounds, seed, cold)
+
+
+def timeable(path: Path) -> Artifact:
+    """Return the artifact, or a user's own file with its classes merely numbered, since times need no names.
+
+    Raises ArtifactError when the file cannot be read, or does not say how wide its answer is.
+    """
+    if explained(path):
+        return load_artifact(path)
+    _, outputs = describe(path)
+    width = outputs[0].shape[-1] if outputs[0].shape else -1
+    if width < 1:
+        raise ArtifactError(f"{path}: does not say how many classes it answers; export it with a fixed output width")
+    return adopt(path, preprocess=Preprocess(), classes=tuple(map(str, range(width))))
 
 
 def _started_cold(timings: Timings, artifact: Artifact) -> Timings:
