@@ -62,8 +62,8 @@ def fit(
 
     module: input as `preprocess` gives it, to float32 logits [N, columns]; class 0 is column `label_offset`.
     The same inputs, seed and threads on the same machine give the same bits. torch's own generator and thread count
-    are put back. Raises UsageProblem for a test split, and StageError when there are too few columns, when the module
-    cannot be trained, or when the loss is no longer finite.
+    are put back. Raises UsageProblem for a test split, and StageError when the module does not run on these images,
+    when it has too few columns, or when the loss is no longer finite.
     """
     import torch
 
@@ -217,12 +217,6 @@ def _log_frequencies(data: Dataset, fitted: NDArray[np.int64], columns: int, off
 
 def _trainable(module: nn.Module) -> nn.Module:
     student = copy.deepcopy(module).requires_grad_(True)
-    try:
-        student.train()
-    except NotImplementedError as error:
-        raise StageError(
-            "an exported program (.pt2) cannot be trained; give the state_dict and its class (--model)"
-        ) from error
     return student.to(memory_format=_memory_format(student))  # type: ignore[call-overload,no-any-return] # torch types only the other calls
 
 
@@ -243,8 +237,17 @@ def _input(module: nn.Module, pixels: NDArray[np.float32]) -> torch.Tensor:
 def _columns(student: nn.Module, data: Dataset, preprocess: Preprocess) -> int:
     import torch
 
-    with torch.no_grad():
-        return int(student.eval()(_input(student, preprocess.apply(data.images[:2]))).shape[-1])
+    batch = _input(student, preprocess.apply(data.images[:2]))
+    try:
+        with torch.no_grad():
+            return int(student.eval()(batch).shape[-1])
+    except Exception as error:
+        # A stranger's forward may raise anything; what matters is that it does not take these images.
+        reason = (str(error).splitlines() or [""])[0]
+        raise StageError(
+            f"the model does not run on images float32 {list(batch.shape)} ({type(error).__name__}: {reason}); "
+            "check the preprocess, or give a model for this input"
+        ) from error
 
 
 def _share(module: nn.Module, data: Dataset, preprocess: Preprocess, places: NDArray[np.int64]) -> float:

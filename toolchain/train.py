@@ -11,9 +11,8 @@ from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.errors import StageError, UsageProblem
-from toolchain.files import refuse_existing
 from toolchain.fit import EpochResult, accuracy, fit
-from toolchain.models.saving import refuse_suffix, save
+from toolchain.models.saving import refuse_unfit, save
 from toolchain.progress import Progress, silent
 from toolchain.train_settings import PRESETS, TrainSettings, preset, preset_for
 
@@ -29,7 +28,6 @@ __all__ = [
     "fit",
     "preset",
     "preset_for",
-    "refuse_out",
     "train",
 ]
 
@@ -63,12 +61,6 @@ class TrainResult:
         return self.facts | {"out": str(self.out), "parameters": self.parameters, "epochs": epochs}
 
 
-def refuse_out(out: Path, *, force: bool) -> None:
-    """Raise UsageProblem for a name that cannot hold weights or is taken; call it before long work."""
-    refuse_suffix(out)
-    refuse_existing(out, force=force)
-
-
 def train(
     data: Dataset,
     *,
@@ -91,7 +83,7 @@ def train(
     `test`, which is read once, at the end.
     """
     if out:
-        refuse_out(out, force=force)
+        refuse_unfit(out, force=force)
     settings = settings or preset_for(len(data))
     preprocess = preprocess or Preprocess()
     if test is not None and test.classes != data.classes:

@@ -61,8 +61,9 @@ def train(
     """
     from calibration.dataset import load
     from toolchain import train as training
+    from toolchain.models.saving import refuse_unfit
 
-    training.refuse_out(out, force=force)
+    refuse_unfit(out, force=force)
     images, test = load(data, "train", data_root), load(data, "test", data_root)
     settings = (training.preset(preset) if preset else training.preset_for(len(images))).changed(**changes)
     with console.progress() as progress:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolchain.errors import UsageProblem
-from toolchain.files import whole_file
+from toolchain.errors import StageError, UsageProblem
+from toolchain.files import refuse_existing, whole_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,10 +18,14 @@ SCHEMA = "glyphpress/checkpoint/1"
 SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
 
 
-def refuse_suffix(path: Path) -> None:
-    """Raise UsageProblem when `path` does not end like a file that `save` writes."""
+def refuse_unfit(path: Path, *, force: bool) -> None:
+    """Raise UsageProblem when `save` could not write `path`; call it before long work."""
     if path.suffix not in SUFFIXES:
         raise UsageProblem(f"{path} is not a name for weights; let it end in {', '.join(SUFFIXES)}")
+    refuse_existing(path, force=force)
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise UsageProblem(f"{path} cannot be written: {place} is no folder that takes files; name another place")
 
 
 def save(path: Path, module: nn.Module, facts: dict[str, Any], *, force: bool = False) -> None:
@@ -28,11 +33,12 @@ def save(path: Path, module: nn.Module, facts: dict[str, Any], *, force: bool = 
 
     facts: JSON types: model, options, classes, preprocess, settings, seed, data ... In a `.pt` they stand beside
     `schema` and `state_dict`; in a `.safetensors` they are the JSON text of the metadata key `glyphpress`.
+    Raises StageError when the disk does not take it; what was at `path` before is still there then.
     """
     import torch
     from safetensors.torch import save as safetensors
 
-    refuse_suffix(path)
+    refuse_unfit(path, force=force)
     weights = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
     described = {"schema": SCHEMA} | facts
     if path.suffix == ".safetensors":
@@ -42,5 +48,10 @@ def save(path: Path, module: nn.Module, facts: dict[str, Any], *, force: bool = 
         buffer = io.BytesIO()
         torch.save(described | {"state_dict": weights}, buffer)
         content = buffer.getvalue()
-    with whole_file(path, force=force) as part:
-        part.write_bytes(content)
+    try:
+        with whole_file(path, force=force) as part:
+            part.write_bytes(content)
+    except OSError as error:
+        raise StageError(
+            f"{path} could not be written ({error.strerror}); free {len(content) / 1e6:.1f} MB or name another place"
+        ) from error
