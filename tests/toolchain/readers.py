@@ -25,19 +25,32 @@ def digits() -> Dataset:
     return load("builtin:digits", "test")
 
 
-@cache
-def _weights() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    train = load("builtin:digits", "train")
+Linear = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+def ridge(train: Dataset) -> Linear:
+    """Weights [784, K] and bias [K] of a ridge regression on the classes."""
     pixels = np.c_[train.images.reshape(len(train), -1) / 255.0, np.ones(len(train))]
-    ridge = pixels.T @ pixels + 10.0 * np.eye(pixels.shape[1])
-    solved = np.linalg.solve(ridge, pixels.T @ np.eye(10)[train.labels])
+    normal = pixels.T @ pixels + 10.0 * np.eye(pixels.shape[1])
+    solved = np.linalg.solve(normal, pixels.T @ np.eye(len(train.classes))[train.labels])
     return solved[:-1].astype(np.float32), solved[-1].astype(np.float32)
 
 
+@cache
+def _digits_ridge() -> Linear:
+    return ridge(load("builtin:digits", "train"))
+
+
 def linear_reader(
-    path: Path, *, step: float = 0.0, dead: tuple[int, ...] = (), classes: tuple[str, ...] = DIGITS, nan: bool = False
+    path: Path,
+    *,
+    linear: Linear | None = None,
+    step: float = 0.0,
+    dead: tuple[int, ...] = (),
+    classes: tuple[str, ...] = DIGITS,
+    nan: bool = False,
 ) -> Path:
-    """Write a ridge regression as .onnx with its sidecar.
+    """Write a ridge regression, by default on the built-in digits, as .onnx with its sidecar.
 
     step rounds the weights, as quantization does. dead: columns whose scale was lost, so that they are never
     answered. nan: a weight is not finite.
@@ -45,7 +58,7 @@ def linear_reader(
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    weights, bias = (array.copy() for array in _weights())
+    weights, bias = (array.copy() for array in linear or _digits_ridge())
     if step:
         weights = (np.round(weights / step) * step).astype(np.float32)
     weights[:, list(dead)] *= 0.01

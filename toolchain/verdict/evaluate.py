@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,9 @@ class Evaluation:
     origin: str
     dataset_sha256: str
     classes: tuple[str, ...]
-    logits: NDArray[np.float32]
-    labels: Labels
-    sample_ids: NDArray[np.bytes_]
+    logits: NDArray[np.float32] = field(repr=False)
+    labels: Labels = field(repr=False)
+    sample_ids: NDArray[np.bytes_] = field(repr=False)
 
     def __post_init__(self) -> None:
         """Reject answers that cannot be judged."""
