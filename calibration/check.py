@@ -153,9 +153,9 @@ def _split_findings(found: SplitCheck, table: EmnistSplit | None) -> list[str]:
         said.append(f"{found.split}: {found.images:,} images, not the official {found.official:,}")
     if absent := [name for name, count in found.per_class.items() if not count]:
         said.append(f"{found.split}: no image of {len(absent)} classes: {' '.join(absent[:10])}")
-    most, least = max(found.per_class.values()), max(1, min(found.per_class.values()))
+    most, least = max(found.per_class.values()), min(found.per_class.values())
     limit = _EVEN if table and table.balanced else np.inf if table else _LOPSIDED
-    if most / least > limit:
+    if most > limit * max(1, least):
         said.append(f"{found.split}: classes are uneven, {least:,} to {most:,} images each")
     if found.conflicts:
         said.append(f"{found.split}: {found.conflicts:,} images are copies of one that has another label")

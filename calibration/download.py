@@ -9,9 +9,10 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from calibration.disk import full_disk_is_said, require_space
 from calibration.emnist import find, user_cache
 from calibration.errors import DownloadFailed
-from calibration.resume import Progress, ResumingDownloader, require_space
+from calibration.resume import Progress, ResumingDownloader
 from calibration.splits import SPLITS
 
 FOLDER = "gzip"
@@ -99,25 +100,28 @@ def _retrieve(root: Path, archive: Archive, progress: Progress, pause: float) ->
 
 def _unpack(zipped: Path, folder: Path, progress: Progress) -> None:
     try:
-        with zipfile.ZipFile(zipped) as archive:
+        with zipfile.ZipFile(zipped) as archive, full_disk_is_said(folder):
             members = [item for item in archive.infolist() if _wanted(item)]
             if not members:
                 raise DownloadFailed(f"{zipped} holds no EMNIST files; fetch it again from another --url")
             require_space(folder.parent, sum(item.file_size for item in members))
             with tempfile.TemporaryDirectory(prefix=".glyphpress-", dir=folder.parent) as room:
                 fresh = Path(room) / "new"
-                fresh.mkdir()
-                for done, item in enumerate(members):
-                    progress("unpacking EMNIST", done, len(members))
-                    with archive.open(item) as source, (fresh / PurePosixPath(item.filename).name).open("wb") as file:
-                        shutil.copyfileobj(source, file, 1 << 20)
+                _extract(archive, members, fresh, progress)
                 if folder.exists():
                     folder.rename(Path(room) / "old")
                 fresh.rename(folder)
-            progress("unpacking EMNIST", len(members), len(members))
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         zipped.unlink()
         raise DownloadFailed(f"{zipped} is no whole zip ({error}) and was removed; fetch it again") from error
+
+
+def _extract(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], fresh: Path, progress: Progress) -> None:
+    fresh.mkdir()
+    for done, item in enumerate(members, 1):
+        with archive.open(item) as source, (fresh / PurePosixPath(item.filename).name).open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+        progress("unpacking EMNIST", done, len(members))
 
 
 def _wanted(item: zipfile.ZipInfo) -> bool:

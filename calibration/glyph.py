@@ -167,4 +167,5 @@ def _settle(ink: Image.Image) -> Gray:
     x, y = x - corner[0], y - corner[1]
     small = square.resize((SIDE, SIDE), Image.Resampling.BICUBIC, (x, y, x + side, y + side))
     pixels = np.asarray(small, np.float32)
-    return np.round(pixels * (255 / pixels.max())).astype(np.uint8)
+    scaled: Gray = np.round(pixels * (255 / pixels.max())).astype(np.uint8)
+    return scaled

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import shutil
 import time
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calibration.disk import full_disk_is_said, require_space
 from calibration.errors import DownloadFailed
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ResumingDownloader:
         while left:
             before = self._have()
             try:
-                with _translated(url, self._part):
+                with full_disk_is_said(self._part), _translated(url):
                     self._fetch_rest(url)
                 shutil.move(self._part, output_file)
                 return
@@ -101,7 +101,8 @@ class ResumingDownloader:
         require_space(self._part.parent, need)
         with self._part.open("r+b" if start else "wb") as file:
             file.seek(start)
-            for chunk in response.iter_content(_CHUNK):
+            # iter_content would throw away what came of a chunk before the cut; read1 gives every byte.
+            while chunk := response.raw.read1(_CHUNK):
                 file.write(chunk)
                 self._progress("downloading EMNIST, kB", file.tell() // 1000, (total or self._size or 0) // 1000)
         wanted = self._size or total
@@ -111,16 +112,6 @@ class ResumingDownloader:
 
 class _Interrupted(Exception):
     """This try is over, another may bring the rest."""
-
-
-def require_space(folder: Path, need: int) -> None:
-    """Raise DownloadFailed when `folder`'s disk has less than `need` bytes free."""
-    free = shutil.disk_usage(folder).free
-    if free < need:
-        raise DownloadFailed(
-            f"{folder} has {free / 1e6:,.0f} MB free and {need / 1e6:,.0f} MB are needed; "
-            "free some or name another disk with --data-root"
-        )
 
 
 def _extent(response: requests.Response, have: int) -> tuple[int, int]:
@@ -134,8 +125,9 @@ def _extent(response: requests.Response, have: int) -> tuple[int, int]:
 
 
 @contextmanager
-def _translated(url: str, part: Path) -> Iterator[None]:
+def _translated(url: str) -> Iterator[None]:
     import requests
+    import urllib3
 
     try:
         yield
@@ -147,11 +139,5 @@ def _translated(url: str, part: Path) -> Iterator[None]:
         raise DownloadFailed(f"{url} is no address that can be fetched; it begins with https://") from error
     except requests.exceptions.ConnectionError as error:
         raise _Interrupted("the server cannot be reached or hung up") from error
-    except requests.exceptions.RequestException as error:
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
         raise _Interrupted(f"the connection broke ({type(error).__name__})") from error
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            raise
-        raise DownloadFailed(
-            f"the disk is full at {part}; free some or name another disk with --data-root, it goes on from there"
-        ) from error
