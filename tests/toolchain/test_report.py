@@ -90,10 +90,14 @@ def test_the_table_reads_like_the_sample_of_the_command_line() -> None:
     ]
 
 
-def test_a_log_never_folds_a_line() -> None:
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_narrow_place_never_cuts_a_figure(terminal: bool) -> None:
     text = io.StringIO()
-    show(pressed(3_000), Console(file=text, width=40))
-    assert any("int8.onnx" in line and "FAIL" in line and "drop" not in line for line in text.getvalue().splitlines())
+    show(pressed(3_000), Console(file=text, width=40, force_terminal=terminal, color_system=None))
+    line = next(line for line in text.getvalue().splitlines() if "163 KB" in line)
+    assert "15.93 [16.37] pp" in line
+    assert "FAIL" in line
+    assert "…" not in line
 
 
 def test_what_is_slower_than_float_is_red_and_said() -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toolchain.quantities import percent_text, points_text, size_text
-from toolchain.report.table import LOG_WIDTH, STYLE
+from toolchain.report.table import STYLE, unfold
 from toolchain.verdict.compare import Comparison
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.metrics import Averages, Metrics
@@ -21,7 +21,7 @@ _MATRIX_CLASSES = 16
 
 def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console) -> None:
     """Print what one artifact reads and what it confuses."""
-    _unfold(console)
+    unfold(console)
     facts, low, high = evaluation.facts, *map(percent_text, metrics.interval)
     lines = [
         f"artifact   {evaluation.artifact}  {size_text(evaluation.artifact_bytes)}  on {facts.target} "
@@ -43,7 +43,7 @@ def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console) 
 
 def show_comparison(comparison: Comparison, console: Console) -> None:
     """Print what a candidate lost and gained against its baseline."""
-    _unfold(console)
+    unfold(console)
     low, high = (points_text(bound, 3) for bound in comparison.interval)
     lines = [
         f"baseline   {comparison.baseline}  {percent_text(comparison.baseline_accuracy)}",
@@ -63,17 +63,12 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
 
 def show_verdicts(verdicts: Iterable[Verdict], console: Console) -> None:
     """Print one line a verdict: the outcome, the limit and the reason."""
-    _unfold(console)
+    unfold(console)
     console.print()
     for verdict in verdicts:
         word = Text(f"{verdict.outcome:<12} ", style=STYLE[verdict.outcome])
         warns = " (only warns)" if verdict.action == "warn" else ""
         console.print(word + Text(f"{verdict.limit}{warns}: {verdict.reason}"))
-
-
-def _unfold(console: Console) -> None:
-    if not console.is_terminal:
-        console.width = LOG_WIDTH
 
 
 def _print(console: Console, lines: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from toolchain.quantities import percent_text, points_text, size_text, time_text
 from toolchain.report.report import Report, Row
 from toolchain.verdict.outcome import Outcome
 
-# Wide enough for every column, so that a log never folds a line.
+# Wide enough for every column: a line that is folded by a terminal is better than a figure that is cut short.
 LOG_WIDTH = 240
 
 _SLOWER = "slower than float here"
@@ -19,15 +19,19 @@ STYLE = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.INCONCLUSIVE: 
 
 
 def show(report: Report, console: Console) -> None:
-    """Print the report; colours and folding only where `console` is a terminal."""
-    if not console.is_terminal:
-        console.width = LOG_WIDTH
+    """Print the report; colours only where `console` is a terminal."""
+    unfold(console)
     for line in header(report):
         console.print(line, markup=False)
     console.print()
     console.print(table(report))
     for line in [*reasons(report), *remarks(report)]:
         console.print(Text(line, style="red" if line.startswith(_SLOWER) else ""))
+
+
+def unfold(console: Console) -> None:
+    """Let the console print whole lines, however narrow the terminal is."""
+    console.width = max(console.width, LOG_WIDTH)
 
 
 def header(report: Report) -> list[str]:
