@@ -95,7 +95,7 @@ def test_a_narrow_place_never_cuts_a_figure(terminal: bool) -> None:
     text = io.StringIO()
     show(pressed(3_000), Console(file=text, width=40, force_terminal=terminal, color_system=None))
     line = next(line for line in text.getvalue().splitlines() if "163 KB" in line)
-    assert "15.93 [16.37] pp" in line
+    assert "15.93 [16.38] pp" in line
     assert "FAIL" in line
     assert "…" not in line
 
