@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,19 +19,34 @@ TOLERANCE = 1e-4
 _SEEDED_IMAGES = 64
 
 
-def open_session(model: ModelProto | str) -> Any:
-    """Return an onnxruntime CPU session on a proto, or on a path (external data). Raises CheckpointError."""
+def open_session(model: ModelProto | str, save_to: Path | None = None) -> Any:
+    """Return an onnxruntime CPU session on a proto, or on a path (external data). Raises CheckpointError.
+
+    save_to: where onnxruntime writes the graph with its constants folded, in standard operators.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     # Rewrites are checked against the graph as it is written, not as a runtime would fuse it.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    if save_to is not None:
+        options.optimized_model_filepath = str(save_to)
     try:
         source = model if isinstance(model, str) else model.SerializeToString()
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class
         raise CheckpointError(f"onnxruntime cannot load the graph ({first_line(error)}); export it again") from error
+
+
+def folded(proto: ModelProto) -> ModelProto:
+    """Return the graph with everything computed that does not depend on the image."""
+    import onnx
+
+    with tempfile.TemporaryDirectory(prefix="glyphpress-") as folder:
+        path = Path(folder) / "folded.onnx"
+        open_session(proto, path)
+        return onnx.load(path)
 
 
 def answers(session: Any, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolchain.checkpoint import onnx_graph as edit
-from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, open_session, seeded_images
+from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, folded, open_session, seeded_images
 from toolchain.checkpoint.torch_files import first_line
 
 if TYPE_CHECKING:
@@ -29,18 +30,18 @@ def to_torch(proto: ModelProto) -> tuple[nn.Module | None, str]:
     """Return a module in eval mode and '', or None and the reason.
 
     The module takes float32 [N, 1, 28, 28], its layers are torch's own (so that pruning finds them), and its logits
-    are within 1e-4 of onnxruntime's on 64 seeded images.
+    are within 1e-4 of onnxruntime's on 64 seeded images, and torch.export takes it with a dynamic batch axis.
     """
     import torch
 
     try:
-        with torchvision_importable():
-            from onnx2torch import convert
-
-            module = _static_reshapes(convert(_for_onnx2torch(proto))).eval()
+        module = _static(_converter()(_for_onnx2torch(proto))).eval()
         images = seeded_images()
         with torch.no_grad():
             answer = module(torch.from_numpy(images)).numpy()
+        # A module that torch cannot trace could be run, but neither pruned nor converted.
+        axes = ({0: torch.export.Dim("batch")},)
+        torch.export.export(module, (torch.from_numpy(images[:2]),), dynamic_shapes=axes)
     except Exception as error:  # noqa: BLE001 (onnx2torch answers what it does not know with any exception)
         return None, f"onnx2torch cannot bring this ONNX graph back ({first_line(error)}); give the torch checkpoint"
     difference = differs(answers(open_session(proto), images)["logits"], answer)
@@ -72,15 +73,33 @@ def torchvision_importable() -> Iterator[None]:
         del sys.modules["torchvision"], sys.modules["torchvision.ops"]
 
 
+@cache
+def _converter() -> Any:
+    """Return onnx2torch's `convert`, with the GELU that it lacks."""
+    from torch import nn
+
+    with torchvision_importable():
+        from onnx2torch import convert
+        from onnx2torch.node_converters.registry import add_converter
+        from onnx2torch.utils.common import OperationConverterResult, onnx_mapping_from_node
+
+    def gelu(node: Any, graph: Any) -> Any:  # noqa: ARG001 (the signature is onnx2torch's)
+        module = nn.GELU(approximate=node.attributes.get("approximate", "none"))
+        return OperationConverterResult(torch_module=module, onnx_mapping=onnx_mapping_from_node(node))
+
+    add_converter(operation_type="Gelu", version=_OPSET)(gelu)
+    return convert
+
+
 def _absent(*_args: object, **_kwargs: object) -> None:
     raise NotImplementedError("torchvision is not installed")
 
 
 def _for_onnx2torch(proto: ModelProto) -> ModelProto:
     """Relabel the graph as opset 17; where an operator means something else there, the comparison finds it."""
-    from onnx import ModelProto, helper
+    from onnx import helper
 
-    older: ModelProto = ModelProto.FromString(proto.SerializeToString())
+    older = folded(proto)
     for entry in older.opset_import:
         if entry.domain in ("", "ai.onnx") and entry.version > _OPSET:
             entry.version = _OPSET
@@ -92,22 +111,16 @@ def _for_onnx2torch(proto: ModelProto) -> ModelProto:
     return older
 
 
-def _static_reshapes(module: Any) -> nn.Module:
-    """Put torch's own reshape where onnx2torch reads a constant target at every run, which torch.export refuses."""
-    import torch
-
+def _static(module: Any) -> nn.Module:
+    """Put torch's own functions where onnx2torch reads a constant at every run, which torch.export refuses."""
+    rewrites = {"OnnxReshape": _reshape, "OnnxPadDynamic": _pad}
     for node in list(module.graph.nodes):
-        if node.op != "call_module" or type(module.get_submodule(node.target)).__name__ != "OnnxReshape":
+        part = module.get_submodule(node.target) if node.op == "call_module" else None
+        rewrite = rewrites.get(type(part).__name__)
+        if rewrite is None or node.args[1].op != "get_attr":
             continue
-        data, target = node.args
-        if target.op != "get_attr":
-            continue
-        sizes = [int(size) for size in module.get_buffer(target.target)]
         with module.graph.inserting_before(node):
-            if 0 in sizes:
-                new = _copying_reshape(module.graph, data, sizes)
-            else:
-                new = module.graph.call_function(torch.reshape, (data, sizes))
+            new = rewrite(module, node, part)
         node.replace_all_uses_with(new)
         module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
@@ -116,9 +129,24 @@ def _static_reshapes(module: Any) -> nn.Module:
     return module  # type: ignore[no-any-return]  # a GraphModule, from a package without types
 
 
-def _copying_reshape(graph: Any, data: Any, sizes: list[int]) -> Any:
+def _reshape(module: Any, node: Any, _part: Any) -> Any:
     import torch
 
+    data, sizes = node.args[0], module.get_buffer(node.args[1].target).tolist()
     # In ONNX a 0 copies the input's axis.
-    target = [graph.call_method("size", (data, axis)) if size == 0 else size for axis, size in enumerate(sizes)]
-    return graph.call_function(torch.reshape, (data, target))
+    target = [module.graph.call_method("size", (data, axis)) if size == 0 else size for axis, size in enumerate(sizes)]
+    return module.graph.call_function(torch.reshape, (data, target))
+
+
+def _pad(module: Any, node: Any, part: Any) -> Any:
+    from torch.nn import functional
+
+    pads = module.get_buffer(node.args[1].target).tolist()
+    value = node.args[2] if len(node.args) > 2 else node.kwargs.get("constant_value")
+    fill = float(module.get_buffer(value.target)) if value is not None else 0.0
+    axes = len(pads) // 2
+    # ONNX lists all the beginnings, then all the ends; torch pairs them, the last axis first.
+    pairs = [size for axis in reversed(range(axes)) for size in (pads[axis], pads[axis + axes])]
+    while len(pairs) > 2 and pairs[-2:] == [0, 0]:
+        pairs = pairs[:-2]
+    return module.graph.call_function(functional.pad, (node.args[0], pairs, part.mode, fill))
