@@ -97,13 +97,13 @@ def orientation(data: Dataset, seed: int = 0) -> Orientation | None:
 
 def _best_turn(images: Images, reference: Features) -> NDArray[np.int64]:
     """Return for each image the index of the turn that, undone, brings it closest to any reference."""
+    if not len(images):
+        return np.empty(0, np.int64)
     features = _features(images)
-    best = np.full((len(TURNS), len(images)), -1, np.float32)
-    for index, name in enumerate(TURNS):
-        # Blurring and scaling treat every direction alike, so features turn as images do.
-        undone = TURNS[UNDONE_BY.get(name, name)](features)
-        best[index] = (undone.reshape(-1, SIDE * SIDE) @ reference.T).max(1, initial=-1.0)
-    turns: NDArray[np.int64] = best.argmax(0).astype(np.int64)
+    # Blurring and scaling treat every direction alike, so features turn as images do.
+    undone = np.stack([TURNS[UNDONE_BY.get(name, name)](features) for name in TURNS])
+    likeness = undone.reshape(-1, SIDE * SIDE) @ reference.T
+    turns: NDArray[np.int64] = likeness.max(1).reshape(len(TURNS), -1).argmax(0).astype(np.int64)
     return turns
 
 
