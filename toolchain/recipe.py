@@ -80,7 +80,7 @@ class Recipe(_Strict):
         # A JSON string, number or array of strings is the same text in TOML.
         tables = [("", values | {"steps": None}), *(("[[steps]]", step) for step in values["steps"])]
         lines = [
-            "\n".join([*filter(None, [title]), *(f"{k} = {json.dumps(v)}" for k, v in table.items() if v is not None)])
+            "\n".join([*filter(None, [title]), *(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in table.items() if v is not None)])
             for title, table in tables
         ]
         return "\n\n".join(lines) + "\n"

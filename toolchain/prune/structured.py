@@ -12,7 +12,7 @@ from toolchain.fit import fit
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.recipe import Prune
-from toolchain.train_settings import preset
+from toolchain.train_settings import preset, preset_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +30,8 @@ def prune(
     before = _parameters(module)
     _remove_channels(module, step, model.name)
     if step.epochs:
-        settings = preset("fine-tune").changed(epochs=step.epochs)
+        # Few images need small batches, or a handful of steps is all they give.
+        settings = preset("fine-tune").changed(epochs=step.epochs, batch=preset_for(len(data)).batch)
         module = fit(module, data, model.preprocess, settings, seed=seed, threads=threads, progress=progress)
     line = (
         f"pruned {step.ratio:.0%} of the channels: {before:,} to {_parameters(module):,} parameters, "

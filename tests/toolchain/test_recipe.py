@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolchain.errors import PolicyError, UsageProblem
+from toolchain.recipe import Prune, Quantize, Recipe, find, parse, shipped
+
+RECIPES = st.builds(
+    Recipe,
+    name=st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True),
+    summary=st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=60),
+    steps=st.builds(
+        lambda prunes, last: (*prunes, *last),
+        st.lists(st.builds(Prune, ratio=st.floats(0.01, 0.9), epochs=st.integers(0, 50)), max_size=2),
+        st.lists(st.builds(Quantize, scheme=st.sampled_from(["dynamic-int8", "static-int8"])), max_size=1),
+    ),
+)
+
+
+@given(RECIPES)
+def test_toml_reads_back_what_it_wrote(recipe: Recipe) -> None:
+    assert parse(recipe.toml(), "written") == recipe
+
+
+def test_every_shipped_recipe_has_its_files_name_and_says_what_it_is_for() -> None:
+    assert {"float", "dynamic-int8", "static-int8", "static-int8-act16", "pruned-static-int8"} <= set(shipped())
+    assert all(recipe.summary for recipe in shipped().values())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param('name = "a"\nstep = []', "step", id="unknown key"),
+        pytest.param('name = "a"\n[[steps]]\nkind = "quantize"\nscheme = "int3"', "dynamic-int8", id="unknown scheme"),
+        pytest.param('name = "a"\n[[steps]]\nkind = "prune"\nratio = 1.5', "0.95", id="ratio above one"),
+        pytest.param(
+            'name = "a"\n[[steps]]\nkind="quantize"\nscheme="static-int8"\n[[steps]]\nkind="prune"\nratio=0.5',
+            "last step",
+            id="pruning after quantizing",
+        ),
+        pytest.param(
+            'name = "a"\n[[steps]]\nkind="quantize"\nscheme="static-int8-act16"', "tflite", id="no ONNX kernels"
+        ),
+        pytest.param('name = "a', "not TOML", id="not TOML"),
+        pytest.param("", "name", id="empty"),
+    ],
+)
+def test_an_impossible_recipe_is_refused_in_one_line_that_names_the_file(text: str, said: str) -> None:
+    with pytest.raises(PolicyError) as refused:
+        parse(text, "mine.toml")
+    assert str(refused.value).startswith("mine.toml: ")
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match="static-int8"):
+        find("static-int9")
+    with pytest.raises(UsageProblem, match="no such recipe file"):
+        find(str(tmp_path / "none.toml"))
+
+
+def test_what_show_prints_is_a_recipe_file_that_press_takes(glyphpress, tmp_path: Path) -> None:
+    shown = glyphpress("recipe", "show", "pruned-static-int8")
+    assert shown.code == 0
+    mine = tmp_path / "mine.toml"
+    mine.write_text(shown.out.replace('name = "pruned-static-int8"', 'name = "mine"'))
+    assert find(str(mine)).prunes == shipped()["pruned-static-int8"].prunes
+
+
+def test_list_and_schema_for_machines(glyphpress) -> None:
+    listed = json.loads(glyphpress("recipe", "list", "--json").out)
+    assert listed["schema"] == "glyphpress/recipe-list/1"
+    assert [recipe["name"] for recipe in listed["recipes"]] == list(shipped())
+    schema = json.loads(glyphpress("recipe", "schema").out)
+    assert schema["additionalProperties"] is False
+    assert set(schema["properties"]) == {"name", "summary", "formats", "steps"}

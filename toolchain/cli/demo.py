@@ -1,0 +1,44 @@
+"""`glyphpress demo`: the main job on the built-in digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from toolchain.cli import console, options
+
+
+@click.command()
+@click.option("--out", type=options.FOLDER, default="demo-out", show_default=True, help="Folder of the results.")
+@options.seed_option
+@options.threads_option(0)
+@options.force_option
+@options.json_option
+def demo(*, out: Path, seed: int, threads: int, force: bool, as_json: bool) -> None:
+    """Train a small model on real handwritten digits, press it three ways, and judge every file.
+
+    \b
+    Example:
+      glyphpress demo --out demo-out
+    """
+    from toolchain.demo import MARGIN
+    from toolchain.demo import demo as run
+    from toolchain.quantities import points_text
+    from toolchain.report.table import show
+    from toolchain.verdict.gate import raise_for
+
+    with console.progress() as progress:
+        report = run(out, force=force, seed=seed, threads=threads, progress=progress)
+    if as_json:
+        console.emit("demo", {"out": str(out), "report": report.to_dict()})
+    else:
+        show(report, console.out())
+        if {row.format for row in report.rows} == {"onnx"}:
+            console.say("TFLite was left out: litert-torch has no wheels for this machine; press on x86-64 for it")
+        click.echo(
+            f"margin: {points_text(MARGIN, 0)} pp, since {report.dataset.images} test images cannot decide 0.3 pp "
+            "(that takes EMNIST's thousands: press cnn-small --data emnist:balanced)"
+        )
+        click.echo(f"report: {out / 'report.md'}")
+    raise_for(report.verdicts)
