@@ -23,7 +23,7 @@ def _torch_forward(model: FloatModel) -> Forward:
     module = model.torch_module("running it")
 
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
+        with torch.no_grad():
             logits: NDArray[np.float32] = module(torch.from_numpy(images)).float().numpy()
         return logits
 

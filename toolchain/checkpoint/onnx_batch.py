@@ -37,9 +37,11 @@ def free_batch(proto: ModelProto) -> None:
         target = constant(graph, node.input[1])
         if target is None:
             computed.append(node)
-        elif batch is not None:
-            _infer_first(graph, node, [int(size) for size in target.ravel()], batch)
-        _forget_allowzero(graph, node)
+            continue
+        sizes = [int(size) for size in target.ravel()]
+        _forget_allowzero(node, sizes)
+        if batch is not None:
+            _infer_first(graph, node, sizes, batch)
     _settle_computed(proto, computed)
 
 
@@ -57,10 +59,10 @@ def _name_axis(graph: GraphProto) -> None:
     del graph.value_info[:]
 
 
-def _forget_allowzero(graph: GraphProto, node: NodeProto) -> None:
-    # torch's exporter sets it on every reshape; without a 0 in the target it means nothing, and few converters know it.
-    target = constant(graph, node.input[1])
-    if target is not None and 0 not in target:
+def _forget_allowzero(node: NodeProto, target: list[int]) -> None:
+    # torch's exporter sets it on every reshape; without a 0 in the target it means nothing, few converters know it,
+    # and with it the 0 of `_infer_first` would.
+    if 0 not in target:
         for attribute in [attribute for attribute in node.attribute if attribute.name == "allowzero"]:
             node.attribute.remove(attribute)
 
@@ -78,12 +80,12 @@ def _settle_computed(proto: ModelProto, nodes: list[NodeProto]) -> None:
         if two.shape != three.shape:
             continue
         changing = np.flatnonzero(two != three)
+        _forget_allowzero(node, two.tolist())
         if len(changing) == 0:
             set_input_constant(proto.graph, node, 1, two.tolist())
         elif list(changing) == [0] and two[0] == 2:
             rest = two[1:].tolist()
             set_input_constant(proto.graph, node, 1, [0 if -1 in rest else -1, *rest])
-        _forget_allowzero(proto.graph, node)
 
 
 def _targets(proto: ModelProto, names: list[str], batch: int) -> list[np.ndarray]:

@@ -55,10 +55,12 @@ def normalise(
     """
     proto = read_onnx(path)
     refuse_quantized(proto, path)
+    # Before the first edit; from memory, since onnxruntime wants small weights inside the file.
+    session = open_session(proto)
     layout = image_layout(proto, path)
     batch = fixed_batch(proto.graph)
     images = seeded_images(batch)
-    before = _reference(path, images.reshape(len(images), *input_shape(proto)), batch)
+    before = _reference(session, images.reshape(len(images), *input_shape(proto)), batch)
     shapes = {key: value.shape for key, value in before.items()}
     classes = classes or _only_width(shapes, path)
     chosen = choose(shapes, str(path), classes, label_offset, batch=len(images))
@@ -79,8 +81,7 @@ def normalise(
     return NormalisedOnnx(proto, tuple(notes))
 
 
-def _reference(path: Path, images: NDArray[np.float32], batch: int | None) -> dict[str, NDArray[Any]]:
-    session = open_session(str(path))
+def _reference(session: Any, images: NDArray[np.float32], batch: int | None) -> dict[str, NDArray[Any]]:
     parts = [answers(session, part) for part in np.split(images, len(images) // batch if batch else 1)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if parts[0][name].ndim}
 

@@ -19,8 +19,8 @@ TOLERANCE = 1e-4
 _SEEDED_IMAGES = 64
 
 
-def open_session(model: ModelProto | str, save_to: Path | None = None) -> Any:
-    """Return an onnxruntime CPU session on a proto, or on a path (external data). Raises CheckpointError.
+def open_session(model: ModelProto, save_to: Path | None = None) -> Any:
+    """Return an onnxruntime CPU session on a graph that holds its weights. Raises CheckpointError.
 
     save_to: where onnxruntime writes the graph with its constants folded, in standard operators.
     """
@@ -33,8 +33,7 @@ def open_session(model: ModelProto | str, save_to: Path | None = None) -> Any:
     if save_to is not None:
         options.optimized_model_filepath = str(save_to)
     try:
-        source = model if isinstance(model, str) else model.SerializeToString()
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class
         raise CheckpointError(f"onnxruntime cannot load the graph ({first_line(error)}); export it again") from error
 

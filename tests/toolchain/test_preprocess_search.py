@@ -1,0 +1,197 @@
+"""Models that want their images otherwise: each wish is found, and what cannot be told is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from calibration.dataset import Dataset, load
+from targets.preprocess import Preprocess
+from tests.toolchain.checkpoint_files import graph
+from toolchain.checkpoint import CheckpointRequest, settle
+from toolchain.errors import CheckpointError
+from toolchain.preprocess_search import PreprocessFinding, search
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small batches on threads that wait for each other take ten times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("builtin:digits", "train")
+
+
+def trained(data: Dataset, preprocess: Preprocess, *, spare: int = 0, epochs: int = 3) -> nn.Module:
+    """Return a small network that learnt the images as `preprocess` gives them."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 12, 5, stride=2), nn.BatchNorm2d(12), nn.ReLU(),
+        nn.Conv2d(12, 24, 3, stride=2), nn.BatchNorm2d(24), nn.ReLU(),
+        nn.Flatten(), nn.Linear(600, len(data.classes) + spare),
+    )  # fmt: skip
+    images, labels = torch.from_numpy(preprocess.apply(data.images)), torch.from_numpy(data.labels + spare)
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(images)).split(64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(images[batch]), labels[batch]).backward()
+            optimizer.step()
+    return net.eval()
+
+
+def found(net: nn.Module, data: Dataset) -> PreprocessFinding:
+    order = np.random.default_rng(0).permutation(len(data))
+    return search(runner(net), data.images[order], data.labels[order], classes=data.classes)
+
+
+def runner(net: nn.Module) -> Any:
+    def run(batch: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return net(torch.from_numpy(batch)).numpy()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "spare"),
+    [
+        (Preprocess(), 0),
+        (Preprocess("transpose"), 0),
+        (Preprocess("anti-transpose", mean=0.1307, std=0.3081), 0),
+        (Preprocess(invert=True), 0),
+        (Preprocess(scale="0-255"), 0),
+        (Preprocess("rot90", mean=0.5, std=0.5), 0),
+        (Preprocess("mirror", "0-255", invert=True), 1),
+        (Preprocess("flip"), 1),
+    ],
+    ids=lambda value: f"{value.orientation} {value.scale}" if isinstance(value, Preprocess) else str(value),
+)
+def test_a_published_models_wish_is_found(preprocess: Preprocess, spare: int, digits: Dataset) -> None:
+    finding = found(trained(digits, preprocess, spare=spare), digits)
+    winner = finding.winner
+    assert (winner.orientation, winner.invert, winner.label_offset) == (
+        preprocess.orientation,
+        preprocess.invert,
+        spare,
+    )
+    # A scaling that reads nearly the same may be taken, when the one that was trained with is named beside it.
+    same = [(p.scale, p.mean) for p in (winner, *finding.equivalent)]
+    assert (preprocess.scale, preprocess.mean) in same
+    assert finding.accuracy > 0.9
+    assert finding.margin > 0.2
+    assert f"{finding.accuracy:.1%} right; next best {finding.runner_up_accuracy:.1%}" in finding.sentence()
+
+
+def test_a_model_that_cannot_tell_left_from_right_is_a_tie(digits: Dataset) -> None:
+    net = trained(digits, Preprocess())
+
+    class Mirrored(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return net(image) + net(image.flip(3))
+
+    with pytest.raises(CheckpointError, match=r"a tie on .*mirror.*--orientation"):
+        found(Mirrored(), digits)
+
+
+def test_scalings_that_read_otherwise_but_equally_well_are_a_tie(digits: Dataset) -> None:
+    net = trained(digits, Preprocess())
+
+    class TwoWishes(nn.Module):
+        """Right on one half of the images under one scaling, on the other half under another."""
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            raw = bool(image.max() > 2)
+            pixels = (image / 255 if raw else image).clamp(0, 1)
+            odd = (pixels.sum((1, 2, 3)) * 255).round().long() % 2 == 1
+            logits = net(pixels)
+            wrong = odd if raw else ~odd
+            half = wrong & (pixels.sum((1, 2, 3)) * 255 % 5 < 1)
+            return torch.where(half[:, None], logits.roll(1, 1), logits)
+
+    with pytest.raises(CheckpointError, match=r"a tie on .*0 to 255.*--scale"):
+        found(TwoWishes(), digits)
+
+
+def test_a_model_of_something_else_does_not_read_these_images(digits: Dataset) -> None:
+    with pytest.raises(CheckpointError, match=r"does not read these images: .*chance is 1"):
+        found(trained(digits, Preprocess(), epochs=0), digits)
+
+
+def test_a_model_that_answers_nan_does_not_win(digits: Dataset) -> None:
+    net = trained(digits, Preprocess("transpose"))
+
+    class Overflows(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return net(image) if image.max() <= 1 else net(image) * float("nan")
+
+    assert found(Overflows(), digits).winner.orientation == "transpose"
+
+
+def test_too_few_images_settle_nothing(digits: Dataset) -> None:
+    with pytest.raises(CheckpointError, match="49 labelled images cannot settle"):
+        search(runner(nn.Flatten()), digits.images[:49], digits.labels[:49], classes=digits.classes)
+
+
+def test_a_width_of_other_classes_is_an_error(digits: Dataset) -> None:
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(784, 47)).eval()
+    with pytest.raises(CheckpointError, match="47 columns for 10 classes"):
+        found(wide, digits)
+
+
+def test_an_onnx_checkpoint_is_settled_end_to_end(digits: Dataset, tmp_path: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    torch.manual_seed(0)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    images = torch.from_numpy(Preprocess("anti-transpose", invert=True).apply(digits.images))
+    optimizer = torch.optim.Adam(linear.parameters(), 1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(linear(images), torch.from_numpy(digits.labels)).backward()
+        optimizer.step()
+    made = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [
+                onnx.helper.make_node("Flatten", ["x"], ["f"]),
+                onnx.helper.make_node("Gemm", ["f", "w", "b"], ["l"], transB=1),
+                onnx.helper.make_node("Softmax", ["l"], ["p"]),
+            ],
+            "linear",
+            [onnx.helper.make_tensor_value_info("x", 1, [1, 28, 28, 1])],
+            [onnx.helper.make_tensor_value_info("p", 1, [1, 10])],
+            [numpy_helper.from_array(linear[1].weight.detach().numpy(), "w"),
+             numpy_helper.from_array(linear[1].bias.detach().numpy(), "b")],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8,
+    )  # fmt: skip
+    onnx.save(made, tmp_path / "linear.onnx")
+    settled = settle(str(tmp_path / "linear.onnx"), CheckpointRequest(), digits)
+    assert settled.finding is not None
+    assert (settled.model.preprocess.orientation, settled.model.preprocess.invert) == ("anti-transpose", True)
+    assert settled.model.history[-1].startswith("preprocess anti-transpose")
+
+
+def test_given_and_stored_preprocess_are_not_searched_and_stored_must_be_there(tmp_path: Path, digits: Dataset) -> None:
+    import onnx
+
+    onnx.save(graph(), tmp_path / "net.onnx")
+    given = CheckpointRequest(preprocess=Preprocess("rot180"), classes=digits.classes)
+    settled = settle(str(tmp_path / "net.onnx"), given, None)
+    assert (settled.finding, settled.model.preprocess) == (None, Preprocess("rot180"))
+    with pytest.raises(CheckpointError, match="does not say how it wants images"):
+        settle(str(tmp_path / "net.onnx"), CheckpointRequest(search=False), digits)
+    with pytest.raises(CheckpointError, match="needs labelled images"):
+        settle(str(tmp_path / "net.onnx"), CheckpointRequest(classes=digits.classes), None)
