@@ -55,9 +55,9 @@ def normalise(
     """
     proto = read_onnx(path)
     refuse_quantized(proto, path)
-    # Before the first edit; from memory, since onnxruntime wants small weights inside the file.
-    session = open_session(proto)
     layout = image_layout(proto, path)
+    # From memory, since onnxruntime wants small weights inside the file.
+    session = open_session(proto)
     batch = fixed_batch(proto.graph)
     images = seeded_images(batch)
     before = _reference(session, images.reshape(len(images), *input_shape(proto)), batch)

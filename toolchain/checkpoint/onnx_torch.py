@@ -97,9 +97,10 @@ def _absent(*_args: object, **_kwargs: object) -> None:
 
 def _for_onnx2torch(proto: ModelProto) -> ModelProto:
     """Relabel the graph as opset 17; where an operator means something else there, the comparison finds it."""
-    from onnx import helper
+    from onnx import helper, shape_inference
 
-    older = folded(proto)
+    # While the opset is the true one, since nothing is inferred about an operator that is newer than its opset.
+    older = shape_inference.infer_shapes(folded(proto))
     for entry in older.opset_import:
         if entry.domain in ("", "ai.onnx") and entry.version > _OPSET:
             entry.version = _OPSET
