@@ -19,6 +19,7 @@ from toolchain import models
 from toolchain.checkpoint import forward, load
 from toolchain.checkpoint.source import build_from, parse_source
 from toolchain.checkpoint.state import without_prefixes
+from toolchain.errors import CheckpointError
 
 IMAGES = np.random.default_rng(0).random((5, 1, 28, 28), dtype=np.float32)
 
@@ -174,6 +175,20 @@ def test_a_model_with_a_blank_first_column_is_taken_for_one_of_labels_from_1(net
 
 def test_a_whole_pickled_model_is_read_only_when_trusted(net: Any, source: str, tmp_path: Path) -> None:
     torch.save(net, tmp_path / "whole.pt")
+    model = load(str(tmp_path / "whole.pt"), model=source, classes=DIGITS, trust_pickle=True).model
+    np.testing.assert_array_equal(forward(model)(IMAGES), expected(net))
+
+
+def test_a_pickled_class_of_the_training_script_is_found_with_model(
+    net: Any, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type(net)
+    with monkeypatch.context() as script:
+        script.setattr(kind, "__module__", "__main__")
+        script.setattr("__main__.Net", kind, raising=False)
+        torch.save(net, tmp_path / "whole.pt")
+    with pytest.raises(CheckpointError, match="class is not here"):
+        load(str(tmp_path / "whole.pt"), classes=DIGITS, trust_pickle=True)
     model = load(str(tmp_path / "whole.pt"), model=source, classes=DIGITS, trust_pickle=True).model
     np.testing.assert_array_equal(forward(model)(IMAGES), expected(net))
 

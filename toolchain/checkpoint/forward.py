@@ -35,7 +35,7 @@ def _onnx_forward(model: FloatModel) -> Forward:
     from toolchain.checkpoint.onnx_run import answers, open_session
 
     assert model.onnx is not None, "a FloatModel without a module came from ONNX"
-    session = open_session(normalised(model.onnx, len(model.classes)))
+    session = open_session(normalised(model.onnx, len(model.classes), model.preprocess.label_offset or None))
 
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = answers(session, images)["logits"]
