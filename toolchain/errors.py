@@ -13,7 +13,8 @@ GlyphpressError                          exit
 calibration.errors.DataError             3   (UnknownData 2)
 targets.errors.TargetError               3   (UnknownTarget 2, TargetUnavailable 4)
 OSError                                  3   full disk, no permission
-KeyboardInterrupt                        130
+KeyboardInterrupt                        130 Ctrl-C, SIGTERM
+any other exception                      70  a bug: it keeps its traceback, and never looks like a failed gate
 
 The two leaf packages have roots of their own because they never import this one.
 """
@@ -62,6 +63,9 @@ class GateInconclusive(GlyphpressError):
     """No verdict is FAIL, but at least one could not be reached."""
 
 
+BUG = 70
+"""EX_SOFTWARE of sysexits.h."""
+
 # First match wins, so a subclass stands before its base.
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (GateFailed, 1),
@@ -77,9 +81,10 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (TargetError, 3),
     (OSError, 3),
     (KeyboardInterrupt, 130),
+    (BaseException, BUG),
 )
 
 
-def exit_code(error: BaseException) -> int | None:
-    """Return the exit code of an error's family; None for what is a bug and keeps its traceback."""
-    return next((code for family, code in EXIT_CODES if isinstance(error, family)), None)
+def exit_code(error: BaseException) -> int:
+    """Return the exit code of an error's family; BUG for what no family knows."""
+    return next(code for family, code in EXIT_CODES if isinstance(error, family))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from platformdirs import user_log_path
 
+_LOG = logging.getLogger(__name__)
+
 
 def default_log() -> Path:
     """Return the log that is used where a stage has no folder of its own."""
@@ -22,7 +24,8 @@ def default_log() -> Path:
 def noise_to(log: Path | None = None) -> Iterator[Path]:
     """Send everything printed to file descriptors 1 and 2 (C++ included), warnings and logging to `log`.
 
-    Appends; yields the log's path. The streams are given back on every way out.
+    Appends; yields the log's path. The streams are given back on every way out. What was said is then logged at INFO,
+    for those who want to hear it (`glyphpress -v`).
     """
     path = log or default_log()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,6 +33,7 @@ def noise_to(log: Path | None = None) -> Iterator[Path]:
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
     level = logging.root.manager.disable
+    start = path.stat().st_size if path.exists() else 0
     with path.open("ab") as sink, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         os.dup2(sink.fileno(), 1)
@@ -45,3 +49,12 @@ def noise_to(log: Path | None = None) -> Iterator[Path]:
             for copy, stream in zip(saved, (1, 2), strict=True):
                 os.dup2(copy, stream)
                 os.close(copy)
+            _repeat(path, start)
+
+
+def _repeat(path: Path, start: int) -> None:
+    if _LOG.isEnabledFor(logging.INFO):
+        with path.open("rb") as kept:
+            kept.seek(start)
+            said = kept.read().decode(errors="replace").strip()
+        _LOG.info("%s", f"{path}:\n{said}" if said else f"{path}: nothing was said")

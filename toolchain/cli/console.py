@@ -5,21 +5,38 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import click
+import rich_click as click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
-from toolchain.progress import Progress
+from toolchain.cli import verbosity
+from toolchain.progress import Progress, silent
+
+_shown: list[Bar] = []
+"""The bars that are on the terminal now, at most one set of them."""
 
 
 def plain() -> bool:
-    """Return whether output goes to a log rather than a terminal (no terminal, CI or NO_COLOR)."""
-    return not sys.stderr.isatty() or bool(os.environ.get("CI") or os.environ.get("NO_COLOR"))
+    """Return whether output goes to a log rather than a terminal (no terminal, CI, NO_COLOR or -v)."""
+    return not sys.stderr.isatty() or _no_colour() or verbosity.verbose()
+
+
+def _no_colour() -> bool:
+    return bool(os.environ.get("CI") or os.environ.get("NO_COLOR"))
+
+
+def plain_help() -> None:
+    """Keep rich-click's help free of escape codes under CI, where it would force them (GITHUB_ACTIONS)."""
+    if _no_colour():
+        click.rich_click.COLOR_SYSTEM = None
+        click.rich_click.FORCE_TERMINAL = False
 
 
 def emit(command: str, payload: dict[str, Any]) -> None:
@@ -28,46 +45,91 @@ def emit(command: str, payload: dict[str, Any]) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line of progress or advice on stderr."""
-    click.echo(text, err=True)
+    """Print a line of progress or advice on stderr, above the bars if there are any; -q keeps it."""
+    if verbosity.quiet():
+        return
+    if _shown:
+        _shown[-1].console.print(text, markup=False, highlight=False)
+    else:
+        click.echo(text, err=True)
 
 
 def out() -> Console:
     """Return the console for results: colours only on a terminal, never a line broken by width in a log."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    wide = not sys.stdout.isatty()
+    return Console(soft_wrap=wide, highlight=False, color_system=None if _no_colour() else "auto")
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Give a listener for stages: bars on a terminal, a line at the start and end of each label otherwise."""
-    if plain():
-        yield _lines()
-        return
-    with Bar(
+    """Give a listener for stages: bars on a terminal, else a line at the start and end of each label; -q: nothing."""
+    if verbosity.quiet():
+        yield silent
+    elif plain():
+        yield _Lines()
+    else:
+        # Stages send file descriptors 1 and 2 to a log while converters run; the bars keep a way to the terminal.
+        with os.fdopen(os.dup(2), "w") as terminal, _bars(terminal) as bar:
+            _shown.append(bar)
+            try:
+                yield _Bars(bar)
+            finally:
+                _shown.remove(bar)
+
+
+def _bars(terminal: Any) -> Bar:
+    return Bar(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        _Count(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(file=terminal),
         transient=True,
-    ) as bar:
-        tasks: dict[str, Any] = {}
-
-        def listen(label: str, done: int, total: int) -> None:
-            if label not in tasks:
-                tasks[label] = bar.add_task(label, total=total or None)
-            bar.update(tasks[label], completed=done)
-
-        yield listen
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
 
 
-def _lines() -> Progress:
-    seen: dict[str, int] = {}
+class _Count(MofNCompleteColumn):
+    """3/10, or nothing where the total is unknown."""
 
-    def listen(label: str, done: int, total: int) -> None:
-        tenth = 10 * done // total if total else 0
-        if seen.get(label) != tenth:
-            seen[label] = tenth
-            say(f"{label} {done}/{total}" if total else label)
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.total else Text()
 
-    return listen
+
+class _Bars:
+    """A bar for each label until it is done; one without a total pulses until the next label starts."""
+
+    def __init__(self, bar: Bar) -> None:
+        self.bar, self.running = bar, dict[str, TaskID]()
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        if label not in self.running:
+            self._end(*(old for old, task in self.running.items() if self.bar.tasks[task].total is None))
+            self.running[label] = self.bar.add_task(label, total=total or None)
+        self.bar.update(self.running[label], completed=done, total=total or None)
+        if total and done >= total:
+            self._end(label)
+
+    def _end(self, *labels: str) -> None:
+        for label in labels:
+            self.bar.update(self.running.pop(label), visible=False)
+
+
+class _Lines:
+    """The first and the last line of each label, and between them one in a while, so that a log stays short."""
+
+    SECONDS = 10.0
+
+    def __init__(self) -> None:
+        self.spoke, self.running = time.monotonic(), dict[str, tuple[int, int]]()
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        before, now = self.running.get(label), time.monotonic()
+        self.running[label] = done, total
+        if before == (done, total):
+            return
+        starts, ends = before is None or done < before[0], bool(total) and done >= total
+        if starts or ends or now - self.spoke >= self.SECONDS:
+            self.spoke = now
+            click.echo(f"{label} {done:,}/{total:,}" if total else f"{label} {done:,}" if done else label, err=True)

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from pathlib import Path
 
 import rich_click as click
 
-from toolchain.cli import console
+from toolchain.cli import complete, console
+from toolchain.cli.groups import NearestGroup
 from toolchain.cli.options import FOLDER, force_option, json_option, seed_option
 from toolchain.errors import StageError
-
-
-class DataGroup(click.RichGroup):
-    """A group that answers an unknown command with the nearest known ones."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or fail with the nearest names."""
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], self.commands, n=3) or list(self.commands)
-            ctx.fail(f"no command 'data {args[0]}'; did you mean {', '.join(near)}?")
-        return super().resolve_command(ctx, args)
 
 
 def root_option(command: click.decorators.FC) -> click.decorators.FC:
@@ -36,7 +23,7 @@ def root_option(command: click.decorators.FC) -> click.decorators.FC:
     )(command)
 
 
-@click.group(cls=DataGroup)
+@click.group(cls=NearestGroup)
 def data() -> None:
     """List, check and fetch the images.
 
@@ -67,7 +54,7 @@ def list_(data_root: Path | None, as_json: bool) -> None:
 
 
 @data.command()
-@click.argument("spec", metavar="DATA")
+@click.argument("spec", metavar="DATA", shell_complete=complete.DATA)
 @root_option
 @seed_option
 @click.option("--strict", is_flag=True, help="Exit 3 when there is any finding.")

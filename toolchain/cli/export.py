@@ -7,12 +7,12 @@ from typing import Any
 
 import rich_click as click
 
-from toolchain.cli import console, options
+from toolchain.cli import complete, console, options
 from toolchain.cli.checkpoint_options import checkpoint_options
 
 
 @click.command()
-@click.argument("checkpoint")
+@click.argument("checkpoint", shell_complete=complete.CHECKPOINT)
 @checkpoint_options
 @options.optional_data_option
 @click.option("-o", "--output", type=options.FILE, required=True, help="The .onnx or .tflite file to write.")

@@ -15,7 +15,8 @@ EXIT_CODES = """\
   3  a stage error: a file, data set or model that is not what it should be, a full disk
   4  a target or an optional package is not available here
   5  inconclusive: no verdict is FAIL, but one could not be reached
-130  interrupted (Ctrl-C)"""
+ 70  a bug in glyphpress: the lines on stderr belong into a report
+130  interrupted (Ctrl-C, SIGTERM)"""
 
 
 @click.command("help")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import rich_click as click
 
-from toolchain.cli import console
+from toolchain.cli import complete, console
 from toolchain.cli.options import json_option
 
 
 @click.command()
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", shell_complete=complete.CHECKPOINT)
 @click.option("--model", metavar="SOURCE", help="The class that the weights belong to, FILE.py:CLASS or MODULE:CLASS.")
 @click.option("--trust-pickle", is_flag=True, help="Unpickle whole models, which runs the code in the file.")
 @json_option

@@ -1,15 +1,16 @@
-"""The program `glyphpress`: finds the command, and turns the project's own errors into one line and an exit code."""
+"""The program `glyphpress`: finds the command, and turns what stops it into one line and an exit code."""
 
 from __future__ import annotations
 
-import difflib
+import signal
 import sys
-from importlib import import_module
+from types import FrameType
 from typing import NoReturn
 
 import rich_click as click
 
-from toolchain.errors import exit_code
+from toolchain.cli import complete, console, failure, verbosity
+from toolchain.cli.groups import LazyGroup
 
 # name -> "module:attribute"; imported only when the command is used, so that --help stays fast.
 COMMANDS = {
@@ -33,32 +34,26 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.RichGroup):
-    """A group whose commands are imported when they are named."""
+def _print_version(ctx: click.Context, _param: click.Parameter, given: bool) -> None:
+    if given and not ctx.resilient_parsing:
+        from toolchain.versions import tool_versions
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (the signature is Click's)
-        """Return every command's name."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import and return a command, or None when there is no such name."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute = COMMANDS[cmd_name].split(":")
-        command: click.Command = getattr(import_module(module), attribute)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Answer an unknown command with the nearest known ones."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=3) or list(COMMANDS)
-            ctx.fail(f"no command '{args[0]}'; did you mean {', '.join(near)}?")
-        return super().resolve_command(ctx, args)
+        click.echo(f"glyphpress {tool_versions().get('glyphpress', '(not installed)')}")
+        ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version; `glyphpress version` prints every runtime's too.",
+)
+@verbosity.options
 def glyphpress() -> None:
     """Press a trained handwriting model until it fits the device, and refuse to ship it when it reads worse.
 
@@ -69,19 +64,20 @@ def glyphpress() -> None:
 
 
 def main() -> NoReturn:
-    """Run the program; only the project's own errors are caught, a bug keeps its traceback."""
+    """Run the program and exit with the code of `glyphpress help exit-codes`; only a bug keeps its traceback."""
+    console.plain_help()
+    complete.register()
+    signal.signal(signal.SIGTERM, _terminated)
     try:
-        sys.exit(glyphpress(standalone_mode=False))
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.Abort as error:
-        # Click turns Ctrl-C into Abort; what the stage said about it is still there as its context.
-        click.echo(f"glyphpress: {str(error.__context__ or '') or 'interrupted'}", err=True)
-        sys.exit(130)
-    except BaseException as error:
-        code = exit_code(error)
-        if code is None:
-            raise
-        click.echo(f"glyphpress: {str(error) or 'interrupted'}", err=True)
-        sys.exit(code)
+        code = glyphpress(prog_name="glyphpress", standalone_mode=False)
+        sys.stdout.flush()
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 (a bug keeps its traceback and gets an exit code of its own)
+        code = failure.end(error)
+    sys.exit(code)
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End like Ctrl-C, so that what is half done is removed."""
+    raise KeyboardInterrupt("terminated")

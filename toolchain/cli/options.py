@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import rich_click as click
 
 from toolchain import quantities
+from toolchain.cli import complete
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -64,6 +65,7 @@ def _data_options(command: Command, *, required: bool) -> Command:
         "data",
         required=required,
         metavar="DATA",
+        shell_complete=complete.DATA,
         help="builtin:digits, emnist:SPLIT, DIR:SPLIT, or a folder of pictures.",
     )(command)
 
@@ -99,5 +101,6 @@ def target_option(command: Command) -> Command:
     return click.option(
         "--target",
         metavar="TARGET",
+        shell_complete=complete.TARGET,
         help="Where it runs; by default ort-cpu for .onnx, litert-cpu for .tflite.",
     )(command)

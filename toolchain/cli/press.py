@@ -7,13 +7,13 @@ from typing import Any
 
 import rich_click as click
 
-from toolchain.cli import console, options
+from toolchain.cli import complete, console, options
 from toolchain.cli.checkpoint_options import checkpoint_options
 from toolchain.cli.press_options import press_options
 
 
 @click.command()
-@click.argument("checkpoint")
+@click.argument("checkpoint", shell_complete=complete.CHECKPOINT)
 @checkpoint_options
 @options.data_option
 @press_options

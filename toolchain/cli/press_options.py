@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from toolchain.cli import options
+from toolchain.cli import complete, options
 from toolchain.cli.options import Command
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ _OPTIONS = (
         default=("static-int8",),
         show_default=True,
         metavar="RECIPE",
+        shell_complete=complete.RECIPE,
         help="A shipped name (`glyphpress recipe list`) or a TOML file; can be given more than once.",
     ),
     click.option(

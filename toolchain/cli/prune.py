@@ -7,12 +7,12 @@ from typing import Any
 
 import rich_click as click
 
-from toolchain.cli import console, options
+from toolchain.cli import complete, console, options
 from toolchain.cli.checkpoint_options import checkpoint_options
 
 
 @click.command()
-@click.argument("checkpoint")
+@click.argument("checkpoint", shell_complete=complete.CHECKPOINT)
 @checkpoint_options
 @options.data_option
 @click.option("--ratio", type=options.POINTS, default="25%", show_default=True, help="Share of the channels that goes.")

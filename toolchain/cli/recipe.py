@@ -6,12 +6,18 @@ import json
 
 import rich_click as click
 
-from toolchain.cli import console, options
+from toolchain.cli import complete, console, options
+from toolchain.cli.groups import NearestGroup
 
 
-@click.group()
+@click.group(cls=NearestGroup)
 def recipe() -> None:
-    """List and show recipes, and print the schema of a recipe file."""
+    """List and show recipes, and print the schema of a recipe file.
+
+    \b
+    Example:
+      glyphpress recipe list
+    """
 
 
 @recipe.command("list")
@@ -34,7 +40,7 @@ def list_(*, as_json: bool) -> None:
 
 
 @recipe.command()
-@click.argument("name", metavar="RECIPE")
+@click.argument("name", metavar="RECIPE", shell_complete=complete.RECIPE)
 @options.json_option
 def show(*, name: str, as_json: bool) -> None:
     """Show a recipe with every default filled in, as TOML to start one of your own from.

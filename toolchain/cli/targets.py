@@ -6,11 +6,12 @@ from dataclasses import asdict
 
 import rich_click as click
 
-from toolchain.cli import console
+from toolchain.cli import complete, console
+from toolchain.cli.groups import NearestGroup
 from toolchain.cli.options import json_option
 
 
-@click.group()
+@click.group(cls=NearestGroup)
 def targets() -> None:
     """List the places where artifacts run, and say whether they can run here.
 
@@ -43,7 +44,7 @@ def list_(as_json: bool) -> None:
 
 
 @targets.command()
-@click.argument("name", metavar="TARGET")
+@click.argument("name", metavar="TARGET", shell_complete=complete.TARGET)
 @json_option
 def probe(name: str, as_json: bool) -> None:
     """Say whether a target can run here; exit 4 where it cannot, with the reason and the fix.

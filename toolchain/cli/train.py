@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from toolchain import models
-from toolchain.cli import console, options
+from toolchain.cli import complete, console, options
 from toolchain.train_settings import FEW_IMAGES, PRESETS
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     default="cnn-small",
     show_default=True,
     metavar="NAME",
+    shell_complete=complete.MODEL,
     help=f"Reference architecture: {', '.join(models.names())}.",
 )
 @options.data_option

@@ -1,0 +1,58 @@
+"""How the program ends when it cannot go on: one line and the exit code of the error's family, or a bug's traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import rich_click as click
+from click.exceptions import NoArgsIsHelpError
+
+from toolchain.errors import BUG, exit_code
+
+_ADVICE: tuple[tuple[type[OSError], str], ...] = (
+    (FileNotFoundError, "check the path"),
+    (PermissionError, "name a place that you may read and write"),
+    (IsADirectoryError, "name a file, not a folder"),
+    (NotADirectoryError, "name a place whose parents are folders"),
+    (OSError, "free some space, or name another place"),
+)
+
+
+def end(error: BaseException) -> int:
+    """Say on stderr what went wrong and return the exit code; only a bug keeps its traceback."""
+    if isinstance(error, NoArgsIsHelpError):
+        error.show()
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        # Whoever read stdout has gone (`| head`); nothing may be flushed there at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_code(error)
+    code = _code(error)
+    if code == BUG:
+        traceback.print_exception(error)
+        click.echo("glyphpress: this is a bug; report it with the lines above and `glyphpress version`", err=True)
+    else:
+        click.echo(f"glyphpress: {' '.join(_told(error).split())}", err=True)
+    return code
+
+
+def _code(error: BaseException) -> int:
+    if isinstance(error, click.ClickException):
+        return error.exit_code
+    return exit_code(KeyboardInterrupt() if isinstance(error, click.Abort) else error)
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, click.UsageError):
+        where = error.ctx.command_path if error.ctx else "glyphpress"
+        said = error.format_message().rstrip(".")
+        return f"{said}{' See' if said.endswith('?') else '; see'} `{where} --help`"
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        advice = next(words for family, words in _ADVICE if isinstance(error, family))
+        return f"{place}{error.strerror}; {advice}"
+    return str(error) or "interrupted"
