@@ -40,7 +40,7 @@ class RuntimeSession(Session):
         self.batch = source.batch or batch
         self.load_ns = load_ns
         start = perf_counter_ns()
-        self._logits(np.zeros((source.batch or 1, 28, 28), np.uint8))
+        self._columns(artifact.preprocess.apply(np.zeros((source.batch or 1, 28, 28), np.uint8)))
         self.first_run_ns = perf_counter_ns() - start
 
     @abstractmethod
@@ -58,7 +58,7 @@ class RuntimeSession(Session):
         logits = np.empty((len(images), len(self.artifact.classes)), np.float32)
         for start in range(0, len(images), self.batch):
             chunk = images[start : start + self.batch]
-            logits[start : start + len(chunk)] = self._logits(chunk)[:, first:]
+            logits[start : start + len(chunk)] = self._columns(self.artifact.preprocess.apply(chunk))[:, first:]
         return finite(logits, self.artifact)
 
     def time(self, plan: TimingPlan) -> Timings:
@@ -83,10 +83,14 @@ class RuntimeSession(Session):
             machine=machine,
         )
 
-    def _logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return every column [N, width] that the file answers, padding where its batch is fixed."""
-        count, fixed = len(images), self.source.batch
-        values = self.artifact.preprocess.apply(images)
+    def answer(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return every column [N, width] of the file's answer to float32 values that are preprocessed already."""
+        parts = range(0, len(values), self.batch)
+        return np.concatenate([self._columns(values[start : start + self.batch]) for start in parts])
+
+    def _columns(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Answer at most one batch, padding where its size is fixed."""
+        count, fixed = len(values), self.source.batch
         if count < fixed:
             # Repeating an image, unlike zeros, leaves the ranges of dynamic quantization alone.
             values = np.concatenate([values, np.repeat(values[-1:], fixed - count, axis=0)])

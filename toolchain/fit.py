@@ -92,7 +92,7 @@ def fit(
             )
             if on_epoch:
                 on_epoch(result)
-    return loop.average
+    return loop.average.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload,no-any-return] # as below
 
 
 def accuracy(module: nn.Module, data: Dataset, preprocess: Preprocess, *, threads: int = 0) -> float:

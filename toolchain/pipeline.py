@@ -183,7 +183,7 @@ def _rows(
                 recipe=artifact.recipe,
                 comparison=comparison,
                 timings=own,
-                baseline_timings=base,
+                ratio=timed.ratio,
                 verdicts=judge(policy, comparison=comparison, timings=own, baseline_timings=base),
             )
         )

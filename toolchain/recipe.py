@@ -77,13 +77,13 @@ class Recipe(_Strict):
     def toml(self) -> str:
         """Return the recipe as a TOML file with every default written out; `parse` is the inverse."""
         values = self.model_dump(mode="json")
-        # A JSON string, number or array of strings is the same text in TOML.
-        tables = [("", values | {"steps": None}), *(("[[steps]]", step) for step in values["steps"])]
-        lines = [
-            "\n".join([*filter(None, [title]), *(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in table.items() if v is not None)])
-            for title, table in tables
-        ]
-        return "\n\n".join(lines) + "\n"
+        steps = values.pop("steps")
+        return "\n".join([_table(values), *(f"[[steps]]\n{_table(step)}" for step in steps)])
+
+
+def _table(values: dict[str, Any]) -> str:
+    # A JSON string, number or array of strings is the same text in TOML.
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
 
 
 @cache

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from calibration.dataset import Dataset, Split, load
 from calibration.sample import draw
-from targets.artifact import Artifact, Format, load_artifact, onnx_metadata
+from targets.artifact import Artifact, Format, explained, load_artifact
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.errors import UsageProblem
 from toolchain.export import export
@@ -92,8 +92,7 @@ def quantize_file(
 
 
 def _float_artifact(path: Path, train: Dataset | None, folder: Path, seed: int) -> Artifact:
-    ours = path.with_name(path.name + ".json").is_file() or path.suffix != ".onnx" or not path.is_file()
-    if ours or onnx_metadata(path):
+    if explained(path) or path.suffix != ".onnx":
         return load_artifact(path)
     settled = settle(str(path), CheckpointRequest(), train, seed=seed)
     return export(settled.model, "onnx", folder / path.name)

@@ -65,7 +65,7 @@ class TrainSettings:
 
 PRESETS = {
     "emnist": TrainSettings(),
-    "digits": TrainSettings(epochs=15, batch=64, lr=3e-3, ema=0.98, held_out=0.1),
+    "digits": TrainSettings(epochs=10, batch=64, lr=3e-3, ema=0.98, held_out=0.1),
     "fine-tune": TrainSettings(epochs=3, lr=1e-3, ema=0.99),
 }
 

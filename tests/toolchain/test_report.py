@@ -20,6 +20,7 @@ from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.report.table import show
 from toolchain.verdict.compare import compare
 from toolchain.verdict.gate import Outcome, judge
+from toolchain.verdict.latency import LatencyRatio
 from toolchain.verdict.policy import policy_from
 
 
@@ -44,7 +45,7 @@ def pressed(lost: int = 30, *, median: int = 67_240) -> Report:
             recipe="static-int8",
             comparison=comparison,
             timings=times[1],
-            baseline_timings=times[0],
+            ratio=LatencyRatio(median / 99_000, 0.98 * median / 99_000, 1.02 * median / 99_000, 10),
             verdicts=verdicts,
             winner=verdicts[0].outcome is Outcome.PASS,
             notes=("weights | per channel",),

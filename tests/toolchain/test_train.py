@@ -36,6 +36,11 @@ def few(digits: Dataset) -> Dataset:
     return digits.take(np.arange(300), "few")
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
 class Linear(nn.Module):
     """The smallest model that learns, so that tests of the loop take no time."""
 
@@ -77,7 +82,7 @@ def test_training_leaves_torch_and_the_given_module_as_they_were(few: Dataset) -
 @pytest.mark.slow
 def test_the_digits_preset_learns_to_read(digits: Dataset) -> None:
     test = load("builtin:digits", "test")
-    result = train(digits, test=test, settings=replace(preset("digits"), epochs=6))
+    result = train(digits, test=test, settings=preset("digits"))
     assert result.test_accuracy is not None
     assert result.test_accuracy >= 0.95
 
@@ -201,12 +206,13 @@ def test_balance_reads_rare_classes_that_frequencies_would_lose(digits: Dataset)
     ones, sevens = (np.flatnonzero(digits.labels == label) for label in (1, 7))
     lopsided = digits.take(np.concatenate([ones, sevens[:4]]), "lopsided")
     rest = digits.take(np.concatenate([ones[:1], sevens[20:]]), "nearly all sevens")
-    settings = TrainSettings(epochs=6, batch=16, lr=1e-3, ema=0.5, held_out=0.0)
+    settings = TrainSettings(epochs=10, batch=16, lr=3e-3, ema=0.5, held_out=0.0)
     reads = {
         balance: accuracy(fit(Linear(), lopsided, Preprocess(), replace(settings, balance=balance)), rest, Preprocess())
         for balance in (0.0, 1.0)
     }
-    assert reads[1.0] > reads[0.0] + 0.1
+    assert reads[0.0] < 0.3
+    assert reads[1.0] > 0.8
 
 
 def test_held_out_images_are_not_fitted(few: Dataset) -> None:

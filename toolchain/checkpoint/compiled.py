@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolchain.checkpoint.onnx_run import TOLERANCE, differs, seeded_images
-from toolchain.checkpoint.torch_files import first_line, read_program, read_torchscript
+from toolchain.checkpoint.torch_files import first_line, read_torchscript
 from toolchain.checkpoint.trial import settle_output
 from toolchain.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.export import ExportedProgram
 
 
 def from_torchscript(path: Path, classes: int, label_offset: int | None) -> tuple[nn.Module, str]:
@@ -39,11 +40,9 @@ def from_torchscript(path: Path, classes: int, label_offset: int | None) -> tupl
     return _layered(script, export, "TorchScript", classes, label_offset)
 
 
-def from_program(path: Path, classes: int, label_offset: int | None) -> tuple[nn.Module, str]:
+def from_program(program: ExportedProgram, classes: int, label_offset: int | None) -> tuple[nn.Module, str]:
     """Return a module with the program's answers, made of layers where possible, and a note saying which."""
     import torch
-
-    program = read_program(path)
 
     def export(target: Path) -> None:
         exported = torch.onnx.export(program, dynamo=True, verbose=False)

@@ -14,7 +14,7 @@ from toolchain import models
 from toolchain.checkpoint.kinds import Kind, kind_of
 from toolchain.checkpoint.source import ModelSource, build_from, import_source, parse_source
 from toolchain.checkpoint.state import find_state, fit_state
-from toolchain.checkpoint.stored import Stored, agreed_classes, metadata_facts, stored_facts
+from toolchain.checkpoint.stored import Stored, agreed_classes, history, metadata_facts, stored_facts
 from toolchain.checkpoint.trial import settle_output
 from toolchain.errors import CheckpointError
 from toolchain.model import FloatModel
@@ -148,10 +148,12 @@ def _open_torchscript(wanted: _Wanted) -> Loaded:
 
 def _open_exported(wanted: _Wanted) -> Loaded:
     from toolchain.checkpoint.compiled import from_program
+    from toolchain.checkpoint.torch_files import read_program
 
-    wanted = wanted.agreed(Stored())
-    module, note = from_program(wanted.path, len(wanted.classes), wanted.label_offset)
-    return _finish(wanted, module, (note,))
+    program, extra = read_program(wanted.path)
+    wanted = wanted.agreed(metadata_facts(extra, wanted.path))
+    module, note = from_program(program, len(wanted.classes), wanted.label_offset)
+    return _finish(wanted, module, (*history(extra), note))
 
 
 def _open_onnx(wanted: _Wanted) -> Loaded:

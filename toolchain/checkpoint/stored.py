@@ -52,6 +52,11 @@ def metadata_facts(metadata: Mapping[str, str] | None, path: Path) -> Stored:
     return stored_facts(facts, path) if isinstance(facts, dict) else Stored()
 
 
+def history(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what the stages that made a file wrote about it; `metadata_facts` has read the JSON before."""
+    return tuple(map(str, json.loads(metadata.get(METADATA_KEY, "{}")).get("history", ())))
+
+
 def agreed_classes(given: tuple[str, ...], stored: tuple[str, ...], path: Path) -> tuple[str, ...]:
     """Return the classes that both sides name. Raises CheckpointError when they differ or neither names any."""
     if not given and not stored:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from toolchain.checkpoint.stored import METADATA_KEY
 from toolchain.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -74,18 +75,20 @@ def read_torchscript(path: Path) -> nn.Module:
     return module.eval()
 
 
-def read_program(path: Path) -> ExportedProgram:
-    """Return a torch.export program. Raises CheckpointError when it cannot be read."""
+def read_program(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
+    """Return a torch.export program and our metadata in it. Raises CheckpointError when it cannot be read."""
     import torch
 
+    extra = {METADATA_KEY: ""}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.load(path)
+            program = torch.export.load(path, extra_files=extra)
     except Exception as error:  # torch.export.load lets out everything from KeyError to AssertionError
         raise CheckpointError(
             f"{path} is no readable torch.export program ({first_line(error)}); save it with this torch's version"
         ) from error
+    return program, {key: value for key, value in extra.items() if value}
 
 
 def first_line(error: BaseException) -> str:

@@ -6,17 +6,15 @@ import json
 from pathlib import Path
 
 from targets.artifact import file_sha256
+from toolchain.checkpoint.stored import METADATA_KEY
 from toolchain.errors import StageError
 from toolchain.files import whole_file
 from toolchain.model import FloatModel
 from toolchain.noise import noise_to
 
-FACTS = "glyphpress.json"
-"""The extra file inside the .pt2 that holds classes, preprocess and history."""
-
 
 def save_program(model: FloatModel, path: Path, *, force: bool = False) -> str:
-    """Write the model with a dynamic batch and return the file's SHA-256.
+    """Write the model, its classes, preprocess and history with a dynamic batch, and return the file's SHA-256.
 
     Raises StageError when torch.export refuses the model.
     """
@@ -29,7 +27,7 @@ def save_program(model: FloatModel, path: Path, *, force: bool = False) -> str:
             with noise_to() as log:
                 batch = torch.export.Dim("batch")
                 program = torch.export.export(module, (torch.zeros(2, 1, 28, 28),), dynamic_shapes=({0: batch},))
-                torch.export.save(program, part, extra_files={FACTS: json.dumps(facts)})
+                torch.export.save(program, part, extra_files={METADATA_KEY: json.dumps(facts)})
         except (RuntimeError, TypeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise StageError(f"{model.name}: torch cannot save it as .pt2 ({reason}); details are in {log}") from error

@@ -31,7 +31,8 @@ def inspect_torch(path: Path, kind: Kind, model: str | None, *, trust_pickle: bo
     facts: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
     if kind == "exported":
-        program = read_program(path)
+        program, extra = read_program(path)
+        facts = json.loads(extra.get(METADATA_KEY, "{}"))
         state = dict(program.state_dict)
         layers = _program_layers(program)
     elif kind == "torchscript":

@@ -14,6 +14,7 @@ from toolchain.errors import EvidenceError
 from toolchain.files import MARK, whole_file
 from toolchain.verdict.compare import Comparison
 from toolchain.verdict.evaluate import Evaluation
+from toolchain.verdict.latency import LatencyRatio
 from toolchain.verdict.outcome import Outcome, Verdict, overall
 
 SCHEMA = "glyphpress/report/1"
@@ -46,8 +47,9 @@ class Row:
     """One artifact: a line of the table.
 
     shrink: how many times smaller than the float baseline. drop, bound: fall in accuracy against the baseline and its
-    one-sided 95 % upper bound, fractions. p50_ns, p99_ns: None where the samples cannot carry them. p50_ratio: of the
-    baseline's. The baseline itself has no drop and no verdicts; `outcome` is None where nothing was judged.
+    one-sided 95 % upper bound, fractions. p50_ns, p99_ns: None where the samples cannot carry them. p50_ratio: to the
+    baseline's, taken round by round (`LatencyRatio`), with its 95 % interval. The baseline itself has no drop and no
+    verdicts; `outcome` is None where nothing was judged.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Row:
     p50_ns: float | None = None
     p99_ns: float | None = None
     p50_ratio: float | None = None
+    p50_ratio_interval: tuple[float, float] | None = None
     verdicts: tuple[Verdict, ...] = ()
     winner: bool = False
     notes: tuple[str, ...] = ()
@@ -76,8 +79,8 @@ class Row:
 
     @property
     def slower(self) -> bool:
-        """Whether its median latency is above the float baseline's."""
-        return not self.baseline and self.p50_ratio is not None and self.p50_ratio > 1.0
+        """Whether its median latency is above the float baseline's by more than the noise of the timing."""
+        return self.p50_ratio_interval is not None and self.p50_ratio_interval[0] > 1.0
 
     @classmethod
     def of(
@@ -88,14 +91,14 @@ class Row:
         recipe: str,
         comparison: Comparison | None = None,
         timings: Timings | None = None,
-        baseline_timings: Timings | None = None,
+        ratio: LatencyRatio | None = None,
         verdicts: tuple[Verdict, ...] = (),
         winner: bool = False,
         notes: tuple[str, ...] = (),
     ) -> Row:
         """Return the line of an artifact; without a comparison it is the baseline."""
         p50, p99 = (None, None) if timings is None else (timings.percentile(50), timings.percentile(99))
-        base = p50 if comparison is None else baseline_timings and baseline_timings.percentile(50)
+        interval = (ratio.low, ratio.high) if ratio and ratio.low is not None and ratio.high is not None else None
         return cls(
             name=evaluation.artifact,
             format=format,
@@ -111,7 +114,8 @@ class Row:
             bound=comparison.upper if comparison else None,
             p50_ns=p50,
             p99_ns=p99,
-            p50_ratio=p50 / base if p50 and base else None,
+            p50_ratio=ratio.ratio if ratio else 1.0 if p50 and comparison is None else None,
+            p50_ratio_interval=interval,
             verdicts=verdicts,
             winner=winner,
             notes=notes,
@@ -195,4 +199,7 @@ def _tuples(values: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 def _row(values: dict[str, Any]) -> Row:
     verdicts = tuple(Verdict.from_dict(one) for one in values["verdicts"])
-    return Row(**_tuples(values, "notes") | {"verdicts": verdicts})
+    interval = values["p50_ratio_interval"]
+    return Row(
+        **_tuples(values, "notes") | {"verdicts": verdicts, "p50_ratio_interval": tuple(interval) if interval else None}
+    )

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.dataset import Dataset
-from targets.artifact import Artifact, load_artifact
+from targets.artifact import Artifact
 from targets.catalog import default_for, get
 from targets.target import Session, TimingPlan, Timings
+from toolchain.adoption import open_artifact
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.progress import Progress, silent
 from toolchain.verdict.compare import Comparison, compare
 from toolchain.verdict.evaluate import Evaluation, evaluate
-from toolchain.verdict.latency import profile
+from toolchain.verdict.latency import profile, timeable
 from toolchain.verdict.policy import Policy
 
 # Single inferences, so that the tail stays visible, and enough of them for a P99.
@@ -46,7 +47,7 @@ def evaluate_file(
     path: Path, dataset: Dataset, *, target: str | None = None, threads: int = 0, progress: Progress = silent
 ) -> Evaluation:
     """Evaluate an artifact's file on every image of a data set; `threads` 0 takes all cores."""
-    with open_session(load_artifact(path), target, threads) as session:
+    with open_session(open_artifact(path, dataset), target, threads) as session:
         return evaluate(session, dataset, progress=progress)
 
 
@@ -112,7 +113,7 @@ def gather(
         return Evidence(comparison)
     files = [baseline, candidate] if policy.needs_baseline_timings else [candidate]
     rows = profile(
-        [load_artifact(path) for path in files],
+        [timeable(path) for path in files],
         target=get(target) if target else None,
         threads=threads,
         plan=GATE_PLAN,

@@ -1,0 +1,81 @@
+"""Files that glyphpress did not make: judged, timed and quantized all the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from calibration.dataset import Dataset
+from targets.artifact import Artifact, Format
+from targets.preprocess import Preprocess
+from toolchain.adoption import open_artifact
+from toolchain.errors import CheckpointError, EvidenceError
+from toolchain.export import export
+from toolchain.model import FloatModel
+
+
+@pytest.fixture(scope="module")
+def strange(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's model: trained on transposed, inverted images, first column unused, no word about it in the file."""
+    preprocess = Preprocess(orientation="transpose", invert=True, label_offset=1)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(784, 11))
+    pixels, labels = torch.from_numpy(preprocess.apply(digits.images)), torch.from_numpy(digits.labels + 1)
+    optimizer = torch.optim.Adam(module.parameters(), lr=2e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(pixels), labels).backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("strange")
+    model = FloatModel("strange", module.eval(), preprocess, digits.classes, "0" * 64)
+    made = export(model, "onnx", folder / "made.onnx")
+    proto = onnx.load(made.path)
+    del proto.metadata_props[:]
+    onnx.save(proto, folder / "strange.onnx")
+    return folder / "strange.onnx"
+
+
+def test_how_it_wants_its_images_is_found(strange: Path, digits_test: Dataset) -> None:
+    artifact = open_artifact(strange, digits_test)
+    found = artifact.preprocess
+    assert (found.orientation, found.invert, found.label_offset) == ("transpose", True, 1)
+    assert artifact.recipe == "foreign"
+
+
+def test_without_images_or_when_it_reads_none_of_them_the_reason_is_given(
+    strange: Path, digits_test: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(EvidenceError, match="--data"):
+        open_artifact(strange, None)
+    noise = np.random.default_rng(0).integers(0, 256, digits_test.images.shape, dtype=np.uint8)
+    unread = Dataset(noise, digits_test.labels, digits_test.classes, "noise", "test", "0" * 64)
+    with pytest.raises(CheckpointError, match="does not read these images"):
+        open_artifact(strange, unread)
+
+
+def test_every_command_that_takes_a_file_takes_it(glyphpress, strange: Path, tmp_path: Path) -> None:
+    data = ("--data", "builtin:digits")
+    read = glyphpress("evaluate", strange, *data, "--json")
+    assert read.code == 0, read.err
+    assert json.loads(read.out)["metrics"]["accuracy"] > 0.9
+    small = tmp_path / "small.onnx"
+    quantized = glyphpress("quantize", strange, *data, "-o", small)
+    assert quantized.code == 0, quantized.err
+    assert small.stat().st_size < 0.5 * strange.stat().st_size
+    judged = glyphpress("gate", "--baseline", strange, "--candidate", small, *data, "--max-drop", "3pp")
+    assert judged.code == 0, judged.err
+    assert glyphpress("profile", strange, small, "--seconds", "1ms", "--runs", "20").code == 0
+
+
+def test_a_tflite_file_without_its_sidecar_is_adopted_too(
+    floats: dict[Format, Artifact], digits_test: Dataset, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone.tflite"
+    alone.write_bytes(floats["tflite"].path.read_bytes())
+    assert open_artifact(alone, digits_test).preprocess.orientation == "upright"

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from targets.artifact import load_artifact
+from targets.target import TimingPlan
+from toolchain.errors import UsageProblem
+from toolchain.pipeline import PressRequest, press
+from toolchain.recipe import Prune, Quantize, Recipe, shipped
+from toolchain.report.report import Report
+from toolchain.verdict.outcome import Outcome
+from toolchain.verdict.policy import DropLimit, Policy
+
+QUICK = TimingPlan(warmup=2, min_runs=20, min_seconds=0.0, inner=1)
+PRUNED = Recipe(name="pruned", steps=(Prune(ratio=0.25, epochs=1),))
+SMALL = Recipe(name="small", steps=(Prune(ratio=0.25, epochs=1), Quantize(scheme="static-int8")))
+
+
+@pytest.fixture(scope="module")
+def request_(checkpoint: Path) -> PressRequest:
+    return PressRequest(
+        checkpoint=str(checkpoint),
+        data="builtin:digits",
+        recipes=(shipped()["float"], shipped()["static-int8"]),
+        policy=Policy(drop=DropLimit(max=0.02, confidence=0.95)),
+        plan=QUICK,
+    )
+
+
+@pytest.fixture(scope="module")
+def pressed(request_: PressRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    out = tmp_path_factory.mktemp("press") / "out"
+    return press(request_, out), out
+
+
+def test_every_file_of_the_report_is_there_with_a_sidecar_that_traces_it_to_the_checkpoint(
+    pressed: tuple[Report, Path],
+) -> None:
+    report, out = pressed
+    assert [row.name for row in report.rows] == [
+        f"digits.{name}" for name in ("float.onnx", "float.tflite", "static-int8.onnx", "static-int8.tflite")
+    ]
+    artifacts = {row.name: load_artifact(out / row.name) for row in report.rows}
+    for row in report.rows:
+        assert artifacts[row.name].sha256 == row.sha256
+    for kind in ("onnx", "tflite"):
+        assert artifacts[f"digits.float.{kind}"].parent_sha256 == report.checkpoint.sha256
+        assert artifacts[f"digits.static-int8.{kind}"].parent_sha256 == artifacts[f"digits.float.{kind}"].sha256
+    extra = {"report.json", "report.md", "converters.log"}
+    assert {path.name for path in out.iterdir()} == extra | {
+        name for row in report.rows for name in (row.name, f"{row.name}.json")
+    }
+
+
+def test_the_stored_report_is_the_one_that_was_returned(pressed: tuple[Report, Path]) -> None:
+    report, out = pressed
+    assert Report.load(out) == report
+    text = (out / "report.md").read_text()
+    assert all(row.name in text for row in report.rows)
+
+
+def test_the_report_judges_sizes_and_reading_against_the_float_file(pressed: tuple[Report, Path]) -> None:
+    report, _ = pressed
+    base, *others = report.rows
+    assert base.baseline
+    assert base.accuracy > 0.95
+    assert report.dataset.images == 599
+    assert report.calibration is not None
+    assert report.calibration["images"] == 512
+    assert [row.outcome for row in others] == [Outcome.PASS] * 3
+    assert all(row.shrink is not None and row.shrink > 3.55 for row in others if row.recipe == "static-int8")
+    winners = [row for row in report.rows if row.winner]
+    assert len(winners) == 1
+    assert winners[0].recipe == "static-int8"
+    assert all(row.p50_ns for row in report.rows)
+
+
+def test_the_same_press_gives_the_same_files(
+    pressed: tuple[Report, Path], request_: PressRequest, tmp_path: Path
+) -> None:
+    again = press(replace(request_, formats=("onnx",)), tmp_path / "out")
+    assert {row.sha256 for row in again.rows} == {row.sha256 for row in pressed[0].rows if row.format == "onnx"}
+
+
+@pytest.mark.slow
+def test_pruned_recipes_end_in_files_of_their_own(request_: PressRequest, tmp_path: Path) -> None:
+    report = press(replace(request_, recipes=(PRUNED, SMALL), formats=("onnx",)), tmp_path / "out")
+    sizes = {row.recipe: row.bytes for row in report.rows}
+    assert sizes["pruned"] < 0.7 * sizes["float"]
+    assert sizes["small"] < 0.3 * sizes["pruned"]
+    notes = load_artifact(tmp_path / "out" / "digits.pruned.onnx").notes
+    assert any("pruned 25%" in note for note in notes)
+
+
+def test_a_folder_that_is_there_is_refused_before_any_work(request_: PressRequest, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("irreplaceable")
+    with pytest.raises(UsageProblem, match="--force"):
+        press(request_, tmp_path / "mine")
+    with pytest.raises(UsageProblem, match=r"no report\.json"):
+        press(request_, tmp_path / "mine", force=True)
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "irreplaceable"
+
+
+def test_a_press_that_fails_half_way_leaves_nothing(glyphpress, checkpoint: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "greedy.toml"
+    recipe.write_text(
+        'name = "greedy"\nformats = ["onnx"]\n[[steps]]\nkind = "quantize"\nscheme = "static-int8"\n'
+        "calibration_images = 100000\n"
+    )
+    done = glyphpress(
+        "press", checkpoint, "--data", "builtin:digits", "--recipe", recipe, "--format", "onnx", "--out", tmp_path / "o"
+    )
+    assert done.code == 3
+    assert "ask for fewer" in done.err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["greedy.toml"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"recipes": (shipped()["static-int8-act16"],), "formats": ("onnx",)}, "makes tflite only"),
+        ({"recipes": (SMALL, SMALL)}, "share a name"),
+    ],
+)
+def test_a_request_that_cannot_be_meant_is_refused(change: dict, said: str, request_: PressRequest) -> None:
+    with pytest.raises(UsageProblem, match=said):
+        replace(request_, **change)
+
+
+def test_the_command_says_by_its_exit_code_what_the_report_says(glyphpress, checkpoint: Path, tmp_path: Path) -> None:
+    def run(out: str, *more: str):
+        words = ("press", checkpoint, "--data", "builtin:digits", "--format", "onnx", "--seconds", "10ms")
+        return glyphpress(*words, "--out", tmp_path / out, *more)
+
+    passed = run("a", "--max-drop", "3pp", "--json")
+    assert passed.code == 0, passed.err
+    shown = json.loads(passed.out)
+    assert shown["schema"] == "glyphpress/press/1"
+    assert shown["report"]["command"][:2] == ["glyphpress", "press"]
+    undecided = run("b", "--max-drop", "0.01pp")
+    assert undecided.code == 5
+    assert "INCONCLUSIVE" in undecided.out
+    failed = run("c", "--max-drop", "3pp", "--max-size", "100KB")
+    assert failed.code == 1
+    assert (tmp_path / "c" / "report.md").is_file()
+    assert "report:" in failed.out

@@ -1,0 +1,42 @@
+"""Any file that can be judged: one of our artifacts, or a user's own .onnx or .tflite that nothing explains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from calibration.dataset import Dataset
+from targets import catalog
+from targets.artifact import Artifact, adopt, describe, explained, load_artifact
+from targets.preprocess import Preprocess
+from targets.session import RuntimeSession
+from toolchain.errors import EvidenceError
+from toolchain.preprocess_search import search
+
+SEARCH_IMAGES = 3000
+
+
+def open_artifact(path: Path, dataset: Dataset | None, *, seed: int = 0) -> Artifact:
+    """Return the artifact that a file is; for one that no sidecar explains, find how it wants its images.
+
+    dataset: labelled images to find it on, up to 3000 of them; its classes are taken for the file's. Raises
+    ArtifactError for what is no model file, EvidenceError when there is no data to explain it by, and
+    CheckpointError when the file reads the images in no way, or in two ways equally well.
+    """
+    if explained(path):
+        return load_artifact(path)
+    if dataset is None:
+        raise EvidenceError(f"{path}: no sidecar says how it wants its images; add --data, so that it can be found")
+    plain = adopt(path, preprocess=Preprocess(label_offset=_spare_columns(path, dataset)), classes=dataset.classes)
+    chosen = np.random.default_rng(seed).permutation(len(dataset))[:SEARCH_IMAGES]
+    with catalog.default_for(plain.format).open(plain, threads=0) as session:
+        assert isinstance(session, RuntimeSession), "the default targets run in this process"
+        found = search(session.answer, dataset.images[chosen], dataset.labels[chosen], classes=dataset.classes)
+    return adopt(path, preprocess=found.winner, classes=dataset.classes)
+
+
+def _spare_columns(path: Path, dataset: Dataset) -> int:
+    """Return how many columns the file answers beyond the classes: letters models may keep EMNIST's 1 to 26."""
+    _, outputs = describe(path)
+    return int(len(dataset.classes) + 1 in [spec.shape[-1] for spec in outputs if spec.shape])
