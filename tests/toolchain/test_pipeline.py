@@ -28,6 +28,7 @@ def request_(checkpoint: Path) -> PressRequest:
         recipes=(shipped()["float"], shipped()["static-int8"]),
         policy=Policy(drop=DropLimit(max=0.02, confidence=0.95)),
         plan=QUICK,
+        threads=1,
     )
 
 
@@ -134,7 +135,7 @@ def test_a_request_that_cannot_be_meant_is_refused(change: dict, said: str, requ
 
 def test_the_command_says_by_its_exit_code_what_the_report_says(glyphpress, checkpoint: Path, tmp_path: Path) -> None:
     def run(out: str, *more: str):
-        words = ("press", checkpoint, "--data", "builtin:digits", "--format", "onnx", "--seconds", "10ms")
+        words = ("press", checkpoint, "--data", "builtin:digits", "--format", "onnx", "--seconds", "10ms", "--threads", "1")
         return glyphpress(*words, "--out", tmp_path / out, *more)
 
     passed = run("a", "--max-drop", "3pp", "--json")

@@ -24,8 +24,8 @@ def widths(module: nn.Module) -> list[int]:
 def test_channels_go_the_logits_stay_and_fine_tuning_brings_the_reading_back(
     float_model: FloatModel, digits: Dataset, digits_test: Dataset
 ) -> None:
-    bare = prune(float_model, Prune(ratio=0.5, epochs=0), digits)
-    tuned = prune(float_model, Prune(ratio=0.5, epochs=4), digits)
+    bare = prune(float_model, Prune(ratio=0.5, epochs=0), digits, threads=1)
+    tuned = prune(float_model, Prune(ratio=0.5, epochs=4), digits, threads=1)
     before, after = widths(float_model.torch_module("the test")), widths(bare.torch_module("the test"))
     assert all(width % 8 == 0 for width in after)
     assert sum(after) <= 0.55 * sum(before)
@@ -39,7 +39,7 @@ def test_channels_go_the_logits_stay_and_fine_tuning_brings_the_reading_back(
 def test_the_model_that_was_given_stays_as_it_is(float_model: FloatModel, digits: Dataset) -> None:
     module = float_model.torch_module("the test")
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    prune(float_model, Prune(ratio=0.25, epochs=1), digits)
+    prune(float_model, Prune(ratio=0.25, epochs=1), digits, threads=1)
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
 
 
@@ -54,7 +54,7 @@ def test_the_same_seed_prunes_the_same(float_model: FloatModel, digits: Dataset)
 
 
 def test_a_pruned_model_is_exported_with_its_own_shapes(float_model: FloatModel, digits: Dataset, tmp_path) -> None:
-    pruned = prune(float_model, Prune(ratio=0.5, epochs=0), digits)
+    pruned = prune(float_model, Prune(ratio=0.5, epochs=0), digits, threads=1)
     whole = export(float_model, "onnx", tmp_path / "whole.onnx")
     assert export(pruned, "onnx", tmp_path / "pruned.onnx").size < 0.4 * whole.size
 
