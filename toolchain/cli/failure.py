@@ -14,6 +14,7 @@ from toolchain.errors import BUG, exit_code
 _ADVICE: tuple[tuple[type[OSError], str], ...] = (
     (FileNotFoundError, "check the path"),
     (PermissionError, "name a place that you may read and write"),
+    (FileExistsError, "name a place whose parents are folders"),
     (IsADirectoryError, "name a file, not a folder"),
     (NotADirectoryError, "name a place whose parents are folders"),
     (OSError, "free some space, or name another place"),
