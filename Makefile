@@ -29,8 +29,8 @@ format: .venv/ready ## rewrite the sources in the one format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/ready ## the numbers of README, measured again
-	$(BIN)/python -m bench.readme
+bench: .venv/ready ## the numbers of README, measured again (DATA=emnist:balanced)
+	$(BIN)/python -m bench.readme $(or $(DATA),emnist:balanced)
 
 clean: ## remove what was built
 	rm -rf .venv build dist demo-out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -68,7 +68,7 @@ class PressRequest:
 
 
 def press(request: PressRequest, out: Path, *, force: bool = False, progress: Progress = silent) -> Report:
-    """Run the whole way and write artifacts, sidecars, report.json and report.md into `out`.
+    """Run the whole way and write artifacts, sidecars, report.json, report.md and raw timings into `out`.
 
     `out` appears whole or not at all. A verdict of FAIL or INCONCLUSIVE stands in the report and raises nothing.
     Raises the errors of the stages.
@@ -140,6 +140,7 @@ class _Press:
         """Evaluate, compare, time and judge every file on the place that its format runs on."""
         evaluations = [self._evaluated(artifact) for artifact in artifacts]
         times = profile(artifacts, plan=self.request.plan, seed=self.request.seed, progress=self.progress)
+        times.save_samples(self.folder / "timings.npz")
         comparisons = tuple(compare(evaluations[0], candidate) for candidate in evaluations[1:])
         rows = _with_winner(_rows(artifacts, evaluations, comparisons, times, self.request.policy))
         model, finding = settled.model, settled.finding

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +60,6 @@ def train(
     Example:
       glyphpress train --model cnn-small --data builtin:digits --out model.pt
     """
-    # Read when torch is loaded: threads that spin while they wait make a training several times slower on busy cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from calibration.dataset import load
     from toolchain import train as training
     from toolchain.models.saving import refuse_unfit

@@ -1,0 +1,80 @@
+"""Measure README's table again: `make bench DATA=DIR:balanced`, about ten minutes on two cores.
+
+Presses the shipped model by every shipped recipe in both formats on EMNIST's balanced split, evaluates each file on
+every test image and times all of them in one interleaved run. `results/balanced/` keeps the report and the raw
+nanoseconds; README's table is written from that report and from nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from targets.target import TimingPlan
+from toolchain.cli.console import progress
+from toolchain.pipeline import PressRequest, press
+from toolchain.quantities import percent_text, size_text, time_text
+from toolchain.recipe import shipped
+from toolchain.report.report import Report, Row
+from toolchain.report.table import drop_text, verdict_text
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results" / "balanced"
+KEPT = ("report.json", "timings.npz")
+MARKS = "<!-- table: make bench -->\n", "<!-- end of table -->\n"
+PLAN = TimingPlan(min_seconds=5.0, min_runs=2000, inner=1)
+
+
+def measure(data: str) -> Report:
+    """Press, judge and time; keep the report and the samples."""
+    recipes = tuple(recipe for name, recipe in shipped().items() if name != "float")
+    request = PressRequest(
+        checkpoint="cnn-small", data=data, recipes=recipes, plan=PLAN, command=("make", "bench", "DATA=DIR:balanced")
+    )
+    with tempfile.TemporaryDirectory() as folder, progress() as listen:
+        report = press(request, Path(folder) / "out", progress=listen)
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        for name in KEPT:
+            shutil.copy(Path(folder) / "out" / name, RESULTS / name)
+    return report
+
+
+def table(report: Report) -> str:
+    """Return the Markdown table of a report."""
+    head = ("file", "size", "of float", "accuracy", "drop [bound]", "p50", "p99", "p50 of float", "verdict")
+    lines = [head, ("---",) * len(head), *map(_cells, report.rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    times = ["-" if ns is None else time_text(ns / 1e9) for ns in (row.p50_ns, row.p99_ns)]
+    ratio = "-" if row.p50_ratio is None else f"{row.p50_ratio:.2f}"
+    if row.p50_ratio_interval:
+        ratio += " [{:.2f}, {:.2f}]".format(*row.p50_ratio_interval)
+    return (
+        f"`{row.name}`",
+        size_text(row.bytes),
+        f"{row.shrink:.2f}x",
+        percent_text(row.accuracy),
+        drop_text(row),
+        *times,
+        ratio,
+        verdict_text(row),
+    )
+
+
+def written(readme: str, report: Report) -> str:
+    """Return README's text with its table made anew."""
+    start, end = map(re.escape, MARKS)
+    return re.sub(f"({start}).*?({end})", lambda found: found[1] + table(report) + found[2], readme, flags=re.S)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m bench.readme DATA, where DATA is a balanced split such as emnist:balanced")
+    path = ROOT / "README.md"
+    path.write_text(written(path.read_text(encoding="utf-8"), measure(sys.argv[1])), encoding="utf-8")
+    print(table(Report.load(RESULTS)), end="")
