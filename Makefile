@@ -8,7 +8,7 @@ help: ## this list
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	# onnx2torch imports torchvision for two detection operators only; without its dependencies it needs none
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps onnx2torch==1.5.15
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

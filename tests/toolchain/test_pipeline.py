@@ -135,8 +135,8 @@ def test_a_request_that_cannot_be_meant_is_refused(change: dict, said: str, requ
 
 def test_the_command_says_by_its_exit_code_what_the_report_says(glyphpress, checkpoint: Path, tmp_path: Path) -> None:
     def run(out: str, *more: str):
-        words = ("press", checkpoint, "--data", "builtin:digits", "--format", "onnx", "--seconds", "10ms", "--threads", "1")
-        return glyphpress(*words, "--out", tmp_path / out, *more)
+        words = ("press", checkpoint, "--data", "builtin:digits", "--format", "onnx", "--threads", "1")
+        return glyphpress(*words, "--seconds", "10ms", "--out", tmp_path / out, *more)
 
     passed = run("a", "--max-drop", "3pp", "--json")
     assert passed.code == 0, passed.err
