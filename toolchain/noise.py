@@ -12,6 +12,8 @@ from pathlib import Path
 
 from platformdirs import user_log_path
 
+from toolchain.interrupt import held
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -24,8 +26,8 @@ def default_log() -> Path:
 def noise_to(log: Path | None = None) -> Iterator[Path]:
     """Send everything printed to file descriptors 1 and 2 (C++ included), warnings and logging to `log`.
 
-    Appends; yields the log's path. The streams are given back on every way out. What was said is then logged at INFO,
-    for those who want to hear it (`glyphpress -v`).
+    Appends; yields the log's path. The streams are given back on every way out, and Ctrl-C waits until then. What was
+    said is then logged at INFO, for those who want to hear it (`glyphpress -v`).
     """
     path = log or default_log()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +36,7 @@ def noise_to(log: Path | None = None) -> Iterator[Path]:
     saved = os.dup(1), os.dup(2)
     level = logging.root.manager.disable
     start = path.stat().st_size if path.exists() else 0
-    with path.open("ab") as sink, warnings.catch_warnings():
+    with held(), path.open("ab") as sink, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
@@ -43,12 +45,15 @@ def noise_to(log: Path | None = None) -> Iterator[Path]:
         try:
             yield path
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
             logging.disable(level)
-            for copy, stream in zip(saved, (1, 2), strict=True):
-                os.dup2(copy, stream)
-                os.close(copy)
+            try:
+                # Fails when the log's disk is full.
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                for copy, stream in zip(saved, (1, 2), strict=True):
+                    os.dup2(copy, stream)
+                    os.close(copy)
             _repeat(path, start)
 
 

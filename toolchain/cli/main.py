@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
 import rich_click as click
 
 from toolchain.cli import complete, console, failure, verbosity
 from toolchain.cli.groups import LazyGroup
+from toolchain.interrupt import heard
 
 # name -> "module:attribute"; imported only when the command is used, so that --help stays fast.
 COMMANDS = {
@@ -70,17 +69,12 @@ def main() -> NoReturn:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     console.plain_help()
     complete.register()
-    signal.signal(signal.SIGTERM, _terminated)
     try:
-        code = glyphpress(prog_name="glyphpress", standalone_mode=False)
-        sys.stdout.flush()
+        with heard():
+            code = glyphpress(prog_name="glyphpress", standalone_mode=False)
+            sys.stdout.flush()
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001 (a bug keeps its traceback and gets an exit code of its own)
         code = failure.end(error)
     sys.exit(code)
-
-
-def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
-    """End like Ctrl-C, so that what is half done is removed."""
-    raise KeyboardInterrupt("terminated")
