@@ -25,9 +25,10 @@ lint: .venv/ready ## ruff check, ruff format --check, mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/ready ## rewrite the sources in the one format
+format: .venv/ready ## rewrite the sources, and README's command list, in the one form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python -m toolchain.cli.reference README.md
 
 bench: .venv/ready ## the numbers of README, measured again (DATA=emnist:balanced)
 	$(BIN)/python -m bench.readme $(or $(DATA),emnist:balanced)

@@ -1,0 +1,38 @@
+"""The command list of README, made from the commands themselves: `python -m toolchain.cli.reference README.md`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from toolchain.cli.main import glyphpress
+
+MARKS = "<!-- commands -->\n", "<!-- end of commands -->\n"
+
+
+def commands() -> str:
+    """Return a Markdown table of every command and the first sentence of its help."""
+    context = click.Context(glyphpress, info_name="glyphpress")
+    lines = ["| command | |\n", "| --- | --- |\n"]
+    for name in glyphpress.list_commands(context):
+        command = glyphpress.get_command(context, name)
+        assert command is not None
+        parts = "\\|".join(command.commands) if isinstance(command, click.Group) else ""
+        words = f"{name} {parts}".strip()
+        summary = (command.help or "").split("\n\n")[0].replace("\n", " ")
+        lines.append(f"| `{words}` | {summary} |\n")
+    return "".join(lines)
+
+
+def written(readme: str) -> str:
+    """Return README's text with its command list made anew."""
+    start, end = map(re.escape, MARKS)
+    return re.sub(f"({start}).*?({end})", lambda found: found[1] + commands() + found[2], readme, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
