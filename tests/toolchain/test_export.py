@@ -16,7 +16,7 @@ from targets.artifact import Artifact, Format, load_artifact
 from targets.preprocess import Preprocess
 from toolchain.errors import PackageMissing, ParityError, StageError, UsageProblem
 from toolchain.export import export
-from toolchain.export.parity import torch_logits
+from toolchain.export.parity import reference_logits
 from toolchain.model import FloatModel
 
 KINDS: tuple[Format, ...] = ("onnx", "tflite")
@@ -31,7 +31,7 @@ def answers(artifact: Artifact, images: np.ndarray) -> np.ndarray:
 def test_a_file_answers_like_torch_on_images_it_was_not_checked_on(
     kind: Format, floats: dict[Format, Artifact], float_model: FloatModel, digits_test: Dataset
 ) -> None:
-    expected = torch_logits(float_model, float_model.torch_module("the test"), digits_test.images)
+    expected = reference_logits(float_model, digits_test.images)
     assert np.abs(answers(floats[kind], digits_test.images) - expected).max() < 1e-4
 
 

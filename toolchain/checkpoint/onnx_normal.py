@@ -26,7 +26,7 @@ from toolchain.errors import CheckpointError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["NormalisedOnnx", "normalise", "normalised", "refuse_quantized"]
+__all__ = ["NormalisedOnnx", "normalise", "normalised"]
 
 OPSET = 17
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.dataset import Images, load
 from targets import catalog
 from targets.artifact import Artifact
+from toolchain.checkpoint.forward import forward
 from toolchain.errors import ParityError
 from toolchain.model import FloatModel
 
-if TYPE_CHECKING:
-    from torch import nn
-
 TOLERANCE = 1e-4
-"""Largest difference allowed between a converted float file and torch, in logits."""
+"""Largest difference allowed between a converted float file and its model, in logits."""
 
 
 def reference_images(count: int = 256) -> Images:
@@ -25,18 +21,10 @@ def reference_images(count: int = 256) -> Images:
     return load("builtin:digits", "train").images[:count]
 
 
-def torch_logits(model: FloatModel, module: nn.Module, images: Images) -> NDArray[np.float32]:
-    """Return float32 [N, classes], what the module answers to uint8 [N, 28, 28]."""
-    from dataclasses import replace
-
-    import torch
-
-    nchw = replace(model.preprocess, layout="NCHW")
-    with torch.inference_mode():
-        answer = module(torch.from_numpy(nchw.apply(images)))
+def reference_logits(model: FloatModel, images: Images) -> NDArray[np.float32]:
+    """Return float32 [N, classes], what the model itself answers to uint8 [N, 28, 28]."""
     first = model.preprocess.label_offset
-    logits: NDArray[np.float32] = answer.numpy()[:, first : first + len(model.classes)]
-    return logits
+    return forward(model)(model.preprocess.apply(images))[:, first : first + len(model.classes)]
 
 
 def check_parity(artifact: Artifact, expected: NDArray[np.float32], images: Images) -> None:

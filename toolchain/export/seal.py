@@ -36,18 +36,18 @@ class Origin:
 def seal(
     path: Path,
     origin: Origin,
-    write: Callable[[Path], object],
+    content: bytes,
     *,
     force: bool = False,
     check: Callable[[Artifact], None] | None = None,
 ) -> Artifact:
-    """Let `write` make the file, `check` judge it, and only then give file and sidecar their names.
+    """Write the file, let `check` judge it, and only then give file and sidecar their names.
 
-    Raises what `write` and `check` raise; then neither file is there. Nothing is overwritten without `force`.
+    Raises what `check` raises; then neither file is there. Nothing is overwritten without `force`.
     """
     sidecar = path.with_name(path.name + ".json")
     with whole_file(sidecar, force=force) as side, whole_file(path, force=force) as part:
-        write(part)
+        part.write_bytes(content)
         inputs, outputs = describe(part)
         # vars, not asdict: the preprocess stays the object that it is
         artifact = Artifact(part, file_format(part), "", inputs, outputs, **vars(origin))

@@ -7,7 +7,10 @@ from pathlib import Path
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.errors import StageError
+from toolchain.export.seal import Origin, seal
 from toolchain.recipe import Quantize
+
+TOOLS = {"onnx": ("onnxruntime", "onnx"), "tflite": ("ai-edge-quantizer",)}
 
 
 def quantize(
@@ -20,19 +23,19 @@ def quantize(
     force: bool = False,
     log: Path | None = None,
 ) -> Artifact:
-    """Quantize a float artifact into `path` in its own format.
+    """Quantize a float artifact into `path`, in its own format, with a sidecar.
 
-    `recipe` is the name that the sidecar records. Raises StageError when the artifact is quantized already, or
-    when a calibrated scheme is asked for without a calibration set.
+    `recipe` is the name that the sidecar records, `log` takes the quantizer's own words. Raises StageError when the
+    artifact is quantized already, cannot be quantized, or needs a calibration set that is not given.
     """
     if step.calibrated and calibration is None:
         raise StageError(f"{step.scheme} takes its ranges from a calibration set; give --data")
     if artifact.format == "onnx":
-        from toolchain.quantize.onnx import quantize_onnx
-
-        if step.scheme == "static-int8-act16":
-            raise StageError("static-int8-act16 has no ONNX kernels; quantize the .tflite file")
-        return quantize_onnx(artifact, step, calibration, path, recipe=recipe, force=force, log=log)
-    from toolchain.quantize.tflite import quantize_tflite
-
-    return quantize_tflite(artifact, step, calibration, path, recipe=recipe, force=force, log=log)
+        from toolchain.quantize.onnx import quantized_onnx as quantized
+    else:
+        from toolchain.quantize.tflite import quantized_tflite as quantized
+    images = calibration if step.calibrated else None
+    content = quantized(artifact, step, images, log)
+    facts = images.facts() if images else None
+    origin = Origin.of(artifact, recipe, *TOOLS[artifact.format], calibration=facts)
+    return seal(path, origin, content, force=force)

@@ -10,9 +10,8 @@ import numpy as np
 
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
-from toolchain.checkpoint.onnx_normal import refuse_quantized
+from toolchain.checkpoint.onnx_files import refuse_quantized
 from toolchain.errors import StageError
-from toolchain.export.seal import Origin, seal
 from toolchain.export.slim import slim
 from toolchain.noise import noise_to
 from toolchain.quantize.weight_only import expand_at_load
@@ -24,17 +23,10 @@ if TYPE_CHECKING:
 BATCH = 64
 
 
-def quantize_onnx(
-    artifact: Artifact,
-    step: Quantize,
-    calibration: CalibrationSet | None,
-    path: Path,
-    *,
-    recipe: str,
-    force: bool = False,
-    log: Path | None = None,
-) -> Artifact:
-    """Write the quantized file and its sidecar.
+def quantized_onnx(
+    artifact: Artifact, step: Quantize, calibration: CalibrationSet | None, log: Path | None = None
+) -> bytes:
+    """Return the bytes of the quantized file, which pass onnx.checker.
 
     `static-int8`: QDQ, int8 weights per output channel, uint8 activations, min-max ranges of `calibration`; logits
     stay float. `dynamic-int8`: int8 weights; MatMul and Gemm quantize their input at run time, convolutions
@@ -42,24 +34,22 @@ def quantize_onnx(
     """
     import onnx
 
+    if step.scheme == "static-int8-act16":
+        raise StageError("static-int8-act16 has no ONNX kernels; quantize the .tflite file")
     refuse_quantized(onnx.load(artifact.path), artifact.path)
-    quantize = _static if step.calibrated else _dynamic
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         try:
             with noise_to(log) as noise:
                 _prepare(artifact.path, prepared)
-                model = quantize(prepared, artifact, calibration)
+                model = _dynamic(prepared) if calibration is None else _static(prepared, artifact, calibration)
         except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
             raise StageError(
                 f"{artifact.path.name}: onnxruntime cannot quantize it ({error}); the whole story is in {noise}"
             ) from error
-    slim(model)
-    origin = Origin.of(
-        artifact, recipe, "onnxruntime", "onnx", calibration=calibration.facts() if calibration else None
-    )
-    onnx.checker.check_model(model, full_check=True)
-    return seal(path, origin, lambda part: onnx.save(model, part), force=force)
+    onnx.checker.check_model(slim(model), full_check=True)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
 def _prepare(source: Path, prepared: Path) -> None:
@@ -69,11 +59,10 @@ def _prepare(source: Path, prepared: Path) -> None:
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
 
 
-def _static(prepared: Path, artifact: Artifact, calibration: CalibrationSet | None) -> ModelProto:
+def _static(prepared: Path, artifact: Artifact, calibration: CalibrationSet) -> ModelProto:
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    assert calibration is not None, "the pipeline draws a calibration set for every calibrated scheme"
     pixels = artifact.preprocess.apply(calibration.images)
     shape = [-1, *artifact.inputs[0].shape[1:]]
     # A file with a fixed batch is calibrated image by image.
@@ -119,7 +108,7 @@ def _float_logits(model: ModelProto) -> ModelProto:
     return model
 
 
-def _dynamic(prepared: Path, _artifact: Artifact, _calibration: CalibrationSet | None) -> ModelProto:
+def _dynamic(prepared: Path) -> ModelProto:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

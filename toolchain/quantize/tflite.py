@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.errors import StageError
-from toolchain.export.seal import Origin, seal
 from toolchain.noise import noise_to
 from toolchain.recipe import Quantize
 
@@ -22,34 +21,25 @@ if TYPE_CHECKING:
 SIGNATURE = "serving_default"
 
 
-def quantize_tflite(
-    artifact: Artifact,
-    step: Quantize,
-    calibration: CalibrationSet | None,
-    path: Path,
-    *,
-    recipe: str,
-    force: bool = False,
-    log: Path | None = None,
-) -> Artifact:
-    """Write the quantized file and its sidecar.
+def quantized_tflite(
+    artifact: Artifact, step: Quantize, calibration: CalibrationSet | None, log: Path | None = None
+) -> bytes:
+    """Return the bytes of the quantized file.
 
     `dynamic-int8` is ai-edge-quantizer's dynamic_wi8_afp32, `static-int8` its static_wi8_ai8, `static-int8-act16` its
     static_wi8_ai16, each per channel; input and output stay float unless the step asks for `integer_io`.
-    Raises StageError when ai-edge-quantizer cannot quantize the file.
+    Raises StageError when the file is quantized already or ai-edge-quantizer cannot quantize it.
     """
     try:
         with noise_to(log) as noise:
             signature = _input_name(artifact)
             quantizer = _quantizer(artifact, step)
             ranges = _ranges(quantizer, artifact, calibration, signature) if calibration else None
-            content = quantizer.quantize(ranges, enable_progress_report=False).quantized_model
+            return bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
     except (RuntimeError, ValueError, KeyError) as error:
         raise StageError(
             f"{artifact.path.name}: ai-edge-quantizer cannot quantize it ({error}); the whole story is in {noise}"
         ) from error
-    origin = Origin.of(artifact, recipe, "ai-edge-quantizer", calibration=calibration.facts() if calibration else None)
-    return seal(path, origin, lambda part: part.write_bytes(content), force=force)
 
 
 def _quantizer(artifact: Artifact, step: Quantize) -> Quantizer:
