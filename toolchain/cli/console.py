@@ -40,8 +40,9 @@ def plain_help() -> None:
 
 
 def emit(command: str, payload: dict[str, Any]) -> None:
-    """Print the one JSON object of `--json`."""
-    click.echo(json.dumps({"schema": f"glyphpress/{command}/1"} | payload, ensure_ascii=False, allow_nan=False))
+    """Print the one JSON object of `--json`; its schema is the command's, whatever is inside has one of its own."""
+    schema = {"schema": f"glyphpress/{command}/1"}
+    click.echo(json.dumps(schema | payload | schema, ensure_ascii=False, allow_nan=False))
 
 
 def say(text: str) -> None:

@@ -1,0 +1,488 @@
+"""The command line as a whole: every help page, every name, every exit code, one voice on stdout and stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+
+import targets.errors
+import toolchain.errors
+from tests.conftest import Finished
+from tests.toolchain.readers import linear_reader
+from toolchain.cli import complete, console
+from toolchain.cli.main import COMMANDS
+from toolchain.cli.main import glyphpress as program
+from toolchain.errors import BUG, EXIT_CODES, exit_code
+
+Run = Callable[..., Finished]
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "onnx", "onnxruntime", "litert_torch", "ai_edge_litert", "ai_edge_quantizer", "sklearn", "scipy")
+DATA = ("--data", "builtin:digits")
+RUN = "from toolchain.cli.main import main; main()"
+
+
+def every_command() -> Iterator[tuple[str, click.Command]]:
+    """The path and the command of each leaf, and of each group."""
+    root = click.Context(program, info_name="glyphpress")
+    for name in COMMANDS:
+        command = program.get_command(root, name)
+        assert command is not None
+        yield name, command
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {sub}", one) for sub, one in command.commands.items())
+
+
+LEAVES = {path: command for path, command in every_command() if not isinstance(command, click.Group)}
+
+
+def parsed(command: click.Command, path: str, words: list[str]) -> click.Context:
+    root = click.Context(program, info_name="glyphpress")
+    return command.make_context(path, words, parent=root)
+
+
+def test_every_help_is_fast_and_imports_nothing_heavy() -> None:
+    pages = [path.split() for path, _ in every_command()]
+    words = (
+        "import json, sys, time\n"
+        "from toolchain.cli.main import main\n"
+        "for page in [[], *json.loads(sys.argv[1])]:\n"
+        "    sys.argv, start = ['glyphpress', *page, '--help'], time.process_time()\n"
+        "    try:\n        main()\n"
+        "    except SystemExit as stop:\n        assert not stop.code, page\n"
+        "    assert time.process_time() - start < 2, page\n"
+        f"found = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "print('HEAVY', found, file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", words, json.dumps(pages)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "HEAVY []\n"
+    assert done.stdout.count("Usage: glyphpress") == len(pages) + 1
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), every_command(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_every_help_has_a_line_an_example_that_parses_and_its_defaults(path: str, command: click.Command) -> None:
+    text = command.help or ""
+    assert len(text.splitlines()[0]) <= 120
+    assert text.splitlines()[0].endswith(".")
+    lines = text.split("Example:\n")[1].strip().splitlines()
+    for line in lines:
+        # A shell redirection is the shell's.
+        words = shlex.split(line.strip().split(" > ")[0])
+        assert words[0] == "glyphpress"
+        name, *rest = words[1:]
+        if name == path.split(maxsplit=1)[0] and name in COMMANDS and rest[:1] != [] and f"{name} {rest[0]}" in LEAVES:
+            name, rest = f"{name} {rest[0]}", rest[1:]
+        assert name.startswith(path)
+        parsed(LEAVES[name], name, rest)
+    context = click.Context(command)
+    for option in [param for param in command.params if isinstance(param, click.Option)]:
+        assert option.help, f"{path} {option.opts[0]} says nothing"
+        default = option.get_default(context)
+        if not option.is_flag and isinstance(default, str | int | float | tuple) and default != ():
+            assert option.show_default, f"{path} {option.opts[0]} has the default {default!r} and does not say so"
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        pytest.param(["gaet"], "gate", id="command"),
+        pytest.param(["data", "chek"], "check", id="command of data"),
+        pytest.param(["recipe", "sho"], "show", id="command of recipe"),
+        pytest.param(["targets", "prob"], "probe", id="command of targets"),
+        pytest.param(["help", "exit-code"], "exit-codes", id="help"),
+        pytest.param(["recipe", "show", "static-in8"], "static-int8", id="recipe"),
+        pytest.param(
+            ["press", "m.pt", *DATA, "--out", "o", "--recipe", "static-in8"], "static-int8", id="press recipe"
+        ),
+        pytest.param(["targets", "probe", "ort-cup"], "ort-cpu", id="target"),
+        pytest.param(["evaluate", "float.onnx", "--data", "emnist:ballanced"], "balanced", id="split"),
+        pytest.param(["evaluate", "float.onnx", "--data", "builtin:digit"], "builtin:digits", id="built in"),
+        pytest.param(["train", *DATA, "--out", "o.pt", "--model", "cnn-smal"], "cnn-small", id="model"),
+        pytest.param(["train", *DATA, "--out", "o.pt", "--preset", "digit"], "digits", id="preset"),
+        pytest.param(["quantize", "float.onnx", "-o", "o.onnx", "--scheme", "static"], "static-int8", id="scheme"),
+        pytest.param(["gate", "--basline", "a.npz"], "--baseline", id="option"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(
+    *, glyphpress: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], near: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    linear_reader(tmp_path / "float.onnx")
+    done = glyphpress(*words)
+    assert (done.code, done.out) == (2, "")
+    assert near in done.err
+    assert done.err.startswith("glyphpress: ")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "unit"),
+    [
+        (["gate", "--baseline", "a.npz", "--candidate", "b.npz", "--max-drop", "0.3"], "0.3pp"),
+        (["gate", "--baseline", "a.npz", "--candidate", "b.npz", "--max-size", "250"], "KB"),
+        (["gate", "--baseline", "a.npz", "--candidate", "b.npz", "--max-p95", "2"], "ms"),
+        (["profile", "a.onnx", "--seconds", "2"], "2ms"),
+        (["press", "m.pt", *DATA, "--out", "o", "--max-drop", "0.3"], "0.3pp"),
+    ],
+)
+def test_a_bare_number_is_a_usage_error_that_says_so(glyphpress: Run, *, words: list[str], unit: str) -> None:
+    done = glyphpress(*words)
+    assert (done.code, done.out) == (2, "")
+    assert "needs a number and a unit" in done.err
+    assert unit in done.err
+    assert done.err.count("\n") == 1
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A float reader, one that is rounded, and a checkpoint of random weights, in the current folder."""
+    from tests.toolchain.checkpoint_files import graph
+
+    linear_reader(tmp_path / "float.onnx")
+    linear_reader(tmp_path / "int8.onnx", step=1e-4)
+    (tmp_path / "own.onnx").write_bytes(graph().SerializeToString())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "schema"),
+    [
+        (["version"], "version"),
+        (["recipe", "list"], "recipe-list"),
+        (["recipe", "show", "float"], "recipe-show"),
+        (["targets", "list"], "targets-list"),
+        (["targets", "probe", "null"], "targets-probe"),
+        (["data", "list"], "data-list"),
+        (["data", "check", "builtin:digits"], "data-check"),
+        (["inspect", "float.onnx"], "inspect"),
+        (["evaluate", "float.onnx", *DATA], "evaluate"),
+        (["compare", "float.onnx", "int8.onnx", *DATA], "compare"),
+        (["profile", "float.onnx", "--seconds", "1ms", "--runs", "10"], "profile"),
+        (["gate", "--baseline", "float.onnx", "--candidate", "int8.onnx", *DATA, "--max-drop", "3pp"], "gate"),
+        (["export", "own.onnx", "--classes", "0123456789", "--orientation", "upright", "-o", "made.onnx"], "export"),
+        (["quantize", "float.onnx", "--scheme", "dynamic-int8", "-o", "made.onnx"], "quantize"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_json_is_one_object_on_stdout_and_nothing_else(
+    *, glyphpress: Run, folder: Path, words: list[str], schema: str
+) -> None:
+    done = glyphpress(*words, "--json")
+    assert done.code == 0, done.err
+    assert done.out.count("\n") == 1
+    assert json.loads(done.out)["schema"] == f"glyphpress/{schema}/1"
+
+
+def test_quiet_says_nothing_on_stderr_before_and_after_the_command(glyphpress: Run, folder: Path) -> None:
+    assert "evaluate float.onnx 599/599" in glyphpress("evaluate", "float.onnx", *DATA).err
+    for words in (["-q", "evaluate"], ["evaluate", "--quiet"]):
+        done = glyphpress(*words, "float.onnx", *DATA)
+        assert (done.code, done.err) == (0, "")
+        assert "accuracy" in done.out
+    wrong = glyphpress("-q", "evaluate", "none.onnx", *DATA)
+    assert (wrong.code, wrong.err.count("\n")) == (3, 1)
+    both = glyphpress("-q", "recipe", "list", "-v")
+    assert both.code == 2
+    assert "exclude each other" in both.err
+
+
+def test_verbose_shows_what_converters_say_and_where_it_is_kept(
+    glyphpress: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolchain import noise
+
+    log = folder / "log" / "converters.log"
+    monkeypatch.setattr(noise, "default_log", lambda: log)
+    words = ("quantize", "float.onnx", "--scheme", "dynamic-int8", "--force", "-o", "made.onnx")
+    assert glyphpress(*words).err == ""
+    first = log.stat().st_size
+    loud = glyphpress("-v", *words)
+    assert loud.code == 0
+    assert str(log) in loud.err
+    assert log.read_bytes()[first:].decode().strip() in loud.err
+    assert glyphpress(*words).err == ""
+
+
+@pytest.mark.parametrize("setting", ["NO_COLOR", "CI"])
+def test_a_terminal_with_no_color_or_ci_gets_plain_lines(folder: Path, setting: str) -> None:
+    words = [sys.executable, "-c", RUN, "evaluate", "float.onnx", *DATA]
+    plain = screen(words, {setting: "1"})
+    assert "accuracy" in plain
+    assert "evaluate float.onnx 599/599" in plain
+    assert "\x1b" not in plain
+
+
+def test_help_is_coloured_on_a_terminal_and_never_under_ci() -> None:
+    words = [sys.executable, "-c", RUN, "gate", "--help"]
+    assert "\x1b[" in screen(words, {})
+    # GitHub's runner makes rich force colours.
+    assert "\x1b" not in screen(words, {"CI": "true", "GITHUB_ACTIONS": "true"})
+
+
+def screen(command: list[str], settings: dict[str, str]) -> str:
+    """What a program writes when stdout and stderr are a terminal."""
+    side, terminal = pty.openpty()
+    plain = {"CI", "NO_COLOR", "GITHUB_ACTIONS", "FORCE_COLOR", "TERM"}
+    known = {name: value for name, value in os.environ.items() if name not in plain}
+    settings = known | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color"} | settings
+    seen = b""
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=settings) as run:
+        os.close(terminal)
+        # Linux says EIO when the last writer has gone.
+        with contextlib.suppress(OSError):
+            while more := os.read(side, 65536):
+                seen += more
+    os.close(side)
+    assert run.returncode == 0, seen
+    return seen.decode()
+
+
+def test_bars_stay_on_the_terminal_while_converters_talk_into_their_log(tmp_path: Path) -> None:
+    # What a stage does: it announces itself, then sends descriptors 1 and 2 to a log while the bar goes on moving.
+    script = tmp_path / "stage.py"
+    script.write_text(
+        "import os, time\n"
+        "from pathlib import Path\n"
+        "from toolchain.cli import console\n"
+        "from toolchain.noise import noise_to\n"
+        "with console.progress() as progress:\n"
+        "    progress('convert', 0, 0)\n"
+        f"    with noise_to(Path({str(tmp_path / 'log')!r})):\n"
+        "        os.write(2, b'noise')\n        time.sleep(0.5)\n"
+        "    console.say('a line above the bars')\n"
+        "    for done in range(11):\n        progress('count', done, 10)\n        time.sleep(0.03)\n"
+        "print('result')\n"
+    )
+    seen = screen([sys.executable, str(script)], {})
+    assert (tmp_path / "log").read_bytes() == b"noise"
+    assert "convert" in seen
+    assert "a line above the bars\r\n" in seen
+    assert re.search(r"count .*\d+/10", seen)
+    # The bar without a total is taken away when the next label starts.
+    assert "convert" not in seen.split("count")[-1]
+    assert seen.rstrip().endswith("result")
+
+
+def test_lines_in_a_log_are_few(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with console.progress() as progress:
+        progress("export onnx", 0, 0)
+        for step in range(101):
+            progress("train", step, 100)
+            clock[0] += 0.5
+        for _ in range(2):
+            progress("evaluate a.onnx", 599, 599)
+        for step in range(3):
+            progress("timing", step, 2)
+            clock[0] += 0.5
+    told = capsys.readouterr().err.splitlines()
+    steps = [f"train {step}/100" for step in (0, 20, 40, 60, 80, 100)]
+    assert told == ["export onnx", *steps, "evaluate a.onnx 599/599", "timing 0/2", "timing 2/2"]
+
+
+@pytest.mark.parametrize(
+    ("args", "begun", "offered"),
+    [
+        ([], "pr", ["press", "prune", "profile"]),
+        (["recipe"], "s", ["schema", "show"]),
+        (["press", "--recipe"], "static", ["static-int8", "static-int8-act16"]),
+        (["recipe", "show"], "fl", ["float"]),
+        (["evaluate", "a.onnx", "--target"], "litert", ["litert-cpu", "litert-reference"]),
+        (["targets", "probe"], "ort", ["ort-cpu"]),
+        (["press"], "cnn", ["cnn-small"]),
+        (["train", "--model"], "", ["cnn-small"]),
+        (["gate", "--data"], "emnist:b", ["emnist:byclass", "emnist:bymerge", "emnist:balanced"]),
+        (["data", "check"], "builtin", ["builtin:digits"]),
+        (["nonsense"], "tra", ["train"]),
+    ],
+)
+def test_the_shell_completes_names(args: list[str], begun: str, offered: list[str]) -> None:
+    completer = ShellComplete(program, {}, "glyphpress", "_GLYPHPRESS_COMPLETE")
+    assert [item.value for item in completer.get_completions(args, begun)] == offered
+
+
+def test_what_is_no_name_is_completed_as_a_file() -> None:
+    completer = ShellComplete(program, {}, "glyphpress", "_GLYPHPRESS_COMPLETE")
+    for args in (["press"], ["press", "--recipe"], ["press", "--data"]):
+        assert [item.type for item in completer.get_completions(args, "my-")] == ["file"]
+
+
+def test_completion_knows_every_shipped_recipe() -> None:
+    from toolchain.recipe import shipped
+
+    completer = ShellComplete(program, {}, "glyphpress", "_GLYPHPRESS_COMPLETE")
+    assert {item.value for item in completer.get_completions(["press", "--recipe"], "")} == set(shipped())
+
+
+def test_bash_completes_data_through_its_colons_without_importing_anything_heavy() -> None:
+    # Bash hands `emnist:ba` over as three words, and replaces only the last.
+    code = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print([n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr))\n"
+        f"{RUN}"
+    )
+    asked = {"_GLYPHPRESS_COMPLETE": "bash_complete", "COMP_WORDS": "glyphpress press --data emnist : ba"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | asked | {"COMP_CWORD": "5"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("plain,balanced\n", "[]\n")
+
+
+def test_the_completion_script_is_printed(glyphpress: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_GLYPHPRESS_COMPLETE", "bash_source")
+    done = glyphpress()
+    assert done.code == 0
+    assert "complete -o nosort -F _glyphpress_completion glyphpress" in done.out
+    assert complete.RECIPE  # the callbacks are imported with the program, so the script needs no others
+
+
+def families(root: type[BaseException]) -> Iterator[type[BaseException]]:
+    yield root
+    for below in root.__subclasses__():
+        yield from families(below)
+
+
+DOCUMENTED = {
+    **dict.fromkeys(("GlyphpressError", "CheckpointError", "StageError", "ParityError", "EvidenceError"), 3),
+    **dict.fromkeys(("UsageProblem", "PolicyError", "UnknownData", "UnknownTarget"), 2),
+    **dict.fromkeys(("DataError", "DataNotFound", "CorruptData", "EmptyData", "TestLeak", "DownloadFailed"), 3),
+    **dict.fromkeys(("TargetError", "ArtifactError", "RunFailed"), 3),
+    **dict.fromkeys(("PackageMissing", "TargetUnavailable"), 4),
+    "GateFailed": 1,
+    "GateInconclusive": 5,
+}
+
+
+def test_every_error_of_the_tree_has_the_exit_code_of_its_family() -> None:
+    import calibration.download
+    import toolchain.pipeline
+
+    roots = (toolchain.errors.GlyphpressError, calibration.errors.DataError, targets.errors.TargetError)
+    found = {error.__name__: exit_code(error("x")) for root in roots for error in families(root)}
+    assert found == DOCUMENTED
+    assert exit_code(PermissionError()) == 3
+    assert exit_code(KeyboardInterrupt()) == 130
+
+
+def test_help_lists_every_family_of_exit_codes(glyphpress: Run) -> None:
+    listed = {int(line.split()[0]) for line in glyphpress("help", "exit-codes").out.splitlines()}
+    assert listed == {0} | {code for _, code in EXIT_CODES}
+
+
+def raising(error: BaseException) -> Callable[[], click.Command]:
+    @click.command()
+    def broken() -> None:
+        raise error
+
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (toolchain.errors.StageError("it broke\nin two lines; mend it"), 3, "it broke in two lines; mend it"),
+        (PermissionError(13, "Permission denied", "/x/y"), 3, "/x/y: Permission denied; name a place that you may"),
+        (OSError(28, "No space left on device"), 3, "No space left on device; free some space"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("interrupted; m.pt holds epoch 2"), 130, "interrupted; m.pt holds epoch 2"),
+    ],
+    ids=["stage", "permission", "disk", "ctrl-c", "ctrl-c in training"],
+)
+def test_an_error_is_one_line(
+    *, glyphpress: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, line: str
+) -> None:
+    monkeypatch.setitem(COMMANDS, "demo", "tests.test_cli:planted")
+    monkeypatch.setitem(globals(), "planted", raising(error))
+    done = glyphpress("demo")
+    assert (done.code, done.out) == (code, "")
+    assert done.err.startswith(f"glyphpress: {line}")
+    assert done.err.count("\n") == 1
+
+
+def test_a_bug_keeps_its_traceback_and_looks_like_no_verdict(glyphpress: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COMMANDS, "demo", "tests.test_cli:planted")
+    monkeypatch.setitem(globals(), "planted", raising(ZeroDivisionError("by design")))
+    done = glyphpress("demo")
+    assert done.code == BUG == 70
+    assert "Traceback (most recent call last)" in done.err
+    assert "ZeroDivisionError: by design" in done.err
+    assert done.err.splitlines()[-1].startswith("glyphpress: this is a bug")
+
+
+def test_a_reader_that_goes_away_is_no_error_on_the_screen() -> None:
+    shell = f"{shlex.quote(sys.executable)} -c {shlex.quote(RUN)} recipe schema | head -n 1"
+    done = subprocess.run(["sh", "-c", shell], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+def test_version_is_one_line(glyphpress: Run) -> None:
+    done = glyphpress("--version")
+    assert (done.code, done.err) == (0, "")
+    assert re.fullmatch(r"glyphpress \d+\.\d+\.\d+\S*\n", done.out)
+
+
+def test_an_interruption_waits_for_the_converter() -> None:
+    from toolchain.interrupt import held
+
+    steps: list[str] = []
+
+    def convert() -> None:
+        with held():
+            signal.raise_signal(signal.SIGINT)
+            steps.append("the converter finished")
+        steps.append("and the next one started")
+
+    with pytest.raises(KeyboardInterrupt):
+        convert()
+    assert steps == ["the converter finished"]
+
+
+def test_an_interruption_inside_the_garbage_collector_is_not_lost() -> None:
+    from toolchain.interrupt import heard
+
+    sent: list[str] = []
+
+    def callback(phase: str, _info: dict[str, int]) -> None:
+        if not sent:
+            sent.append(phase)
+            signal.raise_signal(signal.SIGTERM)
+
+    def stage() -> None:
+        with heard():
+            gc.collect()
+            time.sleep(5)
+
+    gc.callbacks.append(callback)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stage()
+    finally:
+        gc.callbacks.remove(callback)
+    assert sent
