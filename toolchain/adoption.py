@@ -2,38 +2,63 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from calibration.dataset import Dataset
 from targets import catalog
-from targets.artifact import Artifact, adopt, describe, explained, load_artifact
+from targets.artifact import Artifact, adopt, describe, explained, load_artifact, save_sidecar
 from targets.preprocess import Preprocess
 from targets.session import RuntimeSession
-from toolchain.errors import EvidenceError
+from toolchain.errors import CheckpointError, EvidenceError
+from toolchain.files import refuse_existing
 from toolchain.preprocess_search import search
 
-SEARCH_IMAGES = 3000
+SEARCH_IMAGES = 1500
 
 
-def open_artifact(path: Path, dataset: Dataset | None, *, seed: int = 0) -> Artifact:
+def open_artifact(path: Path, dataset: Dataset | None) -> Artifact:
     """Return the artifact that a file is; for one that no sidecar explains, find how it wants its images.
 
-    dataset: labelled images to find it on, up to 3000 of them; its classes are taken for the file's. Raises
-    ArtifactError for what is no model file, EvidenceError when there is no data to explain it by, and
-    CheckpointError when the file reads the images in no way, or in two ways equally well.
+    dataset: labelled images to find it on; its classes are taken for the file's. Raises ArtifactError for what is no
+    model file, EvidenceError when there is no data to explain it by, and CheckpointError when the file reads the
+    images in no way, or in two ways equally well.
     """
     if explained(path):
         return load_artifact(path)
     if dataset is None:
         raise EvidenceError(f"{path}: no sidecar says how it wants its images; add --data, so that it can be found")
+    return _found(path, dataset)
+
+
+def write_sidecar(
+    path: Path, dataset: Dataset, preprocess: Preprocess | None = None, *, force: bool = False
+) -> Artifact:
+    """Adopt a file for good: write its sidecar, with the preprocess given or found; raises as `open_artifact`."""
+    refuse_existing(path.with_name(path.name + ".json"), force=force)
+    if preprocess is None:
+        artifact = _found(path, dataset)
+    else:
+        artifact = adopt(path, preprocess=preprocess, classes=dataset.classes)
+        artifact = replace(artifact, notes=("preprocess as given",))
+    save_sidecar(artifact)
+    return artifact
+
+
+def _found(path: Path, dataset: Dataset) -> Artifact:
     plain = adopt(path, preprocess=Preprocess(label_offset=_spare_columns(path, dataset)), classes=dataset.classes)
-    chosen = np.random.default_rng(seed).permutation(len(dataset))[:SEARCH_IMAGES]
+    chosen = np.random.default_rng(0).permutation(len(dataset))[:SEARCH_IMAGES]
     with catalog.default_for(plain.format).open(plain, threads=0) as session:
         assert isinstance(session, RuntimeSession), "the default targets run in this process"
-        found = search(session.answer, dataset.images[chosen], dataset.labels[chosen], classes=dataset.classes)
-    return adopt(path, preprocess=found.winner, classes=dataset.classes)
+        try:
+            found = search(session.answer, dataset.images[chosen], dataset.labels[chosen], classes=dataset.classes)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}, in `glyphpress adopt {path.name}`") from error
+    return replace(
+        adopt(path, preprocess=found.winner, classes=dataset.classes), notes=(f"preprocess {found.sentence()}",)
+    )
 
 
 def _spare_columns(path: Path, dataset: Dataset) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from calibration.dataset import Dataset
-from targets.artifact import Artifact, Format
+from targets.artifact import Artifact, Format, load_artifact
 from targets.preprocess import Preprocess
 from toolchain.adoption import open_artifact
 from toolchain.errors import CheckpointError, EvidenceError
@@ -79,3 +79,17 @@ def test_a_tflite_file_without_its_sidecar_is_adopted_too(
     alone = tmp_path / "alone.tflite"
     alone.write_bytes(floats["tflite"].path.read_bytes())
     assert open_artifact(alone, digits_test).preprocess.orientation == "upright"
+
+
+def test_a_sidecar_can_be_written_once_and_then_explains_the_file(glyphpress, strange: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.onnx"
+    mine.write_bytes(strange.read_bytes())
+    words = ("adopt", mine, "--data", "builtin:digits")
+    found = glyphpress(*words)
+    assert found.code == 0, found.err
+    assert load_artifact(mine).preprocess.orientation == "transpose"
+    assert glyphpress(*words, "--orientation", "rot90").code == 2
+    given = glyphpress(*words, "--orientation", "rot90", "--label-offset", "1", "--force")
+    assert given.code == 0, given.err
+    assert load_artifact(mine).preprocess == Preprocess(orientation="rot90", label_offset=1)
+    assert mine.read_bytes() == strange.read_bytes()

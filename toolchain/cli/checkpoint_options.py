@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, get_args
+from collections.abc import Callable
+from typing import Any, cast, get_args
 
 import rich_click as click
 
@@ -11,7 +12,7 @@ from targets.preprocess import ORIENTATIONS, Preprocess, Scale
 from toolchain.cli.options import Command
 
 _PREPROCESS = ("orientation", "scale", "mean", "std", "invert", "label_offset")
-_OPTIONS = (
+_SOURCE_OPTIONS = (
     click.option(
         "--model",
         metavar="SOURCE",
@@ -28,6 +29,8 @@ _OPTIONS = (
         type=click.Choice(["auto", "stored"]),
         help="auto finds it with labelled images, stored takes the file's; by default auto where the file has none.",
     ),
+)
+_PREPROCESS_OPTIONS = (
     click.option("--orientation", type=click.Choice(ORIENTATIONS), help="How the model wants upright images turned."),
     click.option("--scale", type=click.Choice(get_args(Scale)), help="The pixel range before mean and std."),
     click.option("--mean", type=float, help="Subtracted after scaling."),
@@ -42,23 +45,42 @@ def checkpoint_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        said = {name: kwargs.pop(name) for name in _PREPROCESS}
+        given = _given(kwargs)
         kwargs["request"] = _request(
-            kwargs.pop("model"), kwargs.pop("trust_pickle"), kwargs.pop("classes"), kwargs.pop("preprocess"), said
+            kwargs.pop("model"), kwargs.pop("trust_pickle"), kwargs.pop("classes"), kwargs.pop("preprocess"), given
         )
         return command(*args, **kwargs)
 
-    decorated: Any = wrapped
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated  # type: ignore[no-any-return]  # the same command, with options
+    return _with(cast(Command, wrapped), (*_SOURCE_OPTIONS, *_PREPROCESS_OPTIONS))
 
 
-def _request(model: str | None, trust: bool, classes: str | None, mode: str | None, said: dict[str, Any]) -> Any:
+def preprocess_options(command: Command) -> Command:
+    """Add the options that say how a model wants its images; the command gets `preprocess`, None without any."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        given = _given(kwargs)
+        return command(*args, preprocess=Preprocess(**given) if given else None, **kwargs)
+
+    return _with(cast(Command, wrapped), _PREPROCESS_OPTIONS)
+
+
+def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _given(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Take the words about the preprocess out of a command's arguments."""
+    said = {name: kwargs.pop(name) for name in _PREPROCESS}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _request(model: str | None, trust: bool, classes: str | None, mode: str | None, given: dict[str, Any]) -> Any:
     # Imported when a command runs, so that --help does not pay for it.
     from toolchain.checkpoint.request import CheckpointRequest
 
-    given = {name: value for name, value in said.items() if value is not None}
     if given and mode:
         words = ", ".join("--" + name.replace("_", "-") for name in given)
         raise click.UsageError(f"--preprocess {mode} and {words} exclude each other; give one of them")

@@ -18,6 +18,7 @@ COMMANDS = {
     "data": "toolchain.cli.data:data",
     "train": "toolchain.cli.train:train",
     "press": "toolchain.cli.press:press",
+    "adopt": "toolchain.cli.adopt:adopt",
     "prune": "toolchain.cli.prune:prune",
     "export": "toolchain.cli.export:export",
     "quantize": "toolchain.cli.quantize:quantize",

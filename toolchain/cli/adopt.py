@@ -1,0 +1,41 @@
+"""`glyphpress adopt`: a sidecar for a model file that glyphpress did not make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from toolchain.cli import console, options
+from toolchain.cli.checkpoint_options import preprocess_options
+
+if TYPE_CHECKING:
+    from targets.preprocess import Preprocess
+
+
+@click.command()
+@click.argument("file", type=options.FILE)
+@options.data_option
+@preprocess_options
+@options.force_option
+@options.json_option
+def adopt(
+    *, file: Path, data: str, data_root: Path | None, preprocess: Preprocess | None, force: bool, as_json: bool
+) -> None:
+    """Write the sidecar of an .onnx or .tflite of your own: its classes, and how it wants its images.
+
+    Without options that is found on the labelled images of --data. Nothing in the file itself is changed.
+
+    \b
+    Example:
+      glyphpress adopt theirs.tflite --data emnist:balanced --orientation transpose
+    """
+    from calibration.dataset import load
+    from toolchain.adoption import write_sidecar
+
+    artifact = write_sidecar(file, load(data, "test", data_root), preprocess, force=force)
+    if as_json:
+        console.emit("adopt", artifact.facts())
+    else:
+        click.echo(f"{artifact.sidecar}: {len(artifact.classes)} classes, {artifact.notes[0]}")
