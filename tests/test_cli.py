@@ -85,6 +85,7 @@ def test_every_help_has_a_line_an_example_that_parses_and_its_defaults(path: str
     assert text.splitlines()[0].endswith(".")
     lines = text.split("Example:\n")[1].strip().splitlines()
     for line in lines:
+        assert len(line.strip()) <= 78, "an 80 column terminal would break it"
         # A shell redirection is the shell's.
         words = shlex.split(line.strip().split(" > ")[0])
         assert words[0] == "glyphpress"

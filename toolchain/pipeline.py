@@ -203,4 +203,4 @@ def _checkpoint_facts(model: FloatModel, words: str) -> CheckpointFacts:
 
     parameters, macs = counted(model)
     kind = type(model.module).__name__ if model.module is not None else "ONNX"
-    return CheckpointFacts(words, kind, model.checkpoint_sha256, parameters, macs, model.history)
+    return CheckpointFacts(Path(words).name, kind, model.checkpoint_sha256, parameters, macs, model.history)

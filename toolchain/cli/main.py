@@ -60,7 +60,7 @@ def glyphpress() -> None:
 
     \b
     Example:
-      glyphpress press cnn-small --data emnist:balanced --recipe static-int8 --out out/
+      glyphpress press cnn-small --data emnist:balanced --out out/
     """
 
 

@@ -29,7 +29,7 @@ def press(*, out: Path, force: bool, as_json: bool, **words: Any) -> None:
 
     \b
     Example:
-      glyphpress press cnn-small --data emnist:balanced --recipe static-int8 --out out/
+      glyphpress press cnn-small --data emnist:balanced --out out/
     """
     from toolchain.cli.press_options import press_request
     from toolchain.pipeline import press as run

@@ -42,7 +42,7 @@ def quantize(
 
     \b
     Example:
-      glyphpress quantize cnn.float.onnx --data emnist:balanced -o cnn.static-int8.onnx
+      glyphpress quantize cnn.float.onnx --data emnist:balanced -o cnn.int8.onnx
     """
     from toolchain.recipe import Quantize
     from toolchain.stages import quantize_file
