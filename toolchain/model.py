@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from targets.preprocess import Preprocess
-from toolchain.errors import StageError
+from toolchain.errors import PackageMissing, StageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +33,8 @@ class FloatModel:
     refusal: str = ""
 
     def torch_module(self, stage: str) -> nn.Module:
-        """Return the module, or raise StageError saying why `stage` is refused."""
+        """Return the module; raises StageError saying why `stage` is refused, PackageMissing for want of onnx2torch."""
         if self.module is None:
-            raise StageError(f"{stage} needs the model in torch: {self.refusal}")
+            family = StageError if find_spec("onnx2torch") else PackageMissing
+            raise family(f"{stage} needs the model in torch: {self.refusal}")
         return self.module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -93,3 +94,18 @@ def test_a_sidecar_can_be_written_once_and_then_explains_the_file(glyphpress, st
     assert given.code == 0, given.err
     assert load_artifact(mine).preprocess == Preprocess(orientation="rot90", label_offset=1)
     assert mine.read_bytes() == strange.read_bytes()
+
+
+def test_a_machine_without_onnx2torch_is_told_the_pip_line(
+    glyphpress, strange: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr("toolchain.checkpoint.onnx_torch.find_spec", lambda name: None)
+    monkeypatch.setattr("toolchain.model.find_spec", lambda name: None if name == "onnx2torch" else found(name))
+    words = ("export", strange, "--data", "builtin:digits", "-o")
+    refused = glyphpress(*words, tmp_path / "strange.tflite")
+    assert refused.code == 4
+    assert "pip install --no-deps onnx2torch" in refused.err
+    assert list(tmp_path.iterdir()) == []
+    # What does not need torch goes on.
+    assert glyphpress(*words, tmp_path / "strange.onnx").code == 0

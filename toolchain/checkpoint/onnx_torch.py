@@ -34,6 +34,8 @@ def to_torch(proto: ModelProto) -> tuple[nn.Module | None, str]:
     """
     import torch
 
+    if find_spec("onnx2torch") is None:
+        return None, "onnx2torch, which brings ONNX back, is not installed: pip install --no-deps onnx2torch"
     try:
         module = _static(_converter()(_for_onnx2torch(proto))).eval()
         images = seeded_images()
