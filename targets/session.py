@@ -40,7 +40,8 @@ class RuntimeSession(Session):
         self.batch = source.batch or batch
         self.load_ns = load_ns
         start = perf_counter_ns()
-        self._columns(artifact.preprocess.apply(np.zeros((source.batch or 1, 28, 28), np.uint8)))
+        blank = artifact.preprocess.apply(np.zeros((source.batch or 1, 28, 28), np.uint8))
+        finite(self._columns(blank), artifact)
         self.first_run_ns = perf_counter_ns() - start
 
     @abstractmethod

@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, however slow the machine is.
+settings.register_profile("glyphpress", derandomize=True, deadline=None)
+settings.load_profile("glyphpress")
 
 # Before torch is imported: two threads that wait by spinning take a busy machine's cores from each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

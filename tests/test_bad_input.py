@@ -199,9 +199,6 @@ NOT_FINITE = [
             3,
             "nan.onnx",
             id=scheme,
-            marks=pytest.mark.xfail(
-                strict=True, reason="toolchain/quantize/onnx.py lets onnxruntime's AssertionError through (exit 70)"
-            ),
         )
         for scheme in ("dynamic-int8", "static-int8")
     ],
@@ -322,9 +319,6 @@ def on_small_disk(disk: Path, words: list[str]) -> tuple[int, str, str, list[str
         ["press", "digits.pt", *DATA, "--format", "onnx", "--out", "DISK/o"],
         pytest.param(
             ["prune", "digits.pt", *DATA, "--epochs", "0", "-o", "DISK/o.pt2"],
-            marks=pytest.mark.xfail(
-                strict=True, reason="toolchain/export/program.py lets torch write the .pt2, which aborts (exit 134)"
-            ),
         ),
     ],
     ids=lambda words: f"{words[0]} {Path(words[-1]).suffix}",

@@ -16,7 +16,7 @@ from targets.target import TimingPlan
 from toolchain.checkpoint import CheckpointRequest, Settled, settle
 from toolchain.errors import UsageProblem
 from toolchain.export import export
-from toolchain.files import MARK, refuse_existing, whole_folder
+from toolchain.files import MARK, whole_folder
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.prune import prune
@@ -73,11 +73,9 @@ def press(request: PressRequest, out: Path, *, force: bool = False, progress: Pr
     `out` appears whole or not at all. A verdict of FAIL or INCONCLUSIVE stands in the report and raises nothing.
     Raises the errors of the stages.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        refuse_existing(out, force=force)
-    train, test = (load(request.data, split, request.data_root) for split in ("train", "test"))
-    settled = settle(request.checkpoint, request.words, train, seed=request.seed)
     with whole_folder(out, force=force) as folder:
+        train, test = (load(request.data, split, request.data_root) for split in ("train", "test"))
+        settled = settle(request.checkpoint, request.words, train, seed=request.seed)
         work = _Press(request, folder, train, test, progress)
         artifacts = list(work.artifacts(settled.model))
         report = work.judged(settled, artifacts)

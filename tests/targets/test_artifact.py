@@ -44,7 +44,7 @@ facts = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(facts)
 def test_a_sidecar_says_everything(tmp_path: Path, facts: dict[str, object]) -> None:
     path = tmp_path / "any.tflite"

@@ -194,3 +194,8 @@ def test_options_of_preprocess_and_auto_exclude_each_other() -> None:
     assert "mean=0.5" in said
     assert "('0', '1', '2')" in said
     assert CliRunner().invoke(command, []).output.strip() == "None None ()"
+
+
+def test_a_name_that_is_nearly_one_of_ours_is_answered_with_it() -> None:
+    with pytest.raises(UsageProblem, match="did you mean cnn-small"):
+        load("cnn-smal", classes=tuple("0123456789"))

@@ -23,7 +23,7 @@ answers = st.integers(1, 40).flatmap(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(answers)
 def test_counts_are_those_of_a_plain_loop(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     labels, before, after = case
@@ -62,7 +62,7 @@ def test_the_same_file_twice_changes_nothing() -> None:
     assert found.upper > 0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(answers)
 def test_a_comparison_comes_back_from_json(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     labels, before, after = case

@@ -62,7 +62,7 @@ def test_accuracy_is_a_non_inferiority_test(lost: int, gained: int, count: int, 
 ANY = compare(*pair(3, 1, 200))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(130, 30_000), st.floats(0.001, 0.2))
 def test_no_drop_at_or_beyond_the_margin_ever_passes(lost: int, gained: int, count: int, margin: float) -> None:
     comparison = replace(ANY, lost=lost, gained=gained, images=count, drop=(lost - gained) / count)

@@ -21,7 +21,7 @@ answers = st.integers(1, 60).flatmap(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(answers)
 def test_agrees_with_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
     labels, predictions = case

@@ -55,7 +55,7 @@ def tables(draw: st.DrawFn) -> tuple[int, int, int]:
     return lost, gained, max(1, lost + gained + draw(st.integers(0, 30_000)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables(), st.floats(0.6, 0.999))
 def test_bounds_solve_the_score_equation_around_the_drop(table: tuple[int, int, int], confidence: float) -> None:
     lost, gained, count = table
@@ -68,7 +68,7 @@ def test_bounds_solve_the_score_equation_around_the_drop(table: tuple[int, int, 
         assert tango.score(*table, low) == pytest.approx(z, abs=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables())
 def test_swapping_the_two_models_mirrors_the_interval(table: tuple[int, int, int]) -> None:
     lost, gained, count = table
@@ -76,7 +76,7 @@ def test_swapping_the_two_models_mirrors_the_interval(table: tuple[int, int, int
     assert tango.interval(gained, lost, count) == (-high, -low)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables())
 def test_losing_one_more_image_never_lowers_the_bound(table: tuple[int, int, int]) -> None:
     lost, gained, count = table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from toolchain.checkpoint.source import ModelSource, build_from, import_source, 
 from toolchain.checkpoint.state import find_state, fit_state
 from toolchain.checkpoint.stored import Stored, agreed_classes, history, metadata_facts, stored_facts
 from toolchain.checkpoint.trial import settle_output
-from toolchain.errors import CheckpointError
+from toolchain.errors import CheckpointError, UsageProblem
 from toolchain.model import FloatModel
 
 if TYPE_CHECKING:
@@ -86,7 +87,11 @@ def load(
 
 def _locate(path_or_name: str) -> Path:
     if path_or_name not in models.names():
-        return Path(path_or_name)
+        path = Path(path_or_name)
+        near = difflib.get_close_matches(path_or_name, models.names(), n=1)
+        if near and not path.exists():
+            raise UsageProblem(f"no file and no model of ours is called '{path_or_name}'; did you mean {near[0]}?")
+        return path
     weights = models.shipped_weights(path_or_name)
     if weights is None:
         raise CheckpointError(

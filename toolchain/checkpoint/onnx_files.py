@@ -41,6 +41,17 @@ def read_onnx(path: Path) -> ModelProto:
     return proto
 
 
+def refuse_not_finite(proto: ModelProto, path: Path) -> None:
+    """Raise CheckpointError on NaN or infinite weights: nothing made from them could read."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    weights = ((tensor.name, numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer)
+    broken = [name for name, values in weights if values.dtype.kind == "f" and not np.isfinite(values).all()]
+    if broken:
+        raise CheckpointError(f"{path}: weights are not finite ({listing(broken)}); the training diverged, train again")
+
+
 def refuse_quantized(proto: ModelProto, path: Path) -> None:
     """Raise CheckpointError on a quantized graph: pressing starts from the float model."""
     found = sorted({n.op_type for n in proto.graph.node if n.op_type in _QUANTIZED or n.op_type.startswith("QLinear")})

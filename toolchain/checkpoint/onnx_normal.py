@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from toolchain.checkpoint import onnx_graph as edit
 from toolchain.checkpoint.onnx_batch import BATCH_AXIS, fixed_batch, free_batch
-from toolchain.checkpoint.onnx_files import image_layout, input_shape, read_onnx, refuse_quantized
+from toolchain.checkpoint.onnx_files import image_layout, input_shape, read_onnx, refuse_not_finite, refuse_quantized
 from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, open_session, seeded_images
 from toolchain.checkpoint.state import listing
 from toolchain.checkpoint.torch_files import first_line
@@ -55,6 +55,7 @@ def normalise(
     """
     proto = read_onnx(path)
     refuse_quantized(proto, path)
+    refuse_not_finite(proto, path)
     layout = image_layout(proto, path)
     # From memory, since onnxruntime wants small weights inside the file.
     session = open_session(proto)

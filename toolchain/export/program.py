@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -22,13 +23,16 @@ def save_program(model: FloatModel, path: Path, *, force: bool = False) -> str:
 
     module = model.torch_module("saving a .pt2")
     facts = {"classes": model.classes, "preprocess": model.preprocess.to_dict(), "history": model.history}
+    # Through memory: on a full disk torch's own writer aborts the process.
+    content = io.BytesIO()
+    try:
+        with noise_to() as log:
+            batch = torch.export.Dim("batch")
+            program = torch.export.export(module, (torch.zeros(2, 1, 28, 28),), dynamic_shapes=({0: batch},))
+            torch.export.save(program, content, extra_files={METADATA_KEY: json.dumps(facts)})
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise StageError(f"{model.name}: torch cannot save it as .pt2 ({reason}); details are in {log}") from error
     with whole_file(path, force=force) as part:
-        try:
-            with noise_to() as log:
-                batch = torch.export.Dim("batch")
-                program = torch.export.export(module, (torch.zeros(2, 1, 28, 28),), dynamic_shapes=({0: batch},))
-                torch.export.save(program, part, extra_files={METADATA_KEY: json.dumps(facts)})
-        except (RuntimeError, TypeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise StageError(f"{model.name}: torch cannot save it as .pt2 ({reason}); details are in {log}") from error
-        return file_sha256(part)
+        part.write_bytes(content.getvalue())
+    return file_sha256(path)

@@ -46,7 +46,7 @@ def seal(
     Raises what `check` raises; then neither file is there. Nothing is overwritten without `force`.
     """
     sidecar = path.with_name(path.name + ".json")
-    with whole_file(sidecar, force=force) as side, whole_file(path, force=force) as part:
+    with whole_file(path, force=force) as part, whole_file(sidecar, force=force) as side:
         part.write_bytes(content)
         inputs, outputs = describe(part)
         # vars, not asdict: the preprocess stays the object that it is

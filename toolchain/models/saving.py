@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +22,6 @@ def refuse_unfit(path: Path, *, force: bool) -> None:
     if path.suffix not in SUFFIXES:
         raise UsageProblem(f"{path} is not a name for weights; let it end in {', '.join(SUFFIXES)}")
     refuse_existing(path, force=force)
-    place = next(parent for parent in path.absolute().parents if parent.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise UsageProblem(f"{path} cannot be written: {place} is no folder that takes files; name another place")
 
 
 def save(path: Path, module: nn.Module, facts: dict[str, Any], *, force: bool = False) -> None:

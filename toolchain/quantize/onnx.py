@@ -10,7 +10,7 @@ import numpy as np
 
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
-from toolchain.checkpoint.onnx_files import refuse_quantized
+from toolchain.checkpoint.onnx_files import refuse_not_finite, refuse_quantized
 from toolchain.errors import StageError
 from toolchain.export.slim import slim
 from toolchain.noise import noise_to
@@ -36,7 +36,9 @@ def quantized_onnx(
 
     if step.scheme == "static-int8-act16":
         raise StageError("static-int8-act16 has no ONNX kernels; quantize the .tflite file")
-    refuse_quantized(onnx.load(artifact.path), artifact.path)
+    proto = onnx.load(artifact.path)
+    refuse_quantized(proto, artifact.path)
+    refuse_not_finite(proto, artifact.path)
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         try:
