@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from toolchain.checkpoint.onnx_normal import normalised
 from toolchain.errors import StageError
-from toolchain.export.slim import slim
+from toolchain.export.slim_onnx import slim_onnx
 from toolchain.model import FloatModel
 from toolchain.noise import noise_to
 
@@ -29,7 +29,7 @@ def onnx_content(model: FloatModel, log: Path | None = None) -> bytes:
         proto = normalised(model.onnx, len(model.classes), model.preprocess.label_offset)
     else:
         proto = _from_torch(model.torch_module("the ONNX export"), model.name, log)
-    onnx.checker.check_model(slim(proto), full_check=True)
+    onnx.checker.check_model(slim_onnx(proto), full_check=True)
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
 

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from toolchain.errors import PackageMissing, StageError
+from toolchain.export.slim_tflite import slim_tflite
 from toolchain.model import FloatModel
 from toolchain.noise import noise_to
 
@@ -31,9 +32,10 @@ def tflite_content(model: FloatModel, log: Path | None = None) -> bytes:
 
             path = Path(folder) / "model.tflite"
             litert_torch.convert(module, (torch.zeros(1, 1, 28, 28),)).export(str(path))
-            return path.read_bytes()
+            content = path.read_bytes()
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
         raise StageError(
             f"{model.name}: litert-torch cannot convert it to TFLite ({reason}); the whole story is in {noise}"
         ) from error
+    return slim_tflite(content)

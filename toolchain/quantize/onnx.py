@@ -12,7 +12,7 @@ from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.checkpoint.onnx_files import refuse_not_finite, refuse_quantized
 from toolchain.errors import StageError
-from toolchain.export.slim import slim
+from toolchain.export.slim_onnx import slim_onnx
 from toolchain.noise import noise_to
 from toolchain.quantize.weight_only import expand_at_load
 from toolchain.recipe import Quantize
@@ -49,7 +49,7 @@ def quantized_onnx(
             raise StageError(
                 f"{artifact.path.name}: onnxruntime cannot quantize it ({error}); the whole story is in {noise}"
             ) from error
-    onnx.checker.check_model(slim(model), full_check=True)
+    onnx.checker.check_model(slim_onnx(model), full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 

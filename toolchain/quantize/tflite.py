@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.errors import StageError
+from toolchain.export.slim_tflite import slim_tflite
 from toolchain.noise import noise_to
 from toolchain.recipe import Quantize
 
@@ -35,11 +36,12 @@ def quantized_tflite(
             signature = _input_name(artifact)
             quantizer = _quantizer(artifact, step)
             ranges = _ranges(quantizer, artifact, calibration, signature) if calibration else None
-            return bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
+            content = bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
     except (RuntimeError, ValueError, KeyError) as error:
         raise StageError(
             f"{artifact.path.name}: ai-edge-quantizer cannot quantize it ({error}); the whole story is in {noise}"
         ) from error
+    return slim_tflite(content)
 
 
 def _quantizer(artifact: Artifact, step: Quantize) -> Quantizer:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
 
-def slim(model: ModelProto) -> ModelProto:
+def slim_onnx(model: ModelProto) -> ModelProto:
     """Return the model (changed in place) without source lines, module paths, node names and inferred shapes.
 
     Also without zero points that are all zero (the operators' default, ONNX DequantizeLinear), unused domains,

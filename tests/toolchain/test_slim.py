@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from onnx import TensorProto, helper, numpy_helper
+
+from targets.artifact import Artifact, Format
+from toolchain.export.slim_onnx import slim_onnx
+from toolchain.export.slim_tflite import slim_tflite
+from toolchain.quantize import quantize
+from toolchain.recipe import Quantize
+
+
+def answers(content: bytes, resolver: OpResolverType) -> tuple[np.ndarray, list[str], dict]:
+    interpreter = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=resolver)
+    interpreter.allocate_tensors()
+    (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
+    given = []
+    for image in np.random.default_rng(0).random((8, *source["shape"]), np.float32):
+        interpreter.set_tensor(source["index"], image)
+        interpreter.invoke()
+        given.append(interpreter.get_tensor(sink["index"]))
+    names = [tensor["name"] for tensor in interpreter.get_tensor_details() if tensor["name"]]
+    return np.stack(given), names, interpreter.get_signature_list()
+
+
+@pytest.fixture(scope="module")
+def raw(float_model, floats: dict[Format, Artifact], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Files as the converter and the quantizer write them."""
+    import litert_torch
+    import torch
+    from ai_edge_quantizer import recipe
+    from ai_edge_quantizer.quantizer import Quantizer
+
+    path = tmp_path_factory.mktemp("raw") / "raw.tflite"
+    litert_torch.convert(float_model.torch_module("the test"), (torch.zeros(1, 1, 28, 28),)).export(str(path))
+    quantizer = Quantizer(str(path))
+    quantizer.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+    return {"float": path.read_bytes(), "int8": bytes(quantizer.quantize(enable_progress_report=False).quantized_model)}
+
+
+@pytest.mark.parametrize("resolver", [OpResolverType.AUTO, OpResolverType.BUILTIN_REF])
+@pytest.mark.parametrize("which", ["float", "int8"])
+def test_a_slim_tflite_file_is_smaller_and_computes_the_same_bits(
+    which: str, resolver: OpResolverType, raw: dict[str, bytes]
+) -> None:
+    slim = slim_tflite(raw[which])
+    assert len(slim) < len(raw[which]) - 3000
+    before, _, signature = answers(raw[which], resolver)
+    after, names, kept = answers(slim, resolver)
+    assert np.array_equal(before, after)
+    assert kept == signature
+    assert "features/relu1" in names
+    # The kernels' own scratch tensors may share a name.
+    layers = [name for name in names if name.startswith(("features/", "classifier"))]
+    assert len(set(layers)) == len(layers) > 20
+
+
+def test_a_slim_int8_file_stores_equal_zero_points_once(floats: dict[Format, Artifact], tmp_path) -> None:
+    made = quantize(floats["tflite"], Quantize(scheme="dynamic-int8"), None, tmp_path / "a.tflite", recipe="dynamic")
+    # 8 bytes for each of 128 channels, which five tensors have: the run of zeros stands in the file at most twice.
+    assert made.path.read_bytes().count(bytes(8 * 128)) <= 2
+
+
+def test_a_slim_onnx_graph_keeps_weights_and_answers(floats: dict[Format, Artifact]) -> None:
+    model = onnx.load(floats["onnx"].path)
+    assert "features.conv1.weight" in {tensor.name for tensor in model.graph.initializer}
+    assert not model.graph.value_info
+    assert not any(node.name or node.doc_string or node.metadata_props for node in model.graph.node)
+
+
+def test_tensors_of_a_subgraph_keep_their_names() -> None:
+    """A branch may read outer tensors by name, so that nothing there is renamed."""
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["outer"], ["inner"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("inner", TensorProto.FLOAT, [1])],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("Abs", ["image"], ["outer"]),
+            helper.make_node("If", ["yes"], ["logits"], then_branch=branch, else_branch=branch),
+        ],
+        "whole",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1])],
+        [numpy_helper.from_array(np.array(True), "yes")],
+    )
+    model = slim_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    onnx.checker.check_model(model, full_check=True)
+    assert model.graph.node[0].output[0] == "outer"
