@@ -62,7 +62,9 @@ def test_images_of_another_kind_are_refused(target: Target, subject: Artifact, i
 
 def test_nan_logits_are_no_answer(target: Target, nan_artifacts: dict[str, Artifact], subject: Artifact) -> None:
     place = NullTarget(logits=np.full((1, 10), np.nan)) if target.name == "null" else target
-    with place.open(nan_artifacts[subject.format]) as session, pytest.raises(RunFailed, match="5 of 5 images"):
+    # A runtime sees it at the first inference, when the file is opened; a script only when it is asked.
+    refused = "(5 of 5|1 of 1) images are not finite"
+    with pytest.raises(RunFailed, match=refused), place.open(nan_artifacts[subject.format]) as session:
         session.run(glyphs(5))
 
 
