@@ -16,6 +16,7 @@ from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
 from targets import catalog
 from targets.artifact import Artifact, Format, load_artifact
+from tests.toolchain.conftest import OnDemand
 from toolchain.errors import CheckpointError, StageError
 from toolchain.quantize import quantize
 from toolchain.quantize.weight_only import expand_at_load
@@ -40,16 +41,14 @@ def pressed(
     tmp_path_factory: pytest.TempPathFactory, floats: dict[Format, Artifact], images: CalibrationSet
 ) -> dict[tuple[Format, str], Artifact]:
     folder = tmp_path_factory.mktemp("quantized")
-    return {
-        (kind, scheme): quantize(
-            floats[kind],
-            Quantize.model_validate({"scheme": scheme}),
-            None if scheme == "dynamic-int8" else images,
-            folder / f"digits.{scheme}.{kind}",
-            recipe=scheme,
-        )
-        for kind, scheme in WAYS
-    }
+
+    def make(way: tuple[Format, str]) -> Artifact:
+        kind, scheme = way
+        step = Quantize.model_validate({"scheme": scheme})
+        drawn = images if step.calibrated else None
+        return quantize(floats[kind], step, drawn, folder / f"digits.{scheme}.{kind}", recipe=scheme)
+
+    return OnDemand(make)
 
 
 def read(artifact: Artifact, images: np.ndarray) -> np.ndarray:
@@ -135,7 +134,7 @@ def test_input_and_output_stay_float_unless_integers_are_asked_for(
     digits_test: Dataset,
     tmp_path: Path,
 ) -> None:
-    for artifact in pressed.values():
+    for artifact in (pressed[way] for way in WAYS):
         assert {spec.dtype for spec in (*artifact.inputs, *artifact.outputs)} == {"float32"}
     step = Quantize(scheme="static-int8", integer_io=True)
     integer = quantize(floats["tflite"], step, images, tmp_path / "integer.tflite", recipe="integer")

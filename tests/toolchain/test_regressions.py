@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from calibration.dataset import Dataset, load
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format, load_artifact, save_sidecar
+from tests.toolchain.conftest import OnDemand
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.export import export
 from toolchain.quantize import quantize
@@ -40,7 +41,7 @@ def train(balanced: str) -> Dataset:
 def floats(tmp_path_factory: pytest.TempPathFactory) -> dict[Format, Artifact]:
     folder = tmp_path_factory.mktemp("balanced")
     model = settle("cnn-small", CheckpointRequest(), None).model
-    return {kind: export(model, kind, folder / f"cnn.float.{kind}") for kind in KINDS}
+    return OnDemand(lambda kind: export(model, kind, folder / f"cnn.float.{kind}"))
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +50,12 @@ def baselines(floats: dict[Format, Artifact], balanced: str, tmp_path_factory: p
     from toolchain.verdict.evidence import evaluate_file
 
     folder = tmp_path_factory.mktemp("baselines")
-    saved = {}
-    for kind, artifact in floats.items():
-        saved[kind] = folder / f"{kind}.npz"
-        evaluate_file(artifact.path, load(balanced, "test")).save(saved[kind])
-    return saved
+
+    def make(kind: Format) -> Path:
+        evaluate_file(floats[kind].path, load(balanced, "test")).save(folder / f"{kind}.npz")
+        return folder / f"{kind}.npz"
+
+    return OnDemand(make)
 
 
 def judged(glyphpress, baselines: dict, candidate: Artifact, balanced: str):
