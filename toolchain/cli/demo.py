@@ -35,7 +35,7 @@ def demo(*, out: Path, seed: int, threads: int, force: bool, as_json: bool) -> N
     else:
         show(report, console.out())
         if {row.format for row in report.rows} == {"onnx"}:
-            console.say("TFLite was left out: litert-torch has no wheels for this machine; press on x86-64 for it")
+            click.echo("TFLite was left out: litert-torch has no wheels for this machine; press on x86-64 for it")
         click.echo(
             f"margin: {points_text(MARGIN, 0)} pp, since {report.dataset.images} test images cannot decide 0.3 pp "
             "(that takes EMNIST's thousands: press cnn-small --data emnist:balanced)"
