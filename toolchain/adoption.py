@@ -14,9 +14,7 @@ from targets.preprocess import Preprocess
 from targets.session import RuntimeSession
 from toolchain.errors import CheckpointError, EvidenceError
 from toolchain.files import refuse_existing
-from toolchain.preprocess_search import search
-
-SEARCH_IMAGES = 1500
+from toolchain.preprocess_search import SEARCH_IMAGES, search
 
 
 def open_artifact(path: Path, dataset: Dataset | None) -> Artifact:

@@ -22,6 +22,8 @@ from toolchain.errors import CheckpointError
 from toolchain.preprocess_trial import Look, Run, Trial, candidates, describe
 
 ROUNDS = (100, 400)
+SEARCH_IMAGES = 1500
+"""As many labelled images as a search gains from; callers draw them at random."""
 LEAST_IMAGES = 50
 SIGNIFICANCE = 0.01
 ALIKE = 0.98

@@ -12,12 +12,10 @@ from toolchain.checkpoint.forward import forward
 from toolchain.checkpoint.load import load
 from toolchain.errors import CheckpointError
 from toolchain.model import FloatModel
-from toolchain.preprocess_search import PreprocessFinding, search
+from toolchain.preprocess_search import SEARCH_IMAGES, PreprocessFinding, search
 
 if TYPE_CHECKING:
     from calibration.dataset import Dataset
-
-SEARCH_IMAGES = 1500
 
 
 @dataclass(frozen=True)
