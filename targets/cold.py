@@ -55,6 +55,14 @@ def cold_start(artifact: Artifact, target: str, *, threads: int = 1) -> ColdStar
         raise RunFailed(f"{artifact.path}: a fresh process could not open it: {' '.join(said)}") from error
 
 
+def peak_memory(artifact: Artifact, target: str, *, threads: int = 1) -> int:
+    """Return by how many bytes opening the artifact and a first inference raise a fresh process's resident memory.
+
+    The peak, with the runtime imported already; raises RunFailed when the process fails or cannot say.
+    """
+    raise NotImplementedError
+
+
 def _answer() -> None:
     """Be the fresh process: an errand on stdin, two numbers on stdout."""
     errand = json.load(sys.stdin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Protocol
 
@@ -89,6 +89,22 @@ class Timings:
         if beyond < 10 or (self.inner > 1 and q > 50):
             return None
         return float(np.percentile(self.samples_ns, q))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types, every sample included; `from_dict` is the inverse."""
+        return asdict(self) | {"samples_ns": self.samples_ns.tolist(), "blocks": list(self.blocks)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Timings:
+        """Rebuild from `to_dict`; raises RunFailed on anything else."""
+        try:
+            samples = np.array(values["samples_ns"])
+            if samples.dtype != np.int64 or samples.ndim != 1:
+                raise ValueError("the samples are no whole nanoseconds")
+            facts = RuntimeFacts(**values["facts"])
+            return cls(**values | {"samples_ns": samples, "facts": facts, "blocks": tuple(values["blocks"])})
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise RunFailed(f"not stored timings ({error!r}); time again") from error
 
 
 class Session(AbstractContextManager["Session"], Protocol):

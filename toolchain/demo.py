@@ -12,7 +12,8 @@ from toolchain.progress import Progress, silent
 from toolchain.recipe import shipped
 from toolchain.report.report import Report
 from toolchain.train import train
-from toolchain.verdict.policy import DropLimit, Policy
+from toolchain.verdict.policy import Policy
+from toolchain.verdict.tables import DropLimit
 
 DATA = "builtin:digits"
 RECIPES = ("dynamic-int8", "static-int8", "pruned-static-int8")

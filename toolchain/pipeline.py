@@ -24,11 +24,14 @@ from toolchain.quantize import quantize
 from toolchain.recipe import Recipe
 from toolchain.report.markdown import markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
-from toolchain.verdict.compare import Comparison, compare
+from toolchain.verdict.compare import comparison
 from toolchain.verdict.evaluate import Evaluation, evaluate
-from toolchain.verdict.gate import Outcome, judge
+from toolchain.verdict.evidence import Evidence
+from toolchain.verdict.gate import Outcome, judge, overall
+from toolchain.verdict.gather import gather, stressed
 from toolchain.verdict.latency import Profile, profile
 from toolchain.verdict.policy import Policy, default_policy
+from toolchain.verdict.subject import Subject
 
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")
 
@@ -139,8 +142,8 @@ class _Press:
         evaluations = [self._evaluated(artifact) for artifact in artifacts]
         times = profile(artifacts, plan=self.request.plan, seed=self.request.seed, progress=self.progress)
         times.save_samples(self.folder / "timings.npz")
-        comparisons = tuple(compare(evaluations[0], candidate) for candidate in evaluations[1:])
-        rows = _with_winner(_rows(artifacts, evaluations, comparisons, times, self.request.policy))
+        evidence = self._evidence(artifacts, evaluations, times)
+        rows = _rows(artifacts, evaluations, evidence, times, self.request.policy)
         model, finding = settled.model, settled.finding
         calibrations = list(self.calibrations.values())
         return Report(
@@ -148,7 +151,7 @@ class _Press:
             dataset=DatasetFacts(self.test.origin, len(self.test), self.test.classes, self.test.sha256),
             preprocess=model.preprocess,
             rows=rows,
-            comparisons=comparisons,
+            comparisons=tuple(comparison(one.pairs) for one in evidence),
             preprocess_note=f"found: {finding.sentence()}" if finding else "",
             calibration=calibrations[0].facts() if calibrations else None,
             policy=self.request.policy.to_dict(),
@@ -156,6 +159,18 @@ class _Press:
             tools={name: version for artifact in artifacts for name, version in artifact.tools.items()},
             command=self.request.command,
         )
+
+    def _evidence(self, artifacts: list[Artifact], evaluations: list[Evaluation], times: Profile) -> list[Evidence]:
+        """Gather what the policy asks for of every file but the first, which is the baseline."""
+        policy = self.request.policy
+        base, *candidates = (Subject(seen, file) for seen, file in zip(evaluations, artifacts, strict=True))
+        if policy.stress is not None:
+            base = stressed(policy.stress, base, self.test, self.progress)
+        first, *others = (row.timings for row in times.rows)
+        return [
+            gather(policy, base, own, self.test, self.train, times=(timings, first), progress=self.progress)
+            for own, timings in zip(candidates, others, strict=True)
+        ]
 
     def _evaluated(self, artifact: Artifact) -> Evaluation:
         target = catalog.default_for(artifact.format)
@@ -166,33 +181,36 @@ class _Press:
 def _rows(
     artifacts: list[Artifact],
     evaluations: list[Evaluation],
-    comparisons: tuple[Comparison, ...],
+    evidence: list[Evidence],
     times: Profile,
     policy: Policy,
-) -> list[Row]:
+) -> tuple[Row, ...]:
     base = times.rows[0].timings
     rows = [Row.of(evaluations[0], format=artifacts[0].format, recipe=artifacts[0].recipe, timings=base)]
-    candidates = zip(artifacts[1:], evaluations[1:], comparisons, times.rows[1:], strict=True)
-    for artifact, seen, comparison, timed in candidates:
-        own = timed.timings
+    for artifact, seen, proof, timed in zip(artifacts[1:], evaluations[1:], evidence, times.rows[1:], strict=True):
         rows.append(
             Row.of(
                 seen,
                 format=artifact.format,
                 recipe=artifact.recipe,
-                comparison=comparison,
-                timings=own,
+                comparison=comparison(proof.pairs),
+                timings=timed.timings,
                 ratio=timed.ratio,
-                verdicts=judge(policy, comparison=comparison, timings=own, baseline_timings=base),
+                verdicts=judge(policy, proof),
             )
         )
-    return rows
+    return _with_winner(rows, evidence, policy)
 
 
-def _with_winner(rows: list[Row]) -> tuple[Row, ...]:
-    """Mark the file to ship: of those that passed, the fastest; of equals, the smallest."""
-    passed = [row for row in rows if row.outcome is Outcome.PASS and row.recipe != "float" and row.p50_ns is not None]
-    best = min(passed, key=lambda row: (row.p50_ns, row.bytes), default=None)
+def _with_winner(rows: list[Row], evidence: list[Evidence], policy: Policy) -> tuple[Row, ...]:
+    """Mark the file to ship: the fastest, and of equals the smallest, that passes as the chosen one of all of them."""
+    rivals = [
+        (row, proof)
+        for row, proof in zip(rows[1:], evidence, strict=True)
+        if row.recipe != "float" and row.p50_ns is not None
+    ]
+    held = [row for row, proof in rivals if overall(judge(policy, proof, competitors=len(rivals))) is Outcome.PASS]
+    best = min(held, key=lambda row: (row.p50_ns, row.bytes), default=None)
     return tuple(replace(row, winner=row is best) for row in rows)
 
 

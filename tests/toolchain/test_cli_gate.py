@@ -153,8 +153,12 @@ def test_bad_evidence_is_one_line_and_never_a_pass(
     [
         pytest.param(["--max-drop", "0.3"], 2, "needs a number and a unit", id="no unit"),
         pytest.param(["--max-drop", "0pp"], 2, "drop.max", id="a margin of nothing"),
-        pytest.param(["--max-p95", "2ms"], 2, "b.npz is a saved evaluation, which cannot be timed", id="no timing"),
-        pytest.param(["--target", "ort-cup", "--max-p95", "2ms"], 2, "saved evaluation", id="no timing there either"),
+        pytest.param(
+            ["--max-p95", "2ms"], 2, "int8.onnx is only a saved evaluation, which cannot be timed", id="no timing"
+        ),
+        pytest.param(
+            ["--target", "ort-cup", "--max-p95", "2ms"], 2, "only a saved evaluation", id="no timing there either"
+        ),
         pytest.param(["--policy", "none.toml"], 2, "no such policy file", id="no policy"),
     ],
 )

@@ -16,7 +16,7 @@ from tests.toolchain.readers import digits, linear_reader, pair, written
 from toolchain.errors import EvidenceError
 from toolchain.verdict import tango
 from toolchain.verdict.compare import Comparison, compare
-from toolchain.verdict.evidence import evaluate_file
+from toolchain.verdict.subject import evaluate_file
 
 answers = st.integers(1, 40).flatmap(
     lambda n: st.tuples(*[hnp.arrays(np.int64, n, elements=st.integers(0, 9)) for _ in range(3)])

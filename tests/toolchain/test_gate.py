@@ -17,10 +17,15 @@ from targets.target import RuntimeFacts, Timings
 from tests.toolchain.readers import digits, linear_reader, pair, ridge
 from toolchain.errors import EvidenceError, GateFailed, GateInconclusive
 from toolchain.verdict import tango
+from toolchain.verdict.accuracy import judge_drop
 from toolchain.verdict.compare import compare
-from toolchain.verdict.evidence import evaluate_file
+from toolchain.verdict.evaluate import Evaluation
+from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import Outcome, Verdict, judge, overall, raise_for
+from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import Policy, policy_from
+from toolchain.verdict.subject import evaluate_file
+from toolchain.verdict.tables import DropLimit
 
 DEVICE = RuntimeFacts("ort-cpu", "onnxruntime", "1.31", "CPUExecutionProvider", 1)
 
@@ -29,7 +34,14 @@ def policy(**tables: dict[str, Any]) -> Policy:
     return policy_from(tables)
 
 
-def timings(sha256: str = "", *, count: int = 1000, median: float = 100_000, **changes: Any) -> Timings:
+def evidence(*both: Evaluation, **held: Any) -> Evidence:
+    return Evidence(Pairs.of(*(both or pair(0, 0, 100))), **held)
+
+
+BASE, OWN = (one.artifact_sha256 for one in pair(0, 0, 10))
+
+
+def timings(sha256: str = OWN, *, count: int = 1000, median: float = 100_000, **changes: Any) -> Timings:
     samples = np.linspace(0.9 * median, 1.1 * median, count).astype(np.int64)
     made = Timings(sha256, DEVICE, samples, batch=1, inner=1, warmup=20, load_ns=1, first_run_ns=1)
     return replace(made, **changes)
@@ -50,7 +62,7 @@ def timings(sha256: str = "", *, count: int = 1000, median: float = 100_000, **c
     ],
 )
 def test_accuracy_is_a_non_inferiority_test(lost: int, gained: int, count: int, outcome: Outcome) -> None:
-    (verdict,) = judge(policy(drop={"max": "0.3pp"}), comparison=compare(*pair(lost, gained, count)))
+    (verdict,) = judge(policy(drop={"max": "0.3pp"}), evidence(*pair(lost, gained, count)))
     assert verdict.outcome is outcome
     assert (verdict.samples_needed is not None) == (outcome is Outcome.INCONCLUSIVE)
     assert verdict.measured == (lost - gained) / count
@@ -66,7 +78,7 @@ ANY = compare(*pair(3, 1, 200))
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(130, 30_000), st.floats(0.001, 0.2))
 def test_no_drop_at_or_beyond_the_margin_ever_passes(lost: int, gained: int, count: int, margin: float) -> None:
     comparison = replace(ANY, lost=lost, gained=gained, images=count, drop=(lost - gained) / count)
-    verdict = judge(Policy(drop={"max": margin}), comparison=comparison)[0]
+    verdict = judge_drop(DropLimit(max=margin), comparison)
     if comparison.drop >= margin:
         assert verdict.outcome is not Outcome.PASS
     if comparison.drop <= margin:
@@ -76,18 +88,15 @@ def test_no_drop_at_or_beyond_the_margin_ever_passes(lost: int, gained: int, cou
 
 
 def test_the_confidence_is_the_policys() -> None:
-    comparison = compare(*pair(30, 5, 18_800))
-    bounds = [
-        judge(policy(drop={"max": "0.3pp", "confidence": level}), comparison=comparison)[0].bound
-        for level in (0.9, 0.99)
-    ]
+    seen = evidence(*pair(30, 5, 18_800))
+    bounds = [judge(policy(drop={"max": "0.3pp", "confidence": level}), seen)[0].bound for level in (0.9, 0.99)]
     assert bounds == [float(tango.upper_bound(30, 5, 18_800, level)) for level in (0.9, 0.99)]
 
 
 def test_a_planted_regression_fails_and_names_the_classes_that_suffered(tmp_path: Path) -> None:
     base = evaluate_file(linear_reader(tmp_path / "float.onnx"), digits())
     broken = evaluate_file(linear_reader(tmp_path / "broken.onnx", dead=(4, 7)), digits())
-    (verdict,) = judge(policy(drop={"max": "0.3pp"}), comparison=compare(base, broken))
+    (verdict,) = judge(policy(drop={"max": "0.3pp"}), evidence(base, broken))
     assert verdict.outcome is Outcome.FAIL
     suffered = verdict.reason.split("suffered most: ")[1]
     assert suffered.startswith(("'4' (", "'7' ("))
@@ -100,9 +109,9 @@ def test_a_planted_regression_fails_and_names_the_classes_that_suffered(tmp_path
 def test_an_honest_rounding_passes_a_margin_that_its_images_can_decide(tmp_path: Path) -> None:
     base = evaluate_file(linear_reader(tmp_path / "float.onnx"), digits())
     rounded = evaluate_file(linear_reader(tmp_path / "rounded.onnx", step=1e-4), digits())
-    comparison = compare(base, rounded)
-    assert judge(policy(drop={"max": "3pp"}), comparison=comparison)[0].outcome is Outcome.PASS
-    (tight,) = judge(policy(drop={"max": "0.3pp"}), comparison=comparison)
+    seen = evidence(base, rounded)
+    assert judge(policy(drop={"max": "3pp"}), seen)[0].outcome is Outcome.PASS
+    (tight,) = judge(policy(drop={"max": "0.3pp"}), seen)
     assert tight.outcome is Outcome.INCONCLUSIVE
     with pytest.raises(GateInconclusive, match="would decide"):
         raise_for([tight])
@@ -118,8 +127,8 @@ def test_real_emnist_images_decide_three_tenths_of_a_point(emnist_root: Path, tm
     assert len(base) == 10_000
     assert base.accuracy > 0.8
     limit = policy(drop={"max": "0.3pp"})
-    assert judge(limit, comparison=compare(base, rounded))[0].outcome is Outcome.PASS
-    (verdict,) = judge(limit, comparison=compare(base, broken))
+    assert judge(limit, evidence(base, rounded))[0].outcome is Outcome.PASS
+    (verdict,) = judge(limit, evidence(base, broken))
     assert verdict.outcome is Outcome.FAIL
     assert {row.label for row in compare(base, broken).worst(2)} == {"4", "7"}
 
@@ -134,33 +143,33 @@ def test_real_emnist_images_decide_three_tenths_of_a_point(emnist_root: Path, tm
     ],
 )
 def test_sizes_are_judged_to_the_byte(tables: dict[str, Any], size: int, outcome: Outcome) -> None:
-    comparison = compare(*pair(0, 0, 100, size=size))
-    assert [v.outcome for v in judge(policy(**tables), comparison=comparison)] == [outcome]
+    seen = evidence(*pair(0, 0, 100, size=size))
+    assert [v.outcome for v in judge(policy(**tables), seen)] == [outcome]
 
 
 def test_latency_is_judged_by_its_percentile() -> None:
     for limit, outcome in (("110us", Outcome.PASS), ("108us", Outcome.FAIL)):
-        (verdict,) = judge(policy(p95={"max": limit}), timings=timings())
+        (verdict,) = judge(policy(p95={"max": limit}), evidence(timings=timings()))
         assert (verdict.outcome, verdict.measured) == (outcome, pytest.approx(109e-6, rel=1e-3))
     for limit, outcome in (("0.5x", Outcome.PASS), ("0.49x", Outcome.FAIL)):
         (verdict,) = judge(
-            policy(p50_ratio={"max": limit}), timings=timings(median=50_000), baseline_timings=timings(median=100_000)
+            policy(p50_ratio={"max": limit}),
+            evidence(timings=timings(median=50_000), baseline_timings=timings(BASE, median=100_000)),
         )
         assert (verdict.outcome, verdict.measured) == (outcome, pytest.approx(0.5, rel=1e-4))
 
 
 @pytest.mark.parametrize(
-    ("evidence", "message", "needed"),
+    ("changes", "message", "needed"),
     [
         pytest.param({"count": 150}, "150 samples cannot show it; time at least 200 inferences", 200, id="too few"),
         pytest.param({"inner": 10}, "mean of 10 inferences", None, id="averaged"),
         pytest.param({"facts": replace(DEVICE, simulated=True)}, "simulated", None, id="simulated"),
     ],
 )
-def test_a_latency_that_cannot_be_seen_is_inconclusive(evidence: dict[str, Any], message: str, needed: int) -> None:
-    own = timings(**evidence)
-    ratio = {"baseline_timings": timings(**evidence)}
-    verdicts = judge(policy(p95={"max": "1s"}, p95_ratio={"max": "9x"}), timings=own, **ratio)
+def test_a_latency_that_cannot_be_seen_is_inconclusive(changes: dict[str, Any], message: str, needed: int) -> None:
+    seen = evidence(timings=timings(**changes), baseline_timings=timings(BASE, **changes))
+    verdicts = judge(policy(p95={"max": "1s"}, p95_ratio={"max": "9x"}), seen)
     for verdict in verdicts:
         assert (verdict.outcome, verdict.measured) == (Outcome.INCONCLUSIVE, None)
         assert message in verdict.reason
@@ -168,32 +177,33 @@ def test_a_latency_that_cannot_be_seen_is_inconclusive(evidence: dict[str, Any],
 
 
 @pytest.mark.parametrize(
-    ("tables", "evidence"),
+    ("tables", "held"),
     [
-        ({"drop": {"max": "1pp"}}, {}),
-        ({"size": {"max": "1KB"}}, {}),
-        ({"shrink": {"min": "2x"}}, {"size": 100}),
+        ({"stress": {"max": "1pp"}}, {}),
+        ({"runtimes": {"max": 0}}, {}),
+        ({"leaks": {}}, {}),
+        ({"packed": {"max": "1KB"}}, {}),
+        ({"memory": {"max": "1MB"}}, {}),
         ({"p50": {"max": "1ms"}}, {}),
         ({"p95": {"max": "1ms"}}, {}),
         ({"p50_ratio": {"max": "1x"}}, {"timings": timings()}),
-        ({"p95_ratio": {"max": "1x"}}, {"baseline_timings": timings()}),
+        ({"p95_ratio": {"max": "1x"}}, {"baseline_timings": timings(BASE)}),
     ],
 )
-def test_a_limit_without_evidence_is_an_error(tables: dict[str, Any], evidence: dict[str, Any]) -> None:
-    with pytest.raises(EvidenceError, match=f"limits {next(iter(tables))}, but there is no evidence"):
-        judge(policy(**tables), **evidence)
+def test_a_limit_without_evidence_is_an_error(tables: dict[str, Any], held: dict[str, Any]) -> None:
+    with pytest.raises(EvidenceError, match=f"limits {next(iter(tables))}, but the evidence does not hold it"):
+        judge(policy(**tables), evidence(**held))
 
 
 def test_evidence_of_another_file_or_another_place_is_an_error() -> None:
-    comparison = compare(*pair(0, 0, 100))
     with pytest.raises(EvidenceError, match="candidate's timings are of another file"):
-        judge(policy(p50={"max": "1ms"}), comparison=comparison, timings=timings("f" * 64))
-    elsewhere = timings(facts=replace(DEVICE, threads=4))
+        evidence(timings=timings("f" * 64))
+    elsewhere = timings(BASE, facts=replace(DEVICE, threads=4))
     with pytest.raises(EvidenceError, match="other threads or batch"):
-        judge(policy(p50_ratio={"max": "9x"}), timings=timings(), baseline_timings=elsewhere)
+        judge(policy(p50_ratio={"max": "9x"}), evidence(timings=timings(), baseline_timings=elsewhere))
     for size in (0, -1):
         with pytest.raises(EvidenceError, match="which cannot be"):
-            judge(policy(size={"max": "1KB"}), size=size)
+            judge(policy(size={"max": "1KB"}), evidence(*pair(0, 0, 100, size=size)))
 
 
 def verdict(outcome: Outcome, action: Any = "fail") -> Verdict:
@@ -215,7 +225,7 @@ def test_the_outcome_is_the_worst_that_counts() -> None:
 
 
 def test_a_verdict_comes_back_from_json() -> None:
-    (made,) = judge(policy(drop={"max": "0.3pp"}), comparison=compare(*pair(1, 0, 50)))
+    _, made = judge(policy(drop={"max": "0.3pp"}, classes={"max": "9pp"}), evidence(*pair(1, 0, 50)))
     assert Verdict.from_dict(json.loads(json.dumps(made.to_dict(), allow_nan=False))) == made
     with pytest.raises(EvidenceError, match="not a stored verdict"):
         Verdict.from_dict(made.to_dict() | {"outcome": "MAYBE"})

@@ -56,7 +56,7 @@ def test_the_default_is_three_tenths_of_a_point() -> None:
         pytest.param("", r"gate\.toml: limits nothing", id="empty"),
         pytest.param('[dorp]\nmax = "1pp"', "unknown key 'dorp'; did you mean 'drop'", id="table"),
         pytest.param('[p95]\nmaximum = "1ms"', "unknown key 'p95.maximum'; did you mean 'max'", id="key"),
-        pytest.param('[banana]\nmax = "1ms"', "unknown key 'banana'; known are drop, size", id="nothing near"),
+        pytest.param('[banana]\nmax = "1ms"', "unknown key 'banana'; known are drop, classes", id="nothing near"),
         pytest.param("[drop]\nmax = 0.3", r"'drop.max' cannot be 0.3: .* needs quotes and a unit", id="bare number"),
         pytest.param('[drop]\nmax = "0.3"', "needs a number and a unit", id="no unit"),
         pytest.param('[drop]\nmax = "3KB"', r"needs a number and a unit \(pp, %\)", id="another unit"),

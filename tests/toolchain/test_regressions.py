@@ -47,7 +47,7 @@ def floats(tmp_path_factory: pytest.TempPathFactory) -> dict[Format, Artifact]:
 @pytest.fixture(scope="module")
 def baselines(floats: dict[Format, Artifact], balanced: str, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """Saved evaluations of the float files, as CI keeps them."""
-    from toolchain.verdict.evidence import evaluate_file
+    from toolchain.verdict.subject import evaluate_file
 
     folder = tmp_path_factory.mktemp("baselines")
 

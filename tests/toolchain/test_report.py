@@ -19,8 +19,10 @@ from toolchain.report.markdown import markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.report.table import show
 from toolchain.verdict.compare import compare
+from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import Outcome, judge
 from toolchain.verdict.latency import LatencyRatio
+from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import policy_from
 
 
@@ -36,7 +38,7 @@ def pressed(lost: int = 30, *, median: int = 67_240) -> Report:
     base = replace(base, artifact_bytes=611_000)
     comparison = compare(base, candidate)
     times = timings(base.artifact_sha256, 99_000), timings(candidate.artifact_sha256, median)
-    verdicts = judge(policy, comparison=comparison)
+    verdicts = judge(policy, Evidence(Pairs.of(base, candidate)))
     rows = (
         Row.of(base, format="onnx", recipe="float", timings=times[0]),
         Row.of(

@@ -29,7 +29,7 @@ def compare(
     """
     from calibration.dataset import load
     from toolchain.report.reading import show_comparison
-    from toolchain.verdict.evidence import compare_files
+    from toolchain.verdict.gather import compare_files
 
     dataset = load(data, "test", data_root) if data else None
     with console.progress() as progress:

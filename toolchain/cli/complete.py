@@ -26,6 +26,10 @@ def _recipes() -> list[str]:
     return sorted(path.name.removesuffix(".toml") for path in (files("toolchain") / "recipes").iterdir())
 
 
+def _policies() -> list[str]:
+    return sorted(path.name.removesuffix(".toml") for path in (files("toolchain") / "policies").iterdir())
+
+
 def _targets() -> list[str]:
     from targets import catalog
 
@@ -45,6 +49,7 @@ def _data() -> list[str]:
 
 
 RECIPE = _names(_recipes, or_file=True)
+POLICY = _names(_policies, or_file=True)
 TARGET = _names(_targets, or_file=False)
 MODEL = _names(_models, or_file=False)
 CHECKPOINT = _names(_models, or_file=True)

@@ -37,8 +37,8 @@ def evaluate(
     from calibration.dataset import load
     from toolchain.files import refuse_existing
     from toolchain.report.reading import show_evaluation
-    from toolchain.verdict.evidence import evaluate_file
     from toolchain.verdict.metrics import measure
+    from toolchain.verdict.subject import evaluate_file
 
     if output:
         refuse_existing(output, force=force)

@@ -13,7 +13,7 @@ from toolchain.cli import console, options
 @click.option("--baseline", required=True, type=options.FILE, help="Float artifact, or its saved evaluation (.npz).")
 @click.option("--candidate", required=True, type=options.FILE, help="Artifact to judge, or its saved evaluation.")
 @options.optional_data_option
-@click.option("--policy", "policy_file", type=options.FILE, help="Limits in TOML; the options below override them.")
+@options.policy_option
 @click.option("--max-drop", "drop", type=options.POINTS, help="Margin of accuracy; without a policy file 0.3pp.")
 @click.option("--max-size", "size", type=options.SIZE, help="Largest file.")
 @click.option("--max-p50", "p50", type=options.DURATION, help="Largest median latency at batch 1.")
@@ -27,7 +27,7 @@ def gate(
     candidate: Path,
     data: str | None,
     data_root: Path | None,
-    policy_file: Path | None,
+    policy_words: str | None,
     target: str | None,
     threads: int,
     as_json: bool,
@@ -43,25 +43,24 @@ def gate(
     """
     from calibration.dataset import load
     from toolchain.report.reading import show_comparison, show_verdicts
-    from toolchain.verdict.evidence import gather
+    from toolchain.verdict.compare import comparison
     from toolchain.verdict.gate import judge, overall, raise_for
+    from toolchain.verdict.gather import gather
     from toolchain.verdict.policy import choose_policy
+    from toolchain.verdict.subject import read_subject
 
-    policy = choose_policy(policy_file, **limits)
+    policy = choose_policy(policy_words, **limits)
     dataset = load(data, "test", data_root) if data else None
+    train = load(data, "train", data_root) if data and policy.leaks else None
     with console.progress() as progress:
-        evidence = gather(policy, baseline, candidate, dataset, target=target, threads=threads, progress=progress)
-    verdicts = judge(
-        policy,
-        comparison=evidence.comparison,
-        timings=evidence.timings,
-        baseline_timings=evidence.baseline_timings,
-    )
+        base, own = (read_subject(file, dataset, target=target, progress=progress) for file in (baseline, candidate))
+        evidence = gather(policy, base, own, dataset, train, threads=threads, progress=progress)
+    verdicts, seen = judge(policy, evidence), comparison(evidence.pairs)
     if as_json:
-        facts = {"policy": policy.to_dict(), "comparison": evidence.comparison.to_dict()}
+        facts = {"policy": policy.to_dict(), "comparison": seen.to_dict()}
         judged = {"outcome": overall(verdicts), "verdicts": [verdict.to_dict() for verdict in verdicts]}
         console.emit("gate", judged | facts)
     else:
-        show_comparison(evidence.comparison, console.out())
+        show_comparison(seen, console.out())
         show_verdicts(verdicts, console.out())
     raise_for(verdicts)

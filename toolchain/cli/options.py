@@ -96,6 +96,17 @@ def threads_option(default: int) -> Callable[[Command], Command]:
     )
 
 
+def policy_option(command: Command) -> Command:
+    """Add `--policy`: a shipped name or a TOML file."""
+    return click.option(
+        "--policy",
+        "policy_words",
+        metavar="POLICY",
+        shell_complete=complete.POLICY,
+        help="strict, default, smoke, or a TOML file; the options below override its limits.",
+    )(command)
+
+
 def target_option(command: Command) -> Command:
     """Add `--target`; without it the file's format decides (ort-cpu, litert-cpu)."""
     return click.option(

@@ -11,6 +11,7 @@ from toolchain.errors import EvidenceError
 from toolchain.verdict import tango
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.metrics import confusion_matrix
+from toolchain.verdict.pairs import Answers, Pairs
 
 CONFIDENCE = 0.95
 
@@ -99,75 +100,56 @@ class Comparison:
 
 
 def compare(base: Evaluation, candidate: Evaluation, *, confusions: int = 10) -> Comparison:
-    """Pair two evaluations image by image.
+    """Pair two evaluations image by image; raises EvidenceError as `Pairs.of` does."""
+    return comparison(Pairs.of(base, candidate), confusions=confusions)
 
-    Raises EvidenceError, saying which, when they are of other classes, other images, another order or other labels.
-    """
-    _check_pairs(base, candidate)
-    lost, gained = base.right & ~candidate.right, candidate.right & ~base.right
-    n, b, c = len(base), int(lost.sum()), int(gained.sum())
+
+def comparison(pairs: Pairs, *, confusions: int = 10) -> Comparison:
+    """Return what the pairs say of accuracy, with the `confusions` most frequent new ones."""
+    n, b, c = len(pairs), int(pairs.lost.sum()), int(pairs.gained.sum())
     return Comparison(
-        baseline=base.artifact,
-        baseline_sha256=base.artifact_sha256,
-        baseline_bytes=base.artifact_bytes,
-        candidate=candidate.artifact,
-        candidate_sha256=candidate.artifact_sha256,
-        candidate_bytes=candidate.artifact_bytes,
-        origin=candidate.origin,
-        dataset_sha256=candidate.dataset_sha256,
+        baseline=pairs.baseline.name,
+        baseline_sha256=pairs.baseline.sha256,
+        baseline_bytes=pairs.baseline.bytes,
+        candidate=pairs.candidate.name,
+        candidate_sha256=pairs.candidate.sha256,
+        candidate_bytes=pairs.candidate.bytes,
+        origin=pairs.origin,
+        dataset_sha256=pairs.dataset_sha256,
         images=n,
         lost=b,
         gained=c,
-        flips=int(np.count_nonzero(base.predictions != candidate.predictions)),
-        baseline_accuracy=base.accuracy,
-        candidate_accuracy=candidate.accuracy,
+        flips=int(pairs.flipped.sum()),
+        baseline_accuracy=_accuracy(pairs, pairs.before),
+        candidate_accuracy=_accuracy(pairs, pairs.after),
         drop=(b - c) / n,
         interval=tango.interval(b, c, n, CONFIDENCE),
         lower=float(tango.lower_bound(b, c, n, CONFIDENCE)),
         upper=float(tango.upper_bound(b, c, n, CONFIDENCE)),
-        per_class=_per_class(base, lost, gained),
-        confusions=_new_confusions(base, candidate, confusions),
+        per_class=_per_class(pairs),
+        confusions=_new_confusions(pairs, confusions),
     )
 
 
-def _check_pairs(base: Evaluation, candidate: Evaluation) -> None:
-    names = f"{base.artifact} and {candidate.artifact}"
-    advice = "evaluate both on the same data"
-    if base.classes != candidate.classes:
-        raise EvidenceError(f"{names} were evaluated on other classes; {advice}")
-    if len(base) != len(candidate):
-        raise EvidenceError(f"{names} were evaluated on {len(base)} and {len(candidate)} images; {advice}")
-    foreign = np.flatnonzero(base.sample_ids != candidate.sample_ids)
-    if foreign.size and np.array_equal(np.sort(base.sample_ids), np.sort(candidate.sample_ids)):
-        raise EvidenceError(
-            f"{names} saw the same images in another order, first at image {foreign[0]}; {advice}, in one order"
-        )
-    if foreign.size:
-        raise EvidenceError(
-            f"{names} saw other images: {foreign.size} of {len(base)} differ, first image {foreign[0]}; {advice}"
-        )
-    relabelled = np.flatnonzero(base.labels != candidate.labels)
-    if relabelled.size:
-        raise EvidenceError(
-            f"{names} saw the same images under other labels: {relabelled.size} of {len(base)}, first image "
-            f"{relabelled[0]}; {advice}"
-        )
+def _accuracy(pairs: Pairs, answers: Answers) -> float:
+    return float(np.count_nonzero(answers == pairs.labels)) / len(pairs)
 
 
-def _per_class(base: Evaluation, lost: Any, gained: Any) -> tuple[ClassDrop, ...]:
-    size = len(base.classes)
-    images, away, back = (np.bincount(base.labels[chosen], minlength=size) for chosen in (slice(None), lost, gained))
+def _per_class(pairs: Pairs) -> tuple[ClassDrop, ...]:
+    size = len(pairs.classes)
+    chosen = (slice(None), pairs.lost, pairs.gained)
+    images, away, back = (np.bincount(pairs.labels[one], minlength=size) for one in chosen)
     return tuple(
         ClassDrop(label, int(n), int(b), int(c), float(b - c) / max(int(n), 1))
-        for label, n, b, c in zip(base.classes, images, away, back, strict=True)
+        for label, n, b, c in zip(pairs.classes, images, away, back, strict=True)
     )
 
 
-def _new_confusions(base: Evaluation, candidate: Evaluation, count: int) -> tuple[NewConfusion, ...]:
-    size = len(base.classes)
-    before, after = (confusion_matrix(e.labels, e.predictions, size) for e in (base, candidate))
+def _new_confusions(pairs: Pairs, count: int) -> tuple[NewConfusion, ...]:
+    size, classes = len(pairs.classes), pairs.classes
+    before, after = (confusion_matrix(pairs.labels, answers, size) for answers in (pairs.before, pairs.after))
     extra = after - before
     np.fill_diagonal(extra, 0)
     order = np.argsort(-extra, axis=None, kind="stable")[:count]
     cells = ((int(i) // size, int(i) % size) for i in order)
-    return tuple(NewConfusion(base.classes[i], base.classes[j], int(extra[i, j])) for i, j in cells if extra[i, j] > 0)
+    return tuple(NewConfusion(classes[i], classes[j], int(extra[i, j])) for i, j in cells if extra[i, j] > 0)

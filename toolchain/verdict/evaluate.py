@@ -76,6 +76,20 @@ class Evaluation:
         """Whether each image was read rightly, bool [N]."""
         return np.equal(self.predictions, self.labels)
 
+    @cached_property
+    def confidence(self) -> NDArray[np.float32]:
+        """The probability that each image's answer was given with, float32 [N].
+
+        The softmax of the logits; where a file ends in softmax itself (every row lies in 0 to 1 and sums to 1), its
+        own answers.
+        """
+        best = self.logits.max(axis=1)
+        sums = self.logits.sum(axis=1, dtype=np.float64)
+        if self.logits.min() >= 0 and np.abs(sums - 1).max() < 0.02:
+            return np.asarray(np.minimum(best, 1), np.float32)
+        spread = np.exp(self.logits.astype(np.float64) - best[:, None]).sum(axis=1)
+        return np.asarray(1 / spread, np.float32)
+
     @property
     def accuracy(self) -> float:
         """The share of images read rightly."""

@@ -1,123 +1,110 @@
-"""Evidence: the evaluations, comparison and timings that a policy needs, from artifacts or from saved evaluations."""
+"""Evidence: all that a policy judges a candidate by, as it was measured; it can be stored and judged again."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from calibration.dataset import Dataset
-from targets.artifact import Artifact
-from targets.catalog import default_for, get
-from targets.target import Session, TimingPlan, Timings
-from toolchain.adoption import open_artifact
-from toolchain.errors import EvidenceError, UsageProblem
-from toolchain.progress import Progress, silent
-from toolchain.verdict.compare import Comparison, compare
-from toolchain.verdict.evaluate import Evaluation, evaluate
-from toolchain.verdict.latency import profile, timeable
-from toolchain.verdict.policy import Policy
+from targets.errors import RunFailed
+from targets.target import Timings
+from toolchain.errors import EvidenceError
+from toolchain.files import whole_file
+from toolchain.verdict.flipped import Flipped
+from toolchain.verdict.leaks import Leaks
+from toolchain.verdict.pairs import Pairs
+from toolchain.verdict.runtimes import Place
+from toolchain.verdict.stress import StressPairs
 
-# Single inferences, so that the tail stays visible, and enough of them for a P99.
-GATE_PLAN = TimingPlan(min_runs=1000, min_seconds=2.0, inner=1)
+SCHEMA = "glyphpress/evidence/1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evidence:
-    """What `gate.judge` is given; timings only where the policy limits them."""
+    """What the gate judges. Only `pairs` is always there; the rest where the policy asked for it.
 
-    comparison: Comparison
+    places: the candidate on other runtimes. packed: bytes of the candidate deflated. memory: peak bytes of its
+    session. flipped: pictures for people, no verdict looks at them.
+    """
+
+    pairs: Pairs
+    stress: tuple[StressPairs, ...] = ()
+    places: tuple[Place, ...] = ()
+    leaks: Leaks | None = None
+    packed: int | None = None
+    memory: int | None = None
     timings: Timings | None = None
     baseline_timings: Timings | None = None
+    flipped: Flipped | None = None
+
+    def __post_init__(self) -> None:
+        """Reject timings that are of other files than the answers."""
+        for role, file, timings in (
+            ("candidate", self.pairs.candidate, self.timings),
+            ("baseline", self.pairs.baseline, self.baseline_timings),
+        ):
+            if timings is not None and timings.artifact_sha256 != file.sha256:
+                raise EvidenceError(
+                    f"the {role}'s timings are of another file than its evaluation; time and evaluate the same"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types; `from_dict` is the inverse."""
+        single = {name: getattr(self, name) for name in _KINDS}
+        return {
+            "schema": SCHEMA,
+            "pairs": self.pairs.to_dict(),
+            "stress": [one.to_dict() for one in self.stress],
+            "places": [one.to_dict() for one in self.places],
+            "packed": self.packed,
+            "memory": self.memory,
+        } | {name: None if value is None else value.to_dict() for name, value in single.items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Evidence:
+        """Rebuild from `to_dict`; raises EvidenceError on anything else."""
+        try:
+            if values["schema"] != SCHEMA:
+                raise ValueError(f"schema {values['schema']!r}, expected {SCHEMA!r}")
+            single = {name: None if values[name] is None else kind(values[name]) for name, kind in _KINDS.items()}
+            return cls(
+                pairs=Pairs.from_dict(values["pairs"]),
+                stress=tuple(map(StressPairs.from_dict, values["stress"])),
+                places=tuple(map(Place.from_dict, values["places"])),
+                packed=_count(values["packed"]),
+                memory=_count(values["memory"]),
+                **single,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, RunFailed) as error:
+            raise EvidenceError(f"not stored evidence ({error}); gather it again") from error
+
+    def save(self, path: Path, *, force: bool = False) -> None:
+        """Write the evidence as JSON that `load` reads back."""
+        with whole_file(path, force=force) as part:
+            part.write_text(json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Evidence:
+        """Read what `save` wrote; raises EvidenceError on anything else."""
+        if not path.is_file():
+            raise EvidenceError(f"{path}: no such evidence; `glyphpress gate ... --evidence {path.name}` makes it")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise EvidenceError(f"{path}: not stored evidence ({error}); gather it again") from error
+        return cls.from_dict(values)
 
 
-def open_session(artifact: Artifact, target: str | None = None, threads: int = 0) -> Session:
-    """Open an artifact on a target's name, or where its format runs by default.
-
-    Raises UnknownTarget, TargetUnavailable, RunFailed, and UsageProblem when the target takes other files.
-    """
-    place = get(target) if target else default_for(artifact.format)
-    if artifact.format not in place.formats:
-        kinds = " or ".join(f".{kind}" for kind in sorted(place.formats))
-        fit = default_for(artifact.format).name
-        raise UsageProblem(f"{place.name} runs {kinds} files, not {artifact.path.name}; take --target {fit}")
-    return place.open(artifact, threads=threads)
+_KINDS: dict[str, Any] = {
+    "leaks": Leaks.from_dict,
+    "timings": Timings.from_dict,
+    "baseline_timings": Timings.from_dict,
+    "flipped": Flipped.from_dict,
+}
 
 
-def evaluate_file(
-    path: Path, dataset: Dataset, *, target: str | None = None, threads: int = 0, progress: Progress = silent
-) -> Evaluation:
-    """Evaluate an artifact's file on every image of a data set; `threads` 0 takes all cores."""
-    with open_session(open_artifact(path, dataset), target, threads) as session:
-        return evaluate(session, dataset, progress=progress)
-
-
-def saved(path: Path) -> bool:
-    """Return whether the name is that of a saved evaluation rather than an artifact."""
-    return path.suffix.lower() == ".npz"
-
-
-def read_evaluation(
-    path: Path, dataset: Dataset | None, *, target: str | None = None, progress: Progress = silent
-) -> Evaluation:
-    """Return the evaluation saved in an `.npz`, or evaluate an artifact on `dataset`.
-
-    Raises EvidenceError for a saved evaluation of other images than `dataset`, UsageProblem for an artifact without
-    a data set.
-    """
-    if not saved(path):
-        if dataset is None:
-            raise UsageProblem(f"{path.name} is an artifact, so it needs images to read: add --data")
-        return evaluate_file(path, dataset, target=target, progress=progress)
-    evaluation = Evaluation.load(path)
-    if dataset is not None and evaluation.dataset_sha256 != dataset.sha256:
-        raise EvidenceError(
-            f"{path} was evaluated on other images ({evaluation.origin}) than {dataset.origin}; evaluate it again"
-        )
-    return evaluation
-
-
-def compare_files(
-    baseline: Path,
-    candidate: Path,
-    dataset: Dataset | None,
-    *,
-    target: str | None = None,
-    progress: Progress = silent,
-) -> Comparison:
-    """Pair two artifacts or saved evaluations image by image."""
-    return compare(
-        read_evaluation(baseline, dataset, target=target, progress=progress),
-        read_evaluation(candidate, dataset, target=target, progress=progress),
-    )
-
-
-def gather(
-    policy: Policy,
-    baseline: Path,
-    candidate: Path,
-    dataset: Dataset | None,
-    *,
-    target: str | None = None,
-    threads: int = 1,
-    progress: Progress = silent,
-) -> Evidence:
-    """Return all that `policy` needs to judge `candidate`; accuracy on all cores, latency on `threads`.
-
-    Raises UsageProblem when a latency is limited and only a saved evaluation is given, since it cannot be timed.
-    """
-    for path, asked in ((candidate, policy.needs_timings), (baseline, policy.needs_baseline_timings)):
-        if asked and saved(path):
-            raise UsageProblem(f"{path.name} is a saved evaluation, which cannot be timed; give the artifact itself")
-    comparison = compare_files(baseline, candidate, dataset, target=target, progress=progress)
-    if not policy.needs_timings:
-        return Evidence(comparison)
-    files = [baseline, candidate] if policy.needs_baseline_timings else [candidate]
-    rows = profile(
-        [timeable(path) for path in files],
-        target=get(target) if target else None,
-        threads=threads,
-        plan=GATE_PLAN,
-        progress=progress,
-    ).rows
-    base = rows[0].timings if policy.needs_baseline_timings else None
-    return Evidence(comparison, rows[-1].timings, base)
+def _count(value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise ValueError(f"{value!r} is no number of bytes")
+    return value

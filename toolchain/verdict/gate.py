@@ -2,74 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from targets.target import Timings
 from toolchain.errors import EvidenceError
-from toolchain.verdict.compare import Comparison
-from toolchain.verdict.limits import judge_drop, judge_shrink, judge_size, judge_time, judge_time_ratio
+from toolchain.verdict.accuracy import judge_drop
+from toolchain.verdict.classes import judge_classes
+from toolchain.verdict.compare import comparison
+from toolchain.verdict.confidence import judge_ece, judge_rejects
+from toolchain.verdict.confusables import judge_confusables, judge_cost
+from toolchain.verdict.evidence import Evidence
+from toolchain.verdict.flips import judge_flips
+from toolchain.verdict.leaks import judge_leaks
+from toolchain.verdict.memory import judge_memory
 from toolchain.verdict.outcome import Outcome, Verdict, overall, raise_for
 from toolchain.verdict.policy import Policy
+from toolchain.verdict.runtimes import judge_runtimes
+from toolchain.verdict.sizes import judge_shrink, judge_size
+from toolchain.verdict.speed import judge_time, judge_time_ratio
+from toolchain.verdict.stress import judge_stress
 
 __all__ = ["Outcome", "Verdict", "judge", "overall", "raise_for"]
 
 E = TypeVar("E")
 
+# One line a limit: which part of the evidence it is judged by.
+JUDGES: dict[str, Callable[[Any, Evidence], Verdict]] = {
+    "drop": lambda limit, e: judge_drop(limit, comparison(e.pairs)),
+    "classes": lambda limit, e: judge_classes(limit, e.pairs),
+    "confusables": lambda limit, e: judge_confusables(limit, e.pairs),
+    "cost": lambda limit, e: judge_cost(limit, e.pairs),
+    "flips": lambda limit, e: judge_flips(limit, e.pairs),
+    "rejects": lambda limit, e: judge_rejects(limit, e.pairs),
+    "ece": lambda limit, e: judge_ece(limit, e.pairs),
+    "stress": lambda limit, e: judge_stress(limit, _need(e.stress or None, "stress"), e.pairs.labels),
+    "runtimes": lambda limit, e: judge_runtimes(limit, _need(e.places or None, "runtimes")),
+    "leaks": lambda limit, e: judge_leaks(limit, _need(e.leaks, "leaks")),
+    "size": lambda limit, e: judge_size("size", limit, e.pairs.candidate.bytes),
+    "packed": lambda limit, e: judge_size("packed", limit, _need(e.packed, "packed")),
+    "shrink": lambda limit, e: judge_shrink(limit, e.pairs.candidate.bytes, e.pairs.baseline.bytes),
+    "memory": lambda limit, e: judge_memory(limit, _need(e.memory, "memory")),
+    "p50": lambda limit, e: judge_time(limit, "p50", 50.0, _need(e.timings, "p50")),
+    "p95": lambda limit, e: judge_time(limit, "p95", 95.0, _need(e.timings, "p95")),
+    "p50_ratio": lambda limit, e: judge_time_ratio(limit, "p50_ratio", 50.0, *_both_times(e, "p50_ratio")),
+    "p95_ratio": lambda limit, e: judge_time_ratio(limit, "p95_ratio", 95.0, *_both_times(e, "p95_ratio")),
+}
 
-def judge(
-    policy: Policy,
-    *,
-    comparison: Comparison | None = None,
-    size: int | None = None,
-    baseline_size: int | None = None,
-    timings: Timings | None = None,
-    baseline_timings: Timings | None = None,
-) -> tuple[Verdict, ...]:
+
+def judge(policy: Policy, evidence: Evidence, *, competitors: int = 1) -> tuple[Verdict, ...]:
     """Judge every limit of the policy, in the policy's order.
 
-    Sizes, in bytes, are the comparison's where they are not given. Raises EvidenceError when a limit is asked for
-    without the evidence it needs, or when the evidence is of another file.
+    competitors: of how many candidates the best will ship (`Policy.among`). Raises EvidenceError when a limit is
+    asked for without the evidence it needs.
     """
-    if comparison is not None:
-        size = comparison.candidate_bytes if size is None else size
-        baseline_size = comparison.baseline_bytes if baseline_size is None else baseline_size
-        _check_file("candidate", comparison.candidate_sha256, timings)
-        _check_file("baseline", comparison.baseline_sha256, baseline_timings)
-    verdicts = []
-    if policy.drop is not None:
-        verdicts.append(judge_drop(policy.drop, _need(comparison, "drop", "a comparison with the baseline")))
-    if policy.size is not None:
-        verdicts.append(judge_size(policy.size, _need(size, "size", "the size of the file")))
-    if policy.shrink is not None:
-        own, base = _need(size, "shrink", "the size of the file"), _need(baseline_size, "shrink", "the baseline's size")
-        verdicts.append(judge_shrink(policy.shrink, own, base))
-    verdicts += _judge_times(policy, timings, baseline_timings)
-    name = "" if comparison is None else comparison.candidate
-    return tuple(replace(verdict, artifact=name) for verdict in verdicts)
+    name = evidence.pairs.candidate.name
+    return tuple(
+        replace(JUDGES[limit](table, evidence), artifact=name) for limit, table in policy.among(competitors).limits()
+    )
 
 
-def _judge_times(policy: Policy, timings: Timings | None, baseline: Timings | None) -> list[Verdict]:
-    verdicts = []
-    for name, q, limit in (("p50", 50.0, policy.p50), ("p95", 95.0, policy.p95)):
-        if limit is not None:
-            verdicts.append(judge_time(limit, name, q, _need(timings, name, "timings of the candidate")))
-    for name, q, ratio in (("p50_ratio", 50.0, policy.p50_ratio), ("p95_ratio", 95.0, policy.p95_ratio)):
-        if ratio is not None:
-            own, base = (
-                _need(timings, name, "timings of the candidate"),
-                _need(baseline, name, "the baseline's timings"),
-            )
-            verdicts.append(judge_time_ratio(ratio, name, q, own, base))
-    return verdicts
+def _both_times(evidence: Evidence, limit: str) -> tuple[Any, Any]:
+    return _need(evidence.timings, limit), _need(evidence.baseline_timings, limit)
 
 
-def _need(evidence: E | None, limit: str, what: str) -> E:
+def _need(evidence: E | None, limit: str) -> E:
     if evidence is None:
-        raise EvidenceError(f"the policy limits {limit}, but there is no evidence: give {what}, or drop the limit")
+        raise EvidenceError(
+            f"the policy limits {limit}, but the evidence does not hold it; gather it, or drop the limit"
+        )
     return evidence
-
-
-def _check_file(role: str, sha256: str, timings: Timings | None) -> None:
-    if timings is not None and timings.artifact_sha256 != sha256:
-        raise EvidenceError(f"the {role}'s timings are of another file than its evaluation; time and evaluate the same")

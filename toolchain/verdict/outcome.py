@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from toolchain.errors import EvidenceError, GateFailed, GateInconclusive
-from toolchain.verdict.policy import Action
+from toolchain.verdict.tables import Action
 
 
 class Outcome(StrEnum):
@@ -20,12 +20,30 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of many of which a verdict judges each: a class, a group of look-alikes, a kind of damage, a runtime.
+
+    images: how many it was judged on. note: the counts behind it, for people. The rest as in `Verdict`.
+    """
+
+    name: str
+    outcome: Outcome
+    threshold: float
+    measured: float
+    bound: float | None
+    images: int
+    note: str = ""
+    samples_needed: int | None = None
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """One limit, judged. Values are in base units: fractions, bytes, seconds, ratios.
+    """One limit, judged. Values are in base units: fractions, bytes, seconds, ratios, counts (`tables.Measure`).
 
     limit: the policy's table. measured: what was seen, None where it could not be. bound: the confidence bound that
     decided, None where the measured value itself did. samples_needed: images or inferences that would decide.
-    artifact: the name of the file that was judged, empty where the evidence did not say.
+    artifact: the name of the file that was judged, empty where the evidence did not say. parts: of a limit that
+    judges many things of a kind, each of them.
     """
 
     limit: str
@@ -37,6 +55,7 @@ class Verdict:
     reason: str
     samples_needed: int | None = None
     artifact: str = ""
+    parts: tuple[Part, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; `from_dict` is the inverse."""
@@ -46,7 +65,8 @@ class Verdict:
     def from_dict(cls, values: dict[str, Any]) -> Verdict:
         """Rebuild from `to_dict`; raises EvidenceError on anything else."""
         try:
-            return cls(**values | {"outcome": Outcome(values["outcome"])})
+            parts = tuple(Part(**one | {"outcome": Outcome(one["outcome"])}) for one in values.get("parts", ()))
+            return cls(**values | {"outcome": Outcome(values["outcome"]), "parts": parts})
         except (KeyError, TypeError, ValueError) as error:
             raise EvidenceError(f"not a stored verdict ({error!r}); run the gate again") from error
 

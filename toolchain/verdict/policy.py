@@ -1,4 +1,4 @@
-"""Policy: what a candidate must hold to be shipped. Every limit is a table of its own, with its own action.
+"""Policy: what a candidate must hold to be shipped. Every limit is a table of its own (`tables`), with its own action.
 
 [drop]          # fall in accuracy against the baseline: the non-inferiority margin
 max = "0.3pp"
@@ -8,99 +8,77 @@ action = "fail" # or "warn"
 [size]          # of the file
 max = "250KB"
 
-[shrink]        # how many times smaller than the baseline
-min = "3.6x"
-
-[p95]           # latency at batch 1; also [p50]
-max = "2ms"
-
-[p50_ratio]     # latency over the baseline's; also [p95_ratio]
-max = "0.9x"
+`glyphpress gate init` writes a file with every table explained; `glyphpress gate schema` prints its JSON schema.
 """
 
 from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, ValidationInfo
+from pydantic import ValidationError
 
-from toolchain import quantities
 from toolchain.errors import PolicyError
+from toolchain.verdict.tables import (
+    WRITTEN,
+    Action,
+    BaselinePin,
+    ClassesLimit,
+    ConfusablesLimit,
+    CostLimit,
+    DropLimit,
+    EceLimit,
+    FlipsLimit,
+    LeaksLimit,
+    Limit,
+    MemoryLimit,
+    RejectsLimit,
+    RuntimesLimit,
+    ShrinkLimit,
+    SizeLimit,
+    StressLimit,
+    Table,
+    TimeLimit,
+    TimeRatioLimit,
+)
 
-Action = Literal["fail", "warn"]
-
-# Validation context of values that a person wrote, where a number without its unit is refused.
-_WRITTEN = "written"
-
-
-def _quantity(unit: quantities.Unit) -> Any:
-    """Return the annotation of a positive number that is written with one of `unit`'s suffixes."""
-
-    def read(value: object, info: ValidationInfo) -> object:
-        if isinstance(value, str):
-            return unit.parse(value)
-        if info.context == _WRITTEN:
-            raise ValueError(f'{value!r} needs quotes and a unit, such as "{unit.example}"')
-        return value
-
-    return Annotated[
-        float, BeforeValidator(read), PlainSerializer(unit.text), Field(gt=0, allow_inf_nan=False, strict=True)
-    ]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DropLimit(_Table):
-    """The margin of the non-inferiority test on accuracy, a fraction, and its one-sided confidence."""
-
-    max: _quantity(quantities.POINTS)  # type: ignore[valid-type] # an annotation made from the unit
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    action: Action = "fail"
+__all__ = ["Action", "Policy", "choose_policy", "default_policy", "named", "policy_from", "read_policy", "schema"]
 
 
-class SizeLimit(_Table):
-    """The largest file, in bytes."""
-
-    max: _quantity(quantities.SIZE)  # type: ignore[valid-type]
-    action: Action = "fail"
-
-
-class ShrinkLimit(_Table):
-    """How many times smaller than the baseline the file must at least be."""
-
-    min: _quantity(quantities.RATIO)  # type: ignore[valid-type]
-    action: Action = "fail"
-
-
-class TimeLimit(_Table):
-    """The largest latency of one inference, in seconds."""
-
-    max: _quantity(quantities.DURATION)  # type: ignore[valid-type]
-    action: Action = "fail"
-
-
-class TimeRatioLimit(_Table):
-    """The largest ratio of a latency to the baseline's."""
-
-    max: _quantity(quantities.RATIO)  # type: ignore[valid-type]
-    action: Action = "fail"
-
-
-class Policy(_Table):
-    """The limits that are asked for; None where one is not. At least one must be."""
+class Policy(Table):
+    """The limits that are asked for; None where one is not. At least one must be able to fail."""
 
     drop: DropLimit | None = None
+    classes: ClassesLimit | None = None
+    confusables: ConfusablesLimit | None = None
+    cost: CostLimit | None = None
+    flips: FlipsLimit | None = None
+    rejects: RejectsLimit | None = None
+    ece: EceLimit | None = None
+    stress: StressLimit | None = None
+    runtimes: RuntimesLimit | None = None
+    leaks: LeaksLimit | None = None
     size: SizeLimit | None = None
+    packed: SizeLimit | None = None
     shrink: ShrinkLimit | None = None
+    memory: MemoryLimit | None = None
     p50: TimeLimit | None = None
     p95: TimeLimit | None = None
     p50_ratio: TimeRatioLimit | None = None
     p95_ratio: TimeRatioLimit | None = None
+    baseline: BaselinePin | None = None
+
+    def limits(self) -> Iterator[tuple[str, Limit]]:
+        """Yield name and table of every limit that is set, in the order above."""
+        for name in type(self).model_fields:
+            table = getattr(self, name)
+            if isinstance(table, Limit):
+                yield name, table
 
     @property
     def needs_timings(self) -> bool:
@@ -114,18 +92,34 @@ class Policy(_Table):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the tables as JSON types, values with their units; `policy_from` is the inverse."""
-        return self.model_dump(exclude_none=True)
+        return self.model_dump(mode="json", exclude_none=True)
 
     def with_limits(self, **limits: float | None) -> Policy:
         """Return the policy with the given limits, in base units, in place of its own; None leaves one as it is.
 
         A limit that was there keeps its action and confidence.
         """
-        tables = self.model_dump(exclude_none=True)
+        tables = self.to_dict()
         for name, value in limits.items():
             if value is not None:
                 tables[name] = tables.get(name, {}) | {"min" if name == "shrink" else "max": value}
         return _validated(tables, "the limits given", context=None)
+
+    def among(self, competitors: int) -> Policy:
+        """Return the policy by which each of several candidates is judged when only the best of them ships.
+
+        Every confidence C becomes 1 - (1 - C) / competitors (Bonferroni), so that the chance that any bad one of
+        them passes, and with it a bad winner, stays at 1 - C.
+        """
+        if competitors < 1:
+            raise PolicyError(f"{competitors} candidates cannot compete; give at least one")
+        if competitors == 1:
+            return self
+        tables = self.to_dict()
+        for name, limit in self.limits():
+            if (confidence := getattr(limit, "confidence", None)) is not None:
+                tables[name]["confidence"] = 1 - (1 - confidence) / competitors
+        return _validated(tables, "the policy", context=None)
 
 
 def policy_from(tables: dict[str, Any], source: str = "policy") -> Policy:
@@ -134,7 +128,7 @@ def policy_from(tables: dict[str, Any], source: str = "policy") -> Policy:
     Raises PolicyError on unknown keys (naming the nearest known one), values without units, limits that cannot hold,
     and a policy that limits nothing.
     """
-    return _validated(tables, source, context=_WRITTEN)
+    return _validated(tables, source, context=WRITTEN)
 
 
 def read_policy(path: Path) -> Policy:
@@ -148,15 +142,37 @@ def read_policy(path: Path) -> Policy:
     return policy_from(tables, str(path))
 
 
+@cache
+def named() -> dict[str, Policy]:
+    """Return the policies that come with glyphpress, by name."""
+    folder = files("toolchain") / "policies"
+    found = {entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8") for entry in folder.iterdir()}
+    return {name: policy_from(tomllib.loads(text), name) for name, text in sorted(found.items())}
+
+
 def default_policy() -> Policy:
-    """Return the policy of a gate that is given none: at most 0.3 percentage points of accuracy."""
-    return policy_from({"drop": {"max": "0.3pp"}}, "default policy")
+    """Return the policy of a gate that is given none."""
+    return named()["default"]
 
 
-def choose_policy(path: Path | None = None, **limits: float | None) -> Policy:
-    """Return the policy in `path`, or the default one, with the limits given in place of its own."""
-    policy = default_policy() if path is None else read_policy(path)
+def choose_policy(words: str | None = None, **limits: float | None) -> Policy:
+    """Return the policy that is named, or that stands in a file, with the limits given in place of its own.
+
+    words: a shipped name or a TOML file; None takes the default policy.
+    """
+    if words is None or words in named():
+        policy = named()[words or "default"]
+    elif Path(words).suffix == ".toml":
+        policy = read_policy(Path(words))
+    else:
+        near = difflib.get_close_matches(words, named(), n=1) or list(named())
+        raise PolicyError(f"no policy '{words}'; did you mean {', '.join(near)}, or a .toml file?")
     return policy.with_limits(**limits)
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of a policy file."""
+    return Policy.model_json_schema(mode="serialization")
 
 
 def _validated(tables: dict[str, Any], source: str, *, context: str | None) -> Policy:
@@ -164,8 +180,11 @@ def _validated(tables: dict[str, Any], source: str, *, context: str | None) -> P
         policy = Policy.model_validate(tables, context=context)
     except ValidationError as error:
         raise PolicyError(f"{source}: {_explain(error)}") from error
-    if not policy.model_fields_set:
+    actions = [limit.action for _, limit in policy.limits()]
+    if not actions:
         raise PolicyError(f"{source}: limits nothing, so everything would pass; add a table such as [drop]")
+    if "fail" not in actions:
+        raise PolicyError(f'{source}: only warns, so everything would pass; give one limit action = "fail"')
     return policy
 
 

@@ -19,6 +19,9 @@ from toolchain.errors import EvidenceError
 
 Floats = NDArray[np.float64]
 
+POWER = 0.8
+"""The chance of a decision that sample sizes are given for."""
+
 # Halvings of [drop, 1]: the bracket ends below the spacing of doubles near 1.
 _HALVINGS = 60
 
@@ -95,8 +98,14 @@ def interval(lost: int, gained: int, count: int, confidence: float = 0.95) -> tu
     return float(lower_bound(lost, gained, count, one_sided)), float(upper_bound(lost, gained, count, one_sided))
 
 
+def p_beyond(lost: ArrayLike, gained: ArrayLike, count: ArrayLike, margin: ArrayLike) -> Floats:
+    """Return the one-sided p-value against "the drop is at most `margin`"; small where it is shown to be more."""
+    statistic = score(lost, gained, count, margin)
+    return np.asarray(np.vectorize(NormalDist().cdf, otypes=[np.float64])(-statistic), dtype=np.float64)
+
+
 def pairs_to_decide(
-    lost: float, gained: float, margin: float, *, confidence: float = 0.95, power: float = 0.8
+    lost: float, gained: float, margin: float, *, confidence: float = 0.95, power: float = POWER
 ) -> int | None:
     """Return how many pairs would tell a drop of `lost - gained` (shares of 1) from `margin`, or None when none can.
 

@@ -1,0 +1,60 @@
+"""Accuracy: a non-inferiority test on the one-sided Tango bounds of the paired drop, at the limit's confidence.
+
+PASS when the upper bound lies below the margin, FAIL when the lower bound lies above it, otherwise INCONCLUSIVE with
+the number of images that would decide at the shares seen (`tango.pairs_to_decide`, power 80 %). So a candidate that
+was seen to drop by more than the margin never passes, nor does one judged on too few images.
+"""
+
+from __future__ import annotations
+
+from toolchain.quantities import percent_text, points_text
+from toolchain.verdict import tango
+from toolchain.verdict.compare import Comparison
+from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.verdict.tables import DropLimit
+
+
+def judge_drop(limit: DropLimit, comparison: Comparison) -> Verdict:
+    """Judge the fall in accuracy against the margin."""
+    b, c, n = comparison.lost, comparison.gained, comparison.images
+    lower = float(tango.lower_bound(b, c, n, limit.confidence))
+    upper = float(tango.upper_bound(b, c, n, limit.confidence))
+    seen = f"{points_text(comparison.drop, 3)} pp on {n:,} images ({b:,} lost, {c:,} gained)"
+    margin, sure = f"margin of {limit.max * 100:.4g} pp", f"with {limit.confidence * 100:.4g} % confidence"
+    needed = None
+    if upper < limit.max:
+        outcome, bound = Outcome.PASS, upper
+        reason = f"{seen}, at most {points_text(upper, 3)} pp {sure}, within the {margin}"
+    elif lower > limit.max:
+        outcome, bound = Outcome.FAIL, lower
+        reason = f"{seen}, at least {points_text(lower, 3)} pp {sure}, beyond the {margin}{_suffered(comparison)}"
+    else:
+        outcome, bound = Outcome.INCONCLUSIVE, upper
+        needed = _images_needed(limit, comparison)
+        reason = (
+            f"{seen}, between {points_text(lower, 3)} and {points_text(upper, 3)} pp {sure}, cannot be told from the "
+            f"{margin}; "
+            f"{_advice(needed)}{_suffered(comparison) if comparison.drop > limit.max else ''}"
+        )
+    return Verdict("drop", outcome, limit.action, limit.max, comparison.drop, bound, reason, needed)
+
+
+def _images_needed(limit: DropLimit, comparison: Comparison) -> int | None:
+    n = comparison.images
+    needed = tango.pairs_to_decide(comparison.lost / n, comparison.gained / n, limit.max, confidence=limit.confidence)
+    return None if needed is None else max(needed, n + 1)
+
+
+def _advice(needed: int | None) -> str:
+    if needed is None:
+        return "no number of images decides a drop that equals the margin: set another one"
+    return f"about {needed:,} images like these would decide ({tango.POWER * 100:.0f} % power)"
+
+
+def _suffered(comparison: Comparison) -> str:
+    """Return the classes that lost the most and what they are now read as, for the end of a reason."""
+    classes = ", ".join(
+        f"'{row.label}' ({percent_text(row.drop)} of {row.images} images)" for row in comparison.worst(5)
+    )
+    confusions = ", ".join(map(str, comparison.confusions[:3]))
+    return f"; suffered most: {classes}" + (f"; {confusions}" if confusions else "")

@@ -1,0 +1,16 @@
+"""Classes: the class that lost the most, told from chance among all of them."""
+
+from __future__ import annotations
+
+from toolchain.verdict.compare import comparison
+from toolchain.verdict.outcome import Verdict
+from toolchain.verdict.pairs import Pairs
+from toolchain.verdict.several import Question, judge_several
+from toolchain.verdict.tables import ClassesLimit
+
+
+def judge_classes(limit: ClassesLimit, pairs: Pairs) -> Verdict:
+    """Judge the fall in accuracy of each class by itself; the outcome is the worst one's (`several`)."""
+    rows = comparison(pairs).per_class
+    questions = [Question(row.label, row.lost, row.gained, row.images, limit.max) for row in rows]
+    return judge_several("classes", questions, confidence=limit.confidence, action=limit.action, what="class")

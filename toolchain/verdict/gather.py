@@ -1,0 +1,118 @@
+"""Gather: the evidence that a policy needs, from artifacts, saved evaluations or a stored baseline."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from calibration.dataset import Dataset
+from targets.catalog import get
+from targets.cold import peak_memory
+from targets.target import TimingPlan, Timings
+from toolchain.errors import UsageProblem
+from toolchain.progress import Progress, silent
+from toolchain.verdict.compare import Comparison, compare
+from toolchain.verdict.evidence import Evidence
+from toolchain.verdict.flipped import flipped
+from toolchain.verdict.latency import profile
+from toolchain.verdict.leaks import find_leaks
+from toolchain.verdict.pairs import Pairs
+from toolchain.verdict.policy import Policy
+from toolchain.verdict.runtimes import Place, answers_elsewhere
+from toolchain.verdict.sizes import packed_size
+from toolchain.verdict.stress import StressPairs, answers_under, pair_stress
+from toolchain.verdict.subject import Subject, read_subject
+from toolchain.verdict.tables import StressLimit
+
+Times = tuple[Timings, Timings]
+
+# Single inferences, so that the tail stays visible, and enough of them for a P99.
+GATE_PLAN = TimingPlan(min_runs=1000, min_seconds=2.0, inner=1)
+
+
+def compare_files(
+    baseline: Path,
+    candidate: Path,
+    dataset: Dataset | None,
+    *,
+    target: str | None = None,
+    progress: Progress = silent,
+) -> Comparison:
+    """Pair two artifacts or saved evaluations image by image."""
+    base, own = (read_subject(path, dataset, target=target, progress=progress) for path in (baseline, candidate))
+    return compare(base.evaluation, own.evaluation)
+
+
+def gather(
+    policy: Policy,
+    base: Subject,
+    own: Subject,
+    test: Dataset | None,
+    train: Dataset | None = None,
+    *,
+    threads: int = 1,
+    times: Times | None = None,
+    progress: Progress = silent,
+) -> Evidence:
+    """Return all that `policy` needs to judge `own` against `base`; accuracy on all cores, latency on `threads`.
+
+    test, train: the images behind the evaluations, None where they are not at hand. times: the candidate's and the
+    baseline's timings where they were taken already. Raises UsageProblem, saying which limit needs it, when a file or
+    images are missing.
+    """
+    pairs = Pairs.of(base.evaluation, own.evaluation)
+    timings, baseline_timings = times or _timed(policy, base, own, threads, progress)
+    stress: tuple[StressPairs, ...] = ()
+    places: tuple[Place, ...] = ()
+    leaks = None
+    if policy.stress is not None:
+        base, own = (stressed(policy.stress, subject, test, progress) for subject in (base, own))
+        stress = pair_stress(base.stress, own.stress)
+    if policy.runtimes is not None:
+        file = own.file("be run elsewhere ([runtimes])")
+        places = answers_elsewhere(policy.runtimes, file, own.evaluation, _need(test, "runtimes"), progress=progress)
+    if policy.leaks is not None:
+        leaks = find_leaks(own.evaluation, _need(train, "leaks"), own.file("say what calibrated it ([leaks])"))
+    return Evidence(
+        pairs=pairs,
+        stress=stress,
+        places=places,
+        leaks=leaks,
+        packed=packed_size(own.file("be packed ([packed])").path) if policy.packed is not None else None,
+        memory=_peak(own, threads) if policy.memory is not None else None,
+        timings=timings,
+        baseline_timings=baseline_timings,
+        flipped=flipped(pairs, test) if test is not None else None,
+    )
+
+
+def stressed(limit: StressLimit, subject: Subject, test: Dataset | None, progress: Progress = silent) -> Subject:
+    """Return the subject with its answers under damage, which are taken now unless it holds some already."""
+    if subject.stress:
+        return subject
+    with subject.session("be read under damage ([stress])") as session:
+        return replace(subject, stress=answers_under(limit, session, _need(test, "stress"), progress=progress))
+
+
+def _timed(
+    policy: Policy, base: Subject, own: Subject, threads: int, progress: Progress
+) -> tuple[Timings | None, Timings | None]:
+    """Return the candidate's and the baseline's timings, taken in turns, as far as a limit asks for them."""
+    if not policy.needs_timings:
+        return None, None
+    subjects = [own, base] if policy.needs_baseline_timings else [own]
+    files = [subject.file("be timed") for subject in subjects]
+    place = get(own.target) if own.target else None
+    rows = profile(files, target=place, threads=threads, plan=GATE_PLAN, progress=progress).rows
+    times = [row.timings for row in rows]
+    return times[0], times[1] if policy.needs_baseline_timings else None
+
+
+def _peak(own: Subject, threads: int) -> int:
+    return peak_memory(own.file("be opened ([memory])"), own.evaluation.facts.target, threads=threads)
+
+
+def _need(images: Dataset | None, limit: str) -> Dataset:
+    if images is None:
+        raise UsageProblem(f"the policy's [{limit}] needs the images: add --data, or drop the limit")
+    return images

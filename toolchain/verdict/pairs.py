@@ -1,0 +1,172 @@
+"""Pairs: what two files answered on the same images, image by image; every accuracy question is asked of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.dataset import Labels
+from targets.target import RuntimeFacts
+from toolchain.errors import EvidenceError
+from toolchain.verdict.evaluate import Evaluation
+
+Answers = NDArray[np.int64]
+Confidences = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A file that was evaluated, and the runtime that answered."""
+
+    name: str
+    sha256: str
+    bytes: int
+    runtime: RuntimeFacts
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> FileFacts:
+        """Return the facts of the file that an evaluation is of."""
+        return cls(evaluation.artifact, evaluation.artifact_sha256, evaluation.artifact_bytes, evaluation.facts)
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The answers of a baseline and of a candidate on the same images, in the same order.
+
+    labels, before, after: int64 [N], indices into `classes`: the truth, the baseline's answer, the candidate's.
+    before_confidence, after_confidence: float32 [N], the probability that each gave its answer.
+    """
+
+    baseline: FileFacts
+    candidate: FileFacts
+    origin: str
+    dataset_sha256: str
+    classes: tuple[str, ...]
+    labels: Labels = field(repr=False)
+    before: Answers = field(repr=False)
+    after: Answers = field(repr=False)
+    before_confidence: Confidences = field(repr=False)
+    after_confidence: Confidences = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be judged."""
+        count, columns = len(self.labels), len(self.classes)
+        arrays = (self.labels, self.before, self.after)
+        if not count:
+            raise EvidenceError(f"{self.origin}: no images were read; evaluate some first")
+        if any(a.shape != (count,) or a.min() < 0 or a.max() >= columns for a in arrays):
+            raise EvidenceError(f"{self.origin}: labels and answers do not fit {columns} classes; evaluate again")
+        for confidence in (self.before_confidence, self.after_confidence):
+            # Written so that NaN is refused too.
+            if confidence.shape != (count,) or not ((confidence >= 0) & (confidence <= 1)).all():
+                raise EvidenceError(f"{self.origin}: a confidence is no probability; evaluate again")
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+    @cached_property
+    def lost(self) -> NDArray[np.bool_]:
+        """Which images only the baseline reads rightly, bool [N]."""
+        return np.asarray(np.equal(self.before, self.labels) & np.not_equal(self.after, self.labels))
+
+    @cached_property
+    def gained(self) -> NDArray[np.bool_]:
+        """Which images only the candidate reads rightly, bool [N]."""
+        return np.asarray(np.not_equal(self.before, self.labels) & np.equal(self.after, self.labels))
+
+    @cached_property
+    def flipped(self) -> NDArray[np.bool_]:
+        """Which images are answered otherwise, bool [N]."""
+        return np.not_equal(self.before, self.after)
+
+    @classmethod
+    def of(cls, base: Evaluation, candidate: Evaluation) -> Pairs:
+        """Pair two evaluations image by image.
+
+        Raises EvidenceError, saying which, when they are of other classes, other images, another order or other
+        labels.
+        """
+        _check_pairs(base, candidate)
+        return cls(
+            baseline=FileFacts.of(base),
+            candidate=FileFacts.of(candidate),
+            origin=candidate.origin,
+            dataset_sha256=candidate.dataset_sha256,
+            classes=base.classes,
+            labels=base.labels,
+            before=base.predictions,
+            after=candidate.predictions,
+            before_confidence=base.confidence,
+            after_confidence=candidate.confidence,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types, arrays as lists; `from_dict` is the inverse to the same bits."""
+        arrays = {name: getattr(self, name).tolist() for name in ("labels", "before", "after")}
+        # Nine digits are every bit of a float32.
+        shares = {
+            name: [float(f"{value:.9g}") for value in getattr(self, name).tolist()]
+            for name in ("before_confidence", "after_confidence")
+        }
+        facts = {"baseline": asdict(self.baseline), "candidate": asdict(self.candidate)}
+        words = {"origin": self.origin, "dataset_sha256": self.dataset_sha256, "classes": list(self.classes)}
+        return facts | words | arrays | shares
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Pairs:
+        """Rebuild from `to_dict`; raises EvidenceError on anything else."""
+        try:
+            return cls(
+                baseline=_file(values["baseline"]),
+                candidate=_file(values["candidate"]),
+                origin=str(values["origin"]),
+                dataset_sha256=str(values["dataset_sha256"]),
+                classes=tuple(values["classes"]),
+                labels=_integers(values["labels"]),
+                before=_integers(values["before"]),
+                after=_integers(values["after"]),
+                before_confidence=np.array(values["before_confidence"], np.float32),
+                after_confidence=np.array(values["after_confidence"], np.float32),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise EvidenceError(f"not stored answers ({error!r}); gather the evidence again") from error
+
+
+def _file(values: dict[str, Any]) -> FileFacts:
+    return FileFacts(**values | {"runtime": RuntimeFacts(**values["runtime"])})
+
+
+def _integers(values: Any) -> Answers:
+    array = np.array(values)
+    if array.dtype != np.int64:
+        raise ValueError("a label or an answer is no whole number")
+    return array
+
+
+def _check_pairs(base: Evaluation, candidate: Evaluation) -> None:
+    names = f"{base.artifact} and {candidate.artifact}"
+    advice = "evaluate both on the same data"
+    if base.classes != candidate.classes:
+        raise EvidenceError(f"{names} were evaluated on other classes; {advice}")
+    if len(base) != len(candidate):
+        raise EvidenceError(f"{names} were evaluated on {len(base)} and {len(candidate)} images; {advice}")
+    foreign = np.flatnonzero(base.sample_ids != candidate.sample_ids)
+    if foreign.size and np.array_equal(np.sort(base.sample_ids), np.sort(candidate.sample_ids)):
+        raise EvidenceError(
+            f"{names} saw the same images in another order, first at image {foreign[0]}; {advice}, in one order"
+        )
+    if foreign.size:
+        raise EvidenceError(
+            f"{names} saw other images: {foreign.size} of {len(base)} differ, first image {foreign[0]}; {advice}"
+        )
+    relabelled = np.flatnonzero(base.labels != candidate.labels)
+    if relabelled.size:
+        raise EvidenceError(
+            f"{names} saw the same images under other labels: {relabelled.size} of {len(base)}, first image "
+            f"{relabelled[0]}; {advice}"
+        )

@@ -1,0 +1,32 @@
+"""Sizes: of the file, of the file deflated, and how many times smaller than the baseline it is."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+from toolchain.quantities import size_text
+from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.verdict.tables import ShrinkLimit, SizeLimit
+from toolchain.verdict.threshold import positive, side, within
+
+
+def packed_size(path: Path) -> int:
+    """Return the bytes of a file deflated at zlib's level 9, as a zip, an APK or a firmware image carries it."""
+    return len(zlib.compress(path.read_bytes(), 9))
+
+
+def judge_size(name: str, limit: SizeLimit, size: int) -> Verdict:
+    """Judge a size in bytes. name: the limit's, `size` or `packed`."""
+    outcome = within(name, positive(name, size), limit.max)
+    how = " deflated" if name == "packed" else ""
+    reason = f"{size:,} bytes{how} ({size_text(size)}), {side(outcome)} {size_text(limit.max)}"
+    return Verdict(name, outcome, limit.action, limit.max, size, None, reason)
+
+
+def judge_shrink(limit: ShrinkLimit, size: int, baseline: int) -> Verdict:
+    """Judge how many times smaller than the baseline the file is."""
+    times = positive("baseline size", baseline) / positive("size", size)
+    outcome = Outcome.PASS if times >= limit.min else Outcome.FAIL
+    reason = f"{times:.2f} times smaller than the baseline, at least {limit.min:g} asked for"
+    return Verdict("shrink", outcome, limit.action, limit.min, times, None, reason)

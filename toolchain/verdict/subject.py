@@ -1,0 +1,94 @@
+"""Subject: a file that is judged or judged against - the artifact itself, or only what was stored of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibration.dataset import Dataset
+from targets.artifact import Artifact
+from targets.catalog import default_for, get
+from targets.target import Session
+from toolchain.adoption import open_artifact
+from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.progress import Progress, silent
+from toolchain.verdict.evaluate import Evaluation, evaluate
+from toolchain.verdict.stress import StressAnswers
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A file's answers, and the file itself where it is at hand.
+
+    artifact: None for a saved evaluation or a stored baseline, which can answer nothing new. stress: what a stored
+    baseline holds of the answers under damage. target: the place that gave the answers.
+    """
+
+    evaluation: Evaluation
+    artifact: Artifact | None = None
+    stress: tuple[StressAnswers, ...] = ()
+    target: str | None = None
+
+    def file(self, why: str) -> Artifact:
+        """Return the artifact; raises UsageProblem, ending in what it is needed for, where it is not at hand."""
+        if self.artifact is None:
+            raise UsageProblem(f"{self.evaluation.artifact} is only a saved evaluation, which cannot {why}; {_ADVICE}")
+        return self.artifact
+
+    def session(self, why: str, threads: int = 0) -> Session:
+        """Open the artifact where its answers came from."""
+        return open_session(self.file(why), self.target, threads)
+
+
+_ADVICE = "give the artifact itself, or drop the limit"
+
+
+def open_session(artifact: Artifact, target: str | None = None, threads: int = 0) -> Session:
+    """Open an artifact on a target's name, or where its format runs by default.
+
+    Raises UnknownTarget, TargetUnavailable, RunFailed, and UsageProblem when the target takes other files.
+    """
+    place = get(target) if target else default_for(artifact.format)
+    if artifact.format not in place.formats:
+        kinds = " or ".join(f".{kind}" for kind in sorted(place.formats))
+        fit = default_for(artifact.format).name
+        raise UsageProblem(f"{place.name} runs {kinds} files, not {artifact.path.name}; take --target {fit}")
+    return place.open(artifact, threads=threads)
+
+
+def evaluate_file(
+    path: Path, dataset: Dataset, *, target: str | None = None, threads: int = 0, progress: Progress = silent
+) -> Evaluation:
+    """Evaluate an artifact's file on every image of a data set; `threads` 0 takes all cores."""
+    with open_session(open_artifact(path, dataset), target, threads) as session:
+        return evaluate(session, dataset, progress=progress)
+
+
+def saved(path: Path) -> bool:
+    """Return whether the name is that of a saved evaluation or baseline rather than an artifact."""
+    return path.suffix.lower() == ".npz"
+
+
+def read_subject(
+    path: Path, dataset: Dataset | None, *, target: str | None = None, threads: int = 0, progress: Progress = silent
+) -> Subject:
+    """Return what is saved in an `.npz`, or open an artifact and evaluate it on `dataset`.
+
+    Raises EvidenceError for a saved evaluation of other images than `dataset`, UsageProblem for an artifact without
+    a data set.
+    """
+    if saved(path):
+        return Subject(_of_these_images(Evaluation.load(path), path, dataset))
+    if dataset is None:
+        raise UsageProblem(f"{path.name} is an artifact, so it needs images to read: add --data")
+    artifact = open_artifact(path, dataset)
+    with open_session(artifact, target, threads) as session:
+        return Subject(evaluate(session, dataset, progress=progress), artifact, target=target)
+
+
+def _of_these_images(evaluation: Evaluation, path: Path, dataset: Dataset | None) -> Evaluation:
+    if dataset is not None and evaluation.dataset_sha256 != dataset.sha256:
+        raise EvidenceError(
+            f"{path} was evaluated on other images ({evaluation.origin}) than {dataset.origin}; evaluate it again"
+        )
+    return evaluation

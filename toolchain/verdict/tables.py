@@ -1,0 +1,194 @@
+"""The limits of a policy: one table a question, each with its own margin, confidence and action.
+
+Shares and drops are fractions, sizes bytes, times seconds, ratios plain numbers; people write them with their units.
+`confidence` is that of each one-sided decision: PASS and FAIL must both be shown at it, else INCONCLUSIVE.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo
+
+from toolchain import quantities
+
+Action = Literal["fail", "warn"]
+Measure = Literal["share", "cost", "bytes", "seconds", "ratio", "count"]
+DamageKind = Literal["skew", "blur", "threshold", "speckle", "faint", "thick"]
+Confidence = Annotated[float, Field(gt=0.5, lt=1)]
+
+WRITTEN = "written"
+"""Validation context of values that a person wrote, where a number without its unit is refused."""
+
+CONFUSABLE = ("0OoDQ", "1Il7", "5Ss", "2Zz", "9gq", "6Gb", "8B", "UVuv", "4A", "Ff", "hn", "rt")
+"""Look-alikes of handwriting; of each group the members that the data set has are taken."""
+
+
+def _quantity(unit: quantities.Unit, *, below: float | None = None) -> Any:
+    """Return the annotation of a positive number that is written with one of `unit`'s suffixes."""
+
+    def read(value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str):
+            return unit.parse(value)
+        if info.context == WRITTEN:
+            raise ValueError(f'{value!r} needs quotes and a unit, such as "{unit.example}"')
+        return value
+
+    return Annotated[
+        float,
+        BeforeValidator(read),
+        PlainSerializer(unit.text),
+        Field(gt=0, lt=below, allow_inf_nan=False, strict=True),
+    ]
+
+
+Points = _quantity(quantities.POINTS, below=1.0)
+Bytes = _quantity(quantities.SIZE)
+Seconds = _quantity(quantities.DURATION)
+Ratio = _quantity(quantities.RATIO)
+
+
+class Table(BaseModel):
+    """One table of a policy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limit(Table):
+    """A table that a verdict is given on. measure: what its `measured` and `bound` count."""
+
+    measure: ClassVar[Measure]
+    action: Action = "fail"
+
+
+class DropLimit(Limit):
+    """Fall in accuracy against the baseline: the margin of the non-inferiority test."""
+
+    measure: ClassVar[Measure] = "share"
+    max: Points  # type: ignore[valid-type] # an annotation made from the unit
+    confidence: Confidence = 0.95
+
+
+class ClassesLimit(DropLimit):
+    """The same of each class by itself; a class is only said to have failed after Holm's correction for all."""
+
+
+class ConfusablesLimit(Limit):
+    """How much more often a character is read as one that looks like it, a group of look-alikes at a time.
+
+    groups: strings of characters; of the ones that come by default only the members that the data set has count.
+    margins: a margin of its own for a group, such as `"0Oo" = "1pp"`.
+    """
+
+    measure: ClassVar[Measure] = "share"
+    max: Points  # type: ignore[valid-type]
+    groups: tuple[str, ...] = CONFUSABLE
+    margins: dict[str, Points] = Field(default_factory=dict)  # type: ignore[valid-type]
+    confidence: Confidence = 0.95
+
+
+class CostLimit(Limit):
+    """Rise of what misreadings cost, an image on average; a plain misreading costs 1.
+
+    costs: what some misreadings cost instead, such as `"1->7" = 20` or `"O->0" = 0`.
+    max: hundredths of a plain misreading an image, written `0.3pp`.
+    """
+
+    measure: ClassVar[Measure] = "cost"
+    max: Points  # type: ignore[valid-type]
+    costs: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    confidence: Confidence = 0.95
+
+
+class FlipsLimit(Limit):
+    """Share of the images whose answer changed at all."""
+
+    measure: ClassVar[Measure] = "share"
+    max: Points  # type: ignore[valid-type]
+    confidence: Confidence = 0.95
+
+
+class RejectsLimit(Limit):
+    """Rise in the share of images that must be rejected so that at most `error` of the accepted ones are wrong."""
+
+    measure: ClassVar[Measure] = "share"
+    max: Points  # type: ignore[valid-type]
+    error: Points = 0.01  # type: ignore[valid-type]
+    confidence: Confidence = 0.95
+
+
+class EceLimit(Limit):
+    """Rise of the expected calibration error: how far confidence and accuracy lie apart."""
+
+    measure: ClassVar[Measure] = "share"
+    max: Points  # type: ignore[valid-type]
+    confidence: Confidence = 0.95
+
+
+class StressLimit(Limit):
+    """Fall in accuracy under scanner damage, for each kind by itself, strengths 1 to 5 in turn over the images."""
+
+    measure: ClassVar[Measure] = "share"
+    max: Points  # type: ignore[valid-type]
+    kinds: tuple[DamageKind, ...] = ("skew", "blur", "threshold", "speckle", "faint", "thick")
+    strengths: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2, 3, 4, 5)
+    seed: int = 0
+    confidence: Confidence = 0.95
+
+
+class RuntimesLimit(Limit):
+    """Images on which the candidate answers differently on another runtime or other kernels, at most `max` a place.
+
+    targets: where else to run it; none means every place that takes its format and is there.
+    """
+
+    measure: ClassVar[Measure] = "count"
+    max: int = Field(ge=0, strict=True)
+    targets: tuple[str, ...] = ()
+
+
+class SizeLimit(Limit):
+    """The largest file, in bytes: as it is, or deflated as a package or a firmware update would carry it."""
+
+    measure: ClassVar[Measure] = "bytes"
+    max: Bytes  # type: ignore[valid-type]
+
+
+class MemoryLimit(SizeLimit):
+    """The largest peak of resident memory that a session adds to a process, in bytes."""
+
+
+class ShrinkLimit(Limit):
+    """How many times smaller than the baseline the file must at least be."""
+
+    measure: ClassVar[Measure] = "ratio"
+    min: Ratio  # type: ignore[valid-type]
+
+
+class TimeLimit(Limit):
+    """The largest latency of one inference, in seconds."""
+
+    measure: ClassVar[Measure] = "seconds"
+    max: Seconds  # type: ignore[valid-type]
+    confidence: Confidence = 0.99
+
+
+class TimeRatioLimit(Limit):
+    """The largest ratio of a latency to the baseline's, both timed in turns."""
+
+    measure: ClassVar[Measure] = "ratio"
+    max: Ratio  # type: ignore[valid-type]
+    confidence: Confidence = 0.99
+
+
+class LeaksLimit(Limit):
+    """How many test images may also be training or calibration images."""
+
+    measure: ClassVar[Measure] = "count"
+    max: int = Field(0, ge=0, strict=True)
+
+
+class BaselinePin(Table):
+    """Which stored baseline the policy was written for; not a limit."""
+
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
