@@ -24,6 +24,8 @@ def table(entries: Iterable[tuple[str, str]]) -> dict[str, str]:
 TARGETS = table(
     [
         ("ort-cpu", "targets.ort:OrtCpu"),
+        ("ort-precise", "targets.ort:OrtPrecise"),
+        ("ort-reference", "targets.ort:OrtReference"),
         ("litert-cpu", "targets.litert:LiteRtCpu"),
         ("litert-reference", "targets.litert:LiteRtReference"),
         ("null", "targets.null:NullTarget"),

@@ -5,7 +5,7 @@ Its exceptions share no base but Exception, hence the wide `except` around its c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format, TensorSpec
 from targets.errors import RunFailed, TargetUnavailable
+from targets.machine import machine_state
 from targets.port import Port, image_port, logits_port
 from targets.quiet import quiet_stderr
 from targets.session import RuntimeSession, resolved_threads
@@ -28,10 +29,18 @@ _DTYPES = {"float": "float32", "double": "float64", "float16": "float16"}
 
 
 class OrtCpu:
-    """Target `ort-cpu`: ONNX Runtime's own CPU kernels."""
+    """Target `ort-cpu`: ONNX Runtime's own CPU kernels.
+
+    They need no care where the processor has VNNI (or an Arm one its dot products). On x86 without it, products of
+    unsigned activations and signed weights are summed in pairs in 16 bits that saturate, so a file may be read
+    otherwise there: `ort-precise` and `ort-reference` show whether that matters.
+    """
 
     name = "ort-cpu"
     formats: frozenset[Format] = frozenset({"onnx"})
+    kernels = ""
+    optimized = True
+    entries: Mapping[str, str] = {}
 
     def probe(self) -> Availability:
         """Say whether onnxruntime can be imported, without raising."""
@@ -41,24 +50,80 @@ class OrtCpu:
             return Availability(False, str(error), FIX)
         return Availability(True)
 
-    def open(self, artifact: Artifact, *, threads: int = 1) -> OrtSession:
-        """Load the file with `threads` intra-op threads (0: all cores), one inter-op thread, sequentially."""
+    def options(self, threads: int) -> Any:
+        """Return the session options: `threads` intra-op threads, one inter-op thread, sequential execution."""
         ort = _runtime()
-        threads = resolved_threads(threads)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 4
+        if not self.optimized:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        for key, value in self.entries.items():
+            options.add_session_config_entry(key, value)
+        return options
+
+    def open(self, artifact: Artifact, *, threads: int = 1) -> OrtSession:
+        """Load the file with `threads` intra-op threads (0: all cores), one inter-op thread, sequentially."""
+        ort = _runtime()
+        threads = resolved_threads(threads)
+        batch = _batch(artifact.path)
         start = perf_counter_ns()
         try:
             with quiet_stderr():
+                options = self.options(threads)
                 session = ort.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({_line(error)}); export it again") from error
         load_ns = perf_counter_ns() - start
-        facts = RuntimeFacts(self.name, "onnxruntime", ort.__version__, ",".join(session.get_providers()), threads)
-        return OrtSession(artifact, facts, session, load_ns)
+        device = ",".join([*session.get_providers(), *filter(None, [self.kernels])])
+        facts = RuntimeFacts(self.name, "onnxruntime", ort.__version__, device, threads)
+        return OrtSession(artifact, facts, session, batch=batch, load_ns=load_ns)
+
+
+class OrtReference(OrtCpu):
+    """Target `ort-reference`: the file's own operators one by one, no graph optimization; slow.
+
+    QuantizeLinear and DequantizeLinear stay where the file has them and everything between them runs in float, so
+    this is what a QDQ file means, without the integer kernels and their saturation. MatMulInteger and its like, of
+    dynamic quantization, are integer operators by themselves and stay that.
+    """
+
+    name = "ort-reference"
+    kernels = "unoptimized"
+    optimized = False
+
+
+class OrtPrecise(OrtCpu):
+    """Target `ort-precise`: x86 with weights as unsigned integers, whose kernels sum in 32 bits; slower.
+
+    onnxruntime_session_options_config_keys.h: "x64 SSE4.1/AVX2/AVX512(with no VNNI) has overflow problem with
+    quantized matrix multiplication with U8S8. To avoid this we need to use slower U8U8 matrix multiplication
+    instead." The U8U8 kernels hold no VNNI instruction (but on AVX-VNNI-INT8), so where the processor has VNNI the
+    switch is between kernels with and without it: 2.3 times slower there, to the same bits. Float files run as on
+    `ort-cpu`.
+    """
+
+    name = "ort-precise"
+    kernels = "u8u8"
+    entries: Mapping[str, str] = {"session.x64quantprecision": "1"}
+
+    def probe(self) -> Availability:
+        """Say whether ONNX Runtime is here, and has other kernels to switch to on this processor."""
+        if not switches_kernels(machine_state().get("isa", ())):
+            reason = "ONNX Runtime has unsigned kernels to switch to only on x86 with AVX2 and FMA; not this processor"
+            return Availability(False, reason, "take ort-reference, which needs none")
+        return super().probe()
+
+
+def switches_kernels(isa: Collection[str]) -> bool:
+    """Return whether `session.x64quantprecision` does anything on a processor with these flags (`machine_state`).
+
+    It does where U8U8 and U8S8 products have different kernels: MlasPlatformU8S8Overflow in ONNX Runtime's
+    mlas/lib/platform.cpp, which sets both for AVX2 with FMA, and whatever comes on top replaces U8S8 only.
+    """
+    return {"avx2", "fma"} <= set(isa)
 
 
 class OrtSession(RuntimeSession):
@@ -68,15 +133,13 @@ class OrtSession(RuntimeSession):
     below `run`), and the counterpart of LiteRT's `invoke`.
     """
 
-    def __init__(self, artifact: Artifact, facts: RuntimeFacts, session: Any, load_ns: int) -> None:
+    def __init__(self, artifact: Artifact, facts: RuntimeFacts, session: Any, *, batch: int, load_ns: int) -> None:
         """Find the image input and the logits output of the open session."""
         self._session = session
         scales = _integer_scales(artifact.path, [*session.get_inputs(), *session.get_outputs()])
         source = image_port(artifact, [_port(node, scales) for node in session.get_inputs()])
         outputs = [_port(node, scales) for node in session.get_outputs()]
         sink = outputs[logits_port(artifact, outputs)]
-        # Dynamic quantization takes its ranges from the whole batch: judged as a device runs it, image by image.
-        batch = 1 if b"DynamicQuantize" in artifact.path.read_bytes() else BATCH
         super().__init__(artifact, facts, source, sink, batch=batch, load_ns=load_ns)
 
     def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
@@ -114,6 +177,16 @@ def _runtime() -> Any:
     except ImportError as error:
         raise TargetUnavailable(f"onnxruntime cannot be imported ({error}); {FIX}") from error
     return onnxruntime
+
+
+def _batch(path: Path) -> int:
+    """Return how many images `run` gives at once; read before the session is there, so that its peak is its own."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return BATCH  # the runtime says it better
+    # Dynamic quantization takes its ranges from the whole batch: judged as a device runs it, image by image.
+    return 1 if b"DynamicQuantize" in content else BATCH
 
 
 def _line(error: Exception) -> str:

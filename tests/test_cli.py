@@ -310,7 +310,7 @@ def test_lines_in_a_log_are_few(capsys: pytest.CaptureFixture[str], monkeypatch:
         (["press", "--recipe"], "static", ["static-int8", "static-int8-act16"]),
         (["recipe", "show"], "fl", ["float"]),
         (["evaluate", "a.onnx", "--target"], "litert", ["litert-cpu", "litert-reference"]),
-        (["targets", "probe"], "ort", ["ort-cpu"]),
+        (["targets", "probe"], "ort", ["ort-cpu", "ort-precise", "ort-reference"]),
         (["press"], "cnn", ["cnn-small"]),
         (["train", "--model"], "", ["cnn-small"]),
         (["gate", "--data"], "emnist:b", ["emnist:byclass", "emnist:bymerge", "emnist:balanced"]),

@@ -24,6 +24,15 @@ def test_both_kernels_agree(tflite_artifact: Artifact) -> None:
         assert fast.facts.device != plain.facts.device
 
 
+def test_the_reference_kernels_are_others(int8_artifact: Artifact) -> None:
+    plan = TimingPlan(min_runs=50, min_seconds=0)
+    with LiteRtCpu().open(int8_artifact) as fast, LiteRtReference().open(int8_artifact) as plain:
+        slow, quick = plain.time(plan).samples_ns, fast.time(plan).samples_ns
+        steps = np.abs(fast.run(glyphs(100)) - plain.run(glyphs(100))) / fast.sink.scale
+    assert slow.min() > 2 * quick.min(), "loops written for reading, against XNNPACK"
+    assert steps.max() < 1.5, "a step of the output at most, where a rounding falls the other way"
+
+
 def test_int8_borders_are_quantized_and_dequantized(tflite_artifact: Artifact, int8_artifact: Artifact) -> None:
     assert (int8_artifact.inputs[0].dtype, int8_artifact.outputs[0].dtype) == ("int8", "int8")
     with LiteRtCpu().open(tflite_artifact) as exact, LiteRtCpu().open(int8_artifact) as session:

@@ -11,7 +11,7 @@ import pytest
 
 from targets.artifact import Artifact
 from targets.errors import ArtifactError, RunFailed
-from targets.ort import OrtCpu
+from targets.ort import OrtCpu, OrtPrecise, OrtReference, switches_kernels
 from targets.target import TimingPlan
 from tests.targets.models import artifact, conv_net, glyphs, integer_net
 
@@ -71,6 +71,88 @@ def test_dynamic_quantization_is_judged_image_by_image(tmp_path: Path, onnx_arti
     with OrtCpu().open(artifact(path)) as session:
         alone = np.concatenate([session.run(images[k : k + 1]) for k in range(8)])
         np.testing.assert_array_equal(session.run(images), alone)
+
+
+def test_each_variant_runs_other_kernels(qdq_artifact: Artifact) -> None:
+    fast, plain = _operators(OrtCpu(), qdq_artifact), _operators(OrtReference(), qdq_artifact)
+    assert {"QLinearConv", "QGemm"} <= {kind for kind, _ in fast}
+    assert {"Conv", "Gemm"} <= {kind for kind, _ in plain}
+    assert not {kind for kind, _ in plain} & {"QLinearConv", "QGemm"}
+    assert {weights for kind, weights in fast if kind in ("QLinearConv", "QGemm")} == {"INT8"}
+    if not OrtPrecise().probe().ok:
+        pytest.skip(f"ort-precise is not here ({OrtPrecise().probe().reason}): NOT checked")
+    precise = _operators(OrtPrecise(), qdq_artifact)
+    assert {weights for kind, weights in precise if kind in ("QLinearConv", "QGemm")} == {"UINT8"}
+
+
+def test_all_variants_mean_the_same(qdq_artifact: Artifact) -> None:
+    images = glyphs(200)
+    with OrtReference().open(qdq_artifact) as session:
+        meant, device = session.run(images), session.facts.device
+    with OrtCpu().open(qdq_artifact) as session:
+        fast = session.run(images)
+        assert session.facts.device != device
+    # An activation on the border between two steps may round either way: no more than some steps of the output.
+    assert np.abs(fast - meant).max() < 0.05 * np.ptp(meant)
+    if OrtPrecise().probe().ok:
+        with OrtPrecise().open(qdq_artifact) as session:
+            assert np.abs(session.run(images) - meant).max() < 0.05 * np.ptp(meant)
+
+
+@pytest.mark.parametrize(
+    ("isa", "switches"),
+    [
+        (["sse4_2", "avx", "avx2", "fma"], True),
+        (["avx2", "fma", "avx512f", "avx512_vnni", "amx_int8"], True),
+        (["sse4_2", "avx"], False),
+        (["asimd", "asimddp", "i8mm"], False),
+        ([], False),
+    ],
+    ids=["Haswell", "Sapphire Rapids", "Sandy Bridge", "Arm", "unknown"],
+)
+def test_only_some_processors_have_kernels_to_switch_to(isa: list[str], switches: bool) -> None:
+    assert switches_kernels(isa) is switches
+
+
+@pytest.fixture(scope="module")
+def qdq_artifact(onnx_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The net with its activations as uint8 and its weights as int8, as Q/DQ nodes."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        batches = iter([{"image": glyphs(32)[:, None].astype(np.float32) / 255}])
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    path = tmp_path_factory.mktemp("qdq") / "qdq.onnx"
+    types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    quantize_static(_with_bias(onnx_artifact.path, path), path, Reader(), **types)
+    return artifact(path)
+
+
+def _with_bias(source: Path, path: Path) -> Path:
+    """Write the file with Gemm in MatMul's place, as ours have it."""
+    import onnx
+
+    model = onnx.load(source)
+    model.graph.node[3].op_type = "Gemm"
+    onnx.save(model, path)
+    return path
+
+
+def _operators(target: OrtCpu, subject: Artifact) -> set[tuple[str, str]]:
+    """Return each operator that ONNX Runtime runs, and the type of its weights."""
+    import onnx
+    import onnxruntime
+
+    options = target.options(1)
+    path = subject.path.with_name(f"{target.name}.onnx")
+    options.optimized_model_filepath = str(path)
+    onnxruntime.InferenceSession(subject.path, options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(path).graph
+    types = {i.name: onnx.TensorProto.DataType.Name(i.data_type) for i in graph.initializer if len(i.dims) > 1}
+    return {(node.op_type, next((types[n] for n in node.input if n in types), "")) for node in graph.node}
 
 
 @pytest.mark.slow
