@@ -1,19 +1,31 @@
-"""Stress: the verdict on accuracy again, under seeded scanner damage."""
+"""Stress: the verdict on accuracy again, under seeded scanner damage (`calibration.corrupt`).
+
+Each kind of damage is read once, every image at one strength; strengths go round over the images of each class. So a
+kind is one paired question on all images, and costs one evaluation.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.corrupt import damage, strengths_in_turn
 from calibration.dataset import Dataset, Labels
 from targets.target import Session
+from toolchain.errors import EvidenceError
 from toolchain.progress import Progress, silent
-from toolchain.verdict.outcome import Verdict
+from toolchain.quantities import percent_text, points_text
+from toolchain.verdict.evaluate import check_classes
+from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.pairs import Answers
+from toolchain.verdict.several import Question, judge_several
 from toolchain.verdict.tables import StressLimit
+
+_BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,26 +54,149 @@ class StressPairs:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; `from_dict` is the inverse."""
-        raise NotImplementedError
+        return {"kind": self.kind, "seed": self.seed} | {name: getattr(self, name).tolist() for name in _ARRAYS}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> StressPairs:
         """Rebuild from `to_dict`; raises EvidenceError on anything else."""
-        raise NotImplementedError
+        try:
+            arrays = {name: np.array(values[name]) for name in _ARRAYS}
+            if any(array.dtype != np.int64 or array.shape != arrays["before"].shape for array in arrays.values()):
+                raise ValueError("the arrays are not whole numbers, as many of each")
+            if not isinstance(values["seed"], int) or set(values) != {"kind", "seed", *_ARRAYS}:
+                raise ValueError("other fields than were written")
+            return cls(str(values["kind"]), values["seed"], **arrays)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise EvidenceError(f"not stored answers under damage ({error}); gather the evidence again") from error
+
+
+_ARRAYS = ("strengths", "before", "after")
 
 
 def answers_under(
     limit: StressLimit, session: Session, dataset: Dataset, *, progress: Progress = silent
 ) -> tuple[StressAnswers, ...]:
-    """Read the data set once under each kind of damage; strengths go round over the images, drawn by the seed."""
-    raise NotImplementedError
+    """Read the data set once under each kind of damage; strengths go round over the images, drawn by the seed.
+
+    Raises EvidenceError for other classes than the file's, RunFailed from the session.
+    """
+    check_classes(session.artifact.path.name, session.artifact.classes, dataset)
+    return tuple(_under(kind, limit, session, dataset, progress) for kind in dict.fromkeys(limit.kinds))
+
+
+def _under(kind: str, limit: StressLimit, session: Session, dataset: Dataset, progress: Progress) -> StressAnswers:
+    count = len(dataset)
+    strengths = strengths_in_turn(dataset.images, dataset.labels, kind, limit.seed, _turns(limit))
+    answers = np.empty(count, np.int64)
+    digest = hashlib.sha256()
+    for start in range(0, count, _BATCH):
+        chunk = slice(start, min(start + _BATCH, count))
+        damaged = damage(dataset.images[chunk], kind, strengths[chunk], limit.seed)
+        digest.update(damaged.data)
+        answers[chunk] = session.run(damaged).argmax(axis=1)
+        progress(f"stress {kind}", chunk.stop, count)
+    return StressAnswers(kind, limit.seed, strengths, answers, digest.hexdigest())
 
 
 def pair_stress(base: tuple[StressAnswers, ...], own: tuple[StressAnswers, ...]) -> tuple[StressPairs, ...]:
-    """Pair both files' answers; raises EvidenceError where they saw other damage."""
-    raise NotImplementedError
+    """Pair both files' answers to each kind of damage that the candidate was read under; the baseline may hold more.
+
+    Raises EvidenceError, saying which, where the baseline lacks a kind or saw other damage.
+    """
+    stored = {one.kind: one for one in base}
+    return tuple(_paired(stored.get(one.kind), one) for one in own)
+
+
+def _paired(base: StressAnswers | None, own: StressAnswers) -> StressPairs:
+    advice = "store the baseline again under this policy, or give the policy that it was stored under"
+    if base is None:
+        raise EvidenceError(f"the baseline was not read under '{own.kind}'; {advice}")
+    if base.seed != own.seed:
+        raise EvidenceError(
+            f"the baseline was damaged by seed {base.seed}, the candidate by {own.seed} ('{own.kind}'); {advice}"
+        )
+    if not np.array_equal(base.strengths, own.strengths):
+        theirs, ours = (", ".join(map(str, np.unique(one.strengths))) for one in (base, own))
+        raise EvidenceError(
+            f"the images that baseline and candidate saw under '{own.kind}' had other strengths ({theirs} and {ours}, "
+            f"on {len(base.strengths)} and {len(own.strengths)} images); {advice}"
+        )
+    if base.sha256 != own.sha256:
+        raise EvidenceError(
+            f"baseline and candidate saw other images under '{own.kind}', though seed and strengths are the same: made "
+            "from other test images, or by another version of glyphpress; store the baseline again"
+        )
+    return StressPairs(own.kind, own.seed, own.strengths, base.answers, own.answers)
 
 
 def judge_stress(limit: StressLimit, stress: tuple[StressPairs, ...], labels: Labels) -> Verdict:
-    """Judge the fall in accuracy under each kind of damage; the outcome is the worst one's (`several`)."""
-    raise NotImplementedError
+    """Judge the fall in accuracy under each kind of damage; the outcome is the worst one's (`several`).
+
+    labels: int64 [N], of the undamaged images in the same order. Parts and reason name the strength at which most was
+    lost. Raises EvidenceError when a kind that the limit names was not read, or by another seed or other strengths.
+    """
+    held = {one.kind: one for one in stress}
+    found = [_found(_asked(limit, kind, held.get(kind), labels), labels) for kind in dict.fromkeys(limit.kinds)]
+    verdict = judge_several(
+        "stress",
+        [Question(one.kind, one.lost, one.gained, len(labels), limit.max) for one in found],
+        confidence=limit.confidence,
+        action=limit.action,
+        what="kind of damage",
+    )
+    both = list(zip(verdict.parts, found, strict=True))
+    parts = tuple(replace(part, note=f"{part.note}; baseline {one.before}; {one.peak}") for part, one in both)
+    if verdict.outcome is Outcome.PASS:
+        return replace(verdict, parts=parts)
+    peaks = (f"'{one.kind}' {one.peak}" for part, one in both if part.outcome is verdict.outcome)
+    return replace(verdict, parts=parts, reason="; ".join((verdict.reason, *peaks)))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one kind of damage did. before: the baseline's accuracy under it. peak: where most was lost, in words."""
+
+    kind: str
+    lost: int
+    gained: int
+    before: str
+    peak: str
+
+
+def _found(pairs: StressPairs, labels: Labels) -> _Found:
+    before, after = (np.equal(answers, labels) for answers in (pairs.before, pairs.after))
+    fall = before.astype(np.int64) - after
+    strengths, index, images = np.unique(pairs.strengths, return_inverse=True, return_counts=True)
+    falls = np.bincount(index, fall) / images
+    worst = int(np.argmax(falls))
+    peak = f"lost most at strength {strengths[worst]} ({points_text(falls[worst])} pp of {images[worst]:,} images)"
+    return _Found(
+        pairs.kind,
+        int(np.count_nonzero(fall > 0)),
+        int(np.count_nonzero(fall < 0)),
+        percent_text(float(before.mean())),
+        peak if falls[worst] > 0 else "lost at no strength",
+    )
+
+
+def _asked(limit: StressLimit, kind: str, pairs: StressPairs | None, labels: Labels) -> StressPairs:
+    """Return the pairs if they are what the limit asks for."""
+    advice = "gather the evidence again under this policy"
+    if pairs is None:
+        raise EvidenceError(f"the policy limits stress under '{kind}', which the evidence does not hold; {advice}")
+    if any(array.shape != labels.shape for array in (pairs.strengths, pairs.before, pairs.after)):
+        raise EvidenceError(f"the answers under '{kind}' are not of the {len(labels)} images judged; {advice}")
+    # Classes of fewer images than there are strengths have only the first of them.
+    rounds = int(np.bincount(labels).max())
+    expected = _turns(limit)[:rounds]
+    seen = tuple(np.unique(pairs.strengths).tolist())
+    if pairs.seed != limit.seed or seen != expected:
+        raise EvidenceError(
+            f"the answers under '{kind}' are of seed {pairs.seed} and strengths {', '.join(map(str, seen))}; the "
+            f"policy asks for seed {limit.seed} and {', '.join(map(str, expected))}; {advice}"
+        )
+    return pairs
+
+
+def _turns(limit: StressLimit) -> tuple[int, ...]:
+    return tuple(sorted(set(limit.strengths)))
