@@ -8,15 +8,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from toolchain.quantities import percent_text, points_text, size_text
+from toolchain.quantities import percent_text, points_text, size_text, time_text
+from toolchain.report.judgement import Judgement
 from toolchain.report.table import STYLE, unfold
+from toolchain.report.values import allowed_text, value_text
 from toolchain.verdict.compare import Comparison
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.metrics import Averages, Metrics
-from toolchain.verdict.outcome import Verdict
+from toolchain.verdict.outcome import Outcome, Part, Verdict
 
 # A wider matrix is read by programs only; `--json` holds it.
 _MATRIX_CLASSES = 16
+# Enough to see what is wrong; `--verdict` holds every part.
+_PARTS = 10
 
 
 def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console) -> None:
@@ -62,13 +66,44 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def show_verdicts(verdicts: Iterable[Verdict], console: Console) -> None:
-    """Print one line a verdict: the outcome, the limit and the reason."""
+    """Print one line a verdict: the outcome, the limit and the reason; below what is no PASS, the parts behind it."""
     unfold(console)
     console.print()
     for verdict in verdicts:
         word = Text(f"{verdict.outcome:<12} ", style=STYLE[verdict.outcome])
         warns = " (only warns)" if verdict.action == "warn" else ""
         console.print(word + Text(f"{verdict.limit}{warns}: {verdict.reason}"))
+        _print(console, _open_parts(verdict))
+
+
+def show_winner(judgement: Judgement, console: Console) -> None:
+    """Print which of several candidates ships, or that none does; nothing where there was no choice."""
+    if len(judgement.candidates) < 2:
+        return
+    judged = {one.file.name: one for one in judgement.candidates}.get(judgement.winner or "")
+    if judged is None:
+        outcomes = ", ".join(f"{one.file.name} {one.outcome}" for one in judgement.candidates)
+        words = f"none of {len(judgement.candidates)} candidates ships: {outcomes}"
+    else:
+        speed = "" if judged.p50 is None else f", p50 {time_text(judged.p50)}"
+        words = f"{judged.file.name} ships  {size_text(judged.file.bytes)}{speed}"
+    _print(console, ["", f"winner     {words}, of {judgement.competitors} that competed"])
+
+
+def _open_parts(verdict: Verdict) -> list[str]:
+    """Return a line for each part that did not pass, the failed ones first."""
+    parts = sorted((part for part in verdict.parts if part.outcome is not Outcome.PASS), key=_failed_first)
+    lines = [
+        f"  {part.outcome:<12} {part.name}  {value_text(verdict.limit, part.measured)}  "
+        f"bound {value_text(verdict.limit, part.bound)}  {allowed_text(verdict.limit, part.threshold)}"
+        + (f"  {part.note}" if part.note else "")
+        for part in parts[:_PARTS]
+    ]
+    return lines + [f"  and {len(parts) - _PARTS} more parts without a PASS"] * (len(parts) > _PARTS)
+
+
+def _failed_first(part: Part) -> tuple[bool, float]:
+    return part.outcome is not Outcome.FAIL, part.threshold - part.measured
 
 
 def _print(console: Console, lines: Iterable[str]) -> None:

@@ -1,0 +1,232 @@
+"""Judgement: all that a run of the gate concluded, of one candidate or of several that compete; `verdict.json`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from targets.target import RuntimeFacts, Timings
+from toolchain.errors import EvidenceError
+from toolchain.files import whole_file
+from toolchain.verdict.compare import Comparison, comparison
+from toolchain.verdict.evidence import Evidence
+from toolchain.verdict.outcome import Outcome, Verdict, overall, raise_for
+from toolchain.verdict.pairs import FileFacts
+from toolchain.verdict.policy import Policy, policy_from
+from toolchain.versions import tool_versions
+
+SCHEMA = "glyphpress/verdict/1"
+_TOOLS = ("ai-edge-litert", "numpy", "onnxruntime")
+
+Standing = Literal["passed", "warned", "stopped", "beaten"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One candidate. p50: median latency in seconds, None where it was not timed.
+
+    path: where it lies, relative to the folder the gate ran in, or only its name. evidence_sha256: digest of the
+    stored evidence, None where it was not stored.
+    """
+
+    file: FileFacts
+    outcome: Outcome
+    verdicts: tuple[Verdict, ...]
+    comparison: Comparison
+    p50: float | None = None
+    path: str = ""
+    evidence_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        """Reject an outcome that the verdicts do not give."""
+        if self.outcome is not overall(self.verdicts):
+            raise EvidenceError(f"{self.file.name}: {self.outcome} is not what its verdicts say; run the gate again")
+
+    @classmethod
+    def of(
+        cls, evidence: Evidence, verdicts: tuple[Verdict, ...], file: Path | None, evidence_sha256: str | None
+    ) -> Judged:
+        """Return what was concluded of the candidate that the evidence is of."""
+        own = evidence.pairs.candidate
+        return cls(
+            file=own,
+            outcome=overall(verdicts),
+            verdicts=verdicts,
+            comparison=comparison(evidence.pairs),
+            p50=_median(evidence.timings),
+            path=_relative(file) if file is not None else own.name,
+            evidence_sha256=evidence_sha256,
+        )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Judged:
+        """Rebuild from JSON types; raises KeyError, TypeError, ValueError or EvidenceError on anything else."""
+        rebuilt = {
+            "file": _file(values["file"]),
+            "outcome": Outcome(values["outcome"]),
+            "verdicts": tuple(map(Verdict.from_dict, values["verdicts"])),
+            "comparison": Comparison.from_dict(values["comparison"]),
+        }
+        return cls(**values | rebuilt)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the gate concluded. policy: `Policy.to_dict()`. winner: the name of the candidate that may ship, or None.
+
+    competitors: of how many candidates the best was to ship, for which the confidences were corrected. tools: package
+    versions.
+    """
+
+    policy: dict[str, Any]
+    baseline: FileFacts
+    candidates: tuple[Judged, ...]
+    competitors: int
+    winner: str | None
+    outcome: Outcome
+    tools: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Reject what does not follow from the candidates."""
+        names = Counter(judged.file.name for judged in self.candidates)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise EvidenceError(f"several candidates are called {twice[0]}; give each file a name of its own")
+        if self.winner not in [None, *(judged.file.name for judged in _passing(self.candidates))]:
+            raise EvidenceError(f"{self.winner} cannot have won, since it did not pass; run the gate again")
+        if self.outcome is not _outcome(self.candidates, self.winner):
+            raise EvidenceError(f"{self.outcome} is not what the candidates' verdicts say; run the gate again")
+
+    @classmethod
+    def of(
+        cls,
+        policy: Policy,
+        judged: Sequence[tuple[Evidence, tuple[Verdict, ...]]],
+        *,
+        files: Sequence[Path] = (),
+        competitors: int | None = None,
+        digests: Sequence[str] = (),
+    ) -> Judgement:
+        """Return the conclusion of the verdicts on one candidate, or on each of several that compete.
+
+        PASS when a candidate passes: the winner is the fastest (P50) where all that pass were timed, otherwise the
+        smallest. FAIL when every one fails, else INCONCLUSIVE. files and digests: the candidates' paths and their
+        stored evidence's sha256, in the same order. competitors: by default the number of candidates; the verdicts
+        must have been given with it (`gate.judge`). Raises EvidenceError without a candidate, and when the candidates
+        were judged against other baselines or on other images.
+        """
+        _check_together([evidence for evidence, _ in judged])
+        none: list[None] = [None] * len(judged)
+        candidates = tuple(
+            Judged.of(evidence, verdicts, file, sha256)
+            for (evidence, verdicts), file, sha256 in zip(judged, files or none, digests or none, strict=True)
+        )
+        winner = _winner(candidates)
+        return cls(
+            policy=policy.to_dict(),
+            baseline=judged[0][0].pairs.baseline,
+            candidates=candidates,
+            competitors=len(candidates) if competitors is None else competitors,
+            winner=winner,
+            outcome=_outcome(candidates, winner),
+            tools=tool_versions(*_TOOLS),
+        )
+
+    def verdicts(self) -> Iterator[tuple[Judged, Verdict, Standing]]:
+        """Yield every verdict with its candidate and what it means for the run.
+
+        passed; warned: no PASS of a limit that only warns; stopped: no PASS, so that nothing ships; beaten: no PASS of
+        a candidate in whose place another one ships.
+        """
+        for judged in self.candidates:
+            beaten = self.winner not in (None, judged.file.name)
+            for verdict in judged.verdicts:
+                open_: Standing = "beaten" if beaten else "warned" if verdict.action == "warn" else "stopped"
+                yield judged, verdict, "passed" if verdict.outcome is Outcome.PASS else open_
+
+    def raise_unless_passed(self) -> None:
+        """Raise GateFailed or GateInconclusive, with the reasons, unless the outcome is PASS."""
+        if self.outcome is not Outcome.PASS:
+            deciding = [judged for judged in self.candidates if judged.outcome is self.outcome]
+            raise_for(verdict for judged in deciding for verdict in judged.verdicts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types; `from_dict` is the inverse."""
+        return {"schema": SCHEMA} | asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Judgement:
+        """Rebuild from `to_dict`; raises EvidenceError on anything else, an outcome that was altered included."""
+        try:
+            if values["schema"] != SCHEMA:
+                raise ValueError(f"schema {values['schema']!r}, expected {SCHEMA!r}")
+            rebuilt = {
+                "policy": policy_from(values["policy"]).to_dict(),
+                "baseline": _file(values["baseline"]),
+                "candidates": tuple(map(Judged.from_dict, values["candidates"])),
+                "outcome": Outcome(values["outcome"]),
+            }
+            return cls(**{key: value for key, value in values.items() if key != "schema"} | rebuilt)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise EvidenceError(f"not a stored judgement ({error!r}); run the gate again") from error
+
+    def save(self, path: Path, *, force: bool = False) -> None:
+        """Write `verdict.json`; `schema` says its form."""
+        text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=1)
+        with whole_file(path, force=force) as part:
+            part.write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Judgement:
+        """Read what `save` wrote; raises EvidenceError on anything else."""
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise EvidenceError(f"{path}: not a stored judgement ({error}); run the gate again") from error
+
+
+def _passing(candidates: Sequence[Judged]) -> list[Judged]:
+    return [judged for judged in candidates if judged.outcome is Outcome.PASS]
+
+
+def _winner(candidates: Sequence[Judged]) -> str | None:
+    passing = _passing(candidates)
+    timed = all(judged.p50 is not None for judged in passing)
+    best = min(passing, key=lambda one: (one.p50 or 0.0 if timed else 0.0, one.file.bytes), default=None)
+    return None if best is None else best.file.name
+
+
+def _outcome(candidates: Sequence[Judged], winner: str | None) -> Outcome:
+    if winner is not None:
+        return Outcome.PASS
+    failed = bool(candidates) and all(judged.outcome is Outcome.FAIL for judged in candidates)
+    return Outcome.FAIL if failed else Outcome.INCONCLUSIVE
+
+
+def _check_together(evidence: Sequence[Evidence]) -> None:
+    """Raise EvidenceError unless there is evidence, all of it against one baseline on the same images."""
+    if not evidence:
+        raise EvidenceError("nothing was judged; give at least one candidate")
+    first = evidence[0].pairs
+    for other in (one.pairs for one in evidence[1:]):
+        if other.baseline.sha256 != first.baseline.sha256 or other.dataset_sha256 != first.dataset_sha256:
+            names = f"{first.candidate.name} and {other.candidate.name}"
+            raise EvidenceError(f"{names} were judged against other baselines or images; judge them together")
+
+
+def _median(timings: Timings | None) -> float | None:
+    nanoseconds = None if timings is None else timings.percentile(50)
+    return None if nanoseconds is None else nanoseconds / 1e9
+
+
+def _relative(path: Path) -> str:
+    """Return where a file lies below the working folder, in POSIX form, or only its name: no machine's own paths."""
+    place = path.absolute()
+    return place.relative_to(Path.cwd()).as_posix() if place.is_relative_to(Path.cwd()) else path.name
+
+
+def _file(values: dict[str, Any]) -> FileFacts:
+    return FileFacts(**values | {"runtime": RuntimeFacts(**values["runtime"])})

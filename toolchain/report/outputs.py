@@ -1,0 +1,92 @@
+"""The files that a run of the gate leaves for CI, and what it tells GitHub Actions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.files import refuse_existing, whole_file
+from toolchain.report.annotations import annotate, in_actions
+from toolchain.report.gallery import contact_sheet, flips
+from toolchain.report.judgement import Judgement
+from toolchain.report.junit import junit
+from toolchain.report.pull_request import pull_request
+from toolchain.report.sarif import sarif
+from toolchain.verdict.evidence import Evidence
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Which files were asked for; None where one was not. force: whether they may replace what is there."""
+
+    junit: Path | None = None
+    sarif: Path | None = None
+    markdown: Path | None = None
+    verdict: Path | None = None
+    force: bool = False
+
+    @property
+    def gallery(self) -> Path | None:
+        """The contact sheet, which stands beside the Markdown: `gate.flips.png` beside `gate.md`."""
+        return None if self.markdown is None else self.markdown.with_name(f"{self.markdown.stem}.flips.png")
+
+    def files(self) -> Iterator[Path]:
+        """Yield every file that may be written."""
+        yield from filter(None, (self.junit, self.sarif, self.markdown, self.gallery, self.verdict))
+
+    def refuse_existing(self) -> None:
+        """Raise UsageProblem when a file is there without `force`, cannot be written, or was named twice.
+
+        Call it before any work.
+        """
+        seen = set[Path]()
+        for path in self.files():
+            if path.absolute() in seen:
+                raise UsageProblem(f"{path} was named for two outputs; give each a file of its own")
+            seen.add(path.absolute())
+            refuse_existing(path, force=self.force)
+
+
+def write(judgement: Judgement, evidence: Sequence[Evidence], asked: Outputs) -> None:
+    """Write the files that were asked for, each whole or not at all; inside GitHub Actions, annotate the run too.
+
+    evidence: of each candidate, in the judgement's order. Raises EvidenceError when it is of other files, UsageProblem
+    as `Outputs.refuse_existing` does.
+    """
+    if [one.pairs.candidate for one in evidence] != [judged.file for judged in judgement.candidates]:
+        raise EvidenceError("the evidence is of other candidates than the judgement; give that of each, in its order")
+    asked.refuse_existing()
+    if asked.verdict is not None:
+        judgement.save(asked.verdict, force=asked.force)
+    for path, document in ((asked.junit, junit), (asked.sarif, sarif)):
+        if path is not None:
+            _write(path, document(judgement), force=asked.force)
+    if asked.markdown is not None:
+        _markdown(judgement, evidence, asked)
+    if in_actions():
+        annotate(judgement, pull_request(judgement, evidence))
+
+
+def _markdown(judgement: Judgement, evidence: Sequence[Evidence], asked: Outputs) -> None:
+    """Write the pull request's Markdown, and before it the contact sheet it links where there are pictures."""
+    assert asked.markdown is not None
+    assert asked.gallery is not None
+    sheets = [(_title(one), flips(one)) for one in evidence if one.flipped is not None and len(one.flipped.indices)]
+    if sheets:
+        with whole_file(asked.gallery, force=asked.force) as part:
+            contact_sheet(sheets).save(part, "PNG", optimize=True)
+    link = quote(asked.gallery.name) if sheets else None
+    _write(asked.markdown, pull_request(judgement, evidence, picture=link), force=asked.force)
+
+
+def _title(evidence: Evidence) -> str:
+    pairs = evidence.pairs
+    return f"{pairs.candidate.name} against {pairs.baseline.name}: {int(pairs.flipped.sum()):,} answers changed"
+
+
+def _write(path: Path, words: str, *, force: bool) -> None:
+    with whole_file(path, force=force) as part:
+        part.write_text(words, encoding="utf-8")

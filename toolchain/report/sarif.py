@@ -1,0 +1,111 @@
+"""The judgement as SARIF 2.1.0 (OASIS): rules are the policy's limits, results the verdicts that are no PASS.
+
+GitHub fails a check on results of level `error` alone. So whatever keeps a candidate from shipping is one, INCONCLUSIVE
+too: a gate that could not decide has not passed. A limit that only warns is a `warning`, a candidate in whose place
+another one ships a `note`. GitHub wants a line for each result; a model has none, so all stand at line 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+from urllib.parse import quote
+
+from toolchain.errors import GateFailed, GateInconclusive, exit_code
+from toolchain.report.gfm import visible
+from toolchain.report.judgement import Judged, Judgement, Standing
+from toolchain.report.values import allowed_text, limits
+from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.verdict.pairs import FileFacts
+
+_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_LEVELS: dict[Standing, str] = {"stopped": "error", "warned": "warning", "beaten": "note"}
+_CODES = {
+    Outcome.PASS: 0,
+    Outcome.FAIL: exit_code(GateFailed()),
+    Outcome.INCONCLUSIVE: exit_code(GateInconclusive()),
+}
+
+
+def sarif(judgement: Judgement) -> str:
+    """Return the log, one run."""
+    rules = [name for name in limits() if name in judgement.policy]
+    results = [
+        _result(judgement, judged, verdict, _LEVELS[standing], rules.index(verdict.limit))
+        for judged, verdict, standing in judgement.verdicts()
+        if standing != "passed"
+    ]
+    driver = {
+        "name": "glyphpress",
+        "version": judgement.tools.get("glyphpress", "unknown"),
+        "rules": [_rule(name, judgement.policy[name]) for name in rules],
+    }
+    run = {
+        "tool": {"driver": driver},
+        "automationDetails": {"id": "glyphpress-gate/"},
+        "columnKind": "unicodeCodePoints",
+        "artifacts": [
+            *(_artifact(judged.file, judged.path) for judged in judgement.candidates),
+            _artifact(judgement.baseline, judgement.baseline.name),
+        ],
+        "invocations": [
+            {
+                "executionSuccessful": True,
+                "exitCode": _CODES[judgement.outcome],
+                "exitCodeDescription": str(judgement.outcome),
+            }
+        ],
+        "results": results,
+        "properties": {"competitors": judgement.competitors, "winner": judgement.winner, "tools": judgement.tools},
+    }
+    log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
+    return json.dumps(log, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+
+
+def _rule(name: str, table: dict[str, Any]) -> dict[str, Any]:
+    says = " ".join((limits()[name].__doc__ or name).split())
+    return {
+        "id": name,
+        "shortDescription": {"text": says.partition(". ")[0].rstrip(".") + "."},
+        "fullDescription": {"text": says},
+        "defaultConfiguration": {"level": "error" if table["action"] == "fail" else "warning"},
+        "properties": {"limit": table},
+    }
+
+
+def _artifact(file: FileFacts, path: str) -> dict[str, Any]:
+    return {
+        "location": _location(path),
+        "length": file.bytes,
+        "roles": ["analysisTarget"],
+        "hashes": {"sha-256": file.sha256},
+    }
+
+
+def _location(path: str) -> dict[str, str]:
+    return {"uri": quote(path, errors="surrogateescape"), "uriBaseId": "%SRCROOT%"}
+
+
+def _result(judgement: Judgement, judged: Judged, verdict: Verdict, level: str, rule: int) -> dict[str, Any]:
+    own = judgement.candidates.index(judged)
+    place = {"artifactLocation": _location(judged.path) | {"index": own}, "region": {"startLine": 1}}
+    allowed = allowed_text(verdict.limit, verdict.threshold)
+    message = f"{verdict.outcome}: {judged.file.name}, {verdict.limit} {allowed}: {verdict.reason}"
+    same = hashlib.sha256(f"{verdict.limit}\n{judged.path}".encode(errors="surrogateescape")).hexdigest()[:16]
+    return {
+        "ruleId": verdict.limit,
+        "ruleIndex": rule,
+        "level": level,
+        "message": {"text": visible(message)},
+        "locations": [{"physicalLocation": place}],
+        # By which GitHub knows an alert again: the limit and the file, not the figures.
+        "partialFingerprints": {"primaryLocationLineHash": f"{same}:1"},
+        "properties": {"verdict": _open_parts(verdict)},
+    }
+
+
+def _open_parts(verdict: Verdict) -> dict[str, Any]:
+    """Return the verdict with only those of its parts that did not pass; `verdict.json` has them all."""
+    parts = [part for part in verdict.to_dict()["parts"] if part["outcome"] != Outcome.PASS]
+    return verdict.to_dict() | {"parts": parts}

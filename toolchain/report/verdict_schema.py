@@ -1,0 +1,46 @@
+"""The published form of `verdict.json` (`Judgement`): a JSON schema, draft 2020-12."""
+
+from __future__ import annotations
+
+from inspect import getdoc
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from targets.target import RuntimeFacts
+from toolchain.report.judgement import SCHEMA, Judged, Judgement
+from toolchain.verdict.compare import ClassDrop, Comparison, NewConfusion
+from toolchain.verdict.outcome import Part, Verdict
+from toolchain.verdict.pairs import FileFacts
+from toolchain.verdict.policy import Policy
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+# What their docstrings say of the fields is what a reader of the schema asks.
+_EXPLAINED = (Judged, FileFacts, RuntimeFacts, Verdict, Part, Comparison, ClassDrop, NewConfusion)
+
+
+def verdict_schema() -> dict[str, Any]:
+    """Return the JSON schema of what `Judgement.to_dict` gives, its policy included; unknown keys are errors."""
+    adapters = {"judgement": TypeAdapter[Any](Judgement), "policy": TypeAdapter[Any](Policy)}
+    found, definitions = TypeAdapter.json_schemas(
+        [(name, "serialization", adapter) for name, adapter in adapters.items()],
+        ref_template="#/$defs/{model}",
+    )
+    tables: dict[str, Any] = definitions["$defs"]
+    whole: dict[str, Any] = tables.pop(found["judgement", "serialization"]["$ref"].rpartition("/")[2])
+    del whole["title"]
+    whole["properties"] |= {"schema": {"const": SCHEMA}, "policy": found["policy", "serialization"]}
+    for table in (whole, *tables.values()):
+        if "properties" in table:
+            _close(table)
+    for kind in _EXPLAINED:
+        tables[kind.__name__]["description"] = getdoc(kind)
+    head = {"$schema": _DRAFT, "title": SCHEMA, "description": getdoc(Judgement)}
+    return head | whole | {"$defs": tables}
+
+
+def _close(table: dict[str, Any]) -> None:
+    """Refuse unknown keys; of what is always written, only a policy's limits may be missing."""
+    table["additionalProperties"] = False
+    if table.get("title") != "Policy":
+        table["required"] = list(table["properties"])
