@@ -17,25 +17,22 @@ from toolchain.verdict.tables import DropLimit
 def judge_drop(limit: DropLimit, comparison: Comparison) -> Verdict:
     """Judge the fall in accuracy against the margin."""
     b, c, n = comparison.lost, comparison.gained, comparison.images
+    outcome = Outcome(tango.decide(b, c, n, limit.max, limit.confidence).item())
     lower = float(tango.lower_bound(b, c, n, limit.confidence))
     upper = float(tango.upper_bound(b, c, n, limit.confidence))
+    low, high = (points_text(bound, 3) for bound in (lower, upper))
     seen = f"{points_text(comparison.drop, 3)} pp on {n:,} images ({b:,} lost, {c:,} gained)"
     margin, sure = f"margin of {limit.max * 100:.4g} pp", f"with {limit.confidence * 100:.4g} % confidence"
     needed = None
-    if upper < limit.max:
-        outcome, bound = Outcome.PASS, upper
-        reason = f"{seen}, at most {points_text(upper, 3)} pp {sure}, within the {margin}"
-    elif lower > limit.max:
-        outcome, bound = Outcome.FAIL, lower
-        reason = f"{seen}, at least {points_text(lower, 3)} pp {sure}, beyond the {margin}{_suffered(comparison)}"
+    if outcome is Outcome.PASS:
+        reason = f"{seen}, at most {high} pp {sure}, within the {margin}"
+    elif outcome is Outcome.FAIL:
+        reason = f"{seen}, at least {low} pp {sure}, beyond the {margin}{_suffered(comparison)}"
     else:
-        outcome, bound = Outcome.INCONCLUSIVE, upper
         needed = _images_needed(limit, comparison)
-        reason = (
-            f"{seen}, between {points_text(lower, 3)} and {points_text(upper, 3)} pp {sure}, cannot be told from the "
-            f"{margin}; "
-            f"{_advice(needed)}{_suffered(comparison) if comparison.drop > limit.max else ''}"
-        )
+        reason = f"{seen}, between {low} and {high} pp {sure}, cannot be told from the {margin}; {_advice(needed)}"
+        reason += _suffered(comparison) if comparison.drop > limit.max else ""
+    bound = lower if outcome is Outcome.FAIL else upper
     return Verdict("drop", outcome, limit.action, limit.max, comparison.drop, bound, reason, needed)
 
 

@@ -2,16 +2,180 @@
 
 from __future__ import annotations
 
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.pairs import Pairs
-from toolchain.verdict.tables import ConfusablesLimit, CostLimit
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.errors import EvidenceError
+from toolchain.quantities import points_text
+from toolchain.verdict import score
+from toolchain.verdict.decision import POWER
+from toolchain.verdict.metrics import confusion_matrix
+from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.verdict.pairs import Answers, Pairs
+from toolchain.verdict.several import Question, judge_several
+from toolchain.verdict.tables import CONFUSABLE, ConfusablesLimit, CostLimit
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Look-alikes among a data set's classes. name: as verdicts call it; members: their indices."""
+
+    name: str
+    members: frozenset[int]
+    margin: float
 
 
 def judge_confusables(limit: ConfusablesLimit, pairs: Pairs) -> Verdict:
-    """Judge, for each group of look-alikes, how much more often one is read as another of its group."""
-    raise NotImplementedError
+    """Judge, for each group of look-alikes, how much more often one is read as another of its group.
+
+    A group's images are those of its classes. Worse is one that only the candidate reads as another member, better
+    one that only the baseline does. Raises EvidenceError as `groups` does.
+    """
+    questions = [_question(group, pairs) for group in groups(limit, pairs.classes)]
+    return judge_several("confusables", questions, confidence=limit.confidence, action=limit.action, what="group")
+
+
+def groups(limit: ConfusablesLimit, classes: tuple[str, ...]) -> list[Group]:
+    """Return the groups that can be judged on these classes, each with its margin.
+
+    Of the default groups those with fewer than two members among the classes are left out. Raises EvidenceError for
+    a group that the user wrote, here or as the key of a margin, with fewer than two, for two margins of the same
+    classes, and where no group is left.
+    """
+    margins: dict[frozenset[int], tuple[str, float]] = {}
+    for key, margin in limit.margins.items():
+        members = _written(key, classes)
+        if members in margins:
+            raise EvidenceError(
+                f"'{margins[members][0]}' and '{key}' are the same classes here; keep one of the margins"
+            )
+        margins[members] = key, margin
+    found: dict[frozenset[int], str] = {}
+    for text in limit.groups:
+        if limit.groups != CONFUSABLE:
+            found.setdefault(_written(text, classes), text)
+        elif len(members := _members(text, classes)) > 1:
+            found.setdefault(members, "".join(classes[k] for k in sorted(members)))
+    found |= {members: key for members, (key, _) in margins.items() if members not in found}
+    if not found:
+        raise EvidenceError("confusables: no group has two members among the classes; write groups of your own")
+    return [
+        Group(name, members, margins[members][1] if members in margins else limit.max)
+        for members, name in found.items()
+    ]
+
+
+def _written(text: str, classes: tuple[str, ...]) -> frozenset[int]:
+    members = _members(text, classes)
+    if len(members) < 2:
+        known = f"only '{classes[next(iter(members))]}'" if members else "nothing"
+        raise EvidenceError(
+            f"confusables: group '{text}' needs two of the classes {' '.join(classes)} and names {known}; correct it"
+        )
+    return members
+
+
+def _members(text: str, classes: tuple[str, ...]) -> frozenset[int]:
+    return frozenset(k for k in (_class_of(character, classes) for character in text) if k is not None)
+
+
+def _class_of(character: str, classes: tuple[str, ...]) -> int | None:
+    """Return the class that holds a character: its own, else that of its other case, which EMNIST merges with it."""
+    return next((classes.index(label) for label in (character, character.swapcase()) if label in classes), None)
+
+
+def _question(group: Group, pairs: Pairs) -> Question:
+    inside = np.isin(np.arange(len(pairs.classes)), list(group.members))
+    before, after = (_taken(inside, pairs.labels, answers) for answers in (pairs.before, pairs.after))
+    worse, better = int(np.count_nonzero(after & ~before)), int(np.count_nonzero(before & ~after))
+    return Question(group.name, worse, better, int(np.count_nonzero(inside[pairs.labels])), group.margin)
+
+
+def _taken(inside: NDArray[np.bool_], labels: Answers, answers: Answers) -> NDArray[np.bool_]:
+    """Return which images of the group are read as another member of it."""
+    return np.asarray(inside[labels] & inside[answers] & np.not_equal(labels, answers))
 
 
 def judge_cost(limit: CostLimit, pairs: Pairs) -> Verdict:
-    """Judge the rise of the mean cost of an image's misreading."""
-    raise NotImplementedError
+    """Judge the rise of the mean cost of an image's misreading, by score bounds of a bounded mean (`score`).
+
+    Raises EvidenceError for costs of characters that no class holds, and where no misreading could cost the margin.
+    """
+    costs = cost_matrix(limit.costs, pairs.classes)
+    rises = costs[pairs.labels, pairs.after] - costs[pairs.labels, pairs.before]
+    dearest = float(costs[np.unique(pairs.labels)].max())
+    if not dearest > limit.max:
+        raise EvidenceError(
+            f"cost: no misreading costs more than {dearest:g}, so the margin cannot be exceeded; lower it"
+        )
+    sample = score.Sample.of(rises, -dearest, dearest)
+    outcome = Outcome(score.decide(sample, limit.max, limit.confidence).item())
+    low, high = (float(bound(sample, limit.confidence)) for bound in (score.lower_bound, score.upper_bound))
+    needed = score.images_needed(sample, limit.max, limit.confidence) if outcome is Outcome.INCONCLUSIVE else None
+    bound = low if outcome is Outcome.FAIL else high
+    mean = float(sample.mean)
+    words = {
+        Outcome.PASS: ("at most {high}", "within"),
+        Outcome.FAIL: ("at least {low}", "beyond"),
+        Outcome.INCONCLUSIVE: ("between {low} and {high}", "cannot be told from"),
+    }[outcome]
+    reason = (
+        f"misreadings cost {points_text(mean, 3)} more on each 100 of {len(pairs):,} images, "
+        f"{words[0].format(low=points_text(low, 3), high=points_text(high, 3))} with {limit.confidence * 100:.4g} % "
+        f"confidence, {words[1]} the margin of {limit.max * 100:.4g}"
+    )
+    if outcome is Outcome.INCONCLUSIVE:
+        reason += _advice(needed)
+    if outcome is not Outcome.PASS:
+        reason += _dearest(costs, pairs)
+    return Verdict("cost", outcome, limit.action, limit.max, mean, bound, reason, needed)
+
+
+def _advice(needed: int | None) -> str:
+    if needed is None:
+        return "; no number of images decides a rise that equals the margin: set another one"
+    return f"; about {needed:,} images like these would decide ({POWER * 100:.0f} % power)"
+
+
+def _dearest(costs: Floats, pairs: Pairs) -> str:
+    """Return the misreadings whose cost rose the most, for the end of a reason."""
+    size = len(pairs.classes)
+    after, before = (confusion_matrix(pairs.labels, answers, size) for answers in (pairs.after, pairs.before))
+    rise = (after - before) * costs
+    cells = [divmod(int(at), size) for at in np.argsort(-rise, axis=None, kind="stable")[:3]]
+    words = [
+        f"{pairs.classes[i]} read as {pairs.classes[j]}: {int(after[i, j] - before[i, j]):+} at {costs[i, j]:g}"
+        for i, j in cells
+        if rise[i, j] > 0
+    ]
+    return f"; dearest: {', '.join(words)}" if words else ""
+
+
+def cost_matrix(costs: dict[str, float], classes: tuple[str, ...]) -> Floats:
+    """Return float64 [K, K], what it costs to read row as column: 0 when right, 1 unless `costs` says otherwise.
+
+    Raises EvidenceError, naming the key, for what is no `truth->answer` of two of the classes.
+    """
+    matrix, named = 1 - np.eye(len(classes)), dict[tuple[int, int], str]()
+    for key, cost in costs.items():
+        ends = [_end(key, text, classes) for text in key.split("->", 1)]
+        cell = ends[0], ends[-1]
+        if cell[0] == cell[1]:
+            raise EvidenceError(
+                f"cost: '{key}' is no misreading, since both are of class '{classes[cell[0]]}'; drop it"
+            )
+        if cell in named and costs[named[cell]] != cost:
+            raise EvidenceError(f"cost: '{named[cell]}' and '{key}' are the same classes here; keep one")
+        matrix[cell], named[cell] = cost, key
+    return np.asarray(matrix, np.float64)
+
+
+def _end(key: str, text: str, classes: tuple[str, ...]) -> int:
+    found = _class_of(text, classes)
+    if found is None:
+        raise EvidenceError(f"cost: '{key}' names '{text}', which no class holds; the classes are {' '.join(classes)}")
+    return found

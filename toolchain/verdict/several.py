@@ -3,20 +3,26 @@
 All must hold. That all do is shown when each upper bound lies below its margin: an intersection-union test, which
 needs no correction (R. L. Berger 1982, Technometrics 24:295-300). That one does not is shown after Holm's step-down
 correction for their number (S. Holm 1979, Scand. J. Statistics 6:65-70), since among many something always looks bad.
+That looks far out into the tail, where the p-values are exact ones (`trinomial.tail_beyond`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from toolchain.errors import EvidenceError
 from toolchain.quantities import points_text
 from toolchain.verdict import tango
 from toolchain.verdict.outcome import Outcome, Part, Verdict
 from toolchain.verdict.tables import Action
+from toolchain.verdict.trinomial import tail_beyond
+
+_tail = lru_cache(maxsize=65_536)(tail_beyond)
 
 
 @dataclass(frozen=True)
@@ -29,21 +35,30 @@ class Question:
     images: int
     margin: float
 
+    @property
+    def drop(self) -> float:
+        """What was seen, a share of the images, positive when the candidate is worse."""
+        return (self.worse - self.better) / self.images
+
 
 def judge_several(
     name: str, questions: Sequence[Question], *, confidence: float, action: Action, what: str, note: str = ""
 ) -> Verdict:
     """Judge all questions together. what: what one is called ("class"); note: closes the reason of what is no PASS.
 
-    Raises EvidenceError without a question, or for one without images.
+    The verdict's `samples_needed` are images of each part. Raises EvidenceError without a question, or for one
+    without images.
     """
-    if not questions or any(one.images < 1 for one in questions):
-        raise EvidenceError(f"{name}: a {what} has no images, so it cannot be judged; give data that has some of each")
+    if not questions:
+        raise EvidenceError(f"{name}: there is no {what} to judge; give data that has some")
+    if empty := [f"'{one.name}'" for one in questions if one.images < 1]:
+        raise EvidenceError(
+            f"{name}: no images of {what} {', '.join(empty)}, so it cannot be judged; give data that has"
+        )
     parts = _parts(questions, confidence)
     outcome = next(o for o in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS) if any(p.outcome is o for p in parts))
     same = sorted((p for p in parts if p.outcome is outcome), key=_distance)
     decisive = same[0]
-    sure = f"with {confidence * 100:.4g} % confidence"
     return Verdict(
         limit=name,
         outcome=outcome,
@@ -51,10 +66,77 @@ def judge_several(
         threshold=decisive.threshold,
         measured=decisive.measured,
         bound=decisive.bound,
-        reason=_reason(same, len(parts), what, sure) + (note if outcome is not Outcome.PASS else ""),
-        samples_needed=max((p.samples_needed or 0 for p in same), default=0) or None,
+        reason=_reason(parts, same, what, confidence) + (note if outcome is not Outcome.PASS else ""),
+        samples_needed=_needed_in_all(same),
         parts=parts,
     )
+
+
+def decide(
+    worse: ArrayLike, better: ArrayLike, images: ArrayLike, margin: ArrayLike, confidence: float = 0.95
+) -> NDArray[np.str_]:
+    """Return an `Outcome` for each question; the last axis holds those that are judged together.
+
+    PASS is `tango.decide`'s. FAIL must be its too, and must stand after Holm's correction over the last axis.
+    """
+    b, c, n, limit = np.broadcast_arrays(*(np.asarray(x) for x in (worse, better, images, margin)))
+    alone = tango.decide(b, c, n, limit, confidence)
+    p_values = np.ones(b.shape)
+    for at in zip(*np.nonzero(alone == Outcome.FAIL), strict=True):
+        p_values[at] = _tail(int(b[at]), int(c[at]), int(n[at]), float(limit[at]))
+    unshown = (alone == Outcome.FAIL) & ~holm(p_values, 1 - confidence)
+    return np.where(unshown, Outcome.INCONCLUSIVE, alone)
+
+
+def holm(p_values: ArrayLike, alpha: float) -> NDArray[np.bool_]:
+    """Return which hypotheses Holm's step-down procedure rejects at family-wise error `alpha`, over the last axis."""
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p, axis=-1, kind="stable")
+    steps = alpha / np.arange(p.shape[-1], 0, -1)
+    stands = np.logical_and.accumulate(np.take_along_axis(p, order, -1) <= steps, axis=-1)
+    rejected = np.empty(p.shape, np.bool_)
+    np.put_along_axis(rejected, order, stands, axis=-1)
+    return rejected
+
+
+def _parts(questions: Sequence[Question], confidence: float) -> tuple[Part, ...]:
+    b, c, n, margin = (
+        np.array([getattr(one, key) for one in questions]) for key in ("worse", "better", "images", "margin")
+    )
+    upper = tango.upper_bound(b, c, n, confidence)
+    lower = tango.lower_bound(b, c, n, confidence)
+    outcomes = [Outcome(str(word)) for word in decide(b, c, n, margin, confidence)]
+    undecided = outcomes.count(Outcome.INCONCLUSIVE)
+    return tuple(
+        Part(
+            name=one.name,
+            outcome=outcome,
+            threshold=one.margin,
+            measured=one.drop,
+            bound=float(low if outcome is Outcome.FAIL else high),
+            images=one.images,
+            note=f"{one.worse:,} worse, {one.better:,} better of {one.images:,}",
+            samples_needed=_needed(one, confidence, len(questions), undecided)
+            if outcome is Outcome.INCONCLUSIVE
+            else None,
+        )
+        for one, outcome, low, high in zip(questions, outcomes, lower, upper, strict=True)
+    )
+
+
+def _needed(one: Question, confidence: float, judged: int, undecided: int) -> int | None:
+    """Return how many images would decide this question so surely that all undecided ones are, with `POWER` in all."""
+    # Beyond its margin it must fail, and Holm's first step asks that much.
+    asked = confidence if one.drop < one.margin else 1 - (1 - confidence) / judged
+    shares = one.worse / one.images, one.better / one.images
+    found = tango.pairs_to_decide(*shares, one.margin, confidence=asked, power=1 - (1 - tango.POWER) / undecided)
+    return None if found is None else max(found, one.images + 1)
+
+
+def _needed_in_all(same: Sequence[Part]) -> int | None:
+    """Return the most that one of the undecided parts needs, None where one of them cannot be decided."""
+    needed = [part.samples_needed for part in same]
+    return max(n for n in needed if n is not None) if None not in needed else None
 
 
 def _distance(part: Part) -> float:
@@ -63,51 +145,29 @@ def _distance(part: Part) -> float:
     return part.threshold - seen
 
 
-def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
-    """Return which hypotheses Holm's step-down procedure rejects at family-wise error `alpha`."""
-    rejected = [False] * len(p_values)
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        if p_values[index] > alpha / (len(p_values) - rank):
-            break
-        rejected[index] = True
-    return rejected
-
-
-def _parts(questions: Sequence[Question], confidence: float) -> tuple[Part, ...]:
-    b, c, n, margin = (
-        np.array([getattr(one, key) for one in questions], np.float64)
-        for key in ("worse", "better", "images", "margin")
-    )
-    upper = tango.upper_bound(b, c, n, confidence)
-    lower = tango.lower_bound(b, c, n, confidence)
-    beyond = tango.p_beyond(b, c, n, margin)
-    failed = holm(beyond.tolist(), 1 - confidence)
-    parts = []
-    for k, one in enumerate(questions):
-        passed = bool(upper[k] < one.margin)
-        outcome = Outcome.PASS if passed else Outcome.FAIL if failed[k] else Outcome.INCONCLUSIVE
-        needed = None
-        if outcome is Outcome.INCONCLUSIVE:
-            shares = one.worse / one.images, one.better / one.images
-            found = tango.pairs_to_decide(*shares, one.margin, confidence=confidence)
-            needed = None if found is None else max(found, one.images + 1)
-        bound = float(lower[k] if outcome is Outcome.FAIL else upper[k])
-        measured = (one.worse - one.better) / one.images
-        note = f"{one.worse:,} worse, {one.better:,} better of {one.images:,}"
-        parts.append(Part(one.name, outcome, one.margin, measured, bound, one.images, note, needed))
-    return tuple(parts)
-
-
-def _reason(same: list[Part], judged: int, what: str, sure: str) -> str:
+def _reason(parts: Sequence[Part], same: Sequence[Part], what: str, confidence: float) -> str:
     """Return what the parts of the deciding outcome say, the decisive one first."""
-    first, margin = same[0], f"margin of {points_text(same[0].threshold)} pp {sure}"
-    if first.outcome is Outcome.PASS:
-        most = points_text(first.bound or 0.0)
-        return f"each of {judged}, by {what}, at most its {margin}; nearest to it '{first.name}', at most {most} pp"
-    named = ", ".join(f"'{p.name}' {points_text(p.measured)} pp ({p.note})" for p in same[:5])
+    alike = len({part.threshold for part in parts}) == 1
+    margin = f"the margin of {parts[0].threshold * 100:.4g} pp" if alike else "their margins"
+    sure = f"{margin} with {confidence * 100:.4g} % confidence"
+    first, named = same[0].outcome, ", ".join(_words(part, alike) for part in same[:5])
     named += f" and {len(same) - 5} more" * (len(same) > 5)
-    if first.outcome is Outcome.FAIL:
-        return f"beyond the {margin}, Holm-corrected over {judged}: {named}"
-    needed = max((p.samples_needed or 0 for p in same), default=0)
-    advice = f"; about {needed:,} images of one {what} would decide" if needed else ""
-    return f"cannot be told from the {margin}: {named}{advice}"
+    if first is Outcome.PASS:
+        return f"by {what}, all {len(parts)} stay within {sure}; closest to it is {_words(same[0], alike)}"
+    share = f"by {what}, {len(same)} of {len(parts)}"
+    if first is Outcome.FAIL:
+        return f"{share} fell beyond {sure}, Holm-corrected for {len(parts)}: {named}"
+    return f"{share} cannot be told from {sure}: {named}; {_advice(same, what)}"
+
+
+def _words(part: Part, alike: bool) -> str:
+    side = "at least" if part.outcome is Outcome.FAIL else "at most"
+    own = "" if alike else f", margin {part.threshold * 100:.4g} pp"
+    return f"'{part.name}' {points_text(part.measured)} pp, {side} {points_text(part.bound or 0.0)} ({part.note}{own})"
+
+
+def _advice(same: Sequence[Part], what: str) -> str:
+    if needed := _needed_in_all(same):
+        return f"about {needed:,} images like these of each {what} would decide ({tango.POWER * 100:.0f} % power)"
+    stuck = next(part.name for part in same if part.samples_needed is None)
+    return f"'{stuck}' was seen to fall by exactly its margin, from where no number of images can be named"

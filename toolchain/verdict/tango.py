@@ -10,27 +10,29 @@ call, and gives float64 of the broadcast shape.
 
 from __future__ import annotations
 
-from statistics import NormalDist
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toolchain.errors import EvidenceError
+from toolchain.verdict.decision import POWER, decided, images_to_decide, normal_quantile
+
+__all__ = [
+    "POWER",
+    "decide",
+    "interval",
+    "lower_bound",
+    "normal_quantile",
+    "null_gained",
+    "null_variance",
+    "pairs_to_decide",
+    "score",
+    "upper_bound",
+]
 
 Floats = NDArray[np.float64]
 
-POWER = 0.8
-"""The chance of a decision that sample sizes are given for."""
-
 # Halvings of [drop, 1]: the bracket ends below the spacing of doubles near 1.
 _HALVINGS = 60
-
-
-def normal_quantile(probability: float) -> float:
-    """Return the standard normal quantile; raises EvidenceError outside (0, 1)."""
-    if not 0.0 < probability < 1.0:
-        raise EvidenceError(f"a confidence of {probability} is not between 0 and 1; give one such as 0.95")
-    return NormalDist().inv_cdf(probability)
 
 
 def _counts(lost: ArrayLike, gained: ArrayLike, count: ArrayLike) -> tuple[Floats, Floats, Floats]:
@@ -40,8 +42,13 @@ def _counts(lost: ArrayLike, gained: ArrayLike, count: ArrayLike) -> tuple[Float
     return b, c, n
 
 
+def null_gained(lost: ArrayLike, gained: ArrayLike, count: ArrayLike, drop: ArrayLike) -> Floats:
+    """Return the maximum-likelihood P(gained) when the true drop is `drop`: the root of Tango's (25)."""
+    b, c, n = _counts(lost, gained, count)
+    return _null_gained(b, c, n, np.asarray(drop, dtype=np.float64))
+
+
 def _null_gained(b: Floats, c: Floats, n: Floats, drop: Floats) -> Floats:
-    """Return the maximum-likelihood P(gained) when the drop is `drop`: the root of Tango's (25)."""
     slope = -(b + c) + (2 * n - b + c) * drop
     constant = -c * drop * (1 - drop)
     root = np.sqrt(np.maximum(slope * slope - 8 * n * constant, 0.0))
@@ -72,6 +79,16 @@ def score(lost: ArrayLike, gained: ArrayLike, count: ArrayLike, drop: ArrayLike)
         return np.where(distance == 0, 0.0, distance / spread)
 
 
+def decide(
+    lost: ArrayLike, gained: ArrayLike, count: ArrayLike, margin: ArrayLike, confidence: float = 0.95
+) -> NDArray[np.str_]:
+    """Return an `Outcome` for each table: PASS with the upper bound below the margin, FAIL with the lower above it.
+
+    It is asked of the statistic at the margin, since the bounds are what that test does not contradict.
+    """
+    return decided(score(lost, gained, count, margin), confidence)
+
+
 def upper_bound(lost: ArrayLike, gained: ArrayLike, count: ArrayLike, confidence: float = 0.95) -> Floats:
     """Return the one-sided upper bound of the drop: the largest drop that the pairs do not contradict.
 
@@ -98,12 +115,6 @@ def interval(lost: int, gained: int, count: int, confidence: float = 0.95) -> tu
     return float(lower_bound(lost, gained, count, one_sided)), float(upper_bound(lost, gained, count, one_sided))
 
 
-def p_beyond(lost: ArrayLike, gained: ArrayLike, count: ArrayLike, margin: ArrayLike) -> Floats:
-    """Return the one-sided p-value against "the drop is at most `margin`"; small where it is shown to be more."""
-    statistic = score(lost, gained, count, margin)
-    return np.asarray(np.vectorize(NormalDist().cdf, otypes=[np.float64])(-statistic), dtype=np.float64)
-
-
 def pairs_to_decide(
     lost: float, gained: float, margin: float, *, confidence: float = 0.95, power: float = POWER
 ) -> int | None:
@@ -114,9 +125,6 @@ def pairs_to_decide(
     n serves a drop beyond the margin, where FAIL is to be shown instead of PASS.
     """
     drop = lost - gained
-    if drop == margin:
-        return None
-    null = float(np.sqrt(null_variance(lost, gained, 1.0, margin)))
-    own = max(lost + gained - drop * drop, 0.0) ** 0.5
-    root = (normal_quantile(confidence) * null + normal_quantile(power) * own) / (margin - drop)
-    return int(np.ceil(root * root))
+    null = float(null_variance(lost, gained, 1.0, margin))
+    own = lost + gained - drop * drop
+    return images_to_decide(margin - drop, null, own, confidence=confidence, power=power)
