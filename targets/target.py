@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from math import isfinite
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
 from targets.errors import RunFailed
+
+LARGEST: Final = 2**63 - 1
+"""Of an int64, which every stored count must fit."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Availability:
 
 @dataclass(frozen=True)
 class RuntimeFacts:
-    """Which runtime answered: recorded with every evaluation and timing."""
+    """Which runtime answered: recorded with every evaluation and timing. Raises TypeError for values of other types."""
 
     target: str
     runtime: str
@@ -33,6 +37,12 @@ class RuntimeFacts:
     device: str
     threads: int
     simulated: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject what was stored by something else, or changed by hand."""
+        if [type(value) for value in vars(self).values()] != [str, str, str, str, int, bool]:
+            raise TypeError("the facts of a runtime are four words, a number of threads and whether it is simulated")
+        _counts([self.threads])
 
 
 @dataclass(frozen=True)
@@ -98,13 +108,26 @@ class Timings:
     def from_dict(cls, values: dict[str, Any]) -> Timings:
         """Rebuild from `to_dict`; raises RunFailed on anything else."""
         try:
-            samples = np.array(values["samples_ns"])
-            if samples.dtype != np.int64 or samples.ndim != 1:
-                raise ValueError("the samples are no whole nanoseconds")
-            facts = RuntimeFacts(**values["facts"])
-            return cls(**values | {"samples_ns": samples, "facts": facts, "blocks": tuple(values["blocks"])})
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            samples, blocks = _counts(values["samples_ns"]), _counts(values["blocks"])
+            if not (samples and blocks and sorted({*blocks, 0}) == blocks and blocks[-1] < len(samples)):
+                raise ValueError("samples and blocks do not fit")
+            _counts(values[name] for name in ("batch", "inner", "warmup", "load_ns", "first_run_ns"))
+            if not (isinstance(values["artifact_sha256"], str) and isinstance(values["machine"], dict)):
+                raise TypeError("a digest or the machine is missing")
+            read = {"samples_ns": np.array(samples, np.int64), "facts": RuntimeFacts(**values["facts"])}
+            return cls(**values | read | {"blocks": tuple(blocks)})
+        except (KeyError, TypeError, ValueError) as error:
             raise RunFailed(f"not stored timings ({error!r}); time again") from error
+
+
+def _counts(values: Iterable[object]) -> list[int]:
+    """Return whole numbers of 0 or more that fit an int64; raises TypeError on anything else, true and false too."""
+    counts = []
+    for value in values:
+        if type(value) is not int or not 0 <= value <= LARGEST:
+            raise TypeError(f"{str(value)[:40]!r} is no count")
+        counts.append(value)
+    return counts
 
 
 class Session(AbstractContextManager["Session"], Protocol):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from targets.errors import RunFailed
 from targets.target import Timings
@@ -15,6 +19,7 @@ from toolchain.verdict.flipped import Flipped
 from toolchain.verdict.leaks import Leaks
 from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.runtimes import Place
+from toolchain.verdict.stored import count, members, told
 from toolchain.verdict.stress import StressPairs
 
 SCHEMA = "glyphpress/evidence/1"
@@ -39,7 +44,7 @@ class Evidence:
     flipped: Flipped | None = None
 
     def __post_init__(self) -> None:
-        """Reject timings that are of other files than the answers."""
+        """Reject what is not of the files and images that the answers are of."""
         for role, file, timings in (
             ("candidate", self.pairs.candidate, self.timings),
             ("baseline", self.pairs.baseline, self.baseline_timings),
@@ -48,6 +53,8 @@ class Evidence:
                 raise EvidenceError(
                     f"the {role}'s timings are of another file than its evaluation; time and evaluate the same"
                 )
+        if self.flipped is not None and not _flips(self.pairs, self.flipped.indices):
+            raise EvidenceError("the pictures are of other images than the changed answers; gather the evidence again")
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; `from_dict` is the inverse."""
@@ -57,27 +64,23 @@ class Evidence:
             "pairs": self.pairs.to_dict(),
             "stress": [one.to_dict() for one in self.stress],
             "places": [one.to_dict() for one in self.places],
-            "packed": self.packed,
-            "memory": self.memory,
-        } | {name: None if value is None else value.to_dict() for name, value in single.items()}
+        } | {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in single.items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Evidence:
         """Rebuild from `to_dict`; raises EvidenceError on anything else."""
         try:
-            if values["schema"] != SCHEMA:
-                raise ValueError(f"schema {values['schema']!r}, expected {SCHEMA!r}")
+            if not isinstance(values, dict) or values["schema"] != SCHEMA:
+                raise ValueError(f"its schema is not {SCHEMA}")
             single = {name: None if values[name] is None else kind(values[name]) for name, kind in _KINDS.items()}
             return cls(
                 pairs=Pairs.from_dict(values["pairs"]),
-                stress=tuple(map(StressPairs.from_dict, values["stress"])),
-                places=tuple(map(Place.from_dict, values["places"])),
-                packed=_count(values["packed"]),
-                memory=_count(values["memory"]),
+                stress=tuple(map(StressPairs.from_dict, members(values["stress"], dict))),
+                places=tuple(map(Place.from_dict, members(values["places"], dict))),
                 **single,
             )
-        except (KeyError, TypeError, ValueError, AttributeError, RunFailed) as error:
-            raise EvidenceError(f"not stored evidence ({error}); gather it again") from error
+        except (KeyError, TypeError, ValueError, RunFailed) as error:
+            raise EvidenceError(f"not stored evidence ({told(error)}); gather it again") from error
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the evidence as JSON that `load` reads back."""
@@ -91,20 +94,23 @@ class Evidence:
             raise EvidenceError(f"{path}: no such evidence; `glyphpress gate ... --evidence {path.name}` makes it")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            return cls.from_dict(values)
+        except (ValueError, RecursionError) as error:
             raise EvidenceError(f"{path}: not stored evidence ({error}); gather it again") from error
-        return cls.from_dict(values)
+        except EvidenceError as error:
+            raise EvidenceError(f"{path}: {error}") from error
 
 
-_KINDS: dict[str, Any] = {
+_KINDS: dict[str, Callable[[Any], Any]] = {
     "leaks": Leaks.from_dict,
+    "packed": count,
+    "memory": count,
     "timings": Timings.from_dict,
     "baseline_timings": Timings.from_dict,
     "flipped": Flipped.from_dict,
 }
 
 
-def _count(value: Any) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise ValueError(f"{value!r} is no number of bytes")
-    return value
+def _flips(pairs: Pairs, indices: NDArray[np.int64]) -> bool:
+    """Return whether every index is that of an image that is answered otherwise."""
+    return bool(((indices >= 0) & (indices < len(pairs))).all() and pairs.flipped[indices].all())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from calibration.dataset import SIDE, Dataset, Images
 from toolchain.errors import EvidenceError
 from toolchain.verdict.pairs import Pairs
+from toolchain.verdict.stored import integers, told
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +31,11 @@ class Flipped:
     def from_dict(cls, values: dict[str, Any]) -> Flipped:
         """Rebuild from `to_dict`; raises EvidenceError on anything else."""
         try:
-            indices = np.array(values["indices"], np.int64)
+            indices = integers(values["indices"])
             pixels = np.frombuffer(base64.b64decode(values["images"], validate=True), np.uint8)
             return cls(indices, pixels.reshape(len(indices), SIDE, SIDE))
-        except (KeyError, TypeError, ValueError) as error:
-            raise EvidenceError(f"not stored pictures ({error}); gather the evidence again") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise EvidenceError(f"not stored pictures ({told(error)}); gather the evidence again") from error
 
 
 def flipped(pairs: Pairs, dataset: Dataset, *, most: int = 60) -> Flipped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.dataset import Labels
-from targets.target import RuntimeFacts
+from targets.target import LARGEST, RuntimeFacts
 from toolchain.errors import EvidenceError
 from toolchain.verdict.evaluate import Evaluation
+from toolchain.verdict.stored import integers, members, shares, told
 
 Answers = NDArray[np.int64]
 Confidences = NDArray[np.float32]
@@ -26,6 +28,14 @@ class FileFacts:
     sha256: str
     bytes: int
     runtime: RuntimeFacts
+
+    def __post_init__(self) -> None:
+        """Reject what was stored by something else, or changed by hand."""
+        kinds = [type(value) for value in vars(self).values()]
+        if kinds != [str, str, int, RuntimeFacts] or not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise EvidenceError("the facts of a file have no name, digest, size or runtime; evaluate it again")
+        if abs(self.bytes) > LARGEST:
+            raise EvidenceError(f"{self.name}: no file has so many bytes; evaluate it again")
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> FileFacts:
@@ -56,6 +66,10 @@ class Pairs:
         """Reject what cannot be judged."""
         count, columns = len(self.labels), len(self.classes)
         arrays = (self.labels, self.before, self.after)
+        if not all(isinstance(word, str) for word in (self.origin, self.dataset_sha256, *self.classes)):
+            raise EvidenceError("the data set or a class has no name; evaluate again")
+        if len(set(self.classes)) < columns:
+            raise EvidenceError(f"{self.origin}: two classes have the same name; give each its own")
         if not count:
             raise EvidenceError(f"{self.origin}: no images were read; evaluate some first")
         if any(a.shape != (count,) or a.min() < 0 or a.max() >= columns for a in arrays):
@@ -124,28 +138,21 @@ class Pairs:
             return cls(
                 baseline=_file(values["baseline"]),
                 candidate=_file(values["candidate"]),
-                origin=str(values["origin"]),
-                dataset_sha256=str(values["dataset_sha256"]),
-                classes=tuple(values["classes"]),
-                labels=_integers(values["labels"]),
-                before=_integers(values["before"]),
-                after=_integers(values["after"]),
-                before_confidence=np.array(values["before_confidence"], np.float32),
-                after_confidence=np.array(values["after_confidence"], np.float32),
+                origin=values["origin"],
+                dataset_sha256=values["dataset_sha256"],
+                classes=tuple(members(values["classes"], str)),
+                labels=integers(values["labels"]),
+                before=integers(values["before"]),
+                after=integers(values["after"]),
+                before_confidence=shares(values["before_confidence"]),
+                after_confidence=shares(values["after_confidence"]),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise EvidenceError(f"not stored answers ({error!r}); gather the evidence again") from error
+            raise EvidenceError(f"not stored answers ({told(error)}); gather the evidence again") from error
 
 
 def _file(values: dict[str, Any]) -> FileFacts:
     return FileFacts(**values | {"runtime": RuntimeFacts(**values["runtime"])})
-
-
-def _integers(values: Any) -> Answers:
-    array = np.array(values)
-    if array.dtype != np.int64:
-        raise ValueError("a label or an answer is no whole number")
-    return array
 
 
 def _check_pairs(base: Evaluation, candidate: Evaluation) -> None:
