@@ -1,43 +1,137 @@
-"""Leaks: test images that were seen in training or in calibration, found by hash."""
+"""Leaks: test images that were seen in training or in calibration, found by hash.
+
+An artifact's sidecar says how many images calibrated it, by which seed they were drawn, and their digest, but holds
+no images. So the draw is made again from the train split: where the digest is the same, so are the images.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from calibration.dataset import Dataset
+from calibration.errors import DataError
+from calibration.sample import draw, image_hashes
 from targets.artifact import Artifact
+from toolchain.errors import EvidenceError
 from toolchain.verdict.evaluate import Evaluation
-from toolchain.verdict.outcome import Verdict
+from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.tables import LeaksLimit
+from toolchain.verdict.threshold import side, within
+
+LISTED = 20
+"""So many of the images are named, the first ones; their number is always told."""
+Hashes = NDArray[np.bytes_]
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """How many test images are also training or calibration images, and the first of them by index."""
+    """How many test images are also training or calibration images, and the first LISTED of them by index.
+
+    test, train: which data sets, in words. training, calibration: how many are in the train split, and how many in
+    the set that calibrated the file; seen: how many are in either.
+    """
 
     test: str
     train: str
     images: int
     training: int
     calibration: int
+    seen: int
     first: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Reject counts that cannot be, so that nothing passes by them."""
+        either = max(self.training, self.calibration), min(self.training + self.calibration, self.images)
+        fits = min(self.training, self.calibration) >= 0 and either[0] <= self.seen <= either[1]
+        if not (self.images > 0 and fits and len(self.first) == min(self.seen, LISTED)):
+            raise EvidenceError(f"{self.test}: the counts of leaks do not fit together; gather the evidence again")
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; `from_dict` is the inverse."""
-        raise NotImplementedError
+        return asdict(self) | {"first": list(self.first)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Leaks:
         """Rebuild from `to_dict`; raises EvidenceError on anything else."""
-        raise NotImplementedError
+        try:
+            return cls(**values | {"first": tuple(values["first"])})
+        except (KeyError, TypeError) as error:
+            raise EvidenceError(f"not stored leaks ({error!r}); gather the evidence again") from error
 
 
 def find_leaks(own: Evaluation, train: Dataset, artifact: Artifact) -> Leaks:
-    """Look for the test images, by hash, among the train split and the candidate's calibration set."""
-    raise NotImplementedError
+    """Look for the test images, by hash, among the train split and the candidate's calibration set.
+
+    train: the split that the file was trained and calibrated on. Raises EvidenceError when nothing tells which images
+    calibrated the file, or when `own` is another file's evaluation.
+    """
+    if own.artifact_sha256 != artifact.sha256:
+        raise EvidenceError(f"{artifact.path.name} is not the file that was evaluated; evaluate it again")
+    trained_on = image_hashes(train.images)
+    in_training = np.isin(own.sample_ids, trained_on)
+    in_calibration = np.isin(own.sample_ids, _calibrated_on(artifact, train, np.isin(trained_on, own.sample_ids)))
+    seen = np.flatnonzero(in_training | in_calibration)
+    return Leaks(
+        test=own.origin,
+        train=train.origin,
+        images=len(own),
+        training=int(np.count_nonzero(in_training)),
+        calibration=int(np.count_nonzero(in_calibration)),
+        seen=len(seen),
+        first=tuple(seen[:LISTED].tolist()),
+    )
 
 
 def judge_leaks(limit: LeaksLimit, leaks: Leaks) -> Verdict:
     """Judge the number of test images that were seen before."""
-    raise NotImplementedError
+    outcome = within("leaks", leaks.seen, limit.max)
+    reason = (
+        f"{leaks.seen:,} of {leaks.images:,} test images were seen before, {leaks.training:,} in {leaks.train} and "
+        f"{leaks.calibration:,} in the calibration set, {side(outcome)} {limit.max:,}"
+    )
+    if outcome is Outcome.FAIL:
+        more = f" and {leaks.seen - LISTED:,} more" if leaks.seen > LISTED else ""
+        reason += f": images {', '.join(map(str, leaks.first))}{more} of {leaks.test}"
+    return Verdict("leaks", outcome, limit.action, limit.max, leaks.seen, None, reason)
+
+
+def _calibrated_on(artifact: Artifact, train: Dataset, in_test: NDArray[np.bool_]) -> Hashes:
+    """Return the hashes of the images that calibrated the file; none for one that needed none.
+
+    in_test: bool [len(train)], which training images are test images too.
+    """
+    name, recorded = artifact.path.name, artifact.calibration
+    if recorded is None:
+        if artifact.recipe == "foreign":
+            raise EvidenceError(f"nothing says which images calibrated {name}, which came from elsewhere; drop [leaks]")
+        return image_hashes(train.images[:0])
+    try:
+        size, seed, digest = int(recorded["images"]), int(recorded["seed"]), recorded["sha256"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise EvidenceError(f"{name}: its sidecar's calibration cannot be read ({error!r}); press it again") from error
+    for images, sha256 in _draws(train, size, seed, in_test):
+        if sha256 == digest:
+            return images
+    raise EvidenceError(
+        f"cannot tell which images calibrated {name}: {size:,} images of {recorded.get('origin')}, seed {seed}, are "
+        f"others when drawn from {train.origin}; give --train-data of the set that they were drawn from"
+    )
+
+
+def _draws(train: Dataset, size: int, seed: int, in_test: NDArray[np.bool_]) -> Iterator[tuple[Hashes, str]]:
+    """Yield hashes and digest of the images as `draw` takes them, first without test images, then with them.
+
+    Leaving images out beforehand draws the same as `draw(..., exclude=test)`: chance only meets those that are left.
+    """
+    for without in (True, False) if in_test.any() else (False,):
+        try:
+            source = train.take(np.flatnonzero(~in_test), "without test images") if without else train
+            drawn = draw(source, size, seed)
+        except DataError:  # too few images, or no train split: then it was not drawn so
+            continue
+        yield image_hashes(drawn.images), drawn.sha256

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from toolchain.quantities import size_text
 from toolchain.verdict.outcome import Verdict
 from toolchain.verdict.tables import MemoryLimit
+from toolchain.verdict.threshold import positive, side, within
 
 
 def judge_memory(limit: MemoryLimit, peak: int) -> Verdict:
-    """Judge the peak, in bytes."""
-    raise NotImplementedError
+    """Judge the peak, in bytes, of `targets.cold.peak_memory`."""
+    outcome = within("memory", positive("memory", peak), limit.max)
+    reason = (
+        f"opening it and a first inference add {size_text(peak)} of resident memory, {side(outcome)} "
+        f"{size_text(limit.max)}"
+    )
+    return Verdict("memory", outcome, limit.action, limit.max, peak, None, reason)
