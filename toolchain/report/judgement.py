@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from targets.target import RuntimeFacts, Timings
-from toolchain.errors import EvidenceError
+from toolchain.errors import EvidenceError, PolicyError
 from toolchain.files import whole_file
 from toolchain.verdict.compare import Comparison, comparison
 from toolchain.verdict.evidence import Evidence
@@ -170,14 +170,15 @@ class Judgement:
                 "outcome": Outcome(values["outcome"]),
             }
             return cls(**{key: value for key, value in values.items() if key != "schema"} | rebuilt)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, PolicyError) as error:
             raise EvidenceError(f"not a stored judgement ({error!r}); run the gate again") from error
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write `verdict.json`; `schema` says its form."""
         text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=1)
         with whole_file(path, force=force) as part:
-            part.write_text(text + "\n", encoding="utf-8")
+            # A file name that is no UTF-8 has halves of pairs, which JSON writes as \udcff.
+            part.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
     @classmethod
     def load(cls, path: Path) -> Judgement:

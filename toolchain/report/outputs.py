@@ -89,4 +89,5 @@ def _title(evidence: Evidence) -> str:
 
 def _write(path: Path, words: str, *, force: bool) -> None:
     with whole_file(path, force=force) as part:
-        part.write_text(words, encoding="utf-8")
+        # A file name that is no UTF-8 has halves of pairs, which JSON writes as \udcff.
+        part.write_text(words, encoding="utf-8", errors="backslashreplace")

@@ -122,11 +122,11 @@ def _parts(verdict: Verdict) -> str:
     ]
     body = table(["part", "outcome", "measured", "bound", "allowed", "images", "counts"], rows, right=(2, 3, 4, 5))
     open_ = sum(part.outcome is not Outcome.PASS for part in verdict.parts)
-    return details(f"{verdict.limit}: {len(ranked)} parts, {open_} without a PASS", body + _rest(ranked))
+    return details(f"{verdict.limit}: {len(ranked)} parts, {open_} without a PASS", body + _rest(len(ranked)))
 
 
-def _rest(everything: Sequence[object]) -> str:
-    return f"\n\nAnd {len(everything) - _ROWS:,} more." if len(everything) > _ROWS else ""
+def _rest(count: int) -> str:
+    return f"\n\nAnd {count - _ROWS:,} more." if count > _ROWS else ""
 
 
 def _worst(judged: Judged) -> str:
@@ -162,15 +162,15 @@ def _differences(evidence: Evidence) -> Iterator[str]:
     for place in evidence.places:
         facts = place.runtime
         where = f"{facts.target} ({facts.runtime} {facts.version}, {facts.device})"
-        count = len(place.differences)
-        told = (
-            f"On {where}: {count:,} of {place.images:,} images read differently, logits differ by {place.largest:.2g}"
-        )
-        rows = [
-            [f"{one.image:,}", code(one.truth), code(one.here), code(one.there)] for one in place.differences[:_ROWS]
-        ]
-        body = table(["image", "label", "here", "there"], rows, right=(0,)) + _rest(place.differences)
-        yield details(told, body) if rows else text(told) + "."
+        if place.left_out:
+            yield f"Not run on {text(facts.target)}: {text(place.left_out)}."
+            continue
+        told = f"On {where}: {place.differing:,} of {place.images:,} images read differently, "
+        told += f"logits differ by at most {place.largest:.2g}"
+        shown = place.differences[:_ROWS]
+        rows = [[f"{one.image:,}", code(one.truth), code(one.here), code(one.there)] for one in shown]
+        body = table(["image", "label", "here", "there"], rows, right=(0,)) + _rest(place.differing)
+        yield details(told, body) if rows else f"{text(told)}."
 
 
 def _flipped(evidence: Evidence) -> str:

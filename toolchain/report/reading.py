@@ -83,11 +83,11 @@ def show_winner(judgement: Judgement, console: Console) -> None:
     judged = {one.file.name: one for one in judgement.candidates}.get(judgement.winner or "")
     if judged is None:
         outcomes = ", ".join(f"{one.file.name} {one.outcome}" for one in judgement.candidates)
-        words = f"none of {len(judgement.candidates)} candidates ships: {outcomes}"
+        words = f"none of {len(judgement.candidates)} candidates: {outcomes}"
     else:
         speed = "" if judged.p50 is None else f", p50 {time_text(judged.p50)}"
-        words = f"{judged.file.name} ships  {size_text(judged.file.bytes)}{speed}"
-    _print(console, ["", f"winner     {words}, of {judgement.competitors} that competed"])
+        words = f"{judged.file.name}  {size_text(judged.file.bytes)}{speed}, of {len(judgement.candidates)} candidates"
+    _print(console, ["", f"winner     {words}"])
 
 
 def _open_parts(verdict: Verdict) -> list[str]:
