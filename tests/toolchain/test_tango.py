@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from toolchain.errors import EvidenceError
 from toolchain.verdict import tango
+from toolchain.verdict.outcome import Outcome
 
 Z = NormalDist().inv_cdf(0.95)
 
@@ -117,3 +118,16 @@ def test_counts_that_are_no_pairs_are_refused(table: tuple[float, float, float])
 def test_a_confidence_that_is_none_is_refused(confidence: float) -> None:
     with pytest.raises(EvidenceError, match=r"such as 0\.95"):
         tango.upper_bound(1, 1, 10, confidence)
+
+
+@settings(max_examples=60)
+@given(tables(), st.floats(0.0005, 0.5), st.floats(0.55, 0.999))
+def test_a_decision_is_what_the_bounds_say(table: tuple[int, int, int], margin: float, confidence: float) -> None:
+    low, high = (float(bound(*table, confidence)) for bound in (tango.lower_bound, tango.upper_bound))
+    said = "PASS" if high < margin else "FAIL" if low > margin else "INCONCLUSIVE"
+    assert tango.decide(*table, margin, confidence).item() == said
+
+
+def test_many_tables_are_decided_in_one_call() -> None:
+    found = tango.decide([6, 60, 200], [4, 5, 5], 18_800, 0.003)
+    assert found.tolist() == [Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL]

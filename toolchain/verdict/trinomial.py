@@ -19,6 +19,8 @@ Rule = Callable[[Floats, Floats], NDArray[np.bool_]]
 
 # Discordant counts that are left out at each end carry less than this chance in all.
 _TAIL = 1e-13
+# Of shares that were written in percent.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,9 @@ class Truth:
     @classmethod
     def of(cls, count: int, drop: float, discordance: float) -> Truth | None:
         """Return the truth with that drop and share of discordant images; None where the shares cannot be had."""
-        if not abs(drop) <= discordance <= 1:
+        if not abs(drop) <= discordance + _ROUNDING or discordance > 1:
             return None
-        return cls(count, (discordance + drop) / 2, (discordance - drop) / 2)
+        return cls(count, max((discordance + drop) / 2, 0.0), max((discordance - drop) / 2, 0.0))
 
 
 def chance(truth: Truth, rule: Rule) -> float:
