@@ -47,7 +47,12 @@ def every_command() -> Iterator[tuple[str, click.Command]]:
             yield from ((f"{name} {sub}", one) for sub, one in command.commands.items())
 
 
-LEAVES = {path: command for path, command in every_command() if not isinstance(command, click.Group)}
+def runs(command: click.Command) -> bool:
+    """Whether a command does something by itself, as some groups do."""
+    return not isinstance(command, click.Group) or command.invoke_without_command
+
+
+LEAVES = {path: command for path, command in every_command() if runs(command)}
 
 
 def parsed(command: click.Command, path: str, words: list[str]) -> click.Context:
@@ -109,6 +114,8 @@ def test_every_help_has_a_line_an_example_that_parses_and_its_defaults(path: str
         pytest.param(["data", "chek"], "check", id="command of data"),
         pytest.param(["recipe", "sho"], "show", id="command of recipe"),
         pytest.param(["targets", "prob"], "probe", id="command of targets"),
+        pytest.param(["gate", "plam"], "plan", id="command of gate"),
+        pytest.param(["gate", "init", "--ci", "githup"], "github", id="CI service"),
         pytest.param(["help", "exit-code"], "exit-codes", id="help"),
         pytest.param(["recipe", "show", "static-in8"], "static-int8", id="recipe"),
         pytest.param(
@@ -179,7 +186,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["evaluate", "float.onnx", *DATA], "evaluate"),
         (["compare", "float.onnx", "int8.onnx", *DATA], "compare"),
         (["profile", "float.onnx", "--seconds", "1ms", "--runs", "10"], "profile"),
-        (["gate", "--baseline", "float.onnx", "--candidate", "int8.onnx", *DATA, "--max-drop", "3pp"], "gate"),
+        (["gate", "--baseline", "float.onnx", "--candidate", "int8.onnx", *DATA, "--policy", "smoke"], "gate"),
+        (["gate", "plan", "--margin", "1pp", "--discordance", "1%"], "gate-plan"),
         (["export", "own.onnx", "--classes", "0123456789", "--orientation", "upright", "-o", "made.onnx"], "export"),
         (["quantize", "float.onnx", "--scheme", "dynamic-int8", "-o", "made.onnx"], "quantize"),
     ],
@@ -314,6 +322,9 @@ def test_lines_in_a_log_are_few(capsys: pytest.CaptureFixture[str], monkeypatch:
         (["press"], "cnn", ["cnn-small"]),
         (["train", "--model"], "", ["cnn-small"]),
         (["gate", "--data"], "emnist:b", ["emnist:byclass", "emnist:bymerge", "emnist:balanced"]),
+        (["gate"], "", ["baseline", "init", "plan", "schema"]),
+        (["gate", "--policy"], "s", ["smoke", "strict"]),
+        (["gate", "init", "--ci"], "git", ["github", "gitlab"]),
         (["data", "check"], "builtin", ["builtin:digits"]),
         (["nonsense"], "tra", ["train"]),
     ],

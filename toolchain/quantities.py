@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_FORM = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµ%]*)\s*")
+_NUMBER = "[0-9]*\\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
+_FORM = re.compile(rf"\s*({_NUMBER})\s*([A-Za-zµ%]*)\s*")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class Unit:
     units: Mapping[str, float]
     example: str
     plain: str
+
+    @property
+    def pattern(self) -> str:
+        """The form of what `parse` takes, as an ECMA 262 regular expression for a JSON schema."""
+        return rf"^\s*{_NUMBER}\s*({'|'.join(self.units)})\s*$"
 
     def parse(self, text: str) -> float:
         """Return a written quantity in base units; raises ValueError that says what was expected."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import tomllib
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from toolchain import quantities
 from toolchain.errors import PolicyError
-from toolchain.verdict.policy import choose_policy, default_policy, policy_from, read_policy
+from toolchain.verdict.needs import check_needs
+from toolchain.verdict.policy import choose_policy, default_policy, named, policy_from, read_policy, schema
 
 WHOLE = """
 [drop]
@@ -46,8 +50,49 @@ def test_every_limit_is_read_in_base_units(tmp_path: Path) -> None:
     assert policy_from(policy.to_dict()) == policy
 
 
-def test_the_default_is_three_tenths_of_a_point() -> None:
-    assert default_policy().to_dict() == {"drop": {"max": "0.3pp", "confidence": 0.95, "action": "fail"}}
+def test_the_default_is_three_tenths_of_a_point_and_asks_for_answers_only() -> None:
+    policy = default_policy()
+    assert policy.to_dict()["drop"] == {"max": "0.3pp", "confidence": 0.95, "action": "fail"}
+    answers = Path("a.npz")
+    check_needs(policy, answers, [answers], images=False, train=False)
+
+
+def test_each_named_policy_says_for_whom_it_is() -> None:
+    assert list(named()) == ["default", "smoke", "strict"]
+    for name in named():
+        assert (files("toolchain") / "policies" / f"{name}.toml").read_text().startswith("# For ")
+    asked = {name for name, _ in named()["strict"].limits()}
+    assert asked > {name for name, _ in named()["default"].limits()} > {name for name, _ in named()["smoke"].limits()}
+
+
+def test_the_schema_takes_what_the_reader_takes() -> None:
+    form = Draft202012Validator(schema())
+    form.check_schema(schema())
+    for words in (WHOLE, '[baseline]\ndigest = "' + "0" * 64 + '"\n[flips]\nmax = " 1 %"'):
+        policy_from(tomllib.loads(words))
+        assert form.is_valid(tomllib.loads(words))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param('[dorp]\nmax = "1pp"', id="table"),
+        pytest.param('[drop]\nmaximum = "1pp"', id="key"),
+        pytest.param("[drop]\nmax = 0.3", id="bare number"),
+        pytest.param('[drop]\nmax = "0.3"', id="no unit"),
+        pytest.param('[drop]\nmax = "3KB"', id="another unit"),
+        pytest.param('[drop]\nmax = "1pp"\nconfidence = 1.0', id="certain"),
+        pytest.param('[runtimes]\nmax = "1pp"', id="a count with a unit"),
+        pytest.param('[stress]\nmax = "1pp"\nstrengths = [6]', id="no such strength"),
+        pytest.param('[cost]\nmax = "1pp"\ncosts = { "1->7" = -1 }', id="negative cost"),
+        pytest.param('[baseline]\ndigest = "abc"', id="no digest"),
+    ],
+)
+def test_the_schema_refuses_what_the_reader_refuses(text: str) -> None:
+    with pytest.raises(PolicyError):
+        policy_from(tomllib.loads(text))
+    assert not Draft202012Validator(schema()).is_valid(tomllib.loads(text))
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,12 @@ def _policies() -> list[str]:
     return sorted(path.name.removesuffix(".toml") for path in (files("toolchain") / "policies").iterdir())
 
 
+def _services() -> Iterable[str]:
+    from toolchain.ci import SERVICES
+
+    return SERVICES
+
+
 def _targets() -> list[str]:
     from targets import catalog
 
@@ -50,6 +56,7 @@ def _data() -> list[str]:
 
 RECIPE = _names(_recipes, or_file=True)
 POLICY = _names(_policies, or_file=True)
+SERVICE = _names(_services, or_file=False)
 TARGET = _names(_targets, or_file=False)
 MODEL = _names(_models, or_file=False)
 CHECKPOINT = _names(_models, or_file=True)

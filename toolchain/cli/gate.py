@@ -3,64 +3,76 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
+from click.core import ParameterSource
 
-from toolchain.cli import console, options
+from toolchain.cli import console
+from toolchain.cli.gate_baseline import baseline
+from toolchain.cli.gate_init import init
+from toolchain.cli.gate_options import asked_outputs, gate_options
+from toolchain.cli.gate_plan import plan
+from toolchain.cli.gate_schema import schema
+from toolchain.cli.gate_show import show
+from toolchain.cli.groups import NearestGroup
 
 
-@click.command()
-@click.option("--baseline", required=True, type=options.FILE, help="Float artifact, or its saved evaluation (.npz).")
-@click.option("--candidate", required=True, type=options.FILE, help="Artifact to judge, or its saved evaluation.")
-@options.optional_data_option
-@options.policy_option
-@click.option("--max-drop", "drop", type=options.POINTS, help="Margin of accuracy; without a policy file 0.3pp.")
-@click.option("--max-size", "size", type=options.SIZE, help="Largest file.")
-@click.option("--max-p50", "p50", type=options.DURATION, help="Largest median latency at batch 1.")
-@click.option("--max-p95", "p95", type=options.DURATION, help="Largest P95 latency at batch 1.")
-@options.target_option
-@options.threads_option(1)
-@options.json_option
+@click.group(cls=NearestGroup, invoke_without_command=True)
+@gate_options
+@click.pass_context
 def gate(
-    *,
-    baseline: Path,
-    candidate: Path,
-    data: str | None,
-    data_root: Path | None,
-    policy_words: str | None,
-    target: str | None,
-    threads: int,
-    as_json: bool,
-    **limits: float | None,
+    ctx: click.Context, /, *, policy_words: str | None, stored: tuple[Path, ...], as_json: bool, **words: Any
 ) -> None:
     """Judge a candidate: exit 0 passed, 1 failed, 5 inconclusive.
 
-    Accuracy passes when the one-sided 95 % Tango bound of the paired drop lies below the margin.
+    Of several candidates the best ships, each judged by confidences that are corrected for the choice. `--from` judges
+    stored evidence again without running anything.
 
     \b
     Example:
       glyphpress gate --baseline float.npz --candidate int8.npz --max-size 250KB
     """
-    from calibration.dataset import load
-    from toolchain.report.reading import show_comparison, show_verdicts
-    from toolchain.verdict.compare import comparison
-    from toolchain.verdict.gate import judge, overall, raise_for
-    from toolchain.verdict.gather import gather
+    if ctx.invoked_subcommand is not None:
+        _refuse_stray(ctx)
+        return
+    _refuse_half(ctx, stored)
+    from toolchain.gating import GateRequest, gate, judge_stored
     from toolchain.verdict.policy import choose_policy
-    from toolchain.verdict.subject import read_subject
 
+    outputs, request, limits = asked_outputs(words)
     policy = choose_policy(policy_words, **limits)
-    dataset = load(data, "test", data_root) if data else None
-    train = load(data, "train", data_root) if data and policy.leaks else None
-    with console.progress() as progress:
-        base, own = (read_subject(file, dataset, target=target, progress=progress) for file in (baseline, candidate))
-        evidence = gather(policy, base, own, dataset, train, threads=threads, progress=progress)
-    verdicts, seen = judge(policy, evidence), comparison(evidence.pairs)
-    if as_json:
-        facts = {"policy": policy.to_dict(), "comparison": seen.to_dict()}
-        judged = {"outcome": overall(verdicts), "verdicts": [verdict.to_dict() for verdict in verdicts]}
-        console.emit("gate", judged | facts)
+    if stored:
+        judgement = judge_stored(policy, stored, outputs)
     else:
-        show_comparison(seen, console.out())
-        show_verdicts(verdicts, console.out())
-    raise_for(verdicts)
+        with console.progress() as progress:
+            judgement = gate(GateRequest(policy=policy, outputs=outputs, **request), progress=progress)
+    show(judgement, as_json=as_json)
+    judgement.raise_unless_passed()
+
+
+def _given(ctx: click.Context) -> list[str]:
+    """Return the options that stand on the command line."""
+    said = (param for param in ctx.command.params if param.name)
+    return [
+        param.opts[0] for param in said if ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+    ]
+
+
+def _refuse_stray(ctx: click.Context) -> None:
+    if stray := [option for option in _given(ctx) if option not in ("-q", "-v")]:
+        ctx.fail(f"{stray[0]} belongs behind `gate {ctx.invoked_subcommand}`, or to a gate without it")
+
+
+def _refuse_half(ctx: click.Context, stored: tuple[Path, ...]) -> None:
+    """Refuse a gate without anything to judge, and one of stored evidence that something should be run for."""
+    given = _given(ctx)
+    running = ("--baseline", "--candidate", "--data", "--train-data", "--data-root", "--target", "--threads")
+    if stored and (extra := [option for option in (*running, "--evidence") if option in given]):
+        ctx.fail(f"--from runs nothing, so it takes no {extra[0]}; leave one of them out")
+    if not stored and (missing := [option for option in running[:2] if option not in given]):
+        ctx.fail(f"missing option '{missing[0]}'; give --baseline and --candidate, or --from")
+
+
+for command in (init, plan, schema, baseline):
+    gate.add_command(command)

@@ -20,11 +20,18 @@ def commands() -> str:
     for name in glyphpress.list_commands(context):
         command = glyphpress.get_command(context, name)
         assert command is not None
-        parts = "\\|".join(command.commands) if isinstance(command, click.Group) else ""
-        words = f"{name} {parts}".strip()
+        words = f"{name} {_below(command)}".strip()
         summary = (command.help or "").split("\n\n")[0].replace("\n", " ")
         lines.append(f"| `{words}` | {summary} |\n")
     return "".join(lines)
+
+
+def _below(command: click.Command) -> str:
+    """Return the commands of a group, in brackets where it does something without them."""
+    if not isinstance(command, click.Group):
+        return ""
+    parts = "\\|".join(command.commands)
+    return f"[{parts}]" if command.invoke_without_command else parts
 
 
 def written(readme: str) -> str:

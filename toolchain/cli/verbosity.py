@@ -22,11 +22,16 @@ def verbose() -> bool:
 
 
 def accept(command: click.Command) -> click.Command:
-    """Add both options to a command and to every command under it; adding them twice does nothing."""
+    """Add both options to a command and to every command under it; adding them twice does nothing.
+
+    A group takes them only where it does something by itself.
+    """
     if isinstance(command, click.Group):
         for one in command.commands.values():
             accept(one)
-    elif all(param.name != "quiet" for param in command.params):
+        if not command.invoke_without_command:
+            return command
+    if all(param.name != "quiet" for param in command.params):
         options(command)
     return command
 

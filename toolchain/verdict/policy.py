@@ -8,7 +8,8 @@ action = "fail" # or "warn"
 [size]          # of the file
 max = "250KB"
 
-`glyphpress gate init` writes a file with every table explained; `glyphpress gate schema` prints its JSON schema.
+`glyphpress gate init` writes a file with every table explained (`template`); `glyphpress gate schema` prints its JSON
+schema.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from toolchain.errors import PolicyError
 from toolchain.verdict.tables import (
@@ -50,28 +51,43 @@ from toolchain.verdict.tables import (
 __all__ = ["Action", "Policy", "choose_policy", "default_policy", "named", "policy_from", "read_policy", "schema"]
 
 
+def _table(about: str, **example: object) -> Any:
+    """Return the field of a table: what it limits, and how it may be written."""
+    return Field(default=None, description=about, examples=[example])
+
+
 class Policy(Table):
     """The limits that are asked for; None where one is not. At least one must be able to fail."""
 
-    drop: DropLimit | None = None
-    classes: ClassesLimit | None = None
-    confusables: ConfusablesLimit | None = None
-    cost: CostLimit | None = None
-    flips: FlipsLimit | None = None
-    rejects: RejectsLimit | None = None
-    ece: EceLimit | None = None
-    stress: StressLimit | None = None
-    runtimes: RuntimesLimit | None = None
-    leaks: LeaksLimit | None = None
-    size: SizeLimit | None = None
-    packed: SizeLimit | None = None
-    shrink: ShrinkLimit | None = None
-    memory: MemoryLimit | None = None
-    p50: TimeLimit | None = None
-    p95: TimeLimit | None = None
-    p50_ratio: TimeRatioLimit | None = None
-    p95_ratio: TimeRatioLimit | None = None
-    baseline: BaselinePin | None = None
+    drop: DropLimit | None = _table("Fall in accuracy against the baseline.", max="0.3pp")
+    classes: ClassesLimit | None = _table("Fall in accuracy of each class by itself.", max="3pp")
+    confusables: ConfusablesLimit | None = _table(
+        "How much more often a character is read as one that looks like it.", max="2pp"
+    )
+    cost: CostLimit | None = _table(
+        "Rise of what misreadings cost, an image on average.", max="0.5pp", costs={"1->7": 20, "O->0": 0}
+    )
+    flips: FlipsLimit | None = _table("Share of the images whose answer changes at all.", max="1pp")
+    rejects: RejectsLimit | None = _table(
+        "Rise in the share of images that a scanner must reject to stay within an error.", max="1pp"
+    )
+    ece: EceLimit | None = _table("Rise of the expected calibration error.", max="1pp")
+    stress: StressLimit | None = _table("Fall in accuracy under scanner damage, for each kind by itself.", max="1pp")
+    runtimes: RuntimesLimit | None = _table(
+        "Images that other runtimes or kernels answer otherwise with the same file.", max=20
+    )
+    leaks: LeaksLimit | None = _table("Test images that are also training or calibration images.", max=0)
+    size: SizeLimit | None = _table("The file's size.", max="250KB")
+    packed: SizeLimit | None = _table("The file's size deflated, as a package carries it.", max="200KB")
+    shrink: ShrinkLimit | None = _table("How many times smaller than the baseline it must be.", min="3x")
+    memory: MemoryLimit | None = _table("Peak of resident memory that a session adds.", max="32MB")
+    p50: TimeLimit | None = _table("Median latency of one inference.", max="1ms")
+    p95: TimeLimit | None = _table("Latency that 95 of 100 inferences stay within.", max="2ms")
+    p50_ratio: TimeRatioLimit | None = _table("Median latency against the baseline's, timed in turns.", max="1x")
+    p95_ratio: TimeRatioLimit | None = _table("The same of the 95th percentile.", max="1.2x")
+    baseline: BaselinePin | None = _table(
+        "The one stored baseline that this was written for; not a limit.", digest="0" * 64
+    )
 
     def limits(self) -> Iterator[tuple[str, Limit]]:
         """Yield name and table of every limit that is set, in the order above."""
@@ -79,6 +95,13 @@ class Policy(Table):
             table = getattr(self, name)
             if isinstance(table, Limit):
                 yield name, table
+
+    @classmethod
+    def kind(cls, name: str) -> type[Table]:
+        """Return the class of the table `name`."""
+        kinds = get_args(cls.model_fields[name].annotation)
+        found: type[Table] = next(kind for kind in kinds if kind is not type(None))
+        return found
 
     @property
     def needs_timings(self) -> bool:
@@ -146,7 +169,8 @@ def read_policy(path: Path) -> Policy:
 def named() -> dict[str, Policy]:
     """Return the policies that come with glyphpress, by name."""
     folder = files("toolchain") / "policies"
-    found = {entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8") for entry in folder.iterdir()}
+    entries = (entry for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    found = {entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8") for entry in entries}
     return {name: policy_from(tomllib.loads(text), name) for name, text in sorted(found.items())}
 
 
@@ -171,8 +195,14 @@ def choose_policy(words: str | None = None, **limits: float | None) -> Policy:
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of a policy file."""
-    return Policy.model_json_schema(mode="serialization")
+    """Return the JSON schema (draft 2020-12) of a policy file as people write it, quantities with their units."""
+    written = Policy.model_json_schema(mode="validation")
+    for table in written["properties"].values():
+        # TOML has no null: a limit that is not asked for is left out.
+        table["$ref"] = table.pop("anyOf")[0]["$ref"]
+        del table["default"]
+    about = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "glyphpress policy"}
+    return written | about | {"minProperties": 1}
 
 
 def _validated(tables: dict[str, Any], source: str, *, context: str | None) -> Policy:
@@ -207,5 +237,4 @@ def _explain(error: ValidationError) -> str:
 def _keys(place: list[str]) -> list[str]:
     if not place:
         return list(Policy.model_fields)
-    table = next(kind for kind in get_args(Policy.model_fields[place[0]].annotation) if kind is not type(None))
-    return list(table.model_fields)
+    return list(Policy.kind(place[0]).model_fields)

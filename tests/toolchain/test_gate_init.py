@@ -1,0 +1,115 @@
+"""`gate init` and `gate schema`: a commented policy that reads back as it was, and ready CI files."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.conftest import Finished
+from toolchain.ci import SERVICES, ci_text
+from toolchain.verdict.policy import Policy, choose_policy, default_policy, named, policy_from, read_policy, schema
+from toolchain.verdict.template import template
+
+Run = Callable[..., Finished]
+OWN = """
+[cost]
+max = "0.5pp"
+costs = { "1->7" = 20, 'O->"' = 0 }
+[confusables]
+max = "1pp"
+groups = ["0O", 'l"']
+margins = { "0O" = "2pp" }
+[stress]
+max = "1pp"
+kinds = ["blur"]
+action = "warn"
+[memory]
+max = "16MiB"
+[p95]
+max = "800us"
+confidence = 0.999
+[baseline]
+digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+"""
+
+
+@pytest.mark.parametrize(
+    "policy", [*named().values(), policy_from(tomllib.loads(OWN))], ids=[*named(), "one of every kind of value"]
+)
+def test_a_written_policy_reads_back_as_the_same_and_fits_the_schema(policy: Policy) -> None:
+    tables = tomllib.loads(template(policy))
+    assert policy_from(tables) == policy
+    Draft202012Validator(schema()).validate(tables)
+
+
+def test_every_table_is_there_and_each_can_be_set_by_taking_its_mark_off() -> None:
+    text = template(default_policy())
+    whole = tomllib.loads(re.sub(r"^#(?=\S)", "", text, flags=re.MULTILINE))
+    assert list(whole) == list(Policy.model_fields)
+    assert policy_from(whole).drop == default_policy().drop
+    Draft202012Validator(schema()).validate(whole)
+    for name in Policy.model_fields:
+        assert re.search(rf"^# [A-Z].*\.\n#?\[{name}\]$", text, re.MULTILINE), f"[{name}] is not explained"
+
+
+def test_init_writes_a_policy_once(glyphpress: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert glyphpress("gate", "init").out == "wrote gate.toml\n"
+    assert read_policy(Path("gate.toml")) == default_policy()
+    Path("gate.toml").write_text("mine")
+    again = glyphpress("gate", "init", "--policy", "smoke")
+    assert (again.code, again.out) == (2, "")
+    assert "--force" in again.err
+    assert Path("gate.toml").read_text() == "mine"
+    assert glyphpress("gate", "init", "--policy", "smoke", "--force").code == 0
+    assert read_policy(Path("gate.toml")) == choose_policy("smoke")
+    assert glyphpress("gate", "init", "--policy", "gate.toml", "-o", "sub/other.toml").code == 0
+    assert "--policy other.toml" in Path("sub/other.toml").read_text()
+    assert read_policy(Path("sub/other.toml")) == choose_policy("smoke")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_init_writes_the_ci_file_where_the_service_looks(
+    service: str, glyphpress: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = SERVICES[service][1]
+    assert glyphpress("gate", "init", "--ci", service).out == f"wrote {place}\n"
+    assert place.read_text() == ci_text(service)
+    assert glyphpress("gate", "init", "--ci", service).code == 2
+    assert glyphpress("gate", "init", "--ci", service, "-o", "my.yml").code == 0
+    assert Path("my.yml").read_text() == ci_text(service)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--ci", "githup"], "did you mean github?"),
+        (["--ci", "github", "--policy", "strict"], "a run of its own"),
+        (["--policy", "strikt"], "did you mean strict"),
+        (["--policy", "none.toml"], "no such policy file"),
+    ],
+)
+def test_what_init_cannot_write_is_a_usage_error(
+    *, glyphpress: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = glyphpress("gate", "init", *words)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert message in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_schemas_are_printed(glyphpress: Run) -> None:
+    assert json.loads(glyphpress("gate", "schema").out) == schema()
+    assert json.loads(glyphpress("gate", "schema", "policy").out) == schema()
+    verdict = json.loads(glyphpress("gate", "schema", "verdict").out)
+    Draft202012Validator.check_schema(verdict)
+    assert verdict["properties"]["schema"] == {"const": "glyphpress/verdict/1"}
+    assert glyphpress("gate", "schema", "verdicts").code == 2

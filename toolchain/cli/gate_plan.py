@@ -1,0 +1,47 @@
+"""`glyphpress gate plan`: how many images a margin needs, before anybody collects any."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from toolchain.cli import console, options
+
+
+@click.command()
+@click.option("--margin", required=True, type=options.POINTS, help="Largest drop in accuracy that is to pass.")
+@click.option(
+    "--discordance",
+    required=True,
+    type=options.POINTS,
+    help="Share of the images that only one of the two files reads rightly.",
+)
+@click.option("--drop", type=options.POINTS, default="0pp", show_default=True, help="The candidate's true drop.")
+@click.option("--confidence", type=float, default=0.95, show_default=True, help="Of PASS and of FAIL.")
+@click.option(
+    "--power",
+    multiple=True,
+    type=float,
+    default=(0.8, 0.9),
+    show_default=True,
+    help="Wanted chance of PASS; can be given more than once.",
+)
+@options.json_option
+def plan(
+    *, margin: float, discordance: float, drop: float, confidence: float, power: tuple[float, ...], as_json: bool
+) -> None:
+    """Print how many images decide a margin, and what the gate would say on other numbers of them.
+
+    `glyphpress compare` prints what discordance is made of: lost and gained, of two files like yours.
+
+    \b
+    Example:
+      glyphpress gate plan --margin 0.3pp --discordance 1%
+    """
+    from toolchain.report.planned import show_plan
+    from toolchain.verdict.plan import plan as make_plan
+
+    made = make_plan(margin, discordance, drop=drop, confidence=confidence, power=power)
+    if as_json:
+        console.emit("gate-plan", made.to_dict())
+    else:
+        show_plan(made, console.out())

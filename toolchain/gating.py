@@ -1,0 +1,116 @@
+"""The order of a gate, what the command `gate` calls: refuse, read, gather, store, judge, write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from calibration.dataset import Dataset, Split, load
+from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.files import refuse_existing
+from toolchain.progress import Progress, silent
+from toolchain.report.judgement import Judgement
+from toolchain.report.outputs import Outputs, write
+from toolchain.verdict.evidence import Evidence
+from toolchain.verdict.gate import judge
+from toolchain.verdict.gather import gather, stressed
+from toolchain.verdict.needs import check_needs
+from toolchain.verdict.policy import Policy
+from toolchain.verdict.subject import read_subject
+
+
+@dataclass(frozen=True)
+class GateRequest:
+    """What a gate is asked to judge. Raises UsageProblem where that cannot be meant.
+
+    baseline, candidates: artifacts, saved evaluations (.npz) or, as the baseline, a stored one. data: the images behind
+    them; train_data: those that the candidates were trained and calibrated on, by default the train split of `data`.
+    Both are specs as `calibration.dataset.load` takes them, and `data_root` too. threads: for latency. evidence: where
+    to store that of each candidate, in their order.
+    """
+
+    policy: Policy
+    baseline: Path
+    candidates: tuple[Path, ...]
+    data: str | None = None
+    train_data: str | None = None
+    data_root: Path | None = None
+    target: str | None = None
+    threads: int = 1
+    evidence: tuple[Path, ...] = ()
+    outputs: Outputs = field(default_factory=Outputs)
+
+    def __post_init__(self) -> None:
+        """Check the words alone, before anything is read."""
+        if not self.candidates:
+            raise UsageProblem("there is nothing to judge; give at least one --candidate")
+        if self.evidence and len(self.evidence) != len(self.candidates):
+            raise UsageProblem(
+                f"{len(self.candidates)} candidates and {len(self.evidence)} --evidence files; give one for each"
+            )
+        named = [*self.evidence, *self.outputs.files()]
+        if len({path.absolute() for path in named}) < len(named):
+            raise UsageProblem("one file was named for two outputs; give each a file of its own")
+        train = bool(self.train_data or self.data)
+        check_needs(self.policy, self.baseline, self.candidates, images=self.data is not None, train=train)
+        if self.train_data and self.policy.leaks is None:
+            raise UsageProblem("--train-data is read for [leaks] only, which the policy does not limit; add it there")
+
+
+def gate(request: GateRequest, *, progress: Progress = silent) -> Judgement:
+    """Gather the evidence on every candidate, store it where asked, judge it, and write the outputs that are asked for.
+
+    Several candidates compete, so that each is judged by `Policy.among`. A verdict of FAIL or INCONCLUSIVE stands in
+    the judgement and raises nothing (`Judgement.raise_unless_passed` does). Raises UsageProblem over existing files
+    before any work, and the errors of the stages.
+    """
+    outputs = request.outputs
+    outputs.refuse_existing()
+    for path in request.evidence:
+        refuse_existing(path, force=outputs.force)
+    for path in (request.baseline, *request.candidates):
+        if not path.is_file():
+            raise EvidenceError(f"{path}: no such file; give an artifact, or an evaluation that was saved")
+    evidence = _gathered(request, progress)
+    for path, one in zip(request.evidence, evidence, strict=False):
+        one.save(path, force=outputs.force)
+    return _judged(request.policy, evidence, request.candidates, request.evidence, outputs)
+
+
+def judge_stored(policy: Policy, stored: Sequence[Path], outputs: Outputs | None = None) -> Judgement:
+    """Judge stored evidence again, one file a candidate, without running anything; as `gate` otherwise."""
+    outputs = outputs or Outputs()
+    outputs.refuse_existing()
+    if {path.absolute() for path in stored} & {path.absolute() for path in outputs.files()}:
+        raise UsageProblem("an output would replace the evidence that is judged; give it a file of its own")
+    return _judged(policy, [Evidence.load(path) for path in stored], (), stored, outputs)
+
+
+def _judged(
+    policy: Policy, evidence: list[Evidence], files: Sequence[Path], stored: Sequence[Path], outputs: Outputs
+) -> Judgement:
+    judged = [(one, judge(policy, one, competitors=len(evidence))) for one in evidence]
+    digests = [sha256(path.read_bytes()).hexdigest() for path in stored]
+    judgement = Judgement.of(policy, judged, files=files, digests=digests)
+    write(judgement, evidence, outputs)
+    return judgement
+
+
+def _gathered(request: GateRequest, progress: Progress) -> list[Evidence]:
+    """Return the evidence on each candidate; of the baseline everything is read once."""
+    policy, test = request.policy, _images(request.data, "test", request.data_root)
+    train = _images(request.train_data or request.data, "train", request.data_root) if policy.leaks else None
+    base, *candidates = (
+        read_subject(path, test, target=request.target, progress=progress)
+        for path in (request.baseline, *request.candidates)
+    )
+    if policy.stress is not None:
+        base = stressed(policy.stress, base, test, progress)
+    threads = request.threads
+    return [gather(policy, base, own, test, train, threads=threads, progress=progress) for own in candidates]
+
+
+def _images(data: str | None, split: Split, data_root: Path | None) -> Dataset | None:
+    return load(data, split, data_root) if data else None

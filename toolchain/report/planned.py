@@ -1,0 +1,35 @@
+"""A plan as lines on a terminal: the images that are needed, and the chances on other numbers of them."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from toolchain.quantities import POINTS
+from toolchain.report.table import unfold
+from toolchain.verdict.plan import Plan
+
+_COLUMNS = ("images", "PASS", "wrong FAIL", "FAIL at twice the margin", "wrong PASS at the margin")
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """Print the plan; `-` stands where the truth cannot be had at that discordance."""
+    unfold(console)
+    asked = f"{POINTS.text(plan.margin)} at {plan.confidence * 100:.4g} % confidence"
+    truth = f"{POINTS.text(plan.drop)}, on {plan.discordance * 100:.4g} % of the images only one of the two is right"
+    lines = [f"margin     {asked}", f"true drop  {truth}"]
+    lines += [f"needed     about {one.images:,} images for {one.power * 100:.4g} % power" for one in plan.needed]
+    for line in [*lines, ""]:
+        console.print(Text(line))
+    console.print(_table(plan))
+
+
+def _table(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in _COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in plan.rows:
+        chances = (row.right_pass, row.false_fail, row.right_fail, row.false_pass)
+        table.add_row(f"{row.images:,}", *("-" if one is None else f"{one * 100:.1f} %" for one in chances))
+    return table
