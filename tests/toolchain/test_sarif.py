@@ -54,6 +54,7 @@ def test_a_real_file_that_passes_leaves_no_result_and_its_rules_and_digests() ->
     assert [rule["id"] for rule in rules] == ["drop", "classes", "size"]
     assert rules[0]["properties"]["limit"]["max"] == "3pp"
     assert "non-inferiority" in rules[0]["fullDescription"]["text"]
+    assert all("[" + rule["id"] + "]" in rule["help"]["text"] for rule in rules)
     assert [one["hashes"]["sha-256"] for one in run["artifacts"]] == [
         judgement.candidates[0].file.sha256,
         judgement.baseline.sha256,

@@ -69,6 +69,8 @@ def _rule(name: str, table: dict[str, Any]) -> dict[str, Any]:
         "id": name,
         "shortDescription": {"text": says.partition(". ")[0].rstrip(".") + "."},
         "fullDescription": {"text": says},
+        # Without it GitHub refuses a rule.
+        "help": {"text": f"{says} The policy's table [{name}] sets it; `glyphpress gate init` explains every table."},
         "defaultConfiguration": {"level": "error" if table["action"] == "fail" else "warning"},
         "properties": {"limit": table},
     }
