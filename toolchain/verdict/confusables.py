@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,12 @@ def judge_confusables(limit: ConfusablesLimit, pairs: Pairs) -> Verdict:
     one that only the baseline does. Raises EvidenceError as `groups` does.
     """
     questions = [_question(group, pairs) for group in groups(limit, pairs.classes)]
-    return judge_several("confusables", questions, confidence=limit.confidence, action=limit.action, what="group")
+    verdict = judge_several("confusables", questions, confidence=limit.confidence, action=limit.action, what="group")
+    written = "".join(limit.margins) + ("".join(limit.groups) if limit.groups != CONFUSABLE else "")
+    absent = [character for character in dict.fromkeys(written) if _class_of(character, pairs.classes) is None]
+    if not absent:
+        return verdict
+    return replace(verdict, reason=f"{verdict.reason}; of the groups written, no class holds {', '.join(absent)}")
 
 
 def groups(limit: ConfusablesLimit, classes: tuple[str, ...]) -> list[Group]:
