@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.toolchain.judged import STRICT, answers, concluded, gathered
@@ -54,6 +54,7 @@ def failed() -> Judgement:
 
 
 @settings(max_examples=100)
+@example("100%0A, %25 %3A")
 @given(st.text())
 def test_any_words_come_back_from_one_line(words: str) -> None:
     (judged,) = failed().candidates

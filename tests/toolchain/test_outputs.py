@@ -17,11 +17,6 @@ from toolchain.report.judgement import Judgement
 from toolchain.report.outputs import Outputs, write
 
 
-@pytest.fixture(autouse=True)
-def outside_actions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
-
-
 def everything(folder: Path, *, force: bool = False) -> Outputs:
     names = ("gate.xml", "gate.sarif", "the gate.md", "verdict.json")
     junit, sarif, markdown, verdict = (folder / name for name in names)
