@@ -31,9 +31,8 @@ _DTYPES = {"float": "float32", "double": "float64", "float16": "float16"}
 class OrtCpu:
     """Target `ort-cpu`: ONNX Runtime's own CPU kernels.
 
-    They need no care where the processor has VNNI (or an Arm one its dot products). On x86 without it, products of
-    unsigned activations and signed weights are summed in pairs in 16 bits that saturate, so a file may be read
-    otherwise there: `ort-precise` and `ort-reference` show whether that matters.
+    On x86 without VNNI they sum products of unsigned activations and signed weights in pairs, in 16 bits that
+    saturate, so an int8 file may be read otherwise there; `ort-precise` and `ort-reference` show whether it is.
     """
 
     name = "ort-cpu"
@@ -100,8 +99,8 @@ class OrtPrecise(OrtCpu):
 
     onnxruntime_session_options_config_keys.h: "x64 SSE4.1/AVX2/AVX512(with no VNNI) has overflow problem with
     quantized matrix multiplication with U8S8. To avoid this we need to use slower U8U8 matrix multiplication
-    instead." The U8U8 kernels hold no VNNI instruction (but on AVX-VNNI-INT8), so where the processor has VNNI the
-    switch is between kernels with and without it: 2.3 times slower there, to the same bits. Float files run as on
+    instead." The U8U8 kernels use no VNNI (but AVX-VNNI-INT8), so where the processor has it this switches between
+    kernels with and without: `cnn-small` in int8 takes 127 us in place of 60, to the same bits. Float files run as on
     `ort-cpu`.
     """
 
