@@ -168,7 +168,7 @@ def _differences(evidence: Evidence) -> Iterator[str]:
         told = f"On {where}: {place.differing:,} of {place.images:,} images read differently, "
         told += f"logits differ by at most {place.largest:.2g}"
         shown = place.differences[:_ROWS]
-        rows = [[f"{one.image:,}", code(one.truth), code(one.here), code(one.there)] for one in shown]
+        rows = [[str(one.image), code(one.truth), code(one.here), code(one.there)] for one in shown]
         body = table(["image", "label", "here", "there"], rows, right=(0,)) + _rest(place.differing)
         yield details(told, body) if rows else f"{text(told)}."
 
@@ -178,7 +178,7 @@ def _flipped(evidence: Evidence) -> str:
     count, shown = int(evidence.pairs.flipped.sum()), flips(evidence)
     if not count:
         return "No answer changed."
-    rows = [[f"{one.image:,}", code(one.label), _answer(one, 0), _answer(one, 1), one.kind] for one in shown]
+    rows = [[str(one.image), code(one.label), _answer(one, 0), _answer(one, 1), one.kind] for one in shown]
     body = table(["image", "label", "before", "after", "kind"], rows, right=(0,))
     listed = details(f"{len(shown)} of {count:,} characters that flipped", body)
     if evidence.flipped is not None:
