@@ -78,13 +78,14 @@ def test_threads_and_runtime_are_recorded(target: Target, subject: Artifact, thr
 
 
 def test_timings_are_raw_and_plausible(target: Target, subject: Artifact) -> None:
-    plan = TimingPlan(warmup=2, min_runs=200, min_seconds=0.02)
+    plan = TimingPlan(warmup=2, min_runs=200, min_seconds=0.1)
     with target.open(subject) as session:
         timings = session.time(plan)
     assert timings.samples_ns.dtype == np.int64
     assert len(timings.samples_ns) >= plan.min_runs
     assert 1_000 < np.median(timings.samples_ns) < 1e8, "a convolution takes between 1 us and 100 ms"
-    assert timings.samples_ns.sum() * timings.inner > 0.5 * plan.min_seconds * 1e9
+    # A busy machine takes the core away between two samples too.
+    assert timings.samples_ns.sum() * timings.inner > 0.3 * plan.min_seconds * 1e9
     assert timings.load_ns > 0
     assert timings.first_run_ns > 0
     assert (timings.batch, timings.warmup, timings.artifact_sha256) == (1, 2, subject.sha256)
