@@ -20,6 +20,7 @@ from targets.artifact import Artifact
 from toolchain.errors import EvidenceError
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.verdict.stored import count, members, text, told
 from toolchain.verdict.tables import LeaksLimit
 from toolchain.verdict.threshold import side, within
 
@@ -59,9 +60,11 @@ class Leaks:
     def from_dict(cls, values: dict[str, Any]) -> Leaks:
         """Rebuild from `to_dict`; raises EvidenceError on anything else."""
         try:
-            return cls(**values | {"first": tuple(values["first"])})
+            counts = {name: count(values[name]) for name in ("images", "training", "calibration", "seen")}
+            words = {name: text(values[name]) for name in ("test", "train")}
+            return cls(**values | counts | words | {"first": tuple(map(count, members(values["first"], int)))})
         except (KeyError, TypeError) as error:
-            raise EvidenceError(f"not stored leaks ({error!r}); gather the evidence again") from error
+            raise EvidenceError(f"not stored leaks ({told(error)}); gather the evidence again") from error
 
 
 def find_leaks(own: Evaluation, train: Dataset, artifact: Artifact) -> Leaks:

@@ -9,6 +9,7 @@ from typing import Any
 from targets.target import RuntimeFacts
 from toolchain.errors import EvidenceError
 from toolchain.verdict.outcome import Outcome, Part, Verdict
+from toolchain.verdict.stored import count, members, text, told
 from toolchain.verdict.tables import RuntimesLimit
 from toolchain.verdict.threshold import side, within
 
@@ -64,11 +65,23 @@ class Place:
     def from_dict(cls, values: dict[str, Any]) -> Place:
         """Rebuild from `to_dict`; raises EvidenceError on anything else."""
         try:
-            runtime = RuntimeFacts(**values["runtime"])
-            differences = tuple(Difference(**one) for one in values["differences"])
-            return cls(**values | {"runtime": runtime, "differences": differences})
-        except (KeyError, TypeError, ValueError) as error:
-            raise EvidenceError(f"not stored answers of a place ({error!r}); gather the evidence again") from error
+            members([values["largest"]], int, float)
+            members([values["available"]], bool)
+            text(values["left_out"])
+            read = {
+                "runtime": RuntimeFacts(**values["runtime"]),
+                "images": count(values["images"]),
+                "differing": count(values["differing"]),
+                "differences": tuple(map(_difference, members(values["differences"], dict))),
+            }
+            return cls(**values | read)
+        except (KeyError, TypeError, OverflowError) as error:
+            raise EvidenceError(f"not stored answers of a place ({told(error)}); gather the evidence again") from error
+
+
+def _difference(values: dict[str, Any]) -> Difference:
+    members([values[name] for name in ("truth", "here", "there")], str)
+    return Difference(**values | {"image": count(values["image"])})
 
 
 def judge_runtimes(limit: RuntimesLimit, places: tuple[Place, ...]) -> Verdict:
