@@ -42,6 +42,13 @@ def count(value: Any) -> int:
     return value
 
 
+def text(value: Any) -> str:
+    """Return a string; raises TypeError on anything else."""
+    if type(value) is not str:
+        raise TypeError(f"{_short(value)} is no text")
+    return value
+
+
 def told(error: Exception) -> str:
     """Return what an error says of the stored values, for people."""
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
