@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +16,12 @@ from targets.artifact import Artifact, file_sha256
 from targets.null import NullTarget
 from targets.ort import OrtCpu
 from targets.preprocess import Preprocess
-from targets.target import TimingPlan
+from targets.target import RuntimeFacts, Session, TimingPlan, Timings
 from tests.targets.models import artifact, conv_net
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.report.timings import profile_text
-from toolchain.verdict.latency import LatencyRatio, profile, time_interleaved
+from toolchain.verdict.latency import Opening, profile, time_interleaved
+from toolchain.verdict.ratio import LatencyRatio, latency_bounds
 
 PLAN = TimingPlan(min_runs=500, max_runs=500, min_seconds=0)
 
@@ -39,10 +43,17 @@ def _drifting(factor: float, seed: int, clock: list[float]) -> NullTarget:
     return NullTarget(times=times, seed=seed)
 
 
+def scripted(subject: Artifact, **script: Any) -> Opening:
+    """Return an opening of one session that goes on with its script, for a script would start over in a new one."""
+    session = NullTarget(**script).open(subject)
+    return lambda: session
+
+
 def _ratio(subject: Artifact, factor: float, seed: int) -> LatencyRatio:
     clock = [1.0]
-    sessions = [_drifting(f, 2 * seed + k, clock).open(subject) for k, f in enumerate((1.0, factor))]
-    base, candidate = time_interleaved(sessions, PLAN, seed=seed)
+    targets = [_drifting(f, 2 * seed + k, clock) for k, f in enumerate((1.0, factor))]
+    openings = [partial(nullcontext, target.open(subject)) for target in targets]
+    base, candidate = time_interleaved(openings, PLAN, rounds=10, seed=seed)
     return LatencyRatio.of(candidate, base, seed=seed)
 
 
@@ -55,12 +66,31 @@ def test_the_same_file_twice_is_not_told_apart_and_a_fifth_slower_is(subject: Ar
     assert sum(r.low <= 1.2 <= r.high for r in slower) >= 16
 
 
+@pytest.mark.parametrize(("held", "least", "most"), [(False, 0, 3), (True, 15, 40)], ids=["anew", "held open"])
+def test_the_luck_of_a_session_is_no_alarm_since_it_is_drawn_anew_in_every_round(
+    subject: Artifact, held: bool, least: int, most: int
+) -> None:
+    luck = np.random.default_rng(5)
+
+    def lucky() -> Session:
+        """Open a session that is up to some per cent slower or faster for as long as it is open."""
+        return NullTarget(times=100_000 * np.exp(luck.normal(0, 0.02)), seed=int(luck.integers(1 << 30))).open(subject)
+
+    def alarm() -> bool:
+        openings = [partial(nullcontext, lucky()) for _ in range(2)] if held else [lucky, lucky]
+        base, own = time_interleaved(openings, PLAN, rounds=10, seed=int(luck.integers(1 << 30)))
+        ratio = LatencyRatio.of(own, base, confidence=0.995)
+        return not ratio.low <= 1 <= ratio.high
+
+    assert least <= sum(alarm() for _ in range(40)) <= most
+
+
 def test_every_block_is_kept_and_the_plan_holds_for_the_whole(subject: Artifact) -> None:
-    sessions = [NullTarget(seed=k).open(subject) for k in range(3)]
+    openings = [scripted(subject, seed=k) for k in range(3)]
     heard: list[tuple[int, int]] = []
     plan = TimingPlan(min_runs=95, max_runs=1000, min_seconds=0)
     timings = time_interleaved(
-        sessions, plan, rounds=10, progress=lambda _label, done, total: heard.append((done, total))
+        openings, plan, rounds=10, progress=lambda _label, done, total: heard.append((done, total))
     )
     for own in timings:
         assert own.blocks == tuple(range(0, 100, 10))
@@ -68,15 +98,16 @@ def test_every_block_is_kept_and_the_plan_holds_for_the_whole(subject: Artifact)
     assert heard == [(k, 10) for k in range(1, 11)]
 
 
-def test_turns_are_drawn_by_the_seed_and_every_round_has_all(subject: Artifact) -> None:
+def test_every_round_opens_all_anew_in_an_order_drawn_by_the_seed(subject: Artifact) -> None:
     def order(seed: int) -> list[int]:
         turns: list[int] = []
 
-        def target(k: int) -> NullTarget:
-            return NullTarget(times=lambda _random, n: turns.append(k) or np.full(n, 1000))
+        def opening(k: int) -> Session:
+            turns.append(k)
+            return NullTarget().open(subject)
 
         plan = TimingPlan(min_runs=6, max_runs=6, min_seconds=0)
-        time_interleaved([target(k).open(subject) for k in range(3)], plan, rounds=6, seed=seed)
+        time_interleaved([partial(opening, k) for k in range(3)], plan, rounds=6, seed=seed)
         return turns
 
     turns = order(1)
@@ -88,25 +119,67 @@ def test_turns_are_drawn_by_the_seed_and_every_round_has_all(subject: Artifact) 
 
 
 def test_a_ratio_needs_three_rounds_for_an_interval(subject: Artifact) -> None:
-    two = time_interleaved([NullTarget(times=t).open(subject) for t in (1000, 2000)], PLAN, rounds=2)
+    two = time_interleaved([scripted(subject, times=t) for t in (1000, 2000)], PLAN, rounds=2)
     ratio = LatencyRatio.of(two[1], two[0])
     assert ratio.ratio == pytest.approx(2, rel=0.02)
     assert (ratio.low, ratio.high, ratio.rounds) == (None, None, 2)
 
 
 def test_timings_of_different_runs_are_not_compared(subject: Artifact) -> None:
-    [a] = time_interleaved([NullTarget().open(subject)], PLAN, rounds=5)
-    [b] = time_interleaved([NullTarget().open(subject)], PLAN, rounds=4)
+    [a] = time_interleaved([scripted(subject)], PLAN, rounds=5)
+    [b] = time_interleaved([scripted(subject)], PLAN, rounds=4)
     with pytest.raises(EvidenceError, match="same rounds"):
         LatencyRatio.of(a, b)
     with pytest.raises(EvidenceError, match="no time"):
         LatencyRatio.of(a, replace(a, samples_ns=a.samples_ns * 0))
+    with pytest.raises(EvidenceError, match="no time"):
+        latency_bounds(replace(a, samples_ns=a.samples_ns * 0), 50)
+
+
+@pytest.mark.parametrize(
+    ("count", "inner", "q", "rounds"),
+    [
+        pytest.param(4000, 1, 95, 20, id="200 in each of 20 rounds"),
+        pytest.param(2000, 1, 95, 10, id="two rounds together"),
+        pytest.param(1400, 1, 95, 6, id="three or four together"),
+        pytest.param(500, 1, 95, 2, id="too few for an interval"),
+        pytest.param(180, 1, 95, None, id="too few for the percentile"),
+        pytest.param(4000, 2, 95, None, id="means have no tail"),
+        pytest.param(4000, 2, 50, 20, id="but a median"),
+        pytest.param(40, 1, 50, 20, id="a median of two in a round"),
+    ],
+)
+def test_rounds_are_taken_together_until_they_carry_a_tail(
+    subject: Artifact, count: int, inner: int, q: float, rounds: int | None
+) -> None:
+    plan = TimingPlan(min_runs=count, max_runs=count, min_seconds=0, inner=inner)
+    base, own = time_interleaved([scripted(subject, times=t) for t in (100_000, 200_000)], plan)
+    ratio = LatencyRatio.of(own, base, q=q)
+    assert (ratio and ratio.rounds) == rounds
+    if ratio:
+        assert ratio.ratio == pytest.approx(2, rel=0.1)
+        assert (ratio.low is not None) == (ratio.rounds > 2)
+
+
+def test_the_bounds_of_a_percentile_are_those_of_all_samples_in_redrawn_rounds() -> None:
+    random = np.random.default_rng(2)
+    rounds = 100_000 * random.gamma(40, 1 / 40, (20, 1)) * np.exp(random.gamma(1, 0.1, (20, 300)))
+    facts = RuntimeFacts("ort-cpu", "onnxruntime", "1", "cpu", 1)
+    own = Timings("", facts, rounds.astype(np.int64).ravel(), 1, 1, 0, 1, 1, blocks=tuple(range(0, 6000, 300)))
+    low, high = latency_bounds(own, 95, confidence=0.975)
+    assert low < own.percentile(95) < high
+    redrawn = [np.percentile(rounds[random.integers(0, 20, 20)], 95) for _ in range(4000)]
+    # The expansion for 20 rounds reaches from the tails of 2.5 % to those of 1.6 %.
+    np.testing.assert_allclose((low, high), np.percentile(redrawn, [1.6, 98.4]), rtol=0.02)
+    again = latency_bounds(own, 95, confidence=0.9999)
+    assert again[0] < low < high < again[1]
+    assert latency_bounds(replace(own, blocks=(0, 3000)), 95) is None
 
 
 @pytest.mark.parametrize("rounds", [0, 501])
 def test_rounds_that_cannot_be_are_refused(subject: Artifact, rounds: int) -> None:
     with pytest.raises(UsageProblem, match="rounds"):
-        time_interleaved([NullTarget().open(subject)], PLAN, rounds=rounds)
+        time_interleaved([scripted(subject)], PLAN, rounds=rounds)
 
 
 def test_nothing_and_a_foreign_format_are_refused(subject: Artifact) -> None:
@@ -119,9 +192,10 @@ def test_nothing_and_a_foreign_format_are_refused(subject: Artifact) -> None:
 def test_a_profile_of_real_files_keeps_the_raw_nanoseconds(tmp_path: Path) -> None:
     small = artifact(conv_net(tmp_path / "small.onnx"))
     large = artifact(conv_net(tmp_path / "large.onnx", channels=64))
-    done = profile([small, large], plan=TimingPlan(min_runs=300, min_seconds=0.05), rounds=5)
+    done = profile([small, large], plan=TimingPlan(min_runs=300, min_seconds=0.05, inner=1), rounds=5)
     assert done.rows[0].ratio is None
     assert done.rows[1].ratio.low > 1.2, "sixteen times the work takes longer"
+    assert done.to_dict()["rows"][1]["ratio_p95"] is not None
     done.save_samples(tmp_path / "samples.npz")
     with np.load(tmp_path / "samples.npz", allow_pickle=False) as stored:
         for k, row in enumerate(done.rows):
@@ -140,7 +214,7 @@ def test_the_table_shows_a_dash_and_says_why(subject: Artifact) -> None:
         profile([subject, subject], target=NullTarget(times=lambda _random, n: np.full(n, 67_300)), plan=PLAN)
     )
     row = next(line for line in text.splitlines() if line.startswith("net.onnx  "))
-    assert row.split()[-3:] == ["-", "-", "-"], "p99, p99.9 and the ratio of the first"
+    assert row.split()[-4:] == ["-", "-", "-", "-"], "p99, p99.9 and the ratios of the first"
     assert row.count("67.3 us") == 4, "first run, p50, p90 and p95"
     assert "no p99, p99.9: 500 samples are too few" in text
     assert "SIMULATED" in text

@@ -21,9 +21,9 @@ from toolchain.report.table import show
 from toolchain.verdict.compare import compare
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import Outcome, judge
-from toolchain.verdict.latency import LatencyRatio
 from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import policy_from
+from toolchain.verdict.ratio import LatencyRatio
 
 
 def timings(sha256: str, median: int) -> Timings:

@@ -8,9 +8,11 @@ from rich.table import Table
 
 from targets.target import Timings
 from toolchain.quantities import size_text, time_text
-from toolchain.verdict.latency import PERCENTILES, LatencyRatio, Profile
+from toolchain.verdict.latency import PERCENTILES, Profile
+from toolchain.verdict.ratio import LatencyRatio
 
 DASH = "-"
+RATIOS = ("p50 of first", "p95 of first")
 
 
 def profile_text(profile: Profile, *, colour: bool = False) -> str:
@@ -25,10 +27,10 @@ def profile_text(profile: Profile, *, colour: bool = False) -> str:
 
 
 def timings_table(profile: Profile) -> Table:
-    """Return one row an artifact; a dash stands where the samples cannot carry a percentile (see `remarks`)."""
+    """Return one row an artifact; a dash stands where the samples cannot carry a figure (see `remarks`)."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("artifact")
-    for heading in ("size", "load", "first run", *(f"p{q:g}" for q in PERCENTILES), "of first"):
+    for heading in ("size", "load", "first run", *(f"p{q:g}" for q in PERCENTILES), *RATIOS):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in profile.rows:
         timings = row.timings
@@ -37,7 +39,7 @@ def timings_table(profile: Profile) -> Table:
             size_text(row.artifact.size),
             *(time_text(ns / 1e9) for ns in (timings.load_ns, timings.first_run_ns)),
             *(DASH if ns is None else time_text(ns / 1e9) for ns in row.percentiles().values()),
-            DASH if row.ratio is None else ratio_text(row.ratio),
+            *(DASH if ratio is None else ratio_text(ratio) for ratio in (row.ratio, row.ratio_p95)),
         )
     return table
 
@@ -61,7 +63,7 @@ def remarks(profile: Profile) -> list[str]:
     if any(fact.simulated for fact in facts):
         lines.append("SIMULATED: these times are a script's, not a device's")
     if len(profile.rows) > 1:
-        lines.append("of first: geometric mean over the rounds of the ratio of p50, and its 95 % interval")
+        lines.append("of first: geometric mean over the rounds of the ratio in each, and its 95 % interval")
     if profile.cold:
         lines.append("load, first run: once, in a fresh process each, without Python's imports")
     return [line for line in (*lines, *_dashes(profile)) if line]

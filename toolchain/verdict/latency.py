@@ -1,17 +1,24 @@
-"""Latency of several artifacts, measured in turns so that a drifting machine is unfair to none of them."""
+"""Latency of several artifacts, measured in turns so that a drifting machine is unfair to none of them.
+
+Every round opens each file anew. Where a session happens to lie in memory makes it faster or slower for as long as it
+is open: of two sessions of one file that were held open, one is the faster in every round, which no number of rounds
+averages out (`bench/gate_aa.py` measures it). Opened anew, in an order that is drawn, the same file twice is treated
+alike in every round, so layout becomes noise that the interval over rounds holds (T. Mytkowicz et al., "Producing
+Wrong Data Without Doing Anything Obviously Wrong!", ASPLOS 2009; C. Curtsinger and E. D. Berger, "STABILIZER", 2013).
+"""
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from targets.artifact import Artifact, adopt, describe, explained, load_artifact
 from targets.catalog import TARGETS, default_for
@@ -19,22 +26,26 @@ from targets.cold import cold_start
 from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
 from targets.target import Session, Target, TimingPlan, Timings
-from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.errors import UsageProblem
 from toolchain.files import whole_file
 from toolchain.progress import Progress, silent
+from toolchain.verdict.ratio import LatencyRatio
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
-RESAMPLES = 4000
-MIN_ROUNDS = 3
+ROUNDS = 20
+
+Opening = Callable[[], Session]
+"""Opens a session, anew in every round."""
 
 
 def time_interleaved(
-    sessions: Sequence[Session], plan: TimingPlan, *, rounds: int = 10, seed: int = 0, progress: Progress = silent
+    openings: Sequence[Opening], plan: TimingPlan, *, rounds: int = ROUNDS, seed: int = 0, progress: Progress = silent
 ) -> list[Timings]:
-    """Time every session in `rounds` blocks, the order of each round drawn by `seed`; one Timings a session, in order.
+    """Time every opening in `rounds` blocks, the order of each round drawn by `seed`; one Timings each, in order.
 
-    The plan holds for the whole of a session: each block takes its share of `min_runs`, `min_seconds` and `max_runs`,
-    and the warm-up anew, since another session had the caches. `Timings.blocks` says where each block starts.
+    The plan holds for the whole of an opening: each block takes its share of `min_runs`, `min_seconds` and `max_runs`,
+    and the warm-up anew. `Timings.blocks` says where each block starts; `load_ns` and `first_run_ns` are the medians
+    over the rounds.
     """
     if rounds < 1 or rounds > plan.max_runs:
         raise UsageProblem(f"cannot time in {rounds} rounds; give 1 to {plan.max_runs}")
@@ -45,14 +56,26 @@ def time_interleaved(
         min_seconds=plan.min_seconds / rounds,
     )
     random = np.random.default_rng(seed)
-    blocks: list[list[Timings]] = [[] for _ in sessions]
-    for done in range(rounds):
-        for index in random.permutation(len(sessions)):
-            # Every block of a session keeps the inner loop that its first one found.
-            inner = blocks[index][0].inner if blocks[index] else plan.inner
-            blocks[index].append(sessions[index].time(replace(share, inner=inner)))
-        progress("timing", done + 1, rounds)
+    blocks: list[list[Timings]] = [[] for _ in openings]
+    with _rested_collector():
+        for done in range(rounds):
+            for index in random.permutation(len(openings)):
+                # Every block of a file keeps the inner loop that its first one found.
+                inner = blocks[index][0].inner if blocks[index] else plan.inner
+                with openings[index]() as session:
+                    blocks[index].append(session.time(replace(share, inner=inner)))
+            progress("timing", done + 1, rounds)
     return [_joined(timings) for timings in blocks]
+
+
+@contextmanager
+def _rested_collector() -> Iterator[None]:
+    """Leave what is there already out of the garbage collection before each block: 0.5 s with a converter loaded."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _joined(blocks: list[Timings]) -> Timings:
@@ -63,61 +86,23 @@ def _joined(blocks: list[Timings]) -> Timings:
         first,
         samples_ns=np.concatenate([block.samples_ns for block in blocks]),
         blocks=tuple(int(start) for start in starts),
+        load_ns=int(np.median([block.load_ns for block in blocks])),
+        first_run_ns=int(np.median([block.first_run_ns for block in blocks])),
         machine=first.machine | ended,
     )
 
 
-@dataclass(frozen=True)
-class LatencyRatio:
-    """How many times as long a candidate takes as the first artifact, with a 95 % interval.
-
-    ratio: geometric mean over the rounds of the ratio of medians in that round, so that drift cancels. low, high:
-    bootstrap over rounds (the samples within one are not independent), expanded for few rounds as in Hesterberg,
-    "What Teachers Should Know About the Bootstrap" (2015). None below 3 rounds.
-    """
-
-    ratio: float
-    low: float | None
-    high: float | None
-    rounds: int
-
-    @classmethod
-    def of(cls, candidate: Timings, base: Timings, *, seed: int = 0) -> LatencyRatio:
-        """Compare two Timings of one `time_interleaved`; raises EvidenceError on ones that are not."""
-        if len(candidate.blocks) != len(base.blocks) or candidate.batch != base.batch:
-            raise EvidenceError("these timings were not taken in the same rounds; time both in one run")
-        logs = np.log(_medians(candidate)) - np.log(_medians(base))
-        rounds = len(logs)
-        if rounds < MIN_ROUNDS:
-            return cls(math.exp(logs.mean()), None, None, rounds)
-        drawn = np.random.default_rng(seed).integers(0, rounds, (RESAMPLES, rounds))
-        low, high = np.quantile(logs[drawn].mean(axis=1), _expanded_tails(rounds))
-        return cls(math.exp(logs.mean()), math.exp(low), math.exp(high), rounds)
-
-
-def _medians(timings: Timings) -> NDArray[np.float64]:
-    medians = np.array([np.median(block) for block in np.split(timings.samples_ns, timings.blocks[1:])])
-    if not (medians > 0).all():
-        raise EvidenceError("a block of timings is empty or takes no time; time it again")
-    return medians
-
-
-def _expanded_tails(rounds: int, confidence: float = 0.95) -> list[float]:
-    """Return the quantiles that give a bootstrap of few rounds its nominal coverage."""
-    from scipy.special import stdtrit
-
-    t = float(stdtrit(rounds - 1, (1 + confidence) / 2)) * math.sqrt(rounds / (rounds - 1))
-    tail = NormalDist().cdf(-t)
-    return [tail, 1 - tail]
-
-
 @dataclass(frozen=True, eq=False)
 class ProfileRow:
-    """One artifact's latency; `ratio` is to the first row's, None for the first itself."""
+    """One artifact's latency; `ratio` and `ratio_p95` are to the first row's, None for the first itself.
+
+    Either is also None where the samples cannot carry the percentile.
+    """
 
     artifact: Artifact
     timings: Timings
     ratio: LatencyRatio | None
+    ratio_p95: LatencyRatio | None = None
 
     def percentiles(self) -> dict[str, float | None]:
         """Return nanoseconds by name (p50 ... p99.9), None where the samples cannot carry it."""
@@ -139,6 +124,7 @@ class ProfileRow:
             "first_run_ns": timings.first_run_ns,
             "percentiles_ns": self.percentiles(),
             "ratio": None if self.ratio is None else asdict(self.ratio),
+            "ratio_p95": None if self.ratio_p95 is None else asdict(self.ratio_p95),
             "machine": timings.machine,
         }
 
@@ -175,7 +161,7 @@ def profile(
     target: Target | None = None,
     threads: int = 1,
     plan: TimingPlan | None = None,
-    rounds: int = 10,
+    rounds: int = ROUNDS,
     seed: int = 0,
     cold: bool = False,
     progress: Progress = silent,
@@ -183,24 +169,22 @@ def profile(
     """Open every artifact on `target` (by default the one of its format), time them in turns, compare with the first.
 
     cold: take load and first run from a fresh process each (`targets.cold`; half a second), as `glyphpress profile`
-    does; otherwise they are of this process, where the first artifact also pays for starting the runtime.
+    does; otherwise they are of this process, where the runtime has started already.
     Raises UsageProblem without artifacts or for a target that does not run a format, and what opening raises.
     """
     plan = plan or TimingPlan()
     if not artifacts:
         raise UsageProblem("nothing to profile; name at least one artifact")
-    with ExitStack() as stack:
-        sessions = [
-            stack.enter_context(_place(artifact, target).open(artifact, threads=threads)) for artifact in artifacts
-        ]
-        timings = time_interleaved(sessions, plan, rounds=rounds, seed=seed, progress=progress)
+    openings = [partial(_place(artifact, target).open, artifact, threads=threads) for artifact in artifacts]
+    timings = time_interleaved(openings, plan, rounds=rounds, seed=seed, progress=progress)
     if cold:
         timings = [_started_cold(own, artifact) for own, artifact in zip(timings, artifacts, strict=True)]
-    rows = tuple(
-        ProfileRow(artifact, own, LatencyRatio.of(own, timings[0], seed=seed) if k else None)
-        for k, (artifact, own) in enumerate(zip(artifacts, timings, strict=True))
-    )
-    return Profile(rows, plan, rounds, seed, cold)
+    first, *others = timings
+    rows = [ProfileRow(artifacts[0], first, None)]
+    for artifact, own in zip(artifacts[1:], others, strict=True):
+        p50, p95 = (LatencyRatio.of(own, first, q=q, seed=seed) for q in (50.0, 95.0))
+        rows.append(ProfileRow(artifact, own, p50, p95))
+    return Profile(tuple(rows), plan, rounds, seed, cold)
 
 
 def timeable(path: Path) -> Artifact:

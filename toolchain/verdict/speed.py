@@ -1,52 +1,164 @@
-"""Speed: a latency, or its ratio to the baseline's, against a limit."""
+"""Speed: a latency, or its ratio to the baseline's, against a limit.
+
+PASS when the upper bound of a bootstrap over rounds (`ratio`) is within the limit, FAIL when the lower bound is beyond
+it, both at the limit's confidence; otherwise the machine was too noisy to say, and INCONCLUSIVE tells how much longer
+to time. Ratios are judged at 99.9 % by default: at a limit of 1.0x the same file twice lies right on the limit, so one
+run in 1 / (1 - confidence) raises an alarm, and at 99 % more than one of a hundred often would.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
 
 from targets.target import Timings
 from toolchain.errors import EvidenceError
 from toolchain.quantities import time_text
+from toolchain.verdict.bootstrap import MIN_ROUNDS, expansion
 from toolchain.verdict.outcome import Outcome, Verdict
-from toolchain.verdict.tables import Action, TimeLimit, TimeRatioLimit
-from toolchain.verdict.threshold import positive, side, within
+from toolchain.verdict.ratio import LatencyRatio, latency_bounds, samples_for
+from toolchain.verdict.tables import TimeLimit, TimeRatioLimit
+from toolchain.verdict.threshold import positive
+
+POWER = 0.8
+PATIENCE = 3600.0
+"""Seconds; what would take longer to decide is said to be too close to the limit."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the timings show. point, low, high: in the limit's unit; seconds: what the timing itself took."""
+
+    point: float
+    low: float
+    high: float
+    rounds: int
+    inferences: int
+    seconds: float
+
+    def outcome(self, limit: float) -> Outcome:
+        if self.high <= limit:
+            return Outcome.PASS
+        return Outcome.FAIL if self.low > limit else Outcome.INCONCLUSIVE
+
+    def times_longer(self, limit: float, confidence: float) -> float:
+        """Return how many times the rounds would decide, since a bound comes nearer with the root of their number."""
+        distance = abs(math.log(self.point / limit))
+        width = math.log(self.high / self.point if self.point <= limit else self.point / self.low)
+        own = width / expansion(self.rounds, confidence)
+        return ((width + NormalDist().inv_cdf(POWER) * own) / distance) ** 2 if distance else math.inf
 
 
 def judge_time(limit: TimeLimit, name: str, q: float, timings: Timings) -> Verdict:
-    """Judge a percentile of the latency."""
-    measured = timings.percentile(q)
-    if measured is None or timings.facts.simulated:
-        return _untimed(name, limit.action, limit.max, q, timings)
-    seconds = measured / 1e9
-    outcome = within(name, positive(name, seconds), limit.max)
-    facts = timings.facts
-    where = f"{facts.target}, {facts.threads} thread{'s' * (facts.threads != 1)}, batch {timings.batch}"
-    reason = f"{time_text(seconds)} ({where}), {side(outcome)} {time_text(limit.max)}"
-    return Verdict(name, outcome, limit.action, limit.max, seconds, None, reason)
+    """Judge a percentile of the latency; raises EvidenceError on times that cannot be."""
+    if hidden := _hidden(q, timings):
+        return _unseen(limit, name, None, *hidden)
+    seconds = positive(name, timings.percentile(q) or math.nan) / 1e9
+    bounds = latency_bounds(timings, q, confidence=limit.confidence)
+    if bounds is None:
+        return _unseen(limit, name, seconds, *_too_few_rounds(q, timings))
+    low, high = (bound / 1e9 for bound in bounds)
+    seen = _Seen(seconds, low, high, len(timings.blocks), _inferences(timings), _seconds(timings))
+    return _verdict(limit, name, seen, _where(timings, timings), time_text)
 
 
 def judge_time_ratio(limit: TimeRatioLimit, name: str, q: float, own: Timings, base: Timings) -> Verdict:
-    """Judge the ratio of a percentile to the baseline's; the runtime may differ, threads and batch may not."""
+    """Judge the ratio of a percentile to the baseline's; the runtime may differ, threads and batch may not.
+
+    Raises EvidenceError where they do, and on timings that were not taken in the same rounds.
+    """
     if (own.facts.threads, own.batch) != (base.facts.threads, base.batch):
         raise EvidenceError(f"{name}: candidate and baseline were timed with other threads or batch; time both alike")
     for timings in (own, base):
-        if timings.percentile(q) is None or timings.facts.simulated:
-            return _untimed(name, limit.action, limit.max, q, timings)
-    own_ns, base_ns = (positive(name, timings.percentile(q) or math.nan) for timings in (own, base))
-    ratio = own_ns / base_ns
-    outcome = within(name, ratio, limit.max)
-    reason = f"{ratio:.2f} of the baseline's, {side(outcome)} {limit.max:g}"
-    return Verdict(name, outcome, limit.action, limit.max, ratio, None, reason)
+        if hidden := _hidden(q, timings):
+            return _unseen(limit, name, None, *hidden)
+    ratio = LatencyRatio.of(own, base, q=q, confidence=limit.confidence)
+    if ratio is None or ratio.low is None or ratio.high is None:
+        return _unseen(limit, name, ratio and ratio.ratio, *_too_few_rounds(q, own))
+    seconds = _seconds(own) + _seconds(base)
+    seen = _Seen(positive(name, ratio.ratio), ratio.low, ratio.high, ratio.rounds, _inferences(own), seconds)
+    return _verdict(limit, name, seen, _where(own, base), "{:.3f}".format, of=" of the baseline's")
 
 
-def _untimed(name: str, action: Action, threshold: float, q: float, timings: Timings) -> Verdict:
-    """Return the verdict on a latency that the timings cannot show."""
-    needed = None
-    if timings.facts.simulated:
-        reason = f"{timings.facts.device} is simulated, so its times mean nothing; time it on the device itself"
-    elif timings.inner > 1 and q > 50:
-        reason = f"each sample is the mean of {timings.inner} inferences, which hides the tail; time single inferences"
+def _verdict(
+    limit: TimeLimit | TimeRatioLimit,
+    name: str,
+    seen: _Seen,
+    where: str,
+    text: Callable[[float], str],
+    *,
+    of: str = "",
+) -> Verdict:
+    outcome = seen.outcome(limit.max)
+    sure = f"with {limit.confidence * 100:.4g} % confidence ({where}, {seen.rounds} rounds)"
+    needed, point, most = None, text(seen.point) + of, text(limit.max)
+    if outcome is Outcome.PASS:
+        reason = f"{point}, at most {text(seen.high)} {sure}, within the limit of {most}"
+    elif outcome is Outcome.FAIL:
+        reason = f"{point}, at least {text(seen.low)} {sure}, beyond the limit of {most}"
     else:
-        needed = math.ceil(1000 / min(q, 100 - q))
+        longer = seen.times_longer(limit.max, limit.confidence)
+        seconds, advice = longer * seen.seconds, "an hour of timing would not decide: move the limit"
+        if seconds <= PATIENCE:
+            needed = _rounded_up(longer * seen.inferences)
+            advice = f"about {needed:,} inferences of each file ({_duration(seconds)}) would decide"
+        reason = (
+            f"{point}, between {text(seen.low)} and {text(seen.high)} {sure}, cannot be told from the limit of {most}; "
+            f"{advice}, or time on a quieter machine"
+        )
+    bound = seen.low if outcome is Outcome.FAIL else seen.high
+    return Verdict(name, outcome, limit.action, limit.max, seen.point, bound, reason, needed)
+
+
+def _unseen(
+    limit: TimeLimit | TimeRatioLimit, name: str, measured: float | None, reason: str, needed: int | None
+) -> Verdict:
+    """Return the verdict on a latency that the timings cannot show."""
+    return Verdict(name, Outcome.INCONCLUSIVE, limit.action, limit.max, measured, None, reason, needed)
+
+
+def _hidden(q: float, timings: Timings) -> tuple[str, int | None] | None:
+    """Return why the timings cannot show a percentile, and the inferences that would; None where they can."""
+    if timings.facts.simulated:
+        return f"{timings.facts.device} is simulated, so its times mean nothing; time it on the device itself", None
+    if timings.inner > 1 and q > 50:
+        each = f"each sample is the mean of {timings.inner} inferences"
+        return f"{each}, which hides the tail; time single inferences", None
+    if timings.percentile(q) is None:
+        needed = samples_for(q)
         reason = f"{len(timings.samples_ns)} samples cannot show it; time at least {needed:,} inferences"
-    return Verdict(name, Outcome.INCONCLUSIVE, action, threshold, None, None, reason, needed)
+        return reason, needed
+    return None
+
+
+def _too_few_rounds(q: float, timings: Timings) -> tuple[str, int]:
+    needed = MIN_ROUNDS * samples_for(q)
+    count, rounds = len(timings.samples_ns), len(timings.blocks)
+    had = f"{count:,} samples in {rounds} round{'s' * (rounds != 1)} cannot show how sure it is"
+    return f"{had}; time at least {needed:,} inferences in {MIN_ROUNDS} rounds or more", needed
+
+
+def _inferences(timings: Timings) -> int:
+    return len(timings.samples_ns) * timings.inner
+
+
+def _seconds(timings: Timings) -> float:
+    return float(timings.samples_ns.sum()) * timings.inner / 1e9
+
+
+def _where(own: Timings, base: Timings) -> str:
+    facts = own.facts
+    places = " against ".join(dict.fromkeys((facts.target, base.facts.target)))
+    return f"{places}, {facts.threads} thread{'s' * (facts.threads != 1)}, batch {own.batch}"
+
+
+def _rounded_up(count: float) -> int:
+    """Return the next whole number of two digits and zeros: more of them would claim to know more."""
+    step = 10 ** max(len(str(math.floor(count))) - 2, 0)
+    return (math.floor(count / step) + 1) * step
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
