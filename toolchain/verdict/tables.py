@@ -25,7 +25,16 @@ Measure = Literal["share", "cost", "bytes", "seconds", "ratio", "count"]
 DamageKind = Literal["skew", "blur", "threshold", "speckle", "faint", "thick"]
 Confidence = Annotated[float, Field(gt=0.5, lt=1, description="of PASS and of FAIL, each shown one-sided")]
 LookAlikes = Annotated[str, Field(min_length=2)]
-Misreading = Annotated[str, Field(pattern="^.+->.+$")]
+
+
+def _misreading(value: object) -> object:
+    truth, arrow, answer = str(value).partition("->")
+    if not (truth and arrow and answer):
+        raise ValueError('a misreading is written "truth->answer", such as "1->7"')
+    return value
+
+
+Misreading = Annotated[str, Field(pattern="^.+->.+$"), BeforeValidator(_misreading)]
 
 WRITTEN = "written"
 """Validation context of values that a person wrote, where a number without its unit is refused."""
