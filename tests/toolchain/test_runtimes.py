@@ -19,13 +19,16 @@ from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
 from targets.null import NullTarget
 from targets.ort import OrtCpu
 from targets.target import Availability, RuntimeFacts
-from tests.toolchain.readers import DIGITS, FACTS, digits, linear_reader
+from tests.toolchain.readers import DIGITS, FACTS, digits, linear_reader, pair
 from toolchain.errors import EvidenceError
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 from toolchain.verdict.elsewhere import answers_elsewhere
 from toolchain.verdict.evaluate import Evaluation, evaluate
+from toolchain.verdict.evidence import Evidence
+from toolchain.verdict.leaks import Leaks
 from toolchain.verdict.outcome import Outcome
+from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.runtimes import LISTED, Difference, Place, judge_runtimes
 from toolchain.verdict.tables import RuntimesLimit
 
@@ -221,6 +224,15 @@ ONE = Difference(1, "a", "b", "a")
 def test_counts_that_cannot_be_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(EvidenceError, match="gather the evidence again"):
         Place.from_dict(Place(FACTS, 10, 0.0, 0).to_dict() | change)
+
+
+def test_evidence_of_other_images_is_refused() -> None:
+    pairs = Pairs.of(*pair(1, 0, 10))
+    assert Evidence(pairs, places=(Place(FACTS, 10, 0.0, 0),)).places
+    with pytest.raises(EvidenceError, match="other images than the answers"):
+        Evidence(pairs, places=(Place(FACTS, 9, 0.0, 0),))
+    with pytest.raises(EvidenceError, match="other images than the answers"):
+        Evidence(pairs, leaks=Leaks("a/test", "a/train", 9, 0, 0, 0))
 
 
 words = st.text(max_size=5)

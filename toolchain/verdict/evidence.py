@@ -19,7 +19,7 @@ from toolchain.verdict.flipped import Flipped
 from toolchain.verdict.leaks import Leaks
 from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.runtimes import Place
-from toolchain.verdict.stored import count, members, told
+from toolchain.verdict.stored import count, members, text, told
 from toolchain.verdict.stress import StressPairs
 
 SCHEMA = "glyphpress/evidence/1"
@@ -30,7 +30,8 @@ class Evidence:
     """What the gate judges. Only `pairs` is always there; the rest where the policy asked for it.
 
     places: the candidate on other runtimes. packed: bytes of the candidate deflated. memory: peak bytes of its
-    session. flipped: pictures for people, no verdict looks at them.
+    session. flipped: pictures for people, no verdict looks at them. baseline_digest: of the stored baseline that the
+    baseline's answers came from, None where they came from the file or a saved evaluation.
     """
 
     pairs: Pairs
@@ -42,6 +43,7 @@ class Evidence:
     timings: Timings | None = None
     baseline_timings: Timings | None = None
     flipped: Flipped | None = None
+    baseline_digest: str | None = None
 
     def __post_init__(self) -> None:
         """Reject what is not of the files and images that the answers are of."""
@@ -55,6 +57,10 @@ class Evidence:
                 )
         if self.flipped is not None and not _flips(self.pairs, self.flipped.indices):
             raise EvidenceError("the pictures are of other images than the changed answers; gather the evidence again")
+        counts = [place.images for place in self.places if not place.left_out]
+        counts += [self.leaks.images] if self.leaks is not None else []
+        if any(images != len(self.pairs) for images in counts):
+            raise EvidenceError("places or leaks are of other images than the answers; gather the evidence again")
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; `from_dict` is the inverse."""
@@ -108,6 +114,7 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
     "timings": Timings.from_dict,
     "baseline_timings": Timings.from_dict,
     "flipped": Flipped.from_dict,
+    "baseline_digest": text,
 }
 
 
