@@ -146,6 +146,53 @@ def test_bad_evidence_is_one_line_and_never_a_pass(
         assert re.search(message, one_line(found.err)), found.err
 
 
+def altered(source: Path, name: str, **arrays: object) -> Path:
+    """Write a copy of a saved evaluation with other arrays; None leaves one out."""
+    with np.load(source) as stored:
+        held = dict(stored) | arrays
+    np.savez(source.with_name(name), **{key: np.asarray(value) for key, value in held.items() if value is not None})
+    return source.with_name(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"labels": None}, "labels", id="missing labels"),
+        pytest.param({"labels": np.arange(10)}, "do not fit", id="too few labels"),
+        pytest.param({"labels": np.full(5_000, 10)}, "a label lies outside", id="a label of no class"),
+        pytest.param({"labels": np.full(5_000, 3)}, "under other labels", id="other labels"),
+        pytest.param({"logits": np.full((5_000, 10), np.nan, np.float32)}, "NaN or infinite", id="NaN logits"),
+        pytest.param({"logits": np.full((5_000, 10), np.inf, np.float32)}, "NaN or infinite", id="infinite logits"),
+        pytest.param({"logits": np.zeros((5_000, 9), np.float32)}, "do not fit", id="a class less"),
+        pytest.param({"sample_ids": np.arange(5_000)[::-1].astype("S32")}, "another order", id="another order"),
+        pytest.param({"sample_ids": np.arange(9, 5_009).astype("S32")}, "saw other images", id="other images"),
+        pytest.param(
+            {
+                "logits": np.zeros((0, 10), np.float32),
+                "labels": np.zeros(0, np.int64),
+                "sample_ids": np.zeros(0, "S32"),
+            },
+            "no images were evaluated",
+            id="zero images",
+        ),
+        pytest.param({"meta": "{}"}, "not a saved evaluation", id="no facts"),
+    ],
+)
+def test_a_saved_evaluation_that_cannot_be_judged_is_one_line_and_never_a_pass(
+    *, glyphpress: Run, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    for name, evaluation in zip(("a", "b"), pair(0, 0, 5_000), strict=True):
+        evaluation.save(tmp_path / f"{name}.npz")
+    bad = altered(tmp_path / "b.npz", "bad.npz", **change)
+    words = ("--max-drop", "99pp", "--verdict", tmp_path / "v.json", "--evidence", tmp_path / "e.json")
+    for files in (("a.npz", bad), (bad, "a.npz")):
+        base, own = (tmp_path / file for file in files)
+        found = glyphpress("gate", "--baseline", base, "--candidate", own, *words)
+        assert (found.code, found.out) == (3, ""), found
+        assert message in one_line(found.err)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz", "bad.npz"]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
