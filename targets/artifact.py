@@ -35,8 +35,9 @@ class Artifact:
 
     path is the file; its sidecar is `<path>.json`. sha256 is the digest of the file's bytes. `classes` are the
     characters that the logits stand for, in order. `recipe` names how it was made (`float` for the export itself),
-    `parent_sha256` the checkpoint or artifact that it was made from, `calibration` the digest, size and seed of the
-    calibration set (None where none was used), `tools` the versions of the packages that made it.
+    `parent_sha256` the checkpoint or artifact that it was made from, `checkpoint_sha256` the checkpoint that its line
+    began with (None where that is not known), `calibration` the digest, size and seed of the calibration set (None
+    where none was used), `tools` the versions of the packages that made it.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Artifact:
     calibration: dict[str, Any] | None = None
     tools: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    checkpoint_sha256: str | None = None
 
     @property
     def size(self) -> int:
@@ -211,6 +213,7 @@ def from_facts(path: Path, facts: dict[str, Any]) -> Artifact:
         calibration=facts["calibration"],
         tools=facts["tools"],
         notes=tuple(facts["notes"]),
+        checkpoint_sha256=facts.get("checkpoint_sha256"),
     )
 
 

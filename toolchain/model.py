@@ -20,7 +20,8 @@ class FloatModel:
 
     module: eval mode, float32 [N, 1, 28, 28] to logits [N, columns]; None when the model came as ONNX and could not
     be brought back to torch, then `refusal` says why. onnx: the file it came from, when it came as ONNX.
-    checkpoint_sha256: digest of the file the user gave. history: one line a stage that changed it.
+    checkpoint_sha256: digest of the file the user gave. origin_sha256: of the checkpoint that this file says it was
+    made from in turn, as a pruned .pt2 does. history: one line a stage that changed it.
     """
 
     name: str
@@ -31,6 +32,12 @@ class FloatModel:
     history: tuple[str, ...] = ()
     onnx: Path | None = None
     refusal: str = ""
+    origin_sha256: str | None = None
+
+    @property
+    def root_sha256(self) -> str:
+        """Return the digest of the checkpoint that its line began with."""
+        return self.origin_sha256 or self.checkpoint_sha256
 
     def torch_module(self, stage: str) -> nn.Module:
         """Return the module; raises StageError saying why `stage` is refused, PackageMissing for want of onnx2torch."""

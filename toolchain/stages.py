@@ -60,7 +60,8 @@ def prune_checkpoint(
     images = load(data, "train", data_root)
     settled = settle(checkpoint, words, images, seed=seed)
     pruned = prune(settled.model, step, images, seed=seed, threads=threads, progress=progress)
-    return replace(pruned, checkpoint_sha256=save_program(pruned, output, force=force))
+    digest = save_program(pruned, output, force=force)
+    return replace(pruned, checkpoint_sha256=digest, origin_sha256=pruned.root_sha256)
 
 
 def quantize_file(

@@ -34,6 +34,7 @@ facts = st.fixed_dictionaries(
         "classes": st.lists(words, min_size=2, max_size=62).map(tuple),
         "recipe": words,
         "parent_sha256": st.none() | words,
+        "checkpoint_sha256": st.none() | words,
         "calibration": st.none() | st.dictionaries(words, words | st.integers()),
         "tools": st.dictionaries(words, words),
         "notes": st.lists(words, max_size=3).map(tuple),
@@ -69,6 +70,15 @@ def test_an_onnx_file_explains_itself_without_a_sidecar(tmp_path: Path) -> None:
     made = replace(artifact(path, orientation="transpose", mean=0.2), recipe="static-int8", parent_sha256="ab")
     _embedded(path, made)
     assert load_artifact(path) == replace(made, sha256=file_sha256(path))
+
+
+def test_a_sidecar_of_before_checkpoints_were_recorded_is_still_read(tmp_path: Path) -> None:
+    path = conv_net(tmp_path / "net.onnx")
+    made = replace(artifact(path), parent_sha256="ab", checkpoint_sha256="cd")
+    facts = json.loads(save_sidecar(made).read_text())
+    assert facts.pop("checkpoint_sha256") == "cd"
+    made.sidecar.write_text(json.dumps(facts))
+    assert load_artifact(path) == replace(made, checkpoint_sha256=None)
 
 
 def test_a_sidecar_outranks_the_files_metadata(tmp_path: Path) -> None:

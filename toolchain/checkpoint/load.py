@@ -15,7 +15,7 @@ from toolchain import models
 from toolchain.checkpoint.kinds import Kind, kind_of
 from toolchain.checkpoint.source import ModelSource, build_from, import_source, parse_source
 from toolchain.checkpoint.state import find_state, fit_state
-from toolchain.checkpoint.stored import Stored, agreed_classes, history, metadata_facts, stored_facts
+from toolchain.checkpoint.stored import Stored, agreed_classes, history, metadata_facts, origin, stored_facts
 from toolchain.checkpoint.trial import settle_output
 from toolchain.errors import CheckpointError, UsageProblem
 from toolchain.model import FloatModel
@@ -158,7 +158,8 @@ def _open_exported(wanted: _Wanted) -> Loaded:
     program, extra = read_program(wanted.path)
     wanted = wanted.agreed(metadata_facts(extra, wanted.path))
     module, note = from_program(program, len(wanted.classes), wanted.label_offset)
-    return _finish(wanted, module, (*history(extra), note))
+    loaded = _finish(wanted, module, (*history(extra), note))
+    return replace(loaded, model=replace(loaded.model, origin_sha256=origin(extra)))
 
 
 def _open_onnx(wanted: _Wanted) -> Loaded:
@@ -172,7 +173,8 @@ def _open_onnx(wanted: _Wanted) -> Loaded:
     module, refusal = to_torch(normal.proto)
     width = normal.proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     model = _float_model(wanted, module, ("from ONNX", *normal.notes))
-    return Loaded(replace(model, onnx=wanted.path, refusal=refusal), wanted.preprocess is not None, width)
+    model = replace(model, onnx=wanted.path, refusal=refusal, origin_sha256=origin(metadata))
+    return Loaded(model, wanted.preprocess is not None, width)
 
 
 def _open_tflite(wanted: _Wanted) -> Loaded:

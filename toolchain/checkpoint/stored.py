@@ -57,6 +57,13 @@ def history(metadata: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(map(str, json.loads(metadata.get(METADATA_KEY, "{}")).get("history", ())))
 
 
+def origin(metadata: Mapping[str, str]) -> str | None:
+    """Return the digest of the checkpoint that a file says it was made from, None where it says nothing."""
+    facts = json.loads(metadata.get(METADATA_KEY) or "{}")
+    digest = facts.get("checkpoint_sha256") if isinstance(facts, dict) else None
+    return digest if isinstance(digest, str) else None
+
+
 def agreed_classes(given: tuple[str, ...], stored: tuple[str, ...], path: Path) -> tuple[str, ...]:
     """Return the classes that both sides name. Raises CheckpointError when they differ or neither names any."""
     if not given and not stored:

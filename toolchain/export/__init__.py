@@ -31,7 +31,15 @@ def export(
     tools = tool_versions(*TOOLS[kind])
     return seal(
         path,
-        Origin(model.preprocess, model.classes, recipe, model.checkpoint_sha256, tools, notes=model.history),
+        Origin(
+            model.preprocess,
+            model.classes,
+            recipe,
+            model.checkpoint_sha256,
+            tools,
+            notes=model.history,
+            checkpoint_sha256=model.root_sha256,
+        ),
         content,
         force=force,
         check=lambda artifact: check_parity(artifact, expected, images),

@@ -22,7 +22,12 @@ def save_program(model: FloatModel, path: Path, *, force: bool = False) -> str:
     import torch
 
     module = model.torch_module("saving a .pt2")
-    facts = {"classes": model.classes, "preprocess": model.preprocess.to_dict(), "history": model.history}
+    facts = {
+        "classes": model.classes,
+        "preprocess": model.preprocess.to_dict(),
+        "history": model.history,
+        "checkpoint_sha256": model.root_sha256,
+    }
     # Through memory: on a full disk torch's own writer aborts the process.
     content = io.BytesIO()
     try:

@@ -25,11 +25,13 @@ class Origin:
     tools: dict[str, str]
     calibration: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    checkpoint_sha256: str | None = None
 
     @classmethod
     def of(cls, parent: Artifact, recipe: str, *packages: str, **changes: Any) -> Origin:
         """Return the origin of a file made from `parent`."""
         tools = parent.tools | tool_versions(*packages)
+        changes = {"checkpoint_sha256": parent.checkpoint_sha256} | changes
         return cls(parent.preprocess, parent.classes, recipe, parent.sha256, tools, **changes)
 
 

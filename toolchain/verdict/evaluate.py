@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +13,12 @@ from numpy.typing import NDArray
 
 from calibration.dataset import Dataset, Labels
 from calibration.sample import image_hashes
-from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts, Session
 from toolchain.errors import EvidenceError
 from toolchain.files import whole_file
 from toolchain.progress import Progress, silent
+from toolchain.verdict.npz import UNREADABLE, unpacked
 
 SCHEMA = "glyphpress/evaluation/1"
 _ARRAYS = {"logits": np.float32, "labels": np.int64, "sample_ids": np.dtype("S32")}
@@ -123,16 +122,16 @@ class Evaluation:
         if not path.is_file():
             raise EvidenceError(f"{path}: no such file; `glyphpress evaluate ARTIFACT -o {path.name}` makes one")
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                meta = json.loads(str(stored["meta"]))
-                arrays = {key: stored[key] for key in _ARRAYS}
+            stored = unpacked(path.read_bytes())
+            meta = json.loads(str(stored["meta"]))
+            arrays = {key: stored[key] for key in _ARRAYS}
             if meta.pop("schema") != SCHEMA or any(arrays[key].dtype != kind for key, kind in _ARRAYS.items()):
                 raise ValueError(f"expected {SCHEMA}")
             meta["facts"] = RuntimeFacts(**meta["facts"])
             meta["preprocess"] = Preprocess.from_dict(meta["preprocess"])
             meta["classes"] = tuple(meta["classes"])
             return cls(**meta, **arrays)
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, ArtifactError) as error:
+        except UNREADABLE as error:
             raise EvidenceError(
                 f"{path}: not a saved evaluation ({error}); make it with `glyphpress evaluate ARTIFACT -o FILE.npz`"
             ) from error

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from toolchain.errors import EvidenceError
 from toolchain.verdict.accuracy import judge_drop
+from toolchain.verdict.baseline import check_pin
 from toolchain.verdict.classes import judge_classes
 from toolchain.verdict.compare import comparison
 from toolchain.verdict.confidence import judge_ece, judge_rejects
@@ -54,8 +55,9 @@ def judge(policy: Policy, evidence: Evidence, *, competitors: int = 1) -> tuple[
     """Judge every limit of the policy, in the policy's order.
 
     competitors: of how many candidates the best will ship (`Policy.among`). Raises EvidenceError when a limit is
-    asked for without the evidence it needs.
+    asked for without the evidence it needs, or the baseline is not the one that the policy names.
     """
+    check_pin(policy, evidence.baseline_digest, evidence.pairs.baseline.name)
     name = evidence.pairs.candidate.name
     return tuple(
         replace(JUDGES[limit](table, evidence), artifact=name) for limit, table in policy.among(competitors).limits()

@@ -11,6 +11,7 @@ from targets.cold import peak_memory
 from targets.target import TimingPlan, Timings
 from toolchain.errors import UsageProblem
 from toolchain.progress import Progress, silent
+from toolchain.verdict.baseline import check
 from toolchain.verdict.compare import Comparison, compare
 from toolchain.verdict.elsewhere import answers_elsewhere
 from toolchain.verdict.evidence import Evidence
@@ -61,6 +62,7 @@ def gather(
     baseline's timings where they were taken already. Raises UsageProblem, saying which limit needs it, when a file or
     images are missing.
     """
+    check(policy, base, own)
     pairs = Pairs.of(base.evaluation, own.evaluation)
     timings, baseline_timings = times or _timed(policy, base, own, threads, progress)
     stress: tuple[StressPairs, ...] = ()
@@ -84,12 +86,13 @@ def gather(
         timings=timings,
         baseline_timings=baseline_timings,
         flipped=flipped(pairs, test) if test is not None else None,
+        baseline_digest=base.stored.digest if base.stored else None,
     )
 
 
 def stressed(limit: StressLimit, subject: Subject, test: Dataset | None, progress: Progress = silent) -> Subject:
-    """Return the subject with its answers under damage, which are taken now unless it holds some already."""
-    if subject.stress:
+    """Return the subject with its answers under damage, which are taken now unless it came with what it holds."""
+    if subject.stress or subject.stored:
         return subject
     with subject.session("be read under damage ([stress])") as session:
         return replace(subject, stress=answers_under(limit, session, _need(test, "stress"), progress=progress))

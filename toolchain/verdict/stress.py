@@ -23,6 +23,7 @@ from toolchain.verdict.evaluate import check_classes
 from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.pairs import Answers
 from toolchain.verdict.several import Question, judge_several
+from toolchain.verdict.stored import integers, members, text, told
 from toolchain.verdict.tables import StressLimit
 
 _BATCH = 256
@@ -60,14 +61,16 @@ class StressPairs:
     def from_dict(cls, values: dict[str, Any]) -> StressPairs:
         """Rebuild from `to_dict`; raises EvidenceError on anything else."""
         try:
-            arrays = {name: np.array(values[name]) for name in _ARRAYS}
-            if any(array.dtype != np.int64 or array.shape != arrays["before"].shape for array in arrays.values()):
-                raise ValueError("the arrays are not whole numbers, as many of each")
-            if not isinstance(values["seed"], int) or set(values) != {"kind", "seed", *_ARRAYS}:
+            arrays = {name: integers(values[name]) for name in _ARRAYS}
+            if len({len(array) for array in arrays.values()}) > 1:
+                raise ValueError("strengths and answers are not as many of each")
+            if set(values) != {"kind", "seed", *_ARRAYS}:
                 raise ValueError("other fields than were written")
-            return cls(str(values["kind"]), values["seed"], **arrays)
+            return cls(text(values["kind"]), members([values["seed"]], int)[0], **arrays)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise EvidenceError(f"not stored answers under damage ({error}); gather the evidence again") from error
+            raise EvidenceError(
+                f"not stored answers under damage ({told(error)}); gather the evidence again"
+            ) from error
 
 
 _ARRAYS = ("strengths", "before", "after")

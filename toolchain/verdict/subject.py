@@ -12,6 +12,7 @@ from targets.target import Session
 from toolchain.adoption import open_artifact
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.progress import Progress, silent
+from toolchain.verdict.baseline_file import Baseline, is_baseline
 from toolchain.verdict.evaluate import Evaluation, evaluate
 from toolchain.verdict.stress import StressAnswers
 
@@ -21,13 +22,15 @@ class Subject:
     """A file's answers, and the file itself where it is at hand.
 
     artifact: None for a saved evaluation or a stored baseline, which can answer nothing new. stress: what a stored
-    baseline holds of the answers under damage. target: the place that gave the answers.
+    baseline holds of the answers under damage. target: the place that gave the answers. stored: the stored baseline
+    that it came from.
     """
 
     evaluation: Evaluation
     artifact: Artifact | None = None
     stress: tuple[StressAnswers, ...] = ()
     target: str | None = None
+    stored: Baseline | None = None
 
     def file(self, why: str) -> Artifact:
         """Return the artifact; raises UsageProblem, ending in what it is needed for, where it is not at hand."""
@@ -74,9 +77,15 @@ def read_subject(
 ) -> Subject:
     """Return what is saved in an `.npz`, or open an artifact and evaluate it on `dataset`.
 
-    Raises EvidenceError for a saved evaluation of other images than `dataset`, UsageProblem for an artifact without
+    An `.npz` is a saved evaluation or a stored baseline, as its schema says.
+
+    Raises EvidenceError for one of other images than `dataset`, UsageProblem for an artifact without
     a data set.
     """
+    if saved(path) and is_baseline(path):
+        stored = Baseline.load(path)
+        evaluation = _of_these_images(stored.evaluation, path, dataset)
+        return Subject(evaluation, stress=stored.stress, stored=stored)
     if saved(path):
         return Subject(_of_these_images(Evaluation.load(path), path, dataset))
     if dataset is None:

@@ -1,0 +1,149 @@
+"""The stored baseline of a gate: made from a float file, and refused where it is stale or foreign.
+
+Foreign is a baseline of other images, of a digest that the policy does not name, or of another line of models: the
+candidate's line began with another checkpoint than the baseline's, and neither was made from the other. Only what is
+known is held against it: a file without a sidecar, or with one of before checkpoints were recorded, may be of any line.
+Stale is a baseline that another major version of the candidate's runtime answered, or under other damage than the
+policy asks for. Minor versions are recorded in the evidence and accepted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibration.dataset import Dataset
+from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.files import refuse_existing
+from toolchain.progress import Progress, silent
+from toolchain.verdict.baseline_file import Baseline
+from toolchain.verdict.policy import Policy
+from toolchain.verdict.stress import StressAnswers, answers_under
+from toolchain.verdict.subject import Subject, read_subject
+from toolchain.verdict.tables import StressLimit
+from toolchain.versions import tool_versions
+
+__all__ = ["Baseline", "check", "check_pin", "make", "store"]
+
+
+def store(
+    path: Path,
+    policy: Policy,
+    dataset: Dataset,
+    out: Path,
+    *,
+    target: str | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Baseline:
+    """Read `dataset` with a float artifact, under damage too where `policy` has [stress], and store what it answered.
+
+    path: an artifact, or a saved evaluation where the policy has no [stress]. Raises UsageProblem over an existing
+    file without `force` and for a name that does not end in .npz, and what `read_subject` raises.
+    """
+    if out.suffix != ".npz":
+        raise UsageProblem(f"{out} should end in .npz, by which a stored baseline is known; name it so")
+    refuse_existing(out, force=force)
+    baseline = make(read_subject(path, dataset, target=target, progress=progress), policy, dataset, progress=progress)
+    baseline.save(out, force=force)
+    return baseline
+
+
+def make(subject: Subject, policy: Policy, dataset: Dataset, *, progress: Progress = silent) -> Baseline:
+    """Return the baseline of a subject; raises UsageProblem where it is no artifact but must be read under damage."""
+    stress: tuple[StressAnswers, ...] = ()
+    if policy.stress is not None:
+        stress = subject.stress or _damaged(policy.stress, subject, dataset, progress)
+    line = subject.artifact or subject.stored
+    return Baseline(
+        subject.evaluation,
+        stress,
+        line.parent_sha256 if line else None,
+        line.checkpoint_sha256 if line else None,
+        tool_versions()["glyphpress"],
+    )
+
+
+def _damaged(limit: StressLimit, subject: Subject, dataset: Dataset, progress: Progress) -> tuple[StressAnswers, ...]:
+    with subject.session("be read under damage ([stress])") as session:
+        return answers_under(limit, session, dataset, progress=progress)
+
+
+def check(policy: Policy, base: Subject, own: Subject) -> None:
+    """Raise EvidenceError where `base` is not the baseline that the policy names, or a stored one is stale or foreign.
+
+    An artifact as the baseline is held against the policy's [baseline] only: it was chosen here and now.
+    """
+    check_pin(policy, base.stored.digest if base.stored else None, base.evaluation.artifact)
+    if base.stored is None:
+        return
+    _check_line(base.stored, own)
+    _check_runtime(base, own)
+    if policy.stress is not None:
+        _check_stress(policy.stress, base.stored)
+
+
+def check_pin(policy: Policy, digest: str | None, name: str) -> None:
+    """Raise EvidenceError unless the baseline of this digest, None where it has none, is the one the policy names."""
+    if policy.baseline is None or policy.baseline.digest == digest:
+        return
+    pinned = policy.baseline.digest[:12]
+    found = f"the stored baseline of {name} has digest {digest[:12]}" if digest else f"{name} is no stored baseline"
+    raise EvidenceError(
+        f"the policy was written for the stored baseline {pinned}, but {found}; give that one, or change the policy's "
+        "[baseline]"
+    )
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Where a file comes from, as far as is known: its root checkpoint, and digests of itself and of its ancestors."""
+
+    root: str | None
+    known: frozenset[str]
+
+    @classmethod
+    def of(cls, sha256: str, parent: str | None, checkpoint: str | None) -> _Line:
+        return cls(checkpoint, frozenset(one for one in (sha256, parent, checkpoint) if one))
+
+
+def _check_line(stored: Baseline, own: Subject) -> None:
+    source = own.artifact or own.stored
+    if source is None:
+        return
+    seen = stored.evaluation
+    theirs = _Line.of(own.evaluation.artifact_sha256, source.parent_sha256, source.checkpoint_sha256)
+    ours = _Line.of(seen.artifact_sha256, stored.parent_sha256, stored.checkpoint_sha256)
+    if ours.root and theirs.root and not ours.known & theirs.known:
+        raise EvidenceError(
+            f"the stored baseline is foreign: {seen.artifact} came from checkpoint {ours.root[:12]}, "
+            f"{own.evaluation.artifact} from {theirs.root[:12]}; store a baseline of the candidate's own float file, "
+            "or give the float file itself to compare different models"
+        )
+
+
+def _check_runtime(base: Subject, own: Subject) -> None:
+    then, now = base.evaluation.facts, own.evaluation.facts
+    if then.runtime == now.runtime and then.version.split(".")[0] != now.version.split(".")[0]:
+        raise EvidenceError(
+            f"the stored baseline is stale: {then.runtime} {then.version} answered it, {now.version} the candidate; "
+            "store it again"
+        )
+
+
+def _check_stress(limit: StressLimit, stored: Baseline) -> None:
+    """Refuse early, before the candidate is read under damage, what `pair_stress` would refuse afterwards."""
+    held = {one.kind: one for one in stored.stress}
+    name, advice = stored.evaluation.artifact, "store it again under this policy"
+    if missing := [kind for kind in limit.kinds if kind not in held]:
+        raise EvidenceError(
+            f"the stored baseline of {name} was not read under {', '.join(missing)}, which the policy's [stress] asks "
+            f"for; {advice}"
+        )
+    for kind in limit.kinds:
+        seen = set(held[kind].strengths.tolist())
+        if held[kind].seed != limit.seed or seen - set(limit.strengths):
+            raise EvidenceError(
+                f"the stored baseline of {name} was read under '{kind}' by seed {held[kind].seed} and strengths "
+                f"{', '.join(map(str, sorted(seen)))}, not as the policy's [stress] says; {advice}"
+            )

@@ -1,0 +1,139 @@
+"""Baseline: a float model's answers as they are stored for CI, signed by a digest of everything they hold.
+
+The digest tells a damaged or edited file. Who could edit the file could also write its digest anew: what the policy
+names in [baseline] is what cannot be exchanged without a change to the policy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.preprocess import Preprocess
+from targets.target import RuntimeFacts
+from toolchain.errors import EvidenceError
+from toolchain.files import whole_file
+from toolchain.verdict.evaluate import Evaluation
+from toolchain.verdict.npz import UNREADABLE, unpacked
+from toolchain.verdict.stress import StressAnswers
+
+SCHEMA = "glyphpress/baseline/1"
+_ARRAYS = {"logits": np.dtype("<f4"), "labels": np.dtype("<i8"), "sample_ids": np.dtype("S32")}
+_STRESS = {"strengths": np.dtype("<i8"), "answers": np.dtype("<i8")}
+_ADVICE = "store it again with `glyphpress gate baseline`"
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """What a gate needs of a baseline in place of its file.
+
+    evaluation: its answers. stress: those under damage, where a policy asked for them. parent_sha256 and
+    checkpoint_sha256 are those of its artifact (`targets.artifact.Artifact`), by which a candidate of another line is
+    told. tool: the version of glyphpress that stored it. Raises EvidenceError when built from answers to other images.
+    """
+
+    evaluation: Evaluation
+    stress: tuple[StressAnswers, ...] = ()
+    parent_sha256: str | None = None
+    checkpoint_sha256: str | None = None
+    tool: str = ""
+
+    def __post_init__(self) -> None:
+        """Reject answers under damage that are not of the images evaluated."""
+        count, columns = len(self.evaluation), len(self.evaluation.classes)
+        for one in self.stress:
+            if not one.strengths.shape == one.answers.shape == (count,):
+                raise EvidenceError(f"the answers under '{one.kind}' are not of the {count} images; {_ADVICE}")
+            if one.answers.min() < 0 or one.answers.max() >= columns:
+                raise EvidenceError(f"the answers under '{one.kind}' do not fit {columns} classes; {_ADVICE}")
+        if len({one.kind for one in self.stress}) < len(self.stress):
+            raise EvidenceError(f"a kind of damage stands in it twice; {_ADVICE}")
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of everything that the baseline holds, however the file was packed.
+
+        Of the facts as JSON, keys sorted, without blanks; then of each array in the order of the names: its name,
+        dtype, shape and little-endian bytes. Every piece is preceded by its length.
+        """
+        digest = hashlib.sha256()
+        pieces = [json.dumps(self._facts(), ensure_ascii=True, sort_keys=True, separators=(",", ":")).encode()]
+        for name, array in sorted(self._arrays().items()):
+            little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+            pieces += [name.encode(), f"{little.dtype.str}{list(little.shape)}".encode(), little.tobytes()]
+        for piece in pieces:
+            digest.update(len(piece).to_bytes(8, "little"))
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def _facts(self) -> dict[str, Any]:
+        damage = [{"kind": one.kind, "seed": one.seed, "sha256": one.sha256} for one in self.stress]
+        line = {"parent_sha256": self.parent_sha256, "checkpoint_sha256": self.checkpoint_sha256, "tool": self.tool}
+        return {"schema": SCHEMA, "evaluation": self.evaluation.to_dict(), "stress": damage} | line
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        arrays = {name: getattr(self.evaluation, name) for name in _ARRAYS}
+        return arrays | {f"{one.kind}_{name}": getattr(one, name) for one in self.stress for name in _STRESS}
+
+    def save(self, path: Path, *, force: bool = False) -> None:
+        """Write an `.npz` that `load` reads back to the same bits; raises UsageProblem over an existing file."""
+        text = json.dumps(self._facts() | {"digest": self.digest}, ensure_ascii=False)
+        with whole_file(path, force=force) as part, part.open("wb") as stream:
+            np.savez_compressed(stream, meta=np.array(text), **self._arrays())  # type: ignore[arg-type]  # names are ours
+
+    @classmethod
+    def load(cls, path: Path) -> Baseline:
+        """Read what `save` wrote; raises EvidenceError on anything else, a changed byte of what it holds included."""
+        if not path.is_file():
+            raise EvidenceError(f"{path}: no such baseline; make it with `glyphpress gate baseline`")
+        content = path.read_bytes()
+        try:
+            arrays = unpacked(content)
+            meta = json.loads(str(arrays.pop("meta")))
+            baseline = cls._of(meta, arrays)
+        except (*UNREADABLE, EvidenceError) as error:
+            raise EvidenceError(f"{path}: not a stored baseline ({error}); {_ADVICE}") from error
+        if meta != baseline._facts() | {"digest": baseline.digest}:
+            raise EvidenceError(
+                f"{path}: its digest signs other content, so it was changed after it was stored; {_ADVICE}"
+            )
+        return baseline
+
+    @classmethod
+    def _of(cls, meta: dict[str, Any], arrays: Mapping[str, Any]) -> Baseline:
+        kinds = [one["kind"] for one in meta["stress"]]
+        expected = _ARRAYS | {f"{kind}_{name}": dtype for kind in kinds for name, dtype in _STRESS.items()}
+        if meta["schema"] != SCHEMA or {name: array.dtype for name, array in arrays.items()} != expected:
+            raise ValueError(f"expected {SCHEMA}")
+        seen = meta["evaluation"]
+        evaluation = Evaluation(
+            **seen
+            | {
+                "facts": RuntimeFacts(**seen["facts"]),
+                "preprocess": Preprocess.from_dict(seen["preprocess"]),
+                "classes": tuple(seen["classes"]),
+            },
+            **{name: arrays[name] for name in _ARRAYS},
+        )
+        stress = tuple(
+            StressAnswers(**one, **{name: arrays[f"{one['kind']}_{name}"] for name in _STRESS})
+            for one in meta["stress"]
+        )
+        return cls(evaluation, stress, meta["parent_sha256"], meta["checkpoint_sha256"], meta["tool"])
+
+
+def is_baseline(path: Path) -> bool:
+    """Return whether an `.npz` says that it is a stored baseline; False for what cannot be read."""
+    try:
+        schema: object = json.loads(str(unpacked(path.read_bytes())["meta"]))["schema"]
+    except (*UNREADABLE, OSError):
+        return False
+    return isinstance(schema, str) and schema.startswith("glyphpress/baseline/")
