@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import trim_mean
 
 from targets.target import RuntimeFacts, Timings
 from toolchain.errors import EvidenceError
 from toolchain.report.report import Row
+from toolchain.verdict.bootstrap import resampled, trimmed_mean
 from toolchain.verdict.latency import ROUNDS
 from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.speed import judge_time, judge_time_ratio
@@ -80,6 +82,7 @@ def test_a_ratio_is_judged_by_its_bound(q: float, factor: float, spread: float, 
     assert (verdict.bound <= 1.05) == (outcome is Outcome.PASS)
 
 
+@pytest.mark.slow
 def test_twice_the_work_always_fails_and_the_same_file_twice_never_does() -> None:
     random = np.random.default_rng(4)
     alarms = found = 0
@@ -89,6 +92,23 @@ def test_twice_the_work_always_fails_and_the_same_file_twice_never_does() -> Non
         found += all(ratio(slow, base, 1.05, q).outcome is Outcome.FAIL for q in (50, 95))
     assert alarms <= 1
     assert found >= 99
+
+
+@pytest.mark.parametrize("rounds", [3, 4, 5, 10, 20])
+def test_the_middle_rounds_are_those_of_each_resample(rounds: int) -> None:
+    values = np.random.default_rng(rounds).standard_t(2, rounds)
+    weights = resampled(rounds, 1)
+    expected = [trim_mean(np.repeat(values, row.astype(int)), 0.2) for row in weights[:200]]
+    np.testing.assert_allclose(trimmed_mean(values, weights)[:200], expected)
+
+
+def test_a_burst_of_other_work_does_not_decide() -> None:
+    random = np.random.default_rng(12)
+    bursts = np.where(np.arange(ROUNDS) == 4, 1.0, 0.0)
+    base, own = timings(random), timings(random, drift=bursts)
+    assert ratio(own, base, 1.02).outcome is Outcome.PASS
+    tail = judge_time(TimeLimit(max=150e-6), "p95", 95.0, own)
+    assert tail.outcome is not Outcome.PASS, "one round of twenty can move the P95 of all samples"
 
 
 def test_a_drifting_machine_is_unfair_to_no_ratio_but_blurs_a_time() -> None:

@@ -63,7 +63,7 @@ def remarks(profile: Profile) -> list[str]:
     if any(fact.simulated for fact in facts):
         lines.append("SIMULATED: these times are a script's, not a device's")
     if len(profile.rows) > 1:
-        lines.append("of first: geometric mean over the rounds of the ratio in each, and its 95 % interval")
+        lines.append("of first: geometric mean of the ratios of the middle three fifths of the rounds, 95 % interval")
     if profile.cold:
         lines.append("load, first run: once, in a fresh process each, without Python's imports")
     return [line for line in (*lines, *_dashes(profile)) if line]

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 RESAMPLES = 4000
 MIN_ROUNDS = 3
 """Fewer say nothing of how much they differ."""
+TRIM = 0.2
+"""Of the rounds, at either end. Others at work make some rounds many times as far apart as most: on a busy machine the
+bounds of the plain mean of P50 ratios were two to five times as wide."""
 SHOWN = 0.01
 """The outermost tail that is read off the resamples; forty of them lie beyond it."""
 
@@ -26,6 +29,17 @@ def resampled(rounds: int, seed: int) -> NDArray[np.float64]:
     weights = drawn.astype(np.float64)
     weights.flags.writeable = False
     return weights
+
+
+def trimmed_mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean of values [rounds] without the fifth at either end, for each row of weights [rows, rounds].
+
+    A fifth is rounded down, so that up to four rounds are all kept. Each row counts as many values as there are rounds.
+    """
+    order, rounds = np.argsort(values), len(values)
+    cut = int(TRIM * rounds)
+    kept = np.diff(np.clip(np.cumsum(weights[:, order], axis=1), cut, rounds - cut), axis=1, prepend=cut)
+    return np.asarray(kept @ values[order] / (rounds - 2 * cut), dtype=np.float64)
 
 
 def bounds(resamples: NDArray[np.float64], point: float, rounds: int, confidence: float) -> tuple[float, float]:

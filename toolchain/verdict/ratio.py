@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from targets.target import Timings
 from toolchain.errors import EvidenceError
-from toolchain.verdict.bootstrap import MIN_ROUNDS, bounds, resampled
+from toolchain.verdict.bootstrap import MIN_ROUNDS, bounds, resampled, trimmed_mean
 
 INTERVAL = 0.975
 """Each side of the 95 % interval that people are shown."""
@@ -21,9 +21,10 @@ GRID = 1000
 class LatencyRatio:
     """How many times as long a candidate takes as the first artifact, with an interval, by default of 95 %.
 
-    ratio: geometric mean over the rounds of the ratio of a percentile in that round, so that drift cancels. low, high:
-    its bounds by a bootstrap over rounds, None below 3 of them. rounds: how many there were, or groups of rounds where
-    one held too few samples for the percentile.
+    ratio: geometric mean over the rounds of the ratio of a percentile in that round, so that drift cancels, without the
+    fifth of the rounds at either end, so that a burst of other work does not decide. low, high: its bounds by a
+    bootstrap over rounds, None below 3 of them. rounds: how many there were, or groups of rounds where one held too few
+    samples for the percentile.
     """
 
     ratio: float
@@ -45,10 +46,10 @@ class LatencyRatio:
         logs = np.log(_percentiles(candidate, q, groups)) - np.log(_percentiles(base, q, groups))
         if candidate.percentile(q) is None or base.percentile(q) is None:
             return None
-        rounds, mean = len(logs), float(logs.mean())
+        rounds, mean = len(logs), float(trimmed_mean(logs, np.ones((1, len(logs))))[0])
         if rounds < MIN_ROUNDS:
             return cls(math.exp(mean), None, None, rounds)
-        low, high = bounds(resampled(rounds, seed) @ logs / rounds, mean, rounds, confidence)
+        low, high = bounds(trimmed_mean(logs, resampled(rounds, seed)), mean, rounds, confidence)
         return cls(math.exp(mean), math.exp(low), math.exp(high), rounds)
 
 

@@ -1,0 +1,168 @@
+"""Does the gate cry wolf over latency? `python -m bench.gate_aa`, about ten minutes on two cores.
+
+Times the same file against itself, a hundred times over, and judges every run as a user's policy would, at limits of
+exactly 1.0x and of 1.05x on P50 and P95: each FAIL is a false alarm. Twice: as the product times, which opens the file
+anew in every round, and with two sessions that are held open, which is why it does not. Then a file that is slower in
+truth, which must fail. Everything goes through the public API, on the machine as busy as it is; the ratios and the
+counts are kept in `results/gate_aa.json`. Exit 1 when more than one run of a hundred raised an alarm.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from targets.artifact import Artifact
+from targets.catalog import default_for
+from targets.machine import machine_state
+from targets.target import TimingPlan, Timings
+from toolchain.checkpoint import CheckpointRequest
+from toolchain.cli.console import progress
+from toolchain.recipe import shipped
+from toolchain.report.report import Row
+from toolchain.stages import export_checkpoint, quantize_file
+from toolchain.verdict.latency import ROUNDS, time_interleaved
+from toolchain.verdict.outcome import Outcome
+from toolchain.verdict.ratio import LatencyRatio
+from toolchain.verdict.speed import judge_time_ratio
+from toolchain.verdict.tables import TimeRatioLimit
+
+RESULT = Path(__file__).resolve().parent / "results" / "gate_aa.json"
+REPEATS = 100
+HELD_REPEATS = 50
+SLOW_REPEATS = 10
+FORMATS = ("onnx", "tflite")
+PERCENTILES = {"p50_ratio": 50.0, "p95_ratio": 95.0}
+LIMITS = (1.0, 1.05)
+# A short run: a tenth of the gate's, so that a hundred of them take minutes.
+PLAN = TimingPlan(min_runs=2000, min_seconds=0.3, inner=1)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A hundred runs of one pair of files. way: how they were timed; verdicts: outcome to how often, by limit."""
+
+    baseline: str
+    candidate: str
+    way: str
+    repeats: int
+    seconds: float
+    alarms: int
+    slower: int
+    verdicts: dict[str, dict[str, int]]
+    ratios: dict[str, list[list[float]]]
+
+    def lines(self) -> Iterator[str]:
+        """Yield what people read."""
+        pair = f"{self.candidate} against {'itself' if self.baseline == self.candidate else self.baseline}"
+        yield f"{pair}, {self.way}, {self.repeats} runs of {self.seconds:.1f} s: {self.alarms} with an alarm"
+        for limit, outcomes in self.verdicts.items():
+            yield f"  {limit:16} " + ", ".join(f"{count:3} {outcome}" for outcome, count in outcomes.items())
+        yield f"  {'called slower':16} {self.slower:3}"
+
+
+def trial(pair: tuple[Artifact, Artifact], repeats: int, *, held: bool, listen: Any) -> Trial:
+    """Time and judge one pair of files `repeats` times; an alarm is a run in which any limit FAILs."""
+    counts = {f"{name} {limit:g}x": Counter[str]() for name in PERCENTILES for limit in LIMITS}
+    ratios: dict[str, list[list[float]]] = {name: [] for name in PERCENTILES}
+    alarms = slower = 0
+    began = time.monotonic()
+    for seed in range(repeats):
+        base, own = timed(pair, seed=seed, held=held)
+        outcomes = judged(own, base)
+        for limit, outcome in outcomes.items():
+            counts[limit][str(outcome)] += 1
+        alarms += Outcome.FAIL in outcomes.values()
+        for name, q in PERCENTILES.items():
+            ratio = LatencyRatio.of(own, base, q=q)
+            if ratio is None or ratio.low is None or ratio.high is None:
+                raise SystemExit(f"{name}: too few samples on this machine; raise PLAN.min_runs")
+            ratios[name].append([round(value, 5) for value in (ratio.ratio, ratio.low, ratio.high)])
+        slower += called_slower(*ratios["p50_ratio"][-1][1:])
+        listen(f"{pair[1].path.name}, {'held open' if held else 'opened anew'}", seed + 1, repeats)
+    return Trial(
+        *(artifact.path.name for artifact in pair),
+        way="held open" if held else "opened anew",
+        repeats=repeats,
+        seconds=round((time.monotonic() - began) / repeats, 2),
+        alarms=alarms,
+        slower=slower,
+        verdicts={limit: dict(sorted(outcomes.items())) for limit, outcomes in counts.items()},
+        ratios=ratios,
+    )
+
+
+def timed(pair: tuple[Artifact, Artifact], *, seed: int, held: bool) -> list[Timings]:
+    """Time both files in turns, in sessions that are opened in every round or held open for the whole run."""
+    openings = [partial(default_for(artifact.format).open, artifact, threads=1) for artifact in pair]
+    with ExitStack() as stack:
+        if held:
+            openings = [partial(nullcontext, stack.enter_context(opening())) for opening in openings]
+        return time_interleaved(openings, PLAN, seed=seed)
+
+
+def judged(own: Timings, base: Timings) -> dict[str, Outcome]:
+    """Judge every limit, at the confidence that a policy has by default."""
+    return {
+        f"{name} {limit:g}x": judge_time_ratio(TimeRatioLimit(max=limit), name, q, own, base).outcome
+        for name, q in PERCENTILES.items()
+        for limit in LIMITS
+    }
+
+
+def called_slower(low: float, high: float) -> bool:
+    """Say whether the report would call a file with this interval slower than float."""
+    row = Row("a", "onnx", "a", "", 1, "ort-cpu", 1, 1.0, p50_ratio_interval=(low, high))
+    return row.slower
+
+
+def files(folder: Path) -> Iterator[tuple[Artifact, Artifact]]:
+    """Yield the shipped model in each format: float, and static int8 calibrated on the built-in digits."""
+    step = shipped()["static-int8"].quantize
+    for kind in FORMATS:
+        source = export_checkpoint("cnn-small", CheckpointRequest(), folder / f"cnn-small.float.{kind}")
+        small = quantize_file(source.path, step, folder / f"cnn-small.static-int8.{kind}", data="builtin:digits")
+        yield source, small
+
+
+def measure() -> list[Trial]:
+    """Run every trial."""
+    with tempfile.TemporaryDirectory() as folder, progress() as listen:
+        made = list(files(Path(folder)))
+        same = [trial((small, small), REPEATS, held=False, listen=listen) for _, small in made]
+        slow = [trial((small, big), SLOW_REPEATS, held=False, listen=listen) for big, small in made]
+        held = [trial((small, small), HELD_REPEATS, held=True, listen=listen) for _, small in made]
+        return [*same, *held, *slow]
+
+
+def main() -> int:
+    """Measure, keep, print; return the exit code."""
+    before = machine_state()
+    trials = measure()
+    kept = {
+        "schema": "glyphpress/bench/gate_aa/1",
+        "plan": asdict(PLAN),
+        "rounds": ROUNDS,
+        "confidence": TimeRatioLimit.model_fields["confidence"].default,
+        "machine": before | {"load_average_end": machine_state().get("load_average")},
+        "trials": [asdict(one) for one in trials],
+    }
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    for one in trials:
+        print(*one.lines(), sep="\n")
+    same = [one for one in trials if one.baseline == one.candidate and one.way == "opened anew"]
+    return int(any(one.alarms > one.repeats // 100 for one in same))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
