@@ -75,12 +75,10 @@ def saved(path: Path) -> bool:
 def read_subject(
     path: Path, dataset: Dataset | None, *, target: str | None = None, threads: int = 0, progress: Progress = silent
 ) -> Subject:
-    """Return what is saved in an `.npz`, or open an artifact and evaluate it on `dataset`.
+    """Return what an `.npz` holds, or open an artifact and evaluate it on `dataset`.
 
-    An `.npz` is a saved evaluation or a stored baseline, as its schema says.
-
-    Raises EvidenceError for one of other images than `dataset`, UsageProblem for an artifact without
-    a data set.
+    An `.npz` is a saved evaluation or a stored baseline, as its schema says. Raises EvidenceError for one of other
+    images than `dataset`, UsageProblem for an artifact without a data set.
     """
     if saved(path) and is_baseline(path):
         stored = Baseline.load(path)
