@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -13,12 +14,13 @@ from toolchain.files import refuse_existing
 from toolchain.progress import Progress, silent
 from toolchain.report.judgement import Judgement
 from toolchain.report.outputs import Outputs, write
+from toolchain.verdict.baseline import Baseline, check, check_pin, store
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import judge
-from toolchain.verdict.gather import gather, stressed
+from toolchain.verdict.gather import gather, stressed, timed
 from toolchain.verdict.needs import check_needs
 from toolchain.verdict.policy import Policy
-from toolchain.verdict.subject import read_subject
+from toolchain.verdict.subject import read_subject, saved
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,12 @@ class GateRequest:
         """Check the words alone, before anything is read."""
         if not self.candidates:
             raise UsageProblem("there is nothing to judge; give at least one --candidate")
+        _refuse_twice([path.name for path in self.candidates if not saved(path)], "candidates are called")
         if self.evidence and len(self.evidence) != len(self.candidates):
             raise UsageProblem(
                 f"{len(self.candidates)} candidates and {len(self.evidence)} --evidence files; give one for each"
             )
-        named = [*self.evidence, *self.outputs.files()]
-        if len({path.absolute() for path in named}) < len(named):
-            raise UsageProblem("one file was named for two outputs; give each a file of its own")
+        _refuse_twice([path.absolute() for path in (*self.evidence, *self.outputs.files())], "outputs are called")
         train = bool(self.train_data or self.data)
         check_needs(self.policy, self.baseline, self.candidates, images=self.data is not None, train=train)
         if self.train_data and self.policy.leaks is None:
@@ -88,6 +89,23 @@ def judge_stored(policy: Policy, stored: Sequence[Path], outputs: Outputs | None
     return _judged(policy, [Evidence.load(path) for path in stored], (), stored, outputs)
 
 
+def store_baseline(
+    artifact: Path,
+    policy: Policy,
+    data: str,
+    output: Path,
+    *,
+    data_root: Path | None = None,
+    target: str | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Baseline:
+    """Store an artifact's answers on the test images as the baseline of `policy`; raises as `baseline.store` does."""
+    refuse_existing(output, force=force)
+    images = load(data, "test", data_root)
+    return store(artifact, policy, images, output, target=target, force=force, progress=progress)
+
+
 def _judged(
     policy: Policy, evidence: list[Evidence], files: Sequence[Path], stored: Sequence[Path], outputs: Outputs
 ) -> Judgement:
@@ -102,14 +120,25 @@ def _gathered(request: GateRequest, progress: Progress) -> list[Evidence]:
     """Return the evidence on each candidate; of the baseline everything is read once."""
     policy, test = request.policy, _images(request.data, "test", request.data_root)
     train = _images(request.train_data or request.data, "train", request.data_root) if policy.leaks else None
-    base, *candidates = (
-        read_subject(path, test, target=request.target, progress=progress)
-        for path in (request.baseline, *request.candidates)
-    )
+    base = read_subject(request.baseline, test, target=request.target, progress=progress)
+    check_pin(policy, base.stored.digest if base.stored else None, request.baseline.name)
     if policy.stress is not None:
         base = stressed(policy.stress, base, test, progress)
+    candidates = [read_subject(path, test, target=request.target, progress=progress) for path in request.candidates]
+    for own in candidates:
+        # Again in `gather`, but here before minutes of timing.
+        check(policy, base, own)
     threads = request.threads
-    return [gather(policy, base, own, test, train, threads=threads, progress=progress) for own in candidates]
+    times = timed(policy, base, candidates, threads=threads, progress=progress)
+    return [
+        gather(policy, base, own, test, train, threads=threads, times=taken, progress=progress)
+        for own, taken in zip(candidates, times, strict=True)
+    ]
+
+
+def _refuse_twice(names: Sequence[object], what: str) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UsageProblem(f"two {what} {twice[0]}; give each a name of its own")
 
 
 def _images(data: str | None, split: Split, data_root: Path | None) -> Dataset | None:

@@ -75,9 +75,16 @@ def test_stored_evidence_gives_the_same_verdicts_without_the_files(glyphpress: R
     assert before["candidates"][0]["evidence_sha256"] == after["candidates"][0]["evidence_sha256"] is not None
     # Another policy on the same evidence.
     assert glyphpress("gate", "--from", "e.json").code == 5
-    missing = glyphpress("gate", "--from", "e.json", "--policy", tables('[p95]\nmax = "1ms"'))
-    assert (missing.code, missing.out) == (3, "")
-    assert "the policy limits p95, but the evidence does not hold it" in missing.err
+    for limit, example in (
+        ("p95", '"1ms"'),
+        ("stress", '"1pp"'),
+        ("leaks", 0),
+        ("packed", '"1MB"'),
+        ("memory", '"1MB"'),
+    ):
+        missing = glyphpress("gate", "--from", "e.json", "--policy", tables(f"[{limit}]\nmax = {example}"))
+        assert (missing.code, missing.out) == (3, "")
+        assert f"the policy limits {limit}, but the evidence does not hold it" in missing.err
 
 
 def test_every_output_is_written_also_when_the_gate_fails_and_nothing_over_what_is_there(
@@ -159,7 +166,8 @@ def test_python_says_the_same_in_as_few_lines(pairs: Path) -> None:
         pytest.param(["--from", "e.json", *DATA], "takes no --data", id="from and data"),
         pytest.param(["--from", "e.json", "--evidence", "f.json"], "takes no --evidence", id="from and evidence"),
         pytest.param([*asked("good.npz", "bad.npz"), "--evidence", "1.json"], "one for each", id="too few evidence"),
-        pytest.param([*asked("good.npz"), "--evidence", "o", "--junit", "o"], "named for two outputs", id="one name"),
+        pytest.param([*asked("good.npz"), "--evidence", "o", "--junit", "o"], "two outputs are called", id="one name"),
+        pytest.param([*asked("a.onnx", "sub/a.onnx"), *DATA], "two candidates are called a.onnx", id="one file twice"),
         pytest.param([*asked("good.npz"), "--train-data", "builtin:digits"], r"read for [leaks] only", id="no leaks"),
         pytest.param([*asked("good.npz"), "--policy", "leaks.toml"], "only a saved evaluation", id="leaks need a file"),
         pytest.param([*asked("new.onnx"), "--policy", "leaks.toml"], "add --data", id="an artifact needs images"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from toolchain.cli import options
+from toolchain.cli import console, options
 
 
 @click.command()
@@ -28,10 +28,24 @@ def baseline(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Store a baseline's answers, under scanner damage too where the policy asks for it, signed by a digest.
+    """Store a float model's answers, signed by a digest, so that CI need not hold the model.
+
+    Under scanner damage too where the policy has [stress]. The lines that it prints pin the policy to this baseline.
 
     \b
     Example:
       glyphpress gate baseline float.onnx --data emnist:balanced -o baseline.npz
     """
-    raise NotImplementedError
+    from toolchain.gating import store_baseline
+    from toolchain.verdict.policy import choose_policy
+
+    policy, root = choose_policy(policy_words), data_root
+    with console.progress() as progress:
+        made = store_baseline(
+            artifact, policy, data, output, data_root=root, target=target, force=force, progress=progress
+        )
+    if as_json:
+        facts = {"digest": made.digest, "path": str(output), "images": len(made.evaluation)}
+        console.emit("gate-baseline", facts | {"damage": [one.kind for one in made.stress]})
+    else:
+        click.echo(f'[baseline]\ndigest = "{made.digest}"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from toolchain.verdict.stress import StressPairs, answers_under, pair_stress
 from toolchain.verdict.subject import Subject, read_subject
 from toolchain.verdict.tables import StressLimit
 
-Times = tuple[Timings, Timings]
+Times = tuple[Timings | None, Timings | None]
 
 # Single inferences, so that the tail stays visible, and enough of them for a P95 in every second round at the least.
 GATE_PLAN = TimingPlan(min_runs=2000, min_seconds=3.0, inner=1)
@@ -64,7 +65,7 @@ def gather(
     """
     check(policy, base, own)
     pairs = Pairs.of(base.evaluation, own.evaluation)
-    timings, baseline_timings = times or _timed(policy, base, own, threads, progress)
+    timings, baseline_timings = times or timed(policy, base, [own], threads=threads, progress=progress)[0]
     stress: tuple[StressPairs, ...] = ()
     places: tuple[Place, ...] = ()
     leaks = None
@@ -98,18 +99,18 @@ def stressed(limit: StressLimit, subject: Subject, test: Dataset | None, progres
         return replace(subject, stress=answers_under(limit, session, _need(test, "stress"), progress=progress))
 
 
-def _timed(
-    policy: Policy, base: Subject, own: Subject, threads: int, progress: Progress
-) -> tuple[Timings | None, Timings | None]:
-    """Return the candidate's and the baseline's timings, taken in turns, as far as a limit asks for them."""
+def timed(
+    policy: Policy, base: Subject, candidates: Sequence[Subject], *, threads: int = 1, progress: Progress = silent
+) -> list[Times]:
+    """Return each candidate's timings and the baseline's, all taken in turns, as far as a limit asks for them."""
     if not policy.needs_timings:
-        return None, None
-    subjects = [own, base] if policy.needs_baseline_timings else [own]
+        return [(None, None)] * len(candidates)
+    subjects = [*candidates, base] if policy.needs_baseline_timings else candidates
     files = [subject.file("be timed") for subject in subjects]
-    place = get(own.target) if own.target else None
+    place = get(candidates[0].target) if candidates[0].target else None
     rows = profile(files, target=place, threads=threads, plan=GATE_PLAN, progress=progress).rows
-    times = [row.timings for row in rows]
-    return times[0], times[1] if policy.needs_baseline_timings else None
+    last = rows[-1].timings if policy.needs_baseline_timings else None
+    return [(row.timings, last) for row in rows[: len(candidates)]]
 
 
 def _peak(own: Subject, threads: int) -> int:
