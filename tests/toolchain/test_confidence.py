@@ -199,14 +199,14 @@ def test_a_true_rise_at_the_margin_passes_in_at_most_about_one_of_twenty_draws()
     assert truth > 0.01
     assert drift > 0.005
     outcomes = []
-    for _ in range(60):
+    for _ in range(40):
         some = rng.integers(0, 2_000_000, 1000)
         both = pairs(*((confidence[some], right[some]) for confidence, right in (base, own)))
         outcomes.append((judge_rejects(rejects(max=truth), both).outcome, judge_ece(EceLimit(max=drift), both).outcome))
     for judged in zip(*outcomes, strict=True):
-        # Of 60 draws at 5 %, more than 8 come up once in 400 seeds.
-        assert sum(outcome is Outcome.PASS for outcome in judged) <= 8
-        assert sum(outcome is Outcome.FAIL for outcome in judged) <= 8
+        # Of 40 draws at 5 %, more than 6 come up once in 300 seeds.
+        assert sum(outcome is Outcome.PASS for outcome in judged) <= 6
+        assert sum(outcome is Outcome.FAIL for outcome in judged) <= 6
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
