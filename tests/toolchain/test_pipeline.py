@@ -138,7 +138,7 @@ def test_the_command_says_by_its_exit_code_what_the_report_says(glyphpress, chec
         words = ("press", checkpoint, "--data", "builtin:digits", "--format", "onnx", "--threads", "1")
         return glyphpress(*words, "--seconds", "10ms", "--out", tmp_path / out, *more)
 
-    passed = run("a", "--max-drop", "3pp", "--json")
+    passed = run("a", "--policy", "smoke", "--json")
     assert passed.code == 0, passed.err
     shown = json.loads(passed.out)
     assert shown["schema"] == "glyphpress/press/1"
@@ -146,7 +146,7 @@ def test_the_command_says_by_its_exit_code_what_the_report_says(glyphpress, chec
     undecided = run("b", "--max-drop", "0.01pp")
     assert undecided.code == 5
     assert "INCONCLUSIVE" in undecided.out
-    failed = run("c", "--max-drop", "3pp", "--max-size", "100KB")
+    failed = run("c", "--policy", "smoke", "--max-size", "100KB")
     assert failed.code == 1
     assert (tmp_path / "c" / "report.md").is_file()
     assert "report:" in failed.out
