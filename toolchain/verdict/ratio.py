@@ -64,8 +64,10 @@ def latency_bounds(
     """Return the lower and upper bound, each one-sided at `confidence`, of `timings.percentile(q)` in nanoseconds.
 
     By a bootstrap over rounds of the percentile of all samples together, so that a slow spell counts as often as it
-    came. None below 3 rounds and where the samples cannot carry the percentile. Raises EvidenceError on samples that
-    take no time.
+    came. It speaks of the machine as these rounds saw it: where rounds differ by 5 %, the P95 of endless rounds was
+    simulated to lie above the upper bound at 99 % in 7 of 100 runs of 20 rounds, below the lower one in none; where
+    one round in ten is far slower, far more often. None below 3 rounds and where the samples cannot carry the
+    percentile. Raises EvidenceError on samples that take no time.
     """
     blocks, point = _blocks(timings), timings.percentile(q)
     rounds = len(blocks)
