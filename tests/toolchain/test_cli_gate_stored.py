@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.conftest import Finished
-from tests.toolchain.readers import linear_reader, pair, written
+from tests.toolchain.readers import digits, linear_reader, pair, written
 from toolchain.gating import GateRequest, gate, judge_stored
 from toolchain.report.judgement import Judgement
 from toolchain.verdict.outcome import Outcome
@@ -148,6 +149,20 @@ def test_none_of_several_passes_when_none_does(glyphpress: Run, pairs: Path) -> 
     done = glyphpress("gate", *asked("good.npz", "bad.npz"), *words, "--json")
     assert (done.code, json.loads(done.out)["winner"]) == (1, None)
     assert "int8.onnx size:" in done.err
+
+
+def test_train_data_stands_in_for_the_train_split(glyphpress: Run, folder: Path) -> None:
+    for label, image in zip(digits().labels[:100], digits().images[:100], strict=True):
+        for split in ("train", "test"):
+            place = Path("used", split, str(label))
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(place / f"{len(list(place.iterdir()))}.png")
+    words = ("gate", *asked("int8.onnx", base="float.onnx"), *DATA, "--policy", tables("[leaks]\nmax = 0"))
+    clean = glyphpress(*words)
+    assert clean.code == 0, clean.err
+    leaked = glyphpress(*words, "--train-data", "used")
+    assert leaked.code == 1
+    assert "leaks: 100 of 599 test images were seen before" in leaked.err
 
 
 def test_python_says_the_same_in_as_few_lines(pairs: Path) -> None:
