@@ -44,6 +44,11 @@ class RuntimeFacts:
             raise TypeError("the facts of a runtime are four words, a number of threads and whether it is simulated")
         _counts([self.threads])
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RuntimeFacts:
+        """Rebuild from `dataclasses.asdict`; raises KeyError or TypeError on anything else."""
+        return cls(simulated=values["simulated"], **{key: values[key] for key in values if key != "simulated"})
+
 
 @dataclass(frozen=True)
 class TimingPlan:
@@ -114,7 +119,7 @@ class Timings:
             _counts(values[name] for name in ("batch", "inner", "warmup", "load_ns", "first_run_ns"))
             if not (isinstance(values["artifact_sha256"], str) and isinstance(values["machine"], dict)):
                 raise TypeError("a digest or the machine is missing")
-            read = {"samples_ns": np.array(samples, np.int64), "facts": RuntimeFacts(**values["facts"])}
+            read = {"samples_ns": np.array(samples, np.int64), "facts": RuntimeFacts.from_dict(values["facts"])}
             return cls(**values | read | {"blocks": tuple(blocks)})
         except (KeyError, TypeError, ValueError) as error:
             raise RunFailed(f"not stored timings ({error!r}); time again") from error

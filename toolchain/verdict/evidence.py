@@ -99,8 +99,7 @@ class Evidence:
         if not path.is_file():
             raise EvidenceError(f"{path}: no such evidence; `glyphpress gate ... --evidence {path.name}` makes it")
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return cls.from_dict(values)
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse))
         except (ValueError, RecursionError) as error:
             raise EvidenceError(f"{path}: not stored evidence ({error}); gather it again") from error
         except EvidenceError as error:
@@ -116,6 +115,10 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
     "flipped": Flipped.from_dict,
     "baseline_digest": text,
 }
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _flips(pairs: Pairs, indices: NDArray[np.int64]) -> bool:

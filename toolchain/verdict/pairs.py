@@ -152,7 +152,7 @@ class Pairs:
 
 
 def _file(values: dict[str, Any]) -> FileFacts:
-    return FileFacts(**values | {"runtime": RuntimeFacts(**values["runtime"])})
+    return FileFacts(**values | {"runtime": RuntimeFacts.from_dict(values["runtime"])})
 
 
 def _check_pairs(base: Evaluation, candidate: Evaluation) -> None:

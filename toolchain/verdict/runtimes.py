@@ -69,7 +69,7 @@ class Place:
             members([values["available"]], bool)
             text(values["left_out"])
             read = {
-                "runtime": RuntimeFacts(**values["runtime"]),
+                "runtime": RuntimeFacts.from_dict(values["runtime"]),
                 "images": count(values["images"]),
                 "differing": count(values["differing"]),
                 "differences": tuple(map(_difference, members(values["differences"], dict))),
