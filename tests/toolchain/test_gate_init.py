@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from tests.conftest import Finished
@@ -48,12 +50,22 @@ def test_a_written_policy_reads_back_as_the_same_and_fits_the_schema(policy: Pol
     Draft202012Validator(schema()).validate(tables)
 
 
+WHOLE = tomllib.loads(re.sub(r"^#(?=\S)", "", template(default_policy()), flags=re.MULTILINE))
+
+
+@given(st.sets(st.sampled_from(sorted(WHOLE.keys() - {"drop"}))))
+def test_any_choice_of_tables_reads_back(chosen: set[str]) -> None:
+    policy = policy_from({name: WHOLE[name] for name in WHOLE if name in {"drop", *chosen}})
+    text = template(policy)
+    assert policy_from(tomllib.loads(text)) == policy
+    assert template(policy_from(tomllib.loads(text))) == text
+
+
 def test_every_table_is_there_and_each_can_be_set_by_taking_its_mark_off() -> None:
     text = template(default_policy())
-    whole = tomllib.loads(re.sub(r"^#(?=\S)", "", text, flags=re.MULTILINE))
-    assert list(whole) == list(Policy.model_fields)
-    assert policy_from(whole).drop == default_policy().drop
-    Draft202012Validator(schema()).validate(whole)
+    assert list(WHOLE) == list(Policy.model_fields)
+    assert policy_from(WHOLE).drop == default_policy().drop
+    Draft202012Validator(schema()).validate(WHOLE)
     for name in Policy.model_fields:
         assert re.search(rf"^# [A-Z].*\.\n#?\[{name}\]$", text, re.MULTILINE), f"[{name}] is not explained"
 

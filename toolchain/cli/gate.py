@@ -32,21 +32,23 @@ def gate(
     \b
     Example:
       glyphpress gate --baseline float.npz --candidate int8.npz --max-size 250KB
+      glyphpress gate --from evidence.json --policy gate.toml
     """
     if ctx.invoked_subcommand is not None:
         _refuse_stray(ctx)
         return
     _refuse_half(ctx, stored)
-    from toolchain.gating import GateRequest, gate, judge_stored
+    from toolchain import gating
     from toolchain.verdict.policy import choose_policy
 
     outputs, request, limits = asked_outputs(words)
     policy = choose_policy(policy_words, **limits)
     if stored:
-        judgement = judge_stored(policy, stored, outputs)
+        judgement = gating.judge_stored(policy, stored, outputs)
     else:
         with console.progress() as progress:
-            judgement = gate(GateRequest(policy=policy, outputs=outputs, **request), progress=progress)
+            asked = gating.GateRequest(policy=policy, outputs=outputs, **request)
+            judgement = gating.gate(asked, progress=progress)
     show(judgement, as_json=as_json)
     judgement.raise_unless_passed()
 
