@@ -49,7 +49,7 @@ PLAN = TimingPlan(min_runs=2000, min_seconds=0.3, inner=1)
 
 @dataclass(frozen=True)
 class Trial:
-    """A hundred runs of one pair of files. way: how they were timed; verdicts: outcome to how often, by limit."""
+    """Many runs of one pair of files. way: how they were timed; verdicts: outcome to how often, by limit."""
 
     baseline: str
     candidate: str
