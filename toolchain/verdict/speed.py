@@ -76,7 +76,7 @@ def judge_time_ratio(limit: TimeRatioLimit, name: str, q: float, own: Timings, b
             return _unseen(limit, name, None, *hidden)
     ratio = LatencyRatio.of(own, base, q=q, confidence=limit.confidence)
     if ratio is None or ratio.low is None or ratio.high is None:
-        return _unseen(limit, name, ratio and ratio.ratio, *_too_few_rounds(q, own))
+        return _unseen(limit, name, None if ratio is None else ratio.ratio, *_too_few_rounds(q, own))
     seconds = _seconds(own) + _seconds(base)
     seen = _Seen(positive(name, ratio.ratio), ratio.low, ratio.high, ratio.rounds, _inferences(own), seconds)
     return _verdict(limit, name, seen, _where(own, base), "{:.3f}".format, of=" of the baseline's")
@@ -156,7 +156,7 @@ def _where(own: Timings, base: Timings) -> str:
 
 def _rounded_up(count: float) -> int:
     """Return the next whole number of two digits and zeros: more of them would claim to know more."""
-    step = 10 ** max(len(str(math.floor(count))) - 2, 0)
+    step = int(10 ** max(len(str(math.floor(count))) - 2, 0))
     return (math.floor(count / step) + 1) * step
 
 
