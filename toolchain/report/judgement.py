@@ -230,4 +230,4 @@ def _relative(path: Path) -> str:
 
 
 def _file(values: dict[str, Any]) -> FileFacts:
-    return FileFacts(**values | {"runtime": RuntimeFacts(**values["runtime"])})
+    return FileFacts(**values | {"runtime": RuntimeFacts.from_dict(values["runtime"])})

@@ -127,7 +127,7 @@ class Evaluation:
             arrays = {key: stored[key] for key in _ARRAYS}
             if meta.pop("schema") != SCHEMA or any(arrays[key].dtype != kind for key, kind in _ARRAYS.items()):
                 raise ValueError(f"expected {SCHEMA}")
-            meta["facts"] = RuntimeFacts(**meta["facts"])
+            meta["facts"] = RuntimeFacts.from_dict(meta["facts"])
             meta["preprocess"] = Preprocess.from_dict(meta["preprocess"])
             meta["classes"] = tuple(meta["classes"])
             return cls(**meta, **arrays)
