@@ -54,6 +54,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "empty.pt").touch()
     _pictures(folder)
     (folder / "empty.toml").touch()
+    (folder / "warns.toml").write_text('[drop]\nmax = "1pp"\naction = "warn"\n')
     (folder / "typo.toml").write_text('[drop]\nmaximum = "1pp"\n')
     (folder / "quantize-twice.toml").write_text(
         'name = "x"\n' + '[[steps]]\nkind = "quantize"\nscheme = "static-int8"\n' * 2
@@ -223,6 +224,15 @@ FOREIGN_EVIDENCE = [
     pytest.param([*GATE, "float.onnx", *DATA, "--policy", "empty.toml"], 2, "limits nothing.*; add", id="empty policy"),
     pytest.param([*GATE, "float.onnx", *DATA, "--policy", "typo.toml"], 2, "did you mean 'max'", id="unknown key"),
     pytest.param([*GATE, "float.onnx"], 2, "is an artifact.*--data", id="no images"),
+    pytest.param([*GATE, "float.onnx", "--data", "nothing"], 3, "no class subfolders; put", id="zero images"),
+    pytest.param([*GATE, "none.onnx", *DATA], 3, "none.onnx: no such file; give", id="no candidate"),
+    pytest.param([*GATE, "cut.onnx", *DATA], 3, "cut.onnx: no ONNX model, or a truncated one", id="cut candidate"),
+    pytest.param([*GATE, "float.onnx", *DATA, "--policy", "warns.toml"], 2, "only warns", id="nothing can fail"),
+    pytest.param([*GATE, "float.onnx", *DATA, "--policy", "strikt"], 2, "did you mean strict", id="no such policy"),
+    pytest.param(["gate", "--from", "none.json"], 3, "none.json: no such evidence; ", id="no evidence"),
+    pytest.param(["gate", "--from", "float.onnx"], 3, "float.onnx: not stored evidence .*again", id="a model"),
+    pytest.param(["gate", "--from", "other.npz"], 3, "other.npz: not stored evidence .*again", id="an evaluation"),
+    pytest.param(["gate", "--from", "float.onnx.json"], 3, "its schema is not glyphpress/evidence/1", id="a sidecar"),
     pytest.param(
         ["press", "digits.pt", *DATA, "--recipe", "quantize-twice.toml", "--out", "o"],
         2,
@@ -236,6 +246,10 @@ NOT_OVER_THIS = [
     pytest.param(["quantize", "float.onnx", *DATA, "-o", "nan.onnx"], 2, "already there; .*--force", id="quantize"),
     pytest.param(["evaluate", "float.onnx", *DATA, "-o", "other.npz"], 2, "already there; .*--force", id="evaluate"),
     pytest.param(["profile", "float.onnx", "-o", "other.npz"], 2, "already there; .*--force", id="profile"),
+    pytest.param(
+        [*GATE, "float.onnx", *DATA, "--evidence", "other.npz"], 2, "already there; .*--force", id="gate's evidence"
+    ),
+    pytest.param([*GATE, "float.onnx", *DATA, "--junit", "cut.pt"], 2, "already there; .*--force", id="gate's report"),
     pytest.param(["press", "digits.pt", *DATA, "--out", "pictures"], 2, "already there; .*--force", id="press"),
     pytest.param(
         ["press", "digits.pt", *DATA, "--out", "pictures", "--force"],

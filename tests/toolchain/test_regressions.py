@@ -233,11 +233,11 @@ def test_images_that_reach_the_model_transposed_are_rejected(
 # Layer and factor, and the limits that see it; where it is mild, only those that look closer than accuracy.
 SCALES = [
     *[pytest.param(CONV1, factor, ALL, id=f"conv1 x{factor}") for factor in (2, 4)],
-    *[pytest.param(CONV2, factor, ALL, id=f"conv2 x{factor}") for factor in (2, 4)],
+    pytest.param(CONV2, 2, ALL, id="conv2 x2"),
     pytest.param(CONV3, 2, ALL, id="conv3 x2"),
     *[pytest.param(CONV4, factor, {"flips"}, id=f"conv4 x{factor}") for factor in (2, 4)],
     pytest.param(CONV5, 4, {"classes", "flips"}, id="conv5 x4"),
-    *[pytest.param(POOL, factor, {"classes", "flips"}, id=f"pool x{factor}") for factor in (2, 4)],
+    pytest.param(POOL, 2, {"classes", "flips"}, id="pool x2"),
 ]
 
 
