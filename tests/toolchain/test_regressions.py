@@ -208,7 +208,7 @@ def test_a_transposed_calibration_set_reads_alike_here_but_does_not_go_unnoticed
     drawn: CalibrationSet,
     tmp_path: Path,
 ) -> None:
-    """Minimum and maximum are those of upright ink, so accuracy does not fall; by which images, [leaks] finds out."""
+    """Ranges lie within a tenth of upright ink's, so accuracy does not fall; which images they are from, [leaks] asks."""
     images = planted.transposed(drawn)
     candidate = quantize(float_files[kind], STATIC, images, tmp_path / f"transposed.{kind}", recipe="static-int8")
     verdicts = quick_gate(candidate).verdicts
