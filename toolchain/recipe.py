@@ -31,11 +31,16 @@ class Prune(_Strict):
 
 
 class Quantize(_Strict):
-    """8-bit weights, per channel; activations by scheme."""
+    """8-bit weights, per channel; activations by scheme.
+
+    reduce_range: x86 processors without VNNI add two products of an activation (0 to 255) and a weight in 16 bits,
+    which saturate beyond weights of 64; 7 bits of them give the same answers on every processor.
+    """
 
     kind: Literal["quantize"] = "quantize"
     scheme: Scheme
     calibration_images: int = Field(default=512, ge=8, description="images of the train split (static schemes)")
+    reduce_range: bool = Field(default=True, description="ONNX: weights of 7 bits, safe on x86 without VNNI")
     integer_io: bool = Field(default=False, description="TFLite static schemes: integer input and output")
 
     @property

@@ -152,17 +152,17 @@ def test_a_candidate_that_must_reject_everything_never_passes() -> None:
     assert "no threshold brings the candidate to that error" in verdict.reason
 
 
-def test_overconfidence_is_a_rise_of_the_calibration_error_alone() -> None:
+def test_another_confidence_is_seen_by_the_calibration_error_alone_and_either_way() -> None:
     base, _ = drawn(8000, np.random.default_rng(2), noise=0)
     sharper = base[0] ** 0.5
     verdict = judge_ece(EceLimit(max=0.01), pairs(base, (sharper, base[1])))
     assert verdict.outcome is Outcome.FAIL
     assert "of the candidate (confidence above accuracy by" in verdict.reason
     assert judge_rejects(rejects(max=0.001), pairs(base, (sharper, base[1]))).outcome is Outcome.PASS
-    calmer = judge_ece(EceLimit(max=0.02), pairs((sharper, base[1]), base))
-    assert calmer.outcome is Outcome.PASS
-    assert calmer.measured is not None
-    assert calmer.measured < 0
+    calmer = judge_ece(EceLimit(max=0.01), pairs((sharper, base[1]), base))
+    assert calmer.outcome is Outcome.FAIL
+    assert calmer.measured == pytest.approx(verdict.measured)
+    assert "change (a fall) of" in calmer.reason
 
 
 def test_the_same_evidence_gives_the_same_verdict() -> None:

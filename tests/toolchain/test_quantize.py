@@ -119,6 +119,28 @@ def test_static_onnx_runs_on_integer_kernels_from_end_to_end(
     assert not {"Conv", "Gemm", "DequantizeLinear"} & set(ran)
 
 
+@pytest.mark.parametrize("scheme", ["static-int8", "dynamic-int8"])
+def test_onnx_kernels_without_vnni_cannot_saturate(
+    scheme: str, floats: dict[Format, Artifact], images: CalibrationSet, tmp_path: Path
+) -> None:
+    """They add two products of an activation (0 to 255) and a weight in int16."""
+    widest = {}
+    for reduced in (True, False):
+        step = Quantize.model_validate({"scheme": scheme, "reduce_range": reduced})
+        drawn = images if step.calibrated else None
+        made = quantize(floats["onnx"], step, drawn, tmp_path / f"{reduced}.onnx", recipe=scheme)
+        widest[reduced] = max(np.abs(weights.astype(int)).max() for weights in integer_weights(onnx.load(made.path)))
+    assert 2 * 255 * widest[True] <= np.iinfo(np.int16).max < 2 * 255 * widest[False]
+
+
+def integer_weights(model: onnx.ModelProto) -> list[np.ndarray]:
+    """The int8 matrices that meet uint8 activations: behind a DequantizeLinear, or in a MatMulInteger."""
+    constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    places = {"DequantizeLinear": 0, "MatMulInteger": 1}
+    names = [node.input[places[node.op_type]] for node in model.graph.node if node.op_type in places]
+    return [constants[name] for name in names if name in constants and constants[name].dtype == np.int8]
+
+
 def test_dynamic_onnx_pays_for_its_small_weights_only_when_it_is_loaded(
     pressed: dict[tuple[Format, str], Artifact], floats: dict[Format, Artifact], tmp_path: Path
 ) -> None:

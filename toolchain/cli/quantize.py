@@ -19,6 +19,7 @@ SCHEMES = ("dynamic-int8", "static-int8", "static-int8-act16")
     "--calibration-images", type=click.IntRange(8), default=512, show_default=True, help="Of the train split."
 )
 @click.option("--integer-io", is_flag=True, help="Integer input and output (TFLite, static schemes).")
+@click.option("--full-range", is_flag=True, help="ONNX: weights of 8 bits, which saturate on x86 without VNNI.")
 @click.option("-o", "--output", type=options.FILE, required=True, help="The file to write, of the same format.")
 @options.seed_option
 @options.force_option
@@ -31,6 +32,7 @@ def quantize(
     data_root: Path | None,
     calibration_images: int,
     integer_io: bool,
+    full_range: bool,
     output: Path,
     seed: int,
     force: bool,
@@ -47,9 +49,8 @@ def quantize(
     from toolchain.recipe import Quantize
     from toolchain.stages import quantize_file
 
-    step = Quantize.model_validate(
-        {"scheme": scheme, "calibration_images": calibration_images, "integer_io": integer_io}
-    )
+    words = {"scheme": scheme, "calibration_images": calibration_images, "integer_io": integer_io}
+    step = Quantize.model_validate(words | {"reduce_range": not full_range})
     made = quantize_file(artifact, step, output, data=data, data_root=data_root, seed=seed, force=force)
     if as_json:
         console.emit("quantize", made.facts())

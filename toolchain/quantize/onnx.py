@@ -30,7 +30,8 @@ def quantized_onnx(
 
     `static-int8`: QDQ, int8 weights per output channel, uint8 activations, min-max ranges of `calibration`; logits
     stay float. `dynamic-int8`: int8 weights; MatMul and Gemm quantize their input at run time, convolutions
-    expand their weights when the file is loaded. Raises StageError when onnxruntime cannot quantize the graph.
+    expand their weights when the file is loaded. Weights that meet integers keep to 7 bits unless the step says
+    otherwise (`Quantize.reduce_range`). Raises StageError when onnxruntime cannot quantize the graph.
     """
     import onnx
 
@@ -44,7 +45,11 @@ def quantized_onnx(
         try:
             with noise_to(log) as noise:
                 _prepare(artifact.path, prepared)
-                model = _dynamic(prepared) if calibration is None else _static(prepared, artifact, calibration)
+                reduce = step.reduce_range
+                if calibration is None:
+                    model = _dynamic(prepared, reduce_range=reduce)
+                else:
+                    model = _static(prepared, artifact, calibration, reduce_range=reduce)
         except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
             raise StageError(
                 f"{artifact.path.name}: onnxruntime cannot quantize it ({error}); the whole story is in {noise}"
@@ -61,7 +66,7 @@ def _prepare(source: Path, prepared: Path) -> None:
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
 
 
-def _static(prepared: Path, artifact: Artifact, calibration: CalibrationSet) -> ModelProto:
+def _static(prepared: Path, artifact: Artifact, calibration: CalibrationSet, *, reduce_range: bool) -> ModelProto:
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -87,6 +92,7 @@ def _static(prepared: Path, artifact: Artifact, calibration: CalibrationSet) -> 
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
+        reduce_range=reduce_range,
     )
     return _float_logits(onnx.load(quantized))
 
@@ -110,13 +116,18 @@ def _float_logits(model: ModelProto) -> ModelProto:
     return model
 
 
-def _dynamic(prepared: Path) -> ModelProto:
+def _dynamic(prepared: Path, *, reduce_range: bool) -> ModelProto:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantized = prepared.with_name("quantized.onnx")
     # ConvInteger is several times slower than a float Conv, so convolutions keep float arithmetic.
     quantize_dynamic(
-        prepared, quantized, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"]
+        prepared,
+        quantized,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        reduce_range=reduce_range,
+        op_types_to_quantize=["MatMul"],
     )
     return expand_at_load(onnx.load(quantized))

@@ -3,9 +3,10 @@
 The reject rate at a fixed error is where the risk-coverage curve (El-Yaniv and Wiener 2010, JMLR 11:1605-1641) meets
 that error. The expected calibration error is that of Guo et al. 2017 (arXiv:1706.04599), in equal-width bins.
 
-Both are judged by their rise over the baseline on the same images, by one-sided bounds from a paired bootstrap over
-images. Each bound lies as far from the rise seen as the farther of the percentile and the basic bound: both statistics
-are biased in small samples, the resamples are biased twice, and which of the two bounds suffers depends on the file.
+Both are judged by what changes from the baseline on the same images (the reject rate by its rise, the calibration
+error by its change either way), by one-sided bounds from a paired bootstrap over images. Each bound lies as far from
+the rise seen as the farther of the percentile and the basic bound: both statistics are biased in small samples, the
+resamples are biased twice, and which of the two bounds suffers depends on the file.
 """
 
 from __future__ import annotations
@@ -158,14 +159,20 @@ def judge_rejects(limit: RejectsLimit, pairs: Pairs) -> Verdict:
 
 
 def judge_ece(limit: EceLimit, pairs: Pairs) -> Verdict:
-    """Judge the rise of the expected calibration error."""
+    """Judge the change of the expected calibration error, either way.
+
+    A file whose confidence suits its accuracy better all at once answers otherwise too: thresholds that were set with
+    the baseline no longer hold.
+    """
     before, after = (_gaps(sure, right, BINS) for sure, right in _both(pairs))
     rise = rise_between(before, after, len(pairs), limit.confidence)
+    # Both bounds lie equally far from what was seen, so the nearer side cannot be the one beyond its margin.
+    change = rise if rise.seen >= 0 else Rise(-rise.seen, -rise.upper, -rise.lower, rise.error)
     shares = (percent_text(ece(sure, right)) for sure, right in _both(pairs))
     means = (points_text(float(sure.mean(dtype=np.float64) - right.mean())) for sure, right in _both(pairs))
     seen = "calibration error {} of the baseline, {} of the candidate".format(*shares)
     seen += " (confidence above accuracy by {} and {} pp)".format(*means)
-    return _verdict("ece", limit, rise, seen, len(pairs))
+    return _verdict("ece", limit, change, seen, len(pairs), what="change" if rise.seen >= 0 else "change (a fall)")
 
 
 def _both(pairs: Pairs) -> tuple[tuple[Confidences, Flags], tuple[Confidences, Flags]]:
@@ -200,7 +207,14 @@ def _kept(before: Rejection, pairs: Pairs) -> str:
 
 
 def _verdict(
-    name: str, limit: RejectsLimit | EceLimit, rise: Rise, seen: str, images: int, *, may_pass: bool = True
+    name: str,
+    limit: RejectsLimit | EceLimit,
+    rise: Rise,
+    seen: str,
+    images: int,
+    *,
+    what: str = "rise",
+    may_pass: bool = True,
 ) -> Verdict:
     sure = f"with {limit.confidence * 100:.4g} % confidence"
     margin = f"margin of {points_text(limit.max, 3).rstrip('0').rstrip('.')} pp"
@@ -217,7 +231,7 @@ def _verdict(
         words = f"between {points_text(rise.lower)} and {points_text(rise.upper)} pp {sure}, cannot be told from the "
         words += margin + (f"; about {needed:,} images like these would decide" if needed else "")
         words += "" if may_pass else "; no threshold brings the candidate to that error: allow a larger one"
-    reason = f"rise of {points_text(rise.seen)} pp, {words}; {seen}"
+    reason = f"{what} of {points_text(rise.seen)} pp, {words}; {seen}"
     return Verdict(name, outcome, limit.action, limit.max, rise.seen, bound, reason, needed)
 
 

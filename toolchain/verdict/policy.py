@@ -71,7 +71,7 @@ class Policy(Table):
     rejects: RejectsLimit | None = _table(
         "Rise in the share of images that a scanner must reject to stay within an error.", max="1pp"
     )
-    ece: EceLimit | None = _table("Rise of the expected calibration error.", max="1pp")
+    ece: EceLimit | None = _table("Change of the expected calibration error, either way.", max="1pp")
     stress: StressLimit | None = _table("Fall in accuracy under scanner damage, for each kind by itself.", max="1pp")
     runtimes: RuntimesLimit | None = _table(
         "Images that other runtimes or kernels answer otherwise with the same file.", max=20

@@ -144,7 +144,7 @@ class RejectsLimit(Limit):
 
 
 class EceLimit(Limit):
-    """Rise of the expected calibration error: how far confidence and accuracy lie apart."""
+    """Change of the expected calibration error, either way: how far confidence and accuracy lie apart."""
 
     measure: ClassVar[Measure] = "share"
     max: Points  # type: ignore[valid-type]
