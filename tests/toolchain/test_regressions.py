@@ -52,7 +52,8 @@ class Judged:
 
     @property
     def failed(self) -> set[str]:
-        return {name for name, verdict in self.verdicts.items() if verdict["outcome"] == "FAIL"}
+        """The limits on answers that failed; those on confidence stand beside them."""
+        return {name for name in ALL if self.verdicts[name]["outcome"] == "FAIL"}
 
     @property
     def classes(self) -> set[str]:
@@ -183,7 +184,8 @@ def test_the_honest_static_int8_passes_and_is_3_6_times_smaller(
 ) -> None:
     found = gate(honest_files[kind])
     assert found.code == 0, found.err
-    assert {name: verdict["outcome"] for name, verdict in found.verdicts.items()} == dict.fromkeys(ALL, "PASS")
+    assert found.verdicts.keys() >= ALL
+    assert {verdict["outcome"] for verdict in found.verdicts.values()} == {"PASS"}
     assert found.verdicts["drop"]["bound"] < 0.0015
     assert float_files[kind].size / honest_files[kind].size >= 3.6
 
@@ -208,7 +210,7 @@ def test_a_transposed_calibration_set_reads_alike_here_but_does_not_go_unnoticed
     drawn: CalibrationSet,
     tmp_path: Path,
 ) -> None:
-    """Ranges lie within a tenth of upright ink's, so accuracy does not fall; which images they are from, [leaks] asks."""
+    """Ranges lie within a tenth of upright ink's, so accuracy does not fall; whose they are, [leaks] asks."""
     images = planted.transposed(drawn)
     candidate = quantize(float_files[kind], STATIC, images, tmp_path / f"transposed.{kind}", recipe="static-int8")
     verdicts = quick_gate(candidate).verdicts
@@ -271,8 +273,8 @@ def test_only_the_whole_split_shows_what_a_doubled_conv5_loses_in_one_class(
 ) -> None:
     candidate = planted.planted(honest_files["onnx"], tmp_path / "scaled.onnx", planted.scale_times(2, CONV5))
     few = quick_gate(candidate)
-    assert (few.code, few.failed) == (5, set())
-    assert few.verdicts["flips"]["samples_needed"] > 4700
+    assert few.code != 0
+    assert few.verdicts["classes"]["outcome"] == "INCONCLUSIVE"
     found = gate(candidate)
     assert (found.code, found.failed) == (1, {"classes", "flips"})
     assert found.verdicts["drop"]["outcome"] == "PASS"
@@ -282,7 +284,7 @@ def test_only_the_whole_split_shows_what_a_doubled_conv5_loses_in_one_class(
 def test_a_wrong_scale_of_the_last_layer_matters_only_where_logits_are_quantized(
     quick_gate: Quick, honest_files: dict[Format, Artifact], tmp_path: Path
 ) -> None:
-    """ONNX keeps float logits, and all of them times 4 give the same answers; TFLite clips what leaves the range."""
+    """TFLite clips what leaves the range. ONNX keeps float logits: the same answers, but other confidences."""
     for factor in (2, 4):
         change = planted.scale_times(factor, CLASSIFIER)
         clipped = quick_gate(planted.planted(honest_files["tflite"], tmp_path / "scaled.tflite", change))
@@ -290,7 +292,8 @@ def test_a_wrong_scale_of_the_last_layer_matters_only_where_logits_are_quantized
         assert named(clipped.verdicts["classes"]["reason"])[0] == clipped.worst[0]
         kept = quick_gate(planted.planted(honest_files["onnx"], tmp_path / "scaled.onnx", change))
         honest = quick_gate(honest_files["onnx"])
-        assert kept.verdicts == {name: one | {"artifact": "scaled.onnx"} for name, one in honest.verdicts.items()}
+        assert all(kept.verdicts[name]["reason"] == honest.verdicts[name]["reason"] for name in ALL)
+        assert (kept.code, kept.verdicts["ece"]["outcome"]) == (1, "FAIL")
 
 
 @both
