@@ -175,7 +175,7 @@ def alike(read: Any, given: Any) -> bool:
     if isinstance(given, list):
         return isinstance(read, list) and len(read) == len(given) and all(map(alike, read, given))
     if isinstance(given, float):
-        return isinstance(read, float) and abs(read - given) <= 1e-7
+        return isinstance(read, float) and np.isclose(read, given, rtol=0, atol=1e-7, equal_nan=True)
     return bool(read == given) and isinstance(read, type(given) | float)
 
 

@@ -53,7 +53,7 @@ class Judged:
     @property
     def failed(self) -> set[str]:
         """The limits on answers that failed; those on confidence stand beside them."""
-        return {name for name in ALL if self.verdicts[name]["outcome"] == "FAIL"}
+        return {name for name in ALL & self.verdicts.keys() if self.verdicts[name]["outcome"] == "FAIL"}
 
     @property
     def classes(self) -> set[str]:
