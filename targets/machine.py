@@ -12,7 +12,7 @@ from typing import Any
 ISA_FLAGS = (
     *("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_tile", "amx_int8", "amx_bf16"),
-    *("neon", "asimd", "asimdhp", "asimddp", "asimdfhm", "i8mm", "bf16", "sve", "sve2"),
+    *("atomics", "neon", "asimd", "asimdhp", "asimddp", "asimdfhm", "i8mm", "bf16", "sve", "sve2"),
 )
 _THROTTLED = "/sys/devices/platform/soc/soc:firmware/get_throttled"
 

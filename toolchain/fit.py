@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.dataset import Dataset, Labels
+from targets.machine import machine_state
 from targets.preprocess import Preprocess
 from toolchain.augment import random_affine
 from toolchain.errors import StageError, UsageProblem
@@ -118,11 +119,17 @@ def torch_threads(threads: int) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(_safe_threads(threads or len(os.sched_getaffinity(0))))
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _safe_threads(threads: int) -> int:
+    """Return 1 where torch dies of more: the BLAS of its Arm wheels needs the atomics that a Raspberry Pi 4 lacks."""
+    state = machine_state()
+    return 1 if state["architecture"] == "aarch64" and "atomics" not in state.get("isa", ()) else threads
 
 
 class _Loop:

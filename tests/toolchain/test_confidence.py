@@ -157,7 +157,7 @@ def test_another_confidence_is_seen_by_the_calibration_error_alone_and_either_wa
     sharper = base[0] ** 0.5
     verdict = judge_ece(EceLimit(max=0.01), pairs(base, (sharper, base[1])))
     assert verdict.outcome is Outcome.FAIL
-    assert "of the candidate (confidence above accuracy by" in verdict.reason
+    assert "of the candidate (mean confidence" in verdict.reason
     assert judge_rejects(rejects(max=0.001), pairs(base, (sharper, base[1]))).outcome is Outcome.PASS
     calmer = judge_ece(EceLimit(max=0.01), pairs((sharper, base[1]), base))
     assert calmer.outcome is Outcome.FAIL

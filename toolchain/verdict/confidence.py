@@ -169,9 +169,9 @@ def judge_ece(limit: EceLimit, pairs: Pairs) -> Verdict:
     # Both bounds lie equally far from what was seen, so the nearer side cannot be the one beyond its margin.
     change = rise if rise.seen >= 0 else Rise(-rise.seen, -rise.upper, -rise.lower, rise.error)
     shares = (percent_text(ece(sure, right)) for sure, right in _both(pairs))
-    means = (points_text(float(sure.mean(dtype=np.float64) - right.mean())) for sure, right in _both(pairs))
+    means = (percent_text(float(sure.mean(dtype=np.float64))) for sure, _ in _both(pairs))
     seen = "calibration error {} of the baseline, {} of the candidate".format(*shares)
-    seen += " (confidence above accuracy by {} and {} pp)".format(*means)
+    seen += " (mean confidence {} and {})".format(*means)
     return _verdict("ece", limit, change, seen, len(pairs), what="change" if rise.seen >= 0 else "change (a fall)")
 
 
