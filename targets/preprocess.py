@@ -21,7 +21,7 @@ Layout = Literal["NCHW", "NHWC"]
 
 ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
 
-_TURN: dict[Orientation, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+TURNS: dict[Orientation, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     "upright": lambda x: x,
     "mirror": lambda x: x[:, :, ::-1],
     "flip": lambda x: x[:, ::-1, :],
@@ -31,6 +31,7 @@ _TURN: dict[Orientation, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     "rot270": lambda x: x.swapaxes(1, 2)[:, :, ::-1],
     "anti-transpose": lambda x: x.swapaxes(1, 2)[:, ::-1, ::-1],
 }
+"""What each orientation does to upright images [N, 28, 28]."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Preprocess:
         """
         if images.dtype != np.uint8 or images.ndim != 3:
             raise ArtifactError(f"expected uint8 images [N, H, W], got {images.dtype} {list(images.shape)}")
-        turned = _TURN[self.orientation](images)
+        turned = TURNS[self.orientation](images)
         pixels = (255 - turned if self.invert else turned).astype(np.float32, order="C")
         if self.scale == "0-1":
             pixels /= np.float32(255)

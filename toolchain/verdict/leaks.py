@@ -1,22 +1,25 @@
-"""Leaks: test images that were seen in training or in calibration, found by hash.
+"""Leaks: test images that were seen in training or in calibration, found by hash; and images that calibrated it turned.
 
 An artifact's sidecar says how many images calibrated it, by which seed they were drawn, and their digest, but holds
-no images. So the draw is made again from the train split: where the digest is the same, so are the images.
+no images. So the draw is made again from the train split: where the digest is the same, so are the images. A file that
+was calibrated on turned images may well read as before, since their ranges hardly differ, but it is not what was meant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import Dataset
+from calibration.dataset import Dataset, Images
 from calibration.errors import DataError
 from calibration.sample import draw, image_hashes
 from targets.artifact import Artifact
+from targets.preprocess import ORIENTATIONS, TURNS, Orientation
 from toolchain.errors import EvidenceError
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.outcome import Outcome, Verdict
@@ -34,7 +37,7 @@ class Leaks:
     """How many test images are also training or calibration images, and the first LISTED of them by index.
 
     test, train: which data sets, in words. training, calibration: how many are in the train split, and how many in
-    the set that calibrated the file; seen: how many are in either.
+    the set that calibrated the file; seen: how many are in either. turned: how the calibration images stood.
     """
 
     test: str
@@ -44,11 +47,13 @@ class Leaks:
     calibration: int
     seen: int
     first: tuple[int, ...] = ()
+    turned: Orientation = "upright"
 
     def __post_init__(self) -> None:
         """Reject counts that cannot be, so that nothing passes by them."""
         either = max(self.training, self.calibration), min(self.training + self.calibration, self.images)
         fits = min(self.training, self.calibration) >= 0 and either[0] <= self.seen <= either[1]
+        fits = fits and self.turned in ORIENTATIONS
         if not (self.images > 0 and fits and len(self.first) == min(self.seen, LISTED)):
             raise EvidenceError(f"{self.test}: the counts of leaks do not fit together; gather the evidence again")
 
@@ -61,7 +66,7 @@ class Leaks:
         """Rebuild from `to_dict`; raises EvidenceError on anything else."""
         try:
             counts = {name: count(values[name]) for name in ("images", "training", "calibration", "seen")}
-            words = {name: text(values[name]) for name in ("test", "train")}
+            words = {name: text(values[name]) for name in ("test", "train", "turned")}
             return cls(**values | counts | words | {"first": tuple(map(count, members(values["first"], int)))})
         except (KeyError, TypeError) as error:
             raise EvidenceError(f"not stored leaks ({told(error)}); gather the evidence again") from error
@@ -77,7 +82,8 @@ def find_leaks(own: Evaluation, train: Dataset, artifact: Artifact) -> Leaks:
         raise EvidenceError(f"{artifact.path.name} is not the file that was evaluated; evaluate it again")
     trained_on = image_hashes(train.images)
     in_training = np.isin(own.sample_ids, trained_on)
-    in_calibration = np.isin(own.sample_ids, _calibrated_on(artifact, train, np.isin(trained_on, own.sample_ids)))
+    calibrated_on, turned = _calibrated_on(artifact, train, np.isin(trained_on, own.sample_ids))
+    in_calibration = np.isin(own.sample_ids, calibrated_on)
     seen = np.flatnonzero(in_training | in_calibration)
     return Leaks(
         test=own.origin,
@@ -87,11 +93,15 @@ def find_leaks(own: Evaluation, train: Dataset, artifact: Artifact) -> Leaks:
         calibration=int(np.count_nonzero(in_calibration)),
         seen=len(seen),
         first=tuple(seen[:LISTED].tolist()),
+        turned=turned,
     )
 
 
 def judge_leaks(limit: LeaksLimit, leaks: Leaks) -> Verdict:
-    """Judge the number of test images that were seen before."""
+    """Judge the number of test images that were seen before; calibration images that stood turned fail at any limit."""
+    if leaks.turned != "upright":
+        reason = f"its calibration images stood turned ({leaks.turned}); calibrate it again on upright ones"
+        return Verdict("leaks", Outcome.FAIL, limit.action, limit.max, leaks.seen, None, reason)
     outcome = within("leaks", leaks.seen, limit.max)
     reason = (
         f"{leaks.seen:,} of {leaks.images:,} test images were seen before, {leaks.training:,} in {leaks.train} and "
@@ -103,8 +113,8 @@ def judge_leaks(limit: LeaksLimit, leaks: Leaks) -> Verdict:
     return Verdict("leaks", outcome, limit.action, limit.max, leaks.seen, None, reason)
 
 
-def _calibrated_on(artifact: Artifact, train: Dataset, in_test: NDArray[np.bool_]) -> Hashes:
-    """Return the hashes of the images that calibrated the file; none for one that needed none.
+def _calibrated_on(artifact: Artifact, train: Dataset, in_test: NDArray[np.bool_]) -> tuple[Hashes, Orientation]:
+    """Return the hashes of the upright images that calibrated the file, none for one that needed none, and their turn.
 
     in_test: bool [len(train)], which training images are test images too.
     """
@@ -112,29 +122,29 @@ def _calibrated_on(artifact: Artifact, train: Dataset, in_test: NDArray[np.bool_
     if recorded is None:
         if artifact.recipe == "foreign":
             raise EvidenceError(f"nothing says which images calibrated {name}, which came from elsewhere; drop [leaks]")
-        return image_hashes(train.images[:0])
+        return image_hashes(train.images[:0]), "upright"
     try:
         size, seed, digest = int(recorded["images"]), int(recorded["seed"]), recorded["sha256"]
     except (KeyError, TypeError, ValueError) as error:
         raise EvidenceError(f"{name}: its sidecar's calibration cannot be read ({error!r}); press it again") from error
-    for images, sha256 in _draws(train, size, seed, in_test):
-        if sha256 == digest:
-            return images
+    for images in _draws(train, size, seed, in_test):
+        for turned, turn in TURNS.items():
+            if sha256(np.ascontiguousarray(turn(images)).data).hexdigest() == digest:
+                return image_hashes(images), turned
     raise EvidenceError(
         f"cannot tell which images calibrated {name}: {size:,} images of {recorded.get('origin')}, seed {seed}, are "
         f"others when drawn from {train.origin}; give --train-data of the set that they were drawn from"
     )
 
 
-def _draws(train: Dataset, size: int, seed: int, in_test: NDArray[np.bool_]) -> Iterator[tuple[Hashes, str]]:
-    """Yield hashes and digest of the images as `draw` takes them, first without test images, then with them.
+def _draws(train: Dataset, size: int, seed: int, in_test: NDArray[np.bool_]) -> Iterator[Images]:
+    """Yield the images as `draw` takes them, first without test images, then with them.
 
     Leaving images out beforehand draws the same as `draw(..., exclude=test)`: chance only meets those that are left.
     """
     for without in (True, False) if in_test.any() else (False,):
         try:
             source = train.take(np.flatnonzero(~in_test), "without test images") if without else train
-            drawn = draw(source, size, seed)
+            yield draw(source, size, seed).images
         except DataError:  # too few images, or no train split: then it was not drawn so
             continue
-        yield image_hashes(drawn.images), drawn.sha256
