@@ -69,7 +69,8 @@ def test_every_command_that_takes_a_file_takes_it(glyphpress, strange: Path, tmp
     quantized = glyphpress("quantize", strange, *data, "-o", small)
     assert quantized.code == 0, quantized.err
     assert small.stat().st_size < 0.5 * strange.stat().st_size
-    judged = glyphpress("gate", "--baseline", strange, "--candidate", small, *data, "--max-drop", "3pp")
+    # Which of two scalings a linear model wants, its answers do not tell; only their confidence would differ.
+    judged = glyphpress("gate", "--baseline", strange, "--candidate", small, *data, "--policy", "smoke")
     assert judged.code == 0, judged.err
     assert glyphpress("profile", strange, small, "--seconds", "1ms", "--runs", "20").code == 0
 
