@@ -58,7 +58,12 @@ class PressRequest:
     command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise UsageProblem where a recipe ends in none of the formats, or two recipes share a name."""
+        """Raise UsageProblem where a recipe ends in none of the formats, two share a name, or a baseline is pinned."""
+        if self.policy.baseline is not None:
+            raise UsageProblem(
+                "the policy's [baseline] names a stored baseline, but a press judges by its own float file; leave that "
+                "table out, or judge the files with `glyphpress gate`"
+            )
         for recipe in self.recipes:
             if not set(recipe.formats) & set(self.formats):
                 raise UsageProblem(

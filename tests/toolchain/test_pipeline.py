@@ -13,7 +13,7 @@ from toolchain.pipeline import PressRequest, press
 from toolchain.recipe import Prune, Quantize, Recipe, shipped
 from toolchain.report.report import Report
 from toolchain.verdict.outcome import Outcome
-from toolchain.verdict.policy import DropLimit, Policy
+from toolchain.verdict.policy import DropLimit, Policy, policy_from
 
 QUICK = TimingPlan(warmup=2, min_runs=20, min_seconds=0.0, inner=1)
 PRUNED = Recipe(name="pruned", steps=(Prune(ratio=0.25, epochs=1),))
@@ -126,6 +126,7 @@ def test_a_press_that_fails_half_way_leaves_nothing(glyphpress, checkpoint: Path
     [
         ({"recipes": (shipped()["static-int8-act16"],), "formats": ("onnx",)}, "makes tflite only"),
         ({"recipes": (SMALL, SMALL)}, "share a name"),
+        ({"policy": policy_from({"drop": {"max": "1pp"}, "baseline": {"digest": "0" * 64}})}, "stored baseline"),
     ],
 )
 def test_a_request_that_cannot_be_meant_is_refused(change: dict, said: str, request_: PressRequest) -> None:
