@@ -498,3 +498,15 @@ def test_an_interruption_inside_the_garbage_collector_is_not_lost() -> None:
     finally:
         gc.callbacks.remove(callback)
     assert sent
+
+
+@pytest.mark.parametrize("words", [("recipe", "list"), ("--help",)], ids=" ".join)
+def test_a_pipe_that_was_closed_never_looks_like_a_failed_gate(words: tuple[str, ...]) -> None:
+    """As in `glyphpress ... | head`, which leaves before everything is written."""
+    command = [sys.executable, "-c", "from toolchain.cli.main import main; main()", *words]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        assert run.stderr
+        run.stdout.close()
+        said = run.stderr.read()
+    assert (run.returncode, said) == (3, "")

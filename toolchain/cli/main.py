@@ -10,6 +10,7 @@ import rich_click as click
 
 from toolchain.cli import complete, console, failure, verbosity
 from toolchain.cli.groups import LazyGroup
+from toolchain.errors import exit_code
 from toolchain.interrupt import heard
 
 # name -> "module:attribute"; imported only when the command is used, so that --help stays fast.
@@ -74,8 +75,9 @@ def main() -> NoReturn:
         with heard():
             code = glyphpress(prog_name="glyphpress", standalone_mode=False)
             sys.stdout.flush()
-    except SystemExit:
-        raise
+    except SystemExit as stop:
+        # Click answers a pipe that was closed with 1, which is a failed gate's alone.
+        code = exit_code(stop.__context__) if isinstance(stop.__context__, OSError) else stop.code
     except BaseException as error:  # noqa: BLE001 (a bug keeps its traceback and gets an exit code of its own)
         code = failure.end(error)
     sys.exit(code)
