@@ -19,6 +19,7 @@ from scipy.special import betainc
 from toolchain.files import whole_file
 from toolchain.quantities import percent_text
 from toolchain.verdict import tango
+from toolchain.verdict.decision import normal_quantile
 from toolchain.verdict.outcome import Outcome
 from toolchain.verdict.trinomial import Floats, Truth, chance
 
@@ -51,7 +52,7 @@ def by_mcnemar(lost: Floats, gained: Floats, _count: int, _margin: float) -> Any
 def by_one_sided_mcnemar(lost: Floats, gained: Floats, _count: int, _margin: float) -> Any:
     """The same with the normal approximation, one-sided: the mildest reading of the rule."""
     spread = np.sqrt(np.maximum(lost + gained, 1))
-    return np.where((lost - gained) / spread > tango.normal_quantile(0.95), Outcome.FAIL, Outcome.PASS)
+    return np.where((lost - gained) / spread > normal_quantile(0.95), Outcome.FAIL, Outcome.PASS)
 
 
 RULES: dict[str, Judge] = {"gate": by_gate, "threshold": by_threshold, "McNemar": by_mcnemar}

@@ -36,6 +36,13 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         part.replace(path)
 
 
+def write_whole(path: Path, words: str, *, force: bool = False) -> None:
+    """Write a text in UTF-8, whole or not at all; raises as `whole_file` does."""
+    with whole_file(path, force=force) as part:
+        # A file name that is no UTF-8 has halves of pairs, which are written as \udcff.
+        part.write_text(words, encoding="utf-8", errors="backslashreplace")
+
+
 @contextmanager
 def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that takes its name when the block ends without an error.

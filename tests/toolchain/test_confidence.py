@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.toolchain.readers import FACTS, digits, linear_reader, written
 from toolchain.errors import EvidenceError
-from toolchain.verdict.confidence import ece, judge_ece, judge_rejects, reject_rate, rejection
+from toolchain.verdict.confidence import ece, judge_ece, judge_rejects, rejection
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.outcome import Outcome
 from toolchain.verdict.pairs import FileFacts, Pairs
@@ -62,7 +62,7 @@ def rejects(**changes: Any) -> RejectsLimit:
 def test_the_reject_rate_is_the_smallest_that_keeps_the_error(
     confidence: list[float], right: list[int], error: float, expected: float
 ) -> None:
-    assert reject_rate(np.array(confidence, np.float32), np.array(right, bool), error) == pytest.approx(expected)
+    assert rejection(np.array(confidence, np.float32), np.array(right, bool), error).rate == pytest.approx(expected)
 
 
 @given(st.integers(1, 40), st.integers(0, 10_000), st.sampled_from([0.01, 0.05, 0.2, 0.5]))
@@ -91,7 +91,7 @@ def test_the_calibration_error_is_that_of_guo_et_al() -> None:
     assert ece(honest, rng.random(200_000) < honest) < 0.01
 
 
-@pytest.mark.parametrize("statistic", [lambda c, r: reject_rate(c, r, 0.01), ece])
+@pytest.mark.parametrize("statistic", [lambda c, r: rejection(c, r, 0.01).rate, ece])
 @pytest.mark.parametrize(
     "confidence", [np.array([], np.float32), np.array([0.5, np.nan], np.float32), np.array([0.5, 1.5], np.float32)]
 )
@@ -125,7 +125,7 @@ def test_verdicts_go_all_three_ways_and_say_what_a_scanner_would_see() -> None:
     base, worse = drawn(18_800, rng, noise=1.5)
     verdict = judge_rejects(rejects(), pairs(base, worse))
     assert verdict.outcome is Outcome.FAIL
-    before, after = (reject_rate(c.astype(np.float32), r, 0.02) for c, r in (base, worse))
+    before, after = (rejection(c.astype(np.float32), r, 0.02).rate for c, r in (base, worse))
     assert verdict.measured == pytest.approx(after - before)
     for words in (f"{before:.2%}", f"{after:.2%}", "at most 2.00 % of the accepted wrong", "below a confidence of 0.8"):
         assert words.replace("%", " %").replace("  ", " ") in verdict.reason
@@ -192,9 +192,8 @@ def test_a_true_rise_at_the_margin_passes_in_at_most_about_one_of_twenty_draws()
     """Coverage by the judges' own path: the candidate is as bad as the margin, so every PASS is a false one."""
     rng = np.random.default_rng(0)
     base, own = drawn(2_000_000, rng, noise=0.5)
-    truth = reject_rate(own[0].astype(np.float32), own[1], 0.02) - reject_rate(
-        base[0].astype(np.float32), base[1], 0.02
-    )
+    before, after = (rejection(c.astype(np.float32), r, 0.02).rate for c, r in (base, own))
+    truth = after - before
     drift = ece(own[0].astype(np.float32), own[1]) - ece(base[0].astype(np.float32), base[1])
     assert truth > 0.01
     assert drift > 0.005

@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 
 from toolchain.errors import EvidenceError
 from toolchain.verdict import score, tango
+from toolchain.verdict.decision import normal_quantile
 from toolchain.verdict.outcome import Outcome
 from toolchain.verdict.score import Sample
 
@@ -84,7 +85,7 @@ def test_the_statistic_falls_so_that_the_bound_is_the_only_crossing(counts: list
 
 def test_what_nobody_saw_still_leaves_room() -> None:
     unseen = Sample.of(np.zeros(18_800), -20.0, 20.0)
-    z = tango.normal_quantile(0.95)
+    z = normal_quantile(0.95)
     assert score.upper_bound(unseen) == pytest.approx(20 * z * z / (18_800 + z * z), rel=1e-9)
     assert score.lower_bound(unseen) == -score.upper_bound(unseen)
     assert score.decide(unseen, 0.002) == Outcome.INCONCLUSIVE

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from toolchain.errors import UsageProblem
-from toolchain.files import refuse_existing, whole_file
+from toolchain.files import refuse_existing, write_whole
 
 # service -> the text that comes with glyphpress, and where that service looks for it.
 SERVICES = {
@@ -42,6 +42,5 @@ def write_policy(words: str | None = None, output: Path | None = None, *, force:
 
 
 def _written(place: Path, text: str, *, force: bool) -> Path:
-    with whole_file(place, force=force) as part:
-        part.write_text(text, encoding="utf-8")
+    write_whole(place, text, force=force)
     return place

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from targets.target import RuntimeFacts, Timings
 from toolchain.errors import EvidenceError, PolicyError
-from toolchain.files import whole_file
+from toolchain.files import write_whole
 from toolchain.verdict.compare import Comparison, comparison
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.outcome import Outcome, Verdict, overall, raise_for
@@ -107,16 +107,15 @@ class Judgement:
         judged: Sequence[tuple[Evidence, tuple[Verdict, ...]]],
         *,
         files: Sequence[Path] = (),
-        competitors: int | None = None,
         digests: Sequence[str] = (),
     ) -> Judgement:
         """Return the conclusion of the verdicts on one candidate, or on each of several that compete.
 
         PASS when a candidate passes: the winner is the fastest (P50) where all that pass were timed, otherwise the
-        smallest. FAIL when every one fails, else INCONCLUSIVE. files and digests: the candidates' paths and their
-        stored evidence's sha256, in the same order. competitors: by default the number of candidates; the verdicts
-        must have been given with it (`gate.judge`). Raises EvidenceError without a candidate, and when the candidates
-        were judged against other baselines or on other images.
+        smallest. FAIL when every one fails, else INCONCLUSIVE. The verdicts must have been given with their number as
+        `competitors` (`gate.judge`). files and digests: the candidates' paths and their stored evidence's sha256, in
+        the same order. Raises EvidenceError without a candidate, and when the candidates were judged against other
+        baselines or on other images.
         """
         _check_together([evidence for evidence, _ in judged])
         none: list[None] = [None] * len(judged)
@@ -129,7 +128,7 @@ class Judgement:
             policy=policy.to_dict(),
             baseline=judged[0][0].pairs.baseline,
             candidates=candidates,
-            competitors=len(candidates) if competitors is None else competitors,
+            competitors=len(candidates),
             winner=winner,
             outcome=_outcome(candidates, winner),
             tools=tool_versions(*_TOOLS),
@@ -176,9 +175,7 @@ class Judgement:
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write `verdict.json`; `schema` says its form."""
         text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=1)
-        with whole_file(path, force=force) as part:
-            # A file name that is no UTF-8 has halves of pairs, which JSON writes as \udcff.
-            part.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        write_whole(path, text + "\n", force=force)
 
     @classmethod
     def load(cls, path: Path) -> Judgement:

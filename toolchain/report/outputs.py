@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from toolchain.errors import EvidenceError, UsageProblem
-from toolchain.files import refuse_existing, whole_file
+from toolchain.files import refuse_existing, whole_file, write_whole
 from toolchain.report.annotations import annotate, in_actions
 from toolchain.report.gallery import contact_sheet, flips
 from toolchain.report.judgement import Judgement
@@ -63,7 +63,7 @@ def write(judgement: Judgement, evidence: Sequence[Evidence], asked: Outputs) ->
         judgement.save(asked.verdict, force=asked.force)
     for path, document in ((asked.junit, junit), (asked.sarif, sarif)):
         if path is not None:
-            _write(path, document(judgement), force=asked.force)
+            write_whole(path, document(judgement), force=asked.force)
     if asked.markdown is not None:
         _markdown(judgement, evidence, asked)
     if in_actions():
@@ -79,15 +79,9 @@ def _markdown(judgement: Judgement, evidence: Sequence[Evidence], asked: Outputs
         with whole_file(asked.gallery, force=asked.force) as part:
             contact_sheet(sheets).save(part, "PNG", optimize=True)
     link = quote(asked.gallery.name) if sheets else None
-    _write(asked.markdown, pull_request(judgement, evidence, picture=link), force=asked.force)
+    write_whole(asked.markdown, pull_request(judgement, evidence, picture=link), force=asked.force)
 
 
 def _title(evidence: Evidence) -> str:
     pairs = evidence.pairs
     return f"{pairs.candidate.name} against {pairs.baseline.name}: {int(pairs.flipped.sum()):,} answers changed"
-
-
-def _write(path: Path, words: str, *, force: bool) -> None:
-    with whole_file(path, force=force) as part:
-        # A file name that is no UTF-8 has halves of pairs, which JSON writes as \udcff.
-        part.write_text(words, encoding="utf-8", errors="backslashreplace")

@@ -11,7 +11,7 @@ from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
 from targets.target import Timings
 from toolchain.errors import EvidenceError
-from toolchain.files import MARK, whole_file
+from toolchain.files import MARK, write_whole
 from toolchain.verdict.compare import Comparison
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.outcome import Outcome, Verdict, overall
@@ -178,8 +178,7 @@ class Report:
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the report as JSON."""
         text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=1)
-        with whole_file(path, force=force) as part:
-            part.write_text(text + "\n", encoding="utf-8")
+        write_whole(path, text + "\n", force=force)
 
     @classmethod
     def load(cls, path: Path) -> Report:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from toolchain.quantities import percent_text, points_text
 from toolchain.verdict import tango
 from toolchain.verdict.compare import Comparison
+from toolchain.verdict.decision import advice
 from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.tables import DropLimit
 
@@ -30,7 +31,8 @@ def judge_drop(limit: DropLimit, comparison: Comparison) -> Verdict:
         reason = f"{seen}, at least {low} pp {sure}, beyond the {margin}{_suffered(comparison)}"
     else:
         needed = _images_needed(limit, comparison)
-        reason = f"{seen}, between {low} and {high} pp {sure}, cannot be told from the {margin}; {_advice(needed)}"
+        told = advice(needed, "a drop that equals the margin")
+        reason = f"{seen}, between {low} and {high} pp {sure}, cannot be told from the {margin}; {told}"
         reason += _suffered(comparison) if comparison.drop > limit.max else ""
     bound = lower if outcome is Outcome.FAIL else upper
     return Verdict("drop", outcome, limit.action, limit.max, comparison.drop, bound, reason, needed)
@@ -40,12 +42,6 @@ def _images_needed(limit: DropLimit, comparison: Comparison) -> int | None:
     n = comparison.images
     needed = tango.pairs_to_decide(comparison.lost / n, comparison.gained / n, limit.max, confidence=limit.confidence)
     return None if needed is None else max(needed, n + 1)
-
-
-def _advice(needed: int | None) -> str:
-    if needed is None:
-        return "no number of images decides a drop that equals the margin: set another one"
-    return f"about {needed:,} images like these would decide ({tango.POWER * 100:.0f} % power)"
 
 
 def _suffered(comparison: Comparison) -> str:

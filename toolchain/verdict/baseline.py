@@ -18,7 +18,7 @@ from toolchain.files import refuse_existing
 from toolchain.progress import Progress, silent
 from toolchain.verdict.baseline_file import Baseline
 from toolchain.verdict.policy import Policy
-from toolchain.verdict.stress import StressAnswers, answers_under
+from toolchain.verdict.stress import StressAnswers
 from toolchain.verdict.subject import Subject, read_subject
 from toolchain.verdict.tables import StressLimit
 from toolchain.versions import tool_versions
@@ -53,7 +53,7 @@ def make(subject: Subject, policy: Policy, dataset: Dataset, *, progress: Progre
     """Return the baseline of a subject; raises UsageProblem where it is no artifact but must be read under damage."""
     stress: tuple[StressAnswers, ...] = ()
     if policy.stress is not None:
-        stress = subject.stress or _damaged(policy.stress, subject, dataset, progress)
+        stress = subject.stress or subject.under_damage(policy.stress, dataset, progress=progress)
     line = subject.artifact or subject.stored
     return Baseline(
         subject.evaluation,
@@ -62,11 +62,6 @@ def make(subject: Subject, policy: Policy, dataset: Dataset, *, progress: Progre
         line.checkpoint_sha256 if line else None,
         tool_versions()["glyphpress"],
     )
-
-
-def _damaged(limit: StressLimit, subject: Subject, dataset: Dataset, progress: Progress) -> tuple[StressAnswers, ...]:
-    with subject.session("be read under damage ([stress])") as session:
-        return answers_under(limit, session, dataset, progress=progress)
 
 
 def check(policy: Policy, base: Subject, own: Subject) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from toolchain.errors import EvidenceError
 from toolchain.quantities import percent_text, points_text
-from toolchain.verdict import tango
+from toolchain.verdict.decision import POWER, normal_quantile
 from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.pairs import Confidences, Pairs
 from toolchain.verdict.tables import EceLimit, RejectsLimit
@@ -58,17 +58,12 @@ class Rise:
     error: float
 
 
-def reject_rate(confidence: Confidences, right: Flags, error: float) -> float:
+def rejection(confidence: Confidences, right: Flags, error: float) -> Rejection:
     """Return the smallest share of images to reject so that at most `error` of the accepted ones are wrong.
 
     confidence: float [N]. right: bool [N]. The least confident images are rejected first, equally confident ones
-    together. 1.0 when no threshold does it. Raises EvidenceError without images or with NaN.
+    together. A rate of 1.0 when no threshold does it. Raises EvidenceError without images or with NaN.
     """
-    return rejection(confidence, right, error).rate
-
-
-def rejection(confidence: Confidences, right: Flags, error: float) -> Rejection:
-    """Return the same with the threshold that does it."""
     rate = float(_rates(confidence, right, error)(_once(right))[0])
     if rate == 1.0:
         return Rejection(rate, None)
@@ -240,5 +235,5 @@ def _images_needed(limit: RejectsLimit | EceLimit, rise: Rise, images: int) -> i
     distance = abs(limit.max - rise.seen)
     if not distance or not rise.error:
         return None
-    z = tango.normal_quantile(limit.confidence) + tango.normal_quantile(tango.POWER)
+    z = normal_quantile(limit.confidence) + normal_quantile(POWER)
     return max(ceil(images * (z * rise.error / distance) ** 2), images + 1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from toolchain.errors import EvidenceError
 from toolchain.quantities import points_text
 from toolchain.verdict import score
-from toolchain.verdict.decision import POWER
+from toolchain.verdict.decision import advice
 from toolchain.verdict.metrics import confusion_matrix
 from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.pairs import Answers, Pairs
@@ -134,16 +134,10 @@ def judge_cost(limit: CostLimit, pairs: Pairs) -> Verdict:
         f"confidence, {words[1]} the margin of {limit.max * 100:.4g}"
     )
     if outcome is Outcome.INCONCLUSIVE:
-        reason += _advice(needed)
+        reason += f"; {advice(needed, 'a rise that equals the margin')}"
     if outcome is not Outcome.PASS:
         reason += _dearest(costs, pairs)
     return Verdict("cost", outcome, limit.action, limit.max, mean, bound, reason, needed)
-
-
-def _advice(needed: int | None) -> str:
-    if needed is None:
-        return "; no number of images decides a rise that equals the margin: set another one"
-    return f"; about {needed:,} images like these would decide ({POWER * 100:.0f} % power)"
 
 
 def _dearest(costs: Floats, pairs: Pairs) -> str:

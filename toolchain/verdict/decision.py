@@ -38,6 +38,13 @@ def decided(statistic: ArrayLike, confidence: float = 0.95) -> NDArray[np.str_]:
     return np.select([values < -z, values > z], [Outcome.PASS, Outcome.FAIL], Outcome.INCONCLUSIVE)
 
 
+def advice(needed: int | None, equal: str) -> str:
+    """Return what would decide an INCONCLUSIVE: so many images, or none. equal: words for what was seen then."""
+    if needed is None:
+        return f"no number of images decides {equal}: set another one"
+    return f"about {needed:,} images like these would decide ({POWER * 100:.0f} % power)"
+
+
 def images_to_decide(
     room: float, null_variance: float, own_variance: float, *, confidence: float = 0.95, power: float = POWER
 ) -> int | None:

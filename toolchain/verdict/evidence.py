@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from targets.errors import RunFailed
 from targets.target import Timings
 from toolchain.errors import EvidenceError
-from toolchain.files import whole_file
+from toolchain.files import write_whole
 from toolchain.verdict.flipped import Flipped
 from toolchain.verdict.leaks import Leaks
 from toolchain.verdict.pairs import Pairs
@@ -90,8 +90,7 @@ class Evidence:
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the evidence as JSON that `load` reads back."""
-        with whole_file(path, force=force) as part:
-            part.write_text(json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False), encoding="utf-8")
+        write_whole(path, json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False), force=force)
 
     @classmethod
     def load(cls, path: Path) -> Evidence:

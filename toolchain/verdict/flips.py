@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from toolchain.quantities import percent_text
-from toolchain.verdict.decision import POWER, decided, images_to_decide
+from toolchain.verdict.decision import advice, decided, images_to_decide
 from toolchain.verdict.metrics import wilson
 from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.pairs import Pairs
@@ -33,15 +33,10 @@ def judge_flips(limit: FlipsLimit, pairs: Pairs) -> Verdict:
         needed = images_to_decide(limit.max - share, room, share * (1 - share), confidence=limit.confidence)
         needed = None if needed is None else max(needed, n + 1)
         between = f"between {percent_text(lower)} and {percent_text(upper)} {sure}"
-        reason = f"{seen}, {between}, cannot be told from the {limited}; {_advice(needed)}{_most_frequent(pairs)}"
+        told = advice(needed, "a share that equals the limit")
+        reason = f"{seen}, {between}, cannot be told from the {limited}; {told}{_most_frequent(pairs)}"
     bound = lower if outcome is Outcome.FAIL else upper
     return Verdict("flips", outcome, limit.action, limit.max, share, bound, reason, needed)
-
-
-def _advice(needed: int | None) -> str:
-    if needed is None:
-        return "no number of images decides a share that equals the limit: set another one"
-    return f"about {needed:,} images like these would decide ({POWER * 100:.0f} % power)"
 
 
 def _most_frequent(pairs: Pairs) -> str:

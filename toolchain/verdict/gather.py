@@ -23,7 +23,7 @@ from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import Policy
 from toolchain.verdict.runtimes import Place
 from toolchain.verdict.sizes import packed_size
-from toolchain.verdict.stress import StressPairs, answers_under, pair_stress
+from toolchain.verdict.stress import StressPairs, pair_stress
 from toolchain.verdict.subject import Subject, read_subject
 from toolchain.verdict.tables import StressLimit
 
@@ -95,8 +95,7 @@ def stressed(limit: StressLimit, subject: Subject, test: Dataset | None, progres
     """Return the subject with its answers under damage, which are taken now unless it came with what it holds."""
     if subject.stress or subject.stored:
         return subject
-    with subject.session("be read under damage ([stress])") as session:
-        return replace(subject, stress=answers_under(limit, session, _need(test, "stress"), progress=progress))
+    return replace(subject, stress=subject.under_damage(limit, _need(test, "stress"), progress=progress))
 
 
 def timed(

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import EvidenceError
+from toolchain.verdict.decision import normal_quantile
 from toolchain.verdict.evaluate import Evaluation
-from toolchain.verdict.tango import normal_quantile
 
 Counts = NDArray[np.int64]
 

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from toolchain.errors import EvidenceError
 from toolchain.quantities import points_text
 from toolchain.verdict import tango
+from toolchain.verdict.decision import POWER
 from toolchain.verdict.outcome import Outcome, Part, Verdict
 from toolchain.verdict.tables import Action
 from toolchain.verdict.trinomial import tail_beyond
@@ -129,7 +130,7 @@ def _needed(one: Question, confidence: float, judged: int, undecided: int) -> in
     # Beyond its margin it must fail, and Holm's first step asks that much.
     asked = confidence if one.drop < one.margin else 1 - (1 - confidence) / judged
     shares = one.worse / one.images, one.better / one.images
-    found = tango.pairs_to_decide(*shares, one.margin, confidence=asked, power=1 - (1 - tango.POWER) / undecided)
+    found = tango.pairs_to_decide(*shares, one.margin, confidence=asked, power=1 - (1 - POWER) / undecided)
     return None if found is None else max(found, one.images + 1)
 
 
@@ -168,6 +169,6 @@ def _words(part: Part, alike: bool) -> str:
 
 def _advice(same: Sequence[Part], what: str) -> str:
     if needed := _needed_in_all(same):
-        return f"about {needed:,} images like these of each {what} would decide ({tango.POWER * 100:.0f} % power)"
+        return f"about {needed:,} images like these of each {what} would decide ({POWER * 100:.0f} % power)"
     stuck = next(part.name for part in same if part.samples_needed is None)
     return f"'{stuck}' was seen to fall by exactly its margin, from where no number of images can be named"

@@ -17,12 +17,12 @@ from targets.target import Timings
 from toolchain.errors import EvidenceError
 from toolchain.quantities import time_text
 from toolchain.verdict.bootstrap import MIN_ROUNDS, expansion
+from toolchain.verdict.decision import POWER
 from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.ratio import LatencyRatio, latency_bounds, samples_for
 from toolchain.verdict.tables import TimeLimit, TimeRatioLimit
 from toolchain.verdict.threshold import positive
 
-POWER = 0.8
 PATIENCE = 3600.0
 """Seconds; what would take longer to decide is said to be too close to the limit."""
 

@@ -14,7 +14,8 @@ from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.progress import Progress, silent
 from toolchain.verdict.baseline_file import Baseline, is_baseline
 from toolchain.verdict.evaluate import Evaluation, evaluate
-from toolchain.verdict.stress import StressAnswers
+from toolchain.verdict.stress import StressAnswers, answers_under
+from toolchain.verdict.tables import StressLimit
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ class Subject:
     def session(self, why: str, threads: int = 0) -> Session:
         """Open the artifact where its answers came from."""
         return open_session(self.file(why), self.target, threads)
+
+    def under_damage(
+        self, limit: StressLimit, dataset: Dataset, *, progress: Progress = silent
+    ) -> tuple[StressAnswers, ...]:
+        """Read the data set under the damage of a limit; raises UsageProblem where the file is not at hand."""
+        with self.session("be read under damage ([stress])") as session:
+            return answers_under(limit, session, dataset, progress=progress)
 
 
 _ADVICE = "give the artifact itself, or drop the limit"

@@ -81,35 +81,36 @@ class Limit(Table):
     action: Action = Field(default="fail", description="warn: tell, but let it through")
 
 
-class DropLimit(Limit):
-    """Fall in accuracy against the baseline: the margin of the non-inferiority test."""
+class MarginLimit(Limit):
+    """A table that is decided by confidence bounds of a share: its margin, and their one-sided confidence."""
 
     measure: ClassVar[Measure] = "share"
     max: Points  # type: ignore[valid-type] # an annotation made from the unit
     confidence: Confidence = 0.95
 
 
+class DropLimit(MarginLimit):
+    """Fall in accuracy against the baseline: the margin of the non-inferiority test."""
+
+
 class ClassesLimit(DropLimit):
     """The same of each class by itself; a class is only said to have failed after Holm's correction for all."""
 
 
-class ConfusablesLimit(Limit):
+class ConfusablesLimit(MarginLimit):
     """How much more often a character is read as one that looks like it, a group of look-alikes at a time.
 
     groups: strings of characters; of the ones that come by default only the members that the data set has count.
     margins: a margin of its own for a group, such as `"0Oo" = "1pp"`.
     """
 
-    measure: ClassVar[Measure] = "share"
-    max: Points  # type: ignore[valid-type]
     groups: tuple[LookAlikes, ...] = Field(default=CONFUSABLE, description="characters that look alike")
     margins: dict[LookAlikes, Points] = Field(  # type: ignore[valid-type]
         default_factory=dict, description='of single groups, such as "0OoDQ" = "2pp"'
     )
-    confidence: Confidence = 0.95
 
 
-class CostLimit(Limit):
+class CostLimit(MarginLimit):
     """Rise of what misreadings cost, an image on average; a plain misreading costs 1.
 
     costs: what some misreadings cost instead, such as `"1->7" = 20` or `"O->0" = 0`.
@@ -117,45 +118,30 @@ class CostLimit(Limit):
     """
 
     measure: ClassVar[Measure] = "cost"
-    max: Points  # type: ignore[valid-type]
     costs: dict[Misreading, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description='such as "1->7" = 20 or "O->0" = 0; any other misreading costs 1'
     )
-    confidence: Confidence = 0.95
 
 
-class FlipsLimit(Limit):
+class FlipsLimit(MarginLimit):
     """Share of the images whose answer changed at all."""
 
-    measure: ClassVar[Measure] = "share"
-    max: Points  # type: ignore[valid-type]
-    confidence: Confidence = 0.95
 
-
-class RejectsLimit(Limit):
+class RejectsLimit(MarginLimit):
     """Rise in the share of images that must be rejected so that at most `error` of the accepted ones are wrong."""
 
-    measure: ClassVar[Measure] = "share"
-    max: Points  # type: ignore[valid-type]
     error: Points = Field(  # type: ignore[valid-type]
         default=0.01, description="share of the accepted images that may be wrong", json_schema_extra={"default": "1pp"}
     )
-    confidence: Confidence = 0.95
 
 
-class EceLimit(Limit):
+class EceLimit(MarginLimit):
     """Change of the expected calibration error, either way: how far confidence and accuracy lie apart."""
 
-    measure: ClassVar[Measure] = "share"
-    max: Points  # type: ignore[valid-type]
-    confidence: Confidence = 0.95
 
-
-class StressLimit(Limit):
+class StressLimit(MarginLimit):
     """Fall in accuracy under scanner damage, for each kind by itself, strengths 1 to 5 in turn over the images."""
 
-    measure: ClassVar[Measure] = "share"
-    max: Points  # type: ignore[valid-type]
     kinds: tuple[DamageKind, ...] = Field(
         default=("skew", "blur", "threshold", "speckle", "faint", "thick"), description="each is judged by itself"
     )
@@ -163,7 +149,6 @@ class StressLimit(Limit):
         default=(1, 2, 3, 4, 5), description="1 to 5, in turn over the images"
     )
     seed: int = Field(default=0, description="of the damage's chance")
-    confidence: Confidence = 0.95
 
 
 class RuntimesLimit(Limit):

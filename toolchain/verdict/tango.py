@@ -16,19 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from toolchain.errors import EvidenceError
 from toolchain.verdict.decision import POWER, decided, images_to_decide, normal_quantile
 
-__all__ = [
-    "POWER",
-    "decide",
-    "interval",
-    "lower_bound",
-    "normal_quantile",
-    "null_gained",
-    "null_variance",
-    "pairs_to_decide",
-    "score",
-    "upper_bound",
-]
-
 Floats = NDArray[np.float64]
 
 # Halvings of [drop, 1]: the bracket ends below the spacing of doubles near 1.
