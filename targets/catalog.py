@@ -1,10 +1,15 @@
-"""The catalog of targets: an explicit table, imported when a name is asked for."""
+"""The catalog of targets: an explicit table of names and of families, imported when a word is asked for.
+
+A word is `NAME`, `NAME,SETTING=VALUE...` (`litert-cpu,xnnpack=off`), `arm64:CPU`, `ssh://[USER@]HOST[:PORT]`, or the
+name or file of a device profile (`targets.device`).
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 from importlib import import_module
+from pathlib import Path
 
 from targets.artifact import Format
 from targets.errors import UnknownTarget
@@ -32,25 +37,65 @@ TARGETS = table(
     ]
 )
 
+FAMILIES = table([])
+"""What stands before the colon of a word -> a class that takes what stands after it."""
+
 DEFAULTS: dict[Format, str] = {"onnx": "ort-cpu", "tflite": "litert-cpu"}
 
 
 def names() -> list[str]:
-    """Return the known target names in the order of the catalog."""
+    """Return the names of targets that need no address, in the order of the catalog."""
     return list(TARGETS)
 
 
-def get(name: str) -> Target:
-    """Return the target of that name; raises UnknownTarget with the nearest names and all that are known."""
-    if name not in TARGETS:
-        near = difflib.get_close_matches(name, TARGETS, n=1)
-        nearest = f"did you mean {near[0]}? " if near else ""
-        raise UnknownTarget(f"no target '{name}'; {nearest}known: {', '.join(TARGETS)}")
-    module, attribute = TARGETS[name].split(":")
-    target: Target = getattr(import_module(module), attribute)()
-    return target
+def get(word: str) -> Target:
+    """Return the target that a word names.
+
+    Raises UnknownTarget with the nearest names and all that are known, or with the settings that the target takes.
+    """
+    family, colon, rest = word.partition(":")
+    if colon and family in FAMILIES:
+        target: Target = _loaded(FAMILIES[family])(rest)
+        return target
+    name, *settings = word.split(",")
+    if name in TARGETS:
+        return _set(name, settings)
+    from targets.device import DeviceProfile, profile_names
+
+    known = [*TARGETS, *profile_names()]
+    if name in known or Path(word).suffix == ".toml":
+        return get(DeviceProfile.load(word).address())
+    near = difflib.get_close_matches(name, known, n=1)
+    nearest = f"did you mean {near[0]}? " if near else ""
+    families = ", ".join(f"{family}:..." for family in FAMILIES)
+    raise UnknownTarget(f"no target '{word}'; {nearest}known: {', '.join([*known, families])}")
 
 
 def default_for(kind: Format) -> Target:
     """Return the target that runs a file of that format when none is named."""
     return get(DEFAULTS[kind])
+
+
+def settings_of(name: str) -> dict[str, tuple[str, ...]]:
+    """Return the settings that a target of the table takes and their values, the first being the default."""
+    found: dict[str, tuple[str, ...]] = getattr(_loaded(TARGETS[name]), "settings", {})
+    return found
+
+
+def _set(name: str, words: list[str]) -> Target:
+    """Return the target with its settings; the class takes each as a keyword."""
+    known, given = settings_of(name), dict[str, str]()
+    for word in words:
+        key, _, value = word.partition("=")
+        if value not in known.get(key, ()) or key in given:
+            takes = "; ".join(f"{key}={'|'.join(values)}" for key, values in known.items()) or "none"
+            raise UnknownTarget(f"{name} has no setting '{word}', or has it twice; it takes: {takes}")
+        given[key] = value
+    target: Target = _loaded(TARGETS[name])(**given)
+    return target
+
+
+def _loaded(place: str) -> type:
+    module, attribute = place.split(":")
+    found: type = getattr(import_module(module), attribute)
+    return found

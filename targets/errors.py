@@ -5,6 +5,8 @@ TargetError
 ├── TargetUnavailable   the target, or an optional package it needs, is not here: reason and fix
 ├── ArtifactError       a file that is no artifact, or whose sidecar does not belong to it
 └── RunFailed           the runtime refused the file or answered with NaN, a wrong shape or a wrong type
+    ├── Misplaced       a node would run elsewhere than on the device that was asked for; says which
+    └── ConnectionLost  the place that ran the artifact went away in the middle; says how to go on
 """
 
 
@@ -26,3 +28,11 @@ class ArtifactError(TargetError):
 
 class RunFailed(TargetError):
     """The runtime could not load or run the artifact, or its answer is unusable."""
+
+
+class Misplaced(RunFailed):
+    """At least one node would run on another device than the one asked for."""
+
+
+class ConnectionLost(RunFailed):
+    """The link to the place where the artifact ran broke; nothing is left running there."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format, TensorSpec
 from targets.errors import ArtifactError, RunFailed, TargetUnavailable
+from targets.machine import cpu_name
 from targets.port import Port, image_port, logits_port
 from targets.quiet import quiet_stderr
 from targets.session import RuntimeSession, resolved_threads
@@ -55,7 +56,7 @@ class LiteRtCpu:
         except (ValueError, RuntimeError) as error:
             raise RunFailed(f"{artifact.path}: LiteRT refuses it ({_line(error)}); export it again") from error
         load_ns = perf_counter_ns() - start
-        facts = RuntimeFacts(self.name, "ai-edge-litert", version("ai-edge-litert"), self.device, threads)
+        facts = RuntimeFacts(self.name, "ai-edge-litert", version("ai-edge-litert"), cpu_name(), threads)
         return LiteRtSession(artifact, facts, interpreter, load_ns)
 
 

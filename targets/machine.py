@@ -46,6 +46,12 @@ def machine_state(root: Path = Path("/")) -> dict[str, Any]:
     return {key: value for key, value in state.items() if value not in (None, "", [])}
 
 
+def cpu_name(root: Path = Path("/")) -> str:
+    """Return the name of the board or processor, or its architecture where neither is told."""
+    state = machine_state(root)
+    return str(state.get("board") or state.get("cpu") or platform.machine())
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(errors="replace")

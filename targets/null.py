@@ -47,7 +47,7 @@ class NullTarget:
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> NullSession:
         """Open any artifact; its file is not read."""
-        facts = RuntimeFacts(self.name, "scripted", "1", "null", resolved_threads(threads), simulated=True)
+        facts = RuntimeFacts(self.name, "scripted", "1", "null", resolved_threads(threads), device_type="script")
         return NullSession(artifact, facts, self)
 
 

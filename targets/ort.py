@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format, TensorSpec
 from targets.errors import RunFailed, TargetUnavailable
-from targets.machine import machine_state
+from targets.machine import cpu_name, machine_state
 from targets.port import Port, image_port, logits_port
 from targets.quiet import quiet_stderr
 from targets.session import RuntimeSession, resolved_threads
@@ -76,8 +76,7 @@ class OrtCpu:
         except Exception as error:
             raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({_line(error)}); export it again") from error
         load_ns = perf_counter_ns() - start
-        device = ",".join([*session.get_providers(), *filter(None, [self.kernels])])
-        facts = RuntimeFacts(self.name, "onnxruntime", ort.__version__, device, threads)
+        facts = RuntimeFacts(self.name, "onnxruntime", ort.__version__, cpu_name(), threads)
         return OrtSession(artifact, facts, session, batch=batch, load_ns=load_ns)
 
 

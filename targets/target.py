@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from math import isfinite
-from typing import Any, Final, Protocol
+from statistics import median
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact, Format
 from targets.errors import RunFailed
 
+_TIMED: Final = ("batch", "inner", "warmup", "load_ns", "first_run_ns")
 LARGEST: Final = 2**63 - 1
 """Of an int64, which every stored count must fit."""
 
@@ -27,27 +29,74 @@ class Availability:
     fix: str = ""
 
 
+DeviceType = Literal["cpu", "gpu", "emulated", "software", "script"]
+"""What answers: a processor, a graphics device, a processor that QEMU plays, a graphics device that a processor plays
+(SwiftShader, lavapipe), a script (`null`). The last three are simulated."""
+
+Cost = Literal["latency", "instructions", "outputs", "scripted"]
+"""What a place can say of an inference: how long it takes, how many instructions it retires, only what it answers."""
+
+COSTS: Final[dict[DeviceType, Cost]] = {
+    "cpu": "latency",
+    "gpu": "latency",
+    "emulated": "instructions",
+    "software": "outputs",
+    "script": "scripted",
+}
+
+
 @dataclass(frozen=True)
 class RuntimeFacts:
-    """Which runtime answered: recorded with every evaluation and timing. Raises TypeError for values of other types."""
+    """Which runtime answered where: recorded with every evaluation and timing.
+
+    target: the word that names the place, settings included. device: the name of the device as its system or runtime
+    gives it. precision: what float operators compute in ("float32", "float16"), whatever the file stores.
+    placement: how many nodes of the file each execution provider or delegate runs, after fusion; empty where the
+    runtime does not say. Raises TypeError for values of other types.
+    """
 
     target: str
     runtime: str
     version: str
     device: str
     threads: int
-    simulated: bool = False
+    device_type: DeviceType = "cpu"
+    precision: str = "float32"
+    placement: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         """Reject what was stored by something else, or changed by hand."""
-        if [type(value) for value in vars(self).values()] != [str, str, str, str, int, bool]:
-            raise TypeError("the facts of a runtime are four words, a number of threads and whether it is simulated")
-        _counts([self.threads])
+        words = [self.target, self.runtime, self.version, self.device, self.precision]
+        if not all(type(word) is str for word in words) or self.device_type not in COSTS:
+            raise TypeError(f"the facts of a runtime are words, and a device type of {', '.join(COSTS)}")
+        if not all(type(where) is str for where, _ in self.placement):
+            raise TypeError("a placement names execution providers or delegates")
+        _counts([self.threads, *(nodes for _, nodes in self.placement)])
+
+    @property
+    def simulated(self) -> bool:
+        """Whether no device of this kind was there: what it says of time is none."""
+        return COSTS[self.device_type] != "latency"
+
+    @property
+    def cost(self) -> Cost:
+        """What a session there can say of an inference."""
+        return COSTS[self.device_type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types, `simulated` among them; `from_dict` is the inverse."""
+        return asdict(self) | {"placement": dict(self.placement), "simulated": self.simulated}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RuntimeFacts:
-        """Rebuild from `dataclasses.asdict`; raises KeyError or TypeError on anything else."""
-        return cls(simulated=values["simulated"], **{key: values[key] for key in values if key != "simulated"})
+        """Rebuild from `to_dict`; raises KeyError or TypeError on anything else."""
+        if not isinstance(values["placement"], dict):
+            raise TypeError("a placement names execution providers or delegates")
+        read = {name: values[name] for name in values if name != "simulated"}
+        facts = cls(**read | {"placement": tuple(values["placement"].items())})
+        if values["simulated"] is not facts.simulated:
+            raise TypeError(f"a device of type {facts.device_type} is{' not' * (not facts.simulated)} simulated")
+        return facts
 
 
 @dataclass(frozen=True)
@@ -107,7 +156,9 @@ class Timings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types, every sample included; `from_dict` is the inverse."""
-        return asdict(self) | {"samples_ns": self.samples_ns.tolist(), "blocks": list(self.blocks)}
+        own = {name: getattr(self, name) for name in ("artifact_sha256", *_TIMED, "machine")}
+        read = {"samples_ns": self.samples_ns.tolist(), "facts": self.facts.to_dict(), "blocks": list(self.blocks)}
+        return own | read
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Timings:
@@ -116,13 +167,47 @@ class Timings:
             samples, blocks = _counts(values["samples_ns"]), _counts(values["blocks"])
             if not (samples and blocks and sorted({*blocks, 0}) == blocks and blocks[-1] < len(samples)):
                 raise ValueError("samples and blocks do not fit")
-            _counts(values[name] for name in ("batch", "inner", "warmup", "load_ns", "first_run_ns"))
+            _counts(values[name] for name in _TIMED)
             if not (isinstance(values["artifact_sha256"], str) and isinstance(values["machine"], dict)):
                 raise TypeError("a digest or the machine is missing")
             read = {"samples_ns": np.array(samples, np.int64), "facts": RuntimeFacts.from_dict(values["facts"])}
             return cls(**values | read | {"blocks": tuple(blocks)})
         except (KeyError, TypeError, ValueError) as error:
             raise RunFailed(f"not stored timings ({error!r}); time again") from error
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """How many instructions an inference of `batch` images retires on an emulated processor: a cost, never a time.
+
+    samples: of single inferences, in order, with what counting itself costs taken off.
+    """
+
+    artifact_sha256: str
+    facts: RuntimeFacts
+    samples: tuple[int, ...]
+    batch: int
+
+    @property
+    def median(self) -> float:
+        """The middle one of the samples."""
+        return float(median(self.samples))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types; `from_dict` is the inverse."""
+        return asdict(self) | {"facts": self.facts.to_dict(), "samples": list(self.samples), "median": self.median}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Instructions:
+        """Rebuild from `to_dict`; raises RunFailed on anything else."""
+        try:
+            samples = _counts(values["samples"])
+            if not samples or not isinstance(values["artifact_sha256"], str):
+                raise ValueError("no samples, or no digest")
+            facts = RuntimeFacts.from_dict(values["facts"])
+            return cls(values["artifact_sha256"], facts, tuple(samples), *_counts([values["batch"]]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunFailed(f"not stored instruction counts ({error!r}); count again") from error
 
 
 def _counts(values: Iterable[object]) -> list[int]:
@@ -151,20 +236,30 @@ class Session(AbstractContextManager["Session"], Protocol):
         ...
 
     def time(self, plan: TimingPlan) -> Timings:
-        """Time the inference alone (input ready in memory) where it runs, by a monotonic clock."""
+        """Time the inference alone (input ready in memory) where it runs, by a monotonic clock.
+
+        Raises RunFailed where `facts.cost` is neither `latency` nor `scripted`: such a place has no latency.
+        """
         ...
+
+    def count(self, *, runs: int = 5, batch: int = 1) -> Instructions:  # noqa: ARG002 (few places can)
+        """Count the instructions of `runs` inferences, one by one; raises RunFailed unless `facts.cost` says it can."""
+        raise RunFailed(f"{self.facts.target} counts no instructions; take arm64:cortex-a72 or another emulated target")
 
 
 class Target(Protocol):
-    """A place where artifacts run."""
+    """A place where artifacts run. `name` is the word that names it, with its settings (`ort-cpu,graph=basic`)."""
 
     name: str
     formats: frozenset[Format]
 
     def probe(self) -> Availability:
-        """Say whether it is there, without raising."""
+        """Say whether it is there, without raising; within a second where nothing has to be reached."""
         ...
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> Session:
-        """Load the artifact. Raises TargetUnavailable, or RunFailed when the runtime refuses the file."""
+        """Load the artifact. Raises TargetUnavailable, or RunFailed when the runtime refuses the file.
+
+        Raises Misplaced, a RunFailed, when a node would run anywhere else than on the device that was asked for.
+        """
         ...

@@ -166,7 +166,7 @@ def test_latency_is_judged_by_its_percentile() -> None:
     [
         pytest.param({"count": 150}, "150 samples cannot show it; time at least 200 inferences", 200, id="too few"),
         pytest.param({"inner": 10}, "mean of 10 inferences", None, id="averaged"),
-        pytest.param({"facts": replace(DEVICE, simulated=True)}, "simulated", None, id="simulated"),
+        pytest.param({"facts": replace(DEVICE, device_type="software")}, "simulated", None, id="simulated"),
     ],
 )
 def test_a_latency_that_cannot_be_seen_is_inconclusive(changes: dict[str, Any], message: str, needed: int) -> None:

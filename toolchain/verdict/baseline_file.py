@@ -117,7 +117,7 @@ class Baseline:
         evaluation = Evaluation(
             **seen
             | {
-                "facts": RuntimeFacts(**seen["facts"]),
+                "facts": RuntimeFacts.from_dict(seen["facts"]),
                 "preprocess": Preprocess.from_dict(seen["preprocess"]),
                 "classes": tuple(seen["classes"]),
             },

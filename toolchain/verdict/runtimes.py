@@ -59,7 +59,8 @@ class Place:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; `from_dict` is the inverse."""
-        return asdict(self) | {"differences": [asdict(one) for one in self.differences]}
+        differences = [asdict(one) for one in self.differences]
+        return asdict(self) | {"runtime": self.runtime.to_dict(), "differences": differences}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Place:
