@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from math import isfinite
 from statistics import median
 from typing import Any, Final, Literal, Protocol
@@ -52,7 +52,8 @@ class RuntimeFacts:
     target: the word that names the place, settings included. device: the name of the device as its system or runtime
     gives it. precision: what float operators compute in ("float32", "float16"), whatever the file stores.
     placement: how many nodes of the file each execution provider or delegate runs, after fusion; empty where the
-    runtime does not say. Raises TypeError for values of other types.
+    runtime does not say. simulated: whether no device of this kind was there, so that it has no latency. Raises TypeError
+    for values of other types.
     """
 
     target: str
@@ -62,40 +63,34 @@ class RuntimeFacts:
     threads: int
     device_type: DeviceType = "cpu"
     precision: str = "float32"
-    placement: tuple[tuple[str, int], ...] = ()
+    placement: dict[str, int] = field(default_factory=dict, hash=False)
+    simulated: bool = False
 
     def __post_init__(self) -> None:
         """Reject what was stored by something else, or changed by hand."""
-        words = [self.target, self.runtime, self.version, self.device, self.precision]
+        if type(self.threads) is not int:
+            raise TypeError("the facts of a runtime hold a number of threads")
+        words = [self.target, self.runtime, self.version, self.device, self.precision, *self.placement]
         if not all(type(word) is str for word in words) or self.device_type not in COSTS:
             raise TypeError(f"the facts of a runtime are words, and a device type of {', '.join(COSTS)}")
-        if not all(type(where) is str for where, _ in self.placement):
-            raise TypeError("a placement names execution providers or delegates")
-        _counts([self.threads, *(nodes for _, nodes in self.placement)])
-
-    @property
-    def simulated(self) -> bool:
-        """Whether no device of this kind was there: what it says of time is none."""
-        return COSTS[self.device_type] != "latency"
+        _counts([self.threads, *self.placement.values()])
+        if self.simulated not in (False, self.cost != "latency"):
+            raise TypeError(f"a device of type {self.device_type} is not simulated")
+        object.__setattr__(self, "simulated", self.cost != "latency")
 
     @property
     def cost(self) -> Cost:
         """What a session there can say of an inference."""
         return COSTS[self.device_type]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types, `simulated` among them; `from_dict` is the inverse."""
-        return asdict(self) | {"placement": dict(self.placement), "simulated": self.simulated}
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RuntimeFacts:
-        """Rebuild from `to_dict`; raises KeyError or TypeError on anything else."""
+        """Rebuild from `dataclasses.asdict`; raises KeyError or TypeError on anything else."""
         if not isinstance(values["placement"], dict):
-            raise TypeError("a placement names execution providers or delegates")
-        read = {name: values[name] for name in values if name != "simulated"}
-        facts = cls(**read | {"placement": tuple(values["placement"].items())})
+            raise TypeError("the facts of a runtime hold a placement: nodes by execution provider or delegate")
+        facts = cls(**values | {one.name: values[one.name] for one in fields(cls)})
         if values["simulated"] is not facts.simulated:
-            raise TypeError(f"a device of type {facts.device_type} is{' not' * (not facts.simulated)} simulated")
+            raise TypeError(f"the facts of a runtime of type {facts.device_type} say otherwise")
         return facts
 
 
@@ -156,9 +151,7 @@ class Timings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types, every sample included; `from_dict` is the inverse."""
-        own = {name: getattr(self, name) for name in ("artifact_sha256", *_TIMED, "machine")}
-        read = {"samples_ns": self.samples_ns.tolist(), "facts": self.facts.to_dict(), "blocks": list(self.blocks)}
-        return own | read
+        return asdict(self) | {"samples_ns": self.samples_ns.tolist(), "blocks": list(self.blocks)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Timings:
@@ -195,7 +188,7 @@ class Instructions:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; `from_dict` is the inverse."""
-        return asdict(self) | {"facts": self.facts.to_dict(), "samples": list(self.samples), "median": self.median}
+        return asdict(self) | {"median": self.median}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Instructions:

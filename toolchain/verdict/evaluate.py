@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ class Evaluation:
             "artifact": self.artifact,
             "artifact_sha256": self.artifact_sha256,
             "artifact_bytes": self.artifact_bytes,
-            "facts": self.facts.to_dict(),
+            "facts": asdict(self.facts),
             "preprocess": self.preprocess.to_dict(),
             "origin": self.origin,
             "dataset_sha256": self.dataset_sha256,

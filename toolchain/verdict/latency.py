@@ -115,7 +115,7 @@ class ProfileRow:
             "artifact": self.artifact.path.name,
             "sha256": self.artifact.sha256,
             "bytes": self.artifact.size,
-            "facts": timings.facts.to_dict(),
+            "facts": asdict(timings.facts),
             "batch": timings.batch,
             "samples": len(timings.samples_ns),
             "inner": timings.inner,

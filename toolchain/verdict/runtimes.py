@@ -60,7 +60,7 @@ class Place:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; `from_dict` is the inverse."""
         differences = [asdict(one) for one in self.differences]
-        return asdict(self) | {"runtime": self.runtime.to_dict(), "differences": differences}
+        return asdict(self) | {"differences": differences}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Place:
