@@ -60,7 +60,7 @@ class Preprocess:
             if getattr(self, key) not in known:
                 raise ArtifactError(f"unknown {key} {getattr(self, key)!r} in a preprocess; give {', '.join(known)}")
         numbers = [self.mean, self.std, self.label_offset]
-        if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers) or self.invert not in (
+        if any(isinstance(n, bool) or not isinstance(n, (int, float)) for n in numbers) or self.invert not in (
             True,
             False,
         ):

@@ -64,13 +64,8 @@ class RuntimeSession(Session):
 
     def time(self, plan: TimingPlan) -> Timings:
         """See `Session.time`: the inference alone, without Preprocess and without copying the output."""
-        if self.source.batch not in (0, plan.batch):
-            raise RunFailed(
-                f"{self.artifact.path}: its batch is fixed at {self.source.batch}; time it with that, not {plan.batch}"
-            )
-        images = np.random.default_rng(0).integers(0, 256, (plan.batch, 28, 28), dtype=np.uint8)
         machine = machine_state()
-        once = self._prepared(self.source.encode(self.artifact.preprocess.apply(images)))
+        once = self.prepared(plan.batch)
         samples, inner = time_calls(once, plan)
         return Timings(
             artifact_sha256=self.artifact.sha256,
@@ -83,6 +78,15 @@ class RuntimeSession(Session):
             first_run_ns=self.first_run_ns,
             machine=machine,
         )
+
+    def prepared(self, batch: int) -> Callable[[], object]:
+        """Return the call that infers on `batch` seeded images that are ready in memory; raises RunFailed."""
+        if self.source.batch not in (0, batch):
+            raise RunFailed(
+                f"{self.artifact.path}: its batch is fixed at {self.source.batch}; time it with that, not {batch}"
+            )
+        images = np.random.default_rng(0).integers(0, 256, (batch, 28, 28), dtype=np.uint8)
+        return self._prepared(self.source.encode(self.artifact.preprocess.apply(images)))
 
     def answer(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return every column [N, width] of the file's answer to float32 values that are preprocessed already."""

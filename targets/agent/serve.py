@@ -1,0 +1,128 @@
+"""The agent's side of the wire: one request after another, each answered by one frame.
+
+A thread of its own reads the wire, so that the agent ends at once when the host hangs up, whatever it is doing: nothing
+is left running on a board. Requests and answers are in `REQUESTS`.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from targets import catalog, cold, errors
+from targets.agent.marks import marked
+from targets.artifact import Artifact, from_facts
+from targets.machine import machine_state
+from targets.target import Session, TimingPlan
+from targets.wire import GREETING, BrokenWire, receive, send
+
+HUNG_UP = 3
+Frame = tuple[dict[str, Any], bytes]
+
+
+def serve(source: BinaryIO, sink: BinaryIO) -> None:
+    """Answer requests from `source` on `sink` until it ends."""
+    requests: queue.Queue[Frame] = queue.Queue()
+    threading.Thread(target=_listen, args=(source, requests), daemon=True).start()
+    sink.write(GREETING)
+    sink.flush()
+    agent = Agent()
+    while True:
+        header, payload = requests.get()
+        try:
+            answer, content = agent.answer(header, payload)
+        except Exception as error:  # noqa: BLE001 (the host gets whatever went wrong, and raises it there)
+            known = type(error).__name__ if isinstance(error, errors.TargetError) else "RunFailed"
+            answer, content = {"error": known, "message": " ".join(f"{error}".split()) or repr(error)}, b""
+        send(sink, answer, content)
+
+
+def _listen(source: BinaryIO, requests: queue.Queue[Frame]) -> None:
+    """Hand over frames; end the process, in the middle of an inference too, when there are no more."""
+    try:
+        while True:
+            requests.put(receive(source))
+    except BrokenWire:
+        os._exit(HUNG_UP)
+
+
+class Agent:
+    """The sessions that a host has open here."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._sessions: dict[int, Session] = {}
+        self._opened = 0
+
+    def answer(self, header: dict[str, Any], payload: bytes) -> Frame:
+        """Answer one request; raises what went wrong."""
+        name = header.pop("request")
+        if name not in REQUESTS:
+            raise errors.RunFailed(f"this agent knows no '{name}'; run `glyphpress targets setup` again")
+        return REQUESTS[name](self, payload, **header)
+
+    def hello(self, _payload: bytes) -> Frame:
+        """Say who is here."""
+        return {"python": sys.version.split()[0], "machine": machine_state()}, b""
+
+    def probe(self, _payload: bytes, *, target: str) -> Frame:
+        """Say whether a target of the catalog is here."""
+        return asdict(catalog.get(target).probe()), b""
+
+    def open(self, _payload: bytes, *, target: str, threads: int, path: str, facts: dict[str, Any]) -> Frame:
+        """Open an artifact that lies here."""
+        session = catalog.get(target).open(_artifact(path, facts), threads=threads)
+        self._opened += 1
+        self._sessions[self._opened] = session
+        return {"session": self._opened, "facts": asdict(session.facts)}, b""
+
+    def run(self, payload: bytes, *, session: int) -> Frame:
+        """Answer uint8 glyphs [N, 28, 28] with float32 logits [N, classes]."""
+        images = np.frombuffer(payload, np.uint8).reshape(-1, 28, 28)
+        logits = self._sessions[session].run(images)
+        return {"images": len(images)}, logits.astype("<f4").tobytes()
+
+    def time(self, _payload: bytes, *, session: int, plan: dict[str, Any]) -> Frame:
+        """Time here; the payload of the answer is the samples, int64."""
+        timings = self._sessions[session].time(TimingPlan(**plan)).to_dict()
+        samples = np.array(timings.pop("samples_ns"), "<i8")
+        return timings, samples.tobytes()
+
+    def count(self, _payload: bytes, *, session: int, runs: int, batch: int) -> Frame:
+        """Infer between marks that an emulator counts at."""
+        return {"marks": marked(self._sessions[session], runs, batch)}, b""
+
+    def cold(self, _payload: bytes, *, target: str, threads: int, path: str, facts: dict[str, Any]) -> Frame:
+        """Tell load, first run and peak memory of processes that do nothing else."""
+        artifact = _artifact(path, facts)
+        start = cold.cold_start(artifact, target, threads=threads)
+        return asdict(start) | {"peak_bytes": cold.peak_memory(artifact, target, threads=threads)}, b""
+
+    def close(self, _payload: bytes, *, session: int) -> Frame:
+        """Close a session."""
+        self._sessions.pop(session).__exit__(None, None, None)
+        return {}, b""
+
+
+REQUESTS: dict[str, Callable[..., Frame]] = {
+    "hello": Agent.hello,
+    "probe": Agent.probe,
+    "open": Agent.open,
+    "run": Agent.run,
+    "time": Agent.time,
+    "count": Agent.count,
+    "cold": Agent.cold,
+    "close": Agent.close,
+}
+
+
+def _artifact(path: str, facts: dict[str, Any]) -> Artifact:
+    return from_facts(Path(path), facts)

@@ -1,0 +1,141 @@
+"""The host's side of the wire: a channel to an agent, and the session that an agent has open."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets import errors
+from targets.artifact import Artifact
+from targets.errors import ConnectionLost, RunFailed
+from targets.session import check_glyphs, finite
+from targets.target import RuntimeFacts, Session, TimingPlan, Timings
+from targets.wire import BrokenWire, greeted, receive, send
+
+CHUNK = 256
+"""Images in a frame: 200 KB, so that a progress bar moves and a lost connection loses little."""
+
+
+class Channel:
+    """A process that speaks the wire on its stdin and stdout: an agent here, in an emulator, or behind ssh.
+
+    where: the target word, for messages. Raises ConnectionLost where the process ends before it greets, with the last
+    line that it said on stderr.
+    """
+
+    def __init__(self, command: Sequence[str], where: str, *, environment: dict[str, str] | None = None) -> None:
+        """Start the process and wait for its greeting."""
+        self.where = where
+        # A file, since a pipe that nobody empties stops whoever fills it.
+        self._said = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env=environment,
+            start_new_session=True,
+        )
+        self._sink = cast("BinaryIO", self._process.stdin)
+        self._source = cast("BinaryIO", self._process.stdout)
+        try:
+            greeted(self._source)
+        except BrokenWire as error:
+            raise self._lost(error) from error
+
+    def request(self, name: str, payload: bytes = b"", **words: Any) -> tuple[dict[str, Any], bytes]:
+        """Ask and wait for the answer; raises the agent's own TargetError, or ConnectionLost."""
+        try:
+            send(self._sink, {"request": name} | words, payload)
+            header, content = receive(self._source)
+        except BrokenWire as error:
+            raise self._lost(error) from error
+        if "error" in header:
+            raise getattr(errors, header["error"])(header["message"])
+        return header, content
+
+    def close(self) -> None:
+        """Hang up, which ends the agent, and wait for the process."""
+        for stream in (self._sink, self._source):
+            with suppress(OSError):  # what was never sent has nobody to read it
+                stream.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._said.close()
+
+    def _lost(self, error: BrokenWire) -> ConnectionLost:
+        """Return what to raise: the last line on stderr says more than a closed pipe does."""
+        self._process.kill()
+        self._process.wait()
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace").strip().splitlines()
+        self.close()
+        return ConnectionLost(f"{self.where}: {said[-1] if said else error}; run the same command again to go on")
+
+
+class RemoteSession(Session):
+    """An artifact that an agent has open: everything happens there, only images and answers travel."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        artifact: Artifact,
+        *,
+        path: str,
+        runtime: str,
+        threads: int = 1,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        """Open `path`, where the artifact lies there, on the agent's target `runtime`; `facts` replaces facts of it.
+
+        The target of the facts becomes `channel.where`.
+        """
+        self.artifact, self._channel = artifact, channel
+        opened, _ = channel.request("open", target=runtime, threads=threads, path=path, facts=artifact.facts())
+        self._session = opened["session"]
+        self.facts = replace(RuntimeFacts.from_dict(opened["facts"]), **{"target": channel.where} | (facts or {}))
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `Session.run`."""
+        check_glyphs(images, self.artifact)
+        logits = np.empty((len(images), len(self.artifact.classes)), np.float32)
+        for start in range(0, len(images), CHUNK):
+            chunk = np.ascontiguousarray(images[start : start + CHUNK])
+            _, content = self._channel.request("run", chunk.tobytes(), session=self._session)
+            answer = np.frombuffer(content, "<f4")
+            if answer.size != len(chunk) * logits.shape[1]:
+                raise RunFailed(f"{self._channel.where}: answered {answer.size} numbers for {len(chunk)} images")
+            logits[start : start + len(chunk)] = answer.reshape(len(chunk), -1)
+        return finite(logits, self.artifact)
+
+    def time(self, plan: TimingPlan) -> Timings:
+        """See `Session.time`."""
+        if self.facts.cost != "latency":
+            raise RunFailed(f"{self.facts.target} is emulated, so it has no latency; count its instructions")
+        timings, samples = self._channel.request("time", session=self._session, plan=asdict(plan))
+        facts = {"facts": asdict(self.facts), "samples_ns": np.frombuffer(samples, "<i8").tolist()}
+        return Timings.from_dict(timings | facts)
+
+    def __exit__(self, *_error: object) -> None:
+        """Close the session there; the channel stays."""
+        self._channel.request("close", session=self._session)
+
+
+def local_agent(where: str = "a fresh process") -> Channel:
+    """Start an agent in a fresh process of this machine, so that nothing has warmed it."""
+    home = str(Path(__file__).parents[1])
+    paths = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    return Channel([sys.executable, "-m", "targets.agent"], where, environment=os.environ | {"PYTHONPATH": paths})

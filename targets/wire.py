@@ -1,0 +1,65 @@
+"""The wire between a host and an agent: frames of a JSON header and raw bytes over any pair of byte streams.
+
+A frame is the header's length (unsigned, 4 bytes, big-endian), the payload's length (8 bytes), the header in UTF-8, the
+payload. An agent greets with GREETING first, so that what a shell prints before it (a banner, a warning) is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any, BinaryIO
+
+GREETING = b"\n\x00glyphpress-agent/1\n"
+NOISE = 65_536
+"""So many bytes may come before the greeting."""
+_LENGTHS = struct.Struct(">IQ")
+_HEADER_LIMIT, _PAYLOAD_LIMIT = 1 << 24, 1 << 32
+
+
+class BrokenWire(Exception):
+    """The other side is gone, or does not speak this protocol."""
+
+
+def send(stream: BinaryIO, header: dict[str, Any], payload: bytes = b"") -> None:
+    """Write one frame and flush it; raises BrokenWire when nobody reads."""
+    text = json.dumps(header, allow_nan=False).encode()
+    try:
+        stream.write(_LENGTHS.pack(len(text), len(payload)) + text)
+        stream.write(payload)
+        stream.flush()
+    except (OSError, ValueError) as error:
+        raise BrokenWire("the other side closed the connection") from error
+
+
+def receive(stream: BinaryIO) -> tuple[dict[str, Any], bytes]:
+    """Read one frame; raises BrokenWire at the end of the stream or on anything that is no frame."""
+    size, payload = _LENGTHS.unpack(_exactly(stream, _LENGTHS.size))
+    if size > _HEADER_LIMIT or payload > _PAYLOAD_LIMIT:
+        raise BrokenWire("the other side does not speak this protocol")
+    try:
+        header = json.loads(_exactly(stream, size))
+    except ValueError as error:
+        raise BrokenWire("the other side does not speak this protocol") from error
+    return header, _exactly(stream, payload)
+
+
+def greeted(stream: BinaryIO) -> None:
+    """Read up to and with the greeting; raises BrokenWire, with what came instead, where none comes."""
+    seen = b""
+    while not seen.endswith(GREETING):
+        byte = stream.read(1)
+        seen += byte
+        if not byte or len(seen) > NOISE:
+            raise BrokenWire(" ".join(seen.decode(errors="replace").split())[-300:] or "nothing answered")
+
+
+def _exactly(stream: BinaryIO, count: int) -> bytes:
+    parts, missing = [], count
+    while missing:
+        part = stream.read(min(missing, 1 << 20))
+        if not part:
+            raise BrokenWire("the other side closed the connection")
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
