@@ -40,6 +40,9 @@ TARGETS = table(
 FAMILIES = table([])
 """What stands before the colon of a word -> a class that takes what stands after it."""
 
+KERNELS = ("ort-cpu", "ort-precise", "ort-reference", "litert-cpu", "litert-reference")
+"""The same processor by other kernels: what a file is compared on where nobody names other places."""
+
 DEFAULTS: dict[Format, str] = {"onnx": "ort-cpu", "tflite": "litert-cpu"}
 
 

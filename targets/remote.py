@@ -37,7 +37,7 @@ class Channel:
         """Start the process and wait for its greeting."""
         self.where = where
         # A file, since a pipe that nobody empties stops whoever fills it.
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the channel)
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -142,6 +142,7 @@ def test_a_place_that_is_not_here_is_told_or_where_it_is_named_an_error(
     reader: Artifact, own: Evaluation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(catalog.TARGETS, "nowhere", f"{__name__}:Nowhere")
+    monkeypatch.setattr(catalog, "KERNELS", (*catalog.KERNELS, "nowhere"))
     places = stored(answers_elsewhere(NONE_DIFFER, reader, own, digits()))
     verdict = judge_runtimes(NONE_DIFFER, places)
     assert verdict.outcome is Outcome.PASS
@@ -178,6 +179,7 @@ def test_a_place_that_cannot_run_the_file_never_agrees(
     reader: Artifact, own: Evaluation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(catalog.TARGETS, "broken", f"{__name__}:Broken")
+    monkeypatch.setattr(catalog, "KERNELS", (*catalog.KERNELS, "broken"))
     with pytest.raises(RunFailed, match=r"^broken: .*not finite"):
         answers_elsewhere(NONE_DIFFER, reader, own, digits())
 

@@ -59,10 +59,10 @@ def _check_same(artifact: Artifact, own: Evaluation, dataset: Dataset) -> None:
 
 def _planned(limit: RuntimesLimit, artifact: Artifact, own: Evaluation) -> Iterator[tuple[Target, Place | None]]:
     """Yield every place that is meant and, where nothing can be read there, the Place that says why."""
-    for name in dict.fromkeys(limit.targets or catalog.names()):
+    for name in dict.fromkeys(limit.targets or catalog.KERNELS):
         place = catalog.get(name)
         foreign, same = artifact.format not in place.formats, name == own.facts.target
-        if not limit.targets and (foreign or same or name == "null"):
+        if not limit.targets and (foreign or same):
             continue
         state = place.probe()
         if foreign:
