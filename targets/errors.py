@@ -21,6 +21,11 @@ class UnknownTarget(TargetError):
 class TargetUnavailable(TargetError):
     """The target cannot run here; carries the reason and the fix."""
 
+    def __init__(self, reason: str, fix: str = "") -> None:
+        """Take both, or one line that says both."""
+        super().__init__("; ".join(filter(None, (reason, fix))))
+        self.reason, self.fix = reason, fix
+
 
 class ArtifactError(TargetError):
     """A file that cannot be read as an artifact, or a sidecar of another file."""

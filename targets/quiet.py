@@ -1,11 +1,11 @@
-"""Silence for runtimes that write to file descriptor 2 from C++, where Python's sys.stderr has no say."""
+"""Silence for runtimes that write to file descriptors from C++, where Python's sys.stdout and sys.stderr have no say."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 
 @contextmanager
@@ -15,15 +15,25 @@ def quiet_stderr() -> Iterator[None]:
     The descriptor belongs to the whole process: keep the block as short as the opening of a session. Where there is
     no descriptor 2 (a daemon closed it) nothing is done.
     """
-    try:
-        kept = os.dup(2)
-    except OSError:
+    with overheard(2):
         yield
-        return
-    with tempfile.TemporaryFile() as sink:
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+
+
+@contextmanager
+def overheard(*descriptors: int) -> Iterator[Callable[[], str]]:
+    """Keep what the process writes to these descriptors inside the block; the call that it yields returns it so far."""
+    with tempfile.TemporaryFile() as sink, ExitStack() as restored:
+        for descriptor in descriptors:
+            try:
+                kept = os.dup(descriptor)
+            except OSError:
+                continue
+            restored.callback(os.close, kept)
+            restored.callback(os.dup2, kept, descriptor)
+            os.dup2(sink.fileno(), descriptor)
+
+        def said() -> str:
+            # The position is shared with the descriptors: reading must not move it.
+            return os.pread(sink.fileno(), os.fstat(sink.fileno()).st_size, 0).decode(errors="replace")
+
+        yield said

@@ -64,6 +64,8 @@ class RuntimeSession(Session):
 
     def time(self, plan: TimingPlan) -> Timings:
         """See `Session.time`: the inference alone, without Preprocess and without copying the output."""
+        if self.facts.cost != "latency":
+            raise RunFailed(f"{self.facts.target} is simulated on {self.facts.device}: it has no latency, only answers")
         machine = machine_state()
         once = self.prepared(plan.batch)
         samples, inner = time_calls(once, plan)

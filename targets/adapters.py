@@ -1,0 +1,136 @@
+"""Which adapter WebGPU runs on: the one whose driver this process lets its Vulkan loader see, and no other.
+
+Dawn, the WebGPU inside ONNX Runtime's and LiteRT's libraries, takes the best adapter that it can work with: where it
+refuses the GPU's driver it goes on with a software adapter beside it, and says nothing. A loader that sees one driver
+leaves no choice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from targets import vulkan
+from targets.errors import TargetUnavailable
+
+SETTINGS: dict[str, tuple[str, ...]] = {"adapter": ("auto", "gpu", "software"), "copies": ("with", "without")}
+"""Of targets that run on WebGPU. adapter `auto`: a GPU, else a software adapter. copies: whether a timed inference
+brings its input to the device; the read of the logits is always in it, since nothing else waits until they are there.
+"""
+
+_SWIFTSHADER = ("/usr/lib/chromium", "/usr/lib/chromium-browser", "/opt/google/chrome", "/opt/chromium.org/chromium")
+_GPUS = ("discrete", "integrated")
+_taken: Adapter | None = None
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A driver's best device. software: a processor plays it, or nothing says that none does."""
+
+    name: str
+    software: bool
+    manifest: str
+
+
+def find(wanted: str = "auto") -> Adapter:
+    """Return the adapter of a setting (`auto`, `gpu`, `software`); raises TargetUnavailable saying what is missing."""
+    drivers = manifests()
+    every = adapters(drivers)
+    chosen = [one for one in every if wanted == "auto" or one.software is (wanted == "software")]
+    if chosen:
+        return chosen[0]
+    if every:
+        reason = f"the only Vulkan device is {every[0].name}"
+        raise TargetUnavailable(reason, f"take adapter={'software' if every[0].software else 'gpu'}")
+    reason = f"none of {len(drivers)} Vulkan drivers has a device" if drivers else "no Vulkan driver is installed"
+    raise TargetUnavailable(reason, "install the GPU's driver, or chromium, which brings the software adapter SwiftShader")
+
+
+def manifests() -> list[str]:
+    """Return the manifests of all Vulkan drivers: those that the user names, else the system's and SwiftShader's.
+
+    Where the loader looks: https://github.com/KhronosGroup/Vulkan-Loader, docs/LoaderDriverInterface.md.
+    """
+    named = os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES")
+    if named:
+        return named.split(os.pathsep)
+    home, environ = Path.home(), os.environ
+    roots = [
+        environ.get("XDG_CONFIG_HOME") or str(home / ".config"),
+        *(environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep),
+        "/usr/local/etc",
+        "/etc",
+        environ.get("XDG_DATA_HOME") or str(home / ".local/share"),
+        *(environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share").split(os.pathsep),
+    ]
+    drivers = [str(path) for root in roots for path in sorted(Path(root, "vulkan/icd.d").glob("*.json"))]
+    swiftshader = [str(path) for path in (Path(root, "vk_swiftshader_icd.json") for root in _SWIFTSHADER) if path.is_file()]
+    return list(dict.fromkeys([*drivers, *swiftshader]))
+
+
+def adapters(drivers: list[str]) -> list[Adapter]:
+    """Return the adapter of every driver that has one: GPUs first, SwiftShader before other software.
+
+    Raises TargetUnavailable where there is no Vulkan loader. Asked in another process, which a driver may crash.
+    """
+    found: list[tuple[int, Adapter]] = []
+    waiting = drivers
+    while waiting:
+        command = [sys.executable, "-I", vulkan.__file__, *waiting]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise TargetUnavailable("a Vulkan driver does not answer", "see `vulkaninfo --summary`") from error
+        if done.returncode == vulkan.NO_LOADER:
+            raise TargetUnavailable(f"there is no Vulkan loader ({vulkan.LOADER})", "install the package libvulkan1")
+        answers = done.stdout.splitlines()
+        for manifest, answer in zip(waiting, answers, strict=False):
+            found += _adapter(manifest, json.loads(answer))
+        # The first without an answer crashed the process.
+        waiting = waiting[len(answers) + 1 :]
+    return [adapter for _, adapter in sorted(found, key=lambda pair: pair[0])]
+
+
+def _adapter(manifest: str, devices: list[tuple[str, str]]) -> list[tuple[int, Adapter]]:
+    """Return rank and adapter of a driver, an empty list where it has no device.
+
+    A virtual device may stand for a GPU or for a program, so it counts as software.
+    """
+    if not devices:
+        return []
+    ranked = [(_GPUS.index(kind) if kind in _GPUS else 2 + ("SwiftShader" not in name), name) for name, kind in devices]
+    best = min(rank for rank, _ in ranked)
+    names = dict.fromkeys(name for rank, name in ranked if rank == best)
+    return [(best, Adapter(" or ".join(names), max(ranked)[0] >= len(_GPUS), manifest))]
+
+
+@contextmanager
+def only(adapter: Adapter) -> Iterator[None]:
+    """Let Vulkan show this process one adapter while the block opens a session; raises TargetUnavailable.
+
+    Dawn keeps what it has once seen, so a process stays with the adapter that it opened first.
+    """
+    global _taken  # noqa: PLW0603 (it is the process that has one)
+    if _taken not in (None, adapter):
+        reason = f"this process runs WebGPU on {_taken.name}, not on {adapter.name}"
+        raise TargetUnavailable(reason, "open it in a process of its own")
+    _taken = adapter
+    # ONNX Runtime's plugin offers itself without a GPU that it recognizes (on a board, say) only with the last one.
+    seen = dict.fromkeys(("VK_DRIVER_FILES", "VK_ICD_FILENAMES"), adapter.manifest)
+    seen["ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"] = "1"
+    before = {name: os.environ.get(name) for name in seen}
+    os.environ.update(seen)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

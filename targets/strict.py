@@ -1,0 +1,86 @@
+"""Sessions of ONNX Runtime that run every node on one execution provider, or are not opened.
+
+ONNX Runtime gives what a provider cannot run to its CPU provider, and everything where the provider does not start.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from targets.artifact import Artifact
+from targets.errors import Misplaced, RunFailed, TargetUnavailable
+from targets.quiet import overheard
+
+INTEGER = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"})
+"""Operators of int8 arithmetic, as QDQ files and dynamic quantization have them."""
+
+Attach = Callable[[Any], dict[str, Any]]
+
+
+def strict_session(artifact: Artifact, provider: str, attach: Attach, threads: int) -> tuple[Any, int]:
+    """Return a session of the file whose nodes all run on `provider`, and their number.
+
+    attach: adds the provider to session options; returns what InferenceSession wants beside them. The number is of
+    nodes as they are handed to the provider: with the layout changes made for it, before it fuses any.
+    Raises Misplaced naming the nodes that would run elsewhere, TargetUnavailable where the provider does not start,
+    RunFailed where ONNX Runtime refuses the file.
+    """
+    with overheard(1, 2) as said:
+        try:
+            session = _open(artifact, attach, threads, strict=True)
+        except Exception:  # noqa: BLE001 (its exceptions share no other base)
+            session = _explained(artifact, provider, attach, said)
+    nodes = _placed(session)
+    elsewhere = {place: names for place, names in nodes.items() if place != provider}
+    if elsewhere or not nodes:
+        raise Misplaced(f"{artifact.path}: {_sentence(nodes, elsewhere, provider)}")
+    return session, len(nodes[provider])
+
+
+def _open(artifact: Artifact, attach: Attach, threads: int, *, strict: bool) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1" if strict else "0")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return ort.InferenceSession(artifact.path, options, enable_fallback=0, **attach(options))
+
+
+def _explained(artifact: Artifact, provider: str, attach: Attach, said: Callable[[], str]) -> Any:
+    """Open once more with the CPU allowed, which tells what was in the way; raises unless nodes are misplaced."""
+    try:
+        session = _open(artifact, attach, 1, strict=False)
+    except Exception as error:
+        line = " ".join(str(error).split())
+        if "WebGPU adapter" in line:
+            raise TargetUnavailable(f"{provider} finds no adapter that it can work with", "update its driver") from error
+        raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({line[:300]}); export it again") from error
+    if provider not in session.get_providers():
+        lines = [line for line in said().splitlines() if "Failed to" in line] or ["it does not say why"]
+        raise TargetUnavailable(f"{provider} is listed but does not start ({lines[0][:300]})", "install what it needs")
+    return session
+
+
+def _placed(session: Any) -> dict[str, list[tuple[str, str]]]:
+    """Return operator and name of the nodes of each provider."""
+    nodes: dict[str, list[tuple[str, str]]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        nodes.setdefault(part.ep_name, []).extend((node.op_type, node.name) for node in part.get_nodes())
+    return nodes
+
+
+def _sentence(nodes: dict[str, list[tuple[str, str]]], elsewhere: dict[str, list[tuple[str, str]]], provider: str) -> str:
+    strays = [node for names in elsewhere.values() for node in names]
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(kind for kind, _ in strays).items())
+    named = [name for _, name in strays if name][:3]
+    which = f"{kinds}: {', '.join(named)}" if named else kinds
+    advice = "take the float file, or one whose weights alone are int8"
+    if not INTEGER.intersection(kind for kind, _ in strays):
+        advice = "express them by other operators, or take a target on the CPU"
+    total = sum(map(len, nodes.values()))
+    return f"{len(strays)} of {total} nodes would run on {', '.join(elsewhere)}, not on {provider} ({which}); {advice}"
