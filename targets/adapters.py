@@ -49,7 +49,9 @@ def find(wanted: str = "auto") -> Adapter:
         reason = f"the only Vulkan device is {every[0].name}"
         raise TargetUnavailable(reason, f"take adapter={'software' if every[0].software else 'gpu'}")
     reason = f"none of {len(drivers)} Vulkan drivers has a device" if drivers else "no Vulkan driver is installed"
-    raise TargetUnavailable(reason, "install the GPU's driver, or chromium, which brings the software adapter SwiftShader")
+    raise TargetUnavailable(
+        reason, "install the GPU's driver, or chromium, which brings the software adapter SwiftShader"
+    )
 
 
 def manifests() -> list[str]:
@@ -70,7 +72,9 @@ def manifests() -> list[str]:
         *(environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share").split(os.pathsep),
     ]
     drivers = [str(path) for root in roots for path in sorted(Path(root, "vulkan/icd.d").glob("*.json"))]
-    swiftshader = [str(path) for path in (Path(root, "vk_swiftshader_icd.json") for root in _SWIFTSHADER) if path.is_file()]
+    swiftshader = [
+        str(path) for path in (Path(root, "vk_swiftshader_icd.json") for root in _SWIFTSHADER) if path.is_file()
+    ]
     return list(dict.fromkeys([*drivers, *swiftshader]))
 
 

@@ -33,6 +33,10 @@ TARGETS = table(
         ("ort-reference", "targets.ort:OrtReference"),
         ("litert-cpu", "targets.litert:LiteRtCpu"),
         ("litert-reference", "targets.litert:LiteRtReference"),
+        ("ort-webgpu", "targets.webgpu:OrtWebGpu"),
+        ("litert-gpu", "targets.litert_gpu:LiteRtGpu"),
+        ("ort-cuda", "targets.cuda:OrtCuda"),
+        ("ort-tensorrt", "targets.cuda:OrtTensorRt"),
         ("null", "targets.null:NullTarget"),
     ]
 )
@@ -83,6 +87,14 @@ def settings_of(name: str) -> dict[str, tuple[str, ...]]:
     """Return the settings that a target of the table takes and their values, the first being the default."""
     found: dict[str, tuple[str, ...]] = getattr(_loaded(TARGETS[name]), "settings", {})
     return found
+
+
+def spelled(name: str, settings: dict[str, tuple[str, ...]], **values: str) -> str:
+    """Return the word of a target with these values of its settings, defaults left out; raises UnknownTarget."""
+    for key, value in values.items():
+        if value not in settings[key]:
+            raise UnknownTarget(f"{name} takes {key}={'|'.join(settings[key])}, not '{value}'")
+    return ",".join([name, *(f"{key}={value}" for key, value in values.items() if value != settings[key][0])])
 
 
 def _set(name: str, words: list[str]) -> Target:

@@ -1,4 +1,4 @@
-"""Silence for runtimes that write to file descriptors from C++, where Python's sys.stdout and sys.stderr have no say."""
+"""Silence for runtimes that write to file descriptors from C++, where Python's sys.stderr has no say."""
 
 from __future__ import annotations
 

@@ -9,14 +9,52 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from numpy.typing import NDArray
+
 from targets.artifact import Artifact
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
+from targets.ort import BATCH, OrtSession, _runtime
 from targets.quiet import overheard
+from targets.target import RuntimeFacts
 
 INTEGER = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"})
 """Operators of int8 arithmetic, as QDQ files and dynamic quantization have them."""
 
 Attach = Callable[[Any], dict[str, Any]]
+
+
+class DeviceSession(OrtSession):
+    """An .onnx file on a GPU.
+
+    Timed until the logits can be read. copies: each inference brings its input to the device (a bound input is copied
+    when it is bound, so it is bound anew) and its logits to the host; else the input stays on the device, and the
+    logits stay in `memory`. A device whose `synchronize_outputs` does not wait needs "cpu" there.
+    """
+
+    def __init__(
+        self, artifact: Artifact, facts: RuntimeFacts, session: Any, load_ns: int, *, copies: bool, memory: str
+    ) -> None:
+        """See `OrtSession`."""
+        self._copies, self._memory = copies, "cpu" if copies else memory
+        super().__init__(artifact, facts, session, batch=BATCH, load_ns=load_ns)
+
+    def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
+        ort = _runtime()
+        binding = self._session.io_binding()
+        source, sink = (ort.OrtValue.ortvalue_from_numpy(array) for array in (batch, self._infer(batch)))
+        binding.bind_ortvalue_input(self.source.spec.name, source)
+        if self._memory == "cpu":
+            binding.bind_ortvalue_output(self.sink.spec.name, sink)
+        else:
+            binding.bind_output(self.sink.spec.name, self._memory)
+
+        def once() -> None:
+            if self._copies:
+                binding.bind_ortvalue_input(self.source.spec.name, source)
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return once
 
 
 def strict_session(artifact: Artifact, provider: str, attach: Attach, threads: int) -> tuple[Any, int]:
@@ -40,8 +78,7 @@ def strict_session(artifact: Artifact, provider: str, attach: Attach, threads: i
 
 
 def _open(artifact: Artifact, attach: Attach, threads: int, *, strict: bool) -> Any:
-    import onnxruntime as ort
-
+    ort = _runtime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -58,7 +95,9 @@ def _explained(artifact: Artifact, provider: str, attach: Attach, said: Callable
     except Exception as error:
         line = " ".join(str(error).split())
         if "WebGPU adapter" in line:
-            raise TargetUnavailable(f"{provider} finds no adapter that it can work with", "update its driver") from error
+            raise TargetUnavailable(
+                f"{provider} finds no adapter that it can work with", "update its driver"
+            ) from error
         raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({line[:300]}); export it again") from error
     if provider not in session.get_providers():
         lines = [line for line in said().splitlines() if "Failed to" in line] or ["it does not say why"]
@@ -74,7 +113,9 @@ def _placed(session: Any) -> dict[str, list[tuple[str, str]]]:
     return nodes
 
 
-def _sentence(nodes: dict[str, list[tuple[str, str]]], elsewhere: dict[str, list[tuple[str, str]]], provider: str) -> str:
+def _sentence(
+    nodes: dict[str, list[tuple[str, str]]], elsewhere: dict[str, list[tuple[str, str]]], provider: str
+) -> str:
     strays = [node for names in elsewhere.values() for node in names]
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(kind for kind, _ in strays).items())
     named = [name for _, name in strays if name][:3]

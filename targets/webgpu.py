@@ -6,20 +6,18 @@ so QDQ and dynamically quantized files are Misplaced. Files whose weights alone 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.metadata import version
 from time import perf_counter_ns
 from typing import Any
 
-from numpy.typing import NDArray
-
 from targets import adapters
 from targets.artifact import Artifact, Format
+from targets.catalog import spelled
 from targets.errors import TargetUnavailable
-from targets.ort import BATCH, OrtSession, _runtime
+from targets.ort import _runtime
 from targets.quiet import quiet_stderr
 from targets.session import resolved_threads
-from targets.strict import strict_session
+from targets.strict import DeviceSession, strict_session
 from targets.target import Availability, RuntimeFacts
 
 PROVIDER = "WebGpuExecutionProvider"
@@ -35,10 +33,10 @@ class OrtWebGpu:
     formats: frozenset[Format] = frozenset({"onnx"})
     settings = adapters.SETTINGS
 
-    def __init__(self, **settings: str) -> None:
-        """Take settings by their names in the word."""
-        self.name = ",".join(["ort-webgpu", *(f"{key}={value}" for key, value in settings.items())])
-        self.adapter, self.copies = settings.get("adapter", "auto"), settings.get("copies", "with")
+    def __init__(self, *, adapter: str = "auto", copies: str = "with") -> None:
+        """Take the settings."""
+        self.name = spelled("ort-webgpu", self.settings, adapter=adapter, copies=copies)
+        self.adapter, self.copies = adapter, copies == "with"
 
     def probe(self) -> Availability:
         """Say whether plugin and adapter are here, without opening a device."""
@@ -49,7 +47,7 @@ class OrtWebGpu:
             return Availability(False, error.reason, error.fix)
         return Availability(True)
 
-    def open(self, artifact: Artifact, *, threads: int = 1) -> OrtWebGpuSession:
+    def open(self, artifact: Artifact, *, threads: int = 1) -> DeviceSession:
         """Load the file, every node on WebGPU; `threads` are those of ONNX Runtime on the host."""
         ort, plugin = _runtime(), _plugin()
         adapter = adapters.find(self.adapter)
@@ -68,38 +66,9 @@ class OrtWebGpu:
             device_type="software" if adapter.software else "gpu",
             placement={PROVIDER: nodes},
         )
-        return OrtWebGpuSession(artifact, facts, session, batch=BATCH, load_ns=load_ns, copies=self.copies)
-
-
-class OrtWebGpuSession(OrtSession):
-    """An .onnx file on WebGPU.
-
-    Timed until the logits can be read on the host: a run whose output stays on the device returns when its commands
-    are queued (0.04 ms of 29), and `synchronize_outputs` does not wait either. A bound input is copied when it is
-    bound, so `copies=with` binds it anew for each inference.
-    """
-
-    def __init__(self, *arguments: Any, copies: str, **named: Any) -> None:
-        """See `OrtSession`."""
-        self._copies = copies
-        super().__init__(*arguments, **named)
-
-    def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
-        ort = _runtime()
-        binding = self._session.io_binding()
-        source, sink = (ort.OrtValue.ortvalue_from_numpy(array) for array in (batch, self._infer(batch)))
-        binding.bind_ortvalue_input(self.source.spec.name, source)
-        binding.bind_ortvalue_output(self.sink.spec.name, sink)
-        run = self._session.run_with_iobinding
-
-        def once() -> None:
-            run(binding)
-
-        def once_with_copies() -> None:
-            binding.bind_ortvalue_input(self.source.spec.name, source)
-            run(binding)
-
-        return once_with_copies if self._copies == "with" else once
+        # A run whose output stays on the device returns when its commands are queued, and synchronizing does not wait
+        # for them either (0.04 ms of 29).
+        return DeviceSession(artifact, facts, session, load_ns, copies=self.copies, memory="cpu")
 
 
 def _plugin() -> Any:
@@ -122,7 +91,9 @@ def _device(ort: Any, plugin: Any) -> Any:
         if register:
             with quiet_stderr():
                 ort.register_execution_provider_library("glyphpress-webgpu", plugin.get_library_path())
-    raise TargetUnavailable("onnxruntime-ep-webgpu offers no device", "see whether `vulkaninfo --summary` lists the GPU")
+    raise TargetUnavailable(
+        "onnxruntime-ep-webgpu offers no device", "see whether `vulkaninfo --summary` lists the GPU"
+    )
 
 
 def _attached(options: Any, device: Any) -> dict[str, Any]:

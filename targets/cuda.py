@@ -1,0 +1,171 @@
+"""ONNX Runtime on NVIDIA GPUs: the providers CUDA and TensorRT of the package onnxruntime-gpu.
+
+The package lists both wherever it is installed; without driver, device or libraries its sessions are silently the
+CPU's. So the driver is asked first, then whether the provider's library can be loaded, then where the nodes are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any, ClassVar
+
+from targets.artifact import Artifact, Format
+from targets.catalog import spelled
+from targets.errors import TargetUnavailable
+from targets.ort import _runtime
+from targets.session import resolved_threads
+from targets.strict import DeviceSession, strict_session
+from targets.target import Availability, RuntimeFacts
+
+DRIVER = "libcuda.so.1"
+FIX = "`pip uninstall onnxruntime`, then `pip install onnxruntime-gpu[cuda,cudnn]`: both fill the same folder"
+_LOADS = """
+import contextlib, ctypes, importlib, sys, onnxruntime
+for package in sys.argv[2:]:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(package)
+onnxruntime.preload_dlls()
+ctypes.CDLL(sys.argv[1])
+"""
+_MISSING = re.compile(r"(\S+): cannot open shared object file")
+
+
+class OrtCuda:
+    """Target `ort-cuda`: the CUDA provider and no other, float32 without TF32.
+
+    copies: whether a timed inference brings its input to the device and its logits back.
+    """
+
+    formats: frozenset[Format] = frozenset({"onnx"})
+    settings: ClassVar[dict[str, tuple[str, ...]]] = {"copies": ("with", "without")}
+    word = "ort-cuda"
+    provider = "CUDAExecutionProvider"
+    library = "libonnxruntime_providers_cuda.so"
+    packages: tuple[str, ...] = ()
+    provider_options: ClassVar[dict[str, str]] = {"use_tf32": "0"}
+
+    def __init__(self, *, copies: str = "with") -> None:
+        """Take the setting."""
+        self.name = spelled(self.word, self.settings, copies=copies)
+        self.copies = copies == "with"
+
+    def probe(self) -> Availability:
+        """Say whether provider, driver, device and libraries are here; no library is loaded into this process."""
+        try:
+            self._device()
+        except TargetUnavailable as error:
+            return Availability(False, error.reason, error.fix)
+        return Availability(True)
+
+    def open(self, artifact: Artifact, *, threads: int = 1) -> DeviceSession:
+        """Load the file, every node on the provider; `threads` are those of ONNX Runtime on the host."""
+        device, threads = self._device(), resolved_threads(threads)
+        ort = self._preloaded()
+        start = perf_counter_ns()
+        session, nodes = strict_session(artifact, self.provider, self._attached, threads)
+        load_ns = perf_counter_ns() - start
+        facts = RuntimeFacts(
+            target=self.name,
+            runtime="onnxruntime",
+            version=ort.__version__,
+            device=device,
+            threads=threads,
+            device_type="gpu",
+            precision=self._precision(),
+            placement={self.provider: nodes},
+        )
+        return DeviceSession(artifact, facts, session, load_ns, copies=self.copies, memory="cuda")
+
+    def _device(self) -> str:
+        """Return the name of the GPU; raises TargetUnavailable with the first thing that is missing."""
+        ort = _runtime()
+        if self.provider not in ort.get_available_providers():
+            raise TargetUnavailable(f"this onnxruntime has no {self.provider}", FIX)
+        name = cuda_device()
+        missing = missing_library(Path(ort.__file__).with_name("capi") / self.library, *self.packages)
+        if missing:
+            raise TargetUnavailable(f"{self.provider} needs {missing}, which is not here", self._fix())
+        return name
+
+    def _preloaded(self) -> Any:
+        """Load what pip installed of NVIDIA's libraries: no loader looks where it puts them."""
+        ort = _runtime()
+        for package in self.packages:
+            with contextlib.suppress(ImportError):
+                import_module(package)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+            ort.preload_dlls()
+        return ort
+
+    def _attached(self, _options: Any) -> dict[str, Any]:
+        return {"providers": [(self.provider, self.provider_options)]}
+
+    def _precision(self) -> str:
+        return "float32"
+
+    def _fix(self) -> str:
+        return FIX
+
+
+class OrtTensorRt(OrtCuda):
+    """Target `ort-tensorrt`: TensorRT and no other; what it cannot run is Misplaced, also where CUDA could.
+
+    TF32 is off unless the user's NVIDIA_TF32_OVERRIDE says otherwise; only that switches it
+    (https://github.com/microsoft/onnxruntime/issues/26029). Engines are built when a batch size is first seen.
+    """
+
+    word = "ort-tensorrt"
+    provider = "TensorrtExecutionProvider"
+    library = "libonnxruntime_providers_tensorrt.so"
+    packages = ("tensorrt",)
+    provider_options: ClassVar[dict[str, str]] = {}
+
+    def _preloaded(self) -> Any:
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+        return super()._preloaded()
+
+    def _precision(self) -> str:
+        return "float32" if os.environ["NVIDIA_TF32_OVERRIDE"] == "0" else "tf32"
+
+    def _fix(self) -> str:
+        return "install TensorRT 10 with `pip install 'tensorrt>=10,<11'`"
+
+
+def cuda_device() -> str:
+    """Return the name of the first GPU that NVIDIA's driver shows (CUDA_VISIBLE_DEVICES); raises TargetUnavailable."""
+    try:
+        driver = ctypes.CDLL(DRIVER)
+    except OSError as error:
+        raise TargetUnavailable(
+            f"there is no NVIDIA driver ({DRIVER})", "install it, on a machine with its GPU"
+        ) from error
+    code = driver.cuInit(0)
+    device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+    code = code or driver.cuDeviceGet(ctypes.byref(device), 0)
+    code = code or driver.cuDeviceGetName(name, len(name), device)
+    if code:
+        text = ctypes.c_char_p()
+        driver.cuGetErrorString(code, ctypes.byref(text))
+        said = text.value.decode() if text.value else f"error {code}"
+        raise TargetUnavailable(f"NVIDIA's driver has no device ({said})", "see `nvidia-smi`")
+    return name.value.decode()
+
+
+def missing_library(provider: Path, *packages: str) -> str:
+    """Return the first library that a provider's library needs and the loader does not find; "" where all are here.
+
+    packages: those that load libraries when they are imported. Asked in another process, so that this one loads none.
+    """
+    command = [sys.executable, "-c", _LOADS, str(provider), *packages]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    match = _MISSING.search(done.stderr)
+    return match[1] if match else ""

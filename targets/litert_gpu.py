@@ -1,0 +1,199 @@
+"""LiteRT on a GPU: its CompiledModel with the WebGPU accelerator that its wheel carries."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets import adapters
+from targets.artifact import Artifact, Format
+from targets.catalog import spelled
+from targets.errors import Misplaced, RunFailed, TargetUnavailable
+from targets.litert import FIX, _port, _runtime
+from targets.port import image_port, logits_port
+from targets.quiet import overheard
+from targets.session import RuntimeSession, resolved_threads
+from targets.target import Availability, RuntimeFacts
+
+ACCELERATOR = "GPU WebGPU"
+"""As LiteRT registers it."""
+_LIBRARY = "libLiteRtWebGpuAccelerator.so"
+_SELECTED = re.compile(r"Selected adapter: (?P<name>.+?), arch=.*adapterType=(?P<kind>.+)")
+_UNSUPPORTED = re.compile(r"^(?!INFO|WARNING|ERROR)([A-Z][A-Z0-9_]+): ", re.MULTILINE)
+_SHARES = re.compile(r"(\d+) operations will run on the GPU, and the remaining (\d+)")
+
+
+class LiteRtGpu:
+    """Target `litert-gpu`. Without a GPU it answers on a software adapter, of which it tells no latency.
+
+    Float operators compute in 32 bits (`enforce_f32`; by default LiteRT takes 16 where the device has them). Weights
+    that are quantized dynamically on a CPU are expanded here, and its activations stay float.
+    adapter, copies: see `targets.adapters.SETTINGS`.
+    """
+
+    formats: frozenset[Format] = frozenset({"tflite"})
+    settings = adapters.SETTINGS
+
+    def __init__(self, *, adapter: str = "auto", copies: str = "with") -> None:
+        """Take the settings."""
+        self.name = spelled("litert-gpu", self.settings, adapter=adapter, copies=copies)
+        self.adapter, self.copies = adapter, copies == "with"
+
+    def probe(self) -> Availability:
+        """Say whether LiteRT's accelerator and an adapter are here, without opening a device."""
+        try:
+            _accelerator()
+            adapters.find(self.adapter)
+        except TargetUnavailable as error:
+            return Availability(False, error.reason, error.fix)
+        return Availability(True)
+
+    def open(self, artifact: Artifact, *, threads: int = 1) -> LiteRtGpuSession:
+        """Load the file, every operator on the GPU; `threads` has no say there and is recorded."""
+        compiled = _accelerator()
+        interpreter = _described(artifact)
+        options = compiled.Options(
+            hardware_accelerators=compiled.HardwareAccelerator.GPU,
+            gpu_options=compiled.GpuOptions(enforce_f32=True),
+        )
+        adapter = adapters.find(self.adapter)
+        _hush_at_exit()
+        with adapters.only(adapter), overheard(1, 2) as said:
+            start = perf_counter_ns()
+            environment = compiled.Environment.create()
+            try:
+                model = compiled.CompiledModel.from_file(str(artifact.path), environment=environment, options=options)
+            except (ValueError, RuntimeError) as error:
+                environment.close()
+                raise _refused(artifact, adapter, error, said()) from error
+            load_ns = perf_counter_ns() - start
+            device, software = _selected(said())
+        facts = RuntimeFacts(
+            target=self.name,
+            runtime="ai-edge-litert",
+            version=version("ai-edge-litert"),
+            device=device,
+            threads=resolved_threads(threads),
+            device_type="software" if software or adapter.software else "gpu",
+            placement={ACCELERATOR: len(interpreter._get_ops_details())},
+        )
+        return LiteRtGpuSession(artifact, facts, interpreter, model, load_ns, copies=self.copies)
+
+
+class LiteRtGpuSession(RuntimeSession):
+    """A .tflite file on the GPU, compiled for one image at a time where it leaves its batch open.
+
+    `run_by_index` returns when its commands are queued (0.04 ms of 4.6): timed until the logits are read.
+    """
+
+    def __init__(
+        self, artifact: Artifact, facts: RuntimeFacts, interpreter: Any, model: Any, load_ns: int, *, copies: bool
+    ) -> None:
+        """Find the image input and the logits output, of which `interpreter` tells scales and zero points."""
+        self._model, self._copies = model, copies
+        details = interpreter.get_output_details()
+        try:
+            source = image_port(artifact, [_port(detail) for detail in interpreter.get_input_details()])
+            outputs = [_port(detail) for detail in details]
+            self._output = logits_port(artifact, outputs)
+            self._shape = tuple(int(axis) for axis in details[self._output]["shape"])
+            with overheard(1, 2):
+                self._inputs, self._outputs = model.create_input_buffers(0), model.create_output_buffers(0)
+                super().__init__(artifact, facts, source, outputs[self._output], batch=1, load_ns=load_ns)
+        except RunFailed:
+            self.__exit__()
+            raise
+
+    def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
+        return self._call(batch, copies=True)
+
+    def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
+        if len(batch) != self._shape[0]:
+            raise RunFailed(
+                f"{self.artifact.path}: the GPU has it compiled for {self._shape[0]}; time it with that batch"
+            )
+        self._infer(batch)
+        return lambda: self._call(batch, copies=self._copies)
+
+    def _call(self, batch: NDArray[Any], *, copies: bool) -> NDArray[Any]:
+        try:
+            if copies:
+                self._inputs[0].write(batch)
+            self._model.run_by_index(0, self._inputs, self._outputs)
+            answer: NDArray[Any] = self._outputs[self._output].read(int(np.prod(self._shape)), self.sink.spec.dtype)
+        except (ValueError, RuntimeError) as error:
+            raise RunFailed(f"{self.artifact.path}: LiteRT failed ({_line(error)}); export it again") from error
+        return answer.reshape(self._shape)
+
+    def __exit__(self, *_error: object) -> None:
+        """Release the buffers, the model and its environment, in this order."""
+        with overheard(1, 2):
+            self._inputs = self._outputs = []
+            self._model.close()
+            self._model.environment.close()
+
+
+def _accelerator() -> Any:
+    """Return the module of CompiledModel; raises TargetUnavailable."""
+    _runtime()
+    try:
+        from ai_edge_litert import compiled_model
+    except ImportError as error:
+        raise TargetUnavailable(f"this ai-edge-litert has no CompiledModel ({error})", FIX) from error
+    if not Path(compiled_model.__file__).with_name(_LIBRARY).is_file():
+        raise TargetUnavailable(f"this ai-edge-litert comes without {_LIBRARY}", "take a wheel that has it")
+    return compiled_model
+
+
+def _described(artifact: Artifact) -> Any:
+    """Return an interpreter of the file, which knows its tensors and operators; raises RunFailed."""
+    litert = _runtime()
+    with overheard(2):
+        try:
+            return litert.Interpreter(model_path=str(artifact.path))
+        except ValueError as error:
+            raise RunFailed(f"{artifact.path}: LiteRT refuses it ({_line(error)}); export it again") from error
+
+
+def _refused(artifact: Artifact, adapter: adapters.Adapter, error: Exception, said: str) -> Exception:
+    """Return what to raise, by what LiteRT said on its way: its exceptions tell neither operators nor adapters."""
+    if "No adapters found" in said:
+        return TargetUnavailable(f"WebGPU cannot work with {adapter.name}", "update its driver")
+    if "not accelerated" in str(error):
+        strays, shares = dict.fromkeys(_UNSUPPORTED.findall(said)), _SHARES.search(said)
+        count = f"{shares[2]} of {int(shares[1]) + int(shares[2])}" if shares else "some"
+        return Misplaced(
+            f"{artifact.path}: {count} operators would run on the CPU, not on the GPU, which lacks "
+            f"{', '.join(strays)} as the file has them; express them by others, or take litert-cpu"
+        )
+    return RunFailed(f"{artifact.path}: LiteRT's GPU accelerator refuses it ({_line(error)}); take litert-cpu")
+
+
+def _selected(said: str) -> tuple[str, bool]:
+    """Return the adapter that LiteRT says it took, and whether it is a software adapter; raises RunFailed."""
+    match = _SELECTED.search(said)
+    if not match:
+        raise RunFailed(
+            "LiteRT did not say which adapter it took, so nothing tells where the file runs; take litert-cpu"
+        )
+    return match["name"], "cpu" in match["kind"].lower()
+
+
+@cache
+def _hush_at_exit() -> None:
+    """Silence descriptor 2 when Python ends: an environment of LiteRT's own ends after it, and reports that there."""
+    atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
