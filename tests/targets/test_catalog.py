@@ -15,7 +15,7 @@ def test_every_name_leads_to_the_target_that_bears_it(name: str) -> None:
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_all() -> None:
     with pytest.raises(UnknownTarget, match=r"did you mean litert-cpu\?.*ort-cpu.*null"):
-        catalog.get("litert-gpu")
+        catalog.get("litert-cpuu")
 
 
 def test_a_name_given_twice_raises() -> None:

@@ -12,7 +12,7 @@ from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import ArtifactError, RunFailed
 from targets.null import NullTarget
-from targets.target import Target, TimingPlan
+from targets.target import Session, Target, TimingPlan, Timings
 from tests.targets.models import artifact, conv_net, glyphs
 
 SHORT = TimingPlan(warmup=3, min_runs=30, min_seconds=0.01)
@@ -30,6 +30,16 @@ def target(request: pytest.FixtureRequest) -> Target:
 @pytest.fixture
 def subject(target: Target, onnx_artifact: Artifact, request: pytest.FixtureRequest) -> Artifact:
     return onnx_artifact if "onnx" in target.formats else request.getfixturevalue("tflite_artifact")
+
+
+def timed(session: Session, plan: TimingPlan) -> Timings:
+    """Time it; a place without a latency must refuse, and nothing is left to look at."""
+    if session.facts.cost in ("latency", "scripted"):
+        return session.time(plan)
+    with pytest.raises(RunFailed, match="no latency") as caught:
+        session.time(plan)
+    assert "\n" not in str(caught.value)
+    pytest.skip(f"{session.facts.target} is simulated, and refuses to time")
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 63, 64, 65, 130])
@@ -71,8 +81,9 @@ def test_nan_logits_are_no_answer(target: Target, nan_artifacts: dict[str, Artif
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_and_runtime_are_recorded(target: Target, subject: Artifact, threads: int) -> None:
     with target.open(subject, threads=threads) as session:
-        facts = session.time(SHORT).facts
-    assert (facts.target, facts.threads, facts.simulated) == (target.name, threads, target.name == "null")
+        facts = session.facts
+        assert facts.cost == "outputs" or timed(session, SHORT).facts == facts
+    assert (facts.target, facts.threads, facts.simulated) == (target.name, threads, facts.cost != "latency")
     assert facts.runtime
     assert facts.version
 
@@ -80,7 +91,7 @@ def test_threads_and_runtime_are_recorded(target: Target, subject: Artifact, thr
 def test_timings_are_raw_and_plausible(target: Target, subject: Artifact) -> None:
     plan = TimingPlan(warmup=2, min_runs=200, min_seconds=0.1)
     with target.open(subject) as session:
-        timings = session.time(plan)
+        timings = timed(session, plan)
     assert timings.samples_ns.dtype == np.int64
     assert len(timings.samples_ns) >= plan.min_runs
     assert 1_000 < np.median(timings.samples_ns) < 1e8, "a convolution takes between 1 us and 100 ms"
@@ -94,14 +105,14 @@ def test_timings_are_raw_and_plausible(target: Target, subject: Artifact) -> Non
 
 def test_the_count_of_samples_is_bounded(target: Target, subject: Artifact) -> None:
     with target.open(subject) as session:
-        timings = session.time(TimingPlan(min_runs=5, max_runs=7, min_seconds=30))
+        timings = timed(session, TimingPlan(min_runs=5, max_runs=7, min_seconds=30))
     assert len(timings.samples_ns) == 7
 
 
 def test_several_inferences_a_sample_on_request(target: Target, subject: Artifact) -> None:
     with target.open(subject) as session:
-        one = session.time(SHORT)
-        four = session.time(TimingPlan(warmup=3, min_runs=30, min_seconds=0.01, inner=4))
+        one = timed(session, SHORT)
+        four = timed(session, TimingPlan(warmup=3, min_runs=30, min_seconds=0.01, inner=4))
     assert (one.inner, four.inner) == (1, 4)
     assert 0.2 < np.median(four.samples_ns) / np.median(one.samples_ns) < 3, "a sample is per inference"
 
