@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from targets.artifact import Artifact
+from targets.artifact import Artifact, Format
 from tests.targets.models import artifact, conv_net
 
 
@@ -70,3 +72,22 @@ def int8_artifact(tflite_artifact: Artifact, tmp_path_factory: pytest.TempPathFa
         ranges = press.calibrate({"serving_default": [{"args_0": image} for image in images]})
         press.quantize(ranges).export_model(str(path), overwrite=True)
     return artifact(path)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Format], Artifact]:
+    """The shipped cnn-small, which reads 47 characters, as a float file of a format; made when it is asked for."""
+    from toolchain.checkpoint import CheckpointRequest, settle
+    from toolchain.export import export
+
+    folder = tmp_path_factory.mktemp("trained")
+    model = settle("cnn-small", CheckpointRequest(), None).model
+    return cache(lambda kind: export(model, kind, folder / f"cnn-small.float.{kind}"))
+
+
+@pytest.fixture(scope="session")
+def handwriting() -> np.ndarray:
+    """Real handwritten glyphs, uint8 [100, 28, 28]."""
+    from calibration.dataset import load
+
+    return load("builtin:digits", "test").images[:100]
