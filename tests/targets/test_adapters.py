@@ -84,7 +84,7 @@ def test_no_loader_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     program = Path(vulkan.__file__).read_text(encoding="utf-8").replace(vulkan.LOADER, "libvulkan.so.99")
     (tmp_path / "vulkan.py").write_text(program, encoding="utf-8")
     monkeypatch.setattr(vulkan, "__file__", str(tmp_path / "vulkan.py"))
-    with pytest.raises(TargetUnavailable, match="no Vulkan loader.*libvulkan1"):
+    with pytest.raises(TargetUnavailable, match=r"no Vulkan loader.*libvulkan1"):
         adapters.adapters([SWIFTSHADER])
 
 
@@ -140,7 +140,8 @@ def test_a_process_stays_with_its_first_adapter_and_gets_its_environment_back(mo
         with adapters.only(card):
             assert os.environ["VK_DRIVER_FILES"] == os.environ["VK_ICD_FILENAMES"] == "card.json"
     assert dict(os.environ) == before
-    with pytest.raises(TargetUnavailable, match=r"runs WebGPU on GeForce 4090, not on V3D"), adapters.only(
-        Adapter("V3D", False, "board.json")
+    with (
+        pytest.raises(TargetUnavailable, match=r"runs WebGPU on GeForce 4090, not on V3D"),
+        adapters.only(Adapter("V3D", False, "board.json")),
     ):
         pytest.fail("a second adapter was opened")

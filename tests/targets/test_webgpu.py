@@ -1,0 +1,201 @@
+"""ONNX Runtime on WebGPU, for real on a software adapter: answers, placement, what it refuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import onnx
+import pytest
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from targets import catalog
+from targets.artifact import Artifact, Format, adopt
+from targets.errors import Misplaced, RunFailed, TargetUnavailable, UnknownTarget
+from targets.ort import OrtCpu
+from targets.target import Session, TimingPlan
+from targets.webgpu import PROVIDER, OrtWebGpu
+from tests.targets.models import glyphs, integer_net
+from tests.targets.test_adapters import CHROMIUM, SWIFTSHADER, drivers_that_say, manifest, needs_chromium
+from toolchain.quantize.weight_only import expand_at_load
+
+ROOT = Path(__file__).resolve().parents[2]
+_STATE = OrtWebGpu(adapter="software").probe()
+needs_adapter = pytest.mark.skipif(not _STATE.ok, reason=f"no software adapter ({_STATE.reason}): WebGPU NOT checked")
+
+
+@pytest.fixture(scope="module")
+def opened(trained: Callable[[Format], Artifact]) -> Iterator[Session]:
+    """Opened once: its shaders take seconds to compile for a processor."""
+    with OrtWebGpu(adapter="software").open(trained("onnx")) as session:
+        yield session
+
+
+@needs_adapter
+@pytest.mark.slow
+def test_answers_are_those_of_the_cpu(opened: Session, handwriting: np.ndarray) -> None:
+    with OrtCpu().open(opened.artifact) as cpu:
+        np.testing.assert_allclose(opened.run(handwriting), cpu.run(handwriting), atol=1e-4)
+
+
+@needs_adapter
+def test_every_node_is_on_webgpu_and_the_adapter_is_named(opened: Session) -> None:
+    facts = opened.facts
+    assert facts.target == "ort-webgpu,adapter=software"
+    assert list(facts.placement) == [PROVIDER]
+    assert facts.placement[PROVIDER] >= len(onnx.load(opened.artifact.path).graph.node)
+    assert (facts.device_type, facts.cost, facts.simulated, facts.precision) == ("software", "outputs", True, "float32")
+    assert "SwiftShader" in facts.device
+    assert "webgpu" in facts.version
+
+
+@needs_adapter
+def test_a_software_adapter_has_no_latency(opened: Session) -> None:
+    with pytest.raises(RunFailed, match=r"simulated on SwiftShader.*no latency"):
+        opened.time(TimingPlan())
+
+
+@needs_adapter
+@pytest.mark.parametrize("copies", ["with", "without"])
+def test_what_a_gpu_would_be_timed_by_waits_for_the_logits(onnx_artifact: Artifact, copies: str) -> None:
+    with OrtWebGpu(copies=copies).open(onnx_artifact) as session:
+        call = session.prepared(64)
+        took, whole = (min(seconds(what) for _ in range(5)) for what in (call, lambda: session.run(glyphs(64))))
+    assert took > 0.5 * whole, "a call that only queues its commands returns in a hundredth of this"
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = perf_counter()
+    call()
+    return perf_counter() - start
+
+
+@needs_adapter
+def test_int8_arithmetic_is_refused_with_nodes_and_advice(tmp_path: Path, onnx_artifact: Artifact) -> None:
+    dynamic = tmp_path / "dynamic.onnx"
+    quantize_dynamic(onnx_artifact.path, dynamic, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
+    facts = {"preprocess": onnx_artifact.preprocess, "classes": onnx_artifact.classes}
+    refused = {
+        integer_net(tmp_path / "qdq.onnx"): "QuantizeLinear",
+        dynamic: "1 DynamicQuantizeLinear, 1 MatMulInteger",
+    }
+    for path, nodes in refused.items():
+        with pytest.raises(Misplaced, match=f"would run on CPUExecutionProvider.*{nodes}.*weights alone are int8"):
+            OrtWebGpu().open(adopt(path, **facts))
+
+
+@needs_adapter
+def test_the_advice_is_true(tmp_path: Path, onnx_artifact: Artifact) -> None:
+    path = tmp_path / "weights.onnx"
+    onnx.save(expand_at_load(onnx.load(onnx_artifact.path)), path)
+    stored = {tensor.data_type for tensor in onnx.load(path).graph.initializer}
+    assert onnx.TensorProto.INT8 in stored
+    weights = adopt(path, preprocess=onnx_artifact.preprocess, classes=onnx_artifact.classes)
+    with OrtWebGpu().open(weights) as session, OrtCpu().open(weights) as cpu:
+        np.testing.assert_allclose(session.run(glyphs(5)), cpu.run(glyphs(5)), atol=1e-4)
+        assert list(session.facts.placement) == [PROVIDER]
+
+
+@pytest.mark.parametrize(
+    ("word", "environment", "reason"),
+    [
+        ("ort-webgpu", {"VK_DRIVER_FILES": "/nowhere.json"}, "none of 1 Vulkan drivers has a device"),
+        pytest.param(
+            "ort-webgpu,adapter=gpu",
+            {"VK_DRIVER_FILES": SWIFTSHADER},
+            "the only Vulkan device is Swift",
+            marks=needs_chromium,
+        ),
+    ],
+)
+def test_an_unavailable_adapter_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, onnx_artifact: Artifact, word: str, environment: dict[str, str], reason: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    place = catalog.get(word)
+    state = place.probe()
+    assert not state.ok
+    assert state.reason.startswith(reason)
+    assert state.fix
+    with pytest.raises(TargetUnavailable, match=reason) as caught:
+        place.open(onnx_artifact)
+    assert str(caught.value) == f"{state.reason}; {state.fix}"
+
+
+def test_a_missing_plugin_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime_ep_webgpu", None)
+    state = OrtWebGpu().probe()
+    assert not state.ok
+    assert "pip install onnxruntime-ep-webgpu" in state.fix
+
+
+def test_a_setting_that_is_not_known_raises() -> None:
+    with pytest.raises(UnknownTarget, match=r"adapter=auto\|gpu\|software"):
+        catalog.get("ort-webgpu,adapter=vulkan")
+    with pytest.raises(UnknownTarget, match=r"adapter=auto\|gpu\|software"):
+        OrtWebGpu(adapter="vulkan")
+
+
+def alone(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process that has opened no adapter yet."""
+    command = [sys.executable, "-c", program]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def opening(word: str, artifact: Artifact) -> str:
+    """Return a program that opens a file on a target and answers one image."""
+    return f"""
+import numpy as np
+from pathlib import Path
+from targets import catalog
+from targets.artifact import adopt
+from targets.preprocess import Preprocess
+own = adopt(Path({str(artifact.path)!r}), preprocess=Preprocess(), classes=tuple('0123456789'))
+with catalog.get({word!r}).open(own) as session:
+    session.run(np.zeros((1, 28, 28), np.uint8))
+"""
+
+
+@needs_adapter
+@pytest.mark.parametrize("word", ["ort-webgpu", "litert-gpu"])
+def test_a_process_that_opens_its_first_file_prints_nothing(word: str, request: pytest.FixtureRequest) -> None:
+    subject = request.getfixturevalue("onnx_artifact" if word.startswith("ort") else "tflite_artifact")
+    done = alone(opening(word, subject))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs_adapter
+@pytest.mark.parametrize("word", ["ort-webgpu", "litert-gpu"])
+def test_a_gpu_whose_driver_webgpu_refuses_is_not_replaced_by_software(
+    word: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Dawn does replace it: seen with this driver and SwiftShader side by side."""
+    subject = request.getfixturevalue("onnx_artifact" if word.startswith("ort") else "tflite_artifact")
+    mock = manifest(tmp_path / "mock.json", CHROMIUM / "libVkICD_mock_icd.so")
+    answers = {mock: [("Outdated GPU", "discrete")], SWIFTSHADER: [("SwiftShader", "cpu")]}
+    program = drivers_that_say(answers, tmp_path / "drivers.py")
+    patched = f"from targets import vulkan\nvulkan.__file__ = {str(program)!r}\n{opening(word, subject)}"
+    done = alone(patched, VK_DRIVER_FILES=os.pathsep.join(answers))
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("targets.errors.TargetUnavailable")
+    assert "driver" in last
+
+
+@needs_adapter
+def test_the_command_labels_what_is_simulated_and_exits_4_without_an_adapter(
+    glyphpress: Callable[..., object], monkeypatch: pytest.MonkeyPatch, trained: Callable[[Format], Artifact]
+) -> None:
+    monkeypatch.setenv("VK_DRIVER_FILES", "/nowhere.json")
+    done = glyphpress("profile", trained("onnx").path, "--target", "ort-webgpu")
+    assert done.code == 4
+    assert "none of 1 Vulkan drivers has a device; install" in done.err
+    assert not done.out
