@@ -94,8 +94,8 @@ def adapters(drivers: list[str]) -> list[Adapter]:
         if done.returncode == vulkan.NO_LOADER:
             raise TargetUnavailable(f"there is no Vulkan loader ({vulkan.LOADER})", "install the package libvulkan1")
         answers = done.stdout.splitlines()
-        for manifest, answer in zip(waiting, answers, strict=False):
-            found += _adapter(manifest, json.loads(answer))
+        for position, answer in enumerate(answers):
+            found += _adapter(waiting[position], json.loads(answer))
         # The first without an answer crashed the process.
         waiting = waiting[len(answers) + 1 :]
     return [adapter for _, adapter in sorted(found, key=lambda pair: pair[0])]

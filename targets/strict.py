@@ -5,6 +5,7 @@ ONNX Runtime gives what a provider cannot run to its CPU provider, and everythin
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -69,12 +70,12 @@ def strict_session(artifact: Artifact, provider: str, attach: Attach, threads: i
         try:
             session = _open(artifact, attach, threads, strict=True)
         except Exception:  # noqa: BLE001 (its exceptions share no other base)
-            session = _explained(artifact, provider, attach, said)
+            session = _explained(artifact, provider, attach, threads, said)
     nodes = _placed(session)
     elsewhere = {place: names for place, names in nodes.items() if place != provider}
-    if elsewhere or not nodes:
+    if elsewhere:
         raise Misplaced(f"{artifact.path}: {_sentence(nodes, elsewhere, provider)}")
-    return session, len(nodes[provider])
+    return session, len(nodes.get(provider, ()))
 
 
 def _open(artifact: Artifact, attach: Attach, threads: int, *, strict: bool) -> Any:
@@ -88,10 +89,10 @@ def _open(artifact: Artifact, attach: Attach, threads: int, *, strict: bool) -> 
     return ort.InferenceSession(artifact.path, options, enable_fallback=0, **attach(options))
 
 
-def _explained(artifact: Artifact, provider: str, attach: Attach, said: Callable[[], str]) -> Any:
+def _explained(artifact: Artifact, provider: str, attach: Attach, threads: int, said: Callable[[], str]) -> Any:
     """Open once more with the CPU allowed, which tells what was in the way; raises unless nodes are misplaced."""
     try:
-        session = _open(artifact, attach, 1, strict=False)
+        session = _open(artifact, attach, threads, strict=False)
     except Exception as error:
         line = " ".join(str(error).split())
         if "WebGPU adapter" in line:
@@ -100,8 +101,9 @@ def _explained(artifact: Artifact, provider: str, attach: Attach, said: Callable
             ) from error
         raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({line[:300]}); export it again") from error
     if provider not in session.get_providers():
-        lines = [line for line in said().splitlines() if "Failed to" in line] or ["it does not say why"]
-        raise TargetUnavailable(f"{provider} is listed but does not start ({lines[0][:300]})", "install what it needs")
+        complaint = re.search(r"Failed to [^\x1b\n]{1,300}", said())
+        why = complaint[0] if complaint else "it does not say why"
+        raise TargetUnavailable(f"{provider} is listed but does not start ({why})", "install what it needs")
     return session
 
 

@@ -61,8 +61,11 @@ def devices(manifest: str) -> list[tuple[str, str]]:
 
 
 if __name__ == "__main__":
+    # Whatever a driver prints goes to stderr.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
     for path in sys.argv[1:]:
         try:
-            print(json.dumps(devices(path)), flush=True)
+            print(json.dumps(devices(path)), file=answers, flush=True)
         except OSError:
             sys.exit(NO_LOADER)
