@@ -41,7 +41,7 @@ TARGETS = table(
     ]
 )
 
-FAMILIES = table([])
+FAMILIES = table([("arm64", "targets.arm64.target:Arm64Target")])
 """What stands before the colon of a word -> a class that takes what stands after it."""
 
 KERNELS = ("ort-cpu", "ort-precise", "ort-reference", "litert-cpu", "litert-reference")

@@ -1,0 +1,56 @@
+"""What is built once and kept in the user's cache: whole or not at all, by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from targets.errors import TargetUnavailable
+
+
+def cached(kind: str, made_of: str, build: Callable[[Path], None]) -> Path:
+    """Return the folder `kind-DIGEST` of what `made_of` describes, building it where it is not there yet.
+
+    `build` fills a folder beside it, which gets its name when it is whole. Raises what `build` raises.
+    """
+    home = user_cache_path("glyphpress") / "arm64"
+    folder = home / f"{kind}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
+    if folder.is_dir():
+        return folder
+    home.mkdir(parents=True, exist_ok=True)
+    with _locked(home / f"{kind}.lock"):
+        if not folder.is_dir():
+            part = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=home))
+            try:
+                build(part)
+                part.chmod(0o755)
+                part.rename(folder)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def ran(command: Sequence[str | Path], what: str) -> None:
+    """Run a command that builds something; raises TargetUnavailable with the last line that it said."""
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise TargetUnavailable(f"{what} failed: {error}") from error
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or error.stdout).strip().splitlines()[-1:] or [f"exit {error.returncode}"]
+        raise TargetUnavailable(f"{what} failed: {said[0]}; try again with the network at hand") from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,146 @@
+"""Targets `arm64:cortex-a53|a72|a76`: what an artifact answers on an Arm processor, and how many instructions it takes.
+
+Emulated time means nothing (a float inference is some hundred times slower than on the host), so there is none.
+Instructions retired are exact for what runs in one thread, and tell whether a kernel is there: int8 on a Cortex-A76,
+which multiplies bytes in one instruction, takes a third of what it takes on a Cortex-A72, which does not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import tempfile
+import weakref
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from targets.arm64.cache import cached, ran
+from targets.arm64.processors import PROCESSORS, Processor
+from targets.arm64.root import PYTHON, SITE, Progress, _silent, arm64_root
+from targets.artifact import Artifact, Format
+from targets.catalog import DEFAULTS
+from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
+from targets.remote import Channel, RemoteSession
+from targets.target import Availability, Instructions
+
+QEMU, COMPILER = "qemu-aarch64", "gcc"
+NEEDS = {QEMU: "qemu-user", "mmdebstrap": "mmdebstrap", COMPILER: "gcc libc6-dev"}
+"""Program -> Debian's packages."""
+SOURCE = Path(__file__).with_name("count.c")
+
+
+class Arm64Target:
+    """The agent under QEMU's user mode, pinned to one processor; built into the user's cache at the first opening.
+
+    ONNX files run in ONNX Runtime, TFLite files in LiteRT, in the versions that the host has. One emulator serves all
+    sessions of a target; it ends with the target.
+    """
+
+    formats: frozenset[Format] = frozenset({"onnx", "tflite"})
+    processors = tuple(PROCESSORS)
+
+    def __init__(self, processor: str, *, progress: Progress = _silent) -> None:
+        """Take a processor by QEMU's name; raises UnknownTarget with the nearest."""
+        if processor not in PROCESSORS:
+            near = difflib.get_close_matches(processor, PROCESSORS, n=1)
+            nearest = f"did you mean {near[0]}? " if near else ""
+            raise UnknownTarget(f"no emulated processor '{processor}'; {nearest}known: {', '.join(PROCESSORS)}")
+        self.name, self.progress = f"arm64:{processor}", progress
+        self._processor = PROCESSORS[processor]
+        self._channel: Channel | None = None
+
+    def probe(self) -> Availability:
+        """Say whether the programs are here that emulate and build; builds nothing."""
+        missing = [program for program in NEEDS if not shutil.which(program)]
+        if missing:
+            packages = " ".join(NEEDS[program] for program in missing)
+            return Availability(False, f"{', '.join(missing)} not found", f"apt-get install {packages}")
+        return Availability(True)
+
+    def open(self, artifact: Artifact, *, threads: int = 1) -> Arm64Session:
+        """Open the artifact in the emulator; the first opening ever builds its root (`arm64_root`)."""
+        if self._channel is None:
+            self._channel = self._emulator()
+            weakref.finalize(self, self._channel.close)
+        return Arm64Session(self, self._channel, artifact, threads)
+
+    def counting(self, log: Path) -> Channel:
+        """Start an emulator whose plugin writes what it counts to `log`."""
+        return self._emulator("-plugin", f"{_plugin()},out={log}")
+
+    def _emulator(self, *options: str) -> Channel:
+        state = self.probe()
+        if not state.ok:
+            raise TargetUnavailable(f"{self.name}: {state.reason}; {state.fix}")
+        prefix = _prefix(arm64_root(self.progress), self._processor)
+        paths = os.pathsep.join([str(Path(__file__).parents[2]), str(prefix / SITE)])
+        guest = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+        set_ = [word for key, value in guest.items() for word in ("-E", f"{key}={value}")]
+        python = str(prefix / f"usr/bin/python{PYTHON}")
+        # Left to choose, QEMU 7.2 plays a processor with features on which LiteRT's int8 kernels answer wrongly.
+        pinned = [QEMU, "-cpu", self._processor.name, "-L", str(prefix)]
+        return Channel(
+            [*pinned, *set_, *options, python, "-m", "targets.agent"], self.name, environment=dict(os.environ)
+        )
+
+
+class Arm64Session(RemoteSession):
+    """An artifact in the emulator."""
+
+    def __init__(self, target: Arm64Target, channel: Channel, artifact: Artifact, threads: int) -> None:
+        """Open it there."""
+        self._target = target
+        facts = {"device": f"QEMU {target.name.partition(':')[2]}", "device_type": "emulated"}
+        super().__init__(
+            channel,
+            artifact,
+            path=str(artifact.path.resolve()),
+            runtime=DEFAULTS[artifact.format],
+            threads=threads,
+            facts=facts,
+        )
+
+    def count(self, *, runs: int = 5, batch: int = 1) -> Instructions:
+        """Count in an emulator of its own, on one thread; what the marks cost is taken off.
+
+        Repeatable to 1 %: exactly in LiteRT, but for where memory comes to lie in ONNX Runtime.
+        """
+        with tempfile.TemporaryDirectory(prefix="glyphpress-") as folder:
+            log = Path(folder) / "marks"
+            with closing(self._target.counting(log)) as channel:
+                session = Arm64Session(self._target, channel, self.artifact, 1)
+                answer, _ = channel.request("count", session=session._session, runs=runs, batch=batch)
+                totals = [int(line.split()[1]) for line in log.read_text().splitlines()]
+        spent = [after - before for before, after in pairwise(totals)]
+        if len(spent) != len(answer["marks"]):
+            raise RunFailed(f"{self.facts.target}: the plugin counted {len(spent)} of {len(answer['marks'])} marks")
+        empty, counted = (
+            [own for own, what in zip(spent, answer["marks"], strict=True) if what == kind] for kind in ("empty", "run")
+        )
+        samples = tuple(own - int(median(empty)) for own in counted)
+        return Instructions(self.artifact.sha256, session.facts, samples, batch)
+
+
+def _prefix(root: Path, processor: Processor) -> Path:
+    """Return the root with the /proc/cpuinfo of a processor: links, so that all of them share one root."""
+
+    def build(part: Path) -> None:
+        for entry in root.iterdir():
+            if entry.name != "proc":
+                (part / entry.name).symlink_to(entry)
+        (part / "proc").mkdir()
+        (part / "proc/cpuinfo").write_text(processor.cpuinfo())
+
+    return cached(processor.name, str(root) + processor.cpuinfo(), build)
+
+
+def _plugin() -> Path:
+    """Return the plugin, compiled at first use."""
+
+    def build(part: Path) -> None:
+        ran([COMPILER, "-shared", "-fPIC", "-O2", "-o", part / "libcount.so", SOURCE], COMPILER)
+
+    return cached("count", SOURCE.read_text(), build) / "libcount.so"
