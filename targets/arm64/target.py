@@ -114,7 +114,7 @@ class Arm64Session(RemoteSession):
                 session = Arm64Session(self._target, channel, self.artifact, 1)
                 answer, _ = channel.request("count", session=session._session, runs=runs, batch=batch)
                 totals = [int(line.split()[1]) for line in log.read_text().splitlines()]
-        spent = [after - before for before, after in pairwise(totals)]
+        spent = [after - before for before, after in pairwise(totals[-len(answer["marks"]) - 1 :])]
         if len(spent) != len(answer["marks"]):
             raise RunFailed(f"{self.facts.target}: the plugin counted {len(spent)} of {len(answer['marks'])} marks")
         empty, counted = (
