@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,24 @@ ISA_FLAGS = (
     *("amx_tile", "amx_int8", "amx_bf16"),
     *("atomics", "neon", "asimd", "asimdhp", "asimddp", "asimdfhm", "i8mm", "bf16", "sve", "sve2"),
 )
+HOT_C = 80.0
+"""A Raspberry Pi's soft temperature limit, where its firmware begins to slow it down."""
+_FIRMWARE = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
+_PARTS = {
+    "0xd03": "Cortex-A53",
+    "0xd04": "Cortex-A35",
+    "0xd05": "Cortex-A55",
+    "0xd07": "Cortex-A57",
+    "0xd08": "Cortex-A72",
+    "0xd09": "Cortex-A73",
+    "0xd0a": "Cortex-A75",
+    "0xd0b": "Cortex-A76",
+    "0xd0c": "Neoverse N1",
+    "0xd40": "Neoverse V1",
+    "0xd41": "Cortex-A78",
+    "0xd49": "Neoverse N2",
+}
+"""Arm's MIDR_EL1 part numbers: the kernel of an Arm tells no name of its processor."""
 _THROTTLED = "/sys/devices/platform/soc/soc:firmware/get_throttled"
 
 
@@ -26,8 +45,8 @@ def machine_state(root: Path = Path("/")) -> dict[str, Any]:
     cpu, memory = _read(root / "proc/cpuinfo"), _read(root / "proc/meminfo")
     frequency = root / "sys/devices/system/cpu/cpu0/cpufreq"
     state = {
-        "cpu": _field(cpu, "model name") or _field(cpu, "Model"),
-        "board": _read(root / "proc/device-tree/model").rstrip("\0\n"),
+        "cpu": _field(cpu, "model name") or _PARTS.get(_field(cpu, "CPU part") or ""),
+        "board": _read(root / "proc/device-tree/model").rstrip("\0\n") or _field(cpu, "Model"),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)),
@@ -44,6 +63,40 @@ def machine_state(root: Path = Path("/")) -> dict[str, Any]:
         "python": platform.python_version(),
     }
     return {key: value for key, value in state.items() if value not in (None, "", [])}
+
+
+def taints(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return in words what made a measurement between two states (`machine_state`) less than quiet; nothing if quiet.
+
+    Others at work (the load of one minute above the cores, since the measurement itself is one of them), a governor
+    that saves power, a frequency that fell by a tenth, a temperature at which boards slow down, and what a Raspberry
+    Pi's firmware says (`vcgencmd get_throttled`: bits 0 to 3 now, 16 to 19 since it was started).
+    """
+    found = []
+    loads = [state["load_average"][0] for state in (before, after) if "load_average" in state]
+    cores = after.get("usable_cores", 1)
+    if loads and max(loads) > cores:
+        found.append(f"load {max(loads):.1f} on {cores} core{'s' * (cores != 1)}")
+    if "powersave" in (before.get("governor"), after.get("governor")):
+        found.append("governor powersave")
+    if before.get("mhz") and after.get("mhz", before["mhz"]) < 0.9 * before["mhz"]:
+        found.append(f"frequency fell from {before['mhz']:.0f} to {after['mhz']:.0f} MHz")
+    if max(before.get("temperature_c", 0), after.get("temperature_c", 0)) >= HOT_C:
+        found.append(f"{max(before.get('temperature_c', 0), after.get('temperature_c', 0)):.0f} C")
+    return (*found, *_throttling(after.get("throttled", "")))
+
+
+def _throttling(bits: str) -> Iterator[str]:
+    """Yield what the firmware's hexadecimal bits say."""
+    try:
+        flags = int(bits or "0", 16)
+    except ValueError:
+        return
+    for bit, word in enumerate(_FIRMWARE):
+        if flags >> bit & 1:
+            yield f"{word} now"
+        elif flags >> (16 + bit) & 1:
+            yield f"{word} since it was started"
 
 
 def cpu_name(root: Path = Path("/")) -> str:

@@ -4,7 +4,8 @@ GlyphpressError                          exit
 ├── UsageProblem                         2   words that cannot be meant: unknown recipe, impossible combination
 ├── CheckpointError                      3   a file that is not the model it is said to be
 ├── StageError                           3   a stage (train, prune, quantize ...) could not finish
-│   └── ParityError                      3   a converted file differs from the model it was made from
+│   ├── ParityError                      3   a converted file differs from the model it was made from
+│   └── TaintedRun                       3   the machine was not quiet while it was timed, and --strict asks for that
 ├── PackageMissing                       4   an optional package is not installed; says the pip line
 ├── PolicyError                          2   a policy or recipe file with unknown keys or impossible limits
 ├── EvidenceError                        3   evaluations that do not belong together, NaN logits, zero images
@@ -41,6 +42,10 @@ class StageError(GlyphpressError):
 
 class ParityError(StageError):
     """A converted file answers differently from the model it was made from."""
+
+
+class TaintedRun(StageError):
+    """The machine was throttled, hot or busy while something was timed."""
 
 
 class PackageMissing(GlyphpressError):

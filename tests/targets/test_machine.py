@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from targets.machine import machine_state
+import pytest
+
+from targets.machine import cpu_name, machine_state, taints
 
 PI = {
     "proc/cpuinfo": "processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd evtstrm crc32 cpuid asimddp\n"
@@ -45,3 +48,43 @@ def test_what_cannot_be_read_is_absent(tmp_path: Path) -> None:
     state = machine_state(tmp_path)
     assert not {"cpu", "board", "isa", "governor", "mhz", "load_average", "memory_bytes", "temperature_c"} & set(state)
     assert None not in state.values()
+
+
+def state(**changes: Any) -> dict[str, Any]:
+    quiet = {
+        "load_average": [0.5, 0, 0],
+        "usable_cores": 4,
+        "governor": "ondemand",
+        "mhz": 1800.0,
+        "temperature_c": 50.0,
+    }
+    return quiet | {"throttled": "0"} | changes
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        ({}, ()),
+        ({"load_average": [4.2, 0, 0]}, ("load 4.2 on 4 cores",)),
+        ({"governor": "powersave"}, ("governor powersave",)),
+        ({"mhz": 1500.0}, ("frequency fell from 1800 to 1500 MHz",)),
+        ({"temperature_c": 81.0}, ("81 C",)),
+        ({"throttled": "50005"}, ("under-voltage now", "throttled now")),
+        ({"throttled": "50000"}, ("under-voltage since it was started", "throttled since it was started")),
+        ({"throttled": "0x80008"}, ("soft temperature limit now",)),
+    ],
+)
+def test_what_disturbs_a_measurement_is_told(after: dict[str, Any], said: tuple[str, ...]) -> None:
+    assert taints(state(), state(**after)) == said
+
+
+def test_a_machine_that_says_nothing_is_not_accused() -> None:
+    assert taints({}, {}) == ()
+
+
+def test_an_arm_processor_is_named_by_its_part(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text("processor : 0\nCPU implementer : 0x41\nCPU part : 0xd08\n")
+    assert cpu_name(tmp_path) == "Cortex-A72"
+    (tmp_path / "proc/cpuinfo").write_text(PI["proc/cpuinfo"])
+    assert cpu_name(tmp_path) == "Raspberry Pi 5 Model B Rev 1.0"

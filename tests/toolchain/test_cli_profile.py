@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from targets.artifact import save_sidecar
+from targets import catalog
+from targets.artifact import Artifact, save_sidecar
 from tests.targets.models import artifact, conv_net
+from toolchain.profiling import survey
 
 SHORT = ("--seconds", "10ms", "--runs", "100")
 Program = Callable[..., Any]
@@ -101,8 +104,43 @@ def test_a_file_that_is_no_artifact(glyphpress: Program, files: list[Path], how:
     assert done.err.count("\n") == 1
 
 
-def test_the_null_target_is_marked(glyphpress: Program, files: list[Path]) -> None:
-    assert "SIMULATED" in glyphpress("profile", files[0], "--target", "null", *SHORT).out
+def test_a_scripts_times_are_never_printed(glyphpress: Program, files: list[Path]) -> None:
+    done = glyphpress("profile", *files, "--target", "null", *SHORT)
+    assert done.code == 0
+    assert done.out.count("simulated: a script") == 2
+    assert not re.search(r"[0-9] (ns|us|ms)", done.out)
+
+
+def test_places_that_are_not_here_say_why_or_end_the_run(glyphpress: Program, files: list[Path]) -> None:
+    words = ("profile", files[0], "--target", "ort-cpu", "--target", "ort-cuda", *SHORT)
+    if catalog.get("ort-cuda").probe().ok:
+        pytest.skip("a CUDA device is here: its absence NOT checked")
+    done = glyphpress(*words, "--json")
+    here, there = json.loads(done.out)["rows"]
+    assert (done.code, here["target"], there["target"]) == (0, "ort-cpu", "ort-cuda")
+    assert (there["missing"], "percentiles_ns" in there) == (True, False)
+    assert "not here: " in there["refused"]
+    refused = glyphpress(*words, "--require")
+    assert (refused.code, refused.out) == (4, "")
+    assert refused.err.startswith("opening") or "ort-cuda" in refused.err
+
+
+def test_a_file_and_a_place_without_a_partner_are_usage_errors(
+    glyphpress: Program, files: list[Path], tflite_artifact: Artifact
+) -> None:
+    done = glyphpress("profile", files[0], tflite_artifact.path, "--target", "ort-cpu", *SHORT)
+    assert done.code == 2
+    assert "add --target litert-cpu" in done.err
+
+
+def test_a_machine_that_is_not_quiet_is_marked_and_with_strict_refused(
+    glyphpress: Program, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "machine_state", lambda: {"load_average": [9.0, 1.0, 1.0], "usable_cores": 2})
+    assert "NOT QUIET: load 9.0 on 2 cores" in glyphpress("profile", files[0], *SHORT).out
+    refused = glyphpress("profile", files[0], *SHORT, "--strict")
+    assert (refused.code, refused.out) == (3, "")
+    assert "not quiet: load 9.0 on 2 cores" in refused.err
 
 
 def test_targets_are_listed_and_probed(glyphpress: Program) -> None:

@@ -19,7 +19,6 @@ from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts, Session, TimingPlan, Timings
 from tests.targets.models import artifact, conv_net
 from toolchain.errors import EvidenceError, UsageProblem
-from toolchain.report.timings import profile_text
 from toolchain.verdict.latency import Opening, profile, time_interleaved
 from toolchain.verdict.ratio import LatencyRatio, latency_bounds
 
@@ -207,14 +206,3 @@ def test_a_profile_of_real_files_keeps_the_raw_nanoseconds(tmp_path: Path) -> No
     assert meta["rows"][0]["machine"]["architecture"]
     with pytest.raises(UsageProblem, match="already there"):
         done.save_samples(tmp_path / "samples.npz")
-
-
-def test_the_table_shows_a_dash_and_says_why(subject: Artifact) -> None:
-    text = profile_text(
-        profile([subject, subject], target=NullTarget(times=lambda _random, n: np.full(n, 67_300)), plan=PLAN)
-    )
-    row = next(line for line in text.splitlines() if line.startswith("net.onnx  "))
-    assert row.split()[-4:] == ["-", "-", "-", "-"], "p99, p99.9 and the ratios of the first"
-    assert row.count("67.3 us") == 4, "first run, p50, p90 and p95"
-    assert "no p99, p99.9: 500 samples are too few" in text
-    assert "SIMULATED" in text

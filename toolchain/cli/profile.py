@@ -1,22 +1,33 @@
-"""`glyphpress profile`: what an inference costs."""
+"""`glyphpress profile`: what an inference costs, place by place."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
-from toolchain.cli import console
-from toolchain.cli.options import DURATION, FILE, force_option, json_option, seed_option, target_option, threads_option
+from toolchain.cli import complete, console
+from toolchain.cli.options import DURATION, FILE, force_option, json_option, seed_option, threads_option
 
 
 @click.command()
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=FILE)
-@target_option
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="TARGET",
+    shell_complete=complete.TARGET,
+    help="Where they run, more than once for a table of several; by default ort-cpu for .onnx, litert-cpu for .tflite.",
+)
 @threads_option(1)
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images an inference.")
 @click.option("--seconds", type=DURATION, default="2s", show_default=True, help="Least time for each artifact.")
 @click.option("--runs", type=click.IntRange(1), default=1000, show_default=True, help="Least samples of each artifact.")
+@click.option("--memory", is_flag=True, help="Weigh opening and a first inference too, in three fresh processes each.")
+@click.option("--require", is_flag=True, help="Exit 4 where a target is not here; without it the table says why.")
+@click.option("--strict", is_flag=True, help="Exit 3 where the machine was busy, hot or throttled.")
 @click.option("-o", "--output", type=FILE, help="Write the raw nanoseconds to this .npz.")
 @seed_option
 @json_option
@@ -24,40 +35,35 @@ from toolchain.cli.options import DURATION, FILE, force_option, json_option, see
 def profile(
     *,
     artifacts: tuple[Path, ...],
-    target: str | None,
-    threads: int,
     batch: int,
     seconds: float,
     runs: int,
     output: Path | None,
-    seed: int,
     as_json: bool,
     force: bool,
+    **words: Any,
 ) -> None:
-    """Time artifacts in turns: load, first run, percentiles of the latency, ratio to the first one.
+    """Cost artifacts where they run: latency on devices, instructions on emulated ones, and whether they answer alike.
 
     \b
     Example:
-      glyphpress profile out/cnn.float.onnx out/cnn.static-int8.onnx
+      glyphpress profile out/cnn.float.onnx out/cnn.static-int8.onnx --target ort-cpu --target arm64:cortex-a72
     """
-    from targets import catalog
     from targets.target import TimingPlan
     from toolchain import files
-    from toolchain.report import timings
-    from toolchain.verdict import latency
+    from toolchain.profiling.survey import SurveyRequest, survey
+    from toolchain.report.timings import survey_text
+    from toolchain.verdict.latency import timeable
 
     if output:
         files.refuse_existing(output, force=force)
     plan = TimingPlan(batch=batch, min_seconds=seconds, min_runs=runs, max_runs=max(runs, TimingPlan.max_runs))
-    place = catalog.get(target) if target else None
-    loaded = [latency.timeable(path) for path in artifacts]
+    loaded = tuple(timeable(path) for path in artifacts)
     with console.progress() as progress:
-        measured = latency.profile(
-            loaded, target=place, threads=threads, plan=plan, seed=seed, cold=True, progress=progress
-        )
+        measured = survey(SurveyRequest(loaded, plan=plan, **words), progress=progress)
     if output:
         measured.save_samples(output, force=force)
     if as_json:
         console.emit("profile", measured.to_dict())
-        return
-    click.echo(timings.profile_text(measured, colour=not console.plain()))
+    else:
+        click.echo(survey_text(measured, colour=not console.plain()))

@@ -1,47 +1,84 @@
-"""The table of a profile: what each artifact costs to load, to run first and to run, and against the first."""
+"""The table of a survey: what each artifact costs in each place, and how it answers there."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from targets.target import Timings
+from toolchain.profiling.cells import Cell, Survey
 from toolchain.quantities import size_text, time_text
-from toolchain.verdict.latency import PERCENTILES, Profile
+from toolchain.verdict.latency import PERCENTILES
 from toolchain.verdict.ratio import LatencyRatio
 
 DASH = "-"
-RATIOS = ("p50 of first", "p95 of first")
 
 
-def profile_text(profile: Profile, *, colour: bool = False) -> str:
+def survey_text(survey: Survey, *, colour: bool = False) -> str:
     """Return the table and its remarks as wide as they need: a figure cut off in a narrow window would be no figure."""
     console = Console(width=1000, highlight=False, force_terminal=colour, no_color=not colour)
-    table = timings_table(profile)
+    table = survey_table(survey)
     with console.capture() as capture:
         console.print(table, width=Measurement.get(console, console.options, table).maximum)
-        for line in remarks(profile):
+        for line in remarks(survey):
             console.print(line, markup=False)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def timings_table(profile: Profile) -> Table:
-    """Return one row an artifact; a dash stands where the samples cannot carry a figure (see `remarks`)."""
+def survey_table(survey: Survey) -> Table:
+    """Return one row a cell, without the columns that no cell fills; a dash stands where there is no figure.
+
+    Latencies of devices, instructions of emulated processors; of other simulated places only how they answer.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("artifact")
-    for heading in ("size", "load", "first run", *(f"p{q:g}" for q in PERCENTILES), *RATIOS):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in profile.rows:
-        timings = row.timings
-        table.add_row(
-            row.artifact.path.name,
-            size_text(row.artifact.size),
-            *(time_text(ns / 1e9) for ns in (timings.load_ns, timings.first_run_ns)),
-            *(DASH if ns is None else time_text(ns / 1e9) for ns in row.percentiles().values()),
-            *(DASH if ratio is None else ratio_text(ratio) for ratio in (row.ratio, row.ratio_p95)),
-        )
+    table.add_column("target")
+    filled = {heading: [text(cell) for cell in survey.cells] for heading, text in _COLUMNS.items()}
+    filled = {heading: words for heading, words in filled.items() if set(words) != {DASH}}
+    for heading in filled:
+        table.add_column(heading, justify="left" if heading == "answers" else "right", no_wrap=True)
+    for k, cell in enumerate(survey.cells):
+        table.add_row(cell.artifact.path.name, cell.target, *(words[k] for words in filled.values()))
     return table
+
+
+def _time(cell: Cell, name: str) -> str:
+    return time_text(getattr(cell.timed, name) / 1e9) if cell.timed else DASH
+
+
+def _percentile(cell: Cell, name: str) -> str:
+    ns = cell.percentiles()[name]
+    return time_text(ns / 1e9) if cell.timed and ns is not None else DASH
+
+
+def _of_first(cell: Cell) -> str:
+    if cell.instructions_ratio is not None:
+        return f"{cell.instructions_ratio:.2f}"
+    return ratio_text(cell.ratio) if cell.timed and cell.ratio else DASH
+
+
+def _answers(cell: Cell) -> str:
+    if cell.refused:
+        return cell.refused
+    words = f"{cell.agreement}" if cell.agreement else ""
+    if cell.facts and cell.facts.simulated:
+        return f"simulated: {words or 'a script'}"
+    return words or DASH
+
+
+_COLUMNS: dict[str, Callable[[Cell], str]] = {
+    "size": lambda cell: size_text(cell.artifact.size),
+    "load": lambda cell: _time(cell, "load_ns"),
+    "first run": lambda cell: _time(cell, "first_run_ns"),
+    "memory": lambda cell: size_text(cell.peak_bytes) if cell.peak_bytes is not None else DASH,
+    **{f"p{q:g}": lambda cell, name=f"p{q:g}": _percentile(cell, name) for q in PERCENTILES},  # type: ignore[misc]
+    "instructions": lambda cell: f"{cell.instructions.median:,.0f}" if cell.instructions else DASH,
+    "of first": _of_first,
+    "p95 of first": lambda cell: ratio_text(cell.ratio_p95) if cell.timed and cell.ratio_p95 else DASH,
+    "answers": _answers,
+}
 
 
 def ratio_text(ratio: LatencyRatio) -> str:
@@ -50,29 +87,33 @@ def ratio_text(ratio: LatencyRatio) -> str:
     return f"{ratio.ratio:.2f}{interval}"
 
 
-def remarks(profile: Profile) -> list[str]:
+def remarks(survey: Survey) -> list[str]:
     """Return the lines below the table: where it ran and how, and why a dash is a dash."""
-    facts = [row.timings.facts for row in profile.rows]
-    threads = facts[0].threads
-    batch = profile.plan.batch
-    where = ", ".join(dict.fromkeys(f"{fact.target} ({fact.runtime} {fact.version})" for fact in facts))
-    lines = [
-        f"{where}; {threads} thread{'s' * (threads != 1)}, batch {batch}, {profile.rounds} rounds in turns",
-        machine_text(profile.rows[0].timings),
-    ]
-    if any(fact.simulated for fact in facts):
-        lines.append("SIMULATED: these times are a script's, not a device's")
-    if len(profile.rows) > 1:
-        lines.append("of first: geometric mean of the ratios of the middle three fifths of the rounds, 95 % interval")
-    if profile.cold:
+    facts = {(cell.target, cell.facts.runtime): cell.facts for cell in survey.cells if cell.facts}
+    threads, batch = survey.threads, survey.plan.batch
+    places = (f"{fact.target} ({fact.runtime} {fact.version}, {fact.device})" for fact in facts.values())
+    how = f"{threads} thread{'s' * (threads != 1)}, batch {batch}, {survey.rounds} rounds in turns"
+    lines = [f"{', '.join(places)}; {how}", machine_text(survey)]
+    if any(cell.ratio for cell in survey.cells if cell.timed):
+        lines.append(
+            "of first: to the first file in the same runtime there; of latencies the geometric mean of the ratios of the "
+            "middle three fifths of the rounds, 95 % interval"
+        )
+    if any(cell.instructions for cell in survey.cells):
+        lines.append("instructions: of one inference on one thread, emulated, median of 5; they are no time")
+    if any(cell.timed for cell in survey.cells):
         lines.append("load, first run: once, in a fresh process each, without Python's imports")
-    return [line for line in (*lines, *_dashes(profile)) if line]
+    if survey.taints:
+        lines.append(f"NOT QUIET: {'; '.join(survey.taints)}; latencies may be longer than they need be")
+    return [line for line in (*lines, *_dashes(survey)) if line]
 
 
-def machine_text(timings: Timings) -> str:
-    """Return the machine's state in a line; what could not be read is not there."""
-    state = timings.machine
-    loads = [state[key][0] for key in ("load_average", "load_average_end") if key in state]
+def machine_text(survey: Survey) -> str:
+    """Return this machine's state in a line; what could not be read is not there."""
+    state = survey.machine
+    ends = [cell.timings.machine for cell in survey.cells if cell.timings]
+    loads = [state["load_average"][0]] if "load_average" in state else []
+    loads += [end["load_average_end"][0] for end in ends[-1:] if "load_average_end" in end]
     parts = [
         state.get("board") or state.get("cpu", ""),
         f"{state['cores']} cores" if "cores" in state else "",
@@ -84,16 +125,14 @@ def machine_text(timings: Timings) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _dashes(profile: Profile) -> list[str]:
-    """Return why percentiles are missing, a line a reason."""
-    lines = []
-    for row in profile.rows:
-        missing = [name for name, ns in row.percentiles().items() if ns is None]
-        if not missing:
+def _dashes(survey: Survey) -> Iterator[str]:
+    """Yield why percentiles are missing, a line a reason."""
+    for cell in survey.cells:
+        missing = [name for name, ns in cell.percentiles().items() if ns is None]
+        if not (missing and cell.timed):
             continue
-        name, count, inner = row.artifact.path.name, len(row.timings.samples_ns), row.timings.inner
+        name, count, inner = f"{cell.artifact.path.name} on {cell.target}", len(cell.timed.samples_ns), cell.timed.inner
         reason = f"{count:,} samples are too few (at least ten must lie beyond a percentile); time for longer"
         if inner > 1:
             reason = f"each sample is the mean of {inner} inferences, too short for the clock one by one"
-        lines.append(f"{name}: no {', '.join(missing)}: {reason}")
-    return lines
+        yield f"{name}: no {', '.join(missing)}: {reason}"

@@ -178,7 +178,7 @@ def profile(
     openings = [partial(_place(artifact, target).open, artifact, threads=threads) for artifact in artifacts]
     timings = time_interleaved(openings, plan, rounds=rounds, seed=seed, progress=progress)
     if cold:
-        timings = [_started_cold(own, artifact) for own, artifact in zip(timings, artifacts, strict=True)]
+        timings = [started_cold(own, artifact) for own, artifact in zip(timings, artifacts, strict=True)]
     first, *others = timings
     rows = [ProfileRow(artifacts[0], first, None)]
     for artifact, own in zip(artifacts[1:], others, strict=True):
@@ -201,11 +201,18 @@ def timeable(path: Path) -> Artifact:
     return adopt(path, preprocess=Preprocess(), classes=tuple(map(str, range(width))))
 
 
-def _started_cold(timings: Timings, artifact: Artifact) -> Timings:
+def started_cold(timings: Timings, artifact: Artifact, target: Target | None = None) -> Timings:
+    """Return the timings with the load and first run of a fresh process, on this machine or on a board (`cold_start`).
+
+    Where there can be none they keep their own: a script loads nothing, a target that is not in the catalog cannot be
+    found by another process.
+    """
     facts = timings.facts
-    # A script loads nothing, and a target that is not in the catalog cannot be found by another process.
-    if facts.simulated or facts.target not in TARGETS:
+    there = getattr(target, "cold_start", None)
+    if facts.simulated or not (there or facts.target.split(",")[0] in TARGETS):
         return timings
+    if there:
+        return replace(timings, **asdict(there(artifact, threads=facts.threads)))
     return replace(timings, **asdict(cold_start(artifact, facts.target, threads=facts.threads)))
 
 

@@ -1,0 +1,148 @@
+"""Surveys: each place says what it truly can, in one table, against the first file of the same runtime there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from targets import catalog
+from targets.artifact import Artifact, Format
+from targets.errors import Misplaced, RunFailed
+from targets.null import NullSession, NullTarget
+from targets.ort import OrtCpu
+from targets.target import Availability, Instructions, RuntimeFacts, Session, TimingPlan, Timings
+from tests.targets.models import artifact, conv_net
+from toolchain.errors import UsageProblem
+from toolchain.profiling.counts import counted
+from toolchain.profiling.survey import SurveyRequest, survey
+from toolchain.report.timings import survey_text
+
+PLAN = TimingPlan(warmup=2, min_runs=300, min_seconds=0)
+
+
+class Emulated(NullTarget):
+    """A place that counts: by the size of the file, so that figures tell which file they are of."""
+
+    def open(self, artifact: Artifact, *, threads: int = 1) -> Session:
+        facts = RuntimeFacts("emulated", "onnxruntime", "1", "QEMU", threads, device_type="emulated")
+        return EmulatedSession(artifact, facts, NullTarget(logits=_logits(artifact)))
+
+
+class EmulatedSession(NullSession):
+    def time(self, plan: TimingPlan) -> Timings:
+        raise RunFailed("emulated has no latency")
+
+    def count(self, *, runs: int = 5, batch: int = 1) -> Instructions:
+        return Instructions(self.artifact.sha256, self.facts, (self.artifact.size,) * runs, batch)
+
+
+class Astray(Emulated):
+    """The same, but every answer is another."""
+
+    def open(self, artifact: Artifact, *, threads: int = 1) -> Session:
+        session = super().open(artifact, threads=threads)
+        session._target = NullTarget(logits=-_logits(artifact))
+        return session
+
+
+class Elsewhere(OrtCpu):
+    """A place that would run a node on another device."""
+
+    formats: frozenset[Format] = frozenset({"onnx"})
+
+    def open(self, artifact: Artifact, *, threads: int = 1) -> Any:
+        raise Misplaced("conv would run on the CPU; take the float file")
+
+
+class Gone(NullTarget):
+    def probe(self) -> Availability:
+        return Availability(False, "no board answers", "plug it in")
+
+
+def _logits(artifact: Artifact) -> NDArray[np.float32]:
+    from toolchain.profiling.agreement import glyphs
+
+    with OrtCpu().open(artifact) as session:
+        return session.run(glyphs())
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Artifact, ...]:
+    return tuple(artifact(conv_net(tmp_path / f"{name}.onnx", channels=n)) for name, n in (("a", 4), ("b", 16)))
+
+
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (Emulated, Astray, Elsewhere, Gone):
+        name = kind.__name__.lower()
+        monkeypatch.setattr(kind, "name", name)
+        monkeypatch.setitem(catalog.TARGETS, name, f"{__name__}:{kind.__name__}")
+
+
+@pytest.mark.usefixtures("places")
+def test_one_table_says_of_each_place_what_it_can(files: tuple[Artifact, ...]) -> None:
+    words = ("ort-cpu", "emulated", "elsewhere", "gone", "null")
+    done = survey(SurveyRequest(files, words, plan=PLAN))
+    rows = {(cell.target, cell.artifact.path.name): cell for cell in done.cells}
+    assert len(rows) == len(done.cells) == 2 * len(words)
+    assert rows["ort-cpu", "a.onnx"].timed is not None
+    assert rows["ort-cpu", "b.onnx"].ratio is not None
+    first, second = (rows["emulated", name] for name in ("a.onnx", "b.onnx"))
+    assert (first.timings, first.instructions_ratio) == (None, None)
+    assert second.instructions_ratio == pytest.approx(files[1].size / files[0].size)
+    assert "would run on the CPU" in rows["elsewhere", "a.onnx"].refused
+    assert rows["gone", "a.onnx"].missing
+    text = survey_text(done)
+    for said in ("simulated: outputs match", "plug it in", "simulated: a script", "they are no time"):
+        assert said in text
+    assert json.loads(json.dumps(done.to_dict(), allow_nan=False))["rows"][2]["cost"] == "instructions"
+
+
+@pytest.mark.usefixtures("places")
+def test_a_place_that_answers_otherwise_is_told_loudly(files: tuple[Artifact, ...]) -> None:
+    (cell,) = survey(SurveyRequest(files[:1], ("astray",), plan=PLAN)).cells
+    assert cell.agreement is not None
+    assert (cell.agreement.match, cell.agreement.differing) == (False, cell.agreement.images)
+    assert "OUTPUTS DIFFER: 64 of 64" in survey_text(survey(SurveyRequest(files[:1], ("astray",), plan=PLAN)))
+
+
+@pytest.mark.usefixtures("places")
+def test_what_a_place_refuses_ends_the_run_only_where_that_is_asked(files: tuple[Artifact, ...]) -> None:
+    with pytest.raises(Misplaced):
+        survey(SurveyRequest(files, ("elsewhere",), plan=PLAN, require=True))
+
+
+def test_too_few_samples_are_a_dash_and_say_why(files: tuple[Artifact, ...]) -> None:
+    text = survey_text(survey(SurveyRequest(files, plan=replace(PLAN, max_runs=300), rounds=5)))
+    assert "a.onnx on ort-cpu: no p99, p99.9: 300 samples are too few" in text
+    assert "p99.9" not in text.splitlines()[0], "a column that no cell fills"
+
+
+def test_memory_is_weighed_where_asked(files: tuple[Artifact, ...]) -> None:
+    (cell,) = survey(SurveyRequest(files[:1], plan=PLAN, memory=True)).cells
+    assert cell.peak_bytes is not None
+    assert cell.peak_bytes > files[0].size
+    assert "memory" in survey_text(survey(SurveyRequest(files[:1], plan=PLAN, memory=True))).splitlines()[0]
+
+
+@pytest.mark.usefixtures("places")
+def test_counts_are_in_the_order_of_the_files(files: tuple[Artifact, ...]) -> None:
+    counts = counted(files, Emulated())
+    assert [one.median for one in counts] == [one.size for one in files]
+    assert [len(one.samples) for one in counts] == [5, 5]
+
+
+def test_a_place_that_cannot_count_says_so(files: tuple[Artifact, ...]) -> None:
+    with pytest.raises(RunFailed, match="counts no instructions"):
+        counted(files, OrtCpu())
+
+
+def test_nothing_to_profile(files: tuple[Artifact, ...]) -> None:
+    with pytest.raises(UsageProblem, match="nothing to profile"):
+        survey(SurveyRequest(()))

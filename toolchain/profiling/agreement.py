@@ -1,0 +1,59 @@
+"""Whether a file answers in one place as it does in another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.dataset import load
+from targets.target import Session
+
+IMAGES = 64
+"""Real digits, of the built-in set: enough to move every logit, and few enough for an emulated processor."""
+TOLERANCE = 1e-4
+"""Of the largest logit, or of 1: what the order of summing moves float32."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The same images in two places: how many answers differ, and the largest difference of a logit.
+
+    scale: the largest logit there is, in the place that is compared with, `reference`.
+    """
+
+    reference: str
+    images: int
+    differing: int
+    largest: float
+    scale: float
+
+    @property
+    def match(self) -> bool:
+        """Whether every answer is the same, and no logit differs by more than rounding does."""
+        return not self.differing and self.largest <= TOLERANCE * max(1.0, self.scale)
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        if not self.largest:
+            return "outputs match to the bit"
+        if self.match:
+            return f"outputs match ({self.largest:.0e})"
+        if not self.differing:
+            return f"same answers, logits differ by {self.largest:.2g}"
+        return f"OUTPUTS DIFFER: {self.differing} of {self.images} answers"
+
+
+def glyphs() -> NDArray[np.uint8]:
+    """Return the images that places are compared on, uint8 [IMAGES, 28, 28]."""
+    return load("builtin:digits", "test").images[:IMAGES]
+
+
+def agreement(there: Session, here: Session) -> Agreement:
+    """Compare two sessions of one file; raises RunFailed as they do."""
+    images = glyphs()
+    meant, answered = here.run(images), there.run(images)
+    differing = int((meant.argmax(axis=1) != answered.argmax(axis=1)).sum())
+    largest = float(np.abs(meant - answered).max())
+    return Agreement(here.facts.target, len(images), differing, largest, float(np.abs(meant).max()))

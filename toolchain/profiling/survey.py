@@ -1,0 +1,162 @@
+"""How a survey comes about: pair artifacts with places, open each pair once, then cost it by what its place can say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from targets import catalog
+from targets.artifact import Artifact
+from targets.cold import peak_memory
+from targets.errors import Misplaced, TargetUnavailable
+from targets.machine import machine_state, taints
+from targets.target import Availability, Target, TimingPlan
+from toolchain.errors import TaintedRun, UsageProblem
+from toolchain.profiling.agreement import agreement
+from toolchain.profiling.cells import Cell, Survey
+from toolchain.profiling.counts import counted
+from toolchain.progress import Progress, silent
+from toolchain.verdict.latency import ROUNDS, started_cold, time_interleaved
+from toolchain.verdict.ratio import LatencyRatio
+
+
+@dataclass(frozen=True)
+class SurveyRequest:
+    """What is asked of a survey.
+
+    targets: words of the catalog; none for the place that each format runs on by default. threads, plan: of every
+    timing. memory: weigh opening too. require: a place that is not here, or refuses a file, is an error. strict: so is
+    a machine that was not quiet.
+    """
+
+    artifacts: tuple[Artifact, ...]
+    targets: tuple[str, ...] = ()
+    threads: int = 1
+    plan: TimingPlan = field(default_factory=TimingPlan)
+    rounds: int = ROUNDS
+    seed: int = 0
+    memory: bool = False
+    require: bool = False
+    strict: bool = False
+
+
+@dataclass
+class _Pair:
+    """An artifact in a place, and what is known of it so far."""
+
+    place: Target
+    cell: Cell
+
+    @property
+    def cost(self) -> str:
+        return self.cell.facts.cost if self.cell.facts else ""
+
+    @property
+    def host(self) -> str:
+        """The machine that a remote place is on; empty for this one."""
+        return getattr(self.place, "host", "")
+
+
+def survey(request: SurveyRequest, *, progress: Progress = silent) -> Survey:
+    """Cost every artifact in every place that takes it.
+
+    Places of this machine are timed in one interleaved run; then remote boards, all at once, each in a run of its own;
+    then emulated processors count. Raises UsageProblem for an artifact or a place without a partner, UnknownTarget,
+    RunFailed when a runtime refuses a file, TargetUnavailable where `require`, TaintedRun where `strict`.
+    """
+    pairs = list(_paired(request))
+    states = {place.name: place.probe() for place in {pair.place.name: pair.place for pair in pairs}.values()}
+    for done, pair in enumerate(pairs, 1):
+        pair.cell = _opened(request, pair, states[pair.place.name])
+        progress("opening", done, len(pairs))
+    before = machine_state()
+    _time(request, [pair for pair in pairs if pair.cost in ("latency", "scripted") and not pair.host], progress)
+    after = machine_state()
+    boards = {pair.host: [one for one in pairs if one.host == pair.host] for pair in pairs if pair.host and pair.cost}
+    with ThreadPoolExecutor(max(1, len(boards))) as pool:
+        list(pool.map(lambda group: _time(request, group, silent), boards.values()))
+    for pair in pairs:
+        if pair.cost == "instructions":
+            counts = counted([pair.cell.artifact], pair.place, batch=request.plan.batch, progress=progress)
+            pair.cell = replace(pair.cell, instructions=counts[0])
+    tainted = taints(before, after)
+    if tainted and request.strict:
+        raise TaintedRun(f"the machine was not quiet: {'; '.join(tainted)}; time when it is, or without --strict")
+    cells = tuple(_with_ratios([pair.cell for pair in pairs], request.seed))
+    return Survey(cells, request.plan, request.threads, request.rounds, request.seed, tainted, before)
+
+
+def _paired(request: SurveyRequest) -> Iterator[_Pair]:
+    """Yield artifacts by places, in the order of the places; raises UsageProblem where one finds no other."""
+    artifacts = request.artifacts
+    if not artifacts:
+        raise UsageProblem("nothing to profile; name at least one artifact")
+    if not request.targets:
+        yield from (_pair(catalog.default_for(artifact.format), artifact) for artifact in artifacts)
+        return
+    places = [catalog.get(word) for word in dict.fromkeys(request.targets)]
+    for place in places:
+        if not any(artifact.format in place.formats for artifact in artifacts):
+            takes = " or ".join(f".{kind}" for kind in sorted(place.formats))
+            raise UsageProblem(f"{place.name} does not run {artifacts[0].path.name}; it takes {takes}")
+    for artifact in artifacts:
+        if not any(artifact.format in place.formats for place in places):
+            fit = catalog.DEFAULTS[artifact.format]
+            raise UsageProblem(f"no --target runs {artifact.path.name}; add --target {fit}")
+    for place in places:
+        yield from (_pair(place, artifact) for artifact in artifacts if artifact.format in place.formats)
+
+
+def _pair(place: Target, artifact: Artifact) -> _Pair:
+    return _Pair(place, Cell(artifact, place.name))
+
+
+def _opened(request: SurveyRequest, pair: _Pair, state: Availability) -> Cell:
+    """Return the cell with the facts and the agreement of its session, or with why there is none."""
+    artifact, place = pair.cell.artifact, pair.place
+    if not state.ok:
+        if request.require:
+            raise TargetUnavailable(f"{place.name}: {state.reason}; {state.fix}")
+        return replace(pair.cell, refused=f"not here: {state.reason}; {state.fix}", missing=True)
+    usual = catalog.default_for(artifact.format)
+    try:
+        with place.open(artifact, threads=request.threads) as session:
+            cell = replace(pair.cell, facts=session.facts)
+            if place.name == usual.name or session.facts.cost == "scripted":
+                return cell
+            with usual.open(artifact) as here:
+                return replace(cell, agreement=agreement(session, here))
+    except Misplaced as error:
+        if request.require:
+            raise
+        return replace(pair.cell, refused=str(error))
+
+
+def _time(request: SurveyRequest, pairs: Sequence[_Pair], progress: Progress) -> None:
+    """Time pairs in turns, then start each cold, and weigh it where asked."""
+    if not pairs:
+        return
+    openings = [partial(pair.place.open, pair.cell.artifact, threads=request.threads) for pair in pairs]
+    measured = time_interleaved(openings, request.plan, rounds=request.rounds, seed=request.seed, progress=progress)
+    for pair, timings in zip(pairs, measured, strict=True):
+        artifact = pair.cell.artifact
+        peak = peak_memory(artifact, pair.place.name, threads=request.threads) if request.memory else None
+        pair.cell = replace(pair.cell, timings=started_cold(timings, artifact, pair.place), peak_bytes=peak)
+
+
+def _with_ratios(cells: list[Cell], seed: int) -> Iterator[Cell]:
+    """Yield the cells with their ratios to the first one of the same runtime in the same place."""
+    first: dict[tuple[str, str], Cell] = {}
+    for cell in cells:
+        base = first.setdefault((cell.target, cell.facts.runtime if cell.facts else ""), cell)
+        if cell is base:
+            yield cell
+        elif cell.timings and base.timings:
+            p50, p95 = (LatencyRatio.of(cell.timings, base.timings, q=q, seed=seed) for q in (50.0, 95.0))
+            yield replace(cell, ratio=p50, ratio_p95=p95)
+        elif cell.instructions and base.instructions:
+            yield replace(cell, instructions_ratio=cell.instructions.median / base.instructions.median)
+        else:
+            yield cell
