@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from importlib import import_module
-from pathlib import Path
 
 from targets.artifact import Format
 from targets.errors import UnknownTarget
@@ -51,8 +50,14 @@ DEFAULTS: dict[Format, str] = {"onnx": "ort-cpu", "tflite": "litert-cpu"}
 
 
 def names() -> list[str]:
-    """Return the names of targets that need no address, in the order of the catalog."""
+    """Return the names of targets of this machine, in the order of the catalog."""
     return list(TARGETS)
+
+
+def listed() -> list[str]:
+    """Return the words of all targets that need no address: `names`, and the members of families."""
+    members = ((family, getattr(_loaded(place), "members", ())) for family, place in FAMILIES.items())
+    return [*TARGETS, *(f"{family}:{member}" for family, own in members for member in own)]
 
 
 def get(word: str) -> Target:
@@ -67,15 +72,22 @@ def get(word: str) -> Target:
     name, *settings = word.split(",")
     if name in TARGETS:
         return _set(name, settings)
-    from targets.device import DeviceProfile, profile_names
+    from targets.device import is_profile, profile_names
 
+    if is_profile(word):
+        return get(address(word))
     known = [*TARGETS, *profile_names()]
-    if name in known or Path(word).suffix == ".toml":
-        return get(DeviceProfile.load(word).address())
     near = difflib.get_close_matches(name, known, n=1)
     nearest = f"did you mean {near[0]}? " if near else ""
     families = ", ".join(f"{family}:..." for family in FAMILIES)
     raise UnknownTarget(f"no target '{word}'; {nearest}known: {', '.join([*known, families])}")
+
+
+def address(word: str) -> str:
+    """Return the word itself, or where a device profile's device is reached; raises as `DeviceProfile.address`."""
+    from targets.device import DeviceProfile, is_profile
+
+    return DeviceProfile.load(word).address() if is_profile(word) else word
 
 
 def default_for(kind: Format) -> Target:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from platformdirs import user_config_path
 from targets.errors import TargetUnavailable, UnknownTarget
 
 SHIPPED = Path(__file__).with_name("profiles")
+BUDGETS = ("size", "packed", "p50", "p95", "memory")
 
 
 @dataclass(frozen=True)
@@ -20,35 +21,40 @@ class DeviceProfile:
     """A device that artifacts are made for.
 
     reach: the target word that leads to it (`ort-cpu`, `ssh://pi@kitchen`), empty where only the user knows it.
-    emulate: the target word of its stand-in. threads: what its users run with. features: flags of its CPU, as
-    `machine_state` names them. budgets: typical limits by the names that a policy has (`size`, `p95`, `memory`).
+    emulate: the target word of its stand-in. runtime: the runtime that its users take. threads: what they run with.
+    features: flags of its CPU, as `machine_state` names them. budgets: typical limits, by their names in a policy.
     """
 
     name: str
-    summary: str
+    summary: str = ""
     reach: str = ""
     emulate: str = ""
     cpu: str = ""
     features: tuple[str, ...] = ()
+    memory: str = ""
+    runtime: str = ""
     threads: int = 1
     budgets: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, word: str) -> DeviceProfile:
-        """Read a profile by its name or its file; raises UnknownTarget."""
-        path = Path(word) if word.endswith(".toml") else _found(word)
-        try:
-            values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-            return cls(**{"name": path.stem} | values | {"features": tuple(values.get("features", ()))})
-        except (OSError, ValueError, TypeError) as error:
-            raise UnknownTarget(f"{path}: not a device profile ({error}); see `glyphpress targets show`") from error
+        """Read a profile by its name or its file; `extends = NAME` takes what it does not say from another.
+
+        Raises UnknownTarget in one line that names the file and the key.
+        """
+        path = _path(word)
+        values = _read(path)
+        return cls(**values | {"name": path.stem, "features": tuple(values.get("features", ()))})
 
     def address(self) -> str:
         """Return the word that leads to the device; raises TargetUnavailable where the profile names none."""
         if self.reach:
             return self.reach
-        stand_in = f", or take its stand-in {self.emulate}" if self.emulate else ""
-        raise TargetUnavailable(f"{self.name}: the profile names no host; take ssh://USER@HOST{stand_in}")
+        stand_in = f", or its stand-in {self.emulate}" if self.emulate else ""
+        raise TargetUnavailable(
+            f"{self.name}: the profile names no host; take ssh://USER@HOST{stand_in}, or write a profile with "
+            f'`extends = "{self.name}"` and `reach = "ssh://USER@HOST"`'
+        )
 
 
 def folders() -> tuple[Path, ...]:
@@ -62,8 +68,58 @@ def profile_names() -> list[str]:
     return sorted({path.stem for folder in folders() if folder.is_dir() for path in folder.glob("*.toml")})
 
 
-def _found(name: str) -> Path:
+def is_profile(word: str) -> bool:
+    """Return whether a word is the name or the file of a profile."""
+    return word.endswith(".toml") or word in profile_names()
+
+
+def _path(word: str) -> Path:
+    if word.endswith(".toml"):
+        return Path(word)
     for folder in folders():
-        if (path := folder / f"{name}.toml").is_file():
+        if (path := folder / f"{word}.toml").is_file():
             return path
-    raise UnknownTarget(f"no device profile '{name}'; known: {', '.join(profile_names())}")
+    raise UnknownTarget(f"no device profile '{word}'; {_known(profile_names())}")
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return what a file says, on top of what it extends."""
+    import tomllib
+
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnknownTarget(f"{path}: no device profile ({error}); see `glyphpress targets show`") from error
+    base = values.pop("extends", None)
+    _check(path, values)
+    if base is None:
+        return values
+    if not isinstance(base, str) or path in seen:
+        raise UnknownTarget(f"{path}: extends names no other profile; {_known(profile_names())}")
+    below = _read(_path(base), (*seen, path))
+    return below | values | {"budgets": below.get("budgets", {}) | values.get("budgets", {})}
+
+
+def _check(path: Path, values: dict[str, Any]) -> None:
+    known = {one.name: str(one.type) for one in fields(DeviceProfile) if one.name != "name"}
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            nearest = f"did you mean {near[0]}? " if near else ""
+            raise UnknownTarget(f"{path}: no key '{key}'; {nearest}{_known(known)}")
+        if not _fits(known[key], value):
+            raise UnknownTarget(f"{path}: {key} is no {known[key]}; correct it")
+    if unknown := set(values.get("budgets", {})) - set(BUDGETS):
+        raise UnknownTarget(f"{path}: no budget '{min(unknown)}'; {_known(BUDGETS)}")
+
+
+def _fits(kind: str, value: object) -> bool:
+    if kind.startswith("dict"):
+        return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+    if kind.startswith("tuple"):
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return type(value).__name__ == kind
+
+
+def _known(names: Any) -> str:
+    return f"known: {', '.join(names)}"

@@ -317,8 +317,10 @@ def test_lines_in_a_log_are_few(capsys: pytest.CaptureFixture[str], monkeypatch:
         (["recipe"], "s", ["schema", "show"]),
         (["press", "--recipe"], "static", ["static-int8", "static-int8-act16"]),
         (["recipe", "show"], "fl", ["float"]),
-        (["evaluate", "a.onnx", "--target"], "litert", ["litert-cpu", "litert-reference"]),
-        (["targets", "probe"], "ort", ["ort-cpu", "ort-precise", "ort-reference"]),
+        (["evaluate", "a.onnx", "--target"], "litert-r", ["litert-reference"]),
+        (["targets", "probe"], "ort-p", ["ort-precise"]),
+        (["profile", "a.onnx", "--target"], "arm64:", ["arm64:cortex-a53", "arm64:cortex-a72", "arm64:cortex-a76"]),
+        (["targets", "show"], "raspberry-pi-z", ["raspberry-pi-zero-2"]),
         (["press"], "cnn", ["cnn-small"]),
         (["train", "--model"], "", ["cnn-small"]),
         (["gate", "--data"], "emnist:b", ["emnist:byclass", "emnist:bymerge", "emnist:balanced"]),
@@ -382,10 +384,12 @@ def families(root: type[BaseException]) -> Iterator[type[BaseException]]:
 
 
 DOCUMENTED = {
-    **dict.fromkeys(("GlyphpressError", "CheckpointError", "StageError", "ParityError", "EvidenceError"), 3),
+    **dict.fromkeys(
+        ("GlyphpressError", "CheckpointError", "StageError", "ParityError", "TaintedRun", "EvidenceError"), 3
+    ),
     **dict.fromkeys(("UsageProblem", "PolicyError", "UnknownData", "UnknownTarget"), 2),
     **dict.fromkeys(("DataError", "DataNotFound", "CorruptData", "EmptyData", "TestLeak", "DownloadFailed"), 3),
-    **dict.fromkeys(("TargetError", "ArtifactError", "RunFailed"), 3),
+    **dict.fromkeys(("TargetError", "ArtifactError", "RunFailed", "Misplaced", "ConnectionLost"), 3),
     **dict.fromkeys(("PackageMissing", "TargetUnavailable"), 4),
     "GateFailed": 1,
     "GateInconclusive": 5,

@@ -40,7 +40,7 @@ class Arm64Target:
     """
 
     formats: frozenset[Format] = frozenset({"onnx", "tflite"})
-    processors = tuple(PROCESSORS)
+    members = tuple(PROCESSORS)
 
     def __init__(self, processor: str, *, progress: Progress = _silent) -> None:
         """Take a processor by QEMU's name; raises UnknownTarget with the nearest."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from targets import catalog
-from targets.artifact import Artifact, save_sidecar
+from targets.artifact import save_sidecar
 from tests.targets.models import artifact, conv_net
 from toolchain.profiling import survey
 
@@ -123,14 +123,6 @@ def test_places_that_are_not_here_say_why_or_end_the_run(glyphpress: Program, fi
     refused = glyphpress(*words, "--require")
     assert (refused.code, refused.out) == (4, "")
     assert refused.err.startswith("opening") or "ort-cuda" in refused.err
-
-
-def test_a_file_and_a_place_without_a_partner_are_usage_errors(
-    glyphpress: Program, files: list[Path], tflite_artifact: Artifact
-) -> None:
-    done = glyphpress("profile", files[0], tflite_artifact.path, "--target", "ort-cpu", *SHORT)
-    assert done.code == 2
-    assert "add --target litert-cpu" in done.err
 
 
 def test_a_machine_that_is_not_quiet_is_marked_and_with_strict_refused(

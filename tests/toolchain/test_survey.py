@@ -143,6 +143,14 @@ def test_a_place_that_cannot_count_says_so(files: tuple[Artifact, ...]) -> None:
         counted(files, OrtCpu())
 
 
-def test_nothing_to_profile(files: tuple[Artifact, ...]) -> None:
+def test_a_file_or_a_place_without_a_partner_is_a_usage_error(files: tuple[Artifact, ...]) -> None:
+    other = replace(files[0], format="tflite")
+    with pytest.raises(UsageProblem, match=r"no --target runs a.onnx; add --target litert-cpu"):
+        survey(SurveyRequest((files[1], other), ("ort-cpu",)))
+    with pytest.raises(UsageProblem, match=r"litert-cpu does not run a.onnx; it takes .tflite"):
+        survey(SurveyRequest(files, ("ort-cpu", "litert-cpu")))
+
+
+def test_nothing_to_profile() -> None:
     with pytest.raises(UsageProblem, match="nothing to profile"):
         survey(SurveyRequest(()))

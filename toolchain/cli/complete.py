@@ -37,9 +37,9 @@ def _services() -> Iterable[str]:
 
 
 def _targets() -> list[str]:
-    from targets import catalog
+    from targets import catalog, device
 
-    return catalog.names()
+    return [*catalog.listed(), *device.profile_names()]
 
 
 def _models() -> tuple[str, ...]:

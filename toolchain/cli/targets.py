@@ -9,11 +9,13 @@ import rich_click as click
 from toolchain.cli import complete, console
 from toolchain.cli.groups import NearestGroup
 from toolchain.cli.options import json_option
+from toolchain.cli.targets_setup import setup
+from toolchain.cli.targets_show import show
 
 
 @click.group(cls=NearestGroup)
 def targets() -> None:
-    """List the places where artifacts run, and say whether they can run here.
+    """List the places where artifacts run, show what they are, set them up, and say whether they can run here.
 
     \b
     Example:
@@ -21,26 +23,35 @@ def targets() -> None:
     """
 
 
+targets.add_command(show)
+targets.add_command(setup)
+
+
 @targets.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List every target, the formats it runs, and whether it is available here.
+    """List every target, the formats it runs, and whether it is available here; then device profiles.
 
     \b
     Example:
       glyphpress targets list --json
     """
     from targets import catalog
+    from targets.device import DeviceProfile, profile_names
 
-    found = {name: catalog.get(name) for name in catalog.names()}
+    found = {name: catalog.get(name) for name in catalog.listed()}
     probed = {name: target.probe() for name, target in found.items()}
+    profiles = [DeviceProfile.load(name) for name in profile_names()]
     if as_json:
         rows = [{"name": n, "formats": sorted(t.formats)} | asdict(probed[n]) for n, t in found.items()]
-        console.emit("targets-list", {"targets": rows})
+        console.emit("targets-list", {"targets": rows, "profiles": [asdict(profile) for profile in profiles]})
         return
     for name, target in found.items():
         state = "available" if probed[name].ok else f"not here: {probed[name].reason}"
         click.echo(f"{name:18} {','.join(sorted(target.formats)):12} {state}")
+    click.echo(f"{'ssh://[USER@]HOST':18} {'onnx,tflite':12} a board; `glyphpress targets setup` readies it")
+    for profile in profiles:
+        click.echo(f"{profile.name:31} {profile.summary}")
 
 
 @targets.command()

@@ -22,8 +22,8 @@ class Cell:
     """One artifact in one place.
 
     There are timings where the place has a latency, instructions where it is emulated, an agreement where it is not
-    the one that the format runs on by default. Ratios are to the first artifact in the same runtime there. refused: why there
-    is nothing; missing: whether that is because the place is not here.
+    the one that the format runs on by default. Ratios are to the first artifact in the same runtime there. refused: why
+    there is nothing; missing: whether that is because the place is not here.
     """
 
     artifact: Artifact

@@ -96,8 +96,8 @@ def remarks(survey: Survey) -> list[str]:
     lines = [f"{', '.join(places)}; {how}", machine_text(survey)]
     if any(cell.ratio for cell in survey.cells if cell.timed):
         lines.append(
-            "of first: to the first file in the same runtime there; of latencies the geometric mean of the ratios of the "
-            "middle three fifths of the rounds, 95 % interval"
+            "of first: to the first file in the same runtime there; of latencies the geometric mean of the ratios of "
+            "the middle three fifths of the rounds, 95 % interval"
         )
     if any(cell.instructions for cell in survey.cells):
         lines.append("instructions: of one inference on one thread, emulated, median of 5; they are no time")

@@ -1,0 +1,78 @@
+"""Device profiles: shipped ones read, a user's own extend them, mistakes are told by file and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from targets import catalog
+from targets.arm64.processors import PROCESSORS
+from targets.device import SHIPPED, DeviceProfile, profile_names
+from targets.errors import TargetUnavailable, UnknownTarget
+from targets.machine import ISA_FLAGS
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GLYPHPRESS_TARGETS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.toml")))
+def test_shipped_profiles_are_whole(name: str) -> None:
+    profile = DeviceProfile.load(name)
+    assert profile.name == name
+    assert profile.summary
+    assert profile.cpu
+    assert profile.budgets
+    assert set(profile.features) <= set(ISA_FLAGS)
+    assert profile.reach or profile.emulate.partition(":")[2] in PROCESSORS
+
+
+def test_a_board_without_a_host_says_what_to_do() -> None:
+    with pytest.raises(TargetUnavailable, match=r"take ssh://USER@HOST, or its stand-in arm64:cortex-a72"):
+        catalog.get("raspberry-pi-4")
+
+
+def test_a_users_own_profile_extends_a_shipped_one_and_comes_first(own: Path) -> None:
+    (own / "kitchen.toml").write_text(
+        'extends = "raspberry-pi-4"\nreach = "arm64:cortex-a72"\n[budgets]\nsize = "200KB"\n'
+    )
+    (own / "kiosk-x86.toml").write_text('summary = "mine"\nreach = "ort-cpu,graph=basic"\n')
+    kitchen, shipped = DeviceProfile.load("kitchen"), DeviceProfile.load("raspberry-pi-4")
+    assert (kitchen.cpu, kitchen.features) == (shipped.cpu, shipped.features)
+    assert kitchen.budgets == shipped.budgets | {"size": "200KB"}
+    assert catalog.get("kitchen").name == "arm64:cortex-a72"
+    assert catalog.get(str(own / "kitchen.toml")).name == "arm64:cortex-a72"
+    assert DeviceProfile.load("kiosk-x86").summary == "mine"
+    assert {"kitchen", "raspberry-pi-5"} <= set(profile_names())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('reech = "ort-cpu"', "no key 'reech'; did you mean reach"),
+        ('threads = "4"', "threads is no int"),
+        ("threads = true", "threads is no int"),
+        ('zzz = "4"', "no key 'zzz'; known: summary"),
+        ('extends = "raspberry-pi-4"\nbudgets = 4', "budgets is no dict"),
+        ('features = "asimd"', "features is no tuple"),
+        ("[budgets]\nsize = 5", "budgets is no dict"),
+        ('[budgets]\nspeed = "5ms"', "no budget 'speed'; known: size"),
+        ("reach = ", "no device profile"),
+        ('extends = "nothing"', "no device profile 'nothing'; known: .*raspberry-pi-4"),
+        ('extends = "mine"', "extends names no other profile"),
+        ("extends = 4", "extends names no other profile"),
+    ],
+)
+def test_mistakes_are_told_by_file_and_key(own: Path, text: str, said: str) -> None:
+    (own / "mine.toml").write_text(text)
+    with pytest.raises(UnknownTarget, match=said) as caught:
+        DeviceProfile.load("mine")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_word_is_answered_with_profiles_too() -> None:
+    with pytest.raises(UnknownTarget, match=r"did you mean raspberry-pi-4\?"):
+        catalog.get("raspberry-pi4")
