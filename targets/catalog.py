@@ -40,7 +40,7 @@ TARGETS = table(
     ]
 )
 
-FAMILIES = table([("arm64", "targets.arm64.target:Arm64Target")])
+FAMILIES = table([("arm64", "targets.arm64.target:Arm64Target"), ("ssh", "targets.ssh.target:SshTarget")])
 """What stands before the colon of a word -> a class that takes what stands after it."""
 
 KERNELS = ("ort-cpu", "ort-precise", "ort-reference", "litert-cpu", "litert-reference")

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -20,10 +21,12 @@ from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed
 from targets.session import check_glyphs, finite
 from targets.target import RuntimeFacts, Session, TimingPlan, Timings
-from targets.wire import BrokenWire, greeted, receive, send
+from targets.wire import TIMED_OUT, BrokenWire, greeted, receive, send
 
 CHUNK = 256
 """Images in a frame: 200 KB, so that a progress bar moves and a lost connection loses little."""
+LIMIT_S = 600
+"""Of one request: what takes longer there is ended there."""
 
 
 class Channel:
@@ -35,7 +38,7 @@ class Channel:
 
     def __init__(self, command: Sequence[str], where: str, *, environment: dict[str, str] | None = None) -> None:
         """Start the process and wait for its greeting."""
-        self.where = where
+        self.where, self.lost, self._turn = where, False, threading.Lock()
         # A file, since a pipe that nobody empties stops whoever fills it.
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the channel)
         self._process = subprocess.Popen(
@@ -55,11 +58,12 @@ class Channel:
 
     def request(self, name: str, payload: bytes = b"", **words: Any) -> tuple[dict[str, Any], bytes]:
         """Ask and wait for the answer; raises the agent's own TargetError, or ConnectionLost."""
-        try:
-            send(self._sink, {"request": name} | words, payload)
-            header, content = receive(self._source)
-        except BrokenWire as error:
-            raise self._lost(error) from error
+        with self._turn:
+            try:
+                send(self._sink, {"request": name} | words, payload)
+                header, content = receive(self._source)
+            except BrokenWire as error:
+                raise self._lost(error) from error
         if "error" in header:
             raise getattr(errors, header["error"])(header["message"])
         return header, content
@@ -78,8 +82,15 @@ class Channel:
 
     def _lost(self, error: BrokenWire) -> ConnectionLost:
         """Return what to raise: the last line on stderr says more than a closed pipe does."""
+        if self.lost:
+            return ConnectionLost(f"{self.where}: {error}; run the same command again to go on")
+        self.lost = True
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(2)
         self._process.kill()
-        self._process.wait()
+        if self._process.wait() == TIMED_OUT:
+            self.close()
+            return ConnectionLost(f"{self.where}: ended there after {LIMIT_S} s; ask for less at once")
         self._said.seek(0)
         said = self._said.read().decode(errors="replace").strip().splitlines()
         self.close()
@@ -104,7 +115,8 @@ class RemoteSession(Session):
         The target of the facts becomes `channel.where`.
         """
         self.artifact, self._channel = artifact, channel
-        opened, _ = channel.request("open", target=runtime, threads=threads, path=path, facts=artifact.facts())
+        self._session = 0
+        opened, _ = self._request("open", target=runtime, threads=threads, path=path, facts=artifact.facts())
         self._session = opened["session"]
         self.facts = replace(RuntimeFacts.from_dict(opened["facts"]), **{"target": channel.where} | (facts or {}))
 
@@ -114,7 +126,7 @@ class RemoteSession(Session):
         logits = np.empty((len(images), len(self.artifact.classes)), np.float32)
         for start in range(0, len(images), CHUNK):
             chunk = np.ascontiguousarray(images[start : start + CHUNK])
-            _, content = self._channel.request("run", chunk.tobytes(), session=self._session)
+            _, content = self._request("run", chunk.tobytes())
             answer = np.frombuffer(content, "<f4")
             if answer.size != len(chunk) * logits.shape[1]:
                 raise RunFailed(f"{self._channel.where}: answered {answer.size} numbers for {len(chunk)} images")
@@ -125,13 +137,19 @@ class RemoteSession(Session):
         """See `Session.time`."""
         if self.facts.cost != "latency":
             raise RunFailed(f"{self.facts.target} is emulated, so it has no latency; count its instructions")
-        timings, samples = self._channel.request("time", session=self._session, plan=asdict(plan))
+        timings, samples = self._request("time", plan=asdict(plan))
         facts = {"facts": asdict(self.facts), "samples_ns": np.frombuffer(samples, "<i8").tolist()}
         return Timings.from_dict(timings | facts)
 
     def __exit__(self, *_error: object) -> None:
         """Close the session there; the channel stays."""
-        self._channel.request("close", session=self._session)
+        self._request("close")
+
+    def _request(self, name: str, payload: bytes = b"", **words: Any) -> tuple[dict[str, Any], bytes]:
+        """Ask the agent about this session; raises its TargetError, or ConnectionLost."""
+        if self._session:
+            words["session"] = self._session
+        return self._channel.request(name, payload, limit_s=LIMIT_S, **words)
 
 
 def local_agent(where: str = "a fresh process") -> Channel:

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 GREETING = b"\n\x00glyphpress-agent/1\n"
 NOISE = 65_536
 """So many bytes may come before the greeting."""
+TIMED_OUT = 124
+"""How an agent ends when a request took longer than its `limit_s`: as timeout(1) does."""
 _LENGTHS = struct.Struct(">IQ")
 _HEADER_LIMIT, _PAYLOAD_LIMIT = 1 << 24, 1 << 32
 

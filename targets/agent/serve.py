@@ -6,6 +6,7 @@ is left running on a board. Requests and answers are in `REQUESTS`.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import queue
 import sys
@@ -22,9 +23,11 @@ from targets.agent.marks import marked
 from targets.artifact import Artifact, from_facts
 from targets.machine import machine_state
 from targets.target import Session, TimingPlan
-from targets.wire import GREETING, BrokenWire, receive, send
+from targets.wire import GREETING, TIMED_OUT, BrokenWire, receive, send
 
 HUNG_UP = 3
+IDLE_S = 1800
+"""An agent that hears nothing for so long ends: the network may have died without a word."""
 Frame = tuple[dict[str, Any], bytes]
 
 
@@ -36,13 +39,23 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
     sink.flush()
     agent = Agent()
     while True:
-        header, payload = requests.get()
+        try:
+            header, payload = requests.get(timeout=IDLE_S)
+        except queue.Empty:
+            return
+        watchdog = threading.Timer(header.pop("limit_s", IDLE_S), os._exit, (TIMED_OUT,))
+        watchdog.daemon = True
+        watchdog.start()
         try:
             answer, content = agent.answer(header, payload)
         except Exception as error:  # noqa: BLE001 (the host gets whatever went wrong, and raises it there)
             known = type(error).__name__ if isinstance(error, errors.TargetError) else "RunFailed"
             answer, content = {"error": known, "message": " ".join(f"{error}".split()) or repr(error)}, b""
-        send(sink, answer, content)
+        watchdog.cancel()
+        try:
+            send(sink, answer, content)
+        except BrokenWire:
+            return
 
 
 def _listen(source: BinaryIO, requests: queue.Queue[Frame]) -> None:
@@ -106,6 +119,28 @@ class Agent:
         start = cold.cold_start(artifact, target, threads=threads)
         return asdict(start) | {"peak_bytes": cold.peak_memory(artifact, target, threads=threads)}, b""
 
+    def have(self, _payload: bytes, *, file: str) -> Frame:
+        """Say where an artifact lies here, or that it does not (an empty path)."""
+        path = _folder() / file
+        return {"path": str(path) if path.is_file() else ""}, b""
+
+    def put(self, payload: bytes, *, file: str, sha256: str) -> Frame:
+        """Keep an artifact under its digest, whole or not at all."""
+        if hashlib.sha256(payload).hexdigest() != sha256:
+            raise errors.RunFailed(f"{file} arrived damaged; run the same command again")
+        path = _folder() / file
+        part = path.with_name(f".part-{file}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(payload)
+            part.replace(path)
+        except OSError as error:
+            raise errors.RunFailed(f"{path.parent}: {error.strerror}; free some space there") from error
+        finally:
+            if part.exists():
+                part.unlink()
+        return {"path": str(path)}, b""
+
     def close(self, _payload: bytes, *, session: int) -> Frame:
         """Close a session."""
         self._sessions.pop(session).__exit__(None, None, None)
@@ -120,8 +155,15 @@ REQUESTS: dict[str, Callable[..., Frame]] = {
     "time": Agent.time,
     "count": Agent.count,
     "cold": Agent.cold,
+    "have": Agent.have,
+    "put": Agent.put,
     "close": Agent.close,
 }
+
+
+def _folder() -> Path:
+    """Return where artifacts are kept by digest: in the home that the host names."""
+    return Path(os.environ.get("GLYPHPRESS_HOME", "~/.cache/glyphpress")).expanduser() / "artifacts"
 
 
 def _artifact(path: str, facts: dict[str, Any]) -> Artifact:

@@ -47,7 +47,7 @@ def profile(
 
     \b
     Example:
-      glyphpress profile float.onnx int8.onnx --target ort-cpu --target arm64:cortex-a72
+      glyphpress profile a.onnx b.onnx --target ort-cpu --target arm64:cortex-a72
     """
     from targets.target import TimingPlan
     from toolchain import files

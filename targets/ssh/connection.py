@@ -1,0 +1,76 @@
+"""The system's own ssh, with the user's configuration, agent and known hosts; and what its errors mean."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+from typing import IO, Any
+
+from targets.errors import RunFailed, TargetError, TargetUnavailable
+from targets.ssh.address import Address
+
+COMMAND = "GLYPHPRESS_SSH"
+"""The environment variable with the ssh command, with words of its own (`ssh -F FILE`)."""
+OPTIONS = (
+    *("-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15"),
+    *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
+)
+OLDEST = (3, 9)
+_THERE = Path(__file__).with_name("there.py")
+
+_SAID: tuple[tuple[str, str, str], ...] = (
+    ("Host key verification failed", "its host key is not known, or another than before", "look with `ssh {host}`"),
+    ("REMOTE HOST IDENTIFICATION HAS CHANGED", "its host key is another than before", "look with `ssh {host}`"),
+    ("Permission denied", "no key of yours is accepted", "add one with `ssh-copy-id {host}`"),
+    ("Too many authentication failures", "no key of yours is accepted", "name one in your ssh configuration"),
+    ("Could not resolve hostname", "no such host", "correct the name"),
+    ("Connection refused", "no ssh server answers", "start one there: `systemctl enable --now ssh`"),
+    ("timed out", "it does not answer", "is it on, and on this network?"),
+    ("No route to host", "it does not answer", "is it on, and on this network?"),
+    ("not found", "there is no python3 there", "install it there: `apt-get install python3`"),
+    ("No space left on device", "its disk is full", "free some space there"),
+    ("Disk quota exceeded", "its disk is full", "free some space there"),
+    ("Read-only file system", "its home cannot be written", "let XDG_CACHE_HOME there name a folder that can"),
+)
+
+
+def ssh(address: Address, command: str) -> list[str]:
+    """Return the words that run a shell command on the board."""
+    port = ["-p", str(address.port)] if address.port else []
+    return [*shlex.split(os.environ.get(COMMAND, "ssh")), *OPTIONS, *port, address.destination, command]
+
+
+def explained(address: Address, said: str) -> TargetError:
+    """Return the error that ssh's or the board's last words mean: one line with the fix, or those words as they are."""
+    for words, reason, fix in _SAID:
+        if words in said:
+            return TargetUnavailable(f"{address}: {reason}; {fix.format(host=address.destination)}")
+    last = (said.strip().splitlines() or ["nothing was said"])[-1]
+    return RunFailed(f"{address}: {last}; try `ssh {address.destination}` by hand")
+
+
+def told(address: Address, *words: str, source: IO[bytes] | None = None) -> str:
+    """Run `there.py` on the board with these words and return what it printed; raises what `explained` says."""
+    command = shlex.join(["python3", "-c", _THERE.read_text(), *words])
+    try:
+        done = subprocess.run(
+            ssh(address, command), stdin=source or subprocess.DEVNULL, capture_output=True, check=False
+        )
+    except OSError as error:
+        raise TargetUnavailable(f"{address}: no ssh here ({error}); `apt-get install openssh-client`") from error
+    if done.returncode:
+        raise explained(address, done.stderr.decode(errors="replace"))
+    return done.stdout.decode()
+
+
+def facts(address: Address) -> dict[str, Any]:
+    """Return what the board is and has: python, architecture, home, there; raises TargetUnavailable for an old one."""
+    said = told(address, "facts")
+    known: dict[str, Any] = json.loads(said.splitlines()[-1])
+    if tuple(map(int, known["python"].split(".")[:2])) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise TargetUnavailable(f"{address}: its Python is {known['python']}; the agent needs {oldest} or newer there")
+    return known

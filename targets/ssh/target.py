@@ -1,0 +1,141 @@
+"""Target `ssh://[user@]host[:port]`: a board that was set up; everything runs and is timed there."""
+
+from __future__ import annotations
+
+import atexit
+import shlex
+import threading
+import time
+from typing import Any
+
+from targets.artifact import Artifact, Format
+from targets.catalog import DEFAULTS
+from targets.cold import ColdStart
+from targets.errors import ConnectionLost, TargetError
+from targets.remote import Channel, RemoteSession
+from targets.ssh.address import Address
+from targets.ssh.connection import explained, ssh
+from targets.ssh.setup import ready
+from targets.target import Availability
+
+RETRIES_S = (1, 3, 9)
+"""Waits before each try to connect again after a connection broke."""
+
+
+class SshTarget:
+    """A board. All sessions of this process there share one connection, which is made again when it breaks.
+
+    ONNX files run in ONNX Runtime, TFLite files in LiteRT. `host` is where, for whoever times several boards at once.
+    """
+
+    formats: frozenset[Format] = frozenset({"onnx", "tflite"})
+
+    def __init__(self, rest: str) -> None:
+        """Take what follows `ssh:`; raises UnknownTarget."""
+        self.address = Address.parse(rest)
+        self.name = self.host = str(self.address)
+
+    def probe(self) -> Availability:
+        """Say whether the board answers and is set up; takes a second or two, or what a time-out takes."""
+        try:
+            ready(self.address)
+        except TargetError as error:
+            reason, _, fix = str(error).removeprefix(f"{self.name}: ").rpartition("; ")
+            return Availability(False, reason, fix)
+        return Availability(True)
+
+    def open(self, artifact: Artifact, *, threads: int = 1) -> SshSession:
+        """Push the artifact unless it is there, by digest, and open it; raises TargetUnavailable or RunFailed."""
+        return SshSession(board(self.address), artifact, threads)
+
+    def cold_start(self, artifact: Artifact, *, threads: int = 1) -> ColdStart:
+        """Tell load and first run of a fresh process there."""
+        link = board(self.address)
+        words: dict[str, Any] = {"target": DEFAULTS[artifact.format], "threads": threads, "facts": artifact.facts()}
+        answer, _ = link.channel().request("cold", path=link.path(artifact), **words)
+        return ColdStart(answer["load_ns"], answer["first_run_ns"])
+
+
+class Board:
+    """The connection to one board."""
+
+    def __init__(self, address: Address) -> None:
+        """Connect at the first need."""
+        self.address, self._lock = address, threading.Lock()
+        self._channel: Channel | None = None
+        self._paths: dict[str, str] = {}
+
+    def channel(self) -> Channel:
+        """Return the open channel, made anew where it broke; raises TargetUnavailable or RunFailed."""
+        with self._lock:
+            if self._channel is None or self._channel.lost:
+                home, layers = ready(self.address)
+                agent, wheels = (f"{home}/{name}" for name in layers)
+                paths = f"PYTHONPATH={shlex.quote(f'{agent}:{wheels}')} GLYPHPRESS_HOME={shlex.quote(home)}"
+                try:
+                    self._channel = Channel(
+                        ssh(self.address, f"{paths} exec python3 -m targets.agent"), str(self.address)
+                    )
+                except ConnectionLost as error:
+                    raise explained(self.address, str(error)) from error
+            return self._channel
+
+    def again(self) -> Channel:
+        """Connect again after the connection broke; raises ConnectionLost after the last try."""
+        for wait in RETRIES_S:
+            time.sleep(wait)
+            try:
+                return self.channel()
+            except TargetError as error:
+                last = error
+        raise ConnectionLost(f"{last}; nothing is left running there, run the same command again") from last
+
+    def path(self, artifact: Artifact) -> str:
+        """Return where the artifact lies there, pushing it first where it does not."""
+        if artifact.sha256 not in self._paths:
+            name = f"{artifact.sha256}.{artifact.format}"
+            answer, _ = self.channel().request("have", file=name)
+            if not answer["path"]:
+                content = artifact.path.read_bytes()
+                answer, _ = self.channel().request("put", content, file=name, sha256=artifact.sha256)
+            self._paths[artifact.sha256] = answer["path"]
+        return self._paths[artifact.sha256]
+
+    def close(self) -> None:
+        """Hang up, which ends the agent there."""
+        if self._channel:
+            self._channel.close()
+
+
+class SshSession(RemoteSession):
+    """An artifact that is open on a board; it outlives a broken connection."""
+
+    def __init__(self, link: Board, artifact: Artifact, threads: int) -> None:
+        """Push and open it there."""
+        self._link = link
+        self._words: dict[str, Any] = {"runtime": DEFAULTS[artifact.format], "threads": threads}
+        super().__init__(link.channel(), artifact, path=link.path(artifact), **self._words)
+
+    def _request(self, name: str, payload: bytes = b"", **words: Any) -> tuple[dict[str, Any], bytes]:
+        """Ask; where the connection broke, connect and open again and go on: an answer is asked for once more."""
+        try:
+            return super()._request(name, payload, **words)
+        except ConnectionLost:
+            if name == "close":
+                return {}, b""
+        link = self._link
+        RemoteSession.__init__(self, link.again(), self.artifact, path=link.path(self.artifact), **self._words)
+        return super()._request(name, payload, **words)
+
+
+_BOARDS: dict[str, Board] = {}
+_GUARD = threading.Lock()
+
+
+def board(address: Address) -> Board:
+    """Return this process's one connection to a board; it hangs up when the process ends."""
+    with _GUARD:
+        if str(address) not in _BOARDS:
+            _BOARDS[str(address)] = Board(address)
+            atexit.register(_BOARDS[str(address)].close)
+        return _BOARDS[str(address)]
