@@ -1,0 +1,241 @@
+"""Boards over ssh, end to end: a real OpenSSH server whose shell is an emulated Raspberry Pi (`board`)."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from targets import catalog
+from targets.artifact import Artifact, save_sidecar
+from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
+from targets.ssh import target as ssh_target
+from targets.ssh.setup import set_up
+from targets.target import TimingPlan
+from tests.targets.board import Board, board
+from tests.targets.models import glyphs
+from toolchain.profiling.survey import SurveyRequest, survey
+from toolchain.progress import silent
+
+pytestmark = pytest.mark.slow
+SHORT = TimingPlan(warmup=1, min_runs=10, min_seconds=0, max_runs=20)
+
+
+@pytest.fixture(scope="module")
+def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    """A board that was set up."""
+    with board(tmp_path_factory.mktemp("board") / "kitchen") as one, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLYPHPRESS_SSH", one.ssh)
+        set_up(one.word, progress=silent)
+        yield one
+        ssh_target.board(ssh_target.Address.parse(one.word.removeprefix("ssh:"))).close()
+
+
+@pytest.fixture
+def reached(kitchen: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
+    """The same, and ssh as it is reached by."""
+    monkeypatch.setenv("GLYPHPRESS_SSH", kitchen.ssh)
+    return kitchen
+
+
+def fresh(word: str) -> ssh_target.SshTarget:
+    """Return a target that shares no connection with others."""
+    if word in ssh_target._BOARDS:
+        ssh_target._BOARDS.pop(word).close()
+    target = catalog.get(word)
+    assert isinstance(target, ssh_target.SshTarget)
+    return target
+
+
+def test_set_up_again_pushes_nothing_and_one_folder_is_all_there_is(reached: Board) -> None:
+    again = set_up(reached.word, progress=silent)
+    assert (again.pushed, again.lines()) == ({}, [])
+    assert (again.architecture, again.home) == ("aarch64", "/root/.cache/glyphpress")
+    there = {path.name for path in (reached.home / ".cache/glyphpress").iterdir()}
+    assert set(again.folders) <= there
+    assert not [name for name in there if "part" in name]
+
+
+def test_answers_there_are_the_answers_here(reached: Board, onnx_artifact: Artifact, int8_artifact: Artifact) -> None:
+    images = glyphs(40)
+    for artifact, tolerance in ((onnx_artifact, 1e-4), (int8_artifact, 0.0)):
+        with (
+            catalog.get(reached.word).open(artifact) as there,
+            catalog.default_for(artifact.format).open(artifact) as here,
+        ):
+            np.testing.assert_allclose(there.run(images), here.run(images), rtol=0, atol=tolerance)
+            assert there.facts.target == reached.word
+            assert there.facts.device.startswith("Raspberry Pi 4")
+
+
+def test_an_artifact_is_pushed_once_by_its_digest(reached: Board, onnx_artifact: Artifact) -> None:
+    with catalog.get(reached.word).open(onnx_artifact):
+        pass
+    kept = reached.home / f".cache/glyphpress/artifacts/{onnx_artifact.sha256}.onnx"
+    before = kept.stat()
+    assert kept.read_bytes() == onnx_artifact.path.read_bytes()
+    with fresh(reached.word).open(onnx_artifact):
+        pass
+    assert kept.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_times_are_taken_there_and_come_back_raw(reached: Board, onnx_artifact: Artifact) -> None:
+    with catalog.get(reached.word).open(onnx_artifact) as session:
+        timings = session.time(SHORT)
+    assert timings.samples_ns.dtype == np.int64
+    assert 10 <= len(timings.samples_ns) <= 20
+    assert timings.machine["architecture"] == "aarch64"
+    cold = fresh(reached.word).cold_start(onnx_artifact)
+    assert min(cold.load_ns, cold.first_run_ns) > 0
+
+
+def test_a_run_outlives_a_connection_that_is_cut_in_the_middle(
+    reached: Board, onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, asked = glyphs(1000), []
+    target = fresh(reached.word)
+    with target.open(onnx_artifact) as there, catalog.default_for("onnx").open(onnx_artifact) as here:
+        channel = ssh_target.board(target.address).channel()
+        first, request = reached.running(), channel.request
+
+        def cut_at_the_second(name: str, *payload: bytes, **words: Any) -> Any:
+            asked.append(name)
+            if len(asked) == 2:
+                reached.cut()
+            return request(name, *payload, **words)
+
+        monkeypatch.setattr(channel, "request", cut_at_the_second)
+        np.testing.assert_allclose(there.run(images), here.run(images), rtol=0, atol=1e-4)
+        assert asked == ["run", "run"], "the others go by the new connection"
+        assert first
+        assert not set(first) & set(reached.running()), "what ran before the cut is gone"
+
+
+def test_a_board_that_stays_away_is_a_clear_error_and_nothing_is_left_running(
+    reached: Board, onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh_target, "RETRIES_S", (0.1, 0.1))
+    session = fresh(reached.word).open(onnx_artifact)
+    monkeypatch.setenv("GLYPHPRESS_SSH", f"{reached.ssh} -o ProxyCommand=false")
+    reached.cut()
+    with pytest.raises(ConnectionLost, match=r"nothing is left running there, run the same command again"):
+        session.run(glyphs(10))
+    assert reached.emptied()
+
+
+def test_a_host_that_ends_leaves_nothing_running(reached: Board, onnx_artifact: Artifact) -> None:
+    target = fresh(reached.word)
+    target.open(onnx_artifact)
+    assert reached.running()
+    ssh_target.board(target.address).close()
+    assert reached.emptied()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("-i {folder}/host -o IdentityFile=none", "no key of yours is accepted; add one with `ssh-copy-id -p "),
+        ("-o UserKnownHostsFile=/dev/null", "its host key is not known"),
+        ("-o ProxyCommand=false", "by hand"),
+    ],
+    ids=["wrong key", "unknown host key", "no connection"],
+)
+def test_why_a_board_cannot_be_reached_is_told_with_the_fix(
+    reached: Board, monkeypatch: pytest.MonkeyPatch, option: str, said: str, onnx_artifact: Artifact
+) -> None:
+    folder = reached.folder
+    config = folder / "other_config"
+    kept = [
+        line
+        for line in (folder / "ssh_config").read_text().splitlines()
+        if "Identity" not in line or "-i" not in option
+    ]
+    config.write_text("\n".join(kept) + "\n")
+    monkeypatch.setenv("GLYPHPRESS_SSH", f"ssh {option.format(folder=folder)} -F {config}")
+    target = fresh(reached.word)
+    state = target.probe()
+    assert not state.ok
+    assert said in f"{state.reason}; {state.fix}"
+    with pytest.raises((TargetUnavailable, RunFailed), match=f"^{reached.word}: "):
+        target.open(onnx_artifact)
+    known = (folder / "known_hosts").read_text().splitlines()
+    assert len(known) == 1, "nobody added a key"
+
+
+def test_a_full_disk_there_is_one_line_and_no_half_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with board(tmp_path / "full", home="size=2m") as one:
+        monkeypatch.setenv("GLYPHPRESS_SSH", one.ssh)
+        with pytest.raises(TargetUnavailable, match="its disk is full; free some space there"):
+            set_up(one.word, progress=silent)
+
+
+def test_an_old_python_there_is_told(reached: Board) -> None:
+    # No such Python can be had here: this one only says that it is.
+    answer = '{"python": "3.8.10", "architecture": "aarch64", "home": "/root", "there": []}'
+    script = reached.home / "bin/python3"
+    script.parent.mkdir()
+    script.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    script.chmod(0o755)
+    try:
+        with pytest.raises(TargetUnavailable, match=r"its Python is 3.8.10; the agent needs 3.9 or newer there"):
+            set_up(reached.word, progress=silent)
+    finally:
+        shutil.rmtree(script.parent)
+
+
+def test_a_board_that_was_not_set_up_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with board(tmp_path / "bare") as one:
+        monkeypatch.setenv("GLYPHPRESS_SSH", one.ssh)
+        state = fresh(one.word).probe()
+    assert state.fix == f"run `glyphpress targets setup {one.word}`"
+
+
+def test_two_boards_are_measured_at_once(
+    reached: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, onnx_artifact: Artifact
+) -> None:
+    with board(tmp_path / "hall") as hall:
+        shutil.copytree(reached.home / ".cache", hall.home / ".cache", symlinks=True)
+        both = tmp_path / "config"
+        for one in (reached, hall):
+            port = one.word.rpartition(":")[2]
+            text = (one.folder / "ssh_config").read_text()
+            with both.open("a") as stream:
+                stream.write(f"Host {one.folder.name}\nHostName 127.0.0.1\nPort {port}\n{text}")
+        monkeypatch.setenv("GLYPHPRESS_SSH", f"ssh -F {both}")
+        words = ("ssh://kitchen", "ssh://hall")
+        done = survey(SurveyRequest((onnx_artifact,), words, plan=SHORT, rounds=2))
+        assert [cell.target for cell in done.cells] == list(words)
+        for cell in done.cells:
+            assert cell.timings is not None
+            assert len(cell.timings.blocks) == 2
+            assert cell.agreement is not None
+            assert cell.agreement.match
+        for word in words:
+            ssh_target.board(ssh_target.Address.parse(word.removeprefix("ssh:"))).close()
+    assert hall.emptied()
+    assert hall.server.poll() is not None
+
+
+def test_the_command_line_evaluates_there(
+    reached: Board, onnx_artifact: Artifact, glyphpress: Callable[..., Any], tmp_path: Path
+) -> None:
+    own = tmp_path / "net.onnx"
+    own.write_bytes(onnx_artifact.path.read_bytes())
+    save_sidecar(replace(onnx_artifact, path=own))
+    saved = {}
+    for word in ("ort-cpu", reached.word):
+        output = tmp_path / f"{len(saved)}.npz"
+        done = glyphpress("evaluate", own, "--data", "builtin:digits", "--target", word, "-o", output, "--json")
+        assert done.code == 0, done.err
+        saved[word] = output
+    compared = glyphpress("compare", saved["ort-cpu"], saved[reached.word])
+    assert compared.code == 0, compared.err
+    started = time.monotonic()
+    assert glyphpress("targets", "setup", reached.word).out.strip().endswith("nothing to do, all is there")
+    assert time.monotonic() - started < 20
