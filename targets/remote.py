@@ -80,8 +80,11 @@ class Channel:
             self._process.wait()
         self._said.close()
 
-    def _lost(self, error: BrokenWire) -> ConnectionLost:
-        """Return what to raise: the last line on stderr says more than a closed pipe does."""
+    def _lost(self, error: BrokenWire) -> RunFailed:
+        """Return what to raise: the last line on stderr says more than a closed pipe does.
+
+        A request that took too long is no ConnectionLost: asked again it would take as long again.
+        """
         if self.lost:
             return ConnectionLost(f"{self.where}: {error}; run the same command again to go on")
         self.lost = True
@@ -90,7 +93,7 @@ class Channel:
         self._process.kill()
         if self._process.wait() == TIMED_OUT:
             self.close()
-            return ConnectionLost(f"{self.where}: ended there after {LIMIT_S} s; ask for less at once")
+            return RunFailed(f"{self.where}: it took longer there than it may ({LIMIT_S} s); ask for less at once")
         self._said.seek(0)
         said = self._said.read().decode(errors="replace").strip().splitlines()
         self.close()

@@ -120,9 +120,10 @@ class Agent:
         return asdict(start) | {"peak_bytes": cold.peak_memory(artifact, target, threads=threads)}, b""
 
     def have(self, _payload: bytes, *, file: str) -> Frame:
-        """Say where an artifact lies here, or that it does not (an empty path)."""
+        """Say where an artifact (`SHA256.FORMAT`) lies here, or that it does not, whole (an empty path)."""
         path = _folder() / file
-        return {"path": str(path) if path.is_file() else ""}, b""
+        whole = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == path.stem
+        return {"path": str(path) if whole else ""}, b""
 
     def put(self, payload: bytes, *, file: str, sha256: str) -> Frame:
         """Keep an artifact under its digest, whole or not at all."""

@@ -17,39 +17,51 @@ COMMAND = "GLYPHPRESS_SSH"
 OPTIONS = (
     *("-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15"),
     *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
+    # What a user's configuration may ask for in a shell of his own.
+    *("-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"),
 )
 OLDEST = (3, 9)
 _THERE = Path(__file__).with_name("there.py")
 
 _SAID: tuple[tuple[str, str, str], ...] = (
+    (
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "its host key is another than before",
+        "find out why; if it was installed anew, `ssh-keygen -R` its old key and `ssh {host}` once",
+    ),
     ("Host key verification failed", "its host key is not known, or another than before", "look with `ssh {host}`"),
-    ("REMOTE HOST IDENTIFICATION HAS CHANGED", "its host key is another than before", "look with `ssh {host}`"),
-    ("Permission denied", "no key of yours is accepted", "add one with `ssh-copy-id {host}`"),
+    ("Permission denied (", "no key of yours is accepted", "add one with `ssh-copy-id {host}`"),
     ("Too many authentication failures", "no key of yours is accepted", "name one in your ssh configuration"),
     ("Could not resolve hostname", "no such host", "correct the name"),
     ("Connection refused", "no ssh server answers", "start one there: `systemctl enable --now ssh`"),
     ("timed out", "it does not answer", "is it on, and on this network?"),
     ("No route to host", "it does not answer", "is it on, and on this network?"),
-    ("not found", "there is no python3 there", "install it there: `apt-get install python3`"),
+    ("Network is unreachable", "it does not answer", "is it on, and on this network?"),
+    ("python3: not found", "there is no python3 there", "install it there: `apt-get install python3`"),
+    ("python3: command not found", "there is no python3 there", "install it there: `apt-get install python3`"),
     ("No space left on device", "its disk is full", "free some space there"),
     ("Disk quota exceeded", "its disk is full", "free some space there"),
     ("Read-only file system", "its home cannot be written", "let XDG_CACHE_HOME there name a folder that can"),
+    ("glyphpress: Permission denied", "its home cannot be written", "let XDG_CACHE_HOME there name a folder that can"),
+    ("Not a directory", "its home cannot be written", "let XDG_CACHE_HOME there name a folder that can"),
+    ("failed to map segment", "its home is mounted noexec", "let XDG_CACHE_HOME there name a folder that is not"),
 )
 
 
 def ssh(address: Address, command: str) -> list[str]:
     """Return the words that run a shell command on the board."""
     port = ["-p", str(address.port)] if address.port else []
-    return [*shlex.split(os.environ.get(COMMAND, "ssh")), *OPTIONS, *port, address.destination, command]
+    return [*shlex.split(os.environ.get(COMMAND) or "ssh"), *OPTIONS, *port, "--", address.destination, command]
 
 
 def explained(address: Address, said: str) -> TargetError:
     """Return the error that ssh's or the board's last words mean: one line with the fix, or those words as they are."""
+    login = f"-p {address.port} {address.destination}" if address.port else address.destination
     for words, reason, fix in _SAID:
         if words in said:
-            return TargetUnavailable(f"{address}: {reason}; {fix.format(host=address.destination)}")
+            return TargetUnavailable(f"{address}: {reason}; {fix.format(host=login)}")
     last = (said.strip().splitlines() or ["nothing was said"])[-1]
-    return RunFailed(f"{address}: {last}; try `ssh {address.destination}` by hand")
+    return RunFailed(f"{address}: {last}; try `ssh {login}` by hand")
 
 
 def told(address: Address, *words: str, source: IO[bytes] | None = None) -> str:

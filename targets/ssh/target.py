@@ -114,7 +114,14 @@ class SshSession(RemoteSession):
         """Push and open it there."""
         self._link = link
         self._words: dict[str, Any] = {"runtime": DEFAULTS[artifact.format], "threads": threads}
-        super().__init__(link.channel(), artifact, path=link.path(artifact), **self._words)
+        self.artifact = artifact
+        try:
+            self._settle(link.channel())
+        except ConnectionLost:  # it broke while nobody asked for anything
+            self._settle(link.again())
+
+    def _settle(self, channel: Channel) -> None:
+        RemoteSession.__init__(self, channel, self.artifact, path=self._link.path(self.artifact), **self._words)
 
     def _request(self, name: str, payload: bytes = b"", **words: Any) -> tuple[dict[str, Any], bytes]:
         """Ask; where the connection broke, connect and open again and go on: an answer is asked for once more."""
@@ -123,8 +130,9 @@ class SshSession(RemoteSession):
         except ConnectionLost:
             if name == "close":
                 return {}, b""
-        link = self._link
-        RemoteSession.__init__(self, link.again(), self.artifact, path=link.path(self.artifact), **self._words)
+            if name == "open":  # a file whose opening ends the agent would do so each time
+                raise
+        self._settle(self._link.again())
         return super()._request(name, payload, **words)
 
 

@@ -8,17 +8,23 @@ import json
 import os
 import platform
 import shutil
+import signal
+import struct
 import sys
 import tarfile
 from pathlib import Path
 
+STALLED_S = 120
+"""A push of which nothing comes for so long ends: the network may have died without a word."""
 HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glyphpress"
 
 
 def facts() -> None:
     """Print what the host decides by: Python, architecture, and the folders that are there, whole."""
     there = sorted(path.name for path in HOME.iterdir()) if HOME.is_dir() else []
-    known = {"python": platform.python_version(), "architecture": platform.machine(), "home": str(HOME), "there": there}
+    # A 64-bit kernel may carry a 32-bit system.
+    architecture = platform.machine() if struct.calcsize("P") == 8 else "32 bits on " + platform.machine()
+    known = {"python": platform.python_version(), "architecture": architecture, "home": str(HOME), "there": there}
     print(json.dumps(known))
 
 
@@ -26,13 +32,16 @@ def take(name: str, sha256: str) -> None:
     """Unpack the archive on stdin as folder `name`, if its digest is `sha256`; whole or not at all."""
     part, archive = HOME / (".part-" + name), HOME / (".part-" + name + ".tar.gz")
     try:
+        signal.alarm(STALLED_S)
         HOME.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(str(part), ignore_errors=True)
         digest = hashlib.sha256()
         with archive.open("wb") as stream:
             for block in iter(lambda: sys.stdin.buffer.read(1 << 20), b""):
+                signal.alarm(STALLED_S)
                 digest.update(block)
                 stream.write(block)
+        signal.alarm(0)
         if digest.hexdigest() != sha256:
             sys.exit("the archive arrived damaged")
         with tarfile.open(str(archive)) as tar:
