@@ -7,14 +7,17 @@ import hashlib
 import io
 import tarfile
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from targets.arm64.cache import cached
+from targets.artifact import file_sha256
 from targets.errors import TargetUnavailable
 from targets.wheels import ARCHITECTURES, installed, unpack
 
-HOME = Path(__file__).parents[1]
+HOME = Path(__file__).parents[2]
 MODULES = (
     *("__init__", "artifact", "catalog", "cold", "errors", "litert", "machine", "ort", "port", "preprocess", "quiet"),
     *("session", "target", "timing", "wire", "agent/__init__", "agent/__main__", "agent/marks", "agent/serve"),
@@ -24,48 +27,58 @@ MODULES = (
 
 @dataclass(frozen=True)
 class Layer:
-    """A folder that a board gets whole: its name there, which says what is in it, and the archive that it comes as."""
+    """A folder that a board gets whole. made_of: what is in it; build: writes that as the archive that it is given."""
 
-    name: str
-    archive: Path
-    sha256: str
+    kind: str
+    made_of: str
+    build: Callable[[Path], None]
+
+    @property
+    def name(self) -> str:
+        """Its name there, which says what is in it."""
+        return f"{self.kind}-{hashlib.sha256(self.made_of.encode()).hexdigest()[:16]}"
+
+    @cached_property
+    def archive(self) -> Path:
+        """The archive that it comes as, made when it is asked for; raises TargetUnavailable where it cannot be."""
+        return cached(self.kind, self.made_of, lambda part: self.build(part / "layer.tar.gz")) / "layer.tar.gz"
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the archive."""
+        return file_sha256(self.archive)
 
 
 def agent_layer() -> Layer:
     """Return the agent's modules."""
-    found = [HOME / f"{module}.py" for module in MODULES]
+    found = [HOME / "targets" / f"{module}.py" for module in MODULES]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in found)).hexdigest()
 
-    def build(part: Path) -> None:
-        _archived(part / "layer.tar.gz", {str(path.relative_to(HOME.parent)): path for path in found})
+    def build(archive: Path) -> None:
+        _archived(archive, {str(path.relative_to(HOME)): path for path in found})
 
-    return _layer(f"agent-{digest[:16]}", cached("agent", digest, build))
+    return Layer("agent", digest, build)
 
 
 def wheels_layer(python: str, architecture: str) -> Layer:
-    """Return the runtimes for a Python (`3.11`) and an architecture; the first time they are fetched.
+    """Return the runtimes for a Python (`3.11`) and an architecture; fetched when its archive is first asked for.
 
     Raises TargetUnavailable where there are none.
     """
     if architecture not in ARCHITECTURES:
         raise TargetUnavailable(
-            f"ONNX Runtime and LiteRT have no wheels for {architecture}; install a 64-bit system there"
+            f"ONNX Runtime and LiteRT have no wheels for {architecture} (there is tflite-runtime 2.14 for Python 3.11, "
+            "which the agent does not speak to); install a 64-bit system there"
         )
     made_of = " ".join((python, architecture, *installed()))
 
-    def build(part: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=part.parent) as folder:
+    def build(archive: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
             unpack(Path(folder), python, architecture)
             files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-            _archived(part / "layer.tar.gz", {str(path.relative_to(folder)): path for path in files})
+            _archived(archive, {str(path.relative_to(folder)): path for path in files})
 
-    return _layer(f"wheels-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}", cached("wheels", made_of, build))
-
-
-def _layer(name: str, folder: Path) -> Layer:
-    archive = folder / "layer.tar.gz"
-    with archive.open("rb") as stream:
-        return Layer(name, archive, hashlib.file_digest(stream, "sha256").hexdigest())
+    return Layer("wheels", made_of, build)
 
 
 def _archived(archive: Path, files: dict[str, Path]) -> None:

@@ -50,10 +50,18 @@ class SshTarget:
 
     def cold_start(self, artifact: Artifact, *, threads: int = 1) -> ColdStart:
         """Tell load and first run of a fresh process there."""
+        answer = self._cold(artifact, threads)
+        return ColdStart(answer["load_ns"], answer["first_run_ns"])
+
+    def peak_memory(self, artifact: Artifact, *, threads: int = 1) -> int:
+        """Tell the peak that opening adds to a fresh process there, in bytes."""
+        return int(self._cold(artifact, threads)["peak_bytes"])
+
+    def _cold(self, artifact: Artifact, threads: int) -> dict[str, Any]:
         link = board(self.address)
         words: dict[str, Any] = {"target": DEFAULTS[artifact.format], "threads": threads, "facts": artifact.facts()}
         answer, _ = link.channel().request("cold", path=link.path(artifact), **words)
-        return ColdStart(answer["load_ns"], answer["first_run_ns"])
+        return answer
 
 
 class Board:

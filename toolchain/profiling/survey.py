@@ -10,7 +10,7 @@ from functools import partial
 from targets import catalog
 from targets.artifact import Artifact
 from targets.cold import peak_memory
-from targets.errors import Misplaced, TargetUnavailable
+from targets.errors import ConnectionLost, Misplaced, RunFailed, TargetUnavailable
 from targets.machine import machine_state, taints
 from targets.target import Availability, Target, TimingPlan
 from toolchain.errors import TaintedRun, UsageProblem
@@ -27,7 +27,8 @@ class SurveyRequest:
     """What is asked of a survey.
 
     targets: words of the catalog; none for the place that each format runs on by default. threads, plan: of every
-    timing. memory: weigh opening too. require: a place that is not here, or refuses a file, is an error. strict: so is
+    timing. memory: weigh opening too. require: a place that is not here, refuses a file or answers
+    otherwise is an error. strict: so is
     a machine that was not quiet.
     """
 
@@ -64,7 +65,8 @@ def survey(request: SurveyRequest, *, progress: Progress = silent) -> Survey:
 
     Places of this machine are timed in one interleaved run; then remote boards, all at once, each in a run of its own;
     then emulated processors count. Raises UsageProblem for an artifact or a place without a partner, UnknownTarget,
-    RunFailed when a runtime refuses a file, TargetUnavailable where `require`, TaintedRun where `strict`.
+    RunFailed when a runtime refuses a file, TaintedRun where `strict`; where `require`, TargetUnavailable, and
+    RunFailed of answers that are others than on the usual place.
     """
     pairs = list(_paired(request))
     states = {place.name: place.probe() for place in {pair.place.name: pair.place for pair in pairs}.values()}
@@ -72,20 +74,23 @@ def survey(request: SurveyRequest, *, progress: Progress = silent) -> Survey:
         pair.cell = _opened(request, pair, states[pair.place.name])
         progress("opening", done, len(pairs))
     before = machine_state()
-    _time(request, [pair for pair in pairs if pair.cost in ("latency", "scripted") and not pair.host], progress)
-    after = machine_state()
+    here = [pair for pair in pairs if pair.cost in ("latency", "scripted") and not pair.host]
+    _time(request, here, progress)
+    tainted = [*taints(before, machine_state())] if here else []
     boards = {pair.host: [one for one in pairs if one.host == pair.host] for pair in pairs if pair.host and pair.cost}
     with ThreadPoolExecutor(max(1, len(boards))) as pool:
         list(pool.map(lambda group: _time(request, group, silent), boards.values()))
     for pair in pairs:
         if pair.cost == "instructions":
             counts = counted([pair.cell.artifact], pair.place, batch=request.plan.batch, progress=progress)
-            pair.cell = replace(pair.cell, instructions=counts[0])
-    tainted = taints(before, after)
+            pair.cell = replace(pair.cell, instructions=counts[0], facts=counts[0].facts)
+    for host, (first, *_) in boards.items():
+        machine = first.cell.timings.machine if first.cell.timings else {}
+        tainted += [f"{host}: {word}" for word in taints(machine, machine.get("end", {}))]
     if tainted and request.strict:
         raise TaintedRun(f"the machine was not quiet: {'; '.join(tainted)}; time when it is, or without --strict")
     cells = tuple(_with_ratios([pair.cell for pair in pairs], request.seed))
-    return Survey(cells, request.plan, request.threads, request.rounds, request.seed, tainted, before)
+    return Survey(cells, request.plan, request.threads, request.rounds, request.seed, tuple(tainted), before)
 
 
 def _paired(request: SurveyRequest) -> Iterator[_Pair]:
@@ -127,11 +132,14 @@ def _opened(request: SurveyRequest, pair: _Pair, state: Availability) -> Cell:
             if place.name == usual.name or session.facts.cost == "scripted":
                 return cell
             with usual.open(artifact) as here:
-                return replace(cell, agreement=agreement(session, here))
-    except Misplaced as error:
+                cell = replace(cell, agreement=agreement(session, here))
+            if request.require and cell.agreement and cell.agreement.differing:
+                raise RunFailed(f"{artifact.path} on {place.name}: {cell.agreement} than on {usual.name}")
+            return cell
+    except (Misplaced, TargetUnavailable, ConnectionLost) as error:
         if request.require:
             raise
-        return replace(pair.cell, refused=str(error))
+        return replace(pair.cell, refused=str(error), missing=not isinstance(error, Misplaced))
 
 
 def _time(request: SurveyRequest, pairs: Sequence[_Pair], progress: Progress) -> None:
@@ -142,8 +150,15 @@ def _time(request: SurveyRequest, pairs: Sequence[_Pair], progress: Progress) ->
     measured = time_interleaved(openings, request.plan, rounds=request.rounds, seed=request.seed, progress=progress)
     for pair, timings in zip(pairs, measured, strict=True):
         artifact = pair.cell.artifact
-        peak = peak_memory(artifact, pair.place.name, threads=request.threads) if request.memory else None
+        peak = _weighed(pair, request.threads) if request.memory and pair.cost == "latency" else None
         pair.cell = replace(pair.cell, timings=started_cold(timings, artifact, pair.place), peak_bytes=peak)
+
+
+def _weighed(pair: _Pair, threads: int) -> int:
+    """Return the peak of opening where the place is; the fresh processes are there."""
+    there = getattr(pair.place, "peak_memory", None)
+    artifact = pair.cell.artifact
+    return int(there(artifact, threads=threads) if there else peak_memory(artifact, pair.place.name, threads=threads))
 
 
 def _with_ratios(cells: list[Cell], seed: int) -> Iterator[Cell]:

@@ -100,7 +100,8 @@ def remarks(survey: Survey) -> list[str]:
             "the middle three fifths of the rounds, 95 % interval"
         )
     if any(cell.instructions for cell in survey.cells):
-        lines.append("instructions: of one inference on one thread, emulated, median of 5; they are no time")
+        images = f" of {batch} images" * (batch > 1)
+        lines.append(f"instructions: of one inference{images} on one thread, emulated, median of 5; they are no time")
     if any(cell.timed for cell in survey.cells):
         lines.append("load, first run: once, in a fresh process each, without Python's imports")
     if survey.taints:
@@ -113,7 +114,7 @@ def machine_text(survey: Survey) -> str:
     state = survey.machine
     ends = [cell.timings.machine for cell in survey.cells if cell.timings]
     loads = [state["load_average"][0]] if "load_average" in state else []
-    loads += [end["load_average_end"][0] for end in ends[-1:] if "load_average_end" in end]
+    loads += [end["end"]["load_average"][0] for end in ends[-1:] if "load_average" in end.get("end", {})]
     parts = [
         state.get("board") or state.get("cpu", ""),
         f"{state['cores']} cores" if "cores" in state else "",

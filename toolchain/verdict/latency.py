@@ -31,6 +31,7 @@ from toolchain.files import whole_file
 from toolchain.progress import Progress, silent
 from toolchain.verdict.ratio import LatencyRatio
 
+_CHANGING = ("load_average", "usable_cores", "governor", "mhz", "temperature_c", "throttled")
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 ROUNDS = 20
 
@@ -81,7 +82,7 @@ def _rested_collector() -> Iterator[None]:
 def _joined(blocks: list[Timings]) -> Timings:
     starts = np.cumsum([0, *(len(block.samples_ns) for block in blocks[:-1])])
     first, last = blocks[0], blocks[-1]
-    ended = {"load_average_end": last.machine["load_average"]} if "load_average" in last.machine else {}
+    ended: dict[str, Any] = {"end": {name: last.machine[name] for name in _CHANGING if name in last.machine}}
     return replace(
         first,
         samples_ns=np.concatenate([block.samples_ns for block in blocks]),
@@ -178,7 +179,7 @@ def profile(
     openings = [partial(_place(artifact, target).open, artifact, threads=threads) for artifact in artifacts]
     timings = time_interleaved(openings, plan, rounds=rounds, seed=seed, progress=progress)
     if cold:
-        timings = [started_cold(own, artifact) for own, artifact in zip(timings, artifacts, strict=True)]
+        timings = [started_cold(own, one, _place(one, target)) for own, one in zip(timings, artifacts, strict=True)]
     first, *others = timings
     rows = [ProfileRow(artifacts[0], first, None)]
     for artifact, own in zip(artifacts[1:], others, strict=True):
