@@ -5,6 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
@@ -28,6 +31,13 @@ from targets.target import Availability, RuntimeFacts
 ACCELERATOR = "GPU WebGPU"
 """As LiteRT registers it."""
 _LIBRARY = "libLiteRtWebGpuAccelerator.so"
+_COMPILE = """
+import os, sys
+from ai_edge_litert.compiled_model import CompiledModel, GpuOptions, HardwareAccelerator, Options
+gpu = Options(hardware_accelerators=HardwareAccelerator.GPU, gpu_options=GpuOptions(enforce_f32=True))
+model = CompiledModel.from_file(sys.argv[1], options=gpu)
+os._exit(0)
+"""
 _SELECTED = re.compile(r"Selected adapter: (?P<name>.+?), arch=.*adapterType=(?P<kind>.+)")
 _UNSUPPORTED = re.compile(r"^(?!INFO|WARNING|ERROR)([A-Z][A-Z0-9_]+): ", re.MULTILINE)
 _SHARES = re.compile(r"(\d+) operations will run on the GPU, and the remaining (\d+)")
@@ -36,8 +46,8 @@ _SHARES = re.compile(r"(\d+) operations will run on the GPU, and the remaining (
 class LiteRtGpu:
     """Target `litert-gpu`. Without a GPU it answers on a software adapter, of which it tells no latency.
 
-    Float operators compute in 32 bits (`enforce_f32`; by default LiteRT takes 16 where the device has them). Weights
-    that are quantized dynamically on a CPU are expanded here, and its activations stay float.
+    Float operators compute in 32 bits (`enforce_f32`; by default LiteRT takes 16 where the device has them). Where a
+    CPU rounds the activations of a dynamically quantized file, this does not: it answers as with int8 weights alone.
     adapter, copies: see `targets.adapters.SETTINGS`.
     """
 
@@ -69,6 +79,7 @@ class LiteRtGpu:
         adapter = adapters.find(self.adapter)
         _hush_at_exit()
         with adapters.only(adapter), overheard(1, 2) as said:
+            _survive(artifact)
             start = perf_counter_ns()
             environment = compiled.Environment.create()
             try:
@@ -163,6 +174,14 @@ def _described(artifact: Artifact) -> Any:
             return litert.Interpreter(model_path=str(artifact.path))
         except ValueError as error:
             raise RunFailed(f"{artifact.path}: LiteRT refuses it ({_line(error)}); export it again") from error
+
+
+def _survive(artifact: Artifact) -> None:
+    """Raise RunFailed where compiling the file would end this process, as LiteRT 2.3 does on int8 weights alone."""
+    done = subprocess.run([sys.executable, "-c", _COMPILE, str(artifact.path)], capture_output=True, check=False)
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise RunFailed(f"{artifact.path}: LiteRT's GPU accelerator crashes on it ({name}); take litert-cpu")
 
 
 def _refused(artifact: Artifact, adapter: adapters.Adapter, error: Exception, said: str) -> Exception:

@@ -69,6 +69,21 @@ def test_an_operator_that_the_gpu_lacks_is_named(tmp_path: Path) -> None:
 
 
 @needs_adapter
+def test_a_file_that_crashes_the_accelerator_leaves_this_process_alive(
+    tflite_artifact: Artifact, tmp_path: Path
+) -> None:
+    from ai_edge_quantizer import quantizer, recipe
+
+    path = tmp_path / "weights.tflite"
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        press = quantizer.Quantizer(str(tflite_artifact.path))
+        press.load_quantization_recipe(recipe.weight_only_wi8_afp32())
+        press.quantize().export_model(str(path))
+    with pytest.raises(RunFailed, match=r"accelerator crashes on it \(SIGSEGV\); take litert-cpu"):
+        LiteRtGpu().open(artifact(path))
+
+
+@needs_adapter
 def test_int8_files_are_answered_to_a_step(int8_artifact: Artifact) -> None:
     with LiteRtGpu().open(int8_artifact) as session, LiteRtCpu().open(int8_artifact) as cpu:
         steps = np.abs(session.run(glyphs(50)) - cpu.run(glyphs(50))) / session.sink.scale
