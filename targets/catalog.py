@@ -36,6 +36,7 @@ TARGETS = table(
         ("litert-gpu", "targets.litert_gpu:LiteRtGpu"),
         ("ort-cuda", "targets.cuda:OrtCuda"),
         ("ort-tensorrt", "targets.cuda:OrtTensorRt"),
+        ("openvino-cpu", "targets.openvino:OpenVinoCpu"),
         ("null", "targets.null:NullTarget"),
     ]
 )

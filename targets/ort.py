@@ -134,7 +134,7 @@ class OrtSession(RuntimeSession):
     def __init__(self, artifact: Artifact, facts: RuntimeFacts, session: Any, *, batch: int, load_ns: int) -> None:
         """Find the image input and the logits output of the open session."""
         self._session = session
-        scales = _integer_scales(artifact.path, [*session.get_inputs(), *session.get_outputs()])
+        scales = integer_scales(artifact.path, [node.type for node in (*session.get_inputs(), *session.get_outputs())])
         source = image_port(artifact, [_port(node, scales) for node in session.get_inputs()])
         outputs = [_port(node, scales) for node in session.get_outputs()]
         sink = outputs[logits_port(artifact, outputs)]
@@ -197,9 +197,9 @@ def _port(node: Any, scales: dict[str, tuple[float, int]]) -> Port:
     return Port(TensorSpec(node.name, shape, _DTYPES.get(kind, kind)), *scales.get(node.name, (1.0, 0)))
 
 
-def _integer_scales(path: Path, nodes: list[Any]) -> dict[str, tuple[float, int]]:
+def integer_scales(path: Path, types: list[str]) -> dict[str, tuple[float, int]]:
     """Return scale and zero point of the integer inputs and outputs, read from the Q/DQ nodes beside them."""
-    if all("float" in node.type or "double" in node.type for node in nodes):
+    if all("float" in word or "double" in word for word in types):
         return {}
     try:
         import onnx

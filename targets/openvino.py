@@ -1,0 +1,129 @@
+"""OpenVINO on the CPU, through its own package.
+
+Its plugin for ONNX Runtime offers no device on processors of other makers than Intel, where OpenVINO itself runs well;
+so the package is used, which takes .onnx files directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.artifact import Artifact, Format, TensorSpec
+from targets.errors import RunFailed, TargetUnavailable
+from targets.machine import cpu_name
+from targets.ort import integer_scales
+from targets.port import Port, image_port, logits_port
+from targets.session import RuntimeSession, resolved_threads
+from targets.target import Availability, RuntimeFacts
+
+BATCH = 64
+FIX = "install it with `pip install openvino`"
+_SIZES = {"f32": "float32", "f16": "float16", "f64": "float64", "u8": "uint8", "i8": "int8", "i64": "int64"}
+_PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+
+
+class OpenVinoCpu:
+    """Target `openvino-cpu`: one stream, for latency, and float operators in 32 bits.
+
+    Left to itself OpenVINO computes in bfloat16 on processors that have it, which moves logits by 0.1; what it was told
+    is read back into the facts. .tflite files are not run: its front end fails on quantized ones.
+    """
+
+    name = "openvino-cpu"
+    formats: frozenset[Format] = frozenset({"onnx"})
+
+    def probe(self) -> Availability:
+        """Say whether openvino can be imported and has its CPU plugin, without raising."""
+        try:
+            devices = _runtime().Core().available_devices
+        except TargetUnavailable as error:
+            return Availability(False, str(error).removesuffix(f"; {FIX}"), FIX)
+        if "CPU" not in devices:
+            return Availability(False, "this OpenVINO has no CPU plugin", "install it anew: `pip install openvino`")
+        return Availability(True)
+
+    def open(self, artifact: Artifact, *, threads: int = 1) -> OpenVinoSession:
+        """Compile the file for `threads` threads (0: all cores)."""
+        openvino = _runtime()
+        threads = resolved_threads(threads)
+        hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        start = perf_counter_ns()
+        try:
+            core = openvino.Core()
+            model = core.compile_model(
+                core.read_model(artifact.path), "CPU", hints | {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+            )
+        except Exception as error:
+            raise RunFailed(f"{artifact.path}: OpenVINO refuses it ({_line(error)}); export it again") from error
+        load_ns = perf_counter_ns() - start
+        nodes = len(model.get_runtime_model().get_ops())
+        precision = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        facts = RuntimeFacts(
+            self.name,
+            "openvino",
+            openvino.__version__.partition("-")[0],
+            cpu_name(),
+            threads,
+            precision=_PRECISIONS.get(precision, precision),
+            placement=dict.fromkeys(model.get_property("EXECUTION_DEVICES"), nodes),
+        )
+        return OpenVinoSession(artifact, facts, model, load_ns)
+
+
+class OpenVinoSession(RuntimeSession):
+    """An .onnx file that OpenVINO compiled. Timed is `infer` on tensors that are bound already."""
+
+    def __init__(self, artifact: Artifact, facts: RuntimeFacts, model: Any, load_ns: int) -> None:
+        """Find the image input and the logits output of the compiled model."""
+        self._request = model.create_infer_request()
+        scales = integer_scales(artifact.path, [spec.dtype for spec in (*artifact.inputs, *artifact.outputs)])
+        source = image_port(artifact, [_port(node, scales) for node in model.inputs])
+        outputs = [_port(node, scales) for node in model.outputs]
+        self._sink = logits_port(artifact, outputs)
+        super().__init__(artifact, facts, source, outputs[self._sink], batch=BATCH, load_ns=load_ns)
+
+    def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
+        self._prepared(batch)()
+        answer: NDArray[Any] = np.array(self._request.get_output_tensor(self._sink).data)
+        return answer
+
+    def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
+        try:
+            self._request.set_input_tensor(_runtime().Tensor(np.ascontiguousarray(batch)))
+        except Exception as error:
+            raise RunFailed(f"{self.artifact.path}: OpenVINO failed ({_line(error)}); export it again") from error
+        return self._invoke
+
+    def _invoke(self) -> None:
+        try:
+            self._request.infer()
+        except Exception as error:
+            raise RunFailed(f"{self.artifact.path}: OpenVINO failed ({_line(error)}); export it again") from error
+
+    def __exit__(self, *_error: object) -> None:
+        """Release the request."""
+        self._request = None
+
+
+def _runtime() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise TargetUnavailable(f"openvino cannot be imported ({error}); {FIX}") from error
+    return openvino
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _port(node: Any, scales: dict[str, tuple[float, int]]) -> Port:
+    shape = tuple(axis.get_length() if axis.is_static else -1 for axis in node.partial_shape)
+    kind = node.element_type.get_type_name()
+    name = next((name for name in sorted(node.names) if name in scales), node.any_name)
+    return Port(TensorSpec(name, shape, _SIZES.get(kind, kind)), *scales.get(name, (1.0, 0)))
