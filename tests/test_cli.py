@@ -313,7 +313,7 @@ def test_lines_in_a_log_are_few(capsys: pytest.CaptureFixture[str], monkeypatch:
 @pytest.mark.parametrize(
     ("args", "begun", "offered"),
     [
-        ([], "pr", ["press", "prune", "profile"]),
+        ([], "pr", ["press", "prune", "profile", "probe-int8"]),
         (["recipe"], "s", ["schema", "show"]),
         (["press", "--recipe"], "static", ["static-int8", "static-int8-act16"]),
         (["recipe", "show"], "fl", ["float"]),

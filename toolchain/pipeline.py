@@ -9,15 +9,15 @@ from pathlib import Path
 
 from calibration.dataset import Dataset, load
 from calibration.sample import CalibrationSet, draw
-from targets import catalog
 from targets.artifact import Artifact, Format
 from targets.machine import machine_state
-from targets.target import TimingPlan
+from targets.target import Instructions, TimingPlan
 from toolchain.checkpoint import CheckpointRequest, Settled, settle
 from toolchain.errors import UsageProblem
 from toolchain.export import export
 from toolchain.files import MARK, whole_folder
 from toolchain.model import FloatModel
+from toolchain.profiling.place import PressPlace
 from toolchain.progress import Progress, silent
 from toolchain.prune import prune
 from toolchain.quantize import quantize
@@ -25,11 +25,11 @@ from toolchain.recipe import Recipe
 from toolchain.report.markdown import markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.verdict.compare import comparison
-from toolchain.verdict.evaluate import Evaluation, evaluate
+from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import Outcome, judge, overall
 from toolchain.verdict.gather import gather, stressed
-from toolchain.verdict.latency import Profile, profile
+from toolchain.verdict.latency import Profile
 from toolchain.verdict.policy import Policy, default_policy
 from toolchain.verdict.subject import Subject
 
@@ -41,7 +41,8 @@ class PressRequest:
     """What a press is asked to do.
 
     checkpoint: file or model name; words: how to read it. data, data_root: the images, as `calibration.dataset.load`
-    takes them. recipes: in order; the float conversion always comes first. formats: what to end in. threads: for
+    takes them. recipes: in order; the float conversion always comes first. formats: what to end in. target: the place
+    that files are read, costed and chosen on, by default each format's own. threads: for
     accuracy and training, 0 takes all cores; latency is always timed on one, as `plan` says. command: recorded.
     """
 
@@ -53,9 +54,15 @@ class PressRequest:
     formats: tuple[Format, ...] = FORMATS
     policy: Policy = field(default_factory=default_policy)
     plan: TimingPlan = field(default_factory=TimingPlan)
+    target: str | None = None
     seed: int = 0
     threads: int = 0
     command: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> PressPlace:
+        """Where the files are read and costed."""
+        return PressPlace(self.target, self.formats)
 
     def __post_init__(self) -> None:
         """Raise UsageProblem where a recipe ends in none of the formats, two share a name, or a baseline is pinned."""
@@ -81,6 +88,7 @@ def press(request: PressRequest, out: Path, *, force: bool = False, progress: Pr
     `out` appears whole or not at all. A verdict of FAIL or INCONCLUSIVE stands in the report and raises nothing.
     Raises the errors of the stages.
     """
+    request.place.check(request.policy)
     with whole_folder(out, force=force) as folder:
         train, test = (load(request.data, split, request.data_root) for split in ("train", "test"))
         settled = settle(request.checkpoint, request.words, train, seed=request.seed)
@@ -110,7 +118,7 @@ class _Press:
     def artifacts(self, model: FloatModel) -> Iterator[Artifact]:
         """Write every file, the float conversions first."""
         floats: dict[Format, Artifact] = {}
-        for kind in self.request.formats:
+        for kind in self.request.place.kinds():
             self.progress(f"export {kind}", 0, 0)
             floats[kind] = export(model, kind, self.folder / f"{model.name}.float.{kind}", log=self.log)
             yield floats[kind]
@@ -122,7 +130,7 @@ class _Press:
         threads, seed = self.request.threads, self.request.seed
         for step in recipe.prunes:
             model = prune(model, step, self.train, seed=seed, threads=threads, progress=self.progress)
-        kinds = [kind for kind in self.request.formats if kind in recipe.formats]
+        kinds = [kind for kind in self.request.place.kinds() if kind in recipe.formats]
         with tempfile.TemporaryDirectory() as spare:
             for kind in kinds if recipe.steps else ():
                 self.progress(f"{recipe.name} {kind}", 0, 0)
@@ -143,19 +151,25 @@ class _Press:
         return self.calibrations[size]
 
     def judged(self, settled: Settled, artifacts: list[Artifact]) -> Report:
-        """Evaluate, compare, time and judge every file on the place that its format runs on."""
-        evaluations = [self._evaluated(artifact) for artifact in artifacts]
-        times = profile(artifacts, plan=self.request.plan, seed=self.request.seed, progress=self.progress)
-        times.save_samples(self.folder / "timings.npz")
+        """Evaluate, compare, cost and judge every file on the place of the request."""
+        place, seed, progress = self.request.place, self.request.seed, self.progress
+        evaluations = [
+            place.read(artifact, self.test, threads=self.request.threads, seed=seed, progress=progress)
+            for artifact in artifacts
+        ]
+        times = place.times(artifacts, self.request.plan, seed=seed, progress=progress)
+        if times is not None:
+            times.save_samples(self.folder / "timings.npz")
         evidence = self._evidence(artifacts, evaluations, times)
         rows = _rows(artifacts, evaluations, evidence, times, self.request.policy)
+        counted = _counted(rows, place.counts(artifacts, progress=progress))
         model, finding = settled.model, settled.finding
         calibrations = list(self.calibrations.values())
         return Report(
             checkpoint=_checkpoint_facts(model, self.request.checkpoint),
             dataset=DatasetFacts(self.test.origin, len(self.test), self.test.classes, self.test.sha256),
             preprocess=model.preprocess,
-            rows=rows,
+            rows=_with_winner(counted, evidence, self.request.policy),
             comparisons=tuple(comparison(one.pairs) for one in evidence),
             preprocess_note=f"found: {finding.sentence()}" if finding else "",
             calibration=calibrations[0].facts() if calibrations else None,
@@ -163,48 +177,56 @@ class _Press:
             machine=machine_state(),
             tools={name: version for artifact in artifacts for name, version in artifact.tools.items()},
             command=self.request.command,
+            notes=place.notes(),
         )
 
-    def _evidence(self, artifacts: list[Artifact], evaluations: list[Evaluation], times: Profile) -> list[Evidence]:
+    def _evidence(
+        self, artifacts: list[Artifact], evaluations: list[Evaluation], times: Profile | None
+    ) -> list[Evidence]:
         """Gather what the policy asks for of every file but the first, which is the baseline."""
         policy = self.request.policy
         base, *candidates = (Subject(seen, file) for seen, file in zip(evaluations, artifacts, strict=True))
         if policy.stress is not None:
             base = stressed(policy.stress, base, self.test, self.progress)
-        first, *others = (row.timings for row in times.rows)
+        timings = [row.timings for row in times.rows] if times else [None] * len(artifacts)
         return [
-            gather(policy, base, own, self.test, self.train, times=(timings, first), progress=self.progress)
-            for own, timings in zip(candidates, others, strict=True)
+            gather(policy, base, own, self.test, self.train, times=(taken, timings[0]), progress=self.progress)
+            for own, taken in zip(candidates, timings[1:], strict=True)
         ]
-
-    def _evaluated(self, artifact: Artifact) -> Evaluation:
-        target = catalog.default_for(artifact.format)
-        with target.open(artifact, threads=self.request.threads) as session:
-            return evaluate(session, self.test, progress=self.progress)
 
 
 def _rows(
     artifacts: list[Artifact],
     evaluations: list[Evaluation],
     evidence: list[Evidence],
-    times: Profile,
+    times: Profile | None,
     policy: Policy,
-) -> tuple[Row, ...]:
-    base = times.rows[0].timings
+) -> list[Row]:
+    timed = times.rows if times else [None] * len(artifacts)
+    base = timed[0].timings if timed[0] else None
     rows = [Row.of(evaluations[0], format=artifacts[0].format, recipe=artifacts[0].recipe, timings=base)]
-    for artifact, seen, proof, timed in zip(artifacts[1:], evaluations[1:], evidence, times.rows[1:], strict=True):
+    for artifact, seen, proof, taken in zip(artifacts[1:], evaluations[1:], evidence, timed[1:], strict=True):
         rows.append(
             Row.of(
                 seen,
                 format=artifact.format,
                 recipe=artifact.recipe,
                 comparison=comparison(proof.pairs),
-                timings=timed.timings,
-                ratio=timed.ratio,
+                timings=taken.timings if taken else None,
+                ratio=taken.ratio if taken else None,
                 verdicts=judge(policy, proof),
             )
         )
-    return _with_winner(rows, evidence, policy)
+    return rows
+
+
+def _counted(rows: list[Row], counts: list[Instructions | None]) -> list[Row]:
+    """Return the rows with the instructions of their files, which a place that is emulated tells."""
+    base = counts[0].median if counts[0] else 0.0
+    return [
+        replace(row, instructions=own.median, instructions_ratio=own.median / base) if own else row
+        for row, own in zip(rows, counts, strict=True)
+    ]
 
 
 def _with_winner(rows: list[Row], evidence: list[Evidence], policy: Policy) -> tuple[Row, ...]:
@@ -212,10 +234,10 @@ def _with_winner(rows: list[Row], evidence: list[Evidence], policy: Policy) -> t
     rivals = [
         (row, proof)
         for row, proof in zip(rows[1:], evidence, strict=True)
-        if row.recipe != "float" and row.p50_ns is not None
+        if row.recipe != "float" and row.cost is not None
     ]
     held = [row for row, proof in rivals if overall(judge(policy, proof, competitors=len(rivals))) is Outcome.PASS]
-    best = min(held, key=lambda row: (row.p50_ns, row.bytes), default=None)
+    best = min(held, key=lambda row: (row.cost, row.bytes), default=None)
     return tuple(replace(row, winner=row is best) for row in rows)
 
 

@@ -8,12 +8,13 @@ import pytest
 
 from targets.artifact import load_artifact
 from targets.target import TimingPlan
+from tests.targets.test_arm64 import emulated
 from toolchain.errors import UsageProblem
 from toolchain.pipeline import PressRequest, press
 from toolchain.recipe import Prune, Quantize, Recipe, shipped
 from toolchain.report.report import Report
 from toolchain.verdict.outcome import Outcome
-from toolchain.verdict.policy import DropLimit, Policy, policy_from
+from toolchain.verdict.policy import DropLimit, Policy, choose_policy, policy_from
 
 QUICK = TimingPlan(warmup=2, min_runs=20, min_seconds=0.0, inner=1)
 PRUNED = Recipe(name="pruned", steps=(Prune(ratio=0.25, epochs=1),))
@@ -151,3 +152,53 @@ def test_the_command_says_by_its_exit_code_what_the_report_says(glyphpress, chec
     assert failed.code == 1
     assert (tmp_path / "c" / "report.md").is_file()
     assert "report:" in failed.out
+
+
+def test_a_press_for_another_place_reads_and_times_there_and_says_what_it_left_out(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    request = PressRequest(
+        str(checkpoint), "builtin:digits", (shipped()["static-int8"],), target="ort-reference", plan=QUICK
+    )
+    report = press(request, tmp_path / "out")
+    assert {row.target for row in report.rows} == {"ort-reference"}
+    assert [row.format for row in report.rows] == ["onnx", "onnx"]
+    assert report.notes == ("ort-reference does not run .tflite, so none was made",)
+    assert all(row.p50_ns for row in report.rows)
+
+
+@pytest.mark.slow
+def test_a_press_for_an_emulated_processor_chooses_by_instructions(checkpoint: Path, tmp_path: Path) -> None:
+    emulated("cortex-a76")
+    loose = Policy(drop=DropLimit(max=0.1, confidence=0.95))
+    request = PressRequest(
+        str(checkpoint), "builtin:digits", (shipped()["static-int8"],), policy=loose, target="arm64:cortex-a76"
+    )
+    report = press(request, tmp_path / "out")
+    assert all(row.instructions and row.p50_ns is None for row in report.rows)
+    assert "which is emulated, gave the same answers on 200 test images" in report.notes[0]
+    assert not (tmp_path / "out/timings.npz").exists()
+    assert Report.load(tmp_path / "out") == report
+    rivals = [row for row in report.rows if row.recipe != "float"]
+    (winner,) = [row for row in report.rows if row.winner]
+    assert winner.instructions == min(row.instructions or 0 for row in rivals)
+    assert "instructions" in (tmp_path / "out/report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("target", "limits", "said"),
+    [
+        ("arm64:cortex-a76", {"p95": 0.002}, r"is emulated and has no latency; leave \[p95\] out"),
+        ("litert-cpu", {}, "litert-cpu runs tflite files only; change --format"),
+    ],
+)
+def test_what_a_place_cannot_do_is_said_before_any_work(
+    checkpoint: Path, tmp_path: Path, target: str, limits: dict[str, float], said: str
+) -> None:
+    policy = choose_policy(None, **limits)
+    request = PressRequest(
+        str(checkpoint), "builtin:digits", (shipped()["static-int8"],), formats=("onnx",), policy=policy, target=target
+    )
+    with pytest.raises(UsageProblem, match=said):
+        press(request, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

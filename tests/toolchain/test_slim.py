@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from onnx import TensorProto, helper, numpy_helper
 
+from calibration.dataset import load
+from calibration.sample import draw
 from targets.artifact import Artifact, Format
+from targets.litert import LiteRtCpu
+from targets.preprocess import Preprocess
+from toolchain.export import export
 from toolchain.export.slim_onnx import slim_onnx
 from toolchain.export.slim_tflite import slim_tflite
+from toolchain.int8_probe import Shape, _module
+from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 
@@ -92,3 +101,16 @@ def test_tensors_of_a_subgraph_keep_their_names() -> None:
     model = slim_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
     onnx.checker.check_model(model, full_check=True)
     assert model.graph.node[0].output[0] == "outer"
+
+
+def test_weights_that_stand_behind_the_flatbuffer_come_along(tmp_path: Path) -> None:
+    # A model of matrices is large enough that ai-edge-quantizer stores their weights so.
+    model = FloatModel("wide", _module(Shape.parse("576x128"), 0), Preprocess(), tuple("0123456789"), "0" * 64)
+    source = export(model, "tflite", tmp_path / "wide.float.tflite")
+    images = draw(load("builtin:digits", "train"), 64, seed=0)
+    pressed = quantize(source, Quantize(scheme="static-int8"), images, tmp_path / "wide.int8.tflite", recipe="x")
+    test = load("builtin:digits", "test").images[:50]
+    with LiteRtCpu().open(source) as exact, LiteRtCpu().open(pressed) as session:
+        meant, answered = exact.run(test), session.run(test)
+    assert pressed.size < source.size / 3.5
+    assert np.abs(answered - meant).max() < 0.1 * np.ptp(meant)

@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "toolchain.cli.evaluate:evaluate",
     "compare": "toolchain.cli.compare:compare",
     "profile": "toolchain.cli.profile:profile",
+    "probe-int8": "toolchain.cli.probe_int8:probe_int8",
     "gate": "toolchain.cli.gate:gate",
     "recipe": "toolchain.cli.recipe:recipe",
     "targets": "toolchain.cli.targets:targets",

@@ -37,6 +37,11 @@ def slim_tflite(content: bytes) -> bytes:
             return self.places[key]
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
+    for buffer in model.buffers:
+        if buffer.size:
+            # Stored behind the FlatBuffer, as ai-edge-quantizer does with larger models: where packing moves things.
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
     for graph in model.subgraphs:
         _shorten(graph)
     builder = SharingBuilder(len(content))

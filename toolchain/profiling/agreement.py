@@ -50,9 +50,9 @@ def glyphs() -> NDArray[np.uint8]:
     return load("builtin:digits", "test").images[:IMAGES]
 
 
-def agreement(there: Session, here: Session) -> Agreement:
-    """Compare two sessions of one file; raises RunFailed as they do."""
-    images = glyphs()
+def agreement(there: Session, here: Session, images: NDArray[np.uint8] | None = None) -> Agreement:
+    """Compare two sessions of one file on images, by default `glyphs`; raises RunFailed as they do."""
+    images = glyphs() if images is None else images
     meant, answered = here.run(images), there.run(images)
     differing = int((meant.argmax(axis=1) != answered.argmax(axis=1)).sum())
     largest = float(np.abs(meant - answered).max())

@@ -65,14 +65,16 @@ def survey(request: SurveyRequest, *, progress: Progress = silent) -> Survey:
 
     Places of this machine are timed in one interleaved run; then remote boards, all at once, each in a run of its own;
     then emulated processors count. Raises UsageProblem for an artifact or a place without a partner, UnknownTarget,
-    RunFailed when a runtime refuses a file, TaintedRun where `strict`; where `require`, TargetUnavailable, and
-    RunFailed of answers that are others than on the usual place.
+    RunFailed when a runtime refuses a file, TaintedRun where `strict`; TargetUnavailable where no place is here
+    or, where `require`, one is not, and RunFailed then of answers that are others than on the usual place.
     """
     pairs = list(_paired(request))
     states = {place.name: place.probe() for place in {pair.place.name: pair.place for pair in pairs}.values()}
     for done, pair in enumerate(pairs, 1):
         pair.cell = _opened(request, pair, states[pair.place.name])
         progress("opening", done, len(pairs))
+    if all(pair.cell.missing for pair in pairs):
+        raise TargetUnavailable(f"{pairs[0].place.name}: {pairs[0].cell.refused.removeprefix('not here: ')}")
     before = machine_state()
     here = [pair for pair in pairs if pair.cost in ("latency", "scripted") and not pair.host]
     _time(request, here, progress)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from toolchain.quantities import percent_text, points_text, size_text, time_text
 from toolchain.report.report import Report
-from toolchain.report.table import drop_text, header, remarks, verdict_text
+from toolchain.report.table import cost_heading, cost_text, drop_text, header, ratio_text, remarks, verdict_text
 from toolchain.verdict.compare import Comparison
 
 
@@ -33,6 +33,8 @@ def _pressed(report: Report) -> str:
 
 def _artifacts(report: Report) -> str:
     names = ["artifact", "recipe", "target", "size", "of float", "accuracy", "drop [bound]"]
+    heading = cost_heading(report)
+    latency = heading == "p50"
     rows = [
         [
             row.name,
@@ -42,14 +44,14 @@ def _artifacts(report: Report) -> str:
             _ratio(row.shrink, "{:.1f}x"),
             percent_text(row.accuracy),
             drop_text(row),
-            _time(row.p50_ns),
-            _time(row.p99_ns),
-            _ratio(row.p50_ratio, "{:.2f}"),
+            cost_text(row),
+            *([_time(row.p99_ns)] if latency else []),
+            ratio_text(row),
             verdict_text(row),
         ]
         for row in report.rows
     ]
-    table = _table([*names, "p50", "p99", "p50 of float", "verdict"], rows)
+    table = _table([*names, heading, *["p99"] * latency, f"{heading} of float", "verdict"], rows)
     notes = "".join(f"\n- {_cell(note)}" for note in remarks(report))
     return f"## Artifacts\n\n{table}" + (f"\n{notes}" if notes else "")
 

@@ -52,7 +52,7 @@ class Row:
     shrink: how many times smaller than the float baseline. drop, bound: fall in accuracy against the baseline and its
     one-sided 95 % upper bound, fractions. p50_ns, p99_ns: None where the samples cannot carry them. p50_ratio: to the
     baseline's, taken round by round (`LatencyRatio`), with its 95 % interval. The baseline itself has no drop and no
-    verdicts; `outcome` is None where nothing was judged.
+    verdicts; `outcome` is None where nothing was judged. instructions: of one inference, where the target is emulated.
     """
 
     name: str
@@ -74,6 +74,13 @@ class Row:
     verdicts: tuple[Verdict, ...] = ()
     winner: bool = False
     notes: tuple[str, ...] = ()
+    instructions: float | None = None
+    instructions_ratio: float | None = None
+
+    @property
+    def cost(self) -> float | None:
+        """What an inference costs there: nanoseconds, or instructions where the place is emulated."""
+        return self.instructions if self.instructions is not None else self.p50_ns
 
     @property
     def outcome(self) -> Outcome | None:

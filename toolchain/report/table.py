@@ -68,7 +68,16 @@ def _short(sha256: str) -> str:
 def table(report: Report) -> Table:
     """Return the table of artifacts."""
     lines = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for name in ("artifact", "size", "of float", "accuracy", "drop [bound]", "p50", "of float", "verdict"):
+    for name in (
+        "artifact",
+        "size",
+        "of float",
+        "accuracy",
+        "drop [bound]",
+        cost_heading(report),
+        "of float",
+        "verdict",
+    ):
         # As Text, since [bound] would be taken for markup.
         lines.add_column(Text(name), no_wrap=True)
     for row in report.rows:
@@ -78,11 +87,29 @@ def table(report: Report) -> Table:
             "-" if row.shrink is None else f"{row.shrink:.1f}x",
             percent_text(row.accuracy),
             Text(drop_text(row)),
-            "-" if row.p50_ns is None else time_text(row.p50_ns / 1e9),
-            Text("-" if row.p50_ratio is None else f"{row.p50_ratio:.2f}", style="red" if row.slower else ""),
+            cost_text(row),
+            Text(ratio_text(row), style="red" if row.slower else ""),
             _verdict(row),
         )
     return lines
+
+
+def cost_heading(report: Report) -> str:
+    """Return what the costs of a report are: `p50`, or `instructions` of an emulated place."""
+    return "instructions" if any(row.instructions is not None for row in report.rows) else "p50"
+
+
+def cost_text(row: Row) -> str:
+    """Return what an inference costs, or `-`."""
+    if row.instructions is not None:
+        return f"{row.instructions:,.0f}"
+    return "-" if row.p50_ns is None else time_text(row.p50_ns / 1e9)
+
+
+def ratio_text(row: Row) -> str:
+    """Return what an inference costs against the float baseline's, or `-`."""
+    ratio = row.p50_ratio if row.instructions_ratio is None else row.instructions_ratio
+    return "-" if ratio is None else f"{ratio:.2f}"
 
 
 def drop_text(row: Row) -> str:

@@ -1,0 +1,36 @@
+"""`glyphpress probe-int8`: whether int8 will be faster somewhere, before anything is quantized."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from toolchain.cli import console, options
+
+
+@click.command("probe-int8")
+@click.argument("shapes", metavar="[SHAPE...]", nargs=-1)
+@options.target_option
+@options.seed_option
+@options.json_option
+def probe_int8(*, shapes: tuple[str, ...], target: str | None, seed: int, as_json: bool) -> None:
+    """Tell what int8 costs of float on a target, by small models of your layers' shapes.
+
+    SHAPE is INxOUT of a matrix (576x47), or INxOUTxKERNEL@HEIGHTxWIDTH of a convolution (16x32x3@14x14); without one,
+    three that are common in readers of characters.
+
+    \b
+    Example:
+      glyphpress probe-int8 --target arm64:cortex-a72 16x32x3@14x14
+    """
+    from toolchain.int8_probe import probe_int8 as run
+
+    with console.progress() as progress:
+        found = run(target or "ort-cpu", shapes, seed=seed, progress=progress)
+    if as_json:
+        console.emit("probe-int8", found.to_dict())
+        return
+    for one in found.ratios:
+        interval = f" [{one.low:.2f}, {one.high:.2f}]" if one.low is not None and one.high is not None else ""
+        click.echo(f"{one.format:8} {one.shape:18} {one.ratio:.2f}{interval}")
+    for line in found.advice():
+        click.echo(line)

@@ -1,0 +1,113 @@
+"""The place that files are pressed for: read there, or checked there where it is emulated, and costed there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibration.dataset import Dataset
+from targets import catalog
+from targets.artifact import Artifact, Format
+from targets.errors import TargetUnavailable
+from targets.target import Instructions, Target, TimingPlan
+from toolchain.errors import StageError, UsageProblem
+from toolchain.profiling.agreement import agreement
+from toolchain.profiling.counts import counted
+from toolchain.progress import Progress
+from toolchain.verdict.evaluate import Evaluation, evaluate
+from toolchain.verdict.latency import Profile, profile
+from toolchain.verdict.policy import Policy
+
+CHECKED = 200
+"""Test images that an emulated processor answers too: it is some hundred times slower than this machine."""
+TIME_LIMITS = ("p50", "p95", "p50_ratio", "p95_ratio")
+
+
+@dataclass(frozen=True)
+class PressPlace:
+    """A target of the catalog, or each format's usual one (`word` None).
+
+    formats: what the press was asked to end in.
+    """
+
+    word: str | None
+    formats: tuple[Format, ...]
+
+    @property
+    def target(self) -> Target | None:
+        """The one place of all files, or None."""
+        return catalog.get(self.word) if self.word else None
+
+    @property
+    def emulated(self) -> bool:
+        """Whether its cost is told in instructions."""
+        return bool(self.word and self.word.startswith("arm64:"))
+
+    def check(self, policy: Policy) -> None:
+        """Raise before any work what a press there would end in."""
+        place = self.target
+        if place is None:
+            return
+        if not set(self.formats) & place.formats:
+            raise UsageProblem(f"{place.name} runs {', '.join(sorted(place.formats))} files only; change --format")
+        limited = [f"[{name}]" for name in TIME_LIMITS if getattr(policy, name) is not None]
+        if self.emulated and limited:
+            raise UsageProblem(f"{place.name} is emulated and has no latency; leave {', '.join(limited)} out")
+        state = place.probe()
+        if not state.ok:
+            raise TargetUnavailable(f"{place.name}: {state.reason}; {state.fix}")
+
+    def kinds(self) -> tuple[Format, ...]:
+        """Return the formats that the place takes, in their order."""
+        place = self.target
+        return tuple(kind for kind in self.formats if place is None or kind in place.formats)
+
+    def read(self, artifact: Artifact, test: Dataset, *, threads: int, seed: int, progress: Progress) -> Evaluation:
+        """Read the test images: there, or where that is emulated here, after a seeded sample of them was checked there.
+
+        Raises StageError when the emulated place answers one of the sample otherwise.
+        """
+        usual = catalog.default_for(artifact.format)
+        place = usual if self.emulated else self.target or usual
+        with place.open(artifact, threads=threads) as session:
+            if self.emulated:
+                sample = np.random.default_rng(seed).choice(len(test), min(CHECKED, len(test)), replace=False)
+                with self._target().open(artifact) as there:
+                    found = agreement(there, session, test.images[np.sort(sample)])
+                if found.differing:
+                    raise StageError(f"{artifact.path.name} on {self.word}: {found}; it reads otherwise there")
+            return evaluate(session, test, progress=progress)
+
+    def times(
+        self, artifacts: Sequence[Artifact], plan: TimingPlan, *, seed: int, progress: Progress
+    ) -> Profile | None:
+        """Return the latency of every file there, or None where the place is emulated."""
+        if self.emulated:
+            return None
+        return profile(artifacts, target=self.target, plan=plan, seed=seed, progress=progress)
+
+    def counts(self, artifacts: Sequence[Artifact], *, progress: Progress) -> list[Instructions | None]:
+        """Return the instructions of every file there, or None each where the place is not emulated."""
+        if not self.emulated:
+            return [None] * len(artifacts)
+        return list(counted(artifacts, self._target(), progress=progress))
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what a report says of the place: formats that it does not take, and that it is emulated."""
+        left = [f".{kind}" for kind in self.formats if kind not in self.kinds()]
+        notes = (f"{self.word} does not run {', '.join(left)}, so none was made",) if left else ()
+        if not self.emulated:
+            return notes
+        return (
+            *notes,
+            f"accuracy was read on this machine; {self.word}, which is emulated, gave the same answers on {CHECKED} "
+            "test images of each file. instructions: of one inference on one thread there, which is no time",
+        )
+
+    def _target(self) -> Target:
+        place = self.target
+        if place is None:
+            raise UsageProblem("no target is named; give one")
+        return place
