@@ -6,12 +6,13 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format, TensorSpec
+from targets.catalog import spelled
 from targets.errors import ArtifactError, RunFailed, TargetUnavailable
 from targets.machine import cpu_name
 from targets.port import Port, image_port, logits_port
@@ -23,13 +24,12 @@ BATCH = 64
 FIX = "install it with `pip install ai-edge-litert`"
 
 
-class LiteRtCpu:
-    """Target `litert-cpu`: LiteRT as it ships, with the XNNPACK delegate."""
+class LiteRtKernels:
+    """LiteRT's interpreter on the CPU; a target says with which kernels."""
 
-    name = "litert-cpu"
+    name: str
+    resolver: str
     formats: frozenset[Format] = frozenset({"tflite"})
-    device = "cpu,XNNPACK"
-    resolver = "AUTO"
 
     def probe(self) -> Availability:
         """Say whether ai-edge-litert can be imported, without raising."""
@@ -56,15 +56,26 @@ class LiteRtCpu:
         except (ValueError, RuntimeError) as error:
             raise RunFailed(f"{artifact.path}: LiteRT refuses it ({_line(error)}); export it again") from error
         load_ns = perf_counter_ns() - start
-        facts = RuntimeFacts(self.name, "ai-edge-litert", version("ai-edge-litert"), cpu_name(), threads)
+        runtime, nodes = "ai-edge-litert", _placement(interpreter)
+        facts = RuntimeFacts(self.name, runtime, version(runtime), cpu_name(), threads, placement=nodes)
         return LiteRtSession(artifact, facts, interpreter, load_ns)
 
 
-class LiteRtReference(LiteRtCpu):
+class LiteRtCpu(LiteRtKernels):
+    """Target `litert-cpu`: LiteRT as it ships. xnnpack: `off` leaves the delegate out; its own fast kernels remain."""
+
+    settings: ClassVar[dict[str, tuple[str, ...]]] = {"xnnpack": ("on", "off")}
+
+    def __init__(self, *, xnnpack: str = "on") -> None:
+        """Take the setting; raises UnknownTarget."""
+        self.name = spelled("litert-cpu", self.settings, xnnpack=xnnpack)
+        self.resolver = "AUTO" if xnnpack == "on" else "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
+
+
+class LiteRtReference(LiteRtKernels):
     """Target `litert-reference`: the plain kernels that define what an operator means; slow, and no delegate."""
 
     name = "litert-reference"
-    device = "cpu,reference"
     resolver = "BUILTIN_REF"
 
 
@@ -124,6 +135,16 @@ def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...
         raise ArtifactError(f"{path}: no TFLite model, or a truncated one ({_line(error)}); export it again") from error
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     return tuple(_port(detail).spec for detail in inputs), tuple(_port(detail).spec for detail in outputs)
+
+
+def _placement(interpreter: Any) -> dict[str, int]:
+    """Return into how many parts of the graph XNNPACK was put, or how many operators run on built-in kernels.
+
+    LiteRT lists a DELEGATE beside the operators of the file, and does not tell which of them it took.
+    """
+    kinds = [one["op_name"] for one in interpreter._get_ops_details()]
+    taken = kinds.count("DELEGATE")
+    return {"XNNPACK": taken} if taken else {"builtin": len(kinds)}
 
 
 def _runtime() -> Any:

@@ -5,15 +5,18 @@ Its exceptions share no base but Exception, hence the wide `except` around its c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format, TensorSpec
+from targets.catalog import spelled
 from targets.errors import RunFailed, TargetUnavailable
 from targets.machine import cpu_name, machine_state
 from targets.port import Port, image_port, logits_port
@@ -28,17 +31,16 @@ FIX = "install it with `pip install onnxruntime`"
 _DTYPES = {"float": "float32", "double": "float64", "float16": "float16"}
 
 
-class OrtCpu:
-    """Target `ort-cpu`: ONNX Runtime's own CPU kernels.
+class OrtKernels:
+    """ONNX Runtime's own CPU kernels; a target says which of them, and how far the graph is optimized.
 
     On x86 without VNNI they sum products of unsigned activations and signed weights in pairs, in 16 bits that
     saturate, so an int8 file may be read otherwise there; `ort-precise` and `ort-reference` show whether it is.
     """
 
-    name = "ort-cpu"
+    name: str
     formats: frozenset[Format] = frozenset({"onnx"})
-    kernels = ""
-    optimized = True
+    graph = "all"
     entries: Mapping[str, str] = {}
 
     def probe(self) -> Availability:
@@ -57,8 +59,12 @@ class OrtCpu:
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 4
-        if not self.optimized:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        levels = ort.GraphOptimizationLevel
+        level = "ORT_DISABLE_ALL" if self.graph == "disable" else f"ORT_ENABLE_{self.graph.upper()}"
+        # Before ONNX Runtime 1.22 `extended` has no level of layout above it.
+        options.graph_optimization_level = getattr(levels, level, levels.ORT_ENABLE_ALL)
+        with suppress(RuntimeError):  # older ones refuse entries that they do not know
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         for key, value in self.entries.items():
             options.add_session_config_entry(key, value)
         return options
@@ -76,11 +82,22 @@ class OrtCpu:
         except Exception as error:
             raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({_line(error)}); export it again") from error
         load_ns = perf_counter_ns() - start
-        facts = RuntimeFacts(self.name, "onnxruntime", ort.__version__, cpu_name(), threads)
+        nodes = _placement(session)
+        facts = RuntimeFacts(self.name, "onnxruntime", ort.__version__, cpu_name(), threads, placement=nodes)
         return OrtSession(artifact, facts, session, batch=batch, load_ns=load_ns)
 
 
-class OrtReference(OrtCpu):
+class OrtCpu(OrtKernels):
+    """Target `ort-cpu`: ONNX Runtime as it ships. graph: the level of optimization (`GraphOptimizationLevel`)."""
+
+    settings: ClassVar[dict[str, tuple[str, ...]]] = {"graph": ("all", "layout", "extended", "basic", "disable")}
+
+    def __init__(self, *, graph: str = "all") -> None:
+        """Take the setting; raises UnknownTarget."""
+        self.graph, self.name = graph, spelled("ort-cpu", self.settings, graph=graph)
+
+
+class OrtReference(OrtKernels):
     """Target `ort-reference`: the file's own operators one by one, no graph optimization; slow.
 
     QuantizeLinear and DequantizeLinear stay where the file has them and everything between them runs in float, so
@@ -89,11 +106,10 @@ class OrtReference(OrtCpu):
     """
 
     name = "ort-reference"
-    kernels = "unoptimized"
-    optimized = False
+    graph = "disable"
 
 
-class OrtPrecise(OrtCpu):
+class OrtPrecise(OrtKernels):
     """Target `ort-precise`: x86 with weights as unsigned integers, whose kernels sum in 32 bits; slower.
 
     onnxruntime_session_options_config_keys.h: "x64 SSE4.1/AVX2/AVX512(with no VNNI) has overflow problem with
@@ -104,7 +120,6 @@ class OrtPrecise(OrtCpu):
     """
 
     name = "ort-precise"
-    kernels = "u8u8"
     entries: Mapping[str, str] = {"session.x64quantprecision": "1"}
 
     def probe(self) -> Availability:
@@ -175,6 +190,15 @@ def _runtime() -> Any:
     except ImportError as error:
         raise TargetUnavailable(f"onnxruntime cannot be imported ({error}); {FIX}") from error
     return onnxruntime
+
+
+def _placement(session: Any) -> dict[str, int]:
+    """Return how many nodes each execution provider runs; nothing where ONNX Runtime is too old to tell."""
+    told = getattr(session, "get_provider_graph_assignment_info", None)
+    nodes: Counter[str] = Counter()
+    for part in told() if told else ():
+        nodes[part.ep_name] += len(part.get_nodes())
+    return dict(nodes)
 
 
 def _batch(path: Path) -> int:

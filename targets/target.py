@@ -51,7 +51,7 @@ class RuntimeFacts:
 
     target: the word that names the place, settings included. device: the name of the device as its system or runtime
     gives it. precision: what float operators compute in ("float32", "float16"), whatever the file stores.
-    placement: how many nodes of the file each execution provider or delegate runs, after fusion; empty where the
+    placement: how many nodes each execution provider or delegate was given when the graph was parted; empty where the
     runtime does not say. simulated: whether no device of this kind was there, so that it has no latency. Raises
     TypeError for values of other types.
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import RunFailed
 from targets.litert import LiteRtCpu, LiteRtReference
@@ -56,3 +57,11 @@ def test_a_process_that_opens_its_first_file_prints_nothing(tflite_artifact: Art
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_without_xnnpack_other_kernels_answer_the_same(tflite_artifact: Artifact) -> None:
+    with catalog.get("litert-cpu").open(tflite_artifact) as fast, LiteRtCpu(xnnpack="off").open(tflite_artifact) as own:
+        np.testing.assert_allclose(fast.run(glyphs(20)), own.run(glyphs(20)), atol=1e-4)
+        assert "XNNPACK" in fast.facts.placement
+        assert set(own.facts.placement) == {"builtin"}
+        assert own.facts.target == "litert-cpu,xnnpack=off"

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from targets import catalog
 from targets.artifact import Artifact
-from targets.errors import ArtifactError, RunFailed
+from targets.errors import ArtifactError, RunFailed, UnknownTarget
 from targets.ort import OrtCpu, OrtPrecise, OrtReference, switches_kernels
 from targets.target import TimingPlan
 from tests.targets.models import artifact, conv_net, glyphs, integer_net
@@ -181,3 +182,19 @@ def _seconds(call) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def test_the_graph_is_optimized_as_far_as_the_word_says(qdq_artifact: Artifact) -> None:
+    kinds = {}
+    for level in OrtCpu.settings["graph"]:
+        target = OrtCpu(graph=level)
+        kinds[level] = {kind for kind, _ in _operators(target, qdq_artifact)}
+        with target.open(qdq_artifact) as session:
+            assert set(session.facts.placement) == {"CPUExecutionProvider"}
+            assert session.facts.target == target.name
+    assert "QLinearConv" in kinds["all"]
+    assert not kinds["disable"] & {"QLinearConv", "QGemm"}
+    assert catalog.get("ort-cpu,graph=all").name == "ort-cpu"
+    for word in ("ort-cpu,graph=most", "ort-cpu,graf=all", "ort-cpu,graph=all,graph=basic", "ort-reference,graph=all"):
+        with pytest.raises(UnknownTarget, match=r"it takes: (graph=all|none)"):
+            catalog.get(word)
