@@ -162,3 +162,40 @@ def test_version_names_every_runtime(glyphpress: Program) -> None:
     assert said["packages"]["onnxruntime"] == onnxruntime.__version__
     assert {"python", "machine", "packages"} <= set(said)
     assert onnxruntime.__version__ in glyphpress("version").out
+
+
+def test_a_sweep_times_every_way_in_a_process_of_its_own(
+    glyphpress: Program, files: list[Path], tmp_path: Path
+) -> None:
+    fixed = artifact(conv_net(tmp_path / "fixed.onnx", batch=1))
+    save_sidecar(fixed)
+    words = ("profile", files[1], fixed.path, *SHORT, "--sweep-threads", "1,2", "--sweep-batch", "1,16")
+    said = json.loads(glyphpress(*words, "--json").out)
+    assert said["schema"] == "glyphpress/profile-sweep/1"
+    ways = {(point["artifact"], point["threads"], point["batch"]): point for point in said["points"]}
+    assert len(ways) == len(said["points"]) == 8
+    for (name, threads, batch), point in ways.items():
+        if (name, batch) == ("fixed.onnx", 16):
+            assert (point["refused"], point["p50_ns"]) == ("its batch is fixed at 1", None)
+        else:
+            assert point["facts"]["threads"] == threads
+            assert point["image_ns"] == point["p50_ns"] / batch
+    assert ways["b.onnx", 1, 16]["p50_ns"] > 2 * ways["b.onnx", 1, 1]["p50_ns"]
+    shown = glyphpress(*words).out
+    assert "speed-up" in shown
+    assert "its batch is fixed at 1" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--sweep-threads", "1;2"], "is no list of numbers; write 1,2,4"),
+        (["--sweep-threads", "0,1"], "is no list of numbers"),
+        (["--sweep-batch", "1,8", "--target", "litert-cpu"], "take a target of this machine that runs it"),
+        (["--sweep-batch", "1,8", "--target", "arm64:cortex-a72"], "take a target of this machine that runs it"),
+    ],
+)
+def test_what_cannot_be_swept(glyphpress: Program, files: list[Path], words: list[str], said: str) -> None:
+    done = glyphpress("profile", files[0], *words)
+    assert (done.code, done.out) == (2, "")
+    assert said in " ".join(done.err.replace("│", " ").split())

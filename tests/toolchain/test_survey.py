@@ -15,7 +15,7 @@ from targets import catalog
 from targets.artifact import Artifact, Format
 from targets.errors import Misplaced, RunFailed
 from targets.null import NullSession, NullTarget
-from targets.ort import OrtCpu
+from targets.ort import OrtCpu, OrtKernels
 from targets.target import Availability, Instructions, RuntimeFacts, Session, TimingPlan, Timings
 from tests.targets.models import artifact, conv_net
 from toolchain.errors import UsageProblem
@@ -51,7 +51,7 @@ class Astray(Emulated):
         return session
 
 
-class Elsewhere(OrtCpu):
+class Elsewhere(OrtKernels):
     """A place that would run a node on another device."""
 
     formats: frozenset[Format] = frozenset({"onnx"})
@@ -81,7 +81,7 @@ def files(tmp_path: Path) -> tuple[Artifact, ...]:
 def places(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (Emulated, Astray, Elsewhere, Gone):
         name = kind.__name__.lower()
-        monkeypatch.setattr(kind, "name", name)
+        monkeypatch.setattr(kind, "name", name, raising=False)
         monkeypatch.setitem(catalog.TARGETS, name, f"{__name__}:{kind.__name__}")
 
 

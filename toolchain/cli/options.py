@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +39,23 @@ DURATION = Quantity(quantities.DURATION)
 POINTS = Quantity(quantities.POINTS)
 """Fraction of 1."""
 RATIO = Quantity(quantities.RATIO)
+
+
+class Numbers(click.ParamType[tuple[int, ...]]):
+    """Whole numbers of 1 and more, with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the numbers in their order."""
+        if isinstance(value, tuple):
+            return value
+        if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", str(value)):
+            self.fail(f"'{value}' is no list of numbers; write 1,2,4", param, ctx)
+        return tuple(int(word) for word in str(value).split(","))
+
+
+NUMBERS = Numbers()
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)

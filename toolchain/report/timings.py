@@ -17,12 +17,16 @@ DASH = "-"
 
 
 def survey_text(survey: Survey, *, colour: bool = False) -> str:
-    """Return the table and its remarks as wide as they need: a figure cut off in a narrow window would be no figure."""
+    """Return the table and its remarks."""
+    return unbroken(survey_table(survey), *remarks(survey), colour=colour)
+
+
+def unbroken(table: Table, *lines: str, colour: bool = False) -> str:
+    """Return a table, and lines, as wide as they need: a figure cut off in a narrow window would be no figure."""
     console = Console(width=1000, highlight=False, force_terminal=colour, no_color=not colour)
-    table = survey_table(survey)
     with console.capture() as capture:
         console.print(table, width=Measurement.get(console, console.options, table).maximum)
-        for line in remarks(survey):
+        for line in lines:
             console.print(line, markup=False)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 

@@ -1,0 +1,28 @@
+"""The table of a sweep: one row a way to run a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from toolchain.profiling.sweep import Point
+from toolchain.quantities import time_text
+from toolchain.report.timings import unbroken
+
+
+def sweep_text(points: Sequence[Point], *, colour: bool = False) -> str:
+    """Return one row a way: what an inference and an image take, and how much faster than on the first threads."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("artifact", "target", "threads", "batch", "p50", "an image", "speed-up"):
+        table.add_column(heading, justify="left" if heading in ("artifact", "target") else "right", no_wrap=True)
+    first: dict[tuple[str, str, int], Point] = {}
+    for point in points:
+        base = first.setdefault((point.artifact, point.target, point.batch), point)
+        words = [point.artifact, point.target, str(point.threads), str(point.batch)]
+        if point.timings is None or point.image_ns is None or not base.image_ns:
+            table.add_row(*words, point.refused or "-", "-", "-")
+            continue
+        each, all_ = (time_text(ns / 1e9) for ns in (point.image_ns, point.image_ns * point.batch))
+        table.add_row(*words, all_, each, f"{base.image_ns / point.image_ns:.2f}")
+    return unbroken(table, colour=colour)
