@@ -37,6 +37,7 @@ TARGETS = table(
         ("ort-cuda", "targets.cuda:OrtCuda"),
         ("ort-tensorrt", "targets.cuda:OrtTensorRt"),
         ("openvino-cpu", "targets.openvino:OpenVinoCpu"),
+        ("browser", "targets.browser.target:BrowserTarget"),
         ("null", "targets.null:NullTarget"),
     ]
 )

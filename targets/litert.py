@@ -127,6 +127,12 @@ class LiteRtSession(RuntimeSession):
 
 def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs that a .tflite file declares; raises ArtifactError."""
+    inputs, outputs = ports(path)
+    return tuple(port.spec for port in inputs), tuple(port.spec for port in outputs)
+
+
+def ports(path: Path) -> tuple[list[Port], list[Port]]:
+    """Return the inputs and outputs of a .tflite file with their scales; raises ArtifactError."""
     litert = _runtime()
     try:
         with quiet_stderr():
@@ -134,7 +140,7 @@ def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...
     except ValueError as error:
         raise ArtifactError(f"{path}: no TFLite model, or a truncated one ({_line(error)}); export it again") from error
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    return tuple(_port(detail).spec for detail in inputs), tuple(_port(detail).spec for detail in outputs)
+    return [_port(detail) for detail in inputs], [_port(detail) for detail in outputs]
 
 
 def _placement(interpreter: Any) -> dict[str, int]:

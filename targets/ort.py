@@ -73,7 +73,7 @@ class OrtKernels:
         """Load the file with `threads` intra-op threads (0: all cores), one inter-op thread, sequentially."""
         ort = _runtime()
         threads = resolved_threads(threads)
-        batch = _batch(artifact.path)
+        batch = batch_size(artifact.path)
         start = perf_counter_ns()
         try:
             with quiet_stderr():
@@ -201,7 +201,7 @@ def _placement(session: Any) -> dict[str, int]:
     return dict(nodes)
 
 
-def _batch(path: Path) -> int:
+def batch_size(path: Path) -> int:
     """Return how many images `run` gives at once; read before the session is there, so that its peak is its own."""
     try:
         content = path.read_bytes()

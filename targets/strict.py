@@ -72,10 +72,15 @@ def strict_session(artifact: Artifact, provider: str, attach: Attach, threads: i
         except Exception:  # noqa: BLE001 (its exceptions share no other base)
             session = _explained(artifact, provider, attach, threads, said)
     nodes = _placed(session)
+    all_on(provider, nodes, artifact)
+    return session, len(nodes.get(provider, ()))
+
+
+def all_on(provider: str, nodes: dict[str, list[tuple[str, str]]], artifact: Artifact) -> None:
+    """Raise Misplaced unless every node (provider -> operator and name) is placed on `provider`."""
     elsewhere = {place: names for place, names in nodes.items() if place != provider}
     if elsewhere:
         raise Misplaced(f"{artifact.path}: {_sentence(nodes, elsewhere, provider)}")
-    return session, len(nodes.get(provider, ()))
 
 
 def _open(artifact: Artifact, attach: Attach, threads: int, *, strict: bool) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from targets.arm64.cache import cached, ran
+from targets.cache import cached, ran
 from targets.wheels import installed, unpack
 
 SUITE = "bookworm"
@@ -40,4 +40,4 @@ def arm64_root(progress: Progress = _silent) -> Path:
         unpack(part / SITE, PYTHON, "aarch64")
         progress("arm64 root", 2, 2)
 
-    return cached("root", " ".join((SUITE, *PACKAGES, *installed())), build)
+    return cached("arm64/root", " ".join((SUITE, *PACKAGES, *installed())), build)

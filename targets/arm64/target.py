@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from targets.arm64.cache import cached, ran
+from targets.cache import cached, ran
 from targets.arm64.processors import PROCESSORS, Processor
 from targets.arm64.root import PYTHON, SITE, Progress, _silent, arm64_root
 from targets.artifact import Artifact, Format
@@ -134,7 +134,7 @@ def _prefix(root: Path, processor: Processor) -> Path:
         (part / "proc").mkdir()
         (part / "proc/cpuinfo").write_text(processor.cpuinfo())
 
-    return cached(processor.name, str(root) + processor.cpuinfo(), build)
+    return cached(f"arm64/{processor.name}", str(root) + processor.cpuinfo(), build)
 
 
 def _plugin() -> Path:
@@ -143,4 +143,4 @@ def _plugin() -> Path:
     def build(part: Path) -> None:
         ran([COMPILER, "-shared", "-fPIC", "-O2", "-o", part / "libcount.so", SOURCE], COMPILER)
 
-    return cached("count", SOURCE.read_text(), build) / "libcount.so"
+    return cached("arm64/count", SOURCE.read_text(), build) / "libcount.so"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from targets.arm64.cache import cached
+from targets.cache import cached
 from targets.artifact import file_sha256
 from targets.errors import TargetUnavailable
 from targets.wheels import ARCHITECTURES, installed, unpack
@@ -41,7 +41,7 @@ class Layer:
     @cached_property
     def archive(self) -> Path:
         """The archive that it comes as, made when it is asked for; raises TargetUnavailable where it cannot be."""
-        return cached(self.kind, self.made_of, lambda part: self.build(part / "layer.tar.gz")) / "layer.tar.gz"
+        return cached(f"ssh/{self.kind}", self.made_of, lambda part: self.build(part / "layer.tar.gz")) / "layer.tar.gz"
 
     @property
     def sha256(self) -> str:

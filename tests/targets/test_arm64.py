@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from targets import catalog
-from targets.arm64 import cache
+from targets import cache
 from targets.arm64.target import Arm64Target
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
@@ -119,10 +119,10 @@ def test_what_fails_to_build_leaves_nothing_and_is_built_the_next_time(
         cache.ran(["sh", "-c", "echo no space left >&2; exit 1"], "mmdebstrap")
 
     with pytest.raises(TargetUnavailable, match="mmdebstrap failed: no space left"):
-        cache.cached("root", "words", fails)
+        cache.cached("arm64/root", "words", fails)
     assert [path.name for path in (tmp_path / "arm64").iterdir()] == ["root.lock"]
     built = []
     for _ in range(2):
-        assert cache.cached("root", "words", lambda part: built.append((part / "whole").write_text(""))).is_dir()
+        assert cache.cached("arm64/root", "words", lambda part: built.append((part / "whole").write_text(""))).is_dir()
     assert len(built) == 1
-    assert cache.cached("root", "other words", lambda part: built.append(0)) != cache.cached("root", "words", print)
+    assert cache.cached("arm64/root", "other words", lambda part: built.append(0)) != cache.cached("arm64/root", "words", print)

@@ -16,19 +16,24 @@ from platformdirs import user_cache_path
 from targets.errors import TargetUnavailable
 
 
+def place(kind: str, made_of: str) -> Path:
+    """Return where `cached` keeps what `made_of` describes, there or not. kind: a path, as `arm64/root`."""
+    return user_cache_path("glyphpress") / f"{kind}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
+
+
 def cached(kind: str, made_of: str, build: Callable[[Path], None]) -> Path:
-    """Return the folder `kind-DIGEST` of what `made_of` describes, building it where it is not there yet.
+    """Return the folder of what `made_of` describes, building it where it is not there yet.
 
     `build` fills a folder beside it, which gets its name when it is whole. Raises what `build` raises.
     """
-    home = user_cache_path("glyphpress") / "arm64"
-    folder = home / f"{kind}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
+    folder = place(kind, made_of)
     if folder.is_dir():
         return folder
+    home, name = folder.parent, Path(kind).name
     home.mkdir(parents=True, exist_ok=True)
-    with _locked(home / f"{kind}.lock"):
+    with _locked(home / f"{name}.lock"):
         if not folder.is_dir():
-            part = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=home))
+            part = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=home))
             try:
                 build(part)
                 part.chmod(0o755)
@@ -38,15 +43,16 @@ def cached(kind: str, made_of: str, build: Callable[[Path], None]) -> Path:
     return folder
 
 
-def ran(command: Sequence[str | Path], what: str) -> None:
-    """Run a command that builds something; raises TargetUnavailable with the last line that it said."""
+def ran(command: Sequence[str | Path], what: str) -> str:
+    """Return what a command printed that builds something; raises TargetUnavailable with the last line of its error."""
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     except OSError as error:
         raise TargetUnavailable(f"{what} failed: {error}") from error
     except subprocess.CalledProcessError as error:
         said = (error.stderr or error.stdout).strip().splitlines()[-1:] or [f"exit {error.returncode}"]
         raise TargetUnavailable(f"{what} failed: {said[0]}; try again with the network at hand") from error
+    return done.stdout
 
 
 @contextmanager

@@ -1,0 +1,118 @@
+"""One page in a headless Chromium, driven by Playwright in a thread of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from targets.browser.serving import served
+from targets.errors import RunFailed, TargetUnavailable
+
+NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    # A container's root has no namespaces to make a sandbox of; the page is our own and opens nothing else.
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE_MS = 60_000
+LINES = 20_000
+"""How much of a page's console is kept."""
+
+
+def executable() -> str:
+    """Return the path of the browser: GLYPHPRESS_CHROMIUM, else the system's, else Playwright's own.
+
+    Raises TargetUnavailable where there is none, or no Playwright to drive it.
+    """
+    named = os.environ.get("GLYPHPRESS_CHROMIUM")
+    if named and not shutil.which(named):
+        raise TargetUnavailable(f"GLYPHPRESS_CHROMIUM names no program ({named})", "correct it, or unset it")
+    try:
+        import playwright
+    except ImportError as error:
+        raise TargetUnavailable(
+            f"playwright cannot be imported ({error})", "install it with `pip install playwright`"
+        ) from error
+    wanted = (named,) if named else NAMES
+    found = next(filter(None, map(shutil.which, wanted)), None) or _bundled(Path(playwright.__file__).parent)
+    if not found:
+        raise TargetUnavailable("no Chromium is installed", "apt-get install chromium, or `playwright install chromium`")
+    return found
+
+
+def _bundled(package: Path) -> str | None:
+    """Return the browser that `playwright install` brought, which it keeps in the user's cache."""
+    home = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache/ms-playwright")
+    builds = [path for name in ("chrome", "headless_shell", "chrome-headless-shell") for path in home.glob(f"*/*/{name}")]
+    return str(max(builds, key=lambda path: path.stat().st_mtime)) if builds and package else None
+
+
+class Page:
+    """A page of `index.html` in a folder that is served as `/page`, beside other folders; `close` ends the browser.
+
+    Playwright's synchronous interface belongs to one thread and keeps an event loop running in it, so every page has
+    its own. `console` is what the page has printed.
+    """
+
+    def __init__(self, folders: Mapping[str, Path], flags: tuple[str, ...] = ()) -> None:
+        """Start server and browser; raises TargetUnavailable."""
+        self.console: list[str] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="browser")
+        self._open = ExitStack()
+        program = executable()
+        address = self._open.enter_context(served(folders))
+        try:
+            self._thread.submit(self._start, program, (*FLAGS, *flags), address).result()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, program: str, flags: tuple[str, ...], address: str) -> None:
+        from playwright.sync_api import Error, sync_playwright
+
+        try:
+            playwright = self._open.enter_context(sync_playwright())
+            browser = playwright.chromium.launch(executable_path=program, args=list(flags))
+            self._open.callback(browser.close)
+            self.version = browser.version
+            self._page = browser.new_page()
+            self._page.set_default_timeout(PATIENCE_MS)
+            self._page.on("console", lambda message: self._heard(message.text))
+            self._page.goto(f"{address}/page/index.html")
+        except Error as error:
+            raise TargetUnavailable(f"{program} does not start ({_line(error)})", "run it by hand to see why") from error
+
+    def _heard(self, text: str) -> None:
+        if len(self.console) < LINES:
+            self.console.append(text)
+
+    def evaluate(self, script: str, argument: Any = None) -> Any:
+        """Return what a JavaScript function answers to an argument; raises RunFailed with the line that it threw."""
+        return self._thread.submit(self._evaluate, script, argument).result()
+
+    def _evaluate(self, script: str, argument: Any) -> Any:
+        from playwright.sync_api import Error
+
+        try:
+            return self._page.evaluate(script, argument)
+        except Error as error:
+            raise RunFailed(_line(error)) from error
+
+    def close(self) -> None:
+        """End browser and server; again is nothing."""
+        self._thread.submit(self._open.close).result()
+        self._thread.shutdown()
+
+
+def _line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.lstrip().startswith("at ")]
+    return " ".join(" ".join(lines).removeprefix("Page.evaluate: ").removeprefix("Error: ").split())[:300]

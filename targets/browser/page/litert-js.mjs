@@ -1,0 +1,25 @@
+// A .tflite file in LiteRT.js.
+
+import { Tensor, loadAndCompile, loadLiteRt } from "/litertjs-core/dist/index.js";
+
+export async function load(file, { device, threads, outputIndex }) {
+  await loadLiteRt("/litertjs-core/wasm/", { threads: threads > 1 });
+  const model = await loadAndCompile(file, {
+    accelerator: device,
+    cpuOptions: { numThreads: threads },
+    gpuOptions: { precision: "fp32" },
+  });
+  return {
+    // A browser without JSPI falls back to wasm, whole, and says so in its options alone.
+    accelerated: model.isFullyAccelerated && model.options.accelerator === device,
+    input: (_type, shape, values) => Tensor.fromTypedArray(values, shape),
+    infer: async (tensor) => {
+      const answers = await model.run([tensor]);
+      const answer = answers[outputIndex];
+      const values = await answer.data();
+      const { dtype, layout } = answer.type;
+      for (const one of answers) one.delete();
+      return [dtype, [...layout.dimensions], values];
+    },
+  };
+}

@@ -1,0 +1,153 @@
+"""A session in a page: arrays go there and back, the timing loop and its clock are the page's own."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets import litert
+from targets.artifact import Artifact, Format
+from targets.browser.chromium import Page
+from targets.errors import Misplaced, RunFailed
+from targets.ort import batch_size, integer_scales
+from targets.port import Port, image_port, logits_port
+from targets.session import RuntimeSession
+from targets.strict import all_on
+from targets.target import RuntimeFacts, TimingPlan
+from targets.timing import RESOLUTIONS
+from targets.webgpu import PROVIDER
+
+RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime-web", "tflite": "litert-js"}
+"""Format -> the module of the page that runs it."""
+CARRIED: dict[Format, tuple[str, ...]] = {
+    "onnx": ("float32", "float16", "uint8", "int8", "int32"),
+    "tflite": ("float32", "uint8", "int32"),
+}
+"""Format -> the types of arrays that its runtime takes and gives in a page."""
+OPEN = "async (options) => (await import('/page/model.mjs')).Model.open(options)"
+
+
+class BrowserSession(RuntimeSession):
+    """A file in a page's runtime; owns the page.
+
+    Timed is what a page waits for: the promise of `run`, the copies into and out of the runtime's memory in it. The
+    load includes the start of the runtime itself, which every page pays.
+    """
+
+    def __init__(self, artifact: Artifact, facts: RuntimeFacts, page: Page, device: str) -> None:
+        """Load the file in the page, on `wasm` or `webgpu`; raises Misplaced, or RunFailed with what was said."""
+        self._page = page
+        inputs, outputs = _ports(artifact)
+        source, chosen = image_port(artifact, inputs), logits_port(artifact, outputs)
+        sink = outputs[chosen]
+        _check_carried(artifact, [source, sink])
+        options = {
+            "runtime": RUNTIMES[artifact.format],
+            "file": base64.b64encode(artifact.path.read_bytes()).decode(),
+            "device": device,
+            "threads": facts.threads,
+            "input": source.spec.name,
+            "output": sink.spec.name,
+            "outputIndex": chosen,
+        }
+        self.artifact, self.facts = artifact, facts
+        told = self._asked(OPEN, options)
+        if device == "webgpu":
+            facts = replace(facts, placement=_placement(artifact, told, page.console))
+        super().__init__(artifact, facts, source, sink, batch=batch_size(artifact.path), load_ns=round(told["loadNs"]))
+        self.first_run_ns = self._took_ns
+
+    def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
+        self._prepared(batch)
+        (dtype, shape, values), took = self._asked("() => model.answer()")
+        self._took_ns = round(took)
+        return np.frombuffer(base64.b64decode(values), dtype).reshape(shape)
+
+    def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
+        content = base64.b64encode(np.ascontiguousarray(batch).tobytes()).decode()
+        self._asked("(array) => model.place(array)", [batch.dtype.name, list(batch.shape), content])
+        return lambda: self._asked("() => model.answer()")
+
+    def _timed(self, plan: TimingPlan) -> tuple[NDArray[np.int64], int]:
+        self.prepared(plan.batch)
+        wanted = {
+            "warmup": plan.warmup,
+            "minRuns": plan.min_runs,
+            "minSeconds": plan.min_seconds,
+            "maxRuns": plan.max_runs,
+            "inner": plan.inner,
+        }
+        told = self._asked(f"(plan) => model.time(plan, {RESOLUTIONS})", wanted)
+        return np.rint(told["samples"]).astype(np.int64), told["inner"]
+
+    def _asked(self, script: str, argument: Any = None) -> Any:
+        try:
+            return self._page.evaluate(script, argument)
+        except RunFailed as error:
+            said = f"{self.facts.runtime} failed on it ({error})"
+            raise RunFailed(f"{self.artifact.path}: {said}; export it again") from error
+
+    def __exit__(self, *_error: object) -> None:
+        """End the browser."""
+        self._page.close()
+
+
+def _ports(artifact: Artifact) -> tuple[list[Port], list[Port]]:
+    """Return inputs and outputs; LiteRT.js resizes none, so an open batch is the one image that is allocated."""
+    if artifact.format == "tflite":
+        inputs, outputs = litert.ports(artifact.path)
+        return [replace(port, spec=replace(port.spec, shape=_allocated(port))) for port in inputs], outputs
+    specs = (*artifact.inputs, *artifact.outputs)
+    scales = integer_scales(artifact.path, [spec.dtype for spec in specs])
+    ports = [Port(spec, *scales.get(spec.name, (1.0, 0))) for spec in specs]
+    return ports[: len(artifact.inputs)], ports[len(artifact.inputs) :]
+
+
+def _allocated(port: Port) -> tuple[int, ...]:
+    return tuple(max(axis, 1) for axis in port.spec.shape)
+
+
+def _check_carried(artifact: Artifact, ports: Iterable[Port]) -> None:
+    carried = CARRIED[artifact.format]
+    for port in ports:
+        if port.spec.dtype not in carried:
+            raise RunFailed(
+                f"{artifact.path}: browsers carry {', '.join(carried)} for this format, not the {port.spec.dtype} of "
+                f"{port.spec.name}; export it with float input and output"
+            )
+
+
+def _placement(artifact: Artifact, told: dict[str, Any], console: list[str]) -> dict[str, int]:
+    """Return how many nodes run on WebGPU; raises Misplaced where one does not.
+
+    onnxruntime-web tells it in its log alone, and LiteRT.js only whether all of them do.
+    """
+    if artifact.format == "tflite":
+        if not told["accelerated"]:
+            raise Misplaced(f"{artifact.path}: LiteRT.js leaves nodes of it to the processor; take browser without webgpu")
+        return {"WebGPU": 1}
+    nodes = _logged(console)
+    if not nodes:
+        raise RunFailed(f"{artifact.path}: onnxruntime-web does not tell where its nodes run; nothing here may go on")
+    all_on(PROVIDER, nodes, artifact)
+    return {PROVIDER: len(nodes[PROVIDER])}
+
+
+def _logged(console: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """Return operator and name of the nodes of each provider; both are empty where a provider has all of them."""
+    nodes: dict[str, list[tuple[str, str]]] = {}
+    place = ""
+    for line in console:
+        if head := re.search(r"placed on \[(\w+)\]\. Number of nodes: (\d+)", line):
+            place = head[1]
+            nodes[place] = [("", "")] * int(head[2]) if "All nodes" in line else []
+        elif node := re.search(r"VerifyEachNodeIsAssignedToAnEp\]   (\w+) \((.*)\)", line):
+            # Names with a token in them are ONNX Runtime's own.
+            nodes[place].append((node[1], "" if "_token_" in node[2] else node[2]))
+    return nodes

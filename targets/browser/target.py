@@ -1,0 +1,94 @@
+"""Target `browser`: .onnx files in onnxruntime-web and .tflite files in LiteRT.js, on a processor or through WebGPU."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+from targets import adapters
+from targets.artifact import Artifact, Format
+from targets.browser.chromium import Page, executable
+from targets.browser.packages import NEEDED
+from targets.browser.session import BrowserSession
+from targets.catalog import spelled
+from targets.errors import TargetUnavailable
+from targets.machine import cpu_name
+from targets.session import resolved_threads
+from targets.target import Availability, DeviceType, RuntimeFacts
+
+PAGE = Path(__file__).with_name("page")
+WEBGPU = ("--enable-unsafe-webgpu", "--ignore-gpu-blocklist", "--enable-features=Vulkan")
+SWIFTSHADER = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+ADAPTER = """async () => {
+  const adapter = await navigator.gpu?.requestAdapter();
+  if (!adapter) return null;
+  const { vendor, architecture, device, description } = adapter.info;
+  return { name: description || [vendor, architecture, device].join(" ").trim(), software: adapter.info.isFallbackAdapter };
+}"""
+
+
+class BrowserTarget:
+    """A headless Chromium of its own for every session, so that none finds another's caches warm.
+
+    device: `wasm` runs on the processor with SIMD, `webgpu` on the GPU or, without one, on SwiftShader, which tells
+    outputs and no latency. The page is cross-origin isolated: it has threads, and a clock of 5 us.
+    """
+
+    formats: frozenset[Format] = frozenset(NEEDED)
+    settings: ClassVar[dict[str, tuple[str, ...]]] = {"device": ("wasm", "webgpu")}
+
+    def __init__(self, *, device: str = "wasm") -> None:
+        """Take the setting; raises UnknownTarget."""
+        self.name, self.device = spelled("browser", self.settings, device=device), device
+
+    def probe(self) -> Availability:
+        """Say whether Playwright and a Chromium are here, and the runtimes or npm to fetch them; starts none."""
+        try:
+            executable()
+        except TargetUnavailable as error:
+            return Availability(False, error.reason, error.fix)
+        missing = [package.name for packages in NEEDED.values() for package in packages if not package.folder.is_dir()]
+        if missing and not shutil.which("npm"):
+            return Availability(False, f"npm is not here to fetch {', '.join(missing)}", "apt-get install npm")
+        return Availability(True)
+
+    def open(self, artifact: Artifact, *, threads: int = 1) -> BrowserSession:
+        """Load the file in a fresh browser with `threads` threads (0: all cores).
+
+        Raises Misplaced where WebGPU would leave a node to the processor.
+        """
+        packages = NEEDED[artifact.format]
+        threads = resolved_threads(threads)
+        page = Page({"page": PAGE} | {package.path: package.fetch() for package in packages}, self._flags())
+        try:
+            device, kind = self._device(page)
+            facts = RuntimeFacts(
+                target=self.name,
+                runtime=packages[0].name,
+                version=f"{packages[0].version}+chromium.{page.version}",
+                device=device,
+                threads=threads,
+                device_type=kind,
+            )
+            return BrowserSession(artifact, facts, page, self.device)
+        except BaseException:
+            page.close()
+            raise
+
+    def _flags(self) -> tuple[str, ...]:
+        if self.device == "wasm":
+            return ()
+        try:
+            return SWIFTSHADER if adapters.find().software else WEBGPU
+        except TargetUnavailable:
+            return SWIFTSHADER  # Chromium brings its own loader and its own software adapter
+
+    def _device(self, page: Page) -> tuple[str, DeviceType]:
+        if self.device == "wasm":
+            return cpu_name(), "cpu"
+        adapter = page.evaluate(ADAPTER)
+        if adapter is None:
+            raise TargetUnavailable("this Chromium offers no WebGPU adapter", "see chrome://gpu in it")
+        software = adapter["software"] or self._flags() == SWIFTSHADER
+        return adapter["name"], "software" if software else "gpu"
