@@ -27,7 +27,6 @@ from targets.target import Target, TimingPlan
 SECONDS = 120
 REPEATS = 3
 _ONCE = TimingPlan(warmup=0, min_runs=1, max_runs=1, min_seconds=0, inner=1)
-_PROCESS = Path("/proc/self")
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,29 @@ class ColdStart:
 
     load_ns: int
     first_run_ns: int
+
+
+class Rise:
+    """How far a process's resident memory rises above what is resident when this is made (man 5 proc)."""
+
+    def __init__(self, process: str = "self") -> None:
+        """Take a process by its number; raises RunFailed where the system does not tell its memory."""
+        self._process = Path("/proc", process)
+        # Where that is not allowed an earlier peak stays in it: what is told is then too much, never too little.
+        with suppress(OSError):
+            (self._process / "clear_refs").write_text("5")
+        self._before = self._resident("VmRSS")
+
+    def bytes(self) -> int:
+        """Return the peak since then less what was resident then."""
+        return self._resident("VmHWM") - self._before
+
+    def _resident(self, name: str) -> int:
+        with suppress(OSError):
+            for line in (self._process / "status").read_text().splitlines():
+                if line.startswith(f"{name}:"):
+                    return int(line.split()[1]) * 1024
+        raise RunFailed(f"this system does not tell a process's {name}; measure memory on Linux")
 
 
 def cold_start(artifact: Artifact, target: str, *, threads: int = 1) -> ColdStart:
@@ -103,34 +125,15 @@ def _weighed(place: Target, artifact: Artifact, threads: int) -> dict[str, int]:
             import_module("onnx")  # reads the scales of integer inputs: ours, not the session's
     gc.collect()
     _give_back()
-    _forget_peak()
-    before = _resident("VmRSS")
+    rise = Rise()
     with place.open(artifact, threads=threads):  # the first inference is part of it
-        return {"peak_bytes": _resident("VmHWM") - before}
+        return {"peak_bytes": rise.bytes()}
 
 
 def _give_back() -> None:
     """Give the free parts of the heap back (glibc), so that what the imports left there is not used unseen."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _forget_peak() -> None:
-    """Let VmHWM start anew from what is resident now (man 5 proc, clear_refs).
-
-    Where that is not allowed the importing's own peak stays in it: what is told is then too much, never too little.
-    """
-    with suppress(OSError):
-        (_PROCESS / "clear_refs").write_text("5")
-
-
-def _resident(name: str) -> int:
-    """Return a field of /proc/self/status in bytes; raises RunFailed where there is none."""
-    with suppress(OSError):
-        for line in (_PROCESS / "status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    raise RunFailed(f"this system does not tell a process's {name}; measure memory on Linux")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from targets.cache import cached, ran
 from targets.arm64.processors import PROCESSORS, Processor
 from targets.arm64.root import PYTHON, SITE, Progress, _silent, arm64_root
 from targets.artifact import Artifact, Format
+from targets.cache import cached, ran
 from targets.catalog import DEFAULTS
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
 from targets.remote import Channel, RemoteSession

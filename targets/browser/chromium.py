@@ -45,14 +45,18 @@ def executable() -> str:
     wanted = (named,) if named else NAMES
     found = next(filter(None, map(shutil.which, wanted)), None) or _bundled(Path(playwright.__file__).parent)
     if not found:
-        raise TargetUnavailable("no Chromium is installed", "apt-get install chromium, or `playwright install chromium`")
+        raise TargetUnavailable(
+            "no Chromium is installed", "apt-get install chromium, or `playwright install chromium`"
+        )
     return found
 
 
 def _bundled(package: Path) -> str | None:
     """Return the browser that `playwright install` brought, which it keeps in the user's cache."""
     home = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache/ms-playwright")
-    builds = [path for name in ("chrome", "headless_shell", "chrome-headless-shell") for path in home.glob(f"*/*/{name}")]
+    builds = [
+        path for name in ("chrome", "headless_shell", "chrome-headless-shell") for path in home.glob(f"*/*/{name}")
+    ]
     return str(max(builds, key=lambda path: path.stat().st_mtime)) if builds and package else None
 
 
@@ -81,15 +85,17 @@ class Page:
 
         try:
             playwright = self._open.enter_context(sync_playwright())
-            browser = playwright.chromium.launch(executable_path=program, args=list(flags))
-            self._open.callback(browser.close)
-            self.version = browser.version
-            self._page = browser.new_page()
+            self._browser = playwright.chromium.launch(executable_path=program, args=list(flags))
+            self._open.callback(self._browser.close)
+            self.version = self._browser.version
+            self._page = self._browser.new_page()
             self._page.set_default_timeout(PATIENCE_MS)
             self._page.on("console", lambda message: self._heard(message.text))
             self._page.goto(f"{address}/page/index.html")
         except Error as error:
-            raise TargetUnavailable(f"{program} does not start ({_line(error)})", "run it by hand to see why") from error
+            raise TargetUnavailable(
+                f"{program} does not start ({_line(error)})", "run it by hand to see why"
+            ) from error
 
     def _heard(self, text: str) -> None:
         if len(self.console) < LINES:
@@ -106,6 +112,14 @@ class Page:
             return self._page.evaluate(script, argument)
         except Error as error:
             raise RunFailed(_line(error)) from error
+
+    def processes(self) -> list[str]:
+        """Return the numbers of the processes that render pages: this page's, and one that Chromium has in reserve."""
+        return self._thread.submit(self._renderers).result()
+
+    def _renderers(self) -> list[str]:
+        told = self._browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
+        return [str(one["id"]) for one in told if one["type"] == "renderer"]
 
     def close(self) -> None:
         """End browser and server; again is nothing."""

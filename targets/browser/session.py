@@ -130,7 +130,9 @@ def _placement(artifact: Artifact, told: dict[str, Any], console: list[str]) -> 
     """
     if artifact.format == "tflite":
         if not told["accelerated"]:
-            raise Misplaced(f"{artifact.path}: LiteRT.js leaves nodes of it to the processor; take browser without webgpu")
+            raise Misplaced(
+                f"{artifact.path}: LiteRT.js leaves nodes of it to the processor; take browser without webgpu"
+            )
         return {"WebGPU": 1}
     nodes = _logged(console)
     if not nodes:

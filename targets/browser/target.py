@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from statistics import median
 from typing import ClassVar
 
 from targets import adapters
@@ -12,6 +13,7 @@ from targets.browser.chromium import Page, executable
 from targets.browser.packages import NEEDED
 from targets.browser.session import BrowserSession
 from targets.catalog import spelled
+from targets.cold import REPEATS, Rise
 from targets.errors import TargetUnavailable
 from targets.machine import cpu_name
 from targets.session import resolved_threads
@@ -24,7 +26,8 @@ ADAPTER = """async () => {
   const adapter = await navigator.gpu?.requestAdapter();
   if (!adapter) return null;
   const { vendor, architecture, device, description } = adapter.info;
-  return { name: description || [vendor, architecture, device].join(" ").trim(), software: adapter.info.isFallbackAdapter };
+  const name = description || [vendor, architecture, device].join(" ").trim();
+  return { name, software: adapter.info.isFallbackAdapter };
 }"""
 
 
@@ -58,17 +61,37 @@ class BrowserTarget:
 
         Raises Misplaced where WebGPU would leave a node to the processor.
         """
+        page = self._page(artifact)
+        return self._session(page, artifact, threads)
+
+    def peak_memory(self, artifact: Artifact, *, threads: int = 1) -> int:
+        """Return by how many bytes opening the file and a first inference raise the page's memory: median of three.
+
+        As `targets.cold.peak_memory`, but the start of the runtime is part of it, as it is for every page.
+        """
+        return int(median(self._rise(artifact, threads) for _ in range(REPEATS)))
+
+    def _rise(self, artifact: Artifact, threads: int) -> int:
+        page = self._page(artifact)
+        rises = {process: Rise(process) for process in page.processes()}
+        with self._session(page, artifact, threads):
+            # One in reserve may have ended meanwhile.
+            return max(rises[process].bytes() for process in page.processes() if process in rises)
+
+    def _page(self, artifact: Artifact) -> Page:
         packages = NEEDED[artifact.format]
-        threads = resolved_threads(threads)
-        page = Page({"page": PAGE} | {package.path: package.fetch() for package in packages}, self._flags())
+        return Page({"page": PAGE} | {package.path: package.fetch() for package in packages}, self._flags())
+
+    def _session(self, page: Page, artifact: Artifact, threads: int) -> BrowserSession:
+        runtime = NEEDED[artifact.format][0]
         try:
             device, kind = self._device(page)
             facts = RuntimeFacts(
                 target=self.name,
-                runtime=packages[0].name,
-                version=f"{packages[0].version}+chromium.{page.version}",
+                runtime=runtime.name,
+                version=f"{runtime.version}+chromium.{page.version}",
                 device=device,
-                threads=threads,
+                threads=resolved_threads(threads),
                 device_type=kind,
             )
             return BrowserSession(artifact, facts, page, self.device)

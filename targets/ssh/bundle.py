@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from targets.cache import cached
 from targets.artifact import file_sha256
+from targets.cache import cached
 from targets.errors import TargetUnavailable
 from targets.wheels import ARCHITECTURES, installed, unpack
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from targets import catalog
-from targets import cache
+from targets import cache, catalog
 from targets.arm64.target import Arm64Target
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
@@ -125,4 +124,6 @@ def test_what_fails_to_build_leaves_nothing_and_is_built_the_next_time(
     for _ in range(2):
         assert cache.cached("arm64/root", "words", lambda part: built.append((part / "whole").write_text(""))).is_dir()
     assert len(built) == 1
-    assert cache.cached("arm64/root", "other words", lambda part: built.append(0)) != cache.cached("arm64/root", "words", print)
+    assert cache.cached("arm64/root", "other words", lambda part: built.append(0)) != cache.cached(
+        "arm64/root", "words", print
+    )

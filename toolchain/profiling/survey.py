@@ -75,6 +75,9 @@ def survey(request: SurveyRequest, *, progress: Progress = silent) -> Survey:
         progress("opening", done, len(pairs))
     if all(pair.cell.missing for pair in pairs):
         raise TargetUnavailable(f"{pairs[0].place.name}: {pairs[0].cell.refused.removeprefix('not here: ')}")
+    if request.memory and not any(pair.cost == "latency" for pair in pairs):
+        places = ", ".join(dict.fromkeys(pair.place.name for pair in pairs))
+        raise UsageProblem(f"--memory measures devices, and of {places} none is one; leave it out")
     before = machine_state()
     here = [pair for pair in pairs if pair.cost in ("latency", "scripted") and not pair.host]
     _time(request, here, progress)

@@ -108,6 +108,9 @@ def remarks(survey: Survey) -> list[str]:
         lines.append(f"instructions: of one inference{images} on one thread, emulated, median of 5; they are no time")
     if any(cell.timed for cell in survey.cells):
         lines.append("load, first run: once, in a fresh process each, without Python's imports")
+    if any(cell.peak_bytes is not None for cell in survey.cells):
+        unweighed = dict.fromkeys(cell.target for cell in survey.cells if cell.facts and cell.peak_bytes is None)
+        lines.append(f"memory: not of {', '.join(unweighed)}, where nothing is a device" if unweighed else "")
     if survey.taints:
         lines.append(f"NOT QUIET: {'; '.join(survey.taints)}; latencies may be longer than they need be")
     return [line for line in (*lines, *_dashes(survey)) if line]

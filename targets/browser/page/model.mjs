@@ -21,7 +21,7 @@ function encoded([type, shape, values]) {
 }
 
 // The smallest step that the clock is seen to make: 5 us in an isolated page, 100 us in any other.
-function resolution() {
+export function resolution() {
   let smallest = Infinity;
   for (let before = performance.now(), steps = 0; steps < 100; ) {
     const now = performance.now();

@@ -1,0 +1,151 @@
+"""The browser: outputs against native runtimes, the page's clock, placement, and everything that may be missing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tarfile
+from pathlib import Path
+from time import monotonic, sleep
+
+import numpy as np
+import pytest
+
+from targets import cache, catalog
+from targets.artifact import Artifact
+from targets.browser.chromium import Page, executable
+from targets.browser.packages import ONNXRUNTIME_WEB
+from targets.browser.target import PAGE, BrowserTarget
+from targets.errors import Misplaced, RunFailed, TargetUnavailable
+from targets.target import TimingPlan
+from tests.targets.models import artifact, glyphs, integer_net
+
+STATE = BrowserTarget().probe()
+needs_browser = pytest.mark.skipif(not STATE.ok, reason=f"no browser ({STATE.reason}): NOT checked")
+DEVICES = ["wasm", "webgpu"]
+
+
+@pytest.fixture
+def quantized(tmp_path: Path) -> Artifact:
+    """An int8 QDQ file."""
+    return artifact(integer_net(tmp_path / "qdq.onnx"))
+
+
+@needs_browser
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", ["onnx_artifact", "tflite_artifact"])
+def test_float_answers_are_those_of_the_native_runtime(device: str, kind: str, request: pytest.FixtureRequest) -> None:
+    subject: Artifact = request.getfixturevalue(kind)
+    with BrowserTarget(device=device).open(subject) as session:
+        answers = session.run(glyphs(70))
+    with catalog.default_for(subject.format).open(subject) as native:
+        np.testing.assert_allclose(answers, native.run(glyphs(70)), atol=1e-4)
+
+
+@needs_browser
+def test_int8_answers_on_wasm_are_the_native_ones_to_the_bit(quantized: Artifact) -> None:
+    with BrowserTarget().open(quantized, threads=2) as session, catalog.get("ort-cpu").open(quantized) as native:
+        np.testing.assert_array_equal(session.run(glyphs(70)), native.run(glyphs(70)))
+
+
+@needs_browser
+def test_webgpu_without_a_gpu_says_so_and_tells_where_the_nodes_are(onnx_artifact: Artifact) -> None:
+    with BrowserTarget(device="webgpu").open(onnx_artifact) as session:
+        facts = session.facts
+        assert list(facts.placement) == ["WebGpuExecutionProvider"]
+        assert facts.placement["WebGpuExecutionProvider"] > 0
+        if facts.device_type == "software":
+            with pytest.raises(RunFailed, match="no latency"):
+                session.time(TimingPlan())
+
+
+@needs_browser
+def test_int8_arithmetic_on_webgpu_is_refused_with_nodes_and_advice(quantized: Artifact) -> None:
+    with pytest.raises(Misplaced, match=r"CPUExecutionProvider.*QuantizeLinear.*weights alone are int8"):
+        BrowserTarget(device="webgpu").open(quantized)
+
+
+@needs_browser
+def test_types_that_browsers_do_not_carry_are_refused(int8_artifact: Artifact) -> None:
+    with pytest.raises(RunFailed, match=r"carry float32.*not the int8 of .*float input") as caught:
+        BrowserTarget().open(int8_artifact)
+    assert "\n" not in str(caught.value)
+
+
+@needs_browser
+def test_the_page_has_threads_and_the_fine_clock(onnx_artifact: Artifact) -> None:
+    page = Page({"page": PAGE})
+    try:
+        assert page.evaluate("() => crossOriginIsolated && typeof SharedArrayBuffer === 'function'")
+        assert page.evaluate("async () => (await import('/page/model.mjs')).resolution()") <= 0.02
+    finally:
+        page.close()
+    with BrowserTarget().open(onnx_artifact) as session:
+        timings = session.time(TimingPlan(warmup=3, min_runs=30, min_seconds=0.05))
+    assert timings.inner * np.median(timings.samples_ns) >= 100 * 5_000 * 0.5, "a sample outlasts the clock's step"
+
+
+@needs_browser
+def test_a_crash_of_the_page_is_one_line_and_leaves_no_process(onnx_artifact: Artifact) -> None:
+    session = BrowserTarget().open(onnx_artifact)
+    with session:
+        processes = session._page.processes()
+        for process in processes:
+            os.kill(int(process), signal.SIGKILL)
+        with pytest.raises(RunFailed) as caught:
+            session.run(glyphs(3))
+        assert "\n" not in str(caught.value)
+    until = monotonic() + 10
+    while any(Path("/proc", process, "exe").exists() for process in processes) and monotonic() < until:
+        sleep(0.05)
+    assert not any(Path("/proc", process, "exe").exists() for process in processes)
+
+
+def test_a_browser_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLYPHPRESS_CHROMIUM", "/nowhere/chromium")
+    state = BrowserTarget().probe()
+    assert not state.ok
+    assert "/nowhere/chromium" in state.reason
+    assert state.fix
+
+
+@needs_browser
+def test_a_program_that_is_no_browser_is_refused(onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLYPHPRESS_CHROMIUM", "/bin/false")
+    assert executable() == "/bin/false"
+    with pytest.raises(TargetUnavailable, match="/bin/false does not start") as caught:
+        BrowserTarget().open(onnx_artifact)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path / "cache"
+    monkeypatch.setattr(cache, "user_cache_path", lambda _name: home)
+    return home
+
+
+@needs_browser
+def test_without_npm_what_is_missing_is_named(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLYPHPRESS_CHROMIUM", executable())
+    monkeypatch.setenv("PATH", "/nowhere")
+    state = BrowserTarget().probe()
+    assert (state.ok, "npm" in state.fix) == (False, True)
+    assert "onnxruntime-web" in state.reason
+
+
+def test_a_package_with_another_digest_is_refused_and_not_kept(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forged = tmp_path / "forged.tgz"
+    with tarfile.open(forged, "w:gz") as archive:
+        archive.add(__file__, f"package/{ONNXRUNTIME_WEB.files[0]}")
+    npm = tmp_path / "bin/npm"
+    npm.parent.mkdir()
+    npm.write_text(f'#!/bin/sh\ncp {forged} "$4/onnxruntime-web-1.30.0.tgz"\n')
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(npm.parent), prepend=os.pathsep)
+    with pytest.raises(TargetUnavailable, match="another digest"):
+        ONNXRUNTIME_WEB.fetch()
+    assert not ONNXRUNTIME_WEB.folder.exists()
+    assert [path.name for path in (empty_cache / "browser").iterdir()] == ["onnxruntime-web.lock"]
