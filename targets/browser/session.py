@@ -33,6 +33,9 @@ CARRIED: dict[Format, tuple[str, ...]] = {
 OPEN = "async (options) => (await import('/page/model.mjs')).Model.open(options)"
 
 
+Ended = Callable[["BrowserSession"], None]
+
+
 class BrowserSession(RuntimeSession):
     """A file in a page's runtime; owns the page.
 
@@ -40,9 +43,14 @@ class BrowserSession(RuntimeSession):
     load includes the start of the runtime itself, which every page pays.
     """
 
-    def __init__(self, artifact: Artifact, facts: RuntimeFacts, page: Page, device: str) -> None:
-        """Load the file in the page, on `wasm` or `webgpu`; raises Misplaced, or RunFailed with what was said."""
-        self._page = page
+    def __init__(
+        self, artifact: Artifact, facts: RuntimeFacts, page: Page, device: str, *, ended: Ended | None = None
+    ) -> None:
+        """Load the file in the page, on `wasm` or `webgpu`; raises Misplaced, or RunFailed with what was said.
+
+        ended: takes the session when its block ends, unless it has failed; by default it is closed.
+        """
+        self._page, self._ended, self._failed = page, ended, False
         inputs, outputs = _ports(artifact)
         source, chosen = image_port(artifact, inputs), logits_port(artifact, outputs)
         sink = outputs[chosen]
@@ -90,10 +98,18 @@ class BrowserSession(RuntimeSession):
         try:
             return self._page.evaluate(script, argument)
         except RunFailed as error:
+            self._failed = True
             said = f"{self.facts.runtime} failed on it ({error})"
             raise RunFailed(f"{self.artifact.path}: {said}; export it again") from error
 
     def __exit__(self, *_error: object) -> None:
+        """End the browser, or hand the session over to whoever keeps it."""
+        if self._ended and not self._failed:
+            self._ended(self)
+        else:
+            self.close()
+
+    def close(self) -> None:
         """End the browser."""
         self._page.close()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import weakref
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import ClassVar
@@ -11,7 +13,7 @@ from targets import adapters
 from targets.artifact import Artifact, Format
 from targets.browser.chromium import Page, executable
 from targets.browser.packages import NEEDED
-from targets.browser.session import BrowserSession
+from targets.browser.session import BrowserSession, Ended
 from targets.catalog import spelled
 from targets.cold import REPEATS, Rise
 from targets.errors import TargetUnavailable
@@ -22,6 +24,8 @@ from targets.target import Availability, DeviceType, RuntimeFacts
 PAGE = Path(__file__).with_name("page")
 WEBGPU = ("--enable-unsafe-webgpu", "--ignore-gpu-blocklist", "--enable-features=Vulkan")
 SWIFTSHADER = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+KEPT = 8
+"""Pages that stay open at most, the last used ones."""
 ADAPTER = """async () => {
   const adapter = await navigator.gpu?.requestAdapter();
   if (!adapter) return null;
@@ -32,10 +36,11 @@ ADAPTER = """async () => {
 
 
 class BrowserTarget:
-    """A headless Chromium of its own for every session, so that none finds another's caches warm.
+    """A headless Chromium of its own for every file, so that none finds another's caches warm.
 
     device: `wasm` runs on the processor with SIMD, `webgpu` on the GPU or, without one, on SwiftShader, which tells
-    outputs and no latency. The page is cross-origin isolated: it has threads, and a clock of 5 us.
+    outputs and no latency. The page is cross-origin isolated: it has threads, and a clock of 5 us. Pages stay open
+    for the next session of their file, since starting one takes a second, and end with the target.
     """
 
     formats: frozenset[Format] = frozenset(NEEDED)
@@ -44,6 +49,8 @@ class BrowserTarget:
     def __init__(self, *, device: str = "wasm") -> None:
         """Take the setting; raises UnknownTarget."""
         self.name, self.device = spelled("browser", self.settings, device=device), device
+        self._kept: list[BrowserSession] = []
+        weakref.finalize(self, _close, self._kept).atexit = False  # Playwright ends what is left when Python does
 
     def probe(self) -> Availability:
         """Say whether Playwright and a Chromium are here, and the runtimes or npm to fetch them; starts none."""
@@ -57,12 +64,15 @@ class BrowserTarget:
         return Availability(True)
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> BrowserSession:
-        """Load the file in a fresh browser with `threads` threads (0: all cores).
+        """Load the file in a fresh browser with `threads` threads (0: all cores), or take the page that has it.
 
         Raises Misplaced where WebGPU would leave a node to the processor.
         """
-        page = self._page(artifact)
-        return self._session(page, artifact, threads)
+        for session in self._kept:
+            if (session.artifact, session.facts.threads) == (artifact, resolved_threads(threads)):
+                self._kept.remove(session)
+                return session
+        return self._session(self._page(artifact), artifact, threads, partial(_keep, self._kept))
 
     def peak_memory(self, artifact: Artifact, *, threads: int = 1) -> int:
         """Return by how many bytes opening the file and a first inference raise the page's memory: median of three.
@@ -82,7 +92,7 @@ class BrowserTarget:
         packages = NEEDED[artifact.format]
         return Page({"page": PAGE} | {package.path: package.fetch() for package in packages}, self._flags())
 
-    def _session(self, page: Page, artifact: Artifact, threads: int) -> BrowserSession:
+    def _session(self, page: Page, artifact: Artifact, threads: int, ended: Ended | None = None) -> BrowserSession:
         runtime = NEEDED[artifact.format][0]
         try:
             device, kind = self._device(page)
@@ -94,7 +104,7 @@ class BrowserTarget:
                 threads=resolved_threads(threads),
                 device_type=kind,
             )
-            return BrowserSession(artifact, facts, page, self.device)
+            return BrowserSession(artifact, facts, page, self.device, ended=ended)
         except BaseException:
             page.close()
             raise
@@ -115,3 +125,13 @@ class BrowserTarget:
             raise TargetUnavailable("this Chromium offers no WebGPU adapter", "see chrome://gpu in it")
         software = adapter["software"] or self._flags() == SWIFTSHADER
         return adapter["name"], "software" if software else "gpu"
+
+
+def _keep(kept: list[BrowserSession], session: BrowserSession) -> None:
+    kept.append(session)
+    _close(kept, beyond=KEPT)
+
+
+def _close(kept: list[BrowserSession], *, beyond: int = 0) -> None:
+    while len(kept) > beyond:
+        kept.pop(0).close()

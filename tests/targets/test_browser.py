@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import tarfile
@@ -99,6 +100,22 @@ def test_a_crash_of_the_page_is_one_line_and_leaves_no_process(onnx_artifact: Ar
     while any(Path("/proc", process, "exe").exists() for process in processes) and monotonic() < until:
         sleep(0.05)
     assert not any(Path("/proc", process, "exe").exists() for process in processes)
+
+
+@needs_browser
+def test_a_page_serves_its_file_again_and_ends_with_the_target(
+    onnx_artifact: Artifact, tflite_artifact: Artifact
+) -> None:
+    target = BrowserTarget()
+    pages = []
+    for subject in (onnx_artifact, tflite_artifact, onnx_artifact):
+        with target.open(subject) as session:
+            assert session.artifact == subject
+            pages.append(session._page.processes())
+    assert pages[0] == pages[2] != pages[1]
+    del session, target
+    gc.collect()
+    assert not any(Path("/proc", process).exists() for process in (*pages[0], *pages[1]))
 
 
 def test_a_browser_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
