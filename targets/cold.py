@@ -13,11 +13,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from targets.artifact import Artifact, from_facts
 from targets.catalog import get
@@ -62,7 +64,7 @@ class Rise:
 
 def cold_start(artifact: Artifact, target: str, *, threads: int = 1) -> ColdStart:
     """Open the artifact on a target of the catalog in a fresh process; raises RunFailed when that process fails."""
-    answer = _sent(artifact, target, threads, "start")
+    answer = fresh(artifact, target, "start", threads=threads)
     return ColdStart(answer["load_ns"], answer["first_run_ns"])
 
 
@@ -75,12 +77,12 @@ def peak_memory(artifact: Artifact, target: str, *, threads: int = 1) -> int:
     runtime's own code and tables that are touched for the first time, which are the larger part for a small file: 8
     to 9 MB in ONNX Runtime, 3 to 5 in LiteRT. Raises RunFailed when the process fails or cannot say.
     """
-    return int(median(_sent(artifact, target, threads, "memory")["peak_bytes"] for _ in range(REPEATS)))
+    return int(median(fresh(artifact, target, "memory", threads=threads)["peak_bytes"] for _ in range(REPEATS)))
 
 
-def _sent(artifact: Artifact, target: str, threads: int, measure: str) -> dict[str, int]:
-    """Return what a fresh process measured: `start` or `memory`."""
-    errand = {"path": str(artifact.path.resolve()), "facts": artifact.facts(), "target": target, "threads": threads}
+def fresh(artifact: Artifact, target: str, measure: str, **settings: int) -> Any:
+    """Return what a fresh process measured: `start`, `memory` or `operators`; raises RunFailed when it fails."""
+    errand = {"path": str(artifact.path.resolve()), "facts": artifact.facts(), "target": target, "settings": settings}
     home = str(Path(__file__).parents[1])
     known = os.environ.get("PYTHONPATH")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([home, known] if known else [home])}
@@ -95,10 +97,10 @@ def _sent(artifact: Artifact, target: str, threads: int, measure: str) -> dict[s
             timeout=SECONDS,
             check=True,
         )
-        return {name: int(value) for name, value in json.loads(done.stdout).items()}
+        return json.loads(done.stdout)
     except subprocess.TimeoutExpired as error:
         raise RunFailed(f"{artifact.path}: not ready after {SECONDS} s in a fresh process; run it alone") from error
-    except (subprocess.CalledProcessError, ValueError, TypeError, AttributeError) as error:
+    except (subprocess.CalledProcessError, ValueError) as error:
         said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1:]
         raise RunFailed(f"{artifact.path}: a fresh process could not open it: {' '.join(said)}") from error
 
@@ -109,8 +111,7 @@ def _answer() -> None:
     artifact = from_facts(Path(errand["path"]), errand["facts"])
     place = get(errand["target"])
     place.probe()  # imports the runtime, which is not part of loading a file
-    measure = _weighed if errand["measure"] == "memory" else _timed
-    print(json.dumps(measure(place, artifact, errand["threads"])))
+    print(json.dumps(_MEASURES[errand["measure"]](place, artifact, **errand["settings"])))
 
 
 def _timed(place: Target, artifact: Artifact, threads: int) -> dict[str, int]:
@@ -128,6 +129,13 @@ def _weighed(place: Target, artifact: Artifact, threads: int) -> dict[str, int]:
     rise = Rise()
     with place.open(artifact, threads=threads):  # the first inference is part of it
         return {"peak_bytes": rise.bytes()}
+
+
+def _profiled(place: Any, artifact: Artifact, threads: int, batch: int) -> list[dict[str, Any]]:
+    return [asdict(one) for one in place.operators(artifact, threads=threads, batch=batch)]
+
+
+_MEASURES: dict[str, Callable[..., Any]] = {"start": _timed, "memory": _weighed, "operators": _profiled}
 
 
 def _give_back() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from targets.port import Port, image_port, logits_port
 from targets.quiet import quiet_stderr
 from targets.session import RuntimeSession, resolved_threads
 from targets.target import Availability, RuntimeFacts
+
+if TYPE_CHECKING:
+    from targets.operators import Operator
 
 BATCH = 64
 FIX = "install it with `pip install ai-edge-litert`"
@@ -70,6 +73,14 @@ class LiteRtCpu(LiteRtKernels):
         """Take the setting; raises UnknownTarget."""
         self.name = spelled("litert-cpu", self.settings, xnnpack=xnnpack)
         self.resolver = "AUTO" if xnnpack == "on" else "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
+
+    def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:
+        """See `targets.operators.Profiled`; in the batch that the file has."""
+        from targets.litert_operators import litert_operators
+
+        return litert_operators(
+            artifact, threads=resolved_threads(threads), batch=batch, xnnpack=self.resolver == "AUTO"
+        )
 
 
 class LiteRtReference(LiteRtKernels):

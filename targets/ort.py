@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from targets.target import Availability, RuntimeFacts
 BATCH = 64
 """Images at once in `run`: larger batches fall out of the cache and are slower (256: 51 us an image, 64: 40)."""
 FIX = "install it with `pip install onnxruntime`"
+
+if TYPE_CHECKING:
+    from targets.operators import Operator
 
 _DTYPES = {"float": "float32", "double": "float64", "float16": "float16"}
 
@@ -85,6 +88,12 @@ class OrtKernels:
         nodes = _placement(session)
         facts = RuntimeFacts(self.name, "onnxruntime", ort.__version__, cpu_name(), threads, placement=nodes)
         return OrtSession(artifact, facts, session, batch=batch, load_ns=load_ns)
+
+    def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:
+        """See `targets.operators.Profiled`."""
+        from targets.ort_operators import ort_operators
+
+        return ort_operators(self, artifact, threads=resolved_threads(threads), batch=batch)
 
 
 class OrtCpu(OrtKernels):

@@ -1,0 +1,180 @@
+"""LiteRT's profiler, through the C interface of the library that its package ships; Python has no way to it.
+
+Interface: litert/c/litert_profiler.h, litert_compiled_model.h and litert_options.h of LiteRT 2. The runtime's options
+travel as text under the key `runtime_options_string`, the processor's under `xnnpack`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from ctypes import byref, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from targets.artifact import Artifact
+from targets.errors import RunFailed
+from targets.operators import RUNS, WARMUP, Operator
+
+LIBRARY = "libLiteRt.so"
+_CPU = 1
+_DELEGATE, _BUILTIN = 0, 2
+"""LiteRtCpuKernelMode."""
+_KERNELS = 2 | 8
+"""Operators of the interpreter, and of a delegate (tflite::Profiler::EventType)."""
+_WEIGHTED = re.compile(r"Convolution|Deconvolution|Fully Connected|DWConv")
+_WITH_WEIGHTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = (("footprint_kb", c_int64), ("allocated", c_size_t), ("in_use", c_size_t))
+
+
+class _Event(ctypes.Structure):
+    """ProfiledEventData."""
+
+    _fields_ = (
+        ("tag", c_char_p),
+        ("kind", c_int),
+        ("start_us", c_uint64),
+        ("elapsed_us", c_uint64),
+        ("memory_before", _Memory),
+        ("memory_after", _Memory),
+        ("number", c_int64),
+        ("subgraph", c_int64),
+        ("source", c_int),
+    )
+
+
+class _LiteRt:
+    """The library; a call that does not return kLiteRtStatusOk raises RunFailed."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        import ai_edge_litert
+
+        path = Path(ai_edge_litert.__file__).with_name(LIBRARY)
+        try:
+            self._library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise RunFailed(f"this ai-edge-litert has no profiler ({error}); install version 2.3 or newer") from error
+        self._path = artifact.path
+
+    def made(self, function: str, *arguments: Any) -> c_void_p:
+        """Return the handle that a function writes to its last argument."""
+        handle = c_void_p()
+        self.done(function, *arguments, byref(handle))
+        return handle
+
+    def done(self, function: str, *arguments: Any) -> None:
+        try:
+            status = getattr(self._library, f"LiteRt{function}")(*arguments)
+        except AttributeError as error:
+            raise RunFailed(f"this ai-edge-litert has no {function} ({error}); install version 2.3") from error
+        if status:
+            raise RunFailed(f"{self._path}: LiteRT's {function} failed (status {status}); export it again")
+
+
+def litert_events(artifact: Artifact, *, threads: int, xnnpack: bool) -> list[tuple[str, int, int, int]]:
+    """Return tag, kind, number and microseconds of every event of `RUNS` inferences; raises RunFailed."""
+    litert = _LiteRt(artifact)
+    environment = litert.made("CreateEnvironment", 0, None)
+    model = litert.made("CreateModelFromFile", environment, str(artifact.path).encode())
+    compiled = litert.made("CreateCompiledModel", environment, model, _options(litert, threads, xnnpack))
+    signature = litert.made("GetModelSignature", model, c_size_t(0))
+
+    def buffer(side: str) -> c_void_p:
+        tensor = litert.made(f"GetSignature{side}TensorByIndex", signature, c_size_t(0))
+        kind = ctypes.create_string_buffer(512)  # LiteRtRankedTensorType, which only LiteRT reads
+        litert.done("GetRankedTensorType", tensor, kind)
+        needs = litert.made(f"GetCompiledModel{side}BufferRequirements", compiled, c_size_t(0), c_size_t(0))
+        return litert.made("CreateManagedTensorBufferFromRequirements", environment, kind, needs)
+
+    source, sink = buffer("Input"), buffer("Output")
+    one = c_size_t(1)
+    profiler = litert.made("CompiledModelGetProfiler", compiled)
+    found: list[tuple[str, int, int, int]] = []
+    for run in range(WARMUP + RUNS):
+        # The profiler keeps as many events as it has room for, and forgets the first.
+        litert.done("ResetProfiler", profiler)
+        litert.done("StartProfiler", profiler)
+        litert.done("RunCompiledModel", compiled, c_size_t(0), one, byref(source), one, byref(sink))
+        litert.done("StopProfiler", profiler)
+        if run >= WARMUP:
+            count = c_int()
+            litert.done("GetNumProfilerEvents", profiler, byref(count))
+            events = (_Event * count.value)()
+            litert.done("GetProfilerEvents", profiler, count, events)
+            found += [(event.tag.decode(), event.kind, event.number, event.elapsed_us) for event in events]
+    return found
+
+
+def _options(litert: _LiteRt, threads: int, xnnpack: bool) -> c_void_p:
+    # LiteRT frees the texts, so they must be the C library's.
+    libc = ctypes.CDLL(None)
+    libc.strdup.restype = c_void_p
+    mode = _DELEGATE if xnnpack else _BUILTIN
+    texts = {
+        "runtime_options_string": "enable_profiling = true\n",
+        "xnnpack": f"num_threads = {threads}\nkernel_mode = {mode}\n",
+    }
+    options = litert.made("CreateOptions")
+    litert.done("SetOptionsHardwareAccelerators", options, _CPU)
+    for key, text in texts.items():
+        copy = c_void_p(libc.strdup(text.encode()))
+        litert.done("AddOpaqueOptions", options, litert.made("CreateOpaqueOptions", key.encode(), copy, libc.free))
+    return options
+
+
+def litert_operators(artifact: Artifact, *, threads: int, batch: int, xnnpack: bool) -> list[Operator]:
+    """Return the kernels of an inference; raises RunFailed where LiteRT refuses the file or the batch is another.
+
+    XNNPACK numbers kernels of its own: those
+    with weights are the file's operators with weights, in the same order; others are told without a layer.
+    """
+    layers = _layers(artifact, batch)
+    took: dict[tuple[str, int], list[int]] = {}
+    kinds: dict[tuple[str, int], int] = {}
+    for tag, kind, number, elapsed in litert_events(artifact, threads=threads, xnnpack=xnnpack):
+        if kind & _KERNELS and number >= 0:
+            took.setdefault((tag, number), []).append(elapsed)
+            kinds[tag, number] = kind
+    weighted = [layer for operator, layer in layers if operator in _WITH_WEIGHTS]
+    heavy = [key for key in took if _WEIGHTED.search(key[0])]
+    joined = dict(zip(heavy, weighted, strict=True)) if len(heavy) == len(weighted) else {}
+    return [
+        Operator(tag, layers[number][1] if kinds[tag, number] == 2 else joined.get((tag, number), ""), _mean_ns(times))
+        for (tag, number), times in took.items()
+    ]
+
+
+def _mean_ns(microseconds: list[int]) -> float:
+    return sum(microseconds) / len(microseconds) * 1000
+
+
+def _layers(artifact: Artifact, batch: int) -> list[tuple[str, str]]:
+    """Return kind and layer of the file's operators: the name of what one writes, or of its weights at the end."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate would hide the operators
+    try:
+        interpreter = Interpreter(str(artifact.path), experimental_op_resolver_type=plain)
+    except ValueError as error:
+        raise RunFailed(f"{artifact.path}: LiteRT refuses it ({error}); export it again") from error
+    has = int(interpreter.get_input_details()[0]["shape"][0])
+    if has != batch:
+        raise RunFailed(f"{artifact.path}: LiteRT profiles it in its own batch of {has}, not {batch}")
+    names = {one["index"]: one["name"] for one in interpreter.get_tensor_details()}
+    ends = {one["index"] for one in interpreter.get_output_details()}
+    found = []
+    for operator in interpreter._get_ops_details():
+        written = operator["outputs"][0]
+        constants = islice((k for k in operator["inputs"][1:] if k in names), 1)
+        named = next(constants, written) if written in ends else written
+        found.append((operator["op_name"], _layer(names.get(named, ""))))
+    return found
+
+
+def _layer(tensor: str) -> str:
+    """Return a tensor's name as a layer: the first of several, without the number that sets it apart."""
+    return re.sub(r"\.\d+$", "", tensor.partition(";")[0]).replace("/", ".")

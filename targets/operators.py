@@ -1,0 +1,53 @@
+"""What each operator of an artifact takes, by the runtime's own profiler, joined to the layers of the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from targets.artifact import Artifact, Format
+from targets.catalog import TARGETS, get
+from targets.cold import fresh
+from targets.errors import RunFailed
+from targets.target import Target
+
+WARMUP, RUNS = 20, 200
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator in the order of execution.
+
+    kernel: what the runtime calls it. layer: the layer of the file that it computes, empty for one that the runtime put
+    in. ns: mean nanoseconds of an inference, of `RUNS` after `WARMUP`. Profilers count whole microseconds.
+    """
+
+    kernel: str
+    layer: str
+    ns: float
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """A target whose runtime has a profiler of operators."""
+
+    def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:
+        """Return the operators of an inference; raises what `Target.open` raises."""
+        ...
+
+
+def operators(artifact: Artifact, target: Target, *, threads: int = 1, batch: int = 1) -> list[Operator]:
+    """Return the operators of an inference of `batch` images on a target of this machine, in a fresh process.
+
+    Raises RunFailed where the target has no profiler, or that process fails.
+    """
+    if not isinstance(target, Profiled):
+        fit = " or ".join(_profiled(artifact.format))
+        raise RunFailed(f"{target.name} does not tell what its operators take; take {fit}")
+    answer = fresh(artifact, target.name, "operators", threads=threads, batch=batch)
+    return [Operator(**one) for one in answer]
+
+
+def _profiled(kind: Format) -> list[str]:
+    places = (get(name) for name in TARGETS)
+    return [place.name for place in places if isinstance(place, Profiled) and kind in place.formats]

@@ -1,0 +1,101 @@
+"""ONNX Runtime's profiler: the kernels that ran, found again in the file after its graph was optimized.
+
+The optimizer keeps a node's name in what it makes of it, or the name of the tensor that a fused node wrote; so nodes
+without a name are given one first, which changes nothing of what runs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from targets.artifact import Artifact
+from targets.errors import RunFailed
+from targets.operators import RUNS, WARMUP, Operator
+from targets.target import RuntimeFacts
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
+
+    from targets.ort import OrtKernels
+
+_EVENT = re.compile(r"(?P<name>.*)_kernel_time")
+_NUMBER = re.compile(r"\[node (\d+)\]")
+_OWN = re.compile(r"_nchwc$|_token_\d+$")
+"""What the optimizer puts behind the name of a node or tensor."""
+
+
+def ort_operators(place: OrtKernels, artifact: Artifact, *, threads: int, batch: int) -> list[Operator]:
+    """Return the kernels of an inference; raises RunFailed where ONNX Runtime refuses the file."""
+    import onnx
+    import onnxruntime
+
+    from targets.ort import OrtSession
+
+    model = onnx.load(artifact.path)
+    for number, node in enumerate(model.graph.node):
+        node.name = f"[node {number}]"
+    with tempfile.TemporaryDirectory() as folder:
+        options = place.options(threads)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder, "profile"))
+        try:
+            session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            said = " ".join(str(error).split())[:300]
+            raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({said}); export it again") from error
+        facts = RuntimeFacts(place.name, "onnxruntime", onnxruntime.__version__, "", threads)
+        call = OrtSession(artifact, facts, session, batch=batch, load_ns=0).prepared(batch)
+        for _ in range(WARMUP + RUNS):
+            call()
+        events = json.loads(Path(session.end_profiling()).read_text())
+    layers = _layers(onnx.load(artifact.path).graph)
+    return list(_operators(events, layers))
+
+
+def _operators(events: list[dict[str, Any]], layers: dict[str, str]) -> Iterable[Operator]:
+    """Yield the kernels in the order of the last inference, with the mean of the last `RUNS`."""
+    took: dict[str, list[int]] = {}
+    kernels: dict[str, str] = {}
+    for event in events:
+        if event["cat"] == "Node" and (found := _EVENT.fullmatch(event["name"])):
+            took.setdefault(found["name"], []).append(event["dur"])
+            kernels[found["name"]] = event["args"]["op_name"]
+    for name, durations in took.items():
+        last = durations[-RUNS:]
+        number = _NUMBER.match(name)
+        layer = layers.get(number[0] if number else _OWN.sub("", name), "")
+        yield Operator(kernels[name], layer, sum(last) / len(last) * 1000)
+
+
+def _layers(graph: GraphProto) -> dict[str, str]:
+    """Return the layer of every node (`[node K]`) and of every tensor that one writes.
+
+    A node belongs to the layer whose weight it takes, else bears its own name, else goes with what it reads.
+    """
+    weights = {tensor.name: _layer(tensor.name) for tensor in graph.initializer}
+    flow: dict[str, str] = {}
+    found = {}
+    for number, node in enumerate(graph.node):
+        if all(name in weights for name in node.input if name):
+            layer = next((weights[name] for name in node.input if name), "")
+            weights |= dict.fromkeys(node.output, layer)
+            found[f"[node {number}]"] = layer
+            continue
+        own = next((weights[name] for name in node.input if weights.get(name)), "")
+        layer = own or node.name or next((flow[name] for name in node.input if name in flow), "")
+        flow |= dict.fromkeys(node.output, layer)
+        found[f"[node {number}]"] = layer
+    return found | flow
+
+
+def _layer(weight: str) -> str:
+    """Return the layer of a weight named as torch names it (`features.conv1.weight`), empty for any other constant."""
+    layer = re.match(r"(.+)\.(?:weight|bias)", weight)
+    return layer[1] if layer else ""
