@@ -11,6 +11,7 @@ import ctypes
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -102,7 +103,10 @@ def fresh(artifact: Artifact, target: str, measure: str, **settings: int) -> Any
         raise RunFailed(f"{artifact.path}: not ready after {SECONDS} s in a fresh process; run it alone") from error
     except (subprocess.CalledProcessError, ValueError) as error:
         said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1:]
-        raise RunFailed(f"{artifact.path}: a fresh process could not open it: {' '.join(said)}") from error
+        ours = re.match(r"targets\.errors\.\w+: (.*)", " ".join(said))
+        raise RunFailed(
+            ours[1] if ours else f"{artifact.path}: a fresh process could not open it: {' '.join(said)}"
+        ) from error
 
 
 def _answer() -> None:

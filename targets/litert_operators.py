@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import re
 from ctypes import byref, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +152,7 @@ def _mean_ns(microseconds: list[int]) -> float:
 
 
 def _layers(artifact: Artifact, batch: int) -> list[tuple[str, str]]:
-    """Return kind and layer of the file's operators: the name of what one writes, or of its weights at the end."""
+    """Return kind and layer of the file's operators: its weights' name, else that of what it writes."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate would hide the operators
@@ -163,15 +162,13 @@ def _layers(artifact: Artifact, batch: int) -> list[tuple[str, str]]:
         raise RunFailed(f"{artifact.path}: LiteRT refuses it ({error}); export it again") from error
     has = int(interpreter.get_input_details()[0]["shape"][0])
     if has != batch:
-        raise RunFailed(f"{artifact.path}: LiteRT profiles it in its own batch of {has}, not {batch}")
+        raise RunFailed(f"{artifact.path}: LiteRT profiles it in its own batch; give {has}, not {batch}")
     names = {one["index"]: one["name"] for one in interpreter.get_tensor_details()}
-    ends = {one["index"] for one in interpreter.get_output_details()}
     found = []
     for operator in interpreter._get_ops_details():
-        written = operator["outputs"][0]
-        constants = islice((k for k in operator["inputs"][1:] if k in names), 1)
-        named = next(constants, written) if written in ends else written
-        found.append((operator["op_name"], _layer(names.get(named, ""))))
+        kind, (_, *constants) = operator["op_name"], operator["inputs"]
+        named = constants[0] if kind in _WITH_WEIGHTS else operator["outputs"][0]
+        found.append((kind, _layer(names.get(named, ""))))
     return found
 
 

@@ -191,11 +191,45 @@ def test_a_sweep_times_every_way_in_a_process_of_its_own(
     [
         (["--sweep-threads", "1;2"], "is no list of numbers; write 1,2,4"),
         (["--sweep-threads", "0,1"], "is no list of numbers"),
-        (["--sweep-batch", "1,8", "--target", "litert-cpu"], "take a target of this machine that runs it"),
-        (["--sweep-batch", "1,8", "--target", "arm64:cortex-a72"], "take a target of this machine that runs it"),
+        (["--sweep-batch", "1,8", "--target", "litert-cpu"], "does not run"),
+        (["--sweep-batch", "1,8", "--target", "arm64:cortex-a72"], "take a target of this machine"),
     ],
 )
 def test_what_cannot_be_swept(glyphpress: Program, files: list[Path], words: list[str], said: str) -> None:
     done = glyphpress("profile", files[0], *words)
     assert (done.code, done.out) == (2, "")
     assert said in " ".join(done.err.replace("│", " ").split())
+
+
+def test_operators_are_told_with_their_shares(glyphpress: Program, files: list[Path]) -> None:
+    shown = glyphpress("profile", *files, "--per-op")
+    assert shown.code == 0, shown.err
+    assert "b.onnx on ort-cpu" in shown.out
+    said = json.loads(glyphpress("profile", files[1], "--per-op", "--batch", 4, "--json").out)
+    assert said["schema"] == "glyphpress/profile-operators/1"
+    (found,) = said["breakdowns"]
+    assert found["batch"] == 4
+    assert found["ns"] == pytest.approx(sum(one["ns"] for one in found["operators"]))
+    assert "Conv" in [one["kernel"] for one in found["operators"]]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--per-op", "--memory"),
+        ("--per-op", "--sweep-threads", "1,2"),
+        ("--per-op", "--seconds", "1s"),
+        ("--sweep-threads", "1,2", "--threads", "2"),
+        ("--sweep-batch", "1,2", "--strict"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(glyphpress: Program, files: list[Path], words: Any) -> None:
+    done = glyphpress("profile", files[0], *words)
+    assert (done.code, done.out) == (2, "")
+    assert f"{words[-1] if words[-1].startswith('--') else words[-2]} has no meaning with" in done.err
+
+
+def test_memory_is_of_devices(glyphpress: Program, files: list[Path]) -> None:
+    done = glyphpress("profile", files[0], *SHORT, "--memory", "--target", "null")
+    assert (done.code, done.out) == (2, "")
+    assert "null" in done.err

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
+from click.core import ParameterSource
 
 from toolchain.cli import complete, console
 from toolchain.cli.options import DURATION, FILE, NUMBERS, force_option, json_option, seed_option, threads_option
+
+if TYPE_CHECKING:
+    from targets.artifact import Artifact
+    from targets.target import TimingPlan
+    from toolchain.progress import Progress
 
 
 @click.command()
@@ -27,6 +33,7 @@ from toolchain.cli.options import DURATION, FILE, NUMBERS, force_option, json_op
 @click.option("--runs", type=click.IntRange(1), default=1000, show_default=True, help="Least samples of each artifact.")
 @click.option("--sweep-threads", type=NUMBERS, metavar="N,N...", help="Time on each number of threads, in processes.")
 @click.option("--sweep-batch", type=NUMBERS, metavar="N,N...", help="Time in batches of each size, in processes.")
+@click.option("--per-op", is_flag=True, help="Tell what each operator takes, by the runtime's own profiler.")
 @click.option("--memory", is_flag=True, help="Weigh opening and a first inference too, in three fresh processes each.")
 @click.option("--require", is_flag=True, help="Exit 4 where a target is not here; without it the table says why.")
 @click.option("--strict", is_flag=True, help="Exit 3 where the machine was busy, hot or throttled.")
@@ -42,6 +49,7 @@ def profile(
     runs: int,
     sweep_threads: tuple[int, ...] | None,
     sweep_batch: tuple[int, ...] | None,
+    per_op: bool,
     output: Path | None,
     as_json: bool,
     force: bool,
@@ -52,33 +60,89 @@ def profile(
     \b
     Example:
       glyphpress profile a.onnx b.onnx --target ort-cpu --target arm64:cortex-a72
+      glyphpress profile a.onnx --per-op
     """
     from targets.target import TimingPlan
     from toolchain import files
-    from toolchain.profiling.survey import SurveyRequest, survey
-    from toolchain.profiling.sweep import sweep
-    from toolchain.report.sweep import sweep_text
-    from toolchain.report.timings import survey_text
     from toolchain.verdict.latency import timeable
 
     if output:
         files.refuse_existing(output, force=force)
     plan = TimingPlan(batch=batch, min_seconds=seconds, min_runs=runs, max_runs=max(runs, TimingPlan.max_runs))
     loaded = tuple(timeable(path) for path in artifacts)
-    if sweep_threads or sweep_batch:
-        ways = (sweep_threads or (words["threads"],), sweep_batch or (batch,))
-        with console.progress() as progress:
-            points = sweep(loaded, words["targets"], *ways, plan=plan, seed=words["seed"], progress=progress)
-        if as_json:
-            console.emit("profile-sweep", {"points": [point.to_dict() for point in points]})
-        else:
-            click.echo(sweep_text(points, colour=not console.plain()))
-        return
     with console.progress() as progress:
-        measured = survey(SurveyRequest(loaded, plan=plan, **words), progress=progress)
+        if per_op:
+            answer = _per_operator(loaded, words, batch, progress)
+        elif sweep_threads or sweep_batch:
+            answer = _sweep(loaded, words, plan, progress, threads=sweep_threads, batches=sweep_batch)
+        else:
+            answer = _survey(loaded, words, plan, progress, output=output, force=force)
+    kind, values, text = answer
+    if as_json:
+        console.emit(kind, values)
+    else:
+        click.echo(text)
+
+
+Answer = tuple[str, dict[str, Any], str]
+"""Schema, values and text of a command."""
+
+
+def _per_operator(loaded: tuple[Artifact, ...], words: dict[str, Any], batch: int, progress: Progress) -> Answer:
+    from toolchain.profiling.per_operator import per_operator
+    from toolchain.report.operators import operators_text
+
+    _refuse_unused("--per-op", "sweep_threads", "sweep_batch", "memory", "strict", "output", "seconds", "runs", "seed")
+    found = per_operator(loaded, words["targets"], threads=words["threads"], batch=batch, progress=progress)
+    values = {"breakdowns": [one.to_dict() for one in found]}
+    return "profile-operators", values, operators_text(found, colour=not console.plain())
+
+
+def _sweep(
+    loaded: tuple[Artifact, ...],
+    words: dict[str, Any],
+    plan: TimingPlan,
+    progress: Progress,
+    *,
+    threads: tuple[int, ...] | None,
+    batches: tuple[int, ...] | None,
+) -> Answer:
+    from toolchain.profiling.sweep import sweep
+    from toolchain.report.sweep import sweep_text
+
+    swept = ["threads"] * bool(threads) + ["batch"] * bool(batches)
+    _refuse_unused("a sweep", "memory", "require", "strict", "output", *swept)
+    ways = (threads or (words["threads"],), batches or (plan.batch,))
+    points = sweep(loaded, words["targets"], *ways, plan=plan, seed=words["seed"], progress=progress)
+    values = {"points": [point.to_dict() for point in points]}
+    return "profile-sweep", values, sweep_text(points, colour=not console.plain())
+
+
+def _survey(
+    loaded: tuple[Artifact, ...],
+    words: dict[str, Any],
+    plan: TimingPlan,
+    progress: Progress,
+    *,
+    output: Path | None,
+    force: bool,
+) -> Answer:
+    from toolchain.profiling.survey import SurveyRequest, survey
+    from toolchain.report.timings import survey_text
+
+    measured = survey(SurveyRequest(loaded, plan=plan, **words), progress=progress)
     if output:
         measured.save_samples(output, force=force)
-    if as_json:
-        console.emit("profile", measured.to_dict())
-    else:
-        click.echo(survey_text(measured, colour=not console.plain()))
+    return "profile", measured.to_dict(), survey_text(measured, colour=not console.plain())
+
+
+def _refuse_unused(way: str, *names: str) -> None:
+    """Raise UsageProblem where an option was given that this way to profile has no use for."""
+    from toolchain.errors import UsageProblem
+
+    context = click.get_current_context()
+    assert context, "a command is running"
+    given = [name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if given:
+        option = given[0].replace("_", "-")
+        raise UsageProblem(f"--{option} has no meaning with {way}; leave one of them out")

@@ -17,6 +17,7 @@ from toolchain.errors import TaintedRun, UsageProblem
 from toolchain.profiling.agreement import agreement
 from toolchain.profiling.cells import Cell, Survey
 from toolchain.profiling.counts import counted
+from toolchain.profiling.pairs import paired
 from toolchain.progress import Progress, silent
 from toolchain.verdict.latency import ROUNDS, started_cold, time_interleaved
 from toolchain.verdict.ratio import LatencyRatio
@@ -68,7 +69,7 @@ def survey(request: SurveyRequest, *, progress: Progress = silent) -> Survey:
     RunFailed when a runtime refuses a file, TaintedRun where `strict`; TargetUnavailable where no place is here
     or, where `require`, one is not, and RunFailed then of answers that are others than on the usual place.
     """
-    pairs = list(_paired(request))
+    pairs = [_Pair(place, Cell(one, place.name)) for place, one in paired(request.artifacts, request.targets)]
     states = {place.name: place.probe() for place in {pair.place.name: pair.place for pair in pairs}.values()}
     for done, pair in enumerate(pairs, 1):
         pair.cell = _opened(request, pair, states[pair.place.name])
@@ -96,31 +97,6 @@ def survey(request: SurveyRequest, *, progress: Progress = silent) -> Survey:
         raise TaintedRun(f"the machine was not quiet: {'; '.join(tainted)}; time when it is, or without --strict")
     cells = tuple(_with_ratios([pair.cell for pair in pairs], request.seed))
     return Survey(cells, request.plan, request.threads, request.rounds, request.seed, tuple(tainted), before)
-
-
-def _paired(request: SurveyRequest) -> Iterator[_Pair]:
-    """Yield artifacts by places, in the order of the places; raises UsageProblem where one finds no other."""
-    artifacts = request.artifacts
-    if not artifacts:
-        raise UsageProblem("nothing to profile; name at least one artifact")
-    if not request.targets:
-        yield from (_pair(catalog.default_for(artifact.format), artifact) for artifact in artifacts)
-        return
-    places = [catalog.get(word) for word in dict.fromkeys(request.targets)]
-    for place in places:
-        if not any(artifact.format in place.formats for artifact in artifacts):
-            takes = " or ".join(f".{kind}" for kind in sorted(place.formats))
-            raise UsageProblem(f"{place.name} does not run {artifacts[0].path.name}; it takes {takes}")
-    for artifact in artifacts:
-        if not any(artifact.format in place.formats for place in places):
-            fit = catalog.DEFAULTS[artifact.format]
-            raise UsageProblem(f"no --target runs {artifact.path.name}; add --target {fit}")
-    for place in places:
-        yield from (_pair(place, artifact) for artifact in artifacts if artifact.format in place.formats)
-
-
-def _pair(place: Target, artifact: Artifact) -> _Pair:
-    return _Pair(place, Cell(artifact, place.name))
 
 
 def _opened(request: SurveyRequest, pair: _Pair, state: Availability) -> Cell:

@@ -13,6 +13,7 @@ from targets.artifact import Artifact
 from targets.remote import Channel, RemoteSession, local_agent
 from targets.target import TimingPlan, Timings
 from toolchain.errors import UsageProblem
+from toolchain.profiling.pairs import paired
 from toolchain.progress import Progress, silent
 from toolchain.verdict.latency import ROUNDS, time_interleaved
 
@@ -58,13 +59,10 @@ def sweep(
     Without targets each format's usual one is taken. Raises UsageProblem for a target that is not of this machine, and
     what opening raises.
     """
-    words = [(one, word) for one in artifacts for word in targets or [catalog.default_for(one.format).name]]
-    for one, word in words:
-        place = catalog.get(word)
-        if word.partition(",")[0] not in catalog.TARGETS or one.format not in place.formats:
-            raise UsageProblem(
-                f"{word} cannot be swept with {one.path.name}; take a target of this machine that runs it"
-            )
+    words = [(one, place.name) for place, one in paired(artifacts, targets)]
+    for _, word in words:
+        if word.partition(",")[0] not in catalog.TARGETS:
+            raise UsageProblem(f"{word} cannot be swept; take a target of this machine")
     points: list[Point] = []
     with ExitStack() as stack:
         ways = [

@@ -1,0 +1,97 @@
+"""Per-operator profiles: what runs, in which layer, and that the heavy one is told as heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+from targets import catalog
+from targets.artifact import Artifact
+from targets.errors import RunFailed
+from targets.operators import operators
+from tests.targets.models import artifact, conv_net
+
+NAMES = {"w": "features.conv1.weight", "fc": "classifier.weight"}
+
+
+def named_net(folder: Path, channels: int) -> Artifact:
+    """Write a net whose weights are named as torch names them."""
+    path = folder / f"named-{channels}.onnx"
+    model = onnx.load(conv_net(path, channels=channels))
+    for tensor in model.graph.initializer:
+        tensor.name = NAMES[tensor.name]
+    for node in model.graph.node:
+        node.input[:] = [NAMES.get(name, name) for name in node.input]
+    onnx.save(model, path)
+    return artifact(path)
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Artifact:
+    return named_net(tmp_path, 4)
+
+
+class _Images(CalibrationDataReader):
+    def __init__(self) -> None:
+        self._left = iter(np.random.default_rng(0).random((8, 1, 1, 28, 28), dtype=np.float32))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        image = next(self._left, None)
+        return None if image is None else {"image": image}
+
+
+def layers_of(subject: Artifact, word: str, **ways: int) -> dict[str, float]:
+    """Return the time of each layer."""
+    took: dict[str, float] = {}
+    for one in operators(subject, catalog.get(word), **ways):
+        took[one.layer] = took.get(one.layer, 0.0) + one.ns
+    return took
+
+
+@pytest.mark.parametrize("word", ["ort-cpu", "ort-cpu,graph=basic", "ort-reference"])
+def test_the_layer_that_grew_is_the_one_that_takes_longer(named: Artifact, word: str, tmp_path: Path) -> None:
+    small, large = (layers_of(one, word, batch=8) for one in (named, named_net(tmp_path, 96)))
+    assert {"features.conv1", "classifier"} <= set(small)
+    assert large["features.conv1"] > 3 * small["features.conv1"] > 0
+
+
+def test_fused_integer_kernels_are_joined_to_layers(named: Artifact, tmp_path: Path) -> None:
+    path = tmp_path / "int8.onnx"
+    quantize_static(named.path, path, _Images(), quant_format=QuantFormat.QDQ, per_channel=True)
+    found = operators(artifact(path), catalog.get("ort-cpu"))
+    assert ("QLinearConv", "features.conv1") in {(one.kernel, one.layer) for one in found}
+    assert any("classifier" in one.layer and one.kernel in ("QLinearMatMul", "QGemm") for one in found)
+
+
+def test_a_file_without_names_still_tells_its_kernels(onnx_artifact: Artifact) -> None:
+    kernels = [one.kernel for one in operators(onnx_artifact, catalog.get("ort-reference"))]
+    assert kernels == ["Conv", "Relu", "Flatten", "MatMul"]
+
+
+@pytest.mark.parametrize("word", ["litert-cpu", "litert-cpu,xnnpack=off"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_kernels_of_litert_are_joined_to_the_operators_with_weights(
+    tflite_artifact: Artifact, word: str, threads: int
+) -> None:
+    found = operators(tflite_artifact, catalog.get(word), threads=threads)
+    weighted = [one for one in found if any(part in one.kernel.upper() for part in ("CONV", "FULLY"))]
+    assert len(weighted) == 2
+    assert all(one.layer for one in weighted)
+    assert weighted[0].layer != weighted[1].layer
+    inside = any("NHWC" in one.kernel for one in found)
+    assert inside is (word == "litert-cpu"), "XNNPACK's own kernels are told where it runs, and only there"
+
+
+def test_a_batch_that_the_file_does_not_have_is_refused(tflite_artifact: Artifact) -> None:
+    with pytest.raises(RunFailed, match="give 1, not 3") as caught:
+        operators(tflite_artifact, catalog.get("litert-cpu"), batch=3)
+    assert str(caught.value).startswith(str(tflite_artifact.path))
+
+
+def test_a_place_without_a_profiler_names_those_that_have_one(onnx_artifact: Artifact) -> None:
+    with pytest.raises(RunFailed, match=r"null does not tell.*take ort-cpu or"):
+        operators(onnx_artifact, catalog.get("null"))

@@ -1,0 +1,36 @@
+"""The table of breakdowns: one row an operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from targets.operators import RUNS
+from toolchain.profiling.per_operator import Breakdown
+from toolchain.quantities import time_text
+from toolchain.report.timings import DASH, unbroken
+
+
+def operators_text(breakdowns: Sequence[Breakdown], *, colour: bool = False) -> str:
+    """Return a table for each artifact in each place, and what the figures are."""
+    tables = [f"{one.artifact.path.name} on {one.target}\n{unbroken(_table(one), colour=colour)}" for one in breakdowns]
+    note = (
+        f"mean of {RUNS} inferences, by the runtime's own profiler: it counts whole microseconds, and its own work "
+        "(some 2 us an operator in ONNX Runtime) is in them"
+    )
+    return "\n\n".join([*tables, note])
+
+
+def _table(breakdown: Breakdown) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("operator", no_wrap=True)
+    table.add_column("layer", no_wrap=True)
+    table.add_column("time", justify="right")
+    table.add_column("share", justify="right")
+    for one in breakdown.operators:
+        share = one.ns / breakdown.ns if breakdown.ns else 0.0
+        time = time_text(one.ns / 1e9) if one.ns else "< 1 us"
+        table.add_row(one.kernel, one.layer or DASH, time, f"{share:.1%}")
+    table.add_row("all", "", time_text(breakdown.ns / 1e9), "")
+    return table
