@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -15,7 +16,7 @@ from targets.preprocess import Preprocess
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
-Format = Literal["onnx", "tflite"]
+Format = Literal["onnx", "ort", "tflite"]
 SCHEMA = "glyphpress/artifact/1"
 ONNX_METADATA_KEY = "glyphpress"
 
@@ -80,10 +81,10 @@ def file_sha256(path: Path) -> str:
 def file_format(path: Path) -> Format:
     """Return the format that the name says; raises ArtifactError where there is no such file or it is another kind."""
     if not path.is_file():
-        raise ArtifactError(f"{path}: no such file; give an .onnx or .tflite file")
+        raise ArtifactError(f"{path}: no such file; give an .onnx, .ort or .tflite file")
     kind = path.suffix.lower().removeprefix(".")
     if kind not in get_args(Format):
-        raise ArtifactError(f"{path}: neither .onnx nor .tflite; give an exported model")
+        raise ArtifactError(f"{path}: neither .onnx, .ort nor .tflite; give an exported model")
     if path.stat().st_size == 0:
         raise ArtifactError(f"{path}: is empty; export the model again")
     return cast(Format, kind)
@@ -100,13 +101,13 @@ def save_sidecar(artifact: Artifact) -> Path:
 
 
 def explained(path: Path) -> bool:
-    """Return whether a sidecar or, in an .onnx file, its own metadata says what the file is; raises ArtifactError."""
+    """Return whether a sidecar, or metadata in the file, says what it is; raises ArtifactError."""
     kind = file_format(path)
-    return path.with_name(path.name + ".json").is_file() or (kind == "onnx" and bool(onnx_metadata(path)))
+    return path.with_name(path.name + ".json").is_file() or (kind in _METADATA and bool(_METADATA[kind](path)))
 
 
 def load_artifact(path: Path) -> Artifact:
-    """Read an artifact from its file and sidecar, or from its own metadata where an .onnx file has no sidecar.
+    """Read an artifact from its file and sidecar, or from its own metadata where an .onnx or .ort file has no sidecar.
 
     Raises ArtifactError when the file is missing or unreadable, nothing says what it is, or the sidecar is that of
     other bytes.
@@ -129,7 +130,7 @@ def load_artifact(path: Path) -> Artifact:
 
 
 def adopt(path: Path, *, preprocess: Preprocess, classes: tuple[str, ...]) -> Artifact:
-    """Return the artifact of a user's own .onnx or .tflite file that has no sidecar; nothing is written.
+    """Return the artifact of a user's own .onnx, .ort or .tflite file that has no sidecar; nothing is written.
 
     Its recipe is `foreign`. Raises ArtifactError when the file cannot be read, or no output can hold the classes.
     """
@@ -145,9 +146,14 @@ def adopt(path: Path, *, preprocess: Preprocess, classes: tuple[str, ...]) -> Ar
 
 
 def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return the inputs and outputs that an .onnx or .tflite file declares; raises ArtifactError."""
-    if file_format(path) == "tflite":
+    """Return the inputs and outputs that a file of any format declares; raises ArtifactError."""
+    kind = file_format(path)
+    if kind == "tflite":
         from targets.litert import described
+
+        return described(path)
+    if kind == "ort":
+        from targets.ort_file import described
 
         return described(path)
     graph = _onnx_model(path).graph
@@ -159,6 +165,15 @@ def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]
 def onnx_metadata(path: Path) -> str:
     """Return what an .onnx file holds under ONNX_METADATA_KEY, or an empty string; raises ArtifactError."""
     return next((entry.value for entry in _onnx_model(path).metadata_props if entry.key == ONNX_METADATA_KEY), "")
+
+
+def _ort_metadata(path: Path) -> str:
+    from targets.ort_file import metadata
+
+    return metadata(path).get(ONNX_METADATA_KEY, "")
+
+
+_METADATA: dict[Format, Callable[[Path], str]] = {"onnx": onnx_metadata, "ort": _ort_metadata}
 
 
 def _onnx_model(path: Path) -> ModelProto:
@@ -187,10 +202,11 @@ def _onnx_spec(value: ValueInfoProto) -> TensorSpec:
 
 
 def _embedded_facts(path: Path, sha256: str) -> dict[str, Any]:
-    """Return a sidecar's facts of an .onnx file: its metadata says how it was made, the graph and bytes the rest."""
-    made: dict[str, Any] = json.loads(onnx_metadata(path))
+    """Return a sidecar's facts: the file's metadata says how it was made, its graph and bytes the rest."""
+    kind = file_format(path)
+    made: dict[str, Any] = json.loads(_METADATA[kind](path))
     inputs, outputs = (tuple(map(asdict, specs)) for specs in describe(path))
-    return made | {"format": "onnx", "sha256": sha256, "inputs": inputs, "outputs": outputs}
+    return made | {"format": kind, "sha256": sha256, "inputs": inputs, "outputs": outputs}
 
 
 def from_facts(path: Path, facts: dict[str, Any]) -> Artifact:

@@ -48,7 +48,7 @@ FAMILIES = table([("arm64", "targets.arm64.target:Arm64Target"), ("ssh", "target
 KERNELS = ("ort-cpu", "ort-precise", "ort-reference", "litert-cpu", "litert-reference")
 """The same processor by other kernels: what a file is compared on where nobody names other places."""
 
-DEFAULTS: dict[Format, str] = {"onnx": "ort-cpu", "tflite": "litert-cpu"}
+DEFAULTS: dict[Format, str] = {"onnx": "ort-cpu", "ort": "ort-cpu", "tflite": "litert-cpu"}
 
 
 def names() -> list[str]:

@@ -35,7 +35,7 @@ class NullTarget:
     """
 
     name = "null"
-    formats: frozenset[Format] = frozenset({"onnx", "tflite"})
+    formats: frozenset[Format] = frozenset({"onnx", "ort", "tflite"})
 
     def __init__(self, logits: ArrayLike | Logits | None = None, times: float | Times = 100_000, seed: int = 0) -> None:
         """Take the script."""

@@ -36,6 +36,8 @@ def ort_operators(place: OrtKernels, artifact: Artifact, *, threads: int, batch:
 
     from targets.ort import OrtSession
 
+    if artifact.format == "ort":
+        raise RunFailed(f"{artifact.path}: its graph is optimized already; profile the .onnx that it was made of")
     model = onnx.load(artifact.path)
     for number, node in enumerate(model.graph.node):
         node.name = f"[node {number}]"

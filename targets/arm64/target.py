@@ -39,7 +39,7 @@ class Arm64Target:
     sessions of a target; it ends with the target.
     """
 
-    formats: frozenset[Format] = frozenset({"onnx", "tflite"})
+    formats: frozenset[Format] = frozenset({"onnx", "ort", "tflite"})
     members = tuple(PROCESSORS)
 
     def __init__(self, processor: str, *, progress: Progress = _silent) -> None:

@@ -28,7 +28,7 @@ class SshTarget:
     ONNX files run in ONNX Runtime, TFLite files in LiteRT. `host` is where, for whoever times several boards at once.
     """
 
-    formats: frozenset[Format] = frozenset({"onnx", "tflite"})
+    formats: frozenset[Format] = frozenset({"onnx", "ort", "tflite"})
 
     def __init__(self, rest: str) -> None:
         """Take what follows `ssh:`; raises UnknownTarget."""

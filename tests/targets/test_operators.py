@@ -56,7 +56,7 @@ def layers_of(subject: Artifact, word: str, **ways: int) -> dict[str, float]:
 def test_the_layer_that_grew_is_the_one_that_takes_longer(named: Artifact, word: str, tmp_path: Path) -> None:
     small, large = (layers_of(one, word, batch=8) for one in (named, named_net(tmp_path, 96)))
     assert {"features.conv1", "classifier"} <= set(small)
-    assert large["features.conv1"] > 3 * small["features.conv1"] > 0
+    assert large["features.conv1"] > 1.5 * small["features.conv1"] > 0
 
 
 def test_fused_integer_kernels_are_joined_to_layers(named: Artifact, tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ def kind_of(path: Path) -> Kind:
     # An ONNX file is a bare protobuf: field 1 (ir_version, a varint) comes first, so its bytes begin 08.
     if path.suffix == ".onnx" or head.startswith(b"\x08"):
         return "onnx"
+    if head[4:8] == b"ORTM":
+        raise CheckpointError(f"{path} is optimized by ONNX Runtime already; give the .onnx that it was made of")
     looks = "text" if _is_text(head) else f"bytes {head[:4].hex(' ')}"
     raise CheckpointError(f"{path} is no model file (it begins with {looks}); give {_FORMS}")
 

@@ -30,6 +30,8 @@ def quantize(
     """
     if step.calibrated and calibration is None:
         raise StageError(f"{step.scheme} takes its ranges from a calibration set; give --data")
+    if artifact.format == "ort":
+        raise StageError(f"{artifact.path}: its graph is optimized already; quantize the .onnx that it was made of")
     if artifact.format == "onnx":
         from toolchain.quantize.onnx import quantized_onnx as quantized
     else:
