@@ -39,8 +39,9 @@ _THROTTLED = "/sys/devices/platform/soc/soc:firmware/get_throttled"
 def machine_state(root: Path = Path("/")) -> dict[str, Any]:
     """Return what could change a latency here, as JSON types; `root` is where /proc and /sys are looked for.
 
-    cpu, board, architecture, cores, usable_cores, isa, governor, mhz, load_average (1, 5, 15 minutes), memory_bytes,
-    available_bytes, temperature_c, throttled (the Raspberry Pi firmware's bits), os, kernel, python.
+    cpu, board, architecture, cores, usable_cores, pinned (to which, where they are not all), isa, governor, mhz,
+    load_average (1, 5, 15 minutes), memory_bytes, available_bytes, temperature_c, throttled (the Raspberry Pi
+    firmware's bits), os, kernel, python.
     """
     cpu, memory = _read(root / "proc/cpuinfo"), _read(root / "proc/meminfo")
     frequency = root / "sys/devices/system/cpu/cpu0/cpufreq"
@@ -50,6 +51,7 @@ def machine_state(root: Path = Path("/")) -> dict[str, Any]:
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)),
+        "pinned": _pinned(),
         "isa": _isa(cpu),
         "governor": _read(frequency / "scaling_governor").strip(),
         "mhz": _mhz(cpu, _read(frequency / "scaling_cur_freq")),
@@ -63,6 +65,11 @@ def machine_state(root: Path = Path("/")) -> dict[str, Any]:
         "python": platform.python_version(),
     }
     return {key: value for key, value in state.items() if value not in (None, "", [])}
+
+
+def _pinned() -> list[int]:
+    usable = sorted(os.sched_getaffinity(0))
+    return usable if len(usable) < (os.cpu_count() or 0) else []
 
 
 def taints(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from targets import catalog, cold, errors
 from targets.agent.marks import marked
 from targets.artifact import Artifact, from_facts
 from targets.machine import machine_state
+from targets.pinning import pin
 from targets.target import Session, TimingPlan
 from targets.wire import GREETING, TIMED_OUT, BrokenWire, receive, send
 
@@ -90,6 +91,11 @@ class Agent:
         """Say whether a target of the catalog is here."""
         return asdict(catalog.get(target).probe()), b""
 
+    def pin(self, _payload: bytes, *, cores: list[int]) -> Frame:
+        """Keep what is opened from now on on some cores."""
+        pin(cores)
+        return {}, b""
+
     def open(self, _payload: bytes, *, target: str, threads: int, path: str, facts: dict[str, Any]) -> Frame:
         """Open an artifact that lies here."""
         session = catalog.get(target).open(_artifact(path, facts), threads=threads)
@@ -150,6 +156,7 @@ class Agent:
 
 REQUESTS: dict[str, Callable[..., Frame]] = {
     "hello": Agent.hello,
+    "pin": Agent.pin,
     "probe": Agent.probe,
     "open": Agent.open,
     "run": Agent.run,

@@ -19,7 +19,20 @@ from targets.wheels import ARCHITECTURES, installed, unpack
 
 HOME = Path(__file__).parents[2]
 MODULES = (
-    *("__init__", "artifact", "catalog", "cold", "errors", "litert", "machine", "ort", "port", "preprocess", "quiet"),
+    *(
+        "__init__",
+        "artifact",
+        "catalog",
+        "cold",
+        "errors",
+        "litert",
+        "machine",
+        "ort",
+        "pinning",
+        "port",
+        "preprocess",
+        "quiet",
+    ),
     *("session", "target", "timing", "wire", "agent/__init__", "agent/__main__", "agent/marks", "agent/serve"),
 )
 """Of `targets`: all that the agent imports."""

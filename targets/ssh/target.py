@@ -6,6 +6,7 @@ import atexit
 import shlex
 import threading
 import time
+from collections.abc import Collection
 from typing import Any
 
 from targets.artifact import Artifact, Format
@@ -48,6 +49,10 @@ class SshTarget:
         """Push the artifact unless it is there, by digest, and open it; raises TargetUnavailable or RunFailed."""
         return SshSession(board(self.address), artifact, threads)
 
+    def pin(self, cores: Collection[int]) -> None:
+        """Keep what is opened there on some cores, over broken connections too; raises RunFailed."""
+        board(self.address).pin(cores)
+
     def cold_start(self, artifact: Artifact, *, threads: int = 1) -> ColdStart:
         """Tell load and first run of a fresh process there."""
         answer = self._cold(artifact, threads)
@@ -71,7 +76,13 @@ class Board:
         """Connect at the first need."""
         self.address, self._lock = address, threading.Lock()
         self._channel: Channel | None = None
+        self._cores: list[int] = []
         self._paths: dict[str, str] = {}
+
+    def pin(self, cores: Collection[int]) -> None:
+        """Keep what is opened there from now on on some cores; raises RunFailed where one is not there."""
+        self._cores = sorted(cores)
+        self.channel().request("pin", cores=self._cores)
 
     def channel(self) -> Channel:
         """Return the open channel, made anew where it broke; raises TargetUnavailable or RunFailed."""
@@ -86,6 +97,8 @@ class Board:
                     )
                 except ConnectionLost as error:
                     raise explained(self.address, str(error)) from error
+                if self._cores:
+                    self._channel.request("pin", cores=self._cores)
             return self._channel
 
     def again(self) -> Channel:

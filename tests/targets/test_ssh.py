@@ -117,6 +117,18 @@ def test_a_run_outlives_a_connection_that_is_cut_in_the_middle(
         assert not set(first) & set(reached.running()), "what ran before the cut is gone"
 
 
+def test_cores_are_kept_to_after_a_cut_too(reached: Board, onnx_artifact: Artifact) -> None:
+    target = fresh(reached.word)
+    with pytest.raises(RunFailed, match="may take"):
+        target.pin([4095])
+    target.pin([0])
+    reached.cut()
+    with target.open(onnx_artifact) as session:
+        machine = session.time(SHORT).machine
+    fresh(reached.word)
+    assert machine["usable_cores"] == 1
+
+
 def test_a_board_that_stays_away_is_a_clear_error_and_nothing_is_left_running(
     reached: Board, onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -233,3 +234,12 @@ def test_memory_is_of_devices(glyphpress: Program, files: list[Path]) -> None:
     done = glyphpress("profile", files[0], *SHORT, "--memory", "--target", "null")
     assert (done.code, done.out) == (2, "")
     assert "null" in done.err
+
+
+def test_pinning_is_told_below_the_table(glyphpress: Program, files: list[Path]) -> None:
+    done = glyphpress("profile", files[0], *SHORT, "--pin", "0")
+    assert done.code == 0, done.err
+    assert ("pinned to core 0" in done.out) is (len(os.sched_getaffinity(0)) > 1)
+    refused = glyphpress("profile", files[0], *SHORT, "--pin", "0,4095")
+    assert (refused.code, refused.out) == (3, "")
+    assert "no core 4095" in refused.err

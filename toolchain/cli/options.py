@@ -45,17 +45,26 @@ class Numbers(click.ParamType[tuple[int, ...]]):
     """Whole numbers of 1 and more, with commas between them."""
 
     name = "numbers"
+    form = r"[1-9]\d{0,5}(,[1-9]\d{0,5})*"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         """Return the numbers in their order."""
         if isinstance(value, tuple):
             return value
-        if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", str(value)):
+        if not re.fullmatch(self.form, str(value)):
             self.fail(f"'{value}' is no list of numbers; write 1,2,4", param, ctx)
         return tuple(int(word) for word in str(value).split(","))
 
 
+class Cores(Numbers):
+    """Numbers of cores, from 0."""
+
+    name = "cores"
+    form = r"\d{1,4}(,\d{1,4})*"
+
+
 NUMBERS = Numbers()
+CORES = Cores()
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)

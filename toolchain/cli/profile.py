@@ -9,7 +9,7 @@ import rich_click as click
 from click.core import ParameterSource
 
 from toolchain.cli import complete, console
-from toolchain.cli.options import DURATION, FILE, NUMBERS, force_option, json_option, seed_option, threads_option
+from toolchain.cli.options import CORES, DURATION, FILE, NUMBERS, force_option, json_option, seed_option, threads_option
 
 if TYPE_CHECKING:
     from targets.artifact import Artifact
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--runs", type=click.IntRange(1), default=1000, show_default=True, help="Least samples of each artifact.")
 @click.option("--sweep-threads", type=NUMBERS, metavar="N,N...", help="Time on each number of threads, in processes.")
 @click.option("--sweep-batch", type=NUMBERS, metavar="N,N...", help="Time in batches of each size, in processes.")
+@click.option("--pin", type=CORES, default=(), metavar="N,N...", help="Keep to these cores, numbered from 0.")
 @click.option("--per-op", is_flag=True, help="Tell what each operator takes, by the runtime's own profiler.")
 @click.option("--memory", is_flag=True, help="Weigh opening and a first inference too, in three fresh processes each.")
 @click.option("--require", is_flag=True, help="Exit 4 where a target is not here; without it the table says why.")
@@ -93,7 +94,9 @@ def _per_operator(loaded: tuple[Artifact, ...], words: dict[str, Any], batch: in
     from toolchain.report.operators import operators_text
 
     _refuse_unused("--per-op", "sweep_threads", "sweep_batch", "memory", "strict", "output", "seconds", "runs", "seed")
-    found = per_operator(loaded, words["targets"], threads=words["threads"], batch=batch, progress=progress)
+    found = per_operator(
+        loaded, words["targets"], threads=words["threads"], batch=batch, pin=words["pin"], progress=progress
+    )
     values = {"breakdowns": [one.to_dict() for one in found]}
     return "profile-operators", values, operators_text(found, colour=not console.plain())
 
@@ -113,7 +116,7 @@ def _sweep(
     swept = ["threads"] * bool(threads) + ["batch"] * bool(batches)
     _refuse_unused("a sweep", "memory", "require", "strict", "output", *swept)
     ways = (threads or (words["threads"],), batches or (plan.batch,))
-    points = sweep(loaded, words["targets"], *ways, plan=plan, seed=words["seed"], progress=progress)
+    points = sweep(loaded, words["targets"], *ways, plan=plan, seed=words["seed"], pin=words["pin"], progress=progress)
     values = {"points": [point.to_dict() for point in points]}
     return "profile-sweep", values, sweep_text(points, colour=not console.plain())
 

@@ -9,6 +9,7 @@ from typing import Any
 from targets.artifact import Artifact
 from targets.errors import TargetUnavailable
 from targets.operators import RUNS, Operator, operators
+from targets.pinning import pinned
 from toolchain.profiling.pairs import paired
 from toolchain.progress import Progress, silent
 
@@ -42,9 +43,12 @@ def per_operator(
     *,
     threads: int = 1,
     batch: int = 1,
+    pin: Sequence[int] = (),
     progress: Progress = silent,
 ) -> tuple[Breakdown, ...]:
     """Profile the operators of every artifact in every place that takes it, each in a fresh process.
+
+    pin: the cores to keep to, none for all.
 
     Raises what `paired` raises, TargetUnavailable where a place is not here, RunFailed where it has no profiler.
     """
@@ -55,7 +59,8 @@ def per_operator(
             raise TargetUnavailable(f"{place.name}: {state.reason}", state.fix)
     found = []
     for done, (place, artifact) in enumerate(pairs, 1):
-        taken = operators(artifact, place, threads=threads, batch=batch)
+        with pinned(pin):
+            taken = operators(artifact, place, threads=threads, batch=batch)
         found.append(Breakdown(artifact, place.name, threads, batch, tuple(taken)))
         progress("profiling operators", done, len(pairs))
     return tuple(found)

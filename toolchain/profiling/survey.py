@@ -12,6 +12,7 @@ from targets.artifact import Artifact
 from targets.cold import peak_memory
 from targets.errors import ConnectionLost, Misplaced, RunFailed, TargetUnavailable
 from targets.machine import machine_state, taints
+from targets.pinning import Pinnable, pinned
 from targets.target import Availability, Target, TimingPlan
 from toolchain.errors import TaintedRun, UsageProblem
 from toolchain.profiling.agreement import agreement
@@ -28,9 +29,9 @@ class SurveyRequest:
     """What is asked of a survey.
 
     targets: words of the catalog; none for the place that each format runs on by default. threads, plan: of every
-    timing. memory: weigh opening too. require: a place that is not here, refuses a file or answers
-    otherwise is an error. strict: so is
-    a machine that was not quiet.
+    timing. pin: the cores to keep to, on this machine and on boards; none for all. memory: weigh opening too.
+    require: a place that is not here, refuses a file or answers otherwise is an error. strict: so is a machine that was
+    not quiet.
     """
 
     artifacts: tuple[Artifact, ...]
@@ -39,6 +40,7 @@ class SurveyRequest:
     plan: TimingPlan = field(default_factory=TimingPlan)
     rounds: int = ROUNDS
     seed: int = 0
+    pin: tuple[int, ...] = ()
     memory: bool = False
     require: bool = False
     strict: bool = False
@@ -71,6 +73,17 @@ def survey(request: SurveyRequest, *, progress: Progress = silent) -> Survey:
     """
     pairs = [_Pair(place, Cell(one, place.name)) for place, one in paired(request.artifacts, request.targets)]
     states = {place.name: place.probe() for place in {pair.place.name: pair.place for pair in pairs}.values()}
+    local = any(not pair.host for pair in pairs)
+    with pinned(request.pin if local else ()):
+        return _surveyed(request, pairs, states, progress)
+
+
+def _surveyed(
+    request: SurveyRequest, pairs: list[_Pair], states: dict[str, Availability], progress: Progress
+) -> Survey:
+    for place in {pair.host: pair.place for pair in pairs if pair.host and request.pin}.values():
+        if states[place.name].ok and isinstance(place, Pinnable):
+            place.pin(request.pin)
     for done, pair in enumerate(pairs, 1):
         pair.cell = _opened(request, pair, states[pair.place.name])
         progress("opening", done, len(pairs))

@@ -10,6 +10,7 @@ from typing import Any
 
 from targets import catalog
 from targets.artifact import Artifact
+from targets.pinning import pinned
 from targets.remote import Channel, RemoteSession, local_agent
 from targets.target import TimingPlan, Timings
 from toolchain.errors import UsageProblem
@@ -52,12 +53,13 @@ def sweep(
     plan: TimingPlan | None = None,
     rounds: int = ROUNDS,
     seed: int = 0,
+    pin: Sequence[int] = (),
     progress: Progress = silent,
 ) -> tuple[Point, ...]:
     """Time every artifact in every way: a process for each target and number of threads, all of them in turns.
 
-    Without targets each format's usual one is taken. Raises UsageProblem for a target that is not of this machine, and
-    what opening raises.
+    pin: the cores to keep to, none for all. Without targets each format's usual one is taken. Raises UsageProblem for
+    a target that is not of this machine, and what opening raises.
     """
     words = [(one, place.name) for place, one in paired(artifacts, targets)]
     for _, word in words:
@@ -65,6 +67,7 @@ def sweep(
             raise UsageProblem(f"{word} cannot be swept; take a target of this machine")
     points: list[Point] = []
     with ExitStack() as stack:
+        stack.enter_context(pinned(pin))
         ways = [
             _Way(one, word, count, stack.enter_context(closing(local_agent())))
             for (one, word), count in product(words, dict.fromkeys(threads))

@@ -120,11 +120,13 @@ def machine_text(survey: Survey) -> str:
     """Return this machine's state in a line; what could not be read is not there."""
     state = survey.machine
     ends = [cell.timings.machine for cell in survey.cells if cell.timings]
+    pinned: list[int] = next((end["pinned"] for end in ends if "pinned" in end), [])
     loads = [state["load_average"][0]] if "load_average" in state else []
     loads += [end["end"]["load_average"][0] for end in ends[-1:] if "load_average" in end.get("end", {})]
     parts = [
         state.get("board") or state.get("cpu", ""),
         f"{state['cores']} cores" if "cores" in state else "",
+        f"pinned to core {', '.join(map(str, pinned))}" if pinned else "",
         f"governor {state['governor']}" if "governor" in state else "",
         f"{state['mhz']:.0f} MHz" if "mhz" in state else "",
         f"{state['temperature_c']:.0f} C" if "temperature_c" in state else "",
