@@ -190,18 +190,6 @@ class Instructions:
         """Return JSON types; `from_dict` is the inverse."""
         return asdict(self) | {"median": self.median}
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Instructions:
-        """Rebuild from `to_dict`; raises RunFailed on anything else."""
-        try:
-            samples = _counts(values["samples"])
-            if not samples or not isinstance(values["artifact_sha256"], str):
-                raise ValueError("no samples, or no digest")
-            facts = RuntimeFacts.from_dict(values["facts"])
-            return cls(values["artifact_sha256"], facts, tuple(samples), *_counts([values["batch"]]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunFailed(f"not stored instruction counts ({error!r}); count again") from error
-
 
 def _counts(values: Iterable[object]) -> list[int]:
     """Return whole numbers of 0 or more that fit an int64; raises TypeError on anything else, true and false too."""

@@ -26,8 +26,8 @@ def installed() -> list[str]:
     return found
 
 
-def unpack(folder: Path, python: str, architecture: str) -> list[str]:
-    """Put the packages into `folder` for that Python (`3.11`) and architecture, and return `NAME==VERSION` of each.
+def unpack(folder: Path, python: str, architecture: str) -> None:
+    """Put the packages into `folder` for that Python (`3.11`) and architecture,.
 
     The host's own versions, so that the same code runs there; where there are none for that Python, the newest that
     there are, and without LiteRT where there is none at all. Raises TargetUnavailable with what pip said last.
@@ -39,7 +39,7 @@ def unpack(folder: Path, python: str, architecture: str) -> list[str]:
         pip = _pip(folder, python, architecture, wanted)
         done = subprocess.run(pip, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
         if not done.returncode:
-            return sorted(path.stem.replace("-", "==") for path in folder.glob("*.dist-info"))
+            return
         said = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
     raise TargetUnavailable(f"no wheels for Python {python} on {architecture} ({said}); is the registry within reach?")
 

@@ -87,10 +87,6 @@ class Agent:
         """Say who is here."""
         return {"python": sys.version.split()[0], "machine": machine_state()}, b""
 
-    def probe(self, _payload: bytes, *, target: str) -> Frame:
-        """Say whether a target of the catalog is here."""
-        return asdict(catalog.get(target).probe()), b""
-
     def pin(self, _payload: bytes, *, cores: list[int]) -> Frame:
         """Keep what is opened from now on on some cores."""
         pin(cores)
@@ -157,7 +153,6 @@ class Agent:
 REQUESTS: dict[str, Callable[..., Frame]] = {
     "hello": Agent.hello,
     "pin": Agent.pin,
-    "probe": Agent.probe,
     "open": Agent.open,
     "run": Agent.run,
     "time": Agent.time,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from targets.errors import TargetUnavailable
@@ -26,10 +26,6 @@ class SetUp:
     def lines(self) -> list[str]:
         """Return what was pushed, a line each."""
         return [f"{self.address}: {name}, {size / 1e6:.1f} MB" for name, size in self.pushed.items()]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types."""
-        return asdict(self)
 
 
 def set_up(word: str, *, force: bool = False, progress: Callable[[str, int, int], None]) -> SetUp:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from targets import adapters, catalog
 from targets.artifact import load_artifact
 from targets.target import TimingPlan
 from tests.targets.test_arm64 import emulated
-from toolchain.errors import UsageProblem
+from toolchain.errors import StageError, UsageProblem
 from toolchain.pipeline import PressRequest, press
 from toolchain.recipe import Prune, Quantize, Recipe, shipped
 from toolchain.report.report import Report
@@ -201,4 +202,15 @@ def test_what_a_place_cannot_do_is_said_before_any_work(
     )
     with pytest.raises(UsageProblem, match=said):
         press(request, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_place_that_only_answers_is_none_to_press_for(checkpoint: Path, tmp_path: Path) -> None:
+    if not (catalog.get("litert-gpu").probe().ok and adapters.find().software):
+        pytest.skip("no software GPU, or a real one: NOT checked")
+    request = PressRequest(str(checkpoint), "builtin:digits", (shipped()["static-int8"],), target="litert-gpu")
+    with pytest.raises(StageError, match=r"simulated on .*SwiftShader.*no latency to choose by") as caught:
+        press(request, tmp_path / "out")
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()

@@ -67,11 +67,14 @@ class PressPlace:
     def read(self, artifact: Artifact, test: Dataset, *, threads: int, seed: int, progress: Progress) -> Evaluation:
         """Read the test images: there, or where that is emulated here, after a seeded sample of them was checked there.
 
-        Raises StageError when the emulated place answers one of the sample otherwise.
+        Raises StageError when the emulated place answers one of the sample otherwise, or a place has answers only.
         """
         usual = catalog.default_for(artifact.format)
         place = usual if self.emulated else self.target or usual
         with place.open(artifact, threads=threads) as session:
+            if session.facts.cost == "outputs":
+                device = session.facts.device
+                raise StageError(f"{place.name} is simulated on {device}: no latency to choose by; take another target")
             if self.emulated:
                 sample = np.random.default_rng(seed).choice(len(test), min(CHECKED, len(test)), replace=False)
                 with self._target().open(artifact) as there:

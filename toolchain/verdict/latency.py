@@ -138,12 +138,11 @@ class Profile:
     plan: TimingPlan
     rounds: int
     seed: int
-    cold: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the samples as JSON types."""
         rows = [row.to_dict() for row in self.rows]
-        return {"rows": rows, "plan": asdict(self.plan), "rounds": self.rounds, "seed": self.seed, "cold": self.cold}
+        return {"rows": rows, "plan": asdict(self.plan), "rounds": self.rounds, "seed": self.seed}
 
     def save_samples(self, path: Path, *, force: bool = False) -> None:
         """Write the raw nanoseconds as `.npz`: `samples_ns_K` and `blocks_K` of row K, and `meta`, the rest as JSON."""
@@ -164,13 +163,11 @@ def profile(
     plan: TimingPlan | None = None,
     rounds: int = ROUNDS,
     seed: int = 0,
-    cold: bool = False,
     progress: Progress = silent,
 ) -> Profile:
     """Open every artifact on `target` (by default the one of its format), time them in turns, compare with the first.
 
-    cold: take load and first run from a fresh process each (`targets.cold`; half a second), as `glyphpress profile`
-    does; otherwise they are of this process, where the runtime has started already.
+    Load and first run are of this process, where the runtime has started already.
     Raises UsageProblem without artifacts or for a target that does not run a format, and what opening raises.
     """
     plan = plan or TimingPlan()
@@ -178,14 +175,12 @@ def profile(
         raise UsageProblem("nothing to profile; name at least one artifact")
     openings = [partial(_place(artifact, target).open, artifact, threads=threads) for artifact in artifacts]
     timings = time_interleaved(openings, plan, rounds=rounds, seed=seed, progress=progress)
-    if cold:
-        timings = [started_cold(own, one, _place(one, target)) for own, one in zip(timings, artifacts, strict=True)]
     first, *others = timings
     rows = [ProfileRow(artifacts[0], first, None)]
     for artifact, own in zip(artifacts[1:], others, strict=True):
         p50, p95 = (LatencyRatio.of(own, first, q=q, seed=seed) for q in (50.0, 95.0))
         rows.append(ProfileRow(artifact, own, p50, p95))
-    return Profile(tuple(rows), plan, rounds, seed, cold)
+    return Profile(tuple(rows), plan, rounds, seed)
 
 
 def timeable(path: Path) -> Artifact:
