@@ -118,7 +118,7 @@ class RemoteSession(Session):
         The target of the facts becomes `channel.where`.
         """
         self.artifact, self._channel = artifact, channel
-        self._session = 0
+        self._session, self._path = 0, path
         opened, _ = self._request("open", target=runtime, threads=threads, path=path, facts=artifact.facts())
         self._session = opened["session"]
         self.facts = replace(RuntimeFacts.from_dict(opened["facts"]), **{"target": channel.where} | (facts or {}))
@@ -152,7 +152,11 @@ class RemoteSession(Session):
         """Ask the agent about this session; raises its TargetError, or ConnectionLost."""
         if self._session:
             words["session"] = self._session
-        return self._channel.request(name, payload, limit_s=LIMIT_S, **words)
+        try:
+            return self._channel.request(name, payload, limit_s=LIMIT_S, **words)
+        except RunFailed as error:
+            # The user knows the file by its name here.
+            raise type(error)(str(error).replace(self._path, str(self.artifact.path))) from error
 
 
 def local_agent(where: str = "a fresh process") -> Channel:

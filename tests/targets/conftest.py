@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 
 from targets.artifact import Artifact, Format
+from targets.ssh import target as ssh_target
+from targets.ssh.setup import set_up
+from tests.targets.board import Board, board
 from tests.targets.models import artifact, conv_net
+from toolchain.progress import silent
 
 
 @pytest.fixture(scope="session")
@@ -91,3 +95,20 @@ def handwriting() -> np.ndarray:
     from calibration.dataset import load
 
     return load("builtin:digits", "test").images[:100]
+
+
+@pytest.fixture(scope="module")
+def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    """A board that was set up."""
+    with board(tmp_path_factory.mktemp("board") / "kitchen") as one, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLYPHPRESS_SSH", one.ssh)
+        set_up(one.word, progress=silent)
+        yield one
+        ssh_target.board(ssh_target.Address.parse(one.word.removeprefix("ssh:"))).close()
+
+
+@pytest.fixture
+def reached(kitchen: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
+    """The same, and ssh as it is reached by."""
+    monkeypatch.setenv("GLYPHPRESS_SSH", kitchen.ssh)
+    return kitchen

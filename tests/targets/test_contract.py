@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from targets import catalog
-from targets.artifact import Artifact
+from targets.artifact import Artifact, file_sha256
 from targets.errors import ArtifactError, RunFailed
 from targets.null import NullTarget
 from targets.target import Session, Target, TimingPlan, Timings
@@ -18,9 +18,25 @@ from tests.targets.models import artifact, conv_net, glyphs
 SHORT = TimingPlan(warmup=3, min_runs=30, min_seconds=0.01)
 
 
-@pytest.fixture(params=catalog.names())
+EVERY = [
+    *catalog.names(),
+    "browser,device=webgpu",
+    pytest.param("arm64:cortex-a76", marks=pytest.mark.slow),
+    pytest.param("ssh", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Target:
+    """One emulator for all."""
+    return catalog.get("arm64:cortex-a76")
+
+
+@pytest.fixture(params=EVERY)
 def target(request: pytest.FixtureRequest) -> Target:
-    place = catalog.get(request.param)
+    if request.param == "ssh":
+        return catalog.get(request.getfixturevalue("reached").word)
+    place = request.getfixturevalue("emulator") if request.param.startswith("arm64") else catalog.get(request.param)
     state = place.probe()
     if not state.ok:
         pytest.skip(f"{place.name} is not here ({state.reason}): NOT checked")
@@ -123,10 +139,10 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(target: Target, tmp_path
         pytest.skip("the null target reads no file")
     path = conv_net(tmp_path / "net.onnx")
     good = artifact(path)
-    bad = tmp_path / f"bad.{next(iter(target.formats))}"
+    bad = tmp_path / f"bad.{min(target.formats)}"
     bad.write_bytes(content)
     with pytest.raises((RunFailed, ArtifactError)) as caught:
-        target.open(replace(good, path=bad))
+        target.open(replace(good, path=bad, sha256=file_sha256(bad)))
     assert str(bad) in str(caught.value)
     assert "\n" not in str(caught.value)
 

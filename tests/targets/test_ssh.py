@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,23 +25,6 @@ from toolchain.progress import silent
 
 pytestmark = pytest.mark.slow
 SHORT = TimingPlan(warmup=1, min_runs=10, min_seconds=0, max_runs=20)
-
-
-@pytest.fixture(scope="module")
-def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    """A board that was set up."""
-    with board(tmp_path_factory.mktemp("board") / "kitchen") as one, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLYPHPRESS_SSH", one.ssh)
-        set_up(one.word, progress=silent)
-        yield one
-        ssh_target.board(ssh_target.Address.parse(one.word.removeprefix("ssh:"))).close()
-
-
-@pytest.fixture
-def reached(kitchen: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
-    """The same, and ssh as it is reached by."""
-    monkeypatch.setenv("GLYPHPRESS_SSH", kitchen.ssh)
-    return kitchen
 
 
 def fresh(word: str) -> ssh_target.SshTarget:
