@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from targets.work import QUIET, others, work
+
 # What integer and float kernels choose by, as the kernel names them on x86 and on Arm.
 ISA_FLAGS = (
     *("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
@@ -41,7 +43,7 @@ def machine_state(root: Path = Path("/")) -> dict[str, Any]:
 
     cpu, board, architecture, cores, usable_cores, pinned (to which, where they are not all), isa, governor, mhz,
     load_average (1, 5, 15 minutes), memory_bytes, available_bytes, temperature_c, throttled (the Raspberry Pi
-    firmware's bits), os, kernel, python.
+    firmware's bits), os, kernel, python, and what `targets.work.work` tells.
     """
     cpu, memory = _read(root / "proc/cpuinfo"), _read(root / "proc/meminfo")
     frequency = root / "sys/devices/system/cpu/cpu0/cpufreq"
@@ -64,7 +66,7 @@ def machine_state(root: Path = Path("/")) -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
-    return {key: value for key, value in state.items() if value not in (None, "", [])}
+    return {key: value for key, value in (state | work(root)).items() if value not in (None, "", [])}
 
 
 def _pinned() -> list[int]:
@@ -75,15 +77,11 @@ def _pinned() -> list[int]:
 def taints(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
     """Return in words what made a measurement between two states (`machine_state`) less than quiet; nothing if quiet.
 
-    Others at work (the load of one minute above the cores, since the measurement itself is one of them), a governor
-    that saves power, a frequency that fell by a tenth, a temperature at which boards slow down, and what a Raspberry
+    Others at work (as `targets.work.others` tells it, else a load of one minute above the cores), a governor that saves
+    power, a frequency that fell by a tenth, a temperature at which boards slow down, and what a Raspberry
     Pi's firmware says (`vcgencmd get_throttled`: bits 0 to 3 now, 16 to 19 since it was started).
     """
-    found = []
-    loads = [state["load_average"][0] for state in (before, after) if "load_average" in state]
-    cores = after.get("usable_cores", 1)
-    if loads and max(loads) > cores:
-        found.append(f"load {max(loads):.1f} on {cores} core{'s' * (cores != 1)}")
+    found = [*_busy(before, after)]
     if "powersave" in (before.get("governor"), after.get("governor")):
         found.append("governor powersave")
     if before.get("mhz") and after.get("mhz", before["mhz"]) < 0.9 * before["mhz"]:
@@ -91,6 +89,19 @@ def taints(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ..
     if max(before.get("temperature_c", 0), after.get("temperature_c", 0)) >= HOT_C:
         found.append(f"{max(before.get('temperature_c', 0), after.get('temperature_c', 0)):.0f} C")
     return (*found, *_throttling(after.get("throttled", "")))
+
+
+def _busy(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what others were seen to do."""
+    used, cores = others(before, after), after.get("cores", 1)
+    if used is not None:
+        if used > max(QUIET, cores / 10):
+            yield f"others kept {used:.1f} of {cores} core{'s' * (cores != 1)} busy"
+        return
+    loads = [state["load_average"][0] for state in (before, after) if "load_average" in state]
+    usable = after.get("usable_cores", 1)
+    if loads and max(loads) > usable:
+        yield f"load {max(loads):.1f} on {usable} core{'s' * (usable != 1)}"
 
 
 def _throttling(bits: str) -> Iterator[str]:

@@ -33,7 +33,7 @@ MODULES = (
         "preprocess",
         "quiet",
     ),
-    *("session", "target", "timing", "wire", "agent/__init__", "agent/__main__", "agent/marks", "agent/serve"),
+    *("session", "target", "timing", "wire", "work", "agent/__init__", "agent/__main__", "agent/marks", "agent/serve"),
 )
 """Of `targets`: all that the agent imports."""
 

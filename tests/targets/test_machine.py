@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
 
 from targets.machine import cpu_name, machine_state, taints
+from targets.work import others, work
 
 PI = {
     "proc/cpuinfo": "processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd evtstrm crc32 cpuid asimddp\n"
@@ -88,3 +92,42 @@ def test_an_arm_processor_is_named_by_its_part(tmp_path: Path) -> None:
     assert cpu_name(tmp_path) == "Cortex-A72"
     (tmp_path / "proc/cpuinfo").write_text(PI["proc/cpuinfo"])
     assert cpu_name(tmp_path) == "Raspberry Pi 5 Model B Rev 1.0"
+
+
+SPIN = "import time; end = time.monotonic() + 1.2\nwhile time.monotonic() < end: pass"
+
+
+def test_what_this_process_and_its_children_do_is_not_the_work_of_others() -> None:
+    before = work()
+    subprocess.run([sys.executable, "-c", SPIN], check=True)
+    with subprocess.Popen([sys.executable, "-c", SPIN]):
+        sleep(1)
+        after = work()
+    assert after["own_s"] - before["own_s"] > 1.5, "a child that ended and one that still runs"
+    assert after["work_s"] - before["work_s"] > 1.5
+
+
+def test_others_are_seen_at_work() -> None:
+    quiet = [sys.executable, "-c", SPIN]
+    before = work()
+    # Its parent ends at once, so it is nobody's child any more.
+    subprocess.run(["sh", "-c", '"$@" & ', "sh", *quiet], check=True)
+    sleep(1)
+    used = others(before, work())
+    assert used is not None
+    assert used > 0.5
+
+
+@pytest.mark.parametrize(
+    ("cores", "worked", "said"),
+    [
+        (2, 10.0, ()),
+        (2, 14.0, ("others kept 0.4 of 2 cores busy",)),
+        (8, 16.0, ()),
+        (1, 20.0, ("others kept 1.0 of 1 core busy",)),
+    ],
+)
+def test_a_run_is_tainted_by_others_and_not_by_itself(cores: int, worked: float, said: tuple[str, ...]) -> None:
+    first = state(cores=cores, work_s=100.0, own_s=50.0, clock_s=7.0)
+    last = state(cores=cores, work_s=100.0 + worked, own_s=60.0, clock_s=17.0, load_average=[99.0, 0, 0])
+    assert taints(first, last) == said

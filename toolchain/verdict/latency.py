@@ -31,7 +31,10 @@ from toolchain.files import whole_file
 from toolchain.progress import Progress, silent
 from toolchain.verdict.ratio import LatencyRatio
 
-_CHANGING = ("load_average", "usable_cores", "governor", "mhz", "temperature_c", "throttled")
+_CHANGING = (
+    *("load_average", "usable_cores", "governor", "mhz", "temperature_c", "throttled"),
+    *("cores", "work_s", "own_s", "clock_s"),
+)
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 ROUNDS = 20
 
