@@ -27,7 +27,7 @@ from toolchain.model import FloatModel
 from toolchain.profiling.counts import counted
 from toolchain.progress import Progress, silent
 from toolchain.quantize import quantize
-from toolchain.recipe import Quantize
+from toolchain.steps import Quantize
 from toolchain.verdict.latency import profile
 
 if TYPE_CHECKING:

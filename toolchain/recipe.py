@@ -10,49 +10,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from toolchain.errors import PolicyError, UsageProblem
+from toolchain.steps import Distill, Prune, Quantize
+from toolchain.steps.strict import Strict
 
-Scheme = Literal["dynamic-int8", "static-int8", "static-int8-act16"]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+Step = Annotated[Prune | Distill | Quantize, Field(discriminator="kind")]
 
 
-class Prune(_Strict):
-    """Structured pruning: whole channels go, the rest is fine-tuned."""
-
-    kind: Literal["prune"] = "prune"
-    ratio: float = Field(gt=0, lt=0.95, description="share of every layer's channels that goes")
-    epochs: int = Field(default=4, ge=0, description="epochs of fine-tuning on the train split")
-    round_to: int = Field(default=8, ge=1, description="channel counts are kept multiples of this")
-
-
-class Quantize(_Strict):
-    """8-bit weights, per channel; activations by scheme.
-
-    reduce_range: x86 processors without VNNI add two products of an activation (0 to 255) and a weight in 16 bits,
-    which saturate beyond weights of 64; 7 bits of them give the same answers on every processor.
-    """
-
-    kind: Literal["quantize"] = "quantize"
-    scheme: Scheme
-    calibration_images: int = Field(default=512, ge=8, description="images of the train split (static schemes)")
-    reduce_range: bool = Field(default=True, description="ONNX: weights of 7 bits, safe on x86 without VNNI")
-    integer_io: bool = Field(default=False, description="TFLite static schemes: integer input and output")
-
-    @property
-    def calibrated(self) -> bool:
-        """Return whether ranges come from a calibration set."""
-        return self.scheme != "dynamic-int8"
-
-
-Step = Annotated[Prune | Quantize, Field(discriminator="kind")]
-
-
-class Recipe(_Strict):
+class Recipe(Strict):
     """Named steps in order, and the formats they end in."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")

@@ -18,7 +18,7 @@ from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.prune import prune
 from toolchain.quantize import quantize
-from toolchain.recipe import Prune, Quantize
+from toolchain.steps import Prune, Quantize
 
 
 def export_checkpoint(

@@ -12,8 +12,9 @@ from targets.target import TimingPlan
 from tests.targets.test_arm64 import emulated
 from toolchain.errors import StageError, UsageProblem
 from toolchain.pipeline import PressRequest, press
-from toolchain.recipe import Prune, Quantize, Recipe, shipped
+from toolchain.recipe import Recipe, shipped
 from toolchain.report.report import Report
+from toolchain.steps import Prune, Quantize
 from toolchain.verdict.outcome import Outcome
 from toolchain.verdict.policy import DropLimit, Policy, choose_policy, policy_from
 

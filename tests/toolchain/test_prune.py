@@ -14,7 +14,7 @@ from toolchain.export import export
 from toolchain.fit import accuracy
 from toolchain.model import FloatModel
 from toolchain.prune import prune
-from toolchain.recipe import Prune
+from toolchain.steps import Prune
 
 
 def widths(module: nn.Module) -> list[int]:

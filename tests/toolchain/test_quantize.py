@@ -20,7 +20,7 @@ from tests.toolchain.conftest import OnDemand
 from toolchain.errors import CheckpointError, StageError
 from toolchain.quantize import quantize
 from toolchain.quantize.weight_only import expand_at_load
-from toolchain.recipe import Quantize
+from toolchain.steps import Quantize
 
 WAYS: list[tuple[Format, str]] = [
     ("onnx", "dynamic-int8"),

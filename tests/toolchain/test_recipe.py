@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolchain.errors import PolicyError, UsageProblem
-from toolchain.recipe import Prune, Quantize, Recipe, find, parse, shipped
+from toolchain.recipe import Recipe, find, parse, shipped
+from toolchain.steps import Prune, Quantize
 
 RECIPES = st.builds(
     Recipe,

@@ -19,7 +19,7 @@ from toolchain.export.slim_tflite import slim_tflite
 from toolchain.int8_probe import Shape, _module
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
-from toolchain.recipe import Quantize
+from toolchain.steps import Quantize
 
 
 def answers(content: bytes, resolver: OpResolverType) -> tuple[np.ndarray, list[str], dict]:

@@ -42,8 +42,8 @@ def prune(
     Example:
       glyphpress prune cnn-small --data emnist:balanced --ratio 25% -o pruned.pt2
     """
-    from toolchain.recipe import Prune
     from toolchain.stages import prune_checkpoint
+    from toolchain.steps import Prune
 
     if not 0 < ratio < 0.95:
         raise click.BadParameter("give more than 0% and less than 95%", param_hint="--ratio")

@@ -46,8 +46,8 @@ def quantize(
     Example:
       glyphpress quantize cnn.float.onnx --data emnist:balanced -o cnn.int8.onnx
     """
-    from toolchain.recipe import Quantize
     from toolchain.stages import quantize_file
+    from toolchain.steps import Quantize
 
     words = {"scheme": scheme, "calibration_images": calibration_images, "integer_io": integer_io}
     step = Quantize.model_validate(words | {"reduce_range": not full_range})

@@ -11,7 +11,7 @@ from toolchain.errors import StageError
 from toolchain.fit import fit
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
-from toolchain.recipe import Prune
+from toolchain.steps import Prune
 from toolchain.train_settings import preset, preset_for
 
 if TYPE_CHECKING:

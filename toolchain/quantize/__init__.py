@@ -8,7 +8,7 @@ from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.errors import StageError
 from toolchain.export.seal import Origin, seal
-from toolchain.recipe import Quantize
+from toolchain.steps import Quantize
 
 TOOLS = {"onnx": ("onnxruntime", "onnx"), "tflite": ("ai-edge-quantizer",)}
 

@@ -15,7 +15,7 @@ from toolchain.errors import StageError
 from toolchain.export.slim_onnx import slim_onnx
 from toolchain.noise import noise_to
 from toolchain.quantize.weight_only import expand_at_load
-from toolchain.recipe import Quantize
+from toolchain.steps import Quantize
 
 if TYPE_CHECKING:
     from onnx import ModelProto

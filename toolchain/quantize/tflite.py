@@ -14,7 +14,7 @@ from targets.artifact import Artifact
 from toolchain.errors import StageError
 from toolchain.export.slim_tflite import slim_tflite
 from toolchain.noise import noise_to
-from toolchain.recipe import Quantize
+from toolchain.steps import Quantize
 
 if TYPE_CHECKING:
     from ai_edge_quantizer.quantizer import Quantizer

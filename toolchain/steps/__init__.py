@@ -1,0 +1,6 @@
+"""The steps that a recipe is made of, one a file: each says what it takes, and refuses what cannot be."""
+
+from toolchain.steps.distill import Distill as Distill
+from toolchain.steps.prune import Prune as Prune
+from toolchain.steps.quantize import Quantize as Quantize
+from toolchain.steps.quantize import Scheme as Scheme

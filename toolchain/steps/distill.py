@@ -1,0 +1,25 @@
+"""Distill: a model learns another one's answers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from toolchain.steps.strict import Strict
+
+
+class Distill(Strict):
+    """Knowledge distillation (Hinton, arXiv:1503.02531): a student is fitted to the answers of the model as it came.
+
+    The loss is `soft` times the divergence from the teacher's probabilities at `temperature` (times its square, so that
+    gradients keep their size), and the rest the usual loss on labels.
+    """
+
+    kind: Literal["distill"] = "distill"
+    student: str = Field(default="", description="a reference architecture; empty goes on with the model as it stands")
+    width: float = Field(default=1.0, gt=0, le=4, description="factor on the student's channel counts")
+    teacher: str = Field(default="", description="a checkpoint to learn from; empty learns from the model as it came")
+    epochs: int = Field(default=24, ge=1, description="epochs on the train split")
+    temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of both")
+    soft: float = Field(default=0.9, gt=0, le=1, description="weight of the teacher's answers against the labels")
