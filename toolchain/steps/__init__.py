@@ -2,5 +2,6 @@
 
 from toolchain.steps.distill import Distill as Distill
 from toolchain.steps.prune import Prune as Prune
+from toolchain.steps.qat import Qat as Qat
 from toolchain.steps.quantize import Quantize as Quantize
 from toolchain.steps.quantize import Scheme as Scheme

@@ -28,3 +28,8 @@ class Quantize(Strict):
     def calibrated(self) -> bool:
         """Return whether ranges come from a calibration set."""
         return self.scheme != "dynamic-int8"
+
+    @property
+    def top_level(self) -> int:
+        """Return the largest level of a weight, of which as many lie below zero as above."""
+        return 64 if self.reduce_range else 127
