@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto, helper, numpy_helper
@@ -19,8 +20,8 @@ from toolchain.export.pack_int4 import pack_int4
 class Graph:
     """A QDQ graph as a quantizer writes it: every layer between QuantizeLinear and DequantizeLinear."""
 
-    def __init__(self, largest: int) -> None:
-        self.largest = largest
+    def __init__(self, least: int, most: int) -> None:
+        self.least, self.most = least, most
         self.random = np.random.default_rng(0)
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
@@ -35,17 +36,15 @@ class Graph:
         self.nodes.append(helper.make_node(kind, inputs, [made], **attributes))
         return made
 
-    def requantized(self) -> None:
-        scale, zero = "act_scale", "act_zero"
-        if not any(one.name == scale for one in self.constants):
-            self._constant(scale, np.float32(0.05))
-            self._constant(zero, np.uint8(30))
+    def requantized(self, zero_point: int = 0) -> None:
+        scale = self._constant(f"scale{len(self.nodes)}", np.float32(0.05))
+        zero = self._constant(f"zero{len(self.nodes)}", np.uint8(zero_point))
         stored = self._node("QuantizeLinear", [self.top, scale, zero])
         self.top = self._node("DequantizeLinear", [stored, scale, zero])
 
     def layer(self, kind: str, shape: tuple[int, ...], **attributes: int) -> None:
         name = f"layer{len(self.nodes)}"
-        weights = self.random.integers(-self.largest - 1, self.largest + 1, shape).astype(np.int8)
+        weights = self.random.integers(self.least, self.most + 1, shape).astype(np.int8)
         parts = [
             self._constant(f"{name}_weight", weights),
             self._constant(f"{name}_scale", self.random.uniform(0.02, 0.08, shape[0]).astype(np.float32)),
@@ -56,7 +55,7 @@ class Graph:
         self.top = self._node(kind, [self.top, weight, bias], **attributes)
         if kind == "Conv":
             self.top = self._node("Relu", [self.top])
-        self.requantized()
+        self.requantized(zero_point=128 if kind == "Gemm" else 0)
 
     def model(self, opset: int) -> onnx.ModelProto:
         self.requantized()
@@ -90,7 +89,7 @@ def session(
 
 
 def test_packed_layers_take_half_a_byte_a_weight_and_run_on_the_same_kernels_to_the_same_bits(tmp_path: Path) -> None:
-    whole = Graph(largest=7).model(opset=18)
+    whole = Graph(-8, 7).model(opset=18)
     packed = pack_int4(copy.deepcopy(whole))
     onnx.checker.check_model(packed, full_check=True)
     weights = 8 * 9 + 8 * 9 + 4 * 8 + 5 * 4 * 24 * 24
@@ -111,8 +110,9 @@ def test_packed_layers_take_half_a_byte_a_weight_and_run_on_the_same_kernels_to_
     assert kinds[1]["QGemm"] == 1
 
 
-def test_weights_of_more_bits_stay_as_they_are() -> None:
-    wide = Graph(largest=8).model(opset=18)
+@pytest.mark.parametrize(("least", "most"), [(-9, 7), (-8, 8)])
+def test_weights_of_more_bits_stay_as_they_are(least: int, most: int) -> None:
+    wide = Graph(least, most).model(opset=18)
     assert pack_int4(copy.deepcopy(wide)) == wide
 
 
