@@ -31,7 +31,7 @@ def pack_int4(model: ModelProto) -> ModelProto:
     ]
     if not chosen:
         return model
-    model = _in_opset(model)
+    model = in_opset(model)
     casts = [_packed(model.graph, name) for name in chosen]
     computed = list(model.graph.node)
     del model.graph.node[:]
@@ -39,7 +39,8 @@ def pack_int4(model: ModelProto) -> ModelProto:
     return model
 
 
-def _in_opset(model: ModelProto) -> ModelProto:
+def in_opset(model: ModelProto) -> ModelProto:
+    """Return the model in an opset that has INT4."""
     from onnx.version_converter import convert_version
 
     own = next(entry.version for entry in model.opset_import if entry.domain == "")
