@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from calibration.dataset import Dataset
 from toolchain import models
 from toolchain.fit import fit
-from toolchain.losses import Lesson
+from toolchain.losses import taught_by
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.steps import Distill
@@ -31,9 +31,9 @@ def distill(
     """Return a student of `teacher`, fitted to `data` (a train split).
 
     The student is `step.student` with fresh weights, or `model` itself where the step names none, and takes images as
-    `model` does. Raises UsageProblem for a test split, StageError when a model is not in torch.
+    `model` does. Raises UsageProblem for a test split, StageError when the
+    model that goes on is not in torch.
     """
-    lesson = Lesson(teacher, step.temperature, step.soft)
     # No smoothing: the teacher's answers are smooth already.
     settings = preset_for(len(data)).changed(epochs=step.epochs, label_smoothing=0.0)
     preprocess = model.preprocess
@@ -41,7 +41,8 @@ def distill(
         student, preprocess = _student(step, len(model.classes), seed), replace(preprocess, label_offset=0)
     else:
         student = model.torch_module("distillation")
-    module = fit(student, data, preprocess, settings, seed=seed, threads=threads, lesson=lesson, progress=progress)
+    with taught_by(teacher, temperature=step.temperature, soft=step.soft, threads=threads) as lesson:
+        module = fit(student, data, preprocess, settings, seed=seed, threads=threads, lesson=lesson, progress=progress)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     line = (
         f"distilled {step.student or model.name}, {parameters:,} parameters, from {teacher.name} for {step.epochs} "

@@ -15,6 +15,7 @@ from targets.target import Instructions, TimingPlan
 from toolchain.checkpoint import CheckpointRequest, Settled, settle
 from toolchain.errors import UsageProblem
 from toolchain.export import export
+from toolchain.export.program import save_program
 from toolchain.files import MARK, whole_folder
 from toolchain.model import FloatModel
 from toolchain.profiling.place import PressPlace
@@ -128,6 +129,8 @@ class _Press:
     def _pressed(self, recipe: Recipe, model: FloatModel, floats: dict[Format, Artifact]) -> Iterator[Artifact]:
         """Write the files of one recipe; the float file of a changed model is kept only where the recipe ends in it."""
         model = Shaper(self.train, self.request.seed, self.request.threads, self.progress).shaped(model, recipe)
+        if recipe.shaping:
+            save_program(model, self.folder / f"{model.name}.{recipe.name}.pt2")
         kinds = [kind for kind in self.request.place.kinds() if kind in recipe.formats]
         with tempfile.TemporaryDirectory() as spare:
             for kind in kinds if recipe.steps else ():

@@ -30,7 +30,7 @@ def slim_onnx(model: ModelProto) -> ModelProto:
     _drop_requantized_reshapes(model.graph)
     tidy = Sequential(
         common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call] # onnx-ir has not typed it
         common.RemoveUnusedOpsetsPass(),
         common.DeduplicateInitializersPass(),
         common.ClearMetadataAndDocStringPass(),

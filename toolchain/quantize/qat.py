@@ -18,7 +18,7 @@ from toolchain.errors import StageError
 from toolchain.feed import feed
 from toolchain.fit import fit
 from toolchain.fold import folded
-from toolchain.losses import Lesson
+from toolchain.losses import taught_by
 from toolchain.model import FloatModel, Range
 from toolchain.progress import Progress, silent
 from toolchain.steps import Qat, Quantize
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SEEN = 1024
 """Images whose activations the ranges start from."""
+EIGHT_BITS = 64
+"""Largest level of an integer weight of 8 bits that is safe on any target: sums of 16 bits do not saturate."""
 
 
 def qat(
@@ -54,13 +56,15 @@ def qat(
     if not layers:
         raise StageError(f"{model.name} has no Linear or Conv2d layer that runs once; there is nothing to quantize")
     ranges = _observed(module, layers, model.preprocess.apply(images))
-    _put_grids(module, layers, ranges, top=quantize.top_level)
+    _put_grids(module, layers, ranges, quantize)
     # Few images need small batches, or a handful of steps is all they give.
     settings = preset("fine-tune").changed(
         epochs=step.epochs, lr=step.lr, label_smoothing=0.0, batch=preset_for(len(data)).batch
     )
-    lesson = Lesson(teacher, step.temperature, step.soft) if step.soft else None
-    fitted = fit(module, data, model.preprocess, settings, seed=seed, threads=threads, lesson=lesson, progress=progress)
+    with taught_by(teacher, temperature=step.temperature, soft=step.soft, threads=threads) as lesson:
+        fitted = fit(
+            module, data, model.preprocess, settings, seed=seed, threads=threads, lesson=lesson, progress=progress
+        )
     learned = _take_grids(fitted, layers)
     line = (
         f"trained for {quantize.scheme} with rounded weights and inputs: {step.epochs} epochs on {data.origin}, "
@@ -103,13 +107,15 @@ def _observed(module: nn.Module, layers: tuple[str, ...], pixels: Any) -> list[R
     return [Range(*found[name]) for name in layers]
 
 
-def _put_grids(module: nn.Module, layers: tuple[str, ...], ranges: list[Range], *, top: int) -> None:
+def _put_grids(module: nn.Module, layers: tuple[str, ...], ranges: list[Range], quantize: Quantize) -> None:
     from torch.nn.utils import parametrize
 
     from toolchain.quantize.grid import InputGrid, WeightGrid
 
     for number, (name, seen) in enumerate(zip(layers, ranges, strict=True)):
         layer = module.get_submodule(name)
+        # Four bits leave depthwise convolutions at eight.
+        top = EIGHT_BITS if getattr(layer, "groups", 1) > 1 else quantize.top_level
         parametrize.register_parametrization(layer, "weight", WeightGrid(layer.weight, top))  # type: ignore[arg-type] # a tensor
         layer.input_grid = InputGrid(seen.low, seen.high, learned=number > 0)
         layer.register_forward_pre_hook(_round_input)
@@ -127,7 +133,7 @@ def _take_grids(module: nn.Module, layers: tuple[str, ...]) -> tuple[Range, ...]
     for name in layers:
         layer = module.get_submodule(name)
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-        low, high = (float(end) for end in layer.input_grid.ends())  # type: ignore[operator,union-attr] # put there above
+        low, high = (float(end.detach()) for end in layer.input_grid.ends())  # type: ignore[operator,union-attr] # put there above
         learned.append(Range(low, high))
         del layer.input_grid
         layer._forward_pre_hooks.clear()

@@ -21,4 +21,4 @@ class Qat(Strict):
     lr: float = Field(default=1e-3, gt=0, le=0.1, description="peak of the learning rate")
     teacher: str = Field(default="", description="a checkpoint to learn from; empty learns from the model as it came")
     temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of both")
-    soft: float = Field(default=0.9, ge=0, le=1, description="weight of the teacher's answers against the labels")
+    soft: float = Field(default=0.9, gt=0, le=1, description="weight of the teacher's answers against the labels")
