@@ -8,30 +8,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.checkpoint.onnx_files import refuse_not_finite, refuse_quantized
 from toolchain.errors import StageError
 from toolchain.export.slim_onnx import slim_onnx
 from toolchain.noise import noise_to
+from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.weight_only import expand_at_load
 from toolchain.steps import Quantize
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-BATCH = 64
 
-
-def quantized_onnx(
-    artifact: Artifact, step: Quantize, calibration: CalibrationSet | None, log: Path | None = None
-) -> bytes:
+def quantized_onnx(artifact: Artifact, step: Quantize, ranges: Ranges | None, log: Path | None = None) -> bytes:
     """Return the bytes of the quantized file, which pass onnx.checker.
 
-    `static-int8`: QDQ, int8 weights per output channel, uint8 activations, min-max ranges of `calibration`; logits
-    stay float. `dynamic-int8`: int8 weights; MatMul and Gemm quantize their input at run time, convolutions
-    expand their weights when the file is loaded. Weights that meet integers keep to 7 bits unless the step says
-    otherwise (`Quantize.reduce_range`). Raises StageError when onnxruntime cannot quantize the graph.
+    `static-int8`: QDQ, int8 weights per output channel, uint8 activations in `ranges`; logits stay float.
+    `dynamic-int8`: int8 weights; MatMul and Gemm quantize their input at run time, convolutions expand their weights
+    when the file is loaded. Weights that meet integers keep to 7 bits unless the step says otherwise
+    (`Quantize.reduce_range`). Raises StageError when onnxruntime cannot quantize the graph.
     """
     import onnx
 
@@ -44,12 +40,11 @@ def quantized_onnx(
         prepared = Path(folder) / "prepared.onnx"
         try:
             with noise_to(log) as noise:
-                _prepare(artifact.path, prepared)
-                reduce = step.reduce_range
-                if calibration is None:
-                    model = _dynamic(prepared, reduce_range=reduce)
+                prepare(artifact.path, prepared)
+                if ranges is None:
+                    model = _dynamic(prepared, reduce_range=step.reduce_range)
                 else:
-                    model = _static(prepared, artifact, calibration, reduce_range=reduce)
+                    model = static_onnx(prepared, step, ranges)
         except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
             raise StageError(
                 f"{artifact.path.name}: onnxruntime cannot quantize it ({error}); the whole story is in {noise}"
@@ -59,40 +54,32 @@ def quantized_onnx(
     return content
 
 
-def _prepare(source: Path, prepared: Path) -> None:
+def prepare(source: Path, prepared: Path) -> None:
     """Fold batch norms and infer shapes, as quantization needs; symbolic shapes would pull in sympy for nothing."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
 
 
-def _static(prepared: Path, artifact: Artifact, calibration: CalibrationSet, *, reduce_range: bool) -> ModelProto:
+def static_onnx(prepared: Path, step: Quantize, ranges: Ranges) -> ModelProto:
+    """Return the QDQ graph of a prepared file, with its tensors' names; raises what onnxruntime raises."""
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
-    pixels = artifact.preprocess.apply(calibration.images)
-    shape = [-1, *artifact.inputs[0].shape[1:]]
-    # A file with a fixed batch is calibrated image by image.
-    size = BATCH if artifact.inputs[0].shape[0] == -1 else artifact.inputs[0].shape[0]
-    batches = iter(np.array_split(pixels.reshape(shape), max(1, len(pixels) // size)))
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """Feeds the calibration set in order."""
-
-        def get_next(self) -> dict[str, object] | None:
-            batch = next(batches, None)
-            return None if batch is None else {artifact.inputs[0].name: batch}
-
-    quantized = prepared.with_name("quantized.onnx")
+    # A calibration cache is how onnxruntime takes ranges that it did not find itself; they pass for its min-max.
+    cache, quantized = prepared.with_name("ranges.json"), prepared.with_name("quantized.onnx")
+    bounds = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.bounds.items()}
+    save_tensors_data(TensorsData(CalibrationMethod.MinMax, bounds), cache)
     quantize_static(
         prepared,
         quantized,
-        Reader(),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        reduce_range=reduce_range,
+        reduce_range=step.reduce_range,
+        calibration_cache_path=cache,
     )
     return _float_logits(onnx.load(quantized))
 

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.errors import StageError
 from toolchain.export.slim_tflite import slim_tflite
 from toolchain.noise import noise_to
+from toolchain.quantize.ranges import Ranges
 from toolchain.steps import Quantize
 
 if TYPE_CHECKING:
     from ai_edge_quantizer.quantizer import Quantizer
 
-SIGNATURE = "serving_default"
 
-
-def quantized_tflite(
-    artifact: Artifact, step: Quantize, calibration: CalibrationSet | None, log: Path | None = None
-) -> bytes:
+def quantized_tflite(artifact: Artifact, step: Quantize, ranges: Ranges | None, log: Path | None = None) -> bytes:
     """Return the bytes of the quantized file.
 
     `dynamic-int8` is ai-edge-quantizer's dynamic_wi8_afp32, `static-int8` its static_wi8_ai8, `static-int8-act16` its
@@ -33,10 +27,8 @@ def quantized_tflite(
     """
     try:
         with noise_to(log) as noise:
-            signature = _input_name(artifact)
-            quantizer = _quantizer(artifact, step)
-            ranges = _ranges(quantizer, artifact, calibration, signature) if calibration else None
-            content = bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
+            refuse_quantized(artifact)
+            content = tflite_content(artifact.path.read_bytes(), step, ranges)
     except (RuntimeError, ValueError, KeyError) as error:
         raise StageError(
             f"{artifact.path.name}: ai-edge-quantizer cannot quantize it ({error}); the whole story is in {noise}"
@@ -44,7 +36,13 @@ def quantized_tflite(
     return slim_tflite(content)
 
 
-def _quantizer(artifact: Artifact, step: Quantize) -> Quantizer:
+def tflite_content(content: bytes, step: Quantize, ranges: Ranges | None) -> bytes:
+    """Return the quantized file of a float one, with its tensors' names; raises what ai-edge-quantizer raises."""
+    statistics = _statistics(content, ranges) if ranges else None
+    return bytes(_quantizer(content, step).quantize(statistics, enable_progress_report=False).quantized_model)
+
+
+def _quantizer(content: bytes, step: Quantize) -> Quantizer:
     from ai_edge_quantizer import qtyping, recipe
     from ai_edge_quantizer.quantizer import Quantizer
 
@@ -53,7 +51,7 @@ def _quantizer(artifact: Artifact, step: Quantize) -> Quantizer:
         "static-int8": recipe.static_wi8_ai8,
         "static-int8-act16": recipe.static_wi8_ai16,
     }
-    quantizer = Quantizer(str(artifact.path))
+    quantizer = Quantizer(content)
     quantizer.load_quantization_recipe(shipped[step.scheme]())
     if step.calibrated and not step.integer_io:
         for edge in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
@@ -61,32 +59,21 @@ def _quantizer(artifact: Artifact, step: Quantize) -> Quantizer:
     return quantizer
 
 
-def _ranges(quantizer: Quantizer, artifact: Artifact, calibration: CalibrationSet, signature: str) -> dict[str, Any]:
-    """Return the min-max ranges of every tensor over the whole calibration set.
+def _statistics(content: bytes, ranges: Ranges) -> dict[str, Any]:
+    """Return the ranges as ai-edge-quantizer takes them: arrays of each tensor's rank."""
+    from ai_edge_litert.interpreter import Interpreter
 
-    The library's own `calibrate` averages the ranges of successive images, which clips the strongest activations.
-    """
-    from ai_edge_quantizer.calibrator import Calibrator
-    from ai_edge_quantizer.utils.qsv_utils import min_max_update
-
-    pixels = artifact.preprocess.apply(calibration.images).reshape(-1, *artifact.inputs[0].shape)
-
-    def samples() -> Iterator[dict[str, NDArray[np.float32]]]:
-        for image in pixels:
-            yield {signature: image}
-
-    calibrator = Calibrator(artifact.path.read_bytes(), num_threads=1, qsv_update_func=min_max_update)
-    calibrator.calibrate({SIGNATURE: list(samples())}, quantizer._recipe_manager)
-    ranges: dict[str, Any] = calibrator.get_model_qsvs()
-    return ranges
+    ranks = {tensor["name"]: len(tensor["shape"]) for tensor in Interpreter(model_content=content).get_tensor_details()}
+    return {
+        name: {key: np.full((1,) * ranks[name], end, np.float32) for key, end in zip(("min", "max"), ends, strict=True)}
+        for name, ends in ranges.bounds.items()
+    }
 
 
-def _input_name(artifact: Artifact) -> str:
-    """Return the name that the signature gives the input; raises StageError on a file that is quantized already."""
+def refuse_quantized(artifact: Artifact) -> None:
+    """Raise StageError on a file that is quantized already."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(artifact.path))
     if any(tensor["quantization_parameters"]["scales"].size for tensor in interpreter.get_tensor_details()):
         raise StageError(f"{artifact.path.name} is quantized already; give the float file it was made from")
-    name: str = interpreter.get_signature_list()[SIGNATURE]["inputs"][0]
-    return name
