@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from toolchain.errors import PolicyError, UsageProblem
-from toolchain.steps import Distill, Prune, Quantize
+from toolchain.steps import Distill, Prune, Qat, Quantize
 from toolchain.steps.strict import Strict
 
-Step = Annotated[Prune | Distill | Quantize, Field(discriminator="kind")]
+Shaping = Prune | Distill | Qat
+Step = Annotated[Shaping | Quantize, Field(discriminator="kind")]
 
 
 class Recipe(Strict):
@@ -32,6 +33,11 @@ class Recipe(Strict):
         if any(isinstance(step, Quantize) for step in self.steps[:-1]):
             raise ValueError("quantize must be the last step: a quantized file cannot be pruned or quantized again")
         last = self.quantize
+        taught = [number for number, step in enumerate(self.steps) if isinstance(step, Qat)]
+        if taught and (taught != [len(self.steps) - 2] or not last or not last.calibrated):
+            raise ValueError(
+                "qat trains for a static scheme: put it once, right before the quantize step that names it"
+            )
         if last and last.scheme == "static-int8-act16" and "onnx" in self.formats:
             raise ValueError('static-int8-act16 has no ONNX kernels; set formats = ["tflite"]')
         return self
@@ -42,9 +48,9 @@ class Recipe(Strict):
         return next((step for step in self.steps if isinstance(step, Quantize)), None)
 
     @property
-    def prunes(self) -> tuple[Prune, ...]:
-        """Return the pruning steps in order."""
-        return tuple(step for step in self.steps if isinstance(step, Prune))
+    def shaping(self) -> tuple[Shaping, ...]:
+        """Return the steps from model to model, in order: all but the quantization."""
+        return tuple(step for step in self.steps if not isinstance(step, Quantize))
 
     def toml(self) -> str:
         """Return the recipe as a TOML file with every default written out; `parse` is the inverse."""

@@ -54,3 +54,8 @@ class Quantize(Strict):
     def needs_images(self) -> bool:
         """Return whether a calibration set has to be drawn."""
         return self.calibrated and (not self.ranges or self.bias_correction)
+
+    @property
+    def top_level(self) -> int:
+        """Return the largest level of a weight, of which as many lie below zero as above."""
+        return 64 if self.reduce_range else 127
