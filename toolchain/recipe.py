@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from toolchain.errors import PolicyError, UsageProblem
-from toolchain.steps import Distill, Prune, Qat, Quantize
-from toolchain.steps.strict import Strict
+from toolchain.steps import Distill, Equalize, Prune, Qat, Quantize
+from toolchain.steps.quantize import refusal
+from toolchain.steps.strict import Strict, first_problem
 
-Shaping = Prune | Distill | Qat
+Shaping = Prune | Distill | Equalize | Qat
 Step = Annotated[Shaping | Quantize, Field(discriminator="kind")]
 
 
@@ -38,8 +39,13 @@ class Recipe(Strict):
             raise ValueError(
                 "qat trains for a static scheme: put it once, right before the quantize step that names it"
             )
-        if last and last.scheme == "static-int8-act16" and "onnx" in self.formats:
-            raise ValueError('static-int8-act16 has no ONNX kernels; set formats = ["tflite"]')
+        for kind in self.formats if last else ():
+            if last and (reason := refusal(last, kind)):
+                others = [other for other in self.formats if other != kind]
+                fix = f"; or set formats = {json.dumps(others)}" if others else ""
+                raise ValueError(f"no {last.scheme} in {kind}: {reason}{fix}")
+        if last and last.ranges and len(self.formats) > 1:
+            raise ValueError('ranges belong to one file; set formats = ["onnx"] or ["tflite"]')
         return self
 
     @property
@@ -54,7 +60,8 @@ class Recipe(Strict):
 
     def toml(self) -> str:
         """Return the recipe as a TOML file with every default written out; `parse` is the inverse."""
-        values = self.model_dump(mode="json")
+        # TOML has no word for None, which is what a key that is left out means.
+        values = self.model_dump(mode="json", exclude_none=True)
         steps = values.pop("steps")
         return "\n".join([_table(values), *(f"[[steps]]\n{_table(step)}" for step in steps)])
 
@@ -95,9 +102,8 @@ def parse(text: str, origin: str) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{origin}: not TOML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "recipe"
-        raise PolicyError(f"{origin}: {where}: {first['msg']}; see `glyphpress recipe schema`") from error
+        where, reason = first_problem(error)
+        raise PolicyError(f"{origin}: {where or 'recipe'}: {reason}; see `glyphpress recipe schema`") from error
 
 
 def schema() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from toolchain.prune import prune
 from toolchain.quantize import quantize
 from toolchain.quantize.ranges import read_ranges
 from toolchain.steps import Prune, Quantize
+from toolchain.steps.quantize import refusal
 
 
 def export_checkpoint(
@@ -79,10 +80,12 @@ def quantize_file(
     """Quantize an artifact, or a float .onnx that glyphpress did not make, into `output`.
 
     save_ranges: a file that takes the ranges of a static scheme. Raises UsageProblem when images are needed and `data`
-    is not given, or the suffix changes.
+    is not given, the format has no such files, or the suffix changes.
     """
     if output.suffix != path.suffix:
         raise UsageProblem(f"{output} should end in {path.suffix}, like {path.name}: quantizing does not convert")
+    if reason := refusal(step, path.suffix.removeprefix(".")):
+        raise UsageProblem(f"{path.name}: no {step.scheme} in this format: {reason}")
     if step.needs_images and not data:
         raise UsageProblem(f"{step.scheme} takes its ranges from images; give --data, or take --scheme dynamic-int8")
     for result in filter(None, (output, save_ranges)):

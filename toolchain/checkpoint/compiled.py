@@ -50,7 +50,7 @@ def from_program(program: ExportedProgram, classes: int, label_offset: int | Non
             raise CheckpointError("torch.onnx.export gave nothing")
         exported.save(str(target))
 
-    return _layered(as_module(program.module()), export, "torch.export program", classes, label_offset)
+    return _layered(_as_module(program), export, "torch.export program", classes, label_offset)
 
 
 def _layered(
@@ -92,8 +92,7 @@ def _same(whole: nn.Module, module: nn.Module, classes: int, label_offset: int |
         return differs(whole(images).numpy(), module(images).numpy()) < TOLERANCE
 
 
-def as_module(graph: nn.Module) -> nn.Module:
-    """Return the graph of a torch.export program as a module that bears `train` and `eval`."""
+def _as_module(program: Any) -> nn.Module:
     from torch import nn
 
     class Exported(nn.Module):
@@ -101,7 +100,7 @@ def as_module(graph: nn.Module) -> nn.Module:
 
         def __init__(self) -> None:
             super().__init__()
-            self.program = graph
+            self.program = program.module()
 
         def train(self, mode: bool = True) -> Exported:  # noqa: ARG002 (the signature is torch's)
             # A program's own train() raises.

@@ -19,15 +19,20 @@ from toolchain.steps import Quantize
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What a static scheme needs: ranges, and the float file again where its biases were moved. notes: a line each."""
+    """What a static scheme gets: ranges, and the float file again where its biases were moved; notes, a line each."""
 
-    ranges: Ranges
+    ranges: Ranges | None = None
     content: bytes | None = None
     notes: tuple[str, ...] = ()
 
 
 def calibrated(
-    artifact: Artifact, step: Quantize, images: CalibrationSet | None, log: Path | None = None
+    artifact: Artifact,
+    step: Quantize,
+    images: CalibrationSet | None,
+    log: Path | None = None,
+    *,
+    saturates: bool = True,
 ) -> Calibrated:
     """Find the ranges of a float artifact on `images`, or read and check the step's; correct biases where it says so.
 
@@ -46,7 +51,9 @@ def calibrated(
             if not step.bias_correction:
                 return Calibrated(ranges, notes=_notes(ranges, step))
             assert images is not None, "bias correction needs images, which is checked above"
-            said = correct_biases(insight, step, ranges, feeds(artifact, images))
+            # What a bias has to mend depends on how the weights are rounded.
+            rounded = step.model_copy(update={"reduce_range": step.reduced(saturates=saturates)})
+            said = correct_biases(insight, rounded, ranges, feeds(artifact, images))
             return Calibrated(ranges, insight.content(), (*_notes(ranges, step), said))
     except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
         raise StageError(

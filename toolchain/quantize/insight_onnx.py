@@ -14,14 +14,13 @@ from targets.artifact import Artifact
 from toolchain.checkpoint.onnx_files import refuse_quantized
 from toolchain.quantize.activations import Values, onnx_activations
 from toolchain.quantize.insight import Layer
+from toolchain.quantize.layers import weighted
 from toolchain.quantize.onnx import prepare, static_onnx
 from toolchain.quantize.ranges import Ranges
 from toolchain.steps import Quantize
 
 if TYPE_CHECKING:
     from onnx import NodeProto
-
-_WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 class OnnxInsight:
@@ -63,7 +62,7 @@ class OnnxInsight:
 
     def weighted(self) -> int:
         """Return how many nodes have a constant matrix."""
-        return sum(node.op_type in _WEIGHTED and node.input[1] in self._constants for node in self.model.graph.node)
+        return len(weighted(self.model))
 
     def values(self, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
         """Run the float graph."""
@@ -78,7 +77,7 @@ class OnnxInsight:
         with tempfile.TemporaryDirectory() as folder:
             prepared = Path(folder) / "prepared.onnx"
             onnx.save(self.model, prepared)
-            model = static_onnx(prepared, step, ranges)
+            model = static_onnx(prepared, self.artifact, step, ranges, reduce_range=step.reduced(saturates=True))
         there = {name for node in model.graph.node for name in node.output}
         behind = {name: f"{name}_DequantizeLinear_Output" for name in names}
         behind = {name: inner if inner in there else name for name, inner in behind.items()}

@@ -56,7 +56,7 @@ class TfliteInsight:
         self, step: Quantize, ranges: Ranges, names: Sequence[str], fed: NDArray[np.float32]
     ) -> Iterator[Values]:
         """Run the quantized file, which keeps the names."""
-        return tflite_activations(tflite_content(self.content(), step, ranges), names, fed)
+        return tflite_activations(tflite_content(self.artifact, self.content(), step, ranges), names, fed)
 
     def move(self, layer: Layer, by: NDArray[np.float32]) -> None:
         """Add to the bias, in a buffer of its own where other tensors share it."""

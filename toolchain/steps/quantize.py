@@ -8,13 +8,25 @@ from pydantic import Field, model_validator
 
 from toolchain.steps.strict import Strict
 
-Scheme = Literal["dynamic-int8", "static-int8", "static-int8-act16"]
+Scheme = Literal[
+    "dynamic-int8",
+    "dynamic-int4",
+    "static-int8",
+    "static-int8-act16",
+    "static-int4",
+    "weight-int8",
+    "weight-int4",
+    "float16",
+]
 Calibration = Literal["min-max", "moving-average", "percentile", "entropy", "mse"]
 PERCENTILE = 99.99
 
 
 class Quantize(Strict):
-    """8-bit weights, per channel; activations by scheme.
+    """Weights of fewer bits; activations by scheme.
+
+    `static-*`: activations are integers with ranges from a calibration set. `dynamic-*`: with ranges taken at run time.
+    `weight-*` and `float16`: weights are small in the file, and computed with in float.
 
     reduce_range: x86 processors without VNNI add two products of an activation (0 to 255) and a weight in 16 bits,
     which saturate beyond weights of 64; 7 bits of them give the same answers on every processor.
@@ -24,31 +36,26 @@ class Quantize(Strict):
 
     kind: Literal["quantize"] = "quantize"
     scheme: Scheme
+    per_channel: bool = Field(default=True, description="a scale for each output channel; false: one for a tensor")
+    activations: Literal["uint8", "int8"] | None = Field(
+        default=None, description="static schemes; by default what the runtime takes: uint8 (ONNX), int8 (TFLite)"
+    )
     calibration_images: int = Field(default=512, ge=8, description="images of the train split (static schemes)")
-    reduce_range: bool = Field(default=True, description="ONNX: weights of 7 bits, safe on x86 without VNNI")
-    integer_io: bool = Field(default=False, description="TFLite static schemes: integer input and output")
+    reduce_range: bool | None = Field(
+        default=None, description="ONNX: int8 weights of 7 bits, safe on x86 without VNNI; by default as the target is"
+    )
+    integer_io: bool = Field(
+        default=False, description="static schemes: takes uint8 pixels, all preprocessing but the turn is in the file"
+    )
     calibration: Calibration = Field(default="min-max", description="how static schemes choose a tensor's range")
     percentile: float = Field(default=PERCENTILE, gt=50, le=100, description="of all values, kept by that calibration")
     ranges: str = Field(default="", description="a file of ranges to take instead (quantize --save-ranges)")
     bias_correction: bool = Field(default=False, description="static schemes: mend the mean error of each layer")
 
-    @model_validator(mode="after")
-    def _calibration_means_something(self) -> Self:
-        if self.percentile != PERCENTILE and self.calibration != "percentile":
-            raise ValueError(f'percentile has no part in calibration = "{self.calibration}"; set it to "percentile"')
-        if self.ranges and self.calibration != "min-max":
-            raise ValueError(f'ranges are taken from {self.ranges}, so calibration = "{self.calibration}" has no part')
-        asked = self.calibration != "min-max" or self.ranges or self.bias_correction
-        if asked and not self.calibrated:
-            raise ValueError(
-                f"{self.scheme} has no ranges: calibration, ranges and bias_correction are for static ones"
-            )
-        return self
-
     @property
     def calibrated(self) -> bool:
         """Return whether activations have ranges that are set beforehand."""
-        return self.scheme != "dynamic-int8"
+        return self.scheme.startswith("static-")
 
     @property
     def needs_images(self) -> bool:
@@ -56,6 +63,69 @@ class Quantize(Strict):
         return self.calibrated and (not self.ranges or self.bias_correction)
 
     @property
+    def weight_bits(self) -> int:
+        """Return how many bits a weight takes in the file."""
+        return 16 if self.scheme == "float16" else 4 if self.scheme.endswith("int4") else 8
+
+    @property
+    def multiplies_int8(self) -> bool:
+        """Return whether weights of 8 bits meet integers."""
+        return self.scheme in ("static-int8", "dynamic-int8")
+
+    @property
     def top_level(self) -> int:
         """Return the largest level of a weight, of which as many lie below zero as above."""
-        return 64 if self.reduce_range else 127
+        return 7 if self.weight_bits == 4 else 127 if self.reduce_range is False else 64
+
+    def reduced(self, *, saturates: bool) -> bool:
+        """Return whether int8 weights keep to 7 bits; `saturates` says whether the target's kernels need that."""
+        return saturates if self.reduce_range is None else self.reduce_range
+
+    @model_validator(mode="after")
+    def _meant(self) -> Self:
+        """Refuse settings that a scheme has no use for: nothing asked for is left out unsaid."""
+        if self.scheme == "float16" and not self.per_channel:
+            raise ValueError("float16 has no scales; leave per_channel out")
+        if self.integer_io and not (self.calibrated and self.scheme != "static-int8-act16"):
+            raise ValueError(f"{self.scheme} computes wider than 8 bits; integer_io needs static-int8 or static-int4")
+        if self.activations and not (self.calibrated and self.scheme != "static-int8-act16"):
+            raise ValueError(f"{self.scheme} has no activations of 8 bits to choose; leave activations out")
+        if self.reduce_range is not None and not self.multiplies_int8:
+            raise ValueError(f"{self.scheme} has no products of 8 bits that could saturate; leave reduce_range out")
+        return self
+
+    @model_validator(mode="after")
+    def _calibration_meant(self) -> Self:
+        """Refuse words on ranges where there are none, or where others decide."""
+        if self.percentile != PERCENTILE and self.calibration != "percentile":
+            raise ValueError(f'percentile has no part in calibration = "{self.calibration}"; set it to "percentile"')
+        if self.ranges and self.calibration != "min-max":
+            raise ValueError(f'ranges are taken from {self.ranges}, so calibration = "{self.calibration}" has no part')
+        asked = self.calibration != "min-max" or self.ranges or self.bias_correction
+        if asked and not self.calibrated:
+            raise ValueError(f"{self.scheme} has no ranges: calibration, ranges and bias_correction need a static one")
+        return self
+
+
+REFUSED: dict[tuple[str, str], str] = {
+    ("static-int8-act16", "onnx"): "onnxruntime has no kernels with int16 activations",
+    ("dynamic-int4", "onnx"): (
+        "onnxruntime's dynamic kernels take int8 weights, of Gemm and MatMul alone; weight-int4 is as small and runs "
+        "like float, static-int4 is faster"
+    ),
+}
+"""(scheme, format) -> why there is no such file."""
+
+
+def refusal(step: Quantize, kind: str) -> str | None:
+    """Return why a file of that format cannot be quantized so, or None where it can."""
+    if reason := REFUSED.get((step.scheme, kind)):
+        return reason
+    if kind == "tflite":
+        if step.activations == "uint8":
+            return "LiteRT's kernels take int8 activations; leave activations out"
+        if step.scheme.startswith("dynamic-") and not step.per_channel:
+            return "LiteRT's dynamic kernels take a scale for each channel, and answer nonsense with one for a tensor"
+        if step.reduce_range:
+            return "LiteRT's kernels do not saturate; leave reduce_range out"
+    return None
