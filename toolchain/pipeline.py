@@ -141,7 +141,7 @@ class _Press:
                     name, place = ("float", Path(spare)) if recipe.quantize else (recipe.name, self.folder)
                     source = export(model, kind, place / path.name, recipe=name, log=self.log)
                 if last := recipe.quantize:
-                    images = self._calibration(last.calibration_images) if last.calibrated else None
+                    images = self._calibration(last.calibration_images) if last.needs_images else None
                     saturates = self.request.place.saturates
                     yield quantize(source, last, images, path, recipe=recipe.name, log=self.log, saturates=saturates)
                 else:

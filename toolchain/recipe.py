@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from toolchain.errors import PolicyError, UsageProblem
-from toolchain.steps import Distill, Prune, Qat, Quantize
+from toolchain.steps import Distill, Equalize, Prune, Qat, Quantize
 from toolchain.steps.quantize import refusal
 from toolchain.steps.strict import Strict, first_problem
 
-Shaping = Prune | Distill | Qat
+Shaping = Prune | Distill | Equalize | Qat
 Step = Annotated[Shaping | Quantize, Field(discriminator="kind")]
 
 
@@ -44,6 +44,8 @@ class Recipe(Strict):
                 others = [other for other in self.formats if other != kind]
                 fix = f"; or set formats = {json.dumps(others)}" if others else ""
                 raise ValueError(f"no {last.scheme} in {kind}: {reason}{fix}")
+        if last and last.ranges and len(self.formats) > 1:
+            raise ValueError('ranges belong to one file; set formats = ["onnx"] or ["tflite"]')
         return self
 
     @property

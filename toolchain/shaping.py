@@ -8,13 +8,14 @@ from typing import Any
 from calibration.dataset import Dataset
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.distill import distill
+from toolchain.equalize import equalize
 from toolchain.errors import UsageProblem
 from toolchain.model import FloatModel
 from toolchain.progress import Progress
 from toolchain.prune import prune
 from toolchain.quantize.qat import qat
 from toolchain.recipe import Recipe
-from toolchain.steps import Distill, Prune, Qat
+from toolchain.steps import Distill, Equalize, Prune, Qat
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Shaper:
             match step:
                 case Prune():
                     model = prune(model, step, self.train, **run)
+                case Equalize():
+                    model = equalize(model, step)
                 case Distill():
                     model = distill(model, step, self.train, teacher=self._teacher(step.teacher, came), **run)
                 case Qat():
