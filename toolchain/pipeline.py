@@ -142,8 +142,16 @@ class _Press:
                     source = export(model, kind, place / path.name, recipe=name, log=self.log)
                 if last := recipe.quantize:
                     images = self._calibration(last.calibration_images) if last.needs_images else None
-                    saturates = self.request.place.saturates
-                    yield quantize(source, last, images, path, recipe=recipe.name, log=self.log, saturates=saturates)
+                    yield quantize(
+                        source,
+                        last,
+                        images,
+                        path,
+                        recipe=recipe.name,
+                        log=self.log,
+                        saturates=self.request.place.saturates,
+                        learned=model.input_ranges,
+                    )
                 else:
                     yield source
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.errors import StageError
 from toolchain.export.seal import Origin, seal
+from toolchain.model import Range
 from toolchain.quantize.calibrate import Calibrated, calibrated
 from toolchain.quantize.pixels import PixelInput
 from toolchain.quantize.ranges import Ranges
@@ -31,11 +33,13 @@ def quantize(
     log: Path | None = None,
     saturates: bool = True,
     save_ranges: Path | None = None,
+    learned: Sequence[Range] = (),
 ) -> Artifact:
     """Quantize a float artifact into `path`, in its own format, with a sidecar.
 
     `recipe` is the name that the sidecar records, `log` takes the quantizer's own words. saturates: whether the 8-bit
     kernels of the target may (`Quantize.reduce_range`). save_ranges: a file that takes the ranges of a static scheme.
+    learned: ranges of the layers' inputs from training (`FloatModel.input_ranges`), in place of those of the images.
     Raises StageError when the artifact is quantized already, cannot be quantized so, needs a calibration set that is
     not given, or the step's ranges are another file's.
     """
@@ -45,7 +49,9 @@ def quantize(
         raise StageError(f"{step.scheme} has no ranges to save; leave that out")
     if artifact.format == "ort":
         raise StageError(f"{artifact.path}: its graph is optimized already; quantize the .onnx that it was made of")
-    settled = calibrated(artifact, step, calibration, log, saturates=saturates) if step.calibrated else Calibrated()
+    settled = Calibrated()
+    if step.calibrated:
+        settled = calibrated(artifact, step, calibration, log, saturates=saturates, learned=learned)
     with tempfile.TemporaryDirectory() as folder:
         source = artifact
         if settled.content is not None:

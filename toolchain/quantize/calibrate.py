@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.errors import StageError
+from toolchain.model import Range
 from toolchain.noise import noise_to
 from toolchain.quantize.activations import feeds
 from toolchain.quantize.bias import correct_biases
@@ -33,8 +35,11 @@ def calibrated(
     log: Path | None = None,
     *,
     saturates: bool = True,
+    learned: Sequence[Range] = (),
 ) -> Calibrated:
     """Find the ranges of a float artifact on `images`, or read and check the step's; correct biases where it says so.
+
+    learned: what training learned of each layer's input (`FloatModel.input_ranges`); it stands before what is seen.
 
     Raises StageError when images are needed and not given, a tensor is not finite, or the ranges are another file's.
     """
@@ -47,7 +52,7 @@ def calibrated(
                 kept = read_ranges(Path(step.ranges))
                 ranges = kept.belong_to(artifact, insight.tensors(), step.ranges)
             else:
-                ranges = _observed(insight, step, images)
+                ranges = _observed(insight, step, images).with_learned(_by_tensor(insight, learned))
             if not step.bias_correction:
                 return Calibrated(ranges, notes=_notes(ranges, step))
             assert images is not None, "bias correction needs images, which is checked above"
@@ -77,6 +82,18 @@ def _observed(insight: Insight, step: Quantize, images: CalibrationSet | None) -
     names, fed = insight.tensors(), feeds(insight.artifact, images)
     seen = observe(lambda: insight.values(names, fed))
     return Ranges.choose(insight.artifact, step, {name: seen[name] for name in names}, images.facts())
+
+
+def _by_tensor(insight: Insight, learned: Sequence[Range]) -> dict[str, Range]:
+    if not learned:
+        return {}
+    inputs = insight.inputs()
+    if len(inputs) != len(learned):
+        raise StageError(
+            f"{insight.artifact.path.name} has {len(inputs)} layers with weights, but training learned the ranges of "
+            f"{len(learned)}; leave the qat step out"
+        )
+    return {name: one for names, one in zip(inputs, learned, strict=True) for name in names}
 
 
 def _notes(ranges: Ranges, step: Quantize) -> tuple[str, ...]:

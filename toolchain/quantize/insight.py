@@ -42,6 +42,9 @@ class Insight(Protocol):
     def weighted(self) -> int:
         """Return how many layers have weights."""
 
+    def inputs(self) -> list[tuple[str, ...]]:
+        """Return what enters each layer with weights, in execution order: the tensor, and those it is a view of."""
+
     def values(self, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
         """Yield what tensors hold for each of `fed`."""
 

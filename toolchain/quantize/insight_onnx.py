@@ -22,6 +22,9 @@ from toolchain.steps import Quantize
 if TYPE_CHECKING:
     from onnx import NodeProto
 
+VIEWS = {"Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+"""Operators whose answer holds the values that they were given, and zero."""
+
 
 class OnnxInsight:
     """See `toolchain.quantize.insight.Insight`."""
@@ -63,6 +66,19 @@ class OnnxInsight:
     def weighted(self) -> int:
         """Return how many nodes have a constant matrix."""
         return len(weighted(self.model))
+
+    def inputs(self) -> list[tuple[str, ...]]:
+        """Return the tensors that enter layers."""
+        made_by = {name: node for node in self.model.graph.node for name in node.output}
+
+        def views(name: str) -> Iterator[str]:
+            yield name
+            if name in made_by and made_by[name].op_type in VIEWS:
+                yield from views(made_by[name].input[0])
+
+        constant = weighted(self.model)
+        nodes = [node for node in self.model.graph.node if len(node.input) > 1 and node.input[1] in constant]
+        return [tuple(views(node.input[0])) for node in nodes]
 
     def values(self, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
         """Run the float graph."""

@@ -15,6 +15,9 @@ from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.tflite import refuse_quantized, tflite_content
 from toolchain.steps import Quantize
 
+VIEWS = ("EXPAND_DIMS", "MAX_POOL_2D", "PAD", "RESHAPE", "SQUEEZE", "TRANSPOSE")
+"""Operators whose answer holds the values that they were given, and zero."""
+
 
 class TfliteInsight:
     """See `toolchain.quantize.insight.Insight`."""
@@ -47,6 +50,20 @@ class TfliteInsight:
     def weighted(self) -> int:
         """Return how many operators multiply by weights."""
         return sum(self._kind(operator) in self._kinds() for operator in self._graph.operators)
+
+    def inputs(self) -> list[tuple[str, ...]]:
+        """Return the tensors that enter layers."""
+        made_by = {index: operator for operator in self._graph.operators for index in operator.outputs}
+        kinds = self._schema.BuiltinOperator
+        transparent = {getattr(kinds, name) for name in VIEWS}
+
+        def views(index: int) -> Iterator[str]:
+            yield self._name(index)
+            if index in made_by and self._kind(made_by[index]) in transparent:
+                yield from views(made_by[index].inputs[0])
+
+        layers = [operator for operator in self._graph.operators if self._kind(operator) in self._kinds()]
+        return [tuple(views(operator.inputs[0])) for operator in layers]
 
     def values(self, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
         """Run the float file."""

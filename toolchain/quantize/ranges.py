@@ -11,6 +11,7 @@ from pydantic import Field, FiniteFloat, ValidationError, model_validator
 from targets.artifact import Artifact
 from toolchain.errors import StageError, UsageProblem
 from toolchain.files import write_whole
+from toolchain.model import Range
 from toolchain.quantize.clipping import chosen
 from toolchain.quantize.observe import Observed
 from toolchain.steps import Calibration, Quantize
@@ -46,9 +47,9 @@ class TensorRange(Strict):
     def of(cls, name: str, seen: Observed, low: float, high: float) -> TensorRange:
         """Keep what was observed in few bins."""
         counts = tuple(map(int, seen.counts.reshape(KEPT_BINS, -1).sum(axis=1)))
-        # As float32, which the quantizers take, so that ranges from a file and fresh ones give the same bytes.
-        ends = {key: float(np.float32(value)) for key, value in {"low": low, "high": high}.items()}
-        return cls(name=name, **ends, lowest=seen.lowest, highest=seen.highest, zeros=seen.zeros, counts=counts)
+        return cls(
+            name=name, **_float32(low, high), lowest=seen.lowest, highest=seen.highest, zeros=seen.zeros, counts=counts
+        )
 
     @property
     def clipped(self) -> float:
@@ -93,6 +94,16 @@ class Ranges(Strict):
         """The range of each tensor by its name."""
         return {tensor.name: (tensor.low, tensor.high) for tensor in self.tensors}
 
+    def with_learned(self, learned: dict[str, Range]) -> Ranges:
+        """Return the ranges with those in place that training learned, by the names of their tensors."""
+        tensors = (
+            one.model_copy(update=_float32(learned[one.name].low, learned[one.name].high))
+            if one.name in learned
+            else one
+            for one in self.tensors
+        )
+        return self.model_copy(update={"tensors": tuple(tensors)})
+
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write as JSON, whole or not at all; `read_ranges` is the inverse."""
         write_whole(path, self.model_dump_json(by_alias=True, indent=1) + "\n", force=force)
@@ -107,6 +118,11 @@ class Ranges(Strict):
         if absent := sorted(set(tensors) - set(self.bounds)):
             raise StageError(f"{path} has no range for {', '.join(absent[:3])}; calibrate again with --data")
         return self
+
+
+def _float32(low: float, high: float) -> dict[str, float]:
+    """As float32, which the quantizers take, so that ranges from a file and fresh ones give the same bytes."""
+    return {"low": float(np.float32(low)), "high": float(np.float32(high))}
 
 
 def read_ranges(path: Path) -> Ranges:
