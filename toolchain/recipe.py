@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from toolchain.errors import PolicyError, UsageProblem
 from toolchain.steps import Distill, Prune, Quantize
 from toolchain.steps.strict import Strict
+from toolchain.written import WRITTEN
 
 Step = Annotated[Prune | Distill | Quantize, Field(discriminator="kind")]
 
@@ -48,14 +49,20 @@ class Recipe(Strict):
 
     def toml(self) -> str:
         """Return the recipe as a TOML file with every default written out; `parse` is the inverse."""
-        values = self.model_dump(mode="json")
+        values = self.model_dump(mode="json", exclude_none=True)
         steps = values.pop("steps")
         return "\n".join([_table(values), *(f"[[steps]]\n{_table(step)}" for step in steps)])
 
 
 def _table(values: dict[str, Any]) -> str:
+    return "".join(f"{key} = {_value(value)}\n" for key, value in values.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_value(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
     # A JSON string, number or array of strings is the same text in TOML.
-    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
+    return json.dumps(value, ensure_ascii=False)
 
 
 @cache
@@ -85,7 +92,7 @@ def find(words: str) -> Recipe:
 def parse(text: str, origin: str) -> Recipe:
     """Read a recipe from TOML; raises PolicyError naming `origin` and the first thing that is wrong."""
     try:
-        return Recipe.model_validate(tomllib.loads(text))
+        return Recipe.model_validate(tomllib.loads(text), context=WRITTEN)
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{origin}: not TOML: {error}") from error
     except ValidationError as error:
