@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from calibration.dataset import Dataset, Split, load
 from calibration.sample import draw
@@ -17,6 +18,7 @@ from toolchain.files import refuse_existing
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.prune import prune
+from toolchain.prune.sensitivity import Sensitivity, sensitivity
 from toolchain.quantize import quantize
 from toolchain.steps import Prune, Quantize
 
@@ -62,6 +64,21 @@ def prune_checkpoint(
     pruned = prune(settled.model, step, images, seed=seed, threads=threads, progress=progress)
     digest = save_program(pruned, output, force=force)
     return replace(pruned, checkpoint_sha256=digest, origin_sha256=pruned.root_sha256)
+
+
+def sensitivity_of(
+    checkpoint: str,
+    words: CheckpointRequest,
+    *,
+    data: str,
+    data_root: Path | None = None,
+    seed: int = 0,
+    **how: Any,
+) -> Sensitivity:
+    """Load a checkpoint and the train split of its data, and return what `sensitivity` finds; `how` goes to it."""
+    images = load(data, "train", data_root)
+    settled = settle(checkpoint, words, images, seed=seed)
+    return sensitivity(settled.model, images, seed=seed, **how)
 
 
 def quantize_file(

@@ -68,7 +68,9 @@ class Structured:
         graph = Graph(copy.deepcopy(module), self.name)
         self._ranks: dict[str, list[float]] | None = self._scores(graph)
         ranks = self._ranks
-        self._refuse_unranked(ranks)
+        self.channels = refuse_unranked(self.channels, ranks, self.refused, self.step.importance, self.name)
+        if unranked := [layer for layer in self.step.layers if layer in self.refused]:
+            raise UsageProblem(f"{self.name}: {unranked[0]} cannot be pruned: {self.refused[unranked[0]]}")
         if self.budget:
             self._refuse_budget(module, ranks)
         elif self._counts(ranks, 1.0) == {layer: own.width for layer, own in self.channels.items()}:
@@ -181,19 +183,6 @@ class Structured:
                 f"multiples of {self.step.round_to} leave; ask for more, or round to fewer"
             )
 
-    def _refuse_unranked(self, ranks: Mapping[str, list[float]]) -> None:
-        """Leave out layers that the importance says nothing about; raise where that is all, or was asked for."""
-        unranked = [layer for layer in self.channels if layer not in ranks]
-        asked = [layer for layer in unranked if layer in self.step.layers]
-        if asked or len(unranked) == len(self.channels):
-            raise UsageProblem(
-                f"{self.name}: {', '.join(asked or unranked)} has no batch norm, whose factors {self.step.importance} "
-                "goes by; take another importance, such as l2"
-            )
-        for layer in unranked:
-            self.refused[layer] = "it has no batch norm to go by"
-            del self.channels[layer]
-
     def _refuse_layers(self) -> None:
         tied = {other: layer for layer, own in self.channels.items() for other in own.tied}
         for layer in self.step.layers:
@@ -216,6 +205,21 @@ class Structured:
             f"no channel goes when {self.step.round_to} or a multiple of it must stay ({widths}); "
             "give a higher ratio, or a smaller round_to"
         )
+
+
+def refuse_unranked(
+    channels: dict[str, Channels], ranks: Mapping[str, list[float]], refused: dict[str, str], kind: str, name: str
+) -> dict[str, Channels]:
+    """Return the channels that an importance ranks, and note the others in `refused`.
+
+    Raises UsageProblem where it ranks none.
+    """
+    if not ranks.keys() & channels.keys():
+        raise UsageProblem(
+            f"{name} has no batch norm, whose factors {kind} goes by; take another importance, such as l2"
+        )
+    refused |= {layer: f"it has no batch norm, which {kind} goes by" for layer in channels if layer not in ranks}
+    return {layer: own for layer, own in channels.items() if layer in ranks}
 
 
 def refuse_unknown(layer: str, known: list[str], name: str) -> None:

@@ -152,7 +152,9 @@ class Unstructured:
         if self.step.scope == "global":
             return _over_all(tensors, (self.step.ratio or 0.0) * share)
         ratios = {name: self.step.layers.get(name, self.step.ratio or 0.0) * share for name in tensors}
-        return {name: lowest(tensor, round(ratios[name] * tensor.numel()))}
+        return {
+            name: lowest(tensors[name], round(ratio * tensors[name].numel())) for name, ratio in ratios.items() if ratio
+        }
 
 
 def _over_all(tensors: dict[str, Tensor], ratio: float) -> dict[str, Tensor]:
