@@ -25,6 +25,13 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise UsageProblem(f"{path} cannot be written: {place} is no folder that takes files; name another place")
 
 
+def refuse_unfit(path: Path, suffix: str, *, force: bool) -> None:
+    """Raise UsageProblem where `path` has another suffix or `refuse_existing` refuses it; call it before long work."""
+    if path.suffix != suffix:
+        raise UsageProblem(f"{path} should end in {suffix}; name it so")
+    refuse_existing(path, force=force)
+
+
 @contextmanager
 def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its name when the block ends without an error."""

@@ -16,6 +16,7 @@ from toolchain.errors import PolicyError, UsageProblem
 from toolchain.steps import Distill, Equalize, Prune, Qat, Quantize
 from toolchain.steps.quantize import refusal
 from toolchain.steps.strict import Strict, first_problem
+from toolchain.written import WRITTEN
 
 Shaping = Prune | Distill | Equalize | Qat
 Step = Annotated[Shaping | Quantize, Field(discriminator="kind")]
@@ -67,8 +68,14 @@ class Recipe(Strict):
 
 
 def _table(values: dict[str, Any]) -> str:
+    return "".join(f"{key} = {_value(value)}\n" for key, value in values.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_value(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
     # A JSON string, number or array of strings is the same text in TOML.
-    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
+    return json.dumps(value, ensure_ascii=False)
 
 
 @cache
@@ -98,7 +105,7 @@ def find(words: str) -> Recipe:
 def parse(text: str, origin: str) -> Recipe:
     """Read a recipe from TOML; raises PolicyError naming `origin` and the first thing that is wrong."""
     try:
-        return Recipe.model_validate(tomllib.loads(text))
+        return Recipe.model_validate(tomllib.loads(text), context=WRITTEN)
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{origin}: not TOML: {error}") from error
     except ValidationError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from calibration.dataset import Dataset, Split, load
 from calibration.sample import draw
@@ -16,10 +17,12 @@ from toolchain.export.program import save_program
 from toolchain.files import refuse_existing
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
-from toolchain.prune import prune
+from toolchain.prune.sensitivity import Sensitivity, sensitivity
 from toolchain.quantize import quantize
 from toolchain.quantize.ranges import read_ranges
-from toolchain.steps import Prune, Quantize
+from toolchain.recipe import Recipe
+from toolchain.shaping import Shaper
+from toolchain.steps import Distill, Equalize, Prune, Quantize
 from toolchain.steps.quantize import refusal
 
 
@@ -42,10 +45,10 @@ def export_checkpoint(
     return export(settled.model, kinds[output.suffix], output, force=force)
 
 
-def prune_checkpoint(
+def shape_checkpoint(
     checkpoint: str,
     words: CheckpointRequest,
-    step: Prune,
+    step: Prune | Distill | Equalize,
     output: Path,
     *,
     data: str,
@@ -55,15 +58,31 @@ def prune_checkpoint(
     force: bool = False,
     progress: Progress = silent,
 ) -> FloatModel:
-    """Prune and fine-tune a checkpoint and write it as a torch.export program (.pt2)."""
+    """Take a checkpoint through one step and write what comes out as a torch.export program (.pt2)."""
     if output.suffix != ".pt2":
-        raise UsageProblem(f"{output}: a pruned model has shapes of its own, so it is saved as .pt2; name it so")
+        raise UsageProblem(f"{output}: such a model has shapes of its own, so it is saved as .pt2; name it so")
     refuse_existing(output, force=force)
     images = load(data, "train", data_root)
     settled = settle(checkpoint, words, images, seed=seed)
-    pruned = prune(settled.model, step, images, seed=seed, threads=threads, progress=progress)
-    digest = save_program(pruned, output, force=force)
-    return replace(pruned, checkpoint_sha256=digest, origin_sha256=pruned.root_sha256)
+    recipe = Recipe(name=step.kind, steps=(step,))
+    shaped = Shaper(images, seed, threads, progress).shaped(settled.model, recipe)
+    digest = save_program(shaped, output, force=force)
+    return replace(shaped, checkpoint_sha256=digest, origin_sha256=shaped.root_sha256)
+
+
+def sensitivity_of(
+    checkpoint: str,
+    words: CheckpointRequest,
+    *,
+    data: str,
+    data_root: Path | None = None,
+    seed: int = 0,
+    **how: Any,
+) -> Sensitivity:
+    """Load a checkpoint and the train split of its data, and return what `sensitivity` finds; `how` goes to it."""
+    images = load(data, "train", data_root)
+    settled = settle(checkpoint, words, images, seed=seed)
+    return sensitivity(settled.model, images, seed=seed, **how)
 
 
 def quantize_file(

@@ -21,6 +21,8 @@ COMMANDS = {
     "press": "toolchain.cli.press:press",
     "adopt": "toolchain.cli.adopt:adopt",
     "prune": "toolchain.cli.prune:prune",
+    "distill": "toolchain.cli.distill:distill",
+    "sensitivity": "toolchain.cli.sensitivity:sensitivity",
     "export": "toolchain.cli.export:export",
     "quantize": "toolchain.cli.quantize:quantize",
     "evaluate": "toolchain.cli.evaluate:evaluate",

@@ -1,4 +1,4 @@
-"""`glyphpress prune`: a checkpoint with fewer channels."""
+"""`glyphpress prune`: a checkpoint with fewer channels, or with zeros in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import rich_click as click
 
-from toolchain.cli import complete, console, options
+from toolchain.cli import complete, console, options, prune_options
 from toolchain.cli.checkpoint_options import checkpoint_options
 
 
@@ -15,9 +15,9 @@ from toolchain.cli.checkpoint_options import checkpoint_options
 @click.argument("checkpoint", shell_complete=complete.CHECKPOINT)
 @checkpoint_options
 @options.data_option
-@click.option("--ratio", type=options.POINTS, default="25%", show_default=True, help="Share of the channels that goes.")
-@click.option("--epochs", type=click.IntRange(0), default=4, show_default=True, help="Epochs of fine-tuning.")
-@click.option("--round-to", type=click.IntRange(1), default=8, show_default=True, help="Channels stay multiples of it.")
+@prune_options.method_option(*prune_options.METHODS)
+@prune_options.importance_options
+@prune_options.amount_options
 @click.option("-o", "--output", type=options.FILE, required=True, help="The .pt2 program to write.")
 @options.seed_option
 @options.threads_option(0)
@@ -29,29 +29,26 @@ def prune(
     request: Any,
     data: str,
     data_root: Path | None,
-    ratio: float,
-    epochs: int,
-    round_to: int,
     output: Path,
+    seed: int,
+    threads: int,
+    force: bool,
     as_json: bool,
-    **run: Any,
+    **words: Any,
 ) -> None:
-    """Remove whole channels and fine-tune the rest; the result is a torch.export program for `export` and `press`.
+    """Prune a checkpoint and fine-tune the rest; the result is a torch.export program for `export` and `press`.
 
     \b
     Example:
       glyphpress prune cnn-small --data emnist:balanced --ratio 25% -o pruned.pt2
+      glyphpress prune cnn-small --data emnist:balanced --macs 3000000 -o s.pt2
     """
-    from toolchain.stages import prune_checkpoint
-    from toolchain.steps import Prune
+    from toolchain.stages import shape_checkpoint
 
-    if not 0 < ratio < 0.95:
-        raise click.BadParameter("give more than 0% and less than 95%", param_hint="--ratio")
-    step = Prune(ratio=ratio, epochs=epochs, round_to=round_to)
+    run: dict[str, Any] = {"data": data, "data_root": data_root, "seed": seed, "threads": threads, "force": force}
+    step = prune_options.step_of(words)
     with console.progress() as progress:
-        model = prune_checkpoint(
-            checkpoint, request, step, output, data=data, data_root=data_root, progress=progress, **run
-        )
+        model = shape_checkpoint(checkpoint, request, step, output, progress=progress, **run)
     if as_json:
         console.emit("prune", {"out": str(output), "sha256": model.checkpoint_sha256, "history": model.history})
     else:

@@ -1,3 +1,3 @@
-"""Structured pruning: FloatModel in, FloatModel out."""
+"""Pruning: FloatModel in, FloatModel out."""
 
-from toolchain.prune.structured import prune as prune  # heavy imports stay inside it
+from toolchain.prune.stage import prune as prune  # heavy imports stay inside it

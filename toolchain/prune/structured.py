@@ -1,90 +1,231 @@
-"""Structured pruning with torch-pruning's dependency graph (DepGraph, arXiv:2301.12900)."""
+"""Structured pruning: how many channels of each layer go, by a ratio or until a budget is met, and which."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from calibration.dataset import Dataset
-from toolchain.errors import StageError
-from toolchain.fit import fit
+from toolchain.errors import UsageProblem
+from toolchain.inspection.torch_file import module_layers
 from toolchain.model import FloatModel
-from toolchain.progress import Progress, silent
+from toolchain.prune.graph import Channels, Graph, prunable
+from toolchain.prune.importance import scores
 from toolchain.steps import Prune
-from toolchain.train_settings import preset, preset_for
 
 if TYPE_CHECKING:
     from torch import nn
 
+Measure = Literal["macs", "parameters", "bytes"]
+_UNITS: dict[Measure, str] = {"macs": "multiply-accumulates", "parameters": "parameters", "bytes": "bytes"}
+_FINEST = 1000
+"""A budget is met by the smallest ratio in so many parts that does."""
 
-def prune(
-    model: FloatModel, step: Prune, data: Dataset, *, seed: int = 0, threads: int = 0, progress: Progress = silent
-) -> FloatModel:
-    """Return a model with `step.ratio` of every layer's channels gone, fine-tuned on `data` (a train split).
 
-    Channels go by the L2 norm of their whole dependency group; the layer that gives the logits keeps its width.
-    Raises StageError when the model is not in torch or its graph cannot be followed.
+def measured(module: nn.Module, name: str) -> dict[Measure, int]:
+    """Return a module's multiply-accumulates an image, its parameters, and the bytes of these in float32."""
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    macs = sum(layer.macs for layer in module_layers(module, name))
+    return {"macs": macs, "parameters": parameters, "bytes": 4 * parameters}
+
+
+def kept(own: Channels, ratio: float, round_to: int) -> int:
+    """Return how many channels stay when `ratio` goes: the nearest multiple of `round_to` and of the blocks.
+
+    Never none. Halfway, the lower one; all stay in a layer that has no more than the least multiple.
     """
-    module = copy.deepcopy(model.torch_module("pruning"))
-    before = _parameters(module)
-    _remove_channels(module, step, model.name)
-    if step.epochs:
-        # Few images need small batches, or a handful of steps is all they give.
-        settings = preset("fine-tune").changed(epochs=step.epochs, batch=preset_for(len(data)).batch)
-        module = fit(module, data, model.preprocess, settings, seed=seed, threads=threads, progress=progress)
-    line = (
-        f"pruned {step.ratio:.0%} of the channels: {before:,} to {_parameters(module):,} parameters, "
-        f"{step.epochs} epochs of fine-tuning on {data.origin}, seed {seed}"
-    )
-    return replace(model, module=module.eval(), onnx=None, history=(*model.history, line))
+    step = math.lcm(round_to, own.blocks)
+    # The tiny rest is what 20 * (1 - 0.4) has too many of 12.
+    wanted = math.ceil(own.width * (1 - ratio) / step - 0.5 - 1e-9) * step
+    return min(own.width, max(wanted, step))
 
 
-def _remove_channels(module: nn.Module, step: Prune, name: str) -> None:
-    import torch
-    import torch_pruning
-
-    sample = torch.zeros(2, 1, 28, 28)
-    try:
-        # eval: tracing needs gradients, but must not move the batch norms' statistics
-        module.eval().requires_grad_(True)
-        columns = module(sample).shape
-        torch_pruning.pruner.BasePruner(
-            module,
-            sample,
-            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-            pruning_ratio=step.ratio,
-            round_to=step.round_to,
-            ignored_layers=[_last_layer(module, sample)],
-            # The library's defaults for these are shared mutable dicts.
-            in_channel_groups={},
-            out_channel_groups={},
-            num_heads={},
-            channel_groups={},
-        ).step()
-        pruned = module(sample).shape
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, NotImplementedError) as error:
-        raise StageError(
-            f"{name}: torch-pruning cannot follow its graph ({error}); press it without pruning"
-        ) from error
-    if pruned != columns:
-        raise StageError(f"{name}: pruning changed its output from {list(columns)} to {list(pruned)}; press it without")
+def least(values: list[float], own: Channels, keep: int) -> list[int]:
+    """Return the places of a block that go, the least important, so that `keep` channels of the layer stay."""
+    order = sorted(range(len(values)), key=lambda place: (values[place], place))
+    return order[: (own.width - keep) // own.blocks]
 
 
-def _last_layer(module: nn.Module, sample: Any) -> nn.Module:
-    """Return the layer with weights that ran last: the one that gives the logits."""
-    from torch import nn
+@dataclass
+class Structured:
+    """Structured pruning of one model, in as many rounds as the step says."""
 
-    order: list[nn.Module] = []
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    hooks = [layer.register_forward_hook(lambda ran, *_: order.append(ran)) for layer in layers]
-    module(sample)
-    for hook in hooks:
-        hook.remove()
-    if not order:
-        raise ValueError("it has no Linear or Conv2d layer that runs")
-    return order[-1]
+    model: FloatModel
+    step: Prune
+    data: Dataset
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Raise UsageProblem or StageError where the step cannot be done, before any of it is."""
+        module, self.name = self.model.torch_module("pruning"), self.model.name
+        self.start = measured(module, self.name)
+        self.channels, self.refused = prunable(module, self.name)
+        self._refuse_layers()
+        graph = Graph(copy.deepcopy(module), self.name)
+        self._ranks: dict[str, list[float]] | None = self._scores(graph)
+        ranks = self._ranks
+        self.channels = refuse_unranked(self.channels, ranks, self.refused, self.step.importance, self.name)
+        if unranked := [layer for layer in self.step.layers if layer in self.refused]:
+            raise UsageProblem(f"{self.name}: {unranked[0]} cannot be pruned: {self.refused[unranked[0]]}")
+        if self.budget:
+            self._refuse_budget(module, ranks)
+        elif self._counts(ranks, 1.0) == {layer: own.width for layer, own in self.channels.items()}:
+            raise UsageProblem(f"{self.name}: {self._nothing(self.channels)}")
+
+    @property
+    def budget(self) -> tuple[Measure, int] | None:
+        """Return what the step limits, and to how much."""
+        said: dict[Measure, float | None] = {
+            "macs": self.step.macs,
+            "parameters": self.step.parameters,
+            "bytes": self.step.bytes,
+        }
+        return next(((measure, int(most)) for measure, most in said.items() if most is not None), None)
+
+    def cut(self, module: nn.Module, share: float) -> nn.Module:
+        """Return the module with `share`, 0 to 1, of all that is to go gone by now; `module` is used up."""
+        # The first round's are known already: nothing has changed since.
+        ranks = self._ranks or self._scores(Graph(module, self.name))
+        self._ranks = None
+        if self.budget:
+            measure, most = self.budget
+            limit = self.start[measure] + share * (most - self.start[measure])
+            return self._within(module, ranks, measure, limit)
+        return self._pruned(module, ranks, self._counts(ranks, share))
+
+    def line(self, module: nn.Module) -> str:
+        """Return what was done, for the history."""
+        end = measured(module, self.name)
+        words = f"by {self.step.importance}, {'over all layers' if self.step.scope == 'global' else 'in each layer'}"
+        stay = Graph(copy.deepcopy(module), self.name).channels
+        widths = [sum(own[layer].width for layer in self.channels) for own in (self.channels, stay)]
+        sizes = (
+            f"{widths[0]:,} to {widths[1]:,} channels, "
+            f"{self.start['parameters']:,} to {end['parameters']:,} parameters, "
+            f"{self.start['macs'] / 1e6:.3g} to {end['macs'] / 1e6:.3g} MMAC"
+        )
+        left = {layer: reason for layer, reason in self.refused.items() if reason != "it gives the logits"}
+        note = f"; left whole: {'; '.join(f'{layer}: {reason}' for layer, reason in left.items())}" if left else ""
+        return f"pruned {self._aim()} {words}: {sizes}{note}"
+
+    def _aim(self) -> str:
+        if self.budget:
+            measure, most = self.budget
+            return f"channels until at most {most:,} {_UNITS[measure]} were left,"
+        parts = [f"{ratio:.3g} of {layer}" for layer, ratio in self.step.layers.items()]
+        parts += [f"{self.step.ratio:.0%} of the channels"] if self.step.ratio is not None else []
+        return ", ".join(parts)
+
+    def _scores(self, graph: Graph) -> dict[str, list[float]]:
+        found = scores(graph, self.step.importance, self.data, self.model.preprocess, seed=self.seed)
+        return {layer: values for layer, values in found.items() if layer in self.channels}
+
+    def _counts(self, ranks: Mapping[str, list[float]], share: float) -> dict[str, int]:
+        """Return how many channels each layer keeps, of those it began with, in this round."""
+        if not self.step.layers:
+            return self._at(ranks, (self.step.ratio or 0.0) * share)
+        ratios = {layer: self.step.layers.get(layer, self.step.ratio or 0.0) * share for layer in self.channels}
+        return {
+            layer: kept(own, ratios[layer], self.step.round_to) if ratios[layer] else own.width
+            for layer, own in self.channels.items()
+        }
+
+    def _at(self, ranks: Mapping[str, list[float]], ratio: float) -> dict[str, int]:
+        """Return the counts at one ratio: the same of each layer, or of all channels in one ranking."""
+        if self.step.scope == "layer":
+            return {layer: kept(own, ratio, self.step.round_to) for layer, own in self.channels.items()}
+        sizes = {layer: own.width // own.blocks for layer, own in self.channels.items()}
+        stay = math.ceil(sum(sizes.values()) * (1 - ratio))
+        best = sorted((-value, layer) for layer, values in ranks.items() for value in values)[:stay]
+        counts = dict.fromkeys(self.channels, 0)
+        for _, layer in best:
+            counts[layer] += 1
+        return {
+            layer: kept(own, 1 - counts[layer] / sizes[layer], self.step.round_to)
+            for layer, own in self.channels.items()
+        }
+
+    def _pruned(self, module: nn.Module, ranks: Mapping[str, list[float]], counts: Mapping[str, int]) -> nn.Module:
+        graph = Graph(module, self.name)
+        graph.cut(
+            {
+                layer: least(ranks[layer], now, counts[layer])
+                for layer, now in graph.channels.items()
+                if layer in counts and counts[layer] < now.width
+            }
+        )
+        return graph.module
+
+    def _within(self, module: nn.Module, ranks: Mapping[str, list[float]], measure: Measure, limit: float) -> nn.Module:
+        """Return the module pruned by the smallest ratio that meets the limit."""
+        low, high = 0, _FINEST
+        while high - low > 1:
+            middle = (low + high) // 2
+            trial = self._pruned(copy.deepcopy(module), ranks, self._at(ranks, middle / _FINEST))
+            low, high = (low, middle) if measured(trial, self.name)[measure] <= limit else (middle, high)
+        return self._pruned(module, ranks, self._at(ranks, high / _FINEST))
+
+    def _refuse_budget(self, module: nn.Module, ranks: Mapping[str, list[float]]) -> None:
+        measure, most = self.budget or ("macs", 0)
+        if self.start[measure] <= most:
+            raise UsageProblem(
+                f"{self.name} has {self.start[measure]:,} {_UNITS[measure]} already, within the {most:,} asked for; "
+                "ask for fewer"
+            )
+        bare = self._pruned(copy.deepcopy(module), ranks, self._at(ranks, 1.0))
+        if (floor := measured(bare, self.name)[measure]) > most:
+            raise UsageProblem(
+                f"{self.name} cannot be pruned to {most:,} {_UNITS[measure]}: {floor:,} are the least that channels in "
+                f"multiples of {self.step.round_to} leave; ask for more, or round to fewer"
+            )
+
+    def _refuse_layers(self) -> None:
+        tied = {other: layer for layer, own in self.channels.items() for other in own.tied}
+        for layer in self.step.layers:
+            if layer in tied:
+                raise UsageProblem(
+                    f"{self.name}: {layer} is tied to {tied[layer]}, whose channels it shares; give the ratio to "
+                    f"{tied[layer]}"
+                )
+            if layer in self.refused:
+                raise UsageProblem(f"{self.name}: {layer} cannot be pruned: {self.refused[layer]}; leave it out")
+            if layer not in self.channels:
+                refuse_unknown(layer, list(self.channels), self.name)
+            own = self.channels[layer]
+            if kept(own, self.step.layers[layer], self.step.round_to) == own.width:
+                raise UsageProblem(f"{self.name}: {self._nothing({layer: own})}")
+
+    def _nothing(self, channels: Mapping[str, Channels]) -> str:
+        widths = ", ".join(f"{layer} has {own.width}" for layer, own in list(channels.items())[:3])
+        return (
+            f"no channel goes when {self.step.round_to} or a multiple of it must stay ({widths}); "
+            "give a higher ratio, or a smaller round_to"
+        )
 
 
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def refuse_unranked(
+    channels: dict[str, Channels], ranks: Mapping[str, list[float]], refused: dict[str, str], kind: str, name: str
+) -> dict[str, Channels]:
+    """Return the channels that an importance ranks, and note the others in `refused`.
+
+    Raises UsageProblem where it ranks none.
+    """
+    if not ranks.keys() & channels.keys():
+        raise UsageProblem(
+            f"{name} has no batch norm, whose factors {kind} goes by; take another importance, such as l2"
+        )
+    refused |= {layer: f"it has no batch norm, which {kind} goes by" for layer in channels if layer not in ranks}
+    return {layer: own for layer, own in channels.items() if layer in ranks}
+
+
+def refuse_unknown(layer: str, known: list[str], name: str) -> None:
+    """Raise UsageProblem with the names nearest to one that the model does not have."""
+    # Names of layers share long beginnings; the last part alone is often what is known.
+    near = difflib.get_close_matches(layer, known, n=3, cutoff=0.5)
+    near += [one for one in known if one.rsplit(".", 1)[-1] == layer and one not in near]
+    words = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(known[:8])}"
+    raise UsageProblem(f"{name} has no layer '{layer}' to prune; {words}")

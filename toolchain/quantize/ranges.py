@@ -96,13 +96,9 @@ class Ranges(Strict):
 
     def with_learned(self, learned: dict[str, Range]) -> Ranges:
         """Return the ranges with those in place that training learned, by the names of their tensors."""
-        tensors = (
-            one.model_copy(update=_float32(learned[one.name].low, learned[one.name].high))
-            if one.name in learned
-            else one
-            for one in self.tensors
-        )
-        return self.model_copy(update={"tensors": tuple(tensors)})
+        ends = {name: _float32(one.low, one.high) for name, one in learned.items()}
+        tensors = tuple(tensor.model_copy(update=ends.get(tensor.name, {})) for tensor in self.tensors)
+        return self.model_copy(update={"tensors": tensors})
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write as JSON, whole or not at all; `read_ranges` is the inverse."""

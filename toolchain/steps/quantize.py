@@ -77,11 +77,6 @@ class Quantize(Strict):
         """Return whether weights of 8 bits meet integers."""
         return self.scheme in ("static-int8", "dynamic-int8")
 
-    @property
-    def top_level(self) -> int:
-        """Return the largest level of a weight, of which as many lie below zero as above."""
-        return 7 if self.weight_bits == 4 else 127 if self.reduce_range is False else 64
-
     def reduced(self, *, saturates: bool) -> bool:
         """Return whether int8 weights keep to 7 bits; `saturates` says whether the target's kernels need that."""
         return saturates if self.reduce_range is None else self.reduce_range

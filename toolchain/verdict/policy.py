@@ -26,7 +26,6 @@ from pydantic import Field, ValidationError
 
 from toolchain.errors import PolicyError
 from toolchain.verdict.tables import (
-    WRITTEN,
     Action,
     BaselinePin,
     ClassesLimit,
@@ -47,6 +46,7 @@ from toolchain.verdict.tables import (
     TimeLimit,
     TimeRatioLimit,
 )
+from toolchain.written import WRITTEN
 
 __all__ = ["Action", "Policy", "choose_policy", "default_policy", "named", "policy_from", "read_policy", "schema"]
 

@@ -6,19 +6,11 @@ Shares and drops are fractions, sizes bytes, times seconds, ratios plain numbers
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationInfo,
-    WithJsonSchema,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from toolchain import quantities
+from toolchain.written import Bytes, Points, Ratio, Seconds
 
 Action = Literal["fail", "warn"]
 Measure = Literal["share", "cost", "bytes", "seconds", "ratio", "count"]
@@ -36,36 +28,8 @@ def _misreading(value: object) -> object:
 
 Misreading = Annotated[str, Field(pattern="^.+->.+$"), BeforeValidator(_misreading)]
 
-WRITTEN = "written"
-"""Validation context of values that a person wrote, where a number without its unit is refused."""
-
 CONFUSABLE = ("0OoDQ", "1Il7", "5Ss", "2Zz", "9gq", "6Gb", "8Bb", "UVuv", "4Yy", "Ff", "Ttf", "Nn")
 """Look-alikes of handwriting, as the shipped model confuses them; of each group the members that the data set has."""
-
-
-def _quantity(unit: quantities.Unit, *, below: float | None = None) -> Any:
-    """Return the annotation of a positive number that is written with one of `unit`'s suffixes."""
-
-    def read(value: object, info: ValidationInfo) -> object:
-        if isinstance(value, str):
-            return unit.parse(value)
-        if info.context == WRITTEN:
-            raise ValueError(f'{value!r} needs quotes and a unit, such as "{unit.example}"')
-        return value
-
-    return Annotated[
-        float,
-        BeforeValidator(read),
-        PlainSerializer(unit.text),
-        Field(gt=0, lt=below, allow_inf_nan=False, strict=True),
-        WithJsonSchema({"type": "string", "pattern": unit.pattern, "examples": [unit.example]}),
-    ]
-
-
-Points = _quantity(quantities.POINTS, below=1.0)
-Bytes = _quantity(quantities.SIZE)
-Seconds = _quantity(quantities.DURATION)
-Ratio = _quantity(quantities.RATIO)
 
 
 class Table(BaseModel):
@@ -85,7 +49,7 @@ class MarginLimit(Limit):
     """A table that is decided by confidence bounds of a share: its margin, and their one-sided confidence."""
 
     measure: ClassVar[Measure] = "share"
-    max: Points  # type: ignore[valid-type] # an annotation made from the unit
+    max: Points
     confidence: Confidence = 0.95
 
 
@@ -105,7 +69,7 @@ class ConfusablesLimit(MarginLimit):
     """
 
     groups: tuple[LookAlikes, ...] = Field(default=CONFUSABLE, description="characters that look alike")
-    margins: dict[LookAlikes, Points] = Field(  # type: ignore[valid-type]
+    margins: dict[LookAlikes, Points] = Field(
         default_factory=dict, description='of single groups, such as "0OoDQ" = "2pp"'
     )
 
@@ -130,7 +94,7 @@ class FlipsLimit(MarginLimit):
 class RejectsLimit(MarginLimit):
     """Rise in the share of images that must be rejected so that at most `error` of the accepted ones are wrong."""
 
-    error: Points = Field(  # type: ignore[valid-type]
+    error: Points = Field(
         default=0.01, description="share of the accepted images that may be wrong", json_schema_extra={"default": "1pp"}
     )
 
@@ -166,7 +130,7 @@ class SizeLimit(Limit):
     """The largest file, in bytes: as it is, or deflated as a package or a firmware update would carry it."""
 
     measure: ClassVar[Measure] = "bytes"
-    max: Bytes  # type: ignore[valid-type]
+    max: Bytes
 
 
 class MemoryLimit(SizeLimit):
@@ -177,14 +141,14 @@ class ShrinkLimit(Limit):
     """How many times smaller than the baseline the file must at least be."""
 
     measure: ClassVar[Measure] = "ratio"
-    min: Ratio  # type: ignore[valid-type]
+    min: Ratio
 
 
 class TimeLimit(Limit):
     """The largest latency of one inference, in seconds."""
 
     measure: ClassVar[Measure] = "seconds"
-    max: Seconds  # type: ignore[valid-type]
+    max: Seconds
     confidence: Confidence = 0.99
 
 
@@ -195,7 +159,7 @@ class TimeRatioLimit(Limit):
     """
 
     measure: ClassVar[Measure] = "ratio"
-    max: Ratio  # type: ignore[valid-type]
+    max: Ratio
     confidence: Confidence = 0.999
 
 

@@ -1,0 +1,221 @@
+"""The channels of a model, in groups that can only go together: torch-pruning's dependency graph (arXiv:2301.12900)."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from toolchain.errors import StageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_HEADS = ("num_heads", "n_heads", "heads", "nhead", "n_head")
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Channels that can only go together.
+
+    layer: the first layer that makes them. tied: the other layers that do, such as those of a residual sum. width: how
+    many there are. blocks: equal parts, of a grouped convolution or of heads, that must lose alike. group: torch-
+    pruning's own.
+    """
+
+    layer: str
+    tied: tuple[str, ...]
+    width: int
+    blocks: int
+    group: Any = field(repr=False, compare=False)
+
+
+class Graph:
+    """A module's channels by their layer, in the order in which the layers run; `cut` changes the module.
+
+    Raises StageError when the module's graph cannot be followed.
+    """
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        """Trace the module, which is left in eval mode with gradients for all its parameters."""
+        import torch_pruning
+
+        # eval: tracing needs gradients, but must not move the batch norms' statistics
+        self.module, self.name = module.eval().requires_grad_(True), name
+        self._names = {layer: word for word, layer in module.named_modules()}
+        with self._followed():
+            self._order = _run_order(module)
+            self._heads = _heads(module, self._order)
+            self._dependencies = torch_pruning.DependencyGraph().build_dependency(module, example_inputs=_sample())
+            _refuse_endless(self._dependencies)
+            roots = list(self._dependencies.get_all_groups(ignored_layers=[], root_module_types=_root_types()))
+            found = [self._channels(root) for root in roots]
+        place = {self._names[layer]: index for index, layer in enumerate(self._order)}
+        kept = sorted((one for one in found if one), key=lambda one: place.get(one.layer, len(place)))
+        self.channels: dict[str, Channels] = {one.layer: one for one in kept}
+
+    def cut(self, goes: Mapping[str, list[int]]) -> None:
+        """Remove channels: of each layer, the places within a block that go from each of its blocks."""
+        with self._followed():
+            for layer, places in goes.items():
+                own = self.channels[layer]
+                size, root = own.width // own.blocks, own.group[0].dep
+                indices = sorted(place + block * size for block in range(own.blocks) for place in places)
+                if indices:
+                    self._dependencies.get_pruning_group(root.target.module, root.handler, indices).prune()
+
+    def _channels(self, group: Any) -> Channels | None:
+        """Describe a group; None where none of its layers has run."""
+        makes = self._dependencies.is_out_channel_pruning_fn
+        layers = [dep.target.module for dep, _ in group if makes(dep.handler)]
+        ran = [layer for layer in self._order if layer in layers]
+        if not ran:
+            return None
+        if any(layer in self._heads for layer in ran):
+            group = self._rooted_below(group)
+        blocks = [self._blocks(dep.target.module, made=makes(dep.handler)) for dep, _ in group]
+        first, *rest = (self._names[layer] for layer in ran)
+        return Channels(first, tuple(rest), len(group[0].idxs), max(blocks), group)
+
+    def _rooted_below(self, group: Any) -> Any:
+        """Begin an attention's group at the layer that takes its channels: q, k and v may be three parts of one."""
+        takes = self._dependencies.is_in_channel_pruning_fn
+        ends = [(dep, idxs) for dep, idxs in group if takes(dep.handler) and isinstance(dep.target.module, _linear())]
+        if not ends:
+            return group
+        dep, idxs = ends[-1]
+        return self._dependencies.get_pruning_group(dep.target.module, dep.handler, [int(place) for place in idxs])
+
+    def _blocks(self, layer: Any, *, made: bool) -> int:
+        pruner = self._dependencies.get_pruner_of_module(layer)
+        if pruner is None or _depthwise(layer):
+            return 1
+        groups = pruner.get_out_channel_groups(layer) if made else pruner.get_in_channel_groups(layer)
+        return max(int(groups), self._heads.get(layer, 1) if made else 1)
+
+    @contextmanager
+    def _followed(self) -> Iterator[None]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except Exception as error:
+            # torch-pruning asserts, and runs a stranger's forward, which may raise anything.
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StageError(
+                f"{self.name}: torch-pruning cannot follow its graph ({reason}); press it without pruning channels"
+            ) from error
+
+
+def prunable(module: nn.Module, name: str) -> tuple[dict[str, Channels], dict[str, str]]:
+    """Return the channels that can go, and why those of the other layers cannot; `module` stays as it is.
+
+    Each is tried by itself: half of it is cut from a copy, which must still run and give as many logits. Raises
+    StageError when nothing can go.
+    """
+    whole = Graph(copy.deepcopy(module), name)
+    refused: dict[str, str] = {}
+    for own in whole.channels.values():
+        if reason := _trouble(module, name, own):
+            refused |= dict.fromkeys((own.layer, *own.tied), reason)
+    found = {layer: own for layer, own in whole.channels.items() if layer not in refused}
+    if not found:
+        reasons = "; ".join(f"{layer}: {reason}" for layer, reason in refused.items())
+        raise StageError(
+            f"{name} has no Linear or Conv2d layer whose channels can go ({reasons or 'none runs'}); "
+            "press it without pruning channels"
+        )
+    return found, refused
+
+
+def _trouble(module: nn.Module, name: str, own: Channels) -> str:
+    import torch
+
+    size = own.width // own.blocks
+    if size < 2:
+        return "it has a single channel" if own.blocks == 1 else "each of its blocks has a single channel"
+    with torch.no_grad():
+        columns = module.eval()(_sample()).shape
+    copied = copy.deepcopy(module)
+    try:
+        Graph(copied, name).cut({own.layer: list(range(size // 2))})
+        with torch.no_grad():
+            answered = copied(_sample()).shape
+    except Exception as error:  # noqa: BLE001 (a stranger's forward may raise anything once its shapes have changed)
+        return f"the model does not run with fewer of its channels ({(str(error).splitlines() or [''])[0]})"
+    return "" if answered == columns else "it gives the logits"
+
+
+def _refuse_endless(dependencies: Any) -> None:
+    """Raise ValueError where flattened maps are concatenated: torch-pruning would follow their indices without end."""
+    from torch_pruning.ops import OPTYPE
+
+    for node in dependencies.module2node.values():
+        above = list(node.inputs) if node.type == OPTYPE.CONCAT else []
+        while above:
+            one = above.pop()
+            if one.type == OPTYPE.RESHAPE:
+                raise ValueError("it concatenates maps that are flattened already; concatenate them first")
+            # A transposed map is one of tokens, whose channels are whole.
+            if one.type == OPTYPE.ELEMENTWISE and "Transpose" not in one.name and "Permute" not in one.name:
+                above.extend(one.inputs)
+
+
+def _sample() -> Tensor:
+    import torch
+
+    return torch.zeros(2, 1, 28, 28)
+
+
+def _linear() -> tuple[type[nn.Module], ...]:
+    from torch import nn
+
+    return (nn.Linear,)
+
+
+def _root_types() -> tuple[type[nn.Module], ...]:
+    from torch import nn
+
+    return (nn.modules.conv._ConvNd, nn.Linear)
+
+
+def _depthwise(layer: Any) -> bool:
+    groups = getattr(layer, "groups", 1)
+    return groups > 1 and groups == getattr(layer, "out_channels", 0)
+
+
+def _run_order(module: nn.Module) -> list[nn.Module]:
+    import torch
+    from torch import nn
+
+    order: list[nn.Module] = []
+    layers = [part for part in module.modules() if isinstance(part, (*_root_types(), nn.MultiheadAttention))]
+    hooks = [layer.register_forward_hook(lambda ran, *_: order.append(ran)) for layer in layers]
+    try:
+        with torch.no_grad():
+            module(_sample())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return list(dict.fromkeys(order))
+
+
+def _heads(module: nn.Module, order: list[nn.Module]) -> dict[nn.Module, int]:
+    """Return the heads of each layer that makes queries, keys or values, as their parent's attribute counts them."""
+    from torch import nn
+
+    found: dict[nn.Module, int] = {}
+    for part in module.modules():
+        counts = (vars(part).get(word) for word in _HEADS)
+        heads = next((count for count in counts if isinstance(count, int) and count > 1), 1)
+        if isinstance(part, nn.MultiheadAttention):
+            found[part] = heads
+        elif heads > 1:
+            own = set(part.children())
+            # The last one to run brings the heads together.
+            layers = [layer for layer in order if layer in own and isinstance(layer, nn.Linear)]
+            found |= {layer: heads for layer in layers[:-1] if layer.out_features % heads == 0}
+    return found

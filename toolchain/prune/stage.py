@@ -1,0 +1,55 @@
+"""The pruning stage: rounds of pruning and fine-tuning."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from calibration.dataset import Dataset
+from toolchain.fit import fit, torch_threads
+from toolchain.model import FloatModel
+from toolchain.progress import Progress, silent
+from toolchain.prune.structured import Structured
+from toolchain.prune.unstructured import Unstructured, baked, zeros_kept
+from toolchain.steps import Prune
+from toolchain.train_settings import preset, preset_for
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def prune(
+    model: FloatModel, step: Prune, data: Dataset, *, seed: int = 0, threads: int = 0, progress: Progress = silent
+) -> FloatModel:
+    """Return the model pruned as `step` says, fine-tuned on `data` (a train split) after each round.
+
+    Structured: channels go with their whole dependency group; the layer that gives the logits keeps its width, and
+    history names what had to stay besides. Unstructured: weights become zero and stay zero while others are tuned.
+    Raises StageError when the model is not in torch or its graph cannot be followed, UsageProblem when the step asks
+    for a layer or a budget that it cannot have; both before any training.
+    """
+    with torch_threads(threads):
+        work = planned(model, step, data, seed=seed)
+        module = copy.deepcopy(model.torch_module("pruning"))
+        for number in range(1, step.iterations + 1):
+            module = work.cut(module, number / step.iterations)
+            if step.epochs:
+                module = _tuned(module, model, step, data, seed=seed, threads=threads, progress=progress)
+    rounds = f" in each of {step.iterations} rounds" if step.iterations > 1 else ""
+    line = f"{work.line(module)}; {step.epochs} epochs of fine-tuning on {data.origin}{rounds}, seed {seed}"
+    return replace(model, module=module.eval(), onnx=None, history=(*model.history, line))
+
+
+def planned(model: FloatModel, step: Prune, data: Dataset, *, seed: int = 0) -> Structured | Unstructured:
+    """Return the work that a step asks for on a model; raises as `prune` does where it cannot be done."""
+    return Structured(model, step, data, seed) if step.method == "structured" else Unstructured(model, step)
+
+
+def _tuned(
+    module: nn.Module, model: FloatModel, step: Prune, data: Dataset, *, seed: int, threads: int, progress: Progress
+) -> nn.Module:
+    # Few images need small batches, or a handful of steps is all they give.
+    settings = preset("fine-tune").changed(epochs=step.epochs, batch=preset_for(len(data)).batch)
+    module = zeros_kept(module)
+    return baked(fit(module, data, model.preprocess, settings, seed=seed, threads=threads, progress=progress))

@@ -1,0 +1,170 @@
+"""Unstructured pruning: single weights become zero, by magnitude (arXiv:1506.02626) or n of m (arXiv:2104.08378)."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from toolchain.errors import StageError, UsageProblem
+from toolchain.model import FloatModel
+from toolchain.prune.structured import refuse_unknown
+from toolchain.quantities import size_text
+from toolchain.steps import Prune
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def weights(module: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """Return the layer and the attribute of every weight of two and more axes that takes part, by its layer's name."""
+    from torch import nn
+
+    found: dict[str, tuple[nn.Module, str]] = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
+            found[name] = layer, "weight"
+        elif isinstance(layer, nn.MultiheadAttention) and layer.in_proj_weight is not None:
+            found[name] = layer, "in_proj_weight"
+    return found
+
+
+def lowest(values: Tensor, count: int) -> Tensor:
+    """Return a mask, True where a weight stays: all but the `count` of smallest magnitude; of equals the first go."""
+    import torch
+
+    mask = torch.ones(values.numel(), dtype=torch.bool)
+    mask[values.abs().flatten().argsort(stable=True)[:count]] = False
+    return mask.view(values.shape)
+
+
+def n_of_m(values: Tensor, stay: int, of: int) -> Tensor | None:
+    """Return a mask that keeps the `stay` largest of each `of` weights along the inputs; None where a part is over.
+
+    values: [outputs, inputs / groups, ...]; places of a kernel are ranked by themselves.
+    """
+    import torch
+
+    inputs = values.abs().movedim(1, -1)
+    if inputs.shape[-1] % of:
+        return None
+    parts = inputs.reshape(-1, of)
+    mask = torch.zeros_like(parts, dtype=torch.bool)
+    mask.scatter_(1, parts.argsort(dim=1, descending=True, stable=True)[:, :stay], True)
+    return mask.view(inputs.shape).movedim(-1, 1)
+
+
+def zeros_kept(module: nn.Module) -> nn.Module:
+    """Return the module in a form that can be copied and fitted while every weight that is zero now stays zero.
+
+    Nothing else needs to know: the mask is a parametrization of the weight. `baked` ends it, in one of the copies;
+    torch leaves the others without their weights then.
+    """
+    from torch import nn
+    from torch.nn.utils import parametrize
+
+    class Masked(nn.Module):
+        """A weight times its mask, which is no buffer, since those are averaged in training."""
+
+        def __init__(self, mask: Tensor) -> None:
+            super().__init__()
+            self.mask = mask
+
+        def forward(self, weight: Tensor) -> Tensor:
+            return weight * self.mask
+
+    for layer, attribute in weights(module).values():
+        mask = getattr(layer, attribute).detach() != 0
+        if not mask.all():
+            parametrize.register_parametrization(layer, attribute, Masked(mask))
+    return module
+
+
+def baked(module: nn.Module) -> nn.Module:
+    """Return the module with plain weights, the zeros of `zeros_kept` among them."""
+    from torch.nn.utils import parametrize
+
+    for layer in list(module.modules()):
+        if parametrize.is_parametrized(layer):
+            for attribute in list(layer.parametrizations):  # type: ignore[arg-type] # torch types it loosely
+                parametrize.remove_parametrizations(layer, attribute)
+    return module
+
+
+@dataclass
+class Unstructured:
+    """Unstructured pruning of one model, in as many rounds as the step says."""
+
+    model: FloatModel
+    step: Prune
+
+    def __post_init__(self) -> None:
+        """Raise UsageProblem or StageError where the step cannot be done, before any of it is."""
+        known = list(weights(self.model.torch_module("pruning")))
+        for layer in self.step.layers:
+            if layer not in known:
+                refuse_unknown(layer, known, self.model.name)
+        masks = self._masks(self.model.torch_module("pruning"), 1.0)
+        if not masks:
+            stay, of = self.step.n_of_m
+            reason = f"whose inputs are a multiple of {of} (pattern {stay}:{of})" if known else "that runs"
+            raise StageError(f"{self.model.name} has no Linear or Conv2d layer {reason}; press it without pruning")
+        if all(bool(mask.all()) for mask in masks.values()):
+            raise UsageProblem(f"{self.model.name}: not one weight goes at this ratio; give a higher one")
+
+    def cut(self, module: nn.Module, share: float) -> nn.Module:
+        """Return the module with `share`, 0 to 1, of what is to go zeroed by now; `module` is used up."""
+        import torch
+
+        places = weights(module)
+        with torch.no_grad():
+            for name, mask in self._masks(module, share).items():
+                layer, attribute = places[name]
+                getattr(layer, attribute).mul_(mask)
+        return module
+
+    def line(self, module: nn.Module) -> str:
+        """Return what was done and what it is good for, for the history."""
+        tensors = {name: getattr(layer, attribute).detach() for name, (layer, attribute) in weights(module).items()}
+        zeros = sum(int((tensor == 0).sum()) for tensor in tensors.values())
+        total = sum(tensor.numel() for tensor in tensors.values())
+        before, after = (_packed(one) for one in (self.model.torch_module("pruning"), module))
+        left = [name for name in tensors if self.step.method == "n:m" and not bool((tensors[name] == 0).any())]
+        note = f"; left whole: {', '.join(left)} (inputs no multiple of {self.step.n_of_m[1]})" if left else ""
+        return (
+            f"zeroed {zeros / total:.1%} of {total:,} weights {self._aim()}{note}; the file gets neither smaller nor "
+            f"faster until it is packed: its float parameters deflate to {size_text(after)}, {size_text(before)} before"
+        )
+
+    def _aim(self) -> str:
+        if self.step.method == "n:m":
+            return "({} of {} stay)".format(*self.step.n_of_m)
+        scope = "over all layers" if self.step.scope == "global" else "in each layer"
+        parts = [f"{ratio:.3g} of {layer}" for layer, ratio in self.step.layers.items()]
+        parts += [f"{self.step.ratio:.0%} {scope}"] if self.step.ratio is not None else []
+        return f"by magnitude ({', '.join(parts)})"
+
+    def _masks(self, module: nn.Module, share: float) -> dict[str, Tensor]:
+        tensors = {name: getattr(layer, attribute).detach() for name, (layer, attribute) in weights(module).items()}
+        if self.step.method == "n:m":
+            tried = {name: n_of_m(tensor, *self.step.n_of_m) for name, tensor in tensors.items()}
+            return {name: mask for name, mask in tried.items() if mask is not None}
+        if self.step.scope == "global":
+            return _over_all(tensors, (self.step.ratio or 0.0) * share)
+        ratios = {name: self.step.layers.get(name, self.step.ratio or 0.0) * share for name in tensors}
+        return {
+            name: lowest(tensors[name], round(ratio * tensors[name].numel())) for name, ratio in ratios.items() if ratio
+        }
+
+
+def _over_all(tensors: dict[str, Tensor], ratio: float) -> dict[str, Tensor]:
+    import torch
+
+    flat = torch.cat([tensor.flatten() for tensor in tensors.values()])
+    mask = lowest(flat, round(ratio * flat.numel()))
+    parts = torch.split(mask, [tensor.numel() for tensor in tensors.values()])
+    return {name: part.view(tensors[name].shape) for name, part in zip(tensors, parts, strict=True)}
+
+
+def _packed(module: nn.Module) -> int:
+    return len(zlib.compress(b"".join(value.detach().numpy().tobytes() for value in module.parameters()), 9))
