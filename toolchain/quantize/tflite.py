@@ -84,7 +84,9 @@ def _add(quantizer: Quantizer, step: Quantize, operation: Any, bits: int) -> Non
     from ai_edge_quantizer.qtyping import QuantGranularity
 
     granularity = QuantGranularity.CHANNELWISE if step.per_channel else QuantGranularity.TENSORWISE
-    place = {"regex": ".*", "operation_name": operation}
+    # The least squared error of 4 bits, as in `toolchain.quantize.weights`.
+    rounding = AlgorithmName.OCTAV if bits == 4 else AlgorithmName.MIN_MAX_UNIFORM_QUANT
+    place = {"regex": ".*", "operation_name": operation, "algorithm_key": rounding}
     if step.calibrated:
         wide = 16 if step.scheme == "static-int8-act16" else 8
         quantizer.add_static_config(
@@ -93,7 +95,7 @@ def _add(quantizer: Quantizer, step: Quantize, operation: Any, bits: int) -> Non
     elif step.scheme.startswith("dynamic-"):
         quantizer.add_dynamic_config(**place, num_bits=bits, granularity=granularity)
     elif step.scheme == "float16":
-        quantizer.add_weight_only_config(**place, num_bits=bits, algorithm_key=AlgorithmName.FLOAT_CASTING)
+        quantizer.add_weight_only_config(**place | {"algorithm_key": AlgorithmName.FLOAT_CASTING}, num_bits=bits)
     else:
         quantizer.add_weight_only_config(**place, num_bits=bits, granularity=granularity)
 
