@@ -9,6 +9,7 @@ from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.errors import StageError
 from toolchain.export.seal import Origin, seal
+from toolchain.quantize.left import left_in_float
 from toolchain.quantize.pixels import PixelInput
 from toolchain.steps import Quantize
 from toolchain.steps.quantize import refusal
@@ -51,7 +52,8 @@ def quantize(
         content = quantized_tflite(artifact, step, images, log)
     facts = images.facts() if images else None
     wide = artifact.format == "onnx" and step.multiplies_int8 and not step.reduced(saturates=saturates)
-    notes = (FULL_RANGE,) if wide else ()
+    left = left_in_float(content, artifact.format) if step.calibrated else ()
+    notes = (*([FULL_RANGE] if wide else []), *([f"computed in float: {', '.join(left)}"] if left else []))
     origin = Origin.of(artifact, recipe, *TOOLS[artifact.format], calibration=facts, notes=notes)
     if step.integer_io:
         origin = replace(origin, preprocess=PixelInput.of(artifact.preprocess).given)
