@@ -18,6 +18,7 @@ from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.prune import prune
 from toolchain.quantize import quantize
+from toolchain.quantize.ranges import read_ranges
 from toolchain.steps import Prune, Quantize
 from toolchain.steps.quantize import refusal
 
@@ -74,26 +75,30 @@ def quantize_file(
     data_root: Path | None = None,
     seed: int = 0,
     force: bool = False,
+    save_ranges: Path | None = None,
 ) -> Artifact:
     """Quantize an artifact, or a float .onnx that glyphpress did not make, into `output`.
 
-    Raises UsageProblem when a calibrated scheme is asked for without `data`, the format has no such files, or the
-    suffix changes.
+    save_ranges: a file that takes the ranges of a static scheme. Raises UsageProblem when images are needed and `data`
+    is not given, the format has no such files, or the suffix changes.
     """
     if output.suffix != path.suffix:
         raise UsageProblem(f"{output} should end in {path.suffix}, like {path.name}: quantizing does not convert")
     if reason := refusal(step, path.suffix.removeprefix(".")):
         raise UsageProblem(f"{path.name}: no {step.scheme} in this format: {reason}")
-    if step.calibrated and not data:
+    if step.needs_images and not data:
         raise UsageProblem(f"{step.scheme} takes its ranges from images; give --data, or take --scheme dynamic-int8")
-    refuse_existing(output, force=force)
+    for result in filter(None, (output, save_ranges)):
+        refuse_existing(result, force=force)
+    if step.ranges:
+        read_ranges(Path(step.ranges))
     train = _images(data, "train", data_root)
     images = None
-    if step.calibrated and train is not None:
+    if step.needs_images and train is not None:
         images = draw(train, step.calibration_images, seed=seed, exclude=_images(data, "test", data_root))
     with tempfile.TemporaryDirectory() as folder:
         source = _float_artifact(path, train, Path(folder), seed)
-        return quantize(source, step, images, output, recipe=step.scheme, force=force)
+        return quantize(source, step, images, output, recipe=step.scheme, force=force, save_ranges=save_ranges)
 
 
 def _float_artifact(path: Path, train: Dataset | None, folder: Path, seed: int) -> Artifact:

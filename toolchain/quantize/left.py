@@ -23,15 +23,21 @@ def _onnx(content: bytes) -> set[str]:
 
 
 def _tflite(content: bytes) -> set[str]:
+    from ai_edge_litert.schema_py_generated import TensorType
+
+    made = operators(content)
+    return {kind for kind, types in made.items() if TensorType.FLOAT32 in types and kind != "DEQUANTIZE"}
+
+
+def operators(content: bytes) -> dict[str, set[int]]:
+    """Return each kind of operator of a TFLite file, and the types (`TensorType`) of what it gives."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-    found = set()
+    found: dict[str, set[int]] = {}
     for graph in model.subgraphs:
         for node in graph.operators:
-            made = [graph.tensors[index].type for index in node.outputs if index >= 0]
             kind = names[model.operatorCodes[node.opcodeIndex].builtinCode]
-            if schema.TensorType.FLOAT32 in made and kind != "DEQUANTIZE":
-                found.add(kind)
+            found.setdefault(kind, set()).update(graph.tensors[index].type for index in node.outputs if index >= 0)
     return found
