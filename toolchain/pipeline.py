@@ -225,6 +225,7 @@ def _rows(
                 timings=taken.timings if taken else None,
                 ratio=taken.ratio if taken else None,
                 verdicts=judge(policy, proof),
+                notes=artifact.notes,
             )
         )
     return rows

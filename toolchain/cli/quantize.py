@@ -61,3 +61,5 @@ def quantize(
         console.emit("quantize", made.facts())
     else:
         click.echo(f"{made.path}: {made.size:,} bytes, {artifact.stat().st_size / made.size:.1f}x smaller")
+        for note in made.notes:
+            click.echo(f"note: {note}")

@@ -13,6 +13,7 @@ from toolchain.errors import StageError
 from toolchain.export.seal import Origin, seal
 from toolchain.model import Range
 from toolchain.quantize.calibrate import Calibrated, calibrated
+from toolchain.quantize.left import left_in_float
 from toolchain.quantize.pixels import PixelInput
 from toolchain.quantize.ranges import Ranges
 from toolchain.steps import Quantize
@@ -63,6 +64,8 @@ def quantize(
     facts = settled.ranges.calibration if settled.ranges else None
     wide = artifact.format == "onnx" and step.multiplies_int8 and not step.reduced(saturates=saturates)
     notes = (*artifact.notes, *settled.notes, *((FULL_RANGE,) if wide else ()))
+    if step.calibrated and (left := left_in_float(content, artifact.format)):
+        notes = (*notes, f"computed in float: {', '.join(left)}")
     origin = Origin.of(artifact, recipe, *TOOLS[artifact.format], calibration=facts, notes=notes)
     if step.integer_io:
         origin = replace(origin, preprocess=PixelInput.of(artifact.preprocess).given)

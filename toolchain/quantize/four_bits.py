@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolchain.quantize.layers import depthwise, weighted
+from toolchain.quantize.layers import of_one_channel, weighted
 from toolchain.quantize.weights import integers
 
 if TYPE_CHECKING:
@@ -17,8 +17,9 @@ SUFFIX = "_quantized"
 def four_bits(model: ModelProto, source: ModelProto) -> ModelProto:
     """Return the QDQ model (changed in place) with weights in [-7, 7], rounded anew from the float graph `source`.
 
-    Biases must be float yet (`QuantizeBias`), since their scale is the weights'. Depthwise convolutions keep eight
-    bits: they hold few weights and are hit hardest. `toolchain.export.pack_int4` stores the result in half the bytes.
+    Biases must be float yet (`QuantizeBias`), since their scale is the weights'. Convolutions of one channel keep eight
+    bits, as they do in TFLite: they hold few weights and are hit hardest. `toolchain.export.pack_int4` stores the
+    result in half the bytes.
     """
     from onnx import numpy_helper
 
@@ -27,7 +28,7 @@ def four_bits(model: ModelProto, source: ModelProto) -> ModelProto:
     readers = {node.input[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
     for name, layer in weighted(source).items():
         reader = readers.get(name + SUFFIX)
-        if reader is None or depthwise(layer):
+        if reader is None or of_one_channel(layer, floats[name].dims):
             continue
         held, factor = (stored[one] for one in reader.input[:2])
         values, scale = integers(numpy_helper.to_array(floats[name]), 4, _axis(reader) if factor.dims else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +33,6 @@ def channel_axis(node: NodeProto, rank: int) -> int:
     return 0 if transposed else rank - 1
 
 
-def depthwise(node: NodeProto) -> bool:
-    """Return whether each output channel of a convolution sees a part of the input channels only."""
-    return any(one.name == "group" and one.i > 1 for one in node.attribute)
+def of_one_channel(node: NodeProto, shape: Sequence[int]) -> bool:
+    """Return whether each output channel of a convolution sees one input channel: depthwise, or the first on images."""
+    return node.op_type == "Conv" and shape[1] == 1

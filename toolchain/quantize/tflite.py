@@ -12,6 +12,7 @@ from targets.artifact import Artifact
 from toolchain.errors import StageError
 from toolchain.export.slim_tflite import slim_tflite
 from toolchain.noise import noise_to
+from toolchain.quantize.left import operators
 from toolchain.quantize.pixels import PixelInput
 from toolchain.quantize.pixels_tflite import absorb
 from toolchain.quantize.ranges import Ranges
@@ -20,6 +21,8 @@ from toolchain.steps import Quantize
 if TYPE_CHECKING:
     from ai_edge_quantizer.quantizer import Quantizer
 
+LAYERS = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"}
+"""Operators that have weights."""
 FOUR = ("CONV_2D", "FULLY_CONNECTED")
 """Operators that LiteRT has 4-bit kernels for."""
 
@@ -49,14 +52,15 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
     """
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
     source = absorb(source, pixels) if pixels else source
+    if not LAYERS & set(operators(source)):
+        raise StageError(
+            f"{artifact.path.name} has no layer with weights to quantize ({', '.join(sorted(LAYERS))}); it stays as it is"
+        )
     quantizer = _quantizer(source, step)
     statistics = _statistics(source, ranges) if ranges else None
     if statistics and pixels:
         statistics[_input_tensor(source)] = pixel_range(pixels)
-    made = bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
-    if len(made) >= len(source):
-        raise StageError(f"{artifact.path.name} has no layer with weights to quantize; it stays as it is")
-    return made
+    return bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
 
 
 def _quantizer(source: bytes, step: Quantize) -> Quantizer:
@@ -79,7 +83,9 @@ def _add(quantizer: Quantizer, step: Quantize, operation: Any, bits: int) -> Non
     from ai_edge_quantizer.qtyping import QuantGranularity
 
     granularity = QuantGranularity.CHANNELWISE if step.per_channel else QuantGranularity.TENSORWISE
-    place = {"regex": ".*", "operation_name": operation}
+    # The least squared error of 4 bits, as in `toolchain.quantize.weights`.
+    rounding = AlgorithmName.OCTAV if bits == 4 else AlgorithmName.MIN_MAX_UNIFORM_QUANT
+    place = {"regex": ".*", "operation_name": operation, "algorithm_key": rounding}
     if step.calibrated:
         wide = 16 if step.scheme == "static-int8-act16" else 8
         quantizer.add_static_config(
@@ -88,7 +94,7 @@ def _add(quantizer: Quantizer, step: Quantize, operation: Any, bits: int) -> Non
     elif step.scheme.startswith("dynamic-"):
         quantizer.add_dynamic_config(**place, num_bits=bits, granularity=granularity)
     elif step.scheme == "float16":
-        quantizer.add_weight_only_config(**place, num_bits=bits, algorithm_key=AlgorithmName.FLOAT_CASTING)
+        quantizer.add_weight_only_config(**place | {"algorithm_key": AlgorithmName.FLOAT_CASTING}, num_bits=bits)
     else:
         quantizer.add_weight_only_config(**place, num_bits=bits, granularity=granularity)
 

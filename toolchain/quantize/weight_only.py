@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from toolchain.errors import StageError
 from toolchain.export.pack_int4 import in_opset
-from toolchain.quantize.layers import channel_axis, weighted
+from toolchain.quantize.layers import channel_axis, of_one_channel, weighted
 from toolchain.quantize.weights import integers
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def expand_at_load(model: ModelProto, *, bits: int = 8, per_channel: bool = True
     16 bits are a float16 and a Cast, fewer an integer, a Cast and a Mul by the scale (`toolchain.quantize.weights`).
     Both are constants, which every graph optimizer folds when the session starts, so an inference costs what the
     float file costs. DequantizeLinear would run again in each inference: onnxruntime keeps it for QDQ fusion.
+    Convolutions of one channel take no fewer than 8 bits.
     Raises StageError on weights that float16 cannot hold.
     """
     if bits == 4:
@@ -36,7 +37,8 @@ def expand_at_load(model: ModelProto, *, bits: int = 8, per_channel: bool = True
             expansions.append(_half(graph.initializer, name, weights))
         else:
             axis = channel_axis(node, weights.ndim) if per_channel else None
-            expansions += _expansion(graph.initializer, name, bits, *integers(weights, bits, axis))
+            own = 8 if of_one_channel(node, weights.shape) else bits
+            expansions += _expansion(graph.initializer, name, own, *integers(weights, own, axis))
     computed = list(graph.node)
     del graph.node[:]
     graph.node.extend([*expansions, *computed])

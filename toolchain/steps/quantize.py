@@ -74,8 +74,8 @@ class Quantize(Strict):
 
     @property
     def multiplies_int8(self) -> bool:
-        """Return whether weights of 8 bits meet integers."""
-        return self.scheme in ("static-int8", "dynamic-int8")
+        """Return whether weights of 8 bits meet integers; in `static-int4` those of convolutions of one channel do."""
+        return self.scheme in ("static-int8", "static-int4", "dynamic-int8")
 
     def reduced(self, *, saturates: bool) -> bool:
         """Return whether int8 weights keep to 7 bits; `saturates` says whether the target's kernels need that."""
