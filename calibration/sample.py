@@ -35,12 +35,16 @@ def draw(train: Dataset, size: int, seed: int = 0, exclude: Dataset | None = Non
     """Draw `size` images, as many of each class as of any other while it has them, in random order.
 
     exclude: the test split; images that also stand in it are passed over, as are second copies of an image.
-    Raises TestLeak when `train` is itself a test split, EmptyData when too few images are left.
+    Raises TestLeak when `train` is itself a test split, UnknownData when fewer images than classes are asked for,
+    EmptyData when too few images are left.
     """
     if train.split == "test":
         raise TestLeak(f"{train.origin} is a test split; draw calibration images from the train split")
-    if size < 1:
-        raise UnknownData(f"a calibration set of {size} images cannot be drawn; ask for 1 or more")
+    if size < len(train.classes):
+        raise UnknownData(
+            f"{size} images leave out some of the {len(train.classes)} classes of {train.origin}; a calibration set "
+            f"needs {len(train.classes)} or more"
+        )
     hashes = image_hashes(train.images)
     fresh = np.zeros(len(train), bool)
     fresh[np.unique(hashes, return_index=True)[1]] = True

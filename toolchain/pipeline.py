@@ -21,6 +21,7 @@ from toolchain.model import FloatModel
 from toolchain.profiling.place import PressPlace
 from toolchain.progress import Progress, silent
 from toolchain.quantize import quantize
+from toolchain.quantize.ranges import read_ranges
 from toolchain.recipe import Recipe
 from toolchain.report.markdown import markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
@@ -92,8 +93,9 @@ def press(request: PressRequest, out: Path, *, force: bool = False, progress: Pr
     request.place.check(request.policy)
     with whole_folder(out, force=force) as folder:
         train, test = (load(request.data, split, request.data_root) for split in ("train", "test"))
-        settled = settle(request.checkpoint, request.words, train, seed=request.seed)
         work = _Press(request, folder, train, test, progress)
+        work.check()
+        settled = settle(request.checkpoint, request.words, train, seed=request.seed)
         artifacts = list(work.artifacts(settled.model))
         report = work.judged(settled, artifacts)
         report.save(folder / MARK)
@@ -115,6 +117,14 @@ class _Press:
     @property
     def log(self) -> Path:
         return self.folder / "converters.log"
+
+    def check(self) -> None:
+        """Draw and read what quantization takes its ranges from, before the long work; raises what that raises."""
+        for last in filter(None, (recipe.quantize for recipe in self.request.recipes)):
+            if last.needs_images:
+                self._calibration(last.calibration_images)
+            if last.ranges:
+                read_ranges(Path(last.ranges))
 
     def artifacts(self, model: FloatModel) -> Iterator[Artifact]:
         """Write every file, the float conversions first."""

@@ -22,7 +22,7 @@ def dataset(counts: tuple[int, ...], split: str = "train") -> Dataset:
     return Dataset.of(strokes(len(labels)), labels, CLASSES, f"x/{split}", split)  # type: ignore[arg-type]
 
 
-@given(st.lists(st.integers(1, 12), min_size=3, max_size=3), st.integers(1, 36), st.integers(0, 5))
+@given(st.lists(st.integers(1, 12), min_size=3, max_size=3), st.integers(3, 36), st.integers(0, 5))
 def test_classes_are_as_even_as_they_can_be(counts: list[int], size: int, seed: int) -> None:
     size = min(size, sum(counts))
     train = dataset(tuple(counts))
@@ -68,9 +68,12 @@ def test_test_split_is_refused() -> None:
         draw(dataset((5, 5, 5), "test"), 3)
 
 
-def test_nothing_cannot_be_drawn() -> None:
-    with pytest.raises(UnknownData, match="0 images"):
-        draw(dataset((5, 5, 5)), 0)
+@pytest.mark.parametrize("size", [0, 2])
+def test_fewer_images_than_classes_are_no_set(size: int) -> None:
+    with pytest.raises(
+        UnknownData, match=f"{size} images leave out some of the 3 classes of x/train; a calibration set needs 3"
+    ):
+        draw(dataset((5, 5, 5)), size)
 
 
 def test_facts_name_the_set() -> None:

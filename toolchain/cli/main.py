@@ -25,6 +25,7 @@ COMMANDS = {
     "sensitivity": "toolchain.cli.sensitivity:sensitivity",
     "export": "toolchain.cli.export:export",
     "quantize": "toolchain.cli.quantize:quantize",
+    "ranges": "toolchain.cli.ranges:ranges",
     "evaluate": "toolchain.cli.evaluate:evaluate",
     "compare": "toolchain.cli.compare:compare",
     "profile": "toolchain.cli.profile:profile",

@@ -8,6 +8,7 @@ from typing import Any
 import rich_click as click
 
 from toolchain.cli import console, options
+from toolchain.cli.calibration_options import calibration_options
 
 SCHEMES = (
     *("dynamic-int8", "dynamic-int4", "static-int8", "static-int8-act16", "static-int4"),
@@ -21,9 +22,7 @@ SCHEMES = (
 @click.option("--per-tensor", is_flag=True, help="One scale for a whole weight, not for each of its channels.")
 @click.option("--activations", type=click.Choice(["uint8", "int8"]), help="Static; by default uint8, TFLite int8.")
 @options.optional_data_option
-@click.option(
-    "--calibration-images", type=click.IntRange(8), default=512, show_default=True, help="Of the train split."
-)
+@calibration_options
 @click.option("--integer-io", is_flag=True, help="Static: take raw uint8 pixels, the preprocessing in the file.")
 @click.option("--full-range", is_flag=True, help="ONNX: int8 weights of 8 bits, which saturate on x86 without VNNI.")
 @click.option("-o", "--output", type=options.FILE, required=True, help="The file to write, of the same format.")
@@ -38,6 +37,7 @@ def quantize(
     full_range: bool,
     data: str | None,
     data_root: Path | None,
+    save_ranges: Path | None,
     seed: int,
     force: bool,
     as_json: bool,
@@ -56,7 +56,9 @@ def quantize(
     from toolchain.steps import Quantize
 
     step = Quantize.asked(**settings, per_channel=not per_tensor, reduce_range=False if full_range else None)
-    made = quantize_file(artifact, step, output, data=data, data_root=data_root, seed=seed, force=force)
+    made = quantize_file(
+        artifact, step, output, data=data, data_root=data_root, seed=seed, force=force, save_ranges=save_ranges
+    )
     if as_json:
         console.emit("quantize", made.facts())
     else:

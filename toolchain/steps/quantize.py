@@ -49,7 +49,7 @@ class Quantize(Strict):
     )
     calibration: Calibration = Field(default="min-max", description="how static schemes choose a tensor's range")
     percentile: float = Field(default=PERCENTILE, gt=50, le=100, description="of all values, kept by that calibration")
-    ranges: str = Field(default="", description="a file of ranges to take instead (quantize --save-ranges)")
+    ranges: str | None = Field(default=None, description="a file of ranges to take instead (quantize --save-ranges)")
     bias_correction: bool = Field(default=False, description="static schemes: mend the mean error of each layer")
 
     @property

@@ -1,0 +1,125 @@
+"""Ranges as a picture and as a table: what each tensor held, and how much of it the chosen range keeps.
+
+Kept and clipped bars differ in height and place as well as in colour; the colours are of M. Okabe and K. Ito's palette,
+which colour-blind people can tell apart (https://jfly.uni-koeln.de/color).
+"""
+
+from __future__ import annotations
+
+from math import log10
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from rich.table import Table
+from rich.text import Text
+
+from toolchain.errors import UsageProblem
+from toolchain.files import write_whole
+from toolchain.quantize.ranges import KEPT_BINS, Ranges, TensorRange, read_ranges
+from toolchain.report.timings import unbroken
+
+_KEPT, _CLIPPED, _INK, _QUIET, _PAPER = "#0072B2", "#D55E00", "#1a1a1a", "#595959", "#ffffff"
+_COLUMNS, _WIDTH, _HEIGHT, _GAP, _HEAD = 3, 300, 90, 30, 64
+_PITCH = (_WIDTH + _GAP, _HEIGHT + 78)
+
+
+def ranges_picture(path: Path, output: Path | None = None, *, force: bool = False) -> Ranges:
+    """Read a file of ranges, draw it into `output` (.svg) where one is named, and return it.
+
+    Raises UsageProblem for another suffix or a file that is there, and what `read_ranges` raises.
+    """
+    ranges = read_ranges(path)
+    if output is not None:
+        if output.suffix != ".svg":
+            raise UsageProblem(f"{output}: ranges are drawn as .svg, which every browser shows; name it so")
+        write_whole(output, ranges_svg(ranges), force=force)
+    return ranges
+
+
+def ranges_svg(ranges: Ranges) -> str:
+    """Return one picture: a histogram a tensor, its bars as high as the logarithm of their counts."""
+    rows = -(-len(ranges.tensors) // _COLUMNS)
+    width, height = _GAP + _COLUMNS * _PITCH[0], _HEAD + rows * _PITCH[1]
+    panels = [
+        _panel(tensor, _GAP + place % _COLUMNS * _PITCH[0], _HEAD + place // _COLUMNS * _PITCH[1])
+        for place, tensor in enumerate(ranges.tensors)
+    ]
+    head = f"{ranges.source}: ranges by {words(ranges)}"
+    meaning = "bars: log of how often; outside the two lines, with hatched ground: clipped; exact zeros counted apart"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif">\n'
+        f'<pattern id="off" width="6" height="6" patternUnits="userSpaceOnUse"><path d="M0 6L6 0" stroke="{_CLIPPED}" '
+        'stroke-opacity="0.5"/></pattern>\n'
+        f'<rect width="100%" height="100%" fill="{_PAPER}"/>\n'
+        f"{_text(_GAP, 26, head, 16, _INK)}{_text(_GAP, 46, meaning, 12, _QUIET)}" + "".join(panels) + "</svg>\n"
+    )
+
+
+def ranges_text(ranges: Ranges, *, colour: bool = False) -> str:
+    """Return a table, a row a tensor, and where the ranges come from."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("tensor", no_wrap=True)
+    for title in ("low", "high", "lowest", "highest", "clipped"):
+        table.add_column(title, justify="right")
+    for one in ranges.tensors:
+        table.add_row(
+            Text(one.name), *(f"{end:.4g}" for end in (one.low, one.high, one.lowest, one.highest)), _share(one)
+        )
+    drawn = f"{ranges.calibration.get('images')} images of {ranges.calibration.get('origin')}"
+    return f"{unbroken(table, colour=colour)}\n{ranges.source}: ranges by {words(ranges)}, {drawn}"
+
+
+def words(ranges: Ranges) -> str:
+    """Return the method that chose the ranges."""
+    return f"percentile {ranges.percentile:g}" if ranges.percentile else ranges.method
+
+
+def _share(tensor: TensorRange) -> str:
+    if not tensor.clipped:
+        return "-"
+    return f"{tensor.clipped:.2%}" if tensor.clipped >= 1e-4 else "< 0.01%"
+
+
+def _panel(tensor: TensorRange, left: float, top: float) -> str:
+    """Draw one tensor in the box of _WIDTH and _HEIGHT below its name."""
+    ground = top + 22 + _HEIGHT
+    clipped = f", clipped {_share(tensor)}" if tensor.clipped else ""
+    zeros = tensor.zeros / max(1, tensor.zeros + sum(tensor.counts))
+    told = f"[{tensor.low:.4g}, {tensor.high:.4g}] of [{tensor.lowest:.4g}, {tensor.highest:.4g}]"
+    return (
+        _text(left, top + 14, _shortened(tensor.name), 13, _INK)
+        + _bars(tensor, left, ground)
+        + f'<path d="M{left} {ground}H{left + _WIDTH}" stroke="{_QUIET}"/>\n'
+        + _text(left, ground + 20, told + clipped + (f", zeros {zeros:.0%}" if zeros else ""), 11, _QUIET)
+    )
+
+
+def _bars(tensor: TensorRange, left: float, ground: float) -> str:
+    """Draw hatched ground where values are clipped, the histogram, and a line at each end of the range."""
+    first = min(tensor.lowest, tensor.low)
+    unit = _WIDTH / (max(tensor.highest, tensor.high) - first or 1.0)
+    ends = [left + (end - first) * unit for end in (tensor.low, tensor.high)]
+    top, most = ground - _HEIGHT, log10(1 + max(tensor.counts)) or 1.0
+    wide = (tensor.highest - tensor.lowest) / KEPT_BINS
+    drawn = [
+        f'<rect x="{a:.1f}" y="{top}" width="{b - a:.1f}" height="{_HEIGHT}" fill="url(#off)"/>\n'
+        for a, b in ((left, ends[0]), (ends[1], left + _WIDTH))
+        if b - a > 0.5
+    ]
+    for place, count in enumerate(tensor.counts):
+        start, tall = tensor.lowest + place * wide, _HEIGHT * log10(1 + count) / most
+        if count:
+            colour = _KEPT if tensor.low <= start + wide / 2 <= tensor.high else _CLIPPED
+            box = f'x="{left + (start - first) * unit:.1f}" y="{ground - tall:.1f}" width="{max(1.0, wide * unit):.1f}"'
+            drawn.append(f'<rect {box} height="{tall:.1f}" fill="{colour}"/>\n')
+    drawn += [f'<path d="M{end:.1f} {top}V{ground + 4}" stroke="{_INK}"/>\n' for end in ends]
+    return "".join(drawn)
+
+
+def _shortened(name: str, most: int = 42) -> str:
+    return name if len(name) <= most else f"…{name[-most:]}"
+
+
+def _text(left: float, line: float, words: str, size: int, colour: str) -> str:
+    return f'<text x="{left}" y="{line}" font-size="{size}" fill="{colour}">{escape(words)}</text>\n'
