@@ -64,6 +64,10 @@ class Channel:
                 header, content = receive(self._source)
             except BrokenWire as error:
                 raise self._lost(error) from error
+            except BaseException:  # Ctrl-C: the answer is still to come, and nobody waits for it
+                self.lost = True
+                self.close()
+                raise
         if "error" in header:
             raise getattr(errors, header["error"])(header["message"])
         return header, content
@@ -145,8 +149,9 @@ class RemoteSession(Session):
         return Timings.from_dict(timings | facts)
 
     def __exit__(self, *_error: object) -> None:
-        """Close the session there; the channel stays."""
-        self._request("close")
+        """Close the session there, unless all there has ended; the channel stays."""
+        if not self._channel.lost:
+            self._request("close")
 
     def _request(self, name: str, payload: bytes = b"", **words: Any) -> tuple[dict[str, Any], bytes]:
         """Ask the agent about this session; raises its TargetError, or ConnectionLost."""

@@ -42,7 +42,8 @@ def set_up(word: str, *, force: bool = False, progress: Callable[[str, int, int]
         progress(f"pushing to {address}", done, len(missing))
         with layer.archive.open("rb") as stream:
             told(address, "take", layer.name, layer.sha256, source=stream)
-    progress(f"pushing to {address}", len(missing), len(missing))
+    if missing:
+        progress(f"pushing to {address}", len(missing), len(missing))
     pushed = {layer.name: layer.archive.stat().st_size for layer in missing}
     names = tuple(layer.name for layer in layers)
     return SetUp(str(address), known["python"], known["architecture"], known["home"], names, pushed)

@@ -96,7 +96,8 @@ class Board:
                         ssh(self.address, f"{paths} exec python3 -m targets.agent"), str(self.address)
                     )
                 except ConnectionLost as error:
-                    raise explained(self.address, str(error)) from error
+                    said, _, _ = str(error).removeprefix(f"{self.address}: ").rpartition("; ")
+                    raise explained(self.address, said) from error
                 if self._cores:
                     self._channel.request("pin", cores=self._cores)
             return self._channel

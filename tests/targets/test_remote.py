@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -76,6 +78,21 @@ def test_a_host_that_hangs_up_leaves_nothing_running(onnx_artifact: Artifact) ->
     send(channel._sink, {"request": "time", "session": session._session, "plan": {"min_seconds": 600.0}})
     time.sleep(0.5)
     channel.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_request_that_is_interrupted_ends_at_once_and_leaves_nothing_running(onnx_artifact: Artifact) -> None:
+    channel, before = local_agent(), signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    pid = channel._process.pid
+    threading.Timer(1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    started = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt), opened(channel, onnx_artifact) as session:
+            session.time(TimingPlan(min_seconds=100, max_runs=10**9))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert time.monotonic() - started < 60
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 

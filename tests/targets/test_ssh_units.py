@@ -16,6 +16,7 @@ from targets import remote
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
 from targets.remote import RemoteSession, local_agent
+from targets.ssh import target
 from targets.ssh.address import Address
 from targets.ssh.bundle import MODULES, agent_layer, wheels_layer
 from targets.ssh.connection import explained, ssh
@@ -75,6 +76,14 @@ def test_what_nobody_knows_is_quoted() -> None:
     error = explained(Address("kitchen"), "banner\nsomething else entirely")
     assert isinstance(error, RunFailed)
     assert "something else entirely; try `ssh kitchen` by hand" in str(error)
+
+
+def test_a_connection_that_ends_before_the_agent_greets_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target, "ready", lambda _address: ("/home/pi", ["agent", "wheels"]))
+    monkeypatch.setattr(target, "ssh", lambda *_words: ["sh", "-c", "echo Connection closed by kitchen >&2"])
+    with pytest.raises(RunFailed) as caught:
+        target.Board(Address("kitchen")).channel()
+    assert str(caught.value) == "ssh://kitchen: Connection closed by kitchen; try `ssh kitchen` by hand"
 
 
 def test_the_agent_runs_from_what_a_board_is_given_and_nothing_else(tmp_path: Path) -> None:
