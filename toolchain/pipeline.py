@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from calibration.dataset import Dataset, load
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format
 from targets.machine import machine_state
-from targets.target import Instructions, TimingPlan
+from targets.target import TimingPlan
 from toolchain.checkpoint import CheckpointRequest, Settled, settle
 from toolchain.errors import UsageProblem
 from toolchain.export import export
@@ -24,12 +24,13 @@ from toolchain.quantize import quantize
 from toolchain.quantize.ranges import read_ranges
 from toolchain.recipe import Recipe
 from toolchain.report.markdown import markdown
-from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
+from toolchain.report.report import CheckpointFacts, DatasetFacts, Report
+from toolchain.report.rows import measured_rows
+from toolchain.report.winner import chosen
 from toolchain.shaping import Shaper
 from toolchain.verdict.compare import comparison
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import Outcome, judge, overall
 from toolchain.verdict.gather import gather, stressed
 from toolchain.verdict.latency import Profile
 from toolchain.verdict.policy import Policy, default_policy
@@ -181,15 +182,16 @@ class _Press:
         if times is not None:
             times.save_samples(self.folder / "timings.npz")
         evidence = self._evidence(artifacts, evaluations, times)
-        rows = _rows(artifacts, evaluations, evidence, times, self.request.policy)
-        counted = _counted(rows, place.counts(artifacts, progress=progress))
+        counts = place.counts(artifacts, progress=progress)
+        rows = measured_rows(artifacts, evaluations, evidence, self.request.policy, times=times, counts=counts)
+        rows, found = chosen(rows, evidence, self.request.policy)
         model, finding = settled.model, settled.finding
         calibrations = list(self.calibrations.values())
         return Report(
             checkpoint=_checkpoint_facts(model, self.request.checkpoint),
             dataset=DatasetFacts(self.test.origin, len(self.test), self.test.classes, self.test.sha256),
             preprocess=model.preprocess,
-            rows=_with_winner(counted, evidence, self.request.policy),
+            rows=rows,
             comparisons=tuple(comparison(one.pairs) for one in evidence),
             preprocess_note=f"found: {finding.sentence()}" if finding else "",
             calibration=calibrations[0].facts() if calibrations else None,
@@ -197,7 +199,7 @@ class _Press:
             machine=machine_state(),
             tools={name: version for artifact in artifacts for name, version in artifact.tools.items()},
             command=self.request.command,
-            notes=place.notes(),
+            notes=(*found, *place.notes()),
         )
 
     def _evidence(
@@ -213,53 +215,6 @@ class _Press:
             gather(policy, base, own, self.test, self.train, times=(taken, timings[0]), progress=self.progress)
             for own, taken in zip(candidates, timings[1:], strict=True)
         ]
-
-
-def _rows(
-    artifacts: list[Artifact],
-    evaluations: list[Evaluation],
-    evidence: list[Evidence],
-    times: Profile | None,
-    policy: Policy,
-) -> list[Row]:
-    timed = times.rows if times else [None] * len(artifacts)
-    base = timed[0].timings if timed[0] else None
-    rows = [Row.of(evaluations[0], format=artifacts[0].format, recipe=artifacts[0].recipe, timings=base)]
-    for artifact, seen, proof, taken in zip(artifacts[1:], evaluations[1:], evidence, timed[1:], strict=True):
-        rows.append(
-            Row.of(
-                seen,
-                format=artifact.format,
-                recipe=artifact.recipe,
-                comparison=comparison(proof.pairs),
-                timings=taken.timings if taken else None,
-                ratio=taken.ratio if taken else None,
-                verdicts=judge(policy, proof),
-                notes=artifact.notes,
-            )
-        )
-    return rows
-
-
-def _counted(rows: list[Row], counts: list[Instructions | None]) -> list[Row]:
-    """Return the rows with the instructions of their files, which a place that is emulated tells."""
-    base = counts[0].median if counts[0] else 0.0
-    return [
-        replace(row, instructions=own.median, instructions_ratio=own.median / base) if own else row
-        for row, own in zip(rows, counts, strict=True)
-    ]
-
-
-def _with_winner(rows: list[Row], evidence: list[Evidence], policy: Policy) -> tuple[Row, ...]:
-    """Mark the file to ship: the fastest, and of equals the smallest, that passes as the chosen one of all of them."""
-    rivals = [
-        (row, proof)
-        for row, proof in zip(rows[1:], evidence, strict=True)
-        if row.recipe != "float" and row.cost is not None
-    ]
-    held = [row for row, proof in rivals if overall(judge(policy, proof, competitors=len(rivals))) is Outcome.PASS]
-    best = min(held, key=lambda row: (row.cost, row.bytes), default=None)
-    return tuple(replace(row, winner=row is best) for row in rows)
 
 
 def _checkpoint_facts(model: FloatModel, words: str) -> CheckpointFacts:

@@ -13,6 +13,7 @@ from targets.artifact import Artifact, Format, explained, load_artifact
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.errors import UsageProblem
 from toolchain.export import export
+from toolchain.export.ort_format import export_ort, operators_path
 from toolchain.export.program import save_program
 from toolchain.files import refuse_existing
 from toolchain.model import FloatModel
@@ -34,15 +35,41 @@ def export_checkpoint(
     data: str | None = None,
     data_root: Path | None = None,
     seed: int = 0,
+    ops_config: bool = False,
+    this_cpu: bool = False,
     force: bool = False,
 ) -> Artifact:
-    """Convert a checkpoint to what the suffix of `output` says; raises what `settle` and `export` raise."""
-    kinds: dict[str, Format] = {".onnx": "onnx", ".tflite": "tflite"}
+    """Convert a checkpoint to what the suffix of `output` says, or an .onnx artifact to .ort.
+
+    ops_config, this_cpu: of an .ort alone, see `export_ort`. Raises what `settle`, `export` and `export_ort` raise, and
+    UsageProblem for another suffix, or for either of them with another format.
+    """
+    kinds: dict[str, Format] = {".onnx": "onnx", ".ort": "ort", ".tflite": "tflite"}
     if output.suffix not in kinds:
-        raise UsageProblem(f"{output} names no format; let it end in .onnx or .tflite")
+        raise UsageProblem(f"{output} names no format; let it end in .onnx, .ort or .tflite")
+    kind = kinds[output.suffix]
     refuse_existing(output, force=force)
+    if kind != "ort" and (ops_config or this_cpu):
+        option = "--ops-config" if ops_config else "--this-cpu"
+        raise UsageProblem(f"{option} is for .ort files, and {output.name} is none; leave it out")
+    if kind == "ort":
+        if ops_config:
+            refuse_existing(operators_path(output), force=force)
+        with tempfile.TemporaryDirectory() as folder:
+            source = _onnx_artifact(checkpoint, words, _images(data, "train", data_root), Path(folder), seed)
+            return export_ort(source, output, ops_config=ops_config, fitted=this_cpu, force=force)
     settled = settle(checkpoint, words, _images(data, "train", data_root), seed=seed)
-    return export(settled.model, kinds[output.suffix], output, force=force)
+    return export(settled.model, kind, output, force=force)
+
+
+def _onnx_artifact(
+    checkpoint: str, words: CheckpointRequest, train: Dataset | None, folder: Path, seed: int
+) -> Artifact:
+    path = Path(checkpoint)
+    if path.suffix == ".onnx" and path.is_file() and explained(path):
+        return load_artifact(path)
+    settled = settle(checkpoint, words, train, seed=seed)
+    return export(settled.model, "onnx", folder / f"{settled.model.name}.onnx")
 
 
 def shape_checkpoint(
@@ -121,10 +148,9 @@ def quantize_file(
 
 
 def _float_artifact(path: Path, train: Dataset | None, folder: Path, seed: int) -> Artifact:
-    if explained(path) or path.suffix != ".onnx":
+    if path.suffix != ".onnx":
         return load_artifact(path)
-    settled = settle(str(path), CheckpointRequest(), train, seed=seed)
-    return export(settled.model, "onnx", folder / path.name)
+    return _onnx_artifact(str(path), CheckpointRequest(), train, folder, seed)
 
 
 def _images(data: str | None, split: Split, data_root: Path | None) -> Dataset | None:

@@ -1,4 +1,4 @@
-"""`glyphpress export`: a checkpoint to a float ONNX or TFLite file."""
+"""`glyphpress export`: a checkpoint to a float ONNX, ORT or TFLite file, an .onnx artifact to .ort."""
 
 from __future__ import annotations
 
@@ -15,32 +15,30 @@ from toolchain.cli.checkpoint_options import checkpoint_options
 @click.argument("checkpoint", shell_complete=complete.CHECKPOINT)
 @checkpoint_options
 @options.optional_data_option
-@click.option("-o", "--output", type=options.FILE, required=True, help="The .onnx or .tflite file to write.")
+@click.option("-o", "--output", type=options.FILE, required=True, help="The .onnx, .ort or .tflite file to write.")
+@click.option(
+    "--ops-config", is_flag=True, help="Of an .ort, list its operators in MODEL.required_operators.config beside it."
+)
+@click.option(
+    "--this-cpu", is_flag=True, help="Fit an .ort of floats to this kind of x86 processor: faster, only there."
+)
 @options.seed_option
 @options.force_option
 @options.json_option
-def export(
-    *,
-    checkpoint: str,
-    request: Any,
-    data: str | None,
-    data_root: Path | None,
-    output: Path,
-    seed: int,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Convert a checkpoint to float ONNX or TFLite, checked against the model it was made from.
+def export(*, checkpoint: str, request: Any, output: Path, as_json: bool, **words: Any) -> None:
+    """Convert a checkpoint to float ONNX or TFLite, or an .onnx that glyphpress made to .ort; the result is checked.
 
-    --data tells the classes, and how the model wants its images, where the checkpoint does not.
+    --data tells the classes, and how the model wants its images, where the checkpoint does not. --ops-config is for a
+    build of ONNX Runtime that holds the file's operators only.
 
     \b
     Example:
       glyphpress export cnn-small -o cnn.float.onnx
+      glyphpress export cnn-small.static-int8.onnx -o cnn.ort --ops-config
     """
     from toolchain.stages import export_checkpoint
 
-    artifact = export_checkpoint(checkpoint, request, output, data=data, data_root=data_root, seed=seed, force=force)
+    artifact = export_checkpoint(checkpoint, request, output, **words)
     if as_json:
         console.emit("export", artifact.facts())
     else:

@@ -37,9 +37,15 @@ def onnx_content(model: FloatModel, log: Path | None = None) -> bytes:
 def _folded(proto: ModelProto) -> ModelProto:
     """Return a user's graph with its constants and batch norms folded, as torch's exporter does with its own."""
     from onnxscript import optimizer, rewriter
+    from onnxscript.rewriter.rules import common
 
-    optimized: ModelProto = rewriter.rewrite(optimizer.optimize(proto))
-    return optimized
+    norms = [
+        common.fuse_batchnorm_into_conv_rule,
+        common.fuse_batchnorm_into_conv_transpose_rule,
+        common.fuse_batchnorm_into_gemm_rule,
+    ]
+    folded: ModelProto = rewriter.rewrite(optimizer.optimize(proto), norms)
+    return folded
 
 
 def _from_torch(module: nn.Module, name: str, log: Path | None) -> ModelProto:

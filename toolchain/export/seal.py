@@ -54,7 +54,7 @@ def seal(
         # vars, not asdict: the preprocess stays the object that it is
         artifact = Artifact(part, file_format(part), "", inputs, outputs, **vars(origin))
         if artifact.format == "onnx":
-            _embed(part, origin)
+            embed(part, origin)
         artifact = replace(artifact, sha256=file_sha256(part))
         if check:
             check(artifact)
@@ -62,11 +62,13 @@ def seal(
     return replace(artifact, path=path)
 
 
-def _embed(path: Path, origin: Origin) -> None:
-    """Write the origin into the ONNX file's metadata_props, so that it explains itself without a sidecar."""
+def embed(path: Path, origin: Origin) -> None:
+    """Write the origin into an ONNX file's metadata_props, over an earlier one, so that it explains itself."""
     import onnx
 
     model = onnx.load(path)
+    for earlier in [entry for entry in model.metadata_props if entry.key == ONNX_METADATA_KEY]:
+        model.metadata_props.remove(earlier)
     entry = model.metadata_props.add()
     entry.key = ONNX_METADATA_KEY
     entry.value = json.dumps({"schema": SCHEMA} | asdict(origin), ensure_ascii=False, separators=(",", ":"))

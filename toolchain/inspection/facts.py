@@ -37,6 +37,7 @@ class StoredTensor:
 class Inspection:
     """A model file, taken apart.
 
+    packed: bytes once packed, of a file that can be shipped (None of a checkpoint).
     parameters: weights, without scales, zero points and shapes. macs: multiply-accumulates an image, of convolutions
     and matrix products; None where the file holds weights alone. inputs, outputs: one line each. tensors: the largest
     first. metadata: what glyphpress stored. notes: what could not be found out, and how it could.
@@ -54,6 +55,7 @@ class Inspection:
     outputs: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    packed: int | None = None
 
     @property
     def bytes_by_dtype(self) -> dict[str, int]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from targets.artifact import ONNX_METADATA_KEY, file_sha256
 from toolchain.checkpoint.onnx_files import image_inputs, read_onnx, weight_files
 from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first
+from toolchain.packed import packed_size
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
@@ -34,6 +35,7 @@ def inspect_onnx(path: Path) -> Inspection:
         path=path,
         kind="onnx",
         bytes=path.stat().st_size,
+        packed=packed_size(path),
         sha256=file_sha256(path),
         parameters=sum(parameters.values()),
         tensors=largest_first([_tensor(tensor, scales) for tensor in graph.initializer]),

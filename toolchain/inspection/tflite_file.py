@@ -12,6 +12,7 @@ from targets.artifact import file_sha256
 from toolchain.checkpoint.torch_files import first_line
 from toolchain.errors import CheckpointError
 from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first
+from toolchain.packed import packed_size
 
 _BITS = {
     "INT4": 4,
@@ -37,6 +38,7 @@ def inspect_tflite(path: Path) -> Inspection:
         path=path,
         kind="tflite",
         bytes=path.stat().st_size,
+        packed=packed_size(path),
         sha256=file_sha256(path),
         parameters=sum(layer.parameters for layer in layers),
         tensors=largest_first([_tensor(tensor) for tensor in stored]),

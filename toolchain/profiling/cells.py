@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 from targets.artifact import Artifact
 from targets.target import Instructions, RuntimeFacts, TimingPlan, Timings
 from toolchain.files import whole_file
+from toolchain.packed import packed_size
 from toolchain.profiling.agreement import Agreement
 from toolchain.verdict.latency import PERCENTILES
-from toolchain.verdict.ratio import LatencyRatio
+from toolchain.verdict.ratio import SLOWER, LatencyRatio
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,8 @@ class Cell:
 
     There are timings where the place has a latency, instructions where it is emulated, an agreement where it is not
     the one that the format runs on by default. Ratios are to the first artifact in the same runtime there. refused: why
-    there is nothing; missing: whether that is because the place is not here.
+    there is nothing; missing: whether that is because the place is not here. larger: whether it is than that first
+    artifact; reasons: why it is, or is slower.
     """
 
     artifact: Artifact
@@ -38,6 +41,20 @@ class Cell:
     peak_bytes: int | None = None
     refused: str = ""
     missing: bool = False
+    larger: bool = False
+    reasons: tuple[str, ...] = ()
+
+    @cached_property
+    def packed(self) -> int:
+        """The file's bytes once packed."""
+        return packed_size(self.artifact.path)
+
+    @property
+    def slower(self) -> bool:
+        """Whether it is shown to take more than 2 % longer than the first artifact."""
+        if self.instructions_ratio is not None:
+            return self.instructions_ratio > SLOWER
+        return bool(self.timed and self.ratio and self.ratio.slower)
 
     @property
     def timed(self) -> Timings | None:
@@ -55,6 +72,7 @@ class Cell:
             "artifact": self.artifact.path.name,
             "sha256": self.artifact.sha256,
             "bytes": self.artifact.size,
+            "packed": self.packed,
             "target": self.target,
             "facts": asdict(facts) if facts else None,
             "cost": facts.cost if facts else None,
@@ -66,6 +84,9 @@ class Cell:
             "peak_bytes": self.peak_bytes,
             "ratio": asdict(self.ratio) if self.ratio else None,
             "ratio_p95": asdict(self.ratio_p95) if self.ratio_p95 else None,
+            "slower": self.slower,
+            "larger": self.larger,
+            "reasons": list(self.reasons),
         }
         if timings:
             known |= {name: getattr(timings, name) for name in ("batch", "inner", "warmup", "load_ns", "first_run_ns")}

@@ -20,6 +20,7 @@ from toolchain.profiling.agreement import agreement
 from toolchain.profiling.cells import Cell, Survey
 from toolchain.profiling.counts import counted
 from toolchain.profiling.pairs import paired
+from toolchain.profiling.regret import regrets
 from toolchain.progress import Progress, silent
 from toolchain.verdict.latency import ROUNDS, started_cold, time_interleaved
 from toolchain.verdict.ratio import LatencyRatio
@@ -183,16 +184,22 @@ def _weighed(pair: _Pair, threads: int) -> int:
 
 
 def _with_ratios(cells: list[Cell], seed: int) -> Iterator[Cell]:
-    """Yield the cells with their ratios to the first one of the same runtime in the same place."""
+    """Yield the cells with their ratios to the first one of the same runtime in the same place, and what is behind."""
     first: dict[tuple[str, str], Cell] = {}
     for cell in cells:
         base = first.setdefault((cell.target, cell.facts.runtime if cell.facts else ""), cell)
-        if cell is base:
-            yield cell
-        elif cell.timings and base.timings:
-            p50, p95 = (LatencyRatio.of(cell.timings, base.timings, q=q, seed=seed) for q in (50.0, 95.0))
-            yield replace(cell, ratio=p50, ratio_p95=p95)
-        elif cell.instructions and base.instructions:
-            yield replace(cell, instructions_ratio=cell.instructions.median / base.instructions.median)
-        else:
-            yield cell
+        yield cell if cell is base else _explained(_with_ratio(cell, base, seed), base)
+
+
+def _with_ratio(cell: Cell, base: Cell, seed: int) -> Cell:
+    if cell.timings and base.timings:
+        p50, p95 = (LatencyRatio.of(cell.timings, base.timings, q=q, seed=seed) for q in (50.0, 95.0))
+        return replace(cell, ratio=p50, ratio_p95=p95)
+    if cell.instructions and base.instructions:
+        return replace(cell, instructions_ratio=cell.instructions.median / base.instructions.median)
+    return cell
+
+
+def _explained(cell: Cell, base: Cell) -> Cell:
+    cell = replace(cell, larger=cell.artifact.size > base.artifact.size)
+    return replace(cell, reasons=regrets(cell.artifact, base.artifact, slower=cell.slower, larger=cell.larger))

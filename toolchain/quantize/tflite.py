@@ -54,7 +54,8 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
     source = absorb(source, pixels) if pixels else source
     if not LAYERS & set(operators(source)):
         raise StageError(
-            f"{artifact.path.name} has no layer with weights to quantize ({', '.join(sorted(LAYERS))}); it stays as it is"
+            f"{artifact.path.name} has no layer with weights to quantize ({', '.join(sorted(LAYERS))}); "
+            "it stays as it is"
         )
     quantizer = _quantizer(source, step)
     statistics = _statistics(source, ranges) if ranges else None

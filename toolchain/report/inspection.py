@@ -36,6 +36,8 @@ def inspection_tables(found: Inspection) -> Iterator[RenderableType]:
 def _summary(found: Inspection) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("file", Text(f"{found.path}  {KIND_WORDS[found.kind]}  {found.bytes:,} bytes"))
+    if found.packed is not None:
+        table.add_row("packed", f"{found.packed:,} bytes (zstd, level 19)")
     table.add_row("sha256", found.sha256)
     table.add_row("parameters", f"{found.parameters:,}")
     table.add_row("MACs", "unknown" if found.macs is None else f"{found.macs:,} an image")

@@ -7,7 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from toolchain.quantities import percent_text, points_text, size_text, time_text
 from toolchain.report.report import Report
-from toolchain.report.table import cost_heading, cost_text, drop_text, header, ratio_text, remarks, verdict_text
+from toolchain.report.table import (
+    cost_heading,
+    cost_text,
+    drop_text,
+    header,
+    own_known,
+    own_text,
+    packed_known,
+    packed_text,
+    ratio_text,
+    remarks,
+    verdict_text,
+)
 from toolchain.verdict.compare import Comparison
 
 
@@ -32,28 +44,30 @@ def _pressed(report: Report) -> str:
 
 
 def _artifacts(report: Report) -> str:
-    names = ["artifact", "recipe", "target", "size", "of float", "accuracy", "drop [bound]"]
     heading = cost_heading(report)
-    latency = heading == "p50"
+    latency, packed, of_own = heading == "p50", packed_known(report), own_known(report)
+    names = ["artifact", "recipe", "target", "size", *["packed"] * packed, "of float", "accuracy", "drop [bound]"]
+    names += [heading, *["p99"] * latency, f"{heading} of float", *["of own float"] * of_own, "verdict"]
     rows = [
         [
             row.name,
             row.recipe,
             row.target,
             size_text(row.bytes),
+            *[packed_text(row)] * packed,
             _ratio(row.shrink, "{:.1f}x"),
             percent_text(row.accuracy),
             drop_text(row),
             cost_text(row),
-            *([_time(row.p99_ns)] if latency else []),
+            *[_time(row.p99_ns)] * latency,
             ratio_text(row),
+            *[own_text(row)] * of_own,
             verdict_text(row),
         ]
         for row in report.rows
     ]
-    table = _table([*names, heading, *["p99"] * latency, f"{heading} of float", "verdict"], rows)
     notes = "".join(f"\n- {_cell(note)}" for note in remarks(report))
-    return f"## Artifacts\n\n{table}" + (f"\n{notes}" if notes else "")
+    return f"## Artifacts\n\n{_table(names, rows)}" + (f"\n{notes}" if notes else "")
 
 
 def _verdicts(report: Report) -> str:

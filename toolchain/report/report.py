@@ -15,12 +15,9 @@ from toolchain.files import MARK, write_whole
 from toolchain.verdict.compare import Comparison
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.outcome import Outcome, Verdict, overall
-from toolchain.verdict.ratio import LatencyRatio
+from toolchain.verdict.ratio import SLOWER, LatencyRatio
 
 SCHEMA = "glyphpress/report/1"
-
-SLOWER = 1.02
-"""From here on a file is called slower: less is nobody's concern, and the same file twice is never told apart by it."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +46,13 @@ class DatasetFacts:
 class Row:
     """One artifact: a line of the table.
 
-    shrink: how many times smaller than the float baseline. drop, bound: fall in accuracy against the baseline and its
-    one-sided 95 % upper bound, fractions. p50_ns, p99_ns: None where the samples cannot carry them. p50_ratio: to the
-    baseline's, taken round by round (`LatencyRatio`), with its 95 % interval. The baseline itself has no drop and no
-    verdicts; `outcome` is None where nothing was judged. instructions: of one inference, where the target is emulated.
+    packed: bytes once packed (`packed_size`). shrink: how many times smaller than the float baseline. drop, bound: fall
+    in accuracy against the baseline and its one-sided 95 % upper bound, fractions. p50_ns, p99_ns: None where the
+    samples cannot carry them. p50_ratio: to the baseline's, taken round by round (`LatencyRatio`), with its 95 %
+    interval. own_ratio, own_shrink: the same against the float file in the same runtime; on an emulated target its
+    ratio is of instructions, without an interval. The baseline itself has no drop and no verdicts; `outcome` is None
+    where nothing was judged. instructions: of one inference, where the target is emulated. reasons: why it is slower or
+    larger than float, where it is.
     """
 
     name: str
@@ -76,6 +76,11 @@ class Row:
     notes: tuple[str, ...] = ()
     instructions: float | None = None
     instructions_ratio: float | None = None
+    packed: int | None = None
+    own_ratio: float | None = None
+    own_ratio_interval: tuple[float, float] | None = None
+    own_shrink: float | None = None
+    reasons: tuple[str, ...] = ()
 
     @property
     def cost(self) -> float | None:
@@ -89,8 +94,30 @@ class Row:
 
     @property
     def slower(self) -> bool:
-        """Whether its median latency is shown to be above the float baseline's by more than 2 %."""
-        return self.p50_ratio_interval is not None and self.p50_ratio_interval[0] > SLOWER
+        """Whether it is shown to take more than 2 % longer than the float baseline, or than float in its runtime."""
+        return any(low > SLOWER for low, _ in self._ratios())
+
+    @property
+    def faster(self) -> bool:
+        """Whether it is shown to take less than the float baseline, and than float in its runtime."""
+        ratios = self._ratios()
+        return bool(ratios) and all(high < 1 for _, high in ratios)
+
+    @property
+    def smaller(self) -> bool:
+        """Whether it is smaller than the float baseline, and than the float file in its format."""
+        return self.shrink is not None and min(self.shrink, self.own_shrink or self.shrink) > 1
+
+    @property
+    def larger(self) -> bool:
+        """Whether it is larger than the float baseline, or than the float file in its format."""
+        return any(times is not None and times < 1 for times in (self.shrink, self.own_shrink))
+
+    def _ratios(self) -> list[tuple[float, float]]:
+        """Return the intervals of its costs against float's; instructions are counted, so that they have no width."""
+        if self.instructions is not None:
+            return [(ratio, ratio) for ratio in (self.instructions_ratio, self.own_ratio) if ratio is not None]
+        return [interval for interval in (self.p50_ratio_interval, self.own_ratio_interval) if interval]
 
     @classmethod
     def of(
@@ -105,6 +132,7 @@ class Row:
         verdicts: tuple[Verdict, ...] = (),
         winner: bool = False,
         notes: tuple[str, ...] = (),
+        packed: int | None = None,
     ) -> Row:
         """Return the line of an artifact; without a comparison it is the baseline."""
         p50, p99 = (None, None) if timings is None else (timings.percentile(50), timings.percentile(99))
@@ -129,6 +157,7 @@ class Row:
             verdicts=verdicts,
             winner=winner,
             notes=notes,
+            packed=packed,
         )
 
 
@@ -208,7 +237,7 @@ def _tuples(values: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 def _row(values: dict[str, Any]) -> Row:
     verdicts = tuple(Verdict.from_dict(one) for one in values["verdicts"])
-    interval = values["p50_ratio_interval"]
-    return Row(
-        **_tuples(values, "notes") | {"verdicts": verdicts, "p50_ratio_interval": tuple(interval) if interval else None}
-    )
+    names = ("p50_ratio_interval", "own_ratio_interval")
+    intervals = {name: tuple(values[name]) if values.get(name) else None for name in names}
+    told = {"verdicts": verdicts, "reasons": tuple(values.get("reasons", ())), **intervals}
+    return Row(**_tuples(values, "notes") | told)

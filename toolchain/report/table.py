@@ -13,7 +13,7 @@ from toolchain.verdict.outcome import Outcome
 # Wide enough for every column: a line that is folded by a terminal is better than a figure that is cut short.
 LOG_WIDTH = 240
 
-_SLOWER = "slower than float here"
+_REGRETS = ("slower than float here", "larger than float")
 
 STYLE = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.INCONCLUSIVE: "yellow"}
 
@@ -26,7 +26,7 @@ def show(report: Report, console: Console) -> None:
     console.print()
     console.print(table(report))
     for line in [*reasons(report), *remarks(report)]:
-        console.print(Text(line, style="red" if line.startswith(_SLOWER) else ""))
+        console.print(Text(line, style="red" if line.startswith(_REGRETS) else ""))
 
 
 def unfold(console: Console) -> None:
@@ -68,27 +68,22 @@ def _short(sha256: str) -> str:
 def table(report: Report) -> Table:
     """Return the table of artifacts."""
     lines = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for name in (
-        "artifact",
-        "size",
-        "of float",
-        "accuracy",
-        "drop [bound]",
-        cost_heading(report),
-        "of float",
-        "verdict",
-    ):
+    named, of_own = packed_known(report), own_known(report)
+    cost = [cost_heading(report), "of float", *["of own float"] * of_own]
+    for name in ("artifact", "size", *["packed"] * named, "of float", "accuracy", "drop [bound]", *cost, "verdict"):
         # As Text, since [bound] would be taken for markup.
         lines.add_column(Text(name), no_wrap=True)
     for row in report.rows:
         lines.add_row(
             Text(row.name),
             size_text(row.bytes),
+            *[packed_text(row)] * named,
             "-" if row.shrink is None else f"{row.shrink:.1f}x",
             percent_text(row.accuracy),
             Text(drop_text(row)),
             cost_text(row),
             Text(ratio_text(row), style="red" if row.slower else ""),
+            *[own_text(row)] * of_own,
             _verdict(row),
         )
     return lines
@@ -110,6 +105,26 @@ def ratio_text(row: Row) -> str:
     """Return what an inference costs against the float baseline's, or `-`."""
     ratio = row.p50_ratio if row.instructions_ratio is None else row.instructions_ratio
     return "-" if ratio is None else f"{ratio:.2f}"
+
+
+def packed_known(report: Report) -> bool:
+    """Return whether a report tells what its files take packed."""
+    return any(row.packed is not None for row in report.rows)
+
+
+def packed_text(row: Row) -> str:
+    """Return what the file takes packed, or `-`."""
+    return "-" if row.packed is None else size_text(row.packed)
+
+
+def own_known(report: Report) -> bool:
+    """Return whether costs against float in the same runtime say more than those against the baseline."""
+    return len({row.format for row in report.rows if row.own_ratio is not None}) > 1
+
+
+def own_text(row: Row) -> str:
+    """Return what an inference costs against the float file in the same runtime, or `-`."""
+    return "-" if row.own_ratio is None else f"{row.own_ratio:.2f}"
 
 
 def drop_text(row: Row) -> str:
@@ -141,8 +156,24 @@ def reasons(report: Report) -> list[str]:
 
 
 def remarks(report: Report) -> list[str]:
-    """Return what is slower than float, and all notes."""
-    slow = [f"{row.name} ({row.p50_ratio:.2f})" for row in report.rows if row.slower]
-    lines = [f"{_SLOWER}: {', '.join(slow)}; what is gained is size, unless the device differs"] if slow else []
+    """Return what is slower or larger than float and why, and all notes."""
+    slow, large = (list(filter(None, map(told, report.rows))) for told in (_slow, _large))
+    lines = [f"{_REGRETS[0]}: {', '.join(slow)}; what is gained is size, unless the device differs"] if slow else []
+    lines += [f"{_REGRETS[1]}: {', '.join(large)}"] if large else []
+    lines += [f"{row.name}  {reason}" for row in report.rows for reason in row.reasons]
     lines += [f"{row.name}  {note}" for row in report.rows for note in row.notes]
-    return [*lines, *report.notes]
+    packed = "packed: by zstd, level 19" if packed_known(report) else ""
+    own = "of own float: against the float file in the same runtime" if own_known(report) else ""
+    return [*lines, *filter(None, (packed, own)), *report.notes]
+
+
+def _slow(row: Row) -> str:
+    if not row.slower:
+        return ""
+    own = f"; of own float {own_text(row)}" if own_text(row) not in ("-", ratio_text(row)) else ""
+    return f"{row.name} ({ratio_text(row)}{own})"
+
+
+def _large(row: Row) -> str:
+    times = [times for times in (row.shrink, row.own_shrink) if times is not None]
+    return f"{row.name} ({1 / min(times):.2f} times its size)" if row.larger else ""

@@ -74,6 +74,7 @@ def _answers(cell: Cell) -> str:
 
 _COLUMNS: dict[str, Callable[[Cell], str]] = {
     "size": lambda cell: size_text(cell.artifact.size),
+    "packed": lambda cell: size_text(cell.packed),
     "load": lambda cell: _time(cell, "load_ns"),
     "first run": lambda cell: _time(cell, "first_run_ns"),
     "memory": lambda cell: size_text(cell.peak_bytes) if cell.peak_bytes is not None else DASH,
@@ -103,6 +104,7 @@ def remarks(survey: Survey) -> list[str]:
             "of first: to the first file in the same runtime there; of latencies the geometric mean of the ratios of "
             "the middle three fifths of the rounds, 95 % interval"
         )
+    lines.append("packed: by zstd, level 19")
     if any(cell.instructions for cell in survey.cells):
         images = f" of {batch} images" * (batch > 1)
         lines.append(f"instructions: of one inference{images} on one thread, emulated, median of 5; they are no time")
@@ -113,7 +115,15 @@ def remarks(survey: Survey) -> list[str]:
         lines.append(f"memory: not of {', '.join(unweighed)}, where nothing is a device" if unweighed else "")
     if survey.taints:
         lines.append(f"NOT QUIET: {'; '.join(survey.taints)}; latencies may be longer than they need be")
-    return [line for line in (*lines, *_dashes(survey)) if line]
+    return [line for line in (*lines, *_regrets(survey), *_dashes(survey)) if line]
+
+
+def _regrets(survey: Survey) -> Iterator[str]:
+    """Yield why a file is slower or larger than the first one in its runtime, a line a reason."""
+    for cell in survey.cells:
+        marks = " and ".join(["slower"] * cell.slower + ["larger"] * cell.larger)
+        for reason in cell.reasons:
+            yield f"{cell.artifact.path.name} on {cell.target}, {marks} than the first: {reason}"
 
 
 def machine_text(survey: Survey) -> str:

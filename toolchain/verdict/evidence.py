@@ -29,7 +29,7 @@ SCHEMA = "glyphpress/evidence/1"
 class Evidence:
     """What the gate judges. Only `pairs` is always there; the rest where the policy asked for it.
 
-    places: the candidate on other runtimes. packed: bytes of the candidate deflated. memory: peak bytes of its
+    places: the candidate on other runtimes. packed: bytes of the candidate packed by zstd. memory: peak bytes of its
     session. flipped: pictures for people, no verdict looks at them. baseline_digest: of the stored baseline that the
     baseline's answers came from, None where they came from the file or a saved evaluation.
     """

@@ -11,6 +11,7 @@ from targets.catalog import get
 from targets.cold import peak_memory
 from targets.target import TimingPlan, Timings
 from toolchain.errors import UsageProblem
+from toolchain.packed import packed_size
 from toolchain.progress import Progress, silent
 from toolchain.verdict.baseline import check
 from toolchain.verdict.compare import Comparison, compare
@@ -22,7 +23,6 @@ from toolchain.verdict.leaks import find_leaks
 from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import Policy
 from toolchain.verdict.runtimes import Place
-from toolchain.verdict.sizes import packed_size
 from toolchain.verdict.stress import StressPairs, pair_stress
 from toolchain.verdict.subject import Subject, read_subject
 from toolchain.verdict.tables import StressLimit

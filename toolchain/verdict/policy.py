@@ -78,7 +78,9 @@ class Policy(Table):
     )
     leaks: LeaksLimit | None = _table("Test images that are also training or calibration images.", max=0)
     size: SizeLimit | None = _table("The file's size.", max="250KB")
-    packed: SizeLimit | None = _table("The file's size deflated, as a package carries it.", max="200KB")
+    packed: SizeLimit | None = _table(
+        "The file's size packed by zstd (level 19), as an update carries it.", max="200KB"
+    )
     shrink: ShrinkLimit | None = _table("How many times smaller than the baseline it must be.", min="3x")
     memory: MemoryLimit | None = _table("Peak of resident memory that a session adds.", max="32MB")
     p50: TimeLimit | None = _table("Median latency of one inference.", max="1ms")

@@ -15,6 +15,8 @@ from toolchain.verdict.bootstrap import MIN_ROUNDS, bounds, resampled, trimmed_m
 INTERVAL = 0.975
 """Each side of the 95 % interval that people are shown."""
 GRID = 1000
+SLOWER = 1.02
+"""From here on a file is called slower: less is nobody's concern, and the same file twice is never told apart by it."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class LatencyRatio:
     low: float | None
     high: float | None
     rounds: int
+
+    @property
+    def slower(self) -> bool:
+        """Whether the candidate is shown to take longer by more than 2 %."""
+        return self.low is not None and self.low > SLOWER
 
     @classmethod
     def of(

@@ -1,9 +1,6 @@
-"""Sizes: of the file, of the file deflated, and how many times smaller than the baseline it is."""
+"""Sizes: of the file, of the file packed, and how many times smaller than the baseline it is."""
 
 from __future__ import annotations
-
-import zlib
-from pathlib import Path
 
 from toolchain.quantities import size_text
 from toolchain.verdict.outcome import Outcome, Verdict
@@ -11,15 +8,10 @@ from toolchain.verdict.tables import ShrinkLimit, SizeLimit
 from toolchain.verdict.threshold import positive, side, within
 
 
-def packed_size(path: Path) -> int:
-    """Return the bytes of a file deflated at zlib's level 9, as a zip, an APK or a firmware image carries it."""
-    return len(zlib.compress(path.read_bytes(), 9))
-
-
 def judge_size(name: str, limit: SizeLimit, size: int) -> Verdict:
     """Judge a size in bytes. name: the limit's, `size` or `packed`."""
     outcome = within(name, positive(name, size), limit.max)
-    how = " deflated" if name == "packed" else ""
+    how = " packed" if name == "packed" else ""
     reason = f"{size:,} bytes{how} ({size_text(size)}), {side(outcome)} {size_text(limit.max)}"
     return Verdict(name, outcome, limit.action, limit.max, size, None, reason)
 

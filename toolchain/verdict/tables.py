@@ -127,7 +127,7 @@ class RuntimesLimit(Limit):
 
 
 class SizeLimit(Limit):
-    """The largest file, in bytes: as it is, or deflated as a package or a firmware update would carry it."""
+    """The largest file, in bytes: as it is, or packed by zstd as an update would carry it."""
 
     measure: ClassVar[Measure] = "bytes"
     max: Bytes

@@ -1,0 +1,80 @@
+"""ONNX Artifact to .ort: ONNX Runtime's own format, for builds that hold only the operators of the file."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from targets import catalog
+from targets.artifact import Artifact
+from toolchain.errors import StageError
+from toolchain.export.parity import check_parity, reference_images
+from toolchain.export.seal import Origin, embed, seal
+from toolchain.files import write_whole
+from toolchain.noise import noise_to
+
+PORTABLE = (
+    "for any processor: without the layout of x86's float convolutions (NCHWc), which no other processor can read; "
+    "float convolutions take longer there, int8 ones do not"
+)
+FITTED = "holds the layout of float convolutions on the processor that it was made on; only processors like it read it"
+
+
+def export_ort(
+    artifact: Artifact, path: Path, *, ops_config: bool = False, fitted: bool = False, force: bool = False
+) -> Artifact:
+    """Convert an .onnx artifact, check that the .ort answers alike on 256 images, and write it with its sidecar.
+
+    ops_config: write the operators and types that it needs too (`operators_path`), which a build of ONNX Runtime with
+    `--minimal_build --include_ops_by_config FILE --enable_reduced_operator_type_support` takes. fitted: keep the layout
+    of this processor's float convolutions. The graph is optimized for good, in the style that onnxruntime.tools calls
+    Fixed: what style Runtime saves is replayed only by sessions that ask for it, and holds no layout either. Raises
+    StageError when onnxruntime cannot convert the file, ParityError when it answers otherwise, and RunFailed where its
+    input is of integers, whose scale an .ort does not tell.
+    """
+    images = reference_images()
+    with catalog.default_for("onnx").open(artifact) as session:
+        expected = session.run(images).astype(np.float32)
+    notes = (*artifact.notes, FITTED if fitted else PORTABLE)
+    origin = Origin.of(artifact, artifact.recipe, "onnxruntime", calibration=artifact.calibration, notes=notes)
+    content, operators = _converted(artifact, origin, path.name, platform="amd64" if fitted else None)
+    sealed = seal(path, origin, content, force=force, check=lambda made: check_parity(made, expected, images))
+    if ops_config:
+        write_whole(operators_path(path), operators, force=force)
+    return sealed
+
+
+def operators_path(path: Path) -> Path:
+    """Return where the required operators of an .ort file stand: `model.required_operators.config`."""
+    return path.with_suffix(".required_operators.config")
+
+
+def _converted(artifact: Artifact, origin: Origin, name: str, *, platform: str | None) -> tuple[bytes, str]:
+    """Return the content of the .ort file and of its operators' list."""
+    from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "model.onnx"
+        source.write_bytes(artifact.path.read_bytes())
+        # It becomes the metadata of the .ort file.
+        embed(source, origin)
+        try:
+            with noise_to() as noise:
+                convert_onnx_models_to_ort(
+                    source,
+                    optimization_styles=[OptimizationStyle.Fixed],
+                    target_platform=platform,
+                    enable_type_reduction=True,
+                )
+        except Exception as error:
+            # onnxruntime's exceptions share no base.
+            reason = " ".join(str(error).split())[:300]
+            raise StageError(
+                f"{artifact.path.name}: onnxruntime cannot convert it to .ort ({reason}); the whole story is in {noise}"
+            ) from error
+        operators = source.with_suffix(".required_operators_and_types.config").read_text(encoding="utf-8")
+        made = source.with_suffix(".ort")
+        # The list names the file that it was drawn from by its path here.
+        return made.read_bytes(), operators.replace(str(made.resolve()), name)

@@ -1,0 +1,15 @@
+"""What a file takes where it is packed to be shipped: in an update, a package, a firmware image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+LEVEL = 19
+"""The highest that zstd packs with without options of its own, as packages are made with."""
+
+
+def packed_size(path: Path) -> int:
+    """Return the bytes of a file packed by zstd (RFC 8878) at LEVEL."""
+    import zstandard
+
+    return len(zstandard.ZstdCompressor(level=LEVEL).compress(path.read_bytes()))

@@ -1,0 +1,65 @@
+"""The graph that ONNX Runtime makes of a file before it runs it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from targets.artifact import Artifact
+from targets.errors import RunFailed
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+SCALING = ("QuantizeLinear", "DequantizeLinear")
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """nodes: in order. constants: the dtype of each, in ONNX's words (`INT8`, `FLOAT`)."""
+
+    nodes: tuple[NodeProto, ...]
+    constants: dict[str, str]
+
+    def count(self, kind: str) -> int:
+        """Return how many operators of a kind there are."""
+        return sum(node.op_type == kind for node in self.nodes)
+
+    def between_integers(self) -> Counter[str]:
+        """Return the kinds of operators that take floats from a DequantizeLinear and lead to a QuantizeLinear."""
+        floats, quantized_later = set(), set()
+        for node in self.nodes:
+            if node.op_type == "DequantizeLinear" and node.input[0] not in self.constants:
+                floats.update(node.output)
+        for node in reversed(self.nodes):
+            if node.op_type == "QuantizeLinear" or quantized_later & set(node.output):
+                quantized_later.update(() if node.op_type == "DequantizeLinear" else node.input)
+        return Counter(
+            node.op_type
+            for node in self.nodes
+            if node.op_type not in SCALING and floats & set(node.input) and quantized_later & set(node.output)
+        )
+
+
+def optimized(artifact: Artifact) -> Optimized:
+    """Optimize an .onnx artifact as `ort-cpu` does; raises RunFailed where ONNX Runtime refuses it."""
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimized.onnx"
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(path)
+        options.log_severity_level = 4
+        try:
+            onnxruntime.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            # onnxruntime's exceptions share no base.
+            said = " ".join(str(error).split())[:300]
+            raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({said}); export it again") from error
+        graph = onnx.load(path).graph
+    names = onnx.TensorProto.DataType.Name
+    return Optimized(tuple(graph.node), {tensor.name: names(tensor.data_type) for tensor in graph.initializer})

@@ -1,0 +1,138 @@
+"""Regret: why a pressed file is slower or larger than another one, found in the graph that its runtime makes of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from targets import catalog
+from targets.artifact import Artifact
+from targets.errors import RunFailed
+from targets.operators import Operator, operators
+from toolchain.inspection import inspect_file
+from toolchain.profiling.optimized import Optimized, optimized
+
+UNSEEN = "the graph shows no reason; `glyphpress profile --per-op` tells what each operator takes"
+
+
+def regrets(artifact: Artifact, base: Artifact, *, slower: bool, larger: bool) -> tuple[str, ...]:
+    """Return why an artifact is slower or larger than `base`, of the same runtime, a reason a line; none for neither.
+
+    Graphs are taken as this machine's runtime makes them. Raises RunFailed where it refuses a file.
+    """
+    found: list[str] = []
+    if slower:
+        found += {"onnx": _in_onnx, "ort": _in_ort, "tflite": _in_tflite}[artifact.format](artifact, base) or [UNSEEN]
+    if larger:
+        found.append(_bytes(artifact))
+    return tuple(found)
+
+
+def _in_onnx(artifact: Artifact, base: Artifact) -> list[str]:
+    graph = optimized(artifact)
+    found = [reason for look in _LOOKS for reason in look(graph)]
+    if found and base.format == "onnx" and (more := len(graph.nodes) - (before := len(optimized(base).nodes))) > 0:
+        found.append(f"{more} nodes more than the {before} of {base.path.name}, once both are optimized")
+    return found
+
+
+def _convolutions(graph: Optimized) -> Iterator[str]:
+    if count := graph.count("ConvInteger"):
+        yield (
+            f"ConvInteger ({count}): ONNX Runtime has no fast kernel for it; quantize convolutions statically, or not "
+            "at all"
+        )
+
+
+def _signed(graph: Optimized) -> Iterator[str]:
+    kinds = Counter(
+        node.op_type
+        for node in graph.nodes
+        # Of all of these the third input is the zero point of the first one.
+        if (node.op_type.startswith("QLinear") or node.op_type == "QGemm")
+        and len(node.input) > 2
+        and graph.constants.get(node.input[2]) == "INT8"
+    )
+    if kinds:
+        yield (
+            f"signed activations (int8) in {_listed(kinds)}: ONNX Runtime's fast kernels on x86 take unsigned ones; "
+            "quantize activations to uint8"
+        )
+
+
+def _stored(graph: Optimized) -> Iterator[str]:
+    kinds = Counter(
+        graph.constants[node.input[0]].lower()
+        for node in graph.nodes
+        if node.op_type == "DequantizeLinear" and node.input[0] in graph.constants
+    )
+    if kinds:
+        yield f"DequantizeLinear of stored {_listed(kinds)} is fused into no kernel and runs in each inference"
+
+
+def _islands(graph: Optimized) -> Iterator[str]:
+    if kinds := graph.between_integers():
+        yield f"float between integers: {_listed(kinds)}, without an integer kernel, is dequantized and quantized again"
+
+
+def _dynamic(graph: Optimized) -> Iterator[str]:
+    if count := graph.count("DynamicQuantizeLinear"):
+        yield f"DynamicQuantizeLinear ({count}): activations are measured and quantized anew in each inference"
+
+
+_LOOKS = (_convolutions, _signed, _stored, _islands, _dynamic)
+
+
+def _in_ort(artifact: Artifact, base: Artifact) -> list[str]:  # noqa: ARG001 (each format is asked alike)
+    return [
+        "an .ort is optimized when it is made: float convolutions keep the layout of any processor, not of this one; "
+        "export it again with --this-cpu, or ship the .onnx"
+    ]
+
+
+def _in_tflite(artifact: Artifact, base: Artifact) -> list[str]:  # noqa: ARG001
+    place = catalog.get("litert-cpu")
+    with place.open(artifact) as session:
+        parts = session.facts.placement.get("XNNPACK", 0)
+    try:
+        kernels = operators(artifact, place)
+    except RunFailed:
+        # A LiteRT without its profiler: the placement is still known.
+        kernels = []
+    found = []
+    if parts != 1:
+        found.append(f"XNNPACK has {f'the graph in {parts} parts' if parts else 'no part of the graph'}")
+    if outside := [one for one in kernels if one.kernel.isupper()]:
+        reason = " (XNNPACK takes no int16 activations)" if _has_int16(artifact.path) else ""
+        found.append(f"outside XNNPACK: {_shared(outside, kernels)}{reason}")
+    if dynamic := [one for one in kernels if one.kernel.startswith("Convert") and "QD8" in one.kernel]:
+        found.append(f"activations are measured and quantized anew in each inference: {_shared(dynamic, kernels)}")
+    return found
+
+
+def _has_int16(path: Path) -> bool:
+    from ai_edge_litert.interpreter import Interpreter
+
+    return any(tensor["dtype"] == np.int16 for tensor in Interpreter(str(path)).get_tensor_details())
+
+
+def _shared(some: list[Operator], kernels: list[Operator]) -> str:
+    share = sum(one.ns for one in some) / max(1.0, sum(one.ns for one in kernels))
+    return f"{_listed(Counter(one.kernel for one in some))}, {share:.0%} of the time"
+
+
+def _listed(kinds: Counter[str]) -> str:
+    return ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())
+
+
+def _bytes(artifact: Artifact) -> str:
+    if artifact.format == "ort":
+        return "an .ort stores its graph with more room than the .onnx it was made of"
+    found = inspect_file(str(artifact.path))
+    dtypes = found.bytes_by_dtype
+    weights = sum(dtypes.values())
+    most = ", ".join(f"{size:,} {dtype}" for dtype, size in list(dtypes.items())[:2])
+    return f"of its {found.bytes:,} bytes {most} are weights and constants, {found.bytes - weights:,} are the graph"

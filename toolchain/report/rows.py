@@ -1,0 +1,105 @@
+"""How the rows of a report come about: from what was read, timed, counted and judged of every file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from targets.artifact import Artifact
+from targets.target import Instructions
+from toolchain.packed import packed_size
+from toolchain.profiling.regret import regrets
+from toolchain.report.report import Row
+from toolchain.verdict.compare import comparison
+from toolchain.verdict.evaluate import Evaluation
+from toolchain.verdict.evidence import Evidence
+from toolchain.verdict.gate import judge
+from toolchain.verdict.latency import Profile
+from toolchain.verdict.policy import Policy
+from toolchain.verdict.ratio import LatencyRatio
+
+
+def measured_rows(
+    artifacts: Sequence[Artifact],
+    evaluations: Sequence[Evaluation],
+    evidence: Sequence[Evidence],
+    policy: Policy,
+    *,
+    times: Profile | None,
+    counts: Sequence[Instructions | None],
+) -> tuple[Row, ...]:
+    """Return a row an artifact, the float baseline first; what is slower or larger than float says why.
+
+    evidence: of all but the first. times: None where the target is emulated; then there are counts. Raises RunFailed.
+    """
+    rows = _rows(artifacts, evaluations, evidence, times, policy)
+    rows = [replace(row, packed=packed_size(one.path)) for row, one in zip(rows, artifacts, strict=True)]
+    rows = _against_own(_counted(rows, counts), _floats(artifacts), times)
+    return tuple(_explained(row, one, artifacts) for row, one in zip(rows, artifacts, strict=True))
+
+
+def _rows(
+    artifacts: Sequence[Artifact],
+    evaluations: Sequence[Evaluation],
+    evidence: Sequence[Evidence],
+    times: Profile | None,
+    policy: Policy,
+) -> list[Row]:
+    timed = times.rows if times else [None] * len(artifacts)
+    base = timed[0].timings if timed[0] else None
+    rows = [Row.of(evaluations[0], format=artifacts[0].format, recipe=artifacts[0].recipe, timings=base)]
+    for artifact, seen, proof, taken in zip(artifacts[1:], evaluations[1:], evidence, timed[1:], strict=True):
+        rows.append(
+            Row.of(
+                seen,
+                format=artifact.format,
+                recipe=artifact.recipe,
+                comparison=comparison(proof.pairs),
+                timings=taken.timings if taken else None,
+                ratio=taken.ratio if taken else None,
+                verdicts=judge(policy, proof),
+                notes=artifact.notes,
+            )
+        )
+    return rows
+
+
+def _counted(rows: list[Row], counts: Sequence[Instructions | None]) -> list[Row]:
+    """Return the rows with the instructions of their files, which a place that is emulated tells."""
+    base = counts[0].median if counts[0] else 0.0
+    return [
+        replace(row, instructions=own.median, instructions_ratio=own.median / base) if own else row
+        for row, own in zip(rows, counts, strict=True)
+    ]
+
+
+def _floats(artifacts: Sequence[Artifact]) -> dict[str, int]:
+    """Return where the float file of each format stands."""
+    return {one.format: place for place, one in reversed(list(enumerate(artifacts))) if one.recipe == "float"}
+
+
+def _against_own(rows: list[Row], floats: dict[str, int], times: Profile | None) -> list[Row]:
+    """Return the rows with what they are against the float file of their own format, in the same runtime."""
+    found = []
+    for place, row in enumerate(rows):
+        own = floats.get(row.format)
+        if own is None:
+            found.append(row)
+            continue
+        base = rows[own]
+        changes: dict[str, Any] = {}
+        if row.instructions is not None and base.instructions:
+            changes["own_ratio"] = row.instructions / base.instructions
+        elif times and (ratio := LatencyRatio.of(times.rows[place].timings, times.rows[own].timings, seed=times.seed)):
+            known = place != own and ratio.low is not None
+            changes = {"own_ratio": ratio.ratio, "own_ratio_interval": (ratio.low, ratio.high) if known else None}
+        found.append(replace(row, own_shrink=base.bytes / row.bytes, **changes))
+    return found
+
+
+def _explained(row: Row, artifact: Artifact, artifacts: Sequence[Artifact]) -> Row:
+    if row.recipe == "float" or not (row.slower or row.larger):
+        return row
+    base = artifacts[_floats(artifacts).get(artifact.format, 0)]
+    return replace(row, reasons=regrets(artifact, base, slower=row.slower, larger=row.larger))
