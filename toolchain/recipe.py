@@ -36,6 +36,8 @@ class Recipe(Strict):
             raise ValueError("quantize must be the last step: a quantized file cannot be pruned or quantized again")
         last = self.quantize
         taught = [number for number, step in enumerate(self.steps) if isinstance(step, Qat)]
+        if taught and last and not last.per_channel:
+            raise ValueError("qat rounds weights channel by channel; leave per_channel out")
         if taught and (taught != [len(self.steps) - 2] or not last or not last.calibrated):
             raise ValueError(
                 "qat trains for a static scheme: put it once, right before the quantize step that names it"

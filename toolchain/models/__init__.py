@@ -35,7 +35,7 @@ def build(name: str, classes: int, **options: Any) -> nn.Module:
     architecture = getattr(import_module(module), attribute)
     try:
         model: nn.Module = architecture(classes=classes, **options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UsageProblem(f"{name} cannot be built with {options}: {error}") from error
     return model
 

@@ -32,6 +32,8 @@ class CnnSmall(nn.Module):
         """Draw random weights from torch's global generator."""
         super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if channels and len(channels) != len(STAGES):
+            raise ValueError(f"it has five convolutions, not {len(channels)}")
         counts = channels or tuple(max(8, 8 * round(count * width / 8)) for count, _, _ in STAGES)
         before = 1
         for number, (after, (_, kernel, stride)) in enumerate(zip(counts, STAGES, strict=True), start=1):
