@@ -17,8 +17,7 @@ from toolchain.export.program import save_program
 from toolchain.files import refuse_existing
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
-from toolchain.prune import prune
-from toolchain.prune.sensitivity import Sensitivity, sensitivity
+from toolchain.prune import Sensitivity, prune, sensitivity
 from toolchain.quantize import quantize
 from toolchain.steps import Prune, Quantize
 
