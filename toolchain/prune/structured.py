@@ -100,7 +100,7 @@ class Structured:
     def line(self, module: nn.Module) -> str:
         """Return what was done, for the history."""
         end = measured(module, self.name)
-        words = f"by {self.step.importance}, {'over all layers' if self.step.scope == 'global' else 'in each layer'}"
+        words = f"by {self.step.importance}{' over all layers' if self.step.scope == 'global' else ''}"
         stay = Graph(copy.deepcopy(module), self.name).channels
         widths = [sum(own[layer].width for layer in self.channels) for own in (self.channels, stay)]
         sizes = (
@@ -115,9 +115,9 @@ class Structured:
     def _aim(self) -> str:
         if self.budget:
             measure, most = self.budget
-            return f"channels until at most {most:,} {_UNITS[measure]} were left,"
-        parts = [f"{ratio:.3g} of {layer}" for layer, ratio in self.step.layers.items()]
-        parts += [f"{self.step.ratio:.0%} of the channels"] if self.step.ratio is not None else []
+            return f"channels until at most {most:,} {_UNITS[measure]} were left"
+        parts = [f"{100 * ratio:.3g}% of {layer}" for layer, ratio in self.step.layers.items()]
+        parts += [f"{100 * self.step.ratio:.3g}% of the channels"] if self.step.ratio is not None else []
         return ", ".join(parts)
 
     def _scores(self, graph: Graph) -> dict[str, list[float]]:
