@@ -70,7 +70,9 @@ class Structured:
         ranks = self._ranks
         self.channels = refuse_unranked(self.channels, ranks, self.refused, self.step.importance, self.name)
         if unranked := [layer for layer in self.step.layers if layer in self.refused]:
-            raise UsageProblem(f"{self.name}: {unranked[0]} cannot be pruned: {self.refused[unranked[0]]}")
+            raise UsageProblem(
+                f"{self.name}: {unranked[0]} cannot be pruned: {self.refused[unranked[0]]}; leave it out"
+            )
         if self.budget:
             self._refuse_budget(module, ranks)
         elif self._counts(ranks, 1.0) == {layer: own.width for layer, own in self.channels.items()}:
