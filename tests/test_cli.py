@@ -127,6 +127,8 @@ def test_every_help_has_a_line_an_example_that_parses_and_its_defaults(path: str
         pytest.param(["train", *DATA, "--out", "o.pt", "--model", "cnn-smal"], "cnn-small", id="model"),
         pytest.param(["train", *DATA, "--out", "o.pt", "--preset", "digit"], "digits", id="preset"),
         pytest.param(["quantize", "float.onnx", "-o", "o.onnx", "--scheme", "static"], "static-int8", id="scheme"),
+        pytest.param(["prune", "m.pt", *DATA, "-o", "o.pt2", "--method", "magnitud"], "magnitude", id="method"),
+        pytest.param(["sensitivity", "m.pt", *DATA, "--importance", "tailor"], "taylor", id="importance"),
         pytest.param(["gate", "--basline", "a.npz"], "--baseline", id="option"),
     ],
 )

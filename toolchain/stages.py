@@ -18,7 +18,7 @@ from toolchain.export.program import save_program
 from toolchain.files import refuse_existing
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
-from toolchain.prune.sensitivity import Sensitivity, sensitivity
+from toolchain.prune import Sensitivity, sensitivity
 from toolchain.quantize import quantize
 from toolchain.quantize.ranges import read_ranges
 from toolchain.recipe import Recipe

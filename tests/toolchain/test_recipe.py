@@ -11,13 +11,23 @@ from toolchain.errors import PolicyError, UsageProblem
 from toolchain.recipe import Recipe, find, parse, shipped
 from toolchain.steps import Prune, Quantize
 
+SHARES = st.floats(0.01, 0.99)
+LAYERS = st.dictionaries(st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=20), SHARES)
+PRUNES = st.one_of(
+    st.builds(Prune, ratio=SHARES, layers=LAYERS, epochs=st.integers(0, 50)),
+    st.builds(Prune, ratio=SHARES, scope=st.sampled_from(["layer", "global"]), iterations=st.integers(1, 9)),
+    st.builds(Prune, macs=st.integers(1, 10**9), importance=st.sampled_from(["l1", "taylor", "hessian"])),
+    st.builds(Prune, bytes=st.integers(1, 10**9).map(float), round_to=st.integers(1, 64)),
+    st.builds(Prune, method=st.just("magnitude"), ratio=SHARES),
+    st.builds(Prune, method=st.just("n:m"), pattern=st.sampled_from(["2:4", "1:8"])),
+)
 RECIPES = st.builds(
     Recipe,
     name=st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True),
     summary=st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=60),
     steps=st.builds(
         lambda prunes, last: (*prunes, *last),
-        st.lists(st.builds(Prune, ratio=st.floats(0.01, 0.9), epochs=st.integers(0, 50)), max_size=2),
+        st.lists(PRUNES, max_size=2),
         st.lists(st.builds(Quantize, scheme=st.sampled_from(["dynamic-int8", "static-int8"])), max_size=1),
     ),
 )
@@ -38,7 +48,22 @@ def test_every_shipped_recipe_has_its_files_name_and_says_what_it_is_for() -> No
     [
         pytest.param('name = "a"\nstep = []', "step", id="unknown key"),
         pytest.param('name = "a"\n[[steps]]\nkind = "quantize"\nscheme = "int3"', "dynamic-int8", id="unknown scheme"),
-        pytest.param('name = "a"\n[[steps]]\nkind = "prune"\nratio = 1.5', "0.95", id="ratio above one"),
+        *(
+            pytest.param(f'name = "a"\n[[steps]]\nkind = "prune"\n{words}', said, id=said)
+            for words, said in (
+                ("ratio = 1", "less than 1"),
+                ("ratio = 0", "greater than 0"),
+                ("", "says not how much goes"),
+                ("ratio = 0.5\nmacs = 100", "ratio and macs exclude each other"),
+                ("macs = 5\nlayers = { conv1 = 0.5 }", "layers and macs exclude each other"),
+                ("layers = { conv1 = 1.0 }", "layers.conv1"),
+                ("bytes = 1000", "needs quotes and a unit"),
+                ('method = "magnitude"\nparameters = 9', "parameters does not belong to method magnitude"),
+                ('ratio = 0.5\npattern = "1:4"', "pattern does not belong to method structured"),
+                ('method = "n:m"\nratio = 0.5', "n:m takes pattern alone"),
+                ('method = "n:m"\npattern = "4:4"', "lets no weight go"),
+            )
+        ),
         pytest.param(
             'name = "a"\n[[steps]]\nkind="quantize"\nscheme="static-int8"\n[[steps]]\nkind="prune"\nratio=0.5',
             "last step",

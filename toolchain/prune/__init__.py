@@ -1,3 +1,6 @@
 """Pruning: FloatModel in, FloatModel out."""
 
-from toolchain.prune.stage import prune as prune  # heavy imports stay inside it
+# Heavy imports stay inside them.
+from toolchain.prune.sensitivity import Sensitivity as Sensitivity
+from toolchain.prune.sensitivity import sensitivity as sensitivity
+from toolchain.prune.stage import prune as prune

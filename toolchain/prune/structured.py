@@ -70,7 +70,9 @@ class Structured:
         ranks = self._ranks
         self.channels = refuse_unranked(self.channels, ranks, self.refused, self.step.importance, self.name)
         if unranked := [layer for layer in self.step.layers if layer in self.refused]:
-            raise UsageProblem(f"{self.name}: {unranked[0]} cannot be pruned: {self.refused[unranked[0]]}")
+            raise UsageProblem(
+                f"{self.name}: {unranked[0]} cannot be pruned: {self.refused[unranked[0]]}; leave it out"
+            )
         if self.budget:
             self._refuse_budget(module, ranks)
         elif self._counts(ranks, 1.0) == {layer: own.width for layer, own in self.channels.items()}:
@@ -100,7 +102,7 @@ class Structured:
     def line(self, module: nn.Module) -> str:
         """Return what was done, for the history."""
         end = measured(module, self.name)
-        words = f"by {self.step.importance}, {'over all layers' if self.step.scope == 'global' else 'in each layer'}"
+        words = f"by {self.step.importance}{' over all layers' if self.step.scope == 'global' else ''}"
         stay = Graph(copy.deepcopy(module), self.name).channels
         widths = [sum(own[layer].width for layer in self.channels) for own in (self.channels, stay)]
         sizes = (
@@ -115,9 +117,9 @@ class Structured:
     def _aim(self) -> str:
         if self.budget:
             measure, most = self.budget
-            return f"channels until at most {most:,} {_UNITS[measure]} were left,"
-        parts = [f"{ratio:.3g} of {layer}" for layer, ratio in self.step.layers.items()]
-        parts += [f"{self.step.ratio:.0%} of the channels"] if self.step.ratio is not None else []
+            return f"channels until at most {most:,} {_UNITS[measure]} were left"
+        parts = [f"{100 * ratio:.3g}% of {layer}" for layer, ratio in self.step.layers.items()]
+        parts += [f"{100 * self.step.ratio:.3g}% of the channels"] if self.step.ratio is not None else []
         return ", ".join(parts)
 
     def _scores(self, graph: Graph) -> dict[str, list[float]]:

@@ -140,8 +140,8 @@ class Unstructured:
         if self.step.method == "n:m":
             return "({} of {} stay)".format(*self.step.n_of_m)
         scope = "over all layers" if self.step.scope == "global" else "in each layer"
-        parts = [f"{ratio:.3g} of {layer}" for layer, ratio in self.step.layers.items()]
-        parts += [f"{self.step.ratio:.0%} {scope}"] if self.step.ratio is not None else []
+        parts = [f"{100 * ratio:.3g}% of {layer}" for layer, ratio in self.step.layers.items()]
+        parts += [f"{100 * self.step.ratio:.3g}% {scope}"] if self.step.ratio is not None else []
         return f"by magnitude ({', '.join(parts)})"
 
     def _masks(self, module: nn.Module, share: float) -> dict[str, Tensor]:

@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from toolchain.prune.sensitivity import Curve, Sensitivity
+from toolchain.prune.sensitivity import Curve, Point, Sensitivity
 from toolchain.quantities import percent_text, points_text
 from toolchain.report.table import unfold
 
 _INK, _QUIET, _LINE, _LIMIT = "#1a1a1a", "#595959", "#0072B2", "#D55E00"
 _COLUMNS, _WIDTH, _HEIGHT, _TOP = 4, 250, 190, 64
-_LEFT, _RIGHT, _ABOVE, _BELOW = 46, 14, 40, 34
+_LEFT, _RIGHT, _ABOVE, _BELOW = 46, 22, 40, 34
 
 
 def show_sensitivity(found: Sensitivity, console: Console) -> None:
@@ -92,14 +92,18 @@ def _chart(found: Sensitivity, curve: Curve, floor: float) -> list[str]:
     """Return one layer's chart: share gone from left to right, accuracy from the floor to 1."""
     wide, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _ABOVE - _BELOW
 
-    def spot(ratio: float, share: float) -> tuple[float, float]:
-        return round(_LEFT + ratio * wide, 1), round(_ABOVE + (1 - share) / (1 - floor) * high, 1)
+    def spot(share: float, right: float) -> tuple[float, float]:
+        return round(_LEFT + share * wide, 1), round(_ABOVE + (1 - right) / (1 - floor) * high, 1)
+
+    def of(point: Point) -> tuple[float, float]:
+        # What is really gone: channels in multiples of 8 are not always the ratio.
+        return spot(1 - point.left / curve.whole, point.accuracy)
 
     bottom, limit = _ABOVE + high, spot(0, found.accuracy - found.tolerance)[1]
-    track = [spot(0, found.accuracy), *(spot(point.ratio, point.accuracy) for point in curve.points)]
+    track = [spot(0, found.accuracy), *(of(point) for point in curve.points)]
     what = "channels" if found.method == "structured" else "weights"
     parts = [
-        _text(_LEFT, 14, _short(_name(curve)), _INK, size=12),
+        _text(_LEFT, 14, _short(curve.layer), _INK, size=12),
         _text(_LEFT, 29, f"{curve.whole:,} {what}", _QUIET),
         f'<path d="M{_LEFT} {_ABOVE}V{bottom}H{_LEFT + wide}" fill="none" stroke="#8c8c8c"/>',
         f'<path d="M{_LEFT} {limit}H{_LEFT + wide}" stroke="{_LIMIT}" stroke-dasharray="4 3"/>',
@@ -115,7 +119,7 @@ def _chart(found: Sensitivity, curve: Curve, floor: float) -> list[str]:
         ),
     ]
     if (best := found.proposal.get(curve.layer)) is not None:
-        x, y = next(spot(point.ratio, point.accuracy) for point in curve.points if point.ratio == best)
+        x, y = next(of(point) for point in curve.points if point.ratio == best)
         parts.append(f'<circle cx="{x}" cy="{y}" r="6" fill="none" stroke="{_INK}" stroke-width="1.5"/>')
     return parts
 

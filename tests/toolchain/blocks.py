@@ -1,0 +1,135 @@
+"""Small models, each with one kind of block that channels are tied in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Residual(nn.Module):
+    """stem and conv2 are summed; conv1 stands alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 16, 3, 4, 1, bias=False), nn.BatchNorm2d(16)
+        self.conv1, self.norm1 = nn.Conv2d(16, 24, 3, 1, 1, bias=False), nn.BatchNorm2d(24)
+        self.conv2, self.norm2 = nn.Conv2d(24, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        first = self.norm(self.stem(image)).relu()
+        second = self.norm2(self.conv2(self.norm1(self.conv1(first)).relu()))
+        return self.fc((first + second).relu().mean((2, 3)))
+
+
+class Concatenated(nn.Module):
+    """left and right stand side by side before the last convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(1, 16, 3, 4, 1), nn.Conv2d(1, 24, 5, 4, 2)
+        self.mix = nn.Conv2d(40, 16, 1)
+        self.fc = nn.Linear(16 * 49, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        both = torch.cat([self.left(image).relu(), self.right(image).relu()], 1)
+        return self.fc(self.mix(both).relu().flatten(1))
+
+
+class Grouped(nn.Module):
+    """A convolution of 4 groups, each of which must lose as many channels as the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.grouped = nn.Conv2d(1, 32, 3, 4, 1), nn.Conv2d(32, 32, 3, 1, 1, groups=4)
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.fc(self.grouped(self.stem(image).relu()).relu().mean((2, 3)))
+
+
+class Depthwise(nn.Module):
+    """deep has the channels of stem."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.deep = nn.Conv2d(1, 16, 3, 4, 1), nn.Conv2d(16, 16, 3, 1, 1, groups=16)
+        self.point = nn.Conv2d(16, 32, 1)
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.fc(self.point(self.deep(self.stem(image).relu()).relu()).relu().mean((2, 3)))
+
+
+class Heads(nn.Module):
+    """Attention of 4 heads; queries, keys and values in one layer or in three."""
+
+    def __init__(self, *, packed: bool) -> None:
+        super().__init__()
+        self.num_heads, self.packed = 4, packed
+        if packed:
+            self.qkv = nn.Linear(32, 96)
+        else:
+            self.q, self.k, self.v = (nn.Linear(32, 32) for _ in range(3))
+        self.proj = nn.Linear(32, 32)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        n, t, _ = tokens.shape
+        if self.packed:
+            parts = self.qkv(tokens).reshape(n, t, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+            q, k, v = parts.unbind(0)
+        else:
+            q, k, v = (
+                layer(tokens).reshape(n, t, self.num_heads, -1).transpose(1, 2) for layer in (self.q, self.k, self.v)
+            )
+        seen = (q @ k.transpose(-2, -1) / 8**0.5).softmax(-1) @ v
+        return self.proj(seen.transpose(1, 2).reshape(n, t, -1))
+
+
+class Attention(nn.Module):
+    """A transformer block over 16 patches. kind: packed, split, or torch's own layer."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(1, 32, 7, 7)
+        self.place = nn.Parameter(torch.randn(1, 16, 32) * 0.02)
+        self.norm = nn.LayerNorm(32)
+        self.attention = (
+            nn.MultiheadAttention(32, 4, batch_first=True) if kind == "torch" else Heads(packed=kind == "packed")
+        )
+        self.hidden, self.back = nn.Linear(32, 64), nn.Linear(64, 32)
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        tokens = self.patch(image).flatten(2).transpose(1, 2) + self.place
+        calm = self.norm(tokens)
+        if isinstance(self.attention, nn.MultiheadAttention):
+            tokens = tokens + self.attention(calm, calm, calm, need_weights=False)[0]
+        else:
+            tokens = tokens + self.attention(calm)
+        return self.fc((tokens + self.back(self.hidden(tokens).relu())).mean(1))
+
+
+class Rigid(nn.Module):
+    """Its own code counts on 16 channels of stem; free may lose some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.free = nn.Conv2d(1, 16, 3, 4, 1), nn.Conv2d(16, 16, 1)
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        first = self.stem(image).relu().reshape(-1, 16, 7, 7)
+        return self.fc(self.free(first).relu().mean((2, 3)))
+
+
+class FlatJoin(nn.Module):
+    """Concatenates maps that are flattened already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(1, 8, 3, 4, 1), nn.Conv2d(1, 8, 3, 4, 1)
+        self.fc = nn.Linear(16 * 49, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.fc(torch.cat([self.left(image).relu().flatten(1), self.right(image).relu().flatten(1)], 1))

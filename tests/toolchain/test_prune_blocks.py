@@ -1,0 +1,118 @@
+"""Every kind of block is really pruned, exported, and read by the runtime that will run it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from calibration.dataset import Dataset
+from targets.preprocess import Preprocess
+from tests.toolchain.blocks import Attention, Concatenated, Depthwise, FlatJoin, Grouped, Residual, Rigid
+from toolchain.errors import StageError, UsageProblem
+from toolchain.export import export
+from toolchain.model import FloatModel
+from toolchain.prune import prune
+from toolchain.prune.graph import Graph, prunable
+from toolchain.steps import Prune
+
+BLOCKS = {
+    "residual": Residual,
+    "concatenated": Concatenated,
+    "grouped": Grouped,
+    "depthwise": Depthwise,
+    "attention packed": lambda: Attention("packed"),
+    "attention split": lambda: Attention("split"),
+    "attention of torch": lambda: Attention("torch"),
+}
+
+
+def model_of(module: nn.Module, classes: tuple[str, ...] = tuple("0123456789")) -> FloatModel:
+    return FloatModel("block", module.eval(), Preprocess(), classes, "0" * 64)
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_a_pruned_block_is_exported_and_answers_as_the_module_does(kind: str, digits: Dataset, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = model_of(BLOCKS[kind](), digits.classes)
+    epochs = 1 if kind == "residual" else 0
+    pruned = prune(model, Prune(ratio=0.5, epochs=epochs), digits, threads=1)
+    before, after = (sum(p.numel() for p in one.torch_module("the test").parameters()) for one in (model, pruned))
+    assert after < 0.6 * before
+    file = export(pruned, "onnx", tmp_path / "pruned.onnx")
+    images = digits.images[:8]
+    session = onnxruntime.InferenceSession(str(file.path))
+    stored = session.get_inputs()[0]
+    pixels = file.preprocess.apply(images)
+    (answer,) = session.run(None, {stored.name: pixels})
+    with torch.no_grad():
+        expected = pruned.torch_module("the test")(torch.from_numpy(model.preprocess.apply(images))).numpy()
+    assert np.allclose(answer, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["residual", "concatenated", "grouped", "depthwise"])
+def test_channels_without_any_weight_are_those_that_go_and_nobody_misses_them(kind: str) -> None:
+    torch.manual_seed(2)
+    module = BLOCKS[kind]().eval()
+    found, _ = prunable(module, kind)
+    for own in found.values():
+        silent = [block * (own.width // own.blocks) for block in range(own.blocks)]
+        layers = dict(module.named_modules())
+        with torch.no_grad():
+            for name in (own.layer, *own.tied):
+                layer = layers[name]
+                layer.weight[silent] = 0
+                if layer.bias is not None:
+                    layer.bias[silent] = 0
+        pruned = copy.deepcopy(module)
+        graph = Graph(pruned, kind)
+        graph.cut({own.layer: [0]})
+        image = torch.rand(4, 1, 28, 28)
+        with torch.no_grad():
+            assert torch.allclose(pruned(image), module(image), atol=1e-5), own.layer
+        assert Graph(pruned, kind).channels[own.layer].width == own.width - own.blocks
+
+
+def test_a_layer_that_the_models_own_code_counts_on_stays_and_is_named(digits: Dataset) -> None:
+    model = model_of(Rigid(), digits.classes)
+    pruned = prune(model, Prune(ratio=0.5, epochs=0), digits, threads=1)
+    module = pruned.torch_module("the test")
+    assert (module.stem.out_channels, module.free.out_channels) == (16, 8)
+    assert "left whole: stem: the model does not run with fewer of its channels" in pruned.history[-1]
+    with pytest.raises(UsageProblem, match="stem cannot be pruned: the model does not run"):
+        prune(model, Prune(layers={"stem": 0.5}, epochs=0), digits, threads=1)
+
+
+def test_a_graph_without_end_is_refused(digits: Dataset) -> None:
+    with pytest.raises(StageError, match="flattened already"):
+        prune(model_of(FlatJoin(), digits.classes), Prune(ratio=0.5, epochs=0), digits, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ("fc", "gives the logits"),
+        ("conv2", "tied to stem, whose channels it shares"),
+        ("conv3", "did you mean conv2, conv1"),
+        ("norm", "did you mean|it has"),
+    ],
+)
+def test_a_layer_that_cannot_be_pruned_is_refused_with_the_reason(layer: str, said: str, digits: Dataset) -> None:
+    with pytest.raises(UsageProblem, match=said):
+        prune(model_of(Residual(), digits.classes), Prune(layers={layer: 0.5}), digits, threads=1)
+
+
+def test_one_layer_alone_is_pruned_by_its_own_ratio(digits: Dataset) -> None:
+    torch.manual_seed(3)
+    model = model_of(Residual(), digits.classes)
+    alone = prune(model, Prune(layers={"conv1": 0.6}, epochs=0), digits, threads=1).torch_module("the test")
+    assert (alone.stem.out_channels, alone.conv1.out_channels) == (16, 8)
+    both = prune(model, Prune(layers={"conv1": 0.6}, ratio=0.5, epochs=0), digits, threads=1).torch_module("the test")
+    assert (both.stem.out_channels, both.conv2.out_channels, both.conv1.out_channels) == (8, 8, 8)
+    fine = prune(model, Prune(ratio=0.25, round_to=1, epochs=0), digits, threads=1).torch_module("the test")
+    assert (fine.stem.out_channels, fine.conv1.out_channels) == (12, 18)
