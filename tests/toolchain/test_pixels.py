@@ -138,9 +138,9 @@ def test_a_first_layer_that_cannot_take_in_a_mean_is_named(
     name = proto.graph.input[0].name
     for node in proto.graph.node:
         node.input[:] = ["rooted" if one == name else one for one in node.input]
-    proto.graph.node.insert(0, onnx.helper.make_node("Sqrt", [name], ["rooted"]))
+    proto.graph.node.insert(0, onnx.helper.make_node("Abs", [name], ["rooted"]))
     path = tmp_path / "rooted.onnx"
     onnx.save(proto, path)
     source = replace(floats["onnx"], path=path, preprocess=Preprocess(mean=0.1307))
-    with pytest.raises(StageError, match="goes to Sqrt"):
+    with pytest.raises(StageError, match="goes to Abs"):
         quantize(source, STEP, images, tmp_path / "x.onnx", recipe="x")

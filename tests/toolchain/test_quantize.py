@@ -160,7 +160,7 @@ def test_input_and_output_stay_float_unless_integers_are_asked_for(
         assert {spec.dtype for spec in (*artifact.inputs, *artifact.outputs)} == {"float32"}
     step = Quantize(scheme="static-int8", integer_io=True)
     integer = quantize(floats["tflite"], step, images, tmp_path / "integer.tflite", recipe="integer")
-    assert {spec.dtype for spec in (*integer.inputs, *integer.outputs)} == {"int8"}
+    assert [spec.dtype for spec in (*integer.inputs, *integer.outputs)] == ["uint8", "int8"]
     right = read(integer, digits_test.images).argmax(1) == digits_test.labels
     assert right.mean() > 0.9
 
@@ -179,7 +179,7 @@ def test_a_quantized_file_is_not_quantized_again(
 def test_what_cannot_be_is_refused(floats: dict[Format, Artifact], images: CalibrationSet, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="--data"):
         quantize(floats["onnx"], Quantize(scheme="static-int8"), None, tmp_path / "x.onnx", recipe="x")
-    with pytest.raises(StageError, match="no ONNX kernels"):
+    with pytest.raises(StageError, match="no kernels with int16"):
         quantize(floats["onnx"], Quantize(scheme="static-int8-act16"), images, tmp_path / "x.onnx", recipe="x")
     assert list(tmp_path.iterdir()) == []
 

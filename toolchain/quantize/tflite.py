@@ -21,7 +21,7 @@ from toolchain.steps import Quantize
 if TYPE_CHECKING:
     from ai_edge_quantizer.quantizer import Quantizer
 
-LAYERS = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"}
+LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
 """Operators that have weights."""
 FOUR = ("CONV_2D", "FULLY_CONNECTED")
 """Operators that LiteRT has 4-bit kernels for."""
@@ -52,10 +52,9 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
     """
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
     source = absorb(source, pixels) if pixels else source
-    if not LAYERS & set(operators(source)):
+    if not set(LAYERS) & set(operators(source)):
         raise StageError(
-            f"{artifact.path.name} has no layer with weights to quantize ({', '.join(sorted(LAYERS))}); "
-            "it stays as it is"
+            f"{artifact.path.name} has no layer with weights to quantize ({', '.join(LAYERS)}); it stays as it is"
         )
     quantizer = _quantizer(source, step)
     statistics = _statistics(source, ranges) if ranges else None

@@ -121,6 +121,8 @@ def refusal(step: Quantize, kind: str) -> str | None:
     """Return why a file of that format cannot be quantized so, or None where it can."""
     if reason := REFUSED.get((step.scheme, kind)):
         return reason
+    if kind == "onnx" and step.integer_io and step.activations == "int8":
+        return "pixels are uint8, and onnxruntime's kernels take and give the same type; leave activations out"
     if kind == "tflite":
         if step.activations == "uint8":
             return "LiteRT's kernels take int8 activations; leave activations out"

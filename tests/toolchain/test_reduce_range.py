@@ -1,0 +1,58 @@
+"""Weights of 7 bits or 8: by what the target's kernels can add without saturating."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pytest
+
+from targets.machine import machine_state, saturates
+from targets.processor import isa
+from targets.target import TimingPlan
+from toolchain.pipeline import PressRequest, press
+from toolchain.profiling.place import PressPlace
+from toolchain.quantize import FULL_RANGE
+from toolchain.recipe import shipped
+from toolchain.verdict.policy import Policy
+
+
+@pytest.mark.parametrize(
+    ("word", "reduced"),
+    [
+        (None, True),
+        ("arm64:cortex-a53", False),
+        ("raspberry-pi-4", False),
+        ("kiosk-x86", True),
+        ("browser", True),
+    ],
+)
+def test_weights_keep_to_7_bits_where_products_may_saturate_or_nobody_knows(word: str | None, reduced: bool) -> None:
+    assert PressPlace(word, ("onnx",)).saturates is reduced
+
+
+def test_a_target_of_this_machine_is_judged_by_its_processor() -> None:
+    flags = set(machine_state()["isa"])
+    vnni = bool(flags & {"avx_vnni", "avx512_vnni", "amx_int8"})
+    assert saturates(isa("ort-cpu")) == saturates(isa("ort-cpu,graph=basic"))
+    assert saturates(isa("ort-cpu")) == (platform.machine() == "x86_64" and not vnni)
+
+
+@pytest.mark.parametrize(("features", "wide"), [(["avx2", "avx_vnni"], True), (["avx2", "fma"], False)])
+def test_a_press_takes_the_bits_that_its_target_allows(
+    features: list[str], wide: bool, checkpoint: Path, tmp_path: Path
+) -> None:
+    device = tmp_path / "mine.toml"
+    device.write_text(f'reach = "ort-cpu"\nfeatures = {features}\n'.replace("'", '"'))
+    request = PressRequest(
+        checkpoint=str(checkpoint),
+        data="builtin:digits",
+        recipes=(shipped()["static-int8"],),
+        formats=("onnx",),
+        target=str(device),
+        policy=Policy(),
+        plan=TimingPlan(warmup=1, min_runs=5, min_seconds=0.0, inner=1),
+        threads=1,
+    )
+    report = press(request, tmp_path / "out")
+    assert (FULL_RANGE in report.rows[1].notes) is wide
