@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain.errors import StageError
@@ -74,6 +74,7 @@ def test_entropy_gives_up_an_outlier_and_nothing_of_an_even_spread() -> None:
     assert bounds(np.linspace(0.001, 5, 100_000), "entropy") == pytest.approx((0, 5), abs=0.01)
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40),
     st.sampled_from(METHODS),
