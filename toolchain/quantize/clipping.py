@@ -13,6 +13,8 @@ from toolchain.steps import Calibration
 Bounds = tuple[float, float]
 _SHARES = np.arange(1, 101) / 100
 """Of the whole range, what a search tries."""
+_ALMOST_NOTHING = 1e-4
+"""Of a value: what a level without any counts as, or clipping next to a gap would be infinitely wrong."""
 
 
 def chosen(seen: Observed, method: Calibration, *, percentile: float, levels: int) -> Bounds:
@@ -31,7 +33,8 @@ def chosen(seen: Observed, method: Calibration, *, percentile: float, levels: in
         "mse": lambda: _least_error(seen, levels),
     }
     low, high = rules[method]()
-    return min(low, 0.0), max(high, 0.0)
+    # + 0.0, since a negative zero would be written as one
+    return min(low, 0.0) + 0.0, max(high, 0.0) + 0.0
 
 
 def _percentile(seen: Observed, share: float) -> Bounds:
@@ -44,17 +47,16 @@ def _percentile(seen: Observed, share: float) -> Bounds:
 
 
 def _least_divergence(seen: Observed, levels: int) -> Bounds:
-    """Shrink both ends towards 0 by the same share; of equals the widest stays."""
+    """Search both ends in turn, as `_least_error` does, a level's worth of bins at a time."""
     edges, counts = seen.edges, seen.counts.astype(np.float64)
     bins, zero = len(counts), int(np.searchsorted(edges[1:-1], 0.0, side="right"))
-    best, found = np.inf, (seen.lowest, seen.highest)
-    for kept in range(bins, min(levels, bins) - 1, -16):
-        first = round(zero * (1 - kept / bins))
-        last = first + kept
-        divergence = _divergence(counts, first, last, levels)
-        if divergence < best:
-            best, found = divergence, (float(edges[first]), float(edges[last]))
-    return found
+    first, last, stride = 0, bins, max(1, bins // levels)
+    for _ in range(2):
+        lasts = range(bins, max(zero, min(first + levels, bins)) - 1, -stride)
+        last = min(lasts, key=lambda end: _divergence(counts, first, end, levels))
+        firsts = range(0, min(zero, max(last - levels, 0)) + 1, stride)
+        first = min(firsts, key=lambda start: _divergence(counts, start, last, levels))
+    return float(edges[first]), float(edges[last])
 
 
 def _divergence(counts: NDArray[np.float64], first: int, last: int, levels: int) -> float:
@@ -64,13 +66,11 @@ def _divergence(counts: NDArray[np.float64], first: int, last: int, levels: int)
     clipped[0] += counts[:first].sum()
     clipped[-1] += counts[last:].sum()
     level = np.arange(len(inside)) * levels // len(inside)
-    filled = inside > 0
-    mean = np.bincount(level, inside) / np.maximum(1, np.bincount(level, filled))
-    coarse = np.where(filled, mean[level], 0.0)
+    # A level's mass is spread over those of its bins that hold something, which the last one does after clipping.
     held = clipped > 0
-    if not held.any() or (coarse[held] == 0).any():
-        return np.inf
-    p, q = clipped[held] / clipped.sum(), coarse[held] / coarse.sum()
+    mean = np.bincount(level, inside) / np.maximum(1, np.bincount(level, held))
+    coarse = np.maximum(mean[level], _ALMOST_NOTHING)[held]
+    p, q = clipped[held] / clipped.sum(), coarse / coarse.sum()
     return float((p * np.log(p / q)).sum())
 
 

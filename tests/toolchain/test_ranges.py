@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import onnx
+import pytest
+
+from calibration.dataset import Dataset
+from calibration.sample import CalibrationSet, draw
+from targets import catalog
+from targets.artifact import Artifact, Format
+from toolchain.errors import PolicyError, StageError, UsageProblem
+from toolchain.quantize import quantize
+from toolchain.quantize.calibrate import calibrated
+from toolchain.quantize.ranges import Ranges, read_ranges
+from toolchain.recipe import parse
+from toolchain.steps import Quantize
+
+FORMATS: tuple[Format, ...] = ("onnx", "tflite")
+STATIC = Quantize(scheme="static-int8")
+
+
+@pytest.fixture(scope="module")
+def images(digits: Dataset, digits_test: Dataset) -> CalibrationSet:
+    return draw(digits, 32, seed=0, exclude=digits_test)
+
+
+@pytest.fixture(scope="module")
+def kept(
+    floats: dict[Format, Artifact], images: CalibrationSet, tmp_path_factory: pytest.TempPathFactory
+) -> dict[Format, tuple[Path, Artifact]]:
+    """A file of ranges in each format, and what was quantized with it."""
+    folder = tmp_path_factory.mktemp("ranges")
+
+    def made(kind: Format) -> tuple[Path, Artifact]:
+        path = folder / f"{kind}.json"
+        return path, quantize(floats[kind], STATIC, images, folder / f"q.{kind}", recipe="q", save_ranges=path)
+
+    return {kind: made(kind) for kind in FORMATS}
+
+
+def read(artifact: Artifact, images: np.ndarray) -> np.ndarray:
+    with catalog.default_for(artifact.format).open(artifact) as session:
+        return session.run(images)
+
+
+@pytest.mark.parametrize("method", ["min-max", "moving-average", "percentile", "entropy", "mse"])
+def test_both_formats_get_the_same_ranges_by_the_same_rule(
+    method: str, floats: dict[Format, Artifact], images: CalibrationSet
+) -> None:
+    step = Quantize.model_validate({"scheme": "static-int8", "calibration": method})
+    found = {kind: calibrated(floats[kind], step, images).ranges for kind in FORMATS}
+    ends = {kind: [(one.low, one.high) for one in ranges.tensors] for kind, ranges in found.items() if ranges}
+    # ONNX sees a tensor before each ReLU too, TFLite one after each padding.
+    after_relu = [pair for pair in ends["onnx"] if pair[0] == 0]
+    for pair in (ends["onnx"][0], *after_relu, ends["onnx"][-1]):
+        assert np.abs(np.array(ends["tflite"]) - pair).max(1).min() < 0.01, (method, pair)
+    assert len(after_relu) >= 5
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_ranges_that_were_kept_make_the_same_file_without_images(
+    kind: Format, kept: dict[Format, tuple[Path, Artifact]], floats: dict[Format, Artifact], tmp_path: Path
+) -> None:
+    path, fresh = kept[kind]
+    again = quantize(
+        floats[kind], STATIC.model_copy(update={"ranges": str(path)}), None, tmp_path / f"again.{kind}", recipe="q"
+    )
+    if kind == "onnx":
+        assert onnx.load(again.path).graph == onnx.load(fresh.path).graph
+    else:
+        assert again.path.read_bytes() == fresh.path.read_bytes()
+    assert again.calibration == fresh.calibration
+    assert any(f"from {path.name}" in note for note in again.notes)
+
+
+def test_the_files_scales_are_those_of_the_ranges(
+    kept: dict[Format, tuple[Path, Artifact]], floats: dict[Format, Artifact], tmp_path: Path
+) -> None:
+    """Halve the range of what the last layer reads, and the runtime's step there halves."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    path, fresh = kept["tflite"]
+    ranges = read_ranges(path)
+    name = ranges.tensors[-2].name
+    half = [
+        one.model_copy(update={"low": one.low / 2, "high": one.high / 2}) if one.name == name else one
+        for one in ranges.tensors
+    ]
+    changed = tmp_path / "half.json"
+    ranges.model_copy(update={"tensors": tuple(half)}).save(changed)
+    step = STATIC.model_copy(update={"ranges": str(changed)})
+    made = quantize(floats["tflite"], step, None, tmp_path / "half.tflite", recipe="q")
+
+    def scale(artifact: Artifact) -> float:
+        details = Interpreter(str(artifact.path)).get_tensor_details()
+        return next(float(one["quantization"][0]) for one in details if one["name"] == name)
+
+    assert scale(made) == pytest.approx(scale(fresh) / 2, rel=1e-5)
+
+
+def spoiled(path: Path, folder: Path, change: dict) -> Path:
+    facts = json.loads(path.read_text())
+    for key, value in change.items():
+        if key in facts:
+            facts[key] = value
+        else:
+            facts["tensors"][1][key] = value
+    bad = folder / "bad.json"
+    bad.write_text(json.dumps(facts))
+    return bad
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param({"low": float("nan")}, "finite", id="NaN"),
+        pytest.param({"high": float("inf")}, "finite", id="infinity"),
+        pytest.param({"low": 2.0, "high": 1.0}, "must hold 0", id="inverted"),
+        pytest.param({"name": "other"}, "has no range for", id="another tensor"),
+        pytest.param({"source_sha256": "0" * 64}, "holds the ranges of digits.float.onnx", id="another file"),
+        pytest.param({"schema": "glyphpress/ranges/9"}, "schema", id="another version"),
+        pytest.param({"tensors": []}, "tensors", id="empty"),
+    ],
+)
+def test_ranges_that_cannot_be_meant_are_refused_in_one_line(
+    change: dict, said: str, kept: dict[Format, tuple[Path, Artifact]], floats: dict[Format, Artifact], tmp_path: Path
+) -> None:
+    bad = spoiled(kept["onnx"][0], tmp_path, change)
+    step = STATIC.model_copy(update={"ranges": str(bad)})
+    with pytest.raises(StageError) as refused:
+        quantize(floats["onnx"], step, None, tmp_path / "x.onnx", recipe="q")
+    assert said in str(refused.value)
+    assert "bad.json" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_a_file_that_is_not_there_or_no_json_is_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match="--save-ranges writes one"):
+        read_ranges(tmp_path / "none.json")
+    (tmp_path / "broken.json").write_text('{"schema": ')
+    with pytest.raises(StageError, match=r"broken\.json: no usable ranges"):
+        read_ranges(tmp_path / "broken.json")
+
+
+def test_what_is_written_reads_back(kept: dict[Format, tuple[Path, Artifact]], tmp_path: Path) -> None:
+    ranges = read_ranges(kept["onnx"][0])
+    ranges.save(tmp_path / "copy.json")
+    assert read_ranges(tmp_path / "copy.json") == ranges
+    assert isinstance(ranges, Ranges)
+
+
+QUANTIZE = '[[steps]]\nkind = "quantize"\n'
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param('scheme = "static-int8"\npercentile = 99.0', "has no part", id="percentile of min-max"),
+        pytest.param('scheme = "dynamic-int8"\ncalibration = "mse"', "has no ranges", id="dynamic with ranges"),
+        pytest.param('scheme = "weight-int8"\nbias_correction = true', "has no ranges", id="bias of weights alone"),
+        pytest.param('scheme = "static-int8"\nranges = "r.json"\ncalibration = "mse"', "r.json", id="both"),
+        pytest.param('scheme = "static-int8"\nranges = "r.json"', "belong to one file", id="ranges for two formats"),
+        pytest.param('scheme = "static-int8"\ncalibration = "minmax"', "min-max", id="unknown method"),
+    ],
+)
+def test_a_recipe_whose_words_on_ranges_mean_nothing_is_refused(words: str, said: str) -> None:
+    with pytest.raises(PolicyError, match=said):
+        parse(f'name = "a"\n{QUANTIZE}{words}', "mine.toml")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_corrected_biases_take_the_mean_error_away(
+    kind: Format,
+    kept: dict[Format, tuple[Path, Artifact]],
+    floats: dict[Format, Artifact],
+    images: CalibrationSet,
+    digits_test: Dataset,
+    tmp_path: Path,
+) -> None:
+    step = STATIC.model_copy(update={"bias_correction": True})
+    mended = quantize(floats[kind], step, images, tmp_path / f"mended.{kind}", recipe="q")
+    base = read(floats[kind], digits_test.images)
+    plain, less = (np.abs((read(one, digits_test.images) - base).mean(0)).mean() for one in (kept[kind][1], mended))
+    assert less < 0.5 * plain
+    assert mended.size < 1.01 * kept[kind][1].size
+    assert any("biases of 7 of 7 layers" in note for note in mended.notes)
+
+
+def test_ranges_are_shown_and_drawn(glyphpress, kept: dict[Format, tuple[Path, Artifact]], tmp_path: Path) -> None:
+    path, picture = kept["tflite"][0], tmp_path / "ranges.svg"
+    done = glyphpress("ranges", path, "-o", picture)
+    assert done.code == 0, done.err
+    tensors = read_ranges(path).tensors
+    assert all(one.name in done.out for one in tensors)
+    drawn = "".join(ElementTree.parse(picture).getroot().itertext())
+    assert all(one.name in drawn for one in tensors)
+    assert json.loads(glyphpress("ranges", path, "--json").out)["schema"] == "glyphpress/ranges/1"
+    again, other = glyphpress("ranges", path, "-o", picture), glyphpress("ranges", path, "-o", tmp_path / "a.png")
+    assert (again.code, other.code) == (2, 2)
+    assert "--force" in again.err
+    assert ".svg" in other.err
+
+
+def test_the_command_keeps_ranges_and_takes_them_again(
+    glyphpress, floats: dict[Format, Artifact], tmp_path: Path
+) -> None:
+    source, kept = floats["onnx"].path, tmp_path / "kept.json"
+    words = ("quantize", source, "-o", tmp_path / "a.onnx", "--data", "builtin:digits", "--calibration-images", "20")
+    done = glyphpress(*words, "--calibration", "percentile", "--percentile", "99", "--save-ranges", kept)
+    assert done.code == 0, done.err
+    assert (read_ranges(kept).method, read_ranges(kept).percentile) == ("percentile", 99)
+    done = glyphpress("quantize", source, "-o", tmp_path / "b.onnx", "--ranges", kept)
+    assert done.code == 0, done.err
+    assert onnx.load(tmp_path / "a.onnx").graph == onnx.load(tmp_path / "b.onnx").graph
+    few = glyphpress(
+        "quantize", source, "-o", tmp_path / "c.onnx", "--data", "builtin:digits", *("--calibration-images", "9")
+    )
+    assert few.code == 2
+    assert "9 images leave out some of the 10 classes" in few.err
+
+
+def test_a_press_with_too_few_images_ends_before_it_begins(glyphpress, tmp_path: Path) -> None:
+    recipe = tmp_path / "few.toml"
+    recipe.write_text(f'name = "few"\n{QUANTIZE}scheme = "static-int8"\ncalibration_images = 9\n')
+    done = glyphpress(
+        "press", "no-such-model.pt", "--data", "builtin:digits", "--recipe", recipe, "--out", tmp_path / "out"
+    )
+    # The checkpoint is not even looked for.
+    assert "9 images leave out some of the 10 classes" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_quantized_file_is_not_calibrated(kept: dict[Format, tuple[Path, Artifact]], images: CalibrationSet) -> None:
+    with pytest.raises(StageError, match="is quantized already"):
+        calibrated(replace(kept["tflite"][1]), STATIC, images)
