@@ -79,8 +79,9 @@ def _islands(graph: Optimized) -> Iterator[str]:
 
 
 def _dynamic(graph: Optimized) -> Iterator[str]:
-    if count := graph.count("DynamicQuantizeLinear"):
-        yield f"DynamicQuantizeLinear ({count}): activations are measured and quantized anew in each inference"
+    kinds = Counter(node.op_type for node in graph.nodes if node.op_type.startswith("DynamicQuantize"))
+    if kinds:
+        yield f"{_listed(kinds)}: activations are measured and quantized anew in each inference"
 
 
 _LOOKS = (_convolutions, _signed, _stored, _islands, _dynamic)
@@ -105,9 +106,10 @@ def _in_tflite(artifact: Artifact, base: Artifact) -> list[str]:  # noqa: ARG001
     found = []
     if parts != 1:
         found.append(f"XNNPACK has {f'the graph in {parts} parts' if parts else 'no part of the graph'}")
+    if _has_int16(artifact.path):
+        found.append("int16 activations, for which XNNPACK has no kernels")
     if outside := [one for one in kernels if one.kernel.isupper()]:
-        reason = " (XNNPACK takes no int16 activations)" if _has_int16(artifact.path) else ""
-        found.append(f"outside XNNPACK: {_shared(outside, kernels)}{reason}")
+        found.append(f"outside XNNPACK: {_shared(outside, kernels)}")
     if dynamic := [one for one in kernels if one.kernel.startswith("Convert") and "QD8" in one.kernel]:
         found.append(f"activations are measured and quantized anew in each inference: {_shared(dynamic, kernels)}")
     return found
