@@ -77,14 +77,15 @@ def quantized(base: Artifact, digits: Dataset, tmp_path_factory: pytest.TempPath
 def test_the_reason_is_found_in_the_graph(
     which: str, said: str, quantized: dict[str, Artifact], base: Artifact
 ) -> None:
-    found = regrets(quantized[which], base, slower=True, larger=False)
+    found = regrets(quantized[which], base, "ort-cpu", slower=True, larger=False)
     assert any(reason.startswith(said) or said in reason for reason in found), found
 
 
 def test_a_file_without_fault_is_not_accused(base: Artifact) -> None:
-    assert regrets(base, base, slower=False, larger=False) == ()
-    assert regrets(base, base, slower=True, larger=False) == (UNSEEN,)
-    (told,) = regrets(base, base, slower=False, larger=True)
+    assert regrets(base, base, "ort-cpu", slower=False, larger=False) == ()
+    assert regrets(base, base, "ort-cpu", slower=True, larger=False) == (UNSEEN,)
+
+    (told,) = regrets(base, base, "ort-cpu", slower=False, larger=True)
     assert f"of its {base.size:,} bytes" in told
     assert "float32" in told
 

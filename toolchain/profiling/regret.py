@@ -15,17 +15,20 @@ from targets.operators import Operator, operators
 from toolchain.inspection import inspect_file
 from toolchain.profiling.optimized import Optimized, optimized
 
+KNOWN = ("ort-cpu", "litert-cpu", "arm64:", "ssh://", "raspberry-pi-")
+"""Places whose graphs and kernels are those of the runtimes on this machine's processor."""
 UNSEEN = "the graph shows no reason; `glyphpress profile --per-op` tells what each operator takes"
 
 
-def regrets(artifact: Artifact, base: Artifact, *, slower: bool, larger: bool) -> tuple[str, ...]:
-    """Return why an artifact is slower or larger than `base`, of the same runtime, a reason a line; none for neither.
+def regrets(artifact: Artifact, base: Artifact, target: str, *, slower: bool, larger: bool) -> tuple[str, ...]:
+    """Return why an artifact is slower on a target, or larger, than `base`, a reason a line; none for neither.
 
     Graphs are taken as this machine's runtime makes them. Raises RunFailed where it refuses a file.
     """
     found: list[str] = []
     if slower:
-        found += {"onnx": _in_onnx, "ort": _in_ort, "tflite": _in_tflite}[artifact.format](artifact, base) or [UNSEEN]
+        look = {"onnx": _in_onnx, "ort": _in_ort, "tflite": _in_tflite}[artifact.format]
+        found += (look(artifact, base) if target.startswith(KNOWN) else []) or [UNSEEN]
     if larger:
         found.append(_bytes(artifact))
     return tuple(found)
