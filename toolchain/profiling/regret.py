@@ -15,17 +15,20 @@ from targets.operators import Operator, operators
 from toolchain.inspection import inspect_file
 from toolchain.profiling.optimized import Optimized, optimized
 
+KNOWN = ("ort-cpu", "litert-cpu", "arm64:", "ssh://", "raspberry-pi-")
+"""Places whose graphs and kernels are those of the runtimes on this machine's processor."""
 UNSEEN = "the graph shows no reason; `glyphpress profile --per-op` tells what each operator takes"
 
 
-def regrets(artifact: Artifact, base: Artifact, *, slower: bool, larger: bool) -> tuple[str, ...]:
-    """Return why an artifact is slower or larger than `base`, of the same runtime, a reason a line; none for neither.
+def regrets(artifact: Artifact, base: Artifact, target: str, *, slower: bool, larger: bool) -> tuple[str, ...]:
+    """Return why an artifact is slower on a target, or larger, than `base`, a reason a line; none for neither.
 
     Graphs are taken as this machine's runtime makes them. Raises RunFailed where it refuses a file.
     """
     found: list[str] = []
     if slower:
-        found += {"onnx": _in_onnx, "ort": _in_ort, "tflite": _in_tflite}[artifact.format](artifact, base) or [UNSEEN]
+        look = {"onnx": _in_onnx, "ort": _in_ort, "tflite": _in_tflite}[artifact.format]
+        found += (look(artifact, base) if target.startswith(KNOWN) else []) or [UNSEEN]
     if larger:
         found.append(_bytes(artifact))
     return tuple(found)
@@ -79,8 +82,9 @@ def _islands(graph: Optimized) -> Iterator[str]:
 
 
 def _dynamic(graph: Optimized) -> Iterator[str]:
-    if count := graph.count("DynamicQuantizeLinear"):
-        yield f"DynamicQuantizeLinear ({count}): activations are measured and quantized anew in each inference"
+    kinds = Counter(node.op_type for node in graph.nodes if node.op_type.startswith("DynamicQuantize"))
+    if kinds:
+        yield f"{_listed(kinds)}: activations are measured and quantized anew in each inference"
 
 
 _LOOKS = (_convolutions, _signed, _stored, _islands, _dynamic)
@@ -105,9 +109,10 @@ def _in_tflite(artifact: Artifact, base: Artifact) -> list[str]:  # noqa: ARG001
     found = []
     if parts != 1:
         found.append(f"XNNPACK has {f'the graph in {parts} parts' if parts else 'no part of the graph'}")
+    if _has_int16(artifact.path):
+        found.append("int16 activations, for which XNNPACK has no kernels")
     if outside := [one for one in kernels if one.kernel.isupper()]:
-        reason = " (XNNPACK takes no int16 activations)" if _has_int16(artifact.path) else ""
-        found.append(f"outside XNNPACK: {_shared(outside, kernels)}{reason}")
+        found.append(f"outside XNNPACK: {_shared(outside, kernels)}")
     if dynamic := [one for one in kernels if one.kernel.startswith("Convert") and "QD8" in one.kernel]:
         found.append(f"activations are measured and quantized anew in each inference: {_shared(dynamic, kernels)}")
     return found

@@ -201,5 +201,8 @@ def _with_ratio(cell: Cell, base: Cell, seed: int) -> Cell:
 
 
 def _explained(cell: Cell, base: Cell) -> Cell:
+    if not cell.facts or cell.facts.cost == "scripted":
+        return cell
     cell = replace(cell, larger=cell.artifact.size > base.artifact.size)
-    return replace(cell, reasons=regrets(cell.artifact, base.artifact, slower=cell.slower, larger=cell.larger))
+    why = regrets(cell.artifact, base.artifact, cell.target, slower=cell.slower, larger=cell.larger)
+    return replace(cell, reasons=why)

@@ -102,4 +102,4 @@ def _explained(row: Row, artifact: Artifact, artifacts: Sequence[Artifact]) -> R
     if row.recipe == "float" or not (row.slower or row.larger):
         return row
     base = artifacts[_floats(artifacts).get(artifact.format, 0)]
-    return replace(row, reasons=regrets(artifact, base, slower=row.slower, larger=row.larger))
+    return replace(row, reasons=regrets(artifact, base, row.target, slower=row.slower, larger=row.larger))

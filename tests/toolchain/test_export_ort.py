@@ -1,0 +1,62 @@
+"""Files of ONNX Runtime's own format, made of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibration.dataset import Dataset
+from calibration.sample import draw
+from targets import catalog
+from targets.artifact import Artifact, Format, load_artifact
+from toolchain.checkpoint import CheckpointRequest
+from toolchain.errors import UsageProblem
+from toolchain.quantize import quantize
+from toolchain.stages import export_checkpoint
+from toolchain.steps import Quantize
+
+
+@pytest.fixture(scope="module")
+def int8(floats: dict[Format, Artifact], digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    path = tmp_path_factory.mktemp("int8") / "digits.int8.onnx"
+    return quantize(
+        floats["onnx"], Quantize(scheme="static-int8"), draw(digits, 64, seed=0), path, recipe="static-int8"
+    )
+
+
+def test_an_ort_file_answers_to_the_bit_says_what_it_is_and_lists_its_operators(
+    int8: Artifact, digits_test: Dataset, tmp_path: Path
+) -> None:
+    path = tmp_path / "digits.ort"
+    made = export_checkpoint(str(int8.path), CheckpointRequest(), path, ops_config=True)
+    assert (made.format, made.recipe, made.parent_sha256) == ("ort", "static-int8", int8.sha256)
+    place = catalog.default_for("ort")
+    with place.open(int8) as source, place.open(made) as session:
+        assert np.array_equal(session.run(digits_test.images[:100]), source.run(digits_test.images[:100]))
+    listed = (tmp_path / "digits.required_operators.config").read_text()
+    assert listed.splitlines()[1] == "# - digits.ort"
+    assert 'QLinearConv{"inputs": {"0": ["uint8_t"]}}' in listed
+    made.sidecar.unlink()
+    assert load_artifact(path) == made
+
+
+def test_only_a_fitted_one_keeps_the_layout_of_this_processor(floats: dict[Format, Artifact], tmp_path: Path) -> None:
+    source = str(floats["onnx"].path)
+    portable = export_checkpoint(source, CheckpointRequest(), tmp_path / "any.ort")
+    fitted = export_checkpoint(source, CheckpointRequest(), tmp_path / "this.ort", this_cpu=True)
+    assert b"ReorderOutput" not in portable.path.read_bytes()
+    assert "for any processor" in portable.notes[-1]
+    assert "only processors like it" in fitted.notes[-1]
+    if catalog.get("ort-cpu").probe().ok and b"ReorderOutput" not in fitted.path.read_bytes():
+        pytest.skip("this processor has no layout of its own: NOT checked")
+
+
+def test_its_options_are_refused_for_another_format(floats: dict[Format, Artifact], tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match=r"--ops-config is for \.ort files"):
+        export_checkpoint(str(floats["onnx"].path), CheckpointRequest(), tmp_path / "a.onnx", ops_config=True)
+    (tmp_path / "b.required_operators.config").write_text("mine")
+    with pytest.raises(UsageProblem, match="--force"):
+        export_checkpoint(str(floats["onnx"].path), CheckpointRequest(), tmp_path / "b.ort", ops_config=True)
+    assert not (tmp_path / "b.ort").exists()
