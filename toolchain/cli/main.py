@@ -23,6 +23,7 @@ COMMANDS = {
     "prune": "toolchain.cli.prune:prune",
     "export": "toolchain.cli.export:export",
     "quantize": "toolchain.cli.quantize:quantize",
+    "explain": "toolchain.cli.explain:explain",
     "evaluate": "toolchain.cli.evaluate:evaluate",
     "compare": "toolchain.cli.compare:compare",
     "profile": "toolchain.cli.profile:profile",

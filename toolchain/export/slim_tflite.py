@@ -42,21 +42,24 @@ def slim_tflite(content: bytes) -> bytes:
             # Stored behind the FlatBuffer, as ai-edge-quantizer does with larger models: where packing moves things.
             buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
             buffer.offset = buffer.size = 0
+    stored = {index for index, buffer in enumerate(model.buffers) if buffer.data is not None}
     for graph in model.subgraphs:
-        _shorten(graph)
+        _shorten(graph, stored)
     builder = SharingBuilder(len(content))
     builder.places = {}
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
-def _shorten(graph: Any) -> None:
+def _shorten(graph: Any, stored: set[int]) -> None:
     kept = {*graph.inputs, *graph.outputs}
     taken = {graph.tensors[index].name for index in kept}
     for index, tensor in enumerate(graph.tensors):
         if index in kept:
             continue
-        name = short = _short(tensor.name.decode())
+        # What several modules were fused into names them all, the last one first: a weight belongs to the first.
+        modules = [part for part in tensor.name.decode().split(";") if "/" in part] or [tensor.name.decode()]
+        name = short = _short(modules[-1 if tensor.buffer in stored else 0])
         if name.encode() in taken:
             name = f"{short}.{index}"
         tensor.name = name.encode()
@@ -64,6 +67,6 @@ def _shorten(graph: Any) -> None:
 
 
 def _short(name: str) -> str:
-    """Return `features/conv2` for `...Sequential_features/torch.nn.modules.conv.Conv2d_conv2;...`."""
+    """Return `features/conv2` for `...Sequential_features/torch.nn.modules.conv.Conv2d_conv2`."""
     parts = (part.rpartition(".")[2].partition("_")[2] for part in name.partition(";")[0].split("/"))
     return "/".join(filter(None, parts)) or name
