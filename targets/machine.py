@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,15 @@ def _throttling(bits: str) -> Iterator[str]:
             yield f"{word} now"
         elif flags >> (16 + bit) & 1:
             yield f"{word} since it was started"
+
+
+def saturates(isa: Collection[str]) -> bool:
+    """Return whether ONNX Runtime's 8-bit kernels may saturate on a processor with these flags, or with none known.
+
+    x86 without VNNI multiplies by `pmaddubsw`, which adds two products of uint8 and int8 in 16 bits. Arm's kernels,
+    and those of VNNI and AMX, add in 32.
+    """
+    return not {"neon", "asimd", "avx_vnni", "avx512_vnni", "amx_int8"} & set(isa)
 
 
 def cpu_name(root: Path = Path("/")) -> str:

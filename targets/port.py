@@ -30,13 +30,15 @@ class Port:
         """Return the number of images that the file fixes, or 0 where its batch is dynamic."""
         return max(self.spec.shape[0], 0) if self.spec.shape else 0
 
-    def encode(self, values: NDArray[np.float32]) -> NDArray[Any]:
-        """Return float32 [N, ...] in the tensor's own dtype and shape [N, ...]."""
+    def encode(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return float32 [N, ...] in the tensor's own dtype and shape [N, ...]; uint8 are its integers already."""
         dtype = np.dtype(self.spec.dtype)
         inner = self.spec.shape[1:]
         shaped = values if -1 in inner else values.reshape(len(values), *inner)
         if dtype.kind == "f":
             return shaped.astype(dtype, copy=False)
+        if values.dtype == dtype:
+            return shaped
         limits = np.iinfo(dtype)
         steps = np.rint(shaped / np.float32(self.scale)) + self.zero_point
         quantized: NDArray[Any] = np.clip(steps, limits.min, limits.max).astype(dtype)

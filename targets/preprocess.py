@@ -18,6 +18,7 @@ from targets.errors import ArtifactError
 Orientation = Literal["upright", "mirror", "flip", "rot180", "transpose", "rot90", "rot270", "anti-transpose"]
 Scale = Literal["0-1", "0-255"]
 Layout = Literal["NCHW", "NHWC"]
+Dtype = Literal["float32", "uint8"]
 
 ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
 
@@ -36,7 +37,7 @@ TURNS: dict[Orientation, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How upright uint8 glyphs [N, 28, 28] become the float32 input of a model.
+    """How upright uint8 glyphs [N, 28, 28] become the input of a model.
 
     orientation: turn applied to upright pixels (`rot90` is counter-clockwise).
     scale: `0-1` divides by 255; `0-255` keeps the raw values.
@@ -44,6 +45,7 @@ class Preprocess:
     invert: dark ink on white, applied before scaling.
     layout: where the channel axis stands; with one channel the bytes are the same.
     label_offset: the model's column of class 0 (1 for a letters model that keeps EMNIST's 1 to 26).
+    dtype: `uint8` where a file takes turned pixels as they are: scale, mean, std and invert tell what it does inside.
     """
 
     orientation: Orientation = "upright"
@@ -53,10 +55,12 @@ class Preprocess:
     invert: bool = False
     layout: Layout = "NCHW"
     label_offset: int = 0
+    dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
         """Reject what cannot be applied."""
-        for key, known in (("orientation", ORIENTATIONS), ("scale", get_args(Scale)), ("layout", get_args(Layout))):
+        words = {"scale": get_args(Scale), "layout": get_args(Layout), "dtype": get_args(Dtype)}
+        for key, known in ({"orientation": ORIENTATIONS} | words).items():
             if getattr(self, key) not in known:
                 raise ArtifactError(f"unknown {key} {getattr(self, key)!r} in a preprocess; give {', '.join(known)}")
         numbers = [self.mean, self.std, self.label_offset]
@@ -68,14 +72,18 @@ class Preprocess:
         if not (isfinite(self.mean) and isfinite(self.std) and self.std > 0) or self.label_offset < 0:
             raise ArtifactError("preprocess needs a finite mean, a std above 0 and a label offset of 0 or more")
 
-    def apply(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return float32 [N, 1, 28, 28] (NCHW) or [N, 28, 28, 1] (NHWC) of uint8 [N, 28, 28].
+    def apply(self, images: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return float32, or what `dtype` says, [N, 1, 28, 28] (NCHW) or [N, 28, 28, 1] (NHWC) of uint8 [N, 28, 28].
 
         The steps and their order are torchvision's ToTensor and Normalize, so the floats are the very same.
         """
         if images.dtype != np.uint8 or images.ndim != 3:
             raise ArtifactError(f"expected uint8 images [N, H, W], got {images.dtype} {list(images.shape)}")
         turned = TURNS[self.orientation](images)
+        pixels = np.ascontiguousarray(turned) if self.dtype == "uint8" else self._normalized(turned)
+        return pixels[:, None] if self.layout == "NCHW" else pixels[..., None]
+
+    def _normalized(self, turned: NDArray[np.uint8]) -> NDArray[np.float32]:
         pixels = (255 - turned if self.invert else turned).astype(np.float32, order="C")
         if self.scale == "0-1":
             pixels /= np.float32(255)
@@ -83,7 +91,7 @@ class Preprocess:
             pixels -= np.float32(self.mean)
         if self.std != 1:
             pixels /= np.float32(self.std)
-        return pixels[:, None] if self.layout == "NCHW" else pixels[..., None]
+        return pixels
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""

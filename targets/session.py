@@ -93,12 +93,12 @@ class RuntimeSession(Session):
         images = np.random.default_rng(0).integers(0, 256, (batch, 28, 28), dtype=np.uint8)
         return self._prepared(self.source.encode(self.artifact.preprocess.apply(images)))
 
-    def answer(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return every column [N, width] of the file's answer to float32 values that are preprocessed already."""
+    def answer(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Return every column [N, width] of the file's answer to values that are preprocessed already."""
         parts = range(0, len(values), self.batch)
         return np.concatenate([self._columns(values[start : start + self.batch]) for start in parts])
 
-    def _columns(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _columns(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Answer at most one batch, padding where its size is fixed."""
         count, fixed = len(values), self.source.batch
         if count < fixed:

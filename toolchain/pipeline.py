@@ -141,7 +141,8 @@ class _Press:
                     source = export(model, kind, place / path.name, recipe=name, log=self.log)
                 if last := recipe.quantize:
                     images = self._calibration(last.calibration_images) if last.calibrated else None
-                    yield quantize(source, last, images, path, recipe=recipe.name, log=self.log)
+                    saturates = self.request.place.saturates
+                    yield quantize(source, last, images, path, recipe=recipe.name, log=self.log, saturates=saturates)
                 else:
                     yield source
 

@@ -14,7 +14,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from toolchain.errors import PolicyError, UsageProblem
 from toolchain.steps import Distill, Prune, Quantize
-from toolchain.steps.strict import Strict
+from toolchain.steps.quantize import refusal
+from toolchain.steps.strict import Strict, first_problem
 
 Step = Annotated[Prune | Distill | Quantize, Field(discriminator="kind")]
 
@@ -32,8 +33,11 @@ class Recipe(Strict):
         if any(isinstance(step, Quantize) for step in self.steps[:-1]):
             raise ValueError("quantize must be the last step: a quantized file cannot be pruned or quantized again")
         last = self.quantize
-        if last and last.scheme == "static-int8-act16" and "onnx" in self.formats:
-            raise ValueError('static-int8-act16 has no ONNX kernels; set formats = ["tflite"]')
+        for kind in self.formats if last else ():
+            if last and (reason := refusal(last, kind)):
+                others = [other for other in self.formats if other != kind]
+                fix = f"; or set formats = {json.dumps(others)}" if others else ""
+                raise ValueError(f"no {last.scheme} in {kind}: {reason}{fix}")
         return self
 
     @property
@@ -48,7 +52,8 @@ class Recipe(Strict):
 
     def toml(self) -> str:
         """Return the recipe as a TOML file with every default written out; `parse` is the inverse."""
-        values = self.model_dump(mode="json")
+        # TOML has no word for None, which is what a key that is left out means.
+        values = self.model_dump(mode="json", exclude_none=True)
         steps = values.pop("steps")
         return "\n".join([_table(values), *(f"[[steps]]\n{_table(step)}" for step in steps)])
 
@@ -89,9 +94,8 @@ def parse(text: str, origin: str) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{origin}: not TOML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "recipe"
-        raise PolicyError(f"{origin}: {where}: {first['msg']}; see `glyphpress recipe schema`") from error
+        where, reason = first_problem(error)
+        raise PolicyError(f"{origin}: {where or 'recipe'}: {reason}; see `glyphpress recipe schema`") from error
 
 
 def schema() -> dict[str, Any]:

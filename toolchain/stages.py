@@ -19,6 +19,7 @@ from toolchain.progress import Progress, silent
 from toolchain.prune import prune
 from toolchain.quantize import quantize
 from toolchain.steps import Prune, Quantize
+from toolchain.steps.quantize import refusal
 
 
 def export_checkpoint(
@@ -76,10 +77,13 @@ def quantize_file(
 ) -> Artifact:
     """Quantize an artifact, or a float .onnx that glyphpress did not make, into `output`.
 
-    Raises UsageProblem when a calibrated scheme is asked for without `data`, or the suffix changes.
+    Raises UsageProblem when a calibrated scheme is asked for without `data`, the format has no such files, or the
+    suffix changes.
     """
     if output.suffix != path.suffix:
         raise UsageProblem(f"{output} should end in {path.suffix}, like {path.name}: quantizing does not convert")
+    if reason := refusal(step, path.suffix.removeprefix(".")):
+        raise UsageProblem(f"{path.name}: no {step.scheme} in this format: {reason}")
     if step.calibrated and not data:
         raise UsageProblem(f"{step.scheme} takes its ranges from images; give --data, or take --scheme dynamic-int8")
     refuse_existing(output, force=force)

@@ -11,6 +11,8 @@ from calibration.dataset import Dataset
 from targets import catalog
 from targets.artifact import Artifact, Format
 from targets.errors import TargetUnavailable
+from targets.machine import machine_state, saturates
+from targets.processor import isa
 from targets.target import Instructions, Target, TimingPlan
 from toolchain.errors import StageError, UsageProblem
 from toolchain.profiling.agreement import agreement
@@ -45,6 +47,11 @@ class PressPlace:
         """Whether its cost is told in instructions."""
         return bool(self.word and self.word.startswith("arm64:"))
 
+    @property
+    def saturates(self) -> bool:
+        """Whether the 8-bit kernels of ONNX Runtime may saturate there, or it is not known where files will run."""
+        return self.word is None or saturates(isa(self.word))
+
     def check(self, policy: Policy) -> None:
         """Raise before any work what a press there would end in."""
         place = self.target
@@ -70,7 +77,7 @@ class PressPlace:
         Raises StageError when the emulated place answers one of the sample otherwise, or a place has answers only.
         """
         usual = catalog.default_for(artifact.format)
-        place = usual if self.emulated else self.target or usual
+        place = _exact(artifact.format) if self.emulated else self.target or usual
         with place.open(artifact, threads=threads) as session:
             if session.facts.cost == "outputs":
                 device = session.facts.device
@@ -114,3 +121,10 @@ class PressPlace:
         if place is None:
             raise UsageProblem("no target is named; give one")
         return place
+
+
+def _exact(kind: Format) -> Target:
+    """Return the target of this machine whose kernels do not saturate, as those of an emulated Arm do not."""
+    precise = catalog.get("ort-precise")
+    needed = kind in precise.formats and saturates(machine_state().get("isa", ())) and precise.probe().ok
+    return precise if needed else catalog.default_for(kind)

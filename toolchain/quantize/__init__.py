@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.errors import StageError
 from toolchain.export.seal import Origin, seal
+from toolchain.quantize.pixels import PixelInput
 from toolchain.steps import Quantize
+from toolchain.steps.quantize import refusal
 
+FULL_RANGE = "weights of 8 bits: may be read otherwise on x86 processors without VNNI, whose products saturate"
 TOOLS = {"onnx": ("onnxruntime", "onnx"), "tflite": ("ai-edge-quantizer",)}
 
 
@@ -22,22 +26,33 @@ def quantize(
     recipe: str,
     force: bool = False,
     log: Path | None = None,
+    saturates: bool = True,
 ) -> Artifact:
     """Quantize a float artifact into `path`, in its own format, with a sidecar.
 
-    `recipe` is the name that the sidecar records, `log` takes the quantizer's own words. Raises StageError when the
-    artifact is quantized already, cannot be quantized, or needs a calibration set that is not given.
+    `recipe` is the name that the sidecar records, `log` takes the quantizer's own words. saturates: whether the 8-bit
+    kernels of the target may (`Quantize.reduce_range`). Raises StageError when the artifact is quantized already,
+    cannot be quantized so, or needs a calibration set that is not given.
     """
+    if reason := refusal(step, artifact.format):
+        raise StageError(f"{artifact.path.name}: no {step.scheme} in this format: {reason}")
     if step.calibrated and calibration is None:
         raise StageError(f"{step.scheme} takes its ranges from a calibration set; give --data")
     if artifact.format == "ort":
         raise StageError(f"{artifact.path}: its graph is optimized already; quantize the .onnx that it was made of")
-    if artifact.format == "onnx":
-        from toolchain.quantize.onnx import quantized_onnx as quantized
-    else:
-        from toolchain.quantize.tflite import quantized_tflite as quantized
     images = calibration if step.calibrated else None
-    content = quantized(artifact, step, images, log)
+    if artifact.format == "onnx":
+        from toolchain.quantize.onnx import quantized_onnx
+
+        content = quantized_onnx(artifact, step, images, log, saturates=saturates)
+    else:
+        from toolchain.quantize.tflite import quantized_tflite
+
+        content = quantized_tflite(artifact, step, images, log)
     facts = images.facts() if images else None
-    origin = Origin.of(artifact, recipe, *TOOLS[artifact.format], calibration=facts)
+    wide = artifact.format == "onnx" and step.multiplies_int8 and not step.reduced(saturates=saturates)
+    notes = (FULL_RANGE,) if wide else ()
+    origin = Origin.of(artifact, recipe, *TOOLS[artifact.format], calibration=facts, notes=notes)
+    if step.integer_io:
+        origin = replace(origin, preprocess=PixelInput.of(artifact.preprocess).given)
     return seal(path, origin, content, force=force)

@@ -1,10 +1,10 @@
-"""Float ONNX artifact to an int8 one."""
+"""Float ONNX artifact to a quantized one."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +12,14 @@ from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.checkpoint.onnx_files import refuse_not_finite, refuse_quantized
 from toolchain.errors import StageError
+from toolchain.export.pack_int4 import pack_int4
 from toolchain.export.slim_onnx import slim_onnx
 from toolchain.noise import noise_to
+from toolchain.quantize.four_bits import four_bits
+from toolchain.quantize.layers import KINDS, weighted
+from toolchain.quantize.logits import float_logits
+from toolchain.quantize.pixels import PixelInput
+from toolchain.quantize.pixels_onnx import absorb, integer_borders
 from toolchain.quantize.weight_only import expand_at_load
 from toolchain.steps import Quantize
 
@@ -24,19 +30,23 @@ BATCH = 64
 
 
 def quantized_onnx(
-    artifact: Artifact, step: Quantize, calibration: CalibrationSet | None, log: Path | None = None
+    artifact: Artifact,
+    step: Quantize,
+    calibration: CalibrationSet | None,
+    log: Path | None = None,
+    *,
+    saturates: bool = True,
 ) -> bytes:
     """Return the bytes of the quantized file, which pass onnx.checker.
 
-    `static-int8`: QDQ, int8 weights per output channel, uint8 activations, min-max ranges of `calibration`; logits
-    stay float. `dynamic-int8`: int8 weights; MatMul and Gemm quantize their input at run time, convolutions
-    expand their weights when the file is loaded. Weights that meet integers keep to 7 bits unless the step says
-    otherwise (`Quantize.reduce_range`). Raises StageError when onnxruntime cannot quantize the graph.
+    `static-*`: QDQ, symmetric weights, ranges of `calibration`; logits stay float unless `integer_io` is asked for.
+    Weights of 4 bits run on the kernels of 8 (`toolchain.export.pack_int4`). `dynamic-int8`: MatMul and Gemm quantize
+    their input at run time, convolutions expand their weights when the file is loaded, as do all layers of `weight-*`
+    and `float16`. int8 weights that meet integers keep to 7 bits where the target `saturates`, unless the step says
+    otherwise. Raises StageError when onnxruntime cannot quantize the graph, or there is nothing to quantize in it.
     """
     import onnx
 
-    if step.scheme == "static-int8-act16":
-        raise StageError("static-int8-act16 has no ONNX kernels; quantize the .tflite file")
     proto = onnx.load(artifact.path)
     refuse_quantized(proto, artifact.path)
     refuse_not_finite(proto, artifact.path)
@@ -45,11 +55,8 @@ def quantized_onnx(
         try:
             with noise_to(log) as noise:
                 _prepare(artifact.path, prepared)
-                reduce = step.reduce_range
-                if calibration is None:
-                    model = _dynamic(prepared, reduce_range=reduce)
-                else:
-                    model = _static(prepared, artifact, calibration, reduce_range=reduce)
+                reduce_range = step.reduced(saturates=saturates)
+                model = _quantized(prepared, artifact, step, calibration, reduce_range=reduce_range)
         except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
             raise StageError(
                 f"{artifact.path.name}: onnxruntime cannot quantize it ({error}); the whole story is in {noise}"
@@ -59,6 +66,22 @@ def quantized_onnx(
     return content
 
 
+def _quantized(
+    prepared: Path, artifact: Artifact, step: Quantize, calibration: CalibrationSet | None, *, reduce_range: bool
+) -> ModelProto:
+    import onnx
+
+    if not weighted(onnx.load(prepared)):
+        raise StageError(
+            f"{artifact.path.name} has no layer with weights to quantize ({', '.join(KINDS)}); it stays as it is"
+        )
+    if calibration is not None:
+        return _static(prepared, artifact, step, calibration, reduce_range=reduce_range)
+    if step.scheme == "dynamic-int8":
+        return _dynamic(prepared, per_channel=step.per_channel, reduce_range=reduce_range)
+    return expand_at_load(onnx.load(prepared), bits=step.weight_bits, per_channel=step.per_channel)
+
+
 def _prepare(source: Path, prepared: Path) -> None:
     """Fold batch norms and infer shapes, as quantization needs; symbolic shapes would pull in sympy for nothing."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -66,15 +89,20 @@ def _prepare(source: Path, prepared: Path) -> None:
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
 
 
-def _static(prepared: Path, artifact: Artifact, calibration: CalibrationSet, *, reduce_range: bool) -> ModelProto:
+def _static(
+    prepared: Path, artifact: Artifact, step: Quantize, calibration: CalibrationSet, *, reduce_range: bool
+) -> ModelProto:
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    pixels = artifact.preprocess.apply(calibration.images)
+    pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
+    if pixels:
+        onnx.save(absorb(onnx.load(prepared), pixels), prepared)
+    values = (pixels.values if pixels else artifact.preprocess.apply)(calibration.images)
     shape = [-1, *artifact.inputs[0].shape[1:]]
     # A file with a fixed batch is calibrated image by image.
     size = BATCH if artifact.inputs[0].shape[0] == -1 else artifact.inputs[0].shape[0]
-    batches = iter(np.array_split(pixels.reshape(shape), max(1, len(pixels) // size)))
+    batches = iter(np.array_split(values.reshape(shape), max(1, len(values) // size)))
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         """Feeds the calibration set in order."""
@@ -89,34 +117,35 @@ def _static(prepared: Path, artifact: Artifact, calibration: CalibrationSet, *, 
         quantized,
         Reader(),
         quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
+        per_channel=step.per_channel,
+        activation_type=QuantType.QInt8 if step.activations == "int8" else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         reduce_range=reduce_range,
+        extra_options=_extra(artifact, pixels),
     )
-    return _float_logits(onnx.load(quantized))
+    model = onnx.load(quantized)
+    if step.weight_bits == 4:
+        model = pack_int4(four_bits(model, onnx.load(prepared)))
+    return integer_borders(model) if pixels else float_logits(model)
 
 
-def _float_logits(model: ModelProto) -> ModelProto:
-    """Leave out the last QuantizeLinear and DequantizeLinear after a Gemm or MatMul: its kernel gives float anyway.
+def _extra(artifact: Artifact, pixels: PixelInput | None) -> dict[str, Any]:
+    """Return what quantize_static takes beyond its arguments.
 
-    One node less to run, and no clipping of the logits to the calibrated range.
+    Biases stay float: onnxruntime makes the same integers of them when a session starts, and the file needs no scales
+    and zero points for them.
     """
-    graph = model.graph
-    made_by = {name: node for node in graph.node for name in node.output}
-    for output in graph.output:
-        chain = [made_by[output.name]]
-        while len(chain) < 3 and chain[-1].input[0] in made_by:
-            chain.append(made_by[chain[-1].input[0]])
-        kinds = [node.op_type for node in chain]
-        if kinds[:2] == ["DequantizeLinear", "QuantizeLinear"] and kinds[2:] in (["Gemm"], ["MatMul"]):
-            chain[2].output[0] = output.name
-            graph.node.remove(chain[0])
-            graph.node.remove(chain[1])
-    return model
+    from onnxruntime.quantization import QuantType
+
+    options: dict[str, Any] = {"QuantizeBias": False}
+    if pixels:
+        scale, zero = np.array(pixels.scale, np.float32), np.array(pixels.zero_point, np.uint8)
+        source = {"quant_type": QuantType.QUInt8, "scale": scale, "zero_point": zero}
+        options["TensorQuantOverrides"] = {artifact.inputs[0].name: [source]}
+    return options
 
 
-def _dynamic(prepared: Path, *, reduce_range: bool) -> ModelProto:
+def _dynamic(prepared: Path, *, per_channel: bool, reduce_range: bool) -> ModelProto:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -126,8 +155,8 @@ def _dynamic(prepared: Path, *, reduce_range: bool) -> ModelProto:
         prepared,
         quantized,
         weight_type=QuantType.QInt8,
-        per_channel=True,
+        per_channel=per_channel,
         reduce_range=reduce_range,
         op_types_to_quantize=["MatMul"],
     )
-    return expand_at_load(onnx.load(quantized))
+    return expand_at_load(onnx.load(quantized), per_channel=per_channel)

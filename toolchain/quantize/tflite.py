@@ -1,4 +1,4 @@
-"""Float TFLite artifact to an int8 one."""
+"""Float TFLite artifact to a quantized one."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from targets.artifact import Artifact
 from toolchain.errors import StageError
 from toolchain.export.slim_tflite import slim_tflite
 from toolchain.noise import noise_to
+from toolchain.quantize.pixels import PixelInput
+from toolchain.quantize.pixels_tflite import absorb
 from toolchain.steps import Quantize
 
 if TYPE_CHECKING:
     from ai_edge_quantizer.quantizer import Quantizer
 
 SIGNATURE = "serving_default"
+FOUR = ("CONV_2D", "FULLY_CONNECTED")
+"""Operators that LiteRT has 4-bit kernels for."""
 
 
 def quantized_tflite(
     artifact: Artifact, step: Quantize, calibration: CalibrationSet | None, log: Path | None = None
 ) -> bytes:
-    """Return the bytes of the quantized file.
+    """Return the bytes of the quantized file, whose input and output are float unless the step asks for `integer_io`.
 
-    `dynamic-int8` is ai-edge-quantizer's dynamic_wi8_afp32, `static-int8` its static_wi8_ai8, `static-int8-act16` its
-    static_wi8_ai16, each per channel; input and output stay float unless the step asks for `integer_io`.
-    Raises StageError when the file is quantized already or ai-edge-quantizer cannot quantize it.
+    Schemes are ai-edge-quantizer's dynamic_wi[8|4]_afp32, static_wi8_ai[8|16], static_wi4_ai8,
+    weight_only_wi[8|4]_afp32, and float casting. LiteRT has 4-bit kernels for `FOUR` alone; other layers keep 8.
+    Raises StageError when the file is quantized already, ai-edge-quantizer cannot quantize it, or it has nothing to.
     """
     try:
         with noise_to(log) as noise:
-            signature = _input_name(artifact)
-            quantizer = _quantizer(artifact, step)
-            ranges = _ranges(quantizer, artifact, calibration, signature) if calibration else None
-            content = bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
+            content = quantized(artifact, step, calibration)
     except (RuntimeError, ValueError, KeyError) as error:
         raise StageError(
             f"{artifact.path.name}: ai-edge-quantizer cannot quantize it ({error}); the whole story is in {noise}"
@@ -44,24 +45,81 @@ def quantized_tflite(
     return slim_tflite(content)
 
 
-def _quantizer(artifact: Artifact, step: Quantize) -> Quantizer:
-    from ai_edge_quantizer import qtyping, recipe
+def quantized(artifact: Artifact, step: Quantize, calibration: CalibrationSet | None) -> bytes:
+    """Return what ai-edge-quantizer makes of the file; raises its errors, and StageError."""
+    signature = _input_name(artifact)
+    pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
+    source = artifact.path.read_bytes()
+    source = absorb(source, pixels) if pixels else source
+    quantizer = _quantizer(source, step)
+    ranges = None
+    if calibration is not None:
+        values = (pixels.values if pixels else artifact.preprocess.apply)(calibration.images)
+        ranges = _ranges(quantizer, source, values.reshape(-1, *artifact.inputs[0].shape), signature)
+        if pixels:
+            ranges[_input_tensor(source)] = pixel_range(pixels)
+    made = bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
+    if len(made) >= len(source):
+        raise StageError(f"{artifact.path.name} has no layer with weights to quantize; it stays as it is")
+    return made
+
+
+def _quantizer(source: bytes, step: Quantize) -> Quantizer:
+    from ai_edge_quantizer.qtyping import TFLOperationName
     from ai_edge_quantizer.quantizer import Quantizer
 
-    shipped = {
-        "dynamic-int8": recipe.dynamic_wi8_afp32,
-        "static-int8": recipe.static_wi8_ai8,
-        "static-int8-act16": recipe.static_wi8_ai16,
-    }
-    quantizer = Quantizer(str(artifact.path))
-    quantizer.load_quantization_recipe(shipped[step.scheme]())
-    if step.calibrated and not step.integer_io:
-        for edge in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-            quantizer.update_quantization_recipe(".*", edge, algorithm_key="no_quantize")
+    quantizer = Quantizer(source)
+    _add(quantizer, step, TFLOperationName.ALL_SUPPORTED, max(step.weight_bits, 8))
+    if step.weight_bits == 4:
+        for name in FOUR:
+            _add(quantizer, step, TFLOperationName[name], 4)
+    if step.calibrated:
+        _borders(quantizer, integer=step.integer_io)
     return quantizer
 
 
-def _ranges(quantizer: Quantizer, artifact: Artifact, calibration: CalibrationSet, signature: str) -> dict[str, Any]:
+def _add(quantizer: Quantizer, step: Quantize, operation: Any, bits: int) -> None:
+    """Add the step's configuration for one operation."""
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import QuantGranularity
+
+    granularity = QuantGranularity.CHANNELWISE if step.per_channel else QuantGranularity.TENSORWISE
+    place = {"regex": ".*", "operation_name": operation}
+    if step.calibrated:
+        wide = 16 if step.scheme == "static-int8-act16" else 8
+        quantizer.add_static_config(
+            **place, activation_num_bits=wide, weight_num_bits=bits, weight_granularity=granularity
+        )
+    elif step.scheme.startswith("dynamic-"):
+        quantizer.add_dynamic_config(**place, num_bits=bits, granularity=granularity)
+    elif step.scheme == "float16":
+        quantizer.add_weight_only_config(**place, num_bits=bits, algorithm_key=AlgorithmName.FLOAT_CASTING)
+    else:
+        quantizer.add_weight_only_config(**place, num_bits=bits, granularity=granularity)
+
+
+def _borders(quantizer: Quantizer, *, integer: bool) -> None:
+    """Take and give float, or take uint8, which a QUANTIZE makes int8 of, and give the last layer's own integers."""
+    from ai_edge_quantizer import qtyping
+
+    names = qtyping.TFLOperationName
+    if not integer:
+        for edge in (names.INPUT, names.OUTPUT):
+            quantizer.update_quantization_recipe(".*", edge, algorithm_key="no_quantize")
+        return
+    config = qtyping.OpQuantizationConfig(
+        activation_tensor_config=qtyping.TensorQuantizationConfig(
+            num_bits=8, symmetric=False, dtype=qtyping.TensorDataType.UINT
+        ),
+        weight_tensor_config=qtyping.TensorQuantizationConfig(
+            num_bits=8, symmetric=True, granularity=qtyping.QuantGranularity.CHANNELWISE
+        ),
+        compute_precision=qtyping.ComputePrecision.INTEGER,
+    )
+    quantizer.update_quantization_recipe(".*", names.INPUT, config)
+
+
+def _ranges(quantizer: Quantizer, source: bytes, values: NDArray[np.float32], signature: str) -> dict[str, Any]:
     """Return the min-max ranges of every tensor over the whole calibration set.
 
     The library's own `calibrate` averages the ranges of successive images, which clips the strongest activations.
@@ -69,16 +127,27 @@ def _ranges(quantizer: Quantizer, artifact: Artifact, calibration: CalibrationSe
     from ai_edge_quantizer.calibrator import Calibrator
     from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
-    pixels = artifact.preprocess.apply(calibration.images).reshape(-1, *artifact.inputs[0].shape)
-
     def samples() -> Iterator[dict[str, NDArray[np.float32]]]:
-        for image in pixels:
+        for image in values:
             yield {signature: image}
 
-    calibrator = Calibrator(artifact.path.read_bytes(), num_threads=1, qsv_update_func=min_max_update)
+    calibrator = Calibrator(source, num_threads=1, qsv_update_func=min_max_update)
     calibrator.calibrate({SIGNATURE: list(samples())}, quantizer._recipe_manager)
     ranges: dict[str, Any] = calibrator.get_model_qsvs()
     return ranges
+
+
+def pixel_range(pixels: PixelInput) -> dict[str, NDArray[np.float32]]:
+    """Return the range of the input by which ai-edge-quantizer comes to the pixels' scale and zero point."""
+    ends = (np.array([0, 255], np.float32) - pixels.zero_point) * np.float32(pixels.scale)
+    return {"min": ends[:1].reshape(1, 1, 1, 1), "max": ends[1:].reshape(1, 1, 1, 1)}
+
+
+def _input_tensor(source: bytes) -> str:
+    from ai_edge_litert.interpreter import Interpreter
+
+    name: str = Interpreter(model_content=source).get_input_details()[0]["name"]
+    return name
 
 
 def _input_name(artifact: Artifact) -> str:

@@ -1,4 +1,4 @@
-"""int8 convolution weights that a runtime expands once, when it loads the file."""
+"""Small weights that a runtime expands once, when it loads the file: float speed in a fraction of the bytes."""
 
 from __future__ import annotations
 
@@ -7,41 +7,67 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.errors import StageError
+from toolchain.export.pack_int4 import in_opset
+from toolchain.quantize.layers import channel_axis, weighted
+from toolchain.quantize.weights import integers
+
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 
-def expand_at_load(model: ModelProto) -> ModelProto:
-    """Return the model (changed in place) with each Conv's float weight as int8, Cast and Mul by a scale per channel.
+def expand_at_load(model: ModelProto, *, bits: int = 8, per_channel: bool = True) -> ModelProto:
+    """Return the model with each layer's float weight in 4, 8 or 16 bits; it may be changed in place.
 
-    Cast and Mul of constants are folded by every graph optimizer when the session starts, so an inference costs
-    what the float file costs, in a quarter of the bytes. DequantizeLinear would run again in each inference:
-    onnxruntime keeps it for QDQ fusion. Symmetric: scale = max|w| / 127 of each output channel.
+    16 bits are a float16 and a Cast, fewer an integer, a Cast and a Mul by the scale (`toolchain.quantize.weights`).
+    Both are constants, which every graph optimizer folds when the session starts, so an inference costs what the
+    float file costs. DequantizeLinear would run again in each inference: onnxruntime keeps it for QDQ fusion.
+    Raises StageError on weights that float16 cannot hold.
     """
-    from onnx import TensorProto, numpy_helper
-
+    if bits == 4:
+        model = in_opset(model)
     graph = model.graph
-    convolved = {node.input[1] for node in graph.node if node.op_type in ("Conv", "ConvTranspose")}
-    chosen = [t for t in graph.initializer if t.name in convolved and t.data_type == TensorProto.FLOAT]
+    stored = {tensor.name: tensor for tensor in graph.initializer}
     expansions: list[NodeProto] = []
-    for tensor in chosen:
-        weights = numpy_helper.to_array(tensor)
-        scale = np.abs(weights).max(axis=tuple(range(1, weights.ndim)), keepdims=True) / np.float32(127)
-        scale[scale == 0] = 1
-        integers = np.clip(np.rint(weights / scale), -127, 127).astype(np.int8)
-        graph.initializer.remove(tensor)
-        expansions += _expansion(graph.initializer, tensor.name, integers, scale)
+    for name, node in weighted(model).items():
+        weights = _floats(stored[name])
+        graph.initializer.remove(stored[name])
+        if bits == 16:
+            expansions.append(_half(graph.initializer, name, weights))
+        else:
+            axis = channel_axis(node, weights.ndim) if per_channel else None
+            expansions += _expansion(graph.initializer, name, bits, *integers(weights, bits, axis))
     computed = list(graph.node)
     del graph.node[:]
     graph.node.extend([*expansions, *computed])
     return model
 
 
-def _expansion(initializers: Any, name: str, integers: NDArray[np.int8], scale: NDArray[np.float32]) -> list[NodeProto]:
+def _floats(tensor: Any) -> NDArray[np.float32]:
+    from onnx import numpy_helper
+
+    weights: NDArray[np.float32] = numpy_helper.to_array(tensor)
+    return weights
+
+
+def _half(initializers: Any, name: str, weights: NDArray[np.float32]) -> NodeProto:
     from onnx import TensorProto, helper, numpy_helper
 
-    stored, factor, unscaled = f"{name}_int8", f"{name}_scale", f"{name}_cast"
-    initializers.extend([numpy_helper.from_array(integers, stored), numpy_helper.from_array(scale, factor)])
+    if np.abs(weights).max(initial=0) > np.finfo(np.float16).max:
+        raise StageError(f"{name} has weights that float16 cannot hold (65504 at most); take another scheme")
+    initializers.append(numpy_helper.from_array(weights.astype(np.float16), f"{name}_float16"))
+    return helper.make_node("Cast", [f"{name}_float16"], [name], to=TensorProto.FLOAT)
+
+
+def _expansion(
+    initializers: Any, name: str, bits: int, values: NDArray[np.int8], scale: NDArray[np.float32]
+) -> list[NodeProto]:
+    import ml_dtypes
+    from onnx import TensorProto, helper, numpy_helper
+
+    stored, factor, unscaled = f"{name}_int{bits}", f"{name}_scale", f"{name}_cast"
+    packed = values.astype(ml_dtypes.int4) if bits == 4 else values
+    initializers.extend([numpy_helper.from_array(packed, stored), numpy_helper.from_array(scale, factor)])
     return [
         helper.make_node("Cast", [stored], [unscaled], to=TensorProto.FLOAT),
         helper.make_node("Mul", [unscaled, factor], [name]),

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from toolchain.steps.strict import Strict
 
-Scheme = Literal["dynamic-int8", "static-int8", "static-int8-act16"]
+Scheme = Literal[
+    "dynamic-int8",
+    "dynamic-int4",
+    "static-int8",
+    "static-int8-act16",
+    "static-int4",
+    "weight-int8",
+    "weight-int4",
+    "float16",
+]
 
 
 class Quantize(Strict):
-    """8-bit weights, per channel; activations by scheme.
+    """Weights of fewer bits; activations by scheme.
+
+    `static-*`: activations are integers with ranges from a calibration set. `dynamic-*`: with ranges taken at run time.
+    `weight-*` and `float16`: weights are small in the file, and computed with in float.
 
     reduce_range: x86 processors without VNNI add two products of an activation (0 to 255) and a weight in 16 bits,
     which saturate beyond weights of 64; 7 bits of them give the same answers on every processor.
@@ -20,11 +32,70 @@ class Quantize(Strict):
 
     kind: Literal["quantize"] = "quantize"
     scheme: Scheme
+    per_channel: bool = Field(default=True, description="a scale for each output channel; false: one for a tensor")
+    activations: Literal["uint8", "int8"] | None = Field(
+        default=None, description="static schemes; by default what the runtime takes: uint8 (ONNX), int8 (TFLite)"
+    )
     calibration_images: int = Field(default=512, ge=8, description="images of the train split (static schemes)")
-    reduce_range: bool = Field(default=True, description="ONNX: weights of 7 bits, safe on x86 without VNNI")
-    integer_io: bool = Field(default=False, description="TFLite static schemes: integer input and output")
+    reduce_range: bool | None = Field(
+        default=None, description="ONNX: int8 weights of 7 bits, safe on x86 without VNNI; by default as the target is"
+    )
+    integer_io: bool = Field(
+        default=False, description="static schemes: takes uint8 pixels, all preprocessing but the turn is in the file"
+    )
 
     @property
     def calibrated(self) -> bool:
         """Return whether ranges come from a calibration set."""
-        return self.scheme != "dynamic-int8"
+        return self.scheme.startswith("static-")
+
+    @property
+    def weight_bits(self) -> int:
+        """Return how many bits a weight takes in the file."""
+        return 16 if self.scheme == "float16" else 4 if self.scheme.endswith("int4") else 8
+
+    @property
+    def multiplies_int8(self) -> bool:
+        """Return whether weights of 8 bits meet integers."""
+        return self.scheme in ("static-int8", "dynamic-int8")
+
+    def reduced(self, *, saturates: bool) -> bool:
+        """Return whether int8 weights keep to 7 bits; `saturates` says whether the target's kernels need that."""
+        return saturates if self.reduce_range is None else self.reduce_range
+
+    @model_validator(mode="after")
+    def _meant(self) -> Self:
+        """Refuse settings that a scheme has no use for: nothing asked for is left out unsaid."""
+        if self.scheme == "float16" and not self.per_channel:
+            raise ValueError("float16 has no scales; leave per_channel out")
+        if self.integer_io and not (self.calibrated and self.scheme != "static-int8-act16"):
+            raise ValueError(f"{self.scheme} computes wider than 8 bits; integer_io needs static-int8 or static-int4")
+        if self.activations and not (self.calibrated and self.scheme != "static-int8-act16"):
+            raise ValueError(f"{self.scheme} has no activations of 8 bits to choose; leave activations out")
+        if self.reduce_range is not None and not self.multiplies_int8:
+            raise ValueError(f"{self.scheme} has no products of 8 bits that could saturate; leave reduce_range out")
+        return self
+
+
+REFUSED: dict[tuple[str, str], str] = {
+    ("static-int8-act16", "onnx"): "onnxruntime has no kernels with int16 activations",
+    ("dynamic-int4", "onnx"): (
+        "onnxruntime's dynamic kernels take int8 weights, of Gemm and MatMul alone; weight-int4 is as small and runs "
+        "like float, static-int4 is faster"
+    ),
+}
+"""(scheme, format) -> why there is no such file."""
+
+
+def refusal(step: Quantize, kind: str) -> str | None:
+    """Return why a file of that format cannot be quantized so, or None where it can."""
+    if reason := REFUSED.get((step.scheme, kind)):
+        return reason
+    if kind == "tflite":
+        if step.activations == "uint8":
+            return "LiteRT's kernels take int8 activations; leave activations out"
+        if step.scheme.startswith("dynamic-") and not step.per_channel:
+            return "LiteRT's dynamic kernels take a scale for each channel, and answer nonsense with one for a tensor"
+        if step.reduce_range:
+            return "LiteRT's kernels do not saturate; leave reduce_range out"
+    return None

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from toolchain.errors import UsageProblem
 
 
 class Strict(BaseModel):
     """A frozen table of settings in which a typo is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def asked(cls, **words: Any) -> Self:
+        """Build it from what a command was given; raises UsageProblem with the first thing that is wrong."""
+        try:
+            return cls(**words)
+        except ValidationError as error:
+            where, reason = first_problem(error)
+            raise UsageProblem(f"{where}: {reason}" if where else reason) from error
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """Return where the first thing that is wrong stands (empty: in the whole), and what is wrong with it."""
+    first = error.errors()[0]
+    return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
