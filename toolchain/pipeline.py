@@ -24,6 +24,7 @@ from toolchain.quantize import quantize
 from toolchain.recipe import Recipe
 from toolchain.report.markdown import markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
+from toolchain.steps import Quantize
 from toolchain.verdict.compare import comparison
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.evidence import Evidence
@@ -110,6 +111,7 @@ class _Press:
     test: Dataset
     progress: Progress
     calibrations: dict[int, CalibrationSet] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def log(self) -> Path:
@@ -139,12 +141,39 @@ class _Press:
                 if recipe.prunes:
                     name, place = ("float", Path(spare)) if recipe.quantize else (recipe.name, self.folder)
                     source = export(model, kind, place / path.name, recipe=name, log=self.log)
-                if last := recipe.quantize:
+                if (last := recipe.quantize) and last.fallback:
+                    yield self._within(recipe, last, source, path)
+                elif last:
                     images = self._calibration(last.calibration_images) if last.calibrated else None
                     saturates = self.request.place.saturates
                     yield quantize(source, last, images, path, recipe=recipe.name, log=self.log, saturates=saturates)
                 else:
                     yield source
+
+    def _within(self, recipe: Recipe, step: Quantize, source: Artifact, path: Path) -> Artifact:
+        """Write the file of a step with a fallback, which is chosen on images of the train split."""
+        from toolchain.quantize.fallback import quantize_with_fallback
+
+        request, place = self.request, self.request.place
+        found = quantize_with_fallback(
+            source,
+            step,
+            self._calibration(step.calibration_images) if step.calibrated else None,
+            path,
+            recipe=recipe.name,
+            limit=request.policy.drop,
+            train=self.train,
+            test=self.test,
+            read=lambda artifact, images: place.read(
+                artifact, images, threads=request.threads, seed=request.seed, progress=self.progress
+            ),
+            seed=request.seed,
+            progress=self.progress,
+            log=self.log,
+            saturates=place.saturates,
+        )
+        self.notes += [f"{path.name}: {line}" for line in found.lines()]
+        return found.artifact
 
     def _calibration(self, size: int) -> CalibrationSet:
         if size not in self.calibrations:
@@ -178,7 +207,7 @@ class _Press:
             machine=machine_state(),
             tools={name: version for artifact in artifacts for name, version in artifact.tools.items()},
             command=self.request.command,
-            notes=place.notes(),
+            notes=(*place.notes(), *self.notes),
         )
 
     def _evidence(

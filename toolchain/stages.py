@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from calibration.dataset import Dataset, Split, load
-from calibration.sample import draw
+from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format, explained, load_artifact
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.errors import UsageProblem
@@ -20,6 +21,13 @@ from toolchain.prune import prune
 from toolchain.quantize import quantize
 from toolchain.steps import Prune, Quantize
 from toolchain.steps.quantize import refusal
+
+if TYPE_CHECKING:
+    from toolchain.quantize.fallback import Fallback
+    from toolchain.verdict.outcome import Verdict
+    from toolchain.verdict.tables import DropLimit
+
+SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 def export_checkpoint(
@@ -77,9 +85,67 @@ def quantize_file(
 ) -> Artifact:
     """Quantize an artifact, or a float .onnx that glyphpress did not make, into `output`.
 
-    Raises UsageProblem when a calibrated scheme is asked for without `data`, the format has no such files, or the
-    suffix changes.
+    Raises UsageProblem when a calibrated scheme is asked for without `data`, the format has no such files, the suffix
+    changes, or the step has a fallback, which needs a limit (`quantize_within`).
     """
+    if step.fallback:
+        raise UsageProblem("a fallback needs a margin for the drop; call quantize_within, or leave fallback out")
+    _check(path, step, output, data, force=force)
+    train, test = (_images(data, split, data_root) for split in SPLITS)
+    with tempfile.TemporaryDirectory() as folder:
+        source = _float_artifact(path, train, Path(folder), seed)
+        images = _calibration(step, train, test, seed)
+        return quantize(source, step, images, output, recipe=step.scheme, force=force)
+
+
+def quantize_within(
+    path: Path,
+    step: Quantize,
+    output: Path,
+    limit: DropLimit | None,
+    *,
+    data: str,
+    data_root: Path | None = None,
+    seed: int = 0,
+    force: bool = False,
+    progress: Progress = silent,
+) -> tuple[Fallback, Verdict]:
+    """Quantize as `quantize_file` does, but with layers kept float where the drop is beyond `limit` otherwise.
+
+    The second thing returned is what the limit says of the file that came of it on the test split, which chose nothing.
+    Raises what `quantize_file` and `quantize_with_fallback` raise.
+    """
+    from toolchain.quantize.fallback import quantize_with_fallback, read_here
+    from toolchain.verdict.accuracy import judge_drop
+    from toolchain.verdict.compare import compare
+
+    _check(path, step, output, data, force=force)
+    if limit is None:
+        raise UsageProblem("a fallback needs a margin for the drop; give a policy with [drop]")
+    train, test = (load(data, split, data_root) for split in SPLITS)
+    with tempfile.TemporaryDirectory() as folder:
+        source = _float_artifact(path, train, Path(folder), seed)
+        found = quantize_with_fallback(
+            source,
+            step,
+            _calibration(step, train, test, seed),
+            output,
+            recipe=step.scheme,
+            limit=limit,
+            train=train,
+            test=test,
+            read=read_here(progress),
+            seed=seed,
+            force=force,
+            progress=progress,
+        )
+        read = read_here(progress)
+        verdict = judge_drop(limit, compare(read(source, test), read(found.artifact, test)))
+        return found, replace(verdict, artifact=found.artifact.path.name)
+
+
+def _check(path: Path, step: Quantize, output: Path, data: str | None, *, force: bool) -> None:
+    """Raise UsageProblem before any work on what cannot be asked for."""
     if output.suffix != path.suffix:
         raise UsageProblem(f"{output} should end in {path.suffix}, like {path.name}: quantizing does not convert")
     if reason := refusal(step, path.suffix.removeprefix(".")):
@@ -87,13 +153,12 @@ def quantize_file(
     if step.calibrated and not data:
         raise UsageProblem(f"{step.scheme} takes its ranges from images; give --data, or take --scheme dynamic-int8")
     refuse_existing(output, force=force)
-    train = _images(data, "train", data_root)
-    images = None
-    if step.calibrated and train is not None:
-        images = draw(train, step.calibration_images, seed=seed, exclude=_images(data, "test", data_root))
-    with tempfile.TemporaryDirectory() as folder:
-        source = _float_artifact(path, train, Path(folder), seed)
-        return quantize(source, step, images, output, recipe=step.scheme, force=force)
+
+
+def _calibration(step: Quantize, train: Dataset | None, test: Dataset | None, seed: int) -> CalibrationSet | None:
+    if not step.calibrated or train is None:
+        return None
+    return draw(train, step.calibration_images, seed=seed, exclude=test)
 
 
 def _float_artifact(path: Path, train: Dataset | None, folder: Path, seed: int) -> Artifact:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from calibration.dataset import Dataset
+from calibration.dataset import Dataset, Images
 from targets.artifact import Artifact
 from toolchain.adoption import open_artifact
 from toolchain.errors import EvidenceError, UsageProblem
@@ -104,13 +103,14 @@ def explain(base: Artifact, candidate: Artifact, images: Dataset, *, progress: P
     whole = {own.name: Tally(ports.get(own.result)) for _, own in pairs}
     alone = {own.name: Tally(ports.get(own.result)) for _, own in pairs}
     done = 0
-    for pixels in _batches(candidate.preprocess.apply(images.images), exact, rounded, base.path.name):
-        given = exact.whole(pixels)
+    for some in _batches(images.images, exact, rounded, base.path.name):
+        # A quantized file may take raw pixels.
+        given, pixels = exact.whole(base.preprocess.apply(some)), candidate.preprocess.apply(some)
         meant = {own.name: given[source.name] for source, own in pairs}
         for tallies, seen in ((whole, rounded.whole(pixels)), (alone, rounded.alone(pixels, meant))):
             for name, values in meant.items():
                 tallies[name].add(values, seen[name])
-        done += len(pixels)
+        done += len(some)
         progress(f"explain {candidate.path.name}", done, len(images))
     ran = kernels(candidate)
     by_layer = {one.layer: one for one in ran if one.layer}
@@ -149,12 +149,12 @@ def _paired(exact: Trace, rounded: Trace, base: Artifact, candidate: Artifact) -
     return list(zip(ours, theirs, strict=True))
 
 
-def _batches(pixels: NDArray[np.float32], exact: Trace, rounded: Trace, name: str) -> Iterator[NDArray[np.float32]]:
+def _batches(images: Images, exact: Trace, rounded: Trace, name: str) -> Iterator[Images]:
     """Yield the images in batches that both files take; of a fixed batch only whole ones."""
     fixed = {trace.fixed for trace in (exact, rounded)} - {0}
     size = max(fixed) if fixed else min(exact.batch, rounded.batch)
-    if len(fixed) > 1 or (fixed and size > len(pixels)):
+    if len(fixed) > 1 or (fixed and size > len(images)):
         raise UsageProblem(f"{name} and its candidate take batches of {sorted(fixed)}; give files of one image a batch")
-    for start in range(0, len(pixels), size):
-        if start + size <= len(pixels) or not fixed:
-            yield pixels[start : start + size]
+    for start in range(0, len(images), size):
+        if start + size <= len(images) or not fixed:
+            yield images[start : start + size]

@@ -45,11 +45,11 @@ class OnnxTrace:
         """Return how many images are given at once."""
         return self.fixed or batch_size(self.artifact.path)
 
-    def whole(self, pixels: NDArray[np.float32]) -> Values:
+    def whole(self, pixels: NDArray[Any]) -> Values:
         """Return the results of an inference."""
         return self._run(self._whole, pixels, {})
 
-    def alone(self, pixels: NDArray[np.float32], exact: Values) -> Values:
+    def alone(self, pixels: NDArray[Any], exact: Values) -> Values:
         """Return the results of each layer behind exact ones."""
         given = rounded(self.graph, exact)
         return self._run(self._alone, pixels, {_fed(name): given[name] for name in self._cut})
@@ -106,7 +106,7 @@ class OnnxTrace:
             said = " ".join(str(error).split())[:300]
             raise StageError(f"{self.artifact.path.name}: ONNX Runtime cannot show its layers ({said})") from error
 
-    def _run(self, session: Any, pixels: NDArray[np.float32], fed: Values) -> Values:
+    def _run(self, session: Any, pixels: NDArray[Any], fed: Values) -> Values:
         source, ports = self.artifact.inputs[0], self.graph.ports
         first = pixels.reshape(-1, *source.shape[1:]) if -1 not in source.shape[1:] else pixels
         inputs: dict[str, Any] = {source.name: _typed(first, self._input_port(), source.dtype)}
@@ -138,5 +138,6 @@ def _fed(tensor: str) -> str:
     return tensor + _SUFFIX
 
 
-def _typed(values: NDArray[np.float32], port: Any, dtype: str) -> NDArray[Any]:
-    return port.encode(values) if port is not None and np.dtype(dtype).kind != "f" else values.astype(dtype)
+def _typed(values: NDArray[Any], port: Any, dtype: str) -> NDArray[Any]:
+    wanted = np.dtype(dtype)
+    return port.encode(values) if port and values.dtype.kind == "f" != wanted.kind else values.astype(wanted)

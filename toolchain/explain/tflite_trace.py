@@ -35,11 +35,11 @@ class TfliteTrace:
         """Return the batch of the file."""
         return self.fixed
 
-    def whole(self, pixels: NDArray[np.float32]) -> Values:
+    def whole(self, pixels: NDArray[Any]) -> Values:
         """Return the results of an inference."""
         return self._run(self._whole, pixels, {})
 
-    def alone(self, pixels: NDArray[np.float32], exact: Values) -> Values:
+    def alone(self, pixels: NDArray[Any], exact: Values) -> Values:
         """Return the results of each layer behind exact ones."""
         interpreter, places = self._alone
         given = rounded(self.graph, exact)
@@ -93,7 +93,7 @@ class TfliteTrace:
             raise StageError(f"{self.artifact.path.name}: LiteRT cannot show its layers ({said})") from error
         return interpreter
 
-    def _run(self, interpreter: Any, pixels: NDArray[np.float32], fed: dict[int, Any]) -> Values:
+    def _run(self, interpreter: Any, pixels: NDArray[Any], fed: dict[int, Any]) -> Values:
         source = interpreter.get_input_details()[0]
         for place, values in {source["index"]: pixels.reshape(source["shape"]), **fed}.items():
             interpreter.set_tensor(place, self._typed(interpreter, place, values))
@@ -103,9 +103,9 @@ class TfliteTrace:
             for layer in self.graph.layers
         }
 
-    def _typed(self, interpreter: Any, place: int, values: NDArray[np.float32]) -> NDArray[Any]:
+    def _typed(self, interpreter: Any, place: int, values: NDArray[Any]) -> NDArray[Any]:
         details = next(one for one in interpreter.get_input_details() if one["index"] == place)
-        if np.dtype(details["dtype"]).kind == "f":
+        if np.dtype(details["dtype"]).kind == "f" or values.dtype.kind != "f":
             return values.astype(details["dtype"])
         scale, zero = details["quantization"]
         limits = np.iinfo(details["dtype"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +29,11 @@ class Trace(Protocol):
         """Return how many images are given at once."""
         ...
 
-    def whole(self, pixels: NDArray[np.float32]) -> Values:
+    def whole(self, pixels: NDArray[Any]) -> Values:
         """Return the results of an inference."""
         ...
 
-    def alone(self, pixels: NDArray[np.float32], exact: Values) -> Values:
+    def alone(self, pixels: NDArray[Any], exact: Values) -> Values:
         """Return the results of each layer when every layer before it had given `exact`, rounded as the file rounds."""
         ...
 

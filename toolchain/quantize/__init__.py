@@ -52,6 +52,7 @@ def quantize(
     facts = images.facts() if images else None
     wide = artifact.format == "onnx" and step.multiplies_int8 and not step.reduced(saturates=saturates)
     notes = (FULL_RANGE,) if wide else ()
+    notes += (f"kept float: {', '.join(step.keep)}",) if step.keep else ()
     origin = Origin.of(artifact, recipe, *TOOLS[artifact.format], calibration=facts, notes=notes)
     if step.integer_io:
         origin = replace(origin, preprocess=PixelInput.of(artifact.preprocess).given)

@@ -16,6 +16,7 @@ from toolchain.export.pack_int4 import pack_int4
 from toolchain.export.slim_onnx import slim_onnx
 from toolchain.noise import noise_to
 from toolchain.quantize.four_bits import four_bits
+from toolchain.quantize.keep_onnx import keep_apart, named_layers
 from toolchain.quantize.layers import KINDS, weighted
 from toolchain.quantize.logits import float_logits
 from toolchain.quantize.pixels import PixelInput
@@ -75,11 +76,12 @@ def _quantized(
         raise StageError(
             f"{artifact.path.name} has no layer with weights to quantize ({', '.join(KINDS)}); it stays as it is"
         )
+    kept = named_layers(prepared, step.keep, artifact.path.name)
     if calibration is not None:
-        return _static(prepared, artifact, step, calibration, reduce_range=reduce_range)
+        return _static(prepared, artifact, step, calibration, kept, reduce_range=reduce_range)
     if step.scheme == "dynamic-int8":
-        return _dynamic(prepared, per_channel=step.per_channel, reduce_range=reduce_range)
-    return expand_at_load(onnx.load(prepared), bits=step.weight_bits, per_channel=step.per_channel)
+        return _dynamic(prepared, kept, per_channel=step.per_channel, reduce_range=reduce_range)
+    return expand_at_load(onnx.load(prepared), bits=step.weight_bits, per_channel=step.per_channel, keep=kept)
 
 
 def _prepare(source: Path, prepared: Path) -> None:
@@ -90,7 +92,13 @@ def _prepare(source: Path, prepared: Path) -> None:
 
 
 def _static(
-    prepared: Path, artifact: Artifact, step: Quantize, calibration: CalibrationSet, *, reduce_range: bool
+    prepared: Path,
+    artifact: Artifact,
+    step: Quantize,
+    calibration: CalibrationSet,
+    kept: dict[str, str],
+    *,
+    reduce_range: bool,
 ) -> ModelProto:
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -121,9 +129,10 @@ def _static(
         activation_type=QuantType.QInt8 if step.activations == "int8" else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         reduce_range=reduce_range,
+        nodes_to_exclude=list(kept.values()),
         extra_options=_extra(artifact, pixels),
     )
-    model = onnx.load(quantized)
+    model = keep_apart(onnx.load(quantized), kept)
     if step.weight_bits == 4:
         model = pack_int4(four_bits(model, onnx.load(prepared)))
     return integer_borders(model) if pixels else float_logits(model)
@@ -145,7 +154,7 @@ def _extra(artifact: Artifact, pixels: PixelInput | None) -> dict[str, Any]:
     return options
 
 
-def _dynamic(prepared: Path, *, per_channel: bool, reduce_range: bool) -> ModelProto:
+def _dynamic(prepared: Path, kept: dict[str, str], *, per_channel: bool, reduce_range: bool) -> ModelProto:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -158,5 +167,7 @@ def _dynamic(prepared: Path, *, per_channel: bool, reduce_range: bool) -> ModelP
         per_channel=per_channel,
         reduce_range=reduce_range,
         op_types_to_quantize=["MatMul"],
+        # onnxruntime makes a MatMul of every Gemm first, and names it so.
+        nodes_to_exclude=[*kept.values(), *(f"{node}_MatMul" for node in kept.values())],
     )
-    return expand_at_load(onnx.load(quantized), per_channel=per_channel)
+    return expand_at_load(onnx.load(quantized), per_channel=per_channel, keep=kept)

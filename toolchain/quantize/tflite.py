@@ -14,6 +14,7 @@ from targets.artifact import Artifact
 from toolchain.errors import StageError
 from toolchain.export.slim_tflite import slim_tflite
 from toolchain.noise import noise_to
+from toolchain.quantize.keep_tflite import keep_float
 from toolchain.quantize.pixels import PixelInput
 from toolchain.quantize.pixels_tflite import absorb
 from toolchain.steps import Quantize
@@ -52,6 +53,7 @@ def quantized(artifact: Artifact, step: Quantize, calibration: CalibrationSet | 
     source = artifact.path.read_bytes()
     source = absorb(source, pixels) if pixels else source
     quantizer = _quantizer(source, step)
+    keep_float(quantizer, source, step.keep, artifact.path.name)
     ranges = None
     if calibration is not None:
         values = (pixels.values if pixels else artifact.preprocess.apply)(calibration.images)

@@ -43,6 +43,15 @@ class Quantize(Strict):
     integer_io: bool = Field(
         default=False, description="static schemes: takes uint8 pixels, all preprocessing but the turn is in the file"
     )
+    keep: tuple[str, ...] = Field(
+        default=(), description="layers that stay float, by the names that `glyphpress explain` shows"
+    )
+    fallback: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="where the drop is too large: most files to try with some layers kept float; 0: none",
+    )
 
     @property
     def calibrated(self) -> bool:
