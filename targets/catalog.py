@@ -97,12 +97,6 @@ def default_for(kind: Format) -> Target:
     return get(DEFAULTS[kind])
 
 
-def settings_of(name: str) -> dict[str, tuple[str, ...]]:
-    """Return the settings that a target of the table takes and their values, the first being the default."""
-    found: dict[str, tuple[str, ...]] = getattr(_loaded(TARGETS[name]), "settings", {})
-    return found
-
-
 def spelled(name: str, settings: dict[str, tuple[str, ...]], **values: str) -> str:
     """Return the word of a target with these values of its settings, defaults left out; raises UnknownTarget."""
     for key, value in values.items():
@@ -112,8 +106,9 @@ def spelled(name: str, settings: dict[str, tuple[str, ...]], **values: str) -> s
 
 
 def _set(name: str, words: list[str]) -> Target:
-    """Return the target with its settings; the class takes each as a keyword."""
-    known, given = settings_of(name), dict[str, str]()
+    """Return the target with its settings; the class takes each as a keyword, of those that its `settings` lists."""
+    known: dict[str, tuple[str, ...]] = getattr(_loaded(TARGETS[name]), "settings", {})
+    given = dict[str, str]()
     for word in words:
         key, _, value = word.partition("=")
         if value not in known.get(key, ()) or key in given:

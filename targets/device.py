@@ -52,8 +52,9 @@ class DeviceProfile:
             return self.reach
         stand_in = f", or its stand-in {self.emulate}" if self.emulate else ""
         raise TargetUnavailable(
-            f"{self.name}: the profile names no host; take ssh://USER@HOST{stand_in}, or write a profile with "
-            f'`extends = "{self.name}"` and `reach = "ssh://USER@HOST"`'
+            f"{self.name}: the profile names no host",
+            f'take ssh://USER@HOST{stand_in}, or write a profile with `extends = "{self.name}"` and '
+            '`reach = "ssh://USER@HOST"`',
         )
 
 

@@ -19,6 +19,8 @@ from targets.machine import machine_state
 from targets.preprocess import Preprocess
 from toolchain.augment import random_affine
 from toolchain.errors import StageError, UsageProblem
+from toolchain.feed import feed, memory_format
+from toolchain.losses import Lesson, Loss, log_frequencies
 from toolchain.progress import Progress, silent
 from toolchain.train_settings import TrainSettings
 
@@ -56,15 +58,16 @@ def fit(
     *,
     seed: int = 0,
     threads: int = 0,
+    lesson: Lesson | None = None,
     progress: Progress = silent,
     on_epoch: Callable[[EpochResult], None] | None = None,
 ) -> nn.Module:
     """Return a copy of `module` fitted to `data`: the averaged weights, eval mode; `module` itself stays as it is.
 
     module: input as `preprocess` gives it, to float32 logits [N, columns]; class 0 is column `label_offset`.
-    The same inputs, seed and threads on the same machine give the same bits. torch's own generator and thread count
-    are put back. Raises UsageProblem for a test split, and StageError when the module does not run on these images,
-    when it has too few columns, or when the loss is no longer finite.
+    lesson: a teacher whose answers count too. The same inputs, seed and threads on the same machine give the same bits.
+    torch's own generator and thread count are put back. Raises UsageProblem for a test split, and StageError when the
+    module does not run on these images, when it has too few columns, or when the loss is no longer finite.
     """
     import torch
 
@@ -79,7 +82,12 @@ def fit(
                 f"the model has {columns} outputs, {data.origin} needs {len(data.classes)} classes from column "
                 f"{preprocess.label_offset} on; build it with that many, or name the data it was made for"
             )
-        loop = _Loop(student, data, preprocess, settings, fitted=fitted, columns=columns, seed=seed)
+        prior = torch.from_numpy(
+            log_frequencies(data.labels[fitted], len(data.classes), columns, preprocess.label_offset)
+        )
+        prior *= settings.balance
+        loss_of = Loss(prior, settings.label_smoothing, len(data.classes), preprocess.label_offset, lesson)
+        loop = _Loop(student, data, preprocess, settings, fitted=fitted, loss=loss_of, seed=seed)
         start = time.perf_counter()
         for epoch in range(1, settings.epochs + 1):
             loss = loop.epoch(epoch, progress)
@@ -143,7 +151,7 @@ class _Loop:
         settings: TrainSettings,
         *,
         fitted: NDArray[np.int64],
-        columns: int,
+        loss: Loss,
         seed: int,
     ) -> None:
         import torch
@@ -154,8 +162,7 @@ class _Loop:
         self.batch = min(settings.batch, len(fitted))
         # What is left over at the end of an epoch is dropped: it comes in the next, and a batch of one has no variance.
         self.steps = len(fitted) // self.batch
-        self.prior = torch.from_numpy(_log_frequencies(data, fitted, columns, preprocess.label_offset))
-        self.prior *= settings.balance
+        self.loss = loss
         self.optimizer = optim.AdamW(student.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         # Two steps are the fewest that its phases can be laid over.
         total = max(self.steps * settings.epochs, 2)
@@ -181,12 +188,10 @@ class _Loop:
     def step(self, places: NDArray[np.int64]) -> float:
         """Fit one batch, given by its indices in the data, and return its loss."""
         import torch
-        from torch.nn.functional import cross_entropy
 
-        glyphs = random_affine(torch.from_numpy(self.data.images[places]), self.settings.augment, self.chance)
-        target = torch.from_numpy(self.data.labels[places] + self.preprocess.label_offset)
-        logits = self.student(_input(self.student, self.preprocess.apply(glyphs.numpy())))
-        loss = cross_entropy(logits + self.prior, target, label_smoothing=self.settings.label_smoothing)
+        glyphs = random_affine(torch.from_numpy(self.data.images[places]), self.settings.augment, self.chance).numpy()
+        logits = self.student(feed(self.student, self.preprocess.apply(glyphs)))
+        loss = self.loss(logits, self.data.labels[places], glyphs)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call] # torch has not typed it
         self.optimizer.step()
@@ -214,37 +219,15 @@ def _average(decay: float) -> Callable[[Tensors, Tensors, torch.Tensor | int], N
     return update
 
 
-def _log_frequencies(data: Dataset, fitted: NDArray[np.int64], columns: int, offset: int) -> NDArray[np.float32]:
-    # One image is added to each class, so that a class without any stays finite; other columns are left alone.
-    counts = np.bincount(data.labels[fitted], minlength=len(data.classes)) + 1.0
-    logs = np.zeros(columns, np.float32)
-    logs[offset : offset + len(counts)] = np.log(counts / counts.mean())
-    return logs
-
-
 def _trainable(module: nn.Module) -> nn.Module:
     student = copy.deepcopy(module).requires_grad_(True)
-    return student.to(memory_format=_memory_format(student))  # type: ignore[call-overload,no-any-return] # torch types only the other calls
-
-
-def _memory_format(module: nn.Module) -> torch.memory_format:
-    import torch
-
-    # Not for strangers: a model that flattens with view() would fail on it.
-    chosen: torch.memory_format = getattr(module, "memory_format", torch.contiguous_format)
-    return chosen
-
-
-def _input(module: nn.Module, pixels: NDArray[np.float32]) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(pixels).contiguous(memory_format=_memory_format(module))
+    return student.to(memory_format=memory_format(student))  # type: ignore[call-overload,no-any-return] # torch types only the other calls
 
 
 def _columns(student: nn.Module, data: Dataset, preprocess: Preprocess) -> int:
     import torch
 
-    batch = _input(student, preprocess.apply(data.images[:2]))
+    batch = feed(student, preprocess.apply(data.images[:2]))
     try:
         with torch.no_grad():
             return int(student.eval()(batch).shape[-1])
@@ -263,7 +246,7 @@ def _share(module: nn.Module, data: Dataset, preprocess: Preprocess, places: NDA
     right, first = 0, preprocess.label_offset
     with torch.inference_mode():
         for part in np.array_split(places, math.ceil(len(places) / 1000)):
-            logits = module(_input(module, preprocess.apply(data.images[part])))
+            logits = module(feed(module, preprocess.apply(data.images[part])))
             best = logits[:, first : first + len(data.classes)].argmax(1).numpy()
             right += int((best == data.labels[part]).sum())
     return right / len(places)

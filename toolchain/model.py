@@ -15,13 +15,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Range:
+    """The smallest and the largest value that a tensor's integers stand for."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class FloatModel:
     """A float model and how to feed it.
 
     module: eval mode, float32 [N, 1, 28, 28] to logits [N, columns]; None when the model came as ONNX and could not
     be brought back to torch, then `refusal` says why. onnx: the file it came from, when it came as ONNX.
     checkpoint_sha256: digest of the file the user gave. origin_sha256: of the checkpoint that this file says it was
-    made from in turn, as a pruned .pt2 does. history: one line a stage that changed it.
+    made from in turn, as a pruned .pt2 does. history: one line a stage that changed it. input_ranges: of what enters
+    each layer with weights, in the order in which they run, where training learned them.
     """
 
     name: str
@@ -33,6 +42,7 @@ class FloatModel:
     onnx: Path | None = None
     refusal: str = ""
     origin_sha256: str | None = None
+    input_ranges: tuple[Range, ...] = ()
 
     @property
     def root_sha256(self) -> str:

@@ -15,15 +15,16 @@ from targets.target import Instructions, TimingPlan
 from toolchain.checkpoint import CheckpointRequest, Settled, settle
 from toolchain.errors import UsageProblem
 from toolchain.export import export
+from toolchain.export.program import save_program
 from toolchain.files import MARK, whole_folder
 from toolchain.model import FloatModel
 from toolchain.profiling.place import PressPlace
 from toolchain.progress import Progress, silent
-from toolchain.prune import prune
 from toolchain.quantize import quantize
 from toolchain.recipe import Recipe
 from toolchain.report.markdown import markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
+from toolchain.shaping import Shaper
 from toolchain.steps import Quantize
 from toolchain.verdict.compare import comparison
 from toolchain.verdict.evaluate import Evaluation
@@ -128,23 +129,23 @@ class _Press:
             yield from self._pressed(recipe, model, floats)
 
     def _pressed(self, recipe: Recipe, model: FloatModel, floats: dict[Format, Artifact]) -> Iterator[Artifact]:
-        """Write the files of one recipe; the float file of a pruned model is kept only where the recipe ends in it."""
-        threads, seed = self.request.threads, self.request.seed
-        for step in recipe.prunes:
-            model = prune(model, step, self.train, seed=seed, threads=threads, progress=self.progress)
+        """Write the files of one recipe; the float file of a changed model is kept only where the recipe ends in it."""
+        model = Shaper(self.train, self.request.seed, self.request.threads, self.progress).shaped(model, recipe)
+        if recipe.shaping:
+            save_program(model, self.folder / f"{model.name}.{recipe.name}.pt2")
         kinds = [kind for kind in self.request.place.kinds() if kind in recipe.formats]
         with tempfile.TemporaryDirectory() as spare:
             for kind in kinds if recipe.steps else ():
                 self.progress(f"{recipe.name} {kind}", 0, 0)
                 path = self.folder / f"{model.name}.{recipe.name}.{kind}"
                 source = floats[kind]
-                if recipe.prunes:
+                if recipe.shaping:
                     name, place = ("float", Path(spare)) if recipe.quantize else (recipe.name, self.folder)
                     source = export(model, kind, place / path.name, recipe=name, log=self.log)
                 if (last := recipe.quantize) and last.fallback:
                     yield self._within(recipe, last, source, path)
                 elif last:
-                    images = self._calibration(last.calibration_images) if last.calibrated else None
+                    images = self._calibration(last.calibration_images) if last.needs_images else None
                     saturates = self.request.place.saturates
                     yield quantize(source, last, images, path, recipe=recipe.name, log=self.log, saturates=saturates)
                 else:
@@ -158,7 +159,7 @@ class _Press:
         found = quantize_with_fallback(
             source,
             step,
-            self._calibration(step.calibration_images) if step.calibrated else None,
+            self._calibration(step.calibration_images) if step.needs_images else None,
             path,
             recipe=recipe.name,
             limit=request.policy.drop,

@@ -13,11 +13,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from toolchain.errors import PolicyError, UsageProblem
-from toolchain.steps import Distill, Prune, Quantize
+from toolchain.steps import Distill, Equalize, Prune, Qat, Quantize
 from toolchain.steps.quantize import refusal
 from toolchain.steps.strict import Strict, first_problem
 
-Step = Annotated[Prune | Distill | Quantize, Field(discriminator="kind")]
+Shaping = Prune | Distill | Equalize | Qat
+Step = Annotated[Shaping | Quantize, Field(discriminator="kind")]
 
 
 class Recipe(Strict):
@@ -33,11 +34,18 @@ class Recipe(Strict):
         if any(isinstance(step, Quantize) for step in self.steps[:-1]):
             raise ValueError("quantize must be the last step: a quantized file cannot be pruned or quantized again")
         last = self.quantize
+        taught = [number for number, step in enumerate(self.steps) if isinstance(step, Qat)]
+        if taught and (taught != [len(self.steps) - 2] or not last or not last.calibrated):
+            raise ValueError(
+                "qat trains for a static scheme: put it once, right before the quantize step that names it"
+            )
         for kind in self.formats if last else ():
             if last and (reason := refusal(last, kind)):
                 others = [other for other in self.formats if other != kind]
                 fix = f"; or set formats = {json.dumps(others)}" if others else ""
                 raise ValueError(f"no {last.scheme} in {kind}: {reason}{fix}")
+        if last and last.ranges and len(self.formats) > 1:
+            raise ValueError('ranges belong to one file; set formats = ["onnx"] or ["tflite"]')
         return self
 
     @property
@@ -46,9 +54,9 @@ class Recipe(Strict):
         return next((step for step in self.steps if isinstance(step, Quantize)), None)
 
     @property
-    def prunes(self) -> tuple[Prune, ...]:
-        """Return the pruning steps in order."""
-        return tuple(step for step in self.steps if isinstance(step, Prune))
+    def shaping(self) -> tuple[Shaping, ...]:
+        """Return the steps from model to model, in order: all but the quantization."""
+        return tuple(step for step in self.steps if not isinstance(step, Quantize))
 
     def toml(self) -> str:
         """Return the recipe as a TOML file with every default written out; `parse` is the inverse."""

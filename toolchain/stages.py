@@ -19,6 +19,7 @@ from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.prune import prune
 from toolchain.quantize import quantize
+from toolchain.quantize.ranges import read_ranges
 from toolchain.steps import Prune, Quantize
 from toolchain.steps.quantize import refusal
 
@@ -82,20 +83,23 @@ def quantize_file(
     data_root: Path | None = None,
     seed: int = 0,
     force: bool = False,
+    save_ranges: Path | None = None,
 ) -> Artifact:
     """Quantize an artifact, or a float .onnx that glyphpress did not make, into `output`.
 
-    Raises UsageProblem when a calibrated scheme is asked for without `data`, the format has no such files, the suffix
-    changes, or the step has a fallback, which needs a limit (`quantize_within`).
+    save_ranges: a file that takes the ranges of a static scheme. Raises UsageProblem when images are needed and `data`
+    is not given, the format has no such files, the suffix changes, or the step has a fallback (`quantize_within`).
     """
     if step.fallback:
         raise UsageProblem("a fallback needs a margin for the drop; call quantize_within, or leave fallback out")
     _check(path, step, output, data, force=force)
+    if save_ranges:
+        refuse_existing(save_ranges, force=force)
     train, test = (_images(data, split, data_root) for split in SPLITS)
     with tempfile.TemporaryDirectory() as folder:
         source = _float_artifact(path, train, Path(folder), seed)
         images = _calibration(step, train, test, seed)
-        return quantize(source, step, images, output, recipe=step.scheme, force=force)
+        return quantize(source, step, images, output, recipe=step.scheme, force=force, save_ranges=save_ranges)
 
 
 def quantize_within(
@@ -150,13 +154,15 @@ def _check(path: Path, step: Quantize, output: Path, data: str | None, *, force:
         raise UsageProblem(f"{output} should end in {path.suffix}, like {path.name}: quantizing does not convert")
     if reason := refusal(step, path.suffix.removeprefix(".")):
         raise UsageProblem(f"{path.name}: no {step.scheme} in this format: {reason}")
-    if step.calibrated and not data:
+    if step.needs_images and not data:
         raise UsageProblem(f"{step.scheme} takes its ranges from images; give --data, or take --scheme dynamic-int8")
     refuse_existing(output, force=force)
+    if step.ranges:
+        read_ranges(Path(step.ranges))
 
 
 def _calibration(step: Quantize, train: Dataset | None, test: Dataset | None, seed: int) -> CalibrationSet | None:
-    if not step.calibrated or train is None:
+    if not step.needs_images or train is None:
         return None
     return draw(train, step.calibration_images, seed=seed, exclude=test)
 

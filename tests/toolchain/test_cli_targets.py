@@ -6,6 +6,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from targets import catalog
+
 Program = Callable[..., Any]
 
 
@@ -20,6 +24,15 @@ def test_show_says_what_a_profile_and_a_target_are(glyphpress: Program) -> None:
     unknown = glyphpress("targets", "show", "raspberry-pi5")
     assert (unknown.code, unknown.out) == (2, "")
     assert "did you mean raspberry-pi-5?" in unknown.err
+
+
+@pytest.mark.parametrize("word", [*catalog.listed(), "ort-cuda,copies=without", "ssh://pi@kitchen"])
+def test_every_target_can_be_shown(glyphpress: Program, word: str) -> None:
+    shown = glyphpress("targets", "show", word)
+    assert (shown.code, shown.err) == (0, "")
+    assert f"name       {word}" in shown.out
+    stored = json.loads(glyphpress("targets", "show", word, "--json").out)
+    assert stored["formats"] == sorted(catalog.get(word).formats)
 
 
 def test_the_list_holds_emulated_processors_boards_and_profiles(glyphpress: Program) -> None:
@@ -38,7 +51,10 @@ def test_what_needs_no_setting_up_says_so(glyphpress: Program) -> None:
 
 
 def test_a_board_that_names_no_host_is_unavailable(glyphpress: Program) -> None:
-    for command in (("setup",), ("probe",)):
-        done = glyphpress("targets", *command, "raspberry-pi-4")
+    for command in ("setup", "probe"):
+        done = glyphpress("targets", command, "raspberry-pi-4")
         assert (done.code, done.out) == (4, "")
         assert "ssh://USER@HOST" in done.err
+        assert done.err.count("raspberry-pi-4: ") == 1
+    stored = json.loads(glyphpress("targets", "probe", "raspberry-pi-4", "--json").out)
+    assert (stored["ok"], stored["reason"]) == (False, "the profile names no host")

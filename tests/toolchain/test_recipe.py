@@ -71,7 +71,7 @@ def test_what_show_prints_is_a_recipe_file_that_press_takes(glyphpress, tmp_path
     assert shown.code == 0
     mine = tmp_path / "mine.toml"
     mine.write_text(shown.out.replace('name = "pruned-static-int8"', 'name = "mine"'))
-    assert find(str(mine)).prunes == shipped()["pruned-static-int8"].prunes
+    assert find(str(mine)).steps == shipped()["pruned-static-int8"].steps
 
 
 def test_list_and_schema_for_machines(glyphpress) -> None:

@@ -4,15 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.dataset import load
+from calibration.dataset import Dataset, load
 from calibration.sample import draw
 from targets.artifact import Artifact, Format
 from targets.litert import LiteRtCpu
 from targets.preprocess import Preprocess
+from tests.toolchain.planted import _static_onnx
+from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.export import export
 from toolchain.export.slim_onnx import slim_onnx
 from toolchain.export.slim_tflite import slim_tflite
@@ -78,6 +81,70 @@ def test_a_slim_onnx_graph_keeps_weights_and_answers(floats: dict[Format, Artifa
     assert "features.conv1.weight" in {tensor.name for tensor in model.graph.initializer}
     assert not model.graph.value_info
     assert not any(node.name or node.doc_string or node.metadata_props for node in model.graph.node)
+
+
+def kernels(model: onnx.ModelProto, path: Path) -> tuple[list[str], np.ndarray]:
+    """The operators that onnxruntime makes of a graph, and its answers to seeded noise."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(path), 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).random((16, 1, 28, 28), np.float32)
+    (answers,) = session.run(None, {session.get_inputs()[0].name: images})
+    return [node.op_type for node in onnx.load(path).graph.node], answers
+
+
+def test_a_slim_quantized_graph_runs_the_same_kernels_to_the_same_bits(
+    floats: dict[Format, Artifact], digits: Dataset, tmp_path: Path
+) -> None:
+    pixels = floats["onnx"].preprocess.apply(digits.images[:64])
+    raw = onnx.load_from_string(_static_onnx(floats["onnx"], pixels, per_channel=True))
+    before = kernels(raw, tmp_path / "before.onnx")
+    size = raw.ByteSize()
+    after = kernels(slim_onnx(raw), tmp_path / "after.onnx")
+    assert after[0] == before[0]
+    assert before[0].count("QLinearConv") == 6
+    assert np.array_equal(after[1], before[1])
+    assert raw.ByteSize() < size - 5000
+    stored = [tensor for tensor in raw.graph.initializer if tensor.name.endswith(".weight")]
+    assert [tensor.name for tensor in stored][:2] == ["features.conv1.weight", "features.conv2.weight"]
+    assert {tensor.data_type for tensor in stored} == {TensorProto.INT8}
+    contents = [(tensor.data_type, numpy_helper.to_array(tensor).tobytes()) for tensor in raw.graph.initializer]
+    assert len(set(contents)) == len(contents)
+    assert "Reshape" in {node.op_type for node in raw.graph.node}
+
+
+def test_slimming_twice_changes_nothing_more(raw: dict[str, bytes], floats: dict[Format, Artifact]) -> None:
+    once = slim_tflite(raw["int8"])
+    assert slim_tflite(once) == once
+    model = slim_onnx(onnx.load(floats["onnx"].path))
+    again = onnx.ModelProto.FromString(model.SerializeToString())
+    assert slim_onnx(again).SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+
+
+def test_a_batch_norm_of_a_users_own_file_is_folded(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    norm = {name: random.random(4, np.float32) + 0.5 for name in ("scale", "shift", "mean", "variance")}
+    weights = {"w": random.random((4, 1, 3, 3), np.float32), "fc": random.random((10, 2704), np.float32) / 100, **norm}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["image", "w"], ["convolved"], kernel_shape=[3, 3]),
+            helper.make_node("BatchNormalization", ["convolved", *norm], ["normed"]),
+            helper.make_node("Flatten", ["normed"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "fc"], ["logits"], transB=1),
+        ],
+        "own",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 1, 28, 28])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 10])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    path = tmp_path / "own.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    words = CheckpointRequest(classes=tuple("0123456789"), preprocess=Preprocess())
+    made = export(settle(str(path), words, None).model, "onnx", tmp_path / "own.float.onnx")
+    stored = onnx.load(made.path)
+    assert [node.op_type for node in stored.graph.node] == ["Conv", "Flatten", "Gemm"]
+    own, folded = (kernels(model, tmp_path / "kernels.onnx")[1] for model in (onnx.load(path), stored))
+    assert np.abs(own - folded).max() < 1e-4
 
 
 def test_tensors_of_a_subgraph_keep_their_names() -> None:

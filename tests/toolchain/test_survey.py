@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from targets import catalog
 from targets.artifact import Artifact, Format
-from targets.errors import Misplaced, RunFailed
+from targets.cold import ColdStart
+from targets.errors import ConnectionLost, Misplaced, RunFailed
 from targets.null import NullSession, NullTarget
 from targets.ort import OrtCpu, OrtKernels
 from targets.target import Availability, Instructions, RuntimeFacts, Session, TimingPlan, Timings
@@ -60,9 +61,38 @@ class Elsewhere(OrtKernels):
         raise Misplaced("conv would run on the CPU; take the float file")
 
 
+class Board(NullTarget):
+    """A board; its cable is pulled at the second round where it is told to `leave`."""
+
+    host, leave = "board", False
+
+    def open(self, artifact: Artifact, *, threads: int = 1) -> Session:
+        facts = RuntimeFacts(self.name, "onnxruntime", "1", "board", threads)
+        session = BoardSession(artifact, facts, NullTarget(logits=_logits(artifact)))
+        session.left = self.leave
+        return session
+
+    def cold_start(self, _artifact: Artifact, *, threads: int) -> ColdStart:
+        return ColdStart(1_000_000 * threads, 100_000)
+
+
+class BoardSession(NullSession):
+    left, rounds = False, 0
+
+    def time(self, plan: TimingPlan) -> Timings:
+        BoardSession.rounds += self.left
+        if self.left and BoardSession.rounds == 2:
+            raise ConnectionLost("leaving: the cable was pulled; run the same command again")
+        return super().time(plan)
+
+
+class Leaving(Board):
+    host, leave = "leaving", True
+
+
 class Gone(NullTarget):
     def probe(self) -> Availability:
-        return Availability(False, "no board answers", "plug it in")
+        return Availability(False, "no board answers", "`pip install plug[usb]`")
 
 
 def _logits(artifact: Artifact) -> NDArray[np.float32]:
@@ -79,7 +109,7 @@ def files(tmp_path: Path) -> tuple[Artifact, ...]:
 
 @pytest.fixture
 def places(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in (Emulated, Astray, Elsewhere, Gone):
+    for kind in (Emulated, Astray, Elsewhere, Gone, Board, Leaving):
         name = kind.__name__.lower()
         monkeypatch.setattr(kind, "name", name, raising=False)
         monkeypatch.setitem(catalog.TARGETS, name, f"{__name__}:{kind.__name__}")
@@ -99,7 +129,7 @@ def test_one_table_says_of_each_place_what_it_can(files: tuple[Artifact, ...]) -
     assert "would run on the CPU" in rows["elsewhere", "a.onnx"].refused
     assert rows["gone", "a.onnx"].missing
     text = survey_text(done)
-    for said in ("simulated: outputs match", "plug it in", "simulated: a script", "they are no time"):
+    for said in ("simulated: outputs match", "`pip install plug[usb]`", "simulated: a script", "they are no time"):
         assert said in text
     assert json.loads(json.dumps(done.to_dict(), allow_nan=False))["rows"][2]["cost"] == "instructions"
 
@@ -110,6 +140,31 @@ def test_a_place_that_answers_otherwise_is_told_loudly(files: tuple[Artifact, ..
     assert cell.agreement is not None
     assert (cell.agreement.match, cell.agreement.differing) == (False, cell.agreement.images)
     assert "OUTPUTS DIFFER: 64 of 64" in survey_text(survey(SurveyRequest(files[:1], ("astray",), plan=PLAN)))
+
+
+@pytest.fixture
+def leaving(places: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoardSession, "rounds", 0)
+
+
+@pytest.mark.usefixtures("leaving")
+def test_a_board_that_goes_away_costs_the_others_nothing(files: tuple[Artifact, ...]) -> None:
+    said: list[tuple[str, int, int]] = []
+    request = SurveyRequest(files[:1], ("board", "leaving"), plan=PLAN, rounds=3)
+    stayed, left = survey(request, progress=lambda *words: said.append(words)).cells
+    assert stayed.timed is not None
+    assert (left.timings, left.missing) == (None, True)
+    assert "the cable was pulled" in left.refused
+    assert [done for label, done, _ in said if label == "timing on board"] == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("leaving")
+@pytest.mark.parametrize(("words", "require"), [(("leaving",), False), (("board", "leaving"), True)])
+def test_a_board_that_goes_away_ends_the_run_where_nothing_else_is_left_to_say(
+    files: tuple[Artifact, ...], words: tuple[str, ...], require: bool
+) -> None:
+    with pytest.raises(ConnectionLost, match="run the same command again"):
+        survey(SurveyRequest(files[:1], words, plan=PLAN, rounds=3, require=require))
 
 
 @pytest.mark.usefixtures("places")

@@ -15,7 +15,15 @@ from toolchain import models
 from toolchain.checkpoint.kinds import Kind, kind_of
 from toolchain.checkpoint.source import ModelSource, build_from, import_source, parse_source
 from toolchain.checkpoint.state import find_state, fit_state
-from toolchain.checkpoint.stored import Stored, agreed_classes, history, metadata_facts, origin, stored_facts
+from toolchain.checkpoint.stored import (
+    Stored,
+    agreed_classes,
+    history,
+    input_ranges,
+    metadata_facts,
+    origin,
+    stored_facts,
+)
 from toolchain.checkpoint.trial import settle_output
 from toolchain.errors import CheckpointError, UsageProblem
 from toolchain.model import FloatModel
@@ -159,7 +167,7 @@ def _open_exported(wanted: _Wanted) -> Loaded:
     wanted = wanted.agreed(metadata_facts(extra, wanted.path))
     module, note = from_program(program, len(wanted.classes), wanted.label_offset)
     loaded = _finish(wanted, module, (*history(extra), note))
-    return replace(loaded, model=replace(loaded.model, origin_sha256=origin(extra)))
+    return replace(loaded, model=replace(loaded.model, origin_sha256=origin(extra), input_ranges=input_ranges(extra)))
 
 
 def _open_onnx(wanted: _Wanted) -> Loaded:

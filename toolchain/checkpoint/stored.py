@@ -11,6 +11,7 @@ from typing import Any
 from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
 from toolchain.errors import CheckpointError
+from toolchain.model import Range
 
 METADATA_KEY = "glyphpress"
 
@@ -55,6 +56,11 @@ def metadata_facts(metadata: Mapping[str, str] | None, path: Path) -> Stored:
 def history(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """Return what the stages that made a file wrote about it; `metadata_facts` has read the JSON before."""
     return tuple(map(str, json.loads(metadata.get(METADATA_KEY, "{}")).get("history", ())))
+
+
+def input_ranges(metadata: Mapping[str, str]) -> tuple[Range, ...]:
+    """Return what quantization-aware training learned of each layer's input, empty where the file holds none."""
+    return tuple(Range(*ends) for ends in json.loads(metadata.get(METADATA_KEY, "{}")).get("input_ranges", ()))
 
 
 def origin(metadata: Mapping[str, str]) -> str | None:

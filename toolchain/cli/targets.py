@@ -48,10 +48,10 @@ def list_(as_json: bool) -> None:
         return
     for name, target in found.items():
         state = "available" if probed[name].ok else f"not here: {probed[name].reason}"
-        click.echo(f"{name:18} {','.join(sorted(target.formats)):12} {state}")
-    click.echo(f"{'ssh://[USER@]HOST':18} {'onnx,tflite':12} a board; `glyphpress targets setup` readies it")
+        click.echo(f"{name:18} {','.join(sorted(target.formats)):15} {state}")
+    click.echo(f"{'ssh://[USER@]HOST':18} {'onnx,ort,tflite':15} a board; `glyphpress targets setup` readies it")
     for profile in profiles:
-        click.echo(f"{profile.name:31} {profile.summary}")
+        click.echo(f"{profile.name:34} {profile.summary}")
 
 
 @targets.command()
@@ -66,8 +66,12 @@ def probe(name: str, as_json: bool) -> None:
     """
     from targets import catalog
     from targets.errors import TargetUnavailable
+    from targets.target import Availability
 
-    state = catalog.get(name).probe()
+    try:
+        state = catalog.get(name).probe()
+    except TargetUnavailable as error:  # a profile that names no host
+        state = Availability(False, error.reason.removeprefix(f"{name}: "), error.fix)
     if as_json:
         console.emit("targets-probe", {"name": name} | asdict(state))
     elif state.ok:

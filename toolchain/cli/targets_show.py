@@ -27,9 +27,9 @@ def show(name: str, as_json: bool) -> None:
         facts = asdict(DeviceProfile.load(name))
     else:
         place = catalog.get(name)
-        settings = catalog.settings_of(name.partition(",")[0])
         purpose = (type(place).__doc__ or "").partition("\n")[0]
-        facts = {"name": name, "summary": purpose, "formats": sorted(place.formats), "settings": settings}
+        facts = {"name": name, "summary": purpose, "formats": sorted(place.formats)}
+        facts["settings"] = getattr(place, "settings", {})
     if as_json:
         console.emit("targets-show", facts)
         return

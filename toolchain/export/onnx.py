@@ -26,12 +26,20 @@ def onnx_content(model: FloatModel, log: Path | None = None) -> bytes:
     import onnx
 
     if model.onnx:
-        proto = normalised(model.onnx, len(model.classes), model.preprocess.label_offset)
+        proto = _folded(normalised(model.onnx, len(model.classes), model.preprocess.label_offset))
     else:
         proto = _from_torch(model.torch_module("the ONNX export"), model.name, log)
     onnx.checker.check_model(slim_onnx(proto), full_check=True)
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
+
+
+def _folded(proto: ModelProto) -> ModelProto:
+    """Return a user's graph with its constants and batch norms folded, as torch's exporter does with its own."""
+    from onnxscript import optimizer, rewriter
+
+    optimized: ModelProto = rewriter.rewrite(optimizer.optimize(proto))
+    return optimized
 
 
 def _from_torch(module: nn.Module, name: str, log: Path | None) -> ModelProto:

@@ -26,6 +26,7 @@ def save_program(model: FloatModel, path: Path, *, force: bool = False) -> str:
         "classes": model.classes,
         "preprocess": model.preprocess.to_dict(),
         "history": model.history,
+        "input_ranges": [[one.low, one.high] for one in model.input_ranges],
         "checkpoint_sha256": model.root_sha256,
     }
     # Through memory: on a full disk torch's own writer aborts the process.

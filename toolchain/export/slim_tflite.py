@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 ALIGNMENT = 16
-"""Of every vector: what TFLite's schema asks for its buffers (`force_align: 16`)."""
+"""Of the bytes of a buffer: what TFLite's schema asks for (`force_align: 16`); others lie where their numbers do."""
+_CLASS = re.compile(r"(?:[A-Za-z_]\w*\.)+([A-Za-z_]\w*)")
+"""A module's class, then its name; `conv1.20` is a name that was given a number."""
+NOTES = (b"min_runtime_version", b"keep_stablehlo_constant")
+"""Metadata of the converter; no runtime reads it."""
 
 
 def slim_tflite(content: bytes) -> bytes:
-    """Return the file with short tensor names, and with vectors that are equal stored once.
+    """Return the file with short tensor names, without the converter's notes, and with equal vectors stored once.
 
     Per-channel zero points are 8 bytes a channel and all zero; names are whole module paths. What the file computes,
     its signature and the names of its inputs and outputs stay. Format: TFLite schema version 3, a FlatBuffer.
@@ -30,7 +35,7 @@ def slim_tflite(content: bytes) -> bytes:
             payload = np.ascontiguousarray(x, x.dtype.newbyteorder("<")).tobytes()
             key = (x.dtype.str, payload)
             if key not in self.places:
-                self.StartVector(x.itemsize, x.size, ALIGNMENT)
+                self.StartVector(x.itemsize, x.size, ALIGNMENT if x.itemsize == 1 else x.itemsize)
                 self.head -= len(payload)
                 self.Bytes[self.head : self.head + len(payload)] = payload
                 self.places[key] = self.EndVector()
@@ -42,13 +47,56 @@ def slim_tflite(content: bytes) -> bytes:
             # Stored behind the FlatBuffer, as ai-edge-quantizer does with larger models: where packing moves things.
             buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
             buffer.offset = buffer.size = 0
+    model.description = None
+    model.metadata = [entry for entry in model.metadata or () if entry.name not in NOTES] or None
+    _drop_unread(model)
     stored = {index for index, buffer in enumerate(model.buffers) if buffer.data is not None}
     for graph in model.subgraphs:
         _shorten(graph, stored)
+        _share_scales(graph)
     builder = SharingBuilder(len(content))
     builder.places = {}
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def _drop_unread(model: Any) -> None:
+    """Take out the buffers that nothing refers to, and what quantizers noted of ranges."""
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    referring = [*tensors, *(model.metadata or ())]
+    # The first buffer is empty by the schema's law: it stands for tensors without data.
+    used = sorted({0, *(one.buffer for one in referring)})
+    place = {old: new for new, old in enumerate(used)}
+    model.buffers = [model.buffers[index] for index in used]
+    for one in referring:
+        one.buffer = place[one.buffer]
+    model.metadataBuffer = None  # lists the buffers of metadata once more
+    for tensor in tensors:
+        if tensor.quantization is not None:
+            tensor.quantization.min = tensor.quantization.max = None
+
+
+class _Once:
+    """A table of the schema that is written once, for all that hold it."""
+
+    def __init__(self, table: Any) -> None:
+        """Take the table."""
+        self._table, self._place = table, 0
+
+    def Pack(self, builder: Any) -> int:  # noqa: N802 (the library's name)
+        """Write the table, or return where it stands."""
+        self._place = self._place or int(self._table.Pack(builder))
+        return self._place
+
+
+def _share_scales(graph: Any) -> None:
+    """Let tensors that are quantized alike, as before and after a pad, refer to one table."""
+    tables: dict[Any, _Once] = {}
+    for tensor in graph.tensors:
+        scales = tensor.quantization
+        if scales is not None and scales.scale is not None and scales.details is None:
+            key = (scales.scale.tobytes(), np.asarray(scales.zeroPoint).tobytes(), scales.quantizedDimension)
+            tensor.quantization = tables.setdefault(key, _Once(scales))
 
 
 def _shorten(graph: Any, stored: set[int]) -> None:
@@ -67,6 +115,11 @@ def _shorten(graph: Any, stored: set[int]) -> None:
 
 
 def _short(name: str) -> str:
-    """Return `features/conv2` for `...Sequential_features/torch.nn.modules.conv.Conv2d_conv2`."""
-    parts = (part.rpartition(".")[2].partition("_")[2] for part in name.partition(";")[0].split("/"))
-    return "/".join(filter(None, parts)) or name
+    """Return `features/conv2` for `...Sequential_features/torch.nn.modules.conv.Conv2d_conv2;...`, or a short name."""
+    parts = name.partition(";")[0].split("/")
+    return "/".join(filter(None, map(_module_name, parts))) or name
+
+
+def _module_name(part: str) -> str:
+    path = _CLASS.fullmatch(part)
+    return path[1].partition("_")[2] if path else part

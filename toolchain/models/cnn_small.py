@@ -22,18 +22,19 @@ class CnnSmall(nn.Module):
     """Float32 [N, 1, 28, 28] to logits [N, classes].
 
     width: factor on every channel count, rounded to multiples of 8 (the vector width of int8 kernels), at least 8.
+    channels: the five counts themselves. Raises ValueError when they are not five.
     """
 
     # A training step takes about a quarter less processor time on it (measured on x86-64); the training loop reads it.
     memory_format = torch.channels_last
 
-    def __init__(self, classes: int = 47, width: float = 1.0) -> None:
+    def __init__(self, classes: int = 47, width: float = 1.0, channels: tuple[int, ...] = ()) -> None:
         """Draw random weights from torch's global generator."""
         super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
+        counts = channels or tuple(max(8, 8 * round(count * width / 8)) for count, _, _ in STAGES)
         before = 1
-        for number, (channels, kernel, stride) in enumerate(STAGES, start=1):
-            after = max(8, 8 * round(channels * width / 8))
+        for number, (after, (_, kernel, stride)) in enumerate(zip(counts, STAGES, strict=True), start=1):
             layers[f"conv{number}"] = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
             layers[f"norm{number}"] = nn.BatchNorm2d(after)
             layers[f"relu{number}"] = nn.ReLU()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Lock
 
 from targets import catalog
 from targets.artifact import Artifact
@@ -69,7 +70,8 @@ def survey(request: SurveyRequest, *, progress: Progress = silent) -> Survey:
     Places of this machine are timed in one interleaved run; then remote boards, all at once, each in a run of its own;
     then emulated processors count. Raises UsageProblem for an artifact or a place without a partner, UnknownTarget,
     RunFailed when a runtime refuses a file, TaintedRun where `strict`; TargetUnavailable where no place is here
-    or, where `require`, one is not, and RunFailed then of answers that are others than on the usual place.
+    or, where `require`, one is not, and RunFailed then of answers that are others than on the usual place. A board that
+    goes away for good costs the others nothing; ConnectionLost where nothing else was left to say, or `require`.
     """
     pairs = [_Pair(place, Cell(one, place.name)) for place, one in paired(request.artifacts, request.targets)]
     states = {place.name: place.probe() for place in {pair.place.name: pair.place for pair in pairs}.values()}
@@ -97,8 +99,12 @@ def _surveyed(
     _time(request, here, progress)
     tainted = [*taints(before, machine_state())] if here else []
     boards = {pair.host: [one for one in pairs if one.host == pair.host] for pair in pairs if pair.host and pair.cost}
+    turn = Lock()
     with ThreadPoolExecutor(max(1, len(boards))) as pool:
-        list(pool.map(lambda group: _time(request, group, silent), boards.values()))
+        told = [_of_board(host, progress, turn) for host in boards]
+        lost = [*filter(None, pool.map(partial(_time_there, request), boards.values(), told))]
+    if lost and (request.require or all(pair.cell.refused for pair in pairs)):
+        raise lost[0]
     for pair in pairs:
         if pair.cost == "instructions":
             counts = counted([pair.cell.artifact], pair.place, batch=request.plan.batch, progress=progress)
@@ -146,6 +152,27 @@ def _time(request: SurveyRequest, pairs: Sequence[_Pair], progress: Progress) ->
         artifact = pair.cell.artifact
         peak = _weighed(pair, request.threads) if request.memory and pair.cost == "latency" else None
         pair.cell = replace(pair.cell, timings=started_cold(timings, artifact, pair.place), peak_bytes=peak)
+
+
+def _time_there(request: SurveyRequest, pairs: Sequence[_Pair], progress: Progress) -> ConnectionLost | None:
+    """Time the pairs of one board; return what went wrong, in their cells too, where it went away for good."""
+    try:
+        _time(request, pairs, progress)
+    except ConnectionLost as error:
+        for pair in pairs:
+            pair.cell = replace(pair.cell, timings=None, peak_bytes=None, refused=str(error), missing=True)
+        return error
+    return None
+
+
+def _of_board(host: str, progress: Progress, turn: Lock) -> Progress:
+    """Return the progress of one of several boards; they speak one at a time."""
+
+    def told(label: str, done: int, total: int) -> None:
+        with turn:
+            progress(f"{label} on {host}", done, total)
+
+    return told
 
 
 def _weighed(pair: _Pair, threads: int) -> int:

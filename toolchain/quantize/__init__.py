@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.errors import StageError
 from toolchain.export.seal import Origin, seal
+from toolchain.quantize.calibrate import Calibrated, calibrated
 from toolchain.quantize.pixels import PixelInput
+from toolchain.quantize.ranges import Ranges
 from toolchain.steps import Quantize
 from toolchain.steps.quantize import refusal
 
@@ -27,33 +30,45 @@ def quantize(
     force: bool = False,
     log: Path | None = None,
     saturates: bool = True,
+    save_ranges: Path | None = None,
 ) -> Artifact:
     """Quantize a float artifact into `path`, in its own format, with a sidecar.
 
     `recipe` is the name that the sidecar records, `log` takes the quantizer's own words. saturates: whether the 8-bit
-    kernels of the target may (`Quantize.reduce_range`). Raises StageError when the artifact is quantized already,
-    cannot be quantized so, or needs a calibration set that is not given.
+    kernels of the target may (`Quantize.reduce_range`). save_ranges: a file that takes the ranges of a static scheme.
+    Raises StageError when the artifact is quantized already, cannot be quantized so, needs a calibration set that is
+    not given, or the step's ranges are another file's.
     """
     if reason := refusal(step, artifact.format):
         raise StageError(f"{artifact.path.name}: no {step.scheme} in this format: {reason}")
-    if step.calibrated and calibration is None:
-        raise StageError(f"{step.scheme} takes its ranges from a calibration set; give --data")
+    if save_ranges and not step.calibrated:
+        raise StageError(f"{step.scheme} has no ranges to save; leave that out")
     if artifact.format == "ort":
         raise StageError(f"{artifact.path}: its graph is optimized already; quantize the .onnx that it was made of")
-    images = calibration if step.calibrated else None
-    if artifact.format == "onnx":
-        from toolchain.quantize.onnx import quantized_onnx
-
-        content = quantized_onnx(artifact, step, images, log, saturates=saturates)
-    else:
-        from toolchain.quantize.tflite import quantized_tflite
-
-        content = quantized_tflite(artifact, step, images, log)
-    facts = images.facts() if images else None
+    settled = calibrated(artifact, step, calibration, log, saturates=saturates) if step.calibrated else Calibrated()
+    with tempfile.TemporaryDirectory() as folder:
+        source = artifact
+        if settled.content is not None:
+            source = replace(artifact, path=Path(folder) / artifact.path.name)
+            source.path.write_bytes(settled.content)
+        content = _content(source, step, settled.ranges, log, saturates=saturates)
+    if save_ranges and settled.ranges:
+        settled.ranges.save(save_ranges, force=force)
+    facts = settled.ranges.calibration if settled.ranges else None
     wide = artifact.format == "onnx" and step.multiplies_int8 and not step.reduced(saturates=saturates)
-    notes = (FULL_RANGE,) if wide else ()
+    notes = (*artifact.notes, *settled.notes, *((FULL_RANGE,) if wide else ()))
     notes += (f"kept float: {', '.join(step.keep)}",) if step.keep else ()
     origin = Origin.of(artifact, recipe, *TOOLS[artifact.format], calibration=facts, notes=notes)
     if step.integer_io:
         origin = replace(origin, preprocess=PixelInput.of(artifact.preprocess).given)
     return seal(path, origin, content, force=force)
+
+
+def _content(source: Artifact, step: Quantize, ranges: Ranges | None, log: Path | None, *, saturates: bool) -> bytes:
+    if source.format == "onnx":
+        from toolchain.quantize.onnx import quantized_onnx
+
+        return quantized_onnx(source, step, ranges, log, saturates=saturates)
+    from toolchain.quantize.tflite import quantized_tflite
+
+    return quantized_tflite(source, step, ranges, log)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.checkpoint.onnx_files import refuse_not_finite, refuse_quantized
 from toolchain.errors import StageError
@@ -21,26 +20,25 @@ from toolchain.quantize.layers import KINDS, weighted
 from toolchain.quantize.logits import float_logits
 from toolchain.quantize.pixels import PixelInput
 from toolchain.quantize.pixels_onnx import absorb, integer_borders
+from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.weight_only import expand_at_load
 from toolchain.steps import Quantize
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-BATCH = 64
-
 
 def quantized_onnx(
     artifact: Artifact,
     step: Quantize,
-    calibration: CalibrationSet | None,
+    ranges: Ranges | None,
     log: Path | None = None,
     *,
     saturates: bool = True,
 ) -> bytes:
     """Return the bytes of the quantized file, which pass onnx.checker.
 
-    `static-*`: QDQ, symmetric weights, ranges of `calibration`; logits stay float unless `integer_io` is asked for.
+    `static-*`: QDQ, symmetric weights, activations in `ranges`; logits stay float unless `integer_io` is asked for.
     Weights of 4 bits run on the kernels of 8 (`toolchain.export.pack_int4`). `dynamic-int8`: MatMul and Gemm quantize
     their input at run time, convolutions expand their weights when the file is loaded, as do all layers of `weight-*`
     and `float16`. int8 weights that meet integers keep to 7 bits where the target `saturates`, unless the step says
@@ -55,9 +53,9 @@ def quantized_onnx(
         prepared = Path(folder) / "prepared.onnx"
         try:
             with noise_to(log) as noise:
-                _prepare(artifact.path, prepared)
+                prepare(artifact.path, prepared)
                 reduce_range = step.reduced(saturates=saturates)
-                model = _quantized(prepared, artifact, step, calibration, reduce_range=reduce_range)
+                model = _quantized(prepared, artifact, step, ranges, reduce_range=reduce_range)
         except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
             raise StageError(
                 f"{artifact.path.name}: onnxruntime cannot quantize it ({error}); the whole story is in {noise}"
@@ -68,7 +66,7 @@ def quantized_onnx(
 
 
 def _quantized(
-    prepared: Path, artifact: Artifact, step: Quantize, calibration: CalibrationSet | None, *, reduce_range: bool
+    prepared: Path, artifact: Artifact, step: Quantize, ranges: Ranges | None, *, reduce_range: bool
 ) -> ModelProto:
     import onnx
 
@@ -76,54 +74,40 @@ def _quantized(
         raise StageError(
             f"{artifact.path.name} has no layer with weights to quantize ({', '.join(KINDS)}); it stays as it is"
         )
+    if ranges is not None:
+        return static_onnx(prepared, artifact, step, ranges, reduce_range=reduce_range)
     kept = named_layers(prepared, step.keep, artifact.path.name)
-    if calibration is not None:
-        return _static(prepared, artifact, step, calibration, kept, reduce_range=reduce_range)
     if step.scheme == "dynamic-int8":
         return _dynamic(prepared, kept, per_channel=step.per_channel, reduce_range=reduce_range)
     return expand_at_load(onnx.load(prepared), bits=step.weight_bits, per_channel=step.per_channel, keep=kept)
 
 
-def _prepare(source: Path, prepared: Path) -> None:
+def prepare(source: Path, prepared: Path) -> None:
     """Fold batch norms and infer shapes, as quantization needs; symbolic shapes would pull in sympy for nothing."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
 
 
-def _static(
-    prepared: Path,
-    artifact: Artifact,
-    step: Quantize,
-    calibration: CalibrationSet,
-    kept: dict[str, str],
-    *,
-    reduce_range: bool,
+def static_onnx(
+    prepared: Path, artifact: Artifact, step: Quantize, ranges: Ranges, *, reduce_range: bool
 ) -> ModelProto:
+    """Return the QDQ graph of a prepared file, with its tensors' names; raises what onnxruntime raises."""
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
+    kept = named_layers(prepared, step.keep, artifact.path.name)
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
     if pixels:
         onnx.save(absorb(onnx.load(prepared), pixels), prepared)
-    values = (pixels.values if pixels else artifact.preprocess.apply)(calibration.images)
-    shape = [-1, *artifact.inputs[0].shape[1:]]
-    # A file with a fixed batch is calibrated image by image.
-    size = BATCH if artifact.inputs[0].shape[0] == -1 else artifact.inputs[0].shape[0]
-    batches = iter(np.array_split(values.reshape(shape), max(1, len(values) // size)))
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """Feeds the calibration set in order."""
-
-        def get_next(self) -> dict[str, object] | None:
-            batch = next(batches, None)
-            return None if batch is None else {artifact.inputs[0].name: batch}
-
-    quantized = prepared.with_name("quantized.onnx")
+    # A calibration cache is how onnxruntime takes ranges that it did not find itself; they pass for its min-max.
+    cache, quantized = prepared.with_name("ranges.json"), prepared.with_name("quantized.onnx")
+    bounds = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.bounds.items()}
+    save_tensors_data(TensorsData(CalibrationMethod.MinMax, bounds), cache)
     quantize_static(
         prepared,
         quantized,
-        Reader(),
         quant_format=QuantFormat.QDQ,
         per_channel=step.per_channel,
         activation_type=QuantType.QInt8 if step.activations == "int8" else QuantType.QUInt8,
@@ -131,6 +115,7 @@ def _static(
         reduce_range=reduce_range,
         nodes_to_exclude=list(kept.values()),
         extra_options=_extra(artifact, pixels),
+        calibration_cache_path=cache,
     )
     model = keep_apart(onnx.load(quantized), kept)
     if step.weight_bits == 4:

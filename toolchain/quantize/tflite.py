@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.errors import StageError
 from toolchain.export.slim_tflite import slim_tflite
@@ -17,19 +15,17 @@ from toolchain.noise import noise_to
 from toolchain.quantize.keep_tflite import keep_float
 from toolchain.quantize.pixels import PixelInput
 from toolchain.quantize.pixels_tflite import absorb
+from toolchain.quantize.ranges import Ranges
 from toolchain.steps import Quantize
 
 if TYPE_CHECKING:
     from ai_edge_quantizer.quantizer import Quantizer
 
-SIGNATURE = "serving_default"
 FOUR = ("CONV_2D", "FULLY_CONNECTED")
 """Operators that LiteRT has 4-bit kernels for."""
 
 
-def quantized_tflite(
-    artifact: Artifact, step: Quantize, calibration: CalibrationSet | None, log: Path | None = None
-) -> bytes:
+def quantized_tflite(artifact: Artifact, step: Quantize, ranges: Ranges | None, log: Path | None = None) -> bytes:
     """Return the bytes of the quantized file, whose input and output are float unless the step asks for `integer_io`.
 
     Schemes are ai-edge-quantizer's dynamic_wi[8|4]_afp32, static_wi8_ai[8|16], static_wi4_ai8,
@@ -38,7 +34,8 @@ def quantized_tflite(
     """
     try:
         with noise_to(log) as noise:
-            content = quantized(artifact, step, calibration)
+            refuse_quantized(artifact)
+            content = tflite_content(artifact, artifact.path.read_bytes(), step, ranges)
     except (RuntimeError, ValueError, KeyError) as error:
         raise StageError(
             f"{artifact.path.name}: ai-edge-quantizer cannot quantize it ({error}); the whole story is in {noise}"
@@ -46,21 +43,19 @@ def quantized_tflite(
     return slim_tflite(content)
 
 
-def quantized(artifact: Artifact, step: Quantize, calibration: CalibrationSet | None) -> bytes:
-    """Return what ai-edge-quantizer makes of the file; raises its errors, and StageError."""
-    signature = _input_name(artifact)
+def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ranges | None) -> bytes:
+    """Return what ai-edge-quantizer makes of `source`, the artifact's file or one like it, with its tensors' names.
+
+    Raises the library's errors, and StageError where there is nothing to quantize.
+    """
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
-    source = artifact.path.read_bytes()
     source = absorb(source, pixels) if pixels else source
     quantizer = _quantizer(source, step)
     keep_float(quantizer, source, step.keep, artifact.path.name)
-    ranges = None
-    if calibration is not None:
-        values = (pixels.values if pixels else artifact.preprocess.apply)(calibration.images)
-        ranges = _ranges(quantizer, source, values.reshape(-1, *artifact.inputs[0].shape), signature)
-        if pixels:
-            ranges[_input_tensor(source)] = pixel_range(pixels)
-    made = bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
+    statistics = _statistics(source, ranges) if ranges else None
+    if statistics and pixels:
+        statistics[_input_tensor(source)] = pixel_range(pixels)
+    made = bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
     if len(made) >= len(source):
         raise StageError(f"{artifact.path.name} has no layer with weights to quantize; it stays as it is")
     return made
@@ -121,22 +116,15 @@ def _borders(quantizer: Quantizer, *, integer: bool) -> None:
     quantizer.update_quantization_recipe(".*", names.INPUT, config)
 
 
-def _ranges(quantizer: Quantizer, source: bytes, values: NDArray[np.float32], signature: str) -> dict[str, Any]:
-    """Return the min-max ranges of every tensor over the whole calibration set.
+def _statistics(content: bytes, ranges: Ranges) -> dict[str, Any]:
+    """Return the ranges as ai-edge-quantizer takes them: arrays of each tensor's rank."""
+    from ai_edge_litert.interpreter import Interpreter
 
-    The library's own `calibrate` averages the ranges of successive images, which clips the strongest activations.
-    """
-    from ai_edge_quantizer.calibrator import Calibrator
-    from ai_edge_quantizer.utils.qsv_utils import min_max_update
-
-    def samples() -> Iterator[dict[str, NDArray[np.float32]]]:
-        for image in values:
-            yield {signature: image}
-
-    calibrator = Calibrator(source, num_threads=1, qsv_update_func=min_max_update)
-    calibrator.calibrate({SIGNATURE: list(samples())}, quantizer._recipe_manager)
-    ranges: dict[str, Any] = calibrator.get_model_qsvs()
-    return ranges
+    ranks = {tensor["name"]: len(tensor["shape"]) for tensor in Interpreter(model_content=content).get_tensor_details()}
+    return {
+        name: {key: np.full((1,) * ranks[name], end, np.float32) for key, end in zip(("min", "max"), ends, strict=True)}
+        for name, ends in ranges.bounds.items()
+    }
 
 
 def pixel_range(pixels: PixelInput) -> dict[str, NDArray[np.float32]]:
@@ -152,12 +140,10 @@ def _input_tensor(source: bytes) -> str:
     return name
 
 
-def _input_name(artifact: Artifact) -> str:
-    """Return the name that the signature gives the input; raises StageError on a file that is quantized already."""
+def refuse_quantized(artifact: Artifact) -> None:
+    """Raise StageError on a file that is quantized already."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(artifact.path))
     if any(tensor["quantization_parameters"]["scales"].size for tensor in interpreter.get_tensor_details()):
         raise StageError(f"{artifact.path.name} is quantized already; give the float file it was made from")
-    name: str = interpreter.get_signature_list()[SIGNATURE]["inputs"][0]
-    return name

@@ -23,11 +23,11 @@ def survey_text(survey: Survey, *, colour: bool = False) -> str:
 
 def unbroken(table: Table, *lines: str, colour: bool = False) -> str:
     """Return a table, and lines, as wide as they need: a figure cut off in a narrow window would be no figure."""
-    console = Console(width=1000, highlight=False, force_terminal=colour, no_color=not colour)
+    console = Console(width=1000, highlight=False, force_terminal=colour, no_color=not colour, markup=False)
     with console.capture() as capture:
         console.print(table, width=Measurement.get(console, console.options, table).maximum)
         for line in lines:
-            console.print(line, markup=False)
+            console.print(line)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 

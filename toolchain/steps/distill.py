@@ -18,7 +18,7 @@ class Distill(Strict):
 
     kind: Literal["distill"] = "distill"
     student: str = Field(default="", description="a reference architecture; empty goes on with the model as it stands")
-    width: float = Field(default=1.0, gt=0, le=4, description="factor on the student's channel counts")
+    channels: tuple[int, ...] = Field(default=(), description="of the student's convolutions; empty takes its own")
     teacher: str = Field(default="", description="a checkpoint to learn from; empty learns from the model as it came")
     epochs: int = Field(default=24, ge=1, description="epochs on the train split")
     temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of both")

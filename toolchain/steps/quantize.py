@@ -18,6 +18,8 @@ Scheme = Literal[
     "weight-int4",
     "float16",
 ]
+Calibration = Literal["min-max", "moving-average", "percentile", "entropy", "mse"]
+PERCENTILE = 99.99
 
 
 class Quantize(Strict):
@@ -28,6 +30,8 @@ class Quantize(Strict):
 
     reduce_range: x86 processors without VNNI add two products of an activation (0 to 255) and a weight in 16 bits,
     which saturate beyond weights of 64; 7 bits of them give the same answers on every processor.
+
+    calibration: see `toolchain.quantize.clipping.chosen`.
     """
 
     kind: Literal["quantize"] = "quantize"
@@ -43,6 +47,10 @@ class Quantize(Strict):
     integer_io: bool = Field(
         default=False, description="static schemes: takes uint8 pixels, all preprocessing but the turn is in the file"
     )
+    calibration: Calibration = Field(default="min-max", description="how static schemes choose a tensor's range")
+    percentile: float = Field(default=PERCENTILE, gt=50, le=100, description="of all values, kept by that calibration")
+    ranges: str = Field(default="", description="a file of ranges to take instead (quantize --save-ranges)")
+    bias_correction: bool = Field(default=False, description="static schemes: mend the mean error of each layer")
     keep: tuple[str, ...] = Field(
         default=(), description="layers that stay float, by the names that `glyphpress explain` shows"
     )
@@ -55,13 +63,23 @@ class Quantize(Strict):
 
     @property
     def calibrated(self) -> bool:
-        """Return whether ranges come from a calibration set."""
+        """Return whether activations have ranges that are set beforehand."""
         return self.scheme.startswith("static-")
+
+    @property
+    def needs_images(self) -> bool:
+        """Return whether a calibration set has to be drawn."""
+        return self.calibrated and (not self.ranges or self.bias_correction)
 
     @property
     def weight_bits(self) -> int:
         """Return how many bits a weight takes in the file."""
         return 16 if self.scheme == "float16" else 4 if self.scheme.endswith("int4") else 8
+
+    @property
+    def top_level(self) -> int:
+        """Return the largest level of an integer weight, safe on any target; as many lie below zero."""
+        return 7 if self.weight_bits == 4 else 64 if self.reduced(saturates=True) else 127
 
     @property
     def multiplies_int8(self) -> bool:
@@ -83,6 +101,18 @@ class Quantize(Strict):
             raise ValueError(f"{self.scheme} has no activations of 8 bits to choose; leave activations out")
         if self.reduce_range is not None and not self.multiplies_int8:
             raise ValueError(f"{self.scheme} has no products of 8 bits that could saturate; leave reduce_range out")
+        return self
+
+    @model_validator(mode="after")
+    def _calibration_meant(self) -> Self:
+        """Refuse words on ranges where there are none, or where others decide."""
+        if self.percentile != PERCENTILE and self.calibration != "percentile":
+            raise ValueError(f'percentile has no part in calibration = "{self.calibration}"; set it to "percentile"')
+        if self.ranges and self.calibration != "min-max":
+            raise ValueError(f'ranges are taken from {self.ranges}, so calibration = "{self.calibration}" has no part')
+        asked = self.calibration != "min-max" or self.ranges or self.bias_correction
+        if asked and not self.calibrated:
+            raise ValueError(f"{self.scheme} has no ranges: calibration, ranges and bias_correction need a static one")
         return self
 
 

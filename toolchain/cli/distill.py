@@ -1,0 +1,47 @@
+"""`glyphpress distill`: a smaller model learns a checkpoint's answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from toolchain.cli import complete, console, options
+from toolchain.cli.checkpoint_options import checkpoint_options
+
+
+@click.command()
+@click.argument("checkpoint", shell_complete=complete.CHECKPOINT)
+@checkpoint_options
+@options.data_option
+@click.option("--student", default="cnn-small", show_default=True, help="A reference architecture, with fresh weights.")
+@click.option("--channels", type=options.Numbers(), default=(), help="Of its convolutions, such as 16,24,40,56,64.")
+@click.option("--teacher", default="", help="A checkpoint to learn from in place of CHECKPOINT, such as a larger one.")
+@click.option("--epochs", type=click.IntRange(1), default=24, show_default=True, help="On the train split.")
+@click.option("--temperature", type=click.FloatRange(1, 20), default=2.0, show_default=True, help="Softens answers.")
+@click.option("--soft", type=options.POINTS, default="90%", show_default=True, help="Weight of the teacher's answers.")
+@click.option("-o", "--output", type=options.FILE, required=True, help="The .pt2 program to write.")
+@options.seed_option
+@options.threads_option(0)
+@options.force_option
+@options.json_option
+def distill(*, checkpoint: str, request: Any, output: Path, as_json: bool, **words: Any) -> None:
+    """Fit a smaller model to a checkpoint's answers; the result is a torch.export program for `export` and `press`.
+
+    \b
+    Example:
+      glyphpress distill cnn-small --data emnist:balanced --channels 16,24,40,56,64 -o student.pt2
+    """
+    from toolchain.stages import shape_checkpoint
+    from toolchain.steps import Distill
+
+    fields = {key: words.pop(key) for key in ("student", "channels", "teacher", "epochs", "temperature", "soft")}
+    if not 0 < fields["soft"] <= 1:
+        raise click.BadParameter("give more than 0% and at most 100%", param_hint="--soft")
+    with console.progress() as progress:
+        model = shape_checkpoint(checkpoint, request, Distill(**fields), output, progress=progress, **words)
+    if as_json:
+        console.emit("distill", {"out": str(output), "sha256": model.checkpoint_sha256, "history": model.history})
+    else:
+        click.echo(f"{output}: {model.history[-1]}")

@@ -1,0 +1,60 @@
+"""Knowledge distillation (Hinton, Vinyals and Dean, arXiv:1503.02531): FloatModel in, FloatModel out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from calibration.dataset import Dataset
+from toolchain import models
+from toolchain.fit import fit
+from toolchain.losses import taught_by
+from toolchain.model import FloatModel
+from toolchain.progress import Progress, silent
+from toolchain.steps import Distill
+from toolchain.train_settings import preset_for
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def distill(
+    model: FloatModel,
+    step: Distill,
+    data: Dataset,
+    *,
+    teacher: FloatModel,
+    seed: int = 0,
+    threads: int = 0,
+    progress: Progress = silent,
+) -> FloatModel:
+    """Return a student of `teacher`, fitted to `data` (a train split).
+
+    The student is `step.student` with fresh weights, or `model` itself where the step names none, and takes images as
+    `model` does. Raises UsageProblem for a test split, StageError when the
+    model that goes on is not in torch.
+    """
+    # No smoothing: the teacher's answers are smooth already.
+    settings = preset_for(len(data)).changed(epochs=step.epochs, label_smoothing=0.0)
+    preprocess = model.preprocess
+    if step.student:
+        student, preprocess = _student(step, len(model.classes), seed), replace(preprocess, label_offset=0)
+    else:
+        student = model.torch_module("distillation")
+    with taught_by(teacher, temperature=step.temperature, soft=step.soft, threads=threads) as lesson:
+        module = fit(student, data, preprocess, settings, seed=seed, threads=threads, lesson=lesson, progress=progress)
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    line = (
+        f"distilled {step.student or model.name}, {parameters:,} parameters, from {teacher.name} for {step.epochs} "
+        f"epochs on {data.origin}, temperature {step.temperature:g}, {step.soft:.0%} of the loss soft, seed {seed}"
+    )
+    history = (*model.history, line)
+    return replace(model, module=module.eval(), onnx=None, preprocess=preprocess, history=history)
+
+
+def _student(step: Distill, classes: int, seed: int) -> nn.Module:
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return models.build(step.student, classes, **({"channels": step.channels} if step.channels else {}))

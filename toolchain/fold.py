@@ -1,0 +1,42 @@
+"""Batch norms put into the convolutions before them, where every exporter puts them in the end."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+from toolchain.errors import StageError
+from toolchain.model import FloatModel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def folded(model: FloatModel, stage: str) -> nn.Module:
+    """Return a copy of the model's module, eval mode, in which batch norms after convolutions are identities.
+
+    Its outputs stay what they were, but for rounding. Raises StageError, naming `stage`, when the model is not in torch
+    or torch.fx cannot trace it.
+    """
+    from torch import fx, nn
+    from torch.nn.utils import fuse_conv_bn_eval
+
+    module = copy.deepcopy(model.torch_module(stage)).eval()
+    try:
+        graph = fx.symbolic_trace(module).graph
+    except (fx.proxy.TraceError, RuntimeError, TypeError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise StageError(
+            f"{model.name}: torch.fx cannot trace it for {stage} ({reason}); leave that step out"
+        ) from error
+    calls = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+    for node in graph.nodes:
+        before = node.args[0] if node.args else None
+        if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
+            continue
+        norm, convolution = (module.get_submodule(str(one.target)) for one in (node, before))
+        once = len(before.users) == 1 and all(calls.count(str(one.target)) == 1 for one in (node, before))
+        if once and isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d):
+            module.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
+            module.set_submodule(str(node.target), nn.Identity())
+    return module

@@ -1,0 +1,98 @@
+"""What a training step minimises: the loss on labels, and a teacher's answers beside it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.dataset import Images, Labels
+from toolchain.model import FloatModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A teacher's answers, and how much they count.
+
+    answers: uint8 [N, 28, 28] to float32 logits [N, classes]. temperature: softens the probabilities of teacher and
+    student (1: as they are). soft: weight of the teacher's answers, 0 to 1; the labels have the rest.
+    """
+
+    answers: Callable[[Images], NDArray[np.float32]]
+    temperature: float
+    soft: float
+
+    def divergence(self, logits: Tensor, glyphs: Images) -> Tensor:
+        """Return the mean Kullback-Leibler divergence from the teacher's probabilities, times the squared temperature.
+
+        logits: float32 [N, classes] of the student on uint8 [N, 28, 28]. The square keeps the size of gradients
+        whatever the temperature (Hinton, arXiv:1503.02531, 2).
+        """
+        import torch
+        from torch.nn.functional import kl_div, log_softmax
+
+        answers = torch.from_numpy(self.answers(glyphs))
+        ours, theirs = (log_softmax(one / self.temperature, dim=1) for one in (logits, answers))
+        return kl_div(ours, theirs, reduction="batchmean", log_target=True) * self.temperature**2
+
+
+@contextmanager
+def taught_by(teacher: FloatModel, *, temperature: float, soft: float, threads: int = 0) -> Iterator[Lesson]:
+    """Yield the lesson of a teacher, which answers as the float .onnx that it becomes.
+
+    ONNX Runtime reads a batch some times faster than torch, which would spend half of a training on the teacher.
+    Raises what `export` raises.
+    """
+    from targets import catalog
+    from toolchain.export import export
+
+    with tempfile.TemporaryDirectory() as folder:
+        artifact = export(teacher, "onnx", Path(folder) / f"{teacher.name}.onnx")
+        with catalog.default_for("onnx").open(artifact, threads=threads) as session:
+            yield Lesson(session.run, temperature, soft)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of a batch; its parts are weighed by the lesson, where there is one.
+
+    prior: float32 [columns], added to logits before the loss on labels. classes, first: where the classes stand.
+    """
+
+    prior: Tensor
+    label_smoothing: float
+    classes: int
+    first: int
+    lesson: Lesson | None = None
+
+    def __call__(self, logits: Tensor, labels: Labels, glyphs: Images) -> Tensor:
+        """Return the scalar loss of float32 [N, columns] on labels 0 to classes - 1 and uint8 [N, 28, 28]."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        target = torch.from_numpy(labels + self.first)
+        hard = cross_entropy(logits + self.prior, target, label_smoothing=self.label_smoothing)
+        if self.lesson is None:
+            return hard
+        ours = logits[:, self.first : self.first + self.classes]
+        return (1 - self.lesson.soft) * hard + self.lesson.soft * self.lesson.divergence(ours, glyphs)
+
+
+def log_frequencies(labels: Labels, classes: int, columns: int, first: int) -> NDArray[np.float32]:
+    """Return float32 [columns]: how often each class occurs, as a logarithm against the mean; 0 in other columns.
+
+    One image is added to each class, so that a class without any stays finite.
+    """
+    counts = np.bincount(labels, minlength=classes) + 1.0
+    logs = np.zeros(columns, np.float32)
+    logs[first : first + classes] = np.log(counts / counts.mean())
+    return logs

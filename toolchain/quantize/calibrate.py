@@ -1,0 +1,85 @@
+"""Calibrate: from a float artifact and images to the range of every tensor, by one rule for every format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibration.sample import CalibrationSet
+from targets.artifact import Artifact
+from toolchain.errors import StageError
+from toolchain.noise import noise_to
+from toolchain.quantize.activations import feeds
+from toolchain.quantize.bias import correct_biases
+from toolchain.quantize.insight import Insight
+from toolchain.quantize.observe import observe
+from toolchain.quantize.ranges import Ranges, read_ranges
+from toolchain.steps import Quantize
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a static scheme gets: ranges, and the float file again where its biases were moved; notes, a line each."""
+
+    ranges: Ranges | None = None
+    content: bytes | None = None
+    notes: tuple[str, ...] = ()
+
+
+def calibrated(
+    artifact: Artifact,
+    step: Quantize,
+    images: CalibrationSet | None,
+    log: Path | None = None,
+    *,
+    saturates: bool = True,
+) -> Calibrated:
+    """Find the ranges of a float artifact on `images`, or read and check the step's; correct biases where it says so.
+
+    Raises StageError when images are needed and not given, a tensor is not finite, or the ranges are another file's.
+    """
+    if images is None and step.needs_images:
+        raise StageError(f"{step.scheme} takes its ranges from a calibration set; give --data")
+    try:
+        with noise_to(log) as noise:
+            insight = open_insight(artifact)
+            if step.ranges:
+                kept = read_ranges(Path(step.ranges))
+                ranges = kept.belong_to(artifact, insight.tensors(), step.ranges)
+            else:
+                ranges = _observed(insight, step, images)
+            if not step.bias_correction:
+                return Calibrated(ranges, notes=_notes(ranges, step))
+            assert images is not None, "bias correction needs images, which is checked above"
+            # What a bias has to mend depends on how the weights are rounded.
+            rounded = step.model_copy(update={"reduce_range": step.reduced(saturates=saturates)})
+            said = correct_biases(insight, rounded, ranges, feeds(artifact, images))
+            return Calibrated(ranges, insight.content(), (*_notes(ranges, step), said))
+    except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
+        raise StageError(
+            f"{artifact.path.name}: its tensors cannot be observed ({error}); the whole story is in {noise}"
+        ) from error
+
+
+def open_insight(artifact: Artifact) -> Insight:
+    """Open a float artifact of either format; raises StageError or CheckpointError on one that is quantized already."""
+    if artifact.format == "onnx":
+        from toolchain.quantize.insight_onnx import OnnxInsight
+
+        return OnnxInsight(artifact)
+    from toolchain.quantize.insight_tflite import TfliteInsight
+
+    return TfliteInsight(artifact)
+
+
+def _observed(insight: Insight, step: Quantize, images: CalibrationSet | None) -> Ranges:
+    assert images is not None, "ranges need images, which is checked above"
+    names, fed = insight.tensors(), feeds(insight.artifact, images)
+    seen = observe(lambda: insight.values(names, fed))
+    return Ranges.choose(insight.artifact, step, {name: seen[name] for name in names}, images.facts())
+
+
+def _notes(ranges: Ranges, step: Quantize) -> tuple[str, ...]:
+    kept = f"{ranges.percentile:g} " if ranges.percentile else ""
+    where = f", from {Path(step.ranges).name}" if step.ranges else ""
+    return (f"ranges: {kept}{ranges.method}{where}",) if where or ranges.method != "min-max" else ()

@@ -1,0 +1,57 @@
+"""Insight: what a float file lets see and change of itself, the same for every format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.artifact import Artifact
+from toolchain.quantize.activations import Values
+from toolchain.quantize.ranges import Ranges
+from toolchain.steps import Quantize
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or matrix with a bias. output: the tensor after its activation; axis: where channels stand in it.
+
+    low, high: the values at which the activation saturates: 0 and infinity for a ReLU.
+    """
+
+    output: str
+    axis: int
+    low: float = -np.inf
+    high: float = np.inf
+
+
+class Insight(Protocol):
+    """An open float file."""
+
+    artifact: Artifact
+
+    def tensors(self) -> list[str]:
+        """Return the float tensors that are computed, in execution order, the input first."""
+
+    def layers(self) -> list[Layer]:
+        """Return the layers whose bias can be moved, in execution order."""
+
+    def weighted(self) -> int:
+        """Return how many layers have weights."""
+
+    def values(self, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
+        """Yield what tensors hold for each of `fed`."""
+
+    def quantized_values(
+        self, step: Quantize, ranges: Ranges, names: Sequence[str], fed: NDArray[np.float32]
+    ) -> Iterator[Values]:
+        """Quantize the file as it stands now and yield what the same tensors hold there."""
+
+    def move(self, layer: Layer, by: NDArray[np.float32]) -> None:
+        """Add `by` [channels] to the layer's bias."""
+
+    def content(self) -> bytes:
+        """Return the float file as it stands now."""

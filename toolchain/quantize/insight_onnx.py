@@ -1,0 +1,130 @@
+"""Insight into a float ONNX file, as onnxruntime prepares it for quantization."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.artifact import Artifact
+from toolchain.checkpoint.onnx_files import refuse_quantized
+from toolchain.quantize.activations import Values, onnx_activations
+from toolchain.quantize.insight import Layer
+from toolchain.quantize.layers import weighted
+from toolchain.quantize.onnx import prepare, static_onnx
+from toolchain.quantize.ranges import Ranges
+from toolchain.steps import Quantize
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+
+class OnnxInsight:
+    """See `toolchain.quantize.insight.Insight`."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        """Prepare the artifact's graph in memory; raises CheckpointError when it is quantized already."""
+        import onnx
+
+        self.artifact = artifact
+        refuse_quantized(onnx.load(artifact.path), artifact.path)
+        with tempfile.TemporaryDirectory() as folder:
+            prepare(artifact.path, Path(folder) / "prepared.onnx")
+            self.model = onnx.load(Path(folder) / "prepared.onnx")
+        graph = self.model.graph
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        self._readers: dict[str, list[NodeProto]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node)
+        self._layers = {layer: node for node in graph.node if (layer := self._layer(node))}
+
+    def tensors(self) -> list[str]:
+        """Return the float tensors that are computed."""
+        from onnx import TensorProto
+
+        graph = self.model.graph
+        described = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
+        computed = [graph.input[0].name, *(name for node in graph.node for name in node.output)]
+        return [
+            name
+            for name in computed
+            if name in described and described[name].type.tensor_type.elem_type == TensorProto.FLOAT
+        ]
+
+    def layers(self) -> list[Layer]:
+        """Return the layers whose bias is a constant of their own."""
+        return list(self._layers)
+
+    def weighted(self) -> int:
+        """Return how many nodes have a constant matrix."""
+        return len(weighted(self.model))
+
+    def values(self, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
+        """Run the float graph."""
+        return onnx_activations(self.model, names, fed)
+
+    def quantized_values(
+        self, step: Quantize, ranges: Ranges, names: Sequence[str], fed: NDArray[np.float32]
+    ) -> Iterator[Values]:
+        """Run the quantized graph; a tensor's real numbers stand behind its DequantizeLinear."""
+        import onnx
+
+        with tempfile.TemporaryDirectory() as folder:
+            prepared = Path(folder) / "prepared.onnx"
+            onnx.save(self.model, prepared)
+            model = static_onnx(prepared, self.artifact, step, ranges, reduce_range=step.reduced(saturates=True))
+        there = {name for node in model.graph.node for name in node.output}
+        behind = {name: f"{name}_DequantizeLinear_Output" for name in names}
+        behind = {name: inner if inner in there else name for name, inner in behind.items()}
+        for values in onnx_activations(model, list(behind.values()), fed):
+            yield {name: values[inner] for name, inner in behind.items()}
+
+    def move(self, layer: Layer, by: NDArray[np.float32]) -> None:
+        """Add to the bias; a convolution without one gets it."""
+        from onnx import numpy_helper
+
+        node = self._layers[layer]
+        if len(node.input) < 3:
+            node.input.append(f"{node.output[0]}_bias")
+            self.model.graph.initializer.append(numpy_helper.from_array(by, node.input[2]))
+            self._constants[node.input[2]] = self.model.graph.initializer[-1]
+            return
+        bias = self._constants[node.input[2]]
+        bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + by, bias.name))
+
+    def content(self) -> bytes:
+        """Return the prepared graph."""
+        content: bytes = self.model.SerializeToString()
+        return content
+
+    def _layer(self, node: NodeProto) -> Layer | None:
+        """Return the node as a layer, if it has constant weights and no bias that another node reads too."""
+        if node.op_type not in {"Conv", "ConvTranspose", "Gemm"} or node.input[1] not in self._constants:
+            return None
+        bias = node.input[2] if len(node.input) > 2 else ""
+        if bias and (bias not in self._constants or len(self._readers[bias]) > 1 or self._dims(bias) != 1):
+            return None
+        if not bias and node.op_type == "Gemm":
+            return None
+        after = self._readers.get(node.output[0], [])
+        if len(after) == 1 and after[0].op_type == "Relu":
+            return Layer(after[0].output[0], 1, 0.0)
+        if len(after) == 1 and after[0].op_type == "Clip":
+            ends = [
+                self._scalar(name, empty) for name, empty in zip(after[0].input[1:], (-np.inf, np.inf), strict=False)
+            ]
+            return Layer(after[0].output[0], 1, *ends)
+        return Layer(node.output[0], 1)
+
+    def _dims(self, constant: str) -> int:
+        return len(self._constants[constant].dims)
+
+    def _scalar(self, name: str, empty: float) -> Any:
+        from onnx import numpy_helper
+
+        return float(numpy_helper.to_array(self._constants[name])) if name in self._constants else empty

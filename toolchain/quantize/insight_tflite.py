@@ -1,0 +1,106 @@
+"""Insight into a float TFLite file, through its FlatBuffer (TFLite schema version 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.artifact import Artifact
+from toolchain.quantize.activations import Values, tflite_activations
+from toolchain.quantize.insight import Layer
+from toolchain.quantize.ranges import Ranges
+from toolchain.quantize.tflite import refuse_quantized, tflite_content
+from toolchain.steps import Quantize
+
+
+class TfliteInsight:
+    """See `toolchain.quantize.insight.Insight`."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        """Unpack the artifact's graph; raises StageError when it is quantized already."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        refuse_quantized(artifact)
+        self.artifact, self._schema = artifact, schema
+        self._model = schema.ModelT.InitFromPackedBuf(artifact.path.read_bytes(), 0)
+        self._graph = self._model.subgraphs[0]
+        read = [index for operator in self._graph.operators for index in operator.inputs]
+        self._biases = {
+            layer: operator.inputs[2]
+            for operator in self._graph.operators
+            if (layer := self._layer(operator)) and read.count(operator.inputs[2]) == 1
+        }
+
+    def tensors(self) -> list[str]:
+        """Return the float tensors that are computed."""
+        computed = [*self._graph.inputs, *(index for one in self._graph.operators for index in one.outputs)]
+        float32 = self._schema.TensorType.FLOAT32
+        return [self._name(index) for index in computed if self._graph.tensors[index].type == float32]
+
+    def layers(self) -> list[Layer]:
+        """Return the layers whose bias no other operator reads."""
+        return list(self._biases)
+
+    def weighted(self) -> int:
+        """Return how many operators multiply by weights."""
+        return sum(self._kind(operator) in self._kinds() for operator in self._graph.operators)
+
+    def values(self, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
+        """Run the float file."""
+        return tflite_activations(self.content(), names, fed)
+
+    def quantized_values(
+        self, step: Quantize, ranges: Ranges, names: Sequence[str], fed: NDArray[np.float32]
+    ) -> Iterator[Values]:
+        """Run the quantized file, which keeps the names."""
+        return tflite_activations(tflite_content(self.artifact, self.content(), step, ranges), names, fed)
+
+    def move(self, layer: Layer, by: NDArray[np.float32]) -> None:
+        """Add to the bias, in a buffer of its own where other tensors share it."""
+        tensor = self._graph.tensors[self._biases[layer]]
+        buffer = self._model.buffers[tensor.buffer]
+        bias = np.frombuffer(bytes(buffer.data), "<f4") + by
+        if sum(other.buffer == tensor.buffer for other in self._graph.tensors) > 1:
+            buffer, tensor.buffer = self._schema.BufferT(), len(self._model.buffers)
+            self._model.buffers.append(buffer)
+        buffer.data = np.frombuffer(bias.astype("<f4").tobytes(), np.uint8)
+
+    def content(self) -> bytes:
+        """Pack the file."""
+        import flatbuffers
+
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(self._model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    def _layer(self, operator: Any) -> Layer | None:
+        """Return the operator as a layer, if it has a float bias and an activation that is seen through."""
+        function = self._schema.ActivationFunctionType
+        ends = {
+            function.NONE: (-np.inf, np.inf),
+            function.RELU: (0.0, np.inf),
+            function.RELU6: (0.0, 6.0),
+            function.RELU_N1_TO_1: (-1.0, 1.0),
+        }
+        if self._kind(operator) not in self._kinds() or len(operator.inputs) < 3 or operator.inputs[2] < 0:
+            return None
+        activation = operator.builtinOptions.fusedActivationFunction
+        output = operator.outputs[0]
+        if activation not in ends:
+            return None
+        return Layer(self._name(output), len(self._graph.tensors[output].shape) - 1, *ends[activation])
+
+    def _kind(self, operator: Any) -> int:
+        kind: int = self._model.operatorCodes[operator.opcodeIndex].builtinCode
+        return kind
+
+    def _kinds(self) -> set[int]:
+        operator = self._schema.BuiltinOperator
+        return {operator.CONV_2D, operator.DEPTHWISE_CONV_2D, operator.FULLY_CONNECTED}
+
+    def _name(self, index: int) -> str:
+        name: str = self._graph.tensors[index].name.decode()
+        return name

@@ -1,0 +1,149 @@
+"""Quantization-aware training: a FloatModel whose weights lie on the grid that the file will have.
+
+What comes out is still a float model, so it is exported and quantized like any other, in either format; its weights
+are what the quantizer would round them to, and the learned ranges of what enters its layers go to the quantizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from calibration.dataset import Dataset
+from toolchain.errors import StageError
+from toolchain.feed import feed
+from toolchain.fit import fit
+from toolchain.fold import folded
+from toolchain.losses import taught_by
+from toolchain.model import FloatModel, Range
+from toolchain.progress import Progress, silent
+from toolchain.steps import Qat, Quantize
+from toolchain.train_settings import preset, preset_for
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.hooks import RemovableHandle
+
+SEEN = 1024
+"""Images whose activations the ranges start from."""
+EIGHT_BITS = 64
+"""Largest level of an integer weight of 8 bits that is safe on any target: sums of 16 bits do not saturate."""
+
+
+def qat(
+    model: FloatModel,
+    step: Qat,
+    quantize: Quantize,
+    data: Dataset,
+    *,
+    teacher: FloatModel,
+    seed: int = 0,
+    threads: int = 0,
+    progress: Progress = silent,
+) -> FloatModel:
+    """Return the model with batch norms folded and weights rounded for `quantize`, fitted to `data` (a train split).
+
+    Its `input_ranges` are what was learned of each layer's input, in the order in which layers run. Raises StageError
+    when the model is not in torch, cannot be traced (torch.fx) or has no layer to quantize.
+    """
+    module = folded(model, "quantization-aware training")
+    images = data.images[np.sort(np.random.default_rng(seed).permutation(len(data))[:SEEN])]
+    layers = _ran(module, model.preprocess.apply(images[:2]))
+    if not layers:
+        raise StageError(f"{model.name} has no Linear or Conv2d layer that runs once; there is nothing to quantize")
+    ranges = _observed(module, layers, model.preprocess.apply(images))
+    _put_grids(module, layers, ranges, quantize)
+    # Few images need small batches, or a handful of steps is all they give.
+    settings = preset("fine-tune").changed(
+        epochs=step.epochs, lr=step.lr, label_smoothing=0.0, batch=preset_for(len(data)).batch
+    )
+    with taught_by(teacher, temperature=step.temperature, soft=step.soft, threads=threads) as lesson:
+        fitted = fit(
+            module, data, model.preprocess, settings, seed=seed, threads=threads, lesson=lesson, progress=progress
+        )
+    learned = _take_grids(fitted, layers)
+    line = (
+        f"trained for {quantize.scheme} with rounded weights and inputs: {step.epochs} epochs on {data.origin}, "
+        f"teacher {teacher.name} ({step.soft:.0%} of the loss, temperature {step.temperature:g}), seed {seed}"
+    )
+    history = (*model.history, line)
+    return replace(model, module=fitted.eval(), onnx=None, input_ranges=learned, history=history)
+
+
+def _ran(module: nn.Module, pixels: Any) -> tuple[str, ...]:
+    """Return the names of the layers with weights, in the order in which they ran; one that ran twice is left out."""
+    import torch
+    from torch import nn
+
+    order: list[str] = []
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    hooks = [layer.register_forward_hook(lambda *_, name=name: order.append(name)) for name, layer in layers.items()]
+    with _removed(hooks), torch.no_grad():
+        module(feed(module, pixels))
+    return tuple(name for name in order if order.count(name) == 1)
+
+
+def _observed(module: nn.Module, layers: tuple[str, ...], pixels: Any) -> list[Range]:
+    """Return the smallest and largest value that enters each layer."""
+    import torch
+
+    found: dict[str, list[float]] = {name: [np.inf, -np.inf] for name in layers}
+
+    def note(name: str, values: torch.Tensor) -> None:
+        low, high = found[name]
+        found[name] = [min(low, float(values.min())), max(high, float(values.max()))]
+
+    hooks = [
+        module.get_submodule(name).register_forward_pre_hook(lambda _, taken, name=name: note(name, taken[0]))
+        for name in layers
+    ]
+    with _removed(hooks), torch.no_grad():
+        for part in np.array_split(pixels, max(1, len(pixels) // 256)):
+            module(feed(module, part))
+    return [Range(*found[name]) for name in layers]
+
+
+def _put_grids(module: nn.Module, layers: tuple[str, ...], ranges: list[Range], quantize: Quantize) -> None:
+    from torch.nn.utils import parametrize
+
+    from toolchain.quantize.grid import InputGrid, WeightGrid
+
+    for number, (name, seen) in enumerate(zip(layers, ranges, strict=True)):
+        layer = module.get_submodule(name)
+        # Four bits leave depthwise convolutions at eight.
+        top = EIGHT_BITS if getattr(layer, "groups", 1) > 1 else quantize.top_level
+        parametrize.register_parametrization(layer, "weight", WeightGrid(layer.weight, top))  # type: ignore[arg-type] # a tensor
+        layer.input_grid = InputGrid(seen.low, seen.high, learned=number > 0)
+        layer.register_forward_pre_hook(_round_input)
+
+
+def _round_input(layer: Any, taken: tuple[Any, ...]) -> Any:
+    return layer.input_grid(taken[0]) if hasattr(layer, "input_grid") else None
+
+
+def _take_grids(module: nn.Module, layers: tuple[str, ...]) -> tuple[Range, ...]:
+    """Leave the rounded weights in place of the trained ones, and return the ranges that were learned."""
+    from torch.nn.utils import parametrize
+
+    learned = []
+    for name in layers:
+        layer = module.get_submodule(name)
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        low, high = (float(end.detach()) for end in layer.input_grid.ends())  # type: ignore[operator,union-attr] # put there above
+        learned.append(Range(low, high))
+        del layer.input_grid
+        layer._forward_pre_hooks.clear()
+    return tuple(learned)
+
+
+@contextmanager
+def _removed(hooks: list[RemovableHandle]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

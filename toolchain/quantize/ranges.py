@@ -1,0 +1,121 @@
+"""Ranges: the [low, high] of every tensor that a static scheme quantizes, kept in a file, checked, taken again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
+
+from targets.artifact import Artifact
+from toolchain.errors import StageError, UsageProblem
+from toolchain.files import write_whole
+from toolchain.quantize.clipping import chosen
+from toolchain.quantize.observe import Observed
+from toolchain.steps import Calibration, Quantize
+from toolchain.steps.strict import Strict
+
+KEPT_BINS = 128
+"""Of a histogram in a file: enough to draw it."""
+
+
+class TensorRange(Strict):
+    """The range of one tensor, and what it was chosen from.
+
+    counts: how many values fell into each of KEPT_BINS bins between lowest and highest; zeros are counted apart.
+    """
+
+    name: str
+    low: FiniteFloat
+    high: FiniteFloat
+    lowest: FiniteFloat
+    highest: FiniteFloat
+    zeros: int = Field(ge=0)
+    counts: tuple[int, ...] = Field(min_length=KEPT_BINS, max_length=KEPT_BINS)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.low <= 0 <= self.high:
+            raise ValueError(f"the range of {self.name} is [{self.low:g}, {self.high:g}]; it must hold 0")
+        if self.lowest > self.highest or any(count < 0 for count in self.counts):
+            raise ValueError(f"what {self.name} held is inverted or negative")
+        return self
+
+    @classmethod
+    def of(cls, name: str, seen: Observed, low: float, high: float) -> TensorRange:
+        """Keep what was observed in few bins."""
+        counts = tuple(map(int, seen.counts.reshape(KEPT_BINS, -1).sum(axis=1)))
+        # As float32, which the quantizers take, so that ranges from a file and fresh ones give the same bytes.
+        ends = {key: float(np.float32(value)) for key, value in {"low": low, "high": high}.items()}
+        return cls(name=name, **ends, lowest=seen.lowest, highest=seen.highest, zeros=seen.zeros, counts=counts)
+
+    @property
+    def clipped(self) -> float:
+        """Share of the values that lie outside the range, as exactly as the kept bins tell."""
+        edges = np.linspace(self.lowest, self.highest, KEPT_BINS + 1)
+        middles = (edges[1:] + edges[:-1]) / 2
+        outside = (middles < self.low) | (middles > self.high)
+        return float(np.asarray(self.counts)[outside].sum()) / max(1, self.zeros + sum(self.counts))
+
+
+class Ranges(Strict):
+    """The ranges of a file's tensors. calibration: `CalibrationSet.facts()` of the images that they were chosen on."""
+
+    schema_: Literal["glyphpress/ranges/1"] = Field(default="glyphpress/ranges/1", alias="schema")
+    source: str
+    source_sha256: str
+    method: Calibration
+    percentile: float | None
+    calibration: dict[str, Any]
+    tensors: tuple[TensorRange, ...] = Field(min_length=1)
+
+    @classmethod
+    def choose(
+        cls, artifact: Artifact, step: Quantize, seen: dict[str, Observed], calibration: dict[str, Any]
+    ) -> Ranges:
+        """Choose every tensor's range by the step's rule, for activations of 16 bits or of 8."""
+        levels = 2**16 if "act16" in step.scheme else 2**8
+        bounds = {
+            name: chosen(one, step.calibration, percentile=step.percentile, levels=levels) for name, one in seen.items()
+        }
+        return cls(
+            source=artifact.path.name,
+            source_sha256=artifact.sha256,
+            method=step.calibration,
+            percentile=step.percentile if step.calibration == "percentile" else None,
+            calibration=calibration,
+            tensors=tuple(TensorRange.of(name, seen[name], *bounds[name]) for name in seen),
+        )
+
+    @property
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """The range of each tensor by its name."""
+        return {tensor.name: (tensor.low, tensor.high) for tensor in self.tensors}
+
+    def save(self, path: Path, *, force: bool = False) -> None:
+        """Write as JSON, whole or not at all; `read_ranges` is the inverse."""
+        write_whole(path, self.model_dump_json(by_alias=True, indent=1) + "\n", force=force)
+
+    def belong_to(self, artifact: Artifact, tensors: list[str], path: str) -> Ranges:
+        """Return the ranges; raises StageError when `path` holds those of another file than the artifact."""
+        if self.source_sha256 != artifact.sha256:
+            raise StageError(
+                f"{path} holds the ranges of {self.source} (sha256 {self.source_sha256[:12]}), not of "
+                f"{artifact.path.name} ({artifact.sha256[:12]}); calibrate this file with --data"
+            )
+        if absent := sorted(set(tensors) - set(self.bounds)):
+            raise StageError(f"{path} has no range for {', '.join(absent[:3])}; calibrate again with --data")
+        return self
+
+
+def read_ranges(path: Path) -> Ranges:
+    """Read a file of ranges; raises UsageProblem when there is none, StageError naming what is wrong in it."""
+    if not path.is_file():
+        raise UsageProblem(f"{path}: no such file of ranges; `glyphpress quantize --save-ranges` writes one")
+    try:
+        return Ranges.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "ranges"
+        raise StageError(f"{path}: no usable ranges: {where}: {first['msg']}; calibrate again with --data") from error

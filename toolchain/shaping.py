@@ -1,0 +1,56 @@
+"""The steps of a recipe that take a model to a model, each by its own stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from calibration.dataset import Dataset
+from toolchain.checkpoint import CheckpointRequest, settle
+from toolchain.distill import distill
+from toolchain.equalize import equalize
+from toolchain.errors import UsageProblem
+from toolchain.model import FloatModel
+from toolchain.progress import Progress
+from toolchain.prune import prune
+from toolchain.quantize.qat import qat
+from toolchain.recipe import Recipe
+from toolchain.steps import Distill, Equalize, Prune, Qat
+
+
+@dataclass(frozen=True)
+class Shaper:
+    """What every such stage is given: a train split, seed, threads, and who listens."""
+
+    train: Dataset
+    seed: int
+    threads: int
+    progress: Progress
+
+    def shaped(self, model: FloatModel, recipe: Recipe) -> FloatModel:
+        """Take the model through the steps of a recipe, all but its quantization; raises what their stages raise."""
+        came = model
+        run: dict[str, Any] = {"seed": self.seed, "threads": self.threads, "progress": self.progress}
+        for step in recipe.shaping:
+            match step:
+                case Prune():
+                    model = prune(model, step, self.train, **run)
+                case Equalize():
+                    model = equalize(model, step)
+                case Distill():
+                    model = distill(model, step, self.train, teacher=self._teacher(step.teacher, came), **run)
+                case Qat():
+                    assert recipe.quantize, "a recipe with qat ends in a quantization, or it is refused"
+                    teacher = self._teacher(step.teacher, came)
+                    model = qat(model, step, recipe.quantize, self.train, teacher=teacher, **run)
+        return model
+
+    def _teacher(self, checkpoint: str, came: FloatModel) -> FloatModel:
+        if not checkpoint:
+            return came
+        teacher = settle(checkpoint, CheckpointRequest(), self.train, seed=self.seed).model
+        if teacher.classes != came.classes:
+            raise UsageProblem(
+                f"the teacher {checkpoint} has other classes than {came.name}; name one of the same data"
+            )
+        return teacher
