@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _EVENT = re.compile(r"(?P<name>.*)_kernel_time")
 _NUMBER = re.compile(r"\[node (\d+)\]")
-_OWN = re.compile(r"_nchwc$|_token_\d+$")
+_OWN = re.compile(r"(?:_pre_q)?(?:_nchwc|_token_\d+)?$")
 """What the optimizer puts behind the name of a node or tensor."""
 
 
