@@ -168,10 +168,10 @@ def _layers(artifact: Artifact, batch: int) -> list[tuple[str, str]]:
     for operator in interpreter._get_ops_details():
         kind, (_, *constants) = operator["op_name"], operator["inputs"]
         named = constants[0] if kind in _WITH_WEIGHTS else operator["outputs"][0]
-        found.append((kind, _layer(names.get(named, ""))))
+        found.append((kind, layer_of_tensor(names.get(named, ""))))
     return found
 
 
-def _layer(tensor: str) -> str:
+def layer_of_tensor(tensor: str) -> str:
     """Return a tensor's name as a layer: the first of several, without the number that sets it apart."""
     return re.sub(r"\.\d+$", "", tensor.partition(";")[0]).replace("/", ".")

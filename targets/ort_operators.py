@@ -19,13 +19,13 @@ from targets.operators import RUNS, WARMUP, Operator
 from targets.target import RuntimeFacts
 
 if TYPE_CHECKING:
-    from onnx import GraphProto
+    from onnx import GraphProto, ModelProto
 
     from targets.ort import OrtKernels
 
 _EVENT = re.compile(r"(?P<name>.*)_kernel_time")
 _NUMBER = re.compile(r"\[node (\d+)\]")
-_OWN = re.compile(r"_nchwc$|_token_\d+$")
+_OWN = re.compile(r"(?:_pre_q)?(?:_nchwc|_token_\d+)?$")
 """What the optimizer puts behind the name of a node or tensor."""
 
 
@@ -38,9 +38,7 @@ def ort_operators(place: OrtKernels, artifact: Artifact, *, threads: int, batch:
 
     if artifact.format == "ort":
         raise RunFailed(f"{artifact.path}: its graph is optimized already; profile the .onnx that it was made of")
-    model = onnx.load(artifact.path)
-    for number, node in enumerate(model.graph.node):
-        node.name = f"[node {number}]"
+    model = numbered(onnx.load(artifact.path))
     with tempfile.TemporaryDirectory() as folder:
         options = place.options(threads)
         options.enable_profiling = True
@@ -71,9 +69,21 @@ def _operators(events: list[dict[str, Any]], layers: dict[str, str]) -> Iterable
             kernels[found["name"]] = event["args"]["op_name"]
     for name, durations in took.items():
         last = durations[-RUNS:]
-        number = _NUMBER.match(name)
-        layer = layers.get(number[0] if number else _OWN.sub("", name), "")
+        layer = layers.get(origin(name), "")
         yield Operator(kernels[name], layer, sum(last) / len(last) * 1000)
+
+
+def origin(name: str) -> str:
+    """Return the node (`[node K]`) or tensor of the file that a node of the optimized graph is named after."""
+    number = _NUMBER.match(name)
+    return number[0] if number else _OWN.sub("", name)
+
+
+def numbered(model: ModelProto) -> ModelProto:
+    """Return the model (changed in place) with nodes that bear their number as a name."""
+    for number, node in enumerate(model.graph.node):
+        node.name = f"[node {number}]"
+    return model
 
 
 def _layers(graph: GraphProto) -> dict[str, str]:
@@ -81,7 +91,7 @@ def _layers(graph: GraphProto) -> dict[str, str]:
 
     A node belongs to the layer whose weight it takes, else bears its own name, else goes with what it reads.
     """
-    weights = {tensor.name: _layer(tensor.name) for tensor in graph.initializer}
+    weights = {tensor.name: layer_of_weight(tensor.name) for tensor in graph.initializer}
     flow: dict[str, str] = {}
     found = {}
     for number, node in enumerate(graph.node):
@@ -97,7 +107,7 @@ def _layers(graph: GraphProto) -> dict[str, str]:
     return found | flow
 
 
-def _layer(weight: str) -> str:
+def layer_of_weight(weight: str) -> str:
     """Return the layer of a weight named as torch names it (`features.conv1.weight`), empty for any other constant."""
     layer = re.match(r"(.+)\.(?:weight|bias)", weight)
     return layer[1] if layer else ""

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from calibration.dataset import Dataset, load
 from calibration.sample import CalibrationSet, draw
@@ -28,6 +29,7 @@ from toolchain.report.report import CheckpointFacts, DatasetFacts, Report
 from toolchain.report.rows import measured_rows
 from toolchain.report.winner import chosen
 from toolchain.shaping import Shaper
+from toolchain.steps import Quantize
 from toolchain.verdict.compare import comparison
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.evidence import Evidence
@@ -114,6 +116,7 @@ class _Press:
     test: Dataset
     progress: Progress
     calibrations: dict[int, CalibrationSet] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def log(self) -> Path:
@@ -152,19 +155,41 @@ class _Press:
                     name, place = ("float", Path(spare)) if recipe.quantize else (recipe.name, self.folder)
                     source = export(model, kind, place / path.name, recipe=name, log=self.log)
                 if last := recipe.quantize:
-                    images = self._calibration(last.calibration_images) if last.needs_images else None
-                    yield quantize(
-                        source,
-                        last,
-                        images,
-                        path,
-                        recipe=recipe.name,
-                        log=self.log,
-                        saturates=self.request.place.saturates,
-                        learned=model.input_ranges,
-                    )
+                    yield self._quantized(recipe, last, model, source, path)
                 else:
                     yield source
+
+    def _quantized(self, recipe: Recipe, step: Quantize, model: FloatModel, source: Artifact, path: Path) -> Artifact:
+        """Quantize one file; where the step has a fallback, layers are chosen on images of the train split."""
+        request, place = self.request, self.request.place
+        images = self._calibration(step.calibration_images) if step.needs_images else None
+        ways: dict[str, Any] = {
+            "recipe": recipe.name,
+            "log": self.log,
+            "saturates": place.saturates,
+            "learned": model.input_ranges,
+        }
+        if not step.fallback:
+            return quantize(source, step, images, path, **ways)
+        from toolchain.quantize.fallback import quantize_with_fallback
+
+        found = quantize_with_fallback(
+            source,
+            step,
+            images,
+            path,
+            limit=request.policy.drop,
+            train=self.train,
+            test=self.test,
+            read=lambda artifact, images: place.read(
+                artifact, images, threads=request.threads, seed=request.seed, progress=self.progress
+            ),
+            seed=request.seed,
+            progress=self.progress,
+            **ways,
+        )
+        self.notes += [f"{path.name}: {line}" for line in found.lines()]
+        return found.artifact
 
     def _calibration(self, size: int) -> CalibrationSet:
         if size not in self.calibrations:
@@ -199,7 +224,7 @@ class _Press:
             machine=machine_state(),
             tools={name: version for artifact in artifacts for name, version in artifact.tools.items()},
             command=self.request.command,
-            notes=(*found, *place.notes()),
+            notes=(*found, *place.notes(), *self.notes),
         )
 
     def _evidence(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calibration.dataset import Dataset, Split, load
-from calibration.sample import draw
+from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format, explained, load_artifact
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.errors import UsageProblem
@@ -25,6 +25,13 @@ from toolchain.recipe import Recipe
 from toolchain.shaping import Shaper
 from toolchain.steps import Distill, Equalize, Prune, Quantize
 from toolchain.steps.quantize import refusal
+
+if TYPE_CHECKING:
+    from toolchain.quantize.fallback import Fallback
+    from toolchain.verdict.outcome import Verdict
+    from toolchain.verdict.tables import DropLimit
+
+SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 def export_checkpoint(
@@ -126,25 +133,83 @@ def quantize_file(
     """Quantize an artifact, or a float .onnx that glyphpress did not make, into `output`.
 
     save_ranges: a file that takes the ranges of a static scheme. Raises UsageProblem when images are needed and `data`
-    is not given, the format has no such files, or the suffix changes.
+    is not given, the format has no such files, the suffix changes, or the step has a fallback (`quantize_within`).
     """
+    if step.fallback:
+        raise UsageProblem("a fallback needs a margin for the drop; call quantize_within, or leave fallback out")
+    _check(path, step, output, data, force=force)
+    if save_ranges:
+        refuse_existing(save_ranges, force=force)
+    train, test = (_images(data, split, data_root) for split in SPLITS)
+    with tempfile.TemporaryDirectory() as folder:
+        source = _float_artifact(path, train, Path(folder), seed)
+        images = _calibration(step, train, test, seed)
+        return quantize(source, step, images, output, recipe=step.scheme, force=force, save_ranges=save_ranges)
+
+
+def quantize_within(
+    path: Path,
+    step: Quantize,
+    output: Path,
+    limit: DropLimit | None,
+    *,
+    data: str,
+    data_root: Path | None = None,
+    seed: int = 0,
+    force: bool = False,
+    progress: Progress = silent,
+) -> tuple[Fallback, Verdict]:
+    """Quantize as `quantize_file` does, but with layers kept float where the drop is beyond `limit` otherwise.
+
+    The second thing returned is what the limit says of the file that came of it on the test split, which chose nothing.
+    Raises what `quantize_file` and `quantize_with_fallback` raise.
+    """
+    from toolchain.quantize.fallback import quantize_with_fallback, read_here
+    from toolchain.verdict.accuracy import judge_drop
+    from toolchain.verdict.compare import compare
+
+    _check(path, step, output, data, force=force)
+    if limit is None:
+        raise UsageProblem("a fallback needs a margin for the drop; give a policy with [drop]")
+    train, test = (load(data, split, data_root) for split in SPLITS)
+    with tempfile.TemporaryDirectory() as folder:
+        source = _float_artifact(path, train, Path(folder), seed)
+        found = quantize_with_fallback(
+            source,
+            step,
+            _calibration(step, train, test, seed),
+            output,
+            recipe=step.scheme,
+            limit=limit,
+            train=train,
+            test=test,
+            read=read_here(progress),
+            seed=seed,
+            force=force,
+            progress=progress,
+        )
+        read = read_here(progress)
+        verdict = judge_drop(limit, compare(read(source, test), read(found.artifact, test)))
+        return found, replace(verdict, artifact=found.artifact.path.name)
+
+
+def _check(path: Path, step: Quantize, output: Path, data: str | None, *, force: bool) -> None:
+    """Raise UsageProblem before any work on what cannot be asked for."""
     if output.suffix != path.suffix:
         raise UsageProblem(f"{output} should end in {path.suffix}, like {path.name}: quantizing does not convert")
     if reason := refusal(step, path.suffix.removeprefix(".")):
         raise UsageProblem(f"{path.name}: no {step.scheme} in this format: {reason}")
     if step.needs_images and not data:
         raise UsageProblem(f"{step.scheme} takes its ranges from images; give --data, or take --scheme dynamic-int8")
-    for result in filter(None, (output, save_ranges)):
-        refuse_existing(result, force=force)
+    refuse_existing(output, force=force)
     if step.ranges:
         read_ranges(Path(step.ranges))
-    train = _images(data, "train", data_root)
-    images = None
-    if step.needs_images and train is not None:
-        images = draw(train, step.calibration_images, seed=seed, exclude=_images(data, "test", data_root))
-    with tempfile.TemporaryDirectory() as folder:
-        source = _float_artifact(path, train, Path(folder), seed)
-        return quantize(source, step, images, output, recipe=step.scheme, force=force, save_ranges=save_ranges)
+
+
+def _calibration(step: Quantize, train: Dataset | None, test: Dataset | None, seed: int) -> CalibrationSet | None:
+    if not step.needs_images or train is None:
+        return None
+    return draw(train, step.calibration_images, seed=seed, exclude=test)
 
 
 def _float_artifact(path: Path, train: Dataset | None, folder: Path, seed: int) -> Artifact:

@@ -26,6 +26,7 @@ COMMANDS = {
     "export": "toolchain.cli.export:export",
     "quantize": "toolchain.cli.quantize:quantize",
     "ranges": "toolchain.cli.ranges:ranges",
+    "explain": "toolchain.cli.explain:explain",
     "evaluate": "toolchain.cli.evaluate:evaluate",
     "compare": "toolchain.cli.compare:compare",
     "profile": "toolchain.cli.profile:profile",

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from toolchain.cli import console, options
 from toolchain.cli.calibration_options import calibration_options
+
+if TYPE_CHECKING:
+    from targets.artifact import Artifact
+    from toolchain.steps import Quantize
+    from toolchain.verdict.tables import DropLimit
 
 SCHEMES = (
     *("dynamic-int8", "dynamic-int4", "static-int8", "static-int8-act16", "static-int4"),
@@ -25,6 +30,17 @@ SCHEMES = (
 @calibration_options
 @click.option("--integer-io", is_flag=True, help="Static: take raw uint8 pixels, the preprocessing in the file.")
 @click.option("--full-range", is_flag=True, help="ONNX: int8 weights of 8 bits, which saturate on x86 without VNNI.")
+@click.option("--keep", multiple=True, metavar="LAYER", help="Leave this layer float; `explain` shows their names.")
+@click.option(
+    "--fallback",
+    type=click.IntRange(0, 100),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Where the drop is too large, try up to N files with some layers kept float.",
+)
+@options.policy_option
+@click.option("--max-drop", "drop", type=options.POINTS, help="Of --fallback: margin of accuracy; by default 0.3pp.")
 @click.option("-o", "--output", type=options.FILE, required=True, help="The file to write, of the same format.")
 @options.seed_option
 @options.force_option
@@ -41,27 +57,70 @@ def quantize(
     seed: int,
     force: bool,
     as_json: bool,
+    policy_words: str | None,
+    drop: float | None,
     **settings: Any,
 ) -> None:
     """Quantize a float artifact, or a float .onnx of your own, to 16, 8 or 4 bits.
 
     Static schemes take their ranges from a calibration set drawn from the train split of --data. What a format has no
-    files or kernels for is refused with the reason.
+    files or kernels for is refused with the reason. --fallback judges files on other images of that split, keeps the
+    fewest layers float with which one passes, and judges that one on the test split: exit 1 or 5 where it fails there.
 
     \b
     Example:
       glyphpress quantize cnn.float.onnx --data emnist:balanced -o cnn.int8.onnx
+      glyphpress quantize a.onnx --data emnist:balanced --fallback 8 -o b.onnx
     """
     from toolchain.stages import quantize_file
     from toolchain.steps import Quantize
+    from toolchain.verdict.policy import choose_policy
 
     step = Quantize.asked(**settings, per_channel=not per_tensor, reduce_range=False if full_range else None)
-    made = quantize_file(
-        artifact, step, output, data=data, data_root=data_root, seed=seed, force=force, save_ranges=save_ranges
-    )
+    words: dict[str, Any] = {"data": data, "data_root": data_root, "seed": seed, "force": force}
+    if step.fallback:
+        if save_ranges:
+            raise click.UsageError("--save-ranges keeps those of one file, and --fallback tries several; leave one out")
+        limit = choose_policy(policy_words, drop=drop).drop
+        _within(artifact, step, output, words, limit, as_json=as_json)
+        return
+    if policy_words or drop:
+        raise click.UsageError("--policy and --max-drop are for --fallback; add it, or leave them out")
+    made = quantize_file(artifact, step, output, **words, save_ranges=save_ranges)
     if as_json:
         console.emit("quantize", made.facts())
     else:
-        click.echo(f"{made.path}: {made.size:,} bytes, {artifact.stat().st_size / made.size:.1f}x smaller")
-        for note in made.notes:
-            click.echo(f"note: {note}")
+        click.echo(_size(artifact, made))
+
+
+def _within(
+    artifact: Path,
+    step: Quantize,
+    output: Path,
+    words: dict[str, Any],
+    limit: DropLimit | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Search for the layers to keep, tell every trial, and judge what came of it."""
+    from toolchain.errors import UsageProblem
+    from toolchain.report.reading import show_verdicts
+    from toolchain.stages import quantize_within
+    from toolchain.verdict.outcome import raise_for
+
+    if not words["data"]:
+        raise UsageProblem("--fallback reads images to see which layers must stay float; add --data")
+    with console.progress() as progress:
+        found, verdict = quantize_within(artifact, step, output, limit, **words, progress=progress)
+    if as_json:
+        said = {"fallback": found.to_dict(), "verdict": verdict.to_dict()}
+        console.emit("quantize", found.artifact.facts() | said)
+    else:
+        click.echo("\n".join([*found.lines(), _size(artifact, found.artifact)]))
+        show_verdicts([verdict], console.out())
+    raise_for([verdict])
+
+
+def _size(artifact: Path, made: Artifact) -> str:
+    line = f"{made.path}: {made.size:,} bytes, {artifact.stat().st_size / made.size:.1f}x smaller"
+    return "\n".join([line, *(f"note: {note}" for note in made.notes)])

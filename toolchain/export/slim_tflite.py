@@ -50,8 +50,9 @@ def slim_tflite(content: bytes) -> bytes:
     model.description = None
     model.metadata = [entry for entry in model.metadata or () if entry.name not in NOTES] or None
     _drop_unread(model)
+    stored = {index for index, buffer in enumerate(model.buffers) if buffer.data is not None}
     for graph in model.subgraphs:
-        _shorten(graph)
+        _shorten(graph, stored)
         _share_scales(graph)
     builder = SharingBuilder(len(content))
     builder.places = {}
@@ -98,13 +99,15 @@ def _share_scales(graph: Any) -> None:
             tensor.quantization = tables.setdefault(key, _Once(scales))
 
 
-def _shorten(graph: Any) -> None:
+def _shorten(graph: Any, stored: set[int]) -> None:
     kept = {*graph.inputs, *graph.outputs}
     taken = {graph.tensors[index].name for index in kept}
     for index, tensor in enumerate(graph.tensors):
         if index in kept:
             continue
-        name = short = _short(tensor.name.decode())
+        # What several modules were fused into names them all, the last one first: a weight belongs to the first.
+        modules = [part for part in tensor.name.decode().split(";") if "/" in part] or [tensor.name.decode()]
+        name = short = _short(modules[-1 if tensor.buffer in stored else 0])
         if name.encode() in taken:
             name = f"{short}.{index}"
         tensor.name = name.encode()

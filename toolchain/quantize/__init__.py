@@ -66,6 +66,7 @@ def quantize(
     notes = (*artifact.notes, *settled.notes, *((FULL_RANGE,) if wide else ()))
     if step.calibrated and (left := left_in_float(content, artifact.format)):
         notes = (*notes, f"computed in float: {', '.join(left)}")
+    notes += (f"kept float: {', '.join(step.keep)}",) if step.keep else ()
     origin = Origin.of(artifact, recipe, *TOOLS[artifact.format], calibration=facts, notes=notes)
     if step.integer_io:
         origin = replace(origin, preprocess=PixelInput.of(artifact.preprocess).given)

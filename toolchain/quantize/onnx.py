@@ -15,6 +15,7 @@ from toolchain.export.pack_int4 import pack_int4
 from toolchain.export.slim_onnx import slim_onnx
 from toolchain.noise import noise_to
 from toolchain.quantize.four_bits import four_bits
+from toolchain.quantize.keep_onnx import keep_apart, named_layers
 from toolchain.quantize.layers import KINDS, weighted
 from toolchain.quantize.logits import float_logits
 from toolchain.quantize.pixels import PixelInput
@@ -75,9 +76,10 @@ def _quantized(
         )
     if ranges is not None:
         return static_onnx(prepared, artifact, step, ranges, reduce_range=reduce_range)
+    kept = named_layers(prepared, step.keep, artifact.path.name)
     if step.scheme == "dynamic-int8":
-        return _dynamic(prepared, per_channel=step.per_channel, reduce_range=reduce_range)
-    return expand_at_load(onnx.load(prepared), bits=step.weight_bits, per_channel=step.per_channel)
+        return _dynamic(prepared, kept, per_channel=step.per_channel, reduce_range=reduce_range)
+    return expand_at_load(onnx.load(prepared), bits=step.weight_bits, per_channel=step.per_channel, keep=kept)
 
 
 def prepare(source: Path, prepared: Path) -> None:
@@ -95,6 +97,7 @@ def static_onnx(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
+    kept = named_layers(prepared, step.keep, artifact.path.name)
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
     if pixels:
         onnx.save(absorb(onnx.load(prepared), pixels), prepared)
@@ -110,10 +113,11 @@ def static_onnx(
         activation_type=QuantType.QInt8 if step.activations == "int8" else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         reduce_range=reduce_range,
+        nodes_to_exclude=list(kept.values()),
         extra_options=_extra(artifact, pixels),
         calibration_cache_path=cache,
     )
-    model = onnx.load(quantized)
+    model = keep_apart(onnx.load(quantized), kept)
     if step.weight_bits == 4:
         model = pack_int4(four_bits(model, onnx.load(prepared)))
     return integer_borders(model) if pixels else float_logits(model)
@@ -135,7 +139,7 @@ def _extra(artifact: Artifact, pixels: PixelInput | None) -> dict[str, Any]:
     return options
 
 
-def _dynamic(prepared: Path, *, per_channel: bool, reduce_range: bool) -> ModelProto:
+def _dynamic(prepared: Path, kept: dict[str, str], *, per_channel: bool, reduce_range: bool) -> ModelProto:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -148,5 +152,7 @@ def _dynamic(prepared: Path, *, per_channel: bool, reduce_range: bool) -> ModelP
         per_channel=per_channel,
         reduce_range=reduce_range,
         op_types_to_quantize=["MatMul"],
+        # onnxruntime makes a MatMul of every Gemm first, and names it so.
+        nodes_to_exclude=[*kept.values(), *(f"{node}_MatMul" for node in kept.values())],
     )
-    return expand_at_load(onnx.load(quantized), per_channel=per_channel)
+    return expand_at_load(onnx.load(quantized), per_channel=per_channel, keep=kept)

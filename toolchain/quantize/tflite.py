@@ -12,6 +12,7 @@ from targets.artifact import Artifact
 from toolchain.errors import StageError
 from toolchain.export.slim_tflite import slim_tflite
 from toolchain.noise import noise_to
+from toolchain.quantize.keep_tflite import keep_float
 from toolchain.quantize.left import operators
 from toolchain.quantize.pixels import PixelInput
 from toolchain.quantize.pixels_tflite import absorb
@@ -57,6 +58,7 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
             f"{artifact.path.name} has no layer with weights to quantize ({', '.join(LAYERS)}); it stays as it is"
         )
     quantizer = _quantizer(source, step)
+    keep_float(quantizer, source, step.keep, artifact.path.name)
     statistics = _statistics(source, ranges) if ranges else None
     if statistics and pixels:
         statistics[_input_tensor(source)] = pixel_range(pixels)

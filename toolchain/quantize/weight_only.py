@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 
-def expand_at_load(model: ModelProto, *, bits: int = 8, per_channel: bool = True) -> ModelProto:
+def expand_at_load(
+    model: ModelProto, *, bits: int = 8, per_channel: bool = True, keep: Collection[str] = ()
+) -> ModelProto:
     """Return the model with each layer's float weight in 4, 8 or 16 bits; it may be changed in place.
 
     16 bits are a float16 and a Cast, fewer an integer, a Cast and a Mul by the scale (`toolchain.quantize.weights`).
     Both are constants, which every graph optimizer folds when the session starts, so an inference costs what the
     float file costs. DequantizeLinear would run again in each inference: onnxruntime keeps it for QDQ fusion.
-    Convolutions of one channel take no fewer than 8 bits.
+    Convolutions of one channel take no fewer than 8 bits. Those that `keep` names stay float.
     Raises StageError on weights that float16 cannot hold.
     """
     if bits == 4:
@@ -31,6 +34,8 @@ def expand_at_load(model: ModelProto, *, bits: int = 8, per_channel: bool = True
     stored = {tensor.name: tensor for tensor in graph.initializer}
     expansions: list[NodeProto] = []
     for name, node in weighted(model).items():
+        if name in keep:
+            continue
         weights = _floats(stored[name])
         graph.initializer.remove(stored[name])
         if bits == 16:

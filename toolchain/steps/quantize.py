@@ -51,6 +51,15 @@ class Quantize(Strict):
     percentile: float = Field(default=PERCENTILE, gt=50, le=100, description="of all values, kept by that calibration")
     ranges: str | None = Field(default=None, description="a file of ranges to take instead (quantize --save-ranges)")
     bias_correction: bool = Field(default=False, description="static schemes: mend the mean error of each layer")
+    keep: tuple[str, ...] = Field(
+        default=(), description="layers that stay float, by the names that `glyphpress explain` shows"
+    )
+    fallback: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="where the drop is too large: most files to try with some layers kept float; 0: none",
+    )
 
     @property
     def calibrated(self) -> bool:

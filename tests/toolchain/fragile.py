@@ -1,0 +1,26 @@
+"""A model that reads well and cannot be quantized whole: one of its layers has weights that eight bits do not hold."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+
+from toolchain.model import FloatModel
+
+FRAGILE = "features.conv4"
+
+
+def fragile(model: FloatModel) -> FloatModel:
+    """Return a `cnn-small` in which a channel that is always 0 has weights of 100 in every channel of conv4.
+
+    conv3 gives nothing in its first channel, so those weights change no answer; but in every output channel of conv4
+    they are the largest, and the steps that they need round all others to 0.
+    """
+    module = copy.deepcopy(model.torch_module("breaking"))
+    with torch.no_grad():
+        module.features.norm3.weight[0] = 0
+        module.features.norm3.bias[0] = -1
+        module.features.conv4.weight[:, 0] = 100
+    return replace(model, module=module)

@@ -1,0 +1,43 @@
+"""`glyphpress explain`: where a quantized file loses what its float file knew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from toolchain.cli import console, options
+
+
+@click.command()
+@click.argument("base", type=options.FILE)
+@click.argument("candidate", type=options.FILE)
+@options.data_option
+@click.option(
+    "--images", type=click.IntRange(1), default=256, show_default=True, help="Of the train split, none calibrated on."
+)
+@options.seed_option
+@options.json_option
+def explain(
+    *, base: Path, candidate: Path, data: str, data_root: Path | None, images: int, seed: int, as_json: bool
+) -> None:
+    """Show the error of a quantized file layer by layer, and what of it still runs in float and why.
+
+    BASE is the float file, CANDIDATE the quantized one made from it, both .onnx or both .tflite. SQNR is the ratio of
+    signal to quantization noise behind each layer; `alone`, of the noise that the layer adds itself.
+
+    \b
+    Example:
+      glyphpress explain cnn.float.onnx cnn.int8.onnx --data emnist:balanced
+    """
+    from calibration.dataset import load
+    from toolchain.explain.explanation import explain_files
+    from toolchain.report.explanation import show_explanation
+
+    train, test = (load(data, split, data_root) for split in ("train", "test"))
+    with console.progress() as progress:
+        found = explain_files(base, candidate, train, test, images=images, seed=seed, progress=progress)
+    if as_json:
+        console.emit("explain", found.to_dict())
+    else:
+        show_explanation(found, console.out())

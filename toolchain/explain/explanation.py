@@ -1,0 +1,160 @@
+"""Explanation: layer by layer, what a quantized file does to the numbers of the float file it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.dataset import Dataset, Images
+from targets.artifact import Artifact
+from toolchain.adoption import open_artifact
+from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.explain.error import Error, Tally
+from toolchain.explain.images import unseen
+from toolchain.explain.kernels import Kernel, kernels
+from toolchain.explain.trace import Trace, opened
+from toolchain.layers.graph import Layer
+from toolchain.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """One layer of the candidate, in the order of execution.
+
+    weights, values: the types that its weights are stored in, and its result. whole: the error of its result in the
+    whole candidate, which piles up from layer to layer. alone: what this layer adds itself, behind exact inputs that
+    were only rounded to the candidate's steps. kernel: what it runs in.
+    """
+
+    layer: str
+    operator: str
+    weights: str
+    values: str
+    whole: Error
+    alone: Error
+    kernel: Kernel | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        words = {name: getattr(self, name) for name in ("layer", "operator", "weights", "values")}
+        kernel = asdict(self.kernel) if self.kernel else None
+        return words | {"whole": self.whole.to_dict(), "alone": self.alone.to_dict(), "kernel": kernel}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The error of every layer of `candidate` against `base`, and the other operators that it computes in float."""
+
+    base: Artifact
+    candidate: Artifact
+    images: Dataset
+    layers: tuple[LayerError, ...]
+    others: tuple[Kernel, ...]
+
+    def blame(self) -> tuple[LayerError, ...]:
+        """Return the quantized layers, the one that adds the most error itself first."""
+        own = [one for one in self.layers if one.weights != "float32" and one.alone.noise]
+        return tuple(sorted(own, key=lambda one: one.alone.sqnr_db if one.alone.sqnr_db is not None else -np.inf))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        files = {"base": self.base, "candidate": self.candidate}
+        named = {role: {"file": one.path.name, "sha256": one.sha256} for role, one in files.items()}
+        drawn = {"origin": self.images.origin, "count": len(self.images), "sha256": self.images.sha256}
+        rows = {
+            "layers": [one.to_dict() for one in self.layers],
+            "float_operators": [asdict(one) for one in self.others],
+        }
+        return named | {"format": self.candidate.format, "images": drawn} | rows
+
+
+def explain_files(
+    base: Path,
+    candidate: Path,
+    train: Dataset,
+    test: Dataset,
+    *,
+    images: int = 256,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Explanation:
+    """Explain a quantized file by the float file that it was made from, on a sample of the train split (`unseen`).
+
+    Raises UsageProblem for files of two formats, or where nothing is quantized or the base is; EvidenceError for files
+    of two models; StageError where a runtime cannot show the layers.
+    """
+    files = open_artifact(base, train), open_artifact(candidate, train)
+    return explain(*files, unseen(train, test, images, seed, files[1].calibration), progress=progress)
+
+
+def explain(base: Artifact, candidate: Artifact, images: Dataset, *, progress: Progress = silent) -> Explanation:
+    """Explain a quantized file on these images; raises as `explain_files` does."""
+    if {base.format, candidate.format} not in ({"onnx"}, {"tflite"}):
+        raise UsageProblem(
+            f"{base.path.name} and {candidate.path.name} cannot be laid side by side; give two .onnx or two .tflite"
+        )
+    exact, rounded = opened(base), opened(candidate)
+    pairs = _paired(exact, rounded, base, candidate)
+    ports = rounded.graph.ports
+    whole = {own.name: Tally(ports.get(own.result)) for _, own in pairs}
+    alone = {own.name: Tally(ports.get(own.result)) for _, own in pairs}
+    done = 0
+    for some in _batches(images.images, exact, rounded, base.path.name):
+        # A quantized file may take raw pixels.
+        given, pixels = exact.whole(base.preprocess.apply(some)), candidate.preprocess.apply(some)
+        meant = {own.name: given[source.name] for source, own in pairs}
+        for tallies, seen in ((whole, rounded.whole(pixels)), (alone, rounded.alone(pixels, meant))):
+            for name, values in meant.items():
+                tallies[name].add(values, seen[name])
+        done += len(some)
+        progress(f"explain {candidate.path.name}", done, len(images))
+    ran = kernels(candidate)
+    by_layer = {one.layer: one for one in ran if one.layer}
+    rows = tuple(
+        LayerError(
+            own.name,
+            own.kind,
+            own.weights.dtype,
+            ports[own.result].spec.dtype if own.result in ports else "float32",
+            whole[own.name].error(),
+            alone[own.name].error(),
+            by_layer.get(own.name),
+        )
+        for _, own in pairs
+    )
+    return Explanation(base, candidate, images, rows, tuple(one for one in ran if not one.layer))
+
+
+def _paired(exact: Trace, rounded: Trace, base: Artifact, candidate: Artifact) -> list[tuple[Layer, Layer]]:
+    """Return the layers of both files two by two: by their names where those agree, else in their order."""
+    names = f"{base.path.name} and {candidate.path.name}"
+    ours, theirs = exact.graph.layers, rounded.graph.layers
+    if not ours:
+        raise UsageProblem(f"{base.path.name} has no layer with weights to explain; give a file of a network")
+    if any(layer.weights.dtype != "float32" for layer in ours):
+        raise UsageProblem(f"{base.path.name} is quantized itself; give the float file that the other was made from")
+    known = {layer.name: layer for layer in ours}
+    if set(known) == {layer.name for layer in theirs}:
+        ours = tuple(known[layer.name] for layer in theirs)
+    same = [layer.weights.size for layer in ours] == [layer.weights.size for layer in theirs]
+    origins = {base.checkpoint_sha256, candidate.checkpoint_sha256} - {None}
+    if not same or len(origins) > 1 or base.classes != candidate.classes:
+        raise EvidenceError(f"{names} are not of one model; give the float file that {candidate.path.name} was made of")
+    if all(layer.weights.dtype == "float32" for layer in theirs):
+        raise UsageProblem(f"{candidate.path.name} holds no quantized layer; give the quantized file second")
+    return list(zip(ours, theirs, strict=True))
+
+
+def _batches(images: Images, exact: Trace, rounded: Trace, name: str) -> Iterator[Images]:
+    """Yield the images in batches that both files take; of a fixed batch only whole ones."""
+    fixed = {trace.fixed for trace in (exact, rounded)} - {0}
+    size = max(fixed) if fixed else min(exact.batch, rounded.batch)
+    if len(fixed) > 1 or (fixed and size > len(images)):
+        raise UsageProblem(f"{name} and its candidate take batches of {sorted(fixed)}; give files of one image a batch")
+    for start in range(0, len(images), size):
+        if start + size <= len(images) or not fixed:
+            yield images[start : start + size]

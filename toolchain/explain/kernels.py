@@ -1,0 +1,41 @@
+"""Kernel: what a layer or operator of a file runs in, and why not in integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from targets.artifact import Artifact
+
+AT_RUN_TIME = "its input is quantized in each inference"
+EXPANDED = "its weights are expanded to float when the file is loaded"
+FLOAT_WEIGHTS = "its weights are float: kept so, or of a kind that the quantizer leaves alone"
+NO_KERNEL = "the runtime has no integer kernel for it"
+BETWEEN_FLOATS = "what it reads is float"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What runs in place of an operator of the file.
+
+    layer: empty for an operator without weights. operator: as the runtime calls it. integer: whether it multiplies
+    integers. reason: why it is float, or what else is to be known of it.
+    """
+
+    layer: str
+    operator: str
+    integer: bool
+    reason: str = ""
+
+
+def kernels(artifact: Artifact) -> tuple[Kernel, ...]:
+    """Return the kernels of all layers, and of other operators that compute in float, in the order of execution.
+
+    Raises StageError where the runtime refuses the file.
+    """
+    if artifact.format == "tflite":
+        from toolchain.explain.tflite_kernels import tflite_kernels
+
+        return tflite_kernels(artifact)
+    from toolchain.explain.onnx_kernels import onnx_kernels
+
+    return onnx_kernels(artifact)

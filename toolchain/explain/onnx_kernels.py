@@ -1,0 +1,91 @@
+"""What ONNX Runtime runs of a file on the CPU: the graph as it stands after every optimization."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from targets.artifact import Artifact
+from targets.ort import OrtCpu
+from targets.ort_operators import numbered, origin
+from targets.quiet import quiet_stderr
+from toolchain.errors import StageError
+from toolchain.explain.kernels import AT_RUN_TIME, BETWEEN_FLOATS, EXPANDED, FLOAT_WEIGHTS, NO_KERNEL, Kernel
+from toolchain.layers.graph import Graph, Layer
+from toolchain.layers.onnx_graph import onnx_graph
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_SHAPES = ["Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Shape", "Expand", "Cast"]
+_PARTS = ["Gather", "Slice", "Concat", "Split", "Pad", "MaxPool", "ReorderInput", "ReorderOutput"]
+_MOVES = frozenset([*_SHAPES, *_PARTS])
+"""Kinds that only move values, in the type that they come in."""
+_BORDERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+_OWN_ROUNDING = "the file holds float weights, and ONNX Runtime rounds them itself between two quantized tensors"
+
+
+def onnx_kernels(artifact: Artifact) -> tuple[Kernel, ...]:
+    """See `toolchain.explain.kernels.kernels`."""
+    import onnx
+
+    graph = onnx_graph(onnx.load(artifact.path))
+    owners = {name: layer for layer in graph.layers for name in (f"[node {layer.node}]", *layer.chain)}
+    optimized = _optimized(artifact).graph.node
+    integers: set[str] = set()
+    found, told = [], set()
+    for node in optimized:
+        layer = owners.get(origin(node.name))
+        integer = _integer(node.op_type)
+        if integer or (node.op_type in _MOVES and node.input[0] in integers) or node.op_type == "QuantizeLinear":
+            integers.update(node.output)
+        if node.op_type in _BORDERS or node.op_type in _MOVES:
+            continue
+        if layer and layer.name not in told:
+            told.add(layer.name)
+            found.append(Kernel(layer.name, node.op_type, integer, _reason(graph, layer, integer=integer)))
+        elif not integer and not layer:
+            makers = [one for one in optimized if node.input and node.input[0] in one.output]
+            dequantized = any(one.op_type == "DequantizeLinear" for one in makers)
+            found.append(Kernel("", node.op_type, False, NO_KERNEL if dequantized else BETWEEN_FLOATS))
+    return tuple(found)
+
+
+def _optimized(artifact: Artifact) -> ModelProto:
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder, "optimized.onnx")
+        options = OrtCpu().options(1)
+        options.optimized_model_filepath = str(kept)
+        content = numbered(onnx.load(artifact.path)).SerializeToString()
+        try:
+            with quiet_stderr():
+                onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            said = " ".join(str(error).split())[:300]
+            raise StageError(f"{artifact.path}: ONNX Runtime refuses it ({said}); export it again") from error
+        return onnx.load(kept)
+
+
+def _integer(kind: str) -> bool:
+    return kind.startswith(("QLinear", "QGemm")) or kind.endswith("Integer") or kind == "DynamicQuantizeMatMul"
+
+
+def _reason(graph: Graph, layer: Layer, *, integer: bool) -> str:
+    """Return why a layer runs in float, by what stands around it in the file; what is special of an integer one."""
+    node, weights = graph.nodes[layer.node], layer.weights
+    source = graph.ports.get(node.inputs[0])
+    if weights.dtype == "float32":
+        return _OWN_ROUNDING if integer else FLOAT_WEIGHTS
+    if integer:
+        return "" if source or node.kind.startswith("QLinear") else AT_RUN_TIME
+    if "DequantizeLinear" not in weights.through:
+        return EXPANDED
+    if source is None or layer.result not in graph.ports:
+        return f"its {'output' if source else 'input'} is not quantized"
+    if weights.dtype.endswith("int4") and "Cast" not in weights.through:
+        return "DequantizeLinear of 4-bit weights is not fused into an integer kernel"
+    return f"ONNX Runtime has no kernel of {source.spec.dtype} activations and {weights.dtype} weights for it"

@@ -1,0 +1,143 @@
+"""What the layers of an ONNX file give out, in ONNX Runtime without graph optimizations.
+
+So QuantizeLinear and DequantizeLinear do what they say and everything between them is float: what a QDQ file means. The
+integer kernels that an optimized session takes instead differ from it by roundings.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.artifact import Artifact
+from targets.ort import OrtReference, batch_size
+from toolchain.errors import StageError
+from toolchain.explain.trace import Values, rounded
+from toolchain.layers.onnx_graph import onnx_graph
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_INTEGERS = ("QuantizeLinear", "QLinearConv", "QLinearMatMul")
+
+
+class OnnxTrace:
+    """See `toolchain.explain.trace.Trace`."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        """Read the file."""
+        import onnx
+
+        self.artifact = artifact
+        self.model = onnx.load(artifact.path)
+        self.graph = onnx_graph(self.model)
+
+    @property
+    def fixed(self) -> int:
+        """Return the batch that the file fixes, 0 where any is taken."""
+        return max(self.artifact.inputs[0].shape[0], 0)
+
+    @property
+    def batch(self) -> int:
+        """Return how many images are given at once."""
+        return self.fixed or batch_size(self.artifact.path)
+
+    def whole(self, pixels: NDArray[Any]) -> Values:
+        """Return the results of an inference."""
+        return self._run(self._whole, pixels, {})
+
+    def alone(self, pixels: NDArray[Any], exact: Values) -> Values:
+        """Return the results of each layer behind exact ones."""
+        given = rounded(self.graph, exact)
+        return self._run(self._alone, pixels, {_fed(name): given[name] for name in self._cut})
+
+    @property
+    def _cut(self) -> list[str]:
+        return [layer.result for layer in self.graph.layers if layer.result not in self.graph.outputs]
+
+    @cached_property
+    def _whole(self) -> Any:
+        return self._session(self.model)
+
+    @cached_property
+    def _alone(self) -> Any:
+        """A session in which every operator that reads a layer's result reads an input of the graph in its place."""
+        import onnx
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        fed: dict[str, str] = {}
+        for layer in self.graph.layers:
+            if layer.result not in self.graph.outputs:
+                fed |= dict.fromkeys((layer.result, *layer.copies), _fed(layer.result))
+        for node in model.graph.node:
+            node.input[:] = [fed.get(name, name) for name in node.input]
+        for name in self._cut:
+            kind = self._dtype(name)
+            model.graph.input.append(onnx.helper.make_tensor_value_info(_fed(name), kind, None))
+        return self._session(model)
+
+    def _dtype(self, tensor: str) -> int:
+        """Return the ONNX type of a layer's result."""
+        import onnx
+
+        if self.graph.makers[tensor].kind in _INTEGERS:
+            dtype = np.dtype(self.graph.ports[tensor].spec.dtype)
+            return int(onnx.helper.np_dtype_to_tensor_dtype(dtype))
+        return int(onnx.TensorProto.FLOAT)
+
+    def _session(self, model: ModelProto) -> Any:
+        import onnx
+        import onnxruntime
+
+        told = onnx.ModelProto()
+        told.CopyFrom(model)
+        there = {one.name for one in told.graph.output}
+        for name in dict.fromkeys(layer.result for layer in self.graph.layers):
+            if name not in there:
+                told.graph.output.append(onnx.ValueInfoProto(name=name))
+        try:
+            options = OrtReference().options(1)
+            return onnxruntime.InferenceSession(told.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            said = " ".join(str(error).split())[:300]
+            raise StageError(f"{self.artifact.path.name}: ONNX Runtime cannot show its layers ({said})") from error
+
+    def _run(self, session: Any, pixels: NDArray[Any], fed: Values) -> Values:
+        source, ports = self.artifact.inputs[0], self.graph.ports
+        first = pixels.reshape(-1, *source.shape[1:]) if -1 not in source.shape[1:] else pixels
+        inputs: dict[str, Any] = {source.name: _typed(first, self._input_port(), source.dtype)}
+        for given in session.get_inputs():
+            if given.name != source.name:
+                port = ports.get(given.name.removesuffix(_SUFFIX))
+                values = fed[given.name]
+                inputs[given.name] = port.encode(values) if port and given.type != "tensor(float)" else values
+        results = list(dict.fromkeys(layer.result for layer in self.graph.layers))
+        seen = dict(zip(results, session.run(results, inputs), strict=True))
+        return {layer.name: self._decoded(layer.result, seen[layer.result]) for layer in self.graph.layers}
+
+    def _decoded(self, tensor: str, values: NDArray[Any]) -> NDArray[np.float32]:
+        port = self.graph.ports.get(tensor)
+        if values.dtype.kind == "f" or port is None:
+            return values.astype(np.float32, copy=False)
+        return port.decode(values)
+
+    def _input_port(self) -> Any:
+        """Return what an integer input of the file stands for: the DequantizeLinear behind it knows."""
+        after = self.graph.consumers[self.artifact.inputs[0].name]
+        return next((self.graph.ports.get(one.outputs[0]) for one in after if one.kind == "DequantizeLinear"), None)
+
+
+_SUFFIX = "|exact"
+
+
+def _fed(tensor: str) -> str:
+    return tensor + _SUFFIX
+
+
+def _typed(values: NDArray[Any], port: Any, dtype: str) -> NDArray[Any]:
+    wanted = np.dtype(dtype)
+    return port.encode(values) if port and values.dtype.kind == "f" != wanted.kind else values.astype(wanted)

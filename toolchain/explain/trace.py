@@ -1,0 +1,58 @@
+"""Trace: what the layers of a file give out, image by image, in either format."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.artifact import Artifact
+from toolchain.layers.graph import Graph
+
+Values = dict[str, NDArray[np.float32]]
+"""The result of each layer, by its name, float32 [N, ...]; integers are dequantized."""
+
+
+class Trace(Protocol):
+    """A file that is opened so that every layer's result can be read."""
+
+    graph: Graph
+
+    @property
+    def fixed(self) -> int:
+        """Return the batch that the file fixes, 0 where any is taken."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Return how many images are given at once."""
+        ...
+
+    def whole(self, pixels: NDArray[Any]) -> Values:
+        """Return the results of an inference."""
+        ...
+
+    def alone(self, pixels: NDArray[Any], exact: Values) -> Values:
+        """Return the results of each layer when every layer before it had given `exact`, rounded as the file rounds."""
+        ...
+
+
+def opened(artifact: Artifact) -> Trace:
+    """Open an .onnx or .tflite file; its session is made when it is first run, and raises StageError."""
+    if artifact.format == "tflite":
+        from toolchain.explain.tflite_trace import TfliteTrace
+
+        return TfliteTrace(artifact)
+    from toolchain.explain.onnx_trace import OnnxTrace
+
+    return OnnxTrace(artifact)
+
+
+def rounded(graph: Graph, exact: Values) -> Values:
+    """Return results by tensor, as a quantized tensor holds them: rounded to its steps and cut off at its ends."""
+    found = {}
+    for layer in graph.layers:
+        values, port = exact[layer.name], graph.ports.get(layer.result)
+        found[layer.result] = port.decode(port.encode(values)).reshape(values.shape) if port else values
+    return found
