@@ -30,7 +30,7 @@ def slim_onnx(model: ModelProto) -> ModelProto:
     _drop_requantized_reshapes(model.graph)
     tidy = Sequential(
         common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]  # it is not annotated
         common.RemoveUnusedOpsetsPass(),
         common.DeduplicateInitializersPass(),
         common.ClearMetadataAndDocStringPass(),
