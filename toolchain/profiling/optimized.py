@@ -30,7 +30,8 @@ class Optimized:
 
     def between_integers(self) -> Counter[str]:
         """Return the kinds of operators that take floats from a DequantizeLinear and lead to a QuantizeLinear."""
-        floats, quantized_later = set(), set()
+        floats: set[str] = set()
+        quantized_later: set[str] = set()
         for node in self.nodes:
             if node.op_type == "DequantizeLinear" and node.input[0] not in self.constants:
                 floats.update(node.output)
