@@ -228,7 +228,7 @@ def from_facts(path: Path, facts: dict[str, Any]) -> Artifact:
         parent_sha256=facts["parent_sha256"],
         calibration=facts["calibration"],
         tools=facts["tools"],
-        notes=tuple(facts["notes"]),
+        notes=tuple(facts.get("notes", ())),
         checkpoint_sha256=facts.get("checkpoint_sha256"),
     )
 

@@ -63,7 +63,10 @@ def seal(
 
 
 def embed(path: Path, origin: Origin) -> None:
-    """Write the origin into an ONNX file's metadata_props, over an earlier one, so that it explains itself."""
+    """Write the origin into an ONNX file's metadata_props, over an earlier one, so that it explains itself.
+
+    Its notes stand in the sidecar alone: they are for people, and in a file of 16 KiB they would take a fortieth.
+    """
     import onnx
 
     model = onnx.load(path)
@@ -71,5 +74,7 @@ def embed(path: Path, origin: Origin) -> None:
         model.metadata_props.remove(earlier)
     entry = model.metadata_props.add()
     entry.key = ONNX_METADATA_KEY
-    entry.value = json.dumps({"schema": SCHEMA} | asdict(origin), ensure_ascii=False, separators=(",", ":"))
+    facts = {"schema": SCHEMA} | asdict(origin)
+    del facts["notes"]
+    entry.value = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
     onnx.save(model, path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-_WEIGHT = re.compile(r"(.+\.weight)(?:_quantized|_int8)?")
+_WEIGHT = re.compile(r"(.+\.weight)(?:_quantized|_int8)?(?:_int4)?")
 """A layer's weight as torch names it, and what quantizers put behind it."""
 _IMPLIED = {"strides": 1, "dilations": 1, "pads": 0}
 """What convolutions and pools do without the attribute; ONNX states it in words, not as a default of the schema."""
@@ -30,7 +30,7 @@ def slim_onnx(model: ModelProto) -> ModelProto:
     _drop_requantized_reshapes(model.graph)
     tidy = Sequential(
         common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call] # onnx-ir has not typed it
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]  # it is not annotated
         common.RemoveUnusedOpsetsPass(),
         common.DeduplicateInitializersPass(),
         common.ClearMetadataAndDocStringPass(),

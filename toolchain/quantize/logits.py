@@ -41,12 +41,15 @@ def _integer_bias(graph: GraphProto, layer: NodeProto) -> None:
     readers = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
     if not (set(layer.input[:2]) <= set(readers) and set(layer.input[2:]) & set(constants)):
         return
-    factors = [numpy_helper.to_array(constants[readers[name].input[1]]) for name in layer.input[:2]]
+    names = [readers[name].input[1] for name in layer.input[:2]]
+    factors = [numpy_helper.to_array(constants[name]) for name in names]
     scale = np.float32(factors[0]) * factors[1].astype(np.float32)
     bias = numpy_helper.to_array(constants[layer.input[2]])
     stored, factor, zero, given = (f"logits_bias_{part}" for part in ("quantized", "scale", "zero_point", "float"))
     integers = np.rint(bias / scale).astype(np.int32)
-    for name, values in ((stored, integers), (factor, scale), (zero, np.zeros_like(scale, np.int32))):
+    for name, values in ((stored, integers), (zero, np.zeros_like(scale, np.int32))):
         graph.initializer.append(numpy_helper.from_array(values, name))
     graph.node.insert(0, helper.make_node("DequantizeLinear", [stored, factor, zero], [given], axis=0))
+    # A product of constants, folded when a session starts: the same bits in fewer bytes.
+    graph.node.insert(0, helper.make_node("Mul", names, [factor]))
     layer.input[2] = given

@@ -108,14 +108,16 @@ def _observed(module: nn.Module, layers: tuple[str, ...], pixels: Any) -> list[R
 
 
 def _put_grids(module: nn.Module, layers: tuple[str, ...], ranges: list[Range], quantize: Quantize) -> None:
+    from torch import nn
     from torch.nn.utils import parametrize
 
     from toolchain.quantize.grid import InputGrid, WeightGrid
 
     for number, (name, seen) in enumerate(zip(layers, ranges, strict=True)):
         layer = module.get_submodule(name)
-        # Four bits leave depthwise convolutions at eight.
-        top = EIGHT_BITS if getattr(layer, "groups", 1) > 1 else quantize.top_level
+        # Four bits leave convolutions of one channel at eight.
+        single = isinstance(layer, nn.Conv2d) and layer.weight.shape[1] == 1
+        top = EIGHT_BITS if single else quantize.top_level
         parametrize.register_parametrization(layer, "weight", WeightGrid(layer.weight, top))  # type: ignore[arg-type] # a tensor
         layer.input_grid = InputGrid(seen.low, seen.high, learned=number > 0)
         layer.register_forward_pre_hook(_round_input)
