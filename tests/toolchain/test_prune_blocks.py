@@ -36,6 +36,7 @@ def model_of(module: nn.Module, classes: tuple[str, ...] = tuple("0123456789")) 
     return FloatModel("block", module.eval(), Preprocess(), classes, "0" * 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_a_pruned_block_is_exported_and_answers_as_the_module_does(kind: str, digits: Dataset, tmp_path: Path) -> None:
     torch.manual_seed(1)
