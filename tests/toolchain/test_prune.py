@@ -73,6 +73,7 @@ def parameters(model: FloatModel) -> int:
     return sum(p.numel() for p in model.torch_module("the test").parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("importance", ["l1", "taylor", "bn-scale", "hessian"])
 def test_every_importance_keeps_another_set_of_channels_than_l2(
     importance: str, float_model: FloatModel, digits: Dataset
@@ -142,6 +143,7 @@ def test_what_cannot_be_reached_is_said_before_any_training(
         prune(float_model, Prune.model_validate(words), digits, threads=1, progress=never)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [{"ratio": 0.7}, {"ratio": 0.7, "scope": "global", "iterations": 2}])
 def test_weights_that_became_zero_stay_zero_while_the_others_are_tuned(
     words: dict[str, object], float_model: FloatModel, digits: Dataset, tmp_path: Path

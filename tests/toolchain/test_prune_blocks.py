@@ -36,6 +36,7 @@ def model_of(module: nn.Module, classes: tuple[str, ...] = tuple("0123456789")) 
     return FloatModel("block", module.eval(), Preprocess(), classes, "0" * 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_a_pruned_block_is_exported_and_answers_as_the_module_does(kind: str, digits: Dataset, tmp_path: Path) -> None:
     torch.manual_seed(1)
@@ -98,8 +99,8 @@ def test_a_graph_without_end_is_refused(digits: Dataset) -> None:
     [
         ("fc", "gives the logits"),
         ("conv2", "tied to stem, whose channels it shares"),
-        ("conv3", "did you mean conv2, conv1"),
-        ("norm", "did you mean|it has"),
+        ("conv3", "did you mean conv1"),
+        ("norm", "it has stem, conv1"),
     ],
 )
 def test_a_layer_that_cannot_be_pruned_is_refused_with_the_reason(layer: str, said: str, digits: Dataset) -> None:
