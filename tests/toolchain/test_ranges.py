@@ -141,7 +141,7 @@ def test_ranges_that_cannot_be_meant_are_refused_in_one_line(
 
 
 def test_a_file_that_is_not_there_or_no_json_is_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(UsageProblem, match="--save-ranges writes one"):
+    with pytest.raises(UsageProblem, match="--save-ranges` writes one"):
         read_ranges(tmp_path / "none.json")
     (tmp_path / "broken.json").write_text('{"schema": ')
     with pytest.raises(StageError, match=r"broken\.json: no usable ranges"):
