@@ -77,7 +77,7 @@ def quantize(
     from toolchain.verdict.policy import choose_policy
 
     step = Quantize.asked(**settings, per_channel=not per_tensor, reduce_range=False if full_range else None)
-    words = {"data": data, "data_root": data_root, "seed": seed, "force": force}
+    words: dict[str, Any] = {"data": data, "data_root": data_root, "seed": seed, "force": force}
     if step.fallback:
         limit = choose_policy(policy_words, drop=drop).drop
         _within(artifact, step, output, words, limit, as_json=as_json)
