@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from calibration.dataset import Dataset
 from toolchain import models
@@ -11,6 +12,7 @@ from toolchain.fit import fit
 from toolchain.losses import taught_by
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
+from toolchain.prune import baked, zeros_kept
 from toolchain.steps import Distill
 from toolchain.train_settings import preset_for
 
@@ -30,8 +32,8 @@ def distill(
 ) -> FloatModel:
     """Return a student of `teacher`, fitted to `data` (a train split).
 
-    The student is `step.student` with fresh weights, or `model` itself where the step names none, and takes images as
-    `model` does. Raises UsageProblem for a test split, StageError when the
+    The student is `step.student` with fresh weights, or `model` itself where the step names none, whose zeros stay;
+    it takes images as `model` does. Raises UsageProblem for a test split, StageError when the
     model that goes on is not in torch.
     """
     # No smoothing: the teacher's answers are smooth already.
@@ -40,9 +42,10 @@ def distill(
     if step.student:
         student, preprocess = _student(step, len(model.classes), seed), replace(preprocess, label_offset=0)
     else:
-        student = model.torch_module("distillation")
+        student = zeros_kept(copy.deepcopy(model.torch_module("distillation")))
     with taught_by(teacher, temperature=step.temperature, soft=step.soft, threads=threads) as lesson:
-        module = fit(student, data, preprocess, settings, seed=seed, threads=threads, lesson=lesson, progress=progress)
+        run: dict[str, Any] = {"seed": seed, "threads": threads, "progress": progress}
+        module = baked(fit(student, data, preprocess, settings, lesson=lesson, **run))
     parameters = sum(parameter.numel() for parameter in module.parameters())
     line = (
         f"distilled {step.student or model.name}, {parameters:,} parameters, from {teacher.name} for {step.epochs} "

@@ -23,12 +23,12 @@ from toolchain.model import FloatModel
 class Layer:
     """A quantized layer, in every format alike; the output channel is the first axis.
 
-    weights: int8 [C, ...]. scale: float32 [C], of the weights. bias: int32 [C]. bias_scale: float32 [C].
+    weights: int8 [C, ...]. scale: float32 [C], of the weights. bias: int32 or float32 [C]. bias_scale: float32 [C].
     """
 
     weights: NDArray[np.int8]
     scale: NDArray[np.float32]
-    bias: NDArray[np.int32]
+    bias: NDArray[np.int32] | NDArray[np.float32]
     bias_scale: NDArray[np.float32]
 
 
@@ -103,12 +103,17 @@ def _edit_onnx(content: bytes, change: Change) -> bytes:
     names, layers = [], []
     for node in model.graph.node:
         if node.op_type in ("Conv", "Gemm"):
-            # weights and their scale, bias and its scale
-            names.append([name for source in node.input[1:3] for name in made_by[source].input[:2]])
-            layers.append(Layer(*(to_array(stored[name]).copy() for name in names[-1])))
+            weights, scale = made_by[node.input[1]].input[:2]
+            # A convolution's bias is float; that of the logits has a scale that follows the weights'.
+            bias = node.input[2] if node.input[2] in stored else made_by[node.input[2]].input[0]
+            names.append((weights, scale, bias))
+            held = [to_array(stored[name]).copy() for name in names[-1]]
+            layers.append(Layer(*held, bias_scale=np.ones_like(held[1])))
     change(layers)
     for places, layer in zip(names, layers, strict=True):
-        for name, array in zip(places, vars(layer).values(), strict=True):
+        if layer.bias.dtype == np.float32:
+            layer.bias *= layer.bias_scale
+        for name, array in zip(places, vars(layer).values(), strict=False):
             stored[name].CopyFrom(from_array(array, name))
     return model.SerializeToString(deterministic=True)
 

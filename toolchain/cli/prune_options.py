@@ -88,6 +88,16 @@ _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--epochs", type=click.IntRange(0), default=4, show_default=True, help="Epochs of fine-tuning a round."
     ),
+    click.option(
+        "--soft",
+        type=options.POINTS,
+        default="0%",
+        show_default=True,
+        help="Fine-tuning: weight of the whole model's answers (distillation).",
+    ),
+    click.option(
+        "--temperature", type=click.FloatRange(1, 20), default=2.0, show_default=True, help="Softens those answers."
+    ),
 )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from calibration.dataset import Dataset
 from toolchain.fit import fit, torch_threads
+from toolchain.losses import taught_by
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.prune.structured import Structured
@@ -37,7 +38,8 @@ def prune(
             if step.epochs:
                 module = _tuned(module, model, step, data, seed=seed, threads=threads, progress=progress)
     rounds = f" in each of {step.iterations} rounds" if step.iterations > 1 else ""
-    line = f"{work.line(module)}; {step.epochs} epochs of fine-tuning on {data.origin}{rounds}, seed {seed}"
+    taught = f", {step.soft:.0%} of the loss by the whole model's answers" if step.soft and step.epochs else ""
+    line = f"{work.line(module)}; {step.epochs} epochs of fine-tuning on {data.origin}{rounds}{taught}, seed {seed}"
     return replace(model, module=module.eval(), onnx=None, history=(*model.history, line))
 
 
@@ -52,4 +54,8 @@ def _tuned(
     # Few images need small batches, or a handful of steps is all they give.
     settings = preset("fine-tune").changed(epochs=step.epochs, batch=preset_for(len(data)).batch)
     module = zeros_kept(module)
-    return baked(fit(module, data, model.preprocess, settings, seed=seed, threads=threads, progress=progress))
+    run: dict[str, Any] = {"seed": seed, "threads": threads, "progress": progress}
+    if not step.soft:
+        return baked(fit(module, data, model.preprocess, settings, **run))
+    with taught_by(model, temperature=step.temperature, soft=step.soft, threads=threads) as lesson:
+        return baked(fit(module, data, model.preprocess, settings, lesson=lesson, **run))

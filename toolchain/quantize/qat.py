@@ -21,6 +21,7 @@ from toolchain.fold import folded
 from toolchain.losses import taught_by
 from toolchain.model import FloatModel, Range
 from toolchain.progress import Progress, silent
+from toolchain.prune import zeros_kept
 from toolchain.steps import Qat, Quantize
 from toolchain.train_settings import preset, preset_for
 
@@ -50,7 +51,7 @@ def qat(
     Its `input_ranges` are what was learned of each layer's input, in the order in which layers run. Raises StageError
     when the model is not in torch, cannot be traced (torch.fx) or has no layer to quantize.
     """
-    module = folded(model, "quantization-aware training")
+    module = zeros_kept(folded(model, "quantization-aware training"))
     images = data.images[np.sort(np.random.default_rng(seed).permutation(len(data))[:SEEN])]
     layers = _ran(module, model.preprocess.apply(images[:2]))
     if not layers:

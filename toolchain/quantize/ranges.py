@@ -61,7 +61,10 @@ class TensorRange(Strict):
 
 
 class Ranges(Strict):
-    """The ranges of a file's tensors. calibration: `CalibrationSet.facts()` of the images that they were chosen on."""
+    """The ranges of a file's tensors. calibration: `CalibrationSet.facts()` of the images that they were chosen on.
+
+    learned: whether training found those of layers' inputs, and rounded the weights.
+    """
 
     schema_: Literal["glyphpress/ranges/1"] = Field(default="glyphpress/ranges/1", alias="schema")
     source: str
@@ -70,6 +73,7 @@ class Ranges(Strict):
     percentile: float | None
     calibration: dict[str, Any]
     tensors: tuple[TensorRange, ...] = Field(min_length=1)
+    learned: bool = False
 
     @classmethod
     def choose(
@@ -98,7 +102,7 @@ class Ranges(Strict):
         """Return the ranges with those in place that training learned, by the names of their tensors."""
         ends = {name: _float32(one.low, one.high) for name, one in learned.items()}
         tensors = tuple(tensor.model_copy(update=ends.get(tensor.name, {})) for tensor in self.tensors)
-        return self.model_copy(update={"tensors": tensors})
+        return self.model_copy(update={"tensors": tensors, "learned": bool(learned)})
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write as JSON, whole or not at all; `read_ranges` is the inverse."""

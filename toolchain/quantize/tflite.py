@@ -57,7 +57,7 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
         raise StageError(
             f"{artifact.path.name} has no layer with weights to quantize ({', '.join(LAYERS)}); it stays as it is"
         )
-    quantizer = _quantizer(source, step)
+    quantizer = _quantizer(source, step, rounded=ranges is not None and ranges.learned)
     keep_float(quantizer, source, step.keep, artifact.path.name)
     statistics = _statistics(source, ranges) if ranges else None
     if statistics and pixels:
@@ -65,28 +65,28 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
     return bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
 
 
-def _quantizer(source: bytes, step: Quantize) -> Quantizer:
+def _quantizer(source: bytes, step: Quantize, *, rounded: bool) -> Quantizer:
     from ai_edge_quantizer.qtyping import TFLOperationName
     from ai_edge_quantizer.quantizer import Quantizer
 
     quantizer = Quantizer(source)
-    _add(quantizer, step, TFLOperationName.ALL_SUPPORTED, max(step.weight_bits, 8))
+    _add(quantizer, step, TFLOperationName.ALL_SUPPORTED, max(step.weight_bits, 8), rounded=rounded)
     if step.weight_bits == 4:
         for name in FOUR:
-            _add(quantizer, step, TFLOperationName[name], 4)
+            _add(quantizer, step, TFLOperationName[name], 4, rounded=rounded)
     if step.calibrated:
         _borders(quantizer, integer=step.integer_io)
     return quantizer
 
 
-def _add(quantizer: Quantizer, step: Quantize, operation: Any, bits: int) -> None:
-    """Add the step's configuration for one operation."""
+def _add(quantizer: Quantizer, step: Quantize, operation: Any, bits: int, *, rounded: bool) -> None:
+    """Add the step's configuration for one operation; weights that are `rounded` lie on the grid of their largest."""
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.qtyping import QuantGranularity
 
     granularity = QuantGranularity.CHANNELWISE if step.per_channel else QuantGranularity.TENSORWISE
     # The least squared error of 4 bits, as in `toolchain.quantize.weights`.
-    rounding = AlgorithmName.OCTAV if bits == 4 else AlgorithmName.MIN_MAX_UNIFORM_QUANT
+    rounding = AlgorithmName.OCTAV if bits == 4 and not rounded else AlgorithmName.MIN_MAX_UNIFORM_QUANT
     place = {"regex": ".*", "operation_name": operation, "algorithm_key": rounding}
     if step.calibrated:
         wide = 16 if step.scheme == "static-int8-act16" else 8

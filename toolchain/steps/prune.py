@@ -40,6 +40,8 @@ class Prune(Strict):
     scope: Scope = Field(default="layer", description="the same ratio in each layer, or one ranking over all")
     iterations: int = Field(default=1, ge=1, le=100, description="rounds, each of pruning and fine-tuning")
     epochs: int = Field(default=4, ge=0, description="epochs of fine-tuning on the train split in each round")
+    soft: float = Field(default=0.0, ge=0, le=1, description="fine-tuning: weight of the whole model's answers")
+    temperature: float = Field(default=2.0, ge=1, le=20, description="softens those answers, where they count")
     round_to: int = Field(default=8, ge=1, description="channel counts are kept multiples of this")
 
     @model_validator(mode="after")
