@@ -10,6 +10,11 @@ LEVEL = 19
 
 def packed_size(path: Path) -> int:
     """Return the bytes of a file packed by zstd (RFC 8878) at LEVEL."""
+    return packed_bytes(path.read_bytes())
+
+
+def packed_bytes(content: bytes) -> int:
+    """Return the same of bytes."""
     import zstandard
 
-    return len(zstandard.ZstdCompressor(level=LEVEL).compress(path.read_bytes()))
+    return len(zstandard.ZstdCompressor(level=LEVEL).compress(content))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolchain.errors import StageError, UsageProblem
 from toolchain.model import FloatModel
+from toolchain.packed import packed_bytes
 from toolchain.prune.structured import refuse_unknown
 from toolchain.quantities import size_text
 from toolchain.steps import Prune
@@ -133,7 +133,7 @@ class Unstructured:
         note = f"; left whole: {', '.join(left)} (inputs no multiple of {self.step.n_of_m[1]})" if left else ""
         return (
             f"zeroed {zeros / total:.1%} of {total:,} weights {self._aim()}{note}; the file gets neither smaller nor "
-            f"faster until it is packed: its float parameters deflate to {size_text(after)}, {size_text(before)} before"
+            f"faster until it is packed: its float parameters pack to {size_text(after)}, {size_text(before)} before"
         )
 
     def _aim(self) -> str:
@@ -167,4 +167,4 @@ def _over_all(tensors: dict[str, Tensor], ratio: float) -> dict[str, Tensor]:
 
 
 def _packed(module: nn.Module) -> int:
-    return len(zlib.compress(b"".join(value.detach().numpy().tobytes() for value in module.parameters()), 9))
+    return packed_bytes(b"".join(value.detach().numpy().tobytes() for value in module.parameters()))
