@@ -89,8 +89,9 @@ def test_ranges_that_are_too_narrow_are_seen_as_saturation(
     for name, drawn in (("right", images), ("faint", faint)):
         made = quantize(floats[kind], Quantize(scheme="static-int8"), drawn, tmp_path / f"{name}.{kind}", recipe=name)
         cut[name] = [row.whole.saturated for row in explain(floats[kind], made, sample).layers[:5]]
-    assert max(cut["right"]) < 0.002
-    assert min(cut["faint"]) > 0.01
+    # Ink a quarter as strong gives ranges that cut off what real ink gives, in each layer.
+    assert max(cut["right"]) < min(cut["faint"])
+    assert sum(cut["faint"]) > 10 * sum(cut["right"])
 
 
 @pytest.mark.parametrize("scheme", ["weight-int4", "dynamic-int8", "float16"])
