@@ -37,7 +37,7 @@ def distill(
     model that goes on is not in torch.
     """
     # No smoothing: the teacher's answers are smooth already.
-    settings = preset_for(len(data)).changed(epochs=step.epochs, label_smoothing=0.0)
+    settings = preset_for(len(data)).changed(epochs=step.epochs, augment=step.augment, label_smoothing=0.0)
     preprocess = model.preprocess
     if step.student:
         student, preprocess = _student(step, len(model.classes), seed), replace(preprocess, label_offset=0)

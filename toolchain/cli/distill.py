@@ -19,6 +19,7 @@ from toolchain.cli.checkpoint_options import checkpoint_options
 @click.option("--channels", type=options.Numbers(), default=(), help="Of its convolutions, such as 16,24,40,56,64.")
 @click.option("--teacher", default="", help="A checkpoint to learn from in place of CHECKPOINT, such as a larger one.")
 @click.option("--epochs", type=click.IntRange(1), default=24, show_default=True, help="On the train split.")
+@click.option("--augment", type=click.FloatRange(0, 3), default=1.0, show_default=True, help="Strength; 0 for none.")
 @click.option("--temperature", type=click.FloatRange(1, 20), default=2.0, show_default=True, help="Softens answers.")
 @click.option("--soft", type=options.POINTS, default="90%", show_default=True, help="Weight of the teacher's answers.")
 @click.option("-o", "--output", type=options.FILE, required=True, help="The .pt2 program to write.")
@@ -36,7 +37,9 @@ def distill(*, checkpoint: str, request: Any, output: Path, as_json: bool, **wor
     from toolchain.stages import shape_checkpoint
     from toolchain.steps import Distill
 
-    fields = {key: words.pop(key) for key in ("student", "channels", "teacher", "epochs", "temperature", "soft")}
+    fields = {
+        key: words.pop(key) for key in ("student", "channels", "teacher", "epochs", "augment", "temperature", "soft")
+    }
     if not 0 < fields["soft"] <= 1:
         raise click.BadParameter("give more than 0% and at most 100%", param_hint="--soft")
     with console.progress() as progress:

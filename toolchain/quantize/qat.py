@@ -60,7 +60,11 @@ def qat(
     _put_grids(module, layers, ranges, quantize)
     # Few images need small batches, or a handful of steps is all they give.
     settings = preset("fine-tune").changed(
-        epochs=step.epochs, lr=step.lr, label_smoothing=0.0, batch=preset_for(len(data)).batch
+        epochs=step.epochs,
+        lr=step.lr,
+        augment=step.augment,
+        label_smoothing=0.0,
+        batch=preset_for(len(data)).batch,
     )
     with taught_by(teacher, temperature=step.temperature, soft=step.soft, threads=threads) as lesson:
         fitted = fit(

@@ -21,5 +21,6 @@ class Distill(Strict):
     channels: tuple[int, ...] = Field(default=(), description="of the student's convolutions; empty takes its own")
     teacher: str = Field(default="", description="a checkpoint to learn from; empty learns from the model as it came")
     epochs: int = Field(default=24, ge=1, description="epochs on the train split")
+    augment: float = Field(default=1.0, ge=0, le=3, description="strength of the random affine maps; 0 none")
     temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of both")
     soft: float = Field(default=0.9, gt=0, le=1, description="weight of the teacher's answers against the labels")
