@@ -16,7 +16,7 @@ from toolchain.cli.checkpoint_options import checkpoint_options
 @checkpoint_options
 @options.data_option
 @click.option("--student", default="cnn-small", show_default=True, help="A reference architecture, with fresh weights.")
-@click.option("--channels", type=options.Numbers(), default=(), help="Of its convolutions, such as 16,24,40,56,64.")
+@click.option("--channels", type=options.Numbers(), default=(), help="Of its convolutions, such as 16,16,32,56,72.")
 @click.option("--teacher", default="", help="A checkpoint to learn from in place of CHECKPOINT, such as a larger one.")
 @click.option("--epochs", type=click.IntRange(1), default=24, show_default=True, help="On the train split.")
 @click.option("--augment", type=click.FloatRange(0, 3), default=1.0, show_default=True, help="Strength; 0 for none.")
@@ -32,7 +32,7 @@ def distill(*, checkpoint: str, request: Any, output: Path, as_json: bool, **wor
 
     \b
     Example:
-      glyphpress distill cnn-small --data emnist:balanced --channels 16,24,40,56,64 -o student.pt2
+      glyphpress distill cnn-small --data emnist:balanced -o student.pt2
     """
     from toolchain.stages import shape_checkpoint
     from toolchain.steps import Distill
