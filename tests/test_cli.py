@@ -317,8 +317,8 @@ def test_lines_in_a_log_are_few(capsys: pytest.CaptureFixture[str], monkeypatch:
     [
         ([], "pr", ["press", "prune", "profile", "probe-int8"]),
         (["recipe"], "s", ["schema", "show"]),
-        (["press", "--recipe"], "static", ["static-int8", "static-int8-act16"]),
-        (["recipe", "show"], "fl", ["float"]),
+        (["press", "--recipe"], "static-int8", ["static-int8", "static-int8-act16", "static-int8-pixels"]),
+        (["recipe", "show"], "fl", ["float", "float16"]),
         (["evaluate", "a.onnx", "--target"], "litert-r", ["litert-reference"]),
         (["targets", "probe"], "ort-p", ["ort-precise"]),
         (["profile", "a.onnx", "--target"], "arm64:", ["arm64:cortex-a53", "arm64:cortex-a72", "arm64:cortex-a76"]),

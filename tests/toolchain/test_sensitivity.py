@@ -45,7 +45,7 @@ def test_the_proposal_is_a_recipe_that_prunes_to_what_was_tried(
 ) -> None:
     recipe = parse(found.recipe("Mine_2").toml(), "mine.toml")
     assert recipe.name == "mine-2"
-    (step,) = recipe.prunes
+    (step,) = recipe.shaping
     assert step.layers == found.proposal
     bare = prune(float_model, step.model_copy(update={"epochs": 0}), digits, threads=1).torch_module("the test")
     assert found.together is not None
@@ -58,7 +58,7 @@ def test_single_weights_can_be_tried_too(float_model: FloatModel, digits: Datase
     assert all(
         point.left == pytest.approx(c.whole * (1 - point.ratio), abs=1) for c in found.curves for point in c.points
     )
-    assert parse(found.recipe("m").toml(), "m.toml").prunes[0].method == "magnitude"
+    assert parse(found.recipe("m").toml(), "m.toml").shaping[0].method == "magnitude"
 
 
 def test_a_test_split_and_a_hopeless_tolerance_are_refused(
@@ -97,7 +97,7 @@ def test_the_command_writes_curves_picture_and_recipe(glyphpress, checkpoint: Pa
     done = glyphpress(*words, "-o", saved, "--plot", picture, "--recipe", recipe)
     assert done.code == 0, done.err
     assert "features.conv5 (with features.pool)" in done.out
-    assert json.loads(saved.read_text())["proposal"] == find(str(recipe)).prunes[0].layers
+    assert json.loads(saved.read_text())["proposal"] == find(str(recipe)).shaping[0].layers
     assert picture.read_text().startswith("<svg")
     again = glyphpress(*words, "--plot", picture)
     assert (again.code, "--force" in again.err) == (2, True)

@@ -16,8 +16,8 @@ from toolchain.cli.checkpoint_options import checkpoint_options
 @checkpoint_options
 @options.data_option
 @click.option("--student", default="cnn-small", show_default=True, help="A reference architecture, with fresh weights.")
-@click.option("--channels", type=options.Numbers(), default=(), help="Of its convolutions, such as 16,16,32,56,72.")
-@click.option("--teacher", default="", help="A checkpoint to learn from in place of CHECKPOINT, such as a larger one.")
+@click.option("--channels", type=options.Numbers(), help="Of its convolutions, such as 16,16,32,56,72.")
+@click.option("--teacher", help="A checkpoint to learn from in place of CHECKPOINT, such as a larger one.")
 @click.option("--epochs", type=click.IntRange(1), default=24, show_default=True, help="On the train split.")
 @click.option("--augment", type=click.FloatRange(0, 3), default=1.0, show_default=True, help="Strength; 0 for none.")
 @click.option("--temperature", type=click.FloatRange(1, 20), default=2.0, show_default=True, help="Softens answers.")
@@ -37,9 +37,8 @@ def distill(*, checkpoint: str, request: Any, output: Path, as_json: bool, **wor
     from toolchain.stages import shape_checkpoint
     from toolchain.steps import Distill
 
-    fields = {
-        key: words.pop(key) for key in ("student", "channels", "teacher", "epochs", "augment", "temperature", "soft")
-    }
+    said = {key: words.pop(key) for key in Distill.model_fields if key in words}
+    fields = {key: value for key, value in said.items() if value is not None}
     if not 0 < fields["soft"] <= 1:
         raise click.BadParameter("give more than 0% and at most 100%", param_hint="--soft")
     with console.progress() as progress:
