@@ -70,7 +70,7 @@ def quantized(base: Artifact, digits: Dataset, tmp_path_factory: pytest.TempPath
         ("dynamic", "DynamicQuantizeLinear"),
         ("dynamic", "nodes more than the"),
         ("signed", "signed activations (int8) in QLinearConv (6)"),
-        ("int4", "DequantizeLinear of stored int4"),
+        ("int4", "int4 (7) is fused into no kernel"),
         ("int4", "float between integers: Conv"),
     ],
 )
