@@ -116,7 +116,7 @@ NO_FILE = [
     pytest.param(["press", "none.pt", *DATA, "--out", "o"], 3, "none.pt: no such file.*; give", id="press"),
     pytest.param(["export", "none.pt", "-o", "o.onnx"], 3, "none.pt: no such file.*; give", id="export"),
     pytest.param(["prune", "none.pt", *DATA, "-o", "o.pt2"], 3, "none.pt: no such file.*; give", id="prune"),
-    pytest.param(["quantize", "none.onnx", *DATA, "-o", "o.onnx"], 3, "none.onnx: no such file; give", id="quantize"),
+    pytest.param(["quantize", "none.onnx", *DATA, "-o", "o.onnx"], 3, "none.onnx: no such file", id="quantize"),
     pytest.param(["evaluate", "none.onnx", *DATA], 3, "none.onnx: no such file; give", id="evaluate"),
     pytest.param(["compare", "none.npz", "float.onnx", *DATA], 3, "none.npz: no such file", id="compare"),
     pytest.param(["profile", "none.onnx"], 3, "none.onnx: no such file; give", id="profile"),
@@ -261,7 +261,7 @@ NOT_OVER_THIS = [
     pytest.param(
         ["press", "digits.pt", *DATA, "--out", "float.onnx/o"], 2, "is no folder that takes", id="press there"
     ),
-    pytest.param(["export", "digits.pt", "-o", "o.xyz"], 2, "let it end in .onnx or .tflite", id="no format"),
+    pytest.param(["export", "digits.pt", "-o", "o.xyz"], 2, "let it end in .onnx, .ort or .tflite", id="no format"),
 ]
 
 

@@ -80,7 +80,7 @@ def open_insight(artifact: Artifact) -> Insight:
 def _observed(insight: Insight, step: Quantize, images: CalibrationSet | None) -> Ranges:
     assert images is not None, "ranges need images, which is checked above"
     names, fed = insight.tensors(), feeds(insight.artifact, images)
-    seen = observe(lambda: insight.values(names, fed))
+    seen = observe(lambda: insight.values(names, fed), insight.artifact.path.name)
     return Ranges.choose(insight.artifact, step, {name: seen[name] for name in names}, images.facts())
 
 

@@ -37,9 +37,10 @@ class Observed:
         return np.linspace(self.lowest, self.highest, len(self.counts) + 1)
 
 
-def observe(run: Callable[[], Iterator[Values]]) -> dict[str, Observed]:
+def observe(run: Callable[[], Iterator[Values]], source: str) -> dict[str, Observed]:
     """Return what each tensor held; `run` reads the images and is called twice, for the extremes and for the bins.
 
+    source: the file that is observed, for messages.
     Raises StageError naming a tensor that is not finite.
     """
     extremes: dict[str, tuple[float, float]] = {}
@@ -48,7 +49,9 @@ def observe(run: Callable[[], Iterator[Values]]) -> dict[str, Observed]:
         for name, held in values.items():
             low, high = float(held.min()), float(held.max())
             if not (np.isfinite(low) and np.isfinite(high)):
-                raise StageError(f"tensor {name} holds NaN or infinity on a calibration image; mend the float model")
+                raise StageError(
+                    f"{source}: tensor {name} holds NaN or infinity on a calibration image; mend the float model"
+                )
             before, mean = extremes.get(name, (low, high)), averages.get(name, (low, high))
             extremes[name] = min(before[0], low), max(before[1], high)
             averages[name] = tuple(SMOOTHING * a + (1 - SMOOTHING) * b for a, b in zip(mean, (low, high), strict=True))  # type: ignore[assignment]
