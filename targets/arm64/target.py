@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -67,9 +68,23 @@ class Arm64Target:
             weakref.finalize(self, self._channel.close)
         return Arm64Session(self, self._channel, artifact, threads)
 
-    def counting(self, log: Path) -> Channel:
-        """Start an emulator whose plugin writes what it counts to `log`."""
-        return self._emulator("-plugin", f"{_plugin()},out={log}")
+    def counts(
+        self, artifacts: Sequence[Artifact], *, runs: int = 5, batch: int = 1, progress: Progress = _silent
+    ) -> list[Instructions]:
+        """Count the instructions of artifacts, one after another in one emulator that does nothing else.
+
+        Starting it takes seconds; but what ran before moves where memory lies, so what is to be compared with another
+        day's count is counted alone (`Session.count`).
+        """
+        with tempfile.TemporaryDirectory(prefix="glyphpress-") as folder:
+            log, counted = Path(folder) / "marks", []
+            with closing(self._emulator("-plugin", f"{_plugin()},out={log}")) as channel:
+                for done, artifact in enumerate(artifacts, 1):
+                    session = Arm64Session(self, channel, artifact, 1)
+                    samples = session.marked(log, runs, batch)
+                    counted.append(Instructions(artifact.sha256, session.facts, samples, batch))
+                    progress(f"counting on {self.name}", done, len(artifacts))
+        return counted
 
     def _emulator(self, *options: str) -> Channel:
         state = self.probe()
@@ -108,20 +123,20 @@ class Arm64Session(RemoteSession):
 
         Repeatable to 1 %: exactly in LiteRT, but for where memory comes to lie in ONNX Runtime.
         """
-        with tempfile.TemporaryDirectory(prefix="glyphpress-") as folder:
-            log = Path(folder) / "marks"
-            with closing(self._target.counting(log)) as channel:
-                session = Arm64Session(self._target, channel, self.artifact, 1)
-                answer, _ = channel.request("count", session=session._session, runs=runs, batch=batch)
-                totals = [int(line.split()[1]) for line in log.read_text().splitlines()]
+        (counted,) = self._target.counts([self.artifact], runs=runs, batch=batch)
+        return counted
+
+    def marked(self, log: Path, runs: int, batch: int) -> tuple[int, ...]:
+        """Return the instructions of inferences in this emulator, whose plugin writes its totals to `log`."""
+        answer, _ = self._request("count", runs=runs, batch=batch)
+        totals = [int(line.split()[1]) for line in log.read_text().splitlines()]
         spent = [after - before for before, after in pairwise(totals[-len(answer["marks"]) - 1 :])]
         if len(spent) != len(answer["marks"]):
             raise RunFailed(f"{self.facts.target}: the plugin counted {len(spent)} of {len(answer['marks'])} marks")
         empty, counted = (
             [own for own, what in zip(spent, answer["marks"], strict=True) if what == kind] for kind in ("empty", "run")
         )
-        samples = tuple(own - int(median(empty)) for own in counted)
-        return Instructions(self.artifact.sha256, session.facts, samples, batch)
+        return tuple(own - int(median(empty)) for own in counted)
 
 
 def _prefix(root: Path, processor: Processor) -> Path:

@@ -100,6 +100,28 @@ def test_an_onnx_checkpoint_comes_back_to_torch_and_can_be_trained_and_traced(ca
     torch.export.export(module, (torch.zeros(2, 1, 28, 28),), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
+def test_crops_and_mirrors_come_back_to_torch(tmp_path: Path) -> None:
+    """What onnx2torch makes of a Slice reads its bounds at every run, which no exporter of torch takes."""
+    bounds = {"starts": [2, -1], "ends": [26, -(2**63)], "axes": [2, 3], "steps": [1, -1]}
+    weights = {"weight": np.random.default_rng(0).standard_normal((10, 24 * 28)).astype(np.float32)}
+    made = helper.make_graph(
+        [
+            helper.make_node("Slice", ["image", *bounds], ["part"]),
+            helper.make_node("Flatten", ["part"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "weight"], ["logits"], transB=1),
+        ],
+        "mirror",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ("batch", 1, 28, 28))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("batch", 10))],
+        [numpy_helper.from_array(np.array(value), name) for name, value in (bounds | weights).items()],
+    )
+    path = saved(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path)
+    module = load(str(path), classes=DIGITS).model.torch_module("pruning")
+    with torch.no_grad():
+        np.testing.assert_allclose(module(torch.from_numpy(IMAGES)).numpy(), original(path), atol=1e-4)
+    torch.export.export(module, (torch.zeros(2, 1, 28, 28),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
 class Net(torch.nn.Module):
     """Layers whose export differs between opsets and exporters."""
 

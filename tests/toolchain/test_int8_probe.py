@@ -6,12 +6,17 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
+from calibration.dataset import load
+from targets import catalog
+from targets.artifact import Format
 from targets.errors import UnknownTarget
 from tests.targets.test_arm64 import emulated
 from toolchain.errors import UsageProblem
-from toolchain.int8_probe import Shape, probe_int8
+from toolchain.int8_probe import probe_int8
+from toolchain.probe_models import Shape, probe_model, probe_pair
 
 
 @pytest.mark.parametrize("word", ["16x32x3@14x14", "1x8x5@28x28", "576x47"])
@@ -36,6 +41,25 @@ def test_it_tells_the_ratio_of_every_shape_with_its_interval() -> None:
     assert found.overall()["onnx"] == pytest.approx((found.ratios[0].ratio * found.ratios[1].ratio) ** 0.5)
     (line,) = found.advice()
     assert ("quantize" in line) == (found.overall()["onnx"] < 0.95)
+
+
+@pytest.mark.parametrize("word", ["4x8x2@28x20", "3x5x3@9x7", "24x40"])
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_a_small_model_repeats_the_layer_and_int8_answers_as_float(word: str, kind: Format) -> None:
+    pair = probe_pair(word, kind, 3)
+    images = load("builtin:digits", "test").images[:100]
+    answers = []
+    for file in pair:
+        with catalog.default_for(kind).open(file) as session:
+            answers.append(session.run(images))
+    meant, quantized = answers
+    assert np.ptp(meant) > 0
+    assert np.abs(quantized - meant).max() < 0.1 * np.ptp(meant)
+    assert probe_pair(word, kind, 3) == pair, "it is kept"
+    weights = {tuple(one.dims) for one in probe_model(Shape.parse(word), 3).graph.initializer}
+    shape = Shape.parse(word)
+    window = (shape.kernel, shape.kernel) if shape.kernel else ()
+    assert {(shape.outputs, shape.inputs, *window), (shape.inputs, shape.outputs, *window)} <= weights
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from calibration.dataset import Dataset, load
 from calibration.sample import draw
@@ -19,7 +20,6 @@ from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.export import export
 from toolchain.export.slim_onnx import slim_onnx
 from toolchain.export.slim_tflite import slim_tflite
-from toolchain.int8_probe import Shape, _module
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.steps import Quantize
@@ -172,7 +172,8 @@ def test_tensors_of_a_subgraph_keep_their_names() -> None:
 
 def test_weights_that_stand_behind_the_flatbuffer_come_along(tmp_path: Path) -> None:
     # A model of matrices is large enough that ai-edge-quantizer stores their weights so.
-    model = FloatModel("wide", _module(Shape.parse("576x128"), 0), Preprocess(), tuple("0123456789"), "0" * 64)
+    matrices = nn.Sequential(nn.Flatten(), nn.Linear(784, 576), nn.ReLU(), nn.Linear(576, 128), nn.Linear(128, 10))
+    model = FloatModel("wide", matrices.eval(), Preprocess(), tuple("0123456789"), "0" * 64)
     source = export(model, "tflite", tmp_path / "wide.float.tflite")
     images = draw(load("builtin:digits", "train"), 64, seed=0)
     pressed = quantize(source, Quantize(scheme="static-int8"), images, tmp_path / "wide.int8.tflite", recipe="x")

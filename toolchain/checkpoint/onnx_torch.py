@@ -116,11 +116,11 @@ def _for_onnx2torch(proto: ModelProto) -> ModelProto:
 
 def _static(module: Any) -> nn.Module:
     """Put torch's own functions where onnx2torch reads a constant at every run, which torch.export refuses."""
-    rewrites = {"OnnxReshape": _reshape, "OnnxPadDynamic": _pad}
+    rewrites = {"OnnxReshape": _reshape, "OnnxPadDynamic": _pad, "OnnxSlice": _slice}
     for node in list(module.graph.nodes):
         part = module.get_submodule(node.target) if node.op == "call_module" else None
         rewrite = rewrites.get(type(part).__name__)
-        if rewrite is None or node.args[1].op != "get_attr":
+        if rewrite is None or any(one.op != "get_attr" for one in node.args[1:]):
             continue
         with module.graph.inserting_before(node):
             new = rewrite(module, node, part)
@@ -153,3 +153,20 @@ def _pad(module: Any, node: Any, part: Any) -> Any:
     while len(pairs) > 2 and pairs[-2:] == [0, 0]:
         pairs = pairs[:-2]
     return module.graph.call_function(functional.pad, (node.args[0], pairs, part.mode, fill))
+
+
+def _slice(module: Any, node: Any, _part: Any) -> Any:
+    import torch
+
+    data, *given = node.args
+    starts, ends, *rest = (module.get_buffer(one.target).tolist() for one in given)
+    axes = rest[0] if rest else range(len(starts))
+    steps = rest[1] if len(rest) > 1 else [1] * len(starts)
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        part = (start, end, step)
+        if step < 0:
+            # Torch has no step backwards: the axis is turned round, and counted from its other end.
+            data = module.graph.call_function(torch.flip, (data, [axis]))
+            part = (-start - 1, -end - 1, -step)
+        data = module.graph.call_function(torch.ops.aten.slice.Tensor, (data, axis, *part))
+    return data
