@@ -99,6 +99,8 @@ def press(request: PressRequest, out: Path, *, force: bool = False, progress: Pr
         work = _Press(request, folder, train, test, progress)
         work.check()
         settled = settle(request.checkpoint, request.words, train, seed=request.seed)
+        for recipe in request.recipes:
+            work.shaper.check(settled.model, recipe)
         artifacts = list(work.artifacts(settled.model))
         report = work.judged(settled, artifacts)
         report.save(folder / MARK)
@@ -122,6 +124,10 @@ class _Press:
     def log(self) -> Path:
         return self.folder / "converters.log"
 
+    @property
+    def shaper(self) -> Shaper:
+        return Shaper(self.train, self.request.seed, self.request.threads, self.progress)
+
     def check(self) -> None:
         """Draw and read what quantization takes its ranges from, before the long work; raises what that raises."""
         for last in filter(None, (recipe.quantize for recipe in self.request.recipes)):
@@ -142,7 +148,7 @@ class _Press:
 
     def _pressed(self, recipe: Recipe, model: FloatModel, floats: dict[Format, Artifact]) -> Iterator[Artifact]:
         """Write the files of one recipe; the float file of a changed model is kept only where the recipe ends in it."""
-        model = Shaper(self.train, self.request.seed, self.request.threads, self.progress).shaped(model, recipe)
+        model = self.shaper.shaped(model, recipe)
         if recipe.shaping:
             save_program(model, self.folder / f"{model.name}.{recipe.name}.pt2")
         kinds = [kind for kind in self.request.place.kinds() if kind in recipe.formats]

@@ -9,9 +9,10 @@ from calibration.dataset import Dataset
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.distill import distill
 from toolchain.equalize import equalize
+from toolchain.fit import torch_threads
 from toolchain.model import FloatModel
 from toolchain.progress import Progress
-from toolchain.prune import prune
+from toolchain.prune import planned, prune
 from toolchain.quantize.qat import qat
 from toolchain.recipe import Recipe
 from toolchain.steps import Distill, Equalize, Prune, Qat
@@ -25,6 +26,13 @@ class Shaper:
     seed: int
     threads: int
     progress: Progress
+
+    def check(self, model: FloatModel, recipe: Recipe) -> None:
+        """Raise what pruning would raise, where a recipe begins with it: before other recipes train for an hour."""
+        first = recipe.shaping[:1]
+        if first and isinstance(first[0], Prune):
+            with torch_threads(self.threads):
+                planned(model, first[0], self.train, seed=self.seed)
 
     def shaped(self, model: FloatModel, recipe: Recipe) -> FloatModel:
         """Take the model through the steps of a recipe, all but its quantization; raises what their stages raise."""

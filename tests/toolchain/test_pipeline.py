@@ -125,6 +125,16 @@ def test_a_press_that_fails_half_way_leaves_nothing(glyphpress, checkpoint: Path
     assert [path.name for path in tmp_path.iterdir()] == ["greedy.toml"]
 
 
+def test_pruning_that_cannot_be_done_is_refused_before_other_recipes_train(
+    request_: PressRequest, tmp_path: Path
+) -> None:
+    wrong = Recipe(name="wrong", steps=(Prune(ratio=0.25, layers={"no.such.layer": 0.5}),))
+    told: list[str] = []
+    with pytest.raises(UsageProblem, match=r"no\.such\.layer"):
+        press(replace(request_, recipes=(PRUNED, wrong)), tmp_path / "o", progress=lambda what, *_: told.append(what))
+    assert told == []
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -110,8 +110,8 @@ class Row:
 
     @property
     def larger(self) -> bool:
-        """Whether it is larger than the float baseline, or than the float file in its format."""
-        return any(times is not None and times < 1 for times in (self.shrink, self.own_shrink))
+        """Whether it is over 2 % larger than the float baseline, or than the float file in its format."""
+        return any(times is not None and times * SLOWER < 1 for times in (self.shrink, self.own_shrink))
 
     def _ratios(self) -> list[tuple[float, float]]:
         """Return the intervals of its costs against float's; instructions are counted, so that they have no width."""
