@@ -31,7 +31,7 @@ class Unit:
         """Return a written quantity in base units; raises ValueError that says what was expected."""
         match = _FORM.fullmatch(text)
         if not match or match[2] not in self.units:
-            known = ", ".join(self.units)
+            known = ", ".join(unit or "or none" for unit in self.units)
             raise ValueError(f"'{text}' needs a number and a unit ({known}), such as {self.example}")
         return float(match[1]) * self.units[match[2]]
 
@@ -46,7 +46,11 @@ DURATION = Unit("time", {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1
 """Seconds."""
 POINTS = Unit("accuracy", {"pp": 0.01, "%": 0.01}, "0.3pp", "pp")
 """Fraction of 1."""
+SHARE = Unit("share", {"%": 0.01}, "25%", "%")
+"""Fraction of 1."""
 RATIO = Unit("ratio", {"x": 1.0}, "3.6x", "x")
+COUNT = Unit("count", {"k": 1e3, "M": 1e6, "": 1.0}, "3M", "")
+"""How many of something; of things that are counted a bare number says enough."""
 
 
 def size_text(size: float) -> str:

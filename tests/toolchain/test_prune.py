@@ -231,6 +231,10 @@ def test_the_command_writes_a_program_that_the_press_reads_back(
     for words, said in (
         (("--ratio", "0%"), "--ratio"),
         (("--ratio", "100%"), "--ratio"),
+        (("--ratio", "0.8"), "needs a number and a unit (%), such as 25%"),
+        (("--macs", "0"), "--macs"),
+        (("--macs", "2.5"), "--macs"),
+        (("--parameters", "3MB"), "needs a number and a unit (k, M, or none), such as 3M"),
         (("--ratio", "10%", "--bytes", "100KB"), "exclude each other"),
         (("--layer", "conv1"), "write features.conv1=25%"),
         (("--method", "magnitude", "--macs", "9"), "macs does not belong to method magnitude"),

@@ -21,7 +21,7 @@ from toolchain.cli.checkpoint_options import checkpoint_options
 @click.option("--epochs", type=click.IntRange(1), default=24, show_default=True, help="On the train split.")
 @click.option("--augment", type=click.FloatRange(0, 3), default=1.0, show_default=True, help="Strength; 0 for none.")
 @click.option("--temperature", type=click.FloatRange(1, 20), default=2.0, show_default=True, help="Softens answers.")
-@click.option("--soft", type=options.POINTS, default="90%", show_default=True, help="Weight of the teacher's answers.")
+@click.option("--soft", type=options.SHARE, default="90%", show_default=True, help="Weight of the teacher's answers.")
 @click.option("-o", "--output", type=options.FILE, required=True, help="The .pt2 program to write.")
 @options.seed_option
 @options.threads_option(0)

@@ -38,7 +38,11 @@ DURATION = Quantity(quantities.DURATION)
 """Seconds."""
 POINTS = Quantity(quantities.POINTS)
 """Fraction of 1."""
+SHARE = Quantity(quantities.SHARE)
+"""Fraction of 1."""
 RATIO = Quantity(quantities.RATIO)
+COUNT = Quantity(quantities.COUNT)
+"""Whole where the step that takes it wants it whole."""
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):

@@ -41,7 +41,7 @@ def prune(
     \b
     Example:
       glyphpress prune cnn-small --data emnist:balanced --ratio 25% -o pruned.pt2
-      glyphpress prune cnn-small --data emnist:balanced --macs 3000000 -o s.pt2
+      glyphpress prune cnn-small --data emnist:balanced --macs 3M -o s.pt2
     """
     from toolchain.stages import shape_checkpoint
 

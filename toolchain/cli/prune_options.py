@@ -55,16 +55,16 @@ def _layers(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]
             raise click.BadParameter(f"'{word}' gives no layer a ratio; write features.conv1=25%")
         if layer in found:
             raise click.BadParameter(f"{layer} is given two ratios; give one")
-        found[layer] = options.POINTS.convert(ratio, None, None)
+        found[layer] = options.SHARE.convert(ratio, None, None)
     return found
 
 
 _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
     click.option(
-        "--ratio", type=options.POINTS, help="Share of the channels, or of the weights, that goes; 25% unless said."
+        "--ratio", type=options.SHARE, help="Share of the channels, or of the weights, that goes; 25% unless said."
     ),
-    click.option("--macs", type=click.IntRange(1), help="Until at most so many multiply-accumulates are left."),
-    click.option("--parameters", type=click.IntRange(1), help="Until at most so many parameters are left."),
+    click.option("--macs", type=options.COUNT, help="Until at most so many multiply-accumulates are left, such as 3M."),
+    click.option("--parameters", type=options.COUNT, help="Until at most so many parameters are left, such as 120k."),
     click.option("--bytes", type=options.SIZE, help="Until float parameters take at most this, such as 250KB."),
     click.option(
         "--layer",
@@ -90,7 +90,7 @@ _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option(
         "--soft",
-        type=options.POINTS,
+        type=options.SHARE,
         default="0%",
         show_default=True,
         help="Fine-tuning: weight of the whole model's answers (distillation).",
