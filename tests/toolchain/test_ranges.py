@@ -198,6 +198,8 @@ def test_ranges_are_shown_and_drawn(glyphpress, kept: dict[Format, tuple[Path, A
     assert done.code == 0, done.err
     tensors = read_ranges(path).tensors
     assert all(one.name in done.out for one in tensors)
+    short = glyphpress("ranges", kept["onnx"][0])
+    assert ": features.conv1 Relu" in short.out, "the short names of an .onnx say nothing by themselves"
     drawn = "".join(ElementTree.parse(picture).getroot().itertext())
     assert all(one.name in drawn for one in tensors)
     assert json.loads(glyphpress("ranges", path, "--json").out)["schema"] == "glyphpress/ranges/1"

@@ -81,7 +81,9 @@ def _observed(insight: Insight, step: Quantize, images: CalibrationSet | None) -
     assert images is not None, "ranges need images, which is checked above"
     names, fed = insight.tensors(), feeds(insight.artifact, images)
     seen = observe(lambda: insight.values(names, fed), insight.artifact.path.name)
-    return Ranges.choose(insight.artifact, step, {name: seen[name] for name in names}, images.facts())
+    return Ranges.choose(
+        insight.artifact, step, {name: seen[name] for name in names}, images.facts(), insight.origins()
+    )
 
 
 def _by_tensor(insight: Insight, learned: Sequence[Range]) -> dict[str, Range]:

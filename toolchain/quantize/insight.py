@@ -36,6 +36,9 @@ class Insight(Protocol):
     def tensors(self) -> list[str]:
         """Return the float tensors that are computed, in execution order, the input first."""
 
+    def origins(self) -> dict[str, str]:
+        """Return what computes each tensor, layer and operator, where the tensor's own name does not tell."""
+
     def layers(self) -> list[Layer]:
         """Return the layers whose bias can be moved, in execution order."""
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact
 from toolchain.checkpoint.onnx_files import refuse_quantized
+from toolchain.layers.onnx_graph import onnx_graph
 from toolchain.quantize.activations import Values, onnx_activations
 from toolchain.quantize.insight import Layer
 from toolchain.quantize.layers import weighted
@@ -58,6 +59,12 @@ class OnnxInsight:
             for name in computed
             if name in described and described[name].type.tensor_type.elem_type == TensorProto.FLOAT
         ]
+
+    def origins(self) -> dict[str, str]:
+        """Return the operator of each tensor, behind the layer that it belongs to."""
+        graph = onnx_graph(self.model)
+        layers = {tensor: layer.name for layer in graph.layers for tensor in layer.chain}
+        return {name: f"{layers.get(name, '')} {node.kind}".strip() for name, node in graph.makers.items()}
 
     def layers(self) -> list[Layer]:
         """Return the layers whose bias is a constant of their own."""

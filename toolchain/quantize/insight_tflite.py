@@ -43,6 +43,10 @@ class TfliteInsight:
         float32 = self._schema.TensorType.FLOAT32
         return [self._name(index) for index in computed if self._graph.tensors[index].type == float32]
 
+    def origins(self) -> dict[str, str]:
+        """Return nothing: the names of tensors are those of layers."""
+        return {}
+
     def layers(self) -> list[Layer]:
         """Return the layers whose bias no other operator reads."""
         return list(self._biases)

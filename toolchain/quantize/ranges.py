@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,9 +26,11 @@ class TensorRange(Strict):
     """The range of one tensor, and what it was chosen from.
 
     counts: how many values fell into each of KEPT_BINS bins between lowest and highest; zeros are counted apart.
+    origin: the layer and operator that compute it, where its name does not tell.
     """
 
     name: str
+    origin: str = ""
     low: FiniteFloat
     high: FiniteFloat
     lowest: FiniteFloat
@@ -44,12 +47,16 @@ class TensorRange(Strict):
         return self
 
     @classmethod
-    def of(cls, name: str, seen: Observed, low: float, high: float) -> TensorRange:
+    def of(cls, name: str, seen: Observed, low: float, high: float, origin: str = "") -> TensorRange:
         """Keep what was observed in few bins."""
         counts = tuple(map(int, seen.counts.reshape(KEPT_BINS, -1).sum(axis=1)))
-        return cls(
-            name=name, **_float32(low, high), lowest=seen.lowest, highest=seen.highest, zeros=seen.zeros, counts=counts
-        )
+        ends = _float32(low, high) | {"lowest": seen.lowest, "highest": seen.highest}
+        return cls(name=name, origin=origin, **ends, zeros=seen.zeros, counts=counts)
+
+    @property
+    def title(self) -> str:
+        """The name for people."""
+        return f"{self.name}: {self.origin}" if self.origin else self.name
 
     @property
     def clipped(self) -> float:
@@ -77,7 +84,12 @@ class Ranges(Strict):
 
     @classmethod
     def choose(
-        cls, artifact: Artifact, step: Quantize, seen: dict[str, Observed], calibration: dict[str, Any]
+        cls,
+        artifact: Artifact,
+        step: Quantize,
+        seen: dict[str, Observed],
+        calibration: dict[str, Any],
+        origins: Mapping[str, str],
     ) -> Ranges:
         """Choose every tensor's range by the step's rule, for activations of 16 bits or of 8."""
         levels = 2**16 if "act16" in step.scheme else 2**8
@@ -90,7 +102,9 @@ class Ranges(Strict):
             method=step.calibration,
             percentile=step.percentile if step.calibration == "percentile" else None,
             calibration=calibration,
-            tensors=tuple(TensorRange.of(name, seen[name], *bounds[name]) for name in seen),
+            tensors=tuple(
+                TensorRange.of(name, one, *bounds[name], origins.get(name, "")) for name, one in seen.items()
+            ),
         )
 
     @property

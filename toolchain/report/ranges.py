@@ -64,7 +64,7 @@ def ranges_text(ranges: Ranges, *, colour: bool = False) -> str:
         table.add_column(title, justify="right")
     for one in ranges.tensors:
         table.add_row(
-            Text(one.name), *(f"{end:.4g}" for end in (one.low, one.high, one.lowest, one.highest)), _share(one)
+            Text(one.title), *(f"{end:.4g}" for end in (one.low, one.high, one.lowest, one.highest)), _share(one)
         )
     drawn = f"{ranges.calibration.get('images')} images of {ranges.calibration.get('origin')}"
     return f"{unbroken(table, colour=colour)}\n{ranges.source}: ranges by {words(ranges)}, {drawn}"
@@ -88,7 +88,7 @@ def _panel(tensor: TensorRange, left: float, top: float) -> str:
     zeros = tensor.zeros / max(1, tensor.zeros + sum(tensor.counts))
     told = f"[{tensor.low:.4g}, {tensor.high:.4g}] of [{tensor.lowest:.4g}, {tensor.highest:.4g}]"
     return (
-        _text(left, top + 14, _shortened(tensor.name), 13, _INK)
+        _text(left, top + 14, _shortened(tensor.title), 13, _INK)
         + _bars(tensor, left, ground)
         + f'<path d="M{left} {ground}H{left + _WIDTH}" stroke="{_QUIET}"/>\n'
         + _text(left, ground + 20, told + clipped + (f", zeros {zeros:.0%}" if zeros else ""), 11, _QUIET)
