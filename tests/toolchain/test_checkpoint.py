@@ -100,7 +100,9 @@ def test_a_torch_export_program_comes_back_as_layers(dynamic: bool, net: Any, tm
     torch.export.save(program, tmp_path / "net.pt2")
     model = load(str(tmp_path / "net.pt2"), classes=DIGITS).model
     np.testing.assert_allclose(forward(model)(IMAGES), expected(net), atol=1e-4)
-    assert any(isinstance(part, torch.nn.Conv2d) for part in model.torch_module("pruning").modules())
+    module = model.torch_module("pruning")
+    assert isinstance(module.get_submodule("conv"), torch.nn.Conv2d), "layers keep the names they were trained with"
+    assert isinstance(module.get_submodule("head"), torch.nn.Linear)
 
 
 def test_torchscript_comes_back_as_layers(net: Any, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from targets.ort_operators import layer_of_weight
 from toolchain.checkpoint import onnx_graph as edit
 from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, folded, open_session, seeded_images
 from toolchain.checkpoint.torch_files import first_line
@@ -37,7 +38,9 @@ def to_torch(proto: ModelProto) -> tuple[nn.Module | None, str]:
     if find_spec("onnx2torch") is None:
         return None, "onnx2torch, which brings ONNX back, is not installed: pip install --no-deps onnx2torch"
     try:
-        module = _static(_converter()(_for_onnx2torch(proto))).eval()
+        ready = _for_onnx2torch(proto)
+        names = _name_layers(ready)
+        module = _static(_renamed(_converter()(ready), names)).eval()
         images = seeded_images()
         with torch.no_grad():
             answer = module(torch.from_numpy(images)).numpy()
@@ -112,6 +115,28 @@ def _for_onnx2torch(proto: ModelProto) -> ModelProto:
             if axes is not None:
                 node.attribute.append(helper.make_attribute("axes", np.asarray(axes).tolist()))
     return older
+
+
+def _name_layers(proto: ModelProto) -> dict[str, str]:
+    """Name nodes as torch named their weights; return onnx2torch's name of each -> the layer's."""
+    found: dict[str, str] = {}
+    taken = {node.name for node in proto.graph.node}
+    for node in proto.graph.node:
+        layer = layer_of_weight(node.input[1]) if len(node.input) > 1 else ""
+        if layer and layer not in taken:
+            node.name = layer
+            taken.add(layer)
+            found[layer.replace(".", "/")] = layer
+    return found
+
+
+def _renamed(module: Any, names: dict[str, str]) -> Any:
+    """Return the module with layers under the names that they had before they were exported."""
+    for node in module.graph.nodes:
+        if node.op == "call_module" and node.target in names:
+            module.add_submodule(names[node.target], module.get_submodule(node.target))
+            node.target = names[node.target]
+    return module
 
 
 def _static(module: Any) -> nn.Module:

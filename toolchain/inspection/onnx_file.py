@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from targets.artifact import ONNX_METADATA_KEY, file_sha256
 from toolchain.checkpoint.onnx_files import image_inputs, read_onnx, weight_files
 from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first
+from toolchain.layers.onnx_graph import onnx_graph
 from toolchain.packed import packed_size
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def inspect_onnx(path: Path) -> Inspection:
     shapes = _shapes(proto)
     scales = _scale_counts(graph, shapes)
     parameters = _parameter_counts(graph)
-    layers = tuple(_layer(node, shapes, parameters) for node in graph.node if node.op_type != "Constant")
+    names = {tensor: layer.name for layer in onnx_graph(proto).layers for tensor in layer.chain}
+    layers = tuple(_layer(node, names, shapes, parameters) for node in graph.node if node.op_type != "Constant")
     opsets = ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
     return Inspection(
         path=path,
@@ -82,11 +84,14 @@ def _parameter_counts(graph: GraphProto) -> dict[str, int]:
     }
 
 
-def _layer(node: NodeProto, shapes: dict[str, tuple[int, ...]], parameters: dict[str, int]) -> Layer:
+def _layer(
+    node: NodeProto, names: dict[str, str], shapes: dict[str, tuple[int, ...]], parameters: dict[str, int]
+) -> Layer:
     output = shapes.get(node.output[0], ())
     count = sum(parameters.get(name, 0) for name in node.input)
     macs = prod(output[1:]) * _fan_in(node, shapes) if node.op_type in _WEIGHT_AT and output else 0
-    return Layer(node.name or node.output[0], node.op_type, output[1:], count, macs)
+    name = node.name or names.get(node.output[0]) or node.output[0]
+    return Layer(name, node.op_type, output[1:], count, macs)
 
 
 def _fan_in(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
