@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import shutil
+import subprocess
+import sys
+import tarfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,9 +21,10 @@ from targets import catalog
 from targets.artifact import Artifact, save_sidecar
 from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
 from targets.ssh import target as ssh_target
+from targets.ssh import there
 from targets.ssh.setup import set_up
 from targets.target import TimingPlan
-from tests.targets.board import Board, board
+from tests.targets.board import Board, board, needs
 from tests.targets.models import glyphs
 from toolchain.profiling.survey import SurveyRequest, survey
 from toolchain.progress import silent
@@ -163,11 +169,32 @@ def test_why_a_board_cannot_be_reached_is_told_with_the_fix(
     assert len(known) == 1, "nobody added a key"
 
 
-def test_a_full_disk_there_is_one_line_and_no_half_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with board(tmp_path / "full", home="size=2m") as one:
         monkeypatch.setenv("GLYPHPRESS_SSH", one.ssh)
         with pytest.raises(TargetUnavailable, match="its disk is full; free some space there"):
             set_up(one.word, progress=silent)
+
+
+@pytest.mark.parametrize("size", [100_000, 5_000_000], ids=["packed does not fit", "unpacked does not fit"])
+def test_a_full_disk_there_leaves_no_half_folder(size: int, tmp_path: Path) -> None:
+    """The board's own script, on a disk that can be looked at before it goes with the connection."""
+    needs()
+    content = np.random.default_rng(0).bytes(size) if size < 1_000_000 else bytes(size)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        entry = tarfile.TarInfo("weights")
+        entry.size = size
+        tar.addfile(entry, io.BytesIO(content))
+    (tmp_path / "disk").mkdir()
+    digest = hashlib.sha256(packed.getvalue()).hexdigest()
+    script = f"""mount -t tmpfs -o size=64k none {tmp_path}/disk
+        XDG_CACHE_HOME={tmp_path}/disk {sys.executable} {there.__file__} take layer {digest}; echo $?
+        ls -A {tmp_path}/disk/glyphpress"""
+    command = ["unshare", "-Urm", "sh", "-c", script]
+    done = subprocess.run(command, input=packed.getvalue(), capture_output=True, check=True)
+    assert "No space left on device" in done.stderr.decode()
+    assert done.stdout.decode().split() == ["1"], "and nothing else is there"
 
 
 def test_an_old_python_there_is_told(reached: Board) -> None:
