@@ -466,6 +466,15 @@ def test_version_is_one_line(glyphpress: Run) -> None:
     assert re.fullmatch(r"glyphpress \d+\.\d+\.\d+\S*\n", done.out)
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Python's own handler: a suite that was started in the background has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interruption_waits_for_the_converter() -> None:
     from toolchain.interrupt import held
 
