@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from targets.artifact import Artifact
-from targets.ort import OrtCpu
-from targets.ort_operators import numbered, origin
-from targets.quiet import quiet_stderr
-from toolchain.errors import StageError
+from targets.ort_operators import origin
 from toolchain.explain.kernels import AT_RUN_TIME, BETWEEN_FLOATS, EXPANDED, FLOAT_WEIGHTS, NO_KERNEL, Kernel
 from toolchain.layers.graph import Graph, Layer
 from toolchain.layers.onnx_graph import onnx_graph
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
+from toolchain.layers.onnx_optimized import optimized_graph
 
 _SHAPES = ["Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Shape", "Expand", "Cast"]
 _PARTS = ["Gather", "Slice", "Concat", "Split", "Pad", "MaxPool", "ReorderInput", "ReorderOutput"]
@@ -32,7 +23,7 @@ def onnx_kernels(artifact: Artifact) -> tuple[Kernel, ...]:
 
     graph = onnx_graph(onnx.load(artifact.path))
     owners = {name: layer for layer in graph.layers for name in (f"[node {layer.node}]", *layer.chain)}
-    optimized = _optimized(artifact).graph.node
+    optimized = optimized_graph(artifact).node
     integers: set[str] = set()
     found, told = [], set()
     for node in optimized:
@@ -50,24 +41,6 @@ def onnx_kernels(artifact: Artifact) -> tuple[Kernel, ...]:
             dequantized = any(one.op_type == "DequantizeLinear" for one in makers)
             found.append(Kernel("", node.op_type, False, NO_KERNEL if dequantized else BETWEEN_FLOATS))
     return tuple(found)
-
-
-def _optimized(artifact: Artifact) -> ModelProto:
-    import onnx
-    import onnxruntime
-
-    with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder, "optimized.onnx")
-        options = OrtCpu().options(1)
-        options.optimized_model_filepath = str(kept)
-        content = numbered(onnx.load(artifact.path)).SerializeToString()
-        try:
-            with quiet_stderr():
-                onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            said = " ".join(str(error).split())[:300]
-            raise StageError(f"{artifact.path}: ONNX Runtime refuses it ({said}); export it again") from error
-        return onnx.load(kept)
 
 
 def _integer(kind: str) -> bool:

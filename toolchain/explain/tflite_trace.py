@@ -14,6 +14,7 @@ from targets.quiet import quiet_stderr
 from toolchain.errors import StageError
 from toolchain.explain.trace import Values, rounded
 from toolchain.layers.tflite_graph import parsed, tflite_graph
+from toolchain.quantize.activations import open_bare
 
 
 class TfliteTrace:
@@ -77,17 +78,9 @@ class TfliteTrace:
         return self._interpreter(bytes(builder.Output())), places
 
     def _interpreter(self, content: bytes) -> Any:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
         try:
             with quiet_stderr():
-                interpreter = Interpreter(
-                    model_content=content,
-                    num_threads=1,
-                    experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-                    experimental_preserve_all_tensors=True,
-                )
-                interpreter.allocate_tensors()
+                interpreter = open_bare(content)
         except (ValueError, RuntimeError) as error:
             said = " ".join(str(error).split())[:300]
             raise StageError(f"{self.artifact.path.name}: LiteRT cannot show its layers ({said})") from error

@@ -1,15 +1,13 @@
-"""The graph that ONNX Runtime makes of a file before it runs it."""
+"""What there is to regret in the graph that ONNX Runtime makes of a file."""
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from targets.artifact import Artifact
-from targets.errors import RunFailed
+from toolchain.layers.onnx_optimized import optimized_graph
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -47,20 +45,8 @@ class Optimized:
 
 def optimized(artifact: Artifact) -> Optimized:
     """Optimize an .onnx artifact as `ort-cpu` does; raises RunFailed where ONNX Runtime refuses it."""
-    import onnx
-    import onnxruntime
+    from onnx import TensorProto
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimized.onnx"
-        options = onnxruntime.SessionOptions()
-        options.optimized_model_filepath = str(path)
-        options.log_severity_level = 4
-        try:
-            onnxruntime.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            # onnxruntime's exceptions share no base.
-            said = " ".join(str(error).split())[:300]
-            raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({said}); export it again") from error
-        graph = onnx.load(path).graph
-    names = onnx.TensorProto.DataType.Name
+    graph = optimized_graph(artifact)
+    names = TensorProto.DataType.Name
     return Optimized(tuple(graph.node), {tensor.name: names(tensor.data_type) for tensor in graph.initializer})

@@ -49,22 +49,27 @@ def onnx_activations(model: ModelProto, names: Sequence[str], fed: NDArray[np.fl
 
 def tflite_activations(content: bytes, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
     """Yield the tensors `names` of a TFLite file for each of `fed`; integers as the numbers they stand for."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(
-        model_content=content,
-        num_threads=1,
-        # A delegate keeps the tensors between its operators to itself.
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        experimental_preserve_all_tensors=True,
-    )
-    interpreter.allocate_tensors()
+    interpreter = open_bare(content)
     (source,) = interpreter.get_input_details()
     details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
     for batch in fed:
         interpreter.set_tensor(source["index"], batch)
         interpreter.invoke()
         yield {name: _real(interpreter.get_tensor(details[name]["index"]), details[name]) for name in names}
+
+
+def open_bare(content: bytes) -> Any:
+    """Return LiteRT's interpreter of a file, on its own kernels: a delegate keeps the tensors between operators."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        model_content=content,
+        num_threads=1,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=True,
+    )
+    interpreter.allocate_tensors()
+    return interpreter
 
 
 def _real(stored: NDArray[Any], detail: dict[str, Any]) -> NDArray[np.float32]:

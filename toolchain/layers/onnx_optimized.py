@@ -1,0 +1,40 @@
+"""The graph that ONNX Runtime makes of a file before it runs it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from targets.artifact import Artifact
+from targets.errors import RunFailed
+from targets.ort import OrtCpu
+from targets.ort_operators import numbered
+from targets.quiet import quiet_stderr
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
+
+
+def optimized_graph(artifact: Artifact) -> GraphProto:
+    """Return the graph of an .onnx artifact after every optimization that `ort-cpu` does on this processor.
+
+    `targets.ort_operators.origin` of a node's name tells what it was in the file. Raises RunFailed where ONNX Runtime
+    refuses the file.
+    """
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder, "optimized.onnx")
+        options = OrtCpu().options(1)
+        options.optimized_model_filepath = str(kept)
+        content = numbered(onnx.load(artifact.path)).SerializeToString()
+        try:
+            with quiet_stderr():
+                onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            # onnxruntime's exceptions share no base.
+            said = " ".join(str(error).split())[:300]
+            raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({said}); export it again") from error
+        return onnx.load(kept).graph
