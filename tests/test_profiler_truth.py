@@ -11,11 +11,11 @@ from tests.targets.models import artifact, conv_net
 
 
 def test_the_loop_adds_less_than_a_microsecond() -> None:
-    assert min(overhead_ns() for _ in range(3)) < 1000
+    assert any(overhead_ns() < 1000 for _ in range(3))
 
 
 @pytest.mark.slow
 def test_the_profilers_median_is_that_of_a_bare_loop(tmp_path: Path) -> None:
     # Wide enough that a microsecond is little. A busy machine moves single rounds, hardly their median.
     wide = artifact(conv_net(tmp_path / "wide.onnx", channels=256))
-    assert min(abs(truth(wide, seed=seed).ratio - 1) for seed in range(3)) < 0.03
+    assert any(abs(truth(wide, seed=seed).ratio - 1) < 0.03 for seed in range(3))
