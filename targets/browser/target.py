@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import weakref
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -16,7 +17,7 @@ from targets.browser.packages import NEEDED
 from targets.browser.session import BrowserSession, Ended
 from targets.catalog import spelled
 from targets.cold import REPEATS, Rise
-from targets.errors import TargetUnavailable
+from targets.errors import RunFailed, TargetUnavailable
 from targets.machine import cpu_name
 from targets.session import resolved_threads
 from targets.target import Availability, DeviceType, RuntimeFacts
@@ -83,10 +84,18 @@ class BrowserTarget:
 
     def _rise(self, artifact: Artifact, threads: int) -> int:
         page = self._page(artifact)
-        rises = {process: Rise(process) for process in page.processes()}
+        rises: list[Rise] = []
+        found: list[int] = []
+        for process in page.processes():
+            with suppress(RunFailed):  # one in reserve that ends just now
+                rises.append(Rise(process))
         with self._session(page, artifact, threads):
-            # One in reserve may have ended meanwhile.
-            return max(rises[process].bytes() for process in page.processes() if process in rises)
+            for rise in rises:
+                with suppress(RunFailed):  # or has ended meanwhile
+                    found.append(rise.bytes())
+        if not found:
+            raise RunFailed(f"{self.name}: no process of the browser tells its memory; leave --memory out")
+        return max(found)
 
     def _page(self, artifact: Artifact) -> Page:
         packages = NEEDED[artifact.format]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
 import tarfile
 from pathlib import Path
 from time import monotonic, sleep
@@ -47,6 +48,21 @@ def test_float_answers_are_those_of_the_native_runtime(device: str, kind: str, r
 def test_int8_answers_on_wasm_are_the_native_ones_to_the_bit(quantized: Artifact) -> None:
     with BrowserTarget().open(quantized, threads=2) as session, catalog.get("ort-cpu").open(quantized) as native:
         np.testing.assert_array_equal(session.run(glyphs(70)), native.run(glyphs(70)))
+
+
+@needs_browser
+def test_a_process_that_has_just_ended_does_not_spoil_the_memory_of_the_page(
+    onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Page.processes
+    with subprocess.Popen(["true"], start_new_session=True) as reserve:
+        # Ended, and not yet waited for: it is listed, and has no memory any more.
+        os.waitid(os.P_PID, reserve.pid, os.WEXITED | os.WNOWAIT)
+        monkeypatch.setattr(Page, "processes", lambda page: [str(reserve.pid), *told(page)])
+        assert BrowserTarget().peak_memory(onnx_artifact) > 1_000_000
+        monkeypatch.setattr(Page, "processes", lambda _page: [str(reserve.pid)])
+        with pytest.raises(RunFailed, match="leave --memory out"):
+            BrowserTarget().peak_memory(onnx_artifact)
 
 
 @needs_browser
