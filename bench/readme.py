@@ -1,4 +1,4 @@
-"""Measure README's table again: `make bench DATA=DIR:balanced`, about ten minutes on two cores.
+"""Measure README's table again: `make bench DATA=DIR:balanced`, about a quarter of an hour on two cores.
 
 Presses the shipped model by every shipped recipe that trains no student, in both formats, on EMNIST's balanced split,
 evaluates each file on every test image and times all of them in one interleaved run. `results/balanced/` keeps the
@@ -81,6 +81,6 @@ def written(readme: str, report: Report) -> str:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m bench.readme DATA, where DATA is a balanced split such as emnist:balanced")
-    path = ROOT / "README.md"
-    path.write_text(written(path.read_text(encoding="utf-8"), measure(sys.argv[1])), encoding="utf-8")
+    path, report = ROOT / "README.md", measure(sys.argv[1])
+    path.write_text(written(path.read_text(encoding="utf-8"), report), encoding="utf-8")
     print(table(Report.load(RESULTS)), end="")
