@@ -23,7 +23,7 @@ from toolchain.model import FloatModel
 from toolchain.prune import prune
 from toolchain.prune.graph import Graph
 from toolchain.prune.importance import scores
-from toolchain.prune.unstructured import n_of_m, weights
+from toolchain.prune.unstructured import n_of_m, outputs_first, weights
 from toolchain.steps import Prune
 
 
@@ -184,6 +184,19 @@ def test_of_each_m_weights_along_the_inputs_the_n_largest_stay(
     sizes = values.abs().movedim(1, -1).reshape(-1, of)
     assert (sizes.masked_fill(~blocks, torch.inf).amin(1) >= sizes.masked_fill(blocks, 0).amax(1)).all()
     assert n_of_m(torch.randn(outputs, parts * of + 1, *kernel), stay, of) is None
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(0, 99))
+def test_a_transposed_convolution_is_seen_from_its_outputs(groups: int, inputs: int, outputs: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    layer = nn.ConvTranspose2d(groups * inputs, groups * outputs, 3, groups=groups, bias=False)
+    turned = outputs_first(layer, layer.weight)
+    assert torch.equal(outputs_first(layer, turned), layer.weight)
+    # A stride of 1 makes it a convolution with the kernel turned round.
+    plain = nn.functional.conv2d(
+        image := torch.randn(1, groups * inputs, 5, 5), turned.flip(2, 3), None, 1, 2, 1, groups
+    )
+    torch.testing.assert_close(layer(image), plain)
 
 
 def test_two_of_four_leaves_whole_what_it_does_not_fit_and_says_so(float_model: FloatModel, digits: Dataset) -> None:

@@ -54,6 +54,18 @@ def n_of_m(values: Tensor, stay: int, of: int) -> Tensor | None:
     return mask.view(inputs.shape).movedim(-1, 1)
 
 
+def outputs_first(layer: nn.Module, values: Tensor) -> Tensor:
+    """Return a layer's weights, or a mask of them, with outputs on the first axis and inputs on the second.
+
+    Only a transposed convolution stores them the other way, in each of its groups; the second time it takes them back.
+    """
+    from torch.nn.modules.conv import _ConvTransposeNd
+
+    if not isinstance(layer, _ConvTransposeNd):
+        return values
+    return values.reshape(layer.groups, -1, *values.shape[1:]).transpose(1, 2).flatten(0, 1)
+
+
 def zeros_kept(module: nn.Module) -> nn.Module:
     """Return the module in a form that can be copied and fitted while every weight that is zero now stays zero.
 
@@ -147,8 +159,11 @@ class Unstructured:
     def _masks(self, module: nn.Module, share: float) -> dict[str, Tensor]:
         tensors = {name: getattr(layer, attribute).detach() for name, (layer, attribute) in weights(module).items()}
         if self.step.method == "n:m":
-            tried = {name: n_of_m(tensor, *self.step.n_of_m) for name, tensor in tensors.items()}
-            return {name: mask for name, mask in tried.items() if mask is not None}
+            layers = {name: layer for name, (layer, _) in weights(module).items()}
+            tried = {
+                name: n_of_m(outputs_first(layers[name], tensor), *self.step.n_of_m) for name, tensor in tensors.items()
+            }
+            return {name: outputs_first(layers[name], mask) for name, mask in tried.items() if mask is not None}
         if self.step.scope == "global":
             return _over_all(tensors, (self.step.ratio or 0.0) * share)
         ratios = {name: self.step.layers.get(name, self.step.ratio or 0.0) * share for name in tensors}
