@@ -193,9 +193,8 @@ def test_a_transposed_convolution_is_seen_from_its_outputs(groups: int, inputs: 
     turned = outputs_first(layer, layer.weight)
     assert torch.equal(outputs_first(layer, turned), layer.weight)
     # A stride of 1 makes it a convolution with the kernel turned round.
-    plain = nn.functional.conv2d(
-        image := torch.randn(1, groups * inputs, 5, 5), turned.flip(2, 3), None, 1, 2, 1, groups
-    )
+    image = torch.randn(1, groups * inputs, 5, 5)
+    plain = nn.functional.conv2d(image, turned.flip(2, 3), padding=2, groups=groups)
     torch.testing.assert_close(layer(image), plain)
 
 
