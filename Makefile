@@ -17,8 +17,8 @@ help: ## this list
 demo: .venv/ready ## press a model of real handwritten digits, end to end (under 5 minutes)
 	$(BIN)/glyphpress demo --out demo-out --force
 
-test: .venv/ready ## the whole test suite
-	$(BIN)/python -m pytest -q
+test: .venv/ready ## the whole test suite, two files at a time
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: .venv/ready ## ruff check, ruff format --check, mypy --strict
 	$(BIN)/ruff check .

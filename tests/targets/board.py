@@ -85,9 +85,16 @@ class Board:
 
 def _children(pid: int) -> list[int]:
     """Return a process's descendants that are sshd's, the lowest first."""
-    own = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    own = _told(f"/proc/{pid}/task/{pid}/children").split()
     found = [one for child in own for one in (*_children(int(child)), int(child))]
-    return [one for one in found if Path(f"/proc/{one}/comm").read_text().startswith("sshd")]
+    return [one for one in found if _told(f"/proc/{one}/comm").startswith("sshd")]
+
+
+def _told(path: str) -> str:
+    """Return what the system tells of a process: nothing where it has just ended."""
+    with suppress(OSError):
+        return Path(path).read_text()
+    return ""
 
 
 def needs() -> None:
