@@ -49,7 +49,8 @@ def distill(
     parameters = sum(parameter.numel() for parameter in module.parameters())
     line = (
         f"distilled {step.student or model.name}, {parameters:,} parameters, from {teacher.name} for {step.epochs} "
-        f"epochs on {data.origin}, temperature {step.temperature:g}, {step.soft:.0%} of the loss soft, seed {seed}"
+        f"epoch{'s' * (step.epochs != 1)} on {data.origin}, temperature {step.temperature:g}, {step.soft:.0%} of the "
+        f"loss soft, seed {seed}"
     )
     history = (*model.history, line)
     return replace(model, module=module.eval(), onnx=None, preprocess=preprocess, history=history)

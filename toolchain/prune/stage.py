@@ -39,7 +39,8 @@ def prune(
                 module = _tuned(module, model, step, data, seed=seed, threads=threads, progress=progress)
     rounds = f" in each of {step.iterations} rounds" if step.iterations > 1 else ""
     taught = f", {step.soft:.0%} of the loss by the whole model's answers" if step.soft and step.epochs else ""
-    line = f"{work.line(module)}; {step.epochs} epochs of fine-tuning on {data.origin}{rounds}{taught}, seed {seed}"
+    epochs = f"{step.epochs} epoch{'s' * (step.epochs != 1)}"
+    line = f"{work.line(module)}; {epochs} of fine-tuning on {data.origin}{rounds}{taught}, seed {seed}"
     return replace(model, module=module.eval(), onnx=None, history=(*model.history, line))
 
 

@@ -72,7 +72,8 @@ def qat(
         )
     learned = _take_grids(fitted, layers)
     line = (
-        f"trained for {quantize.scheme} with rounded weights and inputs: {step.epochs} epochs on {data.origin}, "
+        f"trained for {quantize.scheme} with rounded weights and inputs: {step.epochs} epoch{'s' * (step.epochs != 1)} "
+        f"on {data.origin}, "
         f"teacher {teacher.name} ({step.soft:.0%} of the loss, temperature {step.temperature:g}), seed {seed}"
     )
     history = (*model.history, line)
