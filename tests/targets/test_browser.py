@@ -99,7 +99,7 @@ def test_the_page_has_threads_and_the_fine_clock(onnx_artifact: Artifact) -> Non
         page.close()
     with BrowserTarget().open(onnx_artifact) as session:
         timings = session.time(TimingPlan(warmup=3, min_runs=30, min_seconds=0.05))
-    assert timings.inner * np.median(timings.samples_ns) >= 100 * 5_000 * 0.5, "a sample outlasts the clock's step"
+    assert timings.inner * np.median(timings.samples_ns) >= 100 * 5_000 * 0.99, "a sample outlasts the clock's step"
 
 
 @needs_browser
