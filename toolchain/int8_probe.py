@@ -22,8 +22,6 @@ PAYS = 0.95
 """Below this share of float's cost int8 is said to pay."""
 _PLAN, _ROUNDS = TimingPlan(min_runs=200, min_seconds=0.2), 10
 Cell = tuple[Format, Shape]
-Pair = tuple[Artifact, Artifact]
-"""The float file and the int8 one."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +78,18 @@ def probe_int8(
     cells = [(kind, shape) for kind in formats if kind in place.formats for shape in wanted]
     if not cells:
         raise UsageProblem(f"{place.name} runs neither .onnx nor .tflite files; take another target")
-    pairs = []
-    for done, (kind, shape) in enumerate(cells, 1):
-        pairs.append(probe_pair(str(shape), kind, seed))
-        progress("small models", done, len(cells))
     if isinstance(place, Arm64Target):
-        return _counted(place, cells, pairs, progress)
-    return _timed(place, cells, pairs, seed, progress)
+        return _counted(place, cells, seed, progress)
+    return _timed(place, cells, seed, progress)
 
 
-def _counted(place: Arm64Target, cells: list[Cell], pairs: list[Pair], progress: Progress) -> Int8Probe:
+def _counted(place: Arm64Target, cells: list[Cell], seed: int, progress: Progress) -> Int8Probe:
+    files: list[Artifact] = []
+    for done, (kind, shape) in enumerate(cells, 1):
+        files += probe_pair(str(shape), kind, seed)
+        progress("small models", done, len(cells))
     # Two inferences, since a count hardly varies, and one emulator for all, since starting it is what takes long.
-    counts = place.counts([file for pair in pairs for file in pair], runs=2, progress=progress)
+    counts = place.counts(files, runs=2, progress=progress)
     costs = [count.median for count in counts]
     ratios = [
         Ratio(str(shape), kind, own / base)
@@ -100,13 +98,14 @@ def _counted(place: Arm64Target, cells: list[Cell], pairs: list[Pair], progress:
     return Int8Probe(counts[0].facts, tuple(ratios))
 
 
-def _timed(place: Target, cells: list[Cell], pairs: list[Pair], seed: int, progress: Progress) -> Int8Probe:
-    ratios = []
-    with place.open(pairs[0][0]) as session:
-        facts = session.facts
-    if facts.cost != "latency":
-        raise UsageProblem(f"{place.name} is simulated and tells no cost; probe the device itself")
-    for done, ((kind, shape), pair) in enumerate(zip(cells, pairs, strict=True), 1):
+def _timed(place: Target, cells: list[Cell], seed: int, progress: Progress) -> Int8Probe:
+    ratios: list[Ratio] = []
+    for done, (kind, shape) in enumerate(cells, 1):
+        pair = probe_pair(str(shape), kind, seed)
+        with place.open(pair[0]) as session:
+            facts = session.facts
+        if facts.cost != "latency":
+            raise UsageProblem(f"{place.name} is simulated and tells no cost; probe the device itself")
         found = profile(pair, target=place, plan=_PLAN, rounds=_ROUNDS, seed=seed).rows[1].ratio
         if found is None:
             raise UsageProblem(f"{shape}: too short for the clock of {place.name}; give a larger shape")

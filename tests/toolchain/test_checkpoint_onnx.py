@@ -100,9 +100,17 @@ def test_an_onnx_checkpoint_comes_back_to_torch_and_can_be_trained_and_traced(ca
     torch.export.export(module, (torch.zeros(2, 1, 28, 28),), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
-def test_crops_and_mirrors_come_back_to_torch(tmp_path: Path) -> None:
+MANY, LEAST = 2**31 - 1, -(2**63)
+BOUNDS = {
+    "of two axes": {"starts": [2, -1], "ends": [26, LEAST], "axes": [2, 3], "steps": [1, -1]},
+    "of all axes": {"starts": [0, 0, 2, -1], "ends": [MANY, MANY, 26, LEAST], "": None, "steps": [1, 1, 1, -1]},
+}
+
+
+@pytest.mark.parametrize("which", BOUNDS)
+def test_crops_and_mirrors_come_back_to_torch(which: str, tmp_path: Path) -> None:
     """What onnx2torch makes of a Slice reads its bounds at every run, which no exporter of torch takes."""
-    bounds = {"starts": [2, -1], "ends": [26, -(2**63)], "axes": [2, 3], "steps": [1, -1]}
+    bounds = BOUNDS[which]
     weights = {"weight": np.random.default_rng(0).standard_normal((10, 24 * 28)).astype(np.float32)}
     made = helper.make_graph(
         [
@@ -113,7 +121,7 @@ def test_crops_and_mirrors_come_back_to_torch(tmp_path: Path) -> None:
         "mirror",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ("batch", 1, 28, 28))],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("batch", 10))],
-        [numpy_helper.from_array(np.array(value), name) for name, value in (bounds | weights).items()],
+        [numpy_helper.from_array(np.array(value), name) for name, value in (bounds | weights).items() if name],
     )
     path = saved(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path)
     module = load(str(path), classes=DIGITS).model.torch_module("pruning")

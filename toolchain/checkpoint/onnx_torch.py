@@ -145,7 +145,7 @@ def _static(module: Any) -> nn.Module:
     for node in list(module.graph.nodes):
         part = module.get_submodule(node.target) if node.op == "call_module" else None
         rewrite = rewrites.get(type(part).__name__)
-        if rewrite is None or any(one.op != "get_attr" for one in node.args[1:]):
+        if rewrite is None or any(one.op != "get_attr" for one in (*node.args[1:], *node.kwargs.values())):
             continue
         with module.graph.inserting_before(node):
             new = rewrite(module, node, part)
@@ -183,12 +183,15 @@ def _pad(module: Any, node: Any, part: Any) -> Any:
 def _slice(module: Any, node: Any, _part: Any) -> Any:
     import torch
 
-    data, *given = node.args
-    starts, ends, *rest = (module.get_buffer(one.target).tolist() for one in given)
-    axes = rest[0] if rest else range(len(starts))
-    steps = rest[1] if len(rest) > 1 else [1] * len(starts)
+    data, *inputs = node.args
+    # onnx2torch calls what stands behind an input that was left out by its name.
+    given = dict(zip(("starts", "ends", "axes", "steps"), inputs, strict=False)) | node.kwargs
+    bounds = {name: module.get_buffer(one.target).tolist() for name, one in given.items()}
+    starts, ends = bounds["starts"], bounds["ends"]
+    axes, steps = bounds.get("axes", range(len(starts))), bounds.get("steps", [1] * len(starts))
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        part = (start, end, step)
+        # "To the end" may be any number that is large enough; to torch all but its own are bounds of a size.
+        part = (start, sys.maxsize if end >= 2**31 - 1 else end, step)
         if step < 0:
             # Torch has no step backwards: the axis is turned round, and counted from its other end.
             data = module.graph.call_function(torch.flip, (data, [axis]))
