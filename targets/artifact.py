@@ -5,16 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
-
-if TYPE_CHECKING:
-    from onnx import ModelProto, ValueInfoProto
 
 Format = Literal["onnx", "ort", "tflite"]
 SCHEMA = "glyphpress/artifact/1"
@@ -23,11 +19,17 @@ ONNX_METADATA_KEY = "glyphpress"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, shape and dtype of an input or output; a dynamic axis is -1."""
+    """Name, shape and dtype of an input or output; a dynamic axis is -1.
+
+    An integer q stands for `scale * (q - zero_point)`, as ONNX's QuantizeLinear and LiteRT's specification have it;
+    both are None for floats, and for integers that stand for themselves.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def save_sidecar(artifact: Artifact) -> Path:
 def explained(path: Path) -> bool:
     """Return whether a sidecar, or metadata in the file, says what it is; raises ArtifactError."""
     kind = file_format(path)
-    return path.with_name(path.name + ".json").is_file() or (kind in _METADATA and bool(_METADATA[kind](path)))
+    return path.with_name(path.name + ".json").is_file() or bool(_told(path, kind))
 
 
 def load_artifact(path: Path) -> Artifact:
@@ -150,61 +152,28 @@ def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]
     kind = file_format(path)
     if kind == "tflite":
         from targets.litert import described
-
-        return described(path)
-    if kind == "ort":
+    elif kind == "ort":
         from targets.ort_file import described
-
-        return described(path)
-    graph = _onnx_model(path).graph
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = tuple(_onnx_spec(value) for value in graph.input if value.name not in constants)
-    return inputs, tuple(_onnx_spec(value) for value in graph.output)
+    else:
+        from targets.onnx_file import described
+    return described(path)
 
 
-def onnx_metadata(path: Path) -> str:
-    """Return what an .onnx file holds under ONNX_METADATA_KEY, or an empty string; raises ArtifactError."""
-    return next((entry.value for entry in _onnx_model(path).metadata_props if entry.key == ONNX_METADATA_KEY), "")
-
-
-def _ort_metadata(path: Path) -> str:
-    from targets.ort_file import metadata
-
+def _told(path: Path, kind: Format) -> str:
+    """Return what a file holds under ONNX_METADATA_KEY, or an empty string; a .tflite holds nothing."""
+    if kind == "tflite":
+        return ""
+    if kind == "ort":
+        from targets.ort_file import metadata
+    else:
+        from targets.onnx_file import metadata
     return metadata(path).get(ONNX_METADATA_KEY, "")
-
-
-_METADATA: dict[Format, Callable[[Path], str]] = {"onnx": onnx_metadata, "ort": _ort_metadata}
-
-
-def _onnx_model(path: Path) -> ModelProto:
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it ships no stubs
-
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except DecodeError as error:
-        raise ArtifactError(f"{path}: no ONNX model, or a truncated one ({error}); export it again") from error
-    if not (model.graph.input and model.graph.output):
-        raise ArtifactError(f"{path}: an ONNX file without inputs or outputs; export it again")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise ArtifactError(
-            f"{path}: keeps weights in other files; save it as one (onnx.save, save_as_external_data=0)"
-        )
-    return model
-
-
-def _onnx_spec(value: ValueInfoProto) -> TensorSpec:
-    from onnx.helper import tensor_dtype_to_np_dtype
-
-    tensor = value.type.tensor_type
-    shape = tuple(axis.dim_value if axis.HasField("dim_value") else -1 for axis in tensor.shape.dim)
-    return TensorSpec(value.name, shape, tensor_dtype_to_np_dtype(tensor.elem_type).name)
 
 
 def _embedded_facts(path: Path, sha256: str) -> dict[str, Any]:
     """Return a sidecar's facts: the file's metadata says how it was made, its graph and bytes the rest."""
     kind = file_format(path)
-    made: dict[str, Any] = json.loads(_METADATA[kind](path))
+    made: dict[str, Any] = json.loads(_told(path, kind))
     inputs, outputs = (tuple(map(asdict, specs)) for specs in describe(path))
     return made | {"format": kind, "sha256": sha256, "inputs": inputs, "outputs": outputs}
 
@@ -234,4 +203,6 @@ def from_facts(path: Path, facts: dict[str, Any]) -> Artifact:
 
 
 def _spec(facts: dict[str, Any]) -> TensorSpec:
-    return TensorSpec(facts["name"], tuple(facts["shape"]), facts["dtype"])
+    # Sidecars of before scales were recorded say enough of floats alone.
+    facts = ({"scale": None, "zero_point": None} if "float" in facts["dtype"] else {}) | facts
+    return TensorSpec(facts["name"], tuple(facts["shape"]), facts["dtype"], facts["scale"], facts["zero_point"])

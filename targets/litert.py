@@ -178,7 +178,8 @@ def _line(error: Exception) -> str:
 
 
 def _port(detail: dict[str, Any]) -> Port:
-    signature = detail.get("shape_signature", detail["shape"])
-    spec = TensorSpec(detail["name"], tuple(int(axis) for axis in signature), np.dtype(detail["dtype"]).name)
+    shape = tuple(int(axis) for axis in detail.get("shape_signature", detail["shape"]))
     scale, zero_point = detail["quantization"]
-    return Port(spec, float(scale) or 1.0, int(zero_point))
+    # The interpreter says 0, 0 of what has no scale.
+    known = (float(scale), int(zero_point)) if scale else ()
+    return Port(TensorSpec(detail["name"], shape, np.dtype(detail["dtype"]).name, *known))

@@ -13,17 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.artifact import Artifact, Format, TensorSpec
+from targets.artifact import Artifact, Format
 from targets.errors import RunFailed, TargetUnavailable
 from targets.machine import cpu_name
-from targets.ort import integer_scales
 from targets.port import Port, image_port, logits_port
 from targets.session import RuntimeSession, resolved_threads
 from targets.target import Availability, RuntimeFacts
 
 BATCH = 64
 FIX = "install it with `pip install openvino`"
-_SIZES = {"f32": "float32", "f16": "float16", "f64": "float64", "u8": "uint8", "i8": "int8", "i64": "int64"}
 _PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
@@ -81,9 +79,8 @@ class OpenVinoSession(RuntimeSession):
     def __init__(self, artifact: Artifact, facts: RuntimeFacts, model: Any, load_ns: int) -> None:
         """Find the image input and the logits output of the compiled model."""
         self._request = model.create_infer_request()
-        scales = integer_scales(artifact.path, [spec.dtype for spec in (*artifact.inputs, *artifact.outputs)])
-        source = image_port(artifact, [_port(node, scales) for node in model.inputs])
-        outputs = [_port(node, scales) for node in model.outputs]
+        source = image_port(artifact, [Port(spec) for spec in artifact.inputs])
+        outputs = [Port(spec) for spec in artifact.outputs]
         self._sink = logits_port(artifact, outputs)
         super().__init__(artifact, facts, source, outputs[self._sink], batch=BATCH, load_ns=load_ns)
 
@@ -120,10 +117,3 @@ def _runtime() -> Any:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
-
-
-def _port(node: Any, scales: dict[str, tuple[float, int]]) -> Port:
-    shape = tuple(axis.get_length() if axis.is_static else -1 for axis in node.partial_shape)
-    kind = node.element_type.get_type_name()
-    name = next((name for name in sorted(node.names) if name in scales), node.any_name)
-    return Port(TensorSpec(name, shape, _SIZES.get(kind, kind)), *scales.get(name, (1.0, 0)))

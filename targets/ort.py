@@ -12,10 +12,9 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
-from targets.artifact import Artifact, Format, TensorSpec
+from targets.artifact import Artifact, Format
 from targets.catalog import spelled
 from targets.errors import RunFailed, TargetUnavailable
 from targets.machine import cpu_name, machine_state
@@ -30,8 +29,6 @@ FIX = "install it with `pip install onnxruntime`"
 
 if TYPE_CHECKING:
     from targets.operators import Operator
-
-_DTYPES = {"float": "float32", "double": "float64", "float16": "float16"}
 
 
 class OrtKernels:
@@ -158,9 +155,8 @@ class OrtSession(RuntimeSession):
     def __init__(self, artifact: Artifact, facts: RuntimeFacts, session: Any, *, batch: int, load_ns: int) -> None:
         """Find the image input and the logits output of the open session."""
         self._session = session
-        scales = integer_scales(artifact.path, [node.type for node in (*session.get_inputs(), *session.get_outputs())])
-        source = image_port(artifact, [_port(node, scales) for node in session.get_inputs()])
-        outputs = [_port(node, scales) for node in session.get_outputs()]
+        source = image_port(artifact, [Port(spec) for spec in artifact.inputs])
+        outputs = [Port(spec) for spec in artifact.outputs]
         sink = outputs[logits_port(artifact, outputs)]
         super().__init__(artifact, facts, source, sink, batch=batch, load_ns=load_ns)
 
@@ -222,34 +218,3 @@ def batch_size(path: Path) -> int:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
-
-
-def _port(node: Any, scales: dict[str, tuple[float, int]]) -> Port:
-    kind = node.type.removeprefix("tensor(").removesuffix(")")
-    shape = tuple(axis if isinstance(axis, int) else -1 for axis in node.shape)
-    return Port(TensorSpec(node.name, shape, _DTYPES.get(kind, kind)), *scales.get(node.name, (1.0, 0)))
-
-
-def integer_scales(path: Path, types: list[str]) -> dict[str, tuple[float, int]]:
-    """Return scale and zero point of the integer inputs and outputs, read from the Q/DQ nodes beside them."""
-    if all("float" in word or "double" in word for word in types):
-        return {}
-    if path.suffix == ".ort":
-        raise RunFailed(f"{path}: .ort files do not tell the scales of integer inputs; take the .onnx, or float ones")
-    try:
-        import onnx
-        from onnx.numpy_helper import to_array
-    except ImportError as error:
-        raise TargetUnavailable(f"{path}: integer inputs need a package; add it with `pip install onnx`") from error
-
-    graph = onnx.load(path).graph
-    constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
-    found = {}
-    for node in graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] in constants:
-            tensor = node.input[0] if node.op_type == "DequantizeLinear" else node.output[0]
-            zero = constants.get(node.input[2]) if len(node.input) > 2 else None
-            scale = constants[node.input[1]]
-            if np.size(scale) == 1:
-                found[tensor] = (float(scale.item()), int(zero.item()) if zero is not None else 0)
-    return found

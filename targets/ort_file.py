@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from targets.artifact import TensorSpec
 from targets.errors import ArtifactError
-from targets.ort import _port, _runtime
+from targets.ort import _runtime
+
+SCALES_KEY = "glyphpress.scales"
+"""Metadata that says what the integers of inputs and outputs stand for, since the optimized graph no longer does."""
+_DTYPES = {"float": "float32", "double": "float64"}
 
 
 def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return the inputs and outputs that it declares; raises ArtifactError."""
+    """Return the inputs and outputs that it declares; raises ArtifactError, also where integers are not explained."""
     session = _session(path)
+    scales = json.loads(session.get_modelmeta().custom_metadata_map.get(SCALES_KEY, "{}"))
     sides = (session.get_inputs(), session.get_outputs())
-    inputs, outputs = (tuple(_port(node, {}).spec for node in nodes) for nodes in sides)
+    inputs, outputs = (tuple(_spec(path, node, scales) for node in nodes) for nodes in sides)
     return inputs, outputs
+
+
+def _spec(path: Path, node: Any, scales: dict[str, list[Any]]) -> TensorSpec:
+    kind = node.type.removeprefix("tensor(").removesuffix(")")
+    dtype = _DTYPES.get(kind, kind)
+    if "float" not in dtype and node.name not in scales:
+        raise ArtifactError(
+            f"{path}: does not tell what the {dtype} of {node.name} stand for; make it with `glyphpress export`"
+        )
+    shape = tuple(axis if isinstance(axis, int) else -1 for axis in node.shape)
+    return TensorSpec(node.name, shape, dtype, *scales.get(node.name, ()))
 
 
 def metadata(path: Path) -> dict[str, str]:

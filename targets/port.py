@@ -15,15 +15,19 @@ from targets.errors import RunFailed
 
 @dataclass(frozen=True)
 class Port:
-    """A tensor at the border of a file.
-
-    An integer q stands for `scale * (q - zero_point)`, as ONNX's QuantizeLinear and LiteRT's specification have it;
-    an integer tensor without parameters keeps scale 1 and zero point 0. The first axis counts images; -1 is dynamic.
-    """
+    """A tensor at the border of a file. The first axis counts images; -1 is dynamic."""
 
     spec: TensorSpec
-    scale: float = 1.0
-    zero_point: int = 0
+
+    @property
+    def scale(self) -> float:
+        """Return what a step of its integers is worth; 1 where they stand for themselves."""
+        return 1.0 if self.spec.scale is None else self.spec.scale
+
+    @property
+    def zero_point(self) -> int:
+        """Return the integer that stands for 0."""
+        return self.spec.zero_point or 0
 
     @property
     def batch(self) -> int:

@@ -93,5 +93,9 @@ WASM_UTILS = Package(
     "4fJiw6tBQnIs+0jH/OQ16nYOiSl8/+zZnn5h2ul8aTKHi05sVqZW580Tmk78pC2kT39A9OYBVdFawteZ/sI1kQ==",
     ("dist/index.js",),
 )
-NEEDED: dict[Format, tuple[Package, ...]] = {"onnx": (ONNXRUNTIME_WEB,), "tflite": (LITERT_JS, WASM_UTILS)}
+NEEDED: dict[Format, tuple[Package, ...]] = {
+    "onnx": (ONNXRUNTIME_WEB,),
+    "ort": (ONNXRUNTIME_WEB,),
+    "tflite": (LITERT_JS, WASM_UTILS),
+}
 """Format -> what runs it, the runtime itself first."""

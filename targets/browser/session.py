@@ -15,7 +15,7 @@ from targets import litert
 from targets.artifact import Artifact, Format
 from targets.browser.chromium import Page
 from targets.errors import Misplaced, RunFailed
-from targets.ort import batch_size, integer_scales
+from targets.ort import batch_size
 from targets.port import Port, image_port, logits_port
 from targets.session import RuntimeSession
 from targets.strict import all_on
@@ -23,10 +23,10 @@ from targets.target import RuntimeFacts, TimingPlan
 from targets.timing import RESOLUTIONS
 from targets.webgpu import PROVIDER
 
-RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime-web", "tflite": "litert-js"}
+RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime-web", "ort": "onnxruntime-web", "tflite": "litert-js"}
 """Format -> the module of the page that runs it."""
 CARRIED: dict[Format, tuple[str, ...]] = {
-    "onnx": ("float32", "float16", "uint8", "int8", "int32"),
+    **dict.fromkeys(("onnx", "ort"), ("float32", "float16", "uint8", "int8", "int32")),
     "tflite": ("float32", "uint8", "int32"),
 }
 """Format -> the types of arrays that its runtime takes and gives in a page."""
@@ -119,10 +119,7 @@ def _ports(artifact: Artifact) -> tuple[list[Port], list[Port]]:
     if artifact.format == "tflite":
         inputs, outputs = litert.ports(artifact.path)
         return [replace(port, spec=replace(port.spec, shape=_allocated(port))) for port in inputs], outputs
-    specs = (*artifact.inputs, *artifact.outputs)
-    scales = integer_scales(artifact.path, [spec.dtype for spec in specs])
-    ports = [Port(spec, *scales.get(spec.name, (1.0, 0))) for spec in specs]
-    return ports[: len(artifact.inputs)], ports[len(artifact.inputs) :]
+    return [Port(spec) for spec in artifact.inputs], [Port(spec) for spec in artifact.outputs]
 
 
 def _allocated(port: Port) -> tuple[int, ...]:

@@ -44,12 +44,14 @@ class BrowserTarget:
     for the next session of their file, since starting one takes a second, and end with the target.
     """
 
-    formats: frozenset[Format] = frozenset(NEEDED)
+    formats: frozenset[Format]
     settings: ClassVar[dict[str, tuple[str, ...]]] = {"device": ("wasm", "webgpu")}
 
     def __init__(self, *, device: str = "wasm") -> None:
         """Take the setting; raises UnknownTarget."""
         self.name, self.device = spelled("browser", self.settings, device=device), device
+        # An .ort is optimized for processors.
+        self.formats = frozenset(NEEDED) - ({"ort"} if device == "webgpu" else set())
         self._kept: list[BrowserSession] = []
         weakref.finalize(self, _close, self._kept).atexit = False  # Playwright ends what is left when Python does
 

@@ -24,7 +24,7 @@ from targets.artifact import (
 )
 from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
-from tests.targets.models import CLASSES, artifact, conv_net
+from tests.targets.models import CLASSES, artifact, conv_net, integer_net
 from tests.targets.test_preprocess import preprocesses
 
 words = st.text(max_size=8)
@@ -39,7 +39,15 @@ facts = st.fixed_dictionaries(
         "tools": st.dictionaries(words, words),
         "notes": st.lists(words, max_size=3).map(tuple),
         "inputs": st.lists(
-            st.builds(TensorSpec, words, st.lists(st.integers(-1, 99)).map(tuple), words), max_size=2
+            st.builds(
+                TensorSpec,
+                words,
+                st.lists(st.integers(-1, 99)).map(tuple),
+                words,
+                st.none() | st.floats(1e-6, 1e3),
+                st.none() | st.integers(-128, 255),
+            ),
+            max_size=2,
         ).map(tuple),
     }
 )
@@ -81,6 +89,20 @@ def test_a_sidecar_of_before_checkpoints_were_recorded_is_still_read(tmp_path: P
     assert load_artifact(path) == replace(made, checkpoint_sha256=None)
 
 
+def test_a_sidecar_of_before_scales_were_recorded_is_read_where_it_says_enough(tmp_path: Path) -> None:
+    for path, readable in ((conv_net(tmp_path / "float.onnx"), True), (integer_net(tmp_path / "int.onnx"), False)):
+        made = artifact(path)
+        facts = json.loads(save_sidecar(made).read_text())
+        for spec in (*facts["inputs"], *facts["outputs"]):
+            del spec["scale"], spec["zero_point"]
+        made.sidecar.write_text(json.dumps(facts))
+        if readable:
+            assert load_artifact(path) == made
+        else:
+            with pytest.raises(ArtifactError, match=r"'scale'.*export the model again"):
+                load_artifact(path)
+
+
 def test_a_sidecar_outranks_the_files_metadata(tmp_path: Path) -> None:
     path = conv_net(tmp_path / "net.onnx")
     _embedded(path, artifact(path), recipe="embedded")
@@ -95,6 +117,15 @@ def test_files_are_described(onnx_artifact: Artifact, tflite_artifact: Artifact,
     for path, dtype in ((tflite_artifact.path, "float32"), (int8_artifact.path, "int8")):
         ((source,), (sink,)) = describe(path)
         assert (source.shape, source.dtype, sink.shape, sink.dtype) == ((1, 1, 28, 28), dtype, (1, 10), dtype)
+
+
+def test_integers_are_described_with_what_they_stand_for(tmp_path: Path, int8_artifact: Artifact) -> None:
+    ((source,), (sink,)) = describe(integer_net(tmp_path / "int.onnx"))
+    assert (source.scale, source.zero_point) == (pytest.approx(1 / 255), -128)
+    assert (sink.scale, sink.zero_point) == (0.5, 128)
+    for spec in (*int8_artifact.inputs, *int8_artifact.outputs):
+        assert 0 < spec.scale < 1
+        assert -128 <= spec.zero_point <= 127
 
 
 def test_a_users_own_file_is_adopted_without_writing(tmp_path: Path) -> None:

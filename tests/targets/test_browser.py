@@ -21,6 +21,7 @@ from targets.browser.target import PAGE, BrowserTarget
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
 from targets.target import TimingPlan
 from tests.targets.models import artifact, glyphs, integer_net
+from tests.targets.test_ort_file import stored
 
 STATE = BrowserTarget().probe()
 needs_browser = pytest.mark.skipif(not STATE.ok, reason=f"no browser ({STATE.reason}): NOT checked")
@@ -42,6 +43,14 @@ def test_float_answers_are_those_of_the_native_runtime(device: str, kind: str, r
         answers = session.run(glyphs(70))
     with catalog.default_for(subject.format).open(subject) as native:
         np.testing.assert_allclose(answers, native.run(glyphs(70)), atol=1e-4)
+
+
+@needs_browser
+def test_ort_files_are_for_processors(onnx_artifact: Artifact, tmp_path: Path) -> None:
+    subject = artifact(stored(onnx_artifact.path, tmp_path / "net.ort"))
+    with BrowserTarget().open(subject) as session, catalog.get("ort-cpu").open(subject) as native:
+        np.testing.assert_allclose(session.run(glyphs(9)), native.run(glyphs(9)), atol=1e-4)
+    assert "ort" not in BrowserTarget(device="webgpu").formats
 
 
 @needs_browser

@@ -10,10 +10,10 @@ import pytest
 
 from targets import catalog
 from targets.artifact import Artifact, file_sha256
-from targets.errors import ArtifactError, RunFailed
+from targets.errors import ArtifactError, Misplaced, RunFailed
 from targets.null import NullTarget
 from targets.target import Session, Target, TimingPlan, Timings
-from tests.targets.models import artifact, conv_net, glyphs
+from tests.targets.models import artifact, conv_net, glyphs, integer_net
 
 SHORT = TimingPlan(warmup=3, min_runs=30, min_seconds=0.01)
 
@@ -48,6 +48,13 @@ def subject(target: Target, onnx_artifact: Artifact, request: pytest.FixtureRequ
     return onnx_artifact if "onnx" in target.formats else request.getfixturevalue("tflite_artifact")
 
 
+@pytest.fixture
+def integers(target: Target, tmp_path: Path) -> Artifact:
+    if "onnx" not in target.formats:
+        pytest.skip(f"{target.name} runs .tflite, whose integers its own tests look at")
+    return artifact(integer_net(tmp_path / "integer.onnx"))
+
+
 def timed(session: Session, plan: TimingPlan) -> Timings:
     """Time it; a place without a latency must refuse, and nothing is left to look at."""
     if session.facts.cost in ("latency", "scripted"):
@@ -73,6 +80,19 @@ def test_an_image_is_answered_alike_alone_and_in_company(target: Target, subject
         alone = np.concatenate([session.run(images[k : k + 1]) for k in range(len(images))])
     np.testing.assert_allclose(alone, together, atol=1e-5)
     assert np.ptp(together, axis=0).min() > 0, "images must not all be answered alike"
+
+
+def test_integers_at_the_borders_stand_for_what_they_stand_for_here(target: Target, integers: Artifact) -> None:
+    with catalog.default_for("onnx").open(integers) as here:
+        meant = here.run(glyphs(40))
+    assert len(np.unique(meant)) > 20
+    if "webgpu" in target.name:  # it has no kernels for them
+        with pytest.raises(Misplaced, match="weights alone are int8"):
+            target.open(integers)
+        return
+    with target.open(integers) as session:
+        # A sum may round to the next step of the output, which is half a logit.
+        assert session.facts.cost == "scripted" or np.abs(session.run(glyphs(40)) - meant).max() <= 0.5
 
 
 @pytest.mark.parametrize(

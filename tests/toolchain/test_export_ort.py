@@ -43,6 +43,19 @@ def test_an_ort_file_answers_to_the_bit_says_what_it_is_and_lists_its_operators(
     assert load_artifact(path) == replace(made, notes=())  # they stand in the sidecar alone
 
 
+def test_raw_pixels_go_into_an_ort_file_too(floats: dict[Format, Artifact], digits: Dataset, tmp_path: Path) -> None:
+    step = Quantize(scheme="static-int8", integer_io=True)
+    source = quantize(floats["onnx"], step, draw(digits, 64, seed=0), tmp_path / "pixels.onnx", recipe="pixels")
+    made = export_checkpoint(str(source.path), CheckpointRequest(), tmp_path / "pixels.ort")
+    assert made.inputs[0].dtype == "uint8"
+    assert (made.inputs, made.outputs) == (source.inputs, source.outputs)
+    place, images = catalog.default_for("ort"), digits.images[:100]
+    with place.open(source) as meant, place.open(made) as session:
+        assert np.array_equal(session.run(images), meant.run(images))
+    made.sidecar.unlink()
+    assert load_artifact(made.path).inputs == source.inputs
+
+
 def test_only_a_fitted_one_keeps_the_layout_of_this_processor(floats: dict[Format, Artifact], tmp_path: Path) -> None:
     source = str(floats["onnx"].path)
     portable = export_checkpoint(source, CheckpointRequest(), tmp_path / "any.ort")

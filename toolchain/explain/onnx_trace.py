@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact
 from targets.ort import OrtReference, batch_size
+from targets.port import Port
 from toolchain.errors import StageError
 from toolchain.explain.trace import Values, rounded
 from toolchain.layers.onnx_graph import onnx_graph
@@ -108,8 +109,7 @@ class OnnxTrace:
 
     def _run(self, session: Any, pixels: NDArray[Any], fed: Values) -> Values:
         source, ports = self.artifact.inputs[0], self.graph.ports
-        first = pixels.reshape(-1, *source.shape[1:]) if -1 not in source.shape[1:] else pixels
-        inputs: dict[str, Any] = {source.name: _typed(first, self._input_port(), source.dtype)}
+        inputs: dict[str, Any] = {source.name: Port(source).encode(pixels)}
         for given in session.get_inputs():
             if given.name != source.name:
                 port = ports.get(given.name.removesuffix(_SUFFIX))
@@ -125,19 +125,9 @@ class OnnxTrace:
             return values.astype(np.float32, copy=False)
         return port.decode(values)
 
-    def _input_port(self) -> Any:
-        """Return what an integer input of the file stands for: the DequantizeLinear behind it knows."""
-        after = self.graph.consumers[self.artifact.inputs[0].name]
-        return next((self.graph.ports.get(one.outputs[0]) for one in after if one.kind == "DequantizeLinear"), None)
-
 
 _SUFFIX = "|exact"
 
 
 def _fed(tensor: str) -> str:
     return tensor + _SUFFIX
-
-
-def _typed(values: NDArray[Any], port: Any, dtype: str) -> NDArray[Any]:
-    wanted = np.dtype(dtype)
-    return port.encode(values) if port and values.dtype.kind == "f" != wanted.kind else values.astype(wanted)

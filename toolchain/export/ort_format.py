@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from targets import catalog
 from targets.artifact import Artifact
+from targets.ort_file import SCALES_KEY
 from toolchain.errors import StageError
 from toolchain.export.parity import check_parity, reference_images
 from toolchain.export.seal import Origin, embed, seal
@@ -31,8 +33,7 @@ def export_ort(
     `--minimal_build --include_ops_by_config FILE --enable_reduced_operator_type_support` takes. fitted: keep the layout
     of this processor's float convolutions. The graph is optimized for good, in the style that onnxruntime.tools calls
     Fixed: what style Runtime saves is replayed only by sessions that ask for it, and holds no layout either. Raises
-    StageError when onnxruntime cannot convert the file, ParityError when it answers otherwise, and RunFailed where its
-    input is of integers, whose scale an .ort does not tell.
+    StageError when onnxruntime cannot convert the file, and ParityError when it answers otherwise.
     """
     images = reference_images()
     with catalog.default_for("onnx").open(artifact) as session:
@@ -60,6 +61,7 @@ def _converted(artifact: Artifact, origin: Origin, name: str, *, platform: str |
         source.write_bytes(artifact.path.read_bytes())
         # It becomes the metadata of the .ort file.
         embed(source, origin)
+        _tell_scales(source, artifact)
         try:
             with noise_to() as noise:
                 convert_onnx_models_to_ort(
@@ -78,3 +80,14 @@ def _converted(artifact: Artifact, origin: Origin, name: str, *, platform: str |
         made = source.with_suffix(".ort")
         # The list names the file that it was drawn from by its path here.
         return made.read_bytes(), operators.replace(str(made.resolve()), name)
+
+
+def _tell_scales(source: Path, artifact: Artifact) -> None:
+    import onnx
+
+    borders = (*artifact.inputs, *artifact.outputs)
+    scales = {spec.name: (spec.scale, spec.zero_point) for spec in borders if "float" not in spec.dtype}
+    if scales:
+        model = onnx.load(source)
+        model.metadata_props.add(key=SCALES_KEY, value=json.dumps(scales))
+        onnx.save(model, source)

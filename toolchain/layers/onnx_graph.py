@@ -102,6 +102,6 @@ def _ports(nodes: tuple[Node, ...], values: dict[str, Any]) -> dict[str, Port]:
             continue
         if scale in values and (not zero or zero in values):
             point = values[zero] if zero else np.uint8(0)
-            spec = TensorSpec(node.outputs[0], (-1, -1), point.dtype.name)
-            found[node.outputs[0]] = Port(spec, float(values[scale]), int(point))
+            spec = TensorSpec(node.outputs[0], (-1, -1), point.dtype.name, float(values[scale]), int(point))
+            found[node.outputs[0]] = Port(spec)
     return found

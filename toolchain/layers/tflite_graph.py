@@ -63,9 +63,9 @@ def _ports(graph: Any, dtypes: dict[int, str]) -> dict[str, Port]:
     for number, tensor in enumerate(graph.tensors):
         has = tensor.quantization
         if has is not None and has.scale is not None and len(has.scale) == 1:
-            spec = TensorSpec(str(number), tuple(map(int, tensor.shape)), dtypes[tensor.type].lower())
+            shape, dtype = tuple(map(int, tensor.shape)), dtypes[tensor.type].lower()
             zero = int(has.zeroPoint[0]) if has.zeroPoint is not None and len(has.zeroPoint) else 0
-            found[str(number)] = Port(spec, float(has.scale[0]), zero)
+            found[str(number)] = Port(TensorSpec(str(number), shape, dtype, float(has.scale[0]), zero))
     return found
 
 
