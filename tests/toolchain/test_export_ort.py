@@ -56,6 +56,13 @@ def test_raw_pixels_go_into_an_ort_file_too(floats: dict[Format, Artifact], digi
     assert load_artifact(made.path).inputs == source.inputs
 
 
+def test_an_ort_file_that_unpacks_its_weights_says_so(floats: dict[Format, Artifact], tmp_path: Path) -> None:
+    source = quantize(floats["onnx"], Quantize(scheme="weight-int4"), None, tmp_path / "four.onnx", recipe="four")
+    made = export_checkpoint(str(source.path), CheckpointRequest(), tmp_path / "four.ort")
+    assert made.size > 4 * source.size
+    assert f"where the .onnx has {source.size:,}" in made.notes[-1]
+
+
 def test_only_a_fitted_one_keeps_the_layout_of_this_processor(floats: dict[Format, Artifact], tmp_path: Path) -> None:
     source = str(floats["onnx"].path)
     portable = export_checkpoint(source, CheckpointRequest(), tmp_path / "any.ort")

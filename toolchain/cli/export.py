@@ -43,3 +43,5 @@ def export(*, checkpoint: str, request: Any, output: Path, as_json: bool, **word
         console.emit("export", artifact.facts())
     else:
         click.echo(f"{artifact.path}: {artifact.size:,} bytes, sha256 {artifact.sha256}")
+        for note in artifact.notes:
+            click.echo(note)

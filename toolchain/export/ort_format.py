@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,12 @@ PORTABLE = (
     "for any processor: without the layout of x86's float convolutions (NCHWc), which no other processor can read; "
     "float convolutions take longer there, int8 ones do not"
 )
+UNPACKED = (
+    "its weights are unpacked: {:,} bytes where the .onnx has {:,}; what an .onnx leaves until it is opened "
+    "is done for good in an .ort, so ship the .onnx where size counts"
+)
+GROWN = 1.25
+"""From here on an .ort is larger than the room that its graph takes."""
 FITTED = "holds the layout of float convolutions on the processor that it was made on; only processors like it read it"
 
 
@@ -41,6 +48,8 @@ def export_ort(
     notes = (*artifact.notes, FITTED if fitted else PORTABLE)
     origin = Origin.of(artifact, artifact.recipe, "onnxruntime", calibration=artifact.calibration, notes=notes)
     content, operators = _converted(artifact, origin, path.name, platform="amd64" if fitted else None)
+    if len(content) > GROWN * artifact.size:
+        origin = replace(origin, notes=(*notes, UNPACKED.format(len(content), artifact.size)))
     sealed = seal(path, origin, content, force=force, check=lambda made: check_parity(made, expected, images))
     if ops_config:
         write_whole(operators_path(path), operators, force=force)

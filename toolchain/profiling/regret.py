@@ -135,7 +135,9 @@ def _listed(kinds: Counter[str]) -> str:
 
 def _bytes(artifact: Artifact) -> str:
     if artifact.format == "ort":
-        return "an .ort stores its graph with more room than the .onnx it was made of"
+        return (
+            "an .ort stores its graph with more room than an .onnx, and weights as they run: 4 bits are 8, 8 may be 32"
+        )
     found = inspect_file(str(artifact.path))
     dtypes = found.bytes_by_dtype
     weights = sum(dtypes.values())
