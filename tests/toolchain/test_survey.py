@@ -168,9 +168,33 @@ def test_a_board_that_goes_away_ends_the_run_where_nothing_else_is_left_to_say(
 
 
 @pytest.mark.usefixtures("places")
-def test_what_a_place_refuses_ends_the_run_only_where_that_is_asked(files: tuple[Artifact, ...]) -> None:
+def test_what_a_place_refuses_ends_the_run_where_that_is_asked_or_nothing_else_is_left_to_say(
+    files: tuple[Artifact, ...],
+) -> None:
+    with pytest.raises(RunFailed, match="would run on the CPU"):
+        survey(SurveyRequest(files, ("elsewhere",), plan=PLAN))
     with pytest.raises(Misplaced):
-        survey(SurveyRequest(files, ("elsewhere",), plan=PLAN, require=True))
+        survey(SurveyRequest(files, ("ort-cpu", "elsewhere"), plan=PLAN, require=True))
+
+
+@pytest.mark.usefixtures("places")
+def test_a_file_that_one_place_cannot_run_costs_the_others_nothing(
+    files: tuple[Artifact, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_self: Elsewhere, refused: Artifact, **_words: object) -> Session:
+        raise RunFailed(f"{refused.path}: no kernel for it; export it again")
+
+    monkeypatch.setattr(Elsewhere, "open", refuse)
+    usual, elsewhere = survey(SurveyRequest(files[:1], ("ort-cpu", "elsewhere"), plan=PLAN)).cells
+    assert usual.timed is not None
+    assert ("no kernel for it" in elsewhere.refused, elsewhere.missing) == (True, False)
+
+
+def test_a_file_that_its_usual_place_refuses_ends_the_run(files: tuple[Artifact, ...]) -> None:
+    whole, broken = files
+    broken.path.write_bytes(broken.path.read_bytes()[:-200])
+    with pytest.raises(RunFailed, match=r"b\.onnx"):
+        survey(SurveyRequest((whole, broken), ("ort-cpu", "openvino-cpu"), plan=PLAN))
 
 
 def test_too_few_samples_are_a_dash_and_say_why(files: tuple[Artifact, ...]) -> None:

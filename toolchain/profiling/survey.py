@@ -11,7 +11,7 @@ from threading import Lock
 from targets import catalog
 from targets.artifact import Artifact
 from targets.cold import peak_memory
-from targets.errors import ConnectionLost, Misplaced, RunFailed, TargetUnavailable
+from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
 from targets.machine import machine_state, taints
 from targets.pinning import Pinnable, pinned
 from targets.target import Availability, Target, TimingPlan
@@ -70,9 +70,9 @@ def survey(request: SurveyRequest, *, progress: Progress = silent) -> Survey:
 
     Places of this machine are timed in one interleaved run; then remote boards, all at once, each in a run of its own;
     then emulated processors count. Raises UsageProblem for an artifact or a place without a partner, UnknownTarget,
-    RunFailed when a runtime refuses a file, TaintedRun where `strict`; TargetUnavailable where no place is here
-    or, where `require`, one is not, and RunFailed then of answers that are others than on the usual place. A board that
-    goes away for good costs the others nothing; ConnectionLost where nothing else was left to say, or `require`.
+    RunFailed for a file that its usual place, or every place, refuses, TaintedRun where `strict`, TargetUnavailable if
+    no place is here. A place that refuses a file, or goes away for good, costs the others nothing. Where `require`, any
+    place that is not here or refuses a file is an error, and so are answers that are others than on the usual place.
     """
     pairs = [_Pair(place, Cell(one, place.name)) for place, one in paired(request.artifacts, request.targets)]
     states = {place.name: place.probe() for place in {pair.place.name: pair.place for pair in pairs}.values()}
@@ -92,6 +92,8 @@ def _surveyed(
         progress("opening", done, len(pairs))
     if all(pair.cell.missing for pair in pairs):
         raise TargetUnavailable(f"{pairs[0].place.name}: {pairs[0].cell.refused.removeprefix('not here: ')}")
+    if all(pair.cell.refused for pair in pairs):
+        raise RunFailed(next(pair.cell.refused for pair in pairs if not pair.cell.missing))
     if request.memory and not any(pair.cost == "latency" for pair in pairs):
         places = ", ".join(dict.fromkeys(pair.place.name for pair in pairs))
         raise UsageProblem(f"--memory measures devices, and of {places} none is one; leave it out")
@@ -137,10 +139,12 @@ def _opened(request: SurveyRequest, pair: _Pair, state: Availability) -> Cell:
             if request.require and cell.agreement and cell.agreement.differing:
                 raise RunFailed(f"{artifact.path} on {place.name}: {cell.agreement} than on {usual.name}")
             return cell
-    except (Misplaced, TargetUnavailable, ConnectionLost) as error:
-        if request.require:
+    except (RunFailed, TargetUnavailable) as error:
+        # What its usual place refuses is broken everywhere.
+        if request.require or (place.name == usual.name and isinstance(error, RunFailed)):
             raise
-        return replace(pair.cell, refused=str(error), missing=not isinstance(error, Misplaced))
+        missing = isinstance(error, TargetUnavailable | ConnectionLost)
+        return replace(pair.cell, refused=str(error), missing=missing)
 
 
 def _time(request: SurveyRequest, pairs: Sequence[_Pair], progress: Progress) -> None:
