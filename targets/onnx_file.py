@@ -18,14 +18,30 @@ def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...
     """Return the inputs and outputs that it declares, integers by the Q/DQ nodes beside them; raises ArtifactError."""
     graph = _model(path).graph
     constants = {tensor.name for tensor in graph.initializer}
-    scales = _scales(graph)
-    inputs = tuple(_spec(value, scales) for value in graph.input if value.name not in constants)
-    return inputs, tuple(_spec(value, scales) for value in graph.output)
+    told = scales(graph)
+    inputs = tuple(_spec(value, told) for value in graph.input if value.name not in constants)
+    return inputs, tuple(_spec(value, told) for value in graph.output)
 
 
 def metadata(path: Path) -> dict[str, str]:
     """Return its metadata_props; raises ArtifactError."""
     return {entry.key: entry.value for entry in _model(path).metadata_props}
+
+
+def scales(graph: GraphProto) -> Scales:
+    """Return scale and zero point of what a QuantizeLinear gives or a DequantizeLinear takes, one a tensor."""
+    from onnx.numpy_helper import to_array
+
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    found = {}
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] in stored:
+            tensor = node.input[0] if node.op_type == "DequantizeLinear" else node.output[0]
+            scale = to_array(stored[node.input[1]])
+            zero = stored.get(node.input[2]) if len(node.input) > 2 else None
+            if scale.size == 1:
+                found[tensor] = (float(scale.item()), 0 if zero is None else int(to_array(zero).item()))
+    return found
 
 
 def _model(path: Path) -> ModelProto:
@@ -45,26 +61,10 @@ def _model(path: Path) -> ModelProto:
     return model
 
 
-def _scales(graph: GraphProto) -> Scales:
-    """Return scale and zero point of what a QuantizeLinear gives or a DequantizeLinear takes, one a tensor."""
-    from onnx.numpy_helper import to_array
-
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    found = {}
-    for node in graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] in stored:
-            tensor = node.input[0] if node.op_type == "DequantizeLinear" else node.output[0]
-            scale = to_array(stored[node.input[1]])
-            zero = stored.get(node.input[2]) if len(node.input) > 2 else None
-            if scale.size == 1:
-                found[tensor] = (float(scale.item()), 0 if zero is None else int(to_array(zero).item()))
-    return found
-
-
-def _spec(value: ValueInfoProto, scales: Scales) -> TensorSpec:
+def _spec(value: ValueInfoProto, told: Scales) -> TensorSpec:
     from onnx.helper import tensor_dtype_to_np_dtype
 
     tensor = value.type.tensor_type
     shape = tuple(axis.dim_value if axis.HasField("dim_value") else -1 for axis in tensor.shape.dim)
     dtype = tensor_dtype_to_np_dtype(tensor.elem_type)
-    return TensorSpec(value.name, shape, dtype.name, *(scales.get(value.name, ()) if dtype.kind in "iu" else ()))
+    return TensorSpec(value.name, shape, dtype.name, *(told.get(value.name, ()) if dtype.kind in "iu" else ()))

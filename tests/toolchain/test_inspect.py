@@ -15,6 +15,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from targets.preprocess import Preprocess
+from tests.targets.models import integer_net
 from tests.toolchain.checkpoint_files import graph, net_file
 from toolchain import models
 from toolchain.checkpoint.source import build_from, parse_source
@@ -98,6 +99,12 @@ def test_a_quantized_onnx_shows_its_scales(tmp_path: Path) -> None:
     assert found.macs == 13 * 13 * 4 * 9 + 676 * 10
     assert found.parameters == 4 * 9 + 6760 + 10
     assert found.metadata == {"recipe": "static-int8"}
+
+
+def test_an_onnx_file_tells_what_the_integers_at_its_borders_stand_for(tmp_path: Path) -> None:
+    found = inspect_file(str(integer_net(tmp_path / "integer.onnx")))
+    assert found.inputs == ("image int8 [batch, 1, 28, 28] scale 0.00392157 zero point -128",)
+    assert found.outputs == ("logits uint8 [batch, 10] scale 0.5 zero point 128",)
 
 
 def test_our_own_checkpoint_is_counted_without_being_told_its_class(tmp_path: Path) -> None:

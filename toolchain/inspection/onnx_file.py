@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.artifact import ONNX_METADATA_KEY, file_sha256
+from targets.onnx_file import scales
 from toolchain.checkpoint.onnx_files import image_inputs, read_onnx, weight_files
 from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first
 from toolchain.layers.onnx_graph import onnx_graph
@@ -28,7 +29,7 @@ def inspect_onnx(path: Path) -> Inspection:
     proto = read_onnx(path)
     graph = proto.graph
     shapes = _shapes(proto)
-    scales = _scale_counts(graph, shapes)
+    counts, borders = _scale_counts(graph, shapes), scales(graph)
     parameters = _parameter_counts(graph)
     names = {tensor: layer.name for layer in onnx_graph(proto).layers for tensor in layer.chain}
     layers = tuple(_layer(node, names, shapes, parameters) for node in graph.node if node.op_type != "Constant")
@@ -40,11 +41,11 @@ def inspect_onnx(path: Path) -> Inspection:
         packed=packed_size(path),
         sha256=file_sha256(path),
         parameters=sum(parameters.values()),
-        tensors=largest_first([_tensor(tensor, scales) for tensor in graph.initializer]),
+        tensors=largest_first([_tensor(tensor, counts) for tensor in graph.initializer]),
         layers=layers,
         macs=sum(layer.macs for layer in layers),
-        inputs=tuple(_words(value) for value in image_inputs(proto)),
-        outputs=tuple(_words(value) for value in graph.output),
+        inputs=tuple(_words(value, borders) for value in image_inputs(proto)),
+        outputs=tuple(_words(value, borders) for value in graph.output),
         metadata=_metadata(proto),
         notes=(f"opset {opsets}, IR {proto.ir_version}", *_beside(path)),
     )
@@ -104,19 +105,23 @@ def _fan_in(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
     return weight[-1] if transposed else weight[-2] if len(weight) > 1 else weight[0]
 
 
-def _tensor(tensor: Any, scales: dict[str, tuple[int, int]]) -> StoredTensor:
+def _tensor(tensor: Any, counts: dict[str, tuple[int, int]]) -> StoredTensor:
     from onnx import helper
 
     name = _dtype(tensor.data_type)
     bits = 4 if name.endswith("int4") else 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     size = -(-prod(tensor.dims) * bits // 8)
-    return StoredTensor(tensor.name, name, tuple(tensor.dims), size, *scales.get(tensor.name, (0, 0)))
+    return StoredTensor(tensor.name, name, tuple(tensor.dims), size, *counts.get(tensor.name, (0, 0)))
 
 
-def _words(value: ValueInfoProto) -> str:
+def _words(value: ValueInfoProto, borders: dict[str, tuple[float, int]]) -> str:
     tensor = value.type.tensor_type
     shape = [axis.dim_param or axis.dim_value or "?" for axis in tensor.shape.dim]
-    return f"{value.name} {_dtype(tensor.elem_type)} [{', '.join(map(str, shape))}]"
+    words = f"{value.name} {_dtype(tensor.elem_type)} [{', '.join(map(str, shape))}]"
+    if value.name in borders:
+        scale, zero_point = borders[value.name]
+        words += f" scale {scale:.6g} zero point {zero_point}"
+    return words
 
 
 def _dtype(number: int) -> str:
