@@ -33,6 +33,8 @@ def scales(graph: GraphProto) -> Scales:
     from onnx.numpy_helper import to_array
 
     stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        stored |= {node.output[0]: one.t for one in node.attribute if (node.op_type, one.name) == ("Constant", "value")}
     found = {}
     for node in graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] in stored:

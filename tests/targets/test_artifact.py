@@ -10,6 +10,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 from targets.artifact import (
     ONNX_METADATA_KEY,
@@ -119,10 +120,21 @@ def test_files_are_described(onnx_artifact: Artifact, tflite_artifact: Artifact,
         assert (source.shape, source.dtype, sink.shape, sink.dtype) == ((1, 1, 28, 28), dtype, (1, 10), dtype)
 
 
-def test_integers_are_described_with_what_they_stand_for(tmp_path: Path, int8_artifact: Artifact) -> None:
-    ((source,), (sink,)) = describe(integer_net(tmp_path / "int.onnx"))
+@pytest.mark.parametrize("stored", ["initializers", "Constant nodes"])
+def test_integers_of_an_onnx_file_are_described_with_what_they_stand_for(stored: str, tmp_path: Path) -> None:
+    path = integer_net(tmp_path / "int.onnx")
+    if stored != "initializers":
+        model = onnx.load(path)
+        for tensor in model.graph.initializer:
+            model.graph.node.insert(0, helper.make_node("Constant", [], [tensor.name], value=tensor))
+        model.graph.ClearField("initializer")
+        onnx.save(model, path)
+    ((source,), (sink,)) = describe(path)
     assert (source.scale, source.zero_point) == (pytest.approx(1 / 255), -128)
     assert (sink.scale, sink.zero_point) == (0.5, 128)
+
+
+def test_integers_of_a_tflite_file_are_described_with_what_they_stand_for(int8_artifact: Artifact) -> None:
     for spec in (*int8_artifact.inputs, *int8_artifact.outputs):
         assert 0 < spec.scale < 1
         assert -128 <= spec.zero_point <= 127
