@@ -33,8 +33,8 @@ def scales(graph: GraphProto) -> Scales:
     from onnx.numpy_helper import to_array
 
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        stored |= {node.output[0]: one.t for one in node.attribute if (node.op_type, one.name) == ("Constant", "value")}
+    makers = [node for node in graph.node if node.op_type == "Constant"]
+    stored |= {node.output[0]: one.t for node in makers for one in node.attribute if one.name == "value"}
     found = {}
     for node in graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] in stored:
