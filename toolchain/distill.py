@@ -61,4 +61,4 @@ def _student(step: Distill, classes: int, seed: int) -> nn.Module:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return models.build(step.student, classes, **({"channels": step.channels} if step.channels else {}))
+        return models.build(step.student, classes, **step.architecture)

@@ -12,7 +12,7 @@ from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.distill import distill
-from toolchain.errors import CheckpointError, StageError
+from toolchain.errors import CheckpointError, StageError, UsageProblem
 from toolchain.fit import accuracy
 from toolchain.fold import folded
 from toolchain.losses import Lesson, taught_by
@@ -40,6 +40,14 @@ def test_a_student_learns_the_answers_of_its_teacher_not_the_labels(
     assert accuracy(module(student), digits_test, student.preprocess) > 0.8
     assert [layer.out_channels for layer in module(student).modules() if isinstance(layer, nn.Conv2d)][:5] == [*NARROW]
     assert "from digits for 6 epochs" in student.history[-1]
+
+
+def test_a_student_is_built_as_the_step_says(float_model: FloatModel, digits: Dataset) -> None:
+    step = Distill(student="cnn-small", channels=NARROW, dropout=0.5, epochs=1)
+    student = module(distill(float_model, step, digits, teacher=float_model, threads=1))
+    assert [layer.p for layer in student.modules() if isinstance(layer, nn.Dropout)] == [0.5]
+    with pytest.raises(UsageProblem, match="channels and dropout belong to a student; name one"):
+        Distill.asked(channels=NARROW, dropout=0.0)
 
 
 def test_a_pruned_model_goes_on_under_its_teacher(
