@@ -25,6 +25,12 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise UsageProblem(f"{path} cannot be written: {place} is no folder that takes files; name another place")
 
 
+def refuse_source(path: Path, source: Path) -> None:
+    """Raise UsageProblem when `path` is the very file that it is to be made from, which not even force replaces."""
+    if path.exists() and source.exists() and path.samefile(source):
+        raise UsageProblem(f"{path} is the file that it is to be made from; give another name")
+
+
 def refuse_unfit(path: Path, suffix: str, *, force: bool) -> None:
     """Raise UsageProblem where `path` has another suffix or `refuse_existing` refuses it; call it before long work."""
     if path.suffix != suffix:

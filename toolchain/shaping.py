@@ -9,6 +9,7 @@ from calibration.dataset import Dataset
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.distill import distill
 from toolchain.equalize import equalize
+from toolchain.errors import CheckpointError
 from toolchain.fit import torch_threads
 from toolchain.model import FloatModel
 from toolchain.progress import Progress
@@ -55,4 +56,8 @@ class Shaper:
     def _teacher(self, checkpoint: str, came: FloatModel) -> FloatModel:
         if not checkpoint:
             return came
-        return settle(checkpoint, CheckpointRequest(), self.train, seed=self.seed).model
+        try:
+            return settle(checkpoint, CheckpointRequest(), self.train, seed=self.seed).model
+        except CheckpointError as error:
+            fix = "where --model is needed, give the .onnx that `glyphpress export` makes of it"
+            raise CheckpointError(f"teacher: {error}; {fix}") from error

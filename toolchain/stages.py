@@ -15,7 +15,7 @@ from toolchain.errors import UsageProblem
 from toolchain.export import export
 from toolchain.export.ort_format import export_ort, operators_path
 from toolchain.export.program import save_program
-from toolchain.files import refuse_existing
+from toolchain.files import refuse_existing, refuse_source
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.prune import Sensitivity, sensitivity
@@ -55,6 +55,7 @@ def export_checkpoint(
     if output.suffix not in kinds:
         raise UsageProblem(f"{output} names no format; let it end in .onnx, .ort or .tflite")
     kind = kinds[output.suffix]
+    refuse_source(output, Path(checkpoint))
     refuse_existing(output, force=force)
     if kind != "ort" and (ops_config or this_cpu):
         option = "--ops-config" if ops_config else "--this-cpu"
@@ -95,6 +96,7 @@ def shape_checkpoint(
     """Take a checkpoint through one step and write what comes out as a torch.export program (.pt2)."""
     if output.suffix != ".pt2":
         raise UsageProblem(f"{output}: such a model has shapes of its own, so it is saved as .pt2; name it so")
+    refuse_source(output, Path(checkpoint))
     refuse_existing(output, force=force)
     images = load(data, "train", data_root)
     settled = settle(checkpoint, words, images, seed=seed)
@@ -195,12 +197,16 @@ def quantize_within(
 
 def _check(path: Path, step: Quantize, output: Path, data: str | None, *, force: bool) -> None:
     """Raise UsageProblem before any work on what cannot be asked for."""
+    if path.suffix not in (".onnx", ".tflite"):
+        fix = f"convert it first: `glyphpress export {path} -o NAME.onnx`"
+        raise UsageProblem(f"{path.name} is neither .onnx nor .tflite; {fix}")
     if output.suffix != path.suffix:
         raise UsageProblem(f"{output} should end in {path.suffix}, like {path.name}: quantizing does not convert")
     if reason := refusal(step, path.suffix.removeprefix(".")):
         raise UsageProblem(f"{path.name}: no {step.scheme} in this format: {reason}")
     if step.needs_images and not data:
         raise UsageProblem(f"{step.scheme} takes its ranges from images; give --data, or take --scheme dynamic-int8")
+    refuse_source(output, path)
     refuse_existing(output, force=force)
     if step.ranges:
         read_ranges(Path(step.ranges))

@@ -133,3 +133,84 @@ class FlatJoin(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.fc(torch.cat([self.left(image).relu().flatten(1), self.right(image).relu().flatten(1)], 1))
+
+
+class Reordered(nn.Module):
+    """Channels do not stay where they were made: flattened last, as Keras does, or shuffled between groups."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.stem, self.grouped = nn.Conv2d(1, 16, 3, 4, 1), nn.Conv2d(16, 16, 3, 1, 1, groups=4)
+        self.free = nn.Conv2d(16, 16, 3, 1, 1, groups=4)
+        self.fc = nn.Linear(16 * 49, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        maps = self.grouped(self.stem(image).relu()).relu()
+        if self.kind == "shuffled":
+            n, c, h, w = maps.shape
+            maps = maps.view(n, 4, c // 4, h, w).transpose(1, 2).reshape(n, c, h, w)
+        maps = self.free(maps).relu()
+        return self.fc((maps.permute(0, 2, 3, 1) if self.kind == "flattened last" else maps).flatten(1))
+
+
+class Chunked(nn.Module):
+    """Attention whose heads no attribute counts, with queries, keys and values from one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.qkv, self.proj = nn.Conv2d(1, 32, 7, 7), nn.Linear(32, 96), nn.Linear(32, 32)
+        self.hidden, self.back, self.fc = nn.Linear(32, 64), nn.Linear(64, 32), nn.Linear(32, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        tokens = self.patch(image).flatten(2).transpose(1, 2)
+        q, k, v = (part.reshape(-1, 16, 4, 8).transpose(1, 2) for part in self.qkv(tokens).chunk(3, -1))
+        seen = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, 16, 32)
+        tokens = tokens + self.proj(seen)
+        return self.fc((tokens + self.back(self.hidden(tokens).relu())).mean(1))
+
+
+class HardSwished(nn.Module):
+    """An activation that ONNX Runtime takes apart before it quantizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 16, 3, 4, 1), nn.Conv2d(16, 16, 3, 1, 1)
+        self.fc = nn.Linear(16 * 49, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        swish = nn.functional.hardswish
+        return self.fc(swish(self.conv2(swish(self.conv1(image)))).flatten(1))
+
+
+class Perceptron(nn.Module):
+    """Flattens before anything else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.fc = nn.Linear(784, 32), nn.Linear(32, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.fc(self.hidden(image.flatten(1)).relu())
+
+
+class Recurrent(nn.Module):
+    """Reads row by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.fc = nn.LSTM(28, 16, batch_first=True), nn.Linear(16, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.fc(self.rows(image[:, 0])[0][:, -1])
+
+
+class Pairs(nn.Module):
+    """Takes two images, no more and no fewer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(784, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.fc(image.view(2, 784))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,9 @@ from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw, image_hashes
 from targets.artifact import Artifact, Format, TensorSpec
 from targets.port import Port
+from targets.preprocess import Preprocess
 from tests.conftest import Finished
+from tests.toolchain.blocks import HardSwished
 from tests.toolchain.conftest import OnDemand
 from tests.toolchain.planted import CONV3, planted, scale_times
 from tests.toolchain.readers import linear_reader
@@ -26,6 +29,8 @@ from toolchain.explain.error import Tally
 from toolchain.explain.explanation import explain
 from toolchain.explain.images import unseen
 from toolchain.explain.kernels import kernels
+from toolchain.export import export
+from toolchain.model import FloatModel
 from toolchain.quantize import onnx as onnx_quantizer
 from toolchain.quantize import quantize
 from toolchain.steps import Quantize
@@ -118,6 +123,17 @@ def test_an_integer_input_and_output_are_told_in_the_same_numbers(
     for kind in KINDS:
         made = quantize(floats[kind], step, images, tmp_path / f"pixels.{kind}", recipe="pixels")
         assert min(row.whole.sqnr_db for row in explain(floats[kind], made, sample).layers) > 25
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_ends_at_the_same_tensor_where_its_activation_is_taken_apart(
+    kind: Format, images: CalibrationSet, sample: Dataset, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = FloatModel("swish", HardSwished().eval(), Preprocess(), sample.classes, "0" * 64)
+    whole = export(model, kind, tmp_path / f"float.{kind}")
+    rounded = quantize(whole, Quantize(scheme="static-int8"), images, tmp_path / f"int8.{kind}", recipe="static-int8")
+    assert min(row.alone.sqnr_db for row in explain(whole, rounded, sample).layers) > 25
 
 
 def test_what_runs_in_float_is_told_with_its_reason(pressed: dict[tuple[Format, str], Artifact]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +19,11 @@ from calibration.sample import CalibrationSet, draw
 from targets import catalog
 from targets.artifact import Artifact, Format, load_artifact
 from targets.preprocess import Preprocess
+from tests.toolchain.blocks import Perceptron
 from tests.toolchain.test_quantize import optimized_ops, read
 from toolchain.errors import StageError
+from toolchain.export import export
+from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.quantize.pixels import PixelInput
 from toolchain.steps import Quantize
@@ -88,6 +92,20 @@ def test_the_turn_stays_outside_and_is_what_the_sidecar_tells(
     test = digits_test.images[:100]
     assert (read(made, test).argmax(1) == read(source, test).argmax(1)).mean() > 0.95
     assert np.array_equal(fed_raw(made, test.swapaxes(1, 2)), read(made, test).argmax(1))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_a_model_that_flattens_first_takes_raw_pixels(
+    kind: Format, images: CalibrationSet, digits_test: Dataset, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = FloatModel("mlp", Perceptron().eval(), Preprocess(), digits_test.classes, "0" * 64)
+    source = export(model, kind, tmp_path / f"float.{kind}")
+    made = quantize(source, STEP, images, tmp_path / f"pixels.{kind}", recipe="x")
+    assert made.inputs[0].dtype == "uint8"
+    with catalog.default_for(kind).open(source) as whole, catalog.default_for(kind).open(made) as session:
+        meant, found = (one.run(digits_test.images[:100]) for one in (whole, session))
+    assert np.abs(found - meant).max() < 0.05 * np.ptp(meant)
 
 
 def test_pixels_cost_nothing_in_onnx(

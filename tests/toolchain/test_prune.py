@@ -93,7 +93,7 @@ def test_hessian_is_the_mean_over_single_images(
     # torch-pruning's own sum over images keeps the last one alone.
     monkeypatch.setattr("toolchain.prune.importance.IMAGES", 3)
     graph = Graph(copy.deepcopy(float_model.torch_module("the test")), "digits")
-    found = scores(graph, "hessian", digits, float_model.preprocess, seed=4)
+    found = scores(graph, graph.channels, "hessian", digits, float_model.preprocess, seed=4)
     chosen = np.random.default_rng(4).permutation(len(digits))[:3]
     module = graph.module
     total = torch.zeros_like(module.classifier.weight)

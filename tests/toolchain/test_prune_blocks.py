@@ -13,9 +13,23 @@ from torch import nn
 
 from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
-from tests.toolchain.blocks import Attention, Concatenated, Depthwise, FlatJoin, Grouped, Residual, Rigid
+from tests.toolchain.blocks import (
+    Attention,
+    Chunked,
+    Concatenated,
+    Depthwise,
+    FlatJoin,
+    Grouped,
+    Pairs,
+    Recurrent,
+    Reordered,
+    Residual,
+    Rigid,
+)
+from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.errors import StageError, UsageProblem
 from toolchain.export import export
+from toolchain.export.program import save_program
 from toolchain.model import FloatModel
 from toolchain.prune import prune
 from toolchain.prune.graph import Graph, prunable
@@ -87,6 +101,55 @@ def test_a_layer_that_the_models_own_code_counts_on_stays_and_is_named(digits: D
     assert "left whole: stem: the model does not run with fewer of its channels" in pruned.history[-1]
     with pytest.raises(UsageProblem, match="stem cannot be pruned: the model does not run"):
         prune(model, Prune(layers={"stem": 0.5}, epochs=0), digits, threads=1)
+
+
+@pytest.mark.parametrize(("kind", "layer"), [("flattened last", "free"), ("shuffled", "grouped")])
+def test_channels_that_change_places_on_the_way_stay_and_say_so(kind: str, layer: str) -> None:
+    """torch-pruning takes away the weights of others, and the model still runs."""
+    torch.manual_seed(3)
+    module = Reordered(kind).eval()
+    found, refused = prunable(module, kind)
+    assert "their order changes on the way" in refused[layer]
+    assert "stem" in found
+    places = [0, 1]
+    pruned = copy.deepcopy(module)
+    graph = Graph(pruned, kind)
+    with torch.no_grad():
+        image = torch.rand(4, 1, 28, 28)
+        with graph.silenced(layer, places):
+            meant = pruned(image)
+        graph.cut({layer: places})
+        assert not torch.allclose(pruned(image), meant, atol=1e-2)
+
+
+def test_a_layer_that_cannot_be_pruned_is_not_ranked_either(digits: Dataset) -> None:
+    pruned = prune(model_of(Chunked(), digits.classes), Prune(ratio=0.5, epochs=0), digits, threads=1)
+    module = pruned.torch_module("the test")
+    assert (module.qkv.out_features, module.hidden.out_features) == (96, 32)
+    assert "left whole: qkv" in pruned.history[-1]
+
+
+def test_a_program_that_was_pruned_can_be_pruned_again_to_the_last_layer(digits: Dataset, tmp_path: Path) -> None:
+    """ONNX writes the width of a flattened map as a number, which fewer channels would not fill."""
+    once = prune(model_of(Concatenated(), digits.classes), Prune(ratio=0.5, epochs=0, round_to=2), digits, threads=1)
+    save_program(once, tmp_path / "once.pt2")
+    again = settle(str(tmp_path / "once.pt2"), CheckpointRequest(), None).model
+    found, refused = prunable(again.torch_module("the test"), "again")
+    assert {"left", "right", "mix"} <= {name.rsplit(".", 1)[-1] for name in found}
+    assert list(refused.values()) == ["it gives the logits"]
+
+
+def test_layers_whose_weights_no_method_reaches_are_named(digits: Dataset) -> None:
+    step = Prune(method="magnitude", ratio=0.5, epochs=0)
+    assert (
+        "left whole: rows (LSTM)" in prune(model_of(Recurrent(), digits.classes), step, digits, threads=1).history[-1]
+    )
+
+
+def test_a_model_of_one_batch_alone_is_one_line(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="does not take 256 images at once") as caught:
+        export(model_of(Pairs(), digits.classes), "onnx", tmp_path / "pairs.onnx")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_graph_without_end_is_refused(digits: Dataset) -> None:

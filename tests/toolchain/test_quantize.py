@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
 from targets import catalog
-from targets.artifact import Artifact, Format, load_artifact
+from targets.artifact import Artifact, Format, load_artifact, save_sidecar
 from tests.toolchain.conftest import OnDemand
-from toolchain.errors import CheckpointError, StageError
+from toolchain.errors import CheckpointError, StageError, UsageProblem
 from toolchain.quantize import quantize
 from toolchain.quantize.weight_only import expand_at_load
+from toolchain.stages import quantize_file
 from toolchain.steps import Quantize
 
 WAYS: list[tuple[Format, str]] = [
@@ -174,6 +176,19 @@ def test_a_quantized_file_is_not_quantized_again(
             pressed[kind, "static-int8"], Quantize(scheme="static-int8"), images, tmp_path / f"x.{kind}", recipe="x"
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_a_file_is_never_made_over_the_one_it_comes_from(
+    kind: Format, floats: dict[Format, Artifact], tmp_path: Path
+) -> None:
+    source = tmp_path / f"mine.{kind}"
+    source.write_bytes(floats[kind].path.read_bytes())
+    save_sidecar(replace(floats[kind], path=source))
+    before = source.read_bytes()
+    with pytest.raises(UsageProblem, match="the file that it is to be made from; give another name"):
+        quantize_file(source, Quantize(scheme="dynamic-int8"), tmp_path / "." / source.name, force=True)
+    assert source.read_bytes() == before
 
 
 def test_what_cannot_be_is_refused(floats: dict[Format, Artifact], images: CalibrationSet, tmp_path: Path) -> None:

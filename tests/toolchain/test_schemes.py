@@ -215,7 +215,10 @@ def test_the_command_makes_what_it_can_and_says_in_one_line_what_it_cannot(
     assert "dynamic kernels take int8 weights" in refused.err
     useless = glyphpress("quantize", source, "--scheme", "float16", "--per-tensor", "-o", tmp_path / "b.onnx")
     assert useless.code == 2
-    assert useless.err.strip().splitlines()[-1] == "glyphpress: float16 has no scales; leave per_channel out"
+    assert (
+        useless.err.strip().splitlines()[-1]
+        == "glyphpress: float16 has no scales; leave per_channel (--per-tensor) out"
+    )
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.onnx", "a.onnx.json"]
 
 

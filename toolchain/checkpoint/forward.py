@@ -7,13 +7,17 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.errors import StageError
 from toolchain.model import FloatModel
 
 Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def forward(model: FloatModel) -> Forward:
-    """Return a function from float32 [N, 1, 28, 28], already preprocessed, to all logit columns float32 [N, width]."""
+    """Return a function from float32 [N, 1, 28, 28], already preprocessed, to all logit columns float32 [N, width].
+
+    What it returns raises StageError where the model does not take that many.
+    """
     return _torch_forward(model) if model.module is not None else _onnx_forward(model)
 
 
@@ -23,8 +27,15 @@ def _torch_forward(model: FloatModel) -> Forward:
     module = model.torch_module("running it")
 
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.no_grad():
-            logits: NDArray[np.float32] = module(torch.from_numpy(images)).float().numpy()
+        try:
+            with torch.no_grad():
+                logits: NDArray[np.float32] = module(torch.from_numpy(images)).float().numpy()
+        except Exception as error:
+            # A stranger's forward may raise anything.
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StageError(
+                f"{model.name} does not take {len(images)} images at once ({reason}); give a model whose batch is free"
+            ) from error
         return logits
 
     return run

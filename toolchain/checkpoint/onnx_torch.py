@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -141,6 +143,7 @@ def _renamed(module: Any, names: dict[str, str]) -> Any:
 
 def _static(module: Any) -> nn.Module:
     """Put torch's own functions where onnx2torch reads a constant at every run, which torch.export refuses."""
+    _note_shapes(module)
     rewrites = {"OnnxReshape": _reshape, "OnnxPadDynamic": _pad, "OnnxSlice": _slice}
     for node in list(module.graph.nodes):
         part = module.get_submodule(node.target) if node.op == "call_module" else None
@@ -157,10 +160,30 @@ def _static(module: Any) -> nn.Module:
     return module  # type: ignore[no-any-return]  # a GraphModule, from a package without types
 
 
+def _note_shapes(module: Any) -> None:
+    """Leave in `meta` of every node the shape that it gives for two images."""
+    import torch
+    from torch.fx import Interpreter
+
+    class Shapes(Interpreter):
+        def run_node(self, n: Any) -> Any:
+            gave = super().run_node(n)
+            n.meta["shape"] = tuple(gave.shape) if isinstance(gave, torch.Tensor) else ()
+            return gave
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Shapes(module).run(torch.zeros(2, 1, 28, 28))
+
+
 def _reshape(module: Any, node: Any, _part: Any) -> Any:
     import torch
 
     data, sizes = node.args[0], module.get_buffer(node.args[1].target).tolist()
+    shape = data.meta.get("shape", ())
+    if len(sizes) == 2 and len(shape) > 1 and sizes[0] in (-1, 0, shape[0]) and sizes[1] in (-1, math.prod(shape[1:])):
+        # It holds no width, so that the model still runs once channels in front of it are gone.
+        return module.graph.call_function(torch.flatten, (data, 1))
     # In ONNX a 0 copies the input's axis.
     target = [module.graph.call_method("size", (data, axis)) if size == 0 else size for axis, size in enumerate(sizes)]
     return module.graph.call_function(torch.reshape, (data, target))

@@ -122,5 +122,7 @@ def _within(
 
 
 def _size(artifact: Path, made: Artifact) -> str:
-    line = f"{made.path}: {made.size:,} bytes, {artifact.stat().st_size / made.size:.1f}x smaller"
+    shrink = artifact.stat().st_size / made.size
+    words = f"{shrink:.1f}x smaller" if shrink >= 1 else f"{1 / shrink:.2f}x LARGER than {artifact.name}"
+    line = f"{made.path}: {made.size:,} bytes, {words}"
     return "\n".join([line, *(f"note: {note}" for note in made.notes)])

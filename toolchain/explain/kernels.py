@@ -10,6 +10,7 @@ AT_RUN_TIME = "its input is quantized in each inference"
 EXPANDED = "its weights are expanded to float when the file is loaded"
 FLOAT_WEIGHTS = "its weights are float: kept so, or of a kind that the quantizer leaves alone"
 NO_KERNEL = "the runtime has no integer kernel for it"
+LEFT = "the quantizer leaves it in float"
 BETWEEN_FLOATS = "what it reads is float"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from targets.artifact import Artifact
-from toolchain.explain.kernels import AT_RUN_TIME, BETWEEN_FLOATS, FLOAT_WEIGHTS, NO_KERNEL, Kernel
+from toolchain.explain.kernels import AT_RUN_TIME, BETWEEN_FLOATS, FLOAT_WEIGHTS, LEFT, Kernel
 from toolchain.layers.graph import Graph, Node
 from toolchain.layers.tflite_graph import parsed, tflite_graph
 
@@ -23,7 +23,7 @@ def tflite_kernels(artifact: Artifact) -> tuple[Kernel, ...]:
             found.append(_layer(graph, node, layer.name, layer.weights.dtype, expanded=bool(layer.weights.through)))
         elif node.kind not in _MOVES and node.outputs[0] not in graph.constants and not _quantized(graph, node.outputs):
             dequantized = graph.makers.get(node.inputs[0], node).kind == "DEQUANTIZE"
-            found.append(Kernel("", node.kind, False, NO_KERNEL if dequantized else BETWEEN_FLOATS))
+            found.append(Kernel("", node.kind, False, LEFT if dequantized else BETWEEN_FLOATS))
     return tuple(found)
 
 

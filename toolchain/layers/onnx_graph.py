@@ -27,6 +27,7 @@ WEIGHTED = {
     "QLinearConv": 3,
     "QLinearMatMul": 3,
 }
+# Not HardSwish and Mish, which ONNX Runtime takes apart before it quantizes: a layer would end before or behind them.
 _ACTIVATIONS = [
     "Relu",
     "LeakyRelu",
@@ -34,11 +35,9 @@ _ACTIVATIONS = [
     "Clip",
     "Sigmoid",
     "HardSigmoid",
-    "HardSwish",
     "Tanh",
     "Elu",
     "Gelu",
-    "Mish",
 ]
 FOLLOWED = frozenset([*_ACTIVATIONS, "QuantizeLinear", "DequantizeLinear", "Cast", "BatchNormalization"])
 _DERIVED = re.compile(r"_(quantized|int8|int4|packed)$")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,9 +22,9 @@ IMAGES = 256
 
 
 def scores(
-    graph: Graph, kind: Importance, data: Dataset, preprocess: Preprocess, *, seed: int = 0
+    graph: Graph, layers: Collection[str], kind: Importance, data: Dataset, preprocess: Preprocess, *, seed: int = 0
 ) -> dict[str, list[float]]:
-    """Return the importance of each layer's channels, the mean of a layer being 1: one number a place in a block.
+    """Return the importance of the channels of `layers`, the mean of a layer being 1: one number a place in a block.
 
     l1, l2: norms of the group's weights (Li, arXiv:1608.08710). bn-scale: batch norms' factors (Liu, arXiv:1708.06519);
     layers without one are left out. taylor: weight times gradient (Molchanov, arXiv:1906.10771). hessian: squared
@@ -34,7 +34,7 @@ def scores(
     if kind in ("taylor", "hessian"):
         _fill_gradients(graph.module, data, preprocess, seed, single=kind == "hessian")
     estimate = _estimator(kind)
-    found = {layer: estimate(own.group) for layer, own in graph.channels.items()}
+    found = {layer: estimate(own.group) for layer, own in graph.channels.items() if layer in layers}
     return {layer: _a_block(values, graph.channels[layer]) for layer, values in found.items() if values is not None}
 
 

@@ -172,7 +172,7 @@ class _Channels:
         self.module, self.name, self.round_to = model.torch_module("pruning"), model.name, round_to
         found, self.refused = prunable(self.module, self.name)
         graph = Graph(copy.deepcopy(self.module), self.name)
-        self.ranks = scores(graph, importance, data, model.preprocess, seed=seed)
+        self.ranks = scores(graph, found, importance, data, model.preprocess, seed=seed)
         self.channels: dict[str, Channels] = refuse_unranked(found, self.ranks, self.refused, importance, self.name)
         self.sizes = {layer: own.width for layer, own in self.channels.items()}
 

@@ -20,6 +20,8 @@ from toolchain.steps import Prune
 if TYPE_CHECKING:
     from torch import nn
 
+ROUNDED = 0.02
+"""A share that differs so far from the one asked for is told."""
 Measure = Literal["macs", "parameters", "bytes"]
 _UNITS: dict[Measure, str] = {"macs": "multiply-accumulates", "parameters": "parameters", "bytes": "bytes"}
 _FINEST = 1000
@@ -105,8 +107,11 @@ class Structured:
         words = f"by {self.step.importance}{' over all layers' if self.step.scope == 'global' else ''}"
         stay = Graph(copy.deepcopy(module), self.name).channels
         widths = [sum(own[layer].width for layer in self.channels) for own in (self.channels, stay)]
+        gone = 1 - widths[1] / widths[0]
+        rounded = self.step.ratio is not None and not self.step.layers and abs(gone - self.step.ratio) > ROUNDED
         sizes = (
-            f"{widths[0]:,} to {widths[1]:,} channels, "
+            f"{widths[0]:,} to {widths[1]:,} channels"
+            f"{f' ({gone:.0%}, for they stay in multiples of {self.step.round_to})' if rounded else ''}, "
             f"{self.start['parameters']:,} to {end['parameters']:,} parameters, "
             f"{self.start['macs'] / 1e6:.3g} to {end['macs'] / 1e6:.3g} MMAC"
         )
@@ -123,8 +128,8 @@ class Structured:
         return ", ".join(parts)
 
     def _scores(self, graph: Graph) -> dict[str, list[float]]:
-        found = scores(graph, self.step.importance, self.data, self.model.preprocess, seed=self.seed)
-        return {layer: values for layer, values in found.items() if layer in self.channels}
+        how = self.step.importance, self.data, self.model.preprocess
+        return scores(graph, self.channels, *how, seed=self.seed)
 
     def _counts(self, ranks: Mapping[str, list[float]], share: float) -> dict[str, int]:
         """Return how many channels each layer keeps, of those it began with, in this round."""

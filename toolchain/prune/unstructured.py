@@ -143,6 +143,8 @@ class Unstructured:
         before, after = (_packed(one) for one in (self.model.torch_module("pruning"), module))
         left = [name for name in tensors if self.step.method == "n:m" and not bool((tensors[name] == 0).any())]
         note = f"; left whole: {', '.join(left)} (inputs no multiple of {self.step.n_of_m[1]})" if left else ""
+        if others := _others(module):
+            note += f"; left whole: {', '.join(others)}"
         return (
             f"zeroed {zeros / total:.1%} of {total:,} weights {self._aim()}{note}; the file gets neither smaller nor "
             f"faster until it is packed: its float parameters pack to {size_text(after)}, {size_text(before)} before"
@@ -170,6 +172,17 @@ class Unstructured:
         return {
             name: lowest(tensors[name], round(ratio * tensors[name].numel())) for name, ratio in ratios.items() if ratio
         }
+
+
+def _others(module: nn.Module) -> list[str]:
+    """Return layers of other kinds, with theirs, that have weights of two and more axes."""
+    known = {id(layer) for layer, _ in weights(module).values()}
+    wide = {
+        name: layer
+        for name, layer in module.named_modules()
+        if name and id(layer) not in known and any(one.ndim > 1 for one in layer.parameters(recurse=False))
+    }
+    return [f"{name} ({type(layer).__name__})" for name, layer in wide.items()]
 
 
 def _over_all(tensors: dict[str, Tensor], ratio: float) -> dict[str, Tensor]:

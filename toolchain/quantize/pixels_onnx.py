@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MOVES = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Pad")
 """Operators that leave numbers as they are, so that sign and shift can be taken in behind them."""
+SHAPED = tuple(kind for kind in MOVES if kind != "Pad")
 SUMMED = ("Conv", "Gemm")
 
 
@@ -60,16 +61,28 @@ def integer_borders(model: ModelProto) -> ModelProto:
     """
     graph = model.graph
     source, sink = graph.input[0], graph.output[0]
-    heads = [node for node in graph.node if source.name in node.input]
+    entry, heads = _behind_moves(graph)
     (tail,) = (node for node in graph.node if sink.name in node.output)
     if [node.op_type for node in heads] != ["QuantizeLinear"] or tail.op_type != "DequantizeLinear":
         kinds = ", ".join(node.op_type for node in (*heads, tail))
         raise StageError(f"integer_io: the first or last operator ({kinds}) is not quantized; leave integer_io out")
     for node in graph.node:
-        node.input[:] = [source.name if name == heads[0].output[0] else name for name in node.input]
+        node.input[:] = [entry if name == heads[0].output[0] else name for name in node.input]
         node.output[:] = [sink.name if name == tail.input[0] else name for name in node.output]
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     for border, node in ((source, heads[0]), (sink, tail)):
         border.type.tensor_type.elem_type = types[node.input[2]]
         graph.node.remove(node)
+    # What moved floats moves integers now.
+    graph.ClearField("value_info")
     return model
+
+
+def _behind_moves(graph: GraphProto) -> tuple[str, list[NodeProto]]:
+    """Return the image as operators that only change its shape leave it, and what reads it then."""
+    name = graph.input[0].name
+    while True:
+        readers = [node for node in graph.node if name in node.input]
+        if [node.op_type in SHAPED for node in readers] != [True]:
+            return name, readers
+        name = readers[0].output[0]

@@ -94,7 +94,7 @@ class Quantize(Strict):
     def _meant(self) -> Self:
         """Refuse settings that a scheme has no use for: nothing asked for is left out unsaid."""
         if self.scheme == "float16" and not self.per_channel:
-            raise ValueError("float16 has no scales; leave per_channel out")
+            raise ValueError("float16 has no scales; leave per_channel (--per-tensor) out")
         if self.integer_io and not (self.calibrated and self.scheme != "static-int8-act16"):
             raise ValueError(f"{self.scheme} computes wider than 8 bits; integer_io needs static-int8 or static-int4")
         if self.activations and not (self.calibrated and self.scheme != "static-int8-act16"):
