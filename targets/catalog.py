@@ -77,12 +77,26 @@ def get(word: str) -> Target:
     from targets.device import is_profile, profile_names
 
     if is_profile(word):
-        return get(address(word))
+        return get(_reached(word))
     known = [*TARGETS, *profile_names()]
     near = difflib.get_close_matches(name, known, n=1)
     nearest = f"did you mean {near[0]}? " if near else ""
     families = ", ".join(f"{family}:..." for family in FAMILIES)
     raise UnknownTarget(f"no target '{word}'; {nearest}known: {', '.join([*known, families])}")
+
+
+def _reached(word: str) -> str:
+    """Return the target that a device profile leads to, through others too; raises UnknownTarget for a ring."""
+    from targets.device import is_profile
+
+    seen = [word]
+    while is_profile(seen[-1]) and seen[-1] not in TARGETS:
+        following = address(seen[-1])
+        if following in seen:
+            ring = " to ".join([*seen, following])
+            raise UnknownTarget(f"{word}: its reach leads back to itself ({ring}); name a target in one of them")
+        seen.append(following)
+    return seen[-1]
 
 
 def address(word: str) -> str:

@@ -18,7 +18,7 @@ _DTYPES = {"float": "float32", "double": "float64"}
 def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs that it declares; raises ArtifactError, also where integers are not explained."""
     session = _session(path)
-    scales = json.loads(session.get_modelmeta().custom_metadata_map.get(SCALES_KEY, "{}"))
+    scales = json.loads(_told(path, session).get(SCALES_KEY, "{}"))
     sides = (session.get_inputs(), session.get_outputs())
     inputs, outputs = (tuple(_spec(path, node, scales) for node in nodes) for nodes in sides)
     return inputs, outputs
@@ -37,7 +37,14 @@ def _spec(path: Path, node: Any, scales: dict[str, list[Any]]) -> TensorSpec:
 
 def metadata(path: Path) -> dict[str, str]:
     """Return the metadata that it took over from the .onnx file it was made of; raises ArtifactError."""
-    found: dict[str, str] = _session(path).get_modelmeta().custom_metadata_map
+    return _told(path, _session(path))
+
+
+def _told(path: Path, session: Any) -> dict[str, str]:
+    try:
+        found: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{path}: its metadata is damaged ({error.reason}); convert it again") from error
     return found
 
 

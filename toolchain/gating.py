@@ -17,7 +17,7 @@ from toolchain.report.outputs import Outputs, write
 from toolchain.verdict.baseline import Baseline, check, check_pin, store
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import judge
-from toolchain.verdict.gather import gather, stressed, timed
+from toolchain.verdict.gather import gather, refuse_idle, stressed, timed
 from toolchain.verdict.needs import check_needs
 from toolchain.verdict.policy import Policy
 from toolchain.verdict.subject import read_subject, saved
@@ -125,6 +125,7 @@ def _gathered(request: GateRequest, progress: Progress) -> list[Evidence]:
     if policy.stress is not None:
         base = stressed(policy.stress, base, test, progress)
     candidates = [read_subject(path, test, target=request.target, progress=progress) for path in request.candidates]
+    refuse_idle(request.target, (base, *candidates))
     for own in candidates:
         # Again in `gather`, but here before minutes of timing.
         check(policy, base, own)

@@ -23,7 +23,7 @@ from targets.agent.marks import marked
 from targets.artifact import Artifact, from_facts
 from targets.machine import machine_state
 from targets.pinning import pin
-from targets.target import Session, TimingPlan
+from targets.target import Session, Target, TimingPlan
 from targets.wire import GREETING, TIMED_OUT, BrokenWire, receive, send
 
 HUNG_UP = 3
@@ -74,6 +74,8 @@ class Agent:
     def __init__(self) -> None:
         """Begin without any."""
         self._sessions: dict[int, Session] = {}
+        # A browser's pages end with their target, so that one serves all sessions.
+        self._places: dict[str, Target] = {}
         self._opened = 0
 
     def answer(self, header: dict[str, Any], payload: bytes) -> Frame:
@@ -94,7 +96,9 @@ class Agent:
 
     def open(self, _payload: bytes, *, target: str, threads: int, path: str, facts: dict[str, Any]) -> Frame:
         """Open an artifact that lies here."""
-        session = catalog.get(target).open(_artifact(path, facts), threads=threads)
+        if target not in self._places:
+            self._places[target] = catalog.get(target)
+        session = self._places[target].open(_artifact(path, facts), threads=threads)
         self._opened += 1
         self._sessions[self._opened] = session
         return {"session": self._opened, "facts": asdict(session.facts)}, b""

@@ -51,7 +51,11 @@ _SAID: tuple[tuple[str, str, str], ...] = (
 def ssh(address: Address, command: str) -> list[str]:
     """Return the words that run a shell command on the board."""
     port = ["-p", str(address.port)] if address.port else []
-    return [*shlex.split(os.environ.get(COMMAND) or "ssh"), *OPTIONS, *port, "--", address.destination, command]
+    try:
+        program = shlex.split(os.environ.get(COMMAND) or "ssh")
+    except ValueError as error:
+        raise TargetUnavailable(f"{COMMAND} is no command ({error}); correct it") from error
+    return [*program, *OPTIONS, *port, "--", address.destination, command]
 
 
 def explained(address: Address, said: str) -> TargetError:
@@ -75,13 +79,18 @@ def told(address: Address, *words: str, source: IO[bytes] | None = None) -> str:
         raise TargetUnavailable(f"{address}: no ssh here ({error}); `apt-get install openssh-client`") from error
     if done.returncode:
         raise explained(address, done.stderr.decode(errors="replace"))
-    return done.stdout.decode()
+    return done.stdout.decode(errors="replace")
 
 
 def facts(address: Address) -> dict[str, Any]:
     """Return what the board is and has: python, architecture, home, there; raises TargetUnavailable for an old one."""
     said = told(address, "facts")
-    known: dict[str, Any] = json.loads(said.splitlines()[-1])
+    try:
+        known: dict[str, Any] = json.loads(said.splitlines()[-1])
+    except (ValueError, IndexError) as error:
+        heard = repr((said.strip().splitlines() or [""])[-1][:80])
+        fix = "let its shell run python3 for whoever logs in"
+        raise RunFailed(f"{address}: it answers {heard} in place of what it is; {fix}") from error
     if tuple(map(int, known["python"].split(".")[:2])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         raise TargetUnavailable(f"{address}: its Python is {known['python']}; the agent needs {oldest} or newer there")

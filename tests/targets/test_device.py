@@ -73,6 +73,15 @@ def test_mistakes_are_told_by_file_and_key(own: Path, text: str, said: str) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_a_reach_that_leads_back_to_itself_is_refused(own: Path) -> None:
+    (own / "here.toml").write_text('reach = "there"')
+    (own / "there.toml").write_text('reach = "here"')
+    with pytest.raises(UnknownTarget, match=r"leads back to itself \(here to there to here\)"):
+        catalog.get("here")
+    (own / "there.toml").write_text('reach = "ort-cpu"')
+    assert catalog.get("here").name == "ort-cpu"
+
+
 def test_an_unknown_word_is_answered_with_profiles_too() -> None:
     with pytest.raises(UnknownTarget, match=r"did you mean raspberry-pi-4\?"):
         catalog.get("raspberry-pi4")

@@ -66,6 +66,16 @@ def test_a_truncated_one_is_one_line(optimized: Artifact) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_damaged_metadata_is_one_line(onnx_artifact: Artifact, tmp_path: Path) -> None:
+    model = onnx.load(onnx_artifact.path)
+    model.metadata_props.add(key="said", value="undamaged")
+    onnx.save(model, tmp_path / "told.onnx")
+    path = stored(tmp_path / "told.onnx", tmp_path / "told.ort")
+    path.write_bytes(path.read_bytes().replace(b"undamaged", b"un\xe0amaged"))
+    with pytest.raises(ArtifactError, match="its metadata is damaged"):
+        explained(path)
+
+
 def test_integers_that_nothing_explains_are_refused(tmp_path: Path) -> None:
     path = stored(integer_net(tmp_path / "int.onnx"), tmp_path / "int.ort")
     with pytest.raises(ArtifactError, match="what the int8 of image stand for; make it with `glyphpress export`"):

@@ -191,6 +191,19 @@ def test_a_file_is_never_made_over_the_one_it_comes_from(
     assert source.read_bytes() == before
 
 
+@pytest.mark.parametrize("command", ["evaluate", "profile"])
+def test_what_is_found_of_a_file_is_never_written_over_it(
+    command: str, glyphpress, floats: dict[Format, Artifact], tmp_path: Path
+) -> None:
+    source = tmp_path / "mine.onnx"
+    source.write_bytes(floats["onnx"].path.read_bytes())
+    save_sidecar(replace(floats["onnx"], path=source))
+    data = ("--data", "builtin:digits") if command == "evaluate" else ()
+    done = glyphpress(command, source, *data, "--force", "-o", source)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert source.read_bytes() == floats["onnx"].path.read_bytes()
+
+
 def test_what_cannot_be_is_refused(floats: dict[Format, Artifact], images: CalibrationSet, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="--data"):
         quantize(floats["onnx"], Quantize(scheme="static-int8"), None, tmp_path / "x.onnx", recipe="x")

@@ -35,12 +35,13 @@ def evaluate(
       glyphpress evaluate int8.onnx --data emnist:balanced -o int8.npz
     """
     from calibration.dataset import load
-    from toolchain.files import refuse_existing
+    from toolchain.files import refuse_existing, refuse_source
     from toolchain.report.reading import show_evaluation
     from toolchain.verdict.metrics import measure
     from toolchain.verdict.subject import evaluate_file
 
     if output:
+        refuse_source(output, artifact)
         refuse_existing(output, force=force)
     dataset = load(data, "test", data_root)
     with console.progress() as progress:

@@ -68,6 +68,8 @@ def profile(
     from toolchain.verdict.latency import timeable
 
     if output:
+        for path in artifacts:
+            files.refuse_source(output, path)
         files.refuse_existing(output, force=force)
     plan = TimingPlan(batch=batch, min_seconds=seconds, min_runs=runs, max_runs=max(runs, TimingPlan.max_runs))
     loaded = tuple(timeable(path) for path in artifacts)

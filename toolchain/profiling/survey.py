@@ -10,7 +10,7 @@ from threading import Lock
 
 from targets import catalog
 from targets.artifact import Artifact
-from targets.cold import peak_memory
+from targets.cold import peak_memory_at
 from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
 from targets.machine import machine_state, taints
 from targets.pinning import Pinnable, pinned
@@ -155,7 +155,8 @@ def _time(request: SurveyRequest, pairs: Sequence[_Pair], progress: Progress) ->
     measured = time_interleaved(openings, request.plan, rounds=request.rounds, seed=request.seed, progress=progress)
     for pair, timings in zip(pairs, measured, strict=True):
         artifact = pair.cell.artifact
-        peak = _weighed(pair, request.threads) if request.memory and pair.cost == "latency" else None
+        weighed = request.memory and pair.cost == "latency"
+        peak = peak_memory_at(pair.place, artifact, threads=request.threads) if weighed else None
         pair.cell = replace(pair.cell, timings=started_cold(timings, artifact, pair.place), peak_bytes=peak)
 
 
@@ -178,13 +179,6 @@ def _of_board(host: str, progress: Progress, turn: Lock) -> Progress:
             progress(f"{label} on {host}", done, total)
 
     return told
-
-
-def _weighed(pair: _Pair, threads: int) -> int:
-    """Return the peak of opening where the place is; the fresh processes are there."""
-    there = getattr(pair.place, "peak_memory", None)
-    artifact = pair.cell.artifact
-    return int(there(artifact, threads=threads) if there else peak_memory(artifact, pair.place.name, threads=threads))
 
 
 def _with_ratios(cells: list[Cell], seed: int) -> Iterator[Cell]:

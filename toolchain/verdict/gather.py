@@ -8,7 +8,7 @@ from pathlib import Path
 
 from calibration.dataset import Dataset
 from targets.catalog import get
-from targets.cold import peak_memory
+from targets.cold import peak_memory_at
 from targets.target import TimingPlan, Timings
 from toolchain.errors import UsageProblem
 from toolchain.packed import packed_size
@@ -43,6 +43,7 @@ def compare_files(
 ) -> Comparison:
     """Pair two artifacts or saved evaluations image by image."""
     base, own = (read_subject(path, dataset, target=target, progress=progress) for path in (baseline, candidate))
+    refuse_idle(target, (base, own))
     return compare(base.evaluation, own.evaluation)
 
 
@@ -113,7 +114,18 @@ def timed(
 
 
 def _peak(own: Subject, threads: int) -> int:
-    return peak_memory(own.file("be opened ([memory])"), own.evaluation.facts.target, threads=threads)
+    artifact, facts = own.file("be opened ([memory])"), own.evaluation.facts
+    if facts.cost != "latency":
+        raise UsageProblem(
+            f"[memory] is of devices, and {facts.target} is none; take another target, or drop the limit"
+        )
+    return peak_memory_at(get(facts.target), artifact, threads=threads)
+
+
+def refuse_idle(target: str | None, subjects: Sequence[Subject]) -> None:
+    """Raise UsageProblem for a target that would run nothing, since every subject is only saved answers."""
+    if target and all(subject.artifact is None for subject in subjects):
+        raise UsageProblem(f"--target {target} would run nothing: these are saved evaluations; leave it out")
 
 
 def _need(images: Dataset | None, limit: str) -> Dataset:
