@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.checkpoint.torch_files import first_line
 from toolchain.errors import StageError
 from toolchain.model import FloatModel
 
@@ -32,9 +33,9 @@ def _torch_forward(model: FloatModel) -> Forward:
                 logits: NDArray[np.float32] = module(torch.from_numpy(images)).float().numpy()
         except Exception as error:
             # A stranger's forward may raise anything.
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise StageError(
-                f"{model.name} does not take {len(images)} images at once ({reason}); give a model whose batch is free"
+                f"{model.name} does not take {len(images)} images at once ({first_line(error)}); "
+                "give a model whose batch is free"
             ) from error
         return logits
 
