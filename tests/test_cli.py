@@ -31,7 +31,7 @@ from toolchain.errors import BUG, EXIT_CODES, exit_code
 
 Run = Callable[..., Finished]
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("torch", "onnx", "onnxruntime", "litert_torch", "ai_edge_litert", "ai_edge_quantizer", "sklearn", "scipy")
+HEAVY = ("torch", "onnx", "onnxruntime", "litert_torch", "ai_edge_litert", "litert_quantizer", "sklearn", "scipy")
 DATA = ("--data", "builtin:digits")
 RUN = "from toolchain.cli.main import main; main()"
 

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FORBIDDEN = {"calibration": {"toolchain", "targets"}, "targets": {"toolchain", "calibration"}}
-HEAVY = ("torch", "onnx", "onnxruntime", "litert_torch", "ai_edge_litert", "ai_edge_quantizer", "sklearn", "scipy")
+HEAVY = ("torch", "onnx", "onnxruntime", "litert_torch", "ai_edge_litert", "litert_quantizer", "sklearn", "scipy")
 
 
 def imported(path: Path) -> set[str]:

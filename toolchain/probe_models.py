@@ -77,7 +77,7 @@ def probe_pair(shape: str, kind: Format, seed: int) -> tuple[Artifact, Artifact]
         source = export(model, kind, folder / f"float.{kind}")
         quantize(source, Quantize(scheme="static-int8"), _images(), folder / f"int8.{kind}", recipe="static-int8")
 
-    tools = tool_versions(*TOOLS[kind], "onnxruntime", "ai-edge-quantizer")
+    tools = tool_versions(*TOOLS[kind], "onnxruntime", "litert-quantizer")
     folder = cached(f"int8-probe/{shape}.{kind}", f"{tools} {seed} {LAYERS}", build)
     return load_artifact(folder / f"float.{kind}"), load_artifact(folder / f"int8.{kind}")
 

@@ -66,7 +66,7 @@ def nan_artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifac
 @pytest.fixture(scope="session")
 def int8_artifact(tflite_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """The TFLite net with int8 input, weights and output."""
-    from ai_edge_quantizer import quantizer, recipe
+    from litert_quantizer import quantizer, recipe
 
     path = tmp_path_factory.mktemp("int8") / "int8.tflite"
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

@@ -72,7 +72,7 @@ def test_an_operator_that_the_gpu_lacks_is_named(tmp_path: Path) -> None:
 def test_a_file_that_crashes_the_accelerator_leaves_this_process_alive(
     tflite_artifact: Artifact, tmp_path: Path
 ) -> None:
-    from ai_edge_quantizer import quantizer, recipe
+    from litert_quantizer import quantizer, recipe
 
     path = tmp_path / "weights.tflite"
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

@@ -210,11 +210,11 @@ def _static_onnx(artifact: Artifact, pixels: NDArray[np.float32], per_channel: b
 
 def _static_tflite(artifact: Artifact, pixels: NDArray[np.float32], per_channel: bool) -> bytes:
     from ai_edge_litert.interpreter import Interpreter
-    from ai_edge_quantizer.calibrator import Calibrator
-    from ai_edge_quantizer.qtyping import TFLOperationName
-    from ai_edge_quantizer.quantizer import Quantizer
-    from ai_edge_quantizer.recipe import static_wi8_ai8
-    from ai_edge_quantizer.utils.qsv_utils import min_max_update
+    from litert_quantizer.calibrator import Calibrator
+    from litert_quantizer.qtyping import TFLOperationName
+    from litert_quantizer.quantizer import Quantizer
+    from litert_quantizer.recipe import static_wi8_ai8
+    from litert_quantizer.utils.qsv_utils import min_max_update
 
     steps = copy.deepcopy(static_wi8_ai8())
     for step in steps:

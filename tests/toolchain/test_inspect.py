@@ -121,7 +121,7 @@ def test_our_own_checkpoint_is_counted_without_being_told_its_class(tmp_path: Pa
 @pytest.mark.slow
 def test_a_tflite_file_shows_layers_products_and_scales(net: Any, tmp_path: Path) -> None:
     import litert_torch
-    from ai_edge_quantizer import quantizer, recipe
+    from litert_quantizer import quantizer, recipe
 
     litert_torch.convert(net, (torch.zeros(1, 1, 28, 28),)).export(str(tmp_path / "f.tflite"))
     weights_only = quantizer.Quantizer(str(tmp_path / "f.tflite"), recipe.dynamic_wi8_afp32())

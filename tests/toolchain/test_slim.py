@@ -43,8 +43,8 @@ def raw(float_model, floats: dict[Format, Artifact], tmp_path_factory: pytest.Te
     """Files as the converter and the quantizer write them."""
     import litert_torch
     import torch
-    from ai_edge_quantizer import recipe
-    from ai_edge_quantizer.quantizer import Quantizer
+    from litert_quantizer import recipe
+    from litert_quantizer.quantizer import Quantizer
 
     path = tmp_path_factory.mktemp("raw") / "raw.tflite"
     litert_torch.convert(float_model.torch_module("the test"), (torch.zeros(1, 1, 28, 28),)).export(str(path))
@@ -171,7 +171,7 @@ def test_tensors_of_a_subgraph_keep_their_names() -> None:
 
 
 def test_weights_that_stand_behind_the_flatbuffer_come_along(tmp_path: Path) -> None:
-    # A model of matrices is large enough that ai-edge-quantizer stores their weights so.
+    # A model of matrices is large enough that litert-quantizer stores their weights so.
     matrices = nn.Sequential(nn.Flatten(), nn.Linear(784, 576), nn.ReLU(), nn.Linear(576, 128), nn.Linear(128, 10))
     model = FloatModel("wide", matrices.eval(), Preprocess(), tuple("0123456789"), "0" * 64)
     source = export(model, "tflite", tmp_path / "wide.float.tflite")

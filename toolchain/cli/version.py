@@ -11,7 +11,7 @@ from toolchain.cli.options import json_option
 from toolchain.versions import tool_versions
 
 PACKAGES = (
-    *("torch", "onnx", "onnxscript", "onnxruntime", "litert-torch", "ai-edge-litert", "ai-edge-quantizer"),
+    *("torch", "onnx", "onnxscript", "onnxruntime", "litert-torch", "ai-edge-litert", "litert-quantizer"),
     *("torch-pruning", "onnx2torch", "numpy", "scipy", "scikit-learn", "safetensors"),
 )
 

@@ -44,7 +44,7 @@ def slim_tflite(content: bytes) -> bytes:
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     for buffer in model.buffers:
         if buffer.size:
-            # Stored behind the FlatBuffer, as ai-edge-quantizer does with larger models: where packing moves things.
+            # Stored behind the FlatBuffer, as litert-quantizer does with larger models: where packing moves things.
             buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
             buffer.offset = buffer.size = 0
     model.description = None

@@ -20,7 +20,7 @@ from toolchain.steps import Quantize
 from toolchain.steps.quantize import refusal
 
 FULL_RANGE = "weights of 8 bits: may be read otherwise on x86 processors without VNNI, whose products saturate"
-TOOLS = {"onnx": ("onnxruntime", "onnx"), "tflite": ("ai-edge-quantizer",)}
+TOOLS = {"onnx": ("onnxruntime", "onnx"), "tflite": ("litert-quantizer",)}
 
 
 def quantize(

@@ -10,13 +10,13 @@ from toolchain.layers.chosen import chosen
 from toolchain.layers.tflite_graph import parsed, tflite_graph
 
 if TYPE_CHECKING:
-    from ai_edge_quantizer.quantizer import Quantizer
+    from litert_quantizer.quantizer import Quantizer
 
 
 def keep_float(quantizer: Quantizer, source: bytes, keep: Collection[str], file: str) -> None:
     """Tell the quantizer to leave these layers out; raises UsageProblem as `chosen` does."""
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
-    from ai_edge_quantizer.qtyping import TFLOperationName
+    from litert_quantizer.algorithm_manager import AlgorithmName
+    from litert_quantizer.qtyping import TFLOperationName
 
     if not keep:
         return

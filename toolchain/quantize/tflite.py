@@ -20,7 +20,7 @@ from toolchain.quantize.ranges import Ranges
 from toolchain.steps import Quantize
 
 if TYPE_CHECKING:
-    from ai_edge_quantizer.quantizer import Quantizer
+    from litert_quantizer.quantizer import Quantizer
 
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
 """Operators that have weights."""
@@ -31,9 +31,9 @@ FOUR = ("CONV_2D", "FULLY_CONNECTED")
 def quantized_tflite(artifact: Artifact, step: Quantize, ranges: Ranges | None, log: Path | None = None) -> bytes:
     """Return the bytes of the quantized file, whose input and output are float unless the step asks for `integer_io`.
 
-    Schemes are ai-edge-quantizer's dynamic_wi[8|4]_afp32, static_wi8_ai[8|16], static_wi4_ai8,
+    Schemes are litert-quantizer's dynamic_wi[8|4]_afp32, static_wi8_ai[8|16], static_wi4_ai8,
     weight_only_wi[8|4]_afp32, and float casting. LiteRT has 4-bit kernels for `FOUR` alone; other layers keep 8.
-    Raises StageError when the file is quantized already, ai-edge-quantizer cannot quantize it, or it has nothing to.
+    Raises StageError when the file is quantized already, litert-quantizer cannot quantize it, or it has nothing to.
     """
     try:
         with noise_to(log) as noise:
@@ -41,13 +41,13 @@ def quantized_tflite(artifact: Artifact, step: Quantize, ranges: Ranges | None, 
             content = tflite_content(artifact, artifact.path.read_bytes(), step, ranges)
     except (RuntimeError, ValueError, KeyError) as error:
         raise StageError(
-            f"{artifact.path.name}: ai-edge-quantizer cannot quantize it ({error}); the whole story is in {noise}"
+            f"{artifact.path.name}: litert-quantizer cannot quantize it ({error}); the whole story is in {noise}"
         ) from error
     return slim_tflite(content)
 
 
 def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ranges | None) -> bytes:
-    """Return what ai-edge-quantizer makes of `source`, the artifact's file or one like it, with its tensors' names.
+    """Return what litert-quantizer makes of `source`, the artifact's file or one like it, with its tensors' names.
 
     Raises the library's errors, and StageError where there is nothing to quantize.
     """
@@ -66,8 +66,8 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
 
 
 def _quantizer(source: bytes, step: Quantize, *, rounded: bool) -> Quantizer:
-    from ai_edge_quantizer.qtyping import TFLOperationName
-    from ai_edge_quantizer.quantizer import Quantizer
+    from litert_quantizer.qtyping import TFLOperationName
+    from litert_quantizer.quantizer import Quantizer
 
     quantizer = Quantizer(source)
     _add(quantizer, step, TFLOperationName.ALL_SUPPORTED, max(step.weight_bits, 8), rounded=rounded)
@@ -81,8 +81,8 @@ def _quantizer(source: bytes, step: Quantize, *, rounded: bool) -> Quantizer:
 
 def _add(quantizer: Quantizer, step: Quantize, operation: Any, bits: int, *, rounded: bool) -> None:
     """Add the step's configuration for one operation; weights that are `rounded` lie on the grid of their largest."""
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
-    from ai_edge_quantizer.qtyping import QuantGranularity
+    from litert_quantizer.algorithm_manager import AlgorithmName
+    from litert_quantizer.qtyping import QuantGranularity
 
     granularity = QuantGranularity.CHANNELWISE if step.per_channel else QuantGranularity.TENSORWISE
     # The least squared error of 4 bits, as in `toolchain.quantize.weights`.
@@ -103,7 +103,7 @@ def _add(quantizer: Quantizer, step: Quantize, operation: Any, bits: int, *, rou
 
 def _borders(quantizer: Quantizer, *, integer: bool) -> None:
     """Take and give float, or take uint8, which a QUANTIZE makes int8 of, and give the last layer's own integers."""
-    from ai_edge_quantizer import qtyping
+    from litert_quantizer import qtyping
 
     names = qtyping.TFLOperationName
     if not integer:
@@ -123,7 +123,7 @@ def _borders(quantizer: Quantizer, *, integer: bool) -> None:
 
 
 def _statistics(content: bytes, ranges: Ranges) -> dict[str, Any]:
-    """Return the ranges as ai-edge-quantizer takes them: arrays of each tensor's rank."""
+    """Return the ranges as litert-quantizer takes them: arrays of each tensor's rank."""
     from ai_edge_litert.interpreter import Interpreter
 
     ranks = {tensor["name"]: len(tensor["shape"]) for tensor in Interpreter(model_content=content).get_tensor_details()}
@@ -134,7 +134,7 @@ def _statistics(content: bytes, ranges: Ranges) -> dict[str, Any]:
 
 
 def pixel_range(pixels: PixelInput) -> dict[str, NDArray[np.float32]]:
-    """Return the range of the input by which ai-edge-quantizer comes to the pixels' scale and zero point."""
+    """Return the range of the input by which litert-quantizer comes to the pixels' scale and zero point."""
     ends = (np.array([0, 255], np.float32) - pixels.zero_point) * np.float32(pixels.scale)
     return {"min": ends[:1].reshape(1, 1, 1, 1), "max": ends[1:].reshape(1, 1, 1, 1)}
 
