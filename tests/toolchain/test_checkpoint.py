@@ -18,8 +18,8 @@ from tests.toolchain.checkpoint_files import DIGITS, net_file
 from toolchain import models
 from toolchain.checkpoint import forward, load
 from toolchain.checkpoint.source import build_from, parse_source
-from toolchain.checkpoint.state import without_prefixes
-from toolchain.errors import CheckpointError
+from toolchain.checkpoint.state import fit_state
+from toolchain.errors import CheckpointError, UsageProblem
 
 IMAGES = np.random.default_rng(0).random((5, 1, 28, 28), dtype=np.float32)
 
@@ -52,6 +52,16 @@ WRAPPINGS = {
     "DataParallel": lambda state: prefixed(state, "module."),
     "compiled": lambda state: prefixed(state, "_orig_mod."),
     "Lightning": lambda state: {"state_dict": prefixed(state, "model."), "pytorch-lightning_version": "2"},
+    "row18-AveragedModel": lambda state: {"n_averaged": torch.tensor(3), **prefixed(state, "module.")},
+    "row18-Lightning with metrics": lambda state: {
+        "state_dict": {**prefixed(state, "net."), "val_acc.tp": torch.zeros(10), "loss.weight": torch.ones(10)},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(3)}}}],
+    },
+    "row18-metrics beside the layers": lambda state: {**state, "val_acc.tp": torch.zeros(10)},
+    "row18-a key of their own": lambda state: {"weights_of_mine": {"best": state}, "class_names": list(DIGITS)},
+    "row18-a tuple": lambda state: (state, {"lr": 0.1}),
+    "row18-DataParallel inside": lambda state: {k.replace(".", ".module.", 1): v for k, v in state.items()},
+    "row18-checkpointed": lambda state: {k.replace(".", "._checkpoint_wrapped_module."): v for k, v in state.items()},
     "compiled in DataParallel": lambda state: prefixed(state, "module._orig_mod."),
     "before torch 0.4.1": lambda state: {k: v for k, v in state.items() if "num_batches" not in k},
 }
@@ -64,6 +74,75 @@ def test_weights_are_found_however_they_were_saved(wrapping: str, net: Any, sour
     np.testing.assert_array_equal(forward(loaded.model)(IMAGES), expected(net))
     assert (loaded.preprocess_known, loaded.width, loaded.model.name) == (False, 10, "net")
     assert not loaded.model.torch_module("test").training
+
+
+@pytest.mark.parametrize(
+    "both",
+    [
+        lambda raw, ema: {"model_ema": ema, "model": raw},
+        lambda raw, ema: {"state_dict_ema": ema, "state_dict": raw, "optimizer": {}},
+        lambda raw, ema: {"state_dict": {**prefixed(ema, "ema_model.module."), **prefixed(raw, "net.")}},
+    ],
+    ids=["row4-timm", "row4-of the same names", "row4-in one dict"],
+)
+def test_raw_weights_are_taken_and_the_averaged_ones_are_named(
+    both: Any, net: Any, source: str, tmp_path: Path, glyphpress: Any
+) -> None:
+    path, averaged = tmp_path / "both.pt", {k: v * 2 for k, v in net.state_dict().items()}
+    torch.save(both(net.state_dict(), averaged), path)
+    model = load(str(path), model=source, classes=DIGITS).model
+    np.testing.assert_array_equal(forward(model)(IMAGES), expected(net))
+    (note,) = model.history
+    key = note.split("--weights ")[1].split()[0]
+    taken = load(str(path), model=source, classes=DIGITS, weights=key).model
+    net.load_state_dict(averaged)
+    np.testing.assert_array_equal(forward(taken)(IMAGES), expected(net))
+    with pytest.raises(UsageProblem, match=f"no weights under 'other'; it has them under .*{key}"):
+        load(str(path), model=source, classes=DIGITS, weights="other")
+    assert f"--weights {key}" in glyphpress("inspect", path, "--model", source).out
+    assert f"'{key}'" in glyphpress("inspect", path, "--model", source, "--weights", key).out
+
+
+def test_row4_a_whole_program_has_no_other_weights(net: Any, tmp_path: Path) -> None:
+    torch.jit.trace(net, torch.zeros(2, 1, 28, 28)).save(str(tmp_path / "net.pt"))
+    with pytest.raises(UsageProblem, match="leave --weights out"):
+        load(str(tmp_path / "net.pt"), classes=DIGITS, weights="model_ema")
+
+
+def test_row16_lazy_layers_take_the_shapes_of_the_file(source: str, net: Any, tmp_path: Path) -> None:
+    lazy = tmp_path / "lazy.py"
+    lazy.write_text(
+        Path(source.rpartition(":")[0])
+        .read_text()
+        .replace("nn.Linear(8 * 13 * 13, classes)", "nn.LazyLinear(classes)")
+        .replace("nn.BatchNorm2d(8)", "nn.LazyBatchNorm2d()")
+    )
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    model = load(str(tmp_path / "net.pt"), model=f"{lazy}:Net", classes=DIGITS).model
+    np.testing.assert_array_equal(forward(model)(IMAGES), expected(net))
+    assert type(model.torch_module("test").head) is torch.nn.Linear
+
+
+def test_row16_lazy_layers_that_never_ran_are_named(source: str, tmp_path: Path) -> None:
+    torch.save({"head": torch.nn.LazyLinear(10).state_dict()}, tmp_path / "never.pt")
+    for trust in (False, True):
+        with pytest.raises(CheckpointError, match="lazy layers have no weights yet"):
+            load(str(tmp_path / "never.pt"), model=source, classes=DIGITS, trust_pickle=trust)
+
+
+def test_row18_old_weight_norm_is_read_by_the_new(tmp_path: Path) -> None:
+    import warnings
+
+    (tmp_path / "normed.py").write_text(
+        "from torch import nn\n"
+        "def new(): return nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(784, 10)))\n"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        old = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.utils.weight_norm(torch.nn.Linear(784, 10)))
+    torch.save({"state_dict": prefixed(old.state_dict(), "net.")}, tmp_path / "old.pt")
+    model = load(str(tmp_path / "old.pt"), model=f"{tmp_path}/normed.py:new", classes=DIGITS).model
+    np.testing.assert_allclose(forward(model)(IMAGES), expected(old.eval()), atol=1e-6)
 
 
 def test_half_precision_weights_become_float32(net: Any, source: str, tmp_path: Path) -> None:
@@ -199,5 +278,14 @@ def test_a_pickled_class_of_the_training_script_is_found_with_model(
 def test_any_stack_of_prefixes_comes_off(prefixes: list[str]) -> None:
     names = ["conv.weight", "model.weight", "head.bias"]
     state = {"".join(prefixes) + name: torch.zeros(1) for name in names}
-    found, _ = without_prefixes(state, names)
-    assert set(found) == set(names)
+    module = torch.nn.Module()
+    for name in names:
+        *path, last = name.split(".")
+        part = module
+        for step in path:
+            if step not in dict(part.named_children()):
+                part.add_module(step, torch.nn.Module())
+            part = part.get_submodule(step)
+        part.register_parameter(last, torch.nn.Parameter(torch.ones(1)))
+    assert set(fit_state(module, state, "net.pt").tensors) == set(names)
+    assert not any(value.any() for value in module.state_dict().values()), "every weight was loaded"

@@ -148,7 +148,7 @@ def test_pickled_code_is_not_run_and_the_error_says_why(tmp_path: Path) -> None:
 def test_no_weights_in_the_file_lists_what_is_there(tmp_path: Path, source: str) -> None:
     torch.save({"epoch": 3, "loss": 0.1}, tmp_path / "log.pt")
     torch.save({}, tmp_path / "nothing.pt")
-    assert "holds epoch, loss, but no weights under state_dict" in refusal(tmp_path / "log.pt", model=source)
+    assert "holds epoch, loss, but no weights; save" in refusal(tmp_path / "log.pt", model=source)
     assert "holds nothing" in refusal(tmp_path / "nothing.pt", model=source)
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from targets.artifact import file_sha256
 from targets.preprocess import Preprocess
 from toolchain import models
-from toolchain.checkpoint.kinds import Kind, kind_of
+from toolchain.checkpoint.kinds import KIND_WORDS, Kind, kind_of
 from toolchain.checkpoint.source import ModelSource, build_from, import_source, parse_source
-from toolchain.checkpoint.state import find_state, fit_state
+from toolchain.checkpoint.state import fit_state, modules_in, preferred, tensors_in
 from toolchain.checkpoint.stored import (
     Stored,
     agreed_classes,
@@ -56,6 +56,7 @@ class _Wanted:
     classes: tuple[str, ...]
     preprocess: Preprocess | None
     trust_pickle: bool
+    weights: str | None
 
     def agreed(self, stored: Stored) -> _Wanted:
         """Join what was asked for with what the file says; what was asked for wins, except for other classes."""
@@ -75,21 +76,26 @@ def load(
     classes: tuple[str, ...] = (),
     preprocess: Preprocess | None = None,
     trust_pickle: bool = False,
+    weights: str | None = None,
 ) -> Loaded:
     """Load a trained model from a file or by one of our names.
 
     model: the words of `--model` (`file.py:Class(args)`, `package.module:Class`, or one of our names); needed for
     weights alone. classes: what the columns stand for, usually the data's; without them the file must say. preprocess:
     wins over what the file says; its layout is always NCHW afterwards, since that is what the module takes.
-    trust_pickle: unpickle whole objects, which runs the file's code.
+    trust_pickle: unpickle whole objects, which runs the file's code. weights: the key of the weights to take, of a file
+    that holds several, such as raw and averaged ones.
 
     Raises CheckpointError when the file is not the model it is said to be, UsageProblem on words that cannot be meant.
     """
     path = _locate(path_or_name)
     ours = model if model in models.names() else None
     source = parse_source(model) if model and not ours else None
-    wanted = _Wanted(path, source, ours, classes, preprocess, trust_pickle)
-    loaded = _OPENERS[kind_of(path)](wanted)
+    wanted = _Wanted(path, source, ours, classes, preprocess, trust_pickle, weights)
+    kind = kind_of(path)
+    if weights is not None and kind not in ("state", "safetensors"):
+        raise UsageProblem(f"--weights {weights}: {path} is one whole model ({KIND_WORDS[kind]}); leave --weights out")
+    loaded = _OPENERS[kind](wanted)
     return replace(loaded, model=replace(loaded.model, checkpoint_sha256=_digest(path, loaded.model)))
 
 
@@ -117,11 +123,13 @@ def _open_state(wanted: _Wanted) -> Loaded:
         payload = read_pickle(wanted.path, import_source(wanted.source) if wanted.source else None)
     else:
         payload = read_weights(wanted.path)
-    whole = payload.get("model") if isinstance(payload, Mapping) else payload
-    if isinstance(whole, nn.Module):
-        return _finish(wanted.agreed(Stored()), whole, ("whole pickled model, trusted",))
+    if isinstance(payload, nn.Module):
+        return _finish(wanted.agreed(Stored()), payload, ("whole pickled model, trusted",))
     facts = stored_facts(payload, wanted.path) if isinstance(payload, Mapping) else Stored()
-    return _fill(wanted, facts, find_state(payload, str(wanted.path)))
+    if whole := modules_in(payload):
+        key, notes = preferred(whole, wanted.weights, str(wanted.path))
+        return _finish(wanted.agreed(facts), whole[key], ("whole pickled model, trusted", *notes))
+    return _fill(wanted, facts, tensors_in(payload, str(wanted.path)))
 
 
 def _open_safetensors(wanted: _Wanted) -> Loaded:
@@ -130,17 +138,15 @@ def _open_safetensors(wanted: _Wanted) -> Loaded:
     try:
         with safe_open(wanted.path, framework="pt") as file:
             facts = metadata_facts(file.metadata(), wanted.path)
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
     except SafetensorError as error:
         raise CheckpointError(
             f"{wanted.path} is a damaged .safetensors file ({error}); save or copy it again"
         ) from error
-    if not state:
-        raise CheckpointError(f"{wanted.path} holds no weights; save model.state_dict()")
-    return _fill(wanted, facts, state)
+    return _fill(wanted, facts, tensors_in(tensors, str(wanted.path)))
 
 
-def _fill(wanted: _Wanted, stored: Stored, state: dict[str, Any]) -> Loaded:
+def _fill(wanted: _Wanted, stored: Stored, tensors: dict[str, Any]) -> Loaded:
     wanted = wanted.agreed(stored)
     if wanted.source:
         module = build_from(wanted.source)
@@ -148,7 +154,7 @@ def _fill(wanted: _Wanted, stored: Stored, state: dict[str, Any]) -> Loaded:
         module = models.build(wanted.ours, len(wanted.classes), **stored.options)
     else:
         raise CheckpointError(f"{wanted.path} holds weights alone; say whose they are, --model FILE.py:CLASS")
-    return _finish(wanted, module, fit_state(module, state, str(wanted.path)))
+    return _finish(wanted, module, fit_state(module, tensors, str(wanted.path), wanted.weights).notes)
 
 
 def _open_torchscript(wanted: _Wanted) -> Loaded:

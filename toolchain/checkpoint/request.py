@@ -23,7 +23,8 @@ class CheckpointRequest:
     """The words of the checkpoint options.
 
     model: of `--model`. preprocess: from options, which win over what is stored; None without any. search: look for
-    it even where the file says it; None looks only where neither options nor file say it; False never looks.
+    it even where the file says it; None looks only where neither options nor file say it; False never looks. weights:
+    of `--weights`, the key of the weights to take.
     """
 
     model: str | None = None
@@ -31,6 +32,7 @@ class CheckpointRequest:
     classes: tuple[str, ...] = ()
     preprocess: Preprocess | None = None
     search: bool | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, 
         classes=request.classes or (data.classes if data else ()),
         preprocess=request.preprocess,
         trust_pickle=request.trust_pickle,
+        weights=request.weights,
     )
     wants_search = not loaded.preprocess_known if request.search is None else request.search
     if not wants_search:

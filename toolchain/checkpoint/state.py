@@ -1,88 +1,214 @@
-"""Weights into a module: where they lie in a file, the prefixes they carry, and what does not fit."""
+"""Weights into a module: where they are in a file, the prefixes that wrappers add, and what does not fit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from toolchain.errors import CheckpointError
+from toolchain.errors import CheckpointError, UsageProblem
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
-PREFIXES = ("module.", "_orig_mod.", "model.")
+"""Where the weights of a training checkpoint usually are; these are taken before others."""
+_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+"""What torch.compile, FSDP and activation checkpointing put anywhere into a name."""
+_LATER = re.compile(r"(^|[._])(ema|swa|avg|averaged?|shadow|teacher|optim(izer)?)([._]|$)", re.IGNORECASE)
+_NO_LAYER = re.compile(r"(^|_)(loss|criterion|metrics?|acc|accuracy|f1|auroc|confmat|confusion)", re.IGNORECASE)
+_DEEPEST = 5
 _SHOWN = 5
+UNINITIALISED = (
+    "was saved before the model had run once, so its lazy layers have no weights yet; run it on a batch, then save it"
+)
 
 
-def find_state(payload: Any, name: str) -> dict[str, Tensor]:
-    """Return the weights in what a file held: the payload itself, or what stands under one of `STATE_KEYS`.
+@dataclass(frozen=True)
+class Fitted:
+    """The weights that went into a module, by its own names, and notes on what was taken and what was left."""
 
-    Raises CheckpointError naming the keys that are there when none holds weights.
+    tensors: dict[str, Tensor]
+    notes: tuple[str, ...]
+
+
+def tensors_in(payload: Any, name: str) -> dict[str, Tensor]:
+    """Return every tensor of what a file held by its dotted name, `state_dict.conv.weight`, without wrappers' names.
+
+    Raises CheckpointError naming the keys when there is no tensor, or when a lazy layer was saved before it ever ran.
     """
-    if _is_state(payload):
-        return dict(payload)
-    if isinstance(payload, Mapping):
-        for key in STATE_KEYS:
-            if _is_state(payload.get(key)):
-                return dict(payload[key])
-        there = listing(map(str, payload)) if payload else "nothing"
-        raise CheckpointError(
-            f"{name} holds {there}, but no weights under {', '.join(STATE_KEYS)}; save model.state_dict()"
-        )
-    raise CheckpointError(f"{name} holds a {type(payload).__name__}, not weights; save model.state_dict()")
+    from torch.nn.parameter import is_lazy
+
+    parts = dict(enumerate(payload)) if isinstance(payload, (list, tuple)) else payload
+    if not isinstance(parts, Mapping):
+        raise CheckpointError(f"{name} holds a {type(payload).__name__}, not weights; save model.state_dict()")
+    found = dict(_flat(parts))
+    if not found:
+        keys = listing(map(str, parts)) if parts else "nothing"
+        raise CheckpointError(f"{name} holds {keys}, but no weights; save model.state_dict()")
+    if any(is_lazy(value) for value in found.values()):
+        raise CheckpointError(f"{name} {UNINITIALISED}")
+    return found
 
 
-def _is_state(value: Any) -> bool:
+def _flat(parts: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
     from torch import Tensor
 
-    # A state_dict may hold non-tensor extras (get_extra_state), but never plain numbers such as an epoch.
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(item, Tensor) for item in value.values())
+    for key, value in parts.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Tensor):
+            yield without_wrappers(name), value
+        # An optimizer counts its parameters by number, and a damaged file may hold a dict in itself.
+        elif isinstance(value, Mapping) and depth < _DEEPEST and all(isinstance(inner, str) for inner in value):
+            yield from _flat(value, f"{name}.", depth + 1)
 
 
-def fit_state(module: nn.Module, state: Mapping[str, Tensor], name: str) -> tuple[str, ...]:
-    """Load the weights into `module`, without the prefixes that wrappers left; return a note when one was taken off.
+def without_wrappers(name: str) -> str:
+    """Return a weight's name without what torch's own wrappers put into it."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
 
-    Raises CheckpointError listing the missing, the unexpected and the misshapen, and saying the fix.
+
+def modules_in(payload: Any) -> dict[str, nn.Module]:
+    """Return the whole models among what a trusted pickle held, by their keys."""
+    from torch import nn
+
+    items = payload.items() if isinstance(payload, Mapping) else ()
+    return {str(key): value for key, value in items if isinstance(value, nn.Module)}
+
+
+def find_state(payload: Any, name: str, wanted: str | None) -> Fitted:
+    """Return the weights in what a file held, where nobody named the class: under `wanted`, else the likeliest key.
+
+    Raises as `tensors_in`, and UsageProblem when there is nothing under `wanted`.
+    """
+    tensors = tensors_in(payload, name)
+    below = {f"{key}": _below(tensors, f"{key}.") for key in payload} if isinstance(payload, Mapping) else {}
+    groups = {key: weights for key, weights in below.items() if weights and isinstance(payload[key], Mapping)}
+    if wanted is not None:
+        groups |= {wanted: _below(tensors, f"{wanted}.")} if _below(tensors, f"{wanted}.") else {}
+    elif not groups or any(key in tensors for key in below):
+        return Fitted(tensors, ())
+    key, notes = preferred(groups, wanted, name)
+    return Fitted(groups[key], notes)
+
+
+def no_such_weights(name: str, wanted: str, keys: Sequence[str]) -> UsageProblem:
+    """Return the error of a `--weights` that names nothing in the file."""
+    there = f"it has them under {listing(keys)}" if keys else "its weights stand under no key, so leave --weights out"
+    return UsageProblem(f"{name} has no weights under '{wanted}'; {there}")
+
+
+def preferred(keys: Iterable[str], wanted: str | None, name: str) -> tuple[str, tuple[str, ...]]:
+    """Return the key to take, `wanted` or the likeliest, and the note where there are others to take instead."""
+    keys = sorted(keys, key=_rank)
+    if wanted is not None and wanted not in keys:
+        raise no_such_weights(name, wanted, keys)
+    chosen = wanted if wanted is not None else keys[0]
+    return chosen, _taken(chosen, [key for key in keys if key not in ("", chosen)])
+
+
+def _rank(key: str) -> tuple[bool, int, int]:
+    """Order keys: what was trained before its average, the usual keys before others, short before long."""
+    first = key.partition(".")[0]
+    place = STATE_KEYS.index(first) if first in STATE_KEYS else len(STATE_KEYS)
+    return bool(_LATER.search(key)), place, key.count(".")
+
+
+def _taken(key: str, others: Sequence[str]) -> tuple[str, ...]:
+    if others:
+        fix = f"--weights {others[0]}" + (f" (or {listing(others[1:])})" if others[1:] else "")
+        return (f"weights taken from '{key or 'the top of the file'}'; {fix} takes the others",)
+    return () if key in ("", *STATE_KEYS) else (f"weights taken from '{key}'",)
+
+
+def fit_state(module: nn.Module, tensors: Mapping[str, Tensor], name: str, wanted: str | None = None) -> Fitted:
+    """Load weights into `module`: those under the one prefix, of keys and wrappers, that makes all names fit.
+
+    tensors: of the whole file, by dotted name. wanted: the key of `--weights`; without it the raw weights go before
+    averaged ones, and the note names the others. Raises CheckpointError listing the missing, the unexpected and the
+    misshapen, and saying the fix; UsageProblem when there is nothing under `wanted`.
     """
     expected = module.state_dict()
-    fitting, prefix = without_prefixes(state, expected)
-    problems = _problems(expected, fitting)
-    if problems:
-        raise CheckpointError(f"{name} is not a checkpoint of {type(module).__name__}: {'; '.join(problems)}")
-    module.load_state_dict(dict(fitting), strict=False)
-    return (f"prefix '{prefix}' taken off the names of the weights",) if prefix else ()
+    near = _candidates(tensors, expected)
+    keys = [prefix.rstrip(".") for prefix in near]
+    if wanted is not None:
+        near = [prefix for prefix in near if prefix.startswith(f"{wanted}.")]
+        if not near:
+            raise no_such_weights(name, wanted, keys)
+    fitting = [prefix for prefix in near if not _problems(expected, _below(tensors, prefix))]
+    if not fitting:
+        return _fit_nearest(module, tensors, near[0] if near else "", name, expected)
+    key, notes = preferred([prefix.rstrip(".") for prefix in fitting], None, name)
+    below = _below(tensors, f"{key}." if key else "")
+    module.load_state_dict(below, strict=False)
+    return Fitted(below, (*notes, *_left(below, expected)))
 
 
-def without_prefixes(state: Mapping[str, Tensor], expected: Iterable[str]) -> tuple[dict[str, Tensor], str]:
-    """Return the weights under the names that come closest to the expected, and the prefix that was taken off.
+def _fit_nearest(
+    module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, name: str, expected: Mapping[str, Tensor]
+) -> Fitted:
+    """Fit what names alone do not explain: a wrapper inside the model, or a module that renames its own old weights."""
+    below = _below(tensors, prefix)
+    for renamed in (below, {key.replace("module.", ""): value for key, value in below.items()}):
+        if not _problems(expected, renamed) or _loads(module, renamed):
+            module.load_state_dict(renamed, strict=False)
+            return Fitted(renamed, (*_taken(prefix.rstrip("."), ()), *_left(renamed, expected)))
+    problems = "; ".join(_problems(expected, below))
+    raise CheckpointError(f"{name} is not a checkpoint of {type(module).__name__}: {problems}")
 
-    A prefix goes only when every name carries it; torch.compile's `_orig_mod.` goes wherever it stands.
-    """
-    wanted = set(expected)
-    names = {key: key for key in state}
-    best, best_prefix, prefix = names, "", ""
-    while True:
-        if len(wanted & set(names.values())) > len(wanted & set(best.values())):
-            best, best_prefix = names, prefix
-        plain = {key: name.replace("_orig_mod.", "") for key, name in names.items()}
-        if plain != names:
-            names, prefix = plain, prefix + "_orig_mod."
-            continue
-        step = next((p for p in PREFIXES if all(name.startswith(p) for name in names.values())), None)
-        if step is None:
-            return {best[key]: value for key, value in state.items()}, best_prefix
-        names, prefix = {key: name[len(step) :] for key, name in names.items()}, prefix + step
+
+def _loads(module: nn.Module, tensors: dict[str, Tensor]) -> bool:
+    try:
+        unmet = module.load_state_dict(tensors, strict=False)
+    except RuntimeError:
+        # Shapes that differ.
+        return False
+    return not _missing(unmet.missing_keys, ()) and not _unexpected(tensors, unmet.unexpected_keys)
+
+
+def _candidates(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Return every prefix under which a name is expected, the one with the most of them first."""
+    counts: Counter[str] = Counter()
+    for name in tensors:
+        starts = accumulate((f"{part}." for part in name.split(".")[:-1]), initial="")
+        counts.update(start for start in starts if name[len(start) :] in expected)
+    return sorted(counts, key=lambda prefix: (-counts[prefix], _rank(prefix.rstrip("."))))
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _left(below: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[str, ...]:
+    extra = [key for key in below if key not in expected and not key.endswith((".weight_g", ".weight_v"))]
+    return (f"not of the model, left out: {listing(extra)}",) if extra else ()
+
+
+def _missing(expected: Iterable[str], given: Iterable[str]) -> list[str]:
+    # Checkpoints older than torch 0.4.1 lack these counters, which evaluation never reads.
+    return [key for key in expected if key not in given and not key.endswith("num_batches_tracked")]
+
+
+def _unexpected(tensors: Mapping[str, Tensor], names: Iterable[str]) -> list[str]:
+    """Return what a layer needs; counters, and the states of metrics and losses, belong to the training alone."""
+    return [key for key in names if tensors[key].is_floating_point() and not _NO_LAYER.search(key.split(".")[0])]
 
 
 def _problems(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    # Checkpoints older than torch 0.4.1 lack these counters, which evaluation never reads.
-    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in expected]
+    from torch.nn.parameter import is_lazy
+
+    missing = _missing(expected, state)
+    unexpected = _unexpected(state, [key for key in state if key not in expected])
     shapes = [
-        f"{key} is {list(state[key].shape)}, the model wants {list(expected[key].shape)}"
-        for key in expected
-        if key in state and state[key].shape != expected[key].shape
+        f"{key} is {list(state[key].shape)}, the model wants {list(wanted.shape)}"
+        for key, wanted in expected.items()
+        # A lazy layer takes the shape that comes.
+        if key in state and not is_lazy(wanted) and state[key].shape != wanted.shape
     ]
     found = []
     if missing:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from toolchain.checkpoint.state import UNINITIALISED
 from toolchain.checkpoint.stored import METADATA_KEY
 from toolchain.errors import CheckpointError
 
@@ -27,6 +28,8 @@ def read_weights(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "UninitializedParameter" in str(error):
+            raise CheckpointError(f"{path} {UNINITIALISED}") from error
         raise CheckpointError(
             f"{path} holds whole pickled Python objects{_culprit(str(error))}, and unpickling runs whatever code they "
             f"bring; save model.state_dict() instead, or give --trust-pickle if you made this file"

@@ -11,6 +11,13 @@ import rich_click as click
 from targets.preprocess import ORIENTATIONS, Preprocess, Scale
 from toolchain.cli.options import Command
 
+weights_option = click.option(
+    "--weights",
+    metavar="KEY",
+    help="Which weights to take of a file with several, such as model_ema; without it the raw ones.",
+)
+"""Of every command that reads a checkpoint."""
+
 _PREPROCESS = ("orientation", "scale", "mean", "std", "invert", "label_offset")
 _SOURCE_OPTIONS = (
     click.option(
@@ -19,6 +26,7 @@ _SOURCE_OPTIONS = (
         help="The class that the weights belong to: FILE.py:CLASS, MODULE:CLASS, either with (args), or a model name.",
     ),
     click.option("--trust-pickle", is_flag=True, help="Unpickle whole models, which runs the code in the file."),
+    weights_option,
     click.option(
         "--classes",
         metavar="CLASSES",
@@ -46,9 +54,8 @@ def checkpoint_options(command: Command) -> Command:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         given = _given(kwargs)
-        kwargs["request"] = _request(
-            kwargs.pop("model"), kwargs.pop("trust_pickle"), kwargs.pop("classes"), kwargs.pop("preprocess"), given
-        )
+        taken = {name: kwargs.pop(name) for name in ("model", "trust_pickle", "weights")}
+        kwargs["request"] = _request(kwargs.pop("classes"), kwargs.pop("preprocess"), given, **taken)
         return command(*args, **kwargs)
 
     return _with(cast(Command, wrapped), (*_SOURCE_OPTIONS, *_PREPROCESS_OPTIONS))
@@ -77,7 +84,7 @@ def _given(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _request(model: str | None, trust: bool, classes: str | None, mode: str | None, given: dict[str, Any]) -> Any:
+def _request(classes: str | None, mode: str | None, given: dict[str, Any], **taken: Any) -> Any:
     # Imported when a command runs, so that --help does not pay for it.
     from toolchain.checkpoint.request import CheckpointRequest
 
@@ -85,8 +92,7 @@ def _request(model: str | None, trust: bool, classes: str | None, mode: str | No
         words = ", ".join("--" + name.replace("_", "-") for name in given)
         raise click.UsageError(f"--preprocess {mode} and {words} exclude each other; give one of them")
     return CheckpointRequest(
-        model=model,
-        trust_pickle=trust,
+        **taken,
         classes=_class_names(classes),
         preprocess=Preprocess(**given) if given else None,
         search={"auto": True, "stored": False, None: None}[mode],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import rich_click as click
 
 from toolchain.cli import complete, console
+from toolchain.cli.checkpoint_options import weights_option
 from toolchain.cli.options import json_option
 
 
@@ -12,8 +13,9 @@ from toolchain.cli.options import json_option
 @click.argument("file", metavar="FILE", shell_complete=complete.CHECKPOINT)
 @click.option("--model", metavar="SOURCE", help="The class that the weights belong to, FILE.py:CLASS or MODULE:CLASS.")
 @click.option("--trust-pickle", is_flag=True, help="Unpickle whole models, which runs the code in the file.")
+@weights_option
 @json_option
-def inspect(file: str, model: str | None, trust_pickle: bool, as_json: bool) -> None:
+def inspect(file: str, model: str | None, trust_pickle: bool, weights: str | None, as_json: bool) -> None:
     """Show what a checkpoint, .onnx or .tflite is: layers, shapes, parameters, MACs, dtypes, sizes, our metadata.
 
     \b
@@ -23,7 +25,7 @@ def inspect(file: str, model: str | None, trust_pickle: bool, as_json: bool) -> 
     from toolchain.inspection import inspect_file
     from toolchain.report.inspection import show_inspection
 
-    found = inspect_file(file, model=model, trust_pickle=trust_pickle)
+    found = inspect_file(file, model=model, trust_pickle=trust_pickle, weights=weights)
     if as_json:
         console.emit("inspect", found.to_dict())
     else:

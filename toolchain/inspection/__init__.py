@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["Inspection", "Layer", "StoredTensor", "counted", "inspect_file"]
 
 
-def inspect_file(path_or_name: str, *, model: str | None = None, trust_pickle: bool = False) -> Inspection:
+def inspect_file(
+    path_or_name: str, *, model: str | None = None, trust_pickle: bool = False, weights: str | None = None
+) -> Inspection:
     """Take a model file, or the weights of one of our names, apart.
 
     model: the words of `--model`; with them the layers and MACs of weights alone are counted too.
+    weights: the key of the weights to take, of a file that holds several.
     Raises CheckpointError when it is no model file or cannot be read.
     """
     shipped = models.shipped_weights(path_or_name) if path_or_name in models.names() else None
@@ -39,7 +42,7 @@ def inspect_file(path_or_name: str, *, model: str | None = None, trust_pickle: b
         return inspect_tflite(path)
     from toolchain.inspection.torch_file import inspect_torch
 
-    return inspect_torch(path, kind, model, trust_pickle=trust_pickle)
+    return inspect_torch(path, kind, model, trust_pickle=trust_pickle, weights=weights)
 
 
 def counted(model: FloatModel) -> tuple[int | None, int | None]:

@@ -12,7 +12,7 @@ from targets.artifact import file_sha256
 from toolchain import models
 from toolchain.checkpoint.kinds import Kind
 from toolchain.checkpoint.source import build_from, import_source, parse_source
-from toolchain.checkpoint.state import find_state, fit_state
+from toolchain.checkpoint.state import Fitted, find_state, fit_state, modules_in, preferred, tensors_in
 from toolchain.checkpoint.stored import METADATA_KEY, stored_facts
 from toolchain.checkpoint.torch_files import first_line, read_pickle, read_program, read_torchscript, read_weights
 from toolchain.errors import CheckpointError
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def inspect_torch(path: Path, kind: Kind, model: str | None, *, trust_pickle: bool) -> Inspection:
+def inspect_torch(
+    path: Path, kind: Kind, model: str | None, *, trust_pickle: bool, weights: str | None = None
+) -> Inspection:
     """Return what a torch or .safetensors file is; layers and MACs where there is a module to run."""
     layers: list[Layer] = []
     facts: dict[str, Any] = {}
@@ -39,9 +41,10 @@ def inspect_torch(path: Path, kind: Kind, model: str | None, *, trust_pickle: bo
         state = read_torchscript(path).state_dict()
         notes = ("TorchScript keeps no list of layers",)
     else:
-        state, facts, module = _weights(path, kind, model, trust_pickle)
+        fitted, facts, module = _weights(path, kind, model, trust_pickle, weights)
+        state, notes = fitted.tensors, fitted.notes
         if module is None:
-            notes = ("weights alone: say whose they are with --model to count layers and MACs",)
+            notes = (*notes, "weights alone: say whose they are with --model to count layers and MACs")
         else:
             layers = module_layers(module, str(path))
     tensors = [
@@ -63,30 +66,33 @@ def inspect_torch(path: Path, kind: Kind, model: str | None, *, trust_pickle: bo
 
 
 def _weights(
-    path: Path, kind: Kind, model: str | None, trust_pickle: bool
-) -> tuple[dict[str, Tensor], dict[str, Any], nn.Module | None]:
+    path: Path, kind: Kind, model: str | None, trust_pickle: bool, weights: str | None
+) -> tuple[Fitted, dict[str, Any], nn.Module | None]:
     from torch import nn
 
     source = parse_source(model) if model and model not in models.names() else None
     if kind == "safetensors":
-        state, facts = _safetensors(path)
+        payload, facts = _safetensors(path)
     else:
         payload = read_pickle(path, import_source(source) if source else None) if trust_pickle else read_weights(path)
         if isinstance(payload, nn.Module):
-            return payload.state_dict(), {}, payload.eval()
-        state, facts = find_state(payload, str(path)), _facts_beside(payload)
+            return Fitted(payload.state_dict(), ()), {}, payload.eval()
+        facts = _facts_beside(payload)
+        if whole := modules_in(payload):
+            key, notes = preferred(whole, weights, str(path))
+            return Fitted(whole[key].state_dict(), notes), facts, whole[key].eval()
     stored = stored_facts(facts, path)
     module: nn.Module | None = None
     if source:
         module = build_from(source)
     elif (ours := model or stored.model) and stored.classes:
         module = models.build(ours, len(stored.classes), **stored.options)
-    if module is not None:
-        fit_state(module, state, str(path))
-    return state, facts, module.eval() if module is not None else None
+    if module is None:
+        return find_state(payload, str(path), weights), facts, None
+    return fit_state(module, tensors_in(payload, str(path)), str(path), weights), facts, module.eval()
 
 
-def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _safetensors(path: Path) -> tuple[Any, dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
