@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import targets  # noqa: F401 (before any test imports a runtime, which would report that)
+
 # The same examples in every run, however slow the machine is.
 settings.register_profile("glyphpress", derandomize=True, deadline=None)
 settings.load_profile("glyphpress")

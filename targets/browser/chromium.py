@@ -22,6 +22,9 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Reports of failed requests and of links that were followed; Playwright turns off metrics and crash reports.
+    "--disable-domain-reliability",
+    "--no-pings",
 )
 PATIENCE_MS = 60_000
 LINES = 20_000
