@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from calibration import whole
 from calibration.disk import full_disk_is_said, require_space
 from calibration.emnist import find, user_cache
 from calibration.errors import DownloadFailed
@@ -49,7 +50,10 @@ def fetch(
     """
     root = root or user_cache()
     folder = root / FOLDER
+    whole.sweep(root)
     if not force and _complete(folder):
+        # Where the run that unpacked it was killed before it came to that.
+        _zipped(root, archive).unlink(missing_ok=True)
         return folder
     _refuse_strangers(folder, force)
     root.mkdir(parents=True, exist_ok=True)
@@ -65,37 +69,42 @@ def _complete(folder: Path) -> bool:
 
 
 def _refuse_strangers(folder: Path, force: bool) -> None:
-    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    other = [name for name in there if not name.startswith("emnist-")]
-    if other:
+    if other := _strangers(folder):
         raise DownloadFailed(
             f"{folder} holds {other[0]}, which is not EMNIST's; move it away or name another --data-root"
         )
-    if there and not force:
+    if folder.is_dir() and any(folder.iterdir()) and not force:
         raise DownloadFailed(f"{folder} holds only some of EMNIST's files; --force replaces them")
 
 
-def _retrieve(root: Path, archive: Archive, progress: Progress, pause: float) -> Path:
-    import pooch
-    import requests
+def _strangers(folder: Path) -> list[str]:
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in there if not name.startswith("emnist-")]
 
-    # The digest in the name keeps the beginnings of two different archives apart.
-    part = root / f".emnist-{archive.md5[:8]}.part"
-    downloader = ResumingDownloader(part, archive.size, progress, pause=pause)
-    pooch.get_logger().setLevel("WARNING")
-    try:
-        path = pooch.retrieve(
-            archive.url, f"md5:{archive.md5}", f"emnist-{archive.md5[:8]}.zip", root, None, downloader
-        )
-    except ValueError as error:
-        # pooch's word for a wrong digest; it has removed the file.
+
+def _zipped(root: Path, archive: Archive) -> Path:
+    # The digest in the name keeps two different archives apart.
+    return root / f"emnist-{archive.md5[:8]}.zip"
+
+
+def _retrieve(root: Path, archive: Archive, progress: Progress, pause: float) -> Path:
+    """Return the verified archive in `root`; one that an earlier run could not unpack is not fetched again."""
+    zipped, part = _zipped(root, archive), root / f".emnist-{archive.md5[:8]}.part"
+    if zipped.is_file() and _md5(zipped) == archive.md5:
+        return zipped
+    ResumingDownloader(part, archive.size, progress, pause=pause).fetch(archive.url)
+    if _md5(part) != archive.md5:
+        part.unlink()
         raise DownloadFailed(
             f"{archive.url}: what came does not have the MD5 {archive.md5}, so it is another or a damaged file; "
             "run it again, or try another --url"
-        ) from error
-    except requests.exceptions.RequestException as error:
-        raise DownloadFailed(f"{archive.url}: {error}; check the address") from error
-    return Path(path)
+        )
+    return part.replace(zipped)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _unpack(zipped: Path, folder: Path, progress: Progress) -> None:
@@ -105,19 +114,19 @@ def _unpack(zipped: Path, folder: Path, progress: Progress) -> None:
             if not members:
                 raise DownloadFailed(f"{zipped} holds no EMNIST files; fetch it again from another --url")
             require_space(folder.parent, sum(item.file_size for item in members))
-            with tempfile.TemporaryDirectory(prefix=".glyphpress-", dir=folder.parent) as room:
-                fresh = Path(room) / "new"
+            with whole.room(folder.parent) as room:
+                fresh = room / "new" / folder.name
                 _extract(archive, members, fresh, progress)
-                if folder.exists():
-                    folder.rename(Path(room) / "old")
-                fresh.rename(folder)
+                whole.place_folder(fresh, folder, replaceable=lambda old: not _strangers(old))
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         zipped.unlink()
         raise DownloadFailed(f"{zipped} is no whole zip ({error}) and was removed; fetch it again") from error
+    except FileExistsError as error:
+        raise DownloadFailed(f"{folder} was filled by another process meanwhile, and stays; look at it") from error
 
 
 def _extract(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], fresh: Path, progress: Progress) -> None:
-    fresh.mkdir()
+    fresh.mkdir(parents=True)
     for done, item in enumerate(members, 1):
         with archive.open(item) as source, (fresh / PurePosixPath(item.filename).name).open("wb") as file:
             shutil.copyfileobj(source, file, 1 << 20)

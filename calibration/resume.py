@@ -1,14 +1,13 @@
-"""A downloader for pooch that goes on where an earlier one was cut off (HTTP range requests, RFC 9110 section 14)."""
+"""A download that goes on where an earlier one was cut off (HTTP range requests, RFC 9110 section 14)."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from calibration.disk import full_disk_is_said, require_space
 from calibration.errors import DownloadFailed
@@ -24,7 +23,7 @@ _AGAIN = {408, 429, 500, 502, 503, 504}
 
 
 class ResumingDownloader:
-    """Fetches a URL into `part`, which stays when it is cut off, then moves it where pooch wants it.
+    """Fetches a URL into `part`, which stays when it is cut off.
 
     size: bytes the file must have, known beforehand, or None. attempts: tries in a row that may bring no new byte.
     Raises DownloadFailed naming what came and what was expected.
@@ -44,17 +43,14 @@ class ResumingDownloader:
         self._part, self._size, self._progress = part, size, progress
         self._attempts, self._pause, self._patience = attempts, pause, patience
 
-    def __call__(self, url: str, output_file: str, _pooch: Any, check_only: bool = False) -> None:
-        """Download `url` to `output_file`: the signature pooch calls."""
-        if check_only:
-            raise NotImplementedError("this downloader fetches; it does not ask whether a file is there")
+    def fetch(self, url: str) -> None:
+        """Bring `url` to the end."""
         left, problem = self._attempts, ""
         while left:
             before = self._have()
             try:
                 with full_disk_is_said(self._part), _translated(url):
                     self._fetch_rest(url)
-                shutil.move(self._part, output_file)
                 return
             except _Interrupted as interruption:
                 problem = str(interruption)

@@ -65,7 +65,11 @@ class Artifact:
     @property
     def sidecar(self) -> Path:
         """Return the path of the JSON sidecar."""
-        return self.path.with_name(self.path.name + ".json")
+        return sidecar_of(self.path)
+
+    def description(self) -> str:
+        """Return the text of the JSON sidecar."""
+        return json.dumps(self.facts(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def facts(self) -> dict[str, Any]:
         """Return everything but the path as JSON types: the sidecar."""
@@ -92,12 +96,16 @@ def file_format(path: Path) -> Format:
     return cast(Format, kind)
 
 
+def sidecar_of(path: Path) -> Path:
+    """Return where the sidecar of a model file stands."""
+    return path.with_name(path.name + ".json")
+
+
 def save_sidecar(artifact: Artifact) -> Path:
     """Write `<path>.json` whole or not at all, over an earlier one of the same file, and return its path."""
-    text = json.dumps(artifact.facts(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with tempfile.TemporaryDirectory(prefix=".glyphpress-", dir=artifact.path.parent) as folder:
         part = Path(folder) / artifact.sidecar.name
-        part.write_text(text, encoding="utf-8")
+        part.write_text(artifact.description(), encoding="utf-8", errors="backslashreplace")
         part.replace(artifact.sidecar)
     return artifact.sidecar
 
@@ -105,7 +113,7 @@ def save_sidecar(artifact: Artifact) -> Path:
 def explained(path: Path) -> bool:
     """Return whether a sidecar, or metadata in the file, says what it is; raises ArtifactError."""
     kind = file_format(path)
-    return path.with_name(path.name + ".json").is_file() or bool(_told(path, kind))
+    return sidecar_of(path).is_file() or bool(_told(path, kind))
 
 
 def load_artifact(path: Path) -> Artifact:
@@ -115,7 +123,7 @@ def load_artifact(path: Path) -> Artifact:
     other bytes.
     """
     kind = file_format(path)
-    sidecar = path.with_name(path.name + ".json")
+    sidecar = sidecar_of(path)
     if not explained(path):
         raise ArtifactError(f"{sidecar}: no sidecar; make one with `glyphpress export` or `glyphpress press`")
     source = sidecar if sidecar.is_file() else path

@@ -9,11 +9,11 @@ import numpy as np
 
 from calibration.dataset import Dataset
 from targets import catalog
-from targets.artifact import Artifact, adopt, describe, explained, load_artifact, save_sidecar
+from targets.artifact import Artifact, adopt, describe, explained, load_artifact, sidecar_of
 from targets.preprocess import Preprocess
 from targets.session import RuntimeSession
 from toolchain.errors import CheckpointError, EvidenceError
-from toolchain.files import refuse_existing
+from toolchain.files import refuse_existing, write_whole
 from toolchain.preprocess_search import SEARCH_IMAGES, search
 
 
@@ -35,13 +35,13 @@ def write_sidecar(
     path: Path, dataset: Dataset, preprocess: Preprocess | None = None, *, force: bool = False
 ) -> Artifact:
     """Adopt a file for good: write its sidecar, with the preprocess given or found; raises as `open_artifact`."""
-    refuse_existing(path.with_name(path.name + ".json"), force=force)
+    refuse_existing(sidecar_of(path), force=force)
     if preprocess is None:
         artifact = _found(path, dataset)
     else:
         artifact = adopt(path, preprocess=preprocess, classes=dataset.classes)
         artifact = replace(artifact, notes=("preprocess as given",))
-    save_sidecar(artifact)
+    write_whole(artifact.sidecar, artifact.description(), force=force)
     return artifact
 
 

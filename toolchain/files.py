@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from toolchain.errors import UsageProblem
+from calibration import whole
+from toolchain.errors import StageError, UsageProblem
+from toolchain.interrupt import held
 
 MARK = "report.json"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -18,8 +18,20 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def refuse_existing(path: Path, *, force: bool) -> None:
     """Raise UsageProblem when `path` is there without `force`, or cannot be written; call it before long work."""
-    if path.exists() and not force:
+    whole.sweep(path.parent)
+    _refuse_taken(path, force=force)
+    if path.exists() and not path.is_file():
+        raise UsageProblem(f"{path} is no file that a result could replace; give another name")
+    _refuse_shut(path)
+
+
+def _refuse_taken(path: Path, *, force: bool) -> None:
+    # A symbolic link that leads nowhere is there too.
+    if os.path.lexists(path) and not force:
         raise UsageProblem(f"{path} is already there; give another name, or --force to overwrite it")
+
+
+def _refuse_shut(path: Path) -> None:
     place = next(parent for parent in path.absolute().parents if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise UsageProblem(f"{path} cannot be written: {place} is no folder that takes files; name another place")
@@ -40,13 +52,31 @@ def refuse_unfit(path: Path, suffix: str, *, force: bool) -> None:
 
 @contextmanager
 def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its name when the block ends without an error."""
-    refuse_existing(path, force=force)
-    with _room_beside(path) as folder:
-        # The suffix stays, since converters look at it.
-        part = folder / path.name
+    """Yield a temporary path beside `path` that takes its name when the block ends without an error.
+
+    Raises StageError, and says where the finished file is, when another one got the name meanwhile.
+    """
+    with whole_files(path, force=force) as (part,):
         yield part
-        part.replace(path)
+
+
+@contextmanager
+def whole_files(path: Path, *others: Path, force: bool = False) -> Iterator[tuple[Path, ...]]:
+    """Yield temporary paths for a file and those that belong to it in the same folder, as `whole_file` does for one.
+
+    They take their names together: the others replace what has their names, since without the first one that is a rest.
+    """
+    refuse_existing(path, force=force)
+    with _room_beside(path) as room:
+        (room / "new").mkdir()
+        # The suffixes stay, since converters look at them.
+        part, *rest = (room / "new" / each.name for each in (path, *others))
+        yield part, *rest
+        try:
+            with held():
+                whole.place_files([part, *(each for each in rest if each.exists())], path.parent, replace=force)
+        except FileExistsError as error:
+            raise _taken(room / "new", path) from error
 
 
 def write_whole(path: Path, words: str, *, force: bool = False) -> None:
@@ -60,19 +90,35 @@ def write_whole(path: Path, words: str, *, force: bool = False) -> None:
 def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that takes its name when the block ends without an error.
 
-    `force` replaces only a folder that is empty or that holds our own report, never a stranger's files.
+    `force` replaces only a folder that is empty or that holds our own report, never a stranger's files. Raises
+    StageError, and says where the finished folder is, when something else got the name meanwhile.
     """
-    occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
-    refuse_existing(path, force=force or not occupied)
-    if occupied and not (path / MARK).is_file():
+    # The folder behind a symbolic link is filled, and the link stays.
+    target = path.resolve() if path.is_symlink() else path
+    whole.sweep(target.parent)
+    occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    _refuse_taken(path, force=force or not occupied)
+    _refuse_shut(target)
+    if occupied and not _ours(target):
         raise UsageProblem(f"{path} holds no {MARK} of an earlier press; --force will not replace it, name another")
-    with _room_beside(path) as folder:
-        part = folder / "new"
-        part.mkdir()
+    with _room_beside(target) as room:
+        part = room / "new" / target.name
+        part.mkdir(parents=True)
         yield part
-        if path.exists():
-            path.rename(folder / "old") if occupied else shutil.rmtree(path)
-        part.rename(path)
+        try:
+            with held():
+                whole.place_folder(part, target, replaceable=_ours if force else None)
+        except FileExistsError as error:
+            raise _taken(part, target) from error
+
+
+def _ours(folder: Path) -> bool:
+    return (folder / MARK).is_file()
+
+
+def _taken(part: Path, path: Path) -> StageError:
+    kept = whole.put_aside(part, path)
+    return StageError(f"{path} was made by another process meanwhile, and stays; the finished results are in {kept}")
 
 
 @contextmanager
@@ -81,8 +127,8 @@ def _room_beside(path: Path) -> Iterator[Path]:
     missing = [parent for parent in path.absolute().parents if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".glyphpress-", dir=path.parent) as folder:
-            yield Path(folder)
+        with whole.room(path.parent) as folder:
+            yield folder
     except BaseException as error:
         for parent in missing:
             # Someone else may have put something there meanwhile.

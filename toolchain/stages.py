@@ -15,6 +15,7 @@ from toolchain.errors import UsageProblem
 from toolchain.export import export
 from toolchain.export.ort_format import export_ort, operators_path
 from toolchain.export.program import save_program
+from toolchain.export.seal import refuse_model
 from toolchain.files import refuse_existing, refuse_source
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
@@ -56,7 +57,7 @@ def export_checkpoint(
         raise UsageProblem(f"{output} names no format; let it end in .onnx, .ort or .tflite")
     kind = kinds[output.suffix]
     refuse_source(output, Path(checkpoint))
-    refuse_existing(output, force=force)
+    refuse_model(output, force=force)
     if kind != "ort" and (ops_config or this_cpu):
         option = "--ops-config" if ops_config else "--this-cpu"
         raise UsageProblem(f"{option} is for .ort files, and {output.name} is none; leave it out")
@@ -207,7 +208,7 @@ def _check(path: Path, step: Quantize, output: Path, data: str | None, *, force:
     if step.needs_images and not data:
         raise UsageProblem(f"{step.scheme} takes its ranges from images; give --data, or take --scheme dynamic-int8")
     refuse_source(output, path)
-    refuse_existing(output, force=force)
+    refuse_model(output, force=force)
     if step.ranges:
         read_ranges(Path(step.ranges))
 

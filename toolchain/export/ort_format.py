@@ -15,7 +15,6 @@ from targets.ort_file import SCALES_KEY
 from toolchain.errors import StageError
 from toolchain.export.parity import check_parity, reference_images
 from toolchain.export.seal import Origin, embed, seal
-from toolchain.files import write_whole
 from toolchain.noise import noise_to
 
 PORTABLE = (
@@ -50,10 +49,10 @@ def export_ort(
     content, operators = _converted(artifact, origin, path.name, platform="amd64" if fitted else None)
     if len(content) > GROWN * artifact.size:
         origin = replace(origin, notes=(*notes, UNPACKED.format(len(content), artifact.size)))
-    sealed = seal(path, origin, content, force=force, check=lambda made: check_parity(made, expected, images))
-    if ops_config:
-        write_whole(operators_path(path), operators, force=force)
-    return sealed
+    beside = {operators_path(path): operators} if ops_config else None
+    return seal(
+        path, origin, content, force=force, check=lambda made: check_parity(made, expected, images), beside=beside
+    )
 
 
 def operators_path(path: Path) -> Path:

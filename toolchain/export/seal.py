@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from targets.artifact import ONNX_METADATA_KEY, SCHEMA, Artifact, describe, file_format, file_sha256
+from targets.artifact import ONNX_METADATA_KEY, SCHEMA, Artifact, describe, file_format, file_sha256, sidecar_of
 from targets.preprocess import Preprocess
-from toolchain.files import whole_file
+from toolchain.files import refuse_existing, whole_files
 from toolchain.versions import tool_versions
 
 
@@ -42,13 +42,16 @@ def seal(
     *,
     force: bool = False,
     check: Callable[[Artifact], None] | None = None,
+    beside: dict[Path, str] | None = None,
 ) -> Artifact:
     """Write the file, let `check` judge it, and only then give file and sidecar their names.
 
-    Raises what `check` raises; then neither file is there. Nothing is overwritten without `force`.
+    beside: texts that belong to it too, by their paths in the same folder. Raises what `check` raises; then nothing is
+    there. Nothing is overwritten without `force`, but a sidecar whose file is gone.
     """
-    sidecar = path.with_name(path.name + ".json")
-    with whole_file(path, force=force) as part, whole_file(sidecar, force=force) as side:
+    refuse_model(path, force=force)
+    texts = beside or {}
+    with whole_files(path, sidecar_of(path), *texts, force=force) as (part, side, *others):
         part.write_bytes(content)
         inputs, outputs = describe(part)
         # vars, not asdict: the preprocess stays the object that it is
@@ -58,8 +61,18 @@ def seal(
         artifact = replace(artifact, sha256=file_sha256(part))
         if check:
             check(artifact)
-        side.write_text(json.dumps(artifact.facts(), indent=2, ensure_ascii=False) + "\n")
+        side.write_text(artifact.description(), encoding="utf-8", errors="backslashreplace")
+        for other, text in zip(others, texts.values(), strict=True):
+            other.write_text(text, encoding="utf-8", errors="backslashreplace")
     return replace(artifact, path=path)
+
+
+def refuse_model(path: Path, *, force: bool) -> None:
+    """Raise UsageProblem where `seal` would replace a file, or as its sidecar one that is none; call it before work."""
+    refuse_existing(path, force=force)
+    sidecar = sidecar_of(path)
+    if sidecar.is_file() and not force and SCHEMA.encode() not in sidecar.read_bytes():
+        refuse_existing(sidecar, force=False)
 
 
 def embed(path: Path, origin: Origin) -> None:

@@ -59,8 +59,6 @@ def quantize(
             source = replace(artifact, path=Path(folder) / artifact.path.name)
             source.path.write_bytes(settled.content)
         content = _content(source, step, settled.ranges, log, saturates=saturates)
-    if save_ranges and settled.ranges:
-        settled.ranges.save(save_ranges, force=force)
     facts = settled.ranges.calibration if settled.ranges else None
     wide = artifact.format == "onnx" and step.multiplies_int8 and not step.reduced(saturates=saturates)
     notes = (*artifact.notes, *settled.notes, *((FULL_RANGE,) if wide else ()))
@@ -70,7 +68,11 @@ def quantize(
     origin = Origin.of(artifact, recipe, *TOOLS[artifact.format], calibration=facts, notes=notes)
     if step.integer_io:
         origin = replace(origin, preprocess=PixelInput.of(artifact.preprocess).given)
-    return seal(path, origin, content, force=force)
+    sealed = seal(path, origin, content, force=force)
+    # Last, so that a run that was killed in between left its file or nothing.
+    if save_ranges and settled.ranges:
+        settled.ranges.save(save_ranges, force=force)
+    return sealed
 
 
 def _content(source: Artifact, step: Quantize, ranges: Ranges | None, log: Path | None, *, saturates: bool) -> bytes:

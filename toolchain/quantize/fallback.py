@@ -21,7 +21,8 @@ from targets.artifact import Artifact
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.explain.explanation import explain
 from toolchain.explain.images import unseen
-from toolchain.files import refuse_existing, whole_file
+from toolchain.export.seal import refuse_model
+from toolchain.files import whole_files
 from toolchain.progress import Progress, silent
 from toolchain.quantities import points_text
 from toolchain.quantize import quantize
@@ -133,7 +134,7 @@ def quantize_with_fallback(
     """
     if limit is None:
         raise UsageProblem("fallback searches for what holds the policy's [drop], which it does not have; add it")
-    refuse_existing(path, force=force)
+    refuse_model(path, force=force)
     facts = calibration.facts() if calibration else None
     images = unseen(train, test, VALIDATION, seed, facts, at_most=True)
     if tango.decide(0, 0, len(images), limit.max, limit.confidence).item() != Outcome.PASS:
@@ -196,7 +197,7 @@ def _search(
 def _written(made: Artifact, path: Path, *, force: bool) -> Artifact:
     """Give a file that was tried its name, together with its sidecar."""
     written = replace(made, path=path)
-    with whole_file(path, force=force) as part, whole_file(written.sidecar, force=force) as side:
+    with whole_files(path, written.sidecar, force=force) as (part, side):
         shutil.copyfile(made.path, part)
         shutil.copyfile(made.sidecar, side)
     return written
