@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from targets.preprocess import Preprocess
 from tests.conftest import Finished
+from tests.lazily import torch
 from tests.toolchain.readers import linear_reader, written
 from toolchain import models
 from toolchain.checkpoint import CheckpointRequest, settle

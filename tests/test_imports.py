@@ -58,3 +58,18 @@ def test_help_and_version_import_nothing_heavy(words: list[str]) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "HEAVY []" in done.stderr
+
+
+def test_collecting_the_tests_imports_neither_torch_nor_tensorflow() -> None:
+    """Both take seconds, and each of the suite's processes collects every file: `tests.lazily` imports them on use."""
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(modules) > 50
+    program = (
+        "import importlib, sys\n"
+        f"for module in {modules!r}:\n"
+        "    importlib.import_module(module)\n"
+        "    found = {'torch', 'tensorflow'} & set(sys.modules)\n"
+        "    assert not found, f'{module} imports {found} when it is collected'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Small models, each with one kind of block that channels are tied in."""
+"""Small models, each with one kind of block or one property. Import by `tests.lazily.blocks`: torch takes seconds."""
 
 from __future__ import annotations
 
@@ -214,3 +214,89 @@ class Pairs(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.fc(image.view(2, 784))
+
+
+class Linear(nn.Module):
+    """The smallest model that learns, so that tests of the loop take no time."""
+
+    def __init__(self, columns: int = 10) -> None:
+        super().__init__()
+        self.layer = nn.Linear(784, columns)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.layer(image.view(len(image), -1))
+
+
+class Chain(nn.Module):
+    """A grouped and a depthwise convolution, functions instead of modules, and a flatten of several pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(1, 8, 3, stride=2)
+        self.norm = nn.BatchNorm2d(8)
+        self.grouped = nn.Conv2d(8, 8, 3, groups=2, bias=False)
+        self.depthwise = nn.Conv2d(8, 16, 3, groups=8)
+        self.hidden = nn.Linear(16 * 16, 12)
+        self.last = nn.Linear(12, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        maps = nn.functional.relu(self.norm(self.one(image)))
+        maps = nn.functional.leaky_relu(self.grouped(maps))
+        maps = nn.functional.max_pool2d(torch.relu(self.depthwise(maps)), 2)
+        return self.last(self.hidden(torch.flatten(maps, 1)).relu())
+
+
+class Branched(nn.Module):
+    """A residual block and a ReLU6, across which nothing may be scaled, and two layers that may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inside = nn.Conv2d(1, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1)
+        self.after, self.last = nn.Conv2d(8, 8, 7, 7), nn.Linear(32, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        maps = torch.relu(self.stem(image))
+        maps = nn.functional.relu6(maps + self.inside(maps))
+        return self.last(torch.relu(self.after(maps)).flatten(1))
+
+
+class Bent(nn.Module):
+    """Between its layers stands a curve."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(784, 16), nn.Linear(16, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.two(torch.sigmoid(self.one(image.flatten(1))))
+
+
+class Unfaithful(nn.Module):
+    """Answers otherwise while it is exported, as a converter with a bug would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(784, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = self.layer(image.flatten(1))
+        return logits * 1.01 if torch.compiler.is_exporting() else logits
+
+
+class Branching(nn.Module):
+    """Decides by the pixels, which no converter can trace."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image.flatten(1)[:, :10] * (2 if image.sum().item() > 3 else 1)
+
+
+TIED = {
+    "residual": Residual,
+    "concatenated": Concatenated,
+    "grouped": Grouped,
+    "depthwise": Depthwise,
+    "attention packed": lambda: Attention("packed"),
+    "attention split": lambda: Attention("split"),
+    "attention of torch": lambda: Attention("torch"),
+}
+"""How a block whose channels are tied is made."""

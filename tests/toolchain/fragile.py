@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-import torch
-
+from tests.lazily import torch
 from toolchain.model import FloatModel
 
 FRAGILE = "features.conv4"

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact, file_sha256, save_sidecar
+from tests.lazily import torch
 from toolchain.model import FloatModel
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
-from torch import nn
 
 from calibration.dataset import Dataset
 from targets.artifact import Artifact, Format, load_artifact
 from targets.preprocess import Preprocess
+from tests.lazily import nn, torch
 from toolchain.adoption import open_artifact
 from toolchain.errors import CheckpointError, EvidenceError
 from toolchain.export import export

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
 from targets.preprocess import Preprocess
+from tests.lazily import torch
 from tests.toolchain.checkpoint_files import DIGITS, net_file
 from toolchain import models
 from toolchain.checkpoint import forward, load
@@ -216,6 +215,8 @@ def test_safetensors_says_its_classes_and_preprocess_itself(tmp_path: Path) -> N
     module = models.build("cnn-small", 10).eval()
     preprocess = Preprocess("transpose", mean=0.5, std=0.5)
     facts = {"model": "cnn-small", "classes": list(DIGITS), "preprocess": preprocess.to_dict()}
+    from safetensors.torch import save_file
+
     save_file(module.state_dict(), tmp_path / "m.safetensors", metadata={"glyphpress": json.dumps(facts)})
     loaded = load(str(tmp_path / "m.safetensors"))
     assert (loaded.model.preprocess, loaded.model.classes, loaded.preprocess_known) == (preprocess, DIGITS, True)

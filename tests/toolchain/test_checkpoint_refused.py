@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 from targets.preprocess import Preprocess
+from tests.lazily import torch
 from tests.toolchain.checkpoint_files import DIGITS, net_file
 from toolchain import models
 from toolchain.checkpoint import load

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
+
+from tests.lazily import torch
 
 RUN = (
     # A shell's background job ignores SIGINT, and so would its children.

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
+from tests.lazily import nn, torch
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.distill import distill
 from toolchain.errors import CheckpointError, StageError, UsageProblem
@@ -109,29 +108,27 @@ def test_the_command_writes_a_student_that_the_press_reads_back(glyphpress, chec
     assert glyphpress("distill", checkpoint, *words[:2], "--student", "cnn-smal", "-o", tmp_path / "b.pt2").code == 2
 
 
-class Plain(nn.Module):
-    """A convolution with its norm, and one whose answer is also read without it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.norm = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
-        self.second, self.shared = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.last = nn.Linear(4, 10)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        value = self.norm(self.first(image))
-        again = self.second(value)
-        return self.last((self.shared(again) + again).mean((2, 3)))
-
-
-class Branching(nn.Module):
-    """Asks what it sees, so that it cannot be traced."""
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return image.flatten(1)[:, :10] if image.sum() > 0 else image.flatten(1)[:, 10:20]
-
-
 def test_norms_fold_where_nobody_else_reads_the_convolution_and_answers_stay() -> None:
+    class Branching(nn.Module):
+        """Asks what it sees, so that it cannot be traced."""
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image.flatten(1)[:, :10] if image.sum() > 0 else image.flatten(1)[:, 10:20]
+
+    class Plain(nn.Module):
+        """A convolution with its norm, and one whose answer is also read without it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+            self.second, self.shared = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+            self.last = nn.Linear(4, 10)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            value = self.norm(self.first(image))
+            again = self.second(value)
+            return self.last((self.shared(again) + again).mean((2, 3)))
+
     torch.manual_seed(0)
     plain = Plain().train()
     plain(torch.rand(64, 1, 28, 28))

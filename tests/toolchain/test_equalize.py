@@ -6,15 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
-from torch.nn import functional
 
 from calibration.dataset import Dataset
 from calibration.sample import draw
 from targets import catalog
 from targets.artifact import Artifact
 from targets.preprocess import Preprocess
+from tests.lazily import blocks, nn, torch
 from toolchain.equalize import equalize
 from toolchain.errors import StageError
 from toolchain.export import export
@@ -26,50 +24,6 @@ from toolchain.shaping import Shaper
 from toolchain.steps import Equalize, Quantize
 
 DIGITS = tuple("0123456789")
-
-
-class Chain(nn.Module):
-    """A grouped and a depthwise convolution, functions instead of modules, and a flatten of several pixels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one = nn.Conv2d(1, 8, 3, stride=2)
-        self.norm = nn.BatchNorm2d(8)
-        self.grouped = nn.Conv2d(8, 8, 3, groups=2, bias=False)
-        self.depthwise = nn.Conv2d(8, 16, 3, groups=8)
-        self.hidden = nn.Linear(16 * 16, 12)
-        self.last = nn.Linear(12, 10)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        maps = functional.relu(self.norm(self.one(image)))
-        maps = functional.leaky_relu(self.grouped(maps))
-        maps = functional.max_pool2d(torch.relu(self.depthwise(maps)), 2)
-        return self.last(self.hidden(torch.flatten(maps, 1)).relu())
-
-
-class Branched(nn.Module):
-    """A residual block and a ReLU6, across which nothing may be scaled, and two layers that may be."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.inside = nn.Conv2d(1, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1)
-        self.after, self.last = nn.Conv2d(8, 8, 7, 7), nn.Linear(32, 10)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        maps = torch.relu(self.stem(image))
-        maps = functional.relu6(maps + self.inside(maps))
-        return self.last(torch.relu(self.after(maps)).flatten(1))
-
-
-class Bent(nn.Module):
-    """Between its layers stands a curve."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.two = nn.Linear(784, 16), nn.Linear(16, 10)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.two(torch.sigmoid(self.one(image.flatten(1))))
 
 
 def model(kind: type[nn.Module]) -> FloatModel:
@@ -89,7 +43,7 @@ def answers(one: FloatModel) -> np.ndarray:
 
 
 def test_answers_stay_and_neighbours_meet_at_one_scale() -> None:
-    before = model(Chain)
+    before = model(blocks.Chain)
     after = equalize(before, Equalize())
     assert np.abs(answers(after) - answers(before)).max() < 1e-5
     assert "equalized 4 pairs of layers" in after.history[-1]
@@ -104,14 +58,14 @@ def test_answers_stay_and_neighbours_meet_at_one_scale() -> None:
 
 
 def test_the_model_that_was_given_stays_as_it_is() -> None:
-    before = model(Chain)
+    before = model(blocks.Chain)
     weights = copy.deepcopy(before.torch_module("the test").state_dict())
     equalize(before, Equalize())
     assert all(torch.equal(weights[name], one) for name, one in before.torch_module("the test").state_dict().items())
 
 
 def test_branches_and_other_activations_are_left_alone_and_counted() -> None:
-    before = model(Branched)
+    before = model(blocks.Branched)
     after = equalize(before, Equalize())
     assert np.abs(answers(after) - answers(before)).max() < 1e-5
     assert "equalized 1 pairs" in after.history[-1]
@@ -124,8 +78,8 @@ def test_branches_and_other_activations_are_left_alone_and_counted() -> None:
 
 def test_a_model_without_any_such_layers_is_refused_with_the_reason() -> None:
     with pytest.raises(StageError, match=r"no two layers can be equalized \(1 before sigmoid\)"):
-        equalize(model(Bent), Equalize())
-    only_onnx = replace(model(Bent), module=None, refusal="operator Loop has no counterpart in torch")
+        equalize(model(blocks.Bent), Equalize())
+    only_onnx = replace(model(blocks.Bent), module=None, refusal="operator Loop has no counterpart in torch")
     with pytest.raises(StageError, match="needs the model in torch: operator Loop"):
         equalize(only_onnx, Equalize())
 

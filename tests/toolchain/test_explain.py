@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +19,7 @@ from targets.artifact import Artifact, Format, TensorSpec
 from targets.port import Port
 from targets.preprocess import Preprocess
 from tests.conftest import Finished
-from tests.toolchain.blocks import HardSwished
+from tests.lazily import blocks, torch
 from tests.toolchain.conftest import OnDemand
 from tests.toolchain.planted import CONV3, planted, scale_times
 from tests.toolchain.readers import linear_reader
@@ -130,7 +129,7 @@ def test_a_layer_ends_at_the_same_tensor_where_its_activation_is_taken_apart(
     kind: Format, images: CalibrationSet, sample: Dataset, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    model = FloatModel("swish", HardSwished().eval(), Preprocess(), sample.classes, "0" * 64)
+    model = FloatModel("swish", blocks.HardSwished().eval(), Preprocess(), sample.classes, "0" * 64)
     whole = export(model, kind, tmp_path / f"float.{kind}")
     rounded = quantize(whole, Quantize(scheme="static-int8"), images, tmp_path / f"int8.{kind}", recipe="static-int8")
     assert min(row.alone.sqnr_db for row in explain(whole, rounded, sample).layers) > 25

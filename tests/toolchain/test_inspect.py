@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import helper, numpy_helper
 
 from targets.preprocess import Preprocess
+from tests.lazily import torch
 from tests.targets.models import integer_net
 from tests.toolchain.checkpoint_files import graph, net_file
 from toolchain import models

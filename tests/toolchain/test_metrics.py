@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from tests.lazily import metrics, stats
 from tests.toolchain.readers import written
 from toolchain.errors import EvidenceError
 from toolchain.verdict.metrics import Confusion, measure, wilson
@@ -27,10 +26,10 @@ def test_agrees_with_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
     labels, predictions = case
     found = measure(written(predictions, labels))
     for average, ours in (("macro", found.macro), ("micro", found.micro)):
-        reference = precision_recall_fscore_support(labels, predictions, average=average, zero_division=0)[:3]
+        reference = metrics.precision_recall_fscore_support(labels, predictions, average=average, zero_division=0)[:3]
         assert (ours.precision, ours.recall, ours.f1) == pytest.approx(reference)
-    assert np.array_equal(found.confusion, confusion_matrix(labels, predictions, labels=range(10)))
-    each = precision_recall_fscore_support(labels, predictions, labels=range(10), zero_division=0)
+    assert np.array_equal(found.confusion, metrics.confusion_matrix(labels, predictions, labels=range(10)))
+    each = metrics.precision_recall_fscore_support(labels, predictions, labels=range(10), zero_division=0)
     ours_each = [(row.precision or 0.0, row.recall or 0.0, row.f1, row.images) for row in found.per_class]
     assert np.allclose(ours_each, np.transpose(each))
     assert found.accuracy == np.mean(labels == predictions)
@@ -38,7 +37,7 @@ def test_agrees_with_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
 
 @given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_interval_agrees_with_scipy(case: tuple[int, int]) -> None:
-    reference = binomtest(*case).proportion_ci(0.95, method="wilson")
+    reference = stats.binomtest(*case).proportion_ci(0.95, method="wilson")
     assert wilson(*case) == pytest.approx((reference.low, reference.high), abs=1e-12)
 
 

@@ -6,12 +6,11 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from safetensors import safe_open
-from torch import nn
 
 from calibration.dataset import load
 from targets.preprocess import Preprocess
+from tests.lazily import nn, torch
 from toolchain import models
 from toolchain.errors import UsageProblem
 from toolchain.fit import accuracy

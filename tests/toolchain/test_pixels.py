@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +18,7 @@ from calibration.sample import CalibrationSet, draw
 from targets import catalog
 from targets.artifact import Artifact, Format, load_artifact
 from targets.preprocess import Preprocess
-from tests.toolchain.blocks import Perceptron
+from tests.lazily import blocks, torch
 from tests.toolchain.test_quantize import optimized_ops, read
 from toolchain.errors import StageError
 from toolchain.export import export
@@ -99,7 +98,7 @@ def test_a_model_that_flattens_first_takes_raw_pixels(
     kind: Format, images: CalibrationSet, digits_test: Dataset, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    model = FloatModel("mlp", Perceptron().eval(), Preprocess(), digits_test.classes, "0" * 64)
+    model = FloatModel("mlp", blocks.Perceptron().eval(), Preprocess(), digits_test.classes, "0" * 64)
     source = export(model, kind, tmp_path / f"float.{kind}")
     made = quantize(source, STEP, images, tmp_path / f"pixels.{kind}", recipe="x")
     assert made.inputs[0].dtype == "uint8"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import multinomial
 
+from tests.lazily import stats
 from toolchain.errors import UsageProblem
 from toolchain.verdict import tango
 from toolchain.verdict.outcome import Outcome
@@ -24,7 +24,7 @@ def enumerated(truth: Truth, margin: float) -> dict[Outcome, float]:
     inside = lost + gained <= truth.count
     tables = np.stack([lost[inside], gained[inside], truth.count - lost[inside] - gained[inside]], axis=-1)
     shares = [truth.lost, truth.gained, 1 - truth.lost - truth.gained]
-    weights = multinomial.pmf(tables, truth.count, shares)
+    weights = stats.multinomial.pmf(tables, truth.count, shares)
     judged = tango.decide(lost[inside], gained[inside], truth.count, margin)
     return {outcome: float(weights[judged == outcome].sum()) for outcome in Outcome}
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from calibration.dataset import Dataset, load
 from targets.preprocess import Preprocess
+from tests.lazily import nn, torch
 from tests.toolchain.checkpoint_files import graph
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.errors import CheckpointError

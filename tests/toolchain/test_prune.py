@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
-from torch.nn.functional import cross_entropy
 
 from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
+from tests.lazily import functional, nn, torch
 from toolchain.checkpoint import CheckpointRequest, load, settle
 from toolchain.errors import StageError, UsageProblem
 from toolchain.export import export
@@ -99,7 +97,7 @@ def test_hessian_is_the_mean_over_single_images(
     total = torch.zeros_like(module.classifier.weight)
     for place in chosen:
         pixels = torch.from_numpy(float_model.preprocess.apply(digits.images[[place]]))
-        loss = cross_entropy(module(pixels), torch.tensor([digits.labels[place]]), label_smoothing=0.1)
+        loss = functional.cross_entropy(module(pixels), torch.tensor([digits.labels[place]]), label_smoothing=0.1)
         total += torch.autograd.grad(loss, module.classifier.weight)[0].square() / 3
     assert torch.allclose(module.classifier.weight.grad, total, rtol=1e-4, atol=1e-9)
     assert len(found["features.conv5"]) == 128
@@ -205,14 +203,13 @@ def test_two_of_four_leaves_whole_what_it_does_not_fit_and_says_so(float_model: 
     assert "left whole: features.conv1, features.pool (inputs no multiple of 4)" in pruned.history[-1]
 
 
-class Tangled(nn.Module):
-    """Has no layer whose channels could go."""
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return image.flatten(1)[:, :10]
-
-
 def test_what_cannot_be_pruned_is_refused_with_the_reason(float_model: FloatModel, digits: Dataset) -> None:
+    class Tangled(nn.Module):
+        """Has no layer whose channels could go."""
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image.flatten(1)[:, :10]
+
     only_onnx = replace(float_model, module=None, refusal="operator Loop has no counterpart in torch")
     with pytest.raises(StageError, match="pruning needs the model in torch: operator Loop"):
         prune(only_onnx, Prune(ratio=0.5), digits)

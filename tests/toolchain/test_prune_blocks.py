@@ -8,24 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-import torch
-from torch import nn
 
 from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
-from tests.toolchain.blocks import (
-    Attention,
-    Chunked,
-    Concatenated,
-    Depthwise,
-    FlatJoin,
-    Grouped,
-    Pairs,
-    Recurrent,
-    Reordered,
-    Residual,
-    Rigid,
-)
+from tests.lazily import blocks, nn, torch
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.errors import StageError, UsageProblem
 from toolchain.export import export
@@ -35,15 +21,15 @@ from toolchain.prune import prune
 from toolchain.prune.graph import Graph, prunable
 from toolchain.steps import Prune
 
-BLOCKS = {
-    "residual": Residual,
-    "concatenated": Concatenated,
-    "grouped": Grouped,
-    "depthwise": Depthwise,
-    "attention packed": lambda: Attention("packed"),
-    "attention split": lambda: Attention("split"),
-    "attention of torch": lambda: Attention("torch"),
-}
+BLOCKS = (
+    "residual",
+    "concatenated",
+    "grouped",
+    "depthwise",
+    "attention packed",
+    "attention split",
+    "attention of torch",
+)
 
 
 def model_of(module: nn.Module, classes: tuple[str, ...] = tuple("0123456789")) -> FloatModel:
@@ -54,7 +40,7 @@ def model_of(module: nn.Module, classes: tuple[str, ...] = tuple("0123456789")) 
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_a_pruned_block_is_exported_and_answers_as_the_module_does(kind: str, digits: Dataset, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    model = model_of(BLOCKS[kind](), digits.classes)
+    model = model_of(blocks.TIED[kind](), digits.classes)
     epochs = 1 if kind == "residual" else 0
     pruned = prune(model, Prune(ratio=0.5, epochs=epochs), digits, threads=1)
     before, after = (sum(p.numel() for p in one.torch_module("the test").parameters()) for one in (model, pruned))
@@ -73,7 +59,7 @@ def test_a_pruned_block_is_exported_and_answers_as_the_module_does(kind: str, di
 @pytest.mark.parametrize("kind", ["residual", "concatenated", "grouped", "depthwise"])
 def test_channels_without_any_weight_are_those_that_go_and_nobody_misses_them(kind: str) -> None:
     torch.manual_seed(2)
-    module = BLOCKS[kind]().eval()
+    module = blocks.TIED[kind]().eval()
     found, _ = prunable(module, kind)
     for own in found.values():
         silent = [block * (own.width // own.blocks) for block in range(own.blocks)]
@@ -94,7 +80,7 @@ def test_channels_without_any_weight_are_those_that_go_and_nobody_misses_them(ki
 
 
 def test_a_layer_that_the_models_own_code_counts_on_stays_and_is_named(digits: Dataset) -> None:
-    model = model_of(Rigid(), digits.classes)
+    model = model_of(blocks.Rigid(), digits.classes)
     pruned = prune(model, Prune(ratio=0.5, epochs=0), digits, threads=1)
     module = pruned.torch_module("the test")
     assert (module.stem.out_channels, module.free.out_channels) == (16, 8)
@@ -107,7 +93,7 @@ def test_a_layer_that_the_models_own_code_counts_on_stays_and_is_named(digits: D
 def test_channels_that_change_places_on_the_way_stay_and_say_so(kind: str, layer: str) -> None:
     """torch-pruning takes away the weights of others, and the model still runs."""
     torch.manual_seed(3)
-    module = Reordered(kind).eval()
+    module = blocks.Reordered(kind).eval()
     found, refused = prunable(module, kind)
     assert "their order changes on the way" in refused[layer]
     assert "stem" in found
@@ -123,7 +109,7 @@ def test_channels_that_change_places_on_the_way_stay_and_say_so(kind: str, layer
 
 
 def test_a_layer_that_cannot_be_pruned_is_not_ranked_either(digits: Dataset) -> None:
-    pruned = prune(model_of(Chunked(), digits.classes), Prune(ratio=0.5, epochs=0), digits, threads=1)
+    pruned = prune(model_of(blocks.Chunked(), digits.classes), Prune(ratio=0.5, epochs=0), digits, threads=1)
     module = pruned.torch_module("the test")
     assert (module.qkv.out_features, module.hidden.out_features) == (96, 32)
     assert "left whole: qkv" in pruned.history[-1]
@@ -131,7 +117,9 @@ def test_a_layer_that_cannot_be_pruned_is_not_ranked_either(digits: Dataset) -> 
 
 def test_a_program_that_was_pruned_can_be_pruned_again_to_the_last_layer(digits: Dataset, tmp_path: Path) -> None:
     """ONNX writes the width of a flattened map as a number, which fewer channels would not fill."""
-    once = prune(model_of(Concatenated(), digits.classes), Prune(ratio=0.5, epochs=0, round_to=2), digits, threads=1)
+    once = prune(
+        model_of(blocks.Concatenated(), digits.classes), Prune(ratio=0.5, epochs=0, round_to=2), digits, threads=1
+    )
     save_program(once, tmp_path / "once.pt2")
     again = settle(str(tmp_path / "once.pt2"), CheckpointRequest(), None).model
     found, refused = prunable(again.torch_module("the test"), "again")
@@ -142,19 +130,20 @@ def test_a_program_that_was_pruned_can_be_pruned_again_to_the_last_layer(digits:
 def test_layers_whose_weights_no_method_reaches_are_named(digits: Dataset) -> None:
     step = Prune(method="magnitude", ratio=0.5, epochs=0)
     assert (
-        "left whole: rows (LSTM)" in prune(model_of(Recurrent(), digits.classes), step, digits, threads=1).history[-1]
+        "left whole: rows (LSTM)"
+        in prune(model_of(blocks.Recurrent(), digits.classes), step, digits, threads=1).history[-1]
     )
 
 
 def test_a_model_of_one_batch_alone_is_one_line(digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="does not take 256 images at once") as caught:
-        export(model_of(Pairs(), digits.classes), "onnx", tmp_path / "pairs.onnx")
+        export(model_of(blocks.Pairs(), digits.classes), "onnx", tmp_path / "pairs.onnx")
     assert "\n" not in str(caught.value)
 
 
 def test_a_graph_without_end_is_refused(digits: Dataset) -> None:
     with pytest.raises(StageError, match="flattened already"):
-        prune(model_of(FlatJoin(), digits.classes), Prune(ratio=0.5, epochs=0), digits, threads=1)
+        prune(model_of(blocks.FlatJoin(), digits.classes), Prune(ratio=0.5, epochs=0), digits, threads=1)
 
 
 @pytest.mark.parametrize(
@@ -168,12 +157,12 @@ def test_a_graph_without_end_is_refused(digits: Dataset) -> None:
 )
 def test_a_layer_that_cannot_be_pruned_is_refused_with_the_reason(layer: str, said: str, digits: Dataset) -> None:
     with pytest.raises(UsageProblem, match=said):
-        prune(model_of(Residual(), digits.classes), Prune(layers={layer: 0.5}), digits, threads=1)
+        prune(model_of(blocks.Residual(), digits.classes), Prune(layers={layer: 0.5}), digits, threads=1)
 
 
 def test_one_layer_alone_is_pruned_by_its_own_ratio(digits: Dataset) -> None:
     torch.manual_seed(3)
-    model = model_of(Residual(), digits.classes)
+    model = model_of(blocks.Residual(), digits.classes)
     alone = prune(model, Prune(layers={"conv1": 0.6}, epochs=0), digits, threads=1).torch_module("the test")
     assert (alone.stem.out_channels, alone.conv1.out_channels) == (16, 8)
     both = prune(model, Prune(layers={"conv1": 0.6}, ratio=0.5, epochs=0), digits, threads=1).torch_module("the test")

@@ -4,15 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from calibration.dataset import Dataset
 from calibration.sample import draw
 from targets import catalog
 from targets.preprocess import Preprocess
+from tests.lazily import Lazy, nn, torch
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.distill import distill
 from toolchain.errors import PolicyError, StageError
@@ -20,11 +19,11 @@ from toolchain.export import export
 from toolchain.export.program import save_program
 from toolchain.model import FloatModel, Range
 from toolchain.quantize import quantize
-from toolchain.quantize.grid import InputGrid, WeightGrid
 from toolchain.quantize.qat import qat
 from toolchain.recipe import parse
 from toolchain.steps import Distill, Qat, Quantize
 
+grids = Lazy("toolchain.quantize.grid")
 INT4 = Quantize(scheme="static-int4", calibration_images=64)
 
 
@@ -33,7 +32,7 @@ def test_rounded_weights_are_found_again_by_the_maximum_of_their_channel(seed: i
     """What the quantizers do: a scale of max / top gives back the very integers of training."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(5, 3, 3, 3, generator=generator) * torch.rand(5, 1, 1, 1, generator=generator)
-    grid = WeightGrid(weight, top)
+    grid = grids.WeightGrid(weight, top)
     # As if training had moved the ends: also beyond the largest weight.
     grid.ends.data *= 0.5 + 1.5 * torch.rand(5, generator=generator)
     rounded = grid(weight).detach()
@@ -44,7 +43,7 @@ def test_rounded_weights_are_found_again_by_the_maximum_of_their_channel(seed: i
 
 @given(st.floats(-4, 0), st.floats(0.01, 8))
 def test_an_inputs_range_has_zero_as_a_level_and_clips_what_lies_beyond(low: float, high: float) -> None:
-    grid = InputGrid(low, high, learned=True)
+    grid = grids.InputGrid(low, high, learned=True)
     ends = [float(end.detach()) for end in grid.ends()]
     step = (ends[1] - ends[0]) / 255
     assert abs(ends[0] / step - round(ends[0] / step)) < 1e-3
@@ -54,7 +53,7 @@ def test_an_inputs_range_has_zero_as_a_level_and_clips_what_lies_beyond(low: flo
 
 def test_gradients_move_weights_and_ends_through_the_rounding() -> None:
     weight = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    grid, entering = WeightGrid(weight, 7), InputGrid(-1.0, 1.0, learned=True)
+    grid, entering = grids.WeightGrid(weight, 7), grids.InputGrid(-1.0, 1.0, learned=True)
     entering(grid(weight) * 0.3).square().sum().backward()
     for moved in (weight, grid.ends, entering.low, entering.high):
         assert moved.grad is not None
@@ -135,12 +134,11 @@ def test_ranges_of_another_model_are_refused(
     assert not (tmp_path / "x.onnx").exists()
 
 
-class Bare(nn.Module):
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return image.flatten(1)[:, :10]
-
-
 def test_a_model_without_a_layer_is_refused(digits: Dataset) -> None:
+    class Bare(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image.flatten(1)[:, :10]
+
     bare = FloatModel("bare", Bare(), Preprocess(), digits.classes, "0" * 64)
     with pytest.raises(StageError, match="nothing to quantize"):
         qat(bare, Qat(epochs=1), INT4, digits, teacher=bare, threads=1)

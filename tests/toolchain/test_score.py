@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
+from tests.lazily import optimize
 from toolchain.errors import EvidenceError
 from toolchain.verdict import score, tango
 from toolchain.verdict.decision import normal_quantile
@@ -43,7 +43,7 @@ def most_likely_variance(made: Sample, mean: float) -> float:
         {"type": "eq", "fun": lambda p: p @ made.values - mean},
     ]
     start = np.full(len(made.values), 1 / len(made.values))
-    found = minimize(
+    found = optimize.minimize(
         lambda p: -(made.counts[seen] @ np.log(np.maximum(p[seen], 1e-300))) / made.count,
         start,
         bounds=[(0, 1)] * len(made.values),

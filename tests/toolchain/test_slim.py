@@ -8,13 +8,13 @@ import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
 
 from calibration.dataset import Dataset, load
 from calibration.sample import draw
 from targets.artifact import Artifact, Format
 from targets.litert import LiteRtCpu
 from targets.preprocess import Preprocess
+from tests.lazily import nn
 from tests.toolchain.planted import _static_onnx
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.export import export

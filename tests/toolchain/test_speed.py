@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import trim_mean
 
 from targets.target import RuntimeFacts, Timings
+from tests.lazily import stats
 from toolchain.errors import EvidenceError
 from toolchain.report.report import Row
 from toolchain.verdict.bootstrap import resampled, trimmed_mean
@@ -98,7 +98,7 @@ def test_twice_the_work_always_fails_and_the_same_file_twice_never_does() -> Non
 def test_the_middle_rounds_are_those_of_each_resample(rounds: int) -> None:
     values = np.random.default_rng(rounds).standard_t(2, rounds)
     weights = resampled(rounds, 1)
-    expected = [trim_mean(np.repeat(values, row.astype(int)), 0.2) for row in weights[:200]]
+    expected = [stats.trim_mean(np.repeat(values, row.astype(int)), 0.2) for row in weights[:200]]
     np.testing.assert_allclose(trimmed_mean(values, weights)[:200], expected)
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from calibration.dataset import Dataset, load
 from calibration.sample import image_hashes
 from targets.preprocess import Preprocess
+from tests.lazily import blocks, nn, torch
 from toolchain import models
 from toolchain.augment import random_affine
 from toolchain.errors import StageError, UsageProblem
@@ -41,17 +40,6 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-class Linear(nn.Module):
-    """The smallest model that learns, so that tests of the loop take no time."""
-
-    def __init__(self, columns: int = 10) -> None:
-        super().__init__()
-        self.layer = nn.Linear(784, columns)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.layer(image.view(len(image), -1))
-
-
 def weights(module: nn.Module) -> list[torch.Tensor]:
     return list(module.state_dict().values())
 
@@ -68,7 +56,7 @@ def test_a_seed_repeats_the_run_bit_for_bit_and_another_does_not(few: Dataset) -
 
 
 def test_training_leaves_torch_and_the_given_module_as_they_were(few: Dataset) -> None:
-    module = Linear()
+    module = blocks.Linear()
     before, state, threads = copy.deepcopy(module), torch.get_rng_state(), torch.get_num_threads()
     fitted = fit(module, few, Preprocess(), SHORT, threads=1)
     assert same(module, before)
@@ -98,7 +86,7 @@ def test_the_digits_preset_learns_to_read(digits: Dataset) -> None:
 )
 def test_fit_feeds_the_model_as_its_preprocess_says(few: Dataset, preprocess: Preprocess) -> None:
     settings = replace(SHORT, epochs=8, batch=32, augment=0.0)
-    fitted = fit(Linear(10 + preprocess.label_offset), few, preprocess, settings)
+    fitted = fit(blocks.Linear(10 + preprocess.label_offset), few, preprocess, settings)
     assert accuracy(fitted, few, preprocess) > 0.85
     logits = fitted(torch.from_numpy(preprocess.apply(few.images)))
     share = (logits.argmax(1).numpy() == few.labels + preprocess.label_offset).mean()
@@ -107,12 +95,12 @@ def test_fit_feeds_the_model_as_its_preprocess_says(few: Dataset, preprocess: Pr
 
 def test_a_model_with_too_few_outputs_is_refused(few: Dataset) -> None:
     with pytest.raises(StageError, match=r"10 outputs.*10 classes from column 1"):
-        fit(Linear(10), few, Preprocess(label_offset=1), SHORT)
+        fit(blocks.Linear(10), few, Preprocess(label_offset=1), SHORT)
 
 
 def test_a_test_split_is_never_fitted() -> None:
     with pytest.raises(UsageProblem, match="test split"):
-        fit(Linear(), load("builtin:digits", "test"), Preprocess(), SHORT)
+        fit(blocks.Linear(), load("builtin:digits", "test"), Preprocess(), SHORT)
 
 
 def test_a_test_split_of_other_data_is_refused(few: Dataset) -> None:
@@ -130,7 +118,7 @@ def test_a_model_that_cannot_take_the_images_is_refused_in_one_line(few: Dataset
 
 
 def test_weights_that_are_nan_are_named_as_the_cause(few: Dataset) -> None:
-    module = Linear()
+    module = blocks.Linear()
     nn.init.constant_(module.layer.weight, float("nan"))
     with pytest.raises(StageError, match="before the first step"):
         fit(module, few, Preprocess(), SHORT)
@@ -140,7 +128,7 @@ def test_a_diverging_loss_keeps_the_last_good_epoch_and_says_the_fix(few: Datase
     out = tmp_path / "model.pt"
     seen: list[EpochResult] = []
 
-    class Poisoned(Linear):
+    class Poisoned(blocks.Linear):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return super().forward(image) * (float("nan") if seen and self.training else 1.0)
 
@@ -159,7 +147,7 @@ def test_an_interruption_says_where_the_last_epoch_is(few: Dataset, tmp_path: Pa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match=f"{out} holds epoch 1 of 2"):
-        train(few, model=Linear(), settings=SHORT, out=out, progress=stop)
+        train(few, model=blocks.Linear(), settings=SHORT, out=out, progress=stop)
     assert torch.load(out, weights_only=True)["epoch"] == 1
     assert list(tmp_path.iterdir()) == [out]
 
@@ -169,7 +157,7 @@ def test_an_interruption_in_the_first_epoch_leaves_nothing(few: Dataset, tmp_pat
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="nothing was written"):
-        train(few, model=Linear(), settings=SHORT, out=tmp_path / "model.pt", progress=stop)
+        train(few, model=blocks.Linear(), settings=SHORT, out=tmp_path / "model.pt", progress=stop)
     assert not list(tmp_path.iterdir())
 
 
@@ -195,9 +183,9 @@ def test_a_file_that_is_there_is_refused_before_anything_is_fitted(few: Dataset,
     out = tmp_path / "model.pt"
     out.write_text("mine")
     with pytest.raises(UsageProblem, match="--force"):
-        train(few, model=Linear(), settings=SHORT, out=out, progress=lambda *_: pytest.fail("it started"))
+        train(few, model=blocks.Linear(), settings=SHORT, out=out, progress=lambda *_: pytest.fail("it started"))
     assert out.read_text() == "mine"
-    train(few, model=Linear(), settings=SHORT, out=out, force=True)
+    train(few, model=blocks.Linear(), settings=SHORT, out=out, force=True)
     assert torch.load(out, weights_only=True)["model"] == "Linear"
 
 
@@ -208,7 +196,9 @@ def test_balance_reads_rare_classes_that_frequencies_would_lose(digits: Dataset)
     rest = digits.take(np.concatenate([ones[:1], sevens[20:]]), "nearly all sevens")
     settings = TrainSettings(epochs=10, batch=16, lr=3e-3, ema=0.5, held_out=0.0)
     reads = {
-        balance: accuracy(fit(Linear(), lopsided, Preprocess(), replace(settings, balance=balance)), rest, Preprocess())
+        balance: accuracy(
+            fit(blocks.Linear(), lopsided, Preprocess(), replace(settings, balance=balance)), rest, Preprocess()
+        )
         for balance in (0.0, 1.0)
     }
     assert reads[0.0] < 0.3
@@ -218,7 +208,7 @@ def test_balance_reads_rare_classes_that_frequencies_would_lose(digits: Dataset)
 def test_held_out_images_are_not_fitted(few: Dataset) -> None:
     fed: list[torch.Tensor] = []
 
-    class Watched(Linear):
+    class Watched(blocks.Linear):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             if self.training:
                 fed.append(image.detach())
@@ -287,5 +277,5 @@ def test_presets_are_found_by_name_and_by_size() -> None:
 def test_the_shortest_training_there_is(few: Dataset, images: int) -> None:
     settings = TrainSettings(epochs=1, batch=64, held_out=0.0)
     seen: list[EpochResult] = []
-    fit(Linear(), few.take(np.arange(images), "handful"), Preprocess(), settings, on_epoch=seen.append)
+    fit(blocks.Linear(), few.take(np.arange(images), "handful"), Preprocess(), settings, on_epoch=seen.append)
     assert [(epoch.epoch, epoch.held_out_accuracy) for epoch in seen] == [(1, None)]
