@@ -13,6 +13,8 @@ from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
 
 Format = Literal["onnx", "ort", "tflite"]
+PreprocessSource = Literal["sidecar", "file metadata", "options", "searched"]
+"""What says how a file wants its images: the JSON beside it, itself, the user, or a search on training images."""
 SCHEMA = "glyphpress/artifact/1"
 ONNX_METADATA_KEY = "glyphpress"
 
@@ -40,7 +42,8 @@ class Artifact:
     characters that the logits stand for, in order. `recipe` names how it was made (`float` for the export itself),
     `parent_sha256` the checkpoint or artifact that it was made from, `checkpoint_sha256` the checkpoint that its line
     began with (None where that is not known), `calibration` the digest, size and seed of the calibration set (None
-    where none was used), `tools` the versions of the packages that made it.
+    where none was used), `tools` the versions of the packages that made it. `preprocess_source` is of this reading of
+    the file, so no sidecar holds it.
     """
 
     path: Path
@@ -56,6 +59,7 @@ class Artifact:
     tools: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     checkpoint_sha256: str | None = None
+    preprocess_source: PreprocessSource = field(default="sidecar", compare=False)
 
     @property
     def size(self) -> int:
@@ -74,7 +78,7 @@ class Artifact:
     def facts(self) -> dict[str, Any]:
         """Return everything but the path as JSON types: the sidecar."""
         facts = asdict(replace(self, path=Path()))
-        del facts["path"]
+        del facts["path"], facts["preprocess_source"]
         return {"schema": SCHEMA, "file": self.path.name, "bytes": self.size} | facts
 
 
@@ -136,7 +140,7 @@ def load_artifact(path: Path) -> Artifact:
         raise ArtifactError(f"{source}: not glyphpress metadata ({reason}); export the model again") from error
     if (sha256, kind) != (artifact.sha256, artifact.format):
         raise ArtifactError(f"{path}: not the bytes that {sidecar.name} describes; export or quantize it again")
-    return artifact
+    return artifact if source == sidecar else replace(artifact, preprocess_source="file metadata")
 
 
 def adopt(path: Path, *, preprocess: Preprocess, classes: tuple[str, ...]) -> Artifact:
@@ -152,7 +156,8 @@ def adopt(path: Path, *, preprocess: Preprocess, classes: tuple[str, ...]) -> Ar
             f"{path}: outputs are {widths} wide, but {len(classes)} classes with label offset "
             f"{preprocess.label_offset} need {expected}; name the data set or label offset it was trained with"
         )
-    return Artifact(path, file_format(path), file_sha256(path), inputs, outputs, preprocess, classes, recipe="foreign")
+    artifact = Artifact(path, file_format(path), file_sha256(path), inputs, outputs, preprocess, classes)
+    return replace(artifact, recipe="foreign", preprocess_source="options")
 
 
 def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

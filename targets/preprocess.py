@@ -93,6 +93,37 @@ class Preprocess:
             pixels /= np.float32(self.std)
         return pixels
 
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        labels = [f"labels from {self.label_offset}"] * (self.label_offset > 0)
+        return ", ".join([self.orientation, self._values(), *labels])
+
+    def unlike(self, other: Preprocess) -> tuple[str, ...]:
+        """Return in words what an application that feeds this file as it feeds the other one would get wrong.
+
+        Nothing where they differ in layout alone, which is the same bytes, or in dtype, which the runtime refuses.
+        """
+        found = []
+        if self.orientation != other.orientation:
+            found.append(f"orientation {self.orientation} instead of {other.orientation}")
+        if self.dtype == other.dtype == "float32" and not np.allclose(self._ends(), other._ends(), rtol=0, atol=1e-3):
+            found.append(f"pixels {self._values()} instead of {other._values()}")
+        if self.label_offset != other.label_offset:
+            found.append(f"labels from {self.label_offset} instead of {other.label_offset}")
+        return tuple(found)
+
+    def _values(self) -> str:
+        if self.dtype == "uint8":
+            return "raw uint8"
+        words = [{"0-1": "0 to 1", "0-255": "0 to 255"}[self.scale]]
+        words += [f"mean {self.mean:g} std {self.std:g}"] * ((self.mean, self.std) != (0.0, 1.0))
+        return ", ".join(words + ["inverted"] * self.invert)
+
+    def _ends(self) -> tuple[float, float]:
+        """Return what black and white become."""
+        black, white = self._normalized(np.array([[[0, 255]]], np.uint8)).ravel().tolist()
+        return black, white
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
         return asdict(self)

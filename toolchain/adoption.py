@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from calibration.dataset import Dataset
+from calibration.dataset import Dataset, load
+from calibration.errors import DataNotFound, EmptyData
 from targets import catalog
 from targets.artifact import Artifact, adopt, describe, explained, load_artifact, sidecar_of
 from targets.preprocess import Preprocess
@@ -16,25 +18,56 @@ from toolchain.errors import CheckpointError, EvidenceError
 from toolchain.files import refuse_existing, write_whole
 from toolchain.preprocess_search import SEARCH_IMAGES, search
 
+Training = Callable[[], Dataset]
+"""Gives the training images, which are read only where a file must be explained by them."""
 
-def open_artifact(path: Path, dataset: Dataset | None) -> Artifact:
+
+def training_images(data: str, data_root: Path | None = None) -> Training:
+    """Return what loads the train split of a data set's words.
+
+    Its call raises EvidenceError where only test images are there: what is judged on them must not be fitted to them.
+    """
+
+    def train() -> Dataset:
+        try:
+            return load(data, "train", data_root)
+        except (DataNotFound, EmptyData) as error:
+            raise EvidenceError(
+                f"how it wants its images is found on training images only, and {data} has none ({error}); say it "
+                f"once with `glyphpress adopt FILE --data {data} --orientation upright --scale 0-1`"
+            ) from error
+
+    return train
+
+
+def open_artifact(path: Path, train: Training | None, *, likely: Preprocess | None = None) -> Artifact:
     """Return the artifact that a file is; for one that no sidecar explains, find how it wants its images.
 
-    dataset: labelled images to find it on; its classes are taken for the file's. Raises ArtifactError for what is no
-    model file, EvidenceError when there is no data to explain it by, and CheckpointError when the file reads the
-    images in no way, or in two ways equally well.
+    train: gives labelled training images to find it on; their classes are taken for the file's. likely: as in `search`.
+    Raises ArtifactError for what is no model file, EvidenceError when there are no such images, and CheckpointError
+    when the file reads the images in no way, or in two ways equally well.
     """
     if explained(path):
         return load_artifact(path)
-    if dataset is None:
-        raise EvidenceError(f"{path}: no sidecar says how it wants its images; add --data, so that it can be found")
-    return _found(path, dataset)
+    if train is None:
+        raise EvidenceError(
+            f"{path}: no sidecar says how it wants its images; add --data, so that it can be found on the train split, "
+            f"or say it with `glyphpress adopt {path.name} --data DATA --orientation upright --scale 0-1`"
+        )
+    try:
+        images = train()
+    except EvidenceError as error:
+        raise EvidenceError(f"{path}: no sidecar says how it wants its images; {error}") from error
+    return _found(path, images, likely)
 
 
 def write_sidecar(
     path: Path, dataset: Dataset, preprocess: Preprocess | None = None, *, force: bool = False
 ) -> Artifact:
-    """Adopt a file for good: write its sidecar, with the preprocess given or found; raises as `open_artifact`."""
+    """Adopt a file for good: write its sidecar, with the preprocess given or found; raises as `open_artifact`.
+
+    dataset: names the classes; without a preprocess it must be training images.
+    """
     refuse_existing(sidecar_of(path), force=force)
     if preprocess is None:
         artifact = _found(path, dataset)
@@ -45,17 +78,24 @@ def write_sidecar(
     return artifact
 
 
-def _found(path: Path, dataset: Dataset) -> Artifact:
+def _found(path: Path, dataset: Dataset, likely: Preprocess | None = None) -> Artifact:
+    if dataset.split != "train":
+        raise EvidenceError(
+            f"{path}: {dataset.origin} are images to judge on, on which nothing may be fitted; give training images"
+        )
     plain = adopt(path, preprocess=Preprocess(label_offset=_spare_columns(path, dataset)), classes=dataset.classes)
     chosen = np.random.default_rng(0).permutation(len(dataset))[:SEARCH_IMAGES]
     with catalog.default_for(plain.format).open(plain, threads=0) as session:
         assert isinstance(session, RuntimeSession), "the default targets run in this process"
         try:
-            found = search(session.answer, dataset.images[chosen], dataset.labels[chosen], classes=dataset.classes)
+            images, labels = dataset.images[chosen], dataset.labels[chosen]
+            found = search(session.answer, images, labels, classes=dataset.classes, likely=likely)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}, in `glyphpress adopt {path.name}`") from error
     return replace(
-        adopt(path, preprocess=found.winner, classes=dataset.classes), notes=(f"preprocess {found.sentence()}",)
+        adopt(path, preprocess=found.winner, classes=dataset.classes),
+        notes=(f"preprocess {found.sentence()}",),
+        preprocess_source="searched",
     )
 
 

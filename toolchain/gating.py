@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from calibration.dataset import Dataset, Split, load
+from toolchain.adoption import training_images
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.files import refuse_existing
 from toolchain.progress import Progress, silent
@@ -102,8 +104,8 @@ def store_baseline(
 ) -> Baseline:
     """Store an artifact's answers on the test images as the baseline of `policy`; raises as `baseline.store` does."""
     refuse_existing(output, force=force)
-    images = load(data, "test", data_root)
-    return store(artifact, policy, images, output, target=target, force=force, progress=progress)
+    images, train = load(data, "test", data_root), training_images(data, data_root)
+    return store(artifact, policy, images, output, train=train, target=target, force=force, progress=progress)
 
 
 def _judged(
@@ -120,11 +122,18 @@ def _gathered(request: GateRequest, progress: Progress) -> list[Evidence]:
     """Return the evidence on each candidate; of the baseline everything is read once."""
     policy, test = request.policy, _images(request.data, "test", request.data_root)
     train = _images(request.train_data or request.data, "train", request.data_root) if policy.leaks else None
-    base = read_subject(request.baseline, test, target=request.target, progress=progress)
+    read = partial(
+        read_subject,
+        dataset=test,
+        train=training_images(request.train_data or request.data, request.data_root) if request.data else None,
+        target=request.target,
+        progress=progress,
+    )
+    base = read(request.baseline)
     check_pin(policy, base.stored.digest if base.stored else None, request.baseline.name)
     if policy.stress is not None:
         base = stressed(policy.stress, base, test, progress)
-    candidates = [read_subject(path, test, target=request.target, progress=progress) for path in request.candidates]
+    candidates = [read(path, likely=base.evaluation.preprocess) for path in request.candidates]
     refuse_idle(request.target, (base, *candidates))
     for own in candidates:
         # Again in `gather`, but here before minutes of timing.

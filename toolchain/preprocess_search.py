@@ -11,7 +11,7 @@ others are named.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,12 +84,19 @@ class PreprocessFinding:
 
 
 def search(
-    run: Run, images: Images, labels: Labels, *, classes: tuple[str, ...], layout: Layout = "NCHW"
+    run: Run,
+    images: Images,
+    labels: Labels,
+    *,
+    classes: tuple[str, ...],
+    layout: Layout = "NCHW",
+    likely: Preprocess | None = None,
 ) -> PreprocessFinding:
     """Find the Preprocess under which `run` reads the images best.
 
     run: float32 batch in `layout` to logits [N, len(classes) or one more]. images: uint8 [N, 28, 28], upright, in
     random order; 100 see every candidate, 400 the better ones, the rest only what is still close. labels: int64 [N].
+    likely: of a file that this one is to replace; its scaling is taken unless another one reads significantly more.
 
     Raises CheckpointError on fewer than 50 images, when the best is near chance, and on a tie, which it lists.
     """
@@ -100,6 +107,8 @@ def search(
     look = Look(run, images, labels, len(classes))
     seen: dict[Preprocess, Trial] = {}
     remaining = list(candidates(layout))
+    if likely:
+        remaining = list(dict.fromkeys([*remaining, *(_scaled_as(likely, one) for one in remaining)]))
     for count in (*ROUNDS, len(images)):
         trials = look.at(remaining, min(count, len(images)), every_offset=not seen)
         seen |= {trial.preprocess: trial for trial in trials}
@@ -107,7 +116,7 @@ def search(
         remaining = _still_open(trials)
         if count >= ROUNDS[-1] and len(_scalings(trials)) == 1 and not _reading_ties(trials):
             break
-    return _finding(trials, seen.values())
+    return _finding(trials, seen.values(), likely)
 
 
 def _refuse_chance(best: Trial, classes: tuple[str, ...], labels: Labels) -> None:
@@ -172,9 +181,16 @@ def _scaling_ties(trials: list[Trial]) -> list[Trial]:
     return [trial for trial in others if not (_alike(winner, trial) or _likelier(winner, trial))]
 
 
-def _finding(trials: list[Trial], seen: Iterable[Trial]) -> PreprocessFinding:
+def _scaled_as(likely: Preprocess, one: Preprocess) -> Preprocess:
+    return replace(one, scale=likely.scale, mean=likely.mean, std=likely.std)
+
+
+def _finding(trials: list[Trial], seen: Iterable[Trial], likely: Preprocess | None = None) -> PreprocessFinding:
     winner, *scalings = _scalings(trials)
-    ties = _reading_ties(trials) or _scaling_ties(trials)
+    same = [t for t in (winner, *scalings) if likely and _scaled_as(likely, t.preprocess) == t.preprocess]
+    if same:
+        winner, scalings = same[0], [t for t in (winner, *scalings) if t is not same[0]]
+    ties = _reading_ties(trials) or ([] if same else _scaling_ties(trials))
     if ties:
         _refuse_tie(winner, ties)
     table = sorted(seen, key=lambda trial: (len(trial.correct), *trial.rank), reverse=True)

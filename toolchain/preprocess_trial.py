@@ -36,14 +36,7 @@ def candidates(layout: Layout) -> Iterable[Preprocess]:
 
 def describe(preprocess: Preprocess) -> str:
     """Return a Preprocess in a few words."""
-    words = [preprocess.orientation, {"0-1": "0 to 1", "0-255": "0 to 255"}[preprocess.scale]]
-    if (preprocess.mean, preprocess.std) != (0.0, 1.0):
-        words.append(f"mean {preprocess.mean:g} std {preprocess.std:g}")
-    if preprocess.invert:
-        words.append("inverted")
-    if preprocess.label_offset:
-        words.append(f"labels from {preprocess.label_offset}")
-    return ", ".join(words)
+    return str(preprocess)
 
 
 @dataclass(frozen=True)

@@ -41,22 +41,20 @@ def strange(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "strange.onnx"
 
 
-def test_how_it_wants_its_images_is_found(strange: Path, digits_test: Dataset) -> None:
-    artifact = open_artifact(strange, digits_test)
+def test_how_it_wants_its_images_is_found(strange: Path, digits: Dataset) -> None:
+    artifact = open_artifact(strange, lambda: digits)
     found = artifact.preprocess
     assert (found.orientation, found.invert, found.label_offset) == ("transpose", True, 1)
     assert artifact.recipe == "foreign"
 
 
-def test_without_images_or_when_it_reads_none_of_them_the_reason_is_given(
-    strange: Path, digits_test: Dataset, tmp_path: Path
-) -> None:
+def test_without_images_or_when_it_reads_none_of_them_the_reason_is_given(strange: Path, digits: Dataset) -> None:
     with pytest.raises(EvidenceError, match="--data"):
         open_artifact(strange, None)
-    noise = np.random.default_rng(0).integers(0, 256, digits_test.images.shape, dtype=np.uint8)
-    unread = Dataset(noise, digits_test.labels, digits_test.classes, "noise", "test", "0" * 64)
+    noise = np.random.default_rng(0).integers(0, 256, digits.images.shape, dtype=np.uint8)
+    unread = Dataset(noise, digits.labels, digits.classes, "noise", "train", "0" * 64)
     with pytest.raises(CheckpointError, match="does not read these images"):
-        open_artifact(strange, unread)
+        open_artifact(strange, lambda: unread)
 
 
 def test_every_command_that_takes_a_file_takes_it(glyphpress, strange: Path, tmp_path: Path) -> None:
@@ -75,11 +73,11 @@ def test_every_command_that_takes_a_file_takes_it(glyphpress, strange: Path, tmp
 
 
 def test_a_tflite_file_without_its_sidecar_is_adopted_too(
-    floats: dict[Format, Artifact], digits_test: Dataset, tmp_path: Path
+    floats: dict[Format, Artifact], digits: Dataset, tmp_path: Path
 ) -> None:
     alone = tmp_path / "alone.tflite"
     alone.write_bytes(floats["tflite"].path.read_bytes())
-    assert open_artifact(alone, digits_test).preprocess.orientation == "upright"
+    assert open_artifact(alone, lambda: digits).preprocess.orientation == "upright"
 
 
 def test_a_sidecar_can_be_written_once_and_then_explains_the_file(glyphpress, strange: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from targets.preprocess import Preprocess
 from tests.toolchain.readers import FACTS, digits, linear_reader, written
 from toolchain.errors import EvidenceError
 from toolchain.verdict.confidence import ece, judge_ece, judge_rejects, rejection
@@ -27,7 +28,7 @@ Answered = tuple[np.ndarray, np.ndarray]
 
 def pairs(before: Answered, after: Answered) -> Pairs:
     labels = np.arange(len(before[1])) % 10
-    files = [FileFacts(name, "0" * 64, 1000, FACTS) for name in ("float.onnx", "int8.onnx")]
+    files = [FileFacts(name, "0" * 64, 1000, FACTS, Preprocess()) for name in ("float.onnx", "int8.onnx")]
     answers = [np.where(right, labels, (labels + 1) % 10) for _, right in (before, after)]
     sure = [confidence.astype(np.float32) for confidence, _ in (before, after)]
     return Pairs(*files, "drawn", "0" * 64, tuple("0123456789"), labels, *answers, *sure)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts, Timings
 from toolchain.errors import EvidenceError
 from toolchain.verdict.evidence import Evidence
@@ -49,8 +50,8 @@ def whole() -> Evidence:
     before[3], after[[5, 8]] = 0, 2
     sure = np.linspace(0.3, 1, 40, dtype=np.float32)
     pairs = Pairs(
-        FileFacts("float.onnx", BASE, 4000, CPU),
-        FileFacts("int8.onnx", OWN, 1000, CPU),
+        FileFacts("float.onnx", BASE, 4000, CPU, Preprocess()),
+        FileFacts("int8.onnx", OWN, 1000, CPU, Preprocess()),
         "numbered/test",
         "c" * 64,
         CLASSES,
@@ -100,7 +101,7 @@ def answered(draw: st.DrawFn) -> Pairs:
     count = draw(st.integers(1, 30))
     answers = arrays.arrays(np.int64, count, elements=st.integers(0, len(classes) - 1))
     shares = arrays.arrays(np.float32, count, elements=st.floats(0, 1, width=32))
-    facts = st.builds(FileFacts, names, st.just(OWN), st.integers(1, 2**40), st.just(CPU))
+    facts = st.builds(FileFacts, names, st.just(OWN), st.integers(1, 2**40), st.just(CPU), st.just(Preprocess()))
     fields = (facts, facts, names, st.just("c" * 64), st.just(tuple(classes)), *[answers] * 3, *[shares] * 2)
     return draw(st.builds(Pairs, *fields))
 

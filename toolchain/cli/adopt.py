@@ -25,16 +25,17 @@ def adopt(
 ) -> None:
     """Write the sidecar of an .onnx or .tflite of your own: its classes, and how it wants its images.
 
-    Without options that is found on the labelled images of --data. Nothing in the file itself is changed.
+    Without options that is found on the train split of --data. Nothing in the file itself is changed.
 
     \b
     Example:
       glyphpress adopt theirs.tflite --data emnist:balanced --orientation transpose
     """
     from calibration.dataset import load
-    from toolchain.adoption import write_sidecar
+    from toolchain.adoption import training_images, write_sidecar
 
-    artifact = write_sidecar(file, load(data, "test", data_root), preprocess, force=force)
+    images = training_images(data, data_root)() if preprocess is None else load(data, "test", data_root)
+    artifact = write_sidecar(file, images, preprocess, force=force)
     if as_json:
         console.emit("adopt", artifact.facts())
     else:

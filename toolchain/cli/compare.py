@@ -28,12 +28,14 @@ def compare(
       glyphpress compare float.onnx int8.onnx --data emnist:balanced
     """
     from calibration.dataset import load
+    from toolchain.adoption import training_images
     from toolchain.report.reading import show_comparison
     from toolchain.verdict.gather import compare_files
 
     dataset = load(data, "test", data_root) if data else None
     with console.progress() as progress:
-        comparison = compare_files(base, candidate, dataset, target=target, progress=progress)
+        train = training_images(data, data_root) if data else None
+        comparison = compare_files(base, candidate, dataset, train=train, target=target, progress=progress)
     if as_json:
         console.emit("compare", comparison.to_dict())
     else:

@@ -35,6 +35,7 @@ def evaluate(
       glyphpress evaluate int8.onnx --data emnist:balanced -o int8.npz
     """
     from calibration.dataset import load
+    from toolchain.adoption import training_images
     from toolchain.files import refuse_existing, refuse_source
     from toolchain.report.reading import show_evaluation
     from toolchain.verdict.metrics import measure
@@ -45,7 +46,8 @@ def evaluate(
         refuse_existing(output, force=force)
     dataset = load(data, "test", data_root)
     with console.progress() as progress:
-        evaluation = evaluate_file(artifact, dataset, target=target, threads=threads, progress=progress)
+        train = training_images(data, data_root)
+        evaluation = evaluate_file(artifact, dataset, train=train, target=target, threads=threads, progress=progress)
     metrics = measure(evaluation)
     if output:
         evaluation.save(output, force=force)

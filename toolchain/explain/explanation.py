@@ -87,7 +87,7 @@ def explain_files(
     Raises UsageProblem for files of two formats, or where nothing is quantized or the base is; EvidenceError for files
     of two models; StageError where a runtime cannot show the layers.
     """
-    files = open_artifact(base, train), open_artifact(candidate, train)
+    files = open_artifact(base, lambda: train), open_artifact(candidate, lambda: train)
     return explain(*files, unseen(train, test, images, seed, files[1].calibration), progress=progress)
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from targets.target import RuntimeFacts, Timings
+from targets.target import Timings
 from toolchain.errors import EvidenceError, PolicyError
 from toolchain.files import write_whole
 from toolchain.verdict.compare import Comparison, comparison
@@ -66,7 +66,7 @@ class Judged:
     def from_dict(cls, values: dict[str, Any]) -> Judged:
         """Rebuild from JSON types; raises KeyError, TypeError, ValueError or EvidenceError on anything else."""
         rebuilt = {
-            "file": _file(values["file"]),
+            "file": FileFacts.from_dict(values["file"]),
             "outcome": Outcome(values["outcome"]),
             "verdicts": tuple(map(Verdict.from_dict, values["verdicts"])),
             "comparison": Comparison.from_dict(values["comparison"]),
@@ -164,7 +164,7 @@ class Judgement:
                 raise ValueError(f"schema {values['schema']!r}, expected {SCHEMA!r}")
             rebuilt = {
                 "policy": policy_from(values["policy"]).to_dict(),
-                "baseline": _file(values["baseline"]),
+                "baseline": FileFacts.from_dict(values["baseline"]),
                 "candidates": tuple(map(Judged.from_dict, values["candidates"])),
                 "outcome": Outcome(values["outcome"]),
             }
@@ -224,7 +224,3 @@ def _relative(path: Path) -> str:
     """Return where a file lies below the working folder, in POSIX form, or only its name: no machine's own paths."""
     place = path.absolute()
     return place.relative_to(Path.cwd()).as_posix() if place.is_relative_to(Path.cwd()) else path.name
-
-
-def _file(values: dict[str, Any]) -> FileFacts:
-    return FileFacts(**values | {"runtime": RuntimeFacts.from_dict(values["runtime"])})

@@ -54,6 +54,8 @@ def _facts(judgement: Judgement, judged: Judged) -> dict[str, str]:
         "sha256": judged.file.sha256,
         "baseline": judgement.baseline.name,
         "baseline sha256": judgement.baseline.sha256,
+        "input": judged.file.input,
+        "baseline input": judgement.baseline.input,
         "images": f"{judged.comparison.images} of {judged.comparison.origin}",
         "competitors": str(judgement.competitors),
         "winner": judgement.winner or "none",

@@ -31,6 +31,7 @@ def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console) 
         f"artifact   {evaluation.artifact}  {size_text(evaluation.artifact_bytes)}  on {facts.target} "
         f"({facts.runtime} {facts.version}, {facts.threads} threads)",
         f"data       {evaluation.origin}  {metrics.images:,} images, {len(evaluation.classes)} classes",
+        f"input      {evaluation.preprocess} ({evaluation.preprocess_source or 'source not recorded'})",
         f"accuracy   {percent_text(metrics.accuracy)}  95 % interval {low} to {high}  ({metrics.right:,} right)",
         f"macro      {_averages(metrics.macro)}",
         f"micro      {_averages(metrics.micro)}",
@@ -50,8 +51,10 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
     unfold(console)
     low, high = (points_text(bound, 3) for bound in comparison.interval)
     lines = [
-        f"baseline   {comparison.baseline}  {percent_text(comparison.baseline_accuracy)}",
-        f"candidate  {comparison.candidate}  {percent_text(comparison.candidate_accuracy)}",
+        f"baseline   {comparison.baseline}  {percent_text(comparison.baseline_accuracy)}"
+        + f"  takes {comparison.baseline_input}" * bool(comparison.baseline_input),
+        f"candidate  {comparison.candidate}  {percent_text(comparison.candidate_accuracy)}"
+        + f"  takes {comparison.candidate_input}" * bool(comparison.candidate_input),
         f"images     {comparison.images:,} of {comparison.origin}: {comparison.lost:,} lost, {comparison.gained:,} "
         f"gained, {comparison.flips:,} answers changed",
         f"drop       {points_text(comparison.drop, 3)} pp  95 % interval {low} to {high} pp  "

@@ -30,7 +30,8 @@ _CODES = {
 
 def sarif(judgement: Judgement) -> str:
     """Return the log, one run."""
-    rules = [name for name in limits() if name in judgement.policy]
+    judged = {verdict.limit for _, verdict, _ in judgement.verdicts()}
+    rules = [name for name in limits() if name in judged]
     results = [
         _result(judgement, judged, verdict, _LEVELS[standing], rules.index(verdict.limit))
         for judged, verdict, standing in judgement.verdicts()
@@ -39,7 +40,7 @@ def sarif(judgement: Judgement) -> str:
     driver = {
         "name": "glyphpress",
         "version": judgement.tools.get("glyphpress", "unknown"),
-        "rules": [_rule(name, judgement.policy[name]) for name in rules],
+        "rules": [_rule(name, judgement.policy.get(name, {"max": 0, "action": "fail"})) for name in rules],
     }
     run = {
         "tool": {"driver": driver},
@@ -82,6 +83,7 @@ def _artifact(file: FileFacts, path: str) -> dict[str, Any]:
         "length": file.bytes,
         "roles": ["analysisTarget"],
         "hashes": {"sha-256": file.sha256},
+        "properties": {"input": file.input},
     }
 
 

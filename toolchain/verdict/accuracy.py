@@ -15,8 +15,8 @@ from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.tables import DropLimit
 
 
-def judge_drop(limit: DropLimit, comparison: Comparison) -> Verdict:
-    """Judge the fall in accuracy against the margin."""
+def judge_drop(limit: DropLimit, comparison: Comparison, cause: str = "") -> Verdict:
+    """Judge the fall in accuracy against the margin. cause: closes the reason where more than the margin was lost."""
     b, c, n = comparison.lost, comparison.gained, comparison.images
     outcome = Outcome(tango.decide(b, c, n, limit.max, limit.confidence).item())
     lower = float(tango.lower_bound(b, c, n, limit.confidence))
@@ -28,12 +28,12 @@ def judge_drop(limit: DropLimit, comparison: Comparison) -> Verdict:
     if outcome is Outcome.PASS:
         reason = f"{seen}, at most {high} pp {sure}, within the {margin}"
     elif outcome is Outcome.FAIL:
-        reason = f"{seen}, at least {low} pp {sure}, beyond the {margin}{_suffered(comparison)}"
+        reason = f"{seen}, at least {low} pp {sure}, beyond the {margin}{_suffered(comparison)}{cause}"
     else:
         needed = _images_needed(limit, comparison)
         told = advice(needed, "a drop that equals the margin")
         reason = f"{seen}, between {low} and {high} pp {sure}, cannot be told from the {margin}; {told}"
-        reason += _suffered(comparison) if comparison.drop > limit.max else ""
+        reason += _suffered(comparison) + cause if comparison.drop > limit.max else ""
     bound = lower if outcome is Outcome.FAIL else upper
     return Verdict("drop", outcome, limit.action, limit.max, comparison.drop, bound, reason, needed)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.dataset import Dataset
+from toolchain.adoption import Training
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.files import refuse_existing
 from toolchain.progress import Progress, silent
@@ -32,6 +33,7 @@ def store(
     dataset: Dataset,
     out: Path,
     *,
+    train: Training | None = None,
     target: str | None = None,
     force: bool = False,
     progress: Progress = silent,
@@ -44,7 +46,8 @@ def store(
     if out.suffix != ".npz":
         raise UsageProblem(f"{out} should end in .npz, by which a stored baseline is known; name it so")
     refuse_existing(out, force=force)
-    baseline = make(read_subject(path, dataset, target=target, progress=progress), policy, dataset, progress=progress)
+    subject = read_subject(path, dataset, train=train, target=target, progress=progress)
+    baseline = make(subject, policy, dataset, progress=progress)
     baseline.save(out, force=force)
     return baseline
 

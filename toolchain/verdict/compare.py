@@ -47,7 +47,8 @@ class Comparison:
     lost, gained: images that only the baseline, only the candidate reads rightly. flips: images whose answer changed
     at all. drop: fall in accuracy, a fraction, positive when the candidate reads worse. interval: its two-sided 95 %
     Tango score interval. lower, upper: its one-sided 95 % bounds. per_class: in the order of the classes.
-    confusions: the most frequent new ones first.
+    confusions: the most frequent new ones first. baseline_input, candidate_input: how each file wants its images and
+    what said so, in words, empty where that was not recorded.
     """
 
     baseline: str
@@ -70,6 +71,8 @@ class Comparison:
     upper: float
     per_class: tuple[ClassDrop, ...]
     confusions: tuple[NewConfusion, ...]
+    baseline_input: str = ""
+    candidate_input: str = ""
 
     @property
     def discordance(self) -> float:
@@ -94,7 +97,8 @@ class Comparison:
                 "per_class": tuple(ClassDrop(**row) for row in values["per_class"]),
                 "confusions": tuple(NewConfusion(**row) for row in values["confusions"]),
             }
-            return cls(**{field.name: values[field.name] for field in fields(cls)} | rebuilt)
+            older = {"baseline_input": "", "candidate_input": ""}
+            return cls(**{field.name: (older | values)[field.name] for field in fields(cls)} | rebuilt)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise EvidenceError(f"not a stored comparison ({error!r}); compare the evaluations again") from error
 
@@ -128,6 +132,8 @@ def comparison(pairs: Pairs, *, confusions: int = 10) -> Comparison:
         upper=float(tango.upper_bound(b, c, n, CONFIDENCE)),
         per_class=_per_class(pairs),
         confusions=_new_confusions(pairs, confusions),
+        baseline_input=pairs.baseline.input,
+        candidate_input=pairs.candidate.input,
     )
 
 

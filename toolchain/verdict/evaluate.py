@@ -30,7 +30,9 @@ class Evaluation:
 
     logits: float32 [N, K]. labels: int64 [N], an index into `classes`. sample_ids: S32 [N], the hash of each image
     (`calibration.sample.image_hashes`), by which two evaluations are paired. origin and dataset_sha256 name the
-    data set. Raises EvidenceError when built from anything that cannot be judged.
+    data set. preprocess_source: what said how the file wants its images (`targets.artifact.PreprocessSource`), empty
+    where an evaluation was saved before that was recorded. Raises EvidenceError when built from anything that cannot be
+    judged.
     """
 
     artifact: str
@@ -44,6 +46,7 @@ class Evaluation:
     logits: NDArray[np.float32] = field(repr=False)
     labels: Labels = field(repr=False)
     sample_ids: NDArray[np.bytes_] = field(repr=False)
+    preprocess_source: str = ""
 
     def __post_init__(self) -> None:
         """Reject answers that cannot be judged."""
@@ -97,6 +100,8 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the arrays as JSON types."""
+        # Left out where it is not known, so that the digests of older baselines stay what they are.
+        source = {"preprocess_source": self.preprocess_source} if self.preprocess_source else {}
         return {
             "artifact": self.artifact,
             "artifact_sha256": self.artifact_sha256,
@@ -106,7 +111,7 @@ class Evaluation:
             "origin": self.origin,
             "dataset_sha256": self.dataset_sha256,
             "classes": list(self.classes),
-        }
+        } | source
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write an `.npz` that `load` reads back to the same bits; raises UsageProblem over an existing file."""
@@ -164,6 +169,7 @@ def evaluate(session: Session, dataset: Dataset, *, batch: int = 256, progress: 
         logits=logits,
         labels=np.asarray(dataset.labels, dtype=np.int64),
         sample_ids=image_hashes(dataset.images),
+        preprocess_source=artifact.preprocess_source,
     )
 
 

@@ -18,11 +18,14 @@ from toolchain.verdict.flips import judge_flips
 from toolchain.verdict.leaks import judge_leaks
 from toolchain.verdict.memory import judge_memory
 from toolchain.verdict.outcome import Outcome, Verdict, overall, raise_for
+from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import Policy
+from toolchain.verdict.preprocess import judge_preprocess, likely_cause
 from toolchain.verdict.runtimes import judge_runtimes
 from toolchain.verdict.sizes import judge_shrink, judge_size
 from toolchain.verdict.speed import judge_time, judge_time_ratio
 from toolchain.verdict.stress import judge_stress
+from toolchain.verdict.tables import DropLimit, PreprocessLimit
 
 __all__ = ["Outcome", "Verdict", "judge", "overall", "raise_for"]
 
@@ -30,7 +33,7 @@ E = TypeVar("E")
 
 # One line a limit: which part of the evidence it is judged by.
 JUDGES: dict[str, Callable[[Any, Evidence], Verdict]] = {
-    "drop": lambda limit, e: judge_drop(limit, comparison(e.pairs)),
+    "drop": lambda limit, e: _judge_drop(limit, e.pairs),
     "classes": lambda limit, e: judge_classes(limit, e.pairs),
     "confusables": lambda limit, e: judge_confusables(limit, e.pairs),
     "cost": lambda limit, e: judge_cost(limit, e.pairs),
@@ -39,6 +42,7 @@ JUDGES: dict[str, Callable[[Any, Evidence], Verdict]] = {
     "ece": lambda limit, e: judge_ece(limit, e.pairs),
     "stress": lambda limit, e: judge_stress(limit, _need(e.stress or None, "stress"), e.pairs.labels),
     "runtimes": lambda limit, e: judge_runtimes(limit, _need(e.places or None, "runtimes")),
+    "preprocess": lambda limit, e: judge_preprocess(limit, e.pairs),
     "leaks": lambda limit, e: judge_leaks(limit, _need(e.leaks, "leaks")),
     "size": lambda limit, e: judge_size("size", limit, e.pairs.candidate.bytes),
     "packed": lambda limit, e: judge_size("packed", limit, _need(e.packed, "packed")),
@@ -52,16 +56,22 @@ JUDGES: dict[str, Callable[[Any, Evidence], Verdict]] = {
 
 
 def judge(policy: Policy, evidence: Evidence, *, competitors: int = 1) -> tuple[Verdict, ...]:
-    """Judge every limit of the policy, in the policy's order.
+    """Judge every limit of the policy, in the policy's order, and that the candidate takes the baseline's images.
 
     competitors: of how many candidates the best will ship (`Policy.among`). Raises EvidenceError when a limit is
     asked for without the evidence it needs, or the baseline is not the one that the policy names.
     """
     check_pin(policy, evidence.baseline_digest, evidence.pairs.baseline.name)
-    name = evidence.pairs.candidate.name
-    return tuple(
-        replace(JUDGES[limit](table, evidence), artifact=name) for limit, table in policy.among(competitors).limits()
-    )
+    verdicts = [JUDGES[limit](table, evidence) for limit, table in policy.among(competitors).limits()]
+    if policy.preprocess is None:
+        unasked = judge_preprocess(PreprocessLimit(), evidence.pairs)
+        verdicts += [unasked] * (unasked.outcome is not Outcome.PASS)
+    return tuple(replace(verdict, artifact=evidence.pairs.candidate.name) for verdict in verdicts)
+
+
+def _judge_drop(limit: DropLimit, pairs: Pairs) -> Verdict:
+    seen = comparison(pairs)
+    return judge_drop(limit, seen, likely_cause(pairs, seen))
 
 
 def _both_times(evidence: Evidence, limit: str) -> tuple[Any, Any]:

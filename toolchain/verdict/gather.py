@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from calibration.dataset import Dataset
 from targets.catalog import get
 from targets.cold import peak_memory_at
 from targets.target import TimingPlan, Timings
+from toolchain.adoption import Training
 from toolchain.errors import UsageProblem
 from toolchain.packed import packed_size
 from toolchain.progress import Progress, silent
@@ -38,11 +40,14 @@ def compare_files(
     candidate: Path,
     dataset: Dataset | None,
     *,
+    train: Training | None = None,
     target: str | None = None,
     progress: Progress = silent,
 ) -> Comparison:
-    """Pair two artifacts or saved evaluations image by image."""
-    base, own = (read_subject(path, dataset, target=target, progress=progress) for path in (baseline, candidate))
+    """Pair two artifacts or saved evaluations image by image. train: as in `open_artifact`."""
+    read = partial(read_subject, dataset=dataset, train=train, target=target, progress=progress)
+    base = read(baseline)
+    own = read(candidate, likely=base.evaluation.preprocess)
     refuse_idle(target, (base, own))
     return compare(base.evaluation, own.evaluation)
 

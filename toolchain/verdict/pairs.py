@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.dataset import Labels
+from targets.errors import ArtifactError
+from targets.preprocess import Preprocess
 from targets.target import LARGEST, RuntimeFacts
 from toolchain.errors import EvidenceError
 from toolchain.verdict.evaluate import Evaluation
@@ -22,17 +24,22 @@ Confidences = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class FileFacts:
-    """A file that was evaluated, and the runtime that answered."""
+    """A file that was evaluated, the runtime that answered, and how the file wants its images.
+
+    preprocess_source: what said so (`targets.artifact.PreprocessSource`), empty where that was not recorded.
+    """
 
     name: str
     sha256: str
     bytes: int
     runtime: RuntimeFacts
+    preprocess: Preprocess
+    preprocess_source: str = ""
 
     def __post_init__(self) -> None:
         """Reject what was stored by something else, or changed by hand."""
         kinds = [type(value) for value in vars(self).values()]
-        if kinds != [str, str, int, RuntimeFacts] or not re.fullmatch("[0-9a-f]{64}", self.sha256):
+        if kinds != [str, str, int, RuntimeFacts, Preprocess, str] or not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise EvidenceError("the facts of a file have no name, digest, size or runtime; evaluate it again")
         if abs(self.bytes) > LARGEST:
             raise EvidenceError(f"{self.name}: no file has so many bytes; evaluate it again")
@@ -40,7 +47,30 @@ class FileFacts:
     @classmethod
     def of(cls, evaluation: Evaluation) -> FileFacts:
         """Return the facts of the file that an evaluation is of."""
-        return cls(evaluation.artifact, evaluation.artifact_sha256, evaluation.artifact_bytes, evaluation.facts)
+        return cls(
+            evaluation.artifact,
+            evaluation.artifact_sha256,
+            evaluation.artifact_bytes,
+            evaluation.facts,
+            evaluation.preprocess,
+            evaluation.preprocess_source,
+        )
+
+    @property
+    def input(self) -> str:
+        """How the file wants its images, and what said so."""
+        return f"{self.preprocess} ({self.preprocess_source or 'source not recorded'})"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FileFacts:
+        """Rebuild from `dataclasses.asdict`; raises KeyError, TypeError or ValueError on anything else."""
+        said = values["preprocess"]
+        try:
+            preprocess = Preprocess.from_dict(said | {one.name: said[one.name] for one in fields(Preprocess)})
+        except ArtifactError as error:
+            raise ValueError(str(error)) from error
+        words = {"preprocess": preprocess, "preprocess_source": values["preprocess_source"]}
+        return cls(**values | {"runtime": RuntimeFacts.from_dict(values["runtime"])} | words)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +166,8 @@ class Pairs:
         """Rebuild from `to_dict`; raises EvidenceError on anything else."""
         try:
             return cls(
-                baseline=_file(values["baseline"]),
-                candidate=_file(values["candidate"]),
+                baseline=FileFacts.from_dict(values["baseline"]),
+                candidate=FileFacts.from_dict(values["candidate"]),
                 origin=values["origin"],
                 dataset_sha256=values["dataset_sha256"],
                 classes=tuple(members(values["classes"], str)),
@@ -149,10 +179,6 @@ class Pairs:
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise EvidenceError(f"not stored answers ({told(error)}); gather the evidence again") from error
-
-
-def _file(values: dict[str, Any]) -> FileFacts:
-    return FileFacts(**values | {"runtime": RuntimeFacts.from_dict(values["runtime"])})
 
 
 def _check_pairs(base: Evaluation, candidate: Evaluation) -> None:

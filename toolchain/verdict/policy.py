@@ -37,6 +37,7 @@ from toolchain.verdict.tables import (
     LeaksLimit,
     Limit,
     MemoryLimit,
+    PreprocessLimit,
     RejectsLimit,
     RuntimesLimit,
     ShrinkLimit,
@@ -57,7 +58,10 @@ def _table(about: str, **example: object) -> Any:
 
 
 class Policy(Table):
-    """The limits that are asked for; None where one is not. At least one must be able to fail."""
+    """The limits that are asked for; None where one is not. At least one must be able to fail.
+
+    [preprocess] does not count, since it says nothing of how well a candidate reads; it also holds where it is not set.
+    """
 
     drop: DropLimit | None = _table("Fall in accuracy against the baseline.", max="0.3pp")
     classes: ClassesLimit | None = _table("Fall in accuracy of each class by itself.", max="3pp")
@@ -75,6 +79,9 @@ class Policy(Table):
     stress: StressLimit | None = _table("Fall in accuracy under scanner damage, for each kind by itself.", max="1pp")
     runtimes: RuntimesLimit | None = _table(
         "Images that other runtimes or kernels answer otherwise with the same file.", max=20
+    )
+    preprocess: PreprocessLimit | None = _table(
+        "Settings by which it takes images unlike the baseline. Left out, any such setting fails.", max=0
     )
     leaks: LeaksLimit | None = _table("Test images that are also training or calibration images.", max=0)
     size: SizeLimit | None = _table("The file's size.", max="250KB")
@@ -212,7 +219,7 @@ def _validated(tables: dict[str, Any], source: str, *, context: str | None) -> P
         policy = Policy.model_validate(tables, context=context)
     except ValidationError as error:
         raise PolicyError(f"{source}: {_explain(error)}") from error
-    actions = [limit.action for _, limit in policy.limits()]
+    actions = [limit.action for name, limit in policy.limits() if name != "preprocess"]
     if not actions:
         raise PolicyError(f"{source}: limits nothing, so everything would pass; add a table such as [drop]")
     if "fail" not in actions:

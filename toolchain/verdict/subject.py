@@ -8,8 +8,9 @@ from pathlib import Path
 from calibration.dataset import Dataset
 from targets.artifact import Artifact
 from targets.catalog import default_for, get
+from targets.preprocess import Preprocess
 from targets.target import Session
-from toolchain.adoption import open_artifact
+from toolchain.adoption import Training, open_artifact
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.progress import Progress, silent
 from toolchain.verdict.baseline_file import Baseline, is_baseline
@@ -68,10 +69,19 @@ def open_session(artifact: Artifact, target: str | None = None, threads: int = 0
 
 
 def evaluate_file(
-    path: Path, dataset: Dataset, *, target: str | None = None, threads: int = 0, progress: Progress = silent
+    path: Path,
+    dataset: Dataset,
+    *,
+    train: Training | None = None,
+    target: str | None = None,
+    threads: int = 0,
+    progress: Progress = silent,
 ) -> Evaluation:
-    """Evaluate an artifact's file on every image of a data set; `threads` 0 takes all cores."""
-    with open_session(open_artifact(path, dataset), target, threads) as session:
+    """Evaluate an artifact's file on every image of a data set; `threads` 0 takes all cores.
+
+    train: as in `open_artifact`.
+    """
+    with open_session(open_artifact(path, train), target, threads) as session:
         return evaluate(session, dataset, progress=progress)
 
 
@@ -81,12 +91,19 @@ def saved(path: Path) -> bool:
 
 
 def read_subject(
-    path: Path, dataset: Dataset | None, *, target: str | None = None, threads: int = 0, progress: Progress = silent
+    path: Path,
+    dataset: Dataset | None,
+    *,
+    train: Training | None = None,
+    likely: Preprocess | None = None,
+    target: str | None = None,
+    threads: int = 0,
+    progress: Progress = silent,
 ) -> Subject:
     """Return what an `.npz` holds, or open an artifact and evaluate it on `dataset`.
 
-    An `.npz` is a saved evaluation or a stored baseline, as its schema says. Raises EvidenceError for one of other
-    images than `dataset`, UsageProblem for an artifact without a data set.
+    train, likely: as in `open_artifact`. An `.npz` is a saved evaluation or a stored baseline, as its schema says.
+    Raises EvidenceError for one of other images than `dataset`, UsageProblem for an artifact without a data set.
     """
     if saved(path) and is_baseline(path):
         stored = Baseline.load(path)
@@ -96,7 +113,7 @@ def read_subject(
         return Subject(_of_these_images(Evaluation.load(path), path, dataset))
     if dataset is None:
         raise UsageProblem(f"{path.name} is an artifact, so it needs images to read: add --data")
-    artifact = open_artifact(path, dataset)
+    artifact = open_artifact(path, train, likely=likely)
     with open_session(artifact, target, threads) as session:
         return Subject(evaluate(session, dataset, progress=progress), artifact, target=target)
 

@@ -163,6 +163,16 @@ class TimeRatioLimit(Limit):
     confidence: Confidence = 0.999
 
 
+class PreprocessLimit(Limit):
+    """How many settings by which it takes images (turn, pixel values, label offset) may be unlike the baseline's.
+
+    Judged without the table too, and then said only where it fails: an application feeds both files alike.
+    """
+
+    measure: ClassVar[Measure] = "count"
+    max: int = Field(default=0, ge=0, le=3, strict=True)
+
+
 class LeaksLimit(Limit):
     """How many test images may also be training or calibration images."""
 

@@ -1,0 +1,43 @@
+"""Preprocess: whether candidate and baseline want their images alike, as one application that feeds both gives them.
+
+Each file is read as its own metadata says, so a candidate that wants its images turned reads them as well as its
+baseline here, and nonsense in the application that shipped the baseline.
+"""
+
+from __future__ import annotations
+
+from toolchain.verdict.compare import Comparison
+from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.verdict.pairs import Pairs
+from toolchain.verdict.tables import PreprocessLimit
+
+
+def judge_preprocess(limit: PreprocessLimit, pairs: Pairs) -> Verdict:
+    """Judge how many settings of the candidate's preprocess an application would get wrong that feeds the baseline."""
+    base, own = pairs.baseline, pairs.candidate
+    unlike = own.preprocess.unlike(base.preprocess)
+    outcome = Outcome.PASS if len(unlike) <= limit.max else Outcome.FAIL
+    reason = f"{own.name} wants {own.input}, {base.name} {base.input}"
+    if unlike:
+        reason += f": an application that feeds both alike gives {own.name} wrong images ({'; '.join(unlike)})"
+    if outcome is Outcome.FAIL:
+        reason += (
+            "; make a candidate that takes the baseline's images, or correct what the file or its sidecar says; where "
+            'the application changes too, set action = "warn" in the policy\'s [preprocess]'
+        )
+    return Verdict("preprocess", outcome, limit.action, limit.max, len(unlike), None, reason)
+
+
+def likely_cause(pairs: Pairs, seen: Comparison) -> str:
+    """Return, for the end of a reason why accuracy fell, how the candidate was given its images, where that may be why.
+
+    Either it says that it wants them otherwise than the baseline, or it reads less than half of what the baseline does.
+    """
+    own = pairs.candidate
+    if unlike := own.preprocess.unlike(pairs.baseline.preprocess):
+        return (
+            f"; likely cause: {own.name} was given {'; '.join(unlike)}, as its {own.preprocess_source or 'record'} says"
+        )
+    if seen.candidate_accuracy < seen.baseline_accuracy / 2:
+        return f"; if {own.name} wants its images otherwise than {own.input}, that is why: correct what says so"
+    return ""
