@@ -6,7 +6,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import pytest
 from targets.artifact import Artifact, Format
 from targets.ssh import target as ssh_target
 from targets.ssh.setup import set_up
+from tests.once import artifact_once, once, run_folder
 from tests.targets.board import Board, board
 from tests.targets.models import artifact, conv_net
 from toolchain.progress import silent
@@ -38,19 +39,18 @@ def _torch_net(broken: bool):
     return net
 
 
-def _tflite(path: Path, *, broken: bool = False) -> Artifact:
+def _convert(path: Path, *, broken: bool = False) -> None:
     import litert_torch
     import torch
 
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         litert_torch.convert(_torch_net(broken), (torch.zeros(1, 1, 28, 28),)).export(str(path))
-    return artifact(path)
 
 
 @pytest.fixture(scope="session")
 def tflite_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return _tflite(tmp_path_factory.mktemp("tflite") / "net.tflite")
+    return artifact(once(run_folder(tmp_path_factory) / "net.tflite", _convert))
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +59,7 @@ def nan_artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifac
     folder = tmp_path_factory.mktemp("nan")
     return {
         "onnx": artifact(conv_net(folder / "nan.onnx", weight=float("nan"))),
-        "tflite": _tflite(folder / "nan.tflite", broken=True),
+        "tflite": artifact(once(run_folder(tmp_path_factory) / "nan.tflite", partial(_convert, broken=True))),
     }
 
 
@@ -68,14 +68,15 @@ def int8_artifact(tflite_artifact: Artifact, tmp_path_factory: pytest.TempPathFa
     """The TFLite net with int8 input, weights and output."""
     from litert_quantizer import quantizer, recipe
 
-    path = tmp_path_factory.mktemp("int8") / "int8.tflite"
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    def quantized(path: Path) -> None:
         press = quantizer.Quantizer(str(tflite_artifact.path))
         press.load_quantization_recipe(recipe.static_wi8_ai8())
         images = np.random.default_rng(1).random((32, 1, 1, 28, 28), dtype=np.float32)
         ranges = press.calibrate({"serving_default": [{"args_0": image} for image in images]})
         press.quantize(ranges).export_model(str(path), overwrite=True)
-    return artifact(path)
+
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return artifact(once(run_folder(tmp_path_factory) / "int8.tflite", quantized))
 
 
 @pytest.fixture(scope="session")
@@ -84,9 +85,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Format], Arti
     from toolchain.checkpoint import CheckpointRequest, settle
     from toolchain.export import export
 
-    folder = tmp_path_factory.mktemp("trained")
+    folder = run_folder(tmp_path_factory)
     model = settle("cnn-small", CheckpointRequest(), None).model
-    return cache(lambda kind: export(model, kind, folder / f"cnn-small.float.{kind}"))
+
+    @cache
+    def made(kind: Format) -> Artifact:
+        return artifact_once(folder / f"cnn-small.float.{kind}", lambda path: export(model, kind, path))
+
+    return made
 
 
 @pytest.fixture(scope="session")

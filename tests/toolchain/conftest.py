@@ -9,10 +9,14 @@ from typing import TypeVar
 import pytest
 
 from calibration.dataset import Dataset, load
+from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format
+from tests.once import artifact_once, once, run_folder
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.export import export
 from toolchain.model import FloatModel
+from toolchain.quantize import quantize
+from toolchain.steps import Quantize
 from toolchain.train import preset, train
 
 K = TypeVar("K")
@@ -32,10 +36,12 @@ def digits_test() -> Dataset:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Path:
     """A cnn-small that reads the built-in digits well."""
-    path = tmp_path_factory.mktemp("trained") / "digits.pt"
+    settings = preset("digits").changed(epochs=8)
     # One thread: two of them wait for each other where the machine has other work.
-    train(digits, settings=preset("digits").changed(epochs=8), seed=0, threads=1, out=path)
-    return path
+    return once(
+        run_folder(tmp_path_factory) / "digits.pt",
+        lambda path: train(digits, settings=settings, seed=0, threads=1, out=path),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -58,5 +64,33 @@ class OnDemand(dict[K, V]):
 @pytest.fixture(scope="session")
 def floats(tmp_path_factory: pytest.TempPathFactory, float_model: FloatModel) -> dict[Format, Artifact]:
     """The float file in each format."""
-    folder = tmp_path_factory.mktemp("floats")
-    return OnDemand(lambda kind: export(float_model, kind, folder / f"digits.float.{kind}"))
+    folder = run_folder(tmp_path_factory)
+
+    def make(kind: Format) -> Artifact:
+        return artifact_once(folder / f"digits.float.{kind}", lambda path: export(float_model, kind, path))
+
+    return OnDemand(make)
+
+
+@pytest.fixture(scope="session")
+def images(digits: Dataset, digits_test: Dataset) -> CalibrationSet:
+    """What `pressed` is calibrated on."""
+    return draw(digits, 256, seed=0, exclude=digits_test)
+
+
+@pytest.fixture(scope="session")
+def pressed(
+    tmp_path_factory: pytest.TempPathFactory, floats: dict[Format, Artifact], images: CalibrationSet
+) -> dict[tuple[Format, str], Artifact]:
+    """The float files quantized, by format and scheme."""
+    folder = run_folder(tmp_path_factory)
+
+    def make(way: tuple[Format, str]) -> Artifact:
+        kind, scheme = way
+        step = Quantize.model_validate({"scheme": scheme})
+        drawn = images if step.calibrated else None
+        return artifact_once(
+            folder / f"digits.{scheme}.{kind}", lambda path: quantize(floats[kind], step, drawn, path, recipe=scheme)
+        )
+
+    return OnDemand(make)

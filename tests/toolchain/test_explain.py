@@ -20,7 +20,6 @@ from targets.port import Port
 from targets.preprocess import Preprocess
 from tests.conftest import Finished
 from tests.lazily import blocks, torch
-from tests.toolchain.conftest import OnDemand
 from tests.toolchain.planted import CONV3, planted, scale_times
 from tests.toolchain.readers import linear_reader
 from toolchain.explain import kernels as kernel_words
@@ -39,28 +38,8 @@ KINDS: tuple[Format, ...] = ("onnx", "tflite")
 
 
 @pytest.fixture(scope="module")
-def images(digits: Dataset, digits_test: Dataset) -> CalibrationSet:
-    return draw(digits, 64, seed=0, exclude=digits_test)
-
-
-@pytest.fixture(scope="module")
 def sample(digits: Dataset, digits_test: Dataset, images: CalibrationSet) -> Dataset:
     return unseen(digits, digits_test, 64, 0, images.facts())
-
-
-@pytest.fixture(scope="module")
-def pressed(
-    tmp_path_factory: pytest.TempPathFactory, floats: dict[Format, Artifact], images: CalibrationSet
-) -> dict[tuple[Format, str], Artifact]:
-    folder = tmp_path_factory.mktemp("explained")
-
-    def make(way: tuple[Format, str]) -> Artifact:
-        kind, scheme = way
-        step = Quantize.model_validate({"scheme": scheme})
-        drawn = images if step.calibrated else None
-        return quantize(floats[kind], step, drawn, folder / f"digits.{scheme}.{kind}", recipe=scheme)
-
-    return OnDemand(make)
 
 
 @pytest.mark.parametrize("kind", KINDS)

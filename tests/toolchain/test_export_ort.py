@@ -20,11 +20,8 @@ from toolchain.steps import Quantize
 
 
 @pytest.fixture(scope="module")
-def int8(floats: dict[Format, Artifact], digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    path = tmp_path_factory.mktemp("int8") / "digits.int8.onnx"
-    return quantize(
-        floats["onnx"], Quantize(scheme="static-int8"), draw(digits, 64, seed=0), path, recipe="static-int8"
-    )
+def int8(pressed: dict[tuple[Format, str], Artifact]) -> Artifact:
+    return pressed["onnx", "static-int8"]
 
 
 def test_an_ort_file_answers_to_the_bit_says_what_it_is_and_lists_its_operators(

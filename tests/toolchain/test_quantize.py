@@ -14,10 +14,9 @@ from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper, numpy_helper
 
 from calibration.dataset import Dataset
-from calibration.sample import CalibrationSet, draw
+from calibration.sample import CalibrationSet
 from targets import catalog
 from targets.artifact import Artifact, Format, load_artifact, save_sidecar
-from tests.toolchain.conftest import OnDemand
 from toolchain.errors import CheckpointError, StageError, UsageProblem
 from toolchain.quantize import quantize
 from toolchain.quantize.weight_only import expand_at_load
@@ -31,26 +30,6 @@ WAYS: list[tuple[Format, str]] = [
     ("tflite", "static-int8"),
     ("tflite", "static-int8-act16"),
 ]
-
-
-@pytest.fixture(scope="module")
-def images(digits: Dataset, digits_test: Dataset) -> CalibrationSet:
-    return draw(digits, 256, seed=0, exclude=digits_test)
-
-
-@pytest.fixture(scope="module")
-def pressed(
-    tmp_path_factory: pytest.TempPathFactory, floats: dict[Format, Artifact], images: CalibrationSet
-) -> dict[tuple[Format, str], Artifact]:
-    folder = tmp_path_factory.mktemp("quantized")
-
-    def make(way: tuple[Format, str]) -> Artifact:
-        kind, scheme = way
-        step = Quantize.model_validate({"scheme": scheme})
-        drawn = images if step.calibrated else None
-        return quantize(floats[kind], step, drawn, folder / f"digits.{scheme}.{kind}", recipe=scheme)
-
-    return OnDemand(make)
 
 
 def read(artifact: Artifact, images: np.ndarray) -> np.ndarray:
