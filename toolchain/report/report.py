@@ -50,7 +50,9 @@ class Row:
     in accuracy against the baseline and its one-sided 95 % upper bound, fractions. p50_ns, p99_ns: None where the
     samples cannot carry them. p50_ratio: to the baseline's, taken round by round (`LatencyRatio`), with its 95 %
     interval. own_ratio, own_shrink: the same against the float file in the same runtime; on an emulated target its
-    ratio is of instructions, without an interval. The baseline itself has no drop and no verdicts; `outcome` is None
+    ratio is of instructions, without an interval. float_ratio: the same against the fastest float file that passes, in
+    whatever format. added: not asked for; the press made it, since nothing that was asked for is small and not slower
+    than float. The baseline itself has no drop and no verdicts; `outcome` is None
     where nothing was judged. instructions: of one inference, where the target is emulated. reasons: why it is slower or
     larger than float, where it is.
     """
@@ -81,6 +83,9 @@ class Row:
     own_ratio_interval: tuple[float, float] | None = None
     own_shrink: float | None = None
     reasons: tuple[str, ...] = ()
+    float_ratio: float | None = None
+    float_ratio_interval: tuple[float, float] | None = None
+    added: bool = False
 
     @property
     def cost(self) -> float | None:
@@ -94,30 +99,23 @@ class Row:
 
     @property
     def slower(self) -> bool:
-        """Whether it is shown to take more than 2 % longer than the float baseline, or than float in its runtime."""
-        return any(low > SLOWER for low, _ in self._ratios())
+        """Whether it is shown to cost over 2 % more than the float baseline, or than float in its runtime."""
+        return self.slower_than_baseline or self.slower_than_own
 
     @property
-    def faster(self) -> bool:
-        """Whether it is shown to take less than the float baseline, and than float in its runtime."""
-        ratios = self._ratios()
-        return bool(ratios) and all(high < 1 for _, high in ratios)
+    def slower_than_baseline(self) -> bool:
+        """Whether it is shown to cost over 2 % more than the float baseline."""
+        return _shown_above(self.instructions_ratio, self.p50_ratio_interval)
 
     @property
-    def smaller(self) -> bool:
-        """Whether it is smaller than the float baseline, and than the float file in its format."""
-        return self.shrink is not None and min(self.shrink, self.own_shrink or self.shrink) > 1
+    def slower_than_own(self) -> bool:
+        """Whether it is shown to cost over 2 % more than the float file in the same runtime."""
+        return _shown_above(self.own_ratio if self.instructions is not None else None, self.own_ratio_interval)
 
     @property
     def larger(self) -> bool:
         """Whether it is over 2 % larger than the float baseline, or than the float file in its format."""
         return any(times is not None and times * SLOWER < 1 for times in (self.shrink, self.own_shrink))
-
-    def _ratios(self) -> list[tuple[float, float]]:
-        """Return the intervals of its costs against float's; instructions are counted, so that they have no width."""
-        if self.instructions is not None:
-            return [(ratio, ratio) for ratio in (self.instructions_ratio, self.own_ratio) if ratio is not None]
-        return [interval for interval in (self.p50_ratio_interval, self.own_ratio_interval) if interval]
 
     @classmethod
     def of(
@@ -161,13 +159,18 @@ class Row:
         )
 
 
+def _shown_above(counted: float | None, interval: tuple[float, float] | None) -> bool:
+    """Return whether a ratio lies above `SLOWER`: one of instructions as it is, one of latencies by its interval."""
+    return counted > SLOWER if counted is not None else interval is not None and interval[0] > SLOWER
+
+
 @dataclass(frozen=True)
 class Report:
     """Everything a press found.
 
     rows: the baseline first. comparisons: each candidate against the baseline. preprocess_note: how it was found.
-    calibration: `CalibrationSet.facts()`, None where nothing was calibrated. policy: `Policy.to_dict()`.
-    command: the words that made it. machine: state of the host; tools: package versions.
+    calibration: `CalibrationSet.facts()`, None where nothing was calibrated. policy: `Policy.to_dict()`. prefer: the
+    measure that chose the winner; winners: the file that wins by each measure (`winner.Prefer`). command: the words that made it. machine: state of the host; tools: package versions.
     """
 
     checkpoint: CheckpointFacts
@@ -182,11 +185,13 @@ class Report:
     tools: dict[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    prefer: str = "balanced"
+    winners: dict[str, str] = field(default_factory=dict)
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """The verdicts on every artifact."""
-        return tuple(verdict for row in self.rows for verdict in row.verdicts)
+        """The verdicts on every artifact that was asked for."""
+        return tuple(verdict for row in self.rows if not row.added for verdict in row.verdicts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; `from_dict` is the inverse."""
@@ -207,7 +212,7 @@ class Report:
                 "command": tuple(values["command"]),
                 "notes": tuple(values["notes"]),
             }
-            return cls(**{one.name: values[one.name] for one in fields(cls)} | rebuilt)
+            return cls(**{one.name: values[one.name] for one in fields(cls) if one.name in values} | rebuilt)
         except (KeyError, TypeError, ValueError, ArtifactError) as error:
             raise EvidenceError(f"not a stored report ({error}); press again to make one") from error
 
@@ -237,7 +242,7 @@ def _tuples(values: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 def _row(values: dict[str, Any]) -> Row:
     verdicts = tuple(Verdict.from_dict(one) for one in values["verdicts"])
-    names = ("p50_ratio_interval", "own_ratio_interval")
+    names = ("p50_ratio_interval", "own_ratio_interval", "float_ratio_interval")
     intervals = {name: tuple(values[name]) if values.get(name) else None for name in names}
     told = {"verdicts": verdicts, "reasons": tuple(values.get("reasons", ())), **intervals}
     return Row(**_tuples(values, "notes") | told)

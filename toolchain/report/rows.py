@@ -11,6 +11,7 @@ from targets.target import Instructions
 from toolchain.packed import packed_size
 from toolchain.profiling.regret import regrets
 from toolchain.report.report import Row
+from toolchain.report.winner import fastest_float
 from toolchain.verdict.compare import comparison
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.evidence import Evidence
@@ -36,7 +37,8 @@ def measured_rows(
     rows = _rows(artifacts, evaluations, evidence, times, policy)
     rows = [replace(row, packed=packed_size(one.path)) for row, one in zip(rows, artifacts, strict=True)]
     rows = _against_own(_counted(rows, counts), _floats(artifacts), times)
-    return tuple(_explained(row, one, artifacts) for row, one in zip(rows, artifacts, strict=True))
+    rows = _against_fastest(rows, times)
+    return tuple(_explained(row, one, artifacts, rows) for row, one in zip(rows, artifacts, strict=True))
 
 
 def _rows(
@@ -91,15 +93,44 @@ def _against_own(rows: list[Row], floats: dict[str, int], times: Profile | None)
         changes: dict[str, Any] = {}
         if row.instructions is not None and base.instructions:
             changes["own_ratio"] = row.instructions / base.instructions
-        elif times and (ratio := LatencyRatio.of(times.rows[place].timings, times.rows[own].timings, seed=times.seed)):
-            known = place != own and ratio.low is not None
-            changes = {"own_ratio": ratio.ratio, "own_ratio_interval": (ratio.low, ratio.high) if known else None}
+        elif times:
+            ratio, known = _ratio(times, place, own)
+            changes = {"own_ratio": ratio, "own_ratio_interval": known}
         found.append(replace(row, own_shrink=base.bytes / row.bytes, **changes))
     return found
 
 
-def _explained(row: Row, artifact: Artifact, artifacts: Sequence[Artifact]) -> Row:
+def _against_fastest(rows: list[Row], times: Profile | None) -> list[Row]:
+    """Return the rows with what they cost of the fastest float file that passes."""
+    base = fastest_float(rows)
+    if base is None or base.cost is None:
+        return rows
+    if times is None:
+        return [replace(row, float_ratio=row.cost / base.cost) if row.cost else row for row in rows]
+    ratios = [_ratio(times, place, rows.index(base)) for place in range(len(rows))]
+    return [
+        replace(row, float_ratio=ratio, float_ratio_interval=known)
+        for row, (ratio, known) in zip(rows, ratios, strict=True)
+    ]
+
+
+def _ratio(times: Profile, place: int, base: int) -> tuple[float | None, tuple[float, float] | None]:
+    """Return the latency of one file against another's, with its interval where the rounds carry one."""
+    found = LatencyRatio.of(times.rows[place].timings, times.rows[base].timings, seed=times.seed)
+    if found is None:
+        return None, None
+    if place == base or found.low is None or found.high is None:
+        return found.ratio, None
+    return found.ratio, (found.low, found.high)
+
+
+def _explained(row: Row, artifact: Artifact, artifacts: Sequence[Artifact], rows: Sequence[Row]) -> Row:
     if row.recipe == "float" or not (row.slower or row.larger):
         return row
-    base = artifacts[_floats(artifacts).get(artifact.format, 0)]
-    return replace(row, reasons=regrets(artifact, base, row.target, slower=row.slower, larger=row.larger))
+    own = _floats(artifacts).get(artifact.format, 0)
+    behind = row.slower_than_own or (row.slower and not rows[own].slower)
+    reasons = regrets(artifact, artifacts[own], row.target, slower=behind, larger=row.larger)
+    if row.slower and not behind:
+        more = "instructions" if row.instructions is not None else "time"
+        reasons = (f"{rows[own].name} takes more {more} than {rows[0].name} too: it is the runtime, not int8", *reasons)
+    return replace(row, reasons=reasons)

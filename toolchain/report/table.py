@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +15,7 @@ from toolchain.verdict.outcome import Outcome
 # Wide enough for every column: a line that is folded by a terminal is better than a figure that is cut short.
 LOG_WIDTH = 240
 
-_REGRETS = ("slower than float here", "larger than float")
+_REGRETS = ("slower than", "more instructions than", "larger than")
 
 STYLE = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.INCONCLUSIVE: "yellow"}
 
@@ -157,9 +159,8 @@ def reasons(report: Report) -> list[str]:
 
 def remarks(report: Report) -> list[str]:
     """Return what is slower or larger than float and why, and all notes."""
-    slow, large = (list(filter(None, map(told, report.rows))) for told in (_slow, _large))
-    lines = [f"{_REGRETS[0]}: {', '.join(slow)}; what is gained is size, unless the device differs"] if slow else []
-    lines += [f"{_REGRETS[1]}: {', '.join(large)}"] if large else []
+    lines, large = list(_slow(report)), list(filter(None, map(_large, report.rows)))
+    lines += [f"larger than float: {', '.join(large)}"] if large else []
     lines += [f"{row.name}  {reason}" for row in report.rows for reason in row.reasons]
     lines += [f"{row.name}  {note}" for row in report.rows for note in row.notes]
     packed = "packed: by zstd, level 19" if packed_known(report) else ""
@@ -167,11 +168,20 @@ def remarks(report: Report) -> list[str]:
     return [*lines, *filter(None, (packed, own)), *report.notes]
 
 
-def _slow(row: Row) -> str:
-    if not row.slower:
-        return ""
-    own = f"; of own float {own_text(row)}" if own_text(row) not in ("-", ratio_text(row)) else ""
-    return f"{row.name} ({ratio_text(row)}{own})"
+def _slow(report: Report) -> Iterator[str]:
+    """Yield what costs more than a float file: than the baseline, then than the float file in the same runtime."""
+    word = "more instructions" if cost_heading(report) == "instructions" else "slower"
+    first = report.rows[0]
+    floats = {row.format: row for row in reversed(report.rows) if row.recipe == "float"}
+    marked = [(first, row, ratio_text(row)) for row in report.rows if row.slower_than_baseline]
+    marked += [
+        (floats[row.format], row, own_text(row))
+        for row in report.rows
+        if row.slower_than_own and floats.get(row.format, first) is not first
+    ]
+    for base in dict.fromkeys(base.name for base, *_ in marked):
+        listed = ", ".join(f"{row.name} ({ratio})" for one, row, ratio in marked if one.name == base)
+        yield f"{word} than {base}: {listed}"
 
 
 def _large(row: Row) -> str:

@@ -1,52 +1,138 @@
-"""The file to ship: the best one that passes, or float again where none is shown to be better."""
+"""The file to ship: which one wins, by which measure, and why; where no pressed file wins, a float file does."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
+from toolchain.quantities import size_text
 from toolchain.report.report import Row
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import Outcome, judge, overall
 from toolchain.verdict.policy import Policy
 
-_GIVEN_BACK = (
-    "no candidate is shown to pass and to be smaller or faster than float, so float is given back: ship {}, or try "
-    "another recipe"
-)
+Prefer = Literal["balanced", "size", "speed"]
+"""balanced: the smallest file that is not shown to be slower than float; size: the smallest; speed: the fastest."""
+MEASURES: tuple[Prefer, ...] = get_args(Prefer)
+TOLERANCE = 1.05
+"""A cost of up to 5 % more is no regret, and two sizes or two costs that differ by less count as equal."""
 
 
-def chosen(
-    rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy
-) -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    """Return the rows with the winner marked, and what is to be said of it.
+@dataclass(frozen=True)
+class Choice:
+    """rows: with the winner marked. winners: the winner's name by each measure. notes: why, in words."""
 
-    Rivals are the pressed files with a cost; one that passes as the chosen one of all of them, and is smaller or faster
-    than float, beats float. Of those the winner is the fastest, and of equals the smallest, one that is neither slower
-    nor larger than float before any that is. Where none beats float the fastest float file that did not fail wins.
+    rows: tuple[Row, ...]
+    winners: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def fastest_float(rows: Sequence[Row]) -> Row | None:
+    """Return the float file of least cost that did not fail, the baseline included; None where nothing has a cost."""
+    floats = [row for row in rows if row.recipe == "float" and row.cost is not None]
+    passing = [row for row in floats if row.baseline or row.outcome is Outcome.PASS]
+    return min(passing, key=_cost, default=None)
+
+
+def rivals(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy) -> list[Row]:
+    """Return the pressed files with a cost that pass as the chosen one of all of them.
+
     evidence: of all rows but the first, the baseline.
     """
-    rivals = [
-        (row, proof)
-        for row, proof in zip(rows[1:], evidence, strict=True)
-        if row.recipe != "float" and row.cost is not None
+    pressed = [(row, proof) for row, proof in zip(rows[1:], evidence, strict=True) if row.recipe != "float"]
+    costed = [(row, proof) for row, proof in pressed if row.cost is not None]
+    return [row for row, proof in costed if overall(judge(policy, proof, competitors=len(costed))) is Outcome.PASS]
+
+
+def small_and_not_slower(row: Row, base: Row) -> bool:
+    """Return whether a file is smaller than the fastest float file, and not shown to cost over 5 % more."""
+    return row.bytes < base.bytes and _least_ratio(row, base) <= TOLERANCE
+
+
+def winner(passing: Sequence[Row], base: Row, prefer: Prefer) -> Row:
+    """Return the file that wins by a measure; `base`, the fastest float file that passes, where no other one does.
+
+    balanced: the smallest that is not shown to cost over 5 % more than `base`; of those within 5 % of its size the
+    fastest. size: the smallest, of equals the fastest. speed: the fastest; of those within 5 % of its cost the
+    smallest. passing: the pressed files that may ship (`rivals`).
+    """
+    if prefer == "size":
+        return min([*passing, base], key=lambda row: (row.bytes, _cost(row)))
+    if prefer == "speed":
+        least = min(map(_cost, [*passing, base]))
+        equal = [row for row in [*passing, base] if _cost(row) <= TOLERANCE * least]
+        return min(equal, key=lambda row: (row.bytes, _cost(row)))
+    fit = [row for row in passing if small_and_not_slower(row, base)] or [base]
+    smallest = min(row.bytes for row in fit)
+    return min((row for row in fit if row.bytes <= TOLERANCE * smallest), key=lambda row: (_cost(row), row.bytes))
+
+
+def chosen(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy, prefer: Prefer = "balanced") -> Choice:
+    """Return the rows with the winner marked, who would win by each measure, and why.
+
+    A pure function of what was measured. evidence: of all rows but the first, the baseline. Nothing wins where nothing
+    was pressed, or no place told a cost.
+    """
+    base = fastest_float(rows)
+    if base is None or all(row.recipe == "float" for row in rows):
+        return Choice(tuple(rows), {}, ())
+    passing = rivals(rows, evidence, policy)
+    best = {measure: winner(passing, base, measure) for measure in MEASURES}
+    notes = (_reason(best[prefer], base, prefer), _otherwise(best, base, prefer))
+    marked = tuple(replace(row, winner=row is best[prefer]) for row in rows)
+    return Choice(marked, {measure: row.name for measure, row in best.items()}, notes)
+
+
+def _reason(best: Row, base: Row, prefer: Prefer) -> str:
+    """Return why the winner won, or why no pressed file did."""
+    counted = base.instructions is not None
+    more = "over 5 % more instructions" if counted else "over 5 % longer"
+    least = "takes the fewest instructions" if counted else "is the fastest"
+    if best is base:
+        missing = {
+            "balanced": f"is smaller and does not take {more}",
+            "size": "is smaller",
+            "speed": "takes fewer instructions" if counted else "is faster",
+        }[prefer]
+        return (
+            f"float is given back: ship {base.name}, which {least} of the float files that pass; "
+            f"no pressed file is shown to pass that {missing}"
+        )
+    why = {
+        "balanced": f"the smallest that passes and is not shown to take {more} than {base.name}; "
+        f"of those within 5 % of that size it {least}",
+        "size": "the smallest that passes",
+        "speed": f"it {least} of those that pass, or is the smallest within 5 % of that",
+    }[prefer]
+    return f"winner: {best.name} ({_against(best, base)}): {why}"
+
+
+def _otherwise(best: dict[Prefer, Row], base: Row, prefer: Prefer) -> str:
+    """Return who would win by the other measures."""
+    others = [
+        f"--prefer {measure}: " + ("the same" if row is best[prefer] else f"{row.name} ({_against(row, base)})")
+        for measure, row in best.items()
+        if measure != prefer
     ]
-    held = [row for row, proof in rivals if overall(judge(policy, proof, competitors=len(rivals))) is Outcome.PASS]
-    best = min((row for row in held if _beats_float(row)), key=_rank, default=None)
-    given_back = bool(rivals) and best is None
-    if given_back:
-        best = min((row for row in rows if row.recipe == "float" and _unfailed(row)), key=_rank)
-    notes = (_GIVEN_BACK.format(best.name),) if given_back and best else ()
-    return tuple(replace(row, winner=row is best) for row in rows), notes
+    return f"by another measure: {'; '.join(others)}"
 
 
-def _beats_float(row: Row) -> bool:
-    return row.faster or row.smaller
+def _against(row: Row, base: Row) -> str:
+    """Return what a file takes of the fastest float file's size and cost."""
+    if row is base:
+        return size_text(row.bytes)
+    what = "instructions" if row.instructions is not None else "time"
+    ratio = row.float_ratio if row.float_ratio is not None else _cost(row) / _cost(base)
+    return f"{size_text(row.bytes)}, {ratio:.2f} of the {what} of {base.name}"
 
 
-def _rank(row: Row) -> tuple[bool, float, int]:
-    return row.slower or row.larger, row.cost or 0.0, row.bytes
+def _least_ratio(row: Row, base: Row) -> float:
+    """Return the least that a file's cost is shown to be of the fastest float file's."""
+    if row.float_ratio_interval:
+        return row.float_ratio_interval[0]
+    return _cost(row) / _cost(base)
 
 
-def _unfailed(row: Row) -> bool:
-    return row.baseline or row.outcome is Outcome.PASS
+def _cost(row: Row) -> float:
+    return row.cost or 0.0
