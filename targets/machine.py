@@ -126,6 +126,15 @@ def saturates(isa: Collection[str]) -> bool:
     return not {"neon", "asimd", "avx_vnni", "avx512_vnni", "amx_int8"} & set(isa)
 
 
+def multiplies_bytes(isa: Collection[str]) -> bool:
+    """Return whether a processor with these flags multiplies bytes and adds the products in one instruction.
+
+    VNNI and AMX of x86, the dot product and i8mm of Arm. Without them int8 takes several instructions where float
+    takes one fused multiply-add, and may be the slower of the two.
+    """
+    return bool({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"} & set(isa))
+
+
 def cpu_name(root: Path = Path("/")) -> str:
     """Return the name of the board or processor, or its architecture where neither is told."""
     state = machine_state(root)

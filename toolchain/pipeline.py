@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,23 @@ from calibration.dataset import Dataset, load
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format
 from targets.machine import machine_state
-from targets.target import TimingPlan
+from targets.target import Instructions, TimingPlan
 from toolchain.checkpoint import CheckpointRequest, Settled, settle
 from toolchain.errors import UsageProblem
 from toolchain.export import export
 from toolchain.export.program import save_program
 from toolchain.files import MARK, whole_folder
 from toolchain.model import FloatModel
+from toolchain.no_regret import to_add
 from toolchain.profiling.place import PressPlace
 from toolchain.progress import Progress, silent
 from toolchain.quantize import quantize
 from toolchain.quantize.ranges import read_ranges
-from toolchain.recipe import Recipe
+from toolchain.recipe import Recipe, shipped
 from toolchain.report.markdown import markdown
-from toolchain.report.report import CheckpointFacts, DatasetFacts, Report
+from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.report.rows import measured_rows
-from toolchain.report.winner import chosen
+from toolchain.report.winner import Prefer, chosen
 from toolchain.shaping import Shaper
 from toolchain.steps import Quantize
 from toolchain.verdict.compare import comparison
@@ -48,7 +49,8 @@ class PressRequest:
     checkpoint: file or model name; words: how to read it. data, data_root: the images, as `calibration.dataset.load`
     takes them. recipes: in order; the float conversion always comes first. formats: what to end in. target: the place
     that files are read, costed and chosen on, by default each format's own. threads: for
-    accuracy and training, 0 takes all cores; latency is always timed on one, as `plan` says. command: recorded.
+    accuracy and training, 0 takes all cores; latency is always timed on one, as `plan` says. prefer: what winning means
+    (`winner.Prefer`). command: recorded.
     """
 
     checkpoint: str
@@ -60,6 +62,7 @@ class PressRequest:
     policy: Policy = field(default_factory=default_policy)
     plan: TimingPlan = field(default_factory=TimingPlan)
     target: str | None = None
+    prefer: Prefer = "balanced"
     seed: int = 0
     threads: int = 0
     command: tuple[str, ...] = ()
@@ -119,6 +122,8 @@ class _Press:
     progress: Progress
     calibrations: dict[int, CalibrationSet] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
+    stressed: Subject | None = None
 
     @property
     def log(self) -> Path:
@@ -203,49 +208,99 @@ class _Press:
         return self.calibrations[size]
 
     def judged(self, settled: Settled, artifacts: list[Artifact]) -> Report:
-        """Evaluate, compare, cost and judge every file on the place of the request."""
-        place, seed, progress = self.request.place, self.request.seed, self.progress
-        evaluations = [
-            place.read(artifact, self.test, threads=self.request.threads, seed=seed, progress=progress)
-            for artifact in artifacts
-        ]
-        times = place.times(artifacts, self.request.plan, seed=seed, progress=progress)
-        if times is not None:
-            times.save_samples(self.folder / "timings.npz")
-        evidence = self._evidence(artifacts, evaluations, times)
-        counts = place.counts(artifacts, progress=progress)
-        rows = measured_rows(artifacts, evaluations, evidence, self.request.policy, times=times, counts=counts)
-        rows, found = chosen(rows, evidence, self.request.policy)
+        """Evaluate, compare, cost and judge every file where the request says; add one where that is called for."""
+        policy = self.request.policy
+        measured = self._measured(artifacts)
+        while extra := to_add(measured.rows, measured.evidence, policy):
+            artifacts = [*artifacts, self._extra(*extra, artifacts)]
+            measured = self._measured(artifacts, measured)
+        choice = chosen(measured.rows, measured.evidence, policy, self.request.prefer)
         model, finding = settled.model, settled.finding
         calibrations = list(self.calibrations.values())
         return Report(
             checkpoint=_checkpoint_facts(model, self.request.checkpoint),
             dataset=DatasetFacts(self.test.origin, len(self.test), self.test.classes, self.test.sha256),
             preprocess=model.preprocess,
-            rows=rows,
-            comparisons=tuple(comparison(one.pairs) for one in evidence),
+            rows=choice.rows,
+            comparisons=tuple(comparison(one.pairs) for one in measured.evidence),
             preprocess_note=f"found: {finding.sentence()}" if finding else "",
             calibration=calibrations[0].facts() if calibrations else None,
-            policy=self.request.policy.to_dict(),
+            policy=policy.to_dict(),
             machine=machine_state(),
             tools={name: version for artifact in artifacts for name, version in artifact.tools.items()},
             command=self.request.command,
-            notes=(*found, *place.notes(), *self.notes),
+            notes=(*choice.notes, *self.request.place.notes(), *self.notes),
+            prefer=self.request.prefer,
+            winners=choice.winners,
         )
 
+    def _extra(self, name: str, base: str, artifacts: list[Artifact]) -> Artifact:
+        """Make the file that the press adds by itself (`no_regret`)."""
+        source = next(one for one in artifacts if one.path.name == base)
+        step = shipped()[name].quantize
+        assert step, "the recipes that a press adds quantize"
+        path = self.folder / base.replace(".float.", f".{name}.")
+        self.added.append(path.name)
+        self.notes.append(
+            f"{path.name} was added to what was asked for, of which nothing passes, is small and not slower than float"
+        )
+        return quantize(source, step, None, path, recipe=name, log=self.log)
+
+    def _measured(self, artifacts: list[Artifact], before: _Measured | None = None) -> _Measured:
+        """Read, cost and judge the files; what is known `before` of the first of them is kept, all but latencies."""
+        place, seed, progress = self.request.place, self.request.seed, self.progress
+        known = before or _Measured()
+        evaluations = [
+            *known.evaluations,
+            *(
+                place.read(artifact, self.test, threads=self.request.threads, seed=seed, progress=progress)
+                for artifact in artifacts[len(known.evaluations) :]
+            ),
+        ]
+        times = place.times(artifacts, self.request.plan, seed=seed, progress=progress)
+        if times is not None:
+            times.save_samples(self.folder / "timings.npz", force=True)
+        evidence = self._evidence(artifacts, evaluations, times, known.evidence)
+        counts = [*known.counts, *place.counts(artifacts[len(known.counts) :], progress=progress)]
+        rows = measured_rows(artifacts, evaluations, evidence, self.request.policy, times=times, counts=counts)
+        marked = [replace(row, added=row.name in self.added) for row in rows]
+        return _Measured(marked, evaluations, evidence, counts)
+
     def _evidence(
-        self, artifacts: list[Artifact], evaluations: list[Evaluation], times: Profile | None
+        self, artifacts: list[Artifact], evaluations: list[Evaluation], times: Profile | None, known: list[Evidence]
     ) -> list[Evidence]:
-        """Gather what the policy asks for of every file but the first, which is the baseline."""
+        """Gather what the policy asks for of every file but the first, the baseline; of what is known only times."""
         policy = self.request.policy
         base, *candidates = (Subject(seen, file) for seen, file in zip(evaluations, artifacts, strict=True))
-        if policy.stress is not None:
-            base = stressed(policy.stress, base, self.test, self.progress)
-        timings = [row.timings for row in times.rows] if times else [None] * len(artifacts)
-        return [
-            gather(policy, base, own, self.test, self.train, times=(taken, timings[0]), progress=self.progress)
-            for own, taken in zip(candidates, timings[1:], strict=True)
+        first, *taken = [row.timings for row in times.rows] if times else [None] * len(artifacts)
+        kept = [
+            replace(proof, timings=own, baseline_timings=first)
+            for proof, own in zip(known, taken[: len(known)], strict=True)
         ]
+        if policy.stress is not None and self.stressed is None:
+            self.stressed = stressed(policy.stress, base, self.test, self.progress)
+        return kept + [
+            gather(
+                policy,
+                self.stressed or base,
+                own,
+                self.test,
+                self.train,
+                times=(timings, first),
+                progress=self.progress,
+            )
+            for own, timings in zip(candidates[len(known) :], taken[len(known) :], strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What is known of the files of a press; rows and evaluations of all of them, evidence of all but the first."""
+
+    rows: list[Row] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    evidence: list[Evidence] = field(default_factory=list)
+    counts: list[Instructions | None] = field(default_factory=list)
 
 
 def _checkpoint_facts(model: FloatModel, words: str) -> CheckpointFacts:

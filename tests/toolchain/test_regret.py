@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization as ort
 
 from calibration.dataset import Dataset
+from calibration.sample import draw
 from targets.artifact import Artifact, Format, adopt
 from targets.catalog import default_for
+from targets.machine import multiplies_bytes
+from targets.preprocess import Preprocess
+from targets.processor import isa
 from targets.target import TimingPlan
-from tests.toolchain.readers import pair
 from tests.toolchain.test_report import timings
+from toolchain.profiling import regret
 from toolchain.profiling.cells import Cell
 from toolchain.profiling.regret import UNSEEN, regrets
 from toolchain.profiling.survey import _with_ratios
-from toolchain.report.report import Row
+from toolchain.quantize import quantize
 from toolchain.report.rows import measured_rows
-from toolchain.report.table import remarks
-from toolchain.report.winner import chosen
-from toolchain.verdict.compare import compare
+from toolchain.steps import Quantize
 from toolchain.verdict.evaluate import evaluate
 from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import judge
 from toolchain.verdict.latency import Profile, ProfileRow
 from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import policy_from
@@ -83,11 +87,23 @@ def test_the_reason_is_found_in_the_graph(
 
 def test_a_file_without_fault_is_not_accused(base: Artifact) -> None:
     assert regrets(base, base, "ort-cpu", slower=False, larger=False) == ()
-    assert regrets(base, base, "ort-cpu", slower=True, larger=False) == (UNSEEN,)
+    (unseen,) = regrets(base, base, "ort-cpu", slower=True, larger=False)
+    assert unseen.startswith(f"{UNSEEN}; most is ")
 
     (told,) = regrets(base, base, "ort-cpu", slower=False, larger=True)
     assert f"of its {base.size:,} bytes" in told
     assert "float32" in told
+
+
+@pytest.fixture(scope="module")
+def static(
+    floats: dict[Format, Artifact], digits: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> dict[Format, Artifact]:
+    """Our own int8 file of each format."""
+    folder, images = tmp_path_factory.mktemp("static"), draw(digits, 64, seed=0)
+    kinds: tuple[Format, ...] = ("onnx", "tflite")
+    step = Quantize(scheme="static-int8")
+    return {kind: quantize(floats[kind], step, images, folder / f"int8.{kind}", recipe="int8") for kind in kinds}
 
 
 def planted(sha256: str, median: int) -> object:
@@ -135,65 +151,68 @@ def test_a_profile_marks_what_is_slower_or_larger_than_the_first(
     assert slow.reasons[0].startswith("ConvInteger (6)")
 
 
-def candidate(
-    lost: int, *, size: int = 163_400, ratio: float = 0.68, name: str = "int8.onnx"
-) -> tuple[Row, Row, Evidence]:
-    """The baseline and a candidate with planted size and cost, and the evidence on its reading."""
-    floating, own = pair(lost, 5, 18_800, size=size)
-    floating, own = replace(floating, artifact_bytes=611_000), replace(own, artifact=name)
-    times = timings(floating.artifact_sha256, 99_000), timings(own.artifact_sha256, int(99_000 * ratio))
-    proof = Evidence(Pairs.of(floating, own))
-    row = Row.of(
-        own,
-        format="onnx",
-        recipe=name,
-        comparison=compare(floating, own),
-        timings=times[1],
-        ratio=LatencyRatio(ratio, 0.99 * ratio, 1.01 * ratio, 20),
-        verdicts=judge(POLICY, proof),
-    )
-    return Row.of(floating, format="onnx", recipe="float", timings=times[0]), row, proof
-
-
-def winner(*made: tuple[Row, Row, Evidence]) -> tuple[str, tuple[str, ...]]:
-    rows, notes = chosen([made[0][0], *(row for _, row, _ in made)], [proof for _, _, proof in made], POLICY)
-    (best,) = [row for row in rows if row.winner]
-    return best.name, notes
-
-
-def test_the_fastest_that_passes_wins() -> None:
-    fast = candidate(20, ratio=0.5, name="fast.onnx")
-    assert winner(candidate(20, ratio=0.7), fast) == ("fast.onnx", ())
-
-
 @pytest.mark.parametrize(
-    "made",
+    ("flags", "said"),
     [
-        candidate(20, size=700_000, ratio=1.3),
-        candidate(20, size=611_000, ratio=1.0),
-        candidate(3_000, ratio=0.3),
+        pytest.param(("avx2", "fma"), "no VNNI", id="row62-x86 without VNNI"),
+        pytest.param(("asimd",), "no dot-product instructions (asimddp)", id="row62-Arm without dot product"),
+        pytest.param(("avx2", "avx512_vnni"), None, id="VNNI"),
+        pytest.param(("asimd", "asimddp"), None, id="dot product"),
+        pytest.param((), None, id="not known"),
     ],
-    ids=["larger and slower", "just the same", "reads worse"],
 )
-def test_float_is_given_back_where_nothing_beats_it(made: tuple[Row, Row, Evidence]) -> None:
-    best, (note,) = winner(made)
-    assert best == "float.onnx"
-    assert "float is given back: ship float.onnx" in note
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_a_processor_without_instructions_for_int8_is_the_reason(
+    kind: Format,
+    flags: tuple[str, ...],
+    said: str | None,
+    static: dict[Format, Artifact],
+    floats: dict[Format, Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(regret, "isa", lambda _: flags)
+    target = default_for(kind).name
+    reasons = regrets(static[kind], floats[kind], target, slower=True, larger=False)
+    assert any(said in reason for reason in reasons) if said else not any("processor" in one for one in reasons)
+    # A float file multiplies no bytes, whatever the processor can do.
+    assert not any("processor" in one for one in regrets(floats[kind], floats[kind], target, slower=True, larger=False))
 
 
-def test_a_file_without_regret_goes_before_a_faster_one_that_is_larger() -> None:
-    larger = candidate(20, size=700_000, ratio=0.5, name="larger.onnx")
-    assert larger[1].larger
-    assert winner(larger, candidate(20, ratio=0.7))[0] == "int8.onnx"
-    assert winner(larger)[0] == "larger.onnx"
+def test_row62_the_flags_of_an_emulated_processor_tell_whether_it_multiplies_bytes() -> None:
+    assert not multiplies_bytes(isa("arm64:cortex-a72"))
+    assert multiplies_bytes(isa("arm64:cortex-a76"))
 
 
-def test_what_is_smaller_but_slower_wins_marked_where_there_is_nothing_else() -> None:
-    made = candidate(20, ratio=6.5)
-    assert winner(made) == ("int8.onnx", ())
-    from tests.toolchain.test_report import pressed
+def test_row62_gelu_outside_the_integer_part_is_the_reason(tmp_path: Path, digits: Dataset) -> None:
+    artifact = with_gelu(tmp_path / "gelu.float.onnx")
+    images = draw(digits, 64, seed=0)
+    own = quantize(artifact, Quantize(scheme="static-int8"), images, tmp_path / "gelu.onnx", recipe="static-int8")
+    (reason, *_) = regrets(own, artifact, "ort-cpu", slower=True, larger=False)
+    assert "Erf (1)" in reason
+    assert "this is GELU" in reason
 
-    report = replace(pressed(), rows=(made[0], replace(made[1], reasons=("ConvInteger (6): slow",))))
-    said = remarks(report)
-    assert said[0].startswith("slower than float here: int8.onnx (6.50)")
-    assert "int8.onnx  ConvInteger (6): slow" in said
+
+def with_gelu(path: Path) -> Artifact:
+    """Two layers with a GELU between them, as torch writes it."""
+    random = np.random.default_rng(0)
+    arrays = {
+        "first": random.standard_normal((784, 16)).astype(np.float32) / 28,
+        "second": random.standard_normal((16, 10)).astype(np.float32) / 4,
+        **{name: np.array(value, np.float32) for name, value in (("root", 2**0.5), ("one", 1), ("half", 0.5))},
+    }
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "first"], ["x"]),
+        helper.make_node("Div", ["x", "root"], ["scaled"]),
+        helper.make_node("Erf", ["scaled"], ["erf"]),
+        helper.make_node("Add", ["erf", "one"], ["shifted"]),
+        helper.make_node("Mul", ["x", "shifted"], ["product"]),
+        helper.make_node("Mul", ["product", "half"], ["gelu"]),
+        helper.make_node("MatMul", ["gelu", "second"], ["logits"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ("batch", 1, 28, 28))
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("batch", 10))
+    stored = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "gelu", [image], [logits], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return adopt(path, preprocess=Preprocess(), classes=tuple("0123456789"))

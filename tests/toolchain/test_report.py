@@ -106,10 +106,23 @@ def test_a_narrow_place_never_cuts_a_figure(terminal: bool) -> None:
 def test_what_is_slower_than_float_is_red_and_said() -> None:
     slow = printed(pressed(median=120_000), terminal=True)
     assert "\x1b[31m1.21" in slow
-    assert "slower than float here: int8.onnx (1.21)" in slow
+    assert "slower than float.onnx: int8.onnx (1.21)" in slow
     fast = printed(pressed(), terminal=True)
     assert "\x1b[31m" not in fast
     assert "slower" not in fast
+
+
+def test_row7_each_file_is_compared_with_a_float_file_by_name_and_counted_ones_are_not_called_slow() -> None:
+    report = pressed()
+    base, own = report.rows
+    counted = {"instructions": 1.0, "p50_ns": None, "p50_ratio": None, "p50_ratio_interval": None}
+    floating = replace(base, name="float.tflite", format="tflite", baseline=False, instructions_ratio=0.7, **counted)
+    quantized = replace(own, name="int8.tflite", format="tflite", instructions_ratio=0.74, own_ratio=1.05, **counted)
+    slow = replace(own, instructions_ratio=1.2, own_ratio=1.2, **counted)
+    text = printed(replace(report, rows=(replace(base, **counted), floating, slow, quantized)))
+    assert "more instructions than float.onnx: int8.onnx (1.20)" in text
+    assert "more instructions than float.tflite: int8.tflite (1.05)" in text
+    assert "slower" not in text
 
 
 def test_a_failed_verdict_says_why_below_the_table() -> None:

@@ -13,6 +13,7 @@ from toolchain.cli.options import Command
 
 if TYPE_CHECKING:
     from toolchain.pipeline import PressRequest
+    from toolchain.report.winner import Prefer
 
 _OPTIONS = (
     click.option(
@@ -45,6 +46,13 @@ _OPTIONS = (
     click.option("--max-size", "size", type=options.SIZE, help="Largest file."),
     click.option("--max-p95", "p95", type=options.DURATION, help="Largest P95 latency at batch 1."),
     click.option(
+        "--prefer",
+        type=click.Choice(["balanced", "size", "speed"]),
+        default="balanced",
+        show_default=True,
+        help="Which file wins: the smallest that is not over 5 % slower than float, the smallest, or the fastest.",
+    ),
+    click.option(
         "--seconds", type=options.DURATION, default="2s", show_default=True, help="Least time to time each file."
     ),
 )
@@ -67,6 +75,7 @@ def press_request(
     formats: tuple[str, ...],
     target: str | None,
     policy_words: str | None,
+    prefer: Prefer,
     seconds: float,
     seed: int,
     threads: int,
@@ -88,6 +97,7 @@ def press_request(
         policy=choose_policy(policy_words, **limits),
         plan=TimingPlan(min_seconds=seconds, min_runs=1000, inner=1),
         target=target,
+        prefer=prefer,
         seed=seed,
         threads=threads,
         command=("glyphpress", *sys.argv[1:]),

@@ -27,11 +27,12 @@ class Optimized:
         return sum(node.op_type == kind for node in self.nodes)
 
     def between_integers(self) -> Counter[str]:
-        """Return the kinds of operators that take floats from a DequantizeLinear and lead to a QuantizeLinear."""
+        """Return the kinds of operators on a way of floats from a DequantizeLinear to a QuantizeLinear."""
         floats: set[str] = set()
         quantized_later: set[str] = set()
         for node in self.nodes:
-            if node.op_type == "DequantizeLinear" and node.input[0] not in self.constants:
+            begins = node.op_type == "DequantizeLinear" and node.input[0] not in self.constants
+            if begins or (node.op_type not in SCALING and floats & set(node.input)):
                 floats.update(node.output)
         for node in reversed(self.nodes):
             if node.op_type == "QuantizeLinear" or quantized_later & set(node.output):

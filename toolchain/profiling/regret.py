@@ -11,7 +11,9 @@ import numpy as np
 from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import RunFailed
+from targets.machine import multiplies_bytes
 from targets.operators import Operator, operators
+from targets.processor import HERE, isa
 from toolchain.inspection import inspect_file
 from toolchain.profiling.optimized import Optimized, optimized
 
@@ -28,10 +30,40 @@ def regrets(artifact: Artifact, base: Artifact, target: str, *, slower: bool, la
     found: list[str] = []
     if slower:
         look = {"onnx": _in_onnx, "ort": _in_ort, "tflite": _in_tflite}[artifact.format]
-        found += (look(artifact, base) if target.startswith(KNOWN) else []) or [UNSEEN]
+        seen = look(artifact, base) if target.startswith(KNOWN) else []
+        found += [*seen, *_without_instructions(artifact, target)] or [UNSEEN + _most(artifact, target)]
     if larger:
         found.append(_bytes(artifact))
     return tuple(found)
+
+
+def _without_instructions(artifact: Artifact, target: str) -> Iterator[str]:
+    """Yield that the processor has no instructions for what an int8 file does, where that is known of it."""
+    flags = isa(target)
+    if not flags or multiplies_bytes(flags) or not _computes_in_int8(artifact):
+        return
+    missing = "dot-product instructions (asimddp)" if "asimd" in flags else "VNNI"
+    yield (
+        f"the processor has no {missing}: each product of bytes takes several instructions, where float takes one; "
+        "weight-int8 is as small and runs like float"
+    )
+
+
+def _most(artifact: Artifact, target: str) -> str:
+    """Return the operator that takes most of the time, where this machine's runtimes tell it."""
+    kernels = _kernels(artifact, target) if target in HERE else []
+    if not kernels:
+        return ""
+    most = max(kernels, key=lambda one: one.ns)
+    return f"; most is {most.kernel}{f' of {most.layer}' if most.layer else ''}, {_share([most], kernels)}"
+
+
+def _computes_in_int8(artifact: Artifact) -> bool:
+    """Return whether layers of a file multiply int8 by int8, rather than only store it."""
+    if artifact.format == "tflite":
+        return any("QC8" in one.kernel or "QS8" in one.kernel for one in _kernels(artifact))
+    kinds = {node.op_type for node in optimized(artifact).nodes} if artifact.format == "onnx" else set()
+    return any(kind.startswith(("QLinear", "QGemm", "DynamicQuantize", "MatMulInteger")) for kind in kinds)
 
 
 def _in_onnx(artifact: Artifact, base: Artifact) -> list[str]:
@@ -76,9 +108,15 @@ def _stored(graph: Optimized) -> Iterator[str]:
         yield f"DequantizeLinear of stored {_listed(kinds)} is fused into no kernel and runs in each inference"
 
 
+_GELU = {"Erf", "Gelu", "FastGelu", "QuickGelu", "BiasGelu"}
+
+
 def _islands(graph: Optimized) -> Iterator[str]:
     if kinds := graph.between_integers():
-        yield f"float between integers: {_listed(kinds)}, without an integer kernel, is dequantized and quantized again"
+        yield (
+            f"float between integers: {_listed(kinds)}, without an integer kernel, is dequantized and quantized again"
+            + "; this is GELU, and a model with ReLU stays among integers" * bool(_GELU & set(kinds))
+        )
 
 
 def _dynamic(graph: Optimized) -> Iterator[str]:
@@ -101,11 +139,7 @@ def _in_tflite(artifact: Artifact, base: Artifact) -> list[str]:  # noqa: ARG001
     place = catalog.get("litert-cpu")
     with place.open(artifact) as session:
         parts = session.facts.placement.get("XNNPACK", 0)
-    try:
-        kernels = operators(artifact, place)
-    except RunFailed:
-        # A LiteRT without its profiler: the placement is still known.
-        kernels = []
+    kernels = _kernels(artifact)
     found = []
     if parts != 1:
         found.append(f"XNNPACK has {f'the graph in {parts} parts' if parts else 'no part of the graph'}")
@@ -118,6 +152,14 @@ def _in_tflite(artifact: Artifact, base: Artifact) -> list[str]:  # noqa: ARG001
     return found
 
 
+def _kernels(artifact: Artifact, target: str = "litert-cpu") -> list[Operator]:
+    """Return what a runtime runs of a file; nothing where it was built without its profiler."""
+    try:
+        return operators(artifact, catalog.get(target))
+    except RunFailed:
+        return []
+
+
 def _has_int16(path: Path) -> bool:
     from ai_edge_litert.interpreter import Interpreter
 
@@ -125,8 +167,11 @@ def _has_int16(path: Path) -> bool:
 
 
 def _shared(some: list[Operator], kernels: list[Operator]) -> str:
-    share = sum(one.ns for one in some) / max(1.0, sum(one.ns for one in kernels))
-    return f"{_listed(Counter(one.kernel for one in some))}, {share:.0%} of the time"
+    return f"{_listed(Counter(one.kernel for one in some))}, {_share(some, kernels)}"
+
+
+def _share(some: list[Operator], kernels: list[Operator]) -> str:
+    return f"{sum(one.ns for one in some) / max(1.0, sum(one.ns for one in kernels)):.0%} of the time"
 
 
 def _listed(kinds: Counter[str]) -> str:

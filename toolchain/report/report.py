@@ -170,7 +170,8 @@ class Report:
 
     rows: the baseline first. comparisons: each candidate against the baseline. preprocess_note: how it was found.
     calibration: `CalibrationSet.facts()`, None where nothing was calibrated. policy: `Policy.to_dict()`. prefer: the
-    measure that chose the winner; winners: the file that wins by each measure (`winner.Prefer`). command: the words that made it. machine: state of the host; tools: package versions.
+    measure that chose the winner; winners: the file that wins by each measure (`winner.Prefer`).
+    command: the words that made it. machine: state of the host; tools: package versions.
     """
 
     checkpoint: CheckpointFacts
