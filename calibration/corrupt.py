@@ -18,8 +18,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import SIDE, Images, Labels
+from calibration.dataset import SIDE, Images, ImageSource, Labels
 from calibration.errors import UnknownData
+from calibration.streamed import chunks
 
 STRENGTHS = (1, 2, 3, 4, 5)
 
@@ -56,7 +57,7 @@ def damage(images: Images, kind: str, strengths: Integers, seed: int = 0) -> Ima
 
 
 def strengths_in_turn(
-    images: Images, labels: Labels, kind: str, seed: int = 0, strengths: tuple[int, ...] = STRENGTHS
+    images: ImageSource, labels: Labels, kind: str, seed: int = 0, strengths: tuple[int, ...] = STRENGTHS
 ) -> Integers:
     """Return int64 [N], a strength for each image: they go round over the images of each class.
 
@@ -65,7 +66,8 @@ def strengths_in_turn(
     """
     check_kind(kind)
     check_strengths(strengths)
-    drawn = _chances(images, f"turn of {kind} {seed}", 8).view(">u8")[:, 0]
+    salt = f"turn of {kind} {seed}"
+    drawn = np.concatenate([_chances(images[part], salt, 8).view(">u8")[:, 0] for part in chunks(len(images))])
     order = np.lexsort((drawn, labels))
     turn = np.empty(len(labels), np.int64)
     turn[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.choice import brackets, chosen, parted
 from calibration.errors import CorruptData, DataNotFound, EmptyData, UnknownData
 from calibration.splits import SPLITS, emnist_split
+from calibration.streamed import LARGE, SIDE, Images, ImageSource, chunks
 
 Split = Literal["train", "test"]
-Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
-SIDE = 28
 DIGITS = "builtin:digits"
 _FORMS = f"{DIGITS}, emnist:SPLIT, DIR:SPLIT, or a folder of pictures with a subfolder a class"
+__all__ = ["DIGITS", "SIDE", "Dataset", "ImageSource", "Images", "Labels", "Split", "load"]
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Labelled glyphs as a person reads them.
 
-    images: uint8 [N, 28, 28], upright, bright ink on black, 0 to 255.
+    images: uint8 [N, 28, 28], upright, bright ink on black, 0 to 255; of a large file read as they are asked for.
     labels: int64 [N], an index into `classes` (EMNIST's own numbering is gone).
     classes: the character each index stands for.
-    origin: the words that name it, such as `emnist:balanced/test`.
+    origin: the words that name it, such as `emnist:balanced/test`, or `emnist:balanced[0-9]/test` of chosen classes.
     sha256: digest of images and labels in order.
     """
 
-    images: Images
+    images: ImageSource
     labels: Labels
     classes: tuple[str, ...]
     origin: str
@@ -42,7 +43,7 @@ class Dataset:
     sha256: str
 
     @classmethod
-    def of(cls, images: Images, labels: Labels, classes: tuple[str, ...], origin: str, split: Split) -> Dataset:
+    def of(cls, images: ImageSource, labels: Labels, classes: tuple[str, ...], origin: str, split: Split) -> Dataset:
         """Check and digest images and labels; raises EmptyData, CorruptData."""
         if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE) or labels.shape != images.shape[:1]:
             raise CorruptData(
@@ -57,45 +58,94 @@ class Dataset:
             )
         if labels.min() == labels.max():
             raise EmptyData(f"{origin} holds a single class, '{classes[labels[0]]}'; two or more are needed")
-        images, labels = np.ascontiguousarray(images), np.ascontiguousarray(labels, np.int64)
-        digest = hashlib.sha256(images.reshape(-1).data)
+        if isinstance(images, np.ndarray) or len(images) < LARGE:
+            images = np.ascontiguousarray(images)
+        labels = np.ascontiguousarray(labels, np.int64)
+        digest = hashlib.sha256()
+        for part in chunks(len(images)):
+            digest.update(np.ascontiguousarray(images[part]).data)
         digest.update(labels.astype("<i8").data)
         return cls(images, labels, classes, origin, split, digest.hexdigest())
 
     def take(self, indices: NDArray[np.int64], name: str) -> Dataset:
         """Return the images at `indices`, in that order; `name` is added to the origin in brackets."""
         return Dataset.of(
-            self.images[indices], self.labels[indices], self.classes, f"{self.origin} [{name}]", self.split
+            _taken(self.images, indices), self.labels[indices], self.classes, f"{self.origin} [{name}]", self.split
         )
+
+    def choose(self, names: tuple[str, ...]) -> Dataset:
+        """Return the images of some classes alone, labelled in the order of the names; the origin says which.
+
+        Names that are all of the classes in their order change nothing. Raises UnknownData for a class that it has
+        not, EmptyData for one without images.
+        """
+        base, slash, split = self.origin.rpartition("/")
+        classes = chosen(names, self.classes, base)
+        if classes == self.classes:
+            return self
+        labels = relabelled(self.labels, self.classes, classes)
+        kept = np.flatnonzero(labels >= 0)
+        origin = f"{base}{brackets(classes)}{slash}{split}"
+        refuse_absent(labels, classes, origin)
+        return Dataset.of(_taken(self.images, kept), labels[kept], classes, origin, self.split)
+
+    def held(self) -> Dataset:
+        """Return it with all images in memory, for what takes them in random order again and again."""
+        return self if isinstance(self.images, np.ndarray) else replace(self, images=self.images[:])
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.images)
 
 
+def _taken(images: ImageSource, indices: NDArray[np.int64]) -> ImageSource:
+    """Return the images at `indices`, of a large file without reading them where they are in ascending order."""
+    if isinstance(images, np.ndarray) or bool((np.diff(indices) <= 0).any()):
+        return images[indices]
+    return images.only(indices)
+
+
+def relabelled(labels: Labels, classes: tuple[str, ...], names: tuple[str, ...]) -> Labels:
+    """Return labels into `names` instead of `classes`, -1 where a class is not among them."""
+    index = {name: label for label, name in enumerate(names)}
+    changed: Labels = np.array([index.get(name, -1) for name in classes], np.int64)[labels]
+    return changed
+
+
+def refuse_absent(labels: Labels, names: tuple[str, ...], origin: str) -> None:
+    """Raise EmptyData that names the chosen classes of which there is no image."""
+    counts = np.bincount(labels[labels >= 0], minlength=len(names))
+    if absent := [f"'{name}'" for name, count in zip(names, counts, strict=True) if not count]:
+        raise EmptyData(f"{origin} has no image of class {', '.join(absent[:10])}; leave it out of the choice")
+
+
 def load(spec: str, split: Split = "test", data_root: Path | None = None) -> Dataset:
     """Read what the words after `--data` name.
 
     spec: `builtin:digits`; `emnist:SPLIT`, looked up under `data_root`, $GLYPHPRESS_DATA, then the user cache;
-    `DIR:SPLIT`, the same official files in or one level below DIR; or `DIR`, a folder of pictures.
+    `DIR:SPLIT`, the same official files in or up to two levels below DIR; or `DIR`, a folder of pictures. Brackets
+    behind any of them choose classes, as in `emnist:byclass[A-Z]` (`calibration.choice`).
     Raises UnknownData, DataNotFound, CorruptData, EmptyData.
     """
     from calibration import builtin, emnist, pictures
 
-    if spec == DIGITS:
-        return builtin.digits(split)
-    place, colon, name = spec.rpartition(":")
     if Path(spec).is_dir():
         return pictures.load_folder(Path(spec), split)
+    spec, names = parted(spec)
+    if spec == DIGITS:
+        return builtin.digits(split).choose(names) if names else builtin.digits(split)
+    place, colon, name = spec.rpartition(":")
+    if Path(spec).is_dir():
+        return pictures.load_folder(Path(spec), split, names)
     if not colon:
         raise _not_known(spec)
     if place == "builtin":
         raise UnknownData(f"nothing built in is called '{name}'; did you mean {DIGITS}?")
     if place == "emnist":
-        return emnist.load_split(emnist_split(name), split, emnist.roots(data_root), spec)
+        return emnist.load_split(emnist_split(name), split, emnist.roots(data_root), spec, names)
     if not Path(place).is_dir():
         raise DataNotFound(f"no folder {place}; --data takes {_FORMS}")
-    return emnist.load_split(emnist_split(name), split, [Path(place)], f"emnist:{name}")
+    return emnist.load_split(emnist_split(name), split, [Path(place)], f"emnist:{name}", names)
 
 
 def _not_known(spec: str) -> UnknownData | DataNotFound:

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.dataset import SIDE, Dataset, Images, Labels, Split
+from calibration.choice import brackets, chosen
+from calibration.dataset import Dataset, Labels, Split, refuse_absent, relabelled
 from calibration.errors import CorruptData, DataNotFound
 from calibration.idx import open_idx
 from calibration.splits import EmnistSplit
-
-_CHUNK = 4096
-"""Images turned upright at a time, so that a second copy of a split is never held."""
+from calibration.streamed import StreamedImages
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,9 @@ def roots(data_root: Path | None) -> list[Path]:
 def find(table: EmnistSplit, split: Split, places: list[Path]) -> SplitFiles | None:
     """Return the files of a split, from the first of `places` that has any of them, or None.
 
-    They may stand in a place itself or one folder below. Among those folders the one with both train and test is
-    taken, so that images of two different partitions of EMNIST do not end up on the two sides.
+    They may stand in a place itself or up to two folders below, as torchvision keeps them in ROOT/EMNIST/raw. Among
+    those folders the one with both train and test is taken, so that images of two different partitions of EMNIST do
+    not end up on the two sides.
     """
     other: Split = "train" if split == "test" else "test"
     for place in places:
@@ -59,8 +59,13 @@ def find(table: EmnistSplit, split: Split, places: list[Path]) -> SplitFiles | N
     return None
 
 
-def load_split(table: EmnistSplit, split: Split, places: list[Path], spec: str) -> Dataset:
-    """Read one split; raises DataNotFound naming the places, CorruptData naming file, offset and expectation."""
+def load_split(table: EmnistSplit, split: Split, places: list[Path], spec: str, names: tuple[str, ...] = ()) -> Dataset:
+    """Read one split, of the classes `names` alone where there are any.
+
+    Raises DataNotFound naming the places, CorruptData naming file, offset and expectation, and UnknownData and
+    EmptyData as `Dataset.choose` does.
+    """
+    classes = chosen(names, table.classes, spec) if names else table.classes
     files = find(table, split, places)
     stem = f"emnist-{table.name}-{split}"
     if files is None:
@@ -73,25 +78,17 @@ def load_split(table: EmnistSplit, split: Split, places: list[Path], spec: str) 
         missing = "images-idx3" if files.images is None else "labels-idx1"
         raise DataNotFound(f"{files.folder} lacks {stem}-{missing}-ubyte[.gz]; copy it beside the other file")
     check_mapping(table, files.folder)
-    images = read_upright(files.images)
+    images = StreamedImages(files.images)
     labels = read_labels(files.labels, table, expected=len(images), images=files.images)
-    below = files.folder not in places and files.folder.name not in {"gzip", "official"}
-    origin = f"{spec}/{split}" + (f" ({files.folder.name})" if below else "")
-    return Dataset.of(images, labels, table.classes, origin, split)
-
-
-def read_upright(path: Path) -> Images:
-    """Return the images of an official file, turned upright: uint8 [N, 28, 28]; raises CorruptData."""
-    with open_idx(path) as reader:
-        reader.expect(SIDE, SIDE)
-        images = reader.allocate()
-        stored = np.empty((_CHUNK, SIDE, SIDE), np.uint8)
-        for start in range(0, len(images), _CHUNK):
-            chunk = stored[: len(images) - start]
-            reader.read_into(chunk)
-            images[start : start + len(chunk)] = chunk.swapaxes(1, 2)
-        reader.finish()
-    return images
+    below = files.folder not in places and files.folder.name not in {"gzip", "official", "raw"}
+    which = brackets(classes) if classes != table.classes else ""
+    origin = f"{spec}{which}/{split}" + (f" ({files.folder.name})" if below else "")
+    if which:
+        labels = relabelled(labels, table.classes, classes)
+        refuse_absent(labels, classes, origin)
+        kept = np.flatnonzero(labels >= 0)
+        images, labels = images.only(kept), labels[kept]
+    return Dataset.of(images, labels, classes, origin, split)
 
 
 def read_labels(path: Path, table: EmnistSplit, *, expected: int, images: Path) -> Labels:
@@ -139,9 +136,18 @@ def _named(char: str | None) -> str:
 
 
 def _folders(place: Path) -> Iterator[Path]:
+    """Yield the place, then its folders, then theirs."""
     if place.is_dir():
-        yield place
-        yield from sorted(folder for folder in place.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+        below = _below(place)
+        yield from (place, *below, *(folder for one in below for folder in _below(one)))
+
+
+def _below(place: Path) -> list[Path]:
+    try:
+        return sorted(folder for folder in place.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    except PermissionError:
+        # A neighbour that may not be looked into is no reason to stop.
+        return []
 
 
 def _files(folder: Path, table: EmnistSplit, split: Split) -> SplitFiles:

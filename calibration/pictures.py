@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from calibration.choice import brackets, chosen
 from calibration.dataset import SIDE, Dataset, Images, Labels, Split
 from calibration.errors import CorruptData, DataNotFound, EmptyData
 from calibration.glyph import glyph
@@ -16,21 +17,27 @@ _TEST_SHARE = 0.2
 _PARTS: tuple[Split, Split] = ("train", "test")
 
 
-def load_folder(folder: Path, split: Split) -> Dataset:
+def load_folder(folder: Path, split: Split, names: tuple[str, ...] = ()) -> Dataset:
     """Read pictures of any size and polarity as glyphs; classes are the subfolders' names in sorted order.
+
+    names: the classes to read, in the order of the labels; all of them without any.
 
     With `train/` and `test/` those are the splits; otherwise a fifth of each class is the test split, chosen by the
     pixels. Raises DataNotFound, EmptyData, and CorruptData naming the picture.
     """
-    if all((folder / part).is_dir() for part in _PARTS):
-        classes = _same_classes(folder)
-        images, labels = _read(folder / split, classes)
-        return Dataset.of(images, labels, classes, f"{folder.name}/{split}", split)
-    classes = _classes(folder)
-    images, labels = _read(folder, classes)
+    parts = _split_folders(folder)
+    if parts and split not in parts:
+        raise DataNotFound(f"{folder} has no folder {split}/ beside {parts[0]}/; add it, or do without {split} images")
+    every = _same_classes(folder, parts) if parts else _classes(folder)
+    classes = chosen(names, every, str(folder)) if names else every
+    which = brackets(classes) if classes != every else ""
+    origin = f"{folder.name}{which}/{split}"
+    images, labels = _read(folder / split if parts else folder, classes)
+    if parts:
+        return Dataset.of(images, labels, classes, origin, split)
     test = held_out(images, labels, classes, _TEST_SHARE)
     keep = test if split == "test" else ~test
-    return Dataset.of(images[keep], labels[keep], classes, f"{folder.name}/{split}", split)
+    return Dataset.of(images[keep], labels[keep], classes, origin, split)
 
 
 def read_picture(path: Path) -> Images:
@@ -51,6 +58,7 @@ def read_picture(path: Path) -> Images:
 
 def _classes(folder: Path) -> tuple[str, ...]:
     stray = next(folder.glob("emnist-*-ubyte*"), None) or next(folder.glob("*/emnist-*-ubyte*"), None)
+    stray = stray or next(folder.glob("*/*/emnist-*-ubyte*"), None)
     if stray:
         raise EmptyData(f"{folder} holds EMNIST files, not pictures; write {folder}:{stray.name.split('-')[1]}")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -61,11 +69,18 @@ def _classes(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _same_classes(folder: Path) -> tuple[str, ...]:
-    train, test = (_classes(folder / part) for part in _PARTS)
-    if odd := sorted(set(train) ^ set(test)):
+def _split_folders(folder: Path) -> tuple[Split, ...]:
+    """Return `train` and `test` where they are folders of the split of that name, or the one that stands alone."""
+    names = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    parts = tuple(part for part in _PARTS if part in names)
+    return parts if len(parts) == len(_PARTS) or names == set(parts) else ()
+
+
+def _same_classes(folder: Path, parts: tuple[Split, ...]) -> tuple[str, ...]:
+    sides = [_classes(folder / part) for part in parts]
+    if odd := sorted(set(sides[0]) ^ set(sides[-1])):
         raise CorruptData(f"{folder}: classes {', '.join(odd[:5])} are not in both train/ and test/; make them match")
-    return train
+    return sides[0]
 
 
 def _read(folder: Path, classes: tuple[str, ...]) -> tuple[Images, Labels]:

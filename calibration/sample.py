@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import Dataset, Images, Labels
+from calibration.dataset import Dataset, Images, ImageSource, Labels
 from calibration.errors import EmptyData, TestLeak, UnknownData
+from calibration.streamed import chunks
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,13 @@ def draw(train: Dataset, size: int, seed: int = 0, exclude: Dataset | None = Non
     return CalibrationSet(images, indices, seed, train.origin, hashlib.sha256(images.tobytes()).hexdigest())
 
 
-def image_hashes(images: Images) -> NDArray[np.bytes_]:
+def image_hashes(images: ImageSource) -> NDArray[np.bytes_]:
     """Return the 16-byte BLAKE2b digest of each image [N], in hexadecimal, for finding the same image twice."""
-    if not len(images):
-        return np.empty(0, "S32")
-    pixels = np.ascontiguousarray(images).reshape(-1).data
-    step = images[0].size
-    starts = range(0, len(pixels), step)
-    return np.array([hashlib.blake2b(pixels[at : at + step], digest_size=16).hexdigest() for at in starts], "S32")
+    hashes = np.empty(len(images), "S32")
+    for part in chunks(len(images)):
+        block = np.ascontiguousarray(images[part])
+        hashes[part] = [hashlib.blake2b(image.data, digest_size=16).hexdigest() for image in block]
+    return hashes
 
 
 def _stratified(

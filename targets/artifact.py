@@ -154,7 +154,8 @@ def adopt(path: Path, *, preprocess: Preprocess, classes: tuple[str, ...]) -> Ar
     if expected not in widths and -1 not in widths:
         raise ArtifactError(
             f"{path}: outputs are {widths} wide, but {len(classes)} classes with label offset "
-            f"{preprocess.label_offset} need {expected}; name the data set or label offset it was trained with"
+            f"{preprocess.label_offset} need {expected}; name the data set or label offset it was trained with, "
+            "or choose its classes with --classes"
         )
     artifact = Artifact(path, file_format(path), file_sha256(path), inputs, outputs, preprocess, classes)
     return replace(artifact, recipe="foreign", preprocess_source="options")

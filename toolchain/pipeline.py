@@ -98,7 +98,7 @@ def press(request: PressRequest, out: Path, *, force: bool = False, progress: Pr
     """
     request.place.check(request.policy)
     with whole_folder(out, force=force) as folder:
-        train, test = (load(request.data, split, request.data_root) for split in ("train", "test"))
+        train, test = (load(request.words.data(request.data), split, request.data_root) for split in ("train", "test"))
         work = _Press(request, folder, train, test, progress)
         work.check()
         settled = settle(request.checkpoint, request.words, train, seed=request.seed)

@@ -93,7 +93,8 @@ class Look:
         spare = logits.shape[1] - self.classes
         if spare not in (0, 1):
             raise CheckpointError(
-                f"the model answers {logits.shape[1]} columns for {self.classes} classes; check --data"
+                f"the model answers {logits.shape[1]} columns for {self.classes} classes; choose the model's "
+                "classes with --classes, or give the --data it was trained on"
             )
         for offset in range(spare + 1) if every_offset else (preprocess.label_offset,):
             yield self._trial(replace(preprocess, label_offset=offset), logits[:, offset : offset + self.classes])

@@ -65,9 +65,9 @@ def export_checkpoint(
         if ops_config:
             refuse_existing(operators_path(output), force=force)
         with tempfile.TemporaryDirectory() as folder:
-            source = _onnx_artifact(checkpoint, words, _images(data, "train", data_root), Path(folder), seed)
+            source = _onnx_artifact(checkpoint, words, _images(words, data, "train", data_root), Path(folder), seed)
             return export_ort(source, output, ops_config=ops_config, fitted=this_cpu, force=force)
-    settled = settle(checkpoint, words, _images(data, "train", data_root), seed=seed)
+    settled = settle(checkpoint, words, _images(words, data, "train", data_root), seed=seed)
     return export(settled.model, kind, output, force=force)
 
 
@@ -99,7 +99,7 @@ def shape_checkpoint(
         raise UsageProblem(f"{output}: such a model has shapes of its own, so it is saved as .pt2; name it so")
     refuse_source(output, Path(checkpoint))
     refuse_existing(output, force=force)
-    images = load(data, "train", data_root)
+    images = load(words.data(data), "train", data_root)
     settled = settle(checkpoint, words, images, seed=seed)
     recipe = Recipe(name=step.kind, steps=(step,))
     shaped = Shaper(images, seed, threads, progress).shaped(settled.model, recipe)
@@ -117,7 +117,7 @@ def sensitivity_of(
     **how: Any,
 ) -> Sensitivity:
     """Load a checkpoint and the train split of its data, and return what `sensitivity` finds; `how` goes to it."""
-    images = load(data, "train", data_root)
+    images = load(words.data(data), "train", data_root)
     settled = settle(checkpoint, words, images, seed=seed)
     return sensitivity(settled.model, images, seed=seed, **how)
 
@@ -143,7 +143,7 @@ def quantize_file(
     _check(path, step, output, data, force=force)
     if save_ranges:
         refuse_existing(save_ranges, force=force)
-    train, test = (_images(data, split, data_root) for split in SPLITS)
+    train, test = (_images(CheckpointRequest(), data, split, data_root) for split in SPLITS)
     with tempfile.TemporaryDirectory() as folder:
         source = _float_artifact(path, train, Path(folder), seed)
         images = _calibration(step, train, test, seed)
@@ -225,5 +225,5 @@ def _float_artifact(path: Path, train: Dataset | None, folder: Path, seed: int) 
     return _onnx_artifact(str(path), CheckpointRequest(), train, folder, seed)
 
 
-def _images(data: str | None, split: Split, data_root: Path | None) -> Dataset | None:
-    return load(data, split, data_root) if data else None
+def _images(words: CheckpointRequest, data: str | None, split: Split, data_root: Path | None) -> Dataset | None:
+    return load(words.data(data), split, data_root) if data else None

@@ -63,6 +63,14 @@ def test_files_one_folder_below_are_found_and_the_folder_is_said(tmp_path: Path)
     assert load("emnist:digits", "test", tmp_path).origin == "emnist:digits/test (resplit)"
 
 
+@pytest.mark.parametrize("level", ["", "EMNIST", "EMNIST/raw"])
+def test_row22_torchvision_s_folders_are_found_from_every_level(level: str, tmp_path: Path) -> None:
+    place(tmp_path / "EMNIST" / "raw", 0, "train", "test")
+    (tmp_path / "locked").mkdir(mode=0)
+    assert load(f"{tmp_path / level}:digits").origin == "emnist:digits/test"
+    assert load("emnist:digits", "train", tmp_path / level).origin == "emnist:digits/train"
+
+
 def test_train_and_test_come_from_one_folder_where_one_has_both(tmp_path: Path) -> None:
     """Two partitions of EMNIST share images: the test of one may be in the train split of the other."""
     place(tmp_path / "official", 0, "test")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from calibration.builtin import all_digits
 from calibration.dataset import load
-from calibration.errors import CorruptData, DataError, EmptyData
+from calibration.errors import CorruptData, DataError, DataNotFound, EmptyData
 from calibration.sample import image_hashes
 
 PER_CLASS = 10
@@ -54,6 +54,15 @@ def test_split_hangs_on_pixels_not_names(folder: Path) -> None:
     for path in sorted(folder.rglob("*.png")):
         path.rename(path.with_name(f"{99 - int(path.stem)}.png"))
     assert set(image_hashes(load(str(folder), "test").images)) == before
+
+
+def test_row21_a_folder_with_one_split_gives_that_one(folder: Path, tmp_path: Path) -> None:
+    folder.rename(tmp_path / "test")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "test").rename(tmp_path / "set" / "test")
+    assert len(load(str(tmp_path / "set"), "test")) == 2 * PER_CLASS
+    with pytest.raises(DataNotFound, match=r"has no folder train/ beside test/"):
+        load(str(tmp_path / "set"), "train")
 
 
 def test_train_and_test_folders_are_the_splits(folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.choice import narrowed
 from targets.preprocess import Preprocess
 from toolchain.checkpoint.forward import forward
 from toolchain.checkpoint.load import load
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 class CheckpointRequest:
     """The words of the checkpoint options.
 
-    model: of `--model`. preprocess: from options, which win over what is stored; None without any. search: look for
-    it even where the file says it; None looks only where neither options nor file say it; False never looks. weights:
-    of `--weights`, the key of the weights to take.
+    model: of `--model`. classes: what its columns stand for; of labelled images only theirs are used. preprocess: from
+    options, which win over what is stored; None without any. search: look for it even where the file says it; None
+    looks only where neither options nor file say it; False never looks. weights: of `--weights`, the key of the weights
+    to take.
     """
 
     model: str | None = None
@@ -33,6 +35,10 @@ class CheckpointRequest:
     preprocess: Preprocess | None = None
     search: bool | None = None
     weights: str | None = None
+
+    def data(self, spec: str) -> str:
+        """Return the words for the images of a data set that are of the model's classes."""
+        return narrowed(spec, self.classes)
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,16 @@ class Settled:
 def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, *, seed: int = 0) -> Settled:
     """Load a checkpoint and settle its preprocess, on up to 1500 of the data's images where it must be searched.
 
+    Of data with more classes than the request names, only the images of those are used.
+
     Raises what `load` and `search` raise, and CheckpointError when the preprocess is unknown and there is no data.
     """
+    if data is not None and request.classes:
+        data = data.choose(request.classes)
     loaded = load(
         path_or_name,
         model=request.model,
-        classes=request.classes or (data.classes if data else ()),
+        classes=data.classes if data else request.classes,
         preprocess=request.preprocess,
         trust_pickle=request.trust_pickle,
         weights=request.weights,

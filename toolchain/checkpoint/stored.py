@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from calibration.choice import advice
 from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
 from toolchain.errors import CheckpointError
@@ -80,10 +81,10 @@ def agreed_classes(given: tuple[str, ...], stored: tuple[str, ...], path: Path) 
         return given or stored
     if len(given) != len(stored):
         raise CheckpointError(
-            f"{path} was trained on {len(stored)} classes, the data has {len(given)}; give the --data it was trained on"
+            f"{path} was trained on {len(stored)} classes, the data has {len(given)}; {advice(stored, given)}"
         )
     place = next(index for index, pair in enumerate(zip(stored, given, strict=True)) if pair[0] != pair[1])
     raise CheckpointError(
         f"{path}: class {place} is '{stored[place]}' in the checkpoint and '{given[place]}' in the data; "
-        f"give the --data it was trained on"
+        f"{advice(stored, given)}"
     )

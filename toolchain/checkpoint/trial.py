@@ -36,7 +36,8 @@ def wrong_width(found: int, classes: int, label_offset: int | None) -> str:
     guess = f"; {found} is the width of {_SPLITS[found]}" if found in _SPLITS else ""
     shift = f" from label offset {label_offset} on" if label_offset else ""
     return (
-        f"it answers {found} columns, but there are {classes} classes{shift}{guess}; give the --data it was trained on"
+        f"it answers {found} columns, but there are {classes} classes{shift}{guess}; give the --data it was trained "
+        "on, or choose its classes with --classes"
     )
 
 

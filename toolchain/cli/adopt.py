@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=options.FILE)
 @options.data_option
+@options.classes_option
 @preprocess_options
 @options.force_option
 @options.json_option

@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 import rich_click as click
 
 from targets.preprocess import ORIENTATIONS, Preprocess, Scale
-from toolchain.cli.options import Command
+from toolchain.cli.options import CLASSES, Command
 
 weights_option = click.option(
     "--weights",
@@ -29,8 +29,10 @@ _SOURCE_OPTIONS = (
     weights_option,
     click.option(
         "--classes",
+        type=CLASSES,
         metavar="CLASSES",
-        help="What the model's columns stand for, such as 0123456789 or a,b,c; by default as the data or file says.",
+        help="What the model's columns stand for, such as 0-9A-Z or cat,dog; of --data only their images are used. By "
+        "default as the data or file says.",
     ),
     click.option(
         "--preprocess",
@@ -84,7 +86,7 @@ def _given(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _request(classes: str | None, mode: str | None, given: dict[str, Any], **taken: Any) -> Any:
+def _request(classes: tuple[str, ...] | None, mode: str | None, given: dict[str, Any], **taken: Any) -> Any:
     # Imported when a command runs, so that --help does not pay for it.
     from toolchain.checkpoint.request import CheckpointRequest
 
@@ -93,16 +95,7 @@ def _request(classes: str | None, mode: str | None, given: dict[str, Any], **tak
         raise click.UsageError(f"--preprocess {mode} and {words} exclude each other; give one of them")
     return CheckpointRequest(
         **taken,
-        classes=_class_names(classes),
+        classes=classes or (),
         preprocess=Preprocess(**given) if given else None,
         search={"auto": True, "stored": False, None: None}[mode],
     )
-
-
-def _class_names(words: str | None) -> tuple[str, ...]:
-    if not words:
-        return ()
-    names = tuple(words.split(",")) if "," in words else tuple(words)
-    if len(set(names)) != len(names) or "" in names:
-        raise click.UsageError(f"--classes {words} has empty names or names one twice; give each class once")
-    return names

@@ -13,6 +13,7 @@ from toolchain.cli import console, options
 @click.argument("base", type=options.FILE)
 @click.argument("candidate", type=options.FILE)
 @options.optional_data_option
+@options.classes_option
 @options.target_option
 @options.json_option
 def compare(

@@ -9,7 +9,7 @@ import rich_click as click
 
 from toolchain.cli import complete, console
 from toolchain.cli.groups import NearestGroup
-from toolchain.cli.options import FOLDER, force_option, json_option, seed_option
+from toolchain.cli.options import FOLDER, classes_option, force_option, json_option, seed_option
 from toolchain.errors import StageError
 
 
@@ -54,12 +54,13 @@ def list_(data_root: Path | None, as_json: bool) -> None:
 
 
 @data.command()
-@click.argument("spec", metavar="DATA", shell_complete=complete.DATA)
+@click.argument("data", metavar="DATA", shell_complete=complete.DATA)
+@classes_option
 @root_option
 @seed_option
 @click.option("--strict", is_flag=True, help="Exit 3 when there is any finding.")
 @json_option
-def check(spec: str, data_root: Path | None, seed: int, strict: bool, as_json: bool) -> None:
+def check(data: str, data_root: Path | None, seed: int, strict: bool, as_json: bool) -> None:
     """Check counts, balance, copies between train and test, and orientation.
 
     \b
@@ -69,13 +70,13 @@ def check(spec: str, data_root: Path | None, seed: int, strict: bool, as_json: b
     from calibration.check import check as check_data
 
     with console.progress() as progress:
-        report = check_data(spec, data_root, seed, progress)
+        report = check_data(data, data_root, seed, progress)
     if as_json:
         console.emit("data-check", report.to_dict())
     else:
         console.out().print("\n".join(report.lines()), markup=False)
     if strict and report.findings:
-        raise StageError(f"{spec}: {len(report.findings)} findings; leave out --strict to accept them")
+        raise StageError(f"{data}: {len(report.findings)} findings; leave out --strict to accept them")
 
 
 @data.command()

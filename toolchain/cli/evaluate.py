@@ -12,6 +12,7 @@ from toolchain.cli import console, options
 @click.command()
 @click.argument("artifact", type=options.FILE)
 @options.data_option
+@options.classes_option
 @options.target_option
 @options.threads_option(0)
 @click.option("-o", "output", type=options.FILE, help="Save the answers (.npz) for `compare` and `gate`.")

@@ -13,6 +13,7 @@ from toolchain.cli import console, options
 @click.argument("base", type=options.FILE)
 @click.argument("candidate", type=options.FILE)
 @options.data_option
+@options.classes_option
 @click.option(
     "--images", type=click.IntRange(1), default=256, show_default=True, help="Of the train split, none calibrated on."
 )

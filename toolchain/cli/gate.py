@@ -69,7 +69,8 @@ def _refuse_stray(ctx: click.Context) -> None:
 def _refuse_half(ctx: click.Context, stored: tuple[Path, ...]) -> None:
     """Refuse a gate without anything to judge, and one of stored evidence that something should be run for."""
     given = _given(ctx)
-    running = ("--baseline", "--candidate", "--data", "--train-data", "--data-root", "--target", "--threads")
+    images = ("--data", "--classes", "--train-data", "--data-root")
+    running = ("--baseline", "--candidate", *images, "--target", "--threads")
     if stored and (extra := [option for option in (*running, "--evidence") if option in given]):
         ctx.fail(f"--from runs nothing, so it takes no {extra[0]}; leave one of them out")
     if not stored and (missing := [option for option in running[:2] if option not in given]):

@@ -12,6 +12,7 @@ from toolchain.cli import console, options
 @click.command()
 @click.argument("artifact", type=options.FILE)
 @options.data_option
+@options.classes_option
 @options.policy_option
 @options.target_option
 @click.option("-o", "output", type=options.FILE, required=True, help="Where to store it (.npz).")

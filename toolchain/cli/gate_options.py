@@ -24,6 +24,7 @@ _OPTIONS = (
         help="Artifact to judge, or its saved evaluation; of several the best ships.",
     ),
     options.optional_data_option,
+    options.classes_option,
     click.option(
         "--train-data",
         metavar="DATA",

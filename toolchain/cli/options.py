@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import rich_click as click
 
+from calibration.choice import class_names, narrowed
+from calibration.errors import UnknownData
 from toolchain import quantities
 from toolchain.cli import complete
 
@@ -67,8 +70,24 @@ class Cores(Numbers):
     form = r"\d{1,4}(,\d{1,4})*"
 
 
+class Classes(click.ParamType[tuple[str, ...]]):
+    """Names of classes, as characters with ranges or with commas between them."""
+
+    name = "classes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return the names in their order."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return class_names(str(value))
+        except UnknownData as error:
+            self.fail(str(error), param, ctx)
+
+
 NUMBERS = Numbers()
 CORES = Cores()
+CLASSES = Classes()
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -97,8 +116,25 @@ def _data_options(command: Command, *, required: bool) -> Command:
         required=required,
         metavar="DATA",
         shell_complete=complete.DATA,
-        help="builtin:digits, emnist:SPLIT, DIR:SPLIT, or a folder of pictures.",
+        help="builtin:digits, emnist:SPLIT, DIR:SPLIT, or a folder of pictures; [A-Z] behind it chooses classes.",
     )(command)
+
+
+def classes_option(command: Command) -> Command:
+    """Add `--classes`, which narrows `--data` as brackets behind it do."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, classes: tuple[str, ...] | None, data: str | None, **kwargs: Any) -> Any:
+        if classes and data is None:
+            raise click.UsageError("--classes chooses among the images of --data; give it too")
+        return command(*args, data=narrowed(data, classes) if classes and data else data, **kwargs)
+
+    return click.option(
+        "--classes",
+        type=CLASSES,
+        metavar="CLASSES",
+        help="Use the images of these classes alone, such as 0-9A-Z or cat,dog; the same as DATA[0-9A-Z].",
+    )(cast(Command, wrapped))
 
 
 def json_option(command: Command) -> Command:

@@ -27,6 +27,7 @@ SCHEMES = (
 @click.option("--per-tensor", is_flag=True, help="One scale for a whole weight, not for each of its channels.")
 @click.option("--activations", type=click.Choice(["uint8", "int8"]), help="Static; by default uint8, TFLite int8.")
 @options.optional_data_option
+@options.classes_option
 @calibration_options
 @click.option("--integer-io", is_flag=True, help="Static: take raw uint8 pixels, the preprocessing in the file.")
 @click.option("--full-range", is_flag=True, help="ONNX: int8 weights of 8 bits, which saturate on x86 without VNNI.")

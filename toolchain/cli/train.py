@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     help=f"Reference architecture: {', '.join(models.names())}.",
 )
 @options.data_option
+@options.classes_option
 @click.option("--out", "-o", type=options.FILE, required=True, help="Where the weights go: .pt or .safetensors.")
 @click.option(
     "--preset",

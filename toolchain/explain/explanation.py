@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.dataset import Dataset, Images
+from calibration.dataset import Dataset, Images, ImageSource
 from targets.artifact import Artifact
 from toolchain.adoption import open_artifact
 from toolchain.errors import EvidenceError, UsageProblem
@@ -149,7 +149,7 @@ def _paired(exact: Trace, rounded: Trace, base: Artifact, candidate: Artifact) -
     return list(zip(ours, theirs, strict=True))
 
 
-def _batches(images: Images, exact: Trace, rounded: Trace, name: str) -> Iterator[Images]:
+def _batches(images: ImageSource, exact: Trace, rounded: Trace, name: str) -> Iterator[Images]:
     """Yield the images in batches that both files take; of a fixed batch only whole ones."""
     fixed = {trace.fixed for trace in (exact, rounded)} - {0}
     size = max(fixed) if fixed else min(exact.batch, rounded.batch)

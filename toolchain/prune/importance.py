@@ -86,6 +86,6 @@ def _batches(
     import torch
 
     chosen = np.random.default_rng(seed).permutation(len(data))[:IMAGES]
-    for places in np.array_split(chosen, -(-len(chosen) // size)):
-        labels = torch.from_numpy(data.labels[places] + preprocess.label_offset)
-        yield torch.from_numpy(preprocess.apply(data.images[places])), labels.long()
+    images, labels = data.images[chosen], data.labels[chosen] + preprocess.label_offset
+    for part in np.array_split(np.arange(len(chosen)), -(-len(chosen) // size)):
+        yield torch.from_numpy(preprocess.apply(images[part])), torch.from_numpy(labels[part]).long()

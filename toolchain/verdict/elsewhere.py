@@ -11,7 +11,8 @@ from queue import SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import Dataset
+from calibration.dataset import Dataset, Images
+from calibration.streamed import chunks
 from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable
@@ -105,15 +106,15 @@ def _logits(
     The reference kernels of LiteRT know no threads (5.5 ms an image for `cnn-small` in float), and every runtime
     lets go of Python's lock while it infers. Sessions are opened one after another: opening silences descriptor 2.
     """
-    starts = range(0, len(dataset), _CHUNK)
-    workers = min(len(os.sched_getaffinity(0)), len(starts))
+    blocks = chunks(len(dataset))
+    workers = min(len(os.sched_getaffinity(0)), -(-len(dataset) // _CHUNK))
     logits = np.empty((len(dataset), len(artifact.classes)), np.float32)
     free: SimpleQueue[Session] = SimpleQueue()
 
-    def read(start: int) -> None:
+    def read(images: Images) -> NDArray[np.float32]:
         session = free.get()
         try:
-            logits[start : start + _CHUNK] = session.run(dataset.images[start : start + _CHUNK])
+            return session.run(images)
         finally:
             free.put(session)
 
@@ -121,6 +122,12 @@ def _logits(
         sessions = [opened.enter_context(place.open(artifact, threads=1)) for _ in range(workers)]
         for session in sessions:
             free.put(session)
-        for done, _ in enumerate(pool.map(read, starts), 1):
-            progress(f"{artifact.path.name} on {place.name}", min(done * _CHUNK, len(dataset)), len(dataset))
+        for block in blocks:
+            images = dataset.images[block]
+            parts = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
+            done = block.start
+            for answers in pool.map(read, parts):
+                logits[done : done + len(answers)] = answers
+                done += len(answers)
+                progress(f"{artifact.path.name} on {place.name}", done, len(dataset))
     return sessions[0].facts, logits

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.choice import advice, words_for
 from calibration.dataset import Dataset, Labels
 from calibration.sample import image_hashes
+from calibration.streamed import chunks
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts, Session
 from toolchain.errors import EvidenceError
@@ -58,7 +60,7 @@ class Evaluation:
                 f"{self.artifact}: logits {list(self.logits.shape)} and {len(self.sample_ids)} image hashes do not fit "
                 f"{count} labels of {columns} classes; evaluate again"
             )
-        if not np.isfinite(self.logits).all():
+        if not np.isfinite((self.logits.min(), self.logits.max())).all():
             raise EvidenceError(f"{self.artifact}: some logits are NaN or infinite; the file is broken, make it again")
         if self.labels.min() < 0 or self.labels.max() >= columns:
             raise EvidenceError(f"{self.origin}: a label lies outside the {columns} classes; check the data set")
@@ -85,13 +87,16 @@ class Evaluation:
         The softmax of the logits; where a file ends in softmax itself (every row lies in 0 to 1 and sums to 1), its
         own answers.
         """
-        best = self.logits.max(axis=1)
+        best: NDArray[np.float32] = self.logits.max(axis=1)
         sums = self.logits.sum(axis=1, dtype=np.float64)
         # An 8-bit softmax rounds each of its probabilities by up to 1/512.
         if self.logits.min() >= 0 and np.abs(sums - 1).max() < 0.02 + len(self.classes) / 512:
             return np.asarray(np.minimum(best, 1), np.float32)
-        spread = np.exp(self.logits.astype(np.float64) - best[:, None]).sum(axis=1)
-        return np.asarray(1 / spread, np.float32)
+        # In parts, since a float64 copy of a million rows would be most of the memory.
+        for part in chunks(len(self)):
+            spread = np.exp(self.logits[part].astype(np.float64) - best[part, None]).sum(axis=1)
+            best[part] = 1 / spread
+        return best
 
     @property
     def accuracy(self) -> float:
@@ -153,10 +158,11 @@ def evaluate(session: Session, dataset: Dataset, *, batch: int = 256, progress: 
         raise EvidenceError(f"{dataset.origin}: no images to evaluate on; give a split with images")
     check_classes(artifact.path.name, artifact.classes, dataset)
     logits = np.empty((count, len(dataset.classes)), dtype=np.float32)
-    for start in range(0, count, batch):
-        stop = min(start + batch, count)
-        logits[start:stop] = session.run(dataset.images[start:stop])
-        progress(f"evaluate {artifact.path.name}", stop, count)
+    sample_ids = np.empty(count, "S32")
+    for part in chunks(count, batch):
+        images = dataset.images[part]
+        logits[part], sample_ids[part] = session.run(images), image_hashes(images)
+        progress(f"evaluate {artifact.path.name}", part.stop, count)
     return Evaluation(
         artifact=artifact.path.name,
         artifact_sha256=artifact.sha256,
@@ -168,7 +174,7 @@ def evaluate(session: Session, dataset: Dataset, *, batch: int = 256, progress: 
         classes=dataset.classes,
         logits=logits,
         labels=np.asarray(dataset.labels, dtype=np.int64),
-        sample_ids=image_hashes(dataset.images),
+        sample_ids=sample_ids,
         preprocess_source=artifact.preprocess_source,
     )
 
@@ -186,11 +192,13 @@ def check_classes(name: str, classes: tuple[str, ...], dataset: Dataset) -> None
         return
     if len(ours) != len(theirs):
         raise EvidenceError(
-            f"{name} reads {len(ours)} classes, {dataset.origin} has {len(theirs)}; give the data it was trained for"
+            f"{name} reads {len(ours)} classes, {dataset.origin} has {len(theirs)}; {advice(ours, theirs)}"
         )
     k = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
-    order = "the same classes in another order" if sorted(ours) == sorted(theirs) else "other classes"
+    order, fix = "other classes", "give the data it was trained for"
+    if sorted(ours) == sorted(theirs):
+        order, fix = "the same classes in another order", f"give the data in its order with --classes {words_for(ours)}"
     raise EvidenceError(
         f"{name} and {dataset.origin} have {order}: class {k} is '{ours[k]}' in the model, '{theirs[k]}' in the data; "
-        "give the data it was trained for, or export it again with its own classes"
+        f"{fix}, or export it again with its own classes"
     )
