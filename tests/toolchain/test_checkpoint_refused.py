@@ -190,8 +190,7 @@ def test_options_of_preprocess_and_auto_exclude_each_other() -> None:
     assert CliRunner().invoke(command, ["--preprocess", "auto", "--invert"]).exit_code == 2
     assert CliRunner().invoke(command, ["--classes", "a,b,a"]).exit_code == 2
     said = CliRunner().invoke(command, ["--orientation", "rot90", "--mean", "0.5", "--classes", "012"]).output
-    assert "orientation='rot90'" in said
-    assert "mean=0.5" in said
+    assert "rot90, 0 to 1, mean 0.5 std 1" in said
     assert "('0', '1', '2')" in said
     assert CliRunner().invoke(command, []).output.strip() == "None None ()"
 
