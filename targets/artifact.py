@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from targets.errors import ArtifactError
+from targets.fidelity import Fidelity
 from targets.preprocess import Preprocess
 
 Format = Literal["onnx", "ort", "tflite"]
@@ -42,8 +43,9 @@ class Artifact:
     characters that the logits stand for, in order. `recipe` names how it was made (`float` for the export itself),
     `parent_sha256` the checkpoint or artifact that it was made from, `checkpoint_sha256` the checkpoint that its line
     began with (None where that is not known), `calibration` the digest, size and seed of the calibration set (None
-    where none was used), `tools` the versions of the packages that made it. `preprocess_source` is of this reading of
-    the file, so no sidecar holds it.
+    where none was used), `tools` the versions of the packages that made it, `fidelity` how a quantized file answers
+    against its float file (None of a float file, and where there were no images to compare on). `preprocess_source` is
+    of this reading of the file, so no sidecar holds it.
     """
 
     path: Path
@@ -60,6 +62,7 @@ class Artifact:
     notes: tuple[str, ...] = ()
     checkpoint_sha256: str | None = None
     preprocess_source: PreprocessSource = field(default="sidecar", compare=False)
+    fidelity: Fidelity | None = None
 
     @property
     def size(self) -> int:
@@ -213,6 +216,7 @@ def from_facts(path: Path, facts: dict[str, Any]) -> Artifact:
         tools=facts["tools"],
         notes=tuple(facts.get("notes", ())),
         checkpoint_sha256=facts.get("checkpoint_sha256"),
+        fidelity=Fidelity.from_dict(facts["fidelity"]) if facts.get("fidelity") else None,
     )
 
 

@@ -23,6 +23,7 @@ from toolchain.no_regret import to_add
 from toolchain.profiling.place import PressPlace
 from toolchain.progress import Progress, silent
 from toolchain.quantize import quantize
+from toolchain.quantize.fidelity import sample
 from toolchain.quantize.ranges import read_ranges
 from toolchain.recipe import Recipe, shipped
 from toolchain.report.markdown import markdown
@@ -163,8 +164,9 @@ class _Press:
                 path = self.folder / f"{model.name}.{recipe.name}.{kind}"
                 source = floats[kind]
                 if recipe.shaping:
-                    name, place = ("float", Path(spare)) if recipe.quantize else (recipe.name, self.folder)
-                    source = export(model, kind, place / path.name, recipe=name, log=self.log)
+                    whole = Path(spare, f"{model.name}.{recipe.name}.float.{kind}") if recipe.quantize else path
+                    name = "float" if recipe.quantize else recipe.name
+                    source = export(model, kind, whole, recipe=name, log=self.log)
                 if last := recipe.quantize:
                     yield self._quantized(recipe, last, model, source, path)
                 else:
@@ -179,6 +181,7 @@ class _Press:
             "log": self.log,
             "saturates": place.saturates,
             "learned": model.input_ranges,
+            "compared": None if images else sample(self.train, request.seed),
         }
         if not step.fallback:
             return quantize(source, step, images, path, **ways)

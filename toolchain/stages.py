@@ -21,6 +21,7 @@ from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.prune import Sensitivity, sensitivity
 from toolchain.quantize import quantize
+from toolchain.quantize.fidelity import sample
 from toolchain.quantize.ranges import read_ranges
 from toolchain.recipe import Recipe
 from toolchain.shaping import Shaper
@@ -147,7 +148,16 @@ def quantize_file(
     with tempfile.TemporaryDirectory() as folder:
         source = _float_artifact(path, train, Path(folder), seed)
         images = _calibration(step, train, test, seed)
-        return quantize(source, step, images, output, recipe=step.scheme, force=force, save_ranges=save_ranges)
+        return quantize(
+            source,
+            step,
+            images,
+            output,
+            recipe=step.scheme,
+            force=force,
+            save_ranges=save_ranges,
+            compared=sample(train, seed) if train and not images else None,
+        )
 
 
 def quantize_within(
@@ -190,6 +200,7 @@ def quantize_within(
             seed=seed,
             force=force,
             progress=progress,
+            compared=None if step.needs_images else sample(train, seed),
         )
         read = read_here(progress)
         verdict = judge_drop(limit, compare(read(source, test), read(found.artifact, test)))

@@ -25,6 +25,7 @@ MODULES = (
         "catalog",
         "cold",
         "errors",
+        "fidelity",
         "litert",
         "machine",
         "ort",

@@ -82,6 +82,8 @@ def test_the_report_judges_sizes_and_reading_against_the_float_file(pressed: tup
     assert len(winners) == 1
     assert winners[0].recipe == "static-int8"
     assert all(row.p50_ns and row.own_ratio and row.packed for row in report.rows)
+    compared = [(row.fidelity is not None and row.fidelity.images) for row in report.rows]
+    assert compared == [row.recipe != "float" and 256 for row in report.rows]
     assert [row.own_ratio for row in report.rows if row.recipe == "float"] == [1.0, 1.0]
 
 

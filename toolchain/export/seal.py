@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from targets.artifact import ONNX_METADATA_KEY, SCHEMA, Artifact, describe, file_format, file_sha256, sidecar_of
+from targets.errors import ArtifactError, RunFailed
+from targets.fidelity import Fidelity
 from targets.preprocess import Preprocess
 from toolchain.files import refuse_existing, whole_files
 from toolchain.versions import tool_versions
@@ -42,16 +45,18 @@ def seal(
     *,
     force: bool = False,
     check: Callable[[Artifact], None] | None = None,
+    compare: Callable[[Artifact], Fidelity] | None = None,
     beside: dict[Path, str] | None = None,
 ) -> Artifact:
     """Write the file, let `check` judge it, and only then give file and sidecar their names.
 
-    beside: texts that belong to it too, by their paths in the same folder. Raises what `check` raises; then nothing is
-    there. Nothing is overwritten without `force`, but a sidecar whose file is gone.
+    compare: what gives the sidecar's `fidelity`. beside: texts that belong to it too, by their paths in the same
+    folder. Raises what `check` and `compare` raise; then nothing is there. Nothing is overwritten without `force`, but
+    a sidecar whose file is gone.
     """
     refuse_model(path, force=force)
     texts = beside or {}
-    with whole_files(path, sidecar_of(path), *texts, force=force) as (part, side, *others):
+    with whole_files(path, sidecar_of(path), *texts, force=force) as (part, side, *others), _renamed(part, path):
         part.write_bytes(content)
         inputs, outputs = describe(part)
         # vars, not asdict: the preprocess stays the object that it is
@@ -61,6 +66,8 @@ def seal(
         artifact = replace(artifact, sha256=file_sha256(part))
         if check:
             check(artifact)
+        if compare:
+            artifact = replace(artifact, fidelity=compare(artifact))
         side.write_text(artifact.description(), encoding="utf-8", errors="backslashreplace")
         for other, text in zip(others, texts.values(), strict=True):
             other.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -73,6 +80,15 @@ def refuse_model(path: Path, *, force: bool) -> None:
     sidecar = sidecar_of(path)
     if sidecar.is_file() and not force and SCHEMA.encode() not in sidecar.read_bytes():
         refuse_existing(sidecar, force=False)
+
+
+@contextmanager
+def _renamed(part: Path, path: Path) -> Iterator[None]:
+    """Let errors in the block name `path`, not the temporary file, which is gone when they are read."""
+    try:
+        yield
+    except (ArtifactError, RunFailed) as error:
+        raise type(error)(str(error).replace(str(part), str(path))) from error
 
 
 def embed(path: Path, origin: Origin) -> None:

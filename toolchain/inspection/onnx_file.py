@@ -11,6 +11,7 @@ from targets.artifact import ONNX_METADATA_KEY, file_sha256
 from targets.onnx_file import scales
 from toolchain.checkpoint.onnx_files import image_inputs, read_onnx, weight_files
 from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first
+from toolchain.inspection.sidecar import compared
 from toolchain.layers.onnx_graph import onnx_graph
 from toolchain.packed import packed_size
 
@@ -46,7 +47,7 @@ def inspect_onnx(path: Path) -> Inspection:
         macs=sum(layer.macs for layer in layers),
         inputs=tuple(_words(value, borders) for value in image_inputs(proto)),
         outputs=tuple(_words(value, borders) for value in graph.output),
-        metadata=_metadata(proto),
+        metadata=_metadata(proto) | compared(path),
         notes=(f"opset {opsets}, IR {proto.ir_version}", *_beside(path)),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -12,6 +11,7 @@ from targets.artifact import file_sha256
 from toolchain.checkpoint.torch_files import first_line
 from toolchain.errors import CheckpointError
 from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first
+from toolchain.inspection.sidecar import sidecar_facts
 from toolchain.packed import packed_size
 
 _BITS = {
@@ -33,7 +33,6 @@ def inspect_tflite(path: Path) -> Inspection:
     graph = model.subgraphs[0]
     layers = tuple(_layer(model, graph, number, operator) for number, operator in enumerate(graph.operators))
     stored = [tensor for tensor in graph.tensors if _data(model, tensor) is not None]
-    sidecar = path.with_name(path.name + ".json")
     return Inspection(
         path=path,
         kind="tflite",
@@ -46,7 +45,7 @@ def inspect_tflite(path: Path) -> Inspection:
         macs=sum(layer.macs for layer in layers),
         inputs=tuple(_words(graph.tensors[index]) for index in graph.inputs),
         outputs=tuple(_words(graph.tensors[index]) for index in graph.outputs),
-        metadata=_sidecar(sidecar),
+        metadata=sidecar_facts(path),
         notes=(f"{len(model.subgraphs)} subgraphs; the first is shown",) if len(model.subgraphs) > 1 else (),
     )
 
@@ -130,11 +129,3 @@ def _words(tensor: Any) -> str:
     if how is not None and how.scale is not None and len(how.scale):
         words += f" scale {how.scale[0]:.6g} zero point {how.zeroPoint[0]}"
     return words
-
-
-def _sidecar(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}

@@ -5,14 +5,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from calibration.dataset import Images
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.errors import StageError
 from toolchain.export.seal import Origin, seal
 from toolchain.model import Range
 from toolchain.quantize.calibrate import Calibrated, calibrated
+from toolchain.quantize.fidelity import COMPARED, fidelity
 from toolchain.quantize.left import left_in_float
 from toolchain.quantize.pixels import PixelInput
 from toolchain.quantize.ranges import Ranges
@@ -35,14 +38,16 @@ def quantize(
     saturates: bool = True,
     save_ranges: Path | None = None,
     learned: Sequence[Range] = (),
+    compared: Images | None = None,
 ) -> Artifact:
     """Quantize a float artifact into `path`, in its own format, with a sidecar.
 
     `recipe` is the name that the sidecar records, `log` takes the quantizer's own words. saturates: whether the 8-bit
     kernels of the target may (`Quantize.reduce_range`). save_ranges: a file that takes the ranges of a static scheme.
     learned: ranges of the layers' inputs from training (`FloatModel.input_ranges`), in place of those of the images.
-    Raises StageError when the artifact is quantized already, cannot be quantized so, needs a calibration set that is
-    not given, or the step's ranges are another file's.
+    compared: images on which the file is compared with the float one (`Artifact.fidelity`), by default those of the
+    calibration set. Raises StageError when the artifact is quantized already, cannot be quantized so, needs a
+    calibration set that is not given, or the step's ranges are another file's.
     """
     if reason := refusal(step, artifact.format):
         raise StageError(f"{artifact.path.name}: no {step.scheme} in this format: {reason}")
@@ -68,7 +73,9 @@ def quantize(
     origin = Origin.of(artifact, recipe, *TOOLS[artifact.format], calibration=facts, notes=notes)
     if step.integer_io:
         origin = replace(origin, preprocess=PixelInput.of(artifact.preprocess).given)
-    sealed = seal(path, origin, content, force=force)
+    images = calibration.images if calibration and compared is None else compared
+    compare = None if images is None else partial(fidelity, artifact, images=images[:COMPARED], bits=step.weight_bits)
+    sealed = seal(path, origin, content, force=force, compare=compare)
     # Last, so that a run that was killed in between left its file or nothing.
     if save_ranges and settled.ranges:
         settled.ranges.save(save_ranges, force=force)

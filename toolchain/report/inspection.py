@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from targets.fidelity import Fidelity
 from toolchain.checkpoint.kinds import KIND_WORDS
 from toolchain.inspection.facts import Inspection
 from toolchain.report.table import LOG_WIDTH
@@ -49,7 +50,7 @@ def _summary(found: Inspection) -> Table:
         channels = sum(tensor.scales > 1 for tensor in found.quantized)
         table.add_row("quantized", f"{len(found.quantized)} tensors, {channels} of them per channel")
     for key, value in found.metadata.items():
-        table.add_row(f"our {key}", Text(_short(value)))
+        table.add_row(f"our {key}", Text(_compared(value) if key == "fidelity" else _short(value)))
     return table
 
 
@@ -87,6 +88,15 @@ def _rest(table: Table, count: int) -> None:
 def _name(words: str) -> Text:
     # TFLite's names list every module that was fused, the last one being what is left.
     return Text(words if len(words) <= _NAME else "..." + words[3 - _NAME :])
+
+
+def _compared(value: Any) -> str:
+    """Return what a sidecar says of the float file in words, or as it stands where it is none of ours."""
+    try:
+        seen = Fidelity.from_dict(value)
+    except (KeyError, TypeError, ValueError):
+        return _short(value)
+    return f"against {seen.base}: {seen}"
 
 
 def _short(value: Any) -> str:

@@ -11,6 +11,8 @@ from toolchain.report.table import (
     cost_heading,
     cost_text,
     drop_text,
+    fidelity_known,
+    fidelity_text,
     header,
     own_known,
     own_text,
@@ -46,7 +48,9 @@ def _pressed(report: Report) -> str:
 def _artifacts(report: Report) -> str:
     heading = cost_heading(report)
     latency, packed, of_own = heading == "p50", packed_known(report), own_known(report)
+    near = fidelity_known(report)
     names = ["artifact", "recipe", "target", "size", *["packed"] * packed, "of float", "accuracy", "drop [bound]"]
+    names += ["SQNR [equal answers]"] * near
     names += [heading, *["p99"] * latency, f"{heading} of float", *["of own float"] * of_own, "verdict"]
     rows = [
         [
@@ -58,6 +62,7 @@ def _artifacts(report: Report) -> str:
             _ratio(row.shrink, "{:.1f}x"),
             percent_text(row.accuracy),
             drop_text(row),
+            *[fidelity_text(row)] * near,
             cost_text(row),
             *[_time(row.p99_ns)] * latency,
             ratio_text(row),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from targets.errors import ArtifactError
+from targets.fidelity import Fidelity
 from targets.preprocess import Preprocess
 from targets.target import Timings
 from toolchain.errors import EvidenceError
@@ -54,7 +55,7 @@ class Row:
     whatever format. added: not asked for; the press made it, since nothing that was asked for is small and not slower
     than float. The baseline itself has no drop and no verdicts; `outcome` is None
     where nothing was judged. instructions: of one inference, where the target is emulated. reasons: why it is slower or
-    larger than float, where it is.
+    larger than float, where it is. fidelity: how its logits lie to those of its own float file.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Row:
     float_ratio: float | None = None
     float_ratio_interval: tuple[float, float] | None = None
     added: bool = False
+    fidelity: Fidelity | None = None
 
     @property
     def cost(self) -> float | None:
@@ -131,6 +133,7 @@ class Row:
         winner: bool = False,
         notes: tuple[str, ...] = (),
         packed: int | None = None,
+        fidelity: Fidelity | None = None,
     ) -> Row:
         """Return the line of an artifact; without a comparison it is the baseline."""
         p50, p99 = (None, None) if timings is None else (timings.percentile(50), timings.percentile(99))
@@ -156,6 +159,7 @@ class Row:
             winner=winner,
             notes=notes,
             packed=packed,
+            fidelity=fidelity,
         )
 
 
@@ -245,5 +249,6 @@ def _row(values: dict[str, Any]) -> Row:
     verdicts = tuple(Verdict.from_dict(one) for one in values["verdicts"])
     names = ("p50_ratio_interval", "own_ratio_interval", "float_ratio_interval")
     intervals = {name: tuple(values[name]) if values.get(name) else None for name in names}
-    told = {"verdicts": verdicts, "reasons": tuple(values.get("reasons", ())), **intervals}
+    fidelity = Fidelity.from_dict(values["fidelity"]) if values.get("fidelity") else None
+    told = {"verdicts": verdicts, "reasons": tuple(values.get("reasons", ())), "fidelity": fidelity, **intervals}
     return Row(**_tuples(values, "notes") | told)

@@ -62,6 +62,7 @@ def _rows(
                 ratio=taken.ratio if taken else None,
                 verdicts=judge(policy, proof),
                 notes=artifact.notes,
+                fidelity=artifact.fidelity,
             )
         )
     return rows

@@ -15,6 +15,7 @@ from toolchain.verdict.outcome import Outcome
 # Wide enough for every column: a line that is folded by a terminal is better than a figure that is cut short.
 LOG_WIDTH = 240
 
+_WARNING = "warning: "
 _REGRETS = ("slower than", "more instructions than", "larger than")
 
 STYLE = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.INCONCLUSIVE: "yellow"}
@@ -28,7 +29,7 @@ def show(report: Report, console: Console) -> None:
     console.print()
     console.print(table(report))
     for line in [*reasons(report), *remarks(report)]:
-        console.print(Text(line, style="red" if line.startswith(_REGRETS) else ""))
+        console.print(Text(line, style="red" if line.startswith((_WARNING, *_REGRETS)) else ""))
 
 
 def unfold(console: Console) -> None:
@@ -70,9 +71,10 @@ def _short(sha256: str) -> str:
 def table(report: Report) -> Table:
     """Return the table of artifacts."""
     lines = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    named, of_own = packed_known(report), own_known(report)
+    named, of_own, near = packed_known(report), own_known(report), fidelity_known(report)
     cost = [cost_heading(report), "of float", *["of own float"] * of_own]
-    for name in ("artifact", "size", *["packed"] * named, "of float", "accuracy", "drop [bound]", *cost, "verdict"):
+    read = ["accuracy", "drop [bound]", *["SQNR [equal]"] * near]
+    for name in ("artifact", "size", *["packed"] * named, "of float", *read, *cost, "verdict"):
         # As Text, since [bound] would be taken for markup.
         lines.add_column(Text(name), no_wrap=True)
     for row in report.rows:
@@ -83,6 +85,7 @@ def table(report: Report) -> Table:
             "-" if row.shrink is None else f"{row.shrink:.1f}x",
             percent_text(row.accuracy),
             Text(drop_text(row)),
+            *[Text(fidelity_text(row), style="red" if row.fidelity and row.fidelity.collapsed else "")] * near,
             cost_text(row),
             Text(ratio_text(row), style="red" if row.slower else ""),
             *[own_text(row)] * of_own,
@@ -136,6 +139,16 @@ def drop_text(row: Row) -> str:
     return f"{points_text(row.drop)} [{points_text(row.bound)}] pp"
 
 
+def fidelity_known(report: Report) -> bool:
+    """Return whether quantized files were compared with their float files."""
+    return any(row.fidelity for row in report.rows)
+
+
+def fidelity_text(row: Row) -> str:
+    """Return `42.3 dB [99.6 %]`: SQNR of the logits and equal answers against its float file, or `-`."""
+    return f"{row.fidelity.sqnr_text} [{row.fidelity.agreement_text}]" if row.fidelity else "-"
+
+
 def verdict_text(row: Row) -> str:
     """Return the outcome, and which artifact won; a limit that only warns is told apart."""
     warned = any(v.action == "warn" and v.outcome is not Outcome.PASS for v in row.verdicts)
@@ -163,9 +176,16 @@ def remarks(report: Report) -> list[str]:
     lines += [f"larger than float: {', '.join(large)}"] if large else []
     lines += [f"{row.name}  {reason}" for row in report.rows for reason in row.reasons]
     lines += [f"{row.name}  {note}" for row in report.rows for note in row.notes]
+    lines = [*warnings(report), *lines]
     packed = "packed: by zstd, level 19" if packed_known(report) else ""
     own = "of own float: against the float file in the same runtime" if own_known(report) else ""
     return [*lines, *filter(None, (packed, own)), *report.notes]
+
+
+def warnings(report: Report) -> list[str]:
+    """Return a line for each file that does not answer like its float file."""
+    said = [row.fidelity.warning(row.name) for row in report.rows if row.fidelity]
+    return [f"{_WARNING}{line}" for line in said if line]
 
 
 def _slow(report: Report) -> Iterator[str]:
