@@ -190,7 +190,52 @@ def test_torchscript_comes_back_as_layers(net: Any, tmp_path: Path) -> None:
     assert any(isinstance(part, torch.nn.Linear) for part in model.torch_module("pruning").modules())
 
 
-def test_torchscript_with_control_flow_runs_as_it_is(tmp_path: Path) -> None:
+TRACED = """
+import torch
+from torch import nn
+
+class Traced(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.conv, self.head = nn.BatchNorm2d(1), nn.Conv2d(1, 4, 5, 3), nn.Linear(4 * 8 * 8, 10)
+
+    def forward(self, image):
+        maps = self.conv(self.first(image)).relu().tril()
+        return self.head(maps.flatten(1))
+"""
+
+
+def test_row11_a_trace_that_has_no_way_back_to_layers_is_exported_all_the_same(tmp_path: Path, glyphpress: Any) -> None:
+    (tmp_path / "traced.py").write_text(TRACED)
+    net = build_from(parse_source(f"{tmp_path}/traced.py:Traced"))
+    net.first.running_mean.fill_(0.3)
+    path = tmp_path / "traced.ts"
+    torch.jit.trace(net.eval(), torch.zeros(2, 1, 28, 28)).save(str(path))
+    model = load(str(path), classes=DIGITS).model
+    assert "no layers to prune" in model.history[0]
+    np.testing.assert_allclose(forward(model)(IMAGES), expected(net), atol=1e-5)
+    plain = ("--data", "builtin:digits", "--orientation", "upright")
+    for kind in ("onnx", "tflite"):
+        done = glyphpress("export", path, *plain, "-o", tmp_path / f"traced.{kind}")
+        assert (done.code, done.err) == (0, "")
+    refused = glyphpress("prune", path, *plain, "-o", tmp_path / "pruned.pt2")
+    assert (refused.code, refused.err.count("\n")) == (3, 1)
+
+
+@pytest.mark.parametrize("command", ["prune", "export"])
+def test_row11_a_script_that_decides_by_the_image_is_refused_in_one_line(
+    command: str, tmp_path: Path, glyphpress: Any
+) -> None:
+    loop().save(str(tmp_path / "loop.ts"))
+    target = tmp_path / {"prune": "loop.pt2", "export": "loop.tflite"}[command]
+    done = glyphpress(command, tmp_path / "loop.ts", "--data", "builtin:digits", "--scale", "0-1", "-o", target)
+    assert (done.code, done.err.count("\n")) == (3, 1)
+    assert "give the checkpoint" in done.err
+
+
+def loop() -> Any:
+    """Return a script whose control flow depends on the image."""
+
     class Loop(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -202,7 +247,11 @@ def test_torchscript_with_control_flow_runs_as_it_is(tmp_path: Path) -> None:
                 logits = logits / 2
             return logits
 
-    script = torch.jit.script(Loop().eval())
+    return torch.jit.script(Loop().eval())
+
+
+def test_torchscript_with_control_flow_runs_as_it_is(tmp_path: Path) -> None:
+    script = loop()
     script.save(str(tmp_path / "loop.pt"))
     model = load(str(tmp_path / "loop.pt"), classes=DIGITS).model
     bright = IMAGES * 40

@@ -6,11 +6,9 @@ through ONNX, which gives torch's own layers back; where that fails, the program
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,26 +16,55 @@ from toolchain.checkpoint.onnx_run import TOLERANCE, differs, seeded_images
 from toolchain.checkpoint.torch_files import first_line, read_torchscript
 from toolchain.checkpoint.trial import settle_output
 from toolchain.errors import CheckpointError
+from toolchain.noise import noise_to
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
 
+SCRIPT_REFUSAL = "such a TorchScript, which decides by the image what to do, cannot be taken apart; give the checkpoint"
+
+
+def is_script(module: nn.Module) -> bool:
+    """Return whether a module is TorchScript, or only stands in front of it."""
+    from torch.jit import ScriptModule
+
+    return any(isinstance(part, ScriptModule) for part in module.modules())
+
+
+def export_script(script: nn.Module, target: Path) -> None:
+    """Write TorchScript as ONNX of opset 17, as torch's older exporter does; the newer one takes no scripts."""
+    import torch
+
+    axes, blank = {"image": {0: "batch"}}, (torch.zeros(2, 1, 28, 28),)
+    torch.onnx.export(
+        script, blank, str(target), dynamo=False, input_names=["image"], dynamic_axes=axes, opset_version=17
+    )
+
+
 def from_torchscript(path: Path, classes: int, label_offset: int | None) -> tuple[nn.Module, str]:
     """Return a module with the file's answers, made of layers where possible, and a note saying which."""
     script = read_torchscript(path)
 
-    def export(target: Path) -> None:
-        import torch
+    module, note = _layered(script, partial(export_script, script), "TorchScript", classes, label_offset)
+    if module is script and (program := _converted(script)) and _same(script, program, classes, label_offset):
+        return program, note
+    return module, note
 
-        axes = {"image": {0: "batch"}}
-        blank = (torch.zeros(2, 1, 28, 28),)
-        torch.onnx.export(
-            script, blank, str(target), dynamo=False, input_names=["image"], dynamic_axes=axes, opset_version=17
-        )
 
-    return _layered(script, export, "TorchScript", classes, label_offset)
+def _converted(script: nn.Module) -> nn.Module | None:
+    """Return a script's graph as a torch.export program, which every exporter takes; None where torch cannot."""
+    import torch
+
+    try:
+        with noise_to():
+            from torch._export.converter import TS2EPConverter
+
+            program = TS2EPConverter(script, (torch.zeros(2, 1, 28, 28),)).convert()  # type: ignore[arg-type]  # a script
+        return _as_module(program)
+    except Exception:  # noqa: BLE001 (the converter is torch's own business, and the script still runs as it is)
+        return None
 
 
 def from_program(program: ExportedProgram, classes: int, label_offset: int | None) -> tuple[nn.Module, str]:
@@ -59,7 +86,7 @@ def _layered(
     with tempfile.TemporaryDirectory(prefix="glyphpress-") as folder:
         target = Path(folder) / "program.onnx"
         try:
-            with _quiet():
+            with noise_to():
                 export(target)
             module = _through_onnx(target, classes, label_offset)
         except Exception as error:  # noqa: BLE001 (exporters let anything out; the program still runs as it is)
@@ -110,18 +137,3 @@ def _as_module(program: Any) -> nn.Module:
             return self.program(image)
 
     return Exported()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -25,7 +25,8 @@ def forward(model: FloatModel) -> Forward:
 def _torch_forward(model: FloatModel) -> Forward:
     import torch
 
-    module = model.torch_module("running it")
+    module = model.module
+    assert module is not None, "the caller has looked"
 
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
         try:

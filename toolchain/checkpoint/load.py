@@ -158,11 +158,12 @@ def _fill(wanted: _Wanted, stored: Stored, tensors: dict[str, Any]) -> Loaded:
 
 
 def _open_torchscript(wanted: _Wanted) -> Loaded:
-    from toolchain.checkpoint.compiled import from_torchscript
+    from toolchain.checkpoint.compiled import SCRIPT_REFUSAL, from_torchscript, is_script
 
     wanted = wanted.agreed(Stored())
     module, note = from_torchscript(wanted.path, len(wanted.classes), wanted.label_offset)
-    return _finish(wanted, module, (note,))
+    loaded = _finish(wanted, module, (note,))
+    return replace(loaded, model=replace(loaded.model, refusal=SCRIPT_REFUSAL if is_script(module) else ""))
 
 
 def _open_exported(wanted: _Wanted) -> Loaded:

@@ -1,8 +1,9 @@
 """Any float ONNX classifier of glyphs -> the one form that the rest of the press works on.
 
 Opset 17 or newer, one input `image` float32 [batch, 1, 28, 28] with a dynamic batch axis, one output `logits`
-[batch, width], no softmax at the end. NHWC (and flat) inputs get a Transpose (Reshape) inside the graph, so that one
-layout reaches every later stage; where the graph began with the opposite Transpose, both go.
+[batch, width], no softmax at the end, pads in numbers (no auto_pad). NHWC (and flat) inputs get a Transpose (Reshape)
+inside the graph, so that one layout reaches every later stage; where the graph began with the opposite Transpose, both
+go.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from toolchain.checkpoint import onnx_graph as edit
 from toolchain.checkpoint.onnx_batch import BATCH_AXIS, fixed_batch, free_batch
 from toolchain.checkpoint.onnx_files import image_layout, input_shape, read_onnx, refuse_not_finite, refuse_quantized
+from toolchain.checkpoint.onnx_pads import explicit_pads
 from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, open_session, seeded_images
 from toolchain.checkpoint.state import listing
 from toolchain.checkpoint.torch_files import first_line
@@ -76,6 +78,7 @@ def normalise(
     if batch is not None:
         notes.append(f"batch axis, fixed at {batch}, made dynamic")
     notes += _rewrite(proto, layout)
+    proto = explicit_pads(proto)
     notes += [] if keep_softmax else _remove_softmax(proto)
     _name_output(proto)
     _check(proto, path, images, before[chosen], notes=notes)

@@ -16,8 +16,10 @@ import numpy as np
 
 from targets.ort_operators import layer_of_weight
 from toolchain.checkpoint import onnx_graph as edit
+from toolchain.checkpoint.onnx_pads import pads_apart
 from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, folded, open_session, seeded_images
 from toolchain.checkpoint.torch_files import first_line
+from toolchain.noise import noise_to
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -40,15 +42,17 @@ def to_torch(proto: ModelProto) -> tuple[nn.Module | None, str]:
     if find_spec("onnx2torch") is None:
         return None, "onnx2torch, which brings ONNX back, is not installed: pip install --no-deps onnx2torch"
     try:
-        ready = _for_onnx2torch(proto)
-        names = _name_layers(ready)
-        module = _static(_renamed(_converter()(ready), names)).eval()
-        images = seeded_images()
-        with torch.no_grad():
-            answer = module(torch.from_numpy(images)).numpy()
-        # A module that torch cannot trace could be run, but neither pruned nor converted.
-        axes = ({0: torch.export.Dim("batch")},)
-        torch.export.export(module, (torch.from_numpy(images[:2]),), dynamic_shapes=axes)
+        with noise_to():
+            ready = _for_onnx2torch(proto)
+            names = _name_layers(ready)
+            # Before it runs at all: a batch norm that is not folded would move its statistics.
+            module = _static(_renamed(_converter()(ready).eval(), names)).eval()
+            images = seeded_images()
+            with torch.no_grad():
+                answer = module(torch.from_numpy(images)).numpy()
+            # A module that torch cannot trace could be run, but neither pruned nor converted.
+            axes = ({0: torch.export.Dim("batch")},)
+            torch.export.export(module, (torch.from_numpy(images[:2]),), dynamic_shapes=axes)
     except Exception as error:  # noqa: BLE001 (onnx2torch answers what it does not know with any exception)
         return None, f"onnx2torch cannot bring this ONNX graph back ({first_line(error)}); give the torch checkpoint"
     difference = differs(answers(open_session(proto), images)["logits"], answer)
@@ -107,7 +111,7 @@ def _for_onnx2torch(proto: ModelProto) -> ModelProto:
     from onnx import helper, shape_inference
 
     # While the opset is the true one, since nothing is inferred about an operator that is newer than its opset.
-    older = shape_inference.infer_shapes(folded(proto))
+    older = shape_inference.infer_shapes(pads_apart(folded(proto)))
     for entry in older.opset_import:
         if entry.domain in ("", "ai.onnx") and entry.version > _OPSET:
             entry.version = _OPSET
@@ -144,7 +148,16 @@ def _renamed(module: Any, names: dict[str, str]) -> Any:
 def _static(module: Any) -> nn.Module:
     """Put torch's own functions where onnx2torch reads a constant at every run, which torch.export refuses."""
     _note_shapes(module)
-    rewrites = {"OnnxReshape": _reshape, "OnnxPadDynamic": _pad, "OnnxSlice": _slice}
+    rewrites = {
+        "OnnxReshape": _reshape,
+        "OnnxPadDynamic": _pad,
+        "OnnxSlice": _slice,
+        "OnnxSqueezeDynamicAxes": _squeeze,
+        "OnnxReduceSumDynamicAxes": _sum,
+        "OnnxSplit13": _split,
+        "OnnxTile": _tile,
+        "OnnxMatMul": _linear,
+    }
     for node in list(module.graph.nodes):
         part = module.get_submodule(node.target) if node.op == "call_module" else None
         rewrite = rewrites.get(type(part).__name__)
@@ -201,6 +214,56 @@ def _pad(module: Any, node: Any, part: Any) -> Any:
     while len(pairs) > 2 and pairs[-2:] == [0, 0]:
         pairs = pairs[:-2]
     return module.graph.call_function(functional.pad, (node.args[0], pairs, part.mode, fill))
+
+
+def _squeeze(module: Any, node: Any, _part: Any) -> Any:
+    import torch
+
+    data, *axes = node.args
+    return module.graph.call_function(torch.squeeze, (data, *(tuple(_numbers(module, one)) for one in axes)))
+
+
+def _sum(module: Any, node: Any, part: Any) -> Any:
+    import torch
+
+    how = vars(part)
+    axes = [axis for one in node.args[1:] for axis in _numbers(module, one)]
+    if not axes and how["_noop_with_empty_axes"]:
+        return module.graph.call_function(torch.clone, (node.args[0],))
+    axes = axes or list(range(len(node.args[0].meta["shape"])))
+    return module.graph.call_function(torch.sum, (node.args[0], axes, bool(how["_keepdims"])))
+
+
+def _split(module: Any, node: Any, part: Any) -> Any:
+    import torch
+
+    data, *sizes = node.args
+    axis = part.axis
+    size = _numbers(module, sizes[0]) if sizes else data.meta["shape"][axis] // part.num_splits
+    return module.graph.call_function(torch.split, (data, size, axis))
+
+
+def _tile(module: Any, node: Any, _part: Any) -> Any:
+    return module.graph.call_method("repeat", (node.args[0], *_numbers(module, node.args[1])))
+
+
+def _linear(module: Any, node: Any, _part: Any) -> Any:
+    """Make a layer of a product with a matrix, so that pruning finds it."""
+    from torch import nn
+
+    data, matrix = node.args[0], module.get_buffer(node.args[1].target)
+    if matrix.dim() != 2 or data.op == "get_attr":
+        return module.graph.call_module(node.target, node.args)
+    layer = nn.Linear(len(matrix), matrix.shape[1], bias=False)
+    layer.weight.data = matrix.T.contiguous()
+    name = f"{node.target}_linear"
+    module.add_submodule(name, layer)
+    return module.graph.call_module(name, (data,))
+
+
+def _numbers(module: Any, node: Any) -> list[int]:
+    values: list[int] = module.get_buffer(node.target).tolist()
+    return values
 
 
 def _slice(module: Any, node: Any, _part: Any) -> Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolchain.checkpoint.compiled import export_script, is_script
 from toolchain.checkpoint.onnx_normal import normalised
+from toolchain.checkpoint.torch_files import first_line
 from toolchain.errors import StageError
 from toolchain.export.slim_onnx import slim_onnx
 from toolchain.model import FloatModel
@@ -27,6 +30,8 @@ def onnx_content(model: FloatModel, log: Path | None = None) -> bytes:
 
     if model.onnx:
         proto = _folded(normalised(model.onnx, len(model.classes), model.preprocess.label_offset))
+    elif model.module is not None and is_script(model.module):
+        proto = _from_script(model, model.module, log)
     else:
         proto = _from_torch(model.torch_module("the ONNX export"), model.name, log)
     onnx.checker.check_model(slim_onnx(proto), full_check=True)
@@ -48,6 +53,22 @@ def _folded(proto: ModelProto) -> ModelProto:
     return folded
 
 
+def _from_script(model: FloatModel, script: nn.Module, log: Path | None) -> ModelProto:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{model.name}.onnx"
+        try:
+            with noise_to(log) as noise:
+                export_script(script, path)
+        except Exception as error:
+            # torch's older exporter lets out errors of many families.
+            raise _refused(model.name, error, noise) from error
+        return _folded(normalised(path, len(model.classes), model.preprocess.label_offset))
+
+
+def _refused(name: str, error: Exception, noise: Path) -> StageError:
+    return StageError(f"{name}: torch cannot export it to ONNX ({first_line(error)}); the whole story is in {noise}")
+
+
 def _from_torch(module: nn.Module, name: str, log: Path | None) -> ModelProto:
     import torch
     from torch.onnx import OnnxExporterError
@@ -66,8 +87,7 @@ def _from_torch(module: nn.Module, name: str, log: Path | None) -> ModelProto:
                 verbose=False,
             )
     except (OnnxExporterError, RuntimeError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise StageError(f"{name}: torch cannot export it to ONNX ({reason}); the whole story is in {noise}") from error
+        raise _refused(name, error, noise) from error
     assert program is not None, "only an export to a file gives None"
     proto: ModelProto = program.model_proto
     return proto

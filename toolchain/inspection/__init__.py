@@ -54,6 +54,8 @@ def counted(model: FloatModel) -> tuple[int | None, int | None]:
         return found.parameters, found.macs
     from toolchain.inspection.torch_file import module_layers
 
+    if model.refusal and model.module is not None:
+        return sum(weight.numel() for weight in model.module.parameters()), None
     module = model.torch_module("counting its layers")
     parameters = sum(weight.numel() for weight in module.parameters())
     return parameters, sum(layer.macs for layer in module_layers(module, model.name)) or None
