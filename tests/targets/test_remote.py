@@ -131,7 +131,8 @@ def test_the_agent_needs_nothing_but_numpy_and_the_runtime(tmp_path: Path) -> No
 
     program = (
         "import sys, targets.agent.serve\n"
-        "print({name.split('.')[0] for name in sys.modules} - set(sys.stdlib_module_names) - {'__main__'})"
+        "loaded = {name.split('.')[0] for name, module in sys.modules.items() if module}\n"
+        "print(loaded - set(sys.stdlib_module_names) - {'__main__'})"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True

@@ -124,7 +124,7 @@ def test_the_gate_judges_saved_evaluations_by_a_policy_file(glyphpress: Run, tmp
         pytest.param(["other.npz", "float.onnx", *DATA], 3, "evaluated on other images", id="other images"),
         pytest.param(["float.onnx", "swapped.onnx", *DATA], 3, "another order: class 8 is '9'", id="class order"),
         pytest.param(["float.onnx", "nan.onnx", *DATA], 3, "(?i)nan|finite", id="NaN"),
-        pytest.param(["float.onnx", "foreign.onnx", *DATA], 3, r"foreign\.onnx.*glyphpress adopt", id="no sidecar"),
+        pytest.param(["foreign.onnx", "float.onnx", *DATA], 3, r"foreign\.onnx.*glyphpress adopt", id="no sidecar"),
         pytest.param(["float.onnx", "noise.onnx", *DATA], 3, r"noise\.onnx", id="no model"),
         pytest.param(["float.onnx", "float.onnx", "--data", "builtin:digit"], 2, "builtin:digits", id="unknown data"),
     ],
