@@ -43,9 +43,14 @@ def export_script(script: nn.Module, target: Path) -> None:
     )
 
 
-def from_torchscript(path: Path, classes: int, label_offset: int | None) -> tuple[nn.Module, str]:
-    """Return a module with the file's answers, made of layers where possible, and a note saying which."""
-    script = read_torchscript(path)
+def from_torchscript(
+    path: Path, classes: int, label_offset: int | None, *, trusted: bool = False
+) -> tuple[nn.Module, str]:
+    """Return a module with the file's answers, made of layers where possible, and a note saying which.
+
+    Raises CheckpointError as `read_torchscript` does.
+    """
+    script = read_torchscript(path, trusted=trusted)
 
     module, note = _layered(script, partial(export_script, script), "TorchScript", classes, label_offset)
     if module is script and (program := _converted(script)) and _same(script, program, classes, label_offset):

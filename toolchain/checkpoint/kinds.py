@@ -19,6 +19,14 @@ KIND_WORDS: dict[Kind, str] = {
     "onnx": "ONNX",
     "tflite": "TFLite",
 }
+_SUFFIXES: dict[str, tuple[Kind, ...]] = {
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), ("state", "torchscript")),
+    ".pt2": ("exported",),
+    ".safetensors": ("safetensors",),
+    ".onnx": ("onnx",),
+    ".tflite": ("tflite",),
+}
+"""What a file of a name may be; one of another name may be anything."""
 _FORMS = "a .pt, .pth, .ckpt, .pt2, .safetensors or .onnx file"
 
 
@@ -36,8 +44,21 @@ def present_file(path: Path) -> Path:
 def kind_of(path: Path) -> Kind:
     """Return what kind of model file this is.
 
-    Raises CheckpointError when there is no such file, when it is a folder or empty, or when it is none of them.
+    Raises CheckpointError when there is no such file, when it is a folder or empty, when it is none of them, and when
+    its name says another kind: a file that passes for another is not opened.
     """
+    kind = _kind(path)
+    allowed = _SUFFIXES.get(path.suffix, (kind,))
+    if kind not in allowed:
+        right = next(suffix for suffix, kinds in _SUFFIXES.items() if kind in kinds)
+        raise CheckpointError(
+            f"{path} is no {KIND_WORDS[allowed[0]]} but a {KIND_WORDS[kind]}; if that is meant, name it "
+            f"{path.with_suffix(right).name}"
+        )
+    return kind
+
+
+def _kind(path: Path) -> Kind:
     with present_file(path).open("rb") as stream:
         head = stream.read(64)
     if head.startswith(b"PK"):

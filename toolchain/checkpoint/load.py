@@ -83,8 +83,8 @@ def load(
     model: the words of `--model` (`file.py:Class(args)`, `package.module:Class`, or one of our names); needed for
     weights alone. classes: what the columns stand for, usually the data's; without them the file must say. preprocess:
     wins over what the file says; its layout is always NCHW afterwards, since that is what the module takes.
-    trust_pickle: unpickle whole objects, which runs the file's code. weights: the key of the weights to take, of a file
-    that holds several, such as raw and averaged ones.
+    trust_pickle: unpickle whole objects and load programs unchecked, which runs the file's code. weights: the key of
+    the weights to take, of a file that holds several, such as raw and averaged ones.
 
     Raises CheckpointError when the file is not the model it is said to be, UsageProblem on words that cannot be meant.
     """
@@ -161,7 +161,7 @@ def _open_torchscript(wanted: _Wanted) -> Loaded:
     from toolchain.checkpoint.compiled import SCRIPT_REFUSAL, from_torchscript, is_script
 
     wanted = wanted.agreed(Stored())
-    module, note = from_torchscript(wanted.path, len(wanted.classes), wanted.label_offset)
+    module, note = from_torchscript(wanted.path, len(wanted.classes), wanted.label_offset, trusted=wanted.trust_pickle)
     loaded = _finish(wanted, module, (note,))
     return replace(loaded, model=replace(loaded.model, refusal=SCRIPT_REFUSAL if is_script(module) else ""))
 
@@ -170,7 +170,7 @@ def _open_exported(wanted: _Wanted) -> Loaded:
     from toolchain.checkpoint.compiled import from_program
     from toolchain.checkpoint.torch_files import read_program
 
-    program, extra = read_program(wanted.path)
+    program, extra = read_program(wanted.path, trusted=wanted.trust_pickle)
     wanted = wanted.agreed(metadata_facts(extra, wanted.path))
     module, note = from_program(program, len(wanted.classes), wanted.label_offset)
     loaded = _finish(wanted, module, (*history(extra), note))

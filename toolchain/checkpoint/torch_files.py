@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import pickle
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from toolchain.checkpoint.program_check import refuse_harmful_program
+from toolchain.checkpoint.script_check import refuse_harmful_code, refuse_harmful_graphs
 from toolchain.checkpoint.state import UNINITIALISED
 from toolchain.checkpoint.stored import METADATA_KEY
 from toolchain.errors import CheckpointError
@@ -16,6 +22,8 @@ from toolchain.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
+
+_PLAIN_PICKLES = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 def read_weights(path: Path) -> Any:
@@ -64,34 +72,76 @@ def read_pickle(path: Path, namespace: ModuleType | None) -> Any:
         raise CheckpointError(f"{path} cannot be unpickled ({first_line(error)}); save model.state_dict()") from error
 
 
-def read_torchscript(path: Path) -> nn.Module:
-    """Return a TorchScript module. Raises CheckpointError when it cannot be read."""
+def read_torchscript(path: Path, *, trusted: bool = False) -> nn.Module:
+    """Return a TorchScript module.
+
+    Raises CheckpointError when it cannot be read, or when its code could do more than compute and is not trusted.
+    """
     import torch
 
+    if not trusted:
+        refuse_harmful_code(path)
     try:
-        with warnings.catch_warnings():
-            # TorchScript is deprecated; files of it exist all the same.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            module: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        unit = torch._C.CompilationUnit()
+        # What torch.jit.load does, which does not show the compiled functions.
+        read: Any = torch._C.import_ir_module
+        script = read(unit, str(path), torch.device("cpu"), {}, False)
+        module: nn.Module = torch.jit._recursive.wrap_cpp_module(script)  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path} is no readable TorchScript ({first_line(error)}); save it again") from error
+    if not trusted:
+        refuse_harmful_graphs(unit, path)
     return module.eval()
 
 
-def read_program(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
-    """Return a torch.export program and our metadata in it. Raises CheckpointError when it cannot be read."""
+def read_program(path: Path, *, trusted: bool = False) -> tuple[ExportedProgram, dict[str, str]]:
+    """Return a torch.export program and our metadata in it.
+
+    Raises CheckpointError when it cannot be read, or when it could do more than compute and is not trusted.
+    """
     import torch
 
+    if not trusted:
+        refuse_harmful_program(path)
     extra = {METADATA_KEY: ""}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet(), _plain_pickles(only=not trusted):
             warnings.simplefilter("ignore")
             program = torch.export.load(path, extra_files=extra)
     except Exception as error:  # torch.export.load lets out everything from KeyError to AssertionError
         raise CheckpointError(
             f"{path} is no readable torch.export program ({first_line(error)}); save it with this torch's version"
         ) from error
+    if not trusted:
+        # Conditions on the sizes of inputs, kept as Python source that would be run.
+        program._guards_code = []
     return program, {key: value for key, value in extra.items() if value}
+
+
+@contextmanager
+def _plain_pickles(*, only: bool) -> Iterator[None]:
+    """Let `torch.load` read nothing but plain tensors within the block, whatever it is asked for."""
+    before = os.environ.get(_PLAIN_PICKLES)
+    os.environ[_PLAIN_PICKLES] = "1" if only else before or "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_PLAIN_PICKLES]
+        else:
+            os.environ[_PLAIN_PICKLES] = before
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging tracebacks of what is caught and said in one line."""
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def first_line(error: BaseException) -> str:

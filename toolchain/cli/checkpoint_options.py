@@ -25,7 +25,7 @@ _SOURCE_OPTIONS = (
         metavar="SOURCE",
         help="The class that the weights belong to: FILE.py:CLASS, MODULE:CLASS, either with (args), or a model name.",
     ),
-    click.option("--trust-pickle", is_flag=True, help="Unpickle whole models, which runs the code in the file."),
+    click.option("--trust-pickle", is_flag=True, help="Let the code in a pickle, .pt2 or TorchScript run."),
     weights_option,
     click.option(
         "--classes",

@@ -12,7 +12,7 @@ from toolchain.cli.options import json_option
 @click.command()
 @click.argument("file", metavar="FILE", shell_complete=complete.CHECKPOINT)
 @click.option("--model", metavar="SOURCE", help="The class that the weights belong to, FILE.py:CLASS or MODULE:CLASS.")
-@click.option("--trust-pickle", is_flag=True, help="Unpickle whole models, which runs the code in the file.")
+@click.option("--trust-pickle", is_flag=True, help="Let the code in a pickle, .pt2 or TorchScript run.")
 @weights_option
 @json_option
 def inspect(file: str, model: str | None, trust_pickle: bool, weights: str | None, as_json: bool) -> None:

@@ -33,12 +33,12 @@ def inspect_torch(
     facts: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
     if kind == "exported":
-        program, extra = read_program(path)
+        program, extra = read_program(path, trusted=trust_pickle)
         facts = json.loads(extra.get(METADATA_KEY, "{}"))
         state = dict(program.state_dict)
         layers = _program_layers(program)
     elif kind == "torchscript":
-        state = read_torchscript(path).state_dict()
+        state = read_torchscript(path, trusted=trust_pickle).state_dict()
         notes = ("TorchScript keeps no list of layers",)
     else:
         fitted, facts, module = _weights(path, kind, model, trust_pickle, weights)

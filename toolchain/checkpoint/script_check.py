@@ -1,0 +1,84 @@
+"""TorchScript of a stranger: looked through before any of it runs, and it can run when it is loaded.
+
+`torch.jit.load` calls `__setstate__`, and it computes the defaults of arguments and the constants of classes. So the
+code is first searched as text, then, once loaded, the graphs that the compiler made of it are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from toolchain.checkpoint.operators import computes, known
+from toolchain.errors import CheckpointError
+
+_GETATTR = re.compile(r"""getattr\([^"'\\]*, "[^"'\\]*"\)""")
+_OPERATOR = re.compile(r"(?<![\w.])torch\s*\.\s*([A-Za-z_]\w*)")
+_NAMESPACE = re.compile(r"(?<![\w.])ops\b(?!\.(?:aten|prim)\.\w)")
+_NAMED = re.compile(r"(?<![\w.])ops\.(aten|prim)\.(\w+)")
+_WORDS = re.compile(r"\b(?:__setstate__|save|from_file|torch\s*\.\s*classes)\b")
+_QUANTIZED = re.compile(r"(?<![\w.])ops\.quantized\.|\.torch\.classes\.quantized\.")
+
+
+def refuse_harmful_code(path: Path) -> None:
+    """Raise CheckpointError where the file's code could do more than compute, as its text says; loads nothing."""
+    import torch
+
+    try:
+        reader = torch._C.PyTorchFileReader(str(path))
+        names = reader.get_all_records()
+        codes = [reader.get_record(name).decode("ascii") for name in names if name.endswith(".py")]
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{path} is no readable TorchScript; save it again") from error
+    if "model.json" in names:
+        raise CheckpointError(f"{path} is TorchScript of before torch 1.2; save it with a newer torch")
+    for code in codes:
+        if _QUANTIZED.search(code):
+            raise CheckpointError(f"{path} is quantized already; give the float model that it was made from")
+        if harm := _harm(code):
+            raise _refusal(path, harm)
+
+
+def refuse_harmful_graphs(unit: Any, path: Path) -> None:
+    """Raise CheckpointError where a function of a compilation unit holds an operator that does not only compute."""
+    for function in unit.get_functions():
+        for node in _nodes(function.graph):
+            if not computes(node.kind()):
+                raise _refusal(path, node.kind())
+
+
+def _harm(code: str) -> str | None:
+    """Return the first thing in TorchScript's text that could do more than compute."""
+    if word := _WORDS.search(code):
+        return word[0]
+    rest, before = code, ""
+    # From the innermost on, since they can stand within each other.
+    while rest != before:
+        before, rest = rest, _GETATTR.sub("_", rest)
+    if "getattr" in rest:
+        return "getattr of a name that is put together"
+    if other := _NAMESPACE.search(code):
+        return code[other.start() :].split("(", maxsplit=1)[0].strip()[:60]
+    for name in (*(f"aten::{base}" for base in _OPERATOR.findall(code)), *map("::".join, _NAMED.findall(code))):
+        if known(name) and not computes(name):
+            return name
+    return None
+
+
+def _nodes(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)
+        for name in node.attributeNames():
+            if node.kindOf(name) == "g":
+                yield from _nodes(node.g(name))
+
+
+def _refusal(path: Path, harm: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is TorchScript that can do more than compute ({harm}), such as write files; "
+        f"save it without that, or give --trust-pickle if you made this file"
+    )
