@@ -300,3 +300,30 @@ TIED = {
     "attention of torch": lambda: Attention("torch"),
 }
 """How a block whose channels are tied is made."""
+
+
+class Dense(nn.Module):
+    """The smallest classifier of ten classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flatten, self.dense = nn.Flatten(), nn.Linear(784, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        answers: Tensor = self.dense(self.flatten(image))
+        return answers
+
+
+class Cells(nn.Module):
+    """Recurrence, attention and a branch by the batch, whose export holds other operators, calls and sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.look = nn.LSTM(28, 16, batch_first=True), nn.MultiheadAttention(16, 2, batch_first=True)
+        self.dense = nn.Linear(16, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        rows, _ = self.rows(image[:, 0])
+        seen, _ = self.look(rows, rows, rows)
+        answers: Tensor = self.dense(seen[:, -1])
+        return answers + image.reshape(image.shape[0] * 2, -1).sum(1)[: image.shape[0], None]

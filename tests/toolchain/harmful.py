@@ -11,22 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from tests.lazily import blocks, torch
 
 Change = Callable[[dict[str, bytes], Path], None]
-
-
-class Dense(nn.Module):
-    """The smallest classifier of ten classes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flatten, self.dense = nn.Flatten(), nn.Linear(784, 10)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        answers: torch.Tensor = self.dense(self.flatten(image))
-        return answers
 
 
 class Bomb:
@@ -43,13 +30,13 @@ def program(path: Path) -> Path:
     """Save an ordinary torch.export program."""
     batch = torch.export.Dim("batch", min=1, max=4096)
     blank = torch.zeros(2, 1, 28, 28)
-    torch.export.save(torch.export.export(Dense().eval(), (blank,), dynamic_shapes=({0: batch},)), path)
+    torch.export.save(torch.export.export(blocks.Dense().eval(), (blank,), dynamic_shapes=({0: batch},)), path)
     return path
 
 
 def script(path: Path) -> Path:
     """Save ordinary TorchScript."""
-    torch.jit.save(torch.jit.script(Dense().eval()), str(path))
+    torch.jit.save(torch.jit.script(blocks.Dense().eval()), str(path))
     return path
 
 
@@ -168,7 +155,7 @@ PROGRAMS: dict[str, Change] = {
 
 def _code(old: str, new: str) -> Change:
     def change(parts: dict[str, bytes], mark: Path) -> None:
-        name = next(name for name in parts if name.endswith("harmful.py"))
+        name = next(name for name in parts if name.endswith("blocks.py"))
         code = parts[name].decode()
         assert old in code, code
         parts[name] = code.replace(old, new.replace("MARK", str(mark))).encode()

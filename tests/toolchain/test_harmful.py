@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
 from tests.conftest import Finished
+from tests.lazily import blocks, torch
 from tests.toolchain import harmful
 from toolchain.checkpoint.torch_files import read_program, read_torchscript
 from toolchain.errors import CheckpointError
@@ -92,29 +91,11 @@ def test_row27_a_name_and_what_is_in_the_file_must_agree(
     assert "torch.export program; if that is meant, name it m.pt2" in done.err
 
 
-class Cells(nn.Module):
-    """Recurrence, attention and a branch by the batch, whose export holds other operators, calls and sizes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows, self.look = nn.LSTM(28, 16, batch_first=True), nn.MultiheadAttention(16, 2, batch_first=True)
-        self.dense = nn.Linear(16, 10)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        rows, _ = self.rows(image[:, 0])
-        seen, _ = self.look(rows, rows, rows)
-        answers: torch.Tensor = self.dense(seen[:, -1])
-        return answers + image.reshape(image.shape[0] * 2, -1).sum(1)[: image.shape[0], None]
-
-
-@pytest.fixture(params=[{0: torch.export.Dim("n", min=1, max=64)}, {0: torch.export.Dim.AUTO}, None])
-def batch(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
-def test_row27_ordinary_programs_are_read_without_trust(batch: Any, tmp_path: Path) -> None:
-    net, images = Cells().eval(), torch.rand(2, 1, 28, 28)
-    program = torch.export.export(net, (images,), dynamic_shapes=(batch,) if batch else None)
+@pytest.mark.parametrize("size", ["free", "found", "fixed"])
+def test_row27_ordinary_programs_are_read_without_trust(size: str, tmp_path: Path) -> None:
+    batch = {"free": torch.export.Dim("n", min=1, max=64), "found": torch.export.Dim.AUTO}.get(size)
+    net, images = blocks.Cells().eval(), torch.rand(2, 1, 28, 28)
+    program = torch.export.export(net, (images,), dynamic_shapes=({0: batch},) if batch else None)
     torch.export.save(program, tmp_path / "cells.pt2", extra_files={"glyphpress": "{}"})
     read, extra = read_program(tmp_path / "cells.pt2")
     assert torch.allclose(read.module()(images), net(images), atol=1e-5)
@@ -161,7 +142,7 @@ def test_row28_the_ways_are_real(ordinary: Path, mark: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("how", ["script", "trace", "frozen"])
 def test_row28_ordinary_torchscript_is_read_without_trust(how: str, tmp_path: Path) -> None:
-    net, images = Cells().eval(), torch.rand(2, 1, 28, 28)
+    net, images = blocks.Cells().eval(), torch.rand(2, 1, 28, 28)
     made = torch.jit.trace(net, images, check_trace=False) if how == "trace" else torch.jit.script(net)
     torch.jit.save(torch.jit.freeze(made) if how == "frozen" else made, str(tmp_path / "cells.pt"))
     assert torch.allclose(read_torchscript(tmp_path / "cells.pt")(images), net(images), atol=1e-5)
