@@ -88,7 +88,7 @@ def adapters(drivers: list[str]) -> list[Adapter]:
     while waiting:
         command = [sys.executable, "-I", vulkan.__file__, *waiting]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=False)
         except subprocess.TimeoutExpired as error:
             raise TargetUnavailable("a Vulkan driver does not answer", "see `vulkaninfo --summary`") from error
         if done.returncode == vulkan.NO_LOADER:

@@ -46,7 +46,9 @@ def cached(kind: str, made_of: str, build: Callable[[Path], None]) -> Path:
 def ran(command: Sequence[str | Path], what: str) -> str:
     """Return what a command printed that builds something; raises TargetUnavailable with the last line of its error."""
     try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
+        )
     except OSError as error:
         raise TargetUnavailable(f"{what} failed: {error}") from error
     except subprocess.CalledProcessError as error:

@@ -94,6 +94,7 @@ def fresh(artifact: Artifact, target: str, measure: str, **settings: int) -> Any
             input=json.dumps(errand | {"measure": measure}),
             capture_output=True,
             text=True,
+            errors="replace",
             env=environment,
             timeout=SECONDS,
             check=True,

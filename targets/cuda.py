@@ -166,6 +166,6 @@ def missing_library(provider: Path, *packages: str) -> str:
     packages: those that load libraries when they are imported. Asked in another process, so that this one loads none.
     """
     command = [sys.executable, "-c", _LOADS, str(provider), *packages]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     match = _MISSING.search(done.stderr)
     return match[1] if match else ""

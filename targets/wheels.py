@@ -37,7 +37,9 @@ def unpack(folder: Path, python: str, architecture: str) -> None:
     said = ""
     for wanted in (own, newest, [name for name in newest if name != "ai-edge-litert"]):
         pip = _pip(folder, python, architecture, wanted)
-        done = subprocess.run(pip, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            pip, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, check=False
+        )
         if not done.returncode:
             return
         said = (done.stderr.strip().splitlines() or ["pip failed"])[-1]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from calibration import whole
@@ -110,6 +111,20 @@ def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
                 whole.place_folder(part, target, replaceable=_ours if force else None)
         except FileExistsError as error:
             raise _taken(part, target) from error
+
+
+@contextmanager
+def scratch() -> Iterator[None]:
+    """Let `tempfile` work in one hidden folder of the temporary directory, which is swept even after a kill."""
+    before = tempfile.tempdir
+    with ExitStack() as stack:
+        # Most commands need none, and those that do say why it cannot be had.
+        with suppress(OSError):
+            tempfile.tempdir = str(stack.enter_context(whole.room(Path(tempfile.gettempdir()))))
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 def _ours(folder: Path) -> bool:

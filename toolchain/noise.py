@@ -5,21 +5,44 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from tempfile import mkstemp
 
 from platformdirs import user_log_path
 
 from toolchain.interrupt import held
 
 _LOG = logging.getLogger(__name__)
+KEPT = 20
+"""Logs of the last runs."""
 
 
+@cache
 def default_log() -> Path:
-    """Return the log that is used where a stage has no folder of its own."""
-    return user_log_path("glyphpress", ensure_exists=True) / "converters.log"
+    """Return this run's log, which is used where a stage has no folder of its own; the last ones of other runs stay.
+
+    Without a home that can be written it is one in the temporary directory, and without that one nothing is kept.
+    """
+    name = f"converters-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    # platformdirs raises RuntimeError where there is no home.
+    with suppress(OSError, RuntimeError):
+        folder = user_log_path("glyphpress", ensure_exists=True)
+        earlier = sorted(folder.glob("converters*.log"), key=lambda log: log.stat().st_mtime)
+        for log in earlier[: 1 - KEPT]:
+            log.unlink(missing_ok=True)
+        (folder / name).touch()
+        return folder / name
+    with suppress(OSError):
+        # Not in the folder that `tempfile` may work in, since that goes at the end of the run.
+        descriptor, path = mkstemp(f"-{name}", "glyphpress-", os.environ.get("TMPDIR", "/tmp"))
+        os.close(descriptor)
+        return Path(path)
+    return Path(os.devnull)
 
 
 @contextmanager
@@ -36,7 +59,7 @@ def noise_to(log: Path | None = None) -> Iterator[Path]:
     saved = os.dup(1), os.dup(2)
     level = logging.root.manager.disable
     start = path.stat().st_size if path.exists() else 0
-    with held(), path.open("ab") as sink, warnings.catch_warnings():
+    with held(lambda: _notice(saved[1])), path.open("ab") as sink, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
@@ -46,15 +69,19 @@ def noise_to(log: Path | None = None) -> Iterator[Path]:
             yield path
         finally:
             logging.disable(level)
-            try:
-                # Fails when the log's disk is full.
-                sys.stdout.flush()
-                sys.stderr.flush()
-            finally:
-                for copy, stream in zip(saved, (1, 2), strict=True):
-                    os.dup2(copy, stream)
-                    os.close(copy)
+            # What does not fit on the log's disk is lost.
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):
+                    stream.flush()
+            for copy, number in zip(saved, (1, 2), strict=True):
+                os.dup2(copy, number)
+                os.close(copy)
             _repeat(path, start)
+
+
+def _notice(stderr: int) -> None:
+    with suppress(OSError):
+        os.write(stderr, b"stopping after this step\n")
 
 
 def _repeat(path: Path, start: int) -> None:

@@ -84,7 +84,11 @@ def _value(value: Any) -> str:
 def shipped() -> dict[str, Recipe]:
     """Return the recipes that come with glyphpress, by name."""
     folder = files("toolchain") / "recipes"
-    found = [parse(entry.read_text(), entry.name) for entry in folder.iterdir() if entry.name.endswith(".toml")]
+    found = [
+        parse(entry.read_text(encoding="utf-8"), entry.name)
+        for entry in folder.iterdir()
+        if entry.name.endswith(".toml")
+    ]
     return {recipe.name: recipe for recipe in sorted(found, key=lambda recipe: recipe.name)}
 
 
@@ -101,7 +105,7 @@ def find(words: str) -> Recipe:
         raise UsageProblem(f"no recipe '{words}'; did you mean {', '.join(near)}, or a .toml file?")
     if not path.is_file():
         raise UsageProblem(f"{path}: no such recipe file; `glyphpress recipe list` shows the shipped ones")
-    return parse(path.read_text(), str(path))
+    return parse(path.read_text(encoding="utf-8"), str(path))
 
 
 def parse(text: str, origin: str) -> Recipe:

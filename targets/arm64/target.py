@@ -158,4 +158,4 @@ def _plugin() -> Path:
     def build(part: Path) -> None:
         ran([COMPILER, "-shared", "-fPIC", "-O2", "-o", part / "libcount.so", SOURCE], COMPILER)
 
-    return cached("arm64/count", SOURCE.read_text(), build) / "libcount.so"
+    return cached("arm64/count", SOURCE.read_text(encoding="utf-8"), build) / "libcount.so"

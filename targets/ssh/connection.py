@@ -70,7 +70,7 @@ def explained(address: Address, said: str) -> TargetError:
 
 def told(address: Address, *words: str, source: IO[bytes] | None = None) -> str:
     """Run `there.py` on the board with these words and return what it printed; raises what `explained` says."""
-    command = shlex.join(["python3", "-c", _THERE.read_text(), *words])
+    command = shlex.join(["python3", "-c", _THERE.read_text(encoding="utf-8"), *words])
     try:
         done = subprocess.run(
             ssh(address, command), stdin=source or subprocess.DEVNULL, capture_output=True, check=False

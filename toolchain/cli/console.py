@@ -17,6 +17,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from toolchain.cli import verbosity
+from toolchain.cli.streams import Lossy
 from toolchain.progress import Progress, silent
 
 _shown: list[Bar] = []
@@ -70,7 +71,7 @@ def progress() -> Iterator[Progress]:
         yield _Lines()
     else:
         # Stages send file descriptors 1 and 2 to a log while converters run; the bars keep a way to the terminal.
-        with os.fdopen(os.dup(2), "w") as terminal, _bars(terminal) as bar:
+        with Lossy(os.dup(2), "w").text() as terminal, _bars(terminal) as bar:
             _shown.append(bar)
             try:
                 yield _Bars(bar)

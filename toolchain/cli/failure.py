@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import traceback
 
 import rich_click as click
 from click.exceptions import NoArgsIsHelpError
 
 from toolchain.errors import BUG, exit_code
+from toolchain.interrupt import interrupted
 
 _ADVICE: tuple[tuple[type[OSError], str], ...] = (
     (FileNotFoundError, "check the path"),
@@ -26,10 +25,7 @@ def end(error: BaseException) -> int:
     if isinstance(error, NoArgsIsHelpError):
         error.show()
         return error.exit_code
-    if isinstance(error, BrokenPipeError):
-        # Whoever read stdout has gone (`| head`); nothing may be flushed there at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exit_code(error)
+    error = _seen(error)
     code = _code(error)
     if code == BUG:
         traceback.print_exception(error)
@@ -43,6 +39,11 @@ def _code(error: BaseException) -> int:
     if isinstance(error, click.ClickException):
         return error.exit_code
     return exit_code(KeyboardInterrupt() if isinstance(error, click.Abort) else error)
+
+
+def _seen(error: BaseException) -> BaseException:
+    """Return an interruption for what a library made of one, as when it ended the import of an extension module."""
+    return KeyboardInterrupt("interrupted") if interrupted() and _code(error) == BUG else error
 
 
 def _told(error: BaseException) -> str:

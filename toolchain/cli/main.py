@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import rich_click as click
+from toolchain.interrupt import heard, unheard
 
-from toolchain.cli import complete, console, failure, verbosity
-from toolchain.cli.groups import LazyGroup
-from toolchain.errors import exit_code
-from toolchain.interrupt import heard
+with unheard():
+    import rich_click as click
+
+    from toolchain.cli import complete, console, failure, verbosity
+    from toolchain.cli.groups import LazyGroup
+    from toolchain.cli.streams import lossy_streams, undelivered
+    from toolchain.files import scratch
 
 # name -> "module:attribute"; imported only when the command is used, so that --help stays fast.
 COMMANDS = {
@@ -72,17 +76,26 @@ def glyphpress() -> None:
 
 def main() -> NoReturn:
     """Run the program and exit with the code of `glyphpress help exit-codes`; only a bug keeps its traceback."""
+    with lossy_streams() as stdout:
+        code = _run()
+        if (lost := undelivered(stdout)) and not code:
+            code = failure.end(OSError(lost.errno, lost.strerror, "stdout"))
+    if stdout and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Nothing is left to clean up, so that Ctrl-C may end the libraries' own clean-up without a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)
+
+
+def _run() -> Any:
     # Read when torch is loaded: threads that spin while they wait make training several times slower on busy cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    console.plain_help()
-    complete.register()
     try:
-        with heard():
-            code = glyphpress(prog_name="glyphpress", standalone_mode=False)
-            sys.stdout.flush()
+        with heard(), scratch():
+            console.plain_help()
+            complete.register()
+            return glyphpress(prog_name="glyphpress", standalone_mode=False)
     except SystemExit as stop:
         # Click answers a pipe that was closed with 1, which is a failed gate's alone.
-        code = exit_code(stop.__context__) if isinstance(stop.__context__, OSError) else stop.code
+        return failure.end(stop.__context__) if isinstance(stop.__context__, OSError) else stop.code
     except BaseException as error:  # noqa: BLE001 (a bug keeps its traceback and gets an exit code of its own)
-        code = failure.end(error)
-    sys.exit(code)
+        return failure.end(error)

@@ -1,0 +1,66 @@
+"""stdout and stderr that end no run: progress may be lost, and lost results are said at the end."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class Lossy(io.FileIO):
+    """A descriptor that takes everything; `lost` is why some of it did not arrive."""
+
+    lost: OSError | None = None
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write, or drop the bytes; after the first that were dropped nothing is written, so that no hole appears."""
+        if self.lost is None:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.lost = error
+        return memoryview(data).nbytes
+
+    def text(self, encoding: str = "utf-8", *, by_lines: bool = True) -> TextIO:
+        """Return the text stream; characters that its encoding lacks are written as escapes."""
+        return io.TextIOWrapper(io.BufferedWriter(self), encoding, "backslashreplace", line_buffering=by_lines)
+
+
+@contextmanager
+def lossy_streams() -> Iterator[Lossy | None]:
+    """Make sys.stdout and sys.stderr lossy, closed ones too; yields stdout's descriptor, or None where a test captures.
+
+    A descriptor that is closed would go to the next file that is opened, and what C++ code prints would land there.
+    """
+    before = sys.stdout, sys.stderr
+    if sys.stdout is not sys.__stdout__:
+        yield None
+        return
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    encodings = [getattr(stream, "encoding", None) or "utf-8" for stream in before]
+    stdout, stderr = Lossy(1, "w", closefd=False), Lossy(2, "w", closefd=False)
+    sys.stdout, sys.stderr = stdout.text(encodings[0], by_lines=stdout.isatty()), stderr.text(encodings[1])
+    try:
+        yield stdout
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
+def undelivered(stdout: Lossy | None) -> OSError | None:
+    """Return why results did not arrive; a reader that has gone (`| head`) had what it wanted."""
+    sys.stdout.flush()
+    lost = stdout.lost if stdout else None
+    return None if lost is None or lost.errno == errno.EPIPE else lost
