@@ -46,7 +46,11 @@ def catalog(data_root: Path | None = None) -> list[Entry]:
         found: dict[str, str] = {}
         parts: tuple[Split, Split] = ("train", "test")
         for split in parts:
-            files = emnist.find(table, split, places)
+            try:
+                files = emnist.find(table, split, places)
+            except PermissionError as error:
+                found[split] = f"{error.filename}, which cannot be read"
+                continue
             if files and files.complete:
                 found[split] = str(files.folder)
         entries.append(Entry(f"emnist:{table.name}", table.classes, table.train, table.test, found))

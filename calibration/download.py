@@ -49,6 +49,8 @@ def fetch(
     pause: seconds between tries.
     """
     root = root or user_cache()
+    if root is None:
+        raise DownloadFailed("you have no home to keep EMNIST's files in; name a folder with --data-root")
     folder = root / FOLDER
     whole.sweep(root)
     if not force and _complete(folder):

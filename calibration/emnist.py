@@ -31,17 +31,20 @@ class SplitFiles:
         return self.images is not None and self.labels is not None
 
 
-def user_cache() -> Path:
-    """Return the folder that `data fetch` fills when none is named."""
+def user_cache() -> Path | None:
+    """Return the folder that `data fetch` fills when none is named; None where the user has no home."""
     from platformdirs import user_cache_path
 
-    return user_cache_path("glyphpress") / "emnist"
+    try:
+        return user_cache_path("glyphpress") / "emnist"
+    except RuntimeError:
+        return None
 
 
 def roots(data_root: Path | None) -> list[Path]:
     """Return where official files are looked for, first one first: `data_root`, $GLYPHPRESS_DATA, the user cache."""
     named = os.environ.get("GLYPHPRESS_DATA")
-    return [*filter(None, (data_root, Path(named) if named else None)), user_cache()]
+    return [*filter(None, (data_root, Path(named) if named else None, user_cache()))]
 
 
 def find(table: EmnistSplit, split: Split, places: list[Path]) -> SplitFiles | None:

@@ -62,13 +62,13 @@ def manifests() -> list[str]:
     named = os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES")
     if named:
         return named.split(os.pathsep)
-    home, environ = Path.home(), os.environ
+    environ = os.environ
     roots = [
-        environ.get("XDG_CONFIG_HOME") or str(home / ".config"),
+        environ.get("XDG_CONFIG_HOME") or _at_home(".config"),
         *(environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep),
         "/usr/local/etc",
         "/etc",
-        environ.get("XDG_DATA_HOME") or str(home / ".local/share"),
+        environ.get("XDG_DATA_HOME") or _at_home(".local/share"),
         *(environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share").split(os.pathsep),
     ]
     drivers = [str(path) for root in roots for path in sorted(Path(root, "vulkan/icd.d").glob("*.json"))]
@@ -76,6 +76,14 @@ def manifests() -> list[str]:
         str(path) for path in (Path(root, "vk_swiftshader_icd.json") for root in _SWIFTSHADER) if path.is_file()
     ]
     return list(dict.fromkeys([*drivers, *swiftshader]))
+
+
+def _at_home(folder: str) -> str:
+    """Return a folder of the user's, or one that holds nothing where there is no home."""
+    try:
+        return str(Path.home() / folder)
+    except RuntimeError:
+        return os.devnull
 
 
 def adapters(drivers: list[str]) -> list[Adapter]:

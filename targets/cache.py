@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import hashlib
+import os
+import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from targets.errors import TargetUnavailable
 
+_LITTLE = 1 << 20
+"""A disk with fewer bytes free counts as full."""
+
 
 def place(kind: str, made_of: str) -> Path:
     """Return where `cached` keeps what `made_of` describes, there or not. kind: a path, as `arm64/root`."""
-    return user_cache_path("glyphpress") / f"{kind}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
+    name = f"{kind}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
+    try:
+        folder = user_cache_path("glyphpress") / name
+        taken = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    except (OSError, RuntimeError):
+        # No home, or one that may not be looked into.
+        return _spare() / name
+    return folder if folder.is_dir() or os.access(taken, os.W_OK) else _spare() / name
 
 
-def cached(kind: str, made_of: str, build: Callable[[Path], None]) -> Path:
+def cached(kind: str, made_of: str, build: Callable[[Path], None], *, need: int = 0) -> Path:
     """Return the folder of what `made_of` describes, building it where it is not there yet.
 
-    `build` fills a folder beside it, which gets its name when it is whole. Raises what `build` raises.
+    `build` fills a folder beside it, which gets its name when it is whole. Without a cache that takes files it is built
+    for this process alone. need: about how many bytes that takes. Raises TargetUnavailable where the disk has fewer,
+    and what `build` raises.
     """
     folder = place(kind, made_of)
     if folder.is_dir():
@@ -33,6 +49,8 @@ def cached(kind: str, made_of: str, build: Callable[[Path], None]) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home / f"{name}.lock"):
         if not folder.is_dir():
+            _sweep(home, name)
+            _require_space(home, need)
             part = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=home))
             try:
                 build(part)
@@ -41,6 +59,42 @@ def cached(kind: str, made_of: str, build: Callable[[Path], None]) -> Path:
             finally:
                 shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+@cache
+def _spare() -> Path:
+    folder = tempfile.mkdtemp(prefix="glyphpress-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _sweep(home: Path, name: str) -> None:
+    """Remove what builders left that were killed; who holds the lock knows that no other one lives."""
+    half = re.compile(rf"\.{re.escape(name)}-[a-z0-9_]{{8}}")
+    for left in [entry for entry in home.iterdir() if half.fullmatch(entry.name)]:
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _require_space(home: Path, need: int) -> None:
+    for folder, variable in _disks(home):
+        free = shutil.disk_usage(folder).free
+        if free < need:
+            raise TargetUnavailable(
+                f"{folder} has {free / 1e6:,.0f} MB free and about {need / 1e6:,.0f} MB are needed",
+                f"free some, or let {variable} name a folder on another disk",
+            )
+
+
+def _disks(home: Path) -> tuple[tuple[Path, str], tuple[Path, str]]:
+    return (home, "XDG_CACHE_HOME"), (Path(tempfile.gettempdir()), "TMPDIR")
+
+
+def full_disk(home: Path | None = None) -> str:
+    """Return which of the cache's and the temporary folder's disks is full, or an empty string."""
+    home = home or place("disk", "").parent
+    present = next(parent for parent in (home, *home.parents) if parent.exists())
+    full = [(folder, variable) for folder, variable in _disks(present) if shutil.disk_usage(folder).free < _LITTLE]
+    return "; ".join(f"the disk of {folder} is full: free some, or set {variable}" for folder, variable in full)
 
 
 def ran(command: Sequence[str | Path], what: str) -> str:
@@ -53,7 +107,8 @@ def ran(command: Sequence[str | Path], what: str) -> str:
         raise TargetUnavailable(f"{what} failed: {error}") from error
     except subprocess.CalledProcessError as error:
         said = (error.stderr or error.stdout).strip().splitlines()[-1:] or [f"exit {error.returncode}"]
-        raise TargetUnavailable(f"{what} failed: {said[0]}; try again with the network at hand") from error
+        advice = full_disk() or "try again with the network at hand"
+        raise TargetUnavailable(f"{what} failed: {said[0]}; {advice}") from error
     return done.stdout
 
 

@@ -60,13 +60,18 @@ class DeviceProfile:
 
 def folders() -> tuple[Path, ...]:
     """Return where profiles are looked for, a user's own first (GLYPHPRESS_TARGETS, else his configuration folder)."""
-    own = os.environ.get("GLYPHPRESS_TARGETS")
-    return (Path(own) if own else user_config_path("glyphpress") / "targets", SHIPPED)
+    if own := os.environ.get("GLYPHPRESS_TARGETS"):
+        return Path(own), SHIPPED
+    try:
+        return user_config_path("glyphpress") / "targets", SHIPPED
+    except RuntimeError:
+        # There is no home.
+        return (SHIPPED,)
 
 
 def profile_names() -> list[str]:
     """Return the names of all profiles, sorted."""
-    return sorted({path.stem for folder in folders() if folder.is_dir() for path in folder.glob("*.toml")})
+    return sorted({path.stem for folder in folders() if os.access(folder, os.R_OK) for path in folder.glob("*.toml")})
 
 
 def is_profile(word: str) -> bool:

@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from targets.cache import full_disk
 from targets.errors import TargetUnavailable
 
 NEEDED = ("numpy", "onnxruntime", "ai-edge-litert", "flatbuffers", "protobuf")
@@ -43,7 +44,8 @@ def unpack(folder: Path, python: str, architecture: str) -> None:
         if not done.returncode:
             return
         said = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-    raise TargetUnavailable(f"no wheels for Python {python} on {architecture} ({said}); is the registry within reach?")
+    advice = full_disk(folder) or "is the registry within reach?"
+    raise TargetUnavailable(f"no wheels for Python {python} on {architecture} ({said}); {advice}")
 
 
 def _pip(folder: Path, python: str, architecture: str, wanted: list[str]) -> list[str]:

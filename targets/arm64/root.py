@@ -22,6 +22,10 @@ Progress = Callable[[str, int, int], None]
 """What the builder calls: a label, how many steps are done, of how many."""
 
 
+NEEDED_BYTES = 350_000_000
+"""Of disk, with what pip and mmdebstrap keep while they work."""
+
+
 def _silent(_label: str, _done: int, _total: int) -> None:
     """Say nothing."""
 
@@ -40,4 +44,4 @@ def arm64_root(progress: Progress = _silent) -> Path:
         unpack(part / SITE, PYTHON, "aarch64")
         progress("arm64 root", 2, 2)
 
-    return cached("arm64/root", " ".join((SUITE, *PACKAGES, *installed())), build)
+    return cached("arm64/root", " ".join((SUITE, *PACKAGES, *installed())), build, need=NEEDED_BYTES)

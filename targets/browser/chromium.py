@@ -56,7 +56,11 @@ def executable() -> str:
 
 def _bundled(package: Path) -> str | None:
     """Return the browser that `playwright install` brought, which it keeps in the user's cache."""
-    home = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache/ms-playwright")
+    try:
+        home = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache/ms-playwright")
+    except RuntimeError:
+        # There is no home.
+        return None
     builds = [
         path for name in ("chrome", "headless_shell", "chrome-headless-shell") for path in home.glob(f"*/*/{name}")
     ]

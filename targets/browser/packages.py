@@ -35,7 +35,7 @@ class Package:
 
     def fetch(self) -> Path:
         """Return its folder, filled from the registry the first time; raises TargetUnavailable."""
-        return cached(self._kind, self._made_of, self._unpack)
+        return cached(self._kind, self._made_of, self._unpack, need=150_000_000)
 
     @property
     def _kind(self) -> str:

@@ -41,11 +41,15 @@ MODULES = (
 
 @dataclass(frozen=True)
 class Layer:
-    """A folder that a board gets whole. made_of: what is in it; build: writes that as the archive that it is given."""
+    """A folder that a board gets whole. made_of: what is in it; build: writes that as the archive that it is given.
+
+    need: about how many bytes that takes here.
+    """
 
     kind: str
     made_of: str
     build: Callable[[Path], None]
+    need: int = 0
 
     @property
     def name(self) -> str:
@@ -55,7 +59,8 @@ class Layer:
     @cached_property
     def archive(self) -> Path:
         """The archive that it comes as, made when it is asked for; raises TargetUnavailable where it cannot be."""
-        return cached(f"ssh/{self.kind}", self.made_of, lambda part: self.build(part / "layer.tar.gz")) / "layer.tar.gz"
+        name = "layer.tar.gz"
+        return cached(f"ssh/{self.kind}", self.made_of, lambda part: self.build(part / name), need=self.need) / name
 
     @property
     def sha256(self) -> str:
@@ -92,7 +97,7 @@ def wheels_layer(python: str, architecture: str) -> Layer:
             files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
             _archived(archive, {str(path.relative_to(folder)): path for path in files})
 
-    return Layer("wheels", made_of, build)
+    return Layer("wheels", made_of, build, need=300_000_000)
 
 
 def _archived(archive: Path, files: dict[str, Path]) -> None:

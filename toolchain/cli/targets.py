@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
@@ -11,6 +12,10 @@ from toolchain.cli.groups import NearestGroup
 from toolchain.cli.options import json_option
 from toolchain.cli.targets_setup import setup
 from toolchain.cli.targets_show import show
+
+if TYPE_CHECKING:
+    from targets.device import DeviceProfile
+    from targets.target import Availability, Target
 
 
 @click.group(cls=NearestGroup)
@@ -37,11 +42,11 @@ def list_(as_json: bool) -> None:
       glyphpress targets list --json
     """
     from targets import catalog
-    from targets.device import DeviceProfile, profile_names
+    from targets.device import profile_names
 
     found = {name: catalog.get(name) for name in catalog.listed()}
-    probed = {name: target.probe() for name, target in found.items()}
-    profiles = [DeviceProfile.load(name) for name in profile_names()]
+    probed = {name: _probed(target) for name, target in found.items()}
+    profiles = [_profile(name) for name in profile_names()]
     if as_json:
         rows = [{"name": n, "formats": sorted(t.formats)} | asdict(probed[n]) for n, t in found.items()]
         console.emit("targets-list", {"targets": rows, "profiles": [asdict(profile) for profile in profiles]})
@@ -52,6 +57,26 @@ def list_(as_json: bool) -> None:
     click.echo(f"{'ssh://[USER@]HOST':18} {'onnx,ort,tflite':15} a board; `glyphpress targets setup` readies it")
     for profile in profiles:
         click.echo(f"{profile.name:34} {profile.summary}")
+
+
+def _probed(target: Target) -> Availability:
+    """Return whether a target is available, or why that cannot be known, so that one fault does not hide the others."""
+    from targets.target import Availability
+
+    try:
+        return target.probe()
+    except OSError as error:
+        return Availability(False, f"{error.filename or target.name}: {error.strerror}", "mend it, then list again")
+
+
+def _profile(name: str) -> DeviceProfile:
+    from targets.device import DeviceProfile
+    from targets.errors import UnknownTarget
+
+    try:
+        return DeviceProfile.load(name)
+    except UnknownTarget as error:
+        return DeviceProfile(name, summary=f"not usable: {error}")
 
 
 @targets.command()
