@@ -72,7 +72,7 @@ def load_split(table: EmnistSplit, split: Split, places: list[Path], spec: str, 
     files = find(table, split, places)
     stem = f"emnist-{table.name}-{split}"
     if files is None:
-        looked = ", ".join(map(str, places))
+        looked = ", ".join(map(str, places)) or "a cache, since you have no home"
         raise DataNotFound(
             f"no {stem}-images-idx3-ubyte[.gz] in or below {looked}; `glyphpress data fetch` gets it, "
             "--data-root names another folder"

@@ -91,10 +91,21 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def utf8(path: Path) -> bool:
+    """Return whether a name is UTF-8, as the libraries in C++ want it that open models."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def file_format(path: Path) -> Format:
     """Return the format that the name says; raises ArtifactError where there is no such file or it is another kind."""
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; give an .onnx, .ort or .tflite file")
+    if not utf8(path):
+        raise ArtifactError(f"{path}: the name is not UTF-8, so the runtimes cannot open it; rename the file")
     kind = path.suffix.lower().removeprefix(".")
     if kind not in get_args(Format):
         raise ArtifactError(f"{path}: neither .onnx, .ort nor .tflite; give an exported model")

@@ -32,7 +32,7 @@ def place(kind: str, made_of: str) -> Path:
     except (OSError, RuntimeError):
         # No home, or one that may not be looked into.
         return _spare() / name
-    return folder if folder.is_dir() or os.access(taken, os.W_OK) else _spare() / name
+    return folder if folder.is_dir() or (taken.is_dir() and os.access(taken, os.W_OK)) else _spare() / name
 
 
 def cached(kind: str, made_of: str, build: Callable[[Path], None], *, need: int = 0) -> Path:

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
+from targets.artifact import utf8
 from toolchain.errors import CheckpointError
 
 Kind = Literal["state", "torchscript", "exported", "safetensors", "onnx", "tflite"]
@@ -36,6 +37,8 @@ def present_file(path: Path) -> Path:
         raise CheckpointError(f"{path} is a folder, not a checkpoint; name {_FORMS} in it")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file{_nearby(path)}; give {_FORMS} or one of our model names")
+    if not utf8(path):
+        raise CheckpointError(f"{path}: the name is not UTF-8, so not every library can open it; rename the file")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes); save or copy the checkpoint again")
     return path

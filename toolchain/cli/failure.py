@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 
 import rich_click as click
 from click.exceptions import NoArgsIsHelpError
 
+from targets.cache import full_disk
 from toolchain.errors import BUG, exit_code
 from toolchain.interrupt import interrupted
 
@@ -55,6 +57,8 @@ def _told(error: BaseException) -> str:
         return error.format_message()
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
+        if error.errno in {errno.ENOSPC, errno.EDQUOT} and not place and (full := full_disk()):
+            return f"{error.strerror}; {full}"
         advice = next(words for family, words in _ADVICE if isinstance(error, family))
         return f"{place}{error.strerror}; {advice}"
     return str(error) or "interrupted"

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from targets.artifact import ONNX_METADATA_KEY, SCHEMA, Artifact, describe, file_format, file_sha256, sidecar_of
+from targets.artifact import ONNX_METADATA_KEY, SCHEMA, Artifact, describe, file_format, file_sha256, sidecar_of, utf8
 from targets.errors import ArtifactError, RunFailed
 from targets.fidelity import Fidelity
 from targets.preprocess import Preprocess
+from toolchain.errors import UsageProblem
 from toolchain.files import refuse_existing, whole_files
 from toolchain.versions import tool_versions
 
@@ -76,6 +77,8 @@ def seal(
 
 def refuse_model(path: Path, *, force: bool) -> None:
     """Raise UsageProblem where `seal` would replace a file, or as its sidecar one that is none; call it before work."""
+    if not utf8(path):
+        raise UsageProblem(f"{path}: the name is not UTF-8, so the runtimes could not open it; give another name")
     refuse_existing(path, force=force)
     sidecar = sidecar_of(path)
     if sidecar.is_file() and not force and SCHEMA.encode() not in sidecar.read_bytes():
