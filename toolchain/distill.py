@@ -56,6 +56,12 @@ def distill(
     return replace(model, module=module.eval(), onnx=None, preprocess=preprocess, history=history)
 
 
+def untrained(model: FloatModel, step: Distill, *, seed: int = 0) -> FloatModel:
+    """Return the student that a step names before it has learned anything: it converts as it will when it has."""
+    student = baked(_student(step, len(model.classes), seed).eval())
+    return replace(model, module=student, onnx=None, preprocess=replace(model.preprocess, label_offset=0))
+
+
 def _student(step: Distill, classes: int, seed: int) -> nn.Module:
     import torch
 

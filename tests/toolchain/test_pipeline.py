@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from calibration.dataset import load
 from targets import adapters, catalog
 from targets.artifact import load_artifact
+from targets.errors import RunFailed
 from targets.target import TimingPlan
 from tests.targets.test_arm64 import emulated
+from toolchain import making
 from toolchain.errors import StageError, UsageProblem
 from toolchain.pipeline import PressRequest, press
+from toolchain.profiling import place
 from toolchain.recipe import Recipe, shipped
 from toolchain.report.report import Report
 from toolchain.steps import Prune, Quantize
@@ -280,3 +285,91 @@ def test_a_place_that_only_answers_is_none_to_press_for(checkpoint: Path, tmp_pa
         press(request, tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def refusing(stage: Callable[..., Any], refused: str, log: str = "") -> Callable[..., Any]:
+    """A stage that refuses files whose name ends so, as a converter does."""
+
+    def run(source: Any, *args: Any, **how: Any) -> Any:
+        path = next((one for one in args if isinstance(one, Path)), source.path if hasattr(source, "path") else None)
+        if str(path).endswith(refused):
+            if log:
+                how["log"].write_text("the whole story")
+            raise StageError(
+                f"{Path(str(path)).name}: refused" + (f"; the whole story is in {how['log']}" if log else "")
+            )
+        return stage(source, *args, **how)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("stage", "refused", "missing"),
+    [
+        pytest.param("export", ".float.onnx", ["digits.float.onnx", "digits.static-int8.onnx"], id="row15-conversion"),
+        pytest.param("quantize", ".static-int8.onnx", ["digits.static-int8.onnx"], id="row15-quantization"),
+    ],
+)
+def test_what_worked_is_kept_when_one_file_fails(
+    stage: str,
+    refused: str,
+    missing: list[str],
+    request_: PressRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(making, stage, refusing(getattr(making, stage), refused, "log"))
+    out = tmp_path / "out"
+    report = press(request_, out)
+    names = ["float.onnx", "float.tflite", "static-int8.onnx", "static-int8.tflite"]
+    assert [one.name for one in report.failures] == missing
+    assert [row.name for row in report.rows if not row.added] == [
+        f"digits.{name}" for name in names if f"digits.{name}" not in missing
+    ]
+    assert report.rows[0].baseline
+    assert f"the whole story is in {out / 'converters.log'}" in report.failures[0].reason
+    assert (out / "converters.log").read_text().startswith("the whole story")
+    assert Report.load(out) == report
+    assert "not made: " in (out / "report.md").read_text()
+    with pytest.raises(StageError, match=f"{len(missing)} of 4 files could not be made: {missing[0]}"):
+        report.raise_unless_complete()
+
+
+def test_row15_a_file_that_cannot_be_read_does_not_ship(
+    request_: PressRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "evaluate", refusing_session(place.evaluate, "static-int8.onnx"))
+    report = press(replace(request_, formats=("onnx",)), tmp_path / "out")
+    assert [one.name for one in report.failures] == ["digits.static-int8.onnx"]
+    assert not [path.name for path in (tmp_path / "out").iterdir() if "static-int8" in path.name]
+
+
+def refusing_session(read: Callable[..., Any], refused: str) -> Callable[..., Any]:
+    def run(session: Any, *args: Any, **how: Any) -> Any:
+        if session.artifact.path.name.endswith(refused):
+            raise RunFailed(f"{session.artifact.path.name}: refused; take another")
+        return read(session, *args, **how)
+
+    return run
+
+
+def test_row15_what_cannot_be_quantized_is_known_before_anything_is_pruned(
+    request_: PressRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "quantize", refusing(making.quantize, ".onnx"))
+    told: list[str] = []
+    asked = replace(request_, recipes=(SMALL,), formats=("onnx",))
+    report = press(asked, tmp_path / "out", progress=lambda what, *_: told.append(what))
+    assert [one.name for one in report.failures] == ["digits.small.onnx"]
+    assert "trying small onnx" in told
+    assert not [what for what in told if "prune" in what or "epoch" in what or "fine" in what], told
+
+
+def test_row15_where_nothing_was_made_the_log_that_is_named_stays(
+    request_: PressRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "export", refusing(making.export, "", "log"))
+    with pytest.raises(StageError, match="the whole story is in ") as caught:
+        press(request_, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert "the whole story" in Path(str(caught.value).rpartition(" in ")[2]).read_text()

@@ -41,4 +41,5 @@ def demo(*, out: Path, seed: int, threads: int, force: bool, as_json: bool) -> N
             "(that takes EMNIST's thousands: press cnn-small --data emnist:balanced)"
         )
         click.echo(f"report: {out / 'report.md'}")
+    report.raise_unless_complete()
     raise_for(report.verdicts)

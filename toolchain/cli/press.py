@@ -25,7 +25,8 @@ from toolchain.cli.press_options import press_options
 def press(*, out: Path, force: bool, as_json: bool, **words: Any) -> None:
     """Prune, convert and quantize a model, then evaluate, time and judge every file that came out.
 
-    Exit 0 when every file passed, 1 when one failed, 5 when one could not be decided; the files are there either way.
+    Exit 0 when every file passed, 1 when one failed, 5 when one could not be decided, 3 when one could not be made; the
+    others are there either way.
 
     \b
     Example:
@@ -43,5 +44,6 @@ def press(*, out: Path, force: bool, as_json: bool, **words: Any) -> None:
     else:
         show(report, console.out())
         click.echo(f"report: {out / 'report.md'}")
+    report.raise_unless_complete()
     if report.verdicts:
         raise_for(report.verdicts)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from toolchain.quantities import percent_text, points_text, size_text, time_text
 from toolchain.report.report import Report
 from toolchain.report.table import (
+    NOT_MADE,
     cost_heading,
     cost_text,
     drop_text,
@@ -71,8 +72,13 @@ def _artifacts(report: Report) -> str:
         ]
         for row in report.rows
     ]
-    notes = "".join(f"\n- {_cell(note)}" for note in remarks(report))
+    rows += [[failure.name, *["-"] * (len(names) - 2), NOT_MADE] for failure in report.failures]
+    notes = "".join(f"\n- {_cell(note)}" for note in [*_missing(report), *remarks(report)])
     return f"## Artifacts\n\n{_table(names, rows)}" + (f"\n{notes}" if notes else "")
+
+
+def _missing(report: Report) -> list[str]:
+    return [f"{failure.name}  {NOT_MADE}: {failure.reason}" for failure in report.failures]
 
 
 def _verdicts(report: Report) -> str:

@@ -11,7 +11,7 @@ from targets.errors import ArtifactError
 from targets.fidelity import Fidelity
 from targets.preprocess import Preprocess
 from targets.target import Timings
-from toolchain.errors import EvidenceError
+from toolchain.errors import EvidenceError, StageError
 from toolchain.files import MARK, write_whole
 from toolchain.verdict.compare import Comparison
 from toolchain.verdict.evaluate import Evaluation
@@ -163,6 +163,14 @@ class Row:
         )
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A file that was asked for and could not be made or read. reason: the stage's own words."""
+
+    name: str
+    reason: str
+
+
 def _shown_above(counted: float | None, interval: tuple[float, float] | None) -> bool:
     """Return whether a ratio lies above `SLOWER`: one of instructions as it is, one of latencies by its interval."""
     return counted > SLOWER if counted is not None else interval is not None and interval[0] > SLOWER
@@ -175,6 +183,7 @@ class Report:
     rows: the baseline first. comparisons: each candidate against the baseline. preprocess_note: how it was found.
     calibration: `CalibrationSet.facts()`, None where nothing was calibrated. policy: `Policy.to_dict()`. prefer: the
     measure that chose the winner; winners: the file that wins by each measure (`winner.Prefer`).
+    failures: files that were asked for and are missing.
     command: the words that made it. machine: state of the host; tools: package versions.
     """
 
@@ -192,6 +201,17 @@ class Report:
     notes: tuple[str, ...] = ()
     prefer: str = "balanced"
     winners: dict[str, str] = field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()
+
+    def raise_unless_complete(self) -> None:
+        """Raise StageError where a file that was asked for is missing."""
+        if self.failures:
+            missing = ", ".join(one.name for one in self.failures)
+            whole = len(self.failures) + sum(not row.added for row in self.rows)
+            raise StageError(
+                f"{len(self.failures)} of {whole} files could not be made: {missing}; the report says why, and keeps "
+                "what was made"
+            )
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -216,6 +236,7 @@ class Report:
                 "comparisons": tuple(Comparison.from_dict(one) for one in values["comparisons"]),
                 "command": tuple(values["command"]),
                 "notes": tuple(values["notes"]),
+                "failures": tuple(Failure(**one) for one in values.get("failures", ())),
             }
             return cls(**{one.name: values[one.name] for one in fields(cls) if one.name in values} | rebuilt)
         except (KeyError, TypeError, ValueError, ArtifactError) as error:

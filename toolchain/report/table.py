@@ -18,6 +18,7 @@ LOG_WIDTH = 240
 _WARNING = "warning: "
 _REGRETS = ("slower than", "more instructions than", "larger than")
 
+NOT_MADE = "not made"
 STYLE = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.INCONCLUSIVE: "yellow"}
 
 
@@ -91,6 +92,9 @@ def table(report: Report) -> Table:
             *[own_text(row)] * of_own,
             _verdict(row),
         )
+    for failure in report.failures:
+        dashes = ["-"] * (len(lines.columns) - 2)
+        lines.add_row(Text(failure.name), *dashes, Text(NOT_MADE, style="bold red"))
     return lines
 
 
@@ -161,8 +165,8 @@ def _verdict(row: Row) -> Text:
 
 
 def reasons(report: Report) -> list[str]:
-    """Return a line for each verdict that is no PASS: which limit, and why."""
-    return [
+    """Return a line for each file that is missing, and for each verdict that is no PASS: which limit, and why."""
+    return [f"{failure.name}  {NOT_MADE}: {failure.reason}" for failure in report.failures] + [
         f"{row.name}  {verdict.outcome}  {verdict.limit}: {verdict.reason}"
         for row in report.rows
         for verdict in row.verdicts
