@@ -84,7 +84,7 @@ def truth(artifact: Artifact, rounds: int = ROUNDS, seed: int = 0) -> Truth:
 
 def overhead_ns() -> float:
     """Return what the loop adds to one inference: the median of timing a call that does nothing."""
-    samples, _ = time_calls(lambda: None, TimingPlan(min_runs=20_000, min_seconds=0, inner=1))
+    samples, _, _ = time_calls(lambda: None, TimingPlan(min_runs=20_000, min_seconds=0, inner=1))
     return float(np.median(samples))
 
 

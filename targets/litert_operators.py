@@ -14,7 +14,7 @@ from typing import Any
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.operators import RUNS, WARMUP, Operator
+from targets.operators import RUNS, WARMUP, Operator, typical_ns
 
 LIBRARY = "libLiteRt.so"
 _CPU = 1
@@ -142,13 +142,11 @@ def litert_operators(artifact: Artifact, *, threads: int, batch: int, xnnpack: b
     heavy = [key for key in took if _WEIGHTED.search(key[0])]
     joined = dict(zip(heavy, weighted, strict=True)) if len(heavy) == len(weighted) else {}
     return [
-        Operator(tag, layers[number][1] if kinds[tag, number] == 2 else joined.get((tag, number), ""), _mean_ns(times))
+        Operator(
+            tag, layers[number][1] if kinds[tag, number] == 2 else joined.get((tag, number), ""), typical_ns(times)
+        )
         for (tag, number), times in took.items()
     ]
-
-
-def _mean_ns(microseconds: list[int]) -> float:
-    return sum(microseconds) / len(microseconds) * 1000
 
 
 def _layers(artifact: Artifact, batch: int) -> list[tuple[str, str]]:

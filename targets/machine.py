@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from targets.work import QUIET, others, work
+from targets.work import others, quiet_cores, work
 
 # What integer and float kernels choose by, as the kernel names them on x86 and on Arm.
 ISA_FLAGS = (
@@ -95,7 +95,7 @@ def _busy(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     """Yield what others were seen to do."""
     used, cores = others(before, after), after.get("cores", 1)
     if used is not None:
-        if used > max(QUIET, cores / 10):
+        if used > quiet_cores(cores):
             yield f"others kept {used:.1f} of {cores} core{'s' * (cores != 1)} busy"
         return
     loads = [state["load_average"][0] for state in (before, after) if "load_average" in state]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.operators import RUNS, WARMUP, Operator
+from targets.operators import RUNS, WARMUP, Operator, typical_ns
 from targets.target import RuntimeFacts
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def ort_operators(place: OrtKernels, artifact: Artifact, *, threads: int, batch:
 
 
 def _operators(events: list[dict[str, Any]], layers: dict[str, str]) -> Iterable[Operator]:
-    """Yield the kernels in the order of the last inference, with the mean of the last `RUNS`."""
+    """Yield the kernels in the order of the last inference, by their last `RUNS`."""
     took: dict[str, list[int]] = {}
     kernels: dict[str, str] = {}
     for event in events:
@@ -68,9 +68,7 @@ def _operators(events: list[dict[str, Any]], layers: dict[str, str]) -> Iterable
             took.setdefault(found["name"], []).append(event["dur"])
             kernels[found["name"]] = event["args"]["op_name"]
     for name, durations in took.items():
-        last = durations[-RUNS:]
-        layer = layers.get(origin(name), "")
-        yield Operator(kernels[name], layer, sum(last) / len(last) * 1000)
+        yield Operator(kernels[name], layers.get(origin(name), ""), typical_ns(durations[-RUNS:]))
 
 
 def origin(name: str) -> str:

@@ -16,7 +16,7 @@ from targets.errors import RunFailed
 from targets.machine import machine_state
 from targets.port import Port
 from targets.target import RuntimeFacts, Session, TimingPlan, Timings
-from targets.timing import time_calls
+from targets.timing import Interrupted, time_calls
 
 
 def resolved_threads(threads: int) -> int:
@@ -67,7 +67,7 @@ class RuntimeSession(Session):
         if self.facts.cost != "latency":
             raise RunFailed(f"{self.facts.target} is simulated on {self.facts.device}: it has no latency, only answers")
         machine = machine_state()
-        samples, inner = self._timed(plan)
+        samples, inner, interrupted = self._timed(plan)
         return Timings(
             artifact_sha256=self.artifact.sha256,
             facts=self.facts,
@@ -78,9 +78,10 @@ class RuntimeSession(Session):
             load_ns=self.load_ns,
             first_run_ns=self.first_run_ns,
             machine=machine,
+            interrupted=interrupted,
         )
 
-    def _timed(self, plan: TimingPlan) -> tuple[NDArray[np.int64], int]:
+    def _timed(self, plan: TimingPlan) -> tuple[NDArray[np.int64], int, Interrupted]:
         """Return what `time_calls` does; a runtime with a clock of its own counts by that."""
         return time_calls(self.prepared(plan.batch), plan)
 

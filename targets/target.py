@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from math import isfinite
 from statistics import median
 from typing import Any, Final, Literal, Protocol
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
 from targets.errors import RunFailed
+from targets.machine import taints
+from targets.work import others
 
 _TIMED: Final = ("batch", "inner", "warmup", "load_ns", "first_run_ns")
 LARGEST: Final = 2**63 - 1
@@ -124,7 +127,8 @@ class Timings:
     samples_ns: int64 [N], nanoseconds an inference (of `batch` images) took, unrounded, in order; where `inner` is
     above 1 each is the mean of that many. load_ns and first_run_ns are what opening the session and its very
     first inference took. machine: state of the host when it was measured. blocks: where in samples_ns each block of
-    an interleaved measurement starts; a single 0 otherwise.
+    an interleaved measurement starts; a single 0 otherwise. interrupted: the samples in the middle of which the system
+    gave the core to others, by their number, and for how many nanoseconds an inference, as far as that is known.
     """
 
     artifact_sha256: str
@@ -137,21 +141,45 @@ class Timings:
     first_run_ns: int
     machine: dict[str, Any] = field(default_factory=dict)
     blocks: tuple[int, ...] = (0,)
+    interrupted: tuple[tuple[int, int], ...] = ()
+
+    @cached_property
+    def worked_ns(self) -> NDArray[np.int64]:
+        """The samples without the time that the system gave to others meanwhile: what the file itself took."""
+        worked = self.samples_ns.copy()
+        for index, away in self.interrupted:
+            worked[index] -= away
+        return worked
+
+    @property
+    def taints(self) -> tuple[str, ...]:
+        """What made the machine less than quiet meanwhile, in words (`targets.machine.taints`)."""
+        return taints(self.machine, self.machine.get("end", self.machine))
+
+    @property
+    def busy_cores(self) -> float:
+        """How many cores other processes kept busy meanwhile; 0 where that is not known."""
+        return others(self.machine, self.machine.get("end", self.machine)) or 0.0
 
     def percentile(self, q: float) -> float | None:
         """Return the q-th percentile (0 to 100) in nanoseconds, or None where the samples cannot carry it.
 
-        At least ten samples must lie beyond it (on each side for the median), and tails need single inferences.
+        Of `worked_ns`. At least ten samples must lie beyond it (on each side for the median), and tails need single
+        inferences.
         """
         # 100 - 99.9 is a little less than 0.1 in floating point.
         beyond = round(len(self.samples_ns) * min(q, 100 - q) / 100, 6)
         if beyond < 10 or (self.inner > 1 and q > 50):
             return None
-        return float(np.percentile(self.samples_ns, q))
+        return float(np.percentile(self.worked_ns, q))
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types, every sample included; `from_dict` is the inverse."""
-        return asdict(self) | {"samples_ns": self.samples_ns.tolist(), "blocks": list(self.blocks)}
+        return (
+            asdict(self)
+            | {"samples_ns": self.samples_ns.tolist(), "blocks": list(self.blocks)}
+            | {"interrupted": [list(one) for one in self.interrupted]}
+        )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Timings:
@@ -160,13 +188,24 @@ class Timings:
             samples, blocks = _counts(values["samples_ns"]), _counts(values["blocks"])
             if not (samples and blocks and sorted({*blocks, 0}) == blocks and blocks[-1] < len(samples)):
                 raise ValueError("samples and blocks do not fit")
+            stored = values["interrupted"]
+            if type(stored) is not list or any(type(one) is not list for one in stored):
+                raise TypeError("interruptions are pairs in a list")
+            interrupted = [tuple(_counts(one)) for one in stored]
+            if any(len(one) != 2 or one[0] >= len(samples) or one[1] >= samples[one[0]] for one in interrupted):
+                raise ValueError("samples and interruptions do not fit")
             _counts(values[name] for name in _TIMED)
             if not (isinstance(values["artifact_sha256"], str) and isinstance(values["machine"], dict)):
                 raise TypeError("a digest or the machine is missing")
             read = {"samples_ns": np.array(samples, np.int64), "facts": RuntimeFacts.from_dict(values["facts"])}
-            return cls(**values | read | {"blocks": tuple(blocks)})
+            return cls(**values | read | {"blocks": tuple(blocks), "interrupted": tuple(interrupted)})
         except (KeyError, TypeError, ValueError) as error:
             raise RunFailed(f"not stored timings ({error!r}); time again") from error
+
+
+def taints_of(timings: Iterable[Timings]) -> tuple[str, ...]:
+    """Return what made the machine less than quiet while these were taken, in words, each once."""
+    return tuple(dict.fromkeys(word for one in timings if not one.facts.simulated for word in one.taints))
 
 
 @dataclass(frozen=True)

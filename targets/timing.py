@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+import resource
 from collections.abc import Callable
-from time import perf_counter_ns
+from time import perf_counter_ns, thread_time_ns
 
 import numpy as np
 from numpy.typing import NDArray
 
 from targets.target import TimingPlan
+
+Interrupted = tuple[tuple[int, int], ...]
+"""Samples in the middle of which the system gave the core to others, by number, and for how many nanoseconds."""
 
 RESOLUTIONS = 100
 """A calibrated sample lasts at least this many times the clock's resolution."""
@@ -38,11 +42,12 @@ def calibrated_inner(once: Callable[[], object], resolution_ns: int) -> int:
         inner *= 2
 
 
-def time_calls(once: Callable[[], object], plan: TimingPlan) -> tuple[NDArray[np.int64], int]:
-    """Return nanoseconds a call of `once` took, int64 [N] in order, and the calls per sample.
+def time_calls(once: Callable[[], object], plan: TimingPlan) -> tuple[NDArray[np.int64], int, Interrupted]:
+    """Return nanoseconds a call of `once` took, int64 [N] in order, the calls per sample, and the interrupted samples.
 
     `plan.min_runs` and `plan.max_runs` count samples. Python's garbage collector rests meanwhile; a sample of
-    several calls is their mean, rounded to a nanosecond.
+    several calls is their mean, rounded to a nanosecond. Interruptions are those of the thread that calls, known on
+    Linux only.
     """
     for _ in range(plan.warmup):
         once()
@@ -51,21 +56,36 @@ def time_calls(once: Callable[[], object], plan: TimingPlan) -> tuple[NDArray[np
     gc.disable()
     try:
         inner = plan.inner or calibrated_inner(once, clock_resolution_ns())
-        samples = _collect(once, plan, inner)
+        samples, interrupted = _collect(once, plan, inner)
     finally:
         if collecting:
             gc.enable()
-    return np.array(samples, dtype=np.int64) // inner, inner
+    shares = tuple((index, away // inner) for index, away in interrupted)
+    return np.array(samples, dtype=np.int64) // inner, inner, shares
 
 
-def _collect(once: Callable[[], object], plan: TimingPlan, inner: int) -> list[int]:
+def _collect(once: Callable[[], object], plan: TimingPlan, inner: int) -> tuple[list[int], list[tuple[int, int]]]:
     samples: list[int] = []
+    interrupted: list[tuple[int, int]] = []
     until = perf_counter_ns() + int(plan.min_seconds * 1e9)
+    switches, worked = _thread()
     while len(samples) < plan.max_runs:
-        samples.append(_sample(once, inner))
+        took = _sample(once, inner)
+        before, (switches, worked) = (switches, worked), _thread()
+        # The rest of the sample must still take some time for each call.
+        away = min(took - (worked - before[1]), took - inner)
+        if switches > before[0] and away >= inner:
+            interrupted.append((len(samples), away))
+        samples.append(took)
         if len(samples) >= plan.min_runs and perf_counter_ns() >= until:
             break
-    return samples
+    return samples, interrupted
+
+
+def _thread() -> tuple[int, int]:
+    """Return how often this thread lost its core against its will, and the nanoseconds that it worked."""
+    who = getattr(resource, "RUSAGE_THREAD", None)
+    return (0, 0) if who is None else (resource.getrusage(who).ru_nivcsw, thread_time_ns())
 
 
 def _sample(once: Callable[[], object], inner: int) -> int:

@@ -27,6 +27,11 @@ def work(root: Path = Path("/")) -> dict[str, float]:
     return {"work_s": everybody, "own_s": _own(root) / ticks, "clock_s": monotonic()}
 
 
+def quiet_cores(cores: int) -> float:
+    """Return how many of the cores others may keep busy on a quiet machine."""
+    return max(QUIET, cores / 10)
+
+
 def others(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
     """Return how many cores others kept busy between two answers of `work`; None where they do not tell."""
     if not {"work_s", "own_s", "clock_s"} <= before.keys() & after.keys():

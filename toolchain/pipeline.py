@@ -23,6 +23,7 @@ from toolchain.recipe import Recipe, shipped
 from toolchain.report.markdown import markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.report.rows import measured_rows
+from toolchain.report.timings import not_quiet
 from toolchain.report.winner import Prefer, chosen
 from toolchain.verdict.compare import comparison
 from toolchain.verdict.evaluate import Evaluation
@@ -143,7 +144,7 @@ class _Press:
             machine=machine_state(),
             tools={name: version for artifact in artifacts for name, version in artifact.tools.items()},
             command=self.request.command,
-            notes=(*choice.notes, *self.request.place.notes(), *self.maker.notes),
+            notes=(*choice.notes, *self.request.place.notes(), *not_quiet(measured.taints), *self.maker.notes),
             failures=tuple(self.maker.failures),
             prefer=self.request.prefer,
             winners=choice.winners,
@@ -181,7 +182,7 @@ class _Press:
         counts = [*known.counts, *place.counts(artifacts[len(known.counts) :], progress=progress)]
         rows = measured_rows(artifacts, evaluations, evidence, self.request.policy, times=times, counts=counts)
         marked = [replace(row, added=row.name in self.added) for row in rows]
-        return _Measured(artifacts, marked, evaluations, evidence, counts)
+        return _Measured(artifacts, marked, evaluations, evidence, counts, times.taints if times else ())
 
     def _evidence(
         self, artifacts: list[Artifact], evaluations: list[Evaluation], times: Profile | None, known: list[Evidence]
@@ -212,13 +213,17 @@ class _Press:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What is known of the files of a press that could be read; evidence is of all but the first."""
+    """What is known of the files of a press that could be read; evidence is of all but the first.
+
+    taints: what made the machine less than quiet while they were timed.
+    """
 
     artifacts: list[Artifact] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
     counts: list[Instructions | None] = field(default_factory=list)
+    taints: tuple[str, ...] = ()
 
 
 def _checkpoint_facts(model: FloatModel, words: str) -> CheckpointFacts:

@@ -20,7 +20,7 @@ from targets.port import Port, image_port, logits_port
 from targets.session import RuntimeSession
 from targets.strict import all_on
 from targets.target import RuntimeFacts, TimingPlan
-from targets.timing import RESOLUTIONS
+from targets.timing import RESOLUTIONS, Interrupted
 from targets.webgpu import PROVIDER
 
 RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime-web", "ort": "onnxruntime-web", "tflite": "litert-js"}
@@ -82,7 +82,7 @@ class BrowserSession(RuntimeSession):
         self._asked("(array) => model.place(array)", [batch.dtype.name, list(batch.shape), content])
         return lambda: self._asked("() => model.answer()")
 
-    def _timed(self, plan: TimingPlan) -> tuple[NDArray[np.int64], int]:
+    def _timed(self, plan: TimingPlan) -> tuple[NDArray[np.int64], int, Interrupted]:
         self.prepared(plan.batch)
         wanted = {
             "warmup": plan.warmup,
@@ -92,7 +92,7 @@ class BrowserSession(RuntimeSession):
             "inner": plan.inner,
         }
         told = self._asked(f"(plan) => model.time(plan, {RESOLUTIONS})", wanted)
-        return np.rint(told["samples"]).astype(np.int64), told["inner"]
+        return np.rint(told["samples"]).astype(np.int64), told["inner"], ()
 
     def _asked(self, script: str, argument: Any = None) -> Any:
         try:

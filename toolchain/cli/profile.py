@@ -112,6 +112,7 @@ def _sweep(
     threads: tuple[int, ...] | None,
     batches: tuple[int, ...] | None,
 ) -> Answer:
+    from targets.target import taints_of
     from toolchain.profiling.sweep import sweep
     from toolchain.report.sweep import sweep_text
 
@@ -119,7 +120,8 @@ def _sweep(
     _refuse_unused("a sweep", "memory", "require", "strict", "output", *swept)
     ways = (threads or (words["threads"],), batches or (plan.batch,))
     points = sweep(loaded, words["targets"], *ways, plan=plan, seed=words["seed"], pin=words["pin"], progress=progress)
-    values = {"points": [point.to_dict() for point in points]}
+    tainted = taints_of(point.timings for point in points if point.timings)
+    values = {"points": [point.to_dict() for point in points], "taints": list(tainted)}
     return "profile-sweep", values, sweep_text(points, colour=not console.plain())
 
 

@@ -114,10 +114,14 @@ class Survey:
         return {"rows": rows, "plan": asdict(self.plan), "taints": list(self.taints)} | words
 
     def save_samples(self, path: Path, *, force: bool = False) -> None:
-        """Write the raw nanoseconds as `.npz`: `samples_ns_K`, `blocks_K` of cell K, and `meta`, the rest as JSON."""
+        """Write the raw nanoseconds as `.npz`: `samples_ns_K`, `blocks_K` and `interrupted_K` of cell K.
+
+        `meta` is the rest as JSON.
+        """
         arrays: dict[str, Any] = {"meta": np.array(json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False))}
         for k, cell in enumerate(self.cells):
             if cell.timings:
                 arrays |= {f"samples_ns_{k}": cell.timings.samples_ns, f"blocks_{k}": np.array(cell.timings.blocks)}
+                arrays[f"interrupted_{k}"] = np.array(cell.timings.interrupted, np.int64).reshape(-1, 2)
         with whole_file(path, force=force) as part, part.open("wb") as stream:
             np.savez_compressed(stream, **arrays)

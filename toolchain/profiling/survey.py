@@ -12,9 +12,9 @@ from targets import catalog
 from targets.artifact import Artifact
 from targets.cold import peak_memory_at
 from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
-from targets.machine import machine_state, taints
+from targets.machine import machine_state
 from targets.pinning import Pinnable, pinned
-from targets.target import Availability, Target, TimingPlan
+from targets.target import Availability, Target, TimingPlan, taints_of
 from toolchain.errors import TaintedRun, UsageProblem
 from toolchain.profiling.agreement import agreement
 from toolchain.profiling.cells import Cell, Survey
@@ -100,7 +100,7 @@ def _surveyed(
     before = machine_state()
     here = [pair for pair in pairs if pair.cost in ("latency", "scripted") and not pair.host]
     _time(request, here, progress)
-    tainted = [*taints(before, machine_state())] if here else []
+    tainted = [*taints_of(pair.cell.timings for pair in here if pair.cell.timings)]
     boards = {pair.host: [one for one in pairs if one.host == pair.host] for pair in pairs if pair.host and pair.cost}
     turn = Lock()
     with ThreadPoolExecutor(max(1, len(boards))) as pool:
@@ -113,8 +113,7 @@ def _surveyed(
             counts = counted([pair.cell.artifact], pair.place, batch=request.plan.batch, progress=progress)
             pair.cell = replace(pair.cell, instructions=counts[0], facts=counts[0].facts)
     for host, (first, *_) in boards.items():
-        machine = first.cell.timings.machine if first.cell.timings else {}
-        tainted += [f"{host}: {word}" for word in taints(machine, machine.get("end", {}))]
+        tainted += [f"{host}: {word}" for word in (first.cell.timings.taints if first.cell.timings else ())]
     if tainted and request.strict:
         raise TaintedRun(f"the machine was not quiet: {'; '.join(tainted)}; time when it is, or without --strict")
     cells = tuple(_with_ratios([pair.cell for pair in pairs], request.seed))

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from targets.target import taints_of
 from toolchain.profiling.sweep import Point
 from toolchain.quantities import time_text
-from toolchain.report.timings import unbroken
+from toolchain.report.timings import not_quiet, unbroken
 
 
 def sweep_text(points: Sequence[Point], *, colour: bool = False) -> str:
@@ -25,4 +26,6 @@ def sweep_text(points: Sequence[Point], *, colour: bool = False) -> str:
             continue
         each, all_ = (time_text(ns / 1e9) for ns in (point.image_ns, point.image_ns * point.batch))
         table.add_row(*words, all_, each, f"{base.image_ns / point.image_ns:.2f}")
-    return unbroken(table, colour=colour)
+    return "\n".join(
+        [unbroken(table, colour=colour), *not_quiet(taints_of(one.timings for one in points if one.timings))]
+    )

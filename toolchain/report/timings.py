@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -113,9 +113,13 @@ def remarks(survey: Survey) -> list[str]:
     if any(cell.peak_bytes is not None for cell in survey.cells):
         unweighed = dict.fromkeys(cell.target for cell in survey.cells if cell.facts and cell.peak_bytes is None)
         lines.append(f"memory: not of {', '.join(unweighed)}, where nothing is a device" if unweighed else "")
-    if survey.taints:
-        lines.append(f"NOT QUIET: {'; '.join(survey.taints)}; latencies may be longer than they need be")
+    lines += not_quiet(survey.taints)
     return [line for line in (*lines, *_regrets(survey), *_dashes(survey)) if line]
+
+
+def not_quiet(taints: Sequence[str]) -> list[str]:
+    """Return the line that marks times of a machine that was not quiet; none where it was."""
+    return [f"NOT QUIET: {'; '.join(taints)}; latencies may be longer than they need be"] if taints else []
 
 
 def _regrets(survey: Survey) -> Iterator[str]:

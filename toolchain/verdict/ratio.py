@@ -81,8 +81,8 @@ def latency_bounds(
     if point is None or rounds < MIN_ROUNDS:
         return None
     # At few of the values, since the percentile of a resample is only looked up among them.
-    ranks = np.linspace(0, len(timings.samples_ns) - 1, min(GRID, len(timings.samples_ns))).round().astype(int)
-    values = np.sort(timings.samples_ns)[ranks]
+    ranks = np.linspace(0, len(timings.worked_ns) - 1, min(GRID, len(timings.worked_ns))).round().astype(int)
+    values = np.sort(timings.worked_ns)[ranks]
     below = np.array([np.searchsorted(np.sort(block), values, side="right") for block in blocks], np.float64)
     weights = resampled(rounds, seed)
     counts = weights @ np.array([len(block) for block in blocks], np.float64)
@@ -92,8 +92,8 @@ def latency_bounds(
 
 
 def _blocks(timings: Timings) -> list[NDArray[np.int64]]:
-    blocks = np.split(timings.samples_ns, timings.blocks[1:])
-    if min(map(len, blocks)) == 0 or timings.samples_ns.min() <= 0:
+    blocks = np.split(timings.worked_ns, timings.blocks[1:])
+    if min(map(len, blocks)) == 0 or timings.worked_ns.min() <= 0:
         raise EvidenceError("a block of timings is empty or takes no time; time it again")
     return blocks
 

@@ -2,18 +2,21 @@
 
 PASS when the upper bound of a bootstrap over rounds (`ratio`) is within the limit, FAIL when the lower bound is beyond
 it, both at the limit's confidence; otherwise the machine was too noisy to say, and INCONCLUSIVE tells how much longer
-to time. Ratios are judged at 99.9 % by default: at a limit of 1.0x the same file twice lies right on the limit, so one
-run in 1 / (1 - confidence) raises an alarm, and at 99 % more than one of a hundred often would.
+to time. Time in which the system ran others in the middle of an inference is left out (`Timings.worked_ns`), but what
+they did to caches and clocks is not. So timings of a machine that was not quiet can pass, but never fail.
+
+Ratios are judged at 99.9 % by default: at a limit of 1.0x the same file twice lies right on the limit, so one run in
+1 / (1 - confidence) raises an alarm, and at 99 % more than one of a hundred often would.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from targets.target import Timings
+from targets.target import Timings, taints_of
 from toolchain.errors import EvidenceError
 from toolchain.quantities import time_text
 from toolchain.verdict.bootstrap import MIN_ROUNDS, expansion
@@ -61,7 +64,7 @@ def judge_time(limit: TimeLimit, name: str, q: float, timings: Timings) -> Verdi
         return _unseen(limit, name, seconds, *_too_few_rounds(q, timings))
     low, high = (bound / 1e9 for bound in bounds)
     seen = _Seen(seconds, low, high, len(timings.blocks), _inferences(timings), _seconds(timings))
-    return _verdict(limit, name, seen, _where(timings, timings), time_text)
+    return _verdict(limit, name, seen, [timings], time_text)
 
 
 def judge_time_ratio(limit: TimeRatioLimit, name: str, q: float, own: Timings, base: Timings) -> Verdict:
@@ -79,23 +82,31 @@ def judge_time_ratio(limit: TimeRatioLimit, name: str, q: float, own: Timings, b
         return _unseen(limit, name, None if ratio is None else ratio.ratio, *_too_few_rounds(q, own))
     seconds = _seconds(own) + _seconds(base)
     seen = _Seen(positive(name, ratio.ratio), ratio.low, ratio.high, ratio.rounds, _inferences(own), seconds)
-    return _verdict(limit, name, seen, _where(own, base), "{:.3f}".format, of=" of the baseline's")
+    return _verdict(limit, name, seen, [own, base], "{:.3f}".format, of=" of the baseline's")
 
 
 def _verdict(
     limit: TimeLimit | TimeRatioLimit,
     name: str,
     seen: _Seen,
-    where: str,
+    timed: Sequence[Timings],
     text: Callable[[float], str],
     *,
     of: str = "",
 ) -> Verdict:
-    outcome = seen.outcome(limit.max)
-    sure = f"with {limit.confidence * 100:.4g} % confidence ({where}, {seen.rounds} rounds)"
+    outcome, tainted = seen.outcome(limit.max), "; ".join(taints_of(timed))
+    sure = f"with {limit.confidence * 100:.4g} % confidence ({_where(timed)}, {seen.rounds} rounds)"
+    loud = f"; NOT QUIET: {tainted}" * bool(tainted)
     needed, point, most = None, text(seen.point) + of, text(limit.max)
     if outcome is Outcome.PASS:
-        reason = f"{point}, at most {text(seen.high)} {sure}, within the limit of {most}"
+        reason = f"{point}, at most {text(seen.high)} {sure}, within the limit of {most}{loud}"
+    elif outcome is Outcome.FAIL and tainted:
+        outcome = Outcome.INCONCLUSIVE
+        reason = (
+            f"{point}, at least {text(seen.low)} {sure}, would be beyond the limit of {most}, but the machine was not "
+            f"quiet ({tainted}), which makes files slower; stop what else runs here, or keep it to other cores, then "
+            "time again"
+        )
     elif outcome is Outcome.FAIL:
         reason = f"{point}, at least {text(seen.low)} {sure}, beyond the limit of {most}"
     else:
@@ -106,7 +117,7 @@ def _verdict(
             advice = f"about {needed:,} inferences of each file ({_duration(seconds)}) would decide"
         reason = (
             f"{point}, between {text(seen.low)} and {text(seen.high)} {sure}, cannot be told from the limit of {most}; "
-            f"{advice}, or time on a quieter machine"
+            f"{advice}, or time on a quieter machine{loud}"
         )
     bound = seen.low if outcome is Outcome.FAIL else seen.high
     return Verdict(name, outcome, limit.action, limit.max, seen.point, bound, reason, needed)
@@ -148,10 +159,10 @@ def _seconds(timings: Timings) -> float:
     return float(timings.samples_ns.sum()) * timings.inner / 1e9
 
 
-def _where(own: Timings, base: Timings) -> str:
-    facts = own.facts
-    places = " against ".join(dict.fromkeys((facts.target, base.facts.target)))
-    return f"{places}, {facts.threads} thread{'s' * (facts.threads != 1)}, batch {own.batch}"
+def _where(timed: Sequence[Timings]) -> str:
+    threads, batch = timed[0].facts.threads, timed[0].batch
+    places = " against ".join(dict.fromkeys(one.facts.target for one in timed))
+    return f"{places}, {threads} thread{'s' * (threads != 1)}, batch {batch}"
 
 
 def _rounded_up(count: float) -> int:
