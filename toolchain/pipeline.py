@@ -68,7 +68,7 @@ class PressRequest:
 
     def __post_init__(self) -> None:
         """Raise UsageProblem where a recipe ends in none of the formats, two share a name, or a baseline is pinned."""
-        if self.policy.baseline is not None:
+        if self.policy.baseline is not None and self.policy.baseline.digest is not None:
             raise UsageProblem(
                 "the policy's [baseline] names a stored baseline, but a press judges by its own float file; leave that "
                 "table out, or judge the files with `glyphpress gate`"

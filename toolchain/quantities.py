@@ -6,7 +6,7 @@ A number without its unit is refused everywhere: `0.3` could be a fraction, a pe
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 _NUMBER = "[0-9]*\\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
@@ -68,11 +68,30 @@ def time_text(seconds: float) -> str:
     return f"{seconds:.2f} s"
 
 
-def percent_text(fraction: float) -> str:
+def percent_text(fraction: float, digits: int = 2) -> str:
     """Return a share for people: `88.46 %`."""
-    return f"{fraction:.2%}".replace("%", " %")
+    return f"{fraction:.{digits}%}".replace("%", " %")
 
 
 def points_text(fraction: float, digits: int = 2) -> str:
     """Return a difference of shares in percentage points, without the unit: `0.03`; never `-0.00`."""
     return f"{round(fraction * 100, digits) + 0.0:.{digits}f}"
+
+
+def beside(value: float, limit: float, text: Callable[[float, int], str], digits: int = 2) -> str:
+    """Return a value that is read beside a limit, in as many more digits as tell the two apart."""
+    while value != limit and digits < 12 and text(value, digits) == text(limit, digits):
+        digits += 1
+    return text(value, digits)
+
+
+def size_beside(size: float, limit: float) -> str:
+    """Return a size that is read beside a limit: in bytes where `size_text` would say the same of both."""
+    same = size != limit and size_text(size) == size_text(limit)
+    return f"{size:,.15g} bytes" if same else size_text(size)
+
+
+def time_beside(seconds: float, limit: float) -> str:
+    """Return a time that is read beside a limit: in nanoseconds where `time_text` would say the same of both."""
+    same = seconds != limit and time_text(seconds) == time_text(limit)
+    return f"{seconds * 1e9:,.12g} ns" if same else time_text(seconds)

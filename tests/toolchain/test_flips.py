@@ -19,10 +19,10 @@ from toolchain.verdict.tables import FlipsLimit
 
 
 def wandering(flips: int, count: int) -> Pairs:
-    """Both files read everything as wrong as each other, but the first `flips` images differently."""
+    """Both files read the first `flips` images wrongly, each in a way of its own, and all others rightly."""
     labels = np.zeros(count, np.int64)
-    before, after = np.full(count, 1), np.full(count, 1)
-    after[:flips] = 2
+    before, after = labels.copy(), labels.copy()
+    before[:flips], after[:flips] = 1, 2
     return Pairs.of(written(before, labels, name="a.onnx"), written(after, labels, name="b.onnx"))
 
 

@@ -25,7 +25,7 @@ LIMIT = MemoryLimit(max=12_000_000)
 def test_up_to_the_limit_it_passes(peak: int, outcome: Outcome) -> None:
     verdict = judge_memory(LIMIT, peak)
     assert (verdict.limit, verdict.outcome, verdict.measured, verdict.threshold) == ("memory", outcome, peak, LIMIT.max)
-    assert "12.0 MB" in verdict.reason
+    assert ("12.0 MB" if peak <= LIMIT.max else "12,000,001 bytes") in verdict.reason
 
 
 @pytest.mark.parametrize("peak", [0, -4096])

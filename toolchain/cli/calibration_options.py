@@ -11,7 +11,12 @@ METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
 
 _OPTIONS = (
     click.option(
-        "--calibration-images", type=click.IntRange(8), default=512, show_default=True, help="Of the train split."
+        "--calibration-images",
+        type=click.IntRange(8),
+        metavar="COUNT",
+        default=512,
+        show_default=True,
+        help="Of the train split: 8 or more, and at least one of each class.",
     ),
     click.option(
         "--calibration", type=click.Choice(METHODS), default="min-max", show_default=True, help="How ranges are chosen."

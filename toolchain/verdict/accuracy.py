@@ -7,7 +7,7 @@ was seen to drop by more than the margin never passes, nor does one judged on to
 
 from __future__ import annotations
 
-from toolchain.quantities import percent_text, points_text
+from toolchain.quantities import beside, percent_text, points_text
 from toolchain.verdict import tango
 from toolchain.verdict.compare import Comparison
 from toolchain.verdict.decision import advice
@@ -21,8 +21,8 @@ def judge_drop(limit: DropLimit, comparison: Comparison, cause: str = "") -> Ver
     outcome = Outcome(tango.decide(b, c, n, limit.max, limit.confidence).item())
     lower = float(tango.lower_bound(b, c, n, limit.confidence))
     upper = float(tango.upper_bound(b, c, n, limit.confidence))
-    low, high = (points_text(bound, 3) for bound in (lower, upper))
-    seen = f"{points_text(comparison.drop, 3)} pp on {n:,} images ({b:,} lost, {c:,} gained)"
+    low, high = (beside(bound, limit.max, points_text, 3) for bound in (lower, upper))
+    seen = f"{beside(comparison.drop, limit.max, points_text, 3)} pp on {n:,} images ({b:,} lost, {c:,} gained)"
     margin, sure = f"margin of {limit.max * 100:.4g} pp", f"with {limit.confidence * 100:.4g} % confidence"
     needed = None
     if outcome is Outcome.PASS:

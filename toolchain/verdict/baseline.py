@@ -12,19 +12,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from calibration.dataset import Dataset
 from toolchain.adoption import Training
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.files import refuse_existing
 from toolchain.progress import Progress, silent
+from toolchain.quantities import beside, percent_text
 from toolchain.verdict.baseline_file import Baseline
+from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import Policy
 from toolchain.verdict.stress import StressAnswers
 from toolchain.verdict.subject import Subject, read_subject
 from toolchain.verdict.tables import StressLimit
 from toolchain.versions import tool_versions
 
-__all__ = ["Baseline", "check", "check_pin", "make", "store"]
+__all__ = ["Baseline", "check", "check_floor", "check_pin", "make", "store"]
 
 
 def store(
@@ -83,14 +87,31 @@ def check(policy: Policy, base: Subject, own: Subject) -> None:
 
 def check_pin(policy: Policy, digest: str | None, name: str) -> None:
     """Raise EvidenceError unless the baseline of this digest, None where it has none, is the one the policy names."""
-    if policy.baseline is None or policy.baseline.digest == digest:
+    if policy.baseline is None or policy.baseline.digest in (None, digest):
         return
+    assert policy.baseline.digest
     pinned = policy.baseline.digest[:12]
     found = f"the stored baseline of {name} has digest {digest[:12]}" if digest else f"{name} is no stored baseline"
     raise EvidenceError(
         f"the policy was written for the stored baseline {pinned}, but {found}; give that one, or change the policy's "
         "[baseline]"
     )
+
+
+def check_floor(policy: Policy, pairs: Pairs) -> None:
+    """Raise EvidenceError where the baseline reads too little for a drop from it to say anything.
+
+    Without the policy's `min_accuracy` it must come a quarter of the way from chance to all.
+    """
+    seen, chance = float(np.equal(pairs.before, pairs.labels).mean()), 1 / len(pairs.classes)
+    asked = policy.baseline.min_accuracy if policy.baseline else None
+    floor = chance + (1 - chance) / 4 if asked is None else asked
+    if seen < floor:
+        raise EvidenceError(
+            f"the baseline {pairs.baseline.name} reads {beside(seen, floor, percent_text)} of the images, and chance "
+            f"is {percent_text(chance)}, so what is as good as it is not good: at least {percent_text(floor)} is asked "
+            "for; check its preprocess and classes, give another baseline, or set [baseline] min_accuracy in the policy"
+        )
 
 
 @dataclass(frozen=True)

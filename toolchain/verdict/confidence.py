@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import EvidenceError
-from toolchain.quantities import percent_text, points_text
+from toolchain.quantities import beside, percent_text, points_text
 from toolchain.verdict.decision import POWER, normal_quantile
 from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.pairs import Confidences, Pairs
@@ -212,21 +212,22 @@ def _verdict(
     may_pass: bool = True,
 ) -> Verdict:
     sure = f"with {limit.confidence * 100:.4g} % confidence"
+    low, high, point = (beside(value, limit.max, points_text) for value in (rise.lower, rise.upper, rise.seen))
     margin = f"margin of {points_text(limit.max, 3).rstrip('0').rstrip('.')} pp"
     needed = None
     if may_pass and rise.upper < limit.max:
         outcome, bound = Outcome.PASS, rise.upper
-        words = f"at most {points_text(rise.upper)} pp {sure}, within the {margin}"
+        words = f"at most {high} pp {sure}, within the {margin}"
     elif rise.lower > limit.max:
         outcome, bound = Outcome.FAIL, rise.lower
-        words = f"at least {points_text(rise.lower)} pp {sure}, beyond the {margin}"
+        words = f"at least {low} pp {sure}, beyond the {margin}"
     else:
         outcome, bound = Outcome.INCONCLUSIVE, rise.upper
         needed = _images_needed(limit, rise, images)
-        words = f"between {points_text(rise.lower)} and {points_text(rise.upper)} pp {sure}, cannot be told from the "
+        words = f"between {low} and {high} pp {sure}, cannot be told from the "
         words += margin + (f"; about {needed:,} images like these would decide" if needed else "")
         words += "" if may_pass else "; no threshold brings the candidate to that error: allow a larger one"
-    reason = f"{what} of {points_text(rise.seen)} pp, {words}; {seen}"
+    reason = f"{what} of {point} pp, {words}; {seen}"
     return Verdict(name, outcome, limit.action, limit.max, rise.seen, bound, reason, needed)
 
 

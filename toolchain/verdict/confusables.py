@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import EvidenceError
-from toolchain.quantities import points_text
+from toolchain.quantities import beside, points_text
 from toolchain.verdict import score
 from toolchain.verdict.decision import advice
 from toolchain.verdict.metrics import confusion_matrix
@@ -123,6 +123,7 @@ def judge_cost(limit: CostLimit, pairs: Pairs) -> Verdict:
     needed = score.images_needed(sample, limit.max, limit.confidence) if outcome is Outcome.INCONCLUSIVE else None
     bound = low if outcome is Outcome.FAIL else high
     mean = float(sample.mean)
+    ends = {"low": beside(low, limit.max, points_text, 3), "high": beside(high, limit.max, points_text, 3)}
     words = {
         Outcome.PASS: ("at most {high}", "within"),
         Outcome.FAIL: ("at least {low}", "beyond"),
@@ -130,7 +131,7 @@ def judge_cost(limit: CostLimit, pairs: Pairs) -> Verdict:
     }[outcome]
     reason = (
         f"misreadings cost {points_text(mean, 3)} more on each 100 of {len(pairs):,} images, "
-        f"{words[0].format(low=points_text(low, 3), high=points_text(high, 3))} with {limit.confidence * 100:.4g} % "
+        f"{words[0].format(**ends)} with {limit.confidence * 100:.4g} % "
         f"confidence, {words[1]} the margin of {limit.max * 100:.4g}"
     )
     if outcome is Outcome.INCONCLUSIVE:

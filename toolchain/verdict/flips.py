@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from toolchain.quantities import percent_text
+from toolchain.quantities import beside, percent_text
 from toolchain.verdict.decision import advice, decided, images_to_decide
 from toolchain.verdict.metrics import wilson
 from toolchain.verdict.outcome import Outcome, Verdict
@@ -22,19 +22,20 @@ def judge_flips(limit: FlipsLimit, pairs: Pairs) -> Verdict:
     outcome = Outcome(decided((share - limit.max) / (room / n) ** 0.5, limit.confidence).item())
     # The two ends of an interval are one-sided bounds, each of them more confident.
     lower, upper = wilson(flips, n, 2 * limit.confidence - 1)
+    low, high, told = (beside(value, limit.max, percent_text) for value in (lower, upper, share))
     needed = None
-    seen = f"{percent_text(share)} of {n:,} images ({flips:,}) are answered otherwise"
+    seen = f"{told} of {n:,} images ({flips:,}) are answered otherwise"
     limited, sure = f"limit of {limit.max * 100:.4g} %", f"with {limit.confidence * 100:.4g} % confidence"
     if outcome is Outcome.PASS:
-        reason = f"{seen}, at most {percent_text(upper)} {sure}, within the {limited}"
+        reason = f"{seen}, at most {high} {sure}, within the {limited}"
     elif outcome is Outcome.FAIL:
-        reason = f"{seen}, at least {percent_text(lower)} {sure}, beyond the {limited}{_most_frequent(pairs)}"
+        reason = f"{seen}, at least {low} {sure}, beyond the {limited}{_most_frequent(pairs)}"
     else:
         needed = images_to_decide(limit.max - share, room, share * (1 - share), confidence=limit.confidence)
         needed = None if needed is None else max(needed, n + 1)
-        between = f"between {percent_text(lower)} and {percent_text(upper)} {sure}"
-        told = advice(needed, "a share that equals the limit")
-        reason = f"{seen}, {between}, cannot be told from the {limited}; {told}{_most_frequent(pairs)}"
+        between = f"between {low} and {high} {sure}"
+        more = advice(needed, "a share that equals the limit")
+        reason = f"{seen}, {between}, cannot be told from the {limited}; {more}{_most_frequent(pairs)}"
     bound = lower if outcome is Outcome.FAIL else upper
     return Verdict("flips", outcome, limit.action, limit.max, share, bound, reason, needed)
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from toolchain.errors import EvidenceError
 from toolchain.verdict.accuracy import judge_drop
-from toolchain.verdict.baseline import check_pin
+from toolchain.verdict.baseline import check_floor, check_pin
 from toolchain.verdict.classes import judge_classes
 from toolchain.verdict.compare import comparison
 from toolchain.verdict.confidence import judge_ece, judge_rejects
@@ -59,9 +59,10 @@ def judge(policy: Policy, evidence: Evidence, *, competitors: int = 1) -> tuple[
     """Judge every limit of the policy, in the policy's order, and that the candidate takes the baseline's images.
 
     competitors: of how many candidates the best will ship (`Policy.among`). Raises EvidenceError when a limit is
-    asked for without the evidence it needs, or the baseline is not the one that the policy names.
+    asked for without the evidence it needs, or the baseline is not the one that the policy names or reads too little.
     """
     check_pin(policy, evidence.baseline_digest, evidence.pairs.baseline.name)
+    check_floor(policy, evidence.pairs)
     verdicts = [JUDGES[limit](table, evidence) for limit, table in policy.among(competitors).limits()]
     if policy.preprocess is None:
         unasked = judge_preprocess(PreprocessLimit(), evidence.pairs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolchain.quantities import size_text
+from toolchain.quantities import size_beside
 from toolchain.verdict.outcome import Verdict
 from toolchain.verdict.tables import MemoryLimit
 from toolchain.verdict.threshold import positive, side, within
@@ -12,7 +12,7 @@ def judge_memory(limit: MemoryLimit, peak: int) -> Verdict:
     """Judge the peak, in bytes, of `targets.cold.peak_memory`."""
     outcome = within("memory", positive("memory", peak), limit.max)
     reason = (
-        f"opening it and a first inference add {size_text(peak)} of resident memory, {side(outcome)} "
-        f"{size_text(limit.max)}"
+        f"opening it and a first inference add {size_beside(peak, limit.max)} of resident memory, {side(outcome)} "
+        f"{size_beside(limit.max, peak)}"
     )
     return Verdict("memory", outcome, limit.action, limit.max, peak, None, reason)

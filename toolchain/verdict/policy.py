@@ -95,7 +95,9 @@ class Policy(Table):
     p50_ratio: TimeRatioLimit | None = _table("Median latency against the baseline's, timed in turns.", max="1x")
     p95_ratio: TimeRatioLimit | None = _table("The same of the 95th percentile.", max="1.2x")
     baseline: BaselinePin | None = _table(
-        "The one stored baseline that this was written for; not a limit.", digest="0" * 64
+        "What the baseline must be, not a limit: the one stored for this policy, and how well it reads.",
+        digest="0" * 64,
+        min_accuracy="85%",
     )
 
     def limits(self) -> Iterator[tuple[str, Limit]]:

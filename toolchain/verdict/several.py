@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toolchain.errors import EvidenceError
-from toolchain.quantities import points_text
+from toolchain.quantities import beside, points_text
 from toolchain.verdict import tango
 from toolchain.verdict.decision import POWER
 from toolchain.verdict.outcome import Outcome, Part, Verdict
@@ -164,7 +164,8 @@ def _reason(parts: Sequence[Part], same: Sequence[Part], what: str, confidence: 
 def _words(part: Part, alike: bool) -> str:
     side = "at least" if part.outcome is Outcome.FAIL else "at most"
     own = "" if alike else f", margin {part.threshold * 100:.4g} pp"
-    return f"'{part.name}' {points_text(part.measured)} pp, {side} {points_text(part.bound or 0.0)} ({part.note}{own})"
+    seen, bound = (beside(value, part.threshold, points_text) for value in (part.measured, part.bound or 0.0))
+    return f"'{part.name}' {seen} pp, {side} {bound} ({part.note}{own})"
 
 
 def _advice(same: Sequence[Part], what: str) -> str:

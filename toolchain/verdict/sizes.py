@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolchain.quantities import size_text
+from toolchain.quantities import beside, size_beside, size_text
 from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.tables import ShrinkLimit, SizeLimit
 from toolchain.verdict.threshold import positive, side, within
@@ -12,7 +12,7 @@ def judge_size(name: str, limit: SizeLimit, size: int) -> Verdict:
     """Judge a size in bytes. name: the limit's, `size` or `packed`."""
     outcome = within(name, positive(name, size), limit.max)
     how = " packed" if name == "packed" else ""
-    reason = f"{size:,} bytes{how} ({size_text(size)}), {side(outcome)} {size_text(limit.max)}"
+    reason = f"{size:,} bytes{how} ({size_text(size)}), {side(outcome)} {size_beside(limit.max, size)}"
     return Verdict(name, outcome, limit.action, limit.max, size, None, reason)
 
 
@@ -20,5 +20,6 @@ def judge_shrink(limit: ShrinkLimit, size: int, baseline: int) -> Verdict:
     """Judge how many times smaller than the baseline the file is."""
     times = positive("baseline size", baseline) / positive("size", size)
     outcome = Outcome.PASS if times >= limit.min else Outcome.FAIL
-    reason = f"{times:.2f} times smaller than the baseline, at least {limit.min:g} asked for"
+    seen = beside(times, limit.min, "{:.{}f}".format)
+    reason = f"{seen} times smaller than the baseline, at least {limit.min:g} asked for"
     return Verdict("shrink", outcome, limit.action, limit.min, times, None, reason)

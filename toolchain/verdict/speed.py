@@ -18,7 +18,7 @@ from statistics import NormalDist
 
 from targets.target import Timings, taints_of
 from toolchain.errors import EvidenceError
-from toolchain.quantities import time_text
+from toolchain.quantities import beside, time_beside
 from toolchain.verdict.bootstrap import MIN_ROUNDS, expansion
 from toolchain.verdict.decision import POWER
 from toolchain.verdict.outcome import Outcome, Verdict
@@ -64,7 +64,7 @@ def judge_time(limit: TimeLimit, name: str, q: float, timings: Timings) -> Verdi
         return _unseen(limit, name, seconds, *_too_few_rounds(q, timings))
     low, high = (bound / 1e9 for bound in bounds)
     seen = _Seen(seconds, low, high, len(timings.blocks), _inferences(timings), _seconds(timings))
-    return _verdict(limit, name, seen, [timings], time_text)
+    return _verdict(limit, name, seen, [timings], time_beside)
 
 
 def judge_time_ratio(limit: TimeRatioLimit, name: str, q: float, own: Timings, base: Timings) -> Verdict:
@@ -82,7 +82,7 @@ def judge_time_ratio(limit: TimeRatioLimit, name: str, q: float, own: Timings, b
         return _unseen(limit, name, None if ratio is None else ratio.ratio, *_too_few_rounds(q, own))
     seconds = _seconds(own) + _seconds(base)
     seen = _Seen(positive(name, ratio.ratio), ratio.low, ratio.high, ratio.rounds, _inferences(own), seconds)
-    return _verdict(limit, name, seen, [own, base], "{:.3f}".format, of=" of the baseline's")
+    return _verdict(limit, name, seen, [own, base], _ratio_beside, of=" of the baseline's")
 
 
 def _verdict(
@@ -90,25 +90,26 @@ def _verdict(
     name: str,
     seen: _Seen,
     timed: Sequence[Timings],
-    text: Callable[[float], str],
+    beside_limit: Callable[[float, float], str],
     *,
     of: str = "",
 ) -> Verdict:
     outcome, tainted = seen.outcome(limit.max), "; ".join(taints_of(timed))
     sure = f"with {limit.confidence * 100:.4g} % confidence ({_where(timed)}, {seen.rounds} rounds)"
     loud = f"; NOT QUIET: {tainted}" * bool(tainted)
-    needed, point, most = None, text(seen.point) + of, text(limit.max)
+    low, high, point = (beside_limit(value, limit.max) for value in (seen.low, seen.high, seen.point))
+    needed, point, most = None, point + of, beside_limit(limit.max, seen.low if seen.low > limit.max else seen.high)
     if outcome is Outcome.PASS:
-        reason = f"{point}, at most {text(seen.high)} {sure}, within the limit of {most}{loud}"
+        reason = f"{point}, at most {high} {sure}, within the limit of {most}{loud}"
     elif outcome is Outcome.FAIL and tainted:
         outcome = Outcome.INCONCLUSIVE
         reason = (
-            f"{point}, at least {text(seen.low)} {sure}, would be beyond the limit of {most}, but the machine was not "
+            f"{point}, at least {low} {sure}, would be beyond the limit of {most}, but the machine was not "
             f"quiet ({tainted}), which makes files slower; stop what else runs here, or keep it to other cores, then "
             "time again"
         )
     elif outcome is Outcome.FAIL:
-        reason = f"{point}, at least {text(seen.low)} {sure}, beyond the limit of {most}"
+        reason = f"{point}, at least {low} {sure}, beyond the limit of {most}"
     else:
         longer = seen.times_longer(limit.max, limit.confidence)
         seconds, advice = longer * seen.seconds, "an hour of timing would not decide: move the limit"
@@ -116,7 +117,7 @@ def _verdict(
             needed = _rounded_up(longer * seen.inferences)
             advice = f"about {needed:,} inferences of each file ({_duration(seconds)}) would decide"
         reason = (
-            f"{point}, between {text(seen.low)} and {text(seen.high)} {sure}, cannot be told from the limit of {most}; "
+            f"{point}, between {low} and {high} {sure}, cannot be told from the limit of {most}; "
             f"{advice}, or time on a quieter machine{loud}"
         )
     bound = seen.low if outcome is Outcome.FAIL else seen.high
@@ -157,6 +158,10 @@ def _inferences(timings: Timings) -> int:
 
 def _seconds(timings: Timings) -> float:
     return float(timings.samples_ns.sum()) * timings.inner / 1e9
+
+
+def _ratio_beside(ratio: float, limit: float) -> str:
+    return beside(ratio, limit, "{:.{}f}".format, 3)
 
 
 def _where(timed: Sequence[Timings]) -> str:

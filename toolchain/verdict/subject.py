@@ -121,6 +121,8 @@ def read_subject(
 def _of_these_images(evaluation: Evaluation, path: Path, dataset: Dataset | None) -> Evaluation:
     if dataset is not None and evaluation.dataset_sha256 != dataset.sha256:
         raise EvidenceError(
-            f"{path} was evaluated on other images ({evaluation.origin}) than {dataset.origin}; evaluate it again"
+            f"{path} was evaluated on other images ({evaluation.origin}, {len(evaluation):,} images, sha256 "
+            f"{evaluation.dataset_sha256[:12]}) than these ({dataset.origin}, {len(dataset):,} images, sha256 "
+            f"{dataset.sha256[:12]}); evaluate it again"
         )
     return evaluation

@@ -181,6 +181,12 @@ class LeaksLimit(Limit):
 
 
 class BaselinePin(Table):
-    """Which stored baseline the policy was written for; not a limit."""
+    """What a baseline must be to be judged against, not a limit: how well it reads, and which stored one it is.
 
-    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="`glyphpress gate baseline` prints it")]
+    min_accuracy: without it a quarter of the way from chance to all (27 % of 47 classes, 33 % of 10).
+    """
+
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="`glyphpress gate baseline` prints it"
+    )
+    min_accuracy: Points | None = Field(default=None, description='of the baseline itself, such as "85%"')

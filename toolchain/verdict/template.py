@@ -32,7 +32,7 @@ def _block(policy: Policy, name: str) -> str:
     field, own = Policy.model_fields[name], getattr(policy, name)
     example: dict[str, Any] = (field.examples or [{}])[0]
     table = own or Policy.kind(name).model_validate(example)
-    values = table.model_dump(mode="json") | ({} if own else example)
+    values = table.model_dump(mode="json", exclude_none=True) | ({} if own else example)
     mark = "" if own else "#"
     return f"\n# {field.description}\n{mark}[{name}]\n" + "".join(f"{mark}{line}\n" for line in _lines(table, values))
 
