@@ -26,7 +26,7 @@ from targets.litert import FIX, _port, _runtime
 from targets.port import image_port, logits_port
 from targets.quiet import overheard
 from targets.session import RuntimeSession, resolved_threads
-from targets.target import Availability, RuntimeFacts
+from targets.target import Availability, Cost, RuntimeFacts
 
 ACCELERATOR = "GPU WebGPU"
 """As LiteRT registers it."""
@@ -58,6 +58,11 @@ class LiteRtGpu:
         """Take the settings."""
         self.name = spelled("litert-gpu", self.settings, adapter=adapter, copies=copies)
         self.adapter, self.copies = adapter, copies == "with"
+
+    @property
+    def cost(self) -> Cost:
+        """Only answers where the adapter is software."""
+        return "outputs" if adapters.find(self.adapter).software else "latency"
 
     def probe(self) -> Availability:
         """Say whether LiteRT's accelerator and an adapter are here, without opening a device."""

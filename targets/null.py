@@ -13,7 +13,7 @@ from targets.artifact import Artifact, Format
 from targets.errors import RunFailed
 from targets.machine import machine_state
 from targets.session import check_glyphs, finite, resolved_threads
-from targets.target import Availability, RuntimeFacts, Session, TimingPlan, Timings
+from targets.target import Availability, Cost, RuntimeFacts, Session, TimingPlan, Timings
 
 Logits = Callable[[NDArray[np.uint8]], ArrayLike]
 Times = Callable[[np.random.Generator, int], ArrayLike]
@@ -35,6 +35,7 @@ class NullTarget:
     """
 
     name = "null"
+    cost: Cost = "scripted"
     formats: frozenset[Format] = frozenset({"onnx", "ort", "tflite"})
 
     def __init__(self, logits: ArrayLike | Logits | None = None, times: float | Times = 100_000, seed: int = 0) -> None:

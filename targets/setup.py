@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from targets.catalog import address
 from targets.errors import UnknownTarget
 
 
@@ -13,6 +14,7 @@ def set_up(word: str, *, force: bool = False, progress: Callable[[str, int, int]
     force: push a board's bundle again. Raises UnknownTarget for a place that needs no setting up, and what the setting
     up raises.
     """
+    word = address(word)
     if word.startswith("ssh:"):
         from targets.ssh.setup import set_up as push
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from math import isfinite
 from statistics import median
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -265,6 +265,26 @@ class Session(AbstractContextManager["Session"], Protocol):
     def count(self, *, runs: int = 5, batch: int = 1) -> Instructions:  # noqa: ARG002 (few places can)
         """Count the instructions of `runs` inferences, one by one; raises RunFailed unless `facts.cost` says it can."""
         raise RunFailed(f"{self.facts.target} counts no instructions; take arm64:cortex-a72 or another emulated target")
+
+
+def cost_of(target: Target) -> Cost:
+    """Return what a target says that it can tell of an inference, before anything is opened there: its `cost`.
+
+    Latency, where it says nothing. Raises TargetUnavailable where it depends on a device that is missing.
+    """
+    cost: Cost = getattr(target, "cost", "latency")
+    return cost
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A target that counts many artifacts at less expense than one by one."""
+
+    def counts(
+        self, artifacts: Sequence[Artifact], *, runs: int, progress: Callable[[str, int, int], None]
+    ) -> list[Instructions]:
+        """Count the instructions of `runs` inferences of each artifact."""
+        ...
 
 
 class Target(Protocol):

@@ -18,7 +18,7 @@ from targets.ort import _runtime
 from targets.quiet import quiet_stderr
 from targets.session import resolved_threads
 from targets.strict import DeviceSession, strict_session
-from targets.target import Availability, RuntimeFacts
+from targets.target import Availability, Cost, RuntimeFacts
 
 PROVIDER = "WebGpuExecutionProvider"
 FIX = "install it with `pip install onnxruntime-ep-webgpu`"
@@ -37,6 +37,11 @@ class OrtWebGpu:
         """Take the settings."""
         self.name = spelled("ort-webgpu", self.settings, adapter=adapter, copies=copies)
         self.adapter, self.copies = adapter, copies == "with"
+
+    @property
+    def cost(self) -> Cost:
+        """Only answers where the adapter is software."""
+        return "outputs" if adapters.find(self.adapter).software else "latency"
 
     def probe(self) -> Availability:
         """Say whether plugin and adapter are here, without opening a device."""

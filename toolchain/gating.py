@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from calibration.dataset import Dataset, Split, load
+from targets.catalog import get
 from toolchain.adoption import training_images
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.files import refuse_existing
@@ -20,7 +21,7 @@ from toolchain.verdict.baseline import Baseline, check, check_pin, store
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import judge
 from toolchain.verdict.gather import gather, refuse_idle, stressed, timed
-from toolchain.verdict.needs import check_needs
+from toolchain.verdict.needs import check_needs, check_place
 from toolchain.verdict.policy import Policy
 from toolchain.verdict.subject import read_subject, saved
 
@@ -76,6 +77,8 @@ def gate(request: GateRequest, *, progress: Progress = silent) -> Judgement:
     for path in (request.baseline, *request.candidates):
         if not path.is_file():
             raise EvidenceError(f"{path}: no such file; give an artifact, or an evaluation that was saved")
+    if request.target:
+        check_place(request.policy, get(request.target))
     evidence = _gathered(request, progress)
     for path, one in zip(request.evidence, evidence, strict=False):
         one.save(path, force=outputs.force)

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from targets import catalog
-from targets.arm64.target import Arm64Target
 from targets.artifact import Artifact, Format
 from targets.errors import TargetUnavailable
-from targets.target import RuntimeFacts, Target, TimingPlan
+from targets.target import Counting, RuntimeFacts, Target, TimingPlan
 from toolchain.errors import UsageProblem
 from toolchain.probe_models import Shape, probe_pair
 from toolchain.progress import Progress, silent
@@ -78,12 +77,12 @@ def probe_int8(
     cells = [(kind, shape) for kind in formats if kind in place.formats for shape in wanted]
     if not cells:
         raise UsageProblem(f"{place.name} runs neither .onnx nor .tflite files; take another target")
-    if isinstance(place, Arm64Target):
+    if isinstance(place, Counting):
         return _counted(place, cells, seed, progress)
     return _timed(place, cells, seed, progress)
 
 
-def _counted(place: Arm64Target, cells: list[Cell], seed: int, progress: Progress) -> Int8Probe:
+def _counted(place: Counting, cells: list[Cell], seed: int, progress: Progress) -> Int8Probe:
     files: list[Artifact] = []
     for done, (kind, shape) in enumerate(cells, 1):
         files += probe_pair(str(shape), kind, seed)

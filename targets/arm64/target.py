@@ -25,7 +25,7 @@ from targets.cache import cached, ran
 from targets.catalog import DEFAULTS
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
 from targets.remote import Channel, RemoteSession
-from targets.target import Availability, Instructions
+from targets.target import Availability, Cost, Instructions
 
 QEMU, COMPILER = "qemu-aarch64", "gcc"
 NEEDS = {QEMU: "qemu-user", "mmdebstrap": "mmdebstrap", COMPILER: "gcc libc6-dev"}
@@ -42,6 +42,7 @@ class Arm64Target:
 
     formats: frozenset[Format] = frozenset({"onnx", "ort", "tflite"})
     members = tuple(PROCESSORS)
+    cost: Cost = "instructions"
 
     def __init__(self, processor: str, *, progress: Progress = _silent) -> None:
         """Take a processor by QEMU's name; raises UnknownTarget with the nearest."""

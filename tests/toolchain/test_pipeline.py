@@ -14,6 +14,7 @@ from targets.artifact import load_artifact
 from targets.errors import RunFailed
 from targets.target import TimingPlan
 from tests.targets.test_arm64 import emulated
+from tests.toolchain.readers import linear_reader
 from toolchain import making
 from toolchain.errors import StageError, UsageProblem
 from toolchain.pipeline import PressRequest, press
@@ -274,6 +275,36 @@ def test_what_a_place_cannot_do_is_said_before_any_work(
     with pytest.raises(UsageProblem, match=said):
         press(request, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["press", "gate"])
+@pytest.mark.parametrize("limit", ["p95", "memory"])
+def test_row8_a_profile_that_leads_to_an_emulated_processor_has_no_latency_and_says_so_before_any_work(
+    command: str, limit: str, glyphpress, checkpoint: Path, tmp_path: Path
+) -> None:
+    profile, policy = tmp_path / "board.toml", tmp_path / "gate.toml"
+    profile.write_text('reach = "arm64:cortex-a72"\n')
+    policy.write_text(f'[drop]\nmax = "1pp"\n[{limit}]\nmax = "{"2ms" if limit == "p95" else "20MB"}"\n')
+    words = ["--data", "builtin:digits", "--target", profile, "--policy", policy]
+    if command == "press":
+        words += [checkpoint, "--out", tmp_path / "out"]
+    else:
+        for role in ("baseline", "candidate"):
+            linear_reader(tmp_path / f"{role}.onnx")
+            words += [f"--{role}", tmp_path / f"{role}.onnx"]
+    done = glyphpress(command, *words)
+    said = done.err.splitlines()
+    assert done.code == 2, done.err
+    assert "arm64:cortex-a72 is emulated" in said[-1]
+    assert f"[{limit}]" in said[-1]
+    assert len(said) == 1, "nothing was read before"
+
+
+def test_row8_a_profile_is_emulated_where_it_leads_to_a_place_that_counts(tmp_path: Path) -> None:
+    profile = tmp_path / "board.toml"
+    for reach, counts in [("arm64:cortex-a72", True), ("ort-cpu", False)]:
+        profile.write_text(f'reach = "{reach}"\n')
+        assert place.PressPlace(str(profile), ("onnx",)).emulated is counts
 
 
 @pytest.mark.slow

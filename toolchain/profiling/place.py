@@ -13,18 +13,18 @@ from targets.artifact import Artifact, Format
 from targets.errors import TargetUnavailable
 from targets.machine import machine_state, saturates
 from targets.processor import isa
-from targets.target import Instructions, Target, TimingPlan
+from targets.target import Instructions, Target, TimingPlan, cost_of
 from toolchain.errors import StageError, UsageProblem
 from toolchain.profiling.agreement import agreement
 from toolchain.profiling.counts import counted
 from toolchain.progress import Progress
 from toolchain.verdict.evaluate import Evaluation, evaluate
 from toolchain.verdict.latency import Profile, profile
+from toolchain.verdict.needs import check_place
 from toolchain.verdict.policy import Policy
 
 CHECKED = 200
 """Test images that an emulated processor answers too: it is some hundred times slower than this machine."""
-TIME_LIMITS = ("p50", "p95", "p50_ratio", "p95_ratio")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class PressPlace:
     @property
     def emulated(self) -> bool:
         """Whether its cost is told in instructions."""
-        return bool(self.word and self.word.startswith("arm64:"))
+        place = self.target
+        return place is not None and cost_of(place) == "instructions"
 
     @property
     def saturates(self) -> bool:
@@ -59,9 +60,7 @@ class PressPlace:
             return
         if not set(self.formats) & place.formats:
             raise UsageProblem(f"{place.name} runs {', '.join(sorted(place.formats))} files only; change --format")
-        limited = [f"[{name}]" for name in TIME_LIMITS if getattr(policy, name) is not None]
-        if self.emulated and limited:
-            raise UsageProblem(f"{place.name} is emulated and has no latency; leave {', '.join(limited)} out")
+        check_place(policy, place)
         state = place.probe()
         if not state.ok:
             raise TargetUnavailable(f"{place.name}: {state.reason}; {state.fix}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from targets.target import Target, cost_of
 from toolchain.errors import UsageProblem
 from toolchain.verdict.policy import Policy
 from toolchain.verdict.subject import saved
@@ -23,6 +24,7 @@ OF_CANDIDATE = {
 }
 # A stored baseline may hold its answers under damage, which only reading it tells.
 OF_BASELINE = {"p50_ratio": "be timed", "p95_ratio": "be timed"}
+TIME_LIMITS = ("p50", "p95", "p50_ratio", "p95_ratio")
 OF_IMAGES = ("stress", "runtimes")
 
 
@@ -43,6 +45,19 @@ def check_needs(policy: Policy, baseline: Path, candidates: Sequence[Path], *, i
             raise UsageProblem(f"the policy's [{limit}] needs the images: add --data, or drop the limit")
     if "leaks" in limits and not train:
         raise UsageProblem("the policy's [leaks] needs the training images: add --data or --train-data, or drop it")
+
+
+def check_place(policy: Policy, place: Target) -> None:
+    """Raise UsageProblem where the policy limits the latency or the memory of a place that is no device."""
+    cost = cost_of(place)
+    if cost not in ("instructions", "outputs"):
+        return
+    what = "emulated" if cost == "instructions" else "simulated"
+    limited = [f"[{name}]" for name, _ in policy.limits() if name in TIME_LIMITS]
+    if limited:
+        raise UsageProblem(f"{place.name} is {what} and has no latency; leave {', '.join(limited)} out")
+    if policy.memory is not None:
+        raise UsageProblem(f"[memory] is of devices, and {place.name} is {what}; leave it out")
 
 
 def _check_file(limit: str, need: str | None, files: Sequence[Path]) -> None:
