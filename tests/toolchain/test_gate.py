@@ -104,7 +104,7 @@ def test_a_planted_regression_fails_and_names_the_classes_that_suffered(tmp_path
     assert suffered.startswith(("'4' (", "'7' ("))
     assert "'4' (" in suffered
     assert "'7' (" in suffered
-    with pytest.raises(GateFailed, match=r"FAIL: broken\.onnx drop: .* suffered most"):
+    with pytest.raises(GateFailed, match=r"^FAIL: broken\.onnx \(drop\)$"):
         raise_for([verdict])
 
 
@@ -115,7 +115,8 @@ def test_an_honest_rounding_passes_a_margin_that_its_images_can_decide(tmp_path:
     assert judge(policy(drop={"max": "3pp"}), seen)[0].outcome is Outcome.PASS
     (tight,) = judge(policy(drop={"max": "0.3pp"}), seen)
     assert tight.outcome is Outcome.INCONCLUSIVE
-    with pytest.raises(GateInconclusive, match="would decide"):
+    assert "would decide" in tight.reason
+    with pytest.raises(GateInconclusive, match=r"\(drop\)$"):
         raise_for([tight])
 
 
@@ -220,9 +221,9 @@ def test_the_outcome_is_the_worst_that_counts() -> None:
     with pytest.raises(EvidenceError, match="nothing was judged"):
         overall([])
     raise_for([good])
-    with pytest.raises(GateFailed, match=r"^FAIL: size: because FAIL$"):
+    with pytest.raises(GateFailed, match=r"^FAIL: size$"):
         raise_for([open_, bad])
-    with pytest.raises(GateInconclusive, match=r"^INCONCLUSIVE: size: because INCONCLUSIVE$"):
+    with pytest.raises(GateInconclusive, match=r"^INCONCLUSIVE: size$"):
         raise_for([good, open_, verdict(Outcome.FAIL, "warn")])
 
 

@@ -58,7 +58,7 @@ def test_of_several_candidates_the_best_that_passes_ships(
 
 
 def test_the_error_gives_the_reason_of_each_candidate_that_decided() -> None:
-    with pytest.raises(GateFailed, match=r"0\.onnx drop: .*1\.onnx drop: "):
+    with pytest.raises(GateFailed, match=r"0\.onnx \(drop\); .*1\.onnx \(drop\)"):
         concluded(DROP, *rivals((BAD, 200, 0), (BAD, 100, 0))).raise_unless_passed()
 
 

@@ -170,6 +170,10 @@ def test_the_command_says_by_its_exit_code_what_the_report_says(glyphpress, chec
     undecided = run("b", "--max-drop", "0.01pp")
     assert undecided.code == 5
     assert "INCONCLUSIVE" in undecided.out
+    assert "next    try other recipes: glyphpress press " in undecided.out
+    assert f"--out {tmp_path / 'b'}-next" in undecided.out
+    assert len(undecided.err.splitlines()[-1]) < 120
+    assert "next" not in passed.out
     failed = run("c", "--policy", "smoke", "--max-size", "100KB")
     assert failed.code == 1
     assert (tmp_path / "c" / "report.md").is_file()

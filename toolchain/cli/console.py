@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,6 +54,12 @@ def say(text: str) -> None:
         _shown[-1].console.print(text, markup=False, highlight=False)
     else:
         click.echo(text, err=True)
+
+
+def advise(lines: Iterable[str]) -> None:
+    """Print what a user can do next, one a line, on stdout."""
+    for number, line in enumerate(lines):
+        click.echo(f"{'next' if number == 0 else '':8}{line}")
 
 
 def out() -> Console:

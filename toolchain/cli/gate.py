@@ -8,7 +8,7 @@ from typing import Any
 import rich_click as click
 from click.core import ParameterSource
 
-from toolchain.cli import console
+from toolchain.cli import console, options
 from toolchain.cli.gate_baseline import baseline
 from toolchain.cli.gate_init import init
 from toolchain.cli.gate_options import asked_outputs, gate_options
@@ -39,6 +39,7 @@ def gate(
         return
     _refuse_half(ctx, stored)
     from toolchain import gating
+    from toolchain.report.advice import gate_next
     from toolchain.verdict.policy import choose_policy
 
     outputs, request, limits = asked_outputs(words)
@@ -50,6 +51,11 @@ def gate(
             asked = gating.GateRequest(policy=policy, outputs=outputs, **request)
             judgement = gating.gate(asked, progress=progress)
     show(judgement, as_json=as_json)
+    if not as_json:
+        images = options.data_words(request["data"], request["data_root"])
+        console.advise(
+            gate_next(judgement, baseline=request["baseline"], candidates=request["candidates"], data=images)
+        )
     judgement.raise_unless_passed()
 
 

@@ -137,6 +137,12 @@ def classes_option(command: Command) -> Command:
     )(cast(Command, wrapped))
 
 
+def data_words(data: str | None, data_root: Path | None) -> list[str]:
+    """Return `--data` and `--data-root` as they were given, for a command that is shown."""
+    root = ["--data-root", str(data_root)] if data_root else []
+    return ["--data", data, *root] if data else []
+
+
 def json_option(command: Command) -> Command:
     """Add `--json`: exactly one JSON object on stdout."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")(command)

@@ -34,6 +34,7 @@ def press(*, out: Path, force: bool, as_json: bool, **words: Any) -> None:
     """
     from toolchain.cli.press_options import press_request
     from toolchain.pipeline import press as run
+    from toolchain.report.advice import pressed_next
     from toolchain.report.table import show
     from toolchain.verdict.gate import raise_for
 
@@ -44,6 +45,7 @@ def press(*, out: Path, force: bool, as_json: bool, **words: Any) -> None:
     else:
         show(report, console.out())
         click.echo(f"report: {out / 'report.md'}")
+        console.advise(pressed_next(report, out, options.data_words(words["data"], words["data_root"])))
     report.raise_unless_complete()
     if report.verdicts:
         raise_for(report.verdicts)

@@ -84,13 +84,18 @@ def overall(verdicts: Iterable[Verdict]) -> Outcome:
 
 
 def raise_for(verdicts: Iterable[Verdict]) -> None:
-    """Raise GateFailed or GateInconclusive, with the reasons, unless the outcome is PASS."""
+    """Raise GateFailed or GateInconclusive, naming files and limits, unless the outcome is PASS.
+
+    The verdicts hold the reasons, which whoever shows them shows once.
+    """
     verdicts = tuple(verdicts)
     outcome = overall(verdicts)
     if outcome is Outcome.PASS:
         return
-    reasons = [
-        f"{v.artifact} {v.limit}: {v.reason}".lstrip() for v in verdicts if v.outcome is outcome and v.action == "fail"
-    ]
+    limits: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.outcome is outcome and verdict.action == "fail":
+            limits.setdefault(verdict.artifact, []).append(verdict.limit)
+    named = [f"{file} ({', '.join(names)})" if file else ", ".join(names) for file, names in limits.items()]
     family = GateFailed if outcome is Outcome.FAIL else GateInconclusive
-    raise family(f"{outcome}: {'; '.join(reasons)}")
+    raise family(f"{outcome}: {'; '.join(named)}")

@@ -1,0 +1,70 @@
+"""What a user can do next after a FAIL or INCONCLUSIVE: command lines that the program itself takes."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.toolchain.readers import linear_reader
+from toolchain.report.advice import next_steps, open_limits, pressed_again
+from toolchain.verdict.outcome import Outcome, Verdict
+
+
+def verdict(limit: str, outcome: Outcome = Outcome.FAIL, action: str = "fail") -> Verdict:
+    return Verdict(limit, outcome, action, 1.0, 2.0, None, "because", artifact="int8.onnx")  # type: ignore[arg-type]
+
+
+def commands(lines: list[str]) -> list[list[str]]:
+    return [shlex.split(line.split(": ", 1)[1]) for line in lines if ": glyphpress " in line and ";" not in line]
+
+
+@pytest.mark.parametrize(
+    ("limit", "options"),
+    [
+        pytest.param("drop", ["--fallback", "--calibration"], id="row36-reads worse"),
+        pytest.param("classes", ["--fallback", "--calibration"], id="row36-a class reads worse"),
+        pytest.param("size", ["--scheme"], id="row36-too large"),
+        pytest.param("p95", ["--per-op"], id="row36-too slow"),
+    ],
+)
+def test_each_kind_of_limit_has_commands_that_help(limit: str, options: list[str]) -> None:
+    source, candidate = Path("out/x.float.onnx"), Path("out/x.int8.onnx")
+    said = next_steps([verdict(limit)], source=source, candidate=candidate, data=["--data", "builtin:digits"])
+    words = [word for command in commands(said) for word in command]
+    assert all(option in words for option in options)
+    assert f"[{limit}]" in said[-1]
+    assert "--policy gate.toml" in said[-1]
+
+
+def test_row36_what_passed_or_only_warns_needs_nothing() -> None:
+    passed = [verdict("drop", Outcome.PASS), verdict("size", action="warn")]
+    assert open_limits(passed) == {}
+    assert next_steps(passed, source=Path("a.onnx"), candidate=Path("b.onnx"), data=["--data", "x"]) == []
+
+
+def test_row36_a_press_is_shown_again_with_other_recipes_and_a_folder_of_its_own() -> None:
+    run = ("glyphpress", "press", "my model.pt", "--data", "d", "--recipe", "static-int8", "--out=out", "--force")
+    (line,) = pressed_again(run, Path("out"), [verdict("drop")])
+    (again,) = commands([line])
+    assert again[:5] == ["glyphpress", "press", "my model.pt", "--data", "d"]
+    assert again[5:] == ["--recipe", "weight-int8", "--recipe", "qat-int8", "--out", "out-next"]
+
+
+def test_row36_a_gate_that_fails_ends_in_steps_that_run_and_says_no_reason_twice(glyphpress, tmp_path: Path) -> None:
+    base = linear_reader(tmp_path / "digits.float.onnx")
+    broken = linear_reader(tmp_path / "broken.onnx", dead=(4, 7))
+    words = ["--baseline", base, "--candidate", broken, "--data", "builtin:digits"]
+    failed = glyphpress("gate", *words)
+    assert failed.code == 1
+    last = failed.err.splitlines()[-1]
+    assert last.startswith("glyphpress: FAIL: broken.onnx (drop")
+    assert len(last) < 120
+    steps = [line for line in failed.out.splitlines() if ": glyphpress " in line and ";" not in line]
+    _, squared, _ = commands(steps)
+    done = glyphpress(*squared[1:])
+    assert done.code == 0, done.err
+    assert (tmp_path / "digits.mse.onnx").is_file()
+    shown = glyphpress("gate", *words, "--json")
+    assert shown.out.count("\n") == 1

@@ -1,0 +1,121 @@
+"""What a user can do next where a file did not pass, as command lines that are ready to run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from toolchain.report.judgement import Judgement
+from toolchain.report.report import Report
+from toolchain.verdict.outcome import Outcome, Verdict
+
+SMALLER = "static-int4"
+READS_LIKE_FLOAT = ("weight-int8", "qat-int8")
+BYTES = ("size", "packed", "shrink", "memory")
+TIMES = ("p50", "p95", "p50_ratio", "p95_ratio")
+
+
+def open_limits(verdicts: Iterable[Verdict]) -> dict[str, Outcome]:
+    """Return the limits that keep a file from shipping, and how."""
+    return {v.limit: v.outcome for v in verdicts if v.action == "fail" and v.outcome is not Outcome.PASS}
+
+
+def next_steps(verdicts: Iterable[Verdict], *, source: Path, candidate: Path, data: Sequence[str]) -> list[str]:
+    """Return a line for each thing that helps a candidate that did not pass: words, a colon, a command; none otherwise.
+
+    source: the float file that it is judged against or was made of. data: the options that name the images, empty where
+    there were none.
+    """
+    limits = open_limits(verdicts)
+    if not limits:
+        return []
+    reading = not set(limits) <= {*BYTES, *TIMES}
+    lines: list[str] = []
+    # What it was made of has its format, and is no stored baseline.
+    if data and source.suffix == candidate.suffix and source.suffix in (".onnx", ".tflite"):
+        if reading:
+            explain = shlex.join(["glyphpress", "explain", str(source), str(candidate), *data])
+            lines += [*_quantizing(source, data), f"see which layers lose most: {explain}"]
+        if {*BYTES} & set(limits):
+            lines.append(f"make it smaller: {_quantize(source, data, 'int4', '--scheme', SMALLER)}")
+    if {*TIMES} & set(limits):
+        profile = shlex.join(["glyphpress", "profile", str(candidate), "--per-op"])
+        lines.append(f"see what takes the time: {profile}")
+    return [*lines, *_policy(limits)]
+
+
+def pressed_next(report: Report, out: Path, data: Sequence[str]) -> list[str]:
+    """Return what helps the first file of a press that did not pass, a failed one first; none where all did."""
+    stopped = [row for row in report.rows if not row.added and row.outcome not in (None, Outcome.PASS)]
+    if not stopped:
+        return []
+    row = min(stopped, key=lambda one: one.outcome is not Outcome.FAIL)
+    source = next((one.name for one in report.rows if one.recipe == "float" and one.format == row.format), row.name)
+    steps = next_steps(row.verdicts, source=out / source, candidate=out / row.name, data=data)
+    return [*pressed_again(report.command, out, row.verdicts), *steps]
+
+
+def gate_next(
+    judgement: Judgement, *, baseline: Path | None, candidates: Sequence[Path], data: Sequence[str]
+) -> list[str]:
+    """Return what helps the first candidate that keeps a gate from passing; none where it passed.
+
+    baseline, candidates: the files, None and empty where stored evidence was judged.
+    """
+    if judgement.outcome is Outcome.PASS:
+        return []
+    judged = next(one for one in judgement.candidates if one.outcome is judgement.outcome)
+    place = judgement.candidates.index(judged)
+    candidate = candidates[place] if candidates else Path(judged.path)
+    return next_steps(judged.verdicts, source=baseline or Path(), candidate=candidate, data=data)
+
+
+def pressed_again(command: Sequence[str], out: Path, verdicts: Iterable[Verdict]) -> list[str]:
+    """Return the press that was run, with recipes that help where it did not pass and a folder of its own."""
+    limits = open_limits(verdicts)
+    if not limits or tuple(command[1:2]) != ("press",):
+        return []
+    reading = not set(limits) <= {*BYTES, *TIMES}
+    recipes = READS_LIKE_FLOAT if reading else (SMALLER,)
+    kept = _without(command, ("--recipe", "--out"), ("--json", "--force"))
+    again = [*kept, *(word for name in recipes for word in ("--recipe", name)), "--out", f"{out}-next"]
+    return [f"try other recipes: {shlex.join(again)}"]
+
+
+def _quantizing(source: Path, data: Sequence[str]) -> list[str]:
+    return [
+        f"keep the layers float that lose most: {_quantize(source, data, 'fallback', '--fallback', '8')}",
+        f"choose ranges by least squared error: {_quantize(source, data, 'mse', '--calibration', 'mse')}",
+    ]
+
+
+def _quantize(source: Path, data: Sequence[str], name: str, *options: str) -> str:
+    stem = source.name.removesuffix(source.suffix).removesuffix(".float")
+    output = source.with_name(f"{stem}.{name}{source.suffix}")
+    return shlex.join(["glyphpress", "quantize", str(source), *data, *options, "-o", str(output)])
+
+
+def _policy(limits: dict[str, Outcome]) -> list[str]:
+    """Return what decides what is undecided, and how to allow more, which is a decision and no repair."""
+    undecided = [f"[{name}]" for name, outcome in limits.items() if outcome is Outcome.INCONCLUSIVE]
+    named = ", ".join(f"[{name}]" for name in limits)
+    lines = [f"more images, or a quiet machine, would decide {', '.join(undecided)}"] if undecided else []
+    change = (
+        f'glyphpress gate init -o gate.toml; in it {named}: a wider max, or action = "warn"; then --policy gate.toml'
+    )
+    return [*lines, f"allow more: {change}"]
+
+
+def _without(command: Sequence[str], valued: Collection[str], flags: Collection[str]) -> list[str]:
+    """Return the words of a command without some of its options."""
+    kept: list[str] = []
+    skip = False
+    for word in command:
+        if skip:
+            skip = False
+        elif word in valued:
+            skip = True
+        elif word not in flags and word.partition("=")[0] not in valued:
+            kept.append(word)
+    return kept
