@@ -62,6 +62,34 @@ def test_the_simulated_decision_is_the_verdict_of_the_gate() -> None:
         assert verdict.outcome == tango.decide(lost, gained, 1_000, MARGIN).item()
 
 
+ENUMERATED = [(n, d) for n in (200, 400, 700, 1_014, 1_199, 1_500, 2_355) for d in (0.003, 0.0036, 0.005, 0.01, 0.02)]
+
+
+@pytest.mark.parametrize(("images", "discordance"), ENUMERATED, ids=lambda value: f"row49-{value}")
+def test_at_the_margin_neither_side_errs_more_often_than_it_says(images: int, discordance: float) -> None:
+    """By enumeration of every table that can be drawn, without the code that computes chances elsewhere."""
+    lost, gained = ((discordance + sign * MARGIN) / 2 for sign in (1, -1))
+    most = int(images * discordance + 12 * (images * discordance) ** 0.5 + 20)
+    b, c = np.meshgrid(np.arange(most), np.arange(most), indexing="ij")
+    inside = b + c <= images
+    factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, images + 1)))])
+    b, c = b[inside], c[inside]
+    rest = images - b - c
+    logs = factorial[images] - factorial[b] - factorial[c] - factorial[rest] + rest * np.log1p(-discordance)
+    logs = logs + b * np.log(lost) + np.where(c > 0, c * np.log(max(gained, 1e-300)), 0.0)
+    chances = np.exp(logs)
+    assert chances.sum() == pytest.approx(1.0, abs=1e-9)
+    outcomes = tango.decide(b, c, images, MARGIN)
+    for outcome in (Outcome.PASS, Outcome.FAIL):
+        assert chances[outcomes == outcome].sum() <= MOST
+
+
+def test_row49_the_worst_of_both_sides_on_the_whole_grid_is_published(stored: dict[str, Any]) -> None:
+    worst = {key: value for key, value in stored["claims"].items() if key.startswith("gate at its margin")}
+    assert len(worst) == 2
+    assert all(0.04 < value <= MOST for value in worst.values())
+
+
 @pytest.mark.parametrize(("images", "discordance"), [(4_000, 0.01), (18_800, 0.01), (18_800, 0.02)])
 def test_of_four_bad_candidates_the_winner_hardly_ever_passes(images: int, discordance: float) -> None:
     """All four drop by the margin exactly; the one that looks best is shipped if it passes."""

@@ -33,6 +33,8 @@ def judge_drop(limit: DropLimit, comparison: Comparison, cause: str = "") -> Ver
         needed = _images_needed(limit, comparison)
         told = advice(needed, "a drop that equals the margin")
         reason = f"{seen}, between {low} and {high} pp {sure}, cannot be told from the {margin}; {told}"
+        if upper < limit.max or lower > limit.max:
+            reason += "; counts this small need more than a bound, since they move in steps"
         reason += _suffered(comparison) + cause if comparison.drop > limit.max else ""
     bound = lower if outcome is Outcome.FAIL else upper
     return Verdict("drop", outcome, limit.action, limit.max, comparison.drop, bound, reason, needed)
