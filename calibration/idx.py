@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.errors import CorruptData, DataNotFound
+from calibration.unpack import unpacks_to_too_much
 
 UNSIGNED_BYTE = 8
 _CHUNK = 1 << 20
@@ -54,6 +55,8 @@ class IdxReader:
             raise self.corrupt(0, "the IDX magic 00 00 08 NN (unsigned bytes, NN axes)", magic.hex(" "))
         axes = np.frombuffer(self._exactly(4 * magic[3], f"{magic[3]} axis lengths"), ">u4")
         self.shape = tuple(int(length) for length in axes)
+        if unpacks_to_too_much(math.prod(self.shape), packed := path.stat().st_size):
+            raise self.corrupt(4, f"a shape that can come from {packed:,} bytes", " x ".join(map(str, self.shape)))
 
     def expect(self, *item: int) -> None:
         """Raise CorruptData unless every item has this shape (`28, 28` for images, nothing for labels)."""

@@ -14,6 +14,7 @@ from calibration.glyph import glyph
 from calibration.holdout import held_out
 
 _TEST_SHARE = 0.2
+_PIXELS = 16 << 20
 _PARTS: tuple[Split, Split] = ("train", "test")
 
 
@@ -44,6 +45,8 @@ def read_picture(path: Path) -> Images:
     """Return one picture file as a glyph, uint8 [28, 28]; raises DataNotFound, CorruptData naming the file."""
     try:
         with Image.open(path) as picture:
+            if picture.width * picture.height > _PIXELS:
+                raise CorruptData(f"{picture.width:,} x {picture.height:,} pixels are no single character; crop it")
             return glyph(picture)
     except FileNotFoundError as error:
         raise DataNotFound(f"no picture {path}; check the path") from error

@@ -54,7 +54,7 @@ CORRUPT = {
     "gzip cut": (gzip.compress(content())[:-9], "expected a whole gzip stream at unpacked byte"),
     "gzip and rubbish": (gzip.compress(content()) + b"rubbish", "expected a whole gzip stream at unpacked byte 76"),
     "gzip checksum": (gzip.compress(content())[:-8] + b"\0" * 8, "a whole gzip stream at unpacked byte 76.*CRC"),
-    "axes beyond memory": (b"\0\0\x08\x03" + b"\xff" * 12, "expected a shape that fits in memory at byte 4"),
+    "axes beyond memory": (b"\0\0\x08\x03" + b"\xff" * 12, "expected a shape that can come from 16 bytes at byte 4"),
 }
 
 

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
+from calibration.unpack import announced_bytes, unpacks_to_too_much
 from targets.artifact import utf8
 from toolchain.errors import CheckpointError
 
@@ -85,8 +86,13 @@ def _kind_of_zip(path: Path) -> Kind:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [name.split("/", 1)[-1] for name in archive.namelist()]
+            announced, packed = announced_bytes(archive.infolist()), path.stat().st_size
     except zipfile.BadZipFile as error:
         raise CheckpointError(f"{path} is cut off or damaged ({error}); save or copy it again") from error
+    if unpacks_to_too_much(announced, packed):
+        raise CheckpointError(
+            f"{path} has {packed:,} bytes that unpack to {announced:,}; torch saves nothing like that"
+        )
     if any(name.startswith("models/") for name in members) or "archive_format" in members:
         return "exported"
     if any(name.startswith("code/") for name in members):

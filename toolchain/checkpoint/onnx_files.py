@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from toolchain.errors import CheckpointError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+_SLACK = 1 << 16
+"""Bytes by which weights in a file of their own may be padded."""
 _QUANTIZED = (
     "QuantizeLinear",
     "DequantizeLinear",
@@ -29,7 +32,9 @@ def read_onnx(path: Path) -> ModelProto:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 
     try:
-        proto = onnx.load(path)
+        proto = onnx.load(path, load_external_data=False)
+        _refuse_false_weights(proto, path)
+        onnx.load_external_data_for_model(proto, str(path.parent))
     except DecodeError as error:
         raise CheckpointError(f"{path} is no ONNX file, or is cut off; export it again") from error
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
@@ -39,6 +44,36 @@ def read_onnx(path: Path) -> ModelProto:
     if not proto.graph.node or not proto.graph.output:
         raise CheckpointError(f"{path} is no ONNX file (no graph in it); export it again")
     return proto
+
+
+def _refuse_false_weights(proto: ModelProto, path: Path) -> None:
+    """Raise CheckpointError where weights lie in no file of the model's folder, or in one of another size than theirs.
+
+    onnx reads such a file whole where no length is given, whatever the size of the weights.
+    """
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    for tensor in filter(uses_external_data, proto.graph.initializer):
+        info = ExternalDataInfo(tensor)
+        beside = path.parent / info.location
+        if not beside.resolve().is_relative_to(path.parent.resolve()) or not beside.is_file():
+            raise CheckpointError(
+                f"{path}: its weights are said to lie in {info.location}, no file beside it; copy both"
+            )
+        wanted = prod(tensor.dims) * _element_bytes(tensor.data_type)
+        reads = info.length or beside.stat().st_size - (info.offset or 0)
+        if reads > max(wanted, _SLACK):
+            raise CheckpointError(
+                f"{path}: {tensor.name} takes {wanted:,} bytes, but is said to have {reads:,} of {info.location}; "
+                f"export it again"
+            )
+
+
+def _element_bytes(data_type: int) -> int:
+    """Return the bytes of an element, a whole one where several share it."""
+    from onnx import helper
+
+    return int(helper.tensor_dtype_to_np_dtype(data_type).itemsize)
 
 
 def refuse_not_finite(proto: ModelProto, path: Path) -> None:

@@ -17,6 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from calibration.unpack import announced_bytes, unpacks_to_too_much
 from toolchain.checkpoint.operators import computes, overloads
 from toolchain.errors import CheckpointError
 
@@ -107,6 +108,9 @@ def _check_samples(reader: Any) -> None:
     if not (content := reader.get_record(_SAMPLES)):
         return
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as inner:
+            if unpacks_to_too_much(announced_bytes(inner.infolist()), len(content)):
+                raise ValueError
         torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
         # A pickle of a stranger can fail in any way.
