@@ -63,6 +63,15 @@ def torchscript(folder: Path) -> list[object]:
     return ["inspect", folder / "m.pt"]
 
 
+def torchscript_string(folder: Path) -> list[object]:
+    with zipfile.ZipFile(folder / "m.pt", "w") as archive:
+        archive.writestr("m/code/__torch__.py", "")
+        archive.writestr("m/version", "3")
+        archive.writestr("m/data.pkl", b"\x80\x02X\xff\xff\xff\xffa.")
+        archive.writestr("m/constants.pkl", b"\x80\x02).")
+    return ["inspect", folder / "m.pt"]
+
+
 def idx(folder: Path) -> list[object]:
     for part in ("train", "test"):
         shape = np.array((400_000, 28, 28), ">u4").tobytes()
@@ -102,7 +111,19 @@ def safetensors(folder: Path) -> list[object]:
     return ["inspect", folder / "m.safetensors"]
 
 
-CASES = [npz, npz_header, baseline, checkpoint, program, torchscript, idx, picture, external, external_inspected]
+CASES = [
+    npz,
+    npz_header,
+    baseline,
+    checkpoint,
+    program,
+    torchscript,
+    torchscript_string,
+    idx,
+    picture,
+    external,
+    external_inspected,
+]
 
 
 @pytest.mark.parametrize("made", [*CASES, safetensors], ids=lambda made: f"row33-{made.__name__}")

@@ -87,7 +87,7 @@ def _kind_of_zip(path: Path) -> Kind:
         with zipfile.ZipFile(path) as archive:
             members = [name.split("/", 1)[-1] for name in archive.namelist()]
             announced, packed = announced_bytes(archive.infolist()), path.stat().st_size
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise CheckpointError(f"{path} is cut off or damaged ({error}); save or copy it again") from error
     if unpacks_to_too_much(announced, packed):
         raise CheckpointError(

@@ -58,7 +58,7 @@ def _refuse_false_weights(proto: ModelProto, path: Path) -> None:
         beside = path.parent / info.location
         if not beside.resolve().is_relative_to(path.parent.resolve()) or not beside.is_file():
             raise CheckpointError(
-                f"{path}: its weights are said to lie in {info.location}, no file beside it; copy both"
+                f"{path}: its weights lie in another file that is not beside it ({info.location}); copy both"
             )
         wanted = prod(tensor.dims) * _element_bytes(tensor.data_type)
         reads = info.length or beside.stat().st_size - (info.offset or 0)

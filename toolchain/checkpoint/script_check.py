@@ -6,6 +6,7 @@ code is first searched as text, then, once loaded, the graphs that the compiler 
 
 from __future__ import annotations
 
+import pickletools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,17 +25,10 @@ _QUANTIZED = re.compile(r"(?<![\w.])ops\.quantized\.|\.torch\.classes\.quantized
 
 def refuse_harmful_code(path: Path) -> None:
     """Raise CheckpointError where the file's code could do more than compute, as its text says; loads nothing."""
-    import torch
-
-    try:
-        reader = torch._C.PyTorchFileReader(str(path))
-        names = reader.get_all_records()
-        codes = [reader.get_record(name).decode("ascii") for name in names if name.endswith(".py")]
-    except (RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path} is no readable TorchScript; save it again") from error
-    if "model.json" in names:
+    parts = _parts(path)
+    if "model.json" in parts:
         raise CheckpointError(f"{path} is TorchScript of before torch 1.2; save it with a newer torch")
-    for code in codes:
+    for code in (content.decode("ascii", "replace") for name, content in parts.items() if name.endswith(".py")):
         if _QUANTIZED.search(code):
             raise CheckpointError(f"{path} is quantized already; give the float model that it was made from")
         if harm := _harm(code):
@@ -47,6 +41,29 @@ def refuse_harmful_graphs(unit: Any, path: Path) -> None:
         for node in _nodes(function.graph):
             if not computes(node.kind()):
                 raise _refusal(path, node.kind())
+
+
+def refuse_false_lengths(path: Path) -> None:
+    """Raise CheckpointError where a pickle in the file announces more than it holds, which torch would allocate."""
+    for name, content in _parts(path).items():
+        if name.endswith((".pkl", "_pkl")):
+            try:
+                for _ in pickletools.genops(content):
+                    pass
+            except (ValueError, UnicodeDecodeError) as error:
+                raise CheckpointError(f"{path} is damaged or cut off ({name}); save or copy it again") from error
+
+
+def _parts(path: Path) -> dict[str, bytes]:
+    """Return the code and the pickles in a file, as torch's own reader sees them."""
+    import torch
+
+    try:
+        reader = torch._C.PyTorchFileReader(str(path))
+        names = [name for name in reader.get_all_records() if name.endswith((".py", ".pkl", "_pkl", "model.json"))]
+        return {name: reader.get_record(name) for name in names}
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise CheckpointError(f"{path} is no readable TorchScript; save it again") from error
 
 
 def _harm(code: str) -> str | None:

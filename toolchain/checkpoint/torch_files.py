@@ -14,7 +14,7 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from toolchain.checkpoint.program_check import refuse_harmful_program
-from toolchain.checkpoint.script_check import refuse_harmful_code, refuse_harmful_graphs
+from toolchain.checkpoint.script_check import refuse_false_lengths, refuse_harmful_code, refuse_harmful_graphs
 from toolchain.checkpoint.state import UNINITIALISED
 from toolchain.checkpoint.stored import METADATA_KEY
 from toolchain.errors import CheckpointError
@@ -79,6 +79,7 @@ def read_torchscript(path: Path, *, trusted: bool = False) -> nn.Module:
     """
     import torch
 
+    refuse_false_lengths(path)
     if not trusted:
         refuse_harmful_code(path)
     try:
@@ -87,7 +88,7 @@ def read_torchscript(path: Path, *, trusted: bool = False) -> nn.Module:
         read: Any = torch._C.import_ir_module
         script = read(unit, str(path), torch.device("cpu"), {}, False)
         module: nn.Module = torch.jit._recursive.wrap_cpp_module(script)  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # a damaged file makes torch's reader raise whatever its parts do
         raise CheckpointError(f"{path} is no readable TorchScript ({first_line(error)}); save it again") from error
     if not trusted:
         refuse_harmful_graphs(unit, path)
