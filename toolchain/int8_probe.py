@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from targets import catalog
@@ -13,6 +12,7 @@ from targets.errors import TargetUnavailable
 from targets.target import Counting, RuntimeFacts, Target, TimingPlan
 from toolchain.errors import UsageProblem
 from toolchain.probe_models import Shape, probe_pair
+from toolchain.probe_shapes import wanted_shapes
 from toolchain.progress import Progress, silent
 from toolchain.verdict.latency import profile
 
@@ -25,41 +25,82 @@ Cell = tuple[Format, Shape]
 
 @dataclass(frozen=True)
 class Ratio:
-    """What int8 costs of float for one shape, in one runtime: below 1 it helps. low, high: 95 %, of latencies."""
+    """What int8 costs of float for one shape, in one runtime: below 1 it helps. low, high: 95 %, of latencies.
+
+    cost: of the small float model, nanoseconds or instructions. times: how often the model has such a layer.
+    """
 
     shape: str
     format: Format
     ratio: float
     low: float | None = None
     high: float | None = None
+    cost: float = 1.0
+    times: int = 1
 
 
 @dataclass(frozen=True)
 class Int8Probe:
-    """What was found on a place. overall: the geometric mean of the ratios of each format."""
+    """What was found on a place. left_out: layers of a model that no shape stands for, with their share of its work."""
 
     facts: RuntimeFacts
     ratios: tuple[Ratio, ...]
+    left_out: tuple[str, ...] = ()
 
     def overall(self) -> dict[Format, float]:
-        """Return the geometric mean of each format's ratios."""
+        """Return what int8 takes of float of each format: every shape weighs what it costs in float."""
+        return {kind: _weighed(own, [one.ratio for one in own]) for kind, own in self._by_format().items()}
+
+    def interval(self) -> dict[Format, tuple[float, float] | None]:
+        """Return bounds of `overall`, of latencies: as if all shapes erred to the same side. None of instructions."""
+        found: dict[Format, tuple[float, float] | None] = {}
+        for kind, own in self._by_format().items():
+            bounds = [(one.low, one.high) for one in own if one.low is not None and one.high is not None]
+            whole = len(bounds) == len(own)
+            found[kind] = (
+                (_weighed(own, [low for low, _ in bounds]), _weighed(own, [high for _, high in bounds]))
+                if whole
+                else None
+            )
+        return found
+
+    def _by_format(self) -> dict[Format, list[Ratio]]:
         kinds = dict.fromkeys(one.format for one in self.ratios)
-        own = {kind: [math.log(one.ratio) for one in self.ratios if one.format == kind] for kind in kinds}
-        return {kind: math.exp(sum(logs) / len(logs)) for kind, logs in own.items()}
+        return {kind: [one for one in self.ratios if one.format == kind] for kind in kinds}
 
     def advice(self) -> list[str]:
-        """Return the conclusion, a line each format."""
-        cost = "instructions" if self.facts.cost == "instructions" else "time"
-        return [
+        """Return the conclusion, a line each format, and what no shape stands for."""
+        cost, bounds = "instructions" if self.facts.cost == "instructions" else "time", self.interval()
+        lines = [
             f"{kind}: int8 takes {ratio:.2f} of float's {cost} on {self.facts.target}: "
-            + ("quantize" if ratio < PAYS else "it will not pay in speed there; the file still shrinks to a quarter")
+            + _conclusion(ratio, bounds[kind], cost)
             for kind, ratio in self.overall().items()
         ]
+        return [*lines, *(f"left out: {words}" for words in self.left_out)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
         rows = [asdict(one) for one in self.ratios]
-        return {"facts": asdict(self.facts), "ratios": rows, "overall": self.overall(), "advice": self.advice()}
+        said = {"overall": self.overall(), "interval": self.interval(), "advice": self.advice()}
+        return {"facts": asdict(self.facts), "ratios": rows, "left_out": list(self.left_out)} | said
+
+
+def _weighed(ratios: Sequence[Ratio], values: Sequence[float]) -> float:
+    """Return the mean of values, one a shape, by what each costs in float as often as it is there."""
+    weights = [one.cost * one.times for one in ratios]
+    return sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
+
+
+def _conclusion(ratio: float, bounds: tuple[float, float] | None, cost: str) -> str:
+    low, high = bounds or (ratio, ratio)
+    if high < PAYS:
+        return "quantize"
+    if low < PAYS:
+        return (
+            "undecided, it may pay or not: give your model's float .onnx, or time its files with `glyphpress profile`"
+        )
+    gain = "speed" if cost == "time" else "instructions"
+    return f"it will not pay in {gain} there; the file still shrinks to a quarter"
 
 
 def probe_int8(
@@ -67,9 +108,11 @@ def probe_int8(
 ) -> Int8Probe:
     """Cost a float and an int8 model of every shape on a target, in every format that it takes.
 
-    Raises UsageProblem for a shape that is none, or a place that tells no cost, and what the place raises.
+    shapes: words, or one float .onnx file, whose layers are taken as often as they are there. Raises UsageProblem for a
+    shape that is none, or a place that tells no cost, and what the place raises.
     """
-    place, wanted = catalog.get(target), [Shape.parse(word) for word in shapes or DEFAULTS]
+    place, (counted, left_out) = catalog.get(target), wanted_shapes(shapes or DEFAULTS)
+    wanted = list(counted)
     state = place.probe()
     if not state.ok:
         raise TargetUnavailable(f"{place.name}: {state.reason}; {state.fix}")
@@ -77,9 +120,10 @@ def probe_int8(
     cells = [(kind, shape) for kind in formats if kind in place.formats for shape in wanted]
     if not cells:
         raise UsageProblem(f"{place.name} runs neither .onnx nor .tflite files; take another target")
-    if isinstance(place, Counting):
-        return _counted(place, cells, seed, progress)
-    return _timed(place, cells, seed, progress)
+    cost = _counted if isinstance(place, Counting) else _timed
+    found = cost(place, cells, seed, progress)  # type: ignore[arg-type]
+    ratios = tuple(replace(one, times=counted[shape]) for one, (_, shape) in zip(found.ratios, cells, strict=True))
+    return replace(found, ratios=ratios, left_out=left_out)
 
 
 def _counted(place: Counting, cells: list[Cell], seed: int, progress: Progress) -> Int8Probe:
@@ -91,7 +135,7 @@ def _counted(place: Counting, cells: list[Cell], seed: int, progress: Progress) 
     counts = place.counts(files, runs=2, progress=progress)
     costs = [count.median for count in counts]
     ratios = [
-        Ratio(str(shape), kind, own / base)
+        Ratio(str(shape), kind, own / base, cost=base)
         for (kind, shape), base, own in zip(cells, costs[::2], costs[1::2], strict=True)
     ]
     return Int8Probe(counts[0].facts, tuple(ratios))
@@ -105,9 +149,10 @@ def _timed(place: Target, cells: list[Cell], seed: int, progress: Progress) -> I
             facts = session.facts
         if facts.cost != "latency":
             raise UsageProblem(f"{place.name} is simulated and tells no cost; probe the device itself")
-        found = profile(pair, target=place, plan=_PLAN, rounds=_ROUNDS, seed=seed).rows[1].ratio
-        if found is None:
+        first, second = profile(pair, target=place, plan=_PLAN, rounds=_ROUNDS, seed=seed).rows
+        found, cost = second.ratio, first.timings.percentile(50)
+        if found is None or cost is None:
             raise UsageProblem(f"{shape}: too short for the clock of {place.name}; give a larger shape")
-        ratios.append(Ratio(str(shape), kind, found.ratio, found.low, found.high))
+        ratios.append(Ratio(str(shape), kind, found.ratio, found.low, found.high, cost))
         progress("probing int8", done, len(cells))
     return Int8Probe(facts, tuple(ratios))

@@ -7,9 +7,9 @@ quantizer: what is told holds for the files that a press would make. They are ke
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
 LAYERS = 4
-"""So often the layer is repeated, there and back."""
+"""So often the layer is repeated, each time on the same input: back again would be a layer of another shape."""
 CLASSES = tuple("0123456789")
 _FORM = re.compile(r"(\d+)x(\d+)(?:x(\d+)@(\d+)x(\d+))?")
 
@@ -78,7 +78,7 @@ def probe_pair(shape: str, kind: Format, seed: int) -> tuple[Artifact, Artifact]
         quantize(source, Quantize(scheme="static-int8"), _images(), folder / f"int8.{kind}", recipe="static-int8")
 
     tools = tool_versions(*TOOLS[kind], "onnxruntime", "litert-quantizer")
-    folder = cached(f"int8-probe/{shape}.{kind}", f"{tools} {seed} {LAYERS}", build)
+    folder = cached(f"int8-probe/{shape}.{kind}", f"{tools} {seed} {LAYERS} side by side", build)
     return load_artifact(folder / f"float.{kind}"), load_artifact(folder / f"int8.{kind}")
 
 
@@ -95,27 +95,34 @@ def probe_model(shape: Shape, seed: int) -> ModelProto:
     from onnx import TensorProto, helper
 
     graph = _Graph(seed)
-    widths = [shape.inputs, *(shape.outputs, shape.inputs) * (LAYERS // 2)]
     if shape.kernel:
-        # A crop, since what brings the glyphs to size must cost nothing.
-        graph.add("Slice", np.zeros(2, np.int64), np.array([shape.height, shape.width]), np.array([2, 3]))
+        # A crop of the middle, since what brings the glyphs to size must cost nothing, and a corner is blank.
+        corner = np.array([(28 - shape.height) // 2, (28 - shape.width) // 2])
+        graph.add("Slice", corner, corner + np.array([shape.height, shape.width]), np.array([2, 3]))
         graph.layer("Conv", (shape.inputs, 1, 1, 1))
-        before, after = (shape.kernel - 1) // 2, shape.kernel // 2
-        for inputs, outputs in pairwise(widths):
-            window = (outputs, inputs, shape.kernel, shape.kernel)
-            graph.layer("Conv", window, pads=[before, before, after, after])
-            graph.add("Relu")
-    graph.add("Flatten")
-    if not shape.kernel:
-        for inputs, outputs in pairwise([784, *widths]):
-            graph.layer("Gemm", (outputs, inputs), transB=1)
-            graph.add("Relu")
-    graph.layer("Gemm", (10, shape.inputs * (shape.height * shape.width or 1)), transB=1)
+    else:
+        graph.add("Flatten")
+        graph.layer("Gemm", (shape.inputs, 784), transB=1)
+    graph.add("Relu")
+    graph.repeat(lambda: _layer(graph, shape))
+    if shape.kernel:
+        graph.add("Flatten")
+    graph.layer("Gemm", (10, shape.outputs * (shape.height * shape.width or 1)), transB=1)
     graph.nodes[-1].output[0] = "logits"
     taken = helper.make_tensor_value_info("image", TensorProto.FLOAT, ("batch", 1, 28, 28))
     given = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("batch", 10))
     made = helper.make_graph(graph.nodes, "probe", [taken], [given], graph.constants)
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def _layer(graph: _Graph, shape: Shape) -> None:
+    if shape.kernel:
+        before, after = (shape.kernel - 1) // 2, shape.kernel // 2
+        window = (shape.outputs, shape.inputs, shape.kernel, shape.kernel)
+        graph.layer("Conv", window, pads=[before, before, after, after])
+    else:
+        graph.layer("Gemm", (shape.outputs, shape.inputs), transB=1)
+    graph.add("Relu")
 
 
 class _Graph:
@@ -141,3 +148,21 @@ class _Graph:
         """Add a layer whose outputs vary about as much as its inputs (He, arXiv:1502.01852)."""
         drawn = self._random.standard_normal(weight) * np.sqrt(2 / np.prod(weight[1:]))
         self.add(operator, drawn.astype(np.float32), np.zeros(weight[0], np.float32), **attributes)
+
+    def repeat(self, build: Callable[[], None]) -> None:
+        """Add a layer several times, each on the value that is last now, and what they give together."""
+        source, branches = self.last, []
+        for _ in range(LAYERS):
+            self.last = source
+            build()
+            branches.append(self.last)
+        self.last, *others = branches
+        for other in others:
+            self.join(other)
+
+    def join(self, other: str) -> None:
+        """Add a value to the last one."""
+        from onnx import helper
+
+        taken, self.last = [self.last, other], f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node("Add", taken, [self.last]))

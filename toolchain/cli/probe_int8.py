@@ -16,11 +16,13 @@ def probe_int8(*, shapes: tuple[str, ...], target: str | None, seed: int, as_jso
     """Tell what int8 costs of float on a target, by small models of your layers' shapes.
 
     SHAPE is INxOUT of a matrix (576x47), or INxOUTxKERNEL@HEIGHTxWIDTH of a convolution (16x32x3@14x14); without one,
-    three that are common in readers of characters.
+    three that are common in readers of characters. A float .onnx in its place gives the shapes of its layers. Each
+    weighs what it costs in float.
 
     \b
     Example:
       glyphpress probe-int8 --target arm64:cortex-a72 16x32x3@14x14
+      glyphpress probe-int8 --target arm64:cortex-a72 cnn.float.onnx
     """
     from toolchain.int8_probe import probe_int8 as run
 
