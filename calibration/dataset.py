@@ -21,7 +21,7 @@ Labels = NDArray[np.int64]
 
 DIGITS = "builtin:digits"
 _FORMS = f"{DIGITS}, emnist:SPLIT, DIR:SPLIT, or a folder of pictures with a subfolder a class"
-__all__ = ["DIGITS", "SIDE", "Dataset", "ImageSource", "Images", "Labels", "Split", "load"]
+__all__ = ["DIGITS", "SIDE", "Dataset", "ImageSource", "Images", "Labels", "Split", "load", "load_or_why", "required"]
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,21 @@ def load(spec: str, split: Split = "test", data_root: Path | None = None) -> Dat
     if not Path(place).is_dir():
         raise DataNotFound(f"no folder {place}; --data takes {_FORMS}")
     return emnist.load_split(emnist_split(name), split, [Path(place)], f"emnist:{name}", names)
+
+
+def load_or_why(spec: str, split: Split, data_root: Path | None = None) -> Dataset | DataNotFound:
+    """Return what `load` does, or its error where the split is not there, for what may do without it (`required`)."""
+    try:
+        return load(spec, split, data_root)
+    except DataNotFound as error:
+        return error
+
+
+def required(data: Dataset | DataNotFound, why: str) -> Dataset:
+    """Return the data; raises DataNotFound, ending in what needs it, where it is not there."""
+    if isinstance(data, DataNotFound):
+        raise DataNotFound(f"{data}; {why} needs these images") from data
+    return data
 
 
 def _not_known(spec: str) -> UnknownData | DataNotFound:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibration.dataset import Dataset
+from calibration.dataset import Dataset, Images, required
+from calibration.errors import DataNotFound
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format, sidecar_of
 from targets.errors import RunFailed
@@ -43,7 +44,7 @@ class Maker:
     request: PressRequest
     folder: Path
     out: Path
-    train: Dataset
+    training: Dataset | DataNotFound
     test: Dataset
     progress: Progress
     calibrations: dict[int, CalibrationSet] = field(default_factory=dict)
@@ -53,6 +54,21 @@ class Maker:
     proven: set[tuple[Format, str]] = field(default_factory=set)
 
     @property
+    def train(self) -> Dataset:
+        """The train split; raises DataNotFound where there is none."""
+        return required(self.training, "a recipe that calibrates, trains or chooses layers")
+
+    @property
+    def known(self) -> Dataset | None:
+        """The train split, None where there is none."""
+        return None if isinstance(self.training, DataNotFound) else self.training
+
+    @property
+    def compared(self) -> Images | None:
+        """Images to compare a quantized file on where none calibrate it."""
+        return None if self.known is None else sample(self.known, self.request.seed)
+
+    @property
     def log(self) -> Path:
         """Where converters write."""
         return self.folder / "converters.log"
@@ -60,7 +76,7 @@ class Maker:
     @property
     def shaper(self) -> Shaper:
         """The stages that change a model."""
-        return Shaper(self.train, self.request.seed, self.request.threads, self.progress)
+        return Shaper(self.training, self.request.seed, self.request.threads, self.progress)
 
     def check(self) -> None:
         """Draw and read what quantization takes its ranges from, before the long work; raises what that raises."""
@@ -188,7 +204,7 @@ class Maker:
             "log": self.log,
             "saturates": place.saturates,
             "learned": model.input_ranges,
-            "compared": None if images else sample(self.train, request.seed),
+            "compared": None if images else self.compared,
         }
         if not step.fallback:
             return quantize(source, step, images, path, **ways)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from calibration.dataset import Dataset, load
+from calibration.dataset import Dataset, load, load_or_why
 from targets.artifact import Artifact, Format
 from targets.machine import machine_state
 from targets.target import Instructions, TimingPlan
@@ -18,7 +18,6 @@ from toolchain.no_regret import to_add
 from toolchain.profiling.place import PressPlace
 from toolchain.progress import Progress, silent
 from toolchain.quantize import quantize
-from toolchain.quantize.fidelity import sample
 from toolchain.recipe import Recipe, shipped
 from toolchain.report.markdown import markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
@@ -93,15 +92,17 @@ def press(request: PressRequest, out: Path, *, force: bool = False, progress: Pr
     """
     request.place.check(request.policy)
     with whole_folder(out, force=force) as folder:
-        train, test = (load(request.words.data(request.data), split, request.data_root) for split in ("train", "test"))
-        maker = Maker(request, folder, out, train, test, progress)
+        data = request.words.data(request.data)
+        training, test = load_or_why(data, "train", request.data_root), load(data, "test", request.data_root)
+        maker = Maker(request, folder, out, training, test, progress)
         maker.check()
-        settled = settle(request.checkpoint, request.words, train, seed=request.seed)
+        words = replace(request.words, classes=request.words.classes if maker.known else test.classes)
+        settled = settle(request.checkpoint, words, maker.known, seed=request.seed)
         for recipe in request.recipes:
             maker.shaper.check(settled.model, recipe)
         with maker.log_kept():
             artifacts = list(maker.artifacts(settled.model))
-            report = _Press(request, folder, train, test, progress, maker).judged(settled, artifacts)
+            report = _Press(request, folder, test, progress, maker).judged(settled, artifacts)
         report.save(folder / MARK)
         (folder / "report.md").write_text(markdown(report), encoding="utf-8")
     return report
@@ -113,7 +114,6 @@ class _Press:
 
     request: PressRequest
     folder: Path
-    train: Dataset
     test: Dataset
     progress: Progress
     maker: Maker
@@ -160,8 +160,7 @@ class _Press:
         self.maker.notes.append(
             f"{path.name} was added to what was asked for, of which nothing passes, is small and not slower than float"
         )
-        compared = sample(self.train, self.request.seed)
-        return quantize(source, step, None, path, recipe=name, log=self.maker.log, compared=compared)
+        return quantize(source, step, None, path, recipe=name, log=self.maker.log, compared=self.maker.compared)
 
     def _measured(self, artifacts: list[Artifact], before: _Measured | None = None) -> _Measured:
         """Read, cost and judge the files; what is known `before` of the first of them is kept, all but latencies."""
@@ -203,7 +202,7 @@ class _Press:
                 self.stressed or base,
                 own,
                 self.test,
-                self.train,
+                self.maker.known,
                 times=(timings, first),
                 progress=self.progress,
             )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from calibration.dataset import Dataset
+from calibration.dataset import Dataset, required
+from calibration.errors import DataNotFound
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.distill import distill
 from toolchain.equalize import equalize
@@ -21,12 +22,17 @@ from toolchain.steps import Distill, Equalize, Prune, Qat
 
 @dataclass(frozen=True)
 class Shaper:
-    """What every such stage is given: a train split, seed, threads, and who listens."""
+    """What every such stage is given: a train split, or why there is none, seed, threads, and who listens."""
 
-    train: Dataset
+    training: Dataset | DataNotFound
     seed: int
     threads: int
     progress: Progress
+
+    @property
+    def train(self) -> Dataset:
+        """The train split; raises DataNotFound where there is none."""
+        return required(self.training, "this recipe")
 
     def check(self, model: FloatModel, recipe: Recipe) -> None:
         """Raise what pruning would raise, where a recipe begins with it: before other recipes train for an hour."""

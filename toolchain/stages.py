@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibration.dataset import Dataset, Split, load
+from calibration.dataset import Dataset, Split, load, load_or_why
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format, explained, load_artifact
 from toolchain.checkpoint import CheckpointRequest, settle
@@ -66,9 +66,9 @@ def export_checkpoint(
         if ops_config:
             refuse_existing(operators_path(output), force=force)
         with tempfile.TemporaryDirectory() as folder:
-            source = _onnx_artifact(checkpoint, words, _images(words, data, "train", data_root), Path(folder), seed)
+            source = _onnx_artifact(checkpoint, *_labelled(words, data, data_root), Path(folder), seed)
             return export_ort(source, output, ops_config=ops_config, fitted=this_cpu, force=force)
-    settled = settle(checkpoint, words, _images(words, data, "train", data_root), seed=seed)
+    settled = settle(checkpoint, *_labelled(words, data, data_root), seed=seed)
     return export(settled.model, kind, output, force=force)
 
 
@@ -144,9 +144,12 @@ def quantize_file(
     _check(path, step, output, data, force=force)
     if save_ranges:
         refuse_existing(save_ranges, force=force)
-    train, test = (_images(CheckpointRequest(), data, split, data_root) for split in SPLITS)
+    words, train = _labelled(CheckpointRequest(), data, data_root)
+    if data and step.needs_images:
+        train = load(data, "train", data_root)
+    test = load(data, "test", data_root) if data and train else None
     with tempfile.TemporaryDirectory() as folder:
-        source = _float_artifact(path, train, Path(folder), seed)
+        source = _float_artifact(path, words, train, Path(folder), seed)
         images = _calibration(step, train, test, seed)
         return quantize(
             source,
@@ -186,7 +189,7 @@ def quantize_within(
         raise UsageProblem("a fallback needs a margin for the drop; give a policy with [drop]")
     train, test = (load(data, split, data_root) for split in SPLITS)
     with tempfile.TemporaryDirectory() as folder:
-        source = _float_artifact(path, train, Path(folder), seed)
+        source = _float_artifact(path, CheckpointRequest(), train, Path(folder), seed)
         found = quantize_with_fallback(
             source,
             step,
@@ -230,11 +233,22 @@ def _calibration(step: Quantize, train: Dataset | None, test: Dataset | None, se
     return draw(train, step.calibration_images, seed=seed, exclude=test)
 
 
-def _float_artifact(path: Path, train: Dataset | None, folder: Path, seed: int) -> Artifact:
+def _float_artifact(path: Path, words: CheckpointRequest, train: Dataset | None, folder: Path, seed: int) -> Artifact:
     if path.suffix != ".onnx":
         return load_artifact(path)
-    return _onnx_artifact(str(path), CheckpointRequest(), train, folder, seed)
+    return _onnx_artifact(str(path), words, train, folder, seed)
 
 
-def _images(words: CheckpointRequest, data: str | None, split: Split, data_root: Path | None) -> Dataset | None:
-    return load(words.data(data), split, data_root) if data else None
+def _labelled(
+    words: CheckpointRequest, data: str | None, data_root: Path | None
+) -> tuple[CheckpointRequest, Dataset | None]:
+    """Return the train split, or the words with the classes of the test split where that alone is there."""
+    if data is None:
+        return words, None
+    train = load_or_why(words.data(data), "train", data_root)
+    if isinstance(train, Dataset):
+        return words, train
+    test = load_or_why(words.data(data), "test", data_root)
+    if not isinstance(test, Dataset):
+        raise train
+    return replace(words, classes=test.classes), None

@@ -72,7 +72,10 @@ def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, 
             raise CheckpointError(f"{path_or_name} does not say how it wants images; give --orientation and the like")
         return Settled(loaded.model, None)
     if data is None:
-        raise CheckpointError(f"{path_or_name}: finding its preprocess needs labelled images; give --data or options")
+        raise CheckpointError(
+            f"{path_or_name}: finding its preprocess needs labelled training images; give --data with a "
+            "train split, or --orientation, --scale and the like"
+        )
     chosen = np.random.default_rng(seed).permutation(len(data))[:SEARCH_IMAGES]
     finding = search(forward(loaded.model), data.images[chosen], data.labels[chosen], classes=loaded.model.classes)
     return Settled(loaded.with_preprocess(finding.winner, f"preprocess {finding.sentence()}"), finding)
