@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test fuzz lint format bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -20,6 +20,9 @@ demo: .venv/ready ## press a model of real handwritten digits, end to end (under
 test: .venv/ready ## the whole test suite, two files at a time
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
+fuzz: .venv/ready ## 1,000 damaged files for each reader (SEED=0, COUNT=1000)
+	$(BIN)/python -m tests.fuzz --seed $(or $(SEED),0) --count $(or $(COUNT),1000)
+
 lint: .venv/ready ## ruff check, ruff format --check, mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,5 +37,5 @@ bench: .venv/ready ## the numbers of README, measured again (DATA=emnist:balance
 	$(BIN)/python -m bench.readme $(or $(DATA),emnist:balanced)
 
 clean: ## remove what was built
-	rm -rf .venv build dist demo-out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist demo-out fuzz-failures *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

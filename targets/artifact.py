@@ -11,6 +11,7 @@ from typing import Any, Literal, cast, get_args
 
 from targets.errors import ArtifactError
 from targets.fidelity import Fidelity
+from targets.foreign import translated
 from targets.preprocess import Preprocess
 
 Format = Literal["onnx", "ort", "tflite"]
@@ -147,11 +148,11 @@ def load_artifact(path: Path) -> Artifact:
     source = sidecar if sidecar.is_file() else path
     sha256 = file_sha256(path)
     try:
-        facts = json.loads(sidecar.read_bytes()) if source == sidecar else _embedded_facts(path, sha256)
-        artifact = from_facts(path, facts)
-    except (ValueError, KeyError, TypeError, ArtifactError) as error:
-        reason = str(error) if isinstance(error, ArtifactError) else repr(error)
-        raise ArtifactError(f"{source}: not glyphpress metadata ({reason}); export the model again") from error
+        with translated(ArtifactError):
+            facts = json.loads(sidecar.read_bytes()) if source == sidecar else _embedded_facts(path, sha256)
+            artifact = from_facts(path, facts)
+    except ArtifactError as error:
+        raise ArtifactError(f"{source}: not glyphpress metadata ({error}); export the model again") from error
     if (sha256, kind) != (artifact.sha256, artifact.format):
         raise ArtifactError(f"{path}: not the bytes that {sidecar.name} describes; export or quantize it again")
     return artifact if source == sidecar else replace(artifact, preprocess_source="file metadata")

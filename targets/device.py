@@ -11,6 +11,7 @@ from typing import Any
 from platformdirs import user_config_path
 
 from targets.errors import TargetUnavailable, UnknownTarget
+from targets.foreign import translated
 
 SHIPPED = Path(__file__).with_name("profiles")
 BUDGETS = ("size", "packed", "p50", "p95", "memory")
@@ -93,8 +94,11 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     import tomllib
 
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        with translated(
+            lambda reason: UnknownTarget(f"{path}: no device profile ({reason}); see `glyphpress targets show`")
+        ):
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
         raise UnknownTarget(f"{path}: no device profile ({error}); see `glyphpress targets show`") from error
     base = values.pop("extends", None)
     _check(path, values)

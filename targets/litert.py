@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact, Format, TensorSpec
 from targets.catalog import spelled
 from targets.errors import ArtifactError, RunFailed, TargetUnavailable
+from targets.foreign import translated
 from targets.machine import cpu_name
 from targets.port import Port, image_port, logits_port
 from targets.quiet import quiet_stderr
@@ -145,13 +146,12 @@ def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...
 def ports(path: Path) -> tuple[list[Port], list[Port]]:
     """Return the inputs and outputs of a .tflite file with their scales; raises ArtifactError."""
     litert = _runtime()
-    try:
+    truncated = f"{path}: no TFLite model, or a truncated one"
+    with translated(lambda reason: ArtifactError(f"{truncated} ({reason}); export it again")):
         with quiet_stderr():
             interpreter = litert.Interpreter(model_path=str(path))
-    except ValueError as error:
-        raise ArtifactError(f"{path}: no TFLite model, or a truncated one ({_line(error)}); export it again") from error
-    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    return [_port(detail) for detail in inputs], [_port(detail) for detail in outputs]
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        return [_port(detail) for detail in inputs], [_port(detail) for detail in outputs]
 
 
 def _placement(interpreter: Any) -> dict[str, int]:

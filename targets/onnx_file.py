@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from targets.artifact import TensorSpec
 from targets.errors import ArtifactError
+from targets.foreign import translated
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, ValueInfoProto
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs that it declares, integers by the Q/DQ nodes beside them; raises ArtifactError."""
     graph = _model(path).graph
-    constants = {tensor.name for tensor in graph.initializer}
-    told = scales(graph)
-    inputs = tuple(_spec(value, told) for value in graph.input if value.name not in constants)
-    return inputs, tuple(_spec(value, told) for value in graph.output)
+    with translated(lambda reason: ArtifactError(f"{path}: a damaged ONNX model ({reason}); export it again")):
+        constants = {tensor.name for tensor in graph.initializer}
+        told = scales(graph)
+        inputs = tuple(_spec(value, told) for value in graph.input if value.name not in constants)
+        return inputs, tuple(_spec(value, told) for value in graph.output)
 
 
 def metadata(path: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from targets.artifact import TensorSpec
 from targets.errors import ArtifactError
+from targets.foreign import translated
 from targets.ort import _runtime
 
 SCALES_KEY = "glyphpress.scales"
@@ -18,10 +19,11 @@ _DTYPES = {"float": "float32", "double": "float64"}
 def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs that it declares; raises ArtifactError, also where integers are not explained."""
     session = _session(path)
-    scales = json.loads(_told(path, session).get(SCALES_KEY, "{}"))
-    sides = (session.get_inputs(), session.get_outputs())
-    inputs, outputs = (tuple(_spec(path, node, scales) for node in nodes) for nodes in sides)
-    return inputs, outputs
+    with translated(lambda reason: ArtifactError(f"{path}: its metadata is damaged ({reason}); convert it again")):
+        scales = json.loads(_told(path, session).get(SCALES_KEY, "{}"))
+        sides = (session.get_inputs(), session.get_outputs())
+        inputs, outputs = (tuple(_spec(path, node, scales) for node in nodes) for nodes in sides)
+        return inputs, outputs
 
 
 def _spec(path: Path, node: Any, scales: dict[str, list[Any]]) -> TensorSpec:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from targets import errors
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed
+from targets.foreign import translated
 from targets.session import check_glyphs, finite
 from targets.target import RuntimeFacts, Session, TimingPlan, Timings
 from targets.wire import TIMED_OUT, BrokenWire, greeted, receive, send
 
 CHUNK = 256
 """Images in a frame: 200 KB, so that a progress bar moves and a lost connection loses little."""
+_AGAIN = "run `glyphpress targets setup` again"
 LIMIT_S = 600
 """Of one request: what takes longer there is ended there."""
 
@@ -69,7 +71,7 @@ class Channel:
                 self.close()
                 raise
         if "error" in header:
-            raise getattr(errors, header["error"])(header["message"])
+            raise _told(header)
         return header, content
 
     def close(self) -> None:
@@ -104,6 +106,13 @@ class Channel:
         return ConnectionLost(f"{self.where}: {said[-1] if said else error}; run the same command again to go on")
 
 
+def _told(header: dict[str, Any]) -> errors.TargetError:
+    """Return the error that an agent says it met; one whose name is not known here stays an error of the run."""
+    kind = getattr(errors, str(header["error"]), None)
+    known = kind if isinstance(kind, type) and issubclass(kind, errors.TargetError) else RunFailed
+    return known(str(header.get("message", "it failed without a word")))
+
+
 class RemoteSession(Session):
     """An artifact that an agent has open: everything happens there, only images and answers travel."""
 
@@ -124,8 +133,9 @@ class RemoteSession(Session):
         self.artifact, self._channel = artifact, channel
         self._session, self._path = 0, path
         opened, _ = self._request("open", target=runtime, threads=threads, path=path, facts=artifact.facts())
-        self._session = opened["session"]
-        self.facts = replace(RuntimeFacts.from_dict(opened["facts"]), **{"target": channel.where} | (facts or {}))
+        with self._understood():
+            self._session = opened["session"]
+            self.facts = replace(RuntimeFacts.from_dict(opened["facts"]), **{"target": channel.where} | (facts or {}))
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Session.run`."""
@@ -134,7 +144,8 @@ class RemoteSession(Session):
         for start in range(0, len(images), CHUNK):
             chunk = np.ascontiguousarray(images[start : start + CHUNK])
             _, content = self._request("run", chunk.tobytes())
-            answer = np.frombuffer(content, "<f4")
+            with self._understood():
+                answer = np.frombuffer(content, "<f4")
             if answer.size != len(chunk) * logits.shape[1]:
                 raise RunFailed(f"{self._channel.where}: answered {answer.size} numbers for {len(chunk)} images")
             logits[start : start + len(chunk)] = answer.reshape(len(chunk), -1)
@@ -145,13 +156,20 @@ class RemoteSession(Session):
         if self.facts.cost != "latency":
             raise RunFailed(f"{self.facts.target} is emulated, so it has no latency; count its instructions")
         timings, samples = self._request("time", plan=asdict(plan))
-        facts = {"facts": asdict(self.facts), "samples_ns": np.frombuffer(samples, "<i8").tolist()}
-        return Timings.from_dict(timings | facts)
+        with self._understood():
+            facts = {"facts": asdict(self.facts), "samples_ns": np.frombuffer(samples, "<i8").tolist()}
+            return Timings.from_dict(timings | facts)
 
     def __exit__(self, *_error: object) -> None:
         """Close the session there, unless all there has ended; the channel stays."""
         if not self._channel.lost:
             self._request("close")
+
+    def _understood(self) -> AbstractContextManager[None]:
+        where = self._channel.where
+        return translated(
+            lambda why: RunFailed(f"{where}: its answer is damaged or of another version ({why}); {_AGAIN}")
+        )
 
     def _request(self, name: str, payload: bytes = b"", **words: Any) -> tuple[dict[str, Any], bytes]:
         """Ask the agent about this session; raises its TargetError, or ConnectionLost."""

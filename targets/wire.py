@@ -41,8 +41,10 @@ def receive(stream: BinaryIO) -> tuple[dict[str, Any], bytes]:
         raise BrokenWire("the other side does not speak this protocol")
     try:
         header = json.loads(_exactly(stream, size))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BrokenWire("the other side does not speak this protocol") from error
+    if not isinstance(header, dict):
+        raise BrokenWire("the other side does not speak this protocol")
     return header, _exactly(stream, payload)
 
 

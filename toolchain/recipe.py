@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from targets.foreign import translated
 from toolchain.errors import PolicyError, UsageProblem
 from toolchain.steps import Distill, Equalize, Prune, Qat, Quantize
 from toolchain.steps.quantize import refusal
@@ -105,7 +106,8 @@ def find(words: str) -> Recipe:
         raise UsageProblem(f"no recipe '{words}'; did you mean {', '.join(near)}, or a .toml file?")
     if not path.is_file():
         raise UsageProblem(f"{path}: no such recipe file; `glyphpress recipe list` shows the shipped ones")
-    return parse(path.read_text(encoding="utf-8"), str(path))
+    with translated(lambda reason: PolicyError(f"{path}: not TOML in UTF-8 ({reason}); save it as that")):
+        return parse(path.read_text(encoding="utf-8"), str(path))
 
 
 def parse(text: str, origin: str) -> Recipe:

@@ -11,7 +11,8 @@ from toolchain.cli.main import glyphpress
 
 def run(*words: object) -> int:
     """Run a command and return its exit code."""
-    return guarded(lambda: glyphpress([*map(str, words)], prog_name="glyphpress", standalone_mode=False))
+    # -q: progress is no part of what is refused.
+    return guarded(lambda: glyphpress([*map(str, words), "-q"], prog_name="glyphpress", standalone_mode=False))
 
 
 def guarded(command: Callable[[], object]) -> int:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -69,6 +70,8 @@ def _batch(name: str, base: Path, folder: Path, seed: str, numbers: range) -> It
         os.close(goes_on)
         try:
             _child(name, base, folder, seed, numbers, sink, waits)
+        except BaseException:  # noqa: BLE001 (a fault of the fuzzer: it must end here, and say what it was)
+            traceback.print_exc()
         finally:
             os._exit(99)
     os.close(sink)
@@ -96,7 +99,7 @@ def _batch(name: str, base: Path, folder: Path, seed: str, numbers: range) -> It
     crashed = next(following, None)
     if crashed is not None:
         how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"ended {os.WEXITSTATUS(status)}"
-        yield Ended(crashed, how, "the process ended")
+        yield Ended(crashed, how, "the process ended: see ERR.txt")
 
 
 def _child(name: str, base: Path, folder: Path, seed: str, numbers: range, sink: int, waits: int) -> None:

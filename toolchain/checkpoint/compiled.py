@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from targets.foreign import first_line
 from toolchain.checkpoint.onnx_run import TOLERANCE, differs, seeded_images
-from toolchain.checkpoint.torch_files import first_line, read_torchscript
+from toolchain.checkpoint.torch_files import read_torchscript
 from toolchain.checkpoint.trial import settle_output
 from toolchain.errors import CheckpointError
 from toolchain.noise import noise_to

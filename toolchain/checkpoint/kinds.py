@@ -9,6 +9,7 @@ from typing import Literal
 
 from calibration.unpack import announced_bytes, unpacks_to_too_much
 from targets.artifact import utf8
+from targets.foreign import translated
 from toolchain.errors import CheckpointError
 
 Kind = Literal["state", "torchscript", "exported", "safetensors", "onnx", "tflite"]
@@ -83,12 +84,12 @@ def _kind(path: Path) -> Kind:
 
 
 def _kind_of_zip(path: Path) -> Kind:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [name.split("/", 1)[-1] for name in archive.namelist()]
-            announced, packed = announced_bytes(archive.infolist()), path.stat().st_size
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise CheckpointError(f"{path} is cut off or damaged ({error}); save or copy it again") from error
+    with (
+        translated(lambda reason: CheckpointError(f"{path} is cut off or damaged ({reason}); save or copy it again")),
+        zipfile.ZipFile(path) as archive,
+    ):
+        members = [name.split("/", 1)[-1] for name in archive.namelist()]
+        announced, packed = announced_bytes(archive.infolist()), path.stat().st_size
     if unpacks_to_too_much(announced, packed):
         raise CheckpointError(
             f"{path} has {packed:,} bytes that unpack to {announced:,}; torch saves nothing like that"

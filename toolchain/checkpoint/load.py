@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.artifact import file_sha256
+from targets.foreign import translated
 from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.checkpoint.kinds import KIND_WORDS, Kind, kind_of
@@ -95,7 +96,9 @@ def load(
     kind = kind_of(path)
     if weights is not None and kind not in ("state", "safetensors"):
         raise UsageProblem(f"--weights {weights}: {path} is one whole model ({KIND_WORDS[kind]}); leave --weights out")
-    loaded = _OPENERS[kind](wanted)
+    words = KIND_WORDS[kind]
+    with translated(lambda reason: CheckpointError(f"{path} is a damaged {words} ({reason}); save or copy it again")):
+        loaded = _OPENERS[kind](wanted)
     return replace(loaded, model=replace(loaded.model, checkpoint_sha256=_digest(path, loaded.model)))
 
 

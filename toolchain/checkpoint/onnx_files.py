@@ -6,8 +6,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from targets.foreign import first_line
 from toolchain.checkpoint.state import listing
-from toolchain.checkpoint.torch_files import first_line
 from toolchain.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from targets.foreign import first_line, translated
 from toolchain.checkpoint import onnx_graph as edit
 from toolchain.checkpoint.onnx_batch import BATCH_AXIS, fixed_batch, free_batch
 from toolchain.checkpoint.onnx_files import image_layout, input_shape, read_onnx, refuse_not_finite, refuse_quantized
 from toolchain.checkpoint.onnx_pads import explicit_pads
 from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, open_session, seeded_images
 from toolchain.checkpoint.state import listing
-from toolchain.checkpoint.torch_files import first_line
 from toolchain.checkpoint.trial import choose
 from toolchain.errors import CheckpointError
 
@@ -55,6 +55,11 @@ def normalise(
     Raises CheckpointError when it is no ONNX file, is quantized, takes anything but one 28x28 image, has no output or
     several that can be the logits, cannot be lifted to opset 13, or has a batch size that cannot be made dynamic.
     """
+    with translated(lambda reason: CheckpointError(f"{path} is a damaged ONNX file ({reason}); export it again")):
+        return _normalised(path, classes, label_offset, keep_softmax=keep_softmax)
+
+
+def _normalised(path: Path, classes: int | None, label_offset: int | None, *, keep_softmax: bool) -> NormalisedOnnx:
     proto = read_onnx(path)
     refuse_quantized(proto, path)
     refuse_not_finite(proto, path)

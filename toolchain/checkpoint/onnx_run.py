@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.checkpoint.torch_files import first_line
+from targets.foreign import first_line
 from toolchain.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from targets.foreign import first_line
 from toolchain.checkpoint.program_check import refuse_harmful_program
 from toolchain.checkpoint.script_check import refuse_false_lengths, refuse_harmful_code, refuse_harmful_graphs
 from toolchain.checkpoint.state import UNINITIALISED
@@ -34,7 +35,8 @@ def read_weights(path: Path) -> Any:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with _silent():
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "UninitializedParameter" in str(error):
             raise CheckpointError(f"{path} {UNINITIALISED}") from error
@@ -42,7 +44,7 @@ def read_weights(path: Path) -> Any:
             f"{path} holds whole pickled Python objects{_culprit(str(error))}, and unpickling runs whatever code they "
             f"bring; save model.state_dict() instead, or give --trust-pickle if you made this file"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # damage leads an unpickler anywhere
         raise CheckpointError(f"{path} is damaged or cut off ({first_line(error)}); save or copy it again") from error
 
 
@@ -106,8 +108,7 @@ def read_program(path: Path, *, trusted: bool = False) -> tuple[ExportedProgram,
         refuse_harmful_program(path)
     extra = {METADATA_KEY: ""}
     try:
-        with warnings.catch_warnings(), _quiet(), _plain_pickles(only=not trusted):
-            warnings.simplefilter("ignore")
+        with _silent(), _plain_pickles(only=not trusted):
             program = torch.export.load(path, extra_files=extra)
     except Exception as error:  # torch.export.load lets out everything from KeyError to AssertionError
         raise CheckpointError(
@@ -134,21 +135,16 @@ def _plain_pickles(*, only: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch from logging tracebacks of what is caught and said in one line."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+def _silent() -> Iterator[None]:
+    """Let torch neither warn nor log tracebacks in the block; what it raises says what is wrong."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        logger.setLevel(level)
-
-
-def first_line(error: BaseException) -> str:
-    """Return an error's type and the first line of its message, short enough for one line of ours."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+        logging.disable(before)
 
 
 def _culprit(message: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from targets.foreign import first_line
 from toolchain.checkpoint.state import listing
-from toolchain.checkpoint.torch_files import first_line
 from toolchain.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from targets.foreign import first_line
 from toolchain.checkpoint.compiled import export_script, is_script
 from toolchain.checkpoint.onnx_normal import normalised
-from toolchain.checkpoint.torch_files import first_line
 from toolchain.errors import StageError
 from toolchain.export.slim_onnx import slim_onnx
 from toolchain.model import FloatModel

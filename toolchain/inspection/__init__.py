@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from targets.foreign import translated
 from toolchain import models
-from toolchain.checkpoint.kinds import kind_of
+from toolchain.checkpoint.kinds import KIND_WORDS, kind_of
 from toolchain.errors import CheckpointError
 from toolchain.inspection.facts import Inspection, Layer, StoredTensor
 
@@ -32,17 +33,19 @@ def inspect_file(
         )
     path = shipped or Path(path_or_name)
     kind = kind_of(path)
-    if kind == "onnx":
-        from toolchain.inspection.onnx_file import inspect_onnx
+    words = KIND_WORDS[kind]
+    with translated(lambda reason: CheckpointError(f"{path} is a damaged {words} ({reason}); save or export it again")):
+        if kind == "onnx":
+            from toolchain.inspection.onnx_file import inspect_onnx
 
-        return inspect_onnx(path)
-    if kind == "tflite":
-        from toolchain.inspection.tflite_file import inspect_tflite
+            return inspect_onnx(path)
+        if kind == "tflite":
+            from toolchain.inspection.tflite_file import inspect_tflite
 
-        return inspect_tflite(path)
-    from toolchain.inspection.torch_file import inspect_torch
+            return inspect_tflite(path)
+        from toolchain.inspection.torch_file import inspect_torch
 
-    return inspect_torch(path, kind, model, trust_pickle=trust_pickle, weights=weights)
+        return inspect_torch(path, kind, model, trust_pickle=trust_pickle, weights=weights)
 
 
 def counted(model: FloatModel) -> tuple[int | None, int | None]:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.artifact import file_sha256
+from targets.foreign import first_line
 from toolchain import models
 from toolchain.checkpoint.kinds import Kind
 from toolchain.checkpoint.source import build_from, import_source, parse_source
 from toolchain.checkpoint.state import Fitted, find_state, fit_state, modules_in, preferred, tensors_in
 from toolchain.checkpoint.stored import METADATA_KEY, stored_facts
-from toolchain.checkpoint.torch_files import first_line, read_pickle, read_program, read_torchscript, read_weights
+from toolchain.checkpoint.torch_files import read_pickle, read_program, read_torchscript, read_weights
 from toolchain.errors import CheckpointError
 from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first
 

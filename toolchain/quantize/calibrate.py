@@ -8,6 +8,7 @@ from pathlib import Path
 
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
+from targets.foreign import translated
 from toolchain.errors import StageError
 from toolchain.model import Range
 from toolchain.noise import noise_to
@@ -45,25 +46,24 @@ def calibrated(
     """
     if images is None and step.needs_images:
         raise StageError(f"{step.scheme} takes its ranges from a calibration set; give --data")
-    try:
-        with noise_to(log) as noise:
-            insight = open_insight(artifact)
-            if step.ranges:
-                kept = read_ranges(Path(step.ranges))
-                ranges = kept.belong_to(artifact, insight.tensors(), step.ranges)
-            else:
-                ranges = _observed(insight, step, images).with_learned(_by_tensor(insight, learned))
-            if not step.bias_correction:
-                return Calibrated(ranges, notes=_notes(ranges, step))
-            assert images is not None, "bias correction needs images, which is checked above"
-            # What a bias has to mend depends on how the weights are rounded.
-            rounded = step.model_copy(update={"reduce_range": step.reduced(saturates=saturates)})
-            said = correct_biases(insight, rounded, ranges, feeds(artifact, images))
-            return Calibrated(ranges, insight.content(), (*_notes(ranges, step), said))
-    except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
-        raise StageError(
-            f"{artifact.path.name}: its tensors cannot be observed ({error}); the whole story is in {noise}"
-        ) from error
+    name = artifact.path.name
+    with (
+        noise_to(log) as noise,
+        translated(lambda why: StageError(f"{name}: its tensors cannot be observed ({why}); all of it is in {noise}")),
+    ):
+        insight = open_insight(artifact)
+        if step.ranges:
+            kept = read_ranges(Path(step.ranges))
+            ranges = kept.belong_to(artifact, insight.tensors(), step.ranges)
+        else:
+            ranges = _observed(insight, step, images).with_learned(_by_tensor(insight, learned))
+        if not step.bias_correction:
+            return Calibrated(ranges, notes=_notes(ranges, step))
+        assert images is not None, "bias correction needs images, which is checked above"
+        # What a bias has to mend depends on how the weights are rounded.
+        rounded = step.model_copy(update={"reduce_range": step.reduced(saturates=saturates)})
+        said = correct_biases(insight, rounded, ranges, feeds(artifact, images))
+        return Calibrated(ranges, insight.content(), (*_notes(ranges, step), said))
 
 
 def open_insight(artifact: Artifact) -> Insight:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from targets.artifact import Artifact
-from toolchain.checkpoint.onnx_files import refuse_not_finite, refuse_quantized
+from targets.foreign import translated
+from toolchain.checkpoint.onnx_files import read_onnx, refuse_not_finite, refuse_quantized
 from toolchain.errors import StageError
 from toolchain.export.pack_int4 import pack_int4
 from toolchain.export.slim_onnx import slim_onnx
@@ -46,23 +47,22 @@ def quantized_onnx(
     """
     import onnx
 
-    proto = onnx.load(artifact.path)
-    refuse_quantized(proto, artifact.path)
-    refuse_not_finite(proto, artifact.path)
-    with tempfile.TemporaryDirectory() as folder:
+    name = artifact.path.name
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        noise_to(log) as noise,
+        translated(lambda why: StageError(f"{name}: onnxruntime cannot quantize it ({why}); all of it is in {noise}")),
+    ):
+        proto = read_onnx(artifact.path)
+        refuse_quantized(proto, artifact.path)
+        refuse_not_finite(proto, artifact.path)
         prepared = Path(folder) / "prepared.onnx"
-        try:
-            with noise_to(log) as noise:
-                prepare(artifact.path, prepared)
-                reduce_range = step.reduced(saturates=saturates)
-                model = _quantized(prepared, artifact, step, ranges, reduce_range=reduce_range)
-        except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
-            raise StageError(
-                f"{artifact.path.name}: onnxruntime cannot quantize it ({error}); the whole story is in {noise}"
-            ) from error
-    onnx.checker.check_model(slim_onnx(model), full_check=True)
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
+        prepare(artifact.path, prepared)
+        reduce_range = step.reduced(saturates=saturates)
+        model = _quantized(prepared, artifact, step, ranges, reduce_range=reduce_range)
+        onnx.checker.check_model(slim_onnx(model), full_check=True)
+        content: bytes = model.SerializeToString(deterministic=True)
+        return content
 
 
 def _quantized(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact
+from targets.foreign import translated
 from toolchain.errors import StageError
 from toolchain.export.slim_tflite import slim_tflite
 from toolchain.noise import noise_to
@@ -35,15 +36,13 @@ def quantized_tflite(artifact: Artifact, step: Quantize, ranges: Ranges | None, 
     weight_only_wi[8|4]_afp32, and float casting. LiteRT has 4-bit kernels for `FOUR` alone; other layers keep 8.
     Raises StageError when the file is quantized already, litert-quantizer cannot quantize it, or it has nothing to.
     """
-    try:
-        with noise_to(log) as noise:
-            refuse_quantized(artifact)
-            content = tflite_content(artifact, artifact.path.read_bytes(), step, ranges)
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise StageError(
-            f"{artifact.path.name}: litert-quantizer cannot quantize it ({error}); the whole story is in {noise}"
-        ) from error
-    return slim_tflite(content)
+    name = artifact.path.name
+    with (
+        noise_to(log) as noise,
+        translated(lambda why: StageError(f"{name}: litert-quantizer cannot quantize it ({why}); all is in {noise}")),
+    ):
+        refuse_quantized(artifact)
+        return slim_tflite(tflite_content(artifact, artifact.path.read_bytes(), step, ranges))
 
 
 def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ranges | None) -> bytes:
