@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +45,13 @@ def load_folder(folder: Path, split: Split, names: tuple[str, ...] = ()) -> Data
 def read_picture(path: Path) -> Images:
     """Return one picture file as a glyph, uint8 [28, 28]; raises DataNotFound, CorruptData naming the file."""
     try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > _PIXELS:
-                raise CorruptData(f"{picture.width:,} x {picture.height:,} pixels are no single character; crop it")
-            return glyph(picture)
+        with warnings.catch_warnings():
+            # Of damaged metadata, which no glyph needs, and of sizes that are refused here.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                if picture.width * picture.height > _PIXELS:
+                    raise CorruptData(f"{picture.width:,} x {picture.height:,} pixels are no single character; crop it")
+                return glyph(picture)
     except FileNotFoundError as error:
         raise DataNotFound(f"no picture {path}; check the path") from error
     except CorruptData as error:

@@ -214,7 +214,7 @@ def from_facts(path: Path, facts: dict[str, Any]) -> Artifact:
     """
     if facts["schema"] != SCHEMA:
         raise ValueError(f"schema {facts['schema']}, this version reads {SCHEMA}")
-    return Artifact(
+    made = Artifact(
         path=path,
         format=facts["format"],
         sha256=facts["sha256"],
@@ -230,6 +230,30 @@ def from_facts(path: Path, facts: dict[str, Any]) -> Artifact:
         checkpoint_sha256=facts.get("checkpoint_sha256"),
         fidelity=Fidelity.from_dict(facts["fidelity"]) if facts.get("fidelity") else None,
     )
+    _check_types(made)
+    return made
+
+
+def _check_types(made: Artifact) -> None:
+    """Raise TypeError where a value is of another type than its field, which a sidecar edited by hand can hold."""
+    texts: list[object] = [
+        made.format,
+        made.sha256,
+        made.recipe,
+        *made.classes,
+        *made.notes,
+        *made.tools,
+        *made.tools.values(),
+    ]
+    texts += [one for one in (made.parent_sha256, made.checkpoint_sha256) if one is not None]
+    texts += [word for spec in (*made.inputs, *made.outputs) for word in (spec.name, spec.dtype)]
+    if wrong := [text for text in texts if type(text) is not str]:
+        raise TypeError(f"{wrong[0]!r:.60} is no text")
+    axes: list[object] = [axis for spec in (*made.inputs, *made.outputs) for axis in spec.shape]
+    if wrong := [axis for axis in axes if type(axis) is not int or axis not in range(-1, 2**31)]:
+        raise TypeError(f"{wrong[0]!r:.60} is no size of an axis")
+    if not isinstance(made.calibration, dict | None):
+        raise TypeError(f"{made.calibration!r:.60} is no calibration set")
 
 
 def _spec(facts: dict[str, Any]) -> TensorSpec:

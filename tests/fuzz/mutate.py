@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import zipfile
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -166,8 +167,8 @@ def damaged_npz(random: Random, content: bytes) -> bytes:
         elif act == 6:
             arrays[key] = np.array(random.choice(["", "{", "null", "[]"]))
         elif "meta" in arrays and arrays["meta"].dtype.kind == "U" and str(arrays["meta"]).startswith("{"):
-            text = damaged_json(random, str(arrays["meta"])).decode(errors="replace")
-            arrays["meta"] = np.array(text)
+            with suppress(ValueError):  # damaged already
+                arrays["meta"] = np.array(damaged_json(random, str(arrays["meta"])).decode(errors="replace"))
     packed = io.BytesIO()
     np.savez(packed, **arrays)
     return packed.getvalue()

@@ -228,6 +228,7 @@ class Report:
         try:
             if values["schema"] != SCHEMA:
                 raise ValueError(f"schema {values['schema']!r}, expected {SCHEMA!r}")
+            _check_types(values)
             rebuilt = {
                 "checkpoint": CheckpointFacts(**_tuples(values["checkpoint"], "history")),
                 "dataset": DatasetFacts(**_tuples(values["dataset"], "classes")),
@@ -260,6 +261,30 @@ class Report:
         if not isinstance(values, dict):
             raise EvidenceError(f"{place}: not a report; give the folder that `glyphpress press --out` wrote")
         return cls.from_dict(values)
+
+
+@dataclass(frozen=True)
+class _CalibrationFacts:
+    """What `CalibrationSet.facts` always holds."""
+
+    origin: str
+    images: int
+    seed: int
+    sha256: str
+
+
+def _check_types(values: dict[str, Any]) -> None:
+    """Raise ValueError where a value is of another type than its field, or is no number that JSON has."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from toolchain.steps.strict import first_problem
+
+    try:
+        TypeAdapter(Report).validate_json(json.dumps(values, allow_nan=False), strict=True)
+        calibration = json.dumps(values["calibration"])
+        TypeAdapter(_CalibrationFacts | None).validate_json(calibration, strict=True)
+    except ValidationError as error:
+        raise ValueError(": ".join(first_problem(error))) from error
 
 
 def _tuples(values: dict[str, Any], *keys: str) -> dict[str, Any]:
