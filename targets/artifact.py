@@ -249,6 +249,8 @@ def _check_types(made: Artifact) -> None:
     texts += [word for spec in (*made.inputs, *made.outputs) for word in (spec.name, spec.dtype)]
     if wrong := [text for text in texts if type(text) is not str]:
         raise TypeError(f"{wrong[0]!r:.60} is no text")
+    if type(made.preprocess.label_offset) is not int:
+        raise TypeError(f"{made.preprocess.label_offset!r:.60} is no label offset")
     axes: list[object] = [axis for spec in (*made.inputs, *made.outputs) for axis in spec.shape]
     if wrong := [axis for axis in axes if type(axis) is not int or axis not in range(-1, 2**31)]:
         raise TypeError(f"{wrong[0]!r:.60} is no size of an axis")
