@@ -23,13 +23,14 @@ def ended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("fuzz")
     words = [*asked, "--count", INPUTS, "--keep", folder / "failures", "--base", folder / "base", "--json"]
     command = [sys.executable, "-m", "tests.fuzz", *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=850, check=False)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert [line["reader"] for line in lines] == asked, done.stderr[-2000:]
     return {line["reader"]: line for line in lines}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", READERS, ids=[f"row35-{name}" for name in READERS])
 def test_damaged_files_are_read_or_refused_in_one_line(name: str, ended: dict[str, Any]) -> None:
     assert ended[name]["inputs"] == INPUTS
