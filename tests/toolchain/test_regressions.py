@@ -219,7 +219,8 @@ def test_a_transposed_calibration_set_reads_alike_here_but_does_not_go_unnoticed
     policy.write_text('[drop]\nmax = "0.3pp"\n[leaks]\nmax = 0\n')
     found = gate(candidate, "--policy", policy)
     assert (found.code, found.verdicts["drop"]["outcome"], found.verdicts["leaks"]["outcome"]) == (1, "PASS", "FAIL")
-    assert "its calibration images stood turned (transpose); calibrate it again on upright ones" in found.err
+    reason = found.verdicts["leaks"]["reason"]
+    assert "its calibration images stood turned (transpose); calibrate it again on upright ones" in reason
 
 
 @both
@@ -239,7 +240,7 @@ SCALES = [
     pytest.param(CONV3, 2, ALL, id="conv3 x2"),
     *[pytest.param(CONV4, factor, {"flips"}, id=f"conv4 x{factor}") for factor in (2, 4)],
     pytest.param(CONV5, 4, {"classes", "flips"}, id="conv5 x4"),
-    pytest.param(POOL, 2, {"classes", "flips"}, id="pool x2"),
+    pytest.param(POOL, 2, {"classes"}, id="pool x2"),
 ]
 
 
@@ -318,7 +319,7 @@ def test_one_scale_for_a_badly_scaled_layer_is_rejected_and_one_a_channel_passes
     assert found.code == 0, found.err
     coarse = planted.statically(uneven[kind], drawn, tmp_path / f"layers.{kind}", per_channel=False)
     found = gate(coarse)
-    assert (found.code, found.failed) == (1, {"classes", "flips"})
+    assert (found.code, found.failed) == (1, {"classes"})
     assert found.classes == {"f"}
     assert "f to F" in found.verdicts["flips"]["reason"]
 

@@ -8,7 +8,9 @@ from toolchain.cli import console, options
 
 
 @click.command()
-@click.option("--margin", required=True, type=options.POINTS, help="Largest drop in accuracy that is to pass.")
+@click.option("--margin", type=options.POINTS, help="Largest drop in accuracy that is to pass.")
+@options.policy_option
+@click.option("--classes", type=click.IntRange(2), default=47, show_default=True, help="With --policy: how many.")
 @click.option(
     "--discordance",
     required=True,
@@ -27,17 +29,41 @@ from toolchain.cli import console, options
 )
 @options.json_option
 def plan(
-    *, margin: float, discordance: float, drop: float, confidence: float, power: tuple[float, ...], as_json: bool
+    *,
+    margin: float | None,
+    policy_words: str | None,
+    classes: int,
+    discordance: float,
+    drop: float,
+    confidence: float,
+    power: tuple[float, ...],
+    as_json: bool,
 ) -> None:
     """Print how many images decide a margin, and what the gate would say on other numbers of them.
 
-    `glyphpress compare` prints what discordance is made of: lost and gained, of two files like yours.
+    With --margin of that one limit, exactly; with --policy of all its limits that right and wrong answers decide, of a
+    candidate without a drop, by simulation. `glyphpress compare` prints what discordance is made of: lost and gained,
+    of two files like yours.
 
     \b
     Example:
       glyphpress gate plan --margin 0.3pp --discordance 1%
+      glyphpress gate plan --policy default --discordance 1%
     """
-    from toolchain.report.planned import show_plan
+    if (margin is None) == (policy_words is None):
+        raise click.UsageError("give either --margin, for one limit, or --policy, for all of a policy")
+    from toolchain.report.planned import show_plan, show_policy_plan
+
+    if margin is None:
+        from toolchain.verdict.policy import choose_policy
+        from toolchain.verdict.policy_plan import plan_policy
+
+        whole = plan_policy(choose_policy(policy_words), discordance, classes=classes)
+        if as_json:
+            console.emit("gate-plan-policy", whole.to_dict())
+        else:
+            show_policy_plan(whole, console.out())
+        return
     from toolchain.verdict.plan import plan as make_plan
 
     made = make_plan(margin, discordance, drop=drop, confidence=confidence, power=power)

@@ -9,6 +9,7 @@ from rich.text import Text
 from toolchain.quantities import POINTS
 from toolchain.report.table import unfold
 from toolchain.verdict.plan import Plan
+from toolchain.verdict.policy_plan import PolicyPlan
 
 _COLUMNS = ("images", "PASS", "wrong FAIL", "FAIL at twice the margin", "wrong PASS at the margin")
 
@@ -25,10 +26,30 @@ def show_plan(plan: Plan, console: Console) -> None:
     console.print(_table(plan))
 
 
-def _table(plan: Plan) -> Table:
+def show_policy_plan(plan: PolicyPlan, console: Console) -> None:
+    """Print how often a candidate without a drop passes each limit of a policy, and all of them."""
+    unfold(console)
+    truth = f"0pp, on {plan.discordance * 100:.4g} % of the images only one of the two is right"
+    lines = [f"true drop  {truth}", f"simulated  {plan.draws:,} candidates, {plan.classes} classes with as many images"]
+    lines += [f"left out   {', '.join(plan.left_out)}"] if plan.left_out else []
+    for line in [*lines, ""]:
+        console.print(Text(line))
+    table = _columns("images", *(f"{name} PASS" for name in plan.rows[0].passes), "all PASS", "wrong FAIL")
+    for row in plan.rows:
+        chances = (*row.passes.values(), row.all_pass, row.wrong_fail)
+        table.add_row(f"{row.images:,}", *(f"{one * 100:.1f} %" for one in chances))
+    console.print(table)
+
+
+def _columns(*names: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in _COLUMNS:
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _table(plan: Plan) -> Table:
+    table = _columns(*_COLUMNS)
     for row in plan.rows:
         chances = (row.right_pass, row.false_fail, row.right_fail, row.false_pass)
         table.add_row(f"{row.images:,}", *("-" if one is None else f"{one * 100:.1f} %" for one in chances))

@@ -1,0 +1,50 @@
+"""`gate plan --policy`: what a whole policy asks for, by simulation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import Finished
+from toolchain.errors import UsageProblem
+from toolchain.verdict.plan import plan
+from toolchain.verdict.policy import named, policy_from
+from toolchain.verdict.policy_plan import plan_policy
+
+Run = Callable[..., Finished]
+
+
+def test_row47_the_limits_of_default_need_comparable_numbers_of_images() -> None:
+    """One limit must not ask for far more images than the others: then the policy never passes where they do."""
+    found = plan_policy(named()["default"], 0.01)
+    rows = {row.images: row for row in found.rows}
+    assert rows[10_000].all_pass > 0.5
+    assert rows[18_800].all_pass > 0.97
+    assert all(row.wrong_fail <= 0.02 for row in found.rows)
+    # At 1 % of flips and 4 pp of each class, as it was, one candidate of a hundred passed.
+    before = policy_from({"drop": {"max": "0.3pp"}, "classes": {"max": "4pp"}, "flips": {"max": "1pp"}})
+    assert plan_policy(before, 0.01, sizes=(7_094,)).rows[0].all_pass < 0.1
+
+
+def test_row47_of_one_limit_the_simulation_says_what_the_exact_chance_is() -> None:
+    simulated = plan_policy(policy_from({"drop": {"max": "0.3pp"}}), 0.01, draws=4_000)
+    exact = {row.images: row.right_pass for row in plan(0.003, 0.01, sizes=[row.images for row in simulated.rows]).rows}
+    for row in simulated.rows:
+        assert row.all_pass == pytest.approx(exact[row.images], abs=0.035)
+
+
+def test_row47_what_cannot_be_simulated_is_named(glyphpress: Run) -> None:
+    found = json.loads(glyphpress("gate", "plan", "--policy", "strict", "--discordance", "0.5%", "--json").out)
+    assert {"ece", "stress", "p50_ratio"} <= set(found["left_out"])
+    assert set(found["rows"][0]["passes"]) == {"drop", "classes", "flips"}
+    text = glyphpress("gate", "plan", "--policy", "smoke", "--discordance", "1%", "--classes", "10").out
+    assert "drop PASS  flips PASS  all PASS" in text
+
+
+def test_row47_one_of_margin_and_policy_is_asked_for(glyphpress: Run) -> None:
+    for words in ((), ("--margin", "1pp", "--policy", "default")):
+        assert "either --margin" in glyphpress("gate", "plan", "--discordance", "1%", *words).err
+    with pytest.raises(UsageProblem, match="nothing to simulate"):
+        plan_policy(policy_from({"size": {"max": "1KB"}}), 0.01)

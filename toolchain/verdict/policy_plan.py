@@ -1,0 +1,108 @@
+"""Plan of a whole policy: how often an unchanged candidate passes all of its limits at once, by simulation.
+
+Each limit alone may pass in 80 of 100 runs and all of them together in few. Drawn are images of which the candidate
+loses and gains the same share of every class, and each is decided as the gate does. Limits that need more than right
+and wrong (confidences, damage, bytes, times) are left out and named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.errors import UsageProblem
+from toolchain.verdict import several, tango
+from toolchain.verdict.decision import decided
+from toolchain.verdict.outcome import Outcome
+from toolchain.verdict.policy import Policy
+
+SIZES = (1_000, 2_000, 4_000, 6_000, 8_000, 10_000, 18_800)
+DRAWS = 1_000
+SIMULATED = ("drop", "classes", "flips")
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PolicyRow:
+    """What a policy says of an unchanged candidate on `images` images: chance of PASS by limit, of all, and of FAIL."""
+
+    images: int
+    passes: dict[str, float]
+    all_pass: float
+    wrong_fail: float
+
+
+@dataclass(frozen=True)
+class PolicyPlan:
+    """What a policy asks for. left_out: its limits that were not simulated."""
+
+    discordance: float
+    classes: int
+    draws: int
+    left_out: tuple[str, ...]
+    rows: tuple[PolicyRow, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        return asdict(self)
+
+
+def plan_policy(
+    policy: Policy,
+    discordance: float,
+    *,
+    classes: int = 47,
+    sizes: Sequence[int] = SIZES,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> PolicyPlan:
+    """Simulate `draws` candidates without a drop on each number of images, balanced over the classes.
+
+    discordance: share of the images that only one of the two files reads rightly; these alone count as flips. Raises
+    UsageProblem for a policy without a limit that can be simulated, or where there are fewer images than classes.
+    """
+    limits = [name for name, _ in policy.limits()]
+    asked = [name for name in limits if name in SIMULATED]
+    if not asked:
+        raise UsageProblem(f"the policy limits none of {', '.join(SIMULATED)}, so there is nothing to simulate")
+    if not 0 < discordance < 1 or classes < 1 or min(sizes) < classes:
+        raise UsageProblem("give a discordance between 0 and 100 %, and at least one image of each class")
+    random = np.random.default_rng(seed)
+    rows = []
+    for images in sorted(set(sizes)):
+        each = np.full(classes, images // classes)
+        each[: images % classes] += 1
+        lost = random.binomial(each, discordance / 2, (draws, classes))
+        gained = random.binomial(each - lost, discordance / 2 / (1 - discordance / 2))
+        rows.append(_row(policy, {name: _decided(policy, name, lost, gained, each) for name in asked}, images))
+    left_out = tuple(name for name in limits if name not in SIMULATED)
+    return PolicyPlan(discordance, classes, draws, left_out, tuple(rows))
+
+
+def _row(policy: Policy, outcomes: dict[str, NDArray[np.str_]], images: int) -> PolicyRow:
+    together = np.stack([*outcomes.values()])
+    fails = [outcomes[name] == Outcome.FAIL for name in outcomes if getattr(policy, name).action == "fail"]
+    return PolicyRow(
+        images=images,
+        passes={name: float((said == Outcome.PASS).mean()) for name, said in outcomes.items()},
+        all_pass=float((together == Outcome.PASS).all(axis=0).mean()),
+        wrong_fail=float(np.any(fails, axis=0).mean()) if fails else 0.0,
+    )
+
+
+def _decided(policy: Policy, name: str, lost: Counts, gained: Counts, each: Counts) -> NDArray[np.str_]:
+    """Return the outcome of one limit for each draw."""
+    limit, images = getattr(policy, name), int(each.sum())
+    if name == "drop":
+        return tango.decide(lost.sum(1), gained.sum(1), images, limit.max, limit.confidence)
+    if name == "flips":
+        share, room = (lost + gained).sum(1) / images, limit.max * (1 - limit.max)
+        return decided((share - limit.max) / (room / images) ** 0.5, limit.confidence)
+    parts = several.decide(lost, gained, each, limit.max, limit.confidence)
+    failed, passed = (parts == Outcome.FAIL).any(1), (parts == Outcome.PASS).all(1)
+    return np.select([failed, passed], [Outcome.FAIL, Outcome.PASS], Outcome.INCONCLUSIVE)
