@@ -17,7 +17,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from toolchain.cli import verbosity
-from toolchain.cli.streams import Lossy
+from toolchain.cli.streams import Lossy, escaped
 from toolchain.progress import Progress, silent
 
 _shown: list[Bar] = []
@@ -51,7 +51,7 @@ def say(text: str) -> None:
     if verbosity.quiet():
         return
     if _shown:
-        _shown[-1].console.print(text, markup=False, highlight=False)
+        _shown[-1].console.print(escaped(text), markup=False, highlight=False)
     else:
         click.echo(text, err=True)
 
@@ -77,7 +77,7 @@ def progress() -> Iterator[Progress]:
         yield _Lines()
     else:
         # Stages send file descriptors 1 and 2 to a log while converters run; the bars keep a way to the terminal.
-        with Lossy(os.dup(2), "w").text() as terminal, _bars(terminal) as bar:
+        with Lossy(os.dup(2), "w").text(raw=True) as terminal, _bars(terminal) as bar:
             _shown.append(bar)
             try:
                 yield _Bars(bar)
@@ -114,7 +114,7 @@ class _Bars:
     def __call__(self, label: str, done: int, total: int) -> None:
         if label not in self.running:
             self._end(*(old for old, task in self.running.items() if self.bar.tasks[task].total is None))
-            self.running[label] = self.bar.add_task(label, total=total or None)
+            self.running[label] = self.bar.add_task(escaped(label), total=total or None)
         self.bar.update(self.running[label], completed=done, total=total or None)
         if total and done >= total:
             self._end(label)

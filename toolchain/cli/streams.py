@@ -1,10 +1,15 @@
-"""stdout and stderr that end no run: progress may be lost, and lost results are said at the end."""
+"""stdout and stderr that end no run, and that show no control characters of names in strangers' files.
+
+Progress may be lost, and lost results are said at the end. Class and file names, and text in metadata, could move the
+cursor, set a window's title, turn the reading direction or start a command of a CI workflow; here they are escaped.
+"""
 
 from __future__ import annotations
 
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +17,34 @@ from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
+_COMMAND = re.compile(
+    r"^([ \t]*)::(?!(?:error|warning|notice) (?:file=[^:,]*,line=1,)?title=glyphpress gate )", re.MULTILINE
+)
+
+
+def escaped(text: str, *, colours: bool = False) -> str:
+    """Return text with control and direction characters as `\\x1b`, colours aside where they are ours to use.
+
+    A line that begins as a workflow command of GitHub Actions is no command then, other than our annotations.
+    """
+    parts = _COLOUR.split(text) if colours else [text]
+    shown = "".join(
+        part if colours and number % 2 else _CONTROL.sub(lambda mark: ascii(mark[0])[1:-1], part)
+        for number, part in enumerate(parts)
+    )
+    return _COMMAND.sub(r"\1:\\:", shown)
+
+
+class _Escaping(io.TextIOWrapper):
+    """A text stream that writes what `escaped` makes of it."""
+
+    def write(self, text: str, /) -> int:
+        super().write(escaped(text, colours=self.isatty()))
+        return len(text)
 
 
 class Lossy(io.FileIO):
@@ -28,9 +61,10 @@ class Lossy(io.FileIO):
                 self.lost = error
         return memoryview(data).nbytes
 
-    def text(self, encoding: str = "utf-8", *, by_lines: bool = True) -> TextIO:
-        """Return the text stream; characters that its encoding lacks are written as escapes."""
-        return io.TextIOWrapper(io.BufferedWriter(self), encoding, "backslashreplace", line_buffering=by_lines)
+    def text(self, encoding: str = "utf-8", *, by_lines: bool = True, raw: bool = False) -> TextIO:
+        """Return the text stream; characters that its encoding lacks are escapes. raw: control characters pass."""
+        kind = io.TextIOWrapper if raw else _Escaping
+        return kind(io.BufferedWriter(self), encoding, "backslashreplace", line_buffering=by_lines)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 _MARKS = {mark: f"\\{mark}" for mark in "\\`*_[]~|!"}
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _ELEMENTS = {mark: f"<span>{mark}</span>" for mark in "@#$"}
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _HTML = str.maketrans(_ENTITIES)
@@ -56,5 +57,6 @@ def visible(words: str) -> str:
 
 def _shown(mark: str) -> str:
     # Control characters, halves of pairs (of a file name that is no UTF-8), unassigned: XML and terminals refuse them.
-    broken = unicodedata.category(mark) in {"Cc", "Cs", "Cn"}
+    # Direction overrides (of format characters, Cf, those that turn what follows) show a name as another.
+    broken = unicodedata.category(mark) in {"Cc", "Cs", "Cn"} or mark in _DIRECTIONS
     return ascii(mark)[1:-1] if broken else mark

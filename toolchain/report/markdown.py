@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from toolchain.quantities import percent_text, points_text, size_text, time_text
+from toolchain.report.gfm import visible
 from toolchain.report.report import Report
 from toolchain.report.table import (
     NOT_MADE,
@@ -37,12 +38,12 @@ def markdown(report: Report) -> str:
         _facts("Tools", report.tools),
         _reproduce(report),
     )
-    return "\n\n".join([f"# {report.checkpoint.name}, pressed", *filter(None, sections)]) + "\n"
+    return "\n\n".join([f"# {visible(report.checkpoint.name)}, pressed", *filter(None, sections)]) + "\n"
 
 
 def _pressed(report: Report) -> str:
-    lines = [f"- {' '.join(line.split())}" for line in header(report)]
-    lines += [f"- history: {step}" for step in report.checkpoint.history]
+    lines = [f"- {visible(line)}" for line in header(report)]
+    lines += [f"- history: {visible(step)}" for step in report.checkpoint.history]
     return "\n".join(lines)
 
 
@@ -101,7 +102,7 @@ def _losses(comparison: Comparison) -> str:
         [row.label, f"{row.images:,}", str(row.lost), str(row.gained), f"{points_text(row.drop)} pp"]
         for row in comparison.worst()
     ]
-    parts = [f"## {comparison.candidate} against {comparison.baseline}", summary]
+    parts = [f"## {visible(comparison.candidate)} against {visible(comparison.baseline)}", summary]
     if rows:
         parts.append(_table(["worst classes", "images", "lost", "gained", "drop"], rows))
     if comparison.confusions:
@@ -119,8 +120,8 @@ def _plain(value: object) -> str:
 
 
 def _reproduce(report: Report) -> str:
-    digests = "\n".join(f"{row.sha256}  {row.name}" for row in report.rows)
-    command = f"$ {shlex.join(report.command)}\n" if report.command else ""
+    digests = "\n".join(f"{row.sha256}  {visible(row.name)}" for row in report.rows)
+    command = f"$ {visible(shlex.join(report.command))}\n" if report.command else ""
     return f"## Reproduce\n\n```\n{command}{digests}\n```"
 
 
@@ -139,6 +140,7 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     """Return text that Markdown leaves alone, for characters such as | and * are class names too."""
+    text = "  ".join(map(visible, text.split("  ")))
     for mark in "\\|*_`<>[]":
         text = text.replace(mark, f"\\{mark}")
     return text
