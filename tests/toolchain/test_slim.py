@@ -182,3 +182,20 @@ def test_weights_that_stand_behind_the_flatbuffer_come_along(tmp_path: Path) -> 
         meant, answered = exact.run(test), session.run(test)
     assert pressed.size < source.size / 3.5
     assert np.abs(answered - meant).max() < 0.1 * np.ptp(meant)
+
+
+def test_row26_readers_of_the_old_operator_codes_see_the_operators_too(
+    floats: dict[Format, Artifact], digits: Dataset, tmp_path: Path
+) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    drawn = draw(digits, 64, seed=0)
+    step = Quantize(scheme="static-int8", integer_io=True)
+    made = quantize(floats["tflite"], step, drawn, tmp_path / "q.tflite", recipe="x")
+    kinds = schema.BuiltinOperator
+    seen = set()
+    for artifact in (floats["tflite"], made):
+        for code in schema.ModelT.InitFromPackedBuf(artifact.path.read_bytes(), 0).operatorCodes:
+            assert code.deprecatedBuiltinCode == min(code.builtinCode, 127)
+            seen.add(code.builtinCode)
+    assert {kinds.QUANTIZE, kinds.CONV_2D, kinds.FULLY_CONNECTED} <= seen

@@ -23,7 +23,6 @@ def slim_tflite(content: bytes) -> bytes:
     its signature and the names of its inputs and outputs stay. Format: TFLite schema version 3, a FlatBuffer.
     """
     import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
 
     class SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]  # the library ships no types
         """Gives a vector that was written before its old place."""
@@ -41,12 +40,10 @@ def slim_tflite(content: bytes) -> bytes:
                 self.places[key] = self.EndVector()
             return self.places[key]
 
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    for buffer in model.buffers:
-        if buffer.size:
-            # Stored behind the FlatBuffer, as litert-quantizer does with larger models: where packing moves things.
-            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
-            buffer.offset = buffer.size = 0
+    model = unpacked(content)
+    for code in model.operatorCodes:
+        # Readers of before schema 3a look here alone, and 0 is ADD; what does not fit is 127 (PLACEHOLDER_FOR_GREATER).
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
     model.description = None
     model.metadata = [entry for entry in model.metadata or () if entry.name not in NOTES] or None
     _drop_unread(model)
@@ -58,6 +55,19 @@ def slim_tflite(content: bytes) -> bytes:
     builder.places = {}
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def unpacked(content: bytes) -> Any:
+    """Return the model of a file (`schema_py_generated.ModelT`) with the data of every buffer in its place."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    for buffer in model.buffers:
+        if buffer.size:
+            # Stored behind the FlatBuffer, as litert-quantizer does with larger models: where packing moves things.
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    return model
 
 
 def _drop_unread(model: Any) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from toolchain.quantize.bias_room import STORED
 from toolchain.quantize.layers import of_one_channel, weighted
 from toolchain.quantize.weights import integers
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
-
-SUFFIX = "_quantized"
-"""Of onnxruntime.quantization: what the name of a weight's integers ends in."""
 
 
 def four_bits(model: ModelProto, source: ModelProto) -> ModelProto:
@@ -27,7 +25,7 @@ def four_bits(model: ModelProto, source: ModelProto) -> ModelProto:
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     readers = {node.input[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
     for name, layer in weighted(source).items():
-        reader = readers.get(name + SUFFIX)
+        reader = readers.get(name + STORED)
         if reader is None or of_one_channel(layer, floats[name].dims):
             continue
         held, factor = (stored[one] for one in reader.input[:2])

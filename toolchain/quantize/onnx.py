@@ -15,6 +15,7 @@ from toolchain.errors import StageError
 from toolchain.export.pack_int4 import pack_int4
 from toolchain.export.slim_onnx import slim_onnx
 from toolchain.noise import noise_to
+from toolchain.quantize.bias_room import onnx_with_room
 from toolchain.quantize.four_bits import four_bits
 from toolchain.quantize.keep_onnx import keep_apart, named_layers
 from toolchain.quantize.layers import KINDS, weighted
@@ -118,8 +119,12 @@ def static_onnx(
         calibration_cache_path=cache,
     )
     model = keep_apart(onnx.load(quantized), kept)
+    source = onnx.load(prepared)
     if step.weight_bits == 4:
-        model = pack_int4(four_bits(model, onnx.load(prepared)))
+        model = four_bits(model, source)
+    model = onnx_with_room(model, source)
+    if step.weight_bits == 4:
+        model = pack_int4(model)
     return integer_borders(model) if pixels else float_logits(model)
 
 

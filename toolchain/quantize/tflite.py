@@ -13,6 +13,7 @@ from targets.foreign import translated
 from toolchain.errors import StageError
 from toolchain.export.slim_tflite import slim_tflite
 from toolchain.noise import noise_to
+from toolchain.quantize.bias_room import tflite_with_room
 from toolchain.quantize.keep_tflite import keep_float
 from toolchain.quantize.left import operators
 from toolchain.quantize.pixels import PixelInput
@@ -61,7 +62,8 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
     statistics = _statistics(source, ranges) if ranges else None
     if statistics and pixels:
         statistics[_input_tensor(source)] = pixel_range(pixels)
-    return bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
+    content = bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
+    return tflite_with_room(content, source) if ranges else content
 
 
 def _quantizer(source: bytes, step: Quantize, *, rounded: bool) -> Quantizer:
