@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
@@ -25,27 +23,33 @@ FAINT = 1e-7, 2e-6
 """Sizes of weights: of far too little for a bias of 2, and of some steps yet."""
 
 
-class Faint(nn.Module):
-    """Channels of tiny weights and large biases in a convolution, a transposed one, and both dense layers."""
+def faint_model() -> FloatModel:
+    import torch
+    from torch import nn
 
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first = nn.Conv2d(1, 8, 3, stride=2)
-        self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
-        self.down = nn.Conv2d(8, 8, 3, stride=3)
-        self.dense = nn.Linear(8 * 8 * 8, 16)
-        self.logits = nn.Linear(16, 10)
-        with torch.no_grad():
-            for layer in (self.first, self.up, self.down, self.dense, self.logits):
-                channels = layer.weight.transpose(0, 1) if layer is self.up else layer.weight
-                for channel, size in enumerate(FAINT):
-                    channels[channel] = size * channels[channel].sign()
-                    layer.bias[channel] = 2.0 + channel
+    class Faint(nn.Module):
+        """Channels of tiny weights and large biases in a convolution, a transposed one, and both dense layers."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.down(self.up(self.first(x).relu()).relu()).relu()
-        return self.logits(self.dense(x.flatten(1)).relu())
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first = nn.Conv2d(1, 8, 3, stride=2)
+            self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
+            self.down = nn.Conv2d(8, 8, 3, stride=3)
+            self.dense = nn.Linear(8 * 8 * 8, 16)
+            self.logits = nn.Linear(16, 10)
+            with torch.no_grad():
+                for layer in (self.first, self.up, self.down, self.dense, self.logits):
+                    channels = layer.weight.transpose(0, 1) if layer is self.up else layer.weight
+                    for channel, size in enumerate(FAINT):
+                        channels[channel] = size * channels[channel].sign()
+                        layer.bias[channel] = 2.0 + channel
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.down(self.up(self.first(x).relu()).relu()).relu()
+            return self.logits(self.dense(x.flatten(1)).relu())
+
+    return FloatModel("faint", Faint().eval(), Preprocess(), tuple("0123456789"), "0" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def images(digits: Dataset) -> CalibrationSet:
 @pytest.fixture(scope="module")
 def faint(tmp_path_factory: pytest.TempPathFactory) -> dict[Format, Artifact]:
     folder = tmp_path_factory.mktemp("faint")
-    model = FloatModel("faint", Faint().eval(), Preprocess(), tuple("0123456789"), "0" * 64)
+    model = faint_model()
     return OnDemand(lambda kind: export(model, kind, folder / f"faint.{kind}"))
 
 
