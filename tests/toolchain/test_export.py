@@ -97,6 +97,23 @@ def test_a_conversion_that_changes_or_refuses_the_model_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale", [100.0, 1e4])
+def test_row12_large_logits_are_allowed_the_rounding_of_their_size(kind: Format, scale: float, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 676, 10)).eval()
+    with torch.no_grad():
+        module[3].weight.mul_(scale)
+    model = FloatModel("large", module, Preprocess(), tuple("0123456789"), "0" * 64)
+    export(model, kind, tmp_path / f"large.{kind}")
+
+
+def test_row12_what_a_conversion_changed_is_told_with_the_size_of_the_logits(tmp_path: Path) -> None:
+    model = FloatModel("broken", blocks.Unfaithful().eval(), Preprocess(), tuple("0123456789"), "0" * 64)
+    with pytest.raises(ParityError, match=r"logits differ .* where .* is allowed \(the largest logit is"):
+        export(model, "onnx", tmp_path / "broken.onnx")
+
+
 def test_nothing_is_overwritten_without_force(float_model: FloatModel, tmp_path: Path) -> None:
     taken = tmp_path / "taken.onnx"
     taken.write_bytes(b"mine")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from targets.artifact import Artifact, Format
-from toolchain.export.parity import check_parity, reference_images, reference_logits
+from toolchain.export.parity import check_parity, reference_images, reference_logits, rounding_error
 from toolchain.export.seal import Origin, seal
 from toolchain.model import FloatModel
 from toolchain.versions import tool_versions
@@ -19,7 +19,8 @@ def export(
     """Convert the model to `kind`, check the file against it on 256 images, and write it with its sidecar.
 
     log: where the converter's own words go. Raises StageError when the converter refuses the model, ParityError when
-    the file's logits differ from the model's by 1e-4 or more, and PackageMissing when the converter is not installed.
+    the file's logits differ from the model's by 1e-4 of the largest logit (or of 1) and by more than float32 rounds,
+    and PackageMissing when the converter is not installed.
     """
     if kind == "onnx":
         from toolchain.export.onnx import onnx_content as convert
@@ -42,5 +43,7 @@ def export(
         ),
         content,
         force=force,
-        check=lambda artifact: check_parity(artifact, expected, images),
+        check=lambda artifact: check_parity(
+            artifact, expected, images, lambda: rounding_error(model, images, expected)
+        ),
     )

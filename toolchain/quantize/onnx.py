@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from targets.artifact import Artifact
 from targets.foreign import translated
 from toolchain.checkpoint.onnx_files import read_onnx, refuse_not_finite, refuse_quantized
+from toolchain.checkpoint.onnx_graph import value_names
 from toolchain.errors import StageError
 from toolchain.export.pack_int4 import pack_int4
 from toolchain.export.slim_onnx import slim_onnx
@@ -85,9 +87,33 @@ def _quantized(
 
 def prepare(source: Path, prepared: Path) -> None:
     """Fold batch norms and infer shapes, as quantization needs; symbolic shapes would pull in sympy for nothing."""
+    import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    onnx.save(_biases_apart(onnx.load(prepared)), prepared)
+
+
+def _biases_apart(model: ModelProto) -> ModelProto:
+    """Give each layer a bias of its own, as where one layer runs several times.
+
+    onnxruntime copies a shared bias too, but under the name with a number behind it, which another value may have.
+    """
+    import onnx
+
+    biases = {tensor.name: tensor for tensor in model.graph.initializer}
+    names, seen = value_names(model.graph), set[str]()
+    for node in model.graph.node:
+        bias = node.input[2] if node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.input) > 2 else ""
+        if bias in seen:
+            node.input[2] = next(name for number in count(2) if (name := f"{bias}_{number}") not in names)
+            names.add(node.input[2])
+            copied = onnx.TensorProto.FromString(biases[bias].SerializeToString())
+            copied.name = node.input[2]
+            model.graph.initializer.append(copied)
+        elif bias in biases:
+            seen.add(bias)
+    return model
 
 
 def static_onnx(
