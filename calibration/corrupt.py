@@ -10,6 +10,7 @@ from what a person hardly notices (1) to what still can be read (5).
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import math
 from collections.abc import Callable
@@ -77,7 +78,9 @@ def strengths_in_turn(
 def check_kind(kind: str) -> None:
     """Raise UnknownData for a kind of damage that is not known."""
     if kind not in KINDS:
-        raise UnknownData(f"no damage is called '{kind}'; known are {', '.join(KINDS)}")
+        near = difflib.get_close_matches(kind, KINDS, n=3)
+        advice = f"did you mean {', '.join(near)}?" if near else "see [stress] in what `glyphpress gate init` writes"
+        raise UnknownData(f"no damage is called '{kind}'; {advice}")
 
 
 def check_strengths(strengths: tuple[int, ...] | list[int]) -> None:

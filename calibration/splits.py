@@ -52,6 +52,7 @@ SPLITS = {
 def emnist_split(name: str) -> EmnistSplit:
     """Return the split called `name`; raises UnknownData with the nearest names."""
     if name not in SPLITS:
-        near = difflib.get_close_matches(name.lower(), SPLITS, n=3) or list(SPLITS)
-        raise UnknownData(f"EMNIST has no split '{name}'; did you mean {', '.join(near)}?")
+        near = difflib.get_close_matches(name.lower(), SPLITS, n=3)
+        advice = f"did you mean {', '.join(near)}?" if near else "`glyphpress data list` shows them"
+        raise UnknownData(f"EMNIST has no split '{name}'; {advice}")
     return SPLITS[name]

@@ -6,12 +6,12 @@ name or file of a device profile (`targets.device`).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from importlib import import_module
 
 from targets.artifact import Format
 from targets.errors import UnknownTarget
+from targets.nearest import nearest
 from targets.target import Target
 
 
@@ -79,10 +79,7 @@ def get(word: str) -> Target:
     if is_profile(word):
         return get(_reached(word))
     known = [*TARGETS, *profile_names()]
-    near = difflib.get_close_matches(name, known, n=1)
-    nearest = f"did you mean {near[0]}? " if near else ""
-    families = ", ".join(f"{family}:..." for family in FAMILIES)
-    raise UnknownTarget(f"no target '{word}'; {nearest}known: {', '.join([*known, families])}")
+    raise UnknownTarget(f"no target '{word}'; {nearest(name, known, '`glyphpress targets list` shows them')}")
 
 
 def _reached(word: str) -> str:

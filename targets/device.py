@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,8 +11,11 @@ from platformdirs import user_config_path
 
 from targets.errors import TargetUnavailable, UnknownTarget
 from targets.foreign import translated
+from targets.nearest import nearest
 
 SHIPPED = Path(__file__).with_name("profiles")
+_LIST = "`glyphpress targets list` shows them"
+_EXAMPLE = "`glyphpress targets show raspberry-pi-4` shows the keys of one"
 BUDGETS = ("size", "packed", "p50", "p95", "memory")
 
 
@@ -86,7 +88,7 @@ def _path(word: str) -> Path:
     for folder in folders():
         if (path := folder / f"{word}.toml").is_file():
             return path
-    raise UnknownTarget(f"no device profile '{word}'; {_known(profile_names())}")
+    raise UnknownTarget(f"no device profile '{word}'; {nearest(word, profile_names(), _LIST)}")
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if base is None:
         return values
     if not isinstance(base, str) or path in seen:
-        raise UnknownTarget(f"{path}: extends names no other profile; {_known(profile_names())}")
+        raise UnknownTarget(f"{path}: extends names no other profile; {_LIST}")
     below = _read(_path(base), (*seen, path))
     return below | values | {"budgets": below.get("budgets", {}) | values.get("budgets", {})}
 
@@ -114,13 +116,11 @@ def _check(path: Path, values: dict[str, Any]) -> None:
     known = {one.name: str(one.type) for one in fields(DeviceProfile) if one.name != "name"}
     for key, value in values.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            nearest = f"did you mean {near[0]}? " if near else ""
-            raise UnknownTarget(f"{path}: no key '{key}'; {nearest}{_known(known)}")
+            raise UnknownTarget(f"{path}: no key '{key}'; {nearest(key, known, _EXAMPLE)}")
         if not _fits(known[key], value):
             raise UnknownTarget(f"{path}: {key} is no {known[key]}; correct it")
-    if unknown := set(values.get("budgets", {})) - set(BUDGETS):
-        raise UnknownTarget(f"{path}: no budget '{min(unknown)}'; {_known(BUDGETS)}")
+    for budget in sorted(set(values.get("budgets", {})) - set(BUDGETS)):
+        raise UnknownTarget(f"{path}: no budget '{budget}'; {nearest(budget, BUDGETS, _EXAMPLE)}")
 
 
 def _fits(kind: str, value: object) -> bool:
@@ -129,7 +129,3 @@ def _fits(kind: str, value: object) -> bool:
     if kind.startswith("tuple"):
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
     return type(value).__name__ == kind
-
-
-def _known(names: Any) -> str:
-    return f"known: {', '.join(names)}"

@@ -331,6 +331,9 @@ def test_lines_in_a_log_are_few(capsys: pytest.CaptureFixture[str], monkeypatch:
         (["gate", "init", "--ci"], "git", ["github", "gitlab"]),
         (["data", "check"], "builtin", ["builtin:digits"]),
         (["nonsense"], "tra", ["train"]),
+        pytest.param(["help"], "ex", ["exit-codes", "export", "explain"], id="row39-topics"),
+        pytest.param(["help", "gate"], "", ["baseline", "init", "plan", "schema"], id="row39-below a group"),
+        pytest.param(["help", "gate", "init"], "", [], id="row39-below a command"),
     ],
 )
 def test_the_shell_completes_names(args: list[str], begun: str, offered: list[str]) -> None:

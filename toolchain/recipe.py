@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from targets.foreign import translated
+from targets.nearest import nearest
 from toolchain.errors import PolicyError, UsageProblem
 from toolchain.steps import Distill, Equalize, Prune, Qat, Quantize
 from toolchain.steps.quantize import refusal
@@ -102,8 +102,8 @@ def find(words: str) -> Recipe:
         return shipped()[words]
     path = Path(words)
     if path.suffix != ".toml":
-        near = difflib.get_close_matches(words, shipped(), n=3) or list(shipped())
-        raise UsageProblem(f"no recipe '{words}'; did you mean {', '.join(near)}, or a .toml file?")
+        near = nearest(words, shipped(), "`glyphpress recipe list` shows the shipped ones.")
+        raise UsageProblem(f"no recipe '{words}'; {near} A file of your own ends in .toml")
     if not path.is_file():
         raise UsageProblem(f"{path}: no such recipe file; `glyphpress recipe list` shows the shipped ones")
     with translated(lambda reason: PolicyError(f"{path}: not TOML in UTF-8 ({reason}); save it as that")):

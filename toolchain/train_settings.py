@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from targets.nearest import nearest
 from toolchain.errors import UsageProblem
 
 FEW_IMAGES = 10_000
@@ -73,8 +73,7 @@ PRESETS = {
 def preset(name: str) -> TrainSettings:
     """Return a named preset; raises UsageProblem with the nearest names on an unknown one."""
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=3) or list(PRESETS)
-        raise UsageProblem(f"no training preset '{name}'; did you mean {', '.join(near)}?")
+        raise UsageProblem(f"no training preset '{name}'; {nearest(name, PRESETS, 'see `glyphpress train --help`')}")
     return PRESETS[name]
 
 

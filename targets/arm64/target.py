@@ -7,7 +7,6 @@ which multiplies bytes in one instruction, takes a third of what it takes on a C
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 import tempfile
@@ -24,6 +23,7 @@ from targets.artifact import Artifact, Format
 from targets.cache import cached, ran
 from targets.catalog import DEFAULTS
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
+from targets.nearest import nearest
 from targets.remote import Channel, RemoteSession
 from targets.target import Availability, Cost, Instructions
 
@@ -47,9 +47,8 @@ class Arm64Target:
     def __init__(self, processor: str, *, progress: Progress = _silent) -> None:
         """Take a processor by QEMU's name; raises UnknownTarget with the nearest."""
         if processor not in PROCESSORS:
-            near = difflib.get_close_matches(processor, PROCESSORS, n=1)
-            nearest = f"did you mean {near[0]}? " if near else ""
-            raise UnknownTarget(f"no emulated processor '{processor}'; {nearest}known: {', '.join(PROCESSORS)}")
+            near = nearest(processor, PROCESSORS, "`glyphpress targets list` shows them")
+            raise UnknownTarget(f"no emulated processor '{processor}'; {near}")
         self.name, self.progress = f"arm64:{processor}", progress
         self._processor = PROCESSORS[processor]
         self._channel: Channel | None = None

@@ -13,8 +13,8 @@ def test_every_name_leads_to_the_target_that_bears_it(name: str) -> None:
     assert catalog.get(name).name == name
 
 
-def test_an_unknown_name_is_answered_with_the_nearest_and_all() -> None:
-    with pytest.raises(UnknownTarget, match=r"did you mean litert-cpu\?.*ort-cpu.*null"):
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UnknownTarget, match=r"did you mean litert-cpu, [^,]+, [^,]+\?$"):
         catalog.get("litert-cpuu")
 
 

@@ -64,7 +64,7 @@ def test_samples_are_not_overwritten_unasked(glyphpress: Program, files: list[Pa
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--target", "ort-gpu"], 2, "did you mean ort-cpu?"),
+        (["--target", "ort-gpu"], 2, "did you mean ort-cpu"),
         (["--target", "litert-cpu"], 2, "litert-cpu does not run a.onnx"),
         (["--seconds", "2"], 2, "needs a number and a unit"),
         (["--batch", "0"], 2, "0 is not in the range"),
@@ -142,7 +142,7 @@ def test_targets_are_listed_and_probed(glyphpress: Program) -> None:
     assert json.loads(glyphpress("targets", "probe", "null", "--json").out)["ok"] is True
     unknown = glyphpress("targets", "probe", "litert-cup")
     assert (unknown.code, unknown.out) == (2, "")
-    assert "did you mean litert-cpu?" in unknown.err
+    assert "did you mean litert-cpu" in unknown.err
 
 
 def test_a_target_without_its_package_is_unavailable(glyphpress: Program, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def _attribute(module: ModuleType, source: ModelSource) -> Callable[..., Any]:
         return found  # type: ignore[no-any-return]  # what a user's module holds has no type
     callables = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
     near = difflib.get_close_matches(source.attribute, callables, n=3) or _classes_in(module) or ["nothing callable"]
-    raise CheckpointError(f"--model: {source.place} has no '{source.attribute}'; it has {', '.join(near[:5])}")
+    raise CheckpointError(f"--model: {source.place} has no '{source.attribute}'; it has {', '.join(near[:3])}")
 
 
 def _classes_in(module: ModuleType) -> list[str]:

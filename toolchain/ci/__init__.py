@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib.resources import files
 from pathlib import Path
 
+from targets.nearest import nearest
 from toolchain.errors import UsageProblem
 from toolchain.files import refuse_existing, write_whole
 
@@ -20,8 +20,8 @@ SERVICES = {
 def ci_text(service: str) -> str:
     """Return the ready file of a service; raises UsageProblem, with the nearest names, for one that is not known."""
     if service not in SERVICES:
-        near = difflib.get_close_matches(service, SERVICES, n=1) or list(SERVICES)
-        raise UsageProblem(f"no CI file for '{service}'; did you mean {', '.join(near)}?")
+        near = nearest(service, SERVICES, "see `glyphpress gate init --help`")
+        raise UsageProblem(f"no CI file for '{service}'; {near}")
     return (files("toolchain") / "ci" / SERVICES[service][0]).read_text(encoding="utf-8")
 
 

@@ -19,7 +19,11 @@ _OPTIONS = (
         help="Of the train split: 8 or more, and at least one of each class.",
     ),
     click.option(
-        "--calibration", type=click.Choice(METHODS), default="min-max", show_default=True, help="How ranges are chosen."
+        "--calibration",
+        type=options.Choice(METHODS),
+        default="min-max",
+        show_default=True,
+        help="How ranges are set.",
     ),
     click.option(
         "--percentile",

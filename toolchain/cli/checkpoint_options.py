@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 import rich_click as click
 
 from targets.preprocess import ORIENTATIONS, Preprocess, Scale
-from toolchain.cli.options import CLASSES, Command
+from toolchain.cli.options import CLASSES, Choice, Command
 
 weights_option = click.option(
     "--weights",
@@ -36,13 +36,13 @@ _SOURCE_OPTIONS = (
     ),
     click.option(
         "--preprocess",
-        type=click.Choice(["auto", "stored"]),
+        type=Choice(["auto", "stored"]),
         help="auto finds it with labelled images, stored takes the file's; by default auto where the file has none.",
     ),
 )
 _PREPROCESS_OPTIONS = (
-    click.option("--orientation", type=click.Choice(ORIENTATIONS), help="How the model wants upright images turned."),
-    click.option("--scale", type=click.Choice(get_args(Scale)), help="The pixel range before mean and std."),
+    click.option("--orientation", type=Choice(ORIENTATIONS), help="How the model wants upright images turned."),
+    click.option("--scale", type=Choice(get_args(Scale)), help="The pixel range before mean and std."),
     click.option("--mean", type=float, help="Subtracted after scaling."),
     click.option("--std", type=float, help="Divided by after scaling."),
     click.option("--invert", is_flag=True, default=None, help="The model wants dark ink on white."),

@@ -15,7 +15,7 @@ from toolchain.cli import console, options
 @options.classes_option
 @options.target_option
 @options.threads_option(0)
-@click.option("-o", "output", type=options.FILE, help="Save the answers (.npz) for `compare` and `gate`.")
+@click.option("-o", "--output", type=options.FILE, help="Save the answers (.npz) for `compare` and `gate`.")
 @options.force_option
 @options.json_option
 def evaluate(

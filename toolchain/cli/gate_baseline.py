@@ -15,7 +15,7 @@ from toolchain.cli import console, options
 @options.classes_option
 @options.policy_option
 @options.target_option
-@click.option("-o", "output", type=options.FILE, required=True, help="Where to store it (.npz).")
+@click.option("-o", "--output", type=options.FILE, required=True, help="Where to store it (.npz).")
 @options.force_option
 @options.json_option
 def baseline(

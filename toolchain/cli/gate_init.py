@@ -25,7 +25,7 @@ from toolchain.cli import complete, options
     help="Write the file that runs the gate there instead: github, gitlab or pre-commit.",
 )
 @click.option(
-    "-o", "output", type=options.FILE, help="Where; without it gate.toml, or the place where the service looks."
+    "-o", "--output", type=options.FILE, help="Where; without it gate.toml, or the place where the service looks."
 )
 @options.force_option
 @click.pass_context

@@ -6,9 +6,11 @@ import json
 
 import rich_click as click
 
+from toolchain.cli.options import Choice
+
 
 @click.command()
-@click.argument("what", type=click.Choice(["policy", "verdict"]), default="policy")
+@click.argument("what", type=Choice(["policy", "verdict"]), default="policy")
 def schema(*, what: str) -> None:
     """Print the JSON schema of a policy file, or of what --verdict writes.
 

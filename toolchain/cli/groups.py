@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from typing import Any
 
 import rich_click as click
 
+from targets.nearest import nearest
 from toolchain.cli import verbosity
 
 
@@ -21,9 +21,9 @@ class NearestGroup(click.RichGroup):
         known = self.list_commands(ctx)
         # While the shell completes a line, Click wants no errors.
         if args and args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
-            near = difflib.get_close_matches(args[0], known, n=3) or known
+            near = nearest(args[0], known, "")
             said = " ".join([*ctx.command_path.split()[1:], args[0]])
-            ctx.fail(f"no command '{said}'; did you mean {', '.join(near)}?")
+            ctx.fail(f"no command '{said}'; {near}" if near else f"no command '{said}'")
         return super().resolve_command(ctx, args)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-
 import rich_click as click
+from click.shell_completion import CompletionItem
 
+from targets.nearest import nearest
 from toolchain.errors import UsageProblem
 
 EXIT_CODES = """\
@@ -19,32 +19,45 @@ EXIT_CODES = """\
 130  interrupted (Ctrl-C, SIGTERM)"""
 
 
+def _topics(ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem[str]]:
+    """Offer what may follow the words that stand there."""
+    above: click.Context | None = ctx.find_root()
+    for word in ctx.params.get("topic") or ():
+        above = above and _entered(above, word)
+    return [CompletionItem(name) for name in (_below(above) if above else ()) if name.startswith(begun)]
+
+
 @click.command("help")
-@click.argument("topic", required=False)
+@click.argument("topic", nargs=-1, shell_complete=_topics)
 @click.pass_context
-def help_(ctx: click.Context, topic: str | None) -> None:
+def help_(ctx: click.Context, topic: tuple[str, ...]) -> None:
     """Explain `exit-codes`, or a command.
 
     \b
     Example:
       glyphpress help exit-codes
+      glyphpress help gate init
     """
-    program = ctx.parent
-    if topic == "exit-codes":
+    if topic == ("exit-codes",):
         click.echo(EXIT_CODES)
-    elif topic is None and program is not None:
-        click.echo(program.get_help())
-    else:
-        click.echo(_help_of(ctx, topic or "help"))
+        return
+    above = ctx.find_root()
+    for word in topic:
+        command = _entered(above, word)
+        if command is None:
+            see = " ".join(["glyphpress", *above.command_path.split()[1:], "--help"])
+            raise UsageProblem(f"no help on '{' '.join(topic)}'; {nearest(word, _below(above), f'see `{see}`')}")
+        above = command
+    click.echo(above.get_help())
 
 
-def _help_of(ctx: click.Context, name: str) -> str:
-    program = ctx.find_root()
-    group = program.command
-    assert isinstance(group, click.Group)
-    command = group.get_command(program, name)
-    if command is None:
-        known = ["exit-codes", *group.list_commands(program)]
-        near = difflib.get_close_matches(name, known, n=3) or known
-        raise UsageProblem(f"no help on '{name}'; did you mean {', '.join(near)}?")
-    return command.get_help(type(program)(command, info_name=name, parent=program))
+def _entered(ctx: click.Context, word: str) -> click.Context | None:
+    """Return the context of the command that a word leads to from another one's, or None."""
+    command = ctx.command.get_command(ctx, word) if isinstance(ctx.command, click.Group) else None
+    return type(ctx)(command, info_name=word, parent=ctx) if command else None
+
+
+def _below(ctx: click.Context) -> list[str]:
+    """Return the words that may follow those of a context."""
+    names = ctx.command.list_commands(ctx) if isinstance(ctx.command, click.Group) else []
+    return names if ctx.parent else ["exit-codes", *names]

@@ -12,6 +12,7 @@ import rich_click as click
 
 from calibration.choice import class_names, narrowed
 from calibration.errors import UnknownData
+from targets.nearest import nearest
 from toolchain import quantities
 from toolchain.cli import complete
 
@@ -83,6 +84,15 @@ class Classes(click.ParamType[tuple[str, ...]]):
             return class_names(str(value))
         except UnknownData as error:
             self.fail(str(error), param, ctx)
+
+
+class Choice(click.Choice[str]):
+    """One of a few names; another is answered with those near to it."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:  # noqa: ARG002 (Click's)
+        """Return what is wrong, without every name: the command's help lists them."""
+        near = nearest(str(value), self.choices, "")
+        return f"'{value}' is not known{near and f'; {near}'}"
 
 
 NUMBERS = Numbers()

@@ -30,7 +30,7 @@ _OPTIONS = (
         "--format",
         "formats",
         multiple=True,
-        type=click.Choice(["onnx", "tflite"]),
+        type=options.Choice(["onnx", "tflite"]),
         default=("onnx", "tflite"),
         show_default=True,
         help="What to end in; can be given more than once.",
@@ -47,7 +47,7 @@ _OPTIONS = (
     click.option("--max-p95", "p95", type=options.DURATION, help="Largest P95 latency at batch 1."),
     click.option(
         "--prefer",
-        type=click.Choice(["balanced", "size", "speed"]),
+        type=options.Choice(["balanced", "size", "speed"]),
         default="balanced",
         show_default=True,
         help="Which file wins: the smallest that is not over 5 % slower than float, the smallest, or the fastest.",

@@ -18,7 +18,7 @@ def method_option(*methods: str) -> Callable[[Command], Command]:
     """Add `--method`, one of `methods`."""
     return click.option(
         "--method",
-        type=click.Choice(methods),
+        type=options.Choice(methods),
         default=methods[0],
         show_default=True,
         help="structured: whole channels go. Others: weights become zero, which pays once the file is packed.",
@@ -32,7 +32,7 @@ def importance_options(command: Command) -> Command:
     )(command)
     return click.option(
         "--importance",
-        type=click.Choice(IMPORTANCES),
+        type=options.Choice(IMPORTANCES),
         default="l2",
         show_default=True,
         help="Channels: which go first.",
@@ -77,7 +77,7 @@ _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
     click.option("--pattern", default="2:4", show_default=True, help="n:m: how many weights of how many stay."),
     click.option(
         "--scope",
-        type=click.Choice(["layer", "global"]),
+        type=options.Choice(["layer", "global"]),
         default="layer",
         show_default=True,
         help="The same ratio in each layer, or one ranking over all.",

@@ -23,9 +23,9 @@ SCHEMES = (
 
 @click.command()
 @click.argument("artifact", type=options.FILE)
-@click.option("--scheme", type=click.Choice(SCHEMES), default="static-int8", show_default=True, help="How.")
+@click.option("--scheme", type=options.Choice(SCHEMES), default="static-int8", show_default=True, help="How.")
 @click.option("--per-tensor", is_flag=True, help="One scale for a whole weight, not for each of its channels.")
-@click.option("--activations", type=click.Choice(["uint8", "int8"]), help="Static; by default uint8, TFLite int8.")
+@click.option("--activations", type=options.Choice(["uint8", "int8"]), help="Static; by default uint8, TFLite int8.")
 @options.optional_data_option
 @options.classes_option
 @calibration_options

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 )
 @options.data_option
 @options.classes_option
-@click.option("--out", "-o", type=options.FILE, required=True, help="Where the weights go: .pt or .safetensors.")
+@click.option(
+    "-o", "--output", "--out", type=options.FILE, required=True, help="The .pt or .safetensors file to write."
+)
 @click.option(
     "--preset",
     metavar="NAME",
@@ -44,7 +46,7 @@ def train(
     model: str,
     data: str,
     data_root: Path | None,
-    out: Path,
+    output: Path,
     preset: str | None,
     seed: int,
     threads: int,
@@ -59,13 +61,13 @@ def train(
 
     \b
     Example:
-      glyphpress train --model cnn-small --data builtin:digits --out model.pt
+      glyphpress train --model cnn-small --data builtin:digits -o model.pt
     """
     from calibration.dataset import load
     from toolchain import train as training
     from toolchain.models.saving import refuse_unfit
 
-    refuse_unfit(out, force=force)
+    refuse_unfit(output, force=force)
     images, test = load(data, "train", data_root), load(data, "test", data_root)
     settings = (training.preset(preset) if preset else training.preset_for(len(images))).changed(**changes)
     with console.progress() as progress:
@@ -76,7 +78,7 @@ def train(
             test=test,
             seed=seed,
             threads=threads,
-            out=out,
+            out=output,
             force=force,
             on_epoch=_epoch,
             progress=progress,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 
+from targets.nearest import nearest
 from toolchain.errors import UsageProblem
 from toolchain.layers.graph import Graph, Layer
 
@@ -17,8 +17,8 @@ def chosen(graph: Graph, names: Collection[str], file: str) -> tuple[Layer, ...]
     known = [layer.name for layer in graph.layers]
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3) or known[:8]
-            raise UsageProblem(f"{file} has no layer '{name}' to keep float; did you mean {', '.join(near)}?")
+            near = nearest(name, known, f"`glyphpress inspect {file}` lists them")
+            raise UsageProblem(f"{file} has no layer '{name}' to keep float; {near}")
     found = tuple(layer for layer in graph.layers if layer.name in names)
     if found and len(found) == len(known):
         raise UsageProblem(f"{file}: every layer is to be kept float, so there is nothing to quantize; keep fewer")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from targets.nearest import nearest
 from toolchain.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -52,6 +52,5 @@ def shipped_weights(name: str) -> Path | None:
 
 def _place(name: str) -> str:
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=3) or list(MODELS)
-        raise UsageProblem(f"no reference model '{name}'; did you mean {', '.join(near)}?")
+        raise UsageProblem(f"no reference model '{name}'; {nearest(name, MODELS, 'see `glyphpress train --help`')}")
     return MODELS[name]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from calibration.dataset import Dataset
+from targets.nearest import MOST, nearest
 from toolchain.errors import UsageProblem
 from toolchain.inspection.torch_file import module_layers
 from toolchain.model import FloatModel
@@ -232,7 +232,6 @@ def refuse_unranked(
 def refuse_unknown(layer: str, known: list[str], name: str) -> None:
     """Raise UsageProblem with the names nearest to one that the model does not have."""
     # Names of layers share long beginnings; the last part alone is often what is known.
-    near = difflib.get_close_matches(layer, known, n=3, cutoff=0.5)
-    near += [one for one in known if one.rsplit(".", 1)[-1] == layer and one not in near]
-    words = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(known[:8])}"
-    raise UsageProblem(f"{name} has no layer '{layer}' to prune; {words}")
+    same = [one for one in known if one.rsplit(".", 1)[-1] == layer][:MOST]
+    near = nearest(layer, same or known, f"it has {', '.join(known[:MOST])} ...", cutoff=0.5)
+    raise UsageProblem(f"{name} has no layer '{layer}' to prune; {near}")

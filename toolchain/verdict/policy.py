@@ -14,7 +14,6 @@ schema.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -24,6 +23,7 @@ from typing import Any, get_args
 
 from pydantic import Field, ValidationError
 
+from targets.nearest import nearest
 from toolchain.errors import PolicyError
 from toolchain.verdict.tables import (
     Action,
@@ -200,8 +200,8 @@ def choose_policy(words: str | None = None, **limits: float | None) -> Policy:
     elif Path(words).suffix == ".toml":
         policy = read_policy(Path(words))
     else:
-        near = difflib.get_close_matches(words, named(), n=1) or list(named())
-        raise PolicyError(f"no policy '{words}'; did you mean {', '.join(near)}, or a .toml file?")
+        near = nearest(words, named(), "`glyphpress gate --help` names them.")
+        raise PolicyError(f"no policy '{words}'; {near} A file of your own ends in .toml")
     return policy.with_limits(**limits)
 
 
@@ -237,9 +237,7 @@ def _explain(error: ValidationError) -> str:
     where = ".".join(place)
     if first["type"] == "extra_forbidden":
         known = _keys(place[:-1])
-        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
-        advice = f"did you mean '{near[0]}'" if near else f"known are {', '.join(known)}"
-        return f"unknown key '{where}'; {advice}?" if near else f"unknown key '{where}'; {advice}"
+        return f"unknown key '{where}'; {nearest(place[-1], known, 'see `glyphpress gate schema`', cutoff=0.5)}"
     if first["type"] == "missing":
         return f"'{where}' is missing; the limit [{place[0]}] needs it"
     return f"'{where}' cannot be {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
