@@ -152,7 +152,7 @@ def test_a_graph_without_end_is_refused(digits: Dataset) -> None:
         ("fc", "gives the logits"),
         ("conv2", "tied to stem, whose channels it shares"),
         ("conv3", "did you mean conv1"),
-        ("norm", "it has stem, conv1"),
+        ("norm", "did you mean stem, conv1"),
     ],
 )
 def test_a_layer_that_cannot_be_pruned_is_refused_with_the_reason(layer: str, said: str, digits: Dataset) -> None:
