@@ -86,11 +86,15 @@ def tflite_with_room(content: bytes, source: bytes) -> bytes:
 
     model, exact = unpacked(content), unpacked(source)
     graph, floats = model.subgraphs[0], {tensor.name: tensor for tensor in exact.subgraphs[0].tensors}
-    transposed = schema.BuiltinOperator.TRANSPOSE_CONV
+    kinds = schema.BuiltinOperator
     changed = False
     for node in graph.operators:
+        kind = model.operatorCodes[node.opcodeIndex].builtinCode
+        # Others have whole numbers for inputs too: a slice its beginning and its size.
+        if kind not in (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.TRANSPOSE_CONV, kinds.FULLY_CONNECTED):
+            continue
         # A transposed convolution takes the shape of its answer first.
-        order = (2, 1, 3) if model.operatorCodes[node.opcodeIndex].builtinCode == transposed else (0, 1, 2)
+        order = (2, 1, 3) if kind == kinds.TRANSPOSE_CONV else (0, 1, 2)
         indices = [node.inputs[place] for place in order if place < len(node.inputs)]
         given, *constants = (graph.tensors[index] for index in indices if index >= 0)
         originals = [_floats(exact, floats[one.name]) for one in constants if one.name in floats]
