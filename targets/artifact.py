@@ -83,7 +83,8 @@ class Artifact:
         """Return everything but the path as JSON types: the sidecar."""
         facts = asdict(replace(self, path=Path()))
         del facts["path"], facts["preprocess_source"]
-        return {"schema": SCHEMA, "file": self.path.name, "bytes": self.size} | facts
+        about = {"schema": SCHEMA, "file": self.path.name, "bytes": self.size}
+        return about | facts | {"duties": self.preprocess.duties()}
 
 
 def file_sha256(path: Path) -> str:

@@ -34,6 +34,16 @@ TURNS: dict[Orientation, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
 }
 """What each orientation does to upright images [N, 28, 28]."""
 
+_TURNING: dict[Orientation, str] = {
+    "mirror": "swap left and right",
+    "flip": "swap top and bottom",
+    "rot180": "turn by 180 degrees",
+    "transpose": "transpose: rows become columns",
+    "rot90": "turn by 90 degrees counter-clockwise",
+    "rot270": "turn by 90 degrees clockwise",
+    "anti-transpose": "transpose, then turn by 180 degrees",
+}
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -123,6 +133,19 @@ class Preprocess:
         """Return what black and white become."""
         black, white = self._normalized(np.array([[[0, 255]]], np.uint8)).ravel().tolist()
         return black, white
+
+    def duties(self) -> dict[str, list[str]]:
+        """Return in words what the `caller` does, in this order, with an upright glyph, and what the `file` does.
+
+        The sidecar says it beside the preprocess, whose fields alone do not tell who applies them.
+        """
+        values = ["invert: 255 - pixel"] * self.invert + ["divide by 255"] * (self.scale == "0-1")
+        values += [f"subtract {self.mean}"] * (self.mean != 0) + [f"divide by {self.std}"] * (self.std != 1)
+        raw = self.dtype == "uint8"
+        turn = [_TURNING[self.orientation]] if self.orientation in _TURNING else []
+        give = "give the uint8 pixels, 0 to 255" if raw else "give them as float32"
+        labels = [f"read class 0 in output column {self.label_offset}"] * (self.label_offset > 0)
+        return {"caller": [*turn, *([] if raw else values), give, *labels], "file": values if raw else []}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""

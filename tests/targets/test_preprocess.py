@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from targets.errors import ArtifactError
-from targets.preprocess import ORIENTATIONS, Preprocess
+from targets.preprocess import ORIENTATIONS, Orientation, Preprocess
 from tests.targets.models import glyphs
 
 NUMPYS_WORDS = {
@@ -107,3 +107,11 @@ def test_what_cannot_be_applied_is_refused_in_one_line(words: dict[str, object])
     with pytest.raises(ArtifactError) as caught:
         Preprocess.from_dict(words)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_row37_every_turn_but_none_is_the_callers(orientation: Orientation) -> None:
+    told = Preprocess(orientation=orientation, dtype="uint8", invert=True, label_offset=1).duties()
+    turns = {"upright": 0}.get(orientation, 1)
+    assert told["caller"][turns:] == ["give the uint8 pixels, 0 to 255", "read class 0 in output column 1"]
+    assert told["file"] == ["invert: 255 - pixel", "divide by 255"]

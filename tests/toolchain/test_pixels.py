@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +56,24 @@ def fed_raw(artifact: Artifact, pixels: np.ndarray) -> np.ndarray:
         interpreter.invoke()
         found.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).argmax())
     return np.array(found)
+
+
+def test_row37_the_sidecar_says_what_the_caller_must_still_do(
+    floats: dict[Format, Artifact], images: CalibrationSet, digits_test: Dataset, tmp_path: Path
+) -> None:
+    trained = Preprocess(orientation="transpose", mean=0.1307, std=0.3081, label_offset=0)
+    source = replace(floats["onnx"], preprocess=trained)
+    turned = replace(images, images=np.ascontiguousarray(images.images.swapaxes(1, 2)))
+    made = quantize(source, STEP, turned, tmp_path / "pixels.onnx", recipe="x")
+    inside = ["divide by 255", "subtract 0.1307", "divide by 0.3081"]
+    turn = "transpose: rows become columns"
+    duties = json.loads(made.sidecar.read_text())["duties"]
+    assert duties == {"caller": [turn, "give the uint8 pixels, 0 to 255"], "file": inside}
+    assert source.facts()["duties"] == {"caller": [turn, *inside, "give them as float32"], "file": []}
+    assert load_artifact(made.path) == made
+    # Who does what the caller's list says, and no more, reads what the reader here does.
+    test = digits_test.images[:100]
+    assert (fed_raw(made, test.swapaxes(1, 2).copy()) == read(made, test).argmax(1)).all()
 
 
 @pytest.mark.parametrize(
