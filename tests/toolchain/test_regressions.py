@@ -319,7 +319,9 @@ def test_one_scale_for_a_badly_scaled_layer_is_rejected_and_one_a_channel_passes
     assert found.code == 0, found.err
     coarse = planted.statically(uneven[kind], drawn, tmp_path / f"layers.{kind}", per_channel=False)
     found = gate(coarse)
-    assert (found.code, found.failed) == (1, {"classes"})
+    assert found.code == 1
+    # As many answers flip as the limit allows, a few more in ONNX.
+    assert {"classes"} <= found.failed <= {"classes", "flips"}
     assert found.classes == {"f"}
     assert "f to F" in found.verdicts["flips"]["reason"]
 
