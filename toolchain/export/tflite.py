@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from toolchain.errors import PackageMissing, StageError
+from toolchain.export.bounded import bounded_forms
 from toolchain.export.slim_tflite import slim_tflite
 from toolchain.model import FloatModel
 from toolchain.noise import noise_to
@@ -29,7 +30,9 @@ def tflite_content(model: FloatModel, log: Path | None = None) -> bytes:
     try:
         with noise_to(log) as noise, tempfile.TemporaryDirectory() as folder:
             import litert_torch
+            from litert_torch.fx_infra import decomp
 
+            decomp.update_pre_convert_decomp(bounded_forms())
             path = Path(folder) / "model.tflite"
             litert_torch.convert(module, (torch.zeros(1, 1, 28, 28),)).export(str(path))
             content = path.read_bytes()

@@ -1,0 +1,92 @@
+"""Activations without branches, for TFLite: each intermediate value stays bounded, so that integers can hold it.
+
+The usual lowering of softplus is `where(x > 20, x, log1p(exp(x)))`. A range for integers then spans the exp of the
+branch that is not taken, and nothing else is left of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FELT = 15.0
+"""Beyond this threshold of softplus float32 hardly tells it from x."""
+
+
+def bounded_forms() -> dict[Any, Callable[..., Any]]:
+    """Return for each of torch's operators that needs it a function to write it as, for `run_decompositions`."""
+    import torch
+
+    aten = torch.ops.aten
+    return {
+        aten.softplus.default: softplus,
+        aten.mish.default: mish,
+        aten.elu.default: elu,
+        aten.selu.default: selu,
+        aten.celu.default: celu,
+        aten.log_sigmoid.default: log_sigmoid,
+        aten.logaddexp.default: logaddexp,
+        aten.logsumexp.default: logsumexp,
+    }
+
+
+def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """Return log(1 + exp(beta x)) / beta, and x where beta x is above the threshold."""
+    scaled = x * beta if beta != 1 else x
+    rest = _below_zero(scaled)
+    if threshold < FELT:
+        rest = rest * (scaled <= threshold)
+    total = scaled.relu() - rest
+    return total / beta if beta != 1 else total
+
+
+def mish(x: Tensor) -> Tensor:
+    """Return x tanh(softplus(x))."""
+    return x * softplus(x).tanh()
+
+
+def elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:
+    """Return scale x above 0, and scale alpha (exp(input_scale x) - 1) below."""
+    below = (x.clamp(max=0) * input_scale).expm1() * (scale * alpha)
+    return x.relu() * scale + below
+
+
+def selu(x: Tensor) -> Tensor:
+    """Return ELU with the two constants that keep mean and variance."""
+    return elu(x, 1.6732632423543772, 1.0507009873554805)
+
+
+def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
+    """Return ELU whose slope is continuous for each alpha."""
+    return elu(x, alpha, 1.0, 1 / alpha)
+
+
+def log_sigmoid(x: Tensor) -> Tensor:
+    """Return -softplus(-x)."""
+    return -softplus(-x)
+
+
+def logaddexp(one: Tensor, other: Tensor) -> Tensor:
+    """Return log(exp(one) + exp(other)) of finite values."""
+    import torch
+
+    return torch.maximum(one, other) - _below_zero(one - other)
+
+
+def logsumexp(x: Tensor, dim: list[int], keepdim: bool = False) -> Tensor:
+    """Return log(sum(exp(x))) of finite values."""
+    largest = x.amax(dim, keepdim=True)
+    total = (x - largest).exp().sum(dim, keepdim=True).log() + largest
+    return total if keepdim else total.squeeze(dim)
+
+
+def _below_zero(x: Tensor) -> Tensor:
+    """Return -log(1 + exp(-|x|)).
+
+    With log1p there would be a sum of 1 and at most 1: scales that LiteRT takes for powers of two, for which its 16-bit
+    ADD then refuses the file.
+    """
+    return x.abs().sigmoid().log()
