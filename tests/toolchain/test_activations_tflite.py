@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -106,3 +107,11 @@ def test_an_activation_costs_no_more_than_rounding(
         assert made.fidelity is not None
         kept[scheme] = made.fidelity.sqnr_db
     assert all(kept[scheme] > least for scheme, least in ROUNDING_DB.items()), kept
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, id=f"row1-{name}-onnx") for name in ("logaddexp", "logsigmoid")])
+def test_the_same_in_onnx(name: str, images: CalibrationSet, tmp_path: Path) -> None:
+    exact = export(activated(name), "onnx", tmp_path / "float.onnx")
+    made = quantize(exact, Quantize(scheme="static-int8"), images, tmp_path / "int8.onnx", recipe="x")
+    assert made.fidelity is not None
+    assert made.fidelity.sqnr_db > ROUNDING_DB["static-int8"]

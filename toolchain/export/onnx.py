@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from targets.foreign import first_line
 from toolchain.checkpoint.compiled import export_script, is_script
@@ -84,6 +85,7 @@ def _from_torch(module: nn.Module, name: str, log: Path | None) -> ModelProto:
                 input_names=["image"],
                 output_names=["logits"],
                 opset_version=OPSET,
+                custom_translation_table=_bounded_forms(),
                 verbose=False,
             )
     except (OnnxExporterError, RuntimeError, TypeError) as error:
@@ -91,3 +93,18 @@ def _from_torch(module: nn.Module, name: str, log: Path | None) -> ModelProto:
     assert program is not None, "only an export to a file gives None"
     proto: ModelProto = program.model_proto
     return proto
+
+
+def _bounded_forms() -> dict[Any, Callable[..., Any]]:
+    """Return how to write what the exporter writes with an exp that overflows, or a log near 0."""
+    import torch
+    from onnxscript import opset18 as op
+
+    def logaddexp(one: Any, other: Any) -> Any:
+        return op.Add(op.Max(one, other), op.Softplus(op.Neg(op.Abs(op.Sub(one, other)))))
+
+    def log_sigmoid(x: Any) -> Any:
+        return op.Neg(op.Softplus(op.Neg(x)))
+
+    aten = torch.ops.aten
+    return {aten.logaddexp.default: logaddexp, aten.log_sigmoid.default: log_sigmoid}
