@@ -121,7 +121,8 @@ def test_strengths_are_drawn_anew_for_each_kind_and_seed() -> None:
 @pytest.mark.parametrize(
     ("kind", "strengths", "said"),
     [
-        pytest.param("coffee", [1, 1], "skew, blur", id="unknown kind"),
+        pytest.param("blurr", [1, 1], "did you mean blur", id="unknown kind"),
+        pytest.param("coffee", [1, 1], "gate init", id="row39-nothing near"),
         pytest.param("blur", [1, 6], "not 6", id="too strong"),
         pytest.param("blur", [0, 1], "not 0", id="none at all"),
         pytest.param("blur", [1, 1, 1], "one strength an image", id="too many strengths"),

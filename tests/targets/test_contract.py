@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter_ns
 
 import numpy as np
 import pytest
@@ -127,12 +128,15 @@ def test_threads_and_runtime_are_recorded(target: Target, subject: Artifact, thr
 def test_timings_are_raw_and_plausible(target: Target, subject: Artifact) -> None:
     plan = TimingPlan(warmup=2, min_runs=200, min_seconds=0.1)
     with target.open(subject) as session:
+        start = perf_counter_ns()
         timings = timed(session, plan)
+        passed = perf_counter_ns() - start
     assert timings.samples_ns.dtype == np.int64
     assert len(timings.samples_ns) >= plan.min_runs
     assert 1_000 < np.median(timings.samples_ns) < 1e8, "a convolution takes between 1 us and 100 ms"
-    # A busy machine takes the core away between two samples too.
-    assert timings.samples_ns.sum() * timings.inner > 0.3 * plan.min_seconds * 1e9
+    # How much of the time lies in the samples is not said: a busy machine takes the core away between two of them too.
+    if timings.facts.cost == "latency":
+        assert max(plan.min_seconds * 1e9, timings.samples_ns.sum() * timings.inner) <= passed
     assert timings.load_ns > 0
     assert timings.first_run_ns > 0
     assert (timings.batch, timings.warmup, timings.artifact_sha256) == (1, 2, subject.sha256)
