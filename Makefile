@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: help demo test fuzz lint format bench clean
+.PHONY: help demo test fuzz kills lint format bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -35,6 +35,9 @@ format: .venv/ready ## rewrite the sources, and README's command list, in the on
 
 bench: .venv/ready ## the numbers of README, measured again (DATA=emnist:balanced)
 	$(BIN)/python -m bench.readme $(or $(DATA),emnist:balanced)
+
+kills: .venv/ready ## 200 kills of the commands that write, and what each leaves (KILLS=200)
+	$(BIN)/python -m tests.kills.run --kills $(or $(KILLS),200)
 
 clean: ## remove what was built
 	rm -rf .venv build dist demo-out fuzz-failures *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -120,7 +120,9 @@ def scratch() -> Iterator[None]:
     with ExitStack() as stack:
         # Most commands need none, and those that do say why it cannot be had.
         with suppress(OSError):
-            tempfile.tempdir = str(stack.enter_context(whole.room(Path(tempfile.gettempdir()))))
+            # Not gettempdir(), which tries a folder by a file that a kill would leave there.
+            named = before or next(filter(None, map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))), "/tmp")
+            tempfile.tempdir = str(stack.enter_context(whole.room(Path(named))))
         try:
             yield
         finally:
