@@ -33,7 +33,18 @@ from tests.toolchain.readers import linear_reader
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 DATA = ("--data", "builtin:digits")
 SCHEME = ("--scheme", "dynamic-int8")
-PRESS = ("--format", "onnx", "--recipe", "dynamic-int8", "--policy", "smoke")
+PRESS = (
+    "--orientation",
+    "upright",
+    "--scale",
+    "0-1",
+    "--format",
+    "onnx",
+    "--recipe",
+    "dynamic-int8",
+    "--policy",
+    "smoke",
+)
 SSH = '#!/bin/sh\nfor last; do :; done\nexec sh -c "$last"\n'
 
 
