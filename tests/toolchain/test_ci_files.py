@@ -98,7 +98,7 @@ def test_its_own_commands_pass_an_honest_candidate_and_stop_any_other(service: s
     linear_reader(project / "model.int8.onnx", dead=(4, 7))
     failed = ran(job.gate, job, project)
     assert failed.returncode == 1, failed.stderr
-    assert "FAIL: model.int8.onnx drop:" in failed.stderr
+    assert "FAIL: model.int8.onnx (drop" in failed.stderr
     if service != "pre-commit":
         assert all((project / name).is_file() for name in RESULTS)
         assert ElementTree.parse(project / "gate.junit.xml").getroot().find(".//failure") is not None

@@ -192,5 +192,5 @@ def test_given_and_stored_preprocess_are_not_searched_and_stored_must_be_there(t
     assert (settled.finding, settled.model.preprocess) == (None, Preprocess("rot180"))
     with pytest.raises(CheckpointError, match="does not say how it wants images"):
         settle(str(tmp_path / "net.onnx"), CheckpointRequest(search=False), digits)
-    with pytest.raises(CheckpointError, match="needs labelled images"):
+    with pytest.raises(CheckpointError, match="needs labelled training images"):
         settle(str(tmp_path / "net.onnx"), CheckpointRequest(classes=digits.classes), None)

@@ -54,7 +54,7 @@ def test_row44_a_candidate_that_wants_its_images_turned_fails_and_every_output_n
     run = gated(glyphpress, float_file, turned, *words)
     assert run.code == 1, run.err
     assert "FAIL         preprocess: turned.onnx wants transpose, 0 to 1" in run.out
-    assert "orientation transpose instead of upright" in run.err
+    assert "orientation transpose instead of upright" in run.out
     verdict = json.loads(files["verdict"].read_text())
     own = verdict["candidates"][0]["file"]
     assert (own["preprocess"]["orientation"], own["preprocess_source"]) == ("transpose", "searched")
