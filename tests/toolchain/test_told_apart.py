@@ -95,10 +95,10 @@ def policy(**baseline: str) -> Policy:
 @pytest.mark.parametrize(
     ("right", "asked", "refused"),
     [
-        pytest.param(100, {}, "32.50 % is asked for", id="row48-at chance"),
+        pytest.param(100, {}, "32.50 % is required", id="row48-at chance"),
         pytest.param(320, {}, "32.00 % of the images, and chance is 10.00 %", id="row48-hardly better than chance"),
         pytest.param(330, {}, "", id="row48-well above chance"),
-        pytest.param(899, {"min_accuracy": "90%"}, "89.90 %.*at least 90.00 % is asked for", id="row48-its own floor"),
+        pytest.param(899, {"min_accuracy": "90%"}, "89.90 %.*at least 90.00 % is required", id="row48-its own floor"),
         pytest.param(200, {"min_accuracy": "15%"}, "", id="row48-a floor that was lowered"),
     ],
 )

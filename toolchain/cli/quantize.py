@@ -127,7 +127,7 @@ def _size(artifact: Path, made: Artifact) -> str:
     words = f"{shrink:.1f}x smaller" if shrink >= 1 else f"{1 / shrink:.2f}x LARGER than {artifact.name}"
     lines = [f"{made.path}: {made.size:,} bytes, {words}", *(f"note: {note}" for note in made.notes)]
     if made.fidelity is None:
-        return "\n".join([*lines, f"not compared with {artifact.name}, for want of images; give --data"])
+        return "\n".join([*lines, f"not compared with {artifact.name}: there were no images; give --data"])
     warning = made.fidelity.warning(made.path.name)
     lines += [f"against {made.fidelity.base}: {made.fidelity}", *([f"warning: {warning}"] if warning else [])]
     return "\n".join(lines)

@@ -109,8 +109,8 @@ def check_floor(policy: Policy, pairs: Pairs) -> None:
     if seen < floor:
         raise EvidenceError(
             f"the baseline {pairs.baseline.name} reads {beside(seen, floor, percent_text)} of the images, and chance "
-            f"is {percent_text(chance)}, so what is as good as it is not good: at least {percent_text(floor)} is asked "
-            "for; check its preprocess and classes, give another baseline, or set [baseline] min_accuracy in the policy"
+            f"is {percent_text(chance)}, so nothing can be judged against it: at least {percent_text(floor)} is "
+            "required; check its preprocess and classes, give another baseline, or set [baseline] min_accuracy"
         )
 
 
