@@ -35,6 +35,7 @@ format: .venv/ready ## rewrite the sources, and README's command list, in the on
 
 bench: .venv/ready ## the numbers of README, measured again (DATA=emnist:balanced)
 	$(BIN)/python -m bench.readme $(or $(DATA),emnist:balanced)
+	$(BIN)/python -m bench.example $(or $(DATA),emnist:balanced)
 
 kills: .venv/ready ## 200 kills of the commands that write, and what each leaves (KILLS=200)
 	$(BIN)/python -m tests.kills.run --kills $(or $(KILLS),200)

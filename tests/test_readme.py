@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.example import examples, run
 from bench.readme import RESULTS
 from bench.readme import written as with_table
 from toolchain.cli.reference import written as with_commands
@@ -25,6 +26,36 @@ def test_the_table_is_the_one_that_was_measured() -> None:
     assert report.dataset.images == 18_800
     assert all(f"| `{row.name}` |" in README for row in report.rows)
     assert with_table(README, report) == README, "run `make bench`"
+
+
+@pytest.mark.slow
+def test_row41_the_examples_are_what_their_commands_print(emnist_root: Path) -> None:
+    shown = examples(README)
+    assert {example.split()[2] for example in shown} >= {"press", "gate"}
+    assert [_lasting(example) for example in run(README, f"{emnist_root}/resplit:balanced")] == list(
+        map(_lasting, shown)
+    )
+
+
+MEASURED = re.compile(
+    r"(?<!margin of )(?<!limit of )(?<!with )(?<![\d.])-?[\d.]+ (?:[nmu]?s|%|pp|dB)(?!\w)"
+    r"|\b\d+ (?:lost|gained|worse|better|answers)\b|-?\b\d+\.\d{2,3}\b|'.'|\(\d+\)"
+)
+
+
+def _lasting(example: str) -> list[list[str]]:
+    """Return the words of an example's lines, but for what another machine may measure otherwise.
+
+    What stays: every command, column, name, size, limit, count of images and digest.
+    """
+    lines = []
+    for line in example.replace("  winner", "").splitlines():
+        first = line.split(" ", 1)[0]
+        if first in {"worst", "confused", "winner:", "by"}:
+            lines.append([first])
+        elif not line.startswith("NOT QUIET"):
+            lines.append(MEASURED.sub("#", line).split())
+    return lines
 
 
 @pytest.mark.slow
