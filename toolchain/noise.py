@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkstemp
 
-from platformdirs import user_log_path
+from platformdirs import user_cache_path
 
 from toolchain.interrupt import held
 
@@ -31,7 +31,8 @@ def default_log() -> Path:
     name = f"converters-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     # platformdirs raises RuntimeError where there is no home.
     with suppress(OSError, RuntimeError):
-        folder = user_log_path("glyphpress", ensure_exists=True)
+        folder = user_cache_path("glyphpress") / "log"
+        folder.mkdir(parents=True, exist_ok=True)
         earlier = sorted(folder.glob("converters*.log"), key=lambda log: log.stat().st_mtime)
         for log in earlier[: 1 - KEPT]:
             log.unlink(missing_ok=True)
