@@ -57,10 +57,11 @@ class LiteRtKernels:
                     experimental_op_resolver_type=litert.OpResolverType[self.resolver],
                 )
                 interpreter.allocate_tensors()
+            load_ns = perf_counter_ns() - start
+            nodes = _placement(interpreter)
         except (ValueError, RuntimeError) as error:
             raise RunFailed(f"{artifact.path}: LiteRT refuses it ({_line(error)}); export it again") from error
-        load_ns = perf_counter_ns() - start
-        runtime, nodes = "ai-edge-litert", _placement(interpreter)
+        runtime = "ai-edge-litert"
         facts = RuntimeFacts(self.name, runtime, version(runtime), cpu_name(), threads, placement=nodes)
         return LiteRtSession(artifact, facts, interpreter, load_ns)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from targets.artifact import TensorSpec
 from targets.errors import ArtifactError
@@ -56,6 +56,8 @@ def _model(path: Path) -> ModelProto:
         model = onnx.load(path, load_external_data=False)
     except DecodeError as error:
         raise ArtifactError(f"{path}: no ONNX model, or a truncated one ({error}); export it again") from error
+    if has_broken_text(model):
+        raise ArtifactError(f"{path}: a name in it is no UTF-8 text; export it again")
     if not (model.graph.input and model.graph.output):
         raise ArtifactError(f"{path}: an ONNX file without inputs or outputs; export it again")
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
@@ -63,6 +65,17 @@ def _model(path: Path) -> ModelProto:
             f"{path}: keeps weights in other files; save it as one (onnx.save, save_as_external_data=0)"
         )
     return model
+
+
+def has_broken_text(message: Any) -> bool:
+    """Say whether a name in an ONNX model is no UTF-8 text: protobuf hands such a one out as bytes."""
+    for field, value in message.ListFields():
+        values = value if field.is_repeated else (value,)
+        if field.type == field.TYPE_STRING and any(isinstance(text, bytes) for text in values):
+            return True
+        if field.type == field.TYPE_MESSAGE and any(map(has_broken_text, values)):
+            return True
+    return False
 
 
 def _spec(value: ValueInfoProto, told: Scales) -> TensorSpec:

@@ -153,6 +153,21 @@ def test_what_is_no_model_is_one_line_and_exit_3(
     assert (shown.code, shown.out, shown.err.count("\n")) == (3, "", 1)
 
 
+@pytest.mark.parametrize("text", [b"Conv", b"input", b"glyphpress.note"])
+@pytest.mark.parametrize("command", ["inspect", "evaluate", "export", "adopt"])
+def test_row35_text_of_an_onnx_file_that_is_no_text_is_one_line(
+    command: str, text: bytes, glyphpress: Callable[..., Any], tmp_path: Path
+) -> None:
+    model = graph()
+    model.metadata_props.add(key="glyphpress.note", value="none")
+    content = model.SerializeToString()
+    assert text in content
+    (tmp_path / "net.onnx").write_bytes(content.replace(text, text[:-1] + b"\xff"))
+    options = {"export": ["-o", tmp_path / "out.onnx"], "inspect": []}.get(command, ["--data", "builtin:digits"])
+    shown = glyphpress(command, tmp_path / "net.onnx", *options)
+    assert (shown.code, shown.out, shown.err.count("\n")) == (3, "", 1)
+
+
 def test_a_class_that_does_not_take_the_weights_is_an_error(net: Any, tmp_path: Path) -> None:
     torch.save(net.state_dict(), tmp_path / "net.pt")
     with pytest.raises(CheckpointError, match="not a checkpoint of Wide"):

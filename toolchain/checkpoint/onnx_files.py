@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.foreign import first_line
+from targets.onnx_file import has_broken_text
 from toolchain.checkpoint.state import listing
 from toolchain.errors import CheckpointError
 
@@ -41,6 +42,8 @@ def read_onnx(path: Path) -> ModelProto:
         raise CheckpointError(
             f"{path}: its weights lie in another file that cannot be read ({first_line(error)}); copy both"
         ) from error
+    if has_broken_text(proto):
+        raise CheckpointError(f"{path}: a name in it is no UTF-8 text; export it again")
     if not proto.graph.node or not proto.graph.output:
         raise CheckpointError(f"{path} is no ONNX file (no graph in it); export it again")
     return proto
