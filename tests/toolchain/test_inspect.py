@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from onnx import helper, numpy_helper
 
+from targets.artifact import Artifact, Format
 from targets.preprocess import Preprocess
 from tests.lazily import torch
 from tests.targets.models import integer_net
@@ -165,6 +167,18 @@ def test_row35_text_of_an_onnx_file_that_is_no_text_is_one_line(
     (tmp_path / "net.onnx").write_bytes(content.replace(text, text[:-1] + b"\xff"))
     options = {"export": ["-o", tmp_path / "out.onnx"], "inspect": []}.get(command, ["--data", "builtin:digits"])
     shown = glyphpress(command, tmp_path / "net.onnx", *options)
+    assert (shown.code, shown.out, shown.err.count("\n")) == (3, "", 1)
+
+
+@pytest.mark.parametrize("command", ["inspect", "evaluate", "quantize", "adopt"])
+def test_row35_a_name_in_a_tflite_file_that_is_no_text_is_one_line(
+    command: str, floats: dict[Format, Artifact], glyphpress: Callable[..., Any], tmp_path: Path
+) -> None:
+    content = floats["tflite"].path.read_bytes()
+    name = Interpreter(model_content=content).get_tensor_details()[1]["name"].encode()
+    (tmp_path / "net.tflite").write_bytes(content.replace(name, name[:-1] + b"\xff"))
+    options = {"quantize": ["--data", "builtin:digits", "-o", tmp_path / "out.tflite"], "inspect": []}
+    shown = glyphpress(command, tmp_path / "net.tflite", *options.get(command, ["--data", "builtin:digits"]))
     assert (shown.code, shown.out, shown.err.count("\n")) == (3, "", 1)
 
 
