@@ -15,9 +15,10 @@ from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts, Timings
 from tests.toolchain.readers import DIGITS, pair
 from toolchain.errors import EvidenceError
+from toolchain.packed import QUICK
 from toolchain.report.markdown import markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
-from toolchain.report.table import show
+from toolchain.report.table import packed_text, remarks, show
 from toolchain.verdict.compare import compare
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import Outcome, judge
@@ -177,3 +178,14 @@ def test_the_markdown_of_a_bare_report_has_no_empty_section() -> None:
     assert "## Machine" not in text
     assert "## Tools" not in text
     assert "calibration" not in text
+
+
+def test_row54_a_report_claims_no_level_for_what_it_did_not_measure() -> None:
+    report = pressed()
+    rows = tuple(replace(row, bytes=QUICK + 1, packed=None) for row in report.rows)
+    assert {packed_text(row) for row in rows} == {"-"}
+    (line,) = (line for line in remarks(replace(report, rows=rows)) if line.startswith("packed"))
+    assert line == "packed: not measured for files over 8 MB, which takes long; a policy with [packed] measures it"
+    mixed = (replace(rows[0], packed=1000), *rows[1:])
+    (line,) = (line for line in remarks(replace(report, rows=mixed)) if line.startswith("packed"))
+    assert line.startswith("packed: by zstd, level 19; not measured for files over 8 MB")

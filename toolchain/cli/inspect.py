@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import rich_click as click
 
 from toolchain.cli import complete, console
 from toolchain.cli.checkpoint_options import weights_option
-from toolchain.cli.options import json_option
+from toolchain.cli.options import json_option, packed_option
 
 
 @click.command()
@@ -14,8 +16,11 @@ from toolchain.cli.options import json_option
 @click.option("--model", metavar="SOURCE", help="The class that the weights belong to, FILE.py:CLASS or MODULE:CLASS.")
 @click.option("--trust-pickle", is_flag=True, help="Let the code in a pickle, .pt2 or TorchScript run.")
 @weights_option
+@packed_option
 @json_option
-def inspect(file: str, model: str | None, trust_pickle: bool, weights: str | None, as_json: bool) -> None:
+def inspect(
+    *, file: str, model: str | None, trust_pickle: bool, weights: str | None, packed: bool, as_json: bool
+) -> None:
     """Show what a checkpoint, .onnx or .tflite is: layers, shapes, parameters, MACs, dtypes, sizes, our metadata.
 
     \b
@@ -23,9 +28,13 @@ def inspect(file: str, model: str | None, trust_pickle: bool, weights: str | Non
       glyphpress inspect cnn-small
     """
     from toolchain.inspection import inspect_file
+    from toolchain.packed import shown_size
     from toolchain.report.inspection import show_inspection
 
     found = inspect_file(file, model=model, trust_pickle=trust_pickle, weights=weights)
+    if found.kind in ("onnx", "tflite"):
+        with console.progress() as progress:
+            found = replace(found, packed=shown_size(found.path, asked=packed, progress=progress))
     if as_json:
         console.emit("inspect", found.to_dict())
     else:

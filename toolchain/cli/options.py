@@ -163,6 +163,12 @@ def force_option(command: Command) -> Command:
     return click.option("--force", is_flag=True, help="Overwrite results that are there.")(command)
 
 
+def packed_option(command: Command) -> Command:
+    """Add `--packed`: the packed size of large files too, which takes long."""
+    text = "Measure the packed size of files over 8 MB too (zstd, level 19, slow)."
+    return click.option("--packed", is_flag=True, help=text)(command)
+
+
 def seed_option(command: Command) -> Command:
     """Add `--seed`."""
     return click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")(command)

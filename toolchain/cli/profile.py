@@ -9,7 +9,17 @@ import rich_click as click
 from click.core import ParameterSource
 
 from toolchain.cli import complete, console
-from toolchain.cli.options import CORES, DURATION, FILE, NUMBERS, force_option, json_option, seed_option, threads_option
+from toolchain.cli.options import (
+    CORES,
+    DURATION,
+    FILE,
+    NUMBERS,
+    force_option,
+    json_option,
+    packed_option,
+    seed_option,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from targets.artifact import Artifact
@@ -36,6 +46,7 @@ if TYPE_CHECKING:
 @click.option("--pin", type=CORES, default=(), metavar="N,N...", help="Keep to these cores, numbered from 0.")
 @click.option("--per-op", is_flag=True, help="Tell what each operator takes, by the runtime's own profiler.")
 @click.option("--memory", is_flag=True, help="Weigh opening and a first inference too, in three fresh processes each.")
+@packed_option
 @click.option("--require", is_flag=True, help="Exit 4 where a target is not here; without it the table says why.")
 @click.option("--strict", is_flag=True, help="Exit 3 where the machine was busy, hot or throttled.")
 @click.option("-o", "--output", type=FILE, help="Write the raw nanoseconds to this .npz.")
@@ -95,7 +106,9 @@ def _per_operator(loaded: tuple[Artifact, ...], words: dict[str, Any], batch: in
     from toolchain.profiling.per_operator import per_operator
     from toolchain.report.operators import operators_text
 
-    _refuse_unused("--per-op", "sweep_threads", "sweep_batch", "memory", "strict", "output", "seconds", "runs", "seed")
+    _refuse_unused(
+        "--per-op", "sweep_threads", "sweep_batch", "memory", "packed", "strict", "output", "seconds", "runs", "seed"
+    )
     found = per_operator(
         loaded, words["targets"], threads=words["threads"], batch=batch, pin=words["pin"], progress=progress
     )
@@ -117,7 +130,7 @@ def _sweep(
     from toolchain.report.sweep import sweep_text
 
     swept = ["threads"] * bool(threads) + ["batch"] * bool(batches)
-    _refuse_unused("a sweep", "memory", "require", "strict", "output", *swept)
+    _refuse_unused("a sweep", "memory", "packed", "require", "strict", "output", *swept)
     ways = (threads or (words["threads"],), batches or (plan.batch,))
     points = sweep(loaded, words["targets"], *ways, plan=plan, seed=words["seed"], pin=words["pin"], progress=progress)
     tainted = taints_of(point.timings for point in points if point.timings)

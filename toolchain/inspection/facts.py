@@ -37,7 +37,7 @@ class StoredTensor:
 class Inspection:
     """A model file, taken apart.
 
-    packed: bytes once packed, of a file that can be shipped (None of a checkpoint).
+    packed: bytes once packed, None of a checkpoint and where that was not measured.
     parameters: weights, without scales, zero points and shapes. macs: multiply-accumulates an image, of convolutions
     and matrix products; None where the file holds weights alone. inputs, outputs: one line each. tensors: the largest
     first. metadata: what glyphpress stored. notes: what could not be found out, and how it could.

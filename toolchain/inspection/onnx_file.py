@@ -13,7 +13,6 @@ from toolchain.checkpoint.onnx_files import image_inputs, read_onnx, weight_file
 from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first
 from toolchain.inspection.sidecar import compared
 from toolchain.layers.onnx_graph import onnx_graph
-from toolchain.packed import packed_size
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
@@ -39,7 +38,6 @@ def inspect_onnx(path: Path) -> Inspection:
         path=path,
         kind="onnx",
         bytes=path.stat().st_size,
-        packed=packed_size(path),
         sha256=file_sha256(path),
         parameters=sum(parameters.values()),
         tensors=largest_first([_tensor(tensor, counts) for tensor in graph.initializer]),

@@ -12,7 +12,6 @@ from targets.foreign import first_line
 from toolchain.errors import CheckpointError
 from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first
 from toolchain.inspection.sidecar import sidecar_facts
-from toolchain.packed import packed_size
 
 _BITS = {
     "INT4": 4,
@@ -37,7 +36,6 @@ def inspect_tflite(path: Path) -> Inspection:
         path=path,
         kind="tflite",
         bytes=path.stat().st_size,
-        packed=packed_size(path),
         sha256=file_sha256(path),
         parameters=sum(layer.parameters for layer in layers),
         tensors=largest_first([_tensor(tensor) for tensor in stored]),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 from targets.artifact import Artifact
 from targets.target import Instructions, RuntimeFacts, TimingPlan, Timings
 from toolchain.files import whole_file
-from toolchain.packed import packed_size
 from toolchain.profiling.agreement import Agreement
 from toolchain.verdict.latency import PERCENTILES
 from toolchain.verdict.ratio import SLOWER, LatencyRatio
@@ -24,9 +22,9 @@ class Cell:
     """One artifact in one place.
 
     There are timings where the place has a latency, instructions where it is emulated, an agreement where it is not
-    the one that the format runs on by default. Ratios are to the first artifact in the same runtime there. refused: why
-    there is nothing; missing: whether that is because the place is not here. larger: whether it is than that first
-    artifact; reasons: why it is, or is slower.
+    the one that the format runs on by default. Ratios are to the first artifact in the same runtime there. packed: the
+    file's bytes once packed, None where that was not measured. refused: why there is nothing; missing: whether that is
+    because the place is not here. larger: whether it is than that first artifact; reasons: why it is, or is slower.
     """
 
     artifact: Artifact
@@ -39,15 +37,11 @@ class Cell:
     instructions_ratio: float | None = None
     agreement: Agreement | None = None
     peak_bytes: int | None = None
+    packed: int | None = None
     refused: str = ""
     missing: bool = False
     larger: bool = False
     reasons: tuple[str, ...] = ()
-
-    @cached_property
-    def packed(self) -> int:
-        """The file's bytes once packed."""
-        return packed_size(self.artifact.path)
 
     @property
     def slower(self) -> bool:

@@ -16,6 +16,7 @@ from targets.machine import machine_state
 from targets.pinning import Pinnable, pinned
 from targets.target import Availability, Target, TimingPlan, taints_of
 from toolchain.errors import TaintedRun, UsageProblem
+from toolchain.packed import shown_size
 from toolchain.profiling.agreement import agreement
 from toolchain.profiling.cells import Cell, Survey
 from toolchain.profiling.counts import counted
@@ -32,6 +33,7 @@ class SurveyRequest:
 
     targets: words of the catalog; none for the place that each format runs on by default. threads, plan: of every
     timing. pin: the cores to keep to, on this machine and on boards; none for all. memory: weigh opening too.
+    packed: pack large files too.
     require: a place that is not here, refuses a file or answers otherwise is an error. strict: so is a machine that was
     not quiet.
     """
@@ -44,6 +46,7 @@ class SurveyRequest:
     seed: int = 0
     pin: tuple[int, ...] = ()
     memory: bool = False
+    packed: bool = False
     require: bool = False
     strict: bool = False
 
@@ -116,7 +119,9 @@ def _surveyed(
         tainted += [f"{host}: {word}" for word in (first.cell.timings.taints if first.cell.timings else ())]
     if tainted and request.strict:
         raise TaintedRun(f"the machine was not quiet: {'; '.join(tainted)}; time when it is, or without --strict")
-    cells = tuple(_with_ratios([pair.cell for pair in pairs], request.seed))
+    packed = partial(shown_size, asked=request.packed, progress=progress)
+    sized = [replace(pair.cell, packed=packed(pair.cell.artifact.path)) for pair in pairs]
+    cells = tuple(_with_ratios(sized, request.seed))
     return Survey(cells, request.plan, request.threads, request.rounds, request.seed, tuple(tainted), before)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from toolchain.errors import StageError, UsageProblem
 from toolchain.model import FloatModel
-from toolchain.packed import packed_bytes
+from toolchain.packed import QUICK, packed_bytes
 from toolchain.prune.structured import refuse_unknown
 from toolchain.quantities import size_text
 from toolchain.steps import Prune
@@ -140,14 +140,13 @@ class Unstructured:
         tensors = {name: getattr(layer, attribute).detach() for name, (layer, attribute) in weights(module).items()}
         zeros = sum(int((tensor == 0).sum()) for tensor in tensors.values())
         total = sum(tensor.numel() for tensor in tensors.values())
-        before, after = (_packed(one) for one in (self.model.torch_module("pruning"), module))
         left = [name for name in tensors if self.step.method == "n:m" and not bool((tensors[name] == 0).any())]
         note = f"; left whole: {', '.join(left)} (inputs no multiple of {self.step.n_of_m[1]})" if left else ""
         if others := _others(module):
             note += f"; left whole: {', '.join(others)}"
         return (
             f"zeroed {zeros / total:.1%} of {total:,} weights {self._aim()}{note}; the file gets neither smaller nor "
-            f"faster until it is packed: its float parameters pack to {size_text(after)}, {size_text(before)} before"
+            f"faster until it is packed{_gain(self.model.torch_module('pruning'), module)}"
         )
 
     def _aim(self) -> str:
@@ -194,5 +193,10 @@ def _over_all(tensors: dict[str, Tensor], ratio: float) -> dict[str, Tensor]:
     return {name: part.view(tensors[name].shape) for name, part in zip(tensors, parts, strict=True)}
 
 
-def _packed(module: nn.Module) -> int:
-    return packed_bytes(b"".join(value.detach().numpy().tobytes() for value in module.parameters()))
+def _gain(module: nn.Module, pruned: nn.Module) -> str:
+    """Return what the parameters pack to and packed to before; nothing where that would take long."""
+    if sum(value.nbytes for value in module.parameters()) > QUICK:
+        return ""
+    contents = (b"".join(value.detach().numpy().tobytes() for value in one.parameters()) for one in (module, pruned))
+    before, after = map(packed_bytes, contents)
+    return f": its float parameters pack to {size_text(after)}, {size_text(before)} before"

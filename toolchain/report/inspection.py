@@ -12,6 +12,7 @@ from rich.text import Text
 from targets.fidelity import Fidelity
 from toolchain.checkpoint.kinds import KIND_WORDS
 from toolchain.inspection.facts import Inspection
+from toolchain.packed import LEVEL, QUICK
 from toolchain.report.table import LOG_WIDTH
 
 _ROWS = 25
@@ -38,7 +39,9 @@ def _summary(found: Inspection) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("file", Text(f"{found.path}  {KIND_WORDS[found.kind]}  {found.bytes:,} bytes"))
     if found.packed is not None:
-        table.add_row("packed", f"{found.packed:,} bytes (zstd, level 19)")
+        table.add_row("packed", f"{found.packed:,} bytes (zstd, level {LEVEL})")
+    elif found.kind in ("onnx", "tflite"):
+        table.add_row("packed", f"not measured for a file over {QUICK // 10**6} MB; --packed measures it")
     table.add_row("sha256", found.sha256)
     table.add_row("parameters", f"{found.parameters:,}")
     table.add_row("MACs", "unknown" if found.macs is None else f"{found.macs:,} an image")

@@ -8,7 +8,7 @@ from typing import Any
 
 from targets.artifact import Artifact
 from targets.target import Instructions
-from toolchain.packed import packed_size
+from toolchain.packed import shown_size
 from toolchain.profiling.regret import regrets
 from toolchain.report.report import Row
 from toolchain.report.winner import fastest_float
@@ -35,7 +35,7 @@ def measured_rows(
     evidence: of all but the first. times: None where the target is emulated; then there are counts. Raises RunFailed.
     """
     rows = _rows(artifacts, evaluations, evidence, times, policy)
-    rows = [replace(row, packed=packed_size(one.path)) for row, one in zip(rows, artifacts, strict=True)]
+    rows = [replace(row, packed=shown_size(one.path)) for row, one in zip(rows, artifacts, strict=True)]
     rows = _against_own(_counted(rows, counts), _floats(artifacts), times)
     rows = _against_fastest(rows, times)
     return tuple(_explained(row, one, artifacts, rows) for row, one in zip(rows, artifacts, strict=True))

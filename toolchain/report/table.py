@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from toolchain.packed import QUICK, packed_remark
 from toolchain.quantities import percent_text, points_text, size_text, time_text
 from toolchain.report.report import Report, Row
 from toolchain.verdict.outcome import Outcome
@@ -181,7 +182,9 @@ def remarks(report: Report) -> list[str]:
     lines += [f"{row.name}  {reason}" for row in report.rows for reason in row.reasons]
     lines += [f"{row.name}  {note}" for row in report.rows for note in row.notes]
     lines = [*warnings(report), *lines]
-    packed = "packed: by zstd, level 19" if packed_known(report) else ""
+    sizes, limit = [row.packed for row in report.rows], "a policy with [packed] measures it"
+    unpacked = any(row.packed is None and row.bytes > QUICK for row in report.rows)
+    packed = packed_remark(sizes, limit) if unpacked or packed_known(report) else ""
     own = "of own float: against the float file in the same runtime" if own_known(report) else ""
     return [*lines, *filter(None, (packed, own)), *report.notes]
 

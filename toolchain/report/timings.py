@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from toolchain.packed import packed_remark
 from toolchain.profiling.cells import Cell, Survey
 from toolchain.quantities import size_text, time_text
 from toolchain.verdict.latency import PERCENTILES
@@ -74,7 +75,7 @@ def _answers(cell: Cell) -> str:
 
 _COLUMNS: dict[str, Callable[[Cell], str]] = {
     "size": lambda cell: size_text(cell.artifact.size),
-    "packed": lambda cell: size_text(cell.packed),
+    "packed": lambda cell: size_text(cell.packed) if cell.packed is not None else DASH,
     "load": lambda cell: _time(cell, "load_ns"),
     "first run": lambda cell: _time(cell, "first_run_ns"),
     "memory": lambda cell: size_text(cell.peak_bytes) if cell.peak_bytes is not None else DASH,
@@ -104,7 +105,7 @@ def remarks(survey: Survey) -> list[str]:
             "of first: to the first file in the same runtime there; of latencies the geometric mean of the ratios of "
             "the middle three fifths of the rounds, 95 % interval"
         )
-    lines.append("packed: by zstd, level 19")
+    lines.append(packed_remark([cell.packed for cell in survey.cells], "--packed measures it"))
     if any(cell.instructions for cell in survey.cells):
         images = f" of {batch} images" * (batch > 1)
         lines.append(f"instructions: of one inference{images} on one thread, emulated, median of 5; they are no time")

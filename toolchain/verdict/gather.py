@@ -88,7 +88,7 @@ def gather(
         stress=stress,
         places=places,
         leaks=leaks,
-        packed=packed_size(own.file("be packed ([packed])").path) if policy.packed is not None else None,
+        packed=_packed(own, progress) if policy.packed is not None else None,
         memory=_peak(own, threads) if policy.memory is not None else None,
         timings=timings,
         baseline_timings=baseline_timings,
@@ -116,6 +116,10 @@ def timed(
     rows = profile(files, target=place, threads=threads, plan=GATE_PLAN, progress=progress).rows
     last = rows[-1].timings if policy.needs_baseline_timings else None
     return [(row.timings, last) for row in rows[: len(candidates)]]
+
+
+def _packed(own: Subject, progress: Progress) -> int:
+    return packed_size(own.file("be packed ([packed])").path, progress=progress)
 
 
 def _peak(own: Subject, threads: int) -> int:
