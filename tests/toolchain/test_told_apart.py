@@ -110,6 +110,13 @@ def test_a_baseline_must_read(right: int, asked: dict[str, str], refused: str) -
         assert judge(policy(**asked), evidence(right))[0].outcome is Outcome.PASS
 
 
+def test_row48_a_baseline_that_always_gives_the_most_frequent_class_is_at_chance() -> None:
+    labels = np.minimum(np.arange(1_000) % 10, 3)
+    same = np.full(1_000, 3)
+    with pytest.raises(EvidenceError, match=r"70\.00 % of the images, and chance is 70\.00 %.*77\.50 % is required"):
+        judge(policy(), Evidence(Pairs.of(written(same, labels), written(same, labels, name="int8.onnx"))))
+
+
 def test_row48_a_broken_baseline_against_itself_is_an_error(glyphpress: Run, tmp_path: Path) -> None:
     broken = linear_reader(tmp_path / "broken.onnx", dead=tuple(range(1, 10)))
     words = ("--baseline", broken, "--candidate", broken, "--data", "builtin:digits", "--policy", "smoke")

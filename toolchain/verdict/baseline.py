@@ -101,9 +101,11 @@ def check_pin(policy: Policy, digest: str | None, name: str) -> None:
 def check_floor(policy: Policy, pairs: Pairs) -> None:
     """Raise EvidenceError where the baseline reads too little for a drop from it to say anything.
 
-    Without the policy's `min_accuracy` it must come a quarter of the way from chance to all.
+    Without the policy's `min_accuracy` it must come a quarter of the way from chance to all; chance is what the best
+    constant answer reads.
     """
-    seen, chance = float(np.equal(pairs.before, pairs.labels).mean()), 1 / len(pairs.classes)
+    seen = float(np.equal(pairs.before, pairs.labels).mean())
+    chance = float(np.bincount(pairs.labels).max() / len(pairs.labels))
     asked = policy.baseline.min_accuracy if policy.baseline else None
     floor = chance + (1 - chance) / 4 if asked is None else asked
     if seen < floor:

@@ -183,7 +183,7 @@ class LeaksLimit(Limit):
 class BaselinePin(Table):
     """What a baseline must be to be judged against, not a limit: how well it reads, and which stored one it is.
 
-    min_accuracy: without it a quarter of the way from chance to all (27 % of 47 classes, 33 % of 10).
+    min_accuracy: without it a quarter of the way from chance to all (27 % of 47 equal classes, 33 % of 10).
     """
 
     digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
