@@ -31,7 +31,8 @@ class FloatModel:
     whose control flow depends on the image; empty for all others. onnx: the file it came from, when it came as ONNX.
     checkpoint_sha256: digest of the file the user gave. origin_sha256: of the checkpoint that this file says it was
     made from in turn, as a pruned .pt2 does. history: one line a stage that changed it. input_ranges: of what enters
-    each layer with weights, in the order in which they run, where training learned them.
+    each layer with weights, in the order in which they run, where training learned them. kind: the class of the module
+    that the user gave, or the kind of file that it came in where that holds none.
     """
 
     name: str
@@ -44,6 +45,7 @@ class FloatModel:
     refusal: str = ""
     origin_sha256: str | None = None
     input_ranges: tuple[Range, ...] = ()
+    kind: str = ""
 
     @property
     def root_sha256(self) -> str:

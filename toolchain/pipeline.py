@@ -138,7 +138,7 @@ class _Press:
             preprocess=model.preprocess,
             rows=choice.rows,
             comparisons=tuple(comparison(one.pairs) for one in measured.evidence),
-            preprocess_note=f"found: {finding.sentence()}" if finding else "",
+            preprocess_note=finding.evidence if finding else "",
             calibration=calibrations[0].facts() if calibrations else None,
             policy=policy.to_dict(),
             machine=machine_state(),
@@ -229,5 +229,4 @@ def _checkpoint_facts(model: FloatModel, words: str) -> CheckpointFacts:
     from toolchain.inspection import counted
 
     parameters, macs = counted(model)
-    kind = type(model.module).__name__ if model.module is not None else "ONNX"
-    return CheckpointFacts(Path(words).name, kind, model.checkpoint_sha256, parameters, macs, model.history)
+    return CheckpointFacts(Path(words).name, model.kind, model.checkpoint_sha256, parameters, macs, model.history)

@@ -58,11 +58,16 @@ class PreprocessFinding:
     equivalent: tuple[Preprocess, ...] = ()
 
     def sentence(self) -> str:
-        """Return the line a press shows."""
+        """Return the line that a file keeps: what was found, and why."""
+        return f"{describe(self.winner)} ({self.evidence})"
+
+    @property
+    def evidence(self) -> str:
+        """Return why the winner was taken, which a press shows beside it."""
         alike = f"; {len(self.equivalent)} other scalings read nearly the same" if self.equivalent else ""
         return (
-            f"{describe(self.winner)} (found: {self.accuracy:.1%} right; next best {self.runner_up_accuracy:.1%}, "
-            f"{describe(self.runner_up)}; {self.images} images{alike})"
+            f"found: {self.accuracy:.1%} right; next best {self.runner_up_accuracy:.1%}, "
+            f"{describe(self.runner_up)}; {self.images} images{alike}"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -55,9 +55,20 @@ COUNT = Unit("count", {"k": 1e3, "M": 1e6, "": 1.0}, "3M", "")
 
 def size_text(size: float) -> str:
     """Return bytes for people: `163 KB`."""
+    if size < 1e3:
+        return f"{size:,.0f} bytes"
     if size < 1e4:
         return f"{size / 1e3:.1f} KB"
     return f"{size / 1e3:,.0f} KB" if size < 1e7 else f"{size / 1e6:.1f} MB"
+
+
+def macs_text(macs: float) -> str:
+    """Return multiply-accumulates for people in the unit that leaves digits to read: `38.5 kMAC`, `8.0 MMAC`."""
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        # What rounds to a thousand of a unit is one of the next.
+        if macs >= 0.99995 * factor:
+            return f"{macs / factor:,.1f} {unit}MAC"
+    return f"{macs:,.0f} MAC"
 
 
 def time_text(seconds: float) -> str:

@@ -259,6 +259,29 @@ def test_torchscript_with_control_flow_runs_as_it_is(tmp_path: Path) -> None:
     assert "run as it is" in model.history[0]
 
 
+@pytest.mark.parametrize("name", ["net.ts", "net.pt2", "net.onnx", "net.pt"])
+def test_row42_the_model_is_what_the_user_gave_and_no_wrapper(
+    name: str, net: Any, source: str, tmp_path: Path, glyphpress: Any
+) -> None:
+    path, blank = tmp_path / name.replace(".onnx", ".float.float.onnx"), torch.zeros(2, 1, 28, 28)
+    kinds = {"net.ts": "TorchScript", "net.pt2": "torch.export program", "net.onnx": "ONNX", "net.pt": "Pair"}
+    match path.suffix:
+        case ".ts":
+            torch.jit.trace(net, blank).save(str(path))
+        case ".pt2":
+            batch = torch.export.Dim("batch", min=1, max=99)
+            torch.export.save(torch.export.export(net, (blank,), dynamic_shapes=({0: batch},)), path)
+        case ".onnx":
+            torch.onnx.export(
+                net, (blank,), str(path), dynamo=False, dynamic_axes={"input": {0: "n"}}, input_names=["input"]
+            )
+        case ".pt":
+            torch.save(net.state_dict(), path)
+    words = source.replace(":Net", ":Pair") if name == "net.pt" else None
+    model = load(str(path), model=words, classes=DIGITS).model
+    assert (model.kind, model.name) == (kinds[name], "net")
+
+
 def test_safetensors_says_its_classes_and_preprocess_itself(tmp_path: Path) -> None:
     torch.manual_seed(1)
     module = models.build("cnn-small", 10).eval()

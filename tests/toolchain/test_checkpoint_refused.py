@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import pickle
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from targets.preprocess import Preprocess
 from tests.lazily import torch
-from tests.toolchain.checkpoint_files import DIGITS, net_file
+from tests.toolchain.checkpoint_files import DIGITS, NET, net_file
 from toolchain import models
 from toolchain.checkpoint import load
 from toolchain.checkpoint.source import build_from, parse_source
@@ -87,7 +92,7 @@ def test_a_checkpoint_of_another_model_lists_keys(saved: Path, source: str, tmp_
 def test_wrong_shapes_name_both_and_the_argument(saved: Path, source: str) -> None:
     message = refusal(saved, model=source + "(classes=47)", classes=tuple(map(str, range(47))))
     assert "head.weight is [10, 1352], the model wants [47, 1352]" in message
-    assert "num_classes=47" in message
+    assert 'the file has 10 where the model has 47; build it with 10: --model "FILE.py:Net(classes=10)"' in message
 
 
 def test_a_wrong_class_count_says_whose_width_it_is(saved: Path, source: str) -> None:
@@ -143,6 +148,83 @@ def test_pickled_code_is_not_run_and_the_error_says_why(tmp_path: Path) -> None:
     assert "runs whatever code" in message
     assert "--trust-pickle" in message
     assert not (tmp_path / "ran").exists()
+
+
+def _quantized(path: Path) -> None:
+    layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(torch.ao.quantization.quantize_dynamic(layers, {torch.nn.Linear}).state_dict(), path)
+
+
+def _quantized_whole(path: Path) -> None:
+    layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(torch.ao.quantization.quantize_dynamic(layers, {torch.nn.Linear}), path)
+
+
+def _classifier() -> Any:
+    from sklearn.svm import SVC
+
+    return SVC().fit(np.eye(10, 784), np.arange(10))
+
+
+def _joblib(path: Path) -> None:
+    import joblib
+
+    joblib.dump(_classifier(), path)
+
+
+STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "quantized-state": (_quantized, "is quantized already (torch._utils._rebuild_qtensor); give the float model"),
+    "quantized-whole": (_quantized_whole, "is quantized already (torch.ao.nn.quantized.dynamic"),
+    "svm-pickled": (
+        lambda path: path.write_bytes(pickle.dumps(_classifier())),
+        "holds a sklearn.svm._classes.SVC, and",
+    ),
+    "svm-protocol-2": (lambda path: path.write_bytes(pickle.dumps(_classifier(), 2)), "glyphpress train --data SPEC"),
+    "svm-joblib": (_joblib, "holds a sklearn.svm._classes.SVC, and only networks made with torch"),
+    "svm-by-torch": (lambda path: torch.save({"model": _classifier()}, path), "holds a sklearn.svm._classes.SVC, and"),
+    "numpy": (lambda path: path.write_bytes(pickle.dumps({"w": np.zeros(9)})), "torch.from_numpy(array)"),
+    "npy": (lambda path: np.save(path.open("wb"), np.zeros(3)), "torch.from_numpy(array)"),
+    "module-pickled": (lambda path: path.write_bytes(pickle.dumps(torch.nn.Linear(3, 3))), "without torch.save"),
+    "keras": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "convert it with tf2onnx"),
+    "gzip": (lambda path: path.write_bytes(gzip.compress(b"model")), "is compressed"),
+}
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_row42_what_torch_did_not_write_is_told_the_truth(kind: str, trusted: bool, tmp_path: Path) -> None:
+    path = tmp_path / "model.pkl"
+    write, words = STRANGERS[kind]
+    write(path)
+    message = refusal(path, trust_pickle=trusted)
+    assert words in message
+    assert "--model" not in message
+
+
+def test_row42_the_number_of_outputs_is_the_files(tmp_path: Path) -> None:
+    (tmp_path / "user.py").write_text(
+        NET.replace("classes=10, extra", "dropout=0.1, n_labels=10, extra").replace("13, classes)", "13, n_labels)")
+    )
+    torch.save(build_from(parse_source(f"{tmp_path}/user.py:Net(n_labels=62)")).state_dict(), tmp_path / "n.pt")
+    message = refusal(tmp_path / "n.pt", model=f"{tmp_path}/user.py:Net(n_labels=47)")
+    assert 'has 62 where the model has 47; build it with 62: --model "FILE.py:Net(n_labels=62)"' in message
+    torch.save(models.build("cnn-small", 62).state_dict(), tmp_path / "ours.pt")
+    assert "it was trained on 62 classes, not 10; give their --data" in refusal(tmp_path / "ours.pt", model="cnn-small")
+
+
+def test_row42_a_missing_argument_is_named(saved: Path, tmp_path: Path) -> None:
+    assert 'net.py:make(classes=...)"' in refusal(saved, model=f"{tmp_path}/net.py:make")
+
+
+def test_row42_a_quantized_state_is_inspected(tmp_path: Path) -> None:
+    from toolchain.inspection import inspect_file
+
+    _quantized(tmp_path / "q.pt")
+    assert inspect_file(str(tmp_path / "q.pt")).bytes_by_dtype["qint8"] == 7840
 
 
 def test_no_weights_in_the_file_lists_what_is_there(tmp_path: Path, source: str) -> None:

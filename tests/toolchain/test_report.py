@@ -16,6 +16,7 @@ from targets.target import RuntimeFacts, Timings
 from tests.toolchain.readers import DIGITS, pair
 from toolchain.errors import EvidenceError
 from toolchain.packed import QUICK
+from toolchain.quantities import size_text
 from toolchain.report.markdown import markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.report.table import packed_text, remarks, show
@@ -82,7 +83,8 @@ def test_the_table_reads_like_the_sample_of_the_command_line() -> None:
         "input       1x28x28 upright, 0 to 1, mean 0.17, std 0.33, inverted  (found: 88.4 % right; next best 61.0 %)"
     )
     assert lines[3] == "calibration 512 images of emnist:balanced/train, seed 0, sha256 9b029b02…"
-    cells = [[cell for cell in line.split("   ") if cell] for line in lines[5:8]]
+    assert lines[4] == "history     pruned 20 %"
+    cells = [[cell for cell in line.split("   ") if cell] for line in lines[6:9]]
     assert [cell.strip() for cell in cells[0]] == [
         *("artifact", "size", "of float", "accuracy", "drop [bound]", "p50", "of float", "verdict")
     ]
@@ -92,6 +94,34 @@ def test_the_table_reads_like_the_sample_of_the_command_line() -> None:
     assert [cell.strip() for cell in cells[2]] == [
         *("int8.onnx", "163 KB", "3.7x", "99.84 %", "0.13 [0.19] pp", "67.2 us", "0.68", "PASS  winner")
     ]
+
+
+@pytest.mark.parametrize(
+    ("macs", "said"),
+    [
+        *((0, "0 MAC"), (950, "950 MAC"), (38_476, "38.5 kMAC"), (999_949, "999.9 kMAC")),
+        *((999_990, "1.0 MMAC"), (8_041_000, "8.0 MMAC"), (4_100_000_000, "4.1 GMAC")),
+    ],
+)
+def test_row42_multiply_accumulates_never_round_to_nothing(macs: int, said: str) -> None:
+    report = pressed()
+    assert f"  {said}  " in printed(replace(report, checkpoint=replace(report.checkpoint, macs=macs)))
+
+
+@pytest.mark.parametrize(("size", "said"), [(12, "12 bytes"), (999, "999 bytes"), (1_000, "1.0 KB"), (12_345, "12 KB")])
+def test_row42_sizes_never_round_to_nothing(size: int, said: str) -> None:
+    assert size_text(size) == said
+
+
+def test_row42_what_was_found_out_about_the_checkpoint_is_said_once() -> None:
+    report = pressed()
+    found = "preprocess upright, 0 to 1 (found: 88.4 % right; next best 61.0 %)"
+    taken = "weights taken from 'model'; --weights model_ema takes the others"
+    rows = tuple(replace(row, notes=(*row.notes, found, taken)) for row in report.rows)
+    text = printed(replace(report, rows=rows, checkpoint=replace(report.checkpoint, history=(found, taken))))
+    assert text.count("found:") == 1
+    assert text.count(taken) == 1
+    assert "int8.onnx  weights | per channel" in text
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -10,6 +10,7 @@ from typing import Literal
 from calibration.unpack import announced_bytes, unpacks_to_too_much
 from targets.artifact import utf8
 from targets.foreign import translated
+from toolchain.checkpoint.pickled import NUMPY, TO_ONNX
 from toolchain.errors import CheckpointError
 
 Kind = Literal["state", "torchscript", "exported", "safetensors", "onnx", "tflite"]
@@ -31,11 +32,22 @@ _SUFFIXES: dict[str, tuple[Kind, ...]] = {
 }
 """What a file of a name may be; one of another name may be anything."""
 _FORMS = "a .pt, .pth, .ckpt, .pt2, .safetensors or .onnx file"
+_COMPRESSED = f"is compressed, as gzip and joblib do it; unpack it and give {_FORMS}"
+_FOREIGN = {
+    b"\x89HDF": f"is HDF5, as Keras writes it; {TO_ONNX}",
+    b"\x93NUMPY": NUMPY,
+    **dict.fromkeys(
+        (b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda", b"BZh", b"\xfd7zXZ"), _COMPRESSED
+    ),
+}
+"""Files of others, by their first bytes, and what to do with them."""
 
 
 def present_file(path: Path) -> Path:
     """Return `path` when a file with bytes is there; raise CheckpointError saying what is there instead."""
     if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            raise CheckpointError(f"{path} is a TensorFlow model; {TO_ONNX}")
         raise CheckpointError(f"{path} is a folder, not a checkpoint; name {_FORMS} in it")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file{_nearby(path)}; give {_FORMS} or one of our model names")
@@ -77,6 +89,8 @@ def _kind(path: Path) -> Kind:
     # An ONNX file is a bare protobuf: field 1 (ir_version, a varint) comes first, so its bytes begin 08.
     if path.suffix == ".onnx" or head.startswith(b"\x08"):
         return "onnx"
+    if foreign := next((reason for start, reason in _FOREIGN.items() if head.startswith(start)), None):
+        raise CheckpointError(f"{path} {foreign}")
     if head[4:8] == b"ORTM":
         raise CheckpointError(f"{path} is optimized by ONNX Runtime already; give the .onnx that it was made of")
     looks = "text" if _is_text(head) else f"bytes {head[:4].hex(' ')}"
@@ -100,6 +114,10 @@ def _kind_of_zip(path: Path) -> Kind:
         return "torchscript"
     if "data.pkl" in members:
         return "state"
+    if "model.weights.h5" in members:
+        raise CheckpointError(f"{path} is a Keras model; {TO_ONNX}")
+    if members and all(name.endswith(".npy") for name in members):
+        raise CheckpointError(f"{path} {NUMPY}")
     raise CheckpointError(f"{path} is a zip archive without a torch model in it; give {_FORMS}")
 
 

@@ -15,7 +15,7 @@ from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.checkpoint.kinds import KIND_WORDS, Kind, kind_of
 from toolchain.checkpoint.source import ModelSource, build_from, import_source, parse_source
-from toolchain.checkpoint.state import fit_state, modules_in, preferred, tensors_in
+from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
 from toolchain.checkpoint.stored import (
     Stored,
     agreed_classes,
@@ -31,6 +31,9 @@ from toolchain.model import FloatModel
 
 if TYPE_CHECKING:
     from torch import nn
+
+_FLOAT = ".float"
+"""What a press puts between the model's name and the suffix; it does so again when such a file is pressed."""
 
 
 @dataclass(frozen=True)
@@ -120,18 +123,22 @@ def _locate(path_or_name: str) -> Path:
 def _open_state(wanted: _Wanted) -> Loaded:
     from torch import nn
 
+    from toolchain.checkpoint.pickled import refuse_quantized
     from toolchain.checkpoint.torch_files import read_pickle, read_weights
 
+    refuse_quantized(wanted.path)
     if wanted.trust_pickle:
         payload = read_pickle(wanted.path, import_source(wanted.source) if wanted.source else None)
     else:
         payload = read_weights(wanted.path)
     if isinstance(payload, nn.Module):
-        return _finish(wanted.agreed(Stored()), payload, ("whole pickled model, trusted",))
+        return _finish(wanted.agreed(Stored()), payload, ("whole pickled model, trusted",), class_name(payload))
     facts = stored_facts(payload, wanted.path) if isinstance(payload, Mapping) else Stored()
     if whole := modules_in(payload):
         key, notes = preferred(whole, wanted.weights, str(wanted.path))
-        return _finish(wanted.agreed(facts), whole[key], ("whole pickled model, trusted", *notes))
+        return _finish(
+            wanted.agreed(facts), whole[key], ("whole pickled model, trusted", *notes), class_name(whole[key])
+        )
     return _fill(wanted, facts, tensors_in(payload, str(wanted.path)))
 
 
@@ -157,7 +164,8 @@ def _fill(wanted: _Wanted, stored: Stored, tensors: dict[str, Any]) -> Loaded:
         module = models.build(wanted.ours, len(wanted.classes), **stored.options)
     else:
         raise CheckpointError(f"{wanted.path} holds weights alone; say whose they are, --model FILE.py:CLASS")
-    return _finish(wanted, module, fit_state(module, tensors, str(wanted.path), wanted.weights).notes)
+    kind = class_name(module)
+    return _finish(wanted, module, fit_state(module, tensors, str(wanted.path), wanted.weights).notes, kind)
 
 
 def _open_torchscript(wanted: _Wanted) -> Loaded:
@@ -165,7 +173,7 @@ def _open_torchscript(wanted: _Wanted) -> Loaded:
 
     wanted = wanted.agreed(Stored())
     module, note = from_torchscript(wanted.path, len(wanted.classes), wanted.label_offset, trusted=wanted.trust_pickle)
-    loaded = _finish(wanted, module, (note,))
+    loaded = _finish(wanted, module, (note,), KIND_WORDS["torchscript"])
     return replace(loaded, model=replace(loaded.model, refusal=SCRIPT_REFUSAL if is_script(module) else ""))
 
 
@@ -176,7 +184,7 @@ def _open_exported(wanted: _Wanted) -> Loaded:
     program, extra = read_program(wanted.path, trusted=wanted.trust_pickle)
     wanted = wanted.agreed(metadata_facts(extra, wanted.path))
     module, note = from_program(program, len(wanted.classes), wanted.label_offset)
-    loaded = _finish(wanted, module, (*history(extra), note))
+    loaded = _finish(wanted, module, (*history(extra), note), KIND_WORDS["exported"])
     return replace(loaded, model=replace(loaded.model, origin_sha256=origin(extra), input_ranges=input_ranges(extra)))
 
 
@@ -190,7 +198,7 @@ def _open_onnx(wanted: _Wanted) -> Loaded:
     normal = normalise(wanted.path, len(wanted.classes), wanted.label_offset)
     module, refusal = to_torch(normal.proto)
     width = normal.proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    model = _float_model(wanted, module, ("from ONNX", *normal.notes))
+    model = _float_model(wanted, module, ("from ONNX", *normal.notes), KIND_WORDS["onnx"])
     model = replace(model, onnx=wanted.path, refusal=refusal, origin_sha256=origin(metadata))
     return Loaded(model, wanted.preprocess is not None, width)
 
@@ -212,7 +220,7 @@ _OPENERS: dict[Kind, Callable[[_Wanted], Loaded]] = {
 }
 
 
-def _finish(wanted: _Wanted, module: nn.Module, notes: tuple[str, ...]) -> Loaded:
+def _finish(wanted: _Wanted, module: nn.Module, notes: tuple[str, ...], kind: str) -> Loaded:
     import torch
 
     module = module.eval().float()
@@ -221,12 +229,16 @@ def _finish(wanted: _Wanted, module: nn.Module, notes: tuple[str, ...]) -> Loade
     )
     with torch.no_grad():
         width = module(torch.zeros(2, 1, 28, 28)).shape[1]
-    return Loaded(_float_model(wanted, module, (*notes, *chosen)), wanted.preprocess is not None, width)
+    return Loaded(_float_model(wanted, module, (*notes, *chosen), kind), wanted.preprocess is not None, width)
 
 
-def _float_model(wanted: _Wanted, module: nn.Module | None, history: tuple[str, ...]) -> FloatModel:
+def _float_model(wanted: _Wanted, module: nn.Module | None, history: tuple[str, ...], kind: str) -> FloatModel:
+    name = wanted.path.stem
+    while name.endswith(_FLOAT):
+        name = name.removesuffix(_FLOAT)
     return FloatModel(
-        name=wanted.path.stem,
+        name=name or wanted.path.stem,
+        kind=kind,
         module=module,
         preprocess=replace(wanted.preprocess or Preprocess(), layout="NCHW"),
         classes=wanted.classes,

@@ -21,6 +21,7 @@ from toolchain.errors import CheckpointError, UsageProblem
 if TYPE_CHECKING:
     from torch import nn
 
+_OUTPUTS = re.compile(r"(^|_)(n|num)?_?(class|label|out)", re.IGNORECASE)
 _EXAMPLE = "such as net.py:Net, net.py:Net(num_classes=47) or mypackage.net:Net"
 
 
@@ -79,7 +80,7 @@ def build_from(source: ModelSource) -> nn.Module:
     except Exception as error:  # a user's constructor can raise anything
         raise CheckpointError(
             f"--model: {source.attribute}{_signature(make)} cannot be built ({_words_of(error)}); "
-            f'give its arguments, such as --model "{source.place}:{source.attribute}(num_classes=47)"'
+            f'give its arguments, such as --model "{source.place}:{source.attribute}({_required(make)})"'
         ) from error
     if not isinstance(model, nn.Module):
         raise CheckpointError(
@@ -136,6 +137,32 @@ def _signature(make: Callable[..., Any]) -> str:
         return str(inspect.signature(make))
     except (TypeError, ValueError):
         return "(...)"
+
+
+def _required(make: Callable[..., Any]) -> str:
+    """Return the arguments that must be given, `num_classes=...`; all of them where none must."""
+    try:
+        known = list(inspect.signature(make).parameters.values())
+    except (TypeError, ValueError):
+        return "..."
+    needed = [
+        one for one in known if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+    ]
+    return ", ".join(f"{one.name}=..." for one in needed or known) or "..."
+
+
+def called(module: nn.Module, arguments: dict[str, Any]) -> str:
+    """Return words of `--model` that build a module of the same class."""
+    words = ", ".join(f"{name}={value!r}" for name, value in arguments.items()) or "..."
+    return f'--model "FILE.py:{type(module).__name__}({words})"'
+
+
+def argument(module: nn.Module, size: int, *, outputs: bool) -> str:
+    """Return the argument of a module's class that likely gave it a size, such as its `outputs`; or nothing."""
+    known = list(inspect.signature(type(module)).parameters.values())
+    named = [one.name for one in known if outputs and _OUTPUTS.search(one.name)]
+    same = [one.name for one in known if one.default == size and one.default is not True]
+    return (named or same or [""])[0]
 
 
 def _words_of(error: BaseException) -> str:

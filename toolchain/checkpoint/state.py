@@ -6,9 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from typing import TYPE_CHECKING, Any
 
+from toolchain import models
+from toolchain.checkpoint.source import argument, called
 from toolchain.errors import CheckpointError, UsageProblem
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.
 _LATER = re.compile(r"(^|[._])(ema|swa|avg|averaged?|shadow|teacher|optim(izer)?)([._]|$)", re.IGNORECASE)
 _NO_LAYER = re.compile(r"(^|_)(loss|criterion|metrics?|acc|accuracy|f1|auroc|confmat|confusion)", re.IGNORECASE)
 _DEEPEST = 5
+_PACKED = "_packed_params"
 _SHOWN = 5
 UNINITIALISED = (
     "was saved before the model had run once, so its lazy layers have no weights yet; run it on a batch, then save it"
@@ -61,6 +64,9 @@ def _flat(parts: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterato
         name = f"{prefix}{key}"
         if isinstance(value, Tensor):
             yield without_wrappers(name), value
+        elif str(key).endswith(_PACKED) and isinstance(value, tuple):
+            # A quantized layer's weights and biases.
+            yield from _flat({str(place): part for place, part in enumerate(value)}, f"{name}.", _DEEPEST)
         # An optimizer counts its parameters by number, and a damaged file may hold a dict in itself.
         elif isinstance(value, Mapping) and depth < _DEEPEST and all(isinstance(inner, str) for inner in value):
             yield from _flat(value, f"{name}.", depth + 1)
@@ -71,6 +77,12 @@ def without_wrappers(name: str) -> str:
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
     return name
+
+
+def class_name(module: nn.Module) -> str:
+    """Return the class that a user knows: what torch's own wrappers hold."""
+    wrapped = next((part for name, part in module.named_children() if f"{name}." in (*_WRAPPERS, "module.")), None)
+    return class_name(wrapped) if wrapped is not None and len(list(module.children())) == 1 else type(module).__name__
 
 
 def modules_in(payload: Any) -> dict[str, nn.Module]:
@@ -140,7 +152,7 @@ def fit_state(module: nn.Module, tensors: Mapping[str, Tensor], name: str, wante
         near = [prefix for prefix in near if prefix.startswith(f"{wanted}.")]
         if not near:
             raise no_such_weights(name, wanted, keys)
-    fitting = [prefix for prefix in near if not _problems(expected, _below(tensors, prefix))]
+    fitting = [prefix for prefix in near if not _problems(module, expected, _below(tensors, prefix))]
     if not fitting:
         return _fit_nearest(module, tensors, near[0] if near else "", name, expected)
     key, notes = preferred([prefix.rstrip(".") for prefix in fitting], None, name)
@@ -155,10 +167,10 @@ def _fit_nearest(
     """Fit what names alone do not explain: a wrapper inside the model, or a module that renames its own old weights."""
     below = _below(tensors, prefix)
     for renamed in (below, {key.replace("module.", ""): value for key, value in below.items()}):
-        if not _problems(expected, renamed) or _loads(module, renamed):
+        if not _problems(module, expected, renamed) or _loads(module, renamed):
             module.load_state_dict(renamed, strict=False)
             return Fitted(renamed, (*_taken(prefix.rstrip("."), ()), *_left(renamed, expected)))
-    problems = "; ".join(_problems(expected, below))
+    problems = "; ".join(_problems(module, expected, below))
     raise CheckpointError(f"{name} is not a checkpoint of {type(module).__name__}: {problems}")
 
 
@@ -199,30 +211,50 @@ def _unexpected(tensors: Mapping[str, Tensor], names: Iterable[str]) -> list[str
     return [key for key in names if tensors[key].is_floating_point() and not _NO_LAYER.search(key.split(".")[0])]
 
 
-def _problems(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+def _problems(module: nn.Module, expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
     from torch.nn.parameter import is_lazy
 
     missing = _missing(expected, state)
     unexpected = _unexpected(state, [key for key in state if key not in expected])
-    shapes = [
-        f"{key} is {list(state[key].shape)}, the model wants {list(wanted.shape)}"
+    shapes = {
+        key: (tuple(wanted.shape), tuple(state[key].shape))
         for key, wanted in expected.items()
         # A lazy layer takes the shape that comes.
         if key in state and not is_lazy(wanted) and state[key].shape != wanted.shape
-    ]
+    }
     found = []
     if missing:
         found.append(f"missing {listing(missing)}")
     if unexpected:
         found.append(f"unexpected {listing(unexpected)}")
     if shapes:
-        found.append(f"wrong shapes: {listing(shapes)}")
+        words = (f"{key} is {list(given)}, the model wants {list(wanted)}" for key, (wanted, given) in shapes.items())
+        found.append(f"wrong shapes: {listing(words)}")
     if found:
         fix = "give the class and arguments that it was trained with (--model)"
         if shapes and not (missing or unexpected):
-            fix = 'build the model with the sizes it was trained with, such as --model "net.py:Net(num_classes=47)"'
+            fix = _sizes_fix(module, list(shapes.values()))
         found.append(fix)
     return found
+
+
+def _sizes_fix(module: nn.Module, shapes: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> str:
+    """Return what to build the model with. shapes: those that the model wants, each with the one that came."""
+    axes = [
+        (axis, pair)
+        for wanted, given in shapes
+        for axis, pair in enumerate(zip_longest(wanted, given, fillvalue=0))
+        if pair[0] != pair[1]
+    ]
+    sizes, outputs = {pair for _, pair in axes}, all(axis == 0 for axis, _ in axes)
+    if len(sizes) > 1:
+        return f"build the model with the sizes it was trained with: {called(module, {})}"
+    ((wanted, given),) = sizes
+    if outputs and models.is_ours(module):
+        return f"it was trained on {given} classes, not {wanted}; give their --data, or name them with --classes"
+    name = argument(module, wanted, outputs=outputs)
+    how = f": {called(module, {name: given})}" if name else ""
+    return f"the file has {given} where the model has {wanted}; build it with {given}{how}"
 
 
 def listing(items: Iterable[str]) -> str:

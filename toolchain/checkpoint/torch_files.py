@@ -14,6 +14,7 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from targets.foreign import first_line
+from toolchain.checkpoint.pickled import refuse_foreign
 from toolchain.checkpoint.program_check import refuse_harmful_program
 from toolchain.checkpoint.script_check import refuse_false_lengths, refuse_harmful_code, refuse_harmful_graphs
 from toolchain.checkpoint.state import UNINITIALISED
@@ -30,10 +31,11 @@ _PLAIN_PICKLES = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 def read_weights(path: Path) -> Any:
     """Return what a torch file holds, tensors and plain types only (`weights_only=True`).
 
-    Raises CheckpointError when it is damaged, or when it holds pickled objects, which are code.
+    Raises CheckpointError when it is damaged, when it holds pickled objects, which are code, or no torch model at all.
     """
     import torch
 
+    refuse_foreign(path)
     try:
         with _silent():
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -52,9 +54,11 @@ def read_pickle(path: Path, namespace: ModuleType | None) -> Any:
     """Return what a torch file holds, unpickling whole objects: the caller was asked and trusts the file.
 
     `namespace` stands in for the `__main__` of the training script, where a pickled class often lives. Raises
-    CheckpointError when the file is damaged or needs a class that cannot be imported here.
+    CheckpointError when the file is damaged, holds no torch model, or needs a class that cannot be imported here.
     """
     import torch
+
+    refuse_foreign(path)
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:

@@ -90,10 +90,10 @@ def train(
 
 
 def _epoch(epoch: EpochResult) -> None:
-    from toolchain.quantities import percent_text
+    from toolchain.quantities import percent_text, time_text
 
     held_out = "" if epoch.held_out_accuracy is None else f", held out {percent_text(epoch.held_out_accuracy)}"
-    console.say(f"epoch {epoch.epoch}/{epoch.epochs}: loss {epoch.loss:.3f}{held_out}, {epoch.seconds:.0f} s")
+    console.say(f"epoch {epoch.epoch}/{epoch.epochs}: loss {epoch.loss:.3f}{held_out}, {time_text(epoch.seconds)}")
 
 
 def _show(result: TrainResult) -> None:

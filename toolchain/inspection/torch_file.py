@@ -12,6 +12,7 @@ from targets.artifact import file_sha256
 from targets.foreign import first_line
 from toolchain import models
 from toolchain.checkpoint.kinds import Kind
+from toolchain.checkpoint.pickled import refuse_quantized
 from toolchain.checkpoint.source import build_from, import_source, parse_source
 from toolchain.checkpoint.state import Fitted, find_state, fit_state, modules_in, preferred, tensors_in
 from toolchain.checkpoint.stored import METADATA_KEY, stored_facts
@@ -90,6 +91,7 @@ def _weights(
         module = models.build(ours, len(stored.classes), **stored.options)
     if module is None:
         return find_state(payload, str(path), weights), facts, None
+    refuse_quantized(path)
     return fit_state(module, tensors_in(payload, str(path)), str(path), weights), facts, module.eval()
 
 

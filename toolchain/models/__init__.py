@@ -40,6 +40,11 @@ def build(name: str, classes: int, **options: Any) -> nn.Module:
     return model
 
 
+def is_ours(module: nn.Module) -> bool:
+    """Return whether a module is one of the reference architectures."""
+    return f"{type(module).__module__}:{type(module).__name__}" in MODELS.values()
+
+
 def shipped_weights(name: str) -> Path | None:
     """Return the trained weights that come with the package (`.safetensors`), or None when there are none.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolchain.errors import StageError, UsageProblem
 from toolchain.files import refuse_existing, whole_file
+from toolchain.quantities import size_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,5 +50,5 @@ def save(path: Path, module: nn.Module, facts: dict[str, Any], *, force: bool = 
             part.write_bytes(content)
     except OSError as error:
         raise StageError(
-            f"{path} could not be written ({error.strerror}); free {len(content) / 1e6:.1f} MB or name another place"
+            f"{path} could not be written ({error.strerror}); free {size_text(len(content))} or name another place"
         ) from error

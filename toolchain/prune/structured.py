@@ -15,6 +15,7 @@ from toolchain.inspection.torch_file import module_layers
 from toolchain.model import FloatModel
 from toolchain.prune.graph import Channels, Graph, prunable
 from toolchain.prune.importance import scores
+from toolchain.quantities import macs_text
 from toolchain.steps import Prune
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Structured:
             f"{widths[0]:,} to {widths[1]:,} channels"
             f"{f' ({gone:.0%}, for they stay in multiples of {self.step.round_to})' if rounded else ''}, "
             f"{self.start['parameters']:,} to {end['parameters']:,} parameters, "
-            f"{self.start['macs'] / 1e6:.3g} to {end['macs'] / 1e6:.3g} MMAC"
+            f"{macs_text(self.start['macs'])} to {macs_text(end['macs'])}"
         )
         left = {layer: reason for layer, reason in self.refused.items() if reason != "it gives the logits"}
         note = f"; left whole: {'; '.join(f'{layer}: {reason}' for layer, reason in left.items())}" if left else ""

@@ -16,6 +16,7 @@ from toolchain.report.table import (
     fidelity_known,
     fidelity_text,
     header,
+    history,
     own_known,
     own_text,
     packed_known,
@@ -43,7 +44,7 @@ def markdown(report: Report) -> str:
 
 def _pressed(report: Report) -> str:
     lines = [f"- {visible(line)}" for line in header(report)]
-    lines += [f"- history: {visible(step)}" for step in report.checkpoint.history]
+    lines += [f"- history: {visible(step)}" for step in history(report)]
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toolchain.packed import QUICK, packed_remark
-from toolchain.quantities import percent_text, points_text, size_text, time_text
+from toolchain.quantities import macs_text, percent_text, points_text, size_text, time_text
 from toolchain.report.report import Report, Row
 from toolchain.verdict.outcome import Outcome
 
@@ -26,7 +26,7 @@ STYLE = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.INCONCLUSIVE: 
 def show(report: Report, console: Console) -> None:
     """Print the report; colours only where `console` is a terminal."""
     unfold(console)
-    for line in header(report):
+    for line in [*header(report), *(f"history     {line}" for line in history(report))]:
         console.print(line, markup=False)
     console.print()
     console.print(table(report))
@@ -44,7 +44,7 @@ def header(report: Report) -> list[str]:
     source, turn = report.checkpoint, report.preprocess
     parts = [source.name, source.model]
     parts += [f"{source.parameters:,} parameters"] if source.parameters is not None else []
-    parts += [f"{source.macs / 1e6:.1f} MMAC"] if source.macs is not None else []
+    parts += [macs_text(source.macs)] if source.macs is not None else []
     scale = "0 to 1" if turn.scale == "0-1" else "0 to 255"
     changes = [f"mean {turn.mean:g}, std {turn.std:g}"] if (turn.mean, turn.std) != (0.0, 1.0) else []
     changes += ["inverted"] if turn.invert else []
@@ -56,6 +56,12 @@ def header(report: Report) -> list[str]:
         f"{len(report.dataset.classes)} classes, sha256 {_short(report.dataset.sha256)}",
         *([_calibration(report)] if report.calibration else []),
     ]
+
+
+def history(report: Report) -> list[str]:
+    """Return what was done to the model before the press, but for the preprocess that the header says."""
+    found = report.preprocess_note
+    return [line for line in report.checkpoint.history if not (found and found in line)]
 
 
 def _calibration(report: Report) -> str:
@@ -180,7 +186,8 @@ def remarks(report: Report) -> list[str]:
     lines, large = list(_slow(report)), list(filter(None, map(_large, report.rows)))
     lines += [f"larger than float: {', '.join(large)}"] if large else []
     lines += [f"{row.name}  {reason}" for row in report.rows for reason in row.reasons]
-    lines += [f"{row.name}  {note}" for row in report.rows for note in row.notes]
+    said = report.checkpoint.history
+    lines += [f"{row.name}  {note}" for row in report.rows for note in row.notes if note not in said]
     lines = [*warnings(report), *lines]
     sizes, limit = [row.packed for row in report.rows], "a policy with [packed] measures it"
     unpacked = any(row.packed is None and row.bytes > QUICK for row in report.rows)
