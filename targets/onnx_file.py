@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from targets.artifact import TensorSpec
 from targets.errors import ArtifactError
@@ -13,6 +14,16 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, ValueInfoProto
 
     Scales = dict[str, tuple[float, int]]
+
+_TENSORS = (7, 5)
+"""Where weights stand in an .onnx file: ModelProto.graph, GraphProto.initializer."""
+_NUMBERS = frozenset({4, 5, 6, 7, 9, 10, 11})
+"""Fields of a TensorProto that hold its numbers: float_data, int32_data and so on, and raw_data."""
+_LARGE = 4096
+"""Bytes of numbers from which on they are weights, and not scales, shapes or axes."""
+_VARINT, _LENGTH = 0, 2
+_SIZES = {1: 8, 5: 4}
+"""How a field is stored: a number of its own length, bytes behind their length, or a number of 8 or 4 bytes."""
 
 
 def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -41,19 +52,82 @@ def scales(graph: GraphProto) -> Scales:
     for node in graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] in stored:
             tensor = node.input[0] if node.op_type == "DequantizeLinear" else node.output[0]
-            scale = to_array(stored[node.input[1]])
+            scale = stored[node.input[1]]
             zero = stored.get(node.input[2]) if len(node.input) > 2 else None
-            if scale.size == 1:
-                found[tensor] = (float(scale.item()), 0 if zero is None else int(to_array(zero).item()))
+            if prod(scale.dims) == 1:
+                found[tensor] = (float(to_array(scale).item()), 0 if zero is None else int(to_array(zero).item()))
     return found
+
+
+def without_weights(path: Path) -> ModelProto:
+    """Return the model of an .onnx file, whose large tensors have their name, type and shape but no numbers.
+
+    onnx.load takes twice the file in memory. Raises DecodeError, as protobuf does.
+    """
+    from onnx import ModelProto
+
+    with path.open("rb") as stream:
+        return ModelProto.FromString(_without_numbers(stream, path.stat().st_size, _TENSORS))
+
+
+def _without_numbers(stream: BinaryIO, end: int, inner: tuple[int, ...]) -> bytes:
+    """Return the protobuf message up to `end`; inner: fields that lead to tensors, none where it is one.
+
+    Format: https://protobuf.dev/programming-guides/encoding.
+    """
+    kept = []
+    while stream.tell() < end:
+        key = _read_varint(stream)
+        field, kind = key >> 3, key & 7
+        if kind == _VARINT:
+            kept.append(_varint(key) + _varint(_read_varint(stream)))
+            continue
+        length = _read_varint(stream) if kind == _LENGTH else _SIZES.get(kind, end)
+        after = stream.tell() + length
+        if after > end:
+            raise _truncated()
+        if not inner and field in _NUMBERS and length >= _LARGE:
+            stream.seek(after)
+            continue
+        deeper = inner[:1] == (field,) and kind == _LENGTH
+        content = _without_numbers(stream, after, inner[1:]) if deeper else stream.read(length)
+        kept.append(_varint(key) + (_varint(len(content)) if kind == _LENGTH else b"") + content)
+    return b"".join(kept)
+
+
+def _read_varint(stream: BinaryIO) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = stream.read(1)
+        if not byte:
+            break
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise _truncated()
+
+
+def _varint(value: int) -> bytes:
+    made = bytearray()
+    while value >= 0x80:
+        made.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*made, value))
+
+
+def _truncated() -> Exception:
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it ships no stubs
+
+    error: Exception = DecodeError("truncated message")
+    return error
 
 
 def _model(path: Path) -> ModelProto:
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it ships no stubs
+    from google.protobuf.message import DecodeError
 
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = without_weights(path)
     except DecodeError as error:
         raise ArtifactError(f"{path}: no ONNX model, or a truncated one ({error}); export it again") from error
     if has_broken_text(model):

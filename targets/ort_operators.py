@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
+from targets.onnx_file import without_weights
 from targets.operators import RUNS, WARMUP, Operator, typical_ns
 from targets.target import RuntimeFacts
 
@@ -55,7 +56,7 @@ def ort_operators(place: OrtKernels, artifact: Artifact, *, threads: int, batch:
         for _ in range(WARMUP + RUNS):
             call()
         events = json.loads(Path(session.end_profiling()).read_text())
-    layers = _layers(onnx.load(artifact.path).graph)
+    layers = _layers(without_weights(artifact.path).graph)
     return list(_operators(events, layers))
 
 

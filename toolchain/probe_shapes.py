@@ -34,7 +34,7 @@ def wanted_shapes(words: Sequence[str]) -> tuple[Counter[Shape], tuple[str, ...]
 def _of_model(path: Path) -> tuple[Counter[Shape], tuple[str, ...]]:
     from onnx import shape_inference
 
-    graph = shape_inference.infer_shapes(read_onnx(path)).graph
+    graph = shape_inference.infer_shapes(read_onnx(path, weights=False)).graph
     weights = {one.name: tuple(one.dims) for one in graph.initializer}
     sizes = {one.name: [axis.dim_value for axis in one.type.tensor_type.shape.dim] for one in graph.value_info}
     found: Counter[Shape] = Counter()

@@ -193,7 +193,7 @@ def _open_onnx(wanted: _Wanted) -> Loaded:
     from toolchain.checkpoint.onnx_normal import normalise
     from toolchain.checkpoint.onnx_torch import to_torch
 
-    metadata = {entry.key: entry.value for entry in read_onnx(wanted.path).metadata_props}
+    metadata = {entry.key: entry.value for entry in read_onnx(wanted.path, weights=False).metadata_props}
     wanted = wanted.agreed(metadata_facts(metadata, wanted.path))
     normal = normalise(wanted.path, len(wanted.classes), wanted.label_offset)
     module, refusal = to_torch(normal.proto)

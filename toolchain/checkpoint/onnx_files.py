@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.foreign import first_line
-from targets.onnx_file import has_broken_text
+from targets.onnx_file import has_broken_text, without_weights
 from toolchain.checkpoint.state import listing
 from toolchain.errors import CheckpointError
 
@@ -27,15 +27,19 @@ _QUANTIZED = (
 _LAYOUTS: dict[tuple[Any, ...], str] = {(1, 28, 28): "NCHW", (28, 28, 1): "NHWC", (28, 28): "flat", (784,): "flat"}
 
 
-def read_onnx(path: Path) -> ModelProto:
-    """Return the model of an ONNX file and its weights. Raises CheckpointError when either is missing."""
+def read_onnx(path: Path, *, weights: bool = True) -> ModelProto:
+    """Return the model of an ONNX file and its weights, or the graph alone.
+
+    Raises CheckpointError when either is missing.
+    """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 
     try:
-        proto = onnx.load(path, load_external_data=False)
+        proto = onnx.load(path, load_external_data=False) if weights else without_weights(path)
         _refuse_false_weights(proto, path)
-        onnx.load_external_data_for_model(proto, str(path.parent))
+        if weights:
+            onnx.load_external_data_for_model(proto, str(path.parent))
     except DecodeError as error:
         raise CheckpointError(f"{path} is no ONNX file, or is cut off; export it again") from error
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
@@ -142,10 +146,9 @@ def input_shape(proto: ModelProto) -> tuple[int, ...]:
 
 def weight_files(path: Path) -> tuple[Path, ...]:
     """Return the files beside an ONNX file that hold its weights (external data), sorted; none for most models."""
-    import onnx
     from onnx.external_data_helper import uses_external_data
 
-    proto = onnx.load(path, load_external_data=False)
+    proto = without_weights(path)
     names = {
         entry.value
         for tensor in proto.graph.initializer

@@ -138,11 +138,16 @@ def _taken(key: str, others: Sequence[str]) -> tuple[str, ...]:
     return () if key in ("", *STATE_KEYS) else (f"weights taken from '{key}'",)
 
 
-def fit_state(module: nn.Module, tensors: Mapping[str, Tensor], name: str, wanted: str | None = None) -> Fitted:
+def fit_state(
+    module: nn.Module, tensors: Mapping[str, Tensor], name: str, wanted: str | None = None, *, assign: bool = False
+) -> Fitted:
     """Load weights into `module`: those under the one prefix, of keys and wrappers, that makes all names fit.
 
     tensors: of the whole file, by dotted name. wanted: the key of `--weights`; without it the raw weights go before
-    averaged ones, and the note names the others. Raises CheckpointError listing the missing, the unexpected and the
+    averaged ones, and the note names the others. assign: the module takes the tensors themselves, in their own type,
+    and weights that it shares are no longer shared; otherwise it copies them.
+
+    Raises CheckpointError listing the missing, the unexpected and the
     misshapen, and saying the fix; UsageProblem when there is nothing under `wanted`.
     """
     expected = module.state_dict()
@@ -154,21 +159,27 @@ def fit_state(module: nn.Module, tensors: Mapping[str, Tensor], name: str, wante
             raise no_such_weights(name, wanted, keys)
     fitting = [prefix for prefix in near if not _problems(module, expected, _below(tensors, prefix))]
     if not fitting:
-        return _fit_nearest(module, tensors, near[0] if near else "", name, expected)
+        return _fit_nearest(module, tensors, near[0] if near else "", name, expected, assign=assign)
     key, notes = preferred([prefix.rstrip(".") for prefix in fitting], None, name)
     below = _below(tensors, f"{key}." if key else "")
-    module.load_state_dict(below, strict=False)
+    module.load_state_dict(below, strict=False, assign=assign)
     return Fitted(below, (*notes, *_left(below, expected)))
 
 
 def _fit_nearest(
-    module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, name: str, expected: Mapping[str, Tensor]
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    prefix: str,
+    name: str,
+    expected: Mapping[str, Tensor],
+    *,
+    assign: bool,
 ) -> Fitted:
     """Fit what names alone do not explain: a wrapper inside the model, or a module that renames its own old weights."""
     below = _below(tensors, prefix)
     for renamed in (below, {key.replace("module.", ""): value for key, value in below.items()}):
         if not _problems(module, expected, renamed) or _loads(module, renamed):
-            module.load_state_dict(renamed, strict=False)
+            module.load_state_dict(renamed, strict=False, assign=assign)
             return Fitted(renamed, (*_taken(prefix.rstrip("."), ()), *_left(renamed, expected)))
     problems = "; ".join(_problems(module, expected, below))
     raise CheckpointError(f"{name} is not a checkpoint of {type(module).__name__}: {problems}")

@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ _PLAIN_PICKLES = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 def read_weights(path: Path) -> Any:
     """Return what a torch file holds, tensors and plain types only (`weights_only=True`).
 
+    The tensors are views of the file where it allows that: those that nobody reads take no memory.
+
     Raises CheckpointError when it is damaged, when it holds pickled objects, which are code, or no torch model at all.
     """
     import torch
@@ -38,7 +41,7 @@ def read_weights(path: Path) -> Any:
     refuse_foreign(path)
     try:
         with _silent():
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=_holds_plain_numbers(path))
     except pickle.UnpicklingError as error:
         if "UninitializedParameter" in str(error):
             raise CheckpointError(f"{path} {UNINITIALISED}") from error
@@ -48,6 +51,14 @@ def read_weights(path: Path) -> Any:
         ) from error
     except Exception as error:  # damage leads an unpickler anywhere
         raise CheckpointError(f"{path} is damaged or cut off ({first_line(error)}); save or copy it again") from error
+
+
+def _holds_plain_numbers(path: Path) -> bool:
+    """Return whether a file is a zip archive that was not packed: torch would take packed bytes for numbers."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
 
 
 def read_pickle(path: Path, namespace: ModuleType | None) -> Any:

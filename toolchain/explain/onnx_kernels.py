@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from targets.artifact import Artifact
+from targets.onnx_file import without_weights
 from targets.ort_operators import origin
 from toolchain.explain.kernels import AT_RUN_TIME, BETWEEN_FLOATS, EXPANDED, FLOAT_WEIGHTS, NO_KERNEL, Kernel
 from toolchain.layers.graph import Graph, Layer
@@ -19,9 +20,7 @@ _OWN_ROUNDING = "the file holds float weights, and ONNX Runtime rounds them itse
 
 def onnx_kernels(artifact: Artifact) -> tuple[Kernel, ...]:
     """See `toolchain.explain.kernels.kernels`."""
-    import onnx
-
-    graph = onnx_graph(onnx.load(artifact.path))
+    graph = onnx_graph(without_weights(artifact.path))
     owners = {name: layer for layer in graph.layers for name in (f"[node {layer.node}]", *layer.chain)}
     optimized = optimized_graph(artifact).node
     integers: set[str] = set()

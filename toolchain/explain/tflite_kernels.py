@@ -5,7 +5,7 @@ from __future__ import annotations
 from targets.artifact import Artifact
 from toolchain.explain.kernels import AT_RUN_TIME, BETWEEN_FLOATS, FLOAT_WEIGHTS, LEFT, Kernel
 from toolchain.layers.graph import Graph, Node
-from toolchain.layers.tflite_graph import parsed, tflite_graph
+from toolchain.layers.tflite_graph import mapped, parsed, tflite_graph
 
 _SHAPES = ["QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "SHAPE"]
 _PARTS = ["PAD", "PADV2", "SLICE", "STRIDED_SLICE", "CONCATENATION", "SPLIT", "GATHER", "MAX_POOL_2D"]
@@ -15,7 +15,7 @@ _MOVES = frozenset([*_SHAPES, *_PARTS])
 
 def tflite_kernels(artifact: Artifact) -> tuple[Kernel, ...]:
     """See `toolchain.explain.kernels.kernels`."""
-    graph = tflite_graph(parsed(artifact.path.read_bytes()))
+    graph = tflite_graph(parsed(mapped(artifact.path)))
     layers = {layer.node: layer for layer in graph.layers}
     found = []
     for number, node in enumerate(graph.nodes):

@@ -26,7 +26,7 @@ _SCALED = ("QuantizeLinear", "DequantizeLinear")
 
 def inspect_onnx(path: Path) -> Inspection:
     """Return what an ONNX file is; MACs from shape inference, for one image. Raises CheckpointError."""
-    proto = read_onnx(path)
+    proto = read_onnx(path, weights=False)
     graph = proto.graph
     shapes = _shapes(proto)
     counts, borders = _scale_counts(graph, shapes), scales(graph)

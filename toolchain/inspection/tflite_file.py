@@ -12,6 +12,7 @@ from targets.foreign import first_line
 from toolchain.errors import CheckpointError
 from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first
 from toolchain.inspection.sidecar import sidecar_facts
+from toolchain.layers.tflite_graph import mapped, parsed
 
 _BITS = {
     "INT4": 4,
@@ -49,10 +50,8 @@ def inspect_tflite(path: Path) -> Inspection:
 
 
 def _read(path: Path) -> Any:
-    from ai_edge_litert import schema_py_generated as schema
-
     try:
-        model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+        model = parsed(mapped(path))
     except Exception as error:
         # Offsets of a damaged flatbuffer lead anywhere, so its reader raises anything.
         raise CheckpointError(f"{path} is cut off or damaged ({first_line(error)}); export it again") from error

@@ -92,7 +92,8 @@ def _weights(
     if module is None:
         return find_state(payload, str(path), weights), facts, None
     refuse_quantized(path)
-    return fit_state(module, tensors_in(payload, str(path)), str(path), weights), facts, module.eval()
+    fitted = fit_state(module, tensors_in(payload, str(path)), str(path), weights, assign=True)
+    return fitted, facts, module.eval().float()
 
 
 def _safetensors(path: Path) -> tuple[Any, dict[str, Any]]:

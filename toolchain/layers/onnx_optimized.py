@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
+from targets.onnx_file import without_weights
 from targets.ort import OrtCpu
 from targets.ort_operators import numbered
 from targets.quiet import quiet_stderr
@@ -37,4 +38,4 @@ def optimized_graph(artifact: Artifact) -> GraphProto:
             # onnxruntime's exceptions share no base.
             said = " ".join(str(error).split())[:300]
             raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({said}); export it again") from error
-        return onnx.load(kept).graph
+        return without_weights(kept).graph

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,14 @@ _ACTIVATIONS = ["RELU", "RELU6", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH",
 FOLLOWED = frozenset([*_ACTIVATIONS, "QUANTIZE", "DEQUANTIZE"])
 
 
-def parsed(content: bytes) -> Any:
-    """Return the model of a file (`schema_py_generated.ModelT`)."""
+def mapped(path: Path) -> mmap.mmap:
+    """Return the bytes of a file, which take memory where they are read."""
+    with path.open("rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def parsed(content: bytes | mmap.mmap) -> Any:
+    """Return the model of a file (`schema_py_generated.ModelT`); its buffers are views of `content`."""
     from ai_edge_litert import schema_py_generated as schema
 
     return schema.ModelT.InitFromPackedBuf(content, 0)

@@ -1,0 +1,137 @@
+"""Memory that commands take for a model of 40 MB, beyond what they take for one of 50 KB."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from toolchain.checkpoint.torch_files import read_weights
+from toolchain.inspection import inspect_file
+
+CHILD = """
+import gc, json, re, sys
+from pathlib import Path
+
+from toolchain.cli.main import main
+
+
+def resident(key):
+    return 1024 * int(re.search(key + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["glyphpress", *words]
+    gc.collect()
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: VmHWM begins anew
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, words
+    print("grown", resident("VmHWM") - before, file=sys.stderr)
+"""
+MLP = """
+from torch import nn
+
+
+class Mlp(nn.Sequential):
+    def __init__(self, wide, narrow):
+        super().__init__(nn.Flatten(), nn.Linear(784, wide), nn.ReLU(), nn.Linear(wide, narrow), nn.ReLU(),
+                         nn.Linear(narrow, 10))
+
+
+class Small(Mlp):
+    def __init__(self):
+        super().__init__(16, 8)
+
+
+class Large(Mlp):
+    def __init__(self):
+        super().__init__(4096, 1664)
+"""
+SIZES = ("Small", "Large")
+
+
+def growth(folder: Path, *commands: list[str]) -> list[float]:
+    """Run each command on the small model, then on the large one; return how many times the large file it took."""
+    words = [[word.replace("MODEL", size) for word in command] for size in SIZES for command in commands]
+    command = [sys.executable, "-c", CHILD, json.dumps(words)]
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    grown = [int(line.split()[1]) for line in finished.stderr.splitlines() if line.startswith("grown ")]
+    return [each / (folder / "Large.pt").stat().st_size for each in grown[len(commands) :]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two models as checkpoints with their classes."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("large")
+    (folder / "mlp.py").write_text(MLP)
+    made: dict[str, type[torch.nn.Module]] = {}
+    exec(MLP, made)
+    for name in SIZES:
+        torch.manual_seed(0)
+        state = made[name]().state_dict()
+        facts = {"classes": list("0123456789"), "preprocess": {"orientation": "upright"}}
+        torch.save({"state_dict": state, **facts}, folder / f"{name}.pt")
+        save_file(state, folder / f"{name}.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["MODEL.pt"], id="row56-weights"),
+        pytest.param(["MODEL.pt", "--model", "mlp.py:MODEL"], id="row56-module"),
+        pytest.param(["MODEL.safetensors"], id="row56-safetensors"),
+    ],
+)
+def test_inspect_takes_the_file_once(folder: Path, words: list[str]) -> None:
+    assert growth(folder, ["inspect", *words])[0] < 1.2
+
+
+def test_row56_a_packed_checkpoint_is_unpacked_and_not_mapped(folder: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed.pt"
+    with zipfile.ZipFile(folder / "Small.pt") as plain, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in plain.namelist():
+            archive.writestr(name, plain.read(name))
+    states = [read_weights(path)["state_dict"] for path in (folder / "Small.pt", packed)]
+    assert all(states[1][name].equal(tensor) for name, tensor in states[0].items())
+
+
+def test_row56_scales_too_many_to_be_read_with_the_graph(tmp_path: Path) -> None:
+    """Two thousand per-channel scales are left out with the weights; one scale and the shapes are read."""
+    channels = 2048
+    stored = {
+        "weight": np.ones((channels, 784), np.int8),
+        "scales": np.ones(channels, np.float32),
+        "scale": np.float32(0.5),
+        "zero": np.uint8(3),
+    }
+    nodes = [
+        helper.make_node("DequantizeLinear", ["weight", "scales"], ["wide"], axis=0),
+        helper.make_node("DequantizeLinear", ["pixels", "scale", "zero"], ["image"]),
+        helper.make_node("Gemm", ["image", "wide"], ["logits"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "wide",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", 784])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", channels])],
+        [numpy_helper.from_array(np.asarray(values), name) for name, values in stored.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), tmp_path / "wide.onnx")
+    found = inspect_file(str(tmp_path / "wide.onnx"))
+    assert found.inputs == ("pixels uint8 [batch, 784] scale 0.5 zero point 3",)
+    assert (found.macs, found.tensors[0].scales, found.tensors[0].bytes) == (784 * channels, channels, 784 * channels)
