@@ -67,7 +67,8 @@ def without_weights(path: Path) -> ModelProto:
     from onnx import ModelProto
 
     with path.open("rb") as stream:
-        return ModelProto.FromString(_without_numbers(stream, path.stat().st_size, _TENSORS))
+        model: ModelProto = ModelProto.FromString(_without_numbers(stream, path.stat().st_size, _TENSORS))
+    return model
 
 
 def _without_numbers(stream: BinaryIO, end: int, inner: tuple[int, ...]) -> bytes:

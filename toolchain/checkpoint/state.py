@@ -147,8 +147,8 @@ def fit_state(
     averaged ones, and the note names the others. assign: the module takes the tensors themselves, in their own type,
     and weights that it shares are no longer shared; otherwise it copies them.
 
-    Raises CheckpointError listing the missing, the unexpected and the
-    misshapen, and saying the fix; UsageProblem when there is nothing under `wanted`.
+    Raises CheckpointError listing the missing, the unexpected and the misshapen, and saying the fix; UsageProblem when
+    there is nothing under `wanted`.
     """
     expected = module.state_dict()
     near = _candidates(tensors, expected)
