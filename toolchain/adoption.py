@@ -16,7 +16,7 @@ from targets.preprocess import Preprocess
 from targets.session import RuntimeSession
 from toolchain.errors import CheckpointError, EvidenceError
 from toolchain.files import refuse_existing, write_whole
-from toolchain.preprocess_search import SEARCH_IMAGES, search
+from toolchain.preprocess_search import SEARCH_IMAGES, PreprocessFinding, search, tie_message
 
 Training = Callable[[], Dataset]
 """Gives the training images, which are read only where a file must be explained by them."""
@@ -45,7 +45,8 @@ def open_artifact(path: Path, train: Training | None, *, likely: Preprocess | No
 
     train: gives labelled training images to find it on; their classes are taken for the file's. likely: as in `search`.
     Raises ArtifactError for what is no model file, EvidenceError when there are no such images, and CheckpointError
-    when the file reads the images in no way, or in two ways equally well.
+    when the file reads the images in no way, or in two ways equally well, mean and std included: a verdict must not
+    rest on a guess.
     """
     if explained(path):
         return load_artifact(path)
@@ -58,7 +59,10 @@ def open_artifact(path: Path, train: Training | None, *, likely: Preprocess | No
         images = train()
     except EvidenceError as error:
         raise EvidenceError(f"{path}: no sidecar says how it wants its images; {error}") from error
-    return _found(path, images, likely)
+    artifact, finding = _found(path, images, likely)
+    if finding.undecided:
+        raise _adoptable(path, tie_message((finding.winner, *finding.undecided), finding.images))
+    return artifact
 
 
 def write_sidecar(
@@ -70,7 +74,7 @@ def write_sidecar(
     """
     refuse_existing(sidecar_of(path), force=force)
     if preprocess is None:
-        artifact = _found(path, dataset)
+        artifact, _ = _found(path, dataset)
     else:
         artifact = adopt(path, preprocess=preprocess, classes=dataset.classes)
         artifact = replace(artifact, notes=("preprocess as given",))
@@ -78,7 +82,7 @@ def write_sidecar(
     return artifact
 
 
-def _found(path: Path, dataset: Dataset, likely: Preprocess | None = None) -> Artifact:
+def _found(path: Path, dataset: Dataset, likely: Preprocess | None = None) -> tuple[Artifact, PreprocessFinding]:
     if dataset.split != "train":
         raise EvidenceError(
             f"{path}: {dataset.origin} are images to judge on, on which nothing may be fitted; give training images"
@@ -91,12 +95,13 @@ def _found(path: Path, dataset: Dataset, likely: Preprocess | None = None) -> Ar
             images, labels = dataset.images[chosen], dataset.labels[chosen]
             found = search(session.answer, images, labels, classes=dataset.classes, likely=likely)
         except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error}, in `glyphpress adopt {path.name}`") from error
-    return replace(
-        adopt(path, preprocess=found.winner, classes=dataset.classes),
-        notes=(f"preprocess {found.sentence()}",),
-        preprocess_source="searched",
-    )
+            raise _adoptable(path, str(error)) from error
+    artifact = adopt(path, preprocess=found.winner, classes=dataset.classes)
+    return replace(artifact, notes=(f"preprocess {found.sentence()}",), preprocess_source="searched"), found
+
+
+def _adoptable(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path}: {reason}; options go to `glyphpress adopt {path} --data DATA`")
 
 
 def _spare_columns(path: Path, dataset: Dataset) -> int:

@@ -4,8 +4,8 @@ The turn, the ink's colour and the label offset change what a model reads, so th
 images right than the runner-up (exact McNemar test, paired image by image). The scaling changes little on many
 networks, so it is settled by the likelihood of the true class after temperature scaling (Guo et al. 2017, which takes
 out that a smaller contrast only makes a network less sure) or as answered, with paired t-tests. What stays open is an
-error, except between scalings that give the same answer on 98 % of the images: there the likelier is taken, and the
-others are named.
+error that gives the options of each candidate, except between scalings that give the same answer on 98 % of the images
+and between means and standard deviations on the same scale: there the likelier is taken, and the others are named.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 from calibration.dataset import Images, Labels
 from targets.preprocess import Layout, Preprocess
 from toolchain.errors import CheckpointError
-from toolchain.preprocess_trial import Look, Run, Trial, candidates, describe
+from toolchain.preprocess_trial import Look, Reading, Run, Trial, candidates, options_of
 
-ROUNDS = (100, 400)
+ROUNDS = (32, 100, 400)
 SEARCH_IMAGES = 1500
 """As many labelled images as a search gains from; callers draw them at random."""
 LEAST_IMAGES = 50
@@ -44,8 +44,11 @@ class Tried:
 class PreprocessFinding:
     """How the model wants its images; `runner_up` is the best that turns, inverts or counts labels differently.
 
-    margin: fraction of images, accuracy less runner_up_accuracy. images: how many decided. table: all that was tried,
-    the best first, each on the images of the last round it reached. equivalent: scalings with nearly the same answers.
+    margin: fraction of images, accuracy less runner_up_accuracy. images: how many the winner was shown; the runner-up
+    is shown no more once it is beaten. table: all that was tried, the best first, each on the images of the last round
+    it reached. equivalent: scalings with nearly the same answers.
+    undecided: other means and standard deviations under which the model answers otherwise, but neither shown to be less
+    accurate nor less likely; the winner is the likeliest of them.
     """
 
     winner: Preprocess
@@ -56,18 +59,21 @@ class PreprocessFinding:
     images: int
     table: tuple[Tried, ...]
     equivalent: tuple[Preprocess, ...] = ()
+    undecided: tuple[Preprocess, ...] = ()
 
     def sentence(self) -> str:
         """Return the line that a file keeps: what was found, and why."""
-        return f"{describe(self.winner)} ({self.evidence})"
+        return f"{self.winner} ({self.evidence})"
 
     @property
     def evidence(self) -> str:
         """Return why the winner was taken, which a press shows beside it."""
         alike = f"; {len(self.equivalent)} other scalings read nearly the same" if self.equivalent else ""
+        open_ = " or ".join(f"`{options_of(other)}`" for other in self.undecided)
+        tied = f"; a tie of mean and std, of which this is the likelier: the others are {open_}" if open_ else ""
         return (
-            f"found: {self.accuracy:.1%} right; next best {self.runner_up_accuracy:.1%}, "
-            f"{describe(self.runner_up)}; {self.images} images{alike}"
+            f"found: {self.accuracy:.1%} right; next best {self.runner_up_accuracy:.1%}, {self.runner_up}; "
+            f"{self.images} images{alike}{tied}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,6 +90,7 @@ class PreprocessFinding:
             "margin": self.margin,
             "images": self.images,
             "equivalent": [preprocess.to_dict() for preprocess in self.equivalent],
+            "undecided": [preprocess.to_dict() for preprocess in self.undecided],
             "table": rows,
         }
 
@@ -100,10 +107,11 @@ def search(
     """Find the Preprocess under which `run` reads the images best.
 
     run: float32 batch in `layout` to logits [N, len(classes) or one more]. images: uint8 [N, 28, 28], upright, in
-    random order; 100 see every candidate, 400 the better ones, the rest only what is still close. labels: int64 [N].
+    random order; 32 are shown under every candidate, more only under what is still close. labels: int64 [N].
     likely: of a file that this one is to replace; its scaling is taken unless another one reads significantly more.
 
-    Raises CheckpointError on fewer than 50 images, when the best is near chance, and on a tie, which it lists.
+    Raises CheckpointError on fewer than 50 images, when the best is near chance, and on a tie of anything but mean and
+    std, which it lists.
     """
     if len(images) < LEAST_IMAGES:
         raise CheckpointError(
@@ -117,10 +125,13 @@ def search(
     for count in (*ROUNDS, len(images)):
         trials = look.at(remaining, min(count, len(images)), every_offset=not seen)
         seen |= {trial.preprocess: trial for trial in trials}
-        _refuse_chance(trials[0], classes, labels)
-        remaining = _still_open(trials)
-        if count >= ROUNDS[-1] and len(_scalings(trials)) == 1 and not _reading_ties(trials):
-            break
+        if count > ROUNDS[0]:
+            _refuse_chance(trials[0], classes, labels)
+        remaining = _still_open(trials, _KEPT if count > ROUNDS[0] else len(trials))
+        if count >= ROUNDS[-1] and not _reading_ties(trials):
+            remaining = [trial.preprocess for trial in _scalings(trials)]
+            if len(remaining) == 1:
+                break
     return _finding(trials, seen.values(), likely)
 
 
@@ -130,17 +141,17 @@ def _refuse_chance(best: Trial, classes: tuple[str, ...], labels: Labels) -> Non
     if best.accuracy < chance + (1 - chance) / 4:
         raise CheckpointError(
             f"the checkpoint does not read these images: {best.accuracy:.1%} right at best, "
-            f"{describe(best.preprocess)}; chance is {chance:.1%}; "
+            f"{best.preprocess}; chance is {chance:.1%}; "
             f"give the --data it was trained on, or the preprocess with options"
         )
 
 
-def _still_open(trials: list[Trial]) -> list[Preprocess]:
-    """Return what the best has not beaten yet, and the best of another reading for comparison."""
+def _still_open(trials: list[Trial], most: int) -> list[Preprocess]:
+    """Return what the best has not beaten yet, `most` at most, and the best of another reading for comparison."""
     best = trials[0]
     close = [trial for trial in trials if not _reads_more(best, trial)]
     other = [trial for trial in trials if trial.reading != best.reading]
-    return list(dict.fromkeys(trial.preprocess for trial in (*close[:_KEPT], *other[:1])))
+    return list(dict.fromkeys(trial.preprocess for trial in (*close[:most], *other[:1])))
 
 
 def _reads_more(better: Trial, worse: Trial) -> bool:
@@ -177,8 +188,13 @@ def _scalings(trials: list[Trial]) -> list[Trial]:
 
 
 def _reading_ties(trials: list[Trial]) -> list[Trial]:
+    """Return the best trial of each reading that the best of all does not beat."""
     best = trials[0]
-    return [trial for trial in trials if trial.reading != best.reading and not _reads_more(best, trial)]
+    tied: dict[Reading, Trial] = {}
+    for trial in trials:
+        if trial.reading != best.reading and not _reads_more(best, trial):
+            tied.setdefault(trial.reading, trial)
+    return list(tied.values())
 
 
 def _scaling_ties(trials: list[Trial]) -> list[Trial]:
@@ -195,9 +211,12 @@ def _finding(trials: list[Trial], seen: Iterable[Trial], likely: Preprocess | No
     same = [t for t in (winner, *scalings) if likely and _scaled_as(likely, t.preprocess) == t.preprocess]
     if same:
         winner, scalings = same[0], [t for t in (winner, *scalings) if t is not same[0]]
-    ties = _reading_ties(trials) or ([] if same else _scaling_ties(trials))
-    if ties:
-        _refuse_tie(winner, ties)
+    readings = _reading_ties(trials)
+    ties = [] if same else _scaling_ties(trials)
+    if readings or any(trial.preprocess.scale != winner.preprocess.scale for trial in ties):
+        raise CheckpointError(
+            tie_message([trial.preprocess for trial in (winner, *(readings or ties))], len(winner.correct))
+        )
     table = sorted(seen, key=lambda trial: (len(trial.correct), *trial.rank), reverse=True)
     runner_up = next(trial for trial in table if trial.reading != winner.reading)
     return PreprocessFinding(
@@ -209,13 +228,11 @@ def _finding(trials: list[Trial], seen: Iterable[Trial], likely: Preprocess | No
         images=len(winner.correct),
         table=tuple(Tried(t.preprocess, t.accuracy, float(t.likelihood.mean()), len(t.correct)) for t in table),
         equivalent=tuple(trial.preprocess for trial in scalings if _alike(winner, trial)),
+        undecided=tuple(trial.preprocess for trial in ties),
     )
 
 
-def _refuse_tie(winner: Trial, ties: list[Trial]) -> None:
-    tied = "; ".join(f"{describe(trial.preprocess)} {trial.accuracy:.1%}" for trial in (winner, *ties[:3]))
-    more = f" and {len(ties) - 3} more" if len(ties) > 3 else ""
-    raise CheckpointError(
-        f"the preprocess is a tie on {len(winner.correct)} images: {tied}{more}; "
-        f"say it with --orientation, --scale, --mean, --std, --invert, --label-offset"
-    )
+def tie_message(tied: Iterable[Preprocess], images: int) -> str:
+    """Return the error of what could not be told apart: what to give for each."""
+    lines = " or ".join(f"`{options_of(preprocess)}`" for preprocess in tied)
+    return f"how it wants its images is a tie on {images} images; say which: {lines}"

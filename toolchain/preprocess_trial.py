@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +34,15 @@ def candidates(layout: Layout) -> Iterable[Preprocess]:
             yield Preprocess(orientation, "0-255", 0.0, 1.0, invert, layout)
 
 
-def describe(preprocess: Preprocess) -> str:
-    """Return a Preprocess in a few words."""
-    return str(preprocess)
+def options_of(preprocess: Preprocess) -> str:
+    """Return the options that say a Preprocess on the command line."""
+    parts = [f"--orientation {preprocess.orientation}", f"--scale {preprocess.scale}"]
+    if (preprocess.mean, preprocess.std) != (0.0, 1.0):
+        parts.append(f"--mean {preprocess.mean:g} --std {preprocess.std:g}")
+    parts += ["--invert"] * preprocess.invert + [f"--label-offset {preprocess.label_offset}"] * (
+        preprocess.label_offset > 0
+    )
+    return " ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -72,12 +78,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class Look:
-    """Labelled images, and the model that they are shown to; see `preprocess_search.search`."""
+    """Labelled images, and the model that they are shown to; see `preprocess_search.search`.
+
+    answered: the logits of each Preprocess on the first images, so that no image is shown twice.
+    """
 
     run: Run
     images: Images
     labels: Labels
     classes: int
+    answered: dict[Preprocess, NDArray[np.float32]] = field(default_factory=dict)
 
     def at(self, tried: Iterable[Preprocess], count: int, *, every_offset: bool) -> list[Trial]:
         """Return the trials on the first `count` images, the best first.
@@ -88,8 +98,7 @@ class Look:
         return sorted(trials, key=lambda trial: trial.rank, reverse=True)
 
     def _trials(self, preprocess: Preprocess, count: int, every_offset: bool) -> Iterable[Trial]:
-        inputs = preprocess.apply(self.images[:count])
-        logits = np.concatenate([self.run(inputs[at : at + _BATCH]) for at in range(0, count, _BATCH)])
+        logits = self._logits(replace(preprocess, label_offset=0), count)
         spare = logits.shape[1] - self.classes
         if spare not in (0, 1):
             raise CheckpointError(
@@ -98,6 +107,15 @@ class Look:
             )
         for offset in range(spare + 1) if every_offset else (preprocess.label_offset,):
             yield self._trial(replace(preprocess, label_offset=offset), logits[:, offset : offset + self.classes])
+
+    def _logits(self, preprocess: Preprocess, count: int) -> NDArray[np.float32]:
+        known = self.answered.get(preprocess)
+        seen = 0 if known is None else len(known)
+        if seen < count:
+            inputs = preprocess.apply(self.images[seen:count])
+            parts = [self.run(inputs[at : at + _BATCH]) for at in range(0, len(inputs), _BATCH)]
+            self.answered[preprocess] = np.concatenate([*([] if known is None else [known]), *parts])
+        return self.answered[preprocess][:count]
 
     def _trial(self, preprocess: Preprocess, logits: NDArray[np.float32]) -> Trial:
         labels = self.labels[: len(logits)]

@@ -100,8 +100,10 @@ def test_a_model_that_cannot_tell_left_from_right_is_a_tie(digits: Dataset) -> N
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return net(image) + net(image.flip(3))
 
-    with pytest.raises(CheckpointError, match=r"a tie on .*mirror.*--orientation"):
+    with pytest.raises(CheckpointError, match="a tie on") as refused:
         found(Mirrored(), digits)
+    for turn in ("upright", "mirror"):
+        assert f"`--orientation {turn} --scale 0-1" in str(refused.value)
 
 
 def test_scalings_that_read_otherwise_but_equally_well_are_a_tie(digits: Dataset) -> None:
@@ -119,7 +121,10 @@ def test_scalings_that_read_otherwise_but_equally_well_are_a_tie(digits: Dataset
             half = wrong & (pixels.sum((1, 2, 3)) * 255 % 5 < 1)
             return torch.where(half[:, None], logits.roll(1, 1), logits)
 
-    with pytest.raises(CheckpointError, match=r"a tie on .*0 to 255.*--scale"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"a tie on .*`--orientation upright --scale 0-(1|255)` or `--orientation upright --scale 0-(1|255)`",
+    ):
         found(TwoWishes(), digits)
 
 
@@ -194,3 +199,88 @@ def test_given_and_stored_preprocess_are_not_searched_and_stored_must_be_there(t
         settle(str(tmp_path / "net.onnx"), CheckpointRequest(search=False), digits)
     with pytest.raises(CheckpointError, match="needs labelled training images"):
         settle(str(tmp_path / "net.onnx"), CheckpointRequest(classes=digits.classes), None)
+
+
+class Undecided(nn.Module):
+    """Reads alike well with MNIST's and with EMNIST's mean and std, but errs on other images under each."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        other = (image.amin((1, 2, 3)) + 0.1722 / 0.3309).abs() < 1e-3
+        pixels = torch.where(other[:, None, None, None], image * 0.3309 + 0.1722, image * 0.3081 + 0.1307)
+        logits = self.net((pixels - 0.1307) / 0.3081)
+        ink = ((pixels * 255).sum((1, 2, 3)).round().long()) % 20
+        wrong = (other & (ink == 3)) | (~other & (ink == 7))
+        return torch.where(wrong[:, None], logits.roll(1, 1), logits)
+
+
+@pytest.fixture(scope="module")
+def undecided(digits: Dataset) -> nn.Module:
+    return Undecided(trained(digits, Preprocess("transpose", mean=0.1307, std=0.3081))).eval()
+
+
+MNIST = Preprocess("transpose", mean=0.1307, std=0.3081)
+EMNIST = Preprocess("transpose", mean=0.1722, std=0.3309)
+
+
+def test_row20_a_tie_of_mean_and_std_takes_the_likelier_and_names_the_other(
+    undecided: nn.Module, digits: Dataset
+) -> None:
+    finding = found(undecided, digits)
+    assert {finding.winner, *finding.undecided} == {MNIST, EMNIST}
+    other = {MNIST: EMNIST, EMNIST: MNIST}[finding.winner]
+    fix = f"--orientation transpose --scale 0-1 --mean {other.mean} --std {other.std}"
+    assert finding.sentence().count("a tie of mean and std") == 1
+    assert f"`{fix}`" in finding.sentence()
+    assert finding.to_dict()["undecided"] == [other.to_dict()]
+
+
+def test_row20_a_tie_costs_no_more_images_than_the_likelihoods_of_the_tied_need(
+    undecided: nn.Module, digits: Dataset
+) -> None:
+    shown, order = 0, np.random.default_rng(0).permutation(len(digits))
+
+    def counting(batch: np.ndarray) -> Any:
+        nonlocal shown
+        shown += len(batch)
+        return runner(undecided)(batch)
+
+    search(counting, digits.images[order], digits.labels[order], classes=digits.classes)
+    candidates = 5 * 2 * 8
+    assert shown < candidates * 32 + 20 * 68 + 6 * 300 + 2 * len(digits)
+
+
+def test_row20_export_and_press_say_the_tie_once(
+    glyphpress: Any, undecided: nn.Module, digits: Dataset, tmp_path: Path
+) -> None:
+    torch.save(undecided, tmp_path / "undecided.pt")
+    words = (tmp_path / "undecided.pt", "--trust-pickle", "--data", "builtin:digits")
+    exported = glyphpress("export", *words, "-o", tmp_path / "u.onnx")
+    assert exported.code == 0, exported.err
+    assert exported.out.count("a tie of mean and std") == 1
+    assert "a tie of mean and std" in (tmp_path / "u.onnx.json").read_text()
+    run = glyphpress("press", *words, "--recipe", "float16", "--format", "onnx", "--out", tmp_path / "out")
+    assert run.code in (0, 1, 5), run.err
+    assert run.out.count("a tie of mean and std") == 1
+    assert run.out.count("(found:") == 1
+    assert "a tie of mean and std" in (tmp_path / "out" / "report.json").read_text()
+
+
+def test_row20_a_file_that_is_judged_is_not_guessed_at_but_adopted(
+    glyphpress: Any, undecided: nn.Module, tmp_path: Path
+) -> None:
+    torch.onnx.export(undecided, torch.zeros(1, 1, 28, 28), tmp_path / "u.onnx", dynamo=False, input_names=["image"],
+                      output_names=["logits"], dynamic_axes={"image": {0: "n"}, "logits": {0: "n"}})  # fmt: skip
+    data = ("--data", "builtin:digits")
+    refused = glyphpress("evaluate", tmp_path / "u.onnx", *data)
+    assert refused.code == 3
+    for one in (MNIST, EMNIST):
+        assert f"`--orientation transpose --scale 0-1 --mean {one.mean} --std {one.std}`" in refused.err
+    assert f"`glyphpress adopt {tmp_path / 'u.onnx'} --data DATA" in refused.err
+    adopted = glyphpress("adopt", tmp_path / "u.onnx", *data)
+    assert adopted.code == 0, adopted.err
+    assert adopted.out.count("a tie of mean and std") == 1
+    assert glyphpress("evaluate", tmp_path / "u.onnx", *data).code == 0
