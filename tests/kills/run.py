@@ -6,273 +6,202 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import io
-import os
 import random
-import shutil
 import signal
-import stat
 import sys
 import tempfile
-import time
-import zipfile
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from tests.calibration.archive_server import Behaviour, serving
-from tests.calibration.official_files import strokes, write_split
-from tests.kills.hook import before_operation, end_at
-from tests.toolchain.readers import linear_reader
+from tests.kills.cases import CASES, Case
+from tests.kills.content import Parts, Pattern, tree
+from tests.kills.program import SIGNALS, Ended, Program
 
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-DATA = ("--data", "builtin:digits")
-SCHEME = ("--scheme", "dynamic-int8")
-PRESS = (
-    "--orientation",
-    "upright",
-    "--scale",
-    "0-1",
-    "--format",
-    "onnx",
-    "--recipe",
-    "dynamic-int8",
-    "--policy",
-    "smoke",
-)
-SSH = '#!/bin/sh\nfor last; do :; done\nexec sh -c "$last"\n'
+INTERRUPTED = 130
 
 
-@dataclass(frozen=True)
-class Case:
-    """A command that is killed. outputs: the names, below the folder that it runs in, of a whole result."""
+@dataclass
+class Whole:
+    """What runs without a kill leave. new: each file of one over nothing; old: a folder to kill others over.
 
-    name: str
-    words: tuple[str, ...]
-    outputs: tuple[str, ...]
-    share: int
-    again: bool = True
-    """Whether a repeated run over a whole result asks for --force."""
+    stages: what the first file may be meanwhile, as a checkpoint is one of each epoch in turn.
+    """
 
+    new: dict[str, Pattern]
+    stages: list[Pattern]
+    old: Path | None
+    operations: int
+    seconds: float
+    gaps: list[int] = field(default_factory=list)
+    """Operations before which the next kills fall; all have their turn before one has a second."""
 
-CASES = (
-    Case(
-        "quantize", ("quantize", "float.onnx", "--scheme", "dynamic-int8", "-o", "q.onnx"), ("q.onnx", "q.onnx.json"), 5
-    ),
-    Case("export", ("export", "float.onnx", "-o", "q.ort"), ("q.ort", "q.ort.json"), 4),
-    Case("evaluate", ("evaluate", "float.onnx", *DATA, "-o", "e.npz"), ("e.npz",), 3),
-    Case("gate baseline", ("gate", "baseline", "float.onnx", *DATA, "--policy", "smoke", "-o", "b.npz"), ("b.npz",), 3),
-    Case(
-        "press",
-        ("press", "float.onnx", *DATA, *PRESS, "--out", "out"),
-        ("out/report.json", "out/report.md", "out/timings.npz"),
-        3,
-    ),
-    Case("data fetch", ("data", "fetch", "--data-root", "data"), ("data/gzip",), 3, again=False),
-    Case("targets setup", ("targets", "setup", "ssh://pi@kitchen"), ("cache/glyphpress",), 3, again=False),
-    Case("train", ("train", *DATA, "--epochs", "2", "--threads", "1", "--out", "t.pt"), ("t.pt",), 3),
-    Case("distill", ("distill", "t0.pt", *DATA, "--epochs", "1", "-o", "s.pt2"), ("s.pt2",), 2),
-)
+    def unlike(self, case: Case, name: str, file: Parts) -> str:
+        """Return what of a file no run could have written; empty where it is whole."""
+        if name not in self.new:
+            return "no run has such a file at its end"
+        if any(not stage.unlike(file) for stage in self.stages if name == case.first):
+            return ""
+        return self.new[name].unlike(file)
+
+    def result_unlike(self, case: Case, now: dict[str, Parts]) -> list[str]:
+        """Return what keeps files from being the whole result of one run, an early stage of it included."""
+        stage = case.first in self.new and not self.unlike(case, case.first, now.get(case.first, {}))
+        return [fault for fault in self.new_unlike(now, case.result) if not (stage and f"{case.first} is not" in fault)]
+
+    def new_unlike(self, now: dict[str, Parts], among: Callable[[str], bool] = lambda _name: True) -> list[str]:
+        """Return what keeps files from being exactly those of a whole run."""
+        expected = {name for name in self.new if among(name)}
+        found = [f"{name} is missing" for name in sorted(expected - set(now))]
+        found += [f"{name} is left" for name in sorted(set(now) - expected)]
+        pairs = [(name, self.new[name].unlike(now[name])) for name in sorted(expected & set(now))]
+        return found + [f"{name} is not new ({unlike})" for name, unlike in pairs if unlike]
 
 
 class Killer:
-    """Runs commands in forks of this process, which has imported what they need, each in a folder of its own."""
+    """Kills runs of cases, each in a folder of its own, and keeps what was wrong."""
 
-    def __init__(self, home: Path, chance: random.Random) -> None:
-        self.home, self.chance, self.faults = home, chance, list[str]()
-        self.sources = home / "sources"
-        self.sources.mkdir()
-        linear_reader(self.sources / "float.onnx")
-        (home / "ssh").write_text(SSH)
-        (home / "ssh").chmod(stat.S_IRWXU)
-        self.archive = _archive(home / "official")
+    def __init__(self, program: Program, chance: random.Random) -> None:
+        self.program, self.chance, self.faults = program, chance, list[str]()
 
-    def run(self, case: Case, folder: Path, words: tuple[str, ...], url: str, prepare: Callable[[], None]) -> int:
-        """Start the program in a fork and return its process."""
-        if child := os.fork():
-            return child
-        with suppress(BaseException), (folder / "tmp" / "said").open("wb") as said:
-            os.chdir(folder)
-            os.dup2(said.fileno(), 1)
-            os.dup2(said.fileno(), 2)
-            os.environ |= {
-                "TMPDIR": str(folder / "tmp"),
-                "XDG_CACHE_HOME": str(folder / "cache"),
-                "XDG_STATE_HOME": str(folder / "state"),
-                "GLYPHPRESS_SSH": str(self.home / "ssh"),
-            }
-            tempfile.tempdir = None
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            self._stand_in(url)
-            sys.argv = ["glyphpress", *words]
-            sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-            prepare()
-            from toolchain.cli.main import main
+    def whole(self, case: Case) -> Whole | None:
+        """Run a case without a kill; return None, and say that in `faults`, where that fails already."""
+        runs = list[tuple[dict[str, Parts], list[Parts]]]()
+        for _ in range(2):
+            folder = self.program.fresh()
+            ended, operations, stages = self.program.counted(folder, case.command, case.first)
+            if ended.code:
+                self.faults.append(f"{case.name}: exit {ended.code} WITHOUT a kill, so not killed: {ended.said[-300:]}")
+                return None
+            runs.append((tree(folder, hidden=True), stages))
+        (one, one_stages), (other, other_stages) = runs
+        new = {name: Pattern.of(parts, other[name], case.varying(name)) for name, parts in one.items() if name in other}
+        pairs = zip(one_stages, other_stages, strict=False) if case.stages else ()
+        patterns = [Pattern.of(*pair, case.varying(case.first)) for pair in pairs]
+        if blind := [name for name, pattern in new.items() if "" in one[name] and not pattern.settled]:
+            self.faults.append(f"{case.name}: {blind} differ wholly from run to run, so they cannot be compared")
+        if not case.old:
+            return Whole(new, patterns, None, operations, ended.seconds)
+        folder = self.program.fresh()
+        before = self.program.run(folder, case.old)
+        if before.code:
+            self.faults.append(f"{case.name}: exit {before.code} of what makes the old result: {before.said[-300:]}")
+            return None
+        return Whole(new, patterns, self.program.keep(folder, case.name), operations, ended.seconds)
 
-            try:
-                main()
-            except SystemExit as stop:
-                os._exit(int(stop.code or 0))
-        os._exit(99)
-
-    def _stand_in(self, url: str) -> None:
-        """Let the archive and the wheels be small ones that need no network."""
-        from calibration import download
-        from targets.ssh import setup
-        from targets.ssh.bundle import Layer
-
-        download.OFFICIAL = download.Archive(url, hashlib.md5(self.archive).hexdigest(), len(self.archive))
-        setup.wheels_layer = lambda _python, _machine: Layer("wheels", "small", lambda part: part.write_bytes(_tar()))
-
-    def finished(self, case: Case, folder: Path, words: tuple[str, ...], url: str) -> tuple[int, float]:
-        """Run to the end; return exit code and seconds."""
-        started = time.monotonic()
-        child = self.run(case, folder, words, url, lambda: None)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), time.monotonic() - started
-
-    def fresh(self, name: str) -> Path:
-        folder = self.home / name
-        shutil.copytree(self.sources, folder)
-        for each in ("tmp", "cache", "state"):
-            (folder / each).mkdir()
-        return folder
-
-    def measured(self, case: Case, url: str) -> tuple[int, float]:
-        """Return how many file operations a whole run has, and how many seconds."""
-        folder = self.fresh("measured")
-        started = time.monotonic()
-        count = self.home / "operations"
-        prepare = lambda: before_operation(folder, lambda done: count.write_text(str(done)) and None)  # noqa: E731
-        child = self.run(case, folder, case.words, url, prepare)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if code:
-            self.faults.append(f"{case.name}: exit {code} without a kill: {_said(folder)}")
-        shutil.rmtree(folder)
-        return int(count.read_text()), time.monotonic() - started
-
-    def kill(self, case: Case, url: str, operations: int, seconds: float) -> str:
+    def kill(self, case: Case, whole: Whole, share_between: float) -> str:
         """Kill one run, look at what is left, and run it again; return how it was killed."""
         number = self.chance.choice(SIGNALS)
-        between = self.chance.random() < 0.6
-        folder = self.fresh("killed")
-        force = case.again and self.chance.random() < 0.4
-        words = case.words
-        if force:
-            self.finished(case, folder, case.words, url)
-            words = (*case.words, "--force")
-        before = {name: _digest(folder / name) for name in case.outputs}
-        operation = self.chance.randint(1, operations)
-        prepare = (lambda: end_at(folder, operation, number)) if between else (lambda: None)
-        child = self.run(case, folder, words, url, prepare)
-        if not between:
-            time.sleep(self.chance.random() * seconds)
-            with suppress(ProcessLookupError):
-                os.kill(child, number)
-        os.waitpid(child, 0)
-        how = f"{case.name}, {number.name} {f'at operation {operation}' if between else 'at a random moment'}"
-        self._look(case, folder, before, url, f"{how}{', over an old result' if force else ''}")
-        shutil.rmtree(folder)
+        between, over_old = self.chance.random() < share_between, self.chance.random() < 0.4 and whole.old is not None
+        moment = self.chance.random() * whole.seconds
+        if not whole.gaps:
+            whole.gaps = self.chance.sample(range(1, whole.operations + 1), whole.operations)
+        folder = self.program.fresh(whole.old if over_old else None)
+        before = tree(folder, hidden=False)
+        words = (*case.command, "--force") if over_old else case.command
+        how = f"{case.name}, {number.name}"
+        if between:
+            operation = whole.gaps.pop()
+            how += f" at operation {operation}"
+            ended = self.program.killed_at(folder, words, operation, number)
+        else:
+            how += f" after {moment:.2f} s"
+            ended = self.program.killed_after(folder, words, moment, number)
+        found = _wrong_end(ended, number) + self._wrong_files(case, whole, folder, before)
+        found += self._wrong_again(case, whole, folder, before)
+        self.faults += [f"{how}{', over an old result' if over_old else ''}: {fault}" for fault in found]
         return f"{number.name} {'between operations' if between else 'at random'}"
 
-    def _look(self, case: Case, folder: Path, before: dict[str, str], url: str, how: str) -> None:
-        if any(before.values()) and not all((folder / name).exists() for name in case.outputs[:1]):
-            self.faults.append(f"{how}: the old result is gone")
-        # What is there may be run over with --force alone; what is not must need none.
-        code, _ = self.finished(case, folder, case.words, url)
-        whole = all((folder / name).exists() for name in case.outputs)
-        if code == 2 and case.again and whole:
-            code, _ = self.finished(case, folder, (*case.words, "--force"), url)
-        if code:
-            self.faults.append(f"{how}: the repeated run exits {code}: {_said(folder)}")
-        left = [path for path in folder.rglob(".*") if path.name.startswith((".glyphpress-", ".part-", ".emnist-"))]
-        left += [path for path in (folder / "tmp").iterdir() if path.name not in {"said", ".ses"}]
-        missing = [name for name in case.outputs if not (folder / name).exists()]
-        if left or missing:
-            self.faults.append(f"{how}: left {[path.name for path in left]}, missing {missing}")
+    def _wrong_files(self, case: Case, whole: Whole, folder: Path, before: dict[str, Parts]) -> list[str]:
+        """Return the files under final names that are neither the old ones nor the new ones."""
+        found = []
+        for name, parts in tree(folder, hidden=False).items():
+            passing = any(Path(name).match(pattern) for pattern in case.passing)
+            if parts and before.get(name) != parts and not passing and (unlike := whole.unlike(case, name, parts)):
+                found.append(f"{name} is neither old nor new ({unlike})")
+        # What a kill leaves of two files that go together is mended by the next run; the first is never missing.
+        if any(case.is_first(name) for name in before) and not (folder / case.first).exists():
+            found.append(f"the old {case.first} is gone")
+        return found
+
+    def _wrong_again(self, case: Case, whole: Whole, folder: Path, before: dict[str, Parts]) -> list[str]:
+        """Run a killed command again, by --force only where a result stands; return what is wrong then."""
+        stood = case.again and (folder / case.first).exists()
+        ended = self.program.run(folder, case.command)
+        if ended.code != (2 if stood else 0):
+            return [f"the repeated run exits {ended.code}: {ended.said[-300:]}"]
+        found = []
+        if stood:
+            now = {name: parts for name, parts in tree(folder, hidden=False).items() if case.result(name)}
+            if now != {name: parts for name, parts in before.items() if case.result(name)}:
+                found += [f"beside a whole new result: {fault}" for fault in whole.result_unlike(case, now)]
+            ended = self.program.run(folder, (*case.command, "--force"))
+            if ended.code:
+                return [*found, f"the run with --force exits {ended.code}: {ended.said[-300:]}"]
+        again = whole.new_unlike(tree(folder, hidden=True))
+        return found + [f"after a repeated run: {fault}" for fault in again]
+
+
+def _wrong_end(ended: Ended, number: signal.Signals) -> list[str]:
+    # Before the program listens, and when it is done, a signal ends it as it ends any other process.
+    expected = {0, -number} | (set() if number is signal.SIGKILL else {INTERRUPTED})
+    found = [] if ended.code in expected else [f"exit {ended.code}: {ended.said[-300:]}"]
+    found += ["a traceback: " + ended.said[-300:]] if "Traceback" in ended.said else []
+    return found + ([f"processes live on: {ended.orphans}"] if ended.orphans else [])
 
 
 def kills(
     count: int,
     seed: int,
-    names: tuple[str, ...] = (),
+    cases: Sequence[Case] = CASES,
     heard: Callable[[Counter[str], list[str]], None] = lambda _done, _faults: None,
+    share_between: float = 0.6,
 ) -> tuple[Counter[str], list[str]]:
-    """Do so many kills; `heard` gets the counts after each. Return the counts of each kind, and what was wrong."""
+    """Do so many kills; `heard` gets the counts after each. Return the counts of each kind, and what was wrong.
+
+    share_between: of the kills fall between file operations, the others at random moments.
+    """
     chance = random.Random(seed)
-    cases = [case for case in CASES if not names or case.name in names]
     done = Counter[str]()
     with tempfile.TemporaryDirectory() as home:
-        killer = Killer(Path(home), chance)
-        with serving(Behaviour(killer.archive)) as url:
-            if any(case.name == "distill" for case in cases):
-                _import_torch(killer, url)
-            known = {case.name: killer.measured(case, url) for case in cases}
-            for case in chance.choices(cases, [case.share for case in cases], k=count):
-                how = killer.kill(case, url, *known[case.name])
+        program = Program(Path(home))
+        killer = Killer(program, chance)
+        with serving(Behaviour(program.archive)) as program.url:
+            program.prepare(cases)
+            known = {case.name: whole for case in cases if (whole := killer.whole(case))}
+            whole_cases = [case for case in cases if case.name in known]
+            # Each has its turn in order, so that a short run sees all of them.
+            turns = [case for case in whole_cases for _ in range(case.share)]
+            chance.shuffle(turns)
+            for number in range(count if turns else 0):
+                case = turns[number % len(turns)]
+                how = killer.kill(case, known[case.name], share_between)
                 done[case.name] += 1
                 done[how] += 1
                 heard(done, killer.faults)
+            for case in whole_cases:
+                whole = known[case.name]
+                done[f"{case.name}: file operations of a whole run"] = whole.operations
     return done, killer.faults
-
-
-def _import_torch(killer: Killer, url: str) -> None:
-    import torch  # noqa: F401 (so that the forks have it)
-
-    train = next(case for case in CASES if case.name == "train")
-    folder = killer.fresh("teacher")
-    killer.finished(train, folder, train.words, url)
-    shutil.copy(folder / "t.pt", killer.sources / "t0.pt")
-    shutil.rmtree(folder)
-
-
-def _archive(folder: Path) -> bytes:
-    from calibration.splits import SPLITS
-
-    folder.mkdir()
-    for name in SPLITS:
-        for split in ("train", "test"):
-            write_split(folder, name, split, strokes(10), np.arange(10))
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for path in sorted(folder.iterdir()):
-            archive.write(path, f"gzip/{path.name}")
-    return buffer.getvalue()
-
-
-def _tar() -> bytes:
-    import tarfile
-
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        tar.addfile(tarfile.TarInfo("wheels.txt"))
-    return buffer.getvalue()
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-
-
-def _said(folder: Path) -> str:
-    return (folder / "tmp" / "said").read_text(errors="replace")[-300:]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", action="append", choices=[case.name for case in CASES], help="can be repeated")
     asked = parser.parse_args()
-    cases = {case.name for case in CASES}
+    names = asked.only or [case.name for case in CASES]
+    known = list[str]()
 
     def heard(done: Counter[str], faults: list[str]) -> None:
-        total = sum(count for name, count in done.items() if name in cases)
-        print(f"{total} of {asked.kills}, {len(faults)} faults", file=sys.stderr, flush=True)
+        total = sum(count for name, count in done.items() if name in names)
+        print(f"{total} of {asked.kills}, {len(faults)} faults", *faults[len(known) :], sep="\n  ", flush=True)
+        known[:] = faults
 
-    done, faults = kills(asked.kills, asked.seed, heard=heard)
+    done, faults = kills(asked.kills, asked.seed, [case for case in CASES if case.name in names], heard)
     for name, count in sorted(done.items()):
         print(f"{count:4}  {name}")
     print(f"{asked.kills} kills, seed {asked.seed}: {len(faults)} faults", *faults, sep="\n  ")
