@@ -85,6 +85,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (DataError, 3),
     (TargetError, 3),
     (OSError, 3),
+    (MemoryError, 3),
     (KeyboardInterrupt, 130),
     (BaseException, BUG),
 )

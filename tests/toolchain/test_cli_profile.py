@@ -242,3 +242,69 @@ def test_pinning_is_told_below_the_table(glyphpress: Program, files: list[Path])
     refused = glyphpress("profile", files[0], *SHORT, "--pin", "0,4095")
     assert (refused.code, refused.out) == (3, "")
     assert "no core 4095" in refused.err
+
+
+HUGE = "9" * 20
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("profile", "--batch", "100000000"),
+        ("profile", "--per-op", "--batch", "100000000"),
+        ("profile", "--sweep-batch", "1,999999"),
+        ("profile", "--sweep-threads", "1,999999"),
+        ("profile", "--runs", HUGE),
+        ("profile", "--threads", HUGE),
+        ("profile", "--seed", "-1"),
+        ("evaluate", "--data", "builtin:digits", "--threads", "100000"),
+        ("quantize", "--data", "builtin:digits", "--scheme", "static-int8", "-o", "q.onnx", "--seed", "-1"),
+        ("explain", "x.onnx", "--data", "builtin:digits", "--seed", HUGE),
+    ],
+    ids=lambda words: f"leftovers-{' '.join(words[:1] + words[-2:])}",
+)
+def test_numbers_beyond_any_machine_are_refused_in_a_line(
+    glyphpress: Program, files: list[Path], words: tuple[str, ...]
+) -> None:
+    done = glyphpress(words[0], files[0], *words[1:])
+    assert (done.code, done.out) == (2, ""), done.err
+    assert done.err.startswith("glyphpress: ")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--batch", "--threads", "--seed"])
+def test_numbers_beyond_any_training_are_refused_in_a_line(glyphpress: Program, tmp_path: Path, option: str) -> None:
+    done = glyphpress("train", "--data", "builtin:digits", "-o", tmp_path / "x.pt", option, HUGE)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.count("\n") == 1
+
+
+def test_memory_that_is_not_there_is_no_bug(
+    glyphpress: Program, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_words: object, **_more: object) -> None:
+        raise MemoryError("Unable to allocate 73.0 GiB")
+
+    monkeypatch.setattr("toolchain.profiling.survey.survey", refuse)
+    done = glyphpress("profile", files[0])
+    assert (done.code, done.err.count("\n")) == (3, 1)
+    assert "not enough memory (Unable to allocate 73.0 GiB)" in done.err
+
+
+@pytest.mark.parametrize("how", [(), ("--per-op",), ("--sweep-batch", "1")], ids=["survey", "per-op", "sweep"])
+def test_all_cores_are_told_by_their_number(glyphpress: Program, files: list[Path], how: tuple[str, ...]) -> None:
+    short = () if how == ("--per-op",) else ("--seconds", "1ms", "--runs", "20")
+    done = glyphpress("profile", files[0], "--threads", 0, *how, *short, "--json")
+    cores, said = len(os.sched_getaffinity(0)), json.loads(done.out)
+    assert (said if not how else (said.get("breakdowns") or said["points"])[0])["threads"] == cores
+
+
+@pytest.mark.parametrize("how", [(), ("--per-op",), ("--sweep-threads",)], ids=["survey", "per-op", "sweep"])
+def test_more_threads_than_cores_are_remarked(glyphpress: Program, files: list[Path], how: tuple[str, ...]) -> None:
+    cores = len(os.sched_getaffinity(0))
+    short = () if how == ("--per-op",) else ("--seconds", "1ms", "--runs", "20")
+    for threads in (1, cores + 1):
+        words = (*how, threads) if how == ("--sweep-threads",) else (*how, "--threads", threads)
+        done = glyphpress("profile", files[0], *words, *short)
+        assert done.code == 0, done.err
+        assert (f"{threads} threads on {cores} core" in done.out) is (threads > cores)

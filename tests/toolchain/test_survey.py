@@ -129,6 +129,8 @@ def test_one_table_says_of_each_place_what_it_can(files: tuple[Artifact, ...]) -
     assert "would run on the CPU" in rows["elsewhere", "a.onnx"].refused
     assert rows["gone", "a.onnx"].missing
     text = survey_text(done)
+    assert "b.onnx on emulated takes more instructions and is larger than a.onnx: " in text
+    assert "b.onnx on emulated is slower" not in text
     for said in ("simulated: outputs match", "`pip install plug[usb]`", "simulated: a script", "they are no time"):
         assert said in text
     assert json.loads(json.dumps(done.to_dict(), allow_nan=False))["rows"][2]["cost"] == "instructions"

@@ -61,4 +61,6 @@ def _told(error: BaseException) -> str:
             return f"{error.strerror}; {full}"
         advice = next(words for family, words in _ADVICE if isinstance(error, family))
         return f"{place}{error.strerror}; {advice}"
+    if isinstance(error, MemoryError):
+        return f"not enough memory{f' ({error})' if str(error) else ''}; take a smaller batch, or free some memory"
     return str(error) or "interrupted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -49,11 +50,28 @@ COUNT = Quantity(quantities.COUNT)
 """Whole where the step that takes it wants it whole."""
 
 
+MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
+"""More of them than cores only wait for each other: a thousand open a session for minutes."""
+MOST_IMAGES = 65_536
+"""In one batch."""
+THREADS = click.IntRange(0, MOST_THREADS)
+BATCH = click.IntRange(1, MOST_IMAGES)
+EPOCHS = click.IntRange(1, 100_000)
+EPOCHS_OR_NONE = click.IntRange(0, 100_000)
+RUNS = click.IntRange(1, 1_000_000)
+SEED = click.IntRange(0, 2**32 - 1)
+"""What every generator of random numbers here takes."""
+
+
 class Numbers(click.ParamType[tuple[int, ...]]):
     """Whole numbers of 1 and more, with commas between them."""
 
     name = "numbers"
     form = r"[1-9]\d{0,5}(,[1-9]\d{0,5})*"
+
+    def __init__(self, most: int = 999_999) -> None:
+        """Take the largest number that is meant."""
+        self.most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         """Return the numbers in their order."""
@@ -61,7 +79,10 @@ class Numbers(click.ParamType[tuple[int, ...]]):
             return value
         if not re.fullmatch(self.form, str(value)):
             self.fail(f"'{value}' is no list of numbers; write 1,2,4", param, ctx)
-        return tuple(int(word) for word in str(value).split(","))
+        numbers = tuple(int(word) for word in str(value).split(","))
+        if max(numbers) > self.most:
+            self.fail(f"{max(numbers):,} is too large; at most {self.most:,}", param, ctx)
+        return numbers
 
 
 class Cores(Numbers):
@@ -96,6 +117,8 @@ class Choice(click.Choice[str]):
 
 
 NUMBERS = Numbers()
+THREAD_NUMBERS = Numbers(MOST_THREADS)
+BATCH_NUMBERS = Numbers(MOST_IMAGES)
 CORES = Cores()
 CLASSES = Classes()
 
@@ -171,14 +194,14 @@ def packed_option(command: Command) -> Command:
 
 def seed_option(command: Command) -> Command:
     """Add `--seed`."""
-    return click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")(command)
+    return click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of every random choice.")(command)
 
 
 def threads_option(default: int) -> Callable[[Command], Command]:
     """Add `--threads` (0: all cores)."""
     return click.option(
         "--threads",
-        type=click.IntRange(0),
+        type=THREADS,
         default=default,
         show_default=True,
         help="Threads; 0 takes all cores.",

@@ -10,10 +10,13 @@ from click.core import ParameterSource
 
 from toolchain.cli import complete, console
 from toolchain.cli.options import (
+    BATCH,
+    BATCH_NUMBERS,
     CORES,
     DURATION,
     FILE,
-    NUMBERS,
+    RUNS,
+    THREAD_NUMBERS,
     force_option,
     json_option,
     packed_option,
@@ -38,11 +41,13 @@ if TYPE_CHECKING:
     help="Where they run, more than once for a table of several; by default ort-cpu for .onnx, litert-cpu for .tflite.",
 )
 @threads_option(1)
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images an inference.")
+@click.option("--batch", type=BATCH, default=1, show_default=True, help="Images an inference.")
 @click.option("--seconds", type=DURATION, default="2s", show_default=True, help="Least time for each artifact.")
-@click.option("--runs", type=click.IntRange(1), default=1000, show_default=True, help="Least samples of each artifact.")
-@click.option("--sweep-threads", type=NUMBERS, metavar="N,N...", help="Time on each number of threads, in processes.")
-@click.option("--sweep-batch", type=NUMBERS, metavar="N,N...", help="Time in batches of each size, in processes.")
+@click.option("--runs", type=RUNS, default=1000, show_default=True, help="Least samples of each artifact.")
+@click.option(
+    "--sweep-threads", type=THREAD_NUMBERS, metavar="N,N...", help="Time on each number of threads, in processes."
+)
+@click.option("--sweep-batch", type=BATCH_NUMBERS, metavar="N,N...", help="Time in batches of each size, in processes.")
 @click.option("--pin", type=CORES, default=(), metavar="N,N...", help="Keep to these cores, numbered from 0.")
 @click.option("--per-op", is_flag=True, help="Tell what each operator takes, by the runtime's own profiler.")
 @click.option("--memory", is_flag=True, help="Weigh opening and a first inference too, in three fresh processes each.")

@@ -86,7 +86,11 @@ _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
         "--iterations", type=click.IntRange(1, 100), default=1, show_default=True, help="Rounds to spread it over."
     ),
     click.option(
-        "--epochs", type=click.IntRange(0), default=4, show_default=True, help="Epochs of fine-tuning a round."
+        "--epochs",
+        type=options.EPOCHS_OR_NONE,
+        default=4,
+        show_default=True,
+        help="Epochs of fine-tuning a round.",
     ),
     click.option(
         "--soft",

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     metavar="NAME",
     help=f"Settings: {', '.join(PRESETS)}.  [default: digits below {FEW_IMAGES:,} images, else emnist]",
 )
-@click.option("--epochs", type=int, help="Passes over the training images instead of the preset's.")
-@click.option("--batch", type=int, help="Images a step instead of the preset's.")
+@click.option("--epochs", type=options.EPOCHS, help="Passes over the training images instead of the preset's.")
+@click.option("--batch", type=options.BATCH, help="Images a step instead of the preset's.")
 @click.option("--lr", type=float, help="Peak learning rate instead of the preset's.")
 @options.seed_option
 @options.threads_option(0)

@@ -45,7 +45,7 @@ class Cell:
 
     @property
     def slower(self) -> bool:
-        """Whether it is shown to take more than 2 % longer than the first artifact."""
+        """Whether it is shown to take more than 2 % longer, or more instructions, than the first artifact."""
         if self.instructions_ratio is not None:
             return self.instructions_ratio > SLOWER
         return bool(self.timed and self.ratio and self.ratio.slower)

@@ -12,6 +12,7 @@ from targets.errors import TargetUnavailable
 from targets.machine import machine_state, taints
 from targets.operators import RUNS, Operator, operators
 from targets.pinning import pinned
+from targets.session import resolved_threads
 from toolchain.profiling.pairs import paired
 from toolchain.progress import Progress, silent
 
@@ -20,7 +21,7 @@ from toolchain.progress import Progress, silent
 class Breakdown:
     """The operators of one artifact in one place, in the order of execution.
 
-    taints: what made the machine less than quiet meanwhile, in words.
+    taints: what made the machine less than quiet meanwhile, in words. cores: how many there were to use.
     """
 
     artifact: Artifact
@@ -29,6 +30,7 @@ class Breakdown:
     batch: int
     operators: tuple[Operator, ...]
     taints: tuple[str, ...] = ()
+    cores: int = 0
 
     @property
     def ns(self) -> float:
@@ -67,11 +69,12 @@ def per_operator(
     for done, (place, artifact) in enumerate(pairs, 1):
         measure = partial(operators, artifact, place, threads=threads, batch=batch)
         with pinned(pin):
+            count, cores = resolved_threads(threads), resolved_threads(0)
             taken, tainted = _watched(measure)
             if tainted:
                 again = _watched(measure)
                 taken, tainted = (taken, tainted) if again[1] else again
-        found.append(Breakdown(artifact, place.name, threads, batch, tuple(taken), tainted))
+        found.append(Breakdown(artifact, place.name, count, batch, tuple(taken), tainted, cores))
         progress("profiling operators", done, len(pairs))
     return tuple(found)
 

@@ -14,6 +14,7 @@ from targets.cold import peak_memory_at
 from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
 from targets.machine import machine_state
 from targets.pinning import Pinnable, pinned
+from targets.session import resolved_threads
 from targets.target import Availability, Target, TimingPlan, taints_of
 from toolchain.errors import TaintedRun, UsageProblem
 from toolchain.packed import shown_size
@@ -122,7 +123,8 @@ def _surveyed(
     packed = partial(shown_size, asked=request.packed, progress=progress)
     sized = [replace(pair.cell, packed=packed(pair.cell.artifact.path)) for pair in pairs]
     cells = tuple(_with_ratios(sized, request.seed))
-    return Survey(cells, request.plan, request.threads, request.rounds, request.seed, tuple(tainted), before)
+    threads = resolved_threads(request.threads)
+    return Survey(cells, request.plan, threads, request.rounds, request.seed, tuple(tainted), before)
 
 
 def _opened(request: SurveyRequest, pair: _Pair, state: Availability) -> Cell:

@@ -12,6 +12,7 @@ from targets import catalog
 from targets.artifact import Artifact
 from targets.pinning import pinned
 from targets.remote import Channel, RemoteSession, local_agent
+from targets.session import resolved_threads
 from targets.target import TimingPlan, Timings
 from toolchain.errors import UsageProblem
 from toolchain.profiling.pairs import paired
@@ -95,10 +96,12 @@ def _timed(ways: list[_Way], plan: TimingPlan, rounds: int, seed: int, progress:
     refused = [_fits(way.artifact, plan.batch) for way in ways]
     openings = [way.open for way, why in zip(ways, refused, strict=True) if not why]
     taken = iter(time_interleaved(openings, plan, rounds=rounds, seed=seed, progress=progress) if openings else ())
-    return [
-        Point(way.artifact.path.name, way.target, way.threads, plan.batch, None if why else next(taken), why)
-        for way, why in zip(ways, refused, strict=True)
-    ]
+    points = []
+    for way, why in zip(ways, refused, strict=True):
+        timings = None if why else next(taken)
+        threads = timings.facts.threads if timings else resolved_threads(way.threads)
+        points.append(Point(way.artifact.path.name, way.target, threads, plan.batch, timings, why))
+    return points
 
 
 def _fits(artifact: Artifact, batch: int) -> str:

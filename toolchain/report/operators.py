@@ -9,18 +9,24 @@ from rich.table import Table
 from targets.operators import RUNS
 from toolchain.profiling.per_operator import Breakdown
 from toolchain.quantities import time_text
-from toolchain.report.timings import DASH, not_quiet, unbroken
+from toolchain.report.timings import DASH, crowded, not_quiet, threads_text, unbroken
 
 
 def operators_text(breakdowns: Sequence[Breakdown], *, colour: bool = False) -> str:
     """Return a table for each artifact in each place, and what the figures are."""
-    tables = [f"{one.artifact.path.name} on {one.target}\n{unbroken(_table(one), colour=colour)}" for one in breakdowns]
+    tables = [f"{_heading(one)}\n{unbroken(_table(one), colour=colour)}" for one in breakdowns]
     note = (
         f"mean of the middle three fifths of {RUNS} inferences, by the runtime's own profiler: it counts whole "
         "microseconds, and its own work (some 2 us an operator in ONNX Runtime) is in them"
     )
     taints = tuple(dict.fromkeys(word for one in breakdowns for word in one.taints))
-    return "\n\n".join([*tables, "\n".join([note, *not_quiet(taints)])])
+    notes = [note, *crowded((one.threads, one.cores) for one in breakdowns), *not_quiet(taints)]
+    return "\n\n".join([*tables, "\n".join(notes)])
+
+
+def _heading(breakdown: Breakdown) -> str:
+    threads = threads_text(breakdown.threads)
+    return f"{breakdown.artifact.path.name} on {breakdown.target}, {threads}, batch {breakdown.batch}"
 
 
 def _table(breakdown: Breakdown) -> Table:

@@ -9,7 +9,7 @@ from rich.table import Table
 from targets.target import taints_of
 from toolchain.profiling.sweep import Point
 from toolchain.quantities import time_text
-from toolchain.report.timings import not_quiet, unbroken
+from toolchain.report.timings import crowded, not_quiet, unbroken
 
 
 def sweep_text(points: Sequence[Point], *, colour: bool = False) -> str:
@@ -26,6 +26,6 @@ def sweep_text(points: Sequence[Point], *, colour: bool = False) -> str:
             continue
         each, all_ = (time_text(ns / 1e9) for ns in (point.image_ns, point.image_ns * point.batch))
         table.add_row(*words, all_, each, f"{base.image_ns / point.image_ns:.2f}")
-    return "\n".join(
-        [unbroken(table, colour=colour), *not_quiet(taints_of(one.timings for one in points if one.timings))]
-    )
+    timed = [one.timings for one in points if one.timings]
+    notes = crowded((one.facts.threads, one.machine.get("usable_cores", 0)) for one in timed)
+    return "\n".join([unbroken(table, colour=colour), *notes, *not_quiet(taints_of(timed))])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -96,9 +96,10 @@ def ratio_text(ratio: LatencyRatio) -> str:
 def remarks(survey: Survey) -> list[str]:
     """Return the lines below the table: where it ran and how, and why a dash is a dash."""
     facts = {(cell.target, cell.facts.runtime): cell.facts for cell in survey.cells if cell.facts}
-    threads, batch = survey.threads, survey.plan.batch
+    batch = survey.plan.batch
+    threads = " or ".join(threads_text(n) for n in sorted({fact.threads for fact in facts.values()}))
     places = (f"{fact.target} ({fact.runtime} {fact.version}, {fact.device})" for fact in facts.values())
-    how = f"{threads} thread{'s' * (threads != 1)}, batch {batch}, {survey.rounds} rounds in turns"
+    how = f"{threads}, batch {batch}, {survey.rounds} rounds in turns"
     lines = [f"{', '.join(places)}; {how}", machine_text(survey)]
     if any(cell.ratio for cell in survey.cells if cell.timed):
         lines.append(
@@ -114,6 +115,8 @@ def remarks(survey: Survey) -> list[str]:
     if any(cell.peak_bytes is not None for cell in survey.cells):
         unweighed = dict.fromkeys(cell.target for cell in survey.cells if cell.facts and cell.peak_bytes is None)
         lines.append(f"memory: not of {', '.join(unweighed)}, where nothing is a device" if unweighed else "")
+    timed = [cell.timed for cell in survey.cells if cell.timed]
+    lines += crowded((one.facts.threads, one.machine.get("usable_cores", 0)) for one in timed)
     lines += not_quiet(survey.taints)
     return [line for line in (*lines, *_regrets(survey), *_dashes(survey)) if line]
 
@@ -123,12 +126,31 @@ def not_quiet(taints: Sequence[str]) -> list[str]:
     return [f"NOT QUIET: {'; '.join(taints)}; latencies may be longer than they need be"] if taints else []
 
 
+def threads_text(threads: int) -> str:
+    """Return `1 thread` or `2 threads`."""
+    return f"{threads} thread{'s' * (threads != 1)}"
+
+
+def crowded(runs: Iterable[tuple[int, int]]) -> list[str]:
+    """Return a line on more threads than cores, of (threads, usable cores or 0 where unknown); none where they fit."""
+    over = [(threads, cores) for threads, cores in dict.fromkeys(runs) if 0 < cores < threads]
+    return [
+        f"{threads_text(threads)} on {cores} core{'s' * (cores != 1)}: they wait for each other; times are longer and "
+        "vary more than with as many threads as cores"
+        for threads, cores in over
+    ]
+
+
 def _regrets(survey: Survey) -> Iterator[str]:
-    """Yield why a file is slower or larger than the first one in its runtime, a line a reason."""
+    """Yield why a file is slower or larger than the first one in its runtime, or counts more, a line a reason."""
+    first: dict[tuple[str, str], str] = {}
     for cell in survey.cells:
-        marks = " and ".join(["slower"] * cell.slower + ["larger"] * cell.larger)
+        name = cell.artifact.path.name
+        base = first.setdefault((cell.target, cell.facts.runtime if cell.facts else ""), name)
+        slower = "is slower" if cell.instructions_ratio is None else "takes more instructions"
+        marks = " and ".join([slower] * cell.slower + ["is larger"] * cell.larger)
         for reason in cell.reasons:
-            yield f"{cell.artifact.path.name} on {cell.target}, {marks} than the first: {reason}"
+            yield f"{name} on {cell.target} {marks} than {base}: {reason}"
 
 
 def machine_text(survey: Survey) -> str:
