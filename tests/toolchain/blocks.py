@@ -327,3 +327,80 @@ class Cells(nn.Module):
         seen, _ = self.look(rows, rows, rows)
         answers: Tensor = self.dense(seen[:, -1])
         return answers + image.reshape(image.shape[0] * 2, -1).sum(1)[: image.shape[0], None]
+
+
+class Attending(nn.Module):
+    """An attention over the rows, whose last projection is run by none of its parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(28, 4, batch_first=True)
+        self.head = nn.Linear(28, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        rows = image.squeeze(1)
+        return self.head(self.attention(rows, rows, rows, need_weights=False)[0].mean(1))
+
+
+class Encoding(nn.Module):
+    """A transformer's layer, which runs as one operator when nothing is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(28, 4, 64, batch_first=True)
+        self.head = nn.Linear(28, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.layer(image.squeeze(1)).mean(1))
+
+
+class Gated(nn.Module):
+    """A GRU over the rows, both ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.GRU(28, 24, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(48, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.rows(image.squeeze(1))[0].mean(1))
+
+
+class Remembering(nn.Module):
+    """An LSTM over the rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.LSTM(28, 32, batch_first=True)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.rows(image.squeeze(1))[0][:, -1])
+
+
+class Functional(nn.Module):
+    """Products of parameters that no layer holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(28, 16))
+        self.vector = nn.Parameter(torch.randn(16))
+        self.kernel = nn.Parameter(torch.randn(4, 1, 3, 3))
+        self.head = nn.Parameter(torch.randn(10, 28 + 26 * 26 * 4) / 50)
+
+    def forward(self, image: Tensor) -> Tensor:
+        rows = torch.einsum("nrc,ck->nrk", image.squeeze(1), self.matrix) @ self.vector
+        maps = nn.functional.conv2d(image, self.kernel).flatten(1)
+        return nn.functional.linear(torch.cat([rows, maps], 1), self.head)
+
+
+class Upsampling(nn.Module):
+    """A transposed convolution with a stride."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(1, 4, 3, stride=2)
+        self.head = nn.Linear(57 * 57 * 4, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.up(image).flatten(1))

@@ -49,7 +49,7 @@ def inspect_file(
 
 
 def counted(model: FloatModel) -> tuple[int | None, int | None]:
-    """Return a model's parameters and multiply-accumulates an image; None where the form it came in hides them."""
+    """Return a model's parameters and multiply-accumulates an image; None where not all of them can be counted."""
     if model.onnx is not None:
         from toolchain.inspection.onnx_file import inspect_onnx
 
@@ -61,4 +61,5 @@ def counted(model: FloatModel) -> tuple[int | None, int | None]:
         return sum(weight.numel() for weight in model.module.parameters()), None
     module = model.torch_module("counting its layers")
     parameters = sum(weight.numel() for weight in module.parameters())
-    return parameters, sum(layer.macs for layer in module_layers(module, model.name)) or None
+    counts = module_layers(module, model.name)
+    return parameters, None if counts.left_out else counts.macs or None

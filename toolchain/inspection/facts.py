@@ -39,8 +39,9 @@ class Inspection:
 
     packed: bytes once packed, None of a checkpoint and where that was not measured.
     parameters: weights, without scales, zero points and shapes. macs: multiply-accumulates an image, of convolutions
-    and matrix products; None where the file holds weights alone. inputs, outputs: one line each. tensors: the largest
-    first. metadata: what glyphpress stored. notes: what could not be found out, and how it could.
+    and matrix products; None where the file holds weights alone, or an operator whose products nobody counts. inputs,
+    outputs: one line each. tensors: the largest first. metadata: what glyphpress stored. notes: what could not be found
+    out, and how it could.
     """
 
     path: Path
@@ -73,6 +74,11 @@ class Inspection:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
         return asdict(self) | {"path": str(self.path), "bytes_by_dtype": self.bytes_by_dtype}
+
+
+def left_out(kinds: set[str]) -> tuple[str, ...]:
+    """Return the note on operators whose products are not counted, if there are any."""
+    return (f"MACs of {', '.join(sorted(kinds))} cannot be counted, so there is no sum",) if kinds else ()
 
 
 def largest_first(tensors: list[StoredTensor]) -> tuple[StoredTensor, ...]:

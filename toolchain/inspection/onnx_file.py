@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,17 +13,14 @@ from typing import TYPE_CHECKING, Any
 from targets.artifact import ONNX_METADATA_KEY, file_sha256
 from targets.onnx_file import scales
 from toolchain.checkpoint.onnx_files import image_inputs, read_onnx, weight_files
-from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first
+from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first, left_out
+from toolchain.inspection.onnx_macs import onnx_macs
 from toolchain.inspection.sidecar import compared
 from toolchain.layers.onnx_graph import onnx_graph
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
-# Operator -> position of its weight among the inputs; the products a pixel or row of the output costs follow from it.
-_WEIGHT_AT = {
-    "Conv": 1, "ConvInteger": 1, "QLinearConv": 3, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1, "QLinearMatMul": 3
-}  # fmt: skip
 _SCALED = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -28,11 +28,17 @@ def inspect_onnx(path: Path) -> Inspection:
     """Return what an ONNX file is; MACs from shape inference, for one image. Raises CheckpointError."""
     proto = read_onnx(path, weights=False)
     graph = proto.graph
-    shapes = _shapes(proto)
+    sizes = _sizes(proto)
+    shapes = {name: tuple(size or 1 for size in shape) for name, shape in sizes.items()}
     counts, borders = _scale_counts(graph, shapes), scales(graph)
     parameters = _parameter_counts(graph)
     names = {tensor: layer.name for layer in onnx_graph(proto).layers for tensor in layer.chain}
-    layers = tuple(_layer(node, names, shapes, parameters) for node in graph.node if node.op_type != "Constant")
+    macs, unknown = onnx_macs(graph, sizes)
+    layers = tuple(
+        replace(_layer(node, names, shapes, parameters), macs=macs.get(node.output[0], 0))
+        for node in graph.node
+        if node.op_type != "Constant"
+    )
     opsets = ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
     return Inspection(
         path=path,
@@ -42,24 +48,41 @@ def inspect_onnx(path: Path) -> Inspection:
         parameters=sum(parameters.values()),
         tensors=largest_first([_tensor(tensor, counts) for tensor in graph.initializer]),
         layers=layers,
-        macs=sum(layer.macs for layer in layers),
+        macs=None if unknown else sum(layer.macs for layer in layers),
         inputs=tuple(_words(value, borders) for value in image_inputs(proto)),
         outputs=tuple(_words(value, borders) for value in graph.output),
         metadata=_metadata(proto) | compared(path),
-        notes=(f"opset {opsets}, IR {proto.ir_version}", *_beside(path)),
+        notes=(f"opset {opsets}, IR {proto.ir_version}", *_beside(path), *left_out(unknown)),
     )
 
 
-def _shapes(proto: ModelProto) -> dict[str, tuple[int, ...]]:
-    """Return every known shape; an open axis (the batch) counts as one image."""
+def _sizes(proto: ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return every known shape of one image, 0 for an axis that is not known."""
     import onnx
 
-    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    with _one_image(proto):
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     shapes = {
-        value.name: tuple(axis.dim_value or 1 for axis in value.type.tensor_type.shape.dim)
+        value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
         for value in (*inferred.value_info, *inferred.input, *inferred.output)
     }
     return shapes | {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
+
+
+@contextmanager
+def _one_image(proto: ModelProto) -> Iterator[None]:
+    """Let open axes of the inputs be 1 within the block, so that what is computed from them is known."""
+    axes = [axis for value in proto.graph.input for axis in value.type.tensor_type.shape.dim if not axis.dim_value]
+    before = [axis.dim_param for axis in axes]
+    for axis in axes:
+        axis.dim_value = 1
+    try:
+        yield
+    finally:
+        for axis, name in zip(axes, before, strict=True):
+            axis.Clear()
+            if name:
+                axis.dim_param = name
 
 
 def _scale_counts(graph: GraphProto, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
@@ -89,19 +112,8 @@ def _layer(
 ) -> Layer:
     output = shapes.get(node.output[0], ())
     count = sum(parameters.get(name, 0) for name in node.input)
-    macs = prod(output[1:]) * _fan_in(node, shapes) if node.op_type in _WEIGHT_AT and output else 0
     name = node.name or names.get(node.output[0]) or node.output[0]
-    return Layer(name, node.op_type, output[1:], count, macs)
-
-
-def _fan_in(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
-    weight = shapes.get(node.input[_WEIGHT_AT[node.op_type]], ())
-    if not weight:
-        return 0
-    if "Conv" in node.op_type:
-        return prod(weight[1:])
-    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-    return weight[-1] if transposed else weight[-2] if len(weight) > 1 else weight[0]
+    return Layer(name, node.op_type, output[1:], count)
 
 
 def _tensor(tensor: Any, counts: dict[str, tuple[int, int]]) -> StoredTensor:

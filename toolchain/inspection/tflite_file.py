@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 from targets.artifact import file_sha256
 from targets.foreign import first_line
 from toolchain.errors import CheckpointError
-from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first
+from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first, left_out
 from toolchain.inspection.sidecar import sidecar_facts
+from toolchain.inspection.tflite_macs import tflite_macs
 from toolchain.layers.tflite_graph import mapped, parsed
 
 _BITS = {
@@ -31,7 +33,9 @@ def inspect_tflite(path: Path) -> Inspection:
     """Return what a TFLite file is, its first subgraph only. Raises CheckpointError when it cannot be read."""
     model = _read(path)
     graph = model.subgraphs[0]
-    layers = tuple(_layer(model, graph, number, operator) for number, operator in enumerate(graph.operators))
+    layers = [_layer(model, graph, number, operator) for number, operator in enumerate(graph.operators)]
+    macs = [_macs(graph, layer.kind, operator) for layer, operator in zip(layers, graph.operators, strict=True)]
+    unknown = {layer.kind for layer, count in zip(layers, macs, strict=True) if count is None}
     stored = [tensor for tensor in graph.tensors if _data(model, tensor) is not None]
     return Inspection(
         path=path,
@@ -40,12 +44,15 @@ def inspect_tflite(path: Path) -> Inspection:
         sha256=file_sha256(path),
         parameters=sum(layer.parameters for layer in layers),
         tensors=largest_first([_tensor(tensor) for tensor in stored]),
-        layers=layers,
-        macs=sum(layer.macs for layer in layers),
+        layers=tuple(replace(layer, macs=count or 0) for layer, count in zip(layers, macs, strict=True)),
+        macs=None if unknown else sum(count or 0 for count in macs),
         inputs=tuple(_words(graph.tensors[index]) for index in graph.inputs),
         outputs=tuple(_words(graph.tensors[index]) for index in graph.outputs),
         metadata=sidecar_facts(path),
-        notes=(f"{len(model.subgraphs)} subgraphs; the first is shown",) if len(model.subgraphs) > 1 else (),
+        notes=(
+            *((f"{len(model.subgraphs)} subgraphs; the first is shown",) if len(model.subgraphs) > 1 else ()),
+            *left_out(unknown),
+        ),
     )
 
 
@@ -73,8 +80,7 @@ def _layer(model: Any, graph: Any, number: int, operator: Any) -> Layer:
     output = _shape(graph.tensors[operator.outputs[0]])
     weights = [graph.tensors[index] for index in operator.inputs[1:] if index >= 0]
     weights = [tensor for tensor in weights if _data(model, tensor) is not None and _is_weight(kind, tensor)]
-    macs = prod(output[1:]) * _fan_in(kind, _shape(weights[0])) if weights else 0
-    return Layer(f"{number}", kind, output[1:], sum(prod(_shape(tensor)) for tensor in weights), macs)
+    return Layer(f"{number}", kind, output[1:], sum(prod(_shape(tensor)) for tensor in weights))
 
 
 def _is_weight(kind: str, tensor: Any) -> bool:
@@ -85,12 +91,13 @@ def _is_weight(kind: str, tensor: Any) -> bool:
 _WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
-def _fan_in(kind: str, weight: tuple[int, ...]) -> int:
-    if kind == "DEPTHWISE_CONV_2D":
-        return prod(weight[1:3])
-    if kind == "CONV_2D":
-        return prod(weight[1:])
-    return weight[-1] if kind in ("FULLY_CONNECTED", "BATCH_MATMUL") else 0
+def _macs(graph: Any, kind: str, operator: Any) -> int | None:
+    """Return an operator's products for one image, None where they cannot be counted."""
+    read = [_shape(graph.tensors[index]) if index >= 0 else () for index in operator.inputs]
+    turned = bool(getattr(operator.builtinOptions, "adjX", False))
+    count = tflite_macs(kind, read, _shape(graph.tensors[operator.outputs[0]]), turned=turned)
+    images = next(iter(_shape(graph.tensors[graph.inputs[0]])), 1)
+    return count if count is None else count // max(images, 1)
 
 
 def _data(model: Any, tensor: Any) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from math import prod
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,26 @@ from toolchain.checkpoint.state import Fitted, find_state, fit_state, modules_in
 from toolchain.checkpoint.stored import METADATA_KEY, stored_facts
 from toolchain.checkpoint.torch_files import read_pickle, read_program, read_torchscript, read_weights
 from toolchain.errors import CheckpointError
-from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first
+from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first, left_out
+from toolchain.inspection.torch_macs import Tally, tally
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What ran, and the operators among it whose multiply-accumulates nobody counts."""
+
+    layers: list[Layer]
+    left_out: set[str]
+
+    @property
+    def macs(self) -> int:
+        """Return the multiply-accumulates of an image."""
+        return sum(layer.macs for layer in self.layers)
+
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -31,24 +47,26 @@ def inspect_torch(
     path: Path, kind: Kind, model: str | None, *, trust_pickle: bool, weights: str | None = None
 ) -> Inspection:
     """Return what a torch or .safetensors file is; layers and MACs where there is a module to run."""
-    layers: list[Layer] = []
+    counts = Counted([], set())
+    script_macs: int | None = None
     facts: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
     if kind == "exported":
         program, extra = read_program(path, trusted=trust_pickle)
         facts = json.loads(extra.get(METADATA_KEY, "{}"))
         state = dict(program.state_dict)
-        layers = _program_layers(program)
+        counts = _program_layers(program)
     elif kind == "torchscript":
-        state = read_torchscript(path, trusted=trust_pickle).state_dict()
-        notes = ("TorchScript keeps no list of layers",)
+        script = read_torchscript(path, trusted=trust_pickle)
+        state = script.state_dict()
+        script_macs, notes = _script_macs(script)
     else:
         fitted, facts, module = _weights(path, kind, model, trust_pickle, weights)
         state, notes = fitted.tensors, fitted.notes
         if module is None:
             notes = (*notes, "weights alone: say whose they are with --model to count layers and MACs")
         else:
-            layers = module_layers(module, str(path))
+            counts = module_layers(module, str(path))
     tensors = [
         StoredTensor(name, str(t.dtype).removeprefix("torch."), tuple(t.shape), t.numel() * t.element_size())
         for name, t in state.items()
@@ -60,10 +78,10 @@ def inspect_torch(
         sha256=file_sha256(path),
         parameters=sum(_parameters(name, tensor) for name, tensor in state.items()),
         tensors=largest_first(tensors),
-        layers=tuple(layers),
-        macs=sum(layer.macs for layer in layers) if layers else None,
+        layers=tuple(counts.layers),
+        macs=script_macs if not counts.layers else None if counts.left_out else counts.macs,
         metadata=facts,
-        notes=notes,
+        notes=(*notes, *left_out(counts.left_out)),
     )
 
 
@@ -124,62 +142,113 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, _PLAIN)
 
 
-def module_layers(module: nn.Module, name: str) -> list[Layer]:
-    """Return a module's layers in the order in which one image passes them; raises CheckpointError when it cannot."""
+def module_layers(module: nn.Module, name: str) -> Counted:
+    """Return a module's layers in the order in which one image passes them; raises CheckpointError when it cannot.
+
+    A layer is a module without others in it, or one that multiplies by itself, such as an attention.
+    """
     import torch
 
-    layers: list[Layer] = []
-    hooks = [
-        part.register_forward_hook(_recorder(name, layers))
-        for name, part in module.named_modules()
-        if not any(True for _ in part.children())
-    ]
-    try:
-        with torch.no_grad():
+    layers: dict[str, Layer | None] = {}
+    with tally() as counts:
+        hooks = [
+            hook
+            for key, part in module.named_modules()
+            for hook in (
+                part.register_forward_pre_hook(_begins(key, counts, layers)),
+                part.register_forward_hook(_ends(key, counts, layers), always_call=True),
+            )
+        ]
+        try:
             module(torch.zeros(1, 1, 28, 28))
-    except Exception as error:
-        # A user's forward can raise anything.
-        raise CheckpointError(f"{name} does not take one 28x28 image ({first_line(error)}); check --model") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return layers
+        except Exception as error:
+            # A user's forward can raise anything.
+            raise CheckpointError(
+                f"{name} does not take one 28x28 image ({first_line(error)}); check --model"
+            ) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+    parts, ran = dict(module.named_modules()), [layer for layer in layers.values() if layer]
+    listed = [
+        replace(layer, name=layer.name or name, parameters=_with_idle(parts[layer.name], layer.name, layers), macs=macs)
+        for layer in ran
+        if (macs := counts.macs[layer.name]) or not any(True for _ in parts[layer.name].children())
+    ]
+    return Counted(listed, counts.left_out)
 
 
-def _recorder(name: str, layers: list[Layer]) -> Any:
-    def record(part: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001 (the signature is torch's)
-        shape = tuple(output.shape[1:]) if hasattr(output, "shape") else ()
-        weights = dict(part.named_parameters(recurse=False))
-        macs = prod(shape) * _macs_an_output(part)
-        layers.append(Layer(name, type(part).__name__, shape, sum(w.numel() for w in weights.values()), macs))
+def _begins(key: str, counts: Tally, layers: dict[str, Layer | None]) -> Any:
+    def begin(part: nn.Module, inputs: Any) -> None:  # noqa: ARG001 (the signature is torch's)
+        layers.setdefault(key)
+        counts.running.append(key)
 
-    return record
+    return begin
 
 
-def _macs_an_output(part: nn.Module) -> int:
-    from torch import nn
+def _ends(key: str, counts: Tally, layers: dict[str, Layer | None]) -> Any:
+    def end(part: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001 (the signature is torch's)
+        counts.running.pop()
+        layers[key] = Layer(key, type(part).__name__, _shape(output))
 
-    if isinstance(part, nn.modules.conv._ConvNd):
-        # A transposed convolution's weight is [in, out / groups, ...], so its inputs come from the other axis.
-        inputs = part.in_channels // part.groups
-        return inputs * prod(part.kernel_size)
-    return part.in_features if isinstance(part, nn.Linear) else 0
+    return end
 
 
-def _program_layers(program: ExportedProgram) -> list[Layer]:
-    layers = []
-    weights = program.graph_signature.inputs_to_parameters
-    for node in program.graph.nodes:
-        value = node.meta.get("val")
-        if node.op != "call_function" or not hasattr(value, "shape"):
-            continue
-        kind = str(node.target).removeprefix("aten.").split(".")[0]
-        shape = tuple(int(size) for size in value.shape[1:])
-        inputs = [arg for arg in node.args if hasattr(arg, "meta")]
-        count = sum(arg.meta["val"].numel() for arg in inputs if arg.name in weights)
-        fan_in = prod(inputs[1].meta["val"].shape[1:]) if kind in ("conv2d", "linear") else 0
-        layers.append(Layer(node.name, kind, shape, int(count), prod(shape) * int(fan_in)))
-    return layers
+def _shape(output: Any) -> tuple[int, ...]:
+    """Return the shape of an output for one image, of the first one where there are several."""
+    while isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    return tuple(int(size) for size in output.shape[1:]) if hasattr(output, "shape") else ()
+
+
+def _with_idle(part: nn.Module, key: str, ran: Mapping[str, Any]) -> int:
+    """Return the weights of a layer, those of parts included that never run themselves, such as an attention's last."""
+    count = sum(weight.numel() for weight in part.parameters(recurse=False))
+    for name, child in part.named_children():
+        inner = f"{key}.{name}" if key else name
+        count += 0 if inner in ran else _with_idle(child, inner, ran)
+    return count
+
+
+def _script_macs(script: nn.Module) -> tuple[int | None, tuple[str, ...]]:
+    """Return the multiply-accumulates of TorchScript, None where it does not take one image, and the notes on it."""
+    import torch
+
+    with tally() as counts:
+        try:
+            script(torch.zeros(1, 1, 28, 28))
+        except Exception as error:  # noqa: BLE001 (a stranger's code can raise anything; its tensors are still shown)
+            return None, ("TorchScript keeps no list of layers", f"it does not take one image ({first_line(error)})")
+    total = None if counts.left_out else sum(counts.macs.values())
+    return total, ("TorchScript keeps no list of layers", *left_out(counts.left_out))
+
+
+def _program_layers(program: ExportedProgram) -> Counted:
+    import torch
+
+    shape = next(
+        node.meta["val"].shape for node in program.graph.nodes if node.name in program.graph_signature.user_inputs
+    )
+    images = shape[0] if isinstance(shape[0], int) else 2
+    layers: list[Layer] = []
+
+    class Walk(torch.fx.Interpreter):
+        def run_node(self, node: Any) -> Any:
+            counts.running.append(node.name)
+            made = super().run_node(node)
+            counts.running.pop()
+            if node.op == "call_function" and (hasattr(made, "shape") or counts.macs[node.name]):
+                weights = [
+                    attrgetter(str(one.target))(self.module) for one in node.all_input_nodes if one.op == "get_attr"
+                ]
+                count = sum(weight.numel() for weight in weights if isinstance(weight, torch.nn.Parameter))
+                kind = str(node.target).removeprefix("aten.").split(".")[0]
+                layers.append(Layer(node.name, kind, _shape(made), count, counts.macs[node.name] // images))
+            return made
+
+    with tally() as counts:
+        Walk(program.module()).run(torch.zeros(images, *map(int, shape[1:])))
+    return Counted(layers, counts.left_out)
 
 
 def _parameters(name: str, tensor: Tensor) -> int:

@@ -32,7 +32,7 @@ _FINEST = 1000
 def measured(module: nn.Module, name: str) -> dict[Measure, int]:
     """Return a module's multiply-accumulates an image, its parameters, and the bytes of these in float32."""
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    macs = sum(layer.macs for layer in module_layers(module, name))
+    macs = module_layers(module, name).macs
     return {"macs": macs, "parameters": parameters, "bytes": 4 * parameters}
 
 
