@@ -360,10 +360,10 @@ class Gated(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.rows = nn.GRU(28, 24, batch_first=True, bidirectional=True)
-        self.head = nn.Linear(48, 10)
+        self.head = nn.Linear(28 * 48, 10)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.head(self.rows(image.squeeze(1))[0].mean(1))
+        return self.head(self.rows(image.squeeze(1))[0].flatten(1))
 
 
 class Remembering(nn.Module):

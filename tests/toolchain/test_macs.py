@@ -22,7 +22,7 @@ PROJECTIONS, ATTENTION, HEAD = 4 * 28 * 28 * 28, 2 * 28 * 28 * 28, 28 * 10
 MACS = {
     "Attending": PROJECTIONS + ATTENTION + HEAD,
     "Encoding": PROJECTIONS + ATTENTION + 2 * 28 * 28 * 64 + HEAD,
-    "Gated": 28 * (3 * 24 * 28 + 3 * 24 * 24) * 2 + 48 * 10,
+    "Gated": 28 * (3 * 24 * 28 + 3 * 24 * 24) * 2 + 28 * 48 * 10,
     "Remembering": 28 * (4 * 32 * 28 + 4 * 32 * 32) + 32 * 10,
     "Functional": 28 * 28 * 16 + 28 * 16 + 26 * 26 * 4 * 9 + (28 + 26 * 26 * 4) * 10,
     "Upsampling": 28 * 28 * 4 * 9 + 57 * 57 * 4 * 10,

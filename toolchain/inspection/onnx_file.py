@@ -71,8 +71,9 @@ def _sizes(proto: ModelProto) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def _one_image(proto: ModelProto) -> Iterator[None]:
-    """Let open axes of the inputs be 1 within the block, so that what is computed from them is known."""
-    axes = [axis for value in proto.graph.input for axis in value.type.tensor_type.shape.dim if not axis.dim_value]
+    """Let open axes of inputs and outputs be 1 within the block, so that what is computed from them is known."""
+    ends = (*proto.graph.input, *proto.graph.output)
+    axes = [axis for value in ends for axis in value.type.tensor_type.shape.dim if not axis.dim_value]
     before = [axis.dim_param for axis in axes]
     for axis in axes:
         axis.dim_value = 1
