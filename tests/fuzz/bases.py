@@ -79,6 +79,7 @@ def _evidence(folder: Path) -> None:
     base, own = linear_reader(folder / "reader.onnx"), linear_reader(folder / "rounded.onnx", step=0.01)
     data, smoke = ("--data", "builtin:digits"), ("--policy", "smoke")
     for words in (
+        ("profile", base, own, "--runs", 40, "--seconds", "1ms", "-o", folder / "timings.npz"),
         ("evaluate", base, *data, "-o", folder / "reader.npz"),
         ("gate", "baseline", base, *data, "-o", folder / "baseline.npz"),
         ("gate", "--baseline", base, "--candidate", own, *data, *smoke, "--evidence", folder / "gate.json"),

@@ -188,6 +188,14 @@ def npz_gate(random: Random, base: Path, folder: Path) -> int:
     return run("gate", "--baseline", first, "--candidate", second, "--policy", "smoke")
 
 
+@reader
+def npz_report(random: Random, base: Path, folder: Path) -> int:
+    content = mutate.damaged_npz(random, (base / "timings.npz").read_bytes())
+    files = [_put(folder, "x.npz", content), *[base / "timings.npz"] * random.randrange(2)]
+    random.shuffle(files)
+    return run("report", *files, *random.choice([(), ("--markdown",), ("--json",)]))
+
+
 def _weights(random: Random) -> tuple[str, ...]:
     return random.choice([(), ("--model", "cnn-small"), ("--weights", "state_dict")])
 

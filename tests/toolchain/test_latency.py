@@ -202,6 +202,7 @@ def test_a_profile_of_real_files_keeps_the_raw_nanoseconds(tmp_path: Path) -> No
             assert stored[f"samples_ns_{k}"].dtype == np.int64
             assert tuple(stored[f"blocks_{k}"]) == row.timings.blocks
         meta = json.loads(str(stored["meta"]))
+    assert meta.pop("schema") == "glyphpress/timings/1"
     assert meta == json.loads(json.dumps(done.to_dict(), allow_nan=False))
     assert meta["rows"][0]["machine"]["architecture"]
     with pytest.raises(UsageProblem, match="already there"):

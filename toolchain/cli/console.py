@@ -68,6 +68,11 @@ def out() -> Console:
     return Console(soft_wrap=wide, highlight=False, color_system=None if _no_colour() else "auto")
 
 
+def width() -> int | None:
+    """Return the columns of the terminal that results go to; None where they go elsewhere."""
+    return Console().width if sys.stdout.isatty() else None
+
+
 @contextmanager
 def progress() -> Iterator[Progress]:
     """Give a listener for stages: bars on a terminal, else a line at the start and end of each label; -q: nothing."""

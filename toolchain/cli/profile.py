@@ -27,6 +27,7 @@ from toolchain.cli.options import (
 if TYPE_CHECKING:
     from targets.artifact import Artifact
     from targets.target import TimingPlan
+    from toolchain.profiling.cells import Survey
     from toolchain.progress import Progress
 
 
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 @click.option("--require", is_flag=True, help="Exit 4 where a target is not here; without it the table says why.")
 @click.option("--strict", is_flag=True, help="Exit 3 where the machine was busy, hot or throttled.")
 @click.option("-o", "--output", type=FILE, help="Write the raw nanoseconds to this .npz.")
+@click.option("--markdown", type=FILE, help="Write the table and its remarks to this file as Markdown.")
+@click.option("--csv", type=FILE, help="Write every figure to this file, in bytes and nanoseconds.")
 @seed_option
 @json_option
 @force_option
@@ -68,6 +71,8 @@ def profile(
     sweep_batch: tuple[int, ...] | None,
     per_op: bool,
     output: Path | None,
+    markdown: Path | None,
+    csv: Path | None,
     as_json: bool,
     force: bool,
     **words: Any,
@@ -81,12 +86,17 @@ def profile(
     """
     from targets.target import TimingPlan
     from toolchain import files
+    from toolchain.errors import UsageProblem
+    from toolchain.report.timings import survey_text
     from toolchain.verdict.latency import timeable
 
-    if output:
+    outputs = [path for path in (output, markdown, csv) if path]
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise UsageProblem("--output, --markdown and --csv name one file; give each a file of its own")
+    for made in outputs:
         for path in artifacts:
-            files.refuse_source(output, path)
-        files.refuse_existing(output, force=force)
+            files.refuse_source(made, path)
+        files.refuse_existing(made, force=force)
     plan = TimingPlan(batch=batch, min_seconds=seconds, min_runs=runs, max_runs=max(runs, TimingPlan.max_runs))
     loaded = tuple(timeable(path) for path in artifacts)
     with console.progress() as progress:
@@ -95,7 +105,10 @@ def profile(
         elif sweep_threads or sweep_batch:
             answer = _sweep(loaded, words, plan, progress, threads=sweep_threads, batches=sweep_batch)
         else:
-            answer = _survey(loaded, words, plan, progress, output=output, force=force)
+            measured = _survey(loaded, words, plan, progress)
+            _write(measured, output, markdown, csv, force=force)
+            text = survey_text(measured, width=console.width(), colour=not console.plain())
+            answer = "profile", measured.to_dict(), text
     kind, values, text = answer
     if as_json:
         console.emit(kind, values)
@@ -111,9 +124,8 @@ def _per_operator(loaded: tuple[Artifact, ...], words: dict[str, Any], batch: in
     from toolchain.profiling.per_operator import per_operator
     from toolchain.report.operators import operators_text
 
-    _refuse_unused(
-        "--per-op", "sweep_threads", "sweep_batch", "memory", "packed", "strict", "output", "seconds", "runs", "seed"
-    )
+    timed = ("memory", "packed", "strict", "output", "markdown", "csv", "seconds", "runs", "seed")
+    _refuse_unused("--per-op", "sweep_threads", "sweep_batch", *timed)
     found = per_operator(
         loaded, words["targets"], threads=words["threads"], batch=batch, pin=words["pin"], progress=progress
     )
@@ -135,7 +147,7 @@ def _sweep(
     from toolchain.report.sweep import sweep_text
 
     swept = ["threads"] * bool(threads) + ["batch"] * bool(batches)
-    _refuse_unused("a sweep", "memory", "packed", "require", "strict", "output", *swept)
+    _refuse_unused("a sweep", "memory", "packed", "require", "strict", "output", "markdown", "csv", *swept)
     ways = (threads or (words["threads"],), batches or (plan.batch,))
     points = sweep(loaded, words["targets"], *ways, plan=plan, seed=words["seed"], pin=words["pin"], progress=progress)
     tainted = taints_of(point.timings for point in points if point.timings)
@@ -143,22 +155,22 @@ def _sweep(
     return "profile-sweep", values, sweep_text(points, colour=not console.plain())
 
 
-def _survey(
-    loaded: tuple[Artifact, ...],
-    words: dict[str, Any],
-    plan: TimingPlan,
-    progress: Progress,
-    *,
-    output: Path | None,
-    force: bool,
-) -> Answer:
+def _survey(loaded: tuple[Artifact, ...], words: dict[str, Any], plan: TimingPlan, progress: Progress) -> Survey:
     from toolchain.profiling.survey import SurveyRequest, survey
-    from toolchain.report.timings import survey_text
 
-    measured = survey(SurveyRequest(loaded, plan=plan, **words), progress=progress)
+    return survey(SurveyRequest(loaded, plan=plan, **words), progress=progress)
+
+
+def _write(measured: Survey, output: Path | None, markdown: Path | None, csv: Path | None, *, force: bool) -> None:
+    from toolchain.files import write_whole
+    from toolchain.report.survey_files import survey_csv, survey_markdown
+
     if output:
         measured.save_samples(output, force=force)
-    return "profile", measured.to_dict(), survey_text(measured, colour=not console.plain())
+    if markdown:
+        write_whole(markdown, survey_markdown(measured), force=force)
+    if csv:
+        write_whole(csv, survey_csv(measured), force=force)
 
 
 def _refuse_unused(way: str, *names: str) -> None:

@@ -1,4 +1,4 @@
-"""`glyphpress report`: the report of an earlier press, again."""
+"""`glyphpress report`: the report of an earlier press, or the timings of earlier runs, again."""
 
 from __future__ import annotations
 
@@ -10,16 +10,31 @@ from toolchain.cli import console, options
 
 
 @click.command()
-@click.argument("place", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("places", metavar="DIR|TIMINGS.npz...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the whole report as Markdown.")
 @options.json_option
-def report(place: Path, as_markdown: bool, as_json: bool) -> None:
-    """Print the report that a press left in its folder.
+def report(places: tuple[Path, ...], as_markdown: bool, as_json: bool) -> None:
+    """Print the report that a press left in its folder, or the timings that `profile -o` or a press stored.
+
+    Several files of timings are runs over time: each is compared with the first, file by file.
 
     \b
     Example:
       glyphpress report out/ --markdown
+      glyphpress report monday.npz tuesday.npz
     """
+    from toolchain.errors import UsageProblem
+
+    timings = [place for place in places if place.suffix == ".npz"]
+    if timings and len(timings) == len(places):
+        _timings(places, as_markdown=as_markdown, as_json=as_json)
+    elif len(places) == 1:
+        _press(places[0], as_markdown=as_markdown, as_json=as_json)
+    else:
+        raise UsageProblem("give one folder of a press, or files of timings (.npz) alone")
+
+
+def _press(place: Path, *, as_markdown: bool, as_json: bool) -> None:
     from toolchain.report.markdown import markdown
     from toolchain.report.report import Report
     from toolchain.report.table import show
@@ -31,3 +46,16 @@ def report(place: Path, as_markdown: bool, as_json: bool) -> None:
         click.echo(markdown(stored), nl=False)
     else:
         show(stored, console.out())
+
+
+def _timings(places: tuple[Path, ...], *, as_markdown: bool, as_json: bool) -> None:
+    from toolchain.report.history import history_dict, history_markdown, history_text
+    from toolchain.verdict.stored_timings import load_timings
+
+    runs = [load_timings(place) for place in places]
+    if as_json:
+        console.emit("report-timings", history_dict(runs))
+    elif as_markdown:
+        click.echo(history_markdown(runs))
+    else:
+        click.echo(history_text(runs, width=console.width(), colour=not console.plain()))

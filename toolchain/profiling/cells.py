@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from targets.artifact import Artifact
 from targets.target import Instructions, RuntimeFacts, TimingPlan, Timings
-from toolchain.files import whole_file
 from toolchain.profiling.agreement import Agreement
 from toolchain.verdict.latency import PERCENTILES
 from toolchain.verdict.ratio import SLOWER, LatencyRatio
+from toolchain.verdict.stored_timings import save_timings
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,14 +105,5 @@ class Survey:
         return {"rows": rows, "plan": asdict(self.plan), "taints": list(self.taints)} | words
 
     def save_samples(self, path: Path, *, force: bool = False) -> None:
-        """Write the raw nanoseconds as `.npz`: `samples_ns_K`, `blocks_K` and `interrupted_K` of cell K.
-
-        `meta` is the rest as JSON.
-        """
-        arrays: dict[str, Any] = {"meta": np.array(json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False))}
-        for k, cell in enumerate(self.cells):
-            if cell.timings:
-                arrays |= {f"samples_ns_{k}": cell.timings.samples_ns, f"blocks_{k}": np.array(cell.timings.blocks)}
-                arrays[f"interrupted_{k}"] = np.array(cell.timings.interrupted, np.int64).reshape(-1, 2)
-        with whole_file(path, force=force) as part, part.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
+        """Write the raw nanoseconds (`toolchain.verdict.stored_timings`)."""
+        save_timings(path, self.to_dict(), [cell.timings for cell in self.cells], force=force)

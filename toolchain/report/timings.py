@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from toolchain.packed import packed_remark
 from toolchain.profiling.cells import Cell, Survey
@@ -17,9 +19,34 @@ from toolchain.verdict.ratio import LatencyRatio
 DASH = "-"
 
 
-def survey_text(survey: Survey, *, colour: bool = False) -> str:
-    """Return the table and its remarks."""
-    return unbroken(survey_table(survey), *remarks(survey), colour=colour)
+_LESS = ("p99.9", "p90", "first run", "packed", "p95 of first", "load", "p99", "memory", "p95")
+"""Columns that a narrow terminal does without, the first of them first."""
+
+
+def survey_text(survey: Survey, *, width: int | None = None, colour: bool = False) -> str:
+    """Return the table and its remarks. width: of the terminal, None where nothing limits it."""
+    table, hidden = fitted(partial(survey_table, survey), _LESS, width)
+    return unbroken(table, *hidden, *remarks(survey), colour=colour)
+
+
+def fitted(make: Callable[[Sequence[str]], Table], less: Sequence[str], width: int | None) -> tuple[Table, list[str]]:
+    """Return a table without as many of the columns `less` as `width` asks for, and a line that names them.
+
+    make: returns the table without columns.
+    """
+    table, without = make(()), list[str]()
+    names = [name for name in less if name in [column.header for column in table.columns]]
+    while width is not None and len(without) < len(names) and table_width(table) > width:
+        without = names[: len(without) + 1]
+        table = make(without)
+    named = ", ".join(name for name in names if name in without)
+    return table, [f"not shown at this width: {named}; a wider window or a file shows them"] if named else []
+
+
+def table_width(table: Table) -> int:
+    """Return how many characters a table takes where nothing is cut off."""
+    console = Console(width=1000)
+    return Measurement.get(console, console.options, table).maximum
 
 
 def unbroken(table: Table, *lines: str, colour: bool = False) -> str:
@@ -32,21 +59,30 @@ def unbroken(table: Table, *lines: str, colour: bool = False) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def survey_table(survey: Survey) -> Table:
+def survey_table(survey: Survey, without: Sequence[str] = ()) -> Table:
     """Return one row a cell, without the columns that no cell fills; a dash stands where there is no figure.
+
+    without: columns to leave out.
 
     Latencies of devices, instructions of emulated processors; of other simulated places only how they answer.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("artifact")
-    table.add_column("target")
-    filled = {heading: [text(cell) for cell in survey.cells] for heading, text in _COLUMNS.items()}
-    filled = {heading: words for heading, words in filled.items() if set(words) != {DASH}}
-    for heading in filled:
-        table.add_column(heading, justify="left" if heading == "answers" else "right", no_wrap=True)
-    for k, cell in enumerate(survey.cells):
-        table.add_row(cell.artifact.path.name, cell.target, *(words[k] for words in filled.values()))
+    headings, rows = survey_cells(survey, without)
+    for heading in headings:
+        left = heading in ("artifact", "target", "answers")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
+
+
+def survey_cells(survey: Survey, without: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the rows of the table."""
+    filled = {heading: [text(cell) for cell in survey.cells] for heading, text in _COLUMNS.items()}
+    filled = {heading: words for heading, words in filled.items() if set(words) != {DASH} and heading not in without}
+    names = {"artifact": [c.artifact.path.name for c in survey.cells], "target": [c.target for c in survey.cells]}
+    columns = names | filled
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
 
 def _time(cell: Cell, name: str) -> str:

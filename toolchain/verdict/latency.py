@@ -28,9 +28,9 @@ from targets.preprocess import Preprocess
 from targets.target import Session, Target, TimingPlan, Timings, taints_of
 from targets.work import quiet_cores
 from toolchain.errors import UsageProblem
-from toolchain.files import whole_file
 from toolchain.progress import Progress, silent
 from toolchain.verdict.ratio import LatencyRatio
+from toolchain.verdict.stored_timings import save_timings
 
 _CHANGING = (
     *("load_average", "usable_cores", "governor", "mhz", "temperature_c", "throttled"),
@@ -180,19 +180,8 @@ class Profile:
         return taints_of([row.timings for row in self.rows])
 
     def save_samples(self, path: Path, *, force: bool = False) -> None:
-        """Write the raw nanoseconds as `.npz`: `samples_ns_K`, `blocks_K` and `interrupted_K` of row K.
-
-        `meta` is the rest as JSON.
-        """
-        import json
-
-        arrays: dict[str, Any] = {"meta": np.array(json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False))}
-        for k, row in enumerate(self.rows):
-            timings = row.timings
-            arrays |= {f"samples_ns_{k}": timings.samples_ns, f"blocks_{k}": np.array(timings.blocks)}
-            arrays |= {f"interrupted_{k}": np.array(timings.interrupted, np.int64).reshape(-1, 2)}
-        with whole_file(path, force=force) as part, part.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
+        """Write the raw nanoseconds (`toolchain.verdict.stored_timings`)."""
+        save_timings(path, self.to_dict(), [row.timings for row in self.rows], force=force)
 
 
 def profile(

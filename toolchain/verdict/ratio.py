@@ -59,6 +59,26 @@ class LatencyRatio:
         low, high = bounds(trimmed_mean(logs, resampled(rounds, seed)), mean, rounds, confidence)
         return cls(math.exp(mean), math.exp(low), math.exp(high), rounds)
 
+    @classmethod
+    def apart(
+        cls, candidate: Timings, base: Timings, *, confidence: float = INTERVAL, seed: int = 0
+    ) -> LatencyRatio | None:
+        """Compare the medians of two runs that were not taken together, or return None where either has no median.
+
+        Their rounds are no pairs, so each run is resampled by itself. The interval holds how much rounds differ within
+        a run; what changed on the machine between the two is taken for the files' own.
+        """
+        if candidate.percentile(50) is None or base.percentile(50) is None:
+            return None
+        logs = [np.log([float(np.median(block)) for block in _blocks(one)]) for one in (candidate, base)]
+        own, of = (float(trimmed_mean(one, np.ones((1, len(one))))[0]) for one in logs)
+        rounds, mean = min(map(len, logs)), own - of
+        if rounds < MIN_ROUNDS:
+            return cls(math.exp(mean), None, None, rounds)
+        drawn, drawn_of = (trimmed_mean(one, resampled(len(one), seed + k)) for k, one in enumerate(logs))
+        low, high = bounds(drawn - drawn_of, mean, rounds, confidence)
+        return cls(math.exp(mean), math.exp(low), math.exp(high), rounds)
+
 
 def samples_for(q: float) -> int:
     """Return how many single inferences carry a percentile: ten beyond it, for the median ten on each side."""

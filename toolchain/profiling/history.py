@@ -1,0 +1,115 @@
+"""Runs over time: what each file took in stored runs, against the first file of one run, or the first of several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from targets.target import taints_of
+from toolchain.errors import EvidenceError
+from toolchain.verdict.latency import PERCENTILES
+from toolchain.verdict.ratio import LatencyRatio
+from toolchain.verdict.stored_timings import StoredRow, StoredRun
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One file in one run. ratio: of medians; None for what the others are compared with, and where there is none."""
+
+    run: str
+    row: StoredRow
+    ratio: LatencyRatio | None
+
+    def percentiles(self) -> dict[str, float | None]:
+        """Return nanoseconds by name (p50 ... p99.9), None where the samples cannot carry it."""
+        return {f"p{q:g}": self.row.timings.percentile(q) for q in PERCENTILES}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types; times in nanoseconds."""
+        timings = self.row.timings
+        return {
+            "run": self.run,
+            "artifact": self.row.artifact,
+            "sha256": timings.artifact_sha256,
+            "facts": asdict(timings.facts),
+            "batch": timings.batch,
+            "samples": len(timings.samples_ns),
+            "rounds": len(timings.blocks),
+            "percentiles_ns": self.percentiles(),
+            "ratio": asdict(self.ratio) if self.ratio else None,
+        }
+
+
+def history(runs: Sequence[StoredRun]) -> list[Line]:
+    """Return the lines of one run, or those of several with each file's runs together.
+
+    Raises EvidenceError where a file was timed with other threads or another batch than in the first run, and where
+    a run shares no file with it.
+    """
+    if len(runs) == 1:
+        return [Line(runs[0].name, row, _in_one_run(row, runs[0])) for row in runs[0].rows]
+    first = {row.key: row for row in reversed(runs[0].rows)}
+    for run in runs[1:]:
+        shared = [row for row in run.rows if row.key in first]
+        if not shared:
+            raise EvidenceError(f"{run.name} times no file of {runs[0].name} on the same target; give runs of one file")
+        for row in shared:
+            _refuse_other_way(row, first[row.key], run.name, runs[0].name)
+    keys = dict.fromkeys(row.key for run in runs for row in run.rows)
+    return [
+        Line(run.name, row, LatencyRatio.apart(row.timings, first[key].timings) if run is not runs[0] else None)
+        if key in first
+        else Line(run.name, row, None)
+        for key in keys
+        for run in runs
+        for row in run.rows
+        if row.key == key
+    ]
+
+
+def notes(runs: Sequence[StoredRun]) -> Iterator[str]:
+    """Yield what makes runs unlike each other, and which of them were of a busy machine."""
+    base, *others = runs
+    first = {row.key: row for row in reversed(base.rows)}
+    for run in others:
+        changes: dict[str, None] = {}
+        for row in run.rows:
+            if row.key in first:
+                changes |= dict.fromkeys(_changes(row, first[row.key]))
+        yield from (f"{run.name} against {base.name}: {change}" for change in changes)
+    for run in runs:
+        if tainted := taints_of(row.timings for row in run.rows):
+            yield f"NOT QUIET in {run.name}: {'; '.join(tainted)}; latencies may be longer than they need be"
+
+
+def _changes(row: StoredRow, base: StoredRow) -> Iterator[str]:
+    here, there = row.timings, base.timings
+    if row.machine != base.machine:
+        yield f"another machine ({row.machine}, not {base.machine}), so the ratio is not of the files alone"
+    if here.artifact_sha256 != there.artifact_sha256:
+        yield f"{row.artifact} has another content (sha256 {here.artifact_sha256[:8]}, not {there.artifact_sha256[:8]})"
+    if (here.facts.runtime, here.facts.version) != (there.facts.runtime, there.facts.version):
+        yield (
+            f"another runtime ({here.facts.runtime} {here.facts.version}, not {there.facts.runtime} "
+            f"{there.facts.version})"
+        )
+
+
+def _in_one_run(row: StoredRow, run: StoredRun) -> LatencyRatio | None:
+    """Return the ratio to the first file in the same runtime on the same target, which was timed in turns with it."""
+    where = (row.timings.facts.target, row.timings.facts.runtime)
+    base = next(one for one in run.rows if (one.timings.facts.target, one.timings.facts.runtime) == where)
+    return None if base is row else LatencyRatio.of(row.timings, base.timings)
+
+
+def _refuse_other_way(row: StoredRow, base: StoredRow, run: str, first: str) -> None:
+    for name, here, there in (
+        ("threads", row.timings.facts.threads, base.timings.facts.threads),
+        ("batch", row.timings.batch, base.timings.batch),
+    ):
+        if here != there:
+            raise EvidenceError(
+                f"{row.artifact} was timed with {name} {here} in {run} and {there} in {first}; "
+                "these cannot be compared, time both alike"
+            )

@@ -1,0 +1,78 @@
+"""Stored runs as a table: one row for each file in each run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from toolchain.profiling.history import Line, history, notes
+from toolchain.quantities import time_text
+from toolchain.report import gfm
+from toolchain.report.timings import DASH, fitted, ratio_text, unbroken
+from toolchain.verdict.latency import PERCENTILES
+from toolchain.verdict.stored_timings import StoredRun
+
+_LESS = ("p99.9", "p90", "samples", "p99", "p95")
+"""Columns that a narrow terminal does without, the first of them first."""
+
+
+def history_text(runs: Sequence[StoredRun], *, width: int | None = None, colour: bool = False) -> str:
+    """Return the table and its remarks. width: of the terminal, None where nothing limits it."""
+    lines = history(runs)
+
+    def table(without: Sequence[str]) -> Table:
+        names, rows = _cells(lines, without)
+        made = Table(box=None, pad_edge=False, header_style="bold")
+        for name in names:
+            left = name in ("run", "artifact", "target")
+            made.add_column(name, justify="left" if left else "right", no_wrap=True)
+        for row in rows:
+            made.add_row(*row)
+        return made
+
+    made, hidden = fitted(table, _LESS, width)
+    return unbroken(made, *hidden, *_remarks(runs), colour=colour)
+
+
+def history_markdown(runs: Sequence[StoredRun]) -> str:
+    """Return the same as Markdown, with every column."""
+    names, rows = _cells(history(runs), ())
+    table = gfm.table(
+        names, [[gfm.text(cell) for cell in row] for row in rows], right=range(2 + (len(runs) > 1), len(names))
+    )
+    return "\n".join([table, "", *(f"- {gfm.text(line)}" for line in _remarks(runs))])
+
+
+def history_dict(runs: Sequence[StoredRun]) -> dict[str, Any]:
+    """Return the same as JSON types."""
+    return {"lines": [line.to_dict() for line in history(runs)], "notes": list(notes(runs))}
+
+
+def _cells(lines: Sequence[Line], without: Iterable[str]) -> tuple[list[str], list[list[str]]]:
+    several = len({line.run for line in lines}) > 1
+    columns = {
+        "artifact": [line.row.artifact for line in lines],
+        "target": [line.row.timings.facts.target for line in lines],
+        **({"run": [line.run for line in lines]} if several else {}),
+        "samples": [f"{len(line.row.timings.samples_ns):,}" for line in lines],
+        **{f"p{q:g}": [_time(line.percentiles()[f"p{q:g}"]) for line in lines] for q in PERCENTILES},
+        "of first run" if several else "of first": [ratio_text(line.ratio) if line.ratio else DASH for line in lines],
+    }
+    kept = {name: cells for name, cells in columns.items() if name not in without and set(cells) != {DASH}}
+    return list(kept), [list(row) for row in zip(*kept.values(), strict=True)]
+
+
+def _time(ns: float | None) -> str:
+    return DASH if ns is None else time_text(ns / 1e9)
+
+
+def _remarks(runs: Sequence[StoredRun]) -> list[str]:
+    explained = (
+        "of first run: ratio of the medians of two runs, with a 95 % interval from how much their rounds differ; what "
+        "changed on the machine between the runs is not in it"
+        if len(runs) > 1
+        else "of first: to the first file in the same runtime there, timed in turns with it, 95 % interval"
+    )
+    return [explained, *notes(runs)]
