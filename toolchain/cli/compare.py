@@ -23,6 +23,7 @@ def compare(
 
     Lost, gained and changed answers, the drop in accuracy with its Tango score interval, the classes that suffered.
     `--data` is needed for artifacts; for saved evaluations it checks that they are of those images.
+    Stored timings are compared by `glyphpress report`.
 
     \b
     Example:

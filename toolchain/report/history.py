@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from toolchain.profiling.history import Line, history, notes
 from toolchain.quantities import time_text
@@ -14,6 +15,7 @@ from toolchain.report.timings import DASH, fitted, ratio_text, unbroken
 from toolchain.verdict.latency import PERCENTILES
 from toolchain.verdict.stored_timings import StoredRun
 
+_NAMES = ("artifact", "target", "run")
 _LESS = ("p99.9", "p90", "samples", "p99", "p95")
 """Columns that a narrow terminal does without, the first of them first."""
 
@@ -26,10 +28,9 @@ def history_text(runs: Sequence[StoredRun], *, width: int | None = None, colour:
         names, rows = _cells(lines, without)
         made = Table(box=None, pad_edge=False, header_style="bold")
         for name in names:
-            left = name in ("run", "artifact", "target")
-            made.add_column(name, justify="left" if left else "right", no_wrap=True)
+            made.add_column(name, justify="left" if name in _NAMES else "right", no_wrap=True)
         for row in rows:
-            made.add_row(*row)
+            made.add_row(*map(Text, row))
         return made
 
     made, hidden = fitted(table, _LESS, width)
@@ -39,9 +40,8 @@ def history_text(runs: Sequence[StoredRun], *, width: int | None = None, colour:
 def history_markdown(runs: Sequence[StoredRun]) -> str:
     """Return the same as Markdown, with every column."""
     names, rows = _cells(history(runs), ())
-    table = gfm.table(
-        names, [[gfm.text(cell) for cell in row] for row in rows], right=range(2 + (len(runs) > 1), len(names))
-    )
+    right = [k for k, name in enumerate(names) if name not in _NAMES]
+    table = gfm.table(names, [[gfm.text(cell) for cell in row] for row in rows], right=right)
     return "\n".join([table, "", *(f"- {gfm.text(line)}" for line in _remarks(runs))])
 
 
