@@ -404,3 +404,51 @@ class Upsampling(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.up(image).flatten(1))
+
+
+class Spatial(nn.Module):
+    """A map of one channel that scales sixteen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gate = nn.Conv2d(1, 16, 3, stride=2), nn.Conv2d(16, 1, 1)
+        self.head = nn.Linear(16 * 13 * 13, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        maps = self.conv(image).relu()
+        return self.head((maps * self.gate(maps).sigmoid()).flatten(1))
+
+
+class Pooled(nn.Module):
+    """The same, where the map is made of the mean and the largest of all channels, as CBAM does; and a scalar gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gate = nn.Conv2d(1, 16, 3, stride=2), nn.Conv2d(2, 1, 7, padding=3)
+        self.strength, self.head = nn.Linear(16, 1), nn.Linear(16, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        maps = self.conv(image).relu()
+        both = torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], 1)
+        maps = maps * self.gate(both).sigmoid()
+        maps = maps * self.strength(maps.mean((2, 3))).sigmoid()[:, :, None, None]
+        return self.head(maps.amax((2, 3)))
+
+
+def reweighed() -> nn.Module:
+    """Layers whose weights are computed at every run, in the style of today and in the one before it."""
+    new, old = nn.utils.parametrizations, nn.utils
+    layers = [
+        new.weight_norm(nn.Conv2d(1, 8, 3, stride=2)),
+        new.spectral_norm(nn.Conv2d(8, 16, 3, stride=2)),
+        old.weight_norm(nn.Conv2d(16, 16, 1)),
+        old.spectral_norm(nn.Conv2d(16, 16, 1)),
+        nn.Conv2d(16, 16, 1),
+        nn.Conv2d(16, 16, 1),
+        new.orthogonal(nn.Conv2d(16, 16, 1)),
+    ]
+    old.prune.l1_unstructured(layers[4], "weight", 0.5)
+    old.prune.random_unstructured(layers[5], "weight", 0.2)
+    old.prune.ln_structured(layers[5], "weight", 0.3, n=2, dim=0)
+    blocks = [block for layer in layers for block in (layer, nn.ReLU())]
+    return nn.Sequential(*blocks, nn.Flatten(), new.weight_norm(nn.Linear(16 * 36, 10)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -12,13 +14,13 @@ import pytest
 from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, nn, torch
-from toolchain.checkpoint import CheckpointRequest, settle
+from toolchain.checkpoint import CheckpointRequest, load, settle
 from toolchain.errors import StageError, UsageProblem
 from toolchain.export import export
 from toolchain.export.program import save_program
 from toolchain.model import FloatModel
 from toolchain.prune import prune
-from toolchain.prune.graph import Graph, prunable
+from toolchain.prune.graph import Graph, by_reason, prunable
 from toolchain.steps import Prune
 
 BLOCKS = (
@@ -169,3 +171,41 @@ def test_one_layer_alone_is_pruned_by_its_own_ratio(digits: Dataset) -> None:
     assert (both.stem.out_channels, both.conv2.out_channels, both.conv1.out_channels) == (8, 8, 8)
     fine = prune(model, Prune(ratio=0.25, round_to=1, epochs=0), digits, threads=1).torch_module("the test")
     assert (fine.stem.out_channels, fine.conv1.out_channels) == (12, 18)
+
+
+@pytest.mark.parametrize("name", ["Spatial", "Pooled"], ids=["row23-Spatial", "row23-Pooled"])
+def test_a_map_of_one_channel_does_not_tie_those_that_it_scales(name: str, digits: Dataset) -> None:
+    torch.manual_seed(0)
+    module = getattr(blocks, name)()
+    pruned = prune(model_of(module, digits.classes), Prune(ratio=0.5, epochs=0, round_to=4), digits, threads=1)
+    assert pruned.torch_module("looking").conv.out_channels == 8
+    assert "it has a single channel" in pruned.history[-1]
+    assert pruned.history[-1].count("it has a single channel") == 1
+
+
+def test_row23_a_reason_is_said_once() -> None:
+    said = by_reason({"a": "it gives the logits", "b": "it has a single channel", "c": "it has a single channel"})
+    assert said == "a: it gives the logits; b, c: it has a single channel"
+
+
+def test_row23_computed_weights_are_kept_as_weights(digits: Dataset, tmp_path: Path, glyphpress: Any) -> None:
+    torch.manual_seed(0)
+    module = blocks.reweighed().eval()
+    images = torch.rand(4, 1, 28, 28)
+    expected = module(images).detach()
+    torch.save(module.state_dict(), tmp_path / "m.pt")
+    words = ("--model", "tests.toolchain.blocks:reweighed", "--data", "builtin:digits", "--orientation", "upright")
+    model = load(str(tmp_path / "m.pt"), model=words[1], classes=digits.classes).model
+    plain = model.torch_module("looking")
+    assert "weights computed once and kept: 0, 2, 4, 6, 8, 10, 12, 15" in model.history
+    torch.testing.assert_close(plain(images), expected)
+    assert not any(hook for part in plain.modules() for hook in part._forward_pre_hooks.values())
+    assert {type(part).__name__ for part in plain} == {"Conv2d", "ReLU", "Flatten", "Linear"}
+    pruned = prune(model, Prune(ratio=0.5, epochs=0, round_to=4), digits, threads=1)
+    assert pruned.torch_module("looking")[0].out_channels == 4
+    shown = glyphpress("inspect", tmp_path / "m.pt", *words[:2], "--json")
+    assert {layer["kind"] for layer in json.loads(shown.out)["layers"]} == {"Conv2d", "ReLU", "Flatten", "Linear"}
+    quick = ("--ratio", "50%", "--round-to", 4, "--epochs", 0)
+    for command, *more in (("prune", *quick, "-o", tmp_path / "p.pt2"), ("export", "-o", tmp_path / "e.onnx")):
+        done = glyphpress(command, tmp_path / "m.pt", *words, *more)
+        assert (done.code, done.err.count("Traceback")) == (0, 0)

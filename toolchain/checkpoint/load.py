@@ -13,6 +13,7 @@ from targets.artifact import file_sha256
 from targets.foreign import translated
 from targets.preprocess import Preprocess
 from toolchain import models
+from toolchain.checkpoint.bake import bake
 from toolchain.checkpoint.kinds import KIND_WORDS, Kind, kind_of
 from toolchain.checkpoint.source import ModelSource, build_from, import_source, parse_source
 from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
@@ -224,6 +225,7 @@ def _finish(wanted: _Wanted, module: nn.Module, notes: tuple[str, ...], kind: st
     import torch
 
     module = module.eval().float()
+    notes = (*notes, *bake(module))
     module, chosen = settle_output(
         module, str(wanted.path), classes=len(wanted.classes), label_offset=wanted.label_offset
     )

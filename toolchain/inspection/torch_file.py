@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from targets.artifact import file_sha256
 from targets.foreign import first_line
 from toolchain import models
+from toolchain.checkpoint.bake import bake
 from toolchain.checkpoint.kinds import Kind
 from toolchain.checkpoint.pickled import refuse_quantized
 from toolchain.checkpoint.source import build_from, import_source, parse_source
@@ -66,6 +67,7 @@ def inspect_torch(
         if module is None:
             notes = (*notes, "weights alone: say whose they are with --model to count layers and MACs")
         else:
+            notes = (*notes, *bake(module))
             counts = module_layers(module, str(path))
     tensors = [
         StoredTensor(name, str(t.dtype).removeprefix("torch."), tuple(t.shape), t.numel() * t.element_size())

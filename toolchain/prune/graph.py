@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _HEADS = ("num_heads", "n_heads", "heads", "nhead", "n_head")
+_MAP = 4
+"""Axes of a map: images, channels, rows, columns."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,13 @@ class Graph:
 
     def __init__(self, module: nn.Module, name: str) -> None:
         """Trace the module, which is left in eval mode with gradients for all its parameters."""
-        import torch_pruning
-
         # eval: tracing needs gradients, but must not move the batch norms' statistics
         self.module, self.name = module.eval().requires_grad_(True), name
         self._names = {layer: word for word, layer in module.named_modules()}
         with self._followed():
             self._order = _run_order(module)
             self._heads = _heads(module, self._order)
-            self._dependencies = torch_pruning.DependencyGraph().build_dependency(module, example_inputs=_sample())
+            self._dependencies = _untied_graph().build_dependency(module, example_inputs=_sample())
             _refuse_endless(self._dependencies)
             roots = list(self._dependencies.get_all_groups(ignored_layers=[], root_module_types=_root_types()))
             found = [self._channels(root) for root in roots]
@@ -153,12 +153,17 @@ def prunable(module: nn.Module, name: str) -> tuple[dict[str, Channels], dict[st
             refused |= dict.fromkeys((own.layer, *own.tied), reason)
     found = {layer: own for layer, own in whole.channels.items() if layer not in refused}
     if not found:
-        reasons = "; ".join(f"{layer}: {reason}" for layer, reason in refused.items())
         raise StageError(
-            f"{name} has no Linear or Conv2d layer whose channels can go ({reasons or 'none runs'}); "
+            f"{name} has no Linear or Conv2d layer whose channels can go ({by_reason(refused) or 'none runs'}); "
             "press it without pruning channels"
         )
     return found, refused
+
+
+def by_reason(refused: Mapping[str, str]) -> str:
+    """Return why layers stay, each reason once: `a, b: it gives the logits`."""
+    layers = {reason: ", ".join(one for one in refused if refused[one] == reason) for reason in refused.values()}
+    return "; ".join(f"{names}: {reason}" for reason, names in layers.items())
 
 
 def _trouble(module: nn.Module, name: str, own: Channels) -> str:
@@ -198,6 +203,65 @@ def _refuse_endless(dependencies: Any) -> None:
             # A transposed map is one of tokens, whose channels are whole.
             if one.type == OPTYPE.ELEMENTWISE and "Transpose" not in one.name and "Permute" not in one.name:
                 above.extend(one.inputs)
+
+
+def _untied_graph() -> Any:
+    """Return a graph that does not tie a map of one channel to the many that it scales, nor a mean over channels."""
+    from torch_pruning import DependencyGraph
+    from torch_pruning.ops import OPTYPE
+
+    class Untied(DependencyGraph):  # type: ignore[misc]  # torch-pruning has no types
+        def _build_dependency(self, module2node: Any) -> None:
+            for node in module2node.values():
+                widths = [_width(one) for one in node.inputs] if node.type == OPTYPE.ELEMENTWISE else []
+                alone = [
+                    one
+                    for one, width in zip(node.inputs, widths, strict=False)
+                    if width == 1 < max(map(_or_one, widths))
+                ]
+                for one in node.inputs[:] if _reduces_channels(node) else alone:
+                    node.inputs.remove(one)
+                    one.outputs.remove(node)
+            super()._build_dependency(module2node)
+
+        def get_out_channels(self, module_or_node: Any) -> Any:
+            node = self.module2node.get(module_or_node, module_or_node)
+            return 1 if _reduces_channels(node) else super().get_out_channels(module_or_node)
+
+    return Untied()
+
+
+def _width(node: Any) -> int | None:
+    """Return how many channels come out of a node, None where layers before it do not say."""
+    from torch import nn
+    from torch_pruning.ops import OPTYPE
+
+    part: Any = node.module
+    if isinstance(part, _root_types()):
+        return int(getattr(part, "out_features" if isinstance(part, _linear()) else "out_channels"))
+    if isinstance(part, nn.modules.batchnorm._BatchNorm):
+        return int(part.num_features)
+    if _reduces_channels(node):
+        return 1
+    if node.type not in (OPTYPE.ELEMENTWISE, OPTYPE.EXPAND):
+        return None
+    widths = [_width(one) for one in node.inputs]
+    return None if None in widths else max(map(_or_one, widths), default=None)
+
+
+def _or_one(width: int | None) -> int:
+    return width or 1
+
+
+def _reduces_channels(node: Any) -> bool:
+    """Return whether a node makes one map of all, as a mean or a maximum over the channels does."""
+    made: Any = getattr(node, "grad_fn", None)
+    if not (hasattr(made, "_saved_dim") and hasattr(made, "_saved_keepdim")):
+        return False
+    sizes = made._saved_self_sym_sizes if hasattr(made, "_saved_self_sym_sizes") else made._saved_self.shape
+    dims = made._saved_dim if isinstance(made._saved_dim, tuple) else (made._saved_dim,)
+    # A tensor of three axes holds tokens, whose channels are the last. Autograd keeps -3 without its sign.
+    return len(sizes) == _MAP and any(dim in (1, 2**64 - 3) for dim in dims)
 
 
 def _sample() -> Tensor:

@@ -13,7 +13,7 @@ from targets.nearest import MOST, nearest
 from toolchain.errors import UsageProblem
 from toolchain.inspection.torch_file import module_layers
 from toolchain.model import FloatModel
-from toolchain.prune.graph import Channels, Graph, prunable
+from toolchain.prune.graph import Channels, Graph, by_reason, prunable
 from toolchain.prune.importance import scores
 from toolchain.quantities import macs_text
 from toolchain.steps import Prune
@@ -117,7 +117,7 @@ class Structured:
             f"{macs_text(self.start['macs'])} to {macs_text(end['macs'])}"
         )
         left = {layer: reason for layer, reason in self.refused.items() if reason != "it gives the logits"}
-        note = f"; left whole: {'; '.join(f'{layer}: {reason}' for layer, reason in left.items())}" if left else ""
+        note = f"; left whole: {by_reason(left)}" if left else ""
         return f"pruned {self._aim()} {words}: {sizes}{note}"
 
     def _aim(self) -> str:
