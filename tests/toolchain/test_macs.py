@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ def test_products_are_counted_where_no_layer_makes_them(name: str, tmp_path: Pat
 def test_row25_a_tflite_file_counts_the_same(name: str, tmp_path: Path) -> None:
     kind: Format = "tflite"
     assert inspect_file(str(export(model_of(name), kind, tmp_path / "m.tflite").path)).macs == MACS[name]
+
+
+def test_row25_counting_is_quiet_and_leaves_torch_as_it_was() -> None:
+    model = model_of("Remembering")
+    before = torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        counted(model)
+    assert (torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled()) == before
 
 
 def test_row25_an_attention_is_a_layer_with_all_of_its_weights() -> None:

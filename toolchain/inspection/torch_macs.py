@@ -68,10 +68,13 @@ def tally() -> Iterator[Tally]:
             return made
 
     counting: Any = Counting
-    fused = torch.backends.mha.get_fastpath_enabled()
+    fused, kernels = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    # What torch.backends.mkldnn.flags does, which warns of settings that nobody asked for.
+    torch._C._set_mkldnn_enabled(False)
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False), counting():
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counting():
             yield counts
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+        torch._C._set_mkldnn_enabled(kernels)
