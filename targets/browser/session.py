@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from targets.ort import batch_size
 from targets.port import Port, image_port, logits_port
 from targets.session import RuntimeSession
 from targets.strict import all_on
-from targets.target import RuntimeFacts, TimingPlan
+from targets.target import LARGEST, RuntimeFacts, TimingPlan
 from targets.timing import RESOLUTIONS, Interrupted
 from targets.webgpu import PROVIDER
 
@@ -68,14 +69,20 @@ class BrowserSession(RuntimeSession):
         told = self._asked(OPEN, options)
         if device == "webgpu":
             facts = replace(facts, placement=_placement(artifact, told, page.console))
-        super().__init__(artifact, facts, source, sink, batch=batch_size(artifact.path), load_ns=round(told["loadNs"]))
+        with self._believed():
+            load_ns = _nanoseconds(told["loadNs"])
+        super().__init__(artifact, facts, source, sink, batch=batch_size(artifact.path), load_ns=load_ns)
         self.first_run_ns = self._took_ns
 
     def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
         self._prepared(batch)
-        (dtype, shape, values), took = self._asked("() => model.answer()")
-        self._took_ns = round(took)
-        return np.frombuffer(base64.b64decode(values), dtype).reshape(shape)
+        answer = self._asked("() => model.answer()")
+        with self._believed():
+            (dtype, shape, values), took = answer
+            self._took_ns = _nanoseconds(took)
+            if dtype not in CARRIED[self.artifact.format]:
+                raise ValueError(f"an array of {dtype}")
+            return np.frombuffer(base64.b64decode(values, validate=True), dtype).reshape(shape)
 
     def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
         content = base64.b64encode(np.ascontiguousarray(batch).tobytes()).decode()
@@ -92,7 +99,21 @@ class BrowserSession(RuntimeSession):
             "inner": plan.inner,
         }
         told = self._asked(f"(plan) => model.time(plan, {RESOLUTIONS})", wanted)
-        return np.rint(told["samples"]).astype(np.int64), told["inner"], ()
+        with self._believed():
+            samples = np.array([_nanoseconds(one) for one in told["samples"]], np.int64)
+            if len(samples) < plan.min_runs or type(told["inner"]) is not int or told["inner"] < 1:
+                raise ValueError(f"{len(samples)} samples of {told['inner']} inferences")
+            return samples, told["inner"], ()
+
+    @contextmanager
+    def _believed(self) -> Iterator[None]:
+        """Raise RunFailed where the page's answer is not what its script gives."""
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+            self._failed = True
+            said = f"the page of {self.facts.runtime} answered what it should not ({error})"
+            raise RunFailed(f"{self.artifact.path}: {said}; run it again") from error
 
     def _asked(self, script: str, argument: Any = None) -> Any:
         try:
@@ -112,6 +133,13 @@ class BrowserSession(RuntimeSession):
     def close(self) -> None:
         """End the browser."""
         self._page.close()
+
+
+def _nanoseconds(told: Any) -> int:
+    """Return a duration that a page told; raises TypeError or ValueError on anything else."""
+    if not isinstance(told, int | float) or isinstance(told, bool) or not 0 <= told <= LARGEST:
+        raise ValueError(f"{told!r} is no duration")
+    return round(told)
 
 
 def _ports(artifact: Artifact) -> tuple[list[Port], list[Port]]:

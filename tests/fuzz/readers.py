@@ -7,12 +7,14 @@ import hashlib
 import io
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+from calibration import download
 from tests.fuzz import mutate
-from tests.fuzz.program import run
+from tests.fuzz.program import guarded, run
 
 Reader = Callable[[Random, Path, Path], int]
 """Takes a source of chance, the folder of whole files and an empty one; returns an exit code."""
@@ -194,6 +196,32 @@ def npz_report(random: Random, base: Path, folder: Path) -> int:
     files = [_put(folder, "x.npz", content), *[base / "timings.npz"] * random.randrange(2)]
     random.shuffle(files)
     return run("report", *files, *random.choice([(), ("--markdown",), ("--json",)]))
+
+
+@reader
+def archive(random: Random, base: Path, folder: Path) -> int:
+    """An archive of EMNIST's files that has the MD5 it should have, and lies there already."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as made:
+        for path in sorted((base / "data").glob("*ubyte")):
+            made.writestr(f"gzip/{path.name}.gz", gzip.compress(path.read_bytes()))
+    whole = packed.getvalue()
+    content = (
+        mutate.damaged(random, whole)
+        if random.random() < 0.6
+        else mutate.damaged_zip(random, whole, preferred=(".gz",))
+    )
+    digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    _put(folder, f"emnist-{digest[:8]}.zip", content)
+    return guarded(lambda: print(download.fetch(folder, download.Archive("http://127.0.0.1:9/x", digest))))
+
+
+@reader
+def browser(random: Random, base: Path, folder: Path) -> int:
+    """A page that answers what it should not."""
+    from tests.fuzz.page import asked
+
+    return asked(random, base / "reader.onnx")
 
 
 def _weights(random: Random) -> tuple[str, ...]:
