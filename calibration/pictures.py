@@ -12,9 +12,8 @@ from calibration.choice import brackets, chosen
 from calibration.dataset import SIDE, Dataset, Images, Labels, Split
 from calibration.errors import CorruptData, DataNotFound, EmptyData
 from calibration.glyph import glyph
-from calibration.holdout import held_out
+from calibration.holdout import TEST_SHARE, held_out
 
-_TEST_SHARE = 0.2
 _PIXELS = 16 << 20
 _PARTS: tuple[Split, Split] = ("train", "test")
 
@@ -37,7 +36,7 @@ def load_folder(folder: Path, split: Split, names: tuple[str, ...] = ()) -> Data
     images, labels = _read(folder / split if parts else folder, classes)
     if parts:
         return Dataset.of(images, labels, classes, origin, split)
-    test = held_out(images, labels, classes, _TEST_SHARE)
+    test = held_out(images, labels, classes, TEST_SHARE)
     keep = test if split == "test" else ~test
     return Dataset.of(images[keep], labels[keep], classes, origin, split)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from calibration.dataset import Dataset
 from toolchain import models
 from toolchain.fit import fit
-from toolchain.losses import taught_by
+from toolchain.losses import notes_on, taught_by
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.prune import baked, zeros_kept
@@ -52,7 +52,7 @@ def distill(
         f"epoch{'s' * (step.epochs != 1)} on {data.origin}, temperature {step.temperature:g}, {step.soft:.0%} of the "
         f"loss soft, seed {seed}"
     )
-    history = (*model.history, line)
+    history = (*model.history, *notes_on(teacher, model), line)
     return replace(model, module=module.eval(), onnx=None, preprocess=preprocess, history=history)
 
 

@@ -45,6 +45,12 @@ class Lesson:
         return kl_div(ours, theirs, reduction="batchmean", log_target=True) * self.temperature**2
 
 
+def notes_on(teacher: FloatModel, model: FloatModel) -> tuple[str, ...]:
+    """Return what the history of a model that is taught says of another model that teaches it."""
+    another = teacher.checkpoint_sha256 != model.checkpoint_sha256
+    return tuple(f"teacher {teacher.name}: {line}" for line in teacher.history) if another else ()
+
+
 @contextmanager
 def taught_by(teacher: FloatModel, *, temperature: float, soft: float, threads: int = 0) -> Iterator[Lesson]:
     """Yield the lesson of a teacher, which answers as the float .onnx that it becomes.

@@ -362,3 +362,26 @@ def test_any_stack_of_prefixes_comes_off(prefixes: list[str]) -> None:
         part.register_parameter(last, torch.nn.Parameter(torch.ones(1)))
     assert set(fit_state(module, state, "net.pt").tensors) == set(names)
     assert not any(value.any() for value in module.state_dict().values()), "every weight was loaded"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("prune", "--method", "magnitude", "--ratio", "50%", "--epochs", 0),
+        ("distill", "--epochs", 1, "--channels", "4,4,4,4,4"),
+        ("sensitivity", "--method", "magnitude"),
+    ],
+    ids=["row18-prune", "row18-distill", "row18-sensitivity"],
+)
+def test_the_weights_that_were_taken_are_said(
+    words: Any, net: Any, source: str, tmp_path: Path, glyphpress: Any
+) -> None:
+    path = tmp_path / "both.pt"
+    torch.save({"model": net.state_dict(), "model_ema": net.state_dict()}, path)
+    command, *rest = words
+    out = () if command == "sensitivity" else ("-o", tmp_path / "o.pt2")
+    done = glyphpress(
+        command, path, "--model", source, "--data", "builtin:digits", "--orientation", "upright", *rest, *out
+    )
+    assert done.code == 0, done.err
+    assert done.out.count("weights taken from 'model'; --weights model_ema takes the others") == 1

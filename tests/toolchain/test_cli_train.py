@@ -10,8 +10,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from calibration.dataset import load
+from tests.calibration.official_files import write_split
 from tests.lazily import torch
 
 RUN = (
@@ -29,6 +33,27 @@ def test_train_writes_weights_and_measures_them_once(glyphpress: Callable, tmp_p
     assert "test accuracy" in done.out
     assert "95 % interval" in done.out
     assert torch.load(out, weights_only=True)["settings"]["epochs"] == 2
+
+
+@pytest.mark.parametrize("form", ["row21-official", "row21-pictures"])
+def test_without_a_test_split_a_fifth_is_held_out_and_that_is_said(
+    form: str, glyphpress: Callable, tmp_path: Path
+) -> None:
+    images = load("builtin:digits", "train")
+    chosen = np.concatenate([np.flatnonzero(images.labels == label)[:20] for label in range(10)])
+    if form == "row21-official":
+        write_split(tmp_path / "only", "digits", "train", images.images[chosen], images.labels[chosen])
+    for place in chosen if form == "row21-pictures" else ():
+        folder = tmp_path / "only" / "train" / images.classes[images.labels[place]]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images.images[place]).save(folder / f"{place}.png")
+    spec = f"{tmp_path / 'only'}:digits" if form == "row21-official" else tmp_path / "only"
+    done = glyphpress("train", "--data", spec, "-o", tmp_path / "m.pt", "--epochs", 1)
+    assert done.code == 0, done.err
+    assert "has no test split, so a fifth of each class of the train split is held out to test" in done.err
+    facts = torch.load(tmp_path / "m.pt", weights_only=True)
+    assert (facts["data"]["images"], facts["test"]["images"]) == (160, 40)
+    assert "test accuracy" in done.out
 
 
 def test_json_is_one_object_and_nothing_else(glyphpress: Callable, tmp_path: Path) -> None:

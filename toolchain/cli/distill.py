@@ -48,3 +48,5 @@ def distill(*, checkpoint: str, request: Any, output: Path, as_json: bool, **wor
         console.emit("distill", {"out": str(output), "sha256": model.checkpoint_sha256, "history": model.history})
     else:
         click.echo(f"{output}: {model.history[-1]}")
+        for line in model.history[:-1]:
+            click.echo(line)

@@ -53,3 +53,5 @@ def prune(
         console.emit("prune", {"out": str(output), "sha256": model.checkpoint_sha256, "history": model.history})
     else:
         click.echo(f"{output}: {model.history[-1]}")
+        for line in model.history[:-1]:
+            click.echo(line)

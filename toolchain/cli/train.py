@@ -56,19 +56,23 @@ def train(
 ) -> None:
     """Fit a reference model to a train split and measure it once on the test split.
 
-    After each epoch the file is written anew, so that Ctrl-C leaves the last finished epoch. The same seed and threads
-    on the same machine give the same weights.
+    Without a test split a fifth of the train split is held out for that. After each epoch the file is written anew, so
+    that Ctrl-C leaves the last finished epoch. The same seed and threads on the same machine give the same weights.
 
     \b
     Example:
       glyphpress train --model cnn-small --data builtin:digits -o model.pt
     """
-    from calibration.dataset import load
+    from calibration.dataset import Dataset, load, load_or_why
+    from calibration.holdout import parted_off
     from toolchain import train as training
     from toolchain.models.saving import refuse_unfit
 
     refuse_unfit(output, force=force)
-    images, test = load(data, "train", data_root), load(data, "test", data_root)
+    images, test = load(data, "train", data_root), load_or_why(data, "test", data_root)
+    if not isinstance(test, Dataset):
+        console.say(f"{data} has no test split, so a fifth of each class of the train split is held out to test")
+        images, test = parted_off(images)
     settings = (training.preset(preset) if preset else training.preset_for(len(images))).changed(**changes)
     with console.progress() as progress:
         result = training.train(

@@ -59,7 +59,7 @@ class Sensitivity:
     accuracy: of the model as it is, on `images` validation images of the train split. proposal: of each layer the
     highest ratio up to which accuracy falls by at most `tolerance`; layers without one are left out. together:
     all of it at once (its ratio is the highest), before any fine-tuning; None without a proposal. refused: why
-    other layers cannot be pruned.
+    other layers cannot be pruned. history: what was done to the model before.
     """
 
     model: str
@@ -76,6 +76,7 @@ class Sensitivity:
     refused: Mapping[str, str]
     proposal: Mapping[str, float]
     together: Point | None
+    history: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
@@ -156,6 +157,7 @@ def sensitivity(
         refused=trial.refused,
         proposal=proposal,
         together=together,
+        history=model.history,
     )
 
 

@@ -18,7 +18,7 @@ from toolchain.errors import StageError
 from toolchain.feed import feed
 from toolchain.fit import fit
 from toolchain.fold import folded
-from toolchain.losses import taught_by
+from toolchain.losses import notes_on, taught_by
 from toolchain.model import FloatModel, Range
 from toolchain.progress import Progress, silent
 from toolchain.prune import zeros_kept
@@ -76,7 +76,7 @@ def qat(
         f"on {data.origin}, "
         f"teacher {teacher.name} ({step.soft:.0%} of the loss, temperature {step.temperature:g}), seed {seed}"
     )
-    history = (*model.history, line)
+    history = (*model.history, *notes_on(teacher, model), line)
     return replace(model, module=fitted.eval(), onnx=None, input_ranges=learned, history=history)
 
 

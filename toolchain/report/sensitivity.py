@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from toolchain.prune.graph import by_reason
 from toolchain.prune.sensitivity import Curve, Point, Sensitivity
 from toolchain.quantities import percent_text, points_text
 from toolchain.report.table import unfold
@@ -47,7 +48,7 @@ def summary(found: Sensitivity) -> str:
 
 def notes(found: Sensitivity) -> list[str]:
     """Return the lines below the table: what the proposal does, and which layers cannot be pruned."""
-    lines = [f"{layer}: cannot be pruned: {reason}" for layer, reason in found.refused.items()]
+    lines = [*found.history, *([f"cannot be pruned: {by_reason(found.refused)}"] if found.refused else [])]
     limit = f"{found.tolerance * 100:g} pp"
     if found.together is None:
         return [*lines, f"no layer can lose an eighth within {limit}; raise --tolerance"]
