@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from math import isfinite
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -44,6 +43,9 @@ _TURNING: dict[Orientation, str] = {
     "anti-transpose": "transpose, then turn by 180 degrees",
 }
 
+MOST = 1e6
+"""Pixels reach 255; a mean or std far beyond is damage, and float32 has no room for what it makes of them."""
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -79,8 +81,11 @@ class Preprocess:
             False,
         ):
             raise ArtifactError("preprocess needs numbers for mean, std and label offset, and true or false for invert")
-        if not (isfinite(self.mean) and isfinite(self.std) and self.std > 0) or self.label_offset < 0:
-            raise ArtifactError("preprocess needs a finite mean, a std above 0 and a label offset of 0 or more")
+        if not (abs(self.mean) <= MOST and 1 / MOST <= self.std <= MOST) or self.label_offset < 0:
+            raise ArtifactError(
+                f"preprocess needs a mean of at most {MOST:g} either way, a std from {1 / MOST:g} to {MOST:g} and a "
+                "label offset of 0 or more"
+            )
 
     def apply(self, images: NDArray[np.uint8]) -> NDArray[Any]:
         """Return float32, or what `dtype` says, [N, 1, 28, 28] (NCHW) or [N, 28, 28, 1] (NHWC) of uint8 [N, 28, 28].

@@ -158,6 +158,7 @@ def altered(source: Path, name: str, **arrays: object) -> Path:
     [
         pytest.param({"labels": None}, "labels", id="missing labels"),
         pytest.param({"labels": np.arange(10)}, "do not fit", id="too few labels"),
+        pytest.param({"labels": np.zeros((5_000, 11), np.int64)}, "do not fit", id="labels in a table"),
         pytest.param({"labels": np.full(5_000, 10)}, "a label lies outside", id="a label of no class"),
         pytest.param({"labels": np.full(5_000, 3)}, "under other labels", id="other labels"),
         pytest.param({"logits": np.full((5_000, 10), np.nan, np.float32)}, "NaN or infinite", id="NaN logits"),

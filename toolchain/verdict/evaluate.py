@@ -55,10 +55,11 @@ class Evaluation:
         count, columns = len(self.labels), len(self.classes)
         if not count:
             raise EvidenceError(f"{self.artifact}: no images were evaluated on {self.origin}; give a split with images")
-        if self.logits.shape != (count, columns) or self.sample_ids.shape != (count,):
+        shapes = self.logits.shape, self.sample_ids.shape, self.labels.shape
+        if shapes != ((count, columns), (count,), (count,)):
             raise EvidenceError(
-                f"{self.artifact}: logits {list(self.logits.shape)} and {len(self.sample_ids)} image hashes do not fit "
-                f"{count} labels of {columns} classes; evaluate again"
+                f"{self.artifact}: logits, hashes and labels of the shapes {', '.join(map(str, shapes))} do not fit "
+                f"{count} images and {columns} classes; evaluate again"
             )
         if not np.isfinite((self.logits.min(), self.logits.max())).all():
             raise EvidenceError(f"{self.artifact}: some logits are NaN or infinite; the file is broken, make it again")
