@@ -279,11 +279,19 @@ def test_numbers_beyond_any_training_are_refused_in_a_line(glyphpress: Program, 
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 73.0 GiB"),
+        RuntimeError("[enforce fail] err == 0. DefaultCPUAllocator: Unable to allocate 73.0 GiB"),
+    ],
+    ids=["numpy", "torch"],
+)
 def test_memory_that_is_not_there_is_no_bug(
-    glyphpress: Program, files: list[Path], monkeypatch: pytest.MonkeyPatch
+    glyphpress: Program, files: list[Path], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def refuse(*_words: object, **_more: object) -> None:
-        raise MemoryError("Unable to allocate 73.0 GiB")
+        raise error
 
     monkeypatch.setattr("toolchain.profiling.survey.survey", refuse)
     done = glyphpress("profile", files[0])

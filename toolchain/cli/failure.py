@@ -44,7 +44,10 @@ def _code(error: BaseException) -> int:
 
 
 def _seen(error: BaseException) -> BaseException:
-    """Return an interruption for what a library made of one, as when it ended the import of an extension module."""
+    """Return what a library made another error of: an interruption (in an import), or memory that is not there."""
+    _, torchs, reason = str(error).partition("DefaultCPUAllocator: ")
+    if torchs and isinstance(error, RuntimeError):
+        return MemoryError(reason)
     return KeyboardInterrupt("interrupted") if interrupted() and _code(error) == BUG else error
 
 
