@@ -25,7 +25,7 @@ class SetUp:
 
     def lines(self) -> list[str]:
         """Return what was pushed, a line each."""
-        return [f"{self.address}: {name}, {size / 1e6:.1f} MB" for name, size in self.pushed.items()]
+        return [f"{self.address}: {name}, {size / 1e3:,.0f} KB" for name, size in self.pushed.items()]
 
 
 def set_up(word: str, *, force: bool = False, progress: Callable[[str, int, int], None]) -> SetUp:

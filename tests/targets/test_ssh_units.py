@@ -20,6 +20,7 @@ from targets.ssh import target
 from targets.ssh.address import Address
 from targets.ssh.bundle import MODULES, agent_layer, wheels_layer
 from targets.ssh.connection import explained, ssh
+from targets.ssh.setup import SetUp
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
 THERE = [TARGETS / f"{module}.py" for module in MODULES] + [TARGETS / "ssh/there.py"]
@@ -151,3 +152,8 @@ def test_a_request_that_takes_too_long_is_ended_there(onnx_artifact: Artifact, m
         session.time(TimingPlan(min_seconds=60, max_runs=10**9))
     with pytest.raises(ProcessLookupError):
         os.kill(channel._process.pid, 0)
+
+
+def test_row42_what_was_pushed_never_rounds_to_nothing() -> None:
+    done = SetUp("pi@kitchen", "3.11", "aarch64", "/home/pi", (), {"agent": 41_300, "wheels": 53_000_000})
+    assert done.lines() == ["pi@kitchen: agent, 41 KB", "pi@kitchen: wheels, 53,000 KB"]
