@@ -81,11 +81,11 @@ def _value_changed(random: Random, values: Any) -> Any:
             if act == 0:
                 del holder[key]
             elif act == 1 and isinstance(holder, dict):
-                holder[random.choice(["x", "", "\ud800", "schema"])] = random.choice(WEIRD)
+                holder[random.choice(["x", "", "\ud800", "schema"])] = copy.deepcopy(random.choice(WEIRD))
             elif act == 2 and isinstance(holder, list):
-                holder.append(holder[key])
+                holder.append(copy.deepcopy(holder[key]))
             else:
-                holder[key] = random.choice(WEIRD)
+                holder[key] = copy.deepcopy(random.choice(WEIRD))
         except (KeyError, IndexError, TypeError):  # an earlier change took it away
             continue
     return values
