@@ -71,6 +71,15 @@ def without_weights(path: Path) -> ModelProto:
     return model
 
 
+def append(path: Path, more: ModelProto) -> None:
+    """Add what `more` lists to an .onnx file without reading it: protobuf joins messages that stand one behind another.
+
+    See https://protobuf.dev/programming-guides/encoding/#last-one-wins.
+    """
+    with path.open("ab") as stream:
+        stream.write(more.SerializeToString())
+
+
 def _without_numbers(stream: BinaryIO, end: int, inner: tuple[int, ...]) -> bytes:
     """Return the protobuf message up to `end`; inner: fields that lead to tensors, none where it is one.
 

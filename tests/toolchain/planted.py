@@ -137,7 +137,7 @@ def _edit_tflite(content: bytes, change: Change) -> bytes:
         _store(model, bias, layer.bias, layer.bias_scale)
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
-    return slim_tflite(bytes(builder.Output()))
+    return bytes(slim_tflite(bytes(builder.Output())))
 
 
 def _layer(model: Any, weights: Any, bias: Any) -> Layer:

@@ -19,8 +19,8 @@ TOLERANCE = 1e-4
 _SEEDED_IMAGES = 64
 
 
-def open_session(model: ModelProto, save_to: Path | None = None) -> Any:
-    """Return an onnxruntime CPU session on a graph that holds its weights. Raises CheckpointError.
+def open_session(model: ModelProto | Path, save_to: Path | None = None) -> Any:
+    """Return an onnxruntime CPU session on a graph that holds its weights, or on a file. Raises CheckpointError.
 
     save_to: where onnxruntime writes the graph with its constants folded, in standard operators.
     """
@@ -32,8 +32,11 @@ def open_session(model: ModelProto, save_to: Path | None = None) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     if save_to is not None:
         options.optimized_model_filepath = str(save_to)
+        # It would hold the weights twice more, laid out for kernels that never run.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    source = model if isinstance(model, Path) else model.SerializeToString()
     try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class
         raise CheckpointError(f"onnxruntime cannot load the graph ({first_line(error)}); export it again") from error
 

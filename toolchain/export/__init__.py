@@ -23,27 +23,22 @@ def export(
     and PackageMissing when the converter is not installed.
     """
     if kind == "onnx":
-        from toolchain.export.onnx import onnx_content as convert
+        from toolchain.export.onnx import write_onnx as convert
     else:
-        from toolchain.export.tflite import tflite_content as convert
-    content = convert(model, log)
+        from toolchain.export.tflite import write_tflite as convert
     images = reference_images()
-    expected = reference_logits(model, images)
-    tools = tool_versions(*TOOLS[kind])
-    return seal(
-        path,
-        Origin(
-            model.preprocess,
-            model.classes,
-            recipe,
-            model.checkpoint_sha256,
-            tools,
-            notes=model.history,
-            checkpoint_sha256=model.root_sha256,
-        ),
-        content,
-        force=force,
-        check=lambda artifact: check_parity(
-            artifact, expected, images, lambda: rounding_error(model, images, expected)
-        ),
+    origin = Origin(
+        model.preprocess,
+        model.classes,
+        recipe,
+        model.checkpoint_sha256,
+        tool_versions(*TOOLS[kind]),
+        notes=model.history,
+        checkpoint_sha256=model.root_sha256,
     )
+
+    def check(artifact: Artifact) -> None:
+        expected = reference_logits(model, images)
+        check_parity(artifact, expected, images, lambda: rounding_error(model, images, expected))
+
+    return seal(path, origin, lambda part: convert(model, part, log), force=force, check=check)

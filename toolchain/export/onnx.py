@@ -16,28 +16,31 @@ from toolchain.model import FloatModel
 from toolchain.noise import noise_to
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from onnx import ModelProto
     from torch import nn
 
 OPSET = 18
 
 
-def onnx_content(model: FloatModel, log: Path | None = None) -> bytes:
-    """Return the bytes of the file, which pass onnx.checker.
+def write_onnx(model: FloatModel, path: Path, log: Path | None = None) -> None:
+    """Write the file, which passes onnx.checker.
 
     A model that came as ONNX keeps its own graph, brought into our form. Raises StageError when torch cannot export it.
     """
     import onnx
 
+    path.write_bytes(slim_onnx(_converted(model, log)).SerializeToString(deterministic=True))
+    # By its path: of a graph in memory the checker makes another copy.
+    onnx.checker.check_model(path, full_check=True)
+
+
+def _converted(model: FloatModel, log: Path | None) -> ModelProto | ir.Model:
     if model.onnx:
-        proto = _folded(normalised(model.onnx, len(model.classes), model.preprocess.label_offset))
-    elif model.module is not None and is_script(model.module):
-        proto = _from_script(model, model.module, log)
-    else:
-        proto = _from_torch(model.torch_module("the ONNX export"), model.name, log)
-    onnx.checker.check_model(slim_onnx(proto), full_check=True)
-    content: bytes = proto.SerializeToString(deterministic=True)
-    return content
+        return _folded(normalised(model.onnx, len(model.classes), model.preprocess.label_offset))
+    if model.module is not None and is_script(model.module):
+        return _from_script(model, model.module, log)
+    return _from_torch(model.torch_module("the ONNX export"), model.name, log)
 
 
 def _folded(proto: ModelProto) -> ModelProto:
@@ -70,7 +73,7 @@ def _refused(name: str, error: Exception, noise: Path) -> StageError:
     return StageError(f"{name}: torch cannot export it to ONNX ({first_line(error)}); the whole story is in {noise}")
 
 
-def _from_torch(module: nn.Module, name: str, log: Path | None) -> ModelProto:
+def _from_torch(module: nn.Module, name: str, log: Path | None) -> ir.Model:
     import torch
     from torch.onnx import OnnxExporterError
 
@@ -91,8 +94,9 @@ def _from_torch(module: nn.Module, name: str, log: Path | None) -> ModelProto:
     except (OnnxExporterError, RuntimeError, TypeError) as error:
         raise _refused(name, error, noise) from error
     assert program is not None, "only an export to a file gives None"
-    proto: ModelProto = program.model_proto
-    return proto
+    # Its weights are still the module's own.
+    model: ir.Model = program.model
+    return model
 
 
 def _bounded_forms() -> dict[Any, Callable[..., Any]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from targets import catalog
 from targets.artifact import Artifact
+from targets.onnx_file import append
 from targets.ort_file import SCALES_KEY
 from toolchain.errors import StageError
 from toolchain.export.parity import check_parity, reference_images
@@ -46,13 +49,21 @@ def export_ort(
         expected = session.run(images).astype(np.float32)
     notes = (*artifact.notes, FITTED if fitted else PORTABLE)
     origin = Origin.of(artifact, artifact.recipe, "onnxruntime", calibration=artifact.calibration, notes=notes)
-    content, operators = _converted(artifact, origin, path.name, platform="amd64" if fitted else None)
-    if len(content) > GROWN * artifact.size:
-        origin = replace(origin, notes=(*notes, UNPACKED.format(len(content), artifact.size)))
-    beside = {operators_path(path): operators} if ops_config else None
-    return seal(
-        path, origin, content, force=force, check=lambda made: check_parity(made, expected, images), beside=beside
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        content, operators = _converted(artifact, origin, Path(folder), platform="amd64" if fitted else None)
+        # The list names the file that it was drawn from by its path here.
+        listed = operators.replace(str(content.resolve()), path.name)
+        if (size := content.stat().st_size) > GROWN * artifact.size:
+            origin = replace(origin, notes=(*notes, UNPACKED.format(size, artifact.size)))
+        beside = {operators_path(path): listed} if ops_config else None
+        return seal(
+            path,
+            origin,
+            partial(shutil.copyfile, content),
+            force=force,
+            check=lambda made: check_parity(made, expected, images),
+            beside=beside,
+        )
 
 
 def operators_path(path: Path) -> Path:
@@ -60,42 +71,38 @@ def operators_path(path: Path) -> Path:
     return path.with_suffix(".required_operators.config")
 
 
-def _converted(artifact: Artifact, origin: Origin, name: str, *, platform: str | None) -> tuple[bytes, str]:
-    """Return the content of the .ort file and of its operators' list."""
+def _converted(artifact: Artifact, origin: Origin, folder: Path, *, platform: str | None) -> tuple[Path, str]:
+    """Return the .ort file, made in `folder`, and the text of its operators' list."""
     from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
 
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "model.onnx"
-        source.write_bytes(artifact.path.read_bytes())
-        # It becomes the metadata of the .ort file.
-        embed(source, origin)
-        _tell_scales(source, artifact)
-        try:
-            with noise_to() as noise:
-                convert_onnx_models_to_ort(
-                    source,
-                    optimization_styles=[OptimizationStyle.Fixed],
-                    target_platform=platform,
-                    enable_type_reduction=True,
-                )
-        except Exception as error:
-            # onnxruntime's exceptions share no base.
-            reason = " ".join(str(error).split())[:300]
-            raise StageError(
-                f"{artifact.path.name}: onnxruntime cannot convert it to .ort ({reason}); the whole story is in {noise}"
-            ) from error
-        operators = source.with_suffix(".required_operators_and_types.config").read_text(encoding="utf-8")
-        made = source.with_suffix(".ort")
-        # The list names the file that it was drawn from by its path here.
-        return made.read_bytes(), operators.replace(str(made.resolve()), name)
+    source = folder / "model.onnx"
+    shutil.copyfile(artifact.path, source)
+    # It becomes the metadata of the .ort file.
+    embed(source, origin)
+    _tell_scales(source, artifact)
+    try:
+        with noise_to() as noise:
+            convert_onnx_models_to_ort(
+                source,
+                optimization_styles=[OptimizationStyle.Fixed],
+                target_platform=platform,
+                enable_type_reduction=True,
+            )
+    except Exception as error:
+        # onnxruntime's exceptions share no base.
+        reason = " ".join(str(error).split())[:300]
+        raise StageError(
+            f"{artifact.path.name}: onnxruntime cannot convert it to .ort ({reason}); the whole story is in {noise}"
+        ) from error
+    operators = source.with_suffix(".required_operators_and_types.config").read_text(encoding="utf-8")
+    return source.with_suffix(".ort"), operators
 
 
 def _tell_scales(source: Path, artifact: Artifact) -> None:
-    import onnx
+    from onnx import ModelProto, StringStringEntryProto
 
     borders = (*artifact.inputs, *artifact.outputs)
     scales = {spec.name: (spec.scale, spec.zero_point) for spec in borders if "float" not in spec.dtype}
     if scales:
-        model = onnx.load(source)
-        model.metadata_props.add(key=SCALES_KEY, value=json.dumps(scales))
-        onnx.save(model, source)
+        entry = StringStringEntryProto(key=SCALES_KEY, value=json.dumps(scales))
+        append(source, ModelProto(metadata_props=[entry]))

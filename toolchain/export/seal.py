@@ -12,6 +12,7 @@ from typing import Any
 from targets.artifact import ONNX_METADATA_KEY, SCHEMA, Artifact, describe, file_format, file_sha256, sidecar_of, utf8
 from targets.errors import ArtifactError, RunFailed
 from targets.fidelity import Fidelity
+from targets.onnx_file import append
 from targets.preprocess import Preprocess
 from toolchain.errors import UsageProblem
 from toolchain.files import refuse_existing, whole_files
@@ -42,23 +43,23 @@ class Origin:
 def seal(
     path: Path,
     origin: Origin,
-    content: bytes,
+    write: Callable[[Path], object],
     *,
     force: bool = False,
     check: Callable[[Artifact], None] | None = None,
     compare: Callable[[Artifact], Fidelity] | None = None,
     beside: dict[Path, str] | None = None,
 ) -> Artifact:
-    """Write the file, let `check` judge it, and only then give file and sidecar their names.
+    """Let `write` make the file, `check` judge it, and only then give file and sidecar their names.
 
     compare: what gives the sidecar's `fidelity`. beside: texts that belong to it too, by their paths in the same
-    folder. Raises what `check` and `compare` raise; then nothing is there. Nothing is overwritten without `force`, but
+    folder. Raises what they raise; then nothing is there. Nothing is overwritten without `force`, but
     a sidecar whose file is gone.
     """
     refuse_model(path, force=force)
     texts = beside or {}
     with whole_files(path, sidecar_of(path), *texts, force=force) as (part, side, *others), _renamed(part, path):
-        part.write_bytes(content)
+        write(part)
         inputs, outputs = describe(part)
         # vars, not asdict: the preprocess stays the object that it is
         artifact = Artifact(part, file_format(part), "", inputs, outputs, **vars(origin))
@@ -95,18 +96,13 @@ def _renamed(part: Path, path: Path) -> Iterator[None]:
 
 
 def embed(path: Path, origin: Origin) -> None:
-    """Write the origin into an ONNX file's metadata_props, over an earlier one, so that it explains itself.
+    """Write the origin into an ONNX file's metadata_props, so that it explains itself; of several the last one counts.
 
     Its notes stand in the sidecar alone: they are for people, and in a file of 16 KiB they would take a fortieth.
     """
-    import onnx
+    from onnx import ModelProto, StringStringEntryProto
 
-    model = onnx.load(path)
-    for earlier in [entry for entry in model.metadata_props if entry.key == ONNX_METADATA_KEY]:
-        model.metadata_props.remove(earlier)
-    entry = model.metadata_props.add()
-    entry.key = ONNX_METADATA_KEY
     facts = {"schema": SCHEMA} | asdict(origin)
     del facts["notes"]
-    entry.value = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
-    onnx.save(model, path)
+    value = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+    append(path, ModelProto(metadata_props=[StringStringEntryProto(key=ONNX_METADATA_KEY, value=value)]))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 _WEIGHT = re.compile(r"(.+\.weight)(?:_quantized|_int8)?(?:_int4)?")
@@ -15,8 +17,8 @@ _IMPLIED = {"strides": 1, "dilations": 1, "pads": 0}
 """What convolutions and pools do without the attribute; ONNX states it in words, not as a default of the schema."""
 
 
-def slim_onnx(model: ModelProto) -> ModelProto:
-    """Return the model (changed in place) with what it computes, to the bit, and nothing else.
+def slim_onnx(model: ModelProto | ir.Model) -> ModelProto:
+    """Return a model, and change the given one, with what it computes, to the bit, and nothing else.
 
     Without dead nodes, functions, domains and initializers, source lines, module paths, inferred shapes, attributes
     that say what would be so anyway, zero points that are all zero (the operators' default, ONNX DequantizeLinear),
@@ -26,8 +28,10 @@ def slim_onnx(model: ModelProto) -> ModelProto:
     import onnx_ir as ir
     from onnx_ir.passes import Sequential, common
 
-    _drop_zero_points(model.graph)
-    _drop_requantized_reshapes(model.graph)
+    if not isinstance(model, ir.Model):
+        _drop_zero_points(model.graph)
+        _drop_requantized_reshapes(model.graph)
+        model = ir.from_proto(model)
     tidy = Sequential(
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]  # it is not annotated
@@ -35,15 +39,18 @@ def slim_onnx(model: ModelProto) -> ModelProto:
         common.DeduplicateInitializersPass(),
         common.ClearMetadataAndDocStringPass(),
     )
-    model.CopyFrom(ir.to_proto(tidy(ir.from_proto(model)).model))
-    graph = model.graph
-    del graph.value_info[:], graph.metadata_props[:], model.metadata_props[:]
+    slim = ir.to_proto(tidy(model).model)
+    # The parts of an ir.Model refer to each other, and each keeps all weights that were given.
+    del model
+    gc.collect()
+    graph = slim.graph
+    del graph.value_info[:], graph.metadata_props[:], slim.metadata_props[:]
     graph.ClearField("doc_string")
-    versions = {entry.domain: entry.version for entry in model.opset_import}
+    versions = {entry.domain: entry.version for entry in slim.opset_import}
     for node in graph.node:
         _drop_defaults(node, versions)
     _shorten(graph)
-    return model
+    return slim
 
 
 def _drop_zero_points(graph: GraphProto) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ NOTES = (b"min_runtime_version", b"keep_stablehlo_constant")
 """Metadata of the converter; no runtime reads it."""
 
 
-def slim_tflite(content: bytes) -> bytes:
+def slim_tflite(content: bytes | mmap) -> memoryview:
     """Return the file with short tensor names, without the converter's notes, and with equal vectors stored once.
 
     Per-channel zero points are 8 bytes a channel and all zero; names are whole module paths. What the file computes,
@@ -27,12 +29,12 @@ def slim_tflite(content: bytes) -> bytes:
     class SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]  # the library ships no types
         """Gives a vector that was written before its old place."""
 
-        places: dict[tuple[str, bytes], int]
+        places: dict[tuple[str, int, bytes], int]
 
         def CreateNumpyVector(self, x: NDArray[Any]) -> int:  # noqa: N802 (the library's name)
             """Write a vector, or return where the same bytes stand."""
-            payload = np.ascontiguousarray(x, x.dtype.newbyteorder("<")).tobytes()
-            key = (x.dtype.str, payload)
+            payload = np.ascontiguousarray(x, x.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+            key = (x.dtype.str, len(payload), sha256(payload).digest())
             if key not in self.places:
                 self.StartVector(x.itemsize, x.size, ALIGNMENT if x.itemsize == 1 else x.itemsize)
                 self.head -= len(payload)
@@ -51,13 +53,14 @@ def slim_tflite(content: bytes) -> bytes:
     for graph in model.subgraphs:
         _shorten(graph, stored)
         _share_scales(graph)
-    builder = SharingBuilder(len(content))
+    # A builder doubles its room where it runs out of it.
+    builder = SharingBuilder(len(content) + len(content) // 64)
     builder.places = {}
     builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return memoryview(builder.Bytes)[builder.Head() :]
 
 
-def unpacked(content: bytes) -> Any:
+def unpacked(content: bytes | mmap) -> Any:
     """Return the model of a file (`schema_py_generated.ModelT`) with the data of every buffer in its place."""
     from ai_edge_litert import schema_py_generated as schema
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from toolchain.errors import PackageMissing, StageError
 from toolchain.export.bounded import bounded_forms
 from toolchain.export.slim_tflite import slim_tflite
+from toolchain.layers.tflite_graph import mapped
 from toolchain.model import FloatModel
 from toolchain.noise import noise_to
 
 
-def tflite_content(model: FloatModel, log: Path | None = None) -> bytes:
-    """Return the bytes of the file.
+def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None:
+    """Write the file.
 
     Raises StageError when litert-torch cannot convert the model, or when it came as ONNX and could not be brought back
     to torch; PackageMissing where litert-torch is not installed.
@@ -33,12 +34,11 @@ def tflite_content(model: FloatModel, log: Path | None = None) -> bytes:
             from litert_torch.fx_infra import decomp
 
             decomp.update_pre_convert_decomp(bounded_forms())
-            path = Path(folder) / "model.tflite"
-            litert_torch.convert(module, (torch.zeros(1, 1, 28, 28),)).export(str(path))
-            content = path.read_bytes()
+            made = Path(folder) / "model.tflite"
+            litert_torch.convert(module, (torch.zeros(1, 1, 28, 28),)).export(str(made))
+            path.write_bytes(slim_tflite(mapped(made)))
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
         raise StageError(
             f"{model.name}: litert-torch cannot convert it to TFLite ({reason}); the whole story is in {noise}"
         ) from error
-    return slim_tflite(content)

@@ -75,7 +75,7 @@ def quantize(
         origin = replace(origin, preprocess=PixelInput.of(artifact.preprocess).given)
     images = calibration.images if calibration and compared is None else compared
     compare = None if images is None else partial(fidelity, artifact, images=images[:COMPARED], bits=step.weight_bits)
-    sealed = seal(path, origin, content, force=force, compare=compare)
+    sealed = seal(path, origin, lambda part: part.write_bytes(content), force=force, compare=compare)
     # Last, so that a run that was killed in between left its file or nothing.
     if save_ranges and settled.ranges:
         settled.ranges.save(save_ranges, force=force)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
+from targets.onnx_file import append
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -30,18 +33,20 @@ def onnx_activations(model: ModelProto, names: Sequence[str], fed: NDArray[np.fl
     import onnx
     import onnxruntime
 
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    source = watched.graph.input[0].name
+    source = model.graph.input[0].name
     inner = [name for name in names if name != source]
-    there = {output.name for output in watched.graph.output}
-    watched.graph.output.extend(
+    there = {output.name for output in model.graph.output}
+    outputs = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in inner if name not in there
-    )
+    ]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as folder:
+        watched = Path(folder) / "watched.onnx"
+        onnx.save(model, watched)
+        append(watched, onnx.ModelProto(graph=onnx.GraphProto(output=outputs)))
+        session = onnxruntime.InferenceSession(watched, options, providers=["CPUExecutionProvider"])
     for batch in fed:
         held = dict(zip(inner, session.run(inner, {source: batch}), strict=True)) if inner else {}
         yield held | ({source: batch} if source in names else {})

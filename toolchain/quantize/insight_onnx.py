@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact
+from targets.onnx_file import without_weights
 from toolchain.checkpoint.onnx_files import refuse_quantized
 from toolchain.layers.onnx_graph import onnx_graph
 from toolchain.quantize.activations import Values, onnx_activations
@@ -35,7 +36,7 @@ class OnnxInsight:
         import onnx
 
         self.artifact = artifact
-        refuse_quantized(onnx.load(artifact.path), artifact.path)
+        refuse_quantized(without_weights(artifact.path), artifact.path)
         with tempfile.TemporaryDirectory() as folder:
             prepare(artifact.path, Path(folder) / "prepared.onnx")
             self.model = onnx.load(Path(folder) / "prepared.onnx")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact
+from toolchain.layers.tflite_graph import mapped, parsed
 from toolchain.quantize.activations import Values, tflite_activations
 from toolchain.quantize.insight import Layer
 from toolchain.quantize.ranges import Ranges
@@ -28,7 +29,7 @@ class TfliteInsight:
 
         refuse_quantized(artifact)
         self.artifact, self._schema = artifact, schema
-        self._model = schema.ModelT.InitFromPackedBuf(artifact.path.read_bytes(), 0)
+        self._model, self._moved = parsed(mapped(artifact.path)), False
         self._graph = self._model.subgraphs[0]
         read = [index for operator in self._graph.operators for index in operator.inputs]
         self._biases = {
@@ -88,14 +89,18 @@ class TfliteInsight:
             buffer, tensor.buffer = self._schema.BufferT(), len(self._model.buffers)
             self._model.buffers.append(buffer)
         buffer.data = np.frombuffer(bias.astype("<f4").tobytes(), np.uint8)
+        self._moved = True
 
     def content(self) -> bytes:
-        """Pack the file."""
+        """Return the file, packed anew where it was changed."""
         import flatbuffers
 
-        builder = flatbuffers.Builder(1 << 20)
+        if not self._moved:
+            return self.artifact.path.read_bytes()
+        # A builder doubles its room where it runs out of it.
+        builder = flatbuffers.Builder(self.artifact.size + (1 << 20))
         builder.Finish(self._model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
     def _layer(self, operator: Any) -> Layer | None:
         """Return the operator as a layer, if it has a float bias and an activation that is seen through."""

@@ -11,8 +11,10 @@ import numpy as np
 
 from targets.artifact import Artifact
 from targets.foreign import translated
+from targets.onnx_file import without_weights
 from toolchain.checkpoint.onnx_files import read_onnx, refuse_not_finite, refuse_quantized
 from toolchain.checkpoint.onnx_graph import value_names
+from toolchain.checkpoint.onnx_run import open_session
 from toolchain.errors import StageError
 from toolchain.export.pack_int4 import pack_int4
 from toolchain.export.slim_onnx import slim_onnx
@@ -56,16 +58,20 @@ def quantized_onnx(
         noise_to(log) as noise,
         translated(lambda why: StageError(f"{name}: onnxruntime cannot quantize it ({why}); all of it is in {noise}")),
     ):
-        proto = read_onnx(artifact.path)
-        refuse_quantized(proto, artifact.path)
-        refuse_not_finite(proto, artifact.path)
+        _refuse_unfit(artifact.path)
         prepared = Path(folder) / "prepared.onnx"
         prepare(artifact.path, prepared)
         reduce_range = step.reduced(saturates=saturates)
-        model = _quantized(prepared, artifact, step, ranges, reduce_range=reduce_range)
-        onnx.checker.check_model(slim_onnx(model), full_check=True)
+        model = slim_onnx(_quantized(prepared, artifact, step, ranges, reduce_range=reduce_range))
+        onnx.checker.check_model(model, full_check=True)
         content: bytes = model.SerializeToString(deterministic=True)
         return content
+
+
+def _refuse_unfit(path: Path) -> None:
+    proto = read_onnx(path)
+    refuse_quantized(proto, path)
+    refuse_not_finite(proto, path)
 
 
 def _quantized(
@@ -73,7 +79,7 @@ def _quantized(
 ) -> ModelProto:
     import onnx
 
-    if not weighted(onnx.load(prepared)):
+    if not weighted(without_weights(prepared)):
         raise StageError(
             f"{artifact.path.name} has no layer with weights to quantize ({', '.join(KINDS)}); it stays as it is"
         )
@@ -86,11 +92,17 @@ def _quantized(
 
 
 def prepare(source: Path, prepared: Path) -> None:
-    """Fold batch norms and infer shapes, as quantization needs; symbolic shapes would pull in sympy for nothing."""
+    """Fold batch norms and infer shapes, as quantization needs; symbolic shapes would pull in sympy for nothing.
+
+    quant_pre_process does all but the last step too, and holds the weights four times meanwhile.
+    """
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    quant_pre_process(source, prepared, skip_optimization=True, skip_onnx_shape=True, skip_symbolic_shape=True)
+    optimized = prepared.with_name("optimized.onnx")
+    open_session(prepared, optimized)
+    onnx.shape_inference.infer_shapes_path(optimized, prepared)
     onnx.save(_biases_apart(onnx.load(prepared)), prepared)
 
 

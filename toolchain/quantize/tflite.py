@@ -43,7 +43,7 @@ def quantized_tflite(artifact: Artifact, step: Quantize, ranges: Ranges | None, 
         translated(lambda why: StageError(f"{name}: litert-quantizer cannot quantize it ({why}); all is in {noise}")),
     ):
         refuse_quantized(artifact)
-        return slim_tflite(tflite_content(artifact, artifact.path.read_bytes(), step, ranges))
+        return bytes(slim_tflite(tflite_content(artifact, artifact.path.read_bytes(), step, ranges)))
 
 
 def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ranges | None) -> bytes:
