@@ -7,12 +7,15 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from targets.artifact import adopt, save_sidecar
+from targets.preprocess import Preprocess
 from toolchain.checkpoint.torch_files import read_weights
 from toolchain.inspection import inspect_file
 
@@ -58,6 +61,8 @@ class Large(Mlp):
         super().__init__(4096, 1664)
 """
 SIZES = ("Small", "Large")
+BOUNDS = {"static-int8": 3.3, "weight-int8": 3.3}
+"""Of `quantize` in ONNX: how many times the file."""
 
 
 def growth(folder: Path, *commands: list[str]) -> list[float]:
@@ -68,6 +73,26 @@ def growth(folder: Path, *commands: list[str]) -> list[float]:
     assert finished.returncode == 0, finished.stderr
     grown = [int(line.split()[1]) for line in finished.stderr.splitlines() if line.startswith("grown ")]
     return [each / (folder / "Large.pt").stat().st_size for each in grown[len(commands) :]]
+
+
+def write_onnx(state: dict[str, Any], path: Path) -> None:
+    """Write the model as a file of a user's own."""
+    stored = {"shape": np.array([-1, 784])} | {name: tensor.numpy() for name, tensor in state.items()}
+    nodes = [helper.make_node("Reshape", ["image", "shape"], ["0"])]
+    for layer, last in (("1", "2"), ("3", "4"), ("5", "logits")):
+        gemm = last if last == "logits" else f"{layer}_gemm"
+        source = str(int(layer) - 1)
+        nodes.append(helper.make_node("Gemm", [source, f"{layer}.weight", f"{layer}.bias"], [gemm], transB=1))
+        nodes += [] if gemm == last else [helper.make_node("Relu", [gemm], [last])]
+    graph = helper.make_graph(
+        nodes,
+        "mlp",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 28, 28])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])],
+        [numpy_helper.from_array(values, name) for name, values in stored.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    save_sidecar(adopt(path, preprocess=Preprocess(), classes=tuple("0123456789")))
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +111,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         facts = {"classes": list("0123456789"), "preprocess": {"orientation": "upright"}}
         torch.save({"state_dict": state, **facts}, folder / f"{name}.pt")
         save_file(state, folder / f"{name}.safetensors")
+        write_onnx(state, folder / f"{name}.onnx")
     return folder
 
 
@@ -99,6 +125,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_inspect_takes_the_file_once(folder: Path, words: list[str]) -> None:
     assert growth(folder, ["inspect", *words])[0] < 1.2
+
+
+@pytest.mark.parametrize("scheme", [pytest.param(scheme, id=f"row56-{scheme}") for scheme in BOUNDS])
+def test_quantize_takes_little_more_than_onnxruntime(folder: Path, scheme: str) -> None:
+    words = ["MODEL.onnx", "--data", "builtin:digits", "--scheme", scheme, "-o", f"MODEL.{scheme}.onnx"]
+    x = growth(folder, ["quantize", *words])[0]; print("GREW", scheme, x); assert x < BOUNDS[scheme]
 
 
 def test_row56_a_packed_checkpoint_is_unpacked_and_not_mapped(folder: Path, tmp_path: Path) -> None:
