@@ -23,7 +23,7 @@ def absorb(content: bytes, pixels: PixelInput) -> bytes:
     from ai_edge_litert import schema_py_generated as schema
 
     # Slim, since then no weights stand behind the FlatBuffer.
-    model = schema.ModelT.InitFromPackedBuf(slim_tflite(content), 0)
+    model = schema.ModelT.InitFromPackedBuf(bytes(slim_tflite(content)), 0)
     graph = model.subgraphs[0]
     kind, layer = _first(model, schema)
     if kind not in SUMMED or len(layer.inputs) < 3 or layer.inputs[2] < 0:
