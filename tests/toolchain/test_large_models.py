@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,31 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from targets.artifact import adopt, save_sidecar
 from targets.preprocess import Preprocess
+from tests.grown import grown
 from toolchain.checkpoint.torch_files import read_weights
 from toolchain.inspection import inspect_file
 
-CHILD = """
-import gc, json, re, sys
-from pathlib import Path
-
-from toolchain.cli.main import main
-
-
-def resident(key):
-    return 1024 * int(re.search(key + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-
-
-for words in json.loads(sys.argv[1]):
-    sys.argv = ["glyphpress", *words]
-    gc.collect()
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: VmHWM begins anew
-    try:
-        main()
-    except SystemExit as stop:
-        assert not stop.code, words
-    print("grown", resident("VmHWM") - before, file=sys.stderr)
-"""
 MLP = """
 from torch import nn
 
@@ -68,11 +44,7 @@ BOUNDS = {"static-int8": 4.4, "weight-int8": 5.0}
 def growth(folder: Path, *commands: list[str]) -> list[float]:
     """Run each command on the small model, then on the large one; return how many times the large file it took."""
     words = [[word.replace("MODEL", size) for word in command] for size in SIZES for command in commands]
-    command = [sys.executable, "-c", CHILD, json.dumps(words)]
-    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    grown = [int(line.split()[1]) for line in finished.stderr.splitlines() if line.startswith("grown ")]
-    return [each / (folder / "Large.pt").stat().st_size for each in grown[len(commands) :]]
+    return [each / (folder / "Large.pt").stat().st_size for each in grown(folder, words)[len(commands) :]]
 
 
 def write_onnx(state: dict[str, Any], path: Path) -> None:
