@@ -151,9 +151,11 @@ class Program:
             listen()
             from toolchain.cli.main import main
 
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number in SIGNALS[1:]:
+                signal.signal(number, signal.SIG_DFL)
+            # What came meanwhile ends it here, as it would end an interpreter that starts.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             main()
         except SystemExit as stop:
             os._exit(int(stop.code or 0))

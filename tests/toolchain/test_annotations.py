@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.toolchain.judged import STRICT, answers, concluded, gathered
 from toolchain.report.annotations import annotate, commands
-from toolchain.report.gfm import visible
 from toolchain.report.judgement import Judgement
+from toolchain.visible import visible
 
 COMMAND = re.compile(r"::(error|warning|notice) ((?:[a-z]+=[^,:]*,)*title=[^,:]*)::(.*)")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from toolchain.cli.streams import escaped
-from toolchain.report.gfm import visible
+from toolchain.visible import one_line, visible
 
 NASTY = "a\x1b]0;title\x07b\x1b[2Jc\u202ed\x9b3me"
 
@@ -18,8 +18,13 @@ NASTY = "a\x1b]0;title\x07b\x1b[2Jc\u202ed\x9b3me"
 @pytest.mark.parametrize("colours", [False, True])
 def test_row30_control_and_direction_characters_are_escaped(colours: bool) -> None:
     shown = escaped(NASTY, colours=colours)
-    assert shown == "a\\x1b]0;title\\x07b\\x1b[2Jc\\u202ed\\x9b3me"
+    assert shown == "a\\x1b]0;title\\x07b\\x1b[2Jc\\u202ed\\u009b3me"
     assert not any(mark in visible(NASTY) for mark in "\x1b\x07\u202e\x9b")
+
+
+def test_row30_a_break_in_a_name_is_seen_in_its_line() -> None:
+    assert one_line("a\r\n  b\u2028c") == "a\\r\\n  b\\u2028c"
+    assert visible("a\r\n  b") == "a b"
 
 
 def test_row30_no_line_of_a_stranger_is_a_workflow_command() -> None:

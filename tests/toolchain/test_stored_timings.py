@@ -161,3 +161,14 @@ def test_row38_the_table_fits_a_terminal_of_80_columns(tmp_path: Path) -> None:
     assert "p50" in table[0]
     assert "of first" in table[0]
     assert "not shown" not in wide
+
+
+@pytest.mark.parametrize("name", ["=1+1.onnx", "+1.onnx", "@sum.onnx"])
+def test_row30_no_spreadsheet_takes_a_name_for_a_formula(
+    name: str, glyphpress: Program, files: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(files[0].read_bytes())
+    done = glyphpress("profile", tmp_path / name, *SHORT, "--csv", tmp_path / "t.csv")
+    assert done.code == 0, done.err
+    (row,) = csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text()))
+    assert row["artifact"] == f"'{name}"

@@ -40,4 +40,4 @@ def adopt(
     if as_json:
         console.emit("adopt", artifact.facts())
     else:
-        click.echo(f"{artifact.sidecar}: {len(artifact.classes)} classes, {artifact.notes[0]}")
+        console.tell(f"{artifact.sidecar}: {len(artifact.classes)} classes, {artifact.notes[0]}")

@@ -17,8 +17,9 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from toolchain.cli import verbosity
-from toolchain.cli.streams import Lossy, escaped
+from toolchain.cli.streams import Lossy
 from toolchain.progress import Progress, silent
+from toolchain.visible import one_line
 
 _shown: list[Bar] = []
 """The bars that are on the terminal now, at most one set of them."""
@@ -46,20 +47,25 @@ def emit(command: str, payload: dict[str, Any]) -> None:
     click.echo(json.dumps(schema | payload | schema, ensure_ascii=False, allow_nan=False))
 
 
+def tell(text: str) -> None:
+    """Print a line of results on stdout; a line break that a name brings along is escaped."""
+    click.echo(one_line(text))
+
+
 def say(text: str) -> None:
     """Print a line of progress or advice on stderr, above the bars if there are any; -q keeps it."""
     if verbosity.quiet():
         return
     if _shown:
-        _shown[-1].console.print(escaped(text), markup=False, highlight=False)
+        _shown[-1].console.print(one_line(text), markup=False, highlight=False)
     else:
-        click.echo(text, err=True)
+        click.echo(one_line(text), err=True)
 
 
 def advise(lines: Iterable[str]) -> None:
     """Print what a user can do next, one a line, on stdout."""
     for number, line in enumerate(lines):
-        click.echo(f"{'next' if number == 0 else '':8}{line}")
+        tell(f"{'next' if number == 0 else '':8}{line}")
 
 
 def out() -> Console:
@@ -119,7 +125,7 @@ class _Bars:
     def __call__(self, label: str, done: int, total: int) -> None:
         if label not in self.running:
             self._end(*(old for old, task in self.running.items() if self.bar.tasks[task].total is None))
-            self.running[label] = self.bar.add_task(escaped(label), total=total or None)
+            self.running[label] = self.bar.add_task(one_line(label), total=total or None)
         self.bar.update(self.running[label], completed=done, total=total or None)
         if total and done >= total:
             self._end(label)
@@ -145,4 +151,5 @@ class _Lines:
         starts, ends = before is None or done < before[0], bool(total) and done >= total
         if starts or ends or now - self.spoke >= self.SECONDS:
             self.spoke = now
-            click.echo(f"{label} {done:,}/{total:,}" if total else f"{label} {done:,}" if done else label, err=True)
+            count = f" {done:,}/{total:,}" if total else f" {done:,}" if done else ""
+            click.echo(one_line(f"{label}{count}"), err=True)

@@ -50,7 +50,8 @@ def list_(data_root: Path | None, as_json: bool) -> None:
     if as_json:
         console.emit("data-list", {"data": [entry.to_dict() for entry in entries]})
         return
-    console.out().print("\n".join(entry.line() for entry in entries), markup=False)
+    for entry in entries:
+        console.tell(entry.line())
 
 
 @data.command()
@@ -74,7 +75,8 @@ def check(data: str, data_root: Path | None, seed: int, strict: bool, as_json: b
     if as_json:
         console.emit("data-check", report.to_dict())
     else:
-        console.out().print("\n".join(report.lines()), markup=False)
+        for line in report.lines():
+            console.tell(line)
     if strict and report.findings:
         raise StageError(f"{data}: {len(report.findings)} findings; leave out --strict to accept them")
 
@@ -100,4 +102,4 @@ def fetch(data_root: Path | None, url: str | None, force: bool, as_json: bool) -
     if as_json:
         console.emit("data-fetch", {"folder": str(folder), "files": files})
     else:
-        console.out().print(f"{len(files)} files in {folder}", markup=False)
+        console.tell(f"{len(files)} files in {folder}")

@@ -35,11 +35,11 @@ def demo(*, out: Path, seed: int, threads: int, force: bool, as_json: bool) -> N
     else:
         show(report, console.out())
         if {row.format for row in report.rows} == {"onnx"}:
-            click.echo("TFLite was left out: litert-torch has no wheels for this machine; press on x86-64 for it")
-        click.echo(
+            console.tell("TFLite was left out: litert-torch has no wheels for this machine; press on x86-64 for it")
+        console.tell(
             f"margin: {points_text(MARGIN, 0)} pp, since {report.dataset.images} test images cannot decide 0.3 pp "
             "(that takes EMNIST's thousands: press cnn-small --data emnist:balanced)"
         )
-        click.echo(f"report: {out / 'report.md'}")
+        console.tell(f"report: {out / 'report.md'}")
     report.raise_unless_complete()
     raise_for(report.verdicts)

@@ -47,6 +47,6 @@ def distill(*, checkpoint: str, request: Any, output: Path, as_json: bool, **wor
     if as_json:
         console.emit("distill", {"out": str(output), "sha256": model.checkpoint_sha256, "history": model.history})
     else:
-        click.echo(f"{output}: {model.history[-1]}")
+        console.tell(f"{output}: {model.history[-1]}")
         for line in model.history[:-1]:
-            click.echo(line)
+            console.tell(line)

@@ -42,6 +42,6 @@ def export(*, checkpoint: str, request: Any, output: Path, as_json: bool, **word
     if as_json:
         console.emit("export", artifact.facts())
     else:
-        click.echo(f"{artifact.path}: {artifact.size:,} bytes, sha256 {artifact.sha256}")
+        console.tell(f"{artifact.path}: {artifact.size:,} bytes, sha256 {artifact.sha256}")
         for note in artifact.notes:
-            click.echo(note)
+            console.tell(note)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from toolchain.cli import complete, options
+from toolchain.cli import complete, console, options
 
 
 @click.command()
@@ -44,4 +44,4 @@ def init(
     from toolchain.ci import write_ci, write_policy
 
     place = write_ci(service, output, force=force) if service else write_policy(policy_words, output, force=force)
-    click.echo(f"wrote {place}")
+    console.tell(f"wrote {place}")

@@ -44,7 +44,7 @@ def press(*, out: Path, force: bool, as_json: bool, **words: Any) -> None:
         console.emit("press", {"out": str(out), "report": report.to_dict()})
     else:
         show(report, console.out())
-        click.echo(f"report: {out / 'report.md'}")
+        console.tell(f"report: {out / 'report.md'}")
         console.advise(pressed_next(report, out, options.data_words(words["data"], words["data_root"])))
     report.raise_unless_complete()
     if report.verdicts:

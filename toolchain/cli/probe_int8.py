@@ -35,4 +35,4 @@ def probe_int8(*, shapes: tuple[str, ...], target: str | None, seed: int, as_jso
         interval = f" [{one.low:.2f}, {one.high:.2f}]" if one.low is not None and one.high is not None else ""
         click.echo(f"{one.format:8} {one.shape:18} {one.ratio:.2f}{interval}")
     for line in found.advice():
-        click.echo(line)
+        console.tell(line)

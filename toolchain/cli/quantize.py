@@ -91,7 +91,7 @@ def quantize(
     if as_json:
         console.emit("quantize", made.facts())
     else:
-        click.echo(_size(artifact, made))
+        console.tell(_size(artifact, made))
 
 
 def _within(
@@ -117,7 +117,8 @@ def _within(
         said = {"fallback": found.to_dict(), "verdict": verdict.to_dict()}
         console.emit("quantize", found.artifact.facts() | said)
     else:
-        click.echo("\n".join([*found.lines(), _size(artifact, found.artifact)]))
+        for line in [*found.lines(), _size(artifact, found.artifact)]:
+            console.tell(line)
         show_verdicts([verdict], console.out())
     raise_for([verdict])
 

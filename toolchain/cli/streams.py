@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from toolchain.visible import escape
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -33,7 +35,7 @@ def escaped(text: str, *, colours: bool = False) -> str:
     """
     parts = _COLOUR.split(text) if colours else [text]
     shown = "".join(
-        part if colours and number % 2 else _CONTROL.sub(lambda mark: ascii(mark[0])[1:-1], part)
+        part if colours and number % 2 else _CONTROL.sub(lambda mark: escape(mark[0]), part)
         for number, part in enumerate(parts)
     )
     return _COMMAND.sub(r"\1:\\:", shown)

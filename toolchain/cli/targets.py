@@ -53,10 +53,10 @@ def list_(as_json: bool) -> None:
         return
     for name, target in found.items():
         state = "available" if probed[name].ok else f"not here: {probed[name].reason}"
-        click.echo(f"{name:18} {','.join(sorted(target.formats)):15} {state}")
-    click.echo(f"{'ssh://[USER@]HOST':18} {'onnx,ort,tflite':15} a board; `glyphpress targets setup` readies it")
+        console.tell(f"{name:18} {','.join(sorted(target.formats)):15} {state}")
+    console.tell(f"{'ssh://[USER@]HOST':18} {'onnx,ort,tflite':15} a board; `glyphpress targets setup` readies it")
     for profile in profiles:
-        click.echo(f"{profile.name:34} {profile.summary}")
+        console.tell(f"{profile.name:34} {profile.summary}")
 
 
 def _probed(target: Target) -> Availability:
@@ -100,6 +100,6 @@ def probe(name: str, as_json: bool) -> None:
     if as_json:
         console.emit("targets-probe", {"name": name} | asdict(state))
     elif state.ok:
-        click.echo(f"{name}: available")
+        console.tell(f"{name}: available")
     if not state.ok:
         raise TargetUnavailable(f"{name}: {state.reason}; {state.fix}")

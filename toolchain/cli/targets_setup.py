@@ -30,4 +30,4 @@ def setup(name: str, force: bool, as_json: bool) -> None:
         console.emit("targets-setup", {"name": name, "done": done})
         return
     for line in done or [f"{name}: nothing to do, all is there"]:
-        click.echo(line)
+        console.tell(line)

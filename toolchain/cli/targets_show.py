@@ -35,7 +35,7 @@ def show(name: str, as_json: bool) -> None:
         return
     for key, value in facts.items():
         for line in _lines(value):
-            click.echo(f"{key:10} {line}")
+            console.tell(f"{key:10} {line}")
             key = ""  # noqa: PLW2901 (a list's first line alone bears the name)
 
 

@@ -106,8 +106,10 @@ def _show(result: TrainResult) -> None:
 
     test = result.facts["test"]
     low, high = wilson(test["right"], test["images"])
-    click.echo(f"{result.out}: {result.facts['model']}, {result.parameters:,} parameters, {len(result.epochs)} epochs")
-    click.echo(
+    console.tell(
+        f"{result.out}: {result.facts['model']}, {result.parameters:,} parameters, {len(result.epochs)} epochs"
+    )
+    console.tell(
         f"test accuracy {percent_text(test['accuracy'])} on {test['images']:,} images of {test['origin']}, "
         f"95 % interval {percent_text(low)} to {percent_text(high)}"
     )

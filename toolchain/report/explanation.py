@@ -6,13 +6,13 @@ from collections import Counter
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from toolchain.explain.error import Error
 from toolchain.explain.explanation import Explanation, LayerError
 from toolchain.quantities import percent_text
 from toolchain.report.table import unfold
 from toolchain.report.timings import DASH
+from toolchain.visible import shown
 
 _ARITHMETIC = {
     "onnx": "errors: ONNX Runtime without graph optimizations, which is what the file means; kernels: with all of them",
@@ -30,10 +30,10 @@ def show_explanation(found: Explanation, console: Console) -> None:
         "",
     ]
     for line in lines:
-        console.print(Text(line))
+        console.print(shown(line))
     console.print(_table(found))
     for line in ["", *_told(found), _ARITHMETIC[found.candidate.format]]:
-        console.print(Text(line))
+        console.print(shown(line))
 
 
 def _table(found: Explanation) -> Table:
@@ -48,7 +48,7 @@ def _table(found: Explanation) -> Table:
         whole, alone = row.whole, row.alone
         cosine = DASH if whole.cosine is None else f"{whole.cosine:.5f}"
         saturated = DASH if whole.saturated is None else percent_text(whole.saturated)
-        table.add_row(*map(Text, words), _decibels(whole), _decibels(alone), cosine, saturated, Text(_kernel(row)))
+        table.add_row(*map(shown, words), _decibels(whole), _decibels(alone), cosine, saturated, shown(_kernel(row)))
     return table
 
 

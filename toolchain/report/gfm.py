@@ -7,11 +7,11 @@ their own on GitHub (mentions, issues, formulas); within an element of their own
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 
+from toolchain.visible import visible
+
 _MARKS = {mark: f"\\{mark}" for mark in "\\`*_[]~|!"}
-_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _ELEMENTS = {mark: f"<span>{mark}</span>" for mark in "@#$"}
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _HTML = str.maketrans(_ENTITIES)
@@ -48,15 +48,3 @@ def _cell(markdown: str) -> str:
 def details(summary: str, body: str) -> str:
     """Return what opens when it is asked for. summary: plain words; body: Markdown already."""
     return f"<details>\n<summary>{visible(summary).translate(_HTML)}</summary>\n\n{body}\n\n</details>"
-
-
-def visible(words: str) -> str:
-    """Return words with every run of white space as one space and control characters as `\\x1b`."""
-    return "".join(_shown(mark) for mark in re.sub(r"\s+", " ", words))
-
-
-def _shown(mark: str) -> str:
-    # Control characters, halves of pairs (of a file name that is no UTF-8), unassigned: XML and terminals refuse them.
-    # Direction overrides (of format characters, Cf, those that turn what follows) show a name as another.
-    broken = unicodedata.category(mark) in {"Cc", "Cs", "Cn"} or mark in _DIRECTIONS
-    return ascii(mark)[1:-1] if broken else mark

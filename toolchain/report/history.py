@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from toolchain.profiling.history import Line, history, notes
 from toolchain.quantities import time_text
@@ -14,6 +13,7 @@ from toolchain.report import gfm
 from toolchain.report.timings import DASH, fitted, ratio_text, unbroken
 from toolchain.verdict.latency import PERCENTILES
 from toolchain.verdict.stored_timings import StoredRun
+from toolchain.visible import shown
 
 _NAMES = ("artifact", "target", "run")
 _LESS = ("p99.9", "p90", "samples", "p99", "p95")
@@ -30,7 +30,7 @@ def history_text(runs: Sequence[StoredRun], *, width: int | None = None, colour:
         for name in names:
             made.add_column(name, justify="left" if name in _NAMES else "right", no_wrap=True)
         for row in rows:
-            made.add_row(*map(Text, row))
+            made.add_row(*map(shown, row))
         return made
 
     made, hidden = fitted(table, _LESS, width)

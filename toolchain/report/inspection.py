@@ -14,6 +14,7 @@ from toolchain.checkpoint.kinds import KIND_WORDS
 from toolchain.inspection.facts import Inspection
 from toolchain.packed import LEVEL, QUICK
 from toolchain.report.table import LOG_WIDTH
+from toolchain.visible import shown
 
 _ROWS = 25
 _NAME = 60
@@ -37,7 +38,7 @@ def inspection_tables(found: Inspection) -> Iterator[RenderableType]:
 
 def _summary(found: Inspection) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_row("file", Text(f"{found.path}  {KIND_WORDS[found.kind]}  {found.bytes:,} bytes"))
+    table.add_row("file", shown(f"{found.path}  {KIND_WORDS[found.kind]}  {found.bytes:,} bytes"))
     if found.packed is not None:
         table.add_row("packed", f"{found.packed:,} bytes (zstd, level {LEVEL})")
     elif found.kind in ("onnx", "tflite"):
@@ -45,15 +46,16 @@ def _summary(found: Inspection) -> Table:
     table.add_row("sha256", found.sha256)
     table.add_row("parameters", f"{found.parameters:,}")
     table.add_row("MACs", "unknown" if found.macs is None else f"{found.macs:,} an image")
-    table.add_row("dtypes", ", ".join(f"{dtype} {size:,} bytes" for dtype, size in found.bytes_by_dtype.items()))
+    sizes = (f"{dtype} {size:,} bytes" for dtype, size in found.bytes_by_dtype.items())
+    table.add_row("dtypes", shown(", ".join(sizes)))
     for label, lines in (("input", found.inputs), ("output", found.outputs), ("note", found.notes)):
         for line in lines:
-            table.add_row(label, Text(line))
+            table.add_row(label, shown(line))
     if found.quantized:
         channels = sum(tensor.scales > 1 for tensor in found.quantized)
         table.add_row("quantized", f"{len(found.quantized)} tensors, {channels} of them per channel")
     for key, value in found.metadata.items():
-        table.add_row(f"our {key}", Text(_compared(value) if key == "fidelity" else _short(value)))
+        table.add_row(shown(f"our {key}"), shown(_compared(value) if key == "fidelity" else _short(value)))
     return table
 
 
@@ -61,7 +63,7 @@ def _layers(found: Inspection) -> Table:
     table = _table("layer", "kind", "output", "parameters", "MACs", right=(3, 4))
     for layer in found.layers[:_ROWS]:
         shape = "x".join(map(str, layer.shape)) or "-"
-        table.add_row(_name(layer.name), layer.kind, shape, f"{layer.parameters:,}", f"{layer.macs:,}")
+        table.add_row(_name(layer.name), shown(layer.kind), shape, f"{layer.parameters:,}", f"{layer.macs:,}")
     _rest(table, len(found.layers))
     return table
 
@@ -71,7 +73,7 @@ def _tensors(found: Inspection) -> Table:
     for tensor in found.tensors[:_ROWS]:
         shape = "x".join(map(str, tensor.shape)) or "scalar"
         counts = [str(count) if count else "-" for count in (tensor.scales, tensor.zero_points)]
-        table.add_row(_name(tensor.name), tensor.dtype, shape, f"{tensor.bytes:,}", *counts)
+        table.add_row(_name(tensor.name), shown(tensor.dtype), shape, f"{tensor.bytes:,}", *counts)
     _rest(table, len(found.tensors))
     return table
 
@@ -90,7 +92,7 @@ def _rest(table: Table, count: int) -> None:
 
 def _name(words: str) -> Text:
     # TFLite's names list every module that was fused, the last one being what is left.
-    return Text(words if len(words) <= _NAME else "..." + words[3 - _NAME :])
+    return shown(words if len(words) <= _NAME else "..." + words[3 - _NAME :])
 
 
 def _compared(value: Any) -> str:

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from toolchain.report.gfm import visible
 from toolchain.report.judgement import Judged, Judgement, Standing
 from toolchain.report.values import allowed_text, value_text
 from toolchain.verdict.outcome import Outcome, Part, Verdict
+from toolchain.visible import visible
 
 _CLASS = "glyphpress.gate"
 

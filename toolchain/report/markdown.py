@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from toolchain.quantities import percent_text, points_text, size_text, time_text
-from toolchain.report.gfm import visible
 from toolchain.report.report import Report
 from toolchain.report.table import (
     NOT_MADE,
@@ -26,6 +25,7 @@ from toolchain.report.table import (
     verdict_text,
 )
 from toolchain.verdict.compare import Comparison
+from toolchain.visible import visible
 
 
 def markdown(report: Report) -> str:

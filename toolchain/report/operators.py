@@ -10,11 +10,12 @@ from targets.operators import RUNS
 from toolchain.profiling.per_operator import Breakdown
 from toolchain.quantities import time_text
 from toolchain.report.timings import DASH, crowded, not_quiet, threads_text, unbroken
+from toolchain.visible import one_line, shown
 
 
 def operators_text(breakdowns: Sequence[Breakdown], *, colour: bool = False) -> str:
     """Return a table for each artifact in each place, and what the figures are."""
-    tables = [f"{_heading(one)}\n{unbroken(_table(one), colour=colour)}" for one in breakdowns]
+    tables = [f"{one_line(_heading(one))}\n{unbroken(_table(one), colour=colour)}" for one in breakdowns]
     note = (
         f"mean of the middle three fifths of {RUNS} inferences, by the runtime's own profiler: it counts whole "
         "microseconds, and its own work (some 2 us an operator in ONNX Runtime) is in them"
@@ -38,6 +39,6 @@ def _table(breakdown: Breakdown) -> Table:
     for one in breakdown.operators:
         share = one.ns / breakdown.ns if breakdown.ns else 0.0
         time = time_text(one.ns / 1e9) if one.ns else "< 1 us"
-        table.add_row(one.kernel, one.layer or DASH, time, f"{share:.1%}")
+        table.add_row(shown(one.kernel), shown(one.layer or DASH), time, f"{share:.1%}")
     table.add_row("all", "", time_text(breakdown.ns / 1e9), "")
     return table

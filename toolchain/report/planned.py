@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from toolchain.quantities import POINTS
 from toolchain.report.table import unfold
 from toolchain.verdict.plan import Plan
 from toolchain.verdict.policy_plan import PolicyPlan
+from toolchain.visible import shown
 
 _COLUMNS = ("images", "PASS", "wrong FAIL", "FAIL at twice the margin", "wrong PASS at the margin")
 
@@ -22,7 +22,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     lines = [f"margin     {asked}", f"true drop  {truth}"]
     lines += [f"needed     about {one.images:,} images for {one.power * 100:.4g} % power" for one in plan.needed]
     for line in [*lines, ""]:
-        console.print(Text(line))
+        console.print(shown(line))
     console.print(_table(plan))
 
 
@@ -33,7 +33,7 @@ def show_policy_plan(plan: PolicyPlan, console: Console) -> None:
     lines = [f"true drop  {truth}", f"simulated  {plan.draws:,} candidates, {plan.classes} classes with as many images"]
     lines += [f"left out   {', '.join(plan.left_out)}"] if plan.left_out else []
     for line in [*lines, ""]:
-        console.print(Text(line))
+        console.print(shown(line))
     table = _columns("images", *(f"{name} PASS" for name in plan.rows[0].passes), "all PASS", "wrong FAIL")
     for row in plan.rows:
         chances = (*row.passes.values(), row.all_pass, row.wrong_fail)

@@ -11,12 +11,12 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from rich.table import Table
-from rich.text import Text
 
 from toolchain.errors import UsageProblem
 from toolchain.files import write_whole
 from toolchain.quantize.ranges import KEPT_BINS, Ranges, TensorRange, read_ranges
 from toolchain.report.timings import unbroken
+from toolchain.visible import one_line, shown, visible
 
 _KEPT, _CLIPPED, _INK, _QUIET, _PAPER = "#0072B2", "#D55E00", "#1a1a1a", "#595959", "#ffffff"
 _COLUMNS, _WIDTH, _HEIGHT, _GAP, _HEAD = 3, 300, 90, 30, 64
@@ -64,10 +64,10 @@ def ranges_text(ranges: Ranges, *, colour: bool = False) -> str:
         table.add_column(title, justify="right")
     for one in ranges.tensors:
         table.add_row(
-            Text(one.title), *(f"{end:.4g}" for end in (one.low, one.high, one.lowest, one.highest)), _share(one)
+            shown(one.title), *(f"{end:.4g}" for end in (one.low, one.high, one.lowest, one.highest)), _share(one)
         )
     drawn = f"{ranges.calibration.get('images')} images of {ranges.calibration.get('origin')}"
-    return f"{unbroken(table, colour=colour)}\n{ranges.source}: ranges by {words(ranges)}, {drawn}"
+    return f"{unbroken(table, colour=colour)}\n{one_line(f'{ranges.source}: ranges by {words(ranges)}, {drawn}')}"
 
 
 def words(ranges: Ranges) -> str:
@@ -122,4 +122,4 @@ def _shortened(name: str, most: int = 42) -> str:
 
 
 def _text(left: float, line: float, words: str, size: int, colour: str) -> str:
-    return f'<text x="{left}" y="{line}" font-size="{size}" fill="{colour}">{escape(words)}</text>\n'
+    return f'<text x="{left}" y="{line}" font-size="{size}" fill="{colour}">{escape(visible(words))}</text>\n'

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from toolchain.quantities import percent_text, points_text, size_text, time_text
 from toolchain.report.judgement import Judgement
@@ -16,6 +15,7 @@ from toolchain.verdict.compare import Comparison
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.metrics import Averages, Metrics
 from toolchain.verdict.outcome import Outcome, Part, Verdict
+from toolchain.visible import shown
 
 # A wider matrix is read by programs only; `--json` holds it.
 _MATRIX_CLASSES = 16
@@ -73,9 +73,9 @@ def show_verdicts(verdicts: Iterable[Verdict], console: Console) -> None:
     unfold(console)
     console.print()
     for verdict in verdicts:
-        word = Text(f"{verdict.outcome:<12} ", style=STYLE[verdict.outcome])
+        word = shown(f"{verdict.outcome:<12} ", style=STYLE[verdict.outcome])
         warns = " (only warns)" if verdict.action == "warn" else ""
-        console.print(word + Text(f"{verdict.limit}{warns}: {verdict.reason}"))
+        console.print(word + shown(f"{verdict.limit}{warns}: {verdict.reason}"))
         _print(console, _open_parts(verdict))
 
 
@@ -112,7 +112,7 @@ def _failed_first(part: Part) -> tuple[bool, float]:
 def _print(console: Console, lines: Iterable[str]) -> None:
     # As Text, since classes such as [ would be taken for markup.
     for line in lines:
-        console.print(Text(line))
+        console.print(shown(line))
 
 
 def _averages(averages: Averages) -> str:
@@ -126,14 +126,14 @@ def _per_class(metrics: Metrics) -> Table:
     table = _columns("class", "images", "precision", "recall", "F1")
     for row in metrics.per_class:
         shares = ("-" if share is None else percent_text(share) for share in (row.precision, row.recall))
-        table.add_row(Text(row.label), f"{row.images:,}", *shares, percent_text(row.f1))
+        table.add_row(shown(row.label), f"{row.images:,}", *shares, percent_text(row.f1))
     return table
 
 
 def _matrix(classes: tuple[str, ...], metrics: Metrics) -> Table:
     table = _columns("truth", *classes)
     for label, counts in zip(classes, metrics.confusion.tolist(), strict=True):
-        table.add_row(Text(label), *(str(count) if count else "." for count in counts))
+        table.add_row(shown(label), *(str(count) if count else "." for count in counts))
     return table
 
 
@@ -141,5 +141,5 @@ def _columns(first: str, *names: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(first, no_wrap=True)
     for name in names:
-        table.add_column(Text(name), justify="right", no_wrap=True)
+        table.add_column(shown(name), justify="right", no_wrap=True)
     return table

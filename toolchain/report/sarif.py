@@ -13,11 +13,11 @@ from typing import Any
 from urllib.parse import quote
 
 from toolchain.errors import GateFailed, GateInconclusive, exit_code
-from toolchain.report.gfm import visible
 from toolchain.report.judgement import Judged, Judgement, Standing
 from toolchain.report.values import allowed_text, limits
 from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.pairs import FileFacts
+from toolchain.visible import visible
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS: dict[Standing, str] = {"stopped": "error", "warned": "warning", "beaten": "note"}

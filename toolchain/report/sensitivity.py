@@ -6,12 +6,12 @@ from xml.sax.saxutils import escape
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from toolchain.prune.graph import by_reason
 from toolchain.prune.sensitivity import Curve, Point, Sensitivity
 from toolchain.quantities import percent_text, points_text
 from toolchain.report.table import unfold
+from toolchain.visible import shown, visible
 
 _INK, _QUIET, _LINE, _LIMIT = "#1a1a1a", "#595959", "#0072B2", "#D55E00"
 _COLUMNS, _WIDTH, _HEIGHT, _TOP = 4, 250, 190, 64
@@ -30,11 +30,11 @@ def show_sensitivity(found: Sensitivity, console: Console) -> None:
         drops = {point.ratio: points_text(found.accuracy - point.accuracy) for point in curve.points}
         best = found.proposal.get(curve.layer)
         cells = [drops.get(ratio, "") for ratio in ratios]
-        table.add_row(Text(_name(curve)), f"{curve.whole:,}", *cells, "-" if best is None else f"{best:.1%}")
-    console.print(Text(summary(found)))
+        table.add_row(shown(_name(curve)), f"{curve.whole:,}", *cells, "-" if best is None else f"{best:.1%}")
+    console.print(shown(summary(found)))
     console.print(table)
     for line in notes(found):
-        console.print(Text(line))
+        console.print(shown(line))
 
 
 def summary(found: Sensitivity) -> str:
@@ -131,4 +131,5 @@ def _short(words: str, most: int = 30) -> str:
 
 
 def _text(x: float, y: float, words: str, colour: str, *, anchor: str = "start", size: int = 11) -> str:
-    return f'<text x="{x:g}" y="{y:g}" fill="{colour}" font-size="{size}" text-anchor="{anchor}">{escape(words)}</text>'
+    place = f'x="{x:g}" y="{y:g}" fill="{colour}" font-size="{size}" text-anchor="{anchor}"'
+    return f"<text {place}>{escape(visible(words))}</text>"

@@ -9,6 +9,7 @@ from toolchain.profiling.cells import Cell, Survey
 from toolchain.report import gfm
 from toolchain.report.timings import remarks, survey_cells
 from toolchain.verdict.ratio import LatencyRatio
+from toolchain.visible import visible
 
 
 def survey_markdown(survey: Survey) -> str:
@@ -32,9 +33,9 @@ def survey_csv(survey: Survey) -> str:
 def _figures(cell: Cell) -> dict[str, object]:
     timed, facts = cell.timed, cell.facts
     known: dict[str, object] = {
-        "artifact": gfm.visible(cell.artifact.path.name),
+        "artifact": _words(cell.artifact.path.name),
         "sha256": cell.artifact.sha256,
-        "target": cell.target,
+        "target": _words(cell.target),
         "runtime": f"{facts.runtime} {facts.version}" if facts else None,
         "device": facts.device if facts else None,
         "threads": facts.threads if facts else None,
@@ -50,7 +51,12 @@ def _figures(cell: Cell) -> dict[str, object]:
     known |= {"instructions": cell.instructions.median if cell.instructions else None}
     known |= _ratio("of_first", cell.ratio if timed else None)
     known |= _ratio("p95_of_first", cell.ratio_p95 if timed else None)
-    return known | {"instructions_of_first": cell.instructions_ratio, "refused": gfm.visible(cell.refused)}
+    return known | {"instructions_of_first": cell.instructions_ratio, "refused": _words(cell.refused)}
+
+
+def _words(words: str) -> str:
+    """Return words that no spreadsheet takes for a formula (OWASP, CSV injection)."""
+    return f"'{visible(words)}" if words.startswith(tuple("=+-@\t\r")) else visible(words)
 
 
 def _ratio(name: str, ratio: LatencyRatio | None) -> dict[str, object]:

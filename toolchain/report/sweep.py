@@ -10,6 +10,7 @@ from targets.target import taints_of
 from toolchain.profiling.sweep import Point
 from toolchain.quantities import time_text
 from toolchain.report.timings import crowded, not_quiet, unbroken
+from toolchain.visible import shown
 
 
 def sweep_text(points: Sequence[Point], *, colour: bool = False) -> str:
@@ -20,9 +21,9 @@ def sweep_text(points: Sequence[Point], *, colour: bool = False) -> str:
     first: dict[tuple[str, str, int], Point] = {}
     for point in points:
         base = first.setdefault((point.artifact, point.target, point.batch), point)
-        words = [point.artifact, point.target, str(point.threads), str(point.batch)]
+        words = [*map(shown, (point.artifact, point.target, str(point.threads), str(point.batch)))]
         if point.timings is None or point.image_ns is None or not base.image_ns:
-            table.add_row(*words, point.refused or "-", "-", "-")
+            table.add_row(*words, shown(point.refused or "-"), "-", "-")
             continue
         each, all_ = (time_text(ns / 1e9) for ns in (point.image_ns, point.image_ns * point.batch))
         table.add_row(*words, all_, each, f"{base.image_ns / point.image_ns:.2f}")

@@ -12,6 +12,7 @@ from toolchain.packed import QUICK, packed_remark
 from toolchain.quantities import macs_text, percent_text, points_text, size_text, time_text
 from toolchain.report.report import Report, Row
 from toolchain.verdict.outcome import Outcome
+from toolchain.visible import shown
 
 # Wide enough for every column: a line that is folded by a terminal is better than a figure that is cut short.
 LOG_WIDTH = 240
@@ -27,11 +28,11 @@ def show(report: Report, console: Console) -> None:
     """Print the report; colours only where `console` is a terminal."""
     unfold(console)
     for line in [*header(report), *(f"history     {line}" for line in history(report))]:
-        console.print(line, markup=False)
+        console.print(shown(line))
     console.print()
     console.print(table(report))
     for line in [*reasons(report), *remarks(report)]:
-        console.print(Text(line, style="red" if line.startswith((_WARNING, *_REGRETS)) else ""))
+        console.print(shown(line, style="red" if line.startswith((_WARNING, *_REGRETS)) else ""))
 
 
 def unfold(console: Console) -> None:
@@ -84,24 +85,24 @@ def table(report: Report) -> Table:
     read = ["accuracy", "drop [bound]", *["SQNR [equal]"] * near]
     for name in ("artifact", "size", *["packed"] * named, "of float", *read, *cost, "verdict"):
         # As Text, since [bound] would be taken for markup.
-        lines.add_column(Text(name), no_wrap=True)
+        lines.add_column(shown(name), no_wrap=True)
     for row in report.rows:
         lines.add_row(
-            Text(row.name),
+            shown(row.name),
             size_text(row.bytes),
             *[packed_text(row)] * named,
             "-" if row.shrink is None else f"{row.shrink:.1f}x",
             percent_text(row.accuracy),
-            Text(drop_text(row)),
-            *[Text(fidelity_text(row), style="red" if row.fidelity and row.fidelity.collapsed else "")] * near,
+            shown(drop_text(row)),
+            *[shown(fidelity_text(row), style="red" if row.fidelity and row.fidelity.collapsed else "")] * near,
             cost_text(row),
-            Text(ratio_text(row), style="red" if row.slower else ""),
+            shown(ratio_text(row), style="red" if row.slower else ""),
             *[own_text(row)] * of_own,
             _verdict(row),
         )
     for failure in report.failures:
         dashes = ["-"] * (len(lines.columns) - 2)
-        lines.add_row(Text(failure.name), *dashes, Text(NOT_MADE, style="bold red"))
+        lines.add_row(shown(failure.name), *dashes, shown(NOT_MADE, style="bold red"))
     return lines
 
 
@@ -168,7 +169,7 @@ def verdict_text(row: Row) -> str:
 
 
 def _verdict(row: Row) -> Text:
-    return Text(verdict_text(row), style=STYLE[row.outcome] if row.outcome else "")
+    return shown(verdict_text(row), style=STYLE[row.outcome] if row.outcome else "")
 
 
 def reasons(report: Report) -> list[str]:

@@ -8,13 +8,13 @@ from functools import partial
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
-from rich.text import Text
 
 from toolchain.packed import packed_remark
 from toolchain.profiling.cells import Cell, Survey
 from toolchain.quantities import size_text, time_text
 from toolchain.verdict.latency import PERCENTILES
 from toolchain.verdict.ratio import LatencyRatio
+from toolchain.visible import shown
 
 DASH = "-"
 
@@ -55,7 +55,7 @@ def unbroken(table: Table, *lines: str, colour: bool = False) -> str:
     with console.capture() as capture:
         console.print(table, width=Measurement.get(console, console.options, table).maximum)
         for line in lines:
-            console.print(line)
+            console.print(shown(line))
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
@@ -72,7 +72,7 @@ def survey_table(survey: Survey, without: Sequence[str] = ()) -> Table:
         left = heading in ("artifact", "target", "answers")
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(shown, row))
     return table
 
 
