@@ -90,7 +90,7 @@ def _without_numbers(stream: BinaryIO, end: int, inner: tuple[int, ...]) -> byte
         key = _read_varint(stream)
         field, kind = key >> 3, key & 7
         if kind == _VARINT:
-            kept.append(_varint(key) + _varint(_read_varint(stream)))
+            kept.append(varint(key) + varint(_read_varint(stream)))
             continue
         length = _read_varint(stream) if kind == _LENGTH else _SIZES.get(kind, end)
         after = stream.tell() + length
@@ -101,7 +101,7 @@ def _without_numbers(stream: BinaryIO, end: int, inner: tuple[int, ...]) -> byte
             continue
         deeper = inner[:1] == (field,) and kind == _LENGTH
         content = _without_numbers(stream, after, inner[1:]) if deeper else stream.read(length)
-        kept.append(_varint(key) + (_varint(len(content)) if kind == _LENGTH else b"") + content)
+        kept.append(varint(key) + (varint(len(content)) if kind == _LENGTH else b"") + content)
     return b"".join(kept)
 
 
@@ -117,7 +117,8 @@ def _read_varint(stream: BinaryIO) -> int:
     raise _truncated()
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Return a number as protobuf writes it: seven bits a byte, the lowest first."""
     made = bytearray()
     while value >= 0x80:
         made.append(value & 0x7F | 0x80)
@@ -153,11 +154,15 @@ def _model(path: Path) -> ModelProto:
 
 def has_broken_text(message: Any) -> bool:
     """Say whether a name in an ONNX model is no UTF-8 text: protobuf hands such a one out as bytes."""
-    for field, value in message.ListFields():
+    # Not ListFields, which would copy the weights.
+    for field in message.DESCRIPTOR.fields:
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        if not field.is_repeated and not message.HasField(field.name):
+            continue
+        value = getattr(message, field.name)
         values = value if field.is_repeated else (value,)
-        if field.type == field.TYPE_STRING and any(isinstance(text, bytes) for text in values):
-            return True
-        if field.type == field.TYPE_MESSAGE and any(map(has_broken_text, values)):
+        if any(isinstance(one, bytes) if field.type == field.TYPE_STRING else has_broken_text(one) for one in values):
             return True
     return False
 

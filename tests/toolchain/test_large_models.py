@@ -99,6 +99,11 @@ def test_inspect_takes_the_file_once(folder: Path, words: list[str]) -> None:
     assert growth(folder, ["inspect", *words])[0] < 1.2
 
 
+def test_row56_export_holds_few_copies_of_the_weights(folder: Path) -> None:
+    words = ["MODEL.pt", "--model", "mlp.py:MODEL", "-o", "MODEL.export.onnx"]
+    assert growth(folder, ["export", *words])[0] < 3.85
+
+
 @pytest.mark.parametrize("scheme", [pytest.param(scheme, id=f"row56-{scheme}") for scheme in BOUNDS])
 def test_quantize_holds_few_copies_of_the_weights(folder: Path, scheme: str) -> None:
     words = ["MODEL.onnx", "--data", "builtin:digits", "--scheme", scheme, "-o", f"MODEL.{scheme}.onnx"]

@@ -18,6 +18,7 @@ from tests.lazily import nn
 from tests.toolchain.planted import _static_onnx
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.export import export
+from toolchain.export.onnx_write import write_model
 from toolchain.export.slim_onnx import slim_onnx
 from toolchain.export.slim_tflite import slim_tflite
 from toolchain.model import FloatModel
@@ -91,6 +92,16 @@ def kernels(model: onnx.ModelProto, path: Path) -> tuple[list[str], np.ndarray]:
     images = np.random.default_rng(0).random((16, 1, 28, 28), np.float32)
     (answers,) = session.run(None, {session.get_inputs()[0].name: images})
     return [node.op_type for node in onnx.load(path).graph.node], answers
+
+
+def test_row56_a_model_that_is_written_in_pieces_has_protobufs_own_bytes(
+    floats: dict[Format, Artifact], tmp_path: Path
+) -> None:
+    model = onnx.load(floats["onnx"].path)
+    bare = onnx.ModelProto(ir_version=8, graph=onnx.GraphProto(name="bare"))
+    for given in (model, bare, onnx.ModelProto(ir_version=8)):
+        write_model(given, tmp_path / "x.onnx")
+        assert (tmp_path / "x.onnx").read_bytes() == given.SerializeToString(deterministic=True)
 
 
 def test_a_slim_quantized_graph_runs_the_same_kernels_to_the_same_bits(

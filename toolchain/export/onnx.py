@@ -11,6 +11,7 @@ from targets.foreign import first_line
 from toolchain.checkpoint.compiled import export_script, is_script
 from toolchain.checkpoint.onnx_normal import normalised
 from toolchain.errors import StageError
+from toolchain.export.onnx_write import write_model
 from toolchain.export.slim_onnx import slim_onnx
 from toolchain.model import FloatModel
 from toolchain.noise import noise_to
@@ -30,7 +31,7 @@ def write_onnx(model: FloatModel, path: Path, log: Path | None = None) -> None:
     """
     import onnx
 
-    path.write_bytes(slim_onnx(_converted(model, log)).SerializeToString(deterministic=True))
+    write_model(slim_onnx(_converted(model, log)), path)
     # By its path: of a graph in memory the checker makes another copy.
     onnx.checker.check_model(path, full_check=True)
 
