@@ -20,6 +20,9 @@ _ALMOST_NOTHING = 1e-4
 def chosen(seen: Observed, method: Calibration, *, percentile: float, levels: int) -> Bounds:
     """Return the range [low, high], which always holds 0, since padding and ReLU need it exactly.
 
+    A tensor that held nothing else, as behind a ReLU that is never active, gets [0, 1]: steps of next to nothing would
+    leave no room for the weights and biases of the layers around it.
+
     `min-max`: all that was seen. `moving-average`: the average of each image's extremes (Jacob, arXiv:1712.05877).
     `percentile`: `percentile` percent of all values, half of the rest cut off at each end. `entropy`: the range whose
     quantized histogram diverges least from the whole one (Migacz, "8-bit inference with TensorRT", GTC 2017).
@@ -33,6 +36,8 @@ def chosen(seen: Observed, method: Calibration, *, percentile: float, levels: in
         "mse": lambda: _least_error(seen, levels),
     }
     low, high = rules[method]()
+    if low == high == 0:
+        return 0.0, 1.0
     # + 0.0, since a negative zero would be written as one
     return min(low, 0.0) + 0.0, max(high, 0.0) + 0.0
 

@@ -1,4 +1,4 @@
-"""Layers of a TFLite file that stay float while the rest is quantized."""
+"""Operators of a TFLite file that stay float while the rest is quantized."""
 
 from __future__ import annotations
 
@@ -14,18 +14,25 @@ if TYPE_CHECKING:
 
 
 def keep_float(quantizer: Quantizer, source: bytes, keep: Collection[str], file: str) -> None:
-    """Tell the quantizer to leave these layers out; raises UsageProblem as `chosen` does."""
+    """Tell the quantizer to leave these layers out, and what other subgraphs than the first compute.
+
+    Those are the bodies of loops and reductions, whose operators are given float tensors. Raises UsageProblem as
+    `chosen` does.
+    """
     from litert_quantizer.algorithm_manager import AlgorithmName
     from litert_quantizer.qtyping import TFLOperationName
 
-    if not keep:
-        return
     model = parsed(source)
-    graph = tflite_graph(model)
-    tensors = model.subgraphs[0].tensors
-    for layer in chosen(graph, keep, file):
+    main, *bodies = model.subgraphs
+    written = [(body, node.outputs) for body in bodies for node in body.operators]
+    # What goes in and out counts as written by operators too.
+    written += [(body, tensors) for body in bodies for tensors in (body.inputs, body.outputs)]
+    if keep:
+        layers = chosen(tflite_graph(model), keep, file)
+        written += [(main, main.operators[layer.node].outputs) for layer in layers]
+    for graph, tensors in written:
         # An operator's scope is the names of what it writes, with a semicolon behind each.
-        scope = "".join(f"{tensors[int(key)].name.decode()};" for key in graph.nodes[layer.node].outputs)
+        scope = "".join(f"{graph.tensors[index].name.decode()};" for index in tensors)
         quantizer.update_quantization_recipe(
             f"^{re.escape(scope)}$", TFLOperationName.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE
         )

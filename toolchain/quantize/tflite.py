@@ -19,6 +19,7 @@ from toolchain.quantize.left import operators
 from toolchain.quantize.pixels import PixelInput
 from toolchain.quantize.pixels_tflite import absorb
 from toolchain.quantize.ranges import Ranges
+from toolchain.quantize.tflite_form import quantizable
 from toolchain.steps import Quantize
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
     Raises the library's errors, and StageError where there is nothing to quantize.
     """
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
-    source = absorb(source, pixels) if pixels else source
+    source = quantizable(absorb(source, pixels) if pixels else source)
     if not set(LAYERS) & set(operators(source)):
         raise StageError(
             f"{artifact.path.name} has no layer with weights to quantize ({', '.join(LAYERS)}); it stays as it is"
