@@ -26,7 +26,11 @@ WAYS = {
     "static-int4": (Quantize(scheme="static-int4"), 16.0),
 }
 """What each leaves of the logits here at least, in dB; a broken file keeps 3 or less."""
-FORMS = ("squeeze-dead", "squeeze-mean", "bias-scaled", "bias-of-tokens", "pool-uncounted", "pad-value", "running-sum")
+FORMS = (
+    *("squeeze-dead", "bias-scaled", "pool-uncounted", "pool-ceil-uncounted", "pool-of-negatives", "pad-of-nothing"),
+    *("matrix-of-batches", "matrix-first", "divided", "unit-length", "layer-norm"),
+    *("root-mean-square", "instance-norm", "group-norm"),
+)
 
 
 def form(name: str) -> nn.Module:
@@ -36,23 +40,37 @@ def form(name: str) -> nn.Module:
     from torch.nn import functional
 
     class Squeeze(nn.Module):
-        def __init__(self, gate: Callable[[Tensor], Tensor], shift: float) -> None:
+        """Squeeze and excitation whose ReLU is never active, and so holds nothing but zeros."""
+
+        def __init__(self) -> None:
             super().__init__()
-            self.down, self.up, self.gate, self.shift = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1), gate, shift
+            self.down, self.up = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            return x * self.gate(self.up(torch.relu(self.down(x.mean((2, 3), keepdim=True)) + self.shift)))
+            gate: Tensor = self.up(torch.relu(self.down(x.mean((2, 3), keepdim=True)) - 50)).sigmoid()
+            return x * gate
 
     class Scaled(nn.Module):
-        """A dense layer over the channels of each pixel, times a number for each."""
+        """A residual block with a layer scale, whose bias comes out of the converter as [1, 1, 1, 8]."""
 
-        def __init__(self, *, flat: bool) -> None:
+        def __init__(self) -> None:
             super().__init__()
-            self.dense, self.gamma, self.flat = nn.Linear(8, 8), nn.Parameter(torch.rand(8)), flat
+            self.wide, self.dense, self.gamma = nn.Linear(8, 8), nn.Linear(8, 8), nn.Parameter(torch.rand(8))
 
         def forward(self, x: Tensor) -> Tensor:
-            channels_last = x.flatten(2).transpose(1, 2) if self.flat else x.permute(0, 2, 3, 1)
-            answer: Tensor = self.dense(channels_last) * self.gamma
+            changed = self.dense(functional.gelu(self.wide(x.permute(0, 2, 3, 1)))) * self.gamma
+            answer: Tensor = x + changed.permute(0, 3, 1, 2)
+            return answer
+
+    class Times(nn.Module):
+        """A product with a constant matrix of three axes."""
+
+        def __init__(self, *, first: bool) -> None:
+            super().__init__()
+            self.matrix, self.first = nn.Parameter(torch.rand(8, 13, 13) * torch.logspace(-2, 0, 13) / 3), first
+
+        def forward(self, x: Tensor) -> Tensor:
+            answer: Tensor = self.matrix @ x if self.first else x @ self.matrix
             return answer
 
     class Does(nn.Module):
@@ -61,18 +79,30 @@ def form(name: str) -> nn.Module:
             self.does = does
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.does(x)
+            answer: Tensor = self.does(x)
+            return answer
+
+    def padded(x: Tensor) -> Tensor:
+        return functional.max_pool2d(functional.pad(x, (1, 0, 1, 0), value=-torch.inf), 2)
 
     forms: dict[str, Callable[[], nn.Module]] = {
-        # A ReLU that is never active holds nothing but zeros.
-        "squeeze-dead": lambda: Squeeze(torch.sigmoid, -50.0),
-        "squeeze-mean": lambda: Squeeze(functional.hardsigmoid, 0.0),
-        "bias-scaled": lambda: Scaled(flat=False),
-        "bias-of-tokens": lambda: Scaled(flat=True),
-        # Both are reductions over a window, whose bodies are subgraphs.
-        "pool-uncounted": lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
-        "running-sum": lambda: Does(lambda x: torch.cumsum(x, 2) * 0.1),
-        "pad-value": lambda: Does(lambda x: functional.pad(x, (1, 2, 0, 1), value=0.5)),
+        "squeeze-dead": Squeeze,
+        "bias-scaled": Scaled,
+        # Reductions over a window, whose bodies are subgraphs.
+        "pool-uncounted": lambda: nn.AvgPool2d(2, 2, 1, count_include_pad=False),
+        "pool-ceil-uncounted": lambda: nn.AvgPool2d(3, 2, ceil_mode=True, count_include_pad=False),
+        # Padded with minus infinity by the converter, and by the model itself.
+        "pool-of-negatives": lambda: nn.Sequential(nn.Conv2d(8, 8, 1), nn.MaxPool2d(2, 2, 1)),
+        "pad-of-nothing": lambda: nn.Sequential(nn.Conv2d(8, 8, 1), Does(padded)),
+        "matrix-of-batches": lambda: Times(first=False),
+        "matrix-first": lambda: Times(first=True),
+        # Dark pixels have divisors and variances of next to nothing.
+        "divided": lambda: Does(lambda x: x / (x.abs().mean(1, keepdim=True) + 1e-3)),
+        "unit-length": lambda: Does(lambda x: functional.normalize(x + 1e-3, dim=1)),
+        "layer-norm": lambda: Does(lambda x: functional.layer_norm(x.permute(0, 2, 3, 1), (8,))),
+        "root-mean-square": lambda: Does(lambda x: functional.rms_norm(x.permute(0, 2, 3, 1), (8,))),
+        "instance-norm": lambda: nn.InstanceNorm2d(8),
+        "group-norm": lambda: nn.GroupNorm(2, 8),
     }
     return forms[name]()
 

@@ -18,6 +18,8 @@ from toolchain.steps import Quantize
 
 VIEWS = ("EXPAND_DIMS", "MAX_POOL_2D", "PAD", "RESHAPE", "SQUEEZE", "TRANSPOSE")
 """Operators whose answer holds the values that they were given, and zero."""
+NOTHING = np.float32(-1e38)
+"""A pad of this or less, minus infinity too, stands for no value at all where a maximum is taken over it."""
 
 
 class TfliteInsight:
@@ -71,8 +73,10 @@ class TfliteInsight:
         return [tuple(views(operator.inputs[0])) for operator in layers]
 
     def values(self, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
-        """Run the float file."""
-        return tflite_activations(self.content(), names, fed)
+        """Run the float file; a pad that stands for no value holds the least of the others."""
+        padded = self._padded()
+        for held in tflite_activations(self.content(), names, fed):
+            yield {name: _without_pad(values) if name in padded else values for name, values in held.items()}
 
     def quantized_values(
         self, step: Quantize, ranges: Ranges, names: Sequence[str], fed: NDArray[np.float32]
@@ -102,6 +106,17 @@ class TfliteInsight:
         builder.Finish(self._model.Pack(builder), b"TFL3")
         return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
+    def _padded(self) -> set[str]:
+        """Return the tensors in front of a maximum that were padded with NOTHING."""
+        kinds, found = self._schema.BuiltinOperator, set()
+        for node in self._graph.operators:
+            readers = [other for other in self._graph.operators if node.outputs[0] in other.inputs]
+            if self._kind(node) == kinds.PADV2 and all(self._kind(other) == kinds.MAX_POOL_2D for other in readers):
+                value = self._model.buffers[self._graph.tensors[node.inputs[2]].buffer].data
+                if value is not None and np.frombuffer(bytes(value), "<f4")[0] <= NOTHING:
+                    found.add(self._name(node.outputs[0]))
+        return found
+
     def _layer(self, operator: Any) -> Layer | None:
         """Return the operator as a layer, if it has a float bias and an activation that is seen through."""
         function = self._schema.ActivationFunctionType
@@ -130,3 +145,9 @@ class TfliteInsight:
     def _name(self, index: int) -> str:
         name: str = self._graph.tensors[index].name.decode()
         return name
+
+
+def _without_pad(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    least = values[values > NOTHING].min(initial=0)
+    kept: NDArray[np.float32] = np.maximum(values, least)
+    return kept

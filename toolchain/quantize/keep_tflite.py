@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from toolchain.layers.chosen import chosen
 from toolchain.layers.tflite_graph import parsed, tflite_graph
+from toolchain.quantize.unsuited_tflite import unsuited
+from toolchain.steps import Quantize
 
 if TYPE_CHECKING:
     from litert_quantizer.quantizer import Quantizer
 
 
-def keep_float(quantizer: Quantizer, source: bytes, keep: Collection[str], file: str) -> None:
-    """Tell the quantizer to leave these layers out, and what other subgraphs than the first compute.
+def keep_float(quantizer: Quantizer, source: bytes, step: Quantize, file: str) -> None:
+    """Tell the quantizer to leave out the step's layers to keep, and what integers cannot do (`unsuited`).
 
-    Those are the bodies of loops and reductions, whose operators are given float tensors. Raises UsageProblem as
-    `chosen` does.
+    Bodies of loops and reductions, which are subgraphs behind the first, are given float tensors. Raises UsageProblem
+    as `chosen` does.
     """
     from litert_quantizer.algorithm_manager import AlgorithmName
     from litert_quantizer.qtyping import TFLOperationName
@@ -27,9 +28,11 @@ def keep_float(quantizer: Quantizer, source: bytes, keep: Collection[str], file:
     written = [(body, node.outputs) for body in bodies for node in body.operators]
     # What goes in and out counts as written by operators too.
     written += [(body, tensors) for body in bodies for tensors in (body.inputs, body.outputs)]
-    if keep:
-        layers = chosen(tflite_graph(model), keep, file)
+    if step.keep:
+        layers = chosen(tflite_graph(model), step.keep, file)
         written += [(main, main.operators[layer.node].outputs) for layer in layers]
+    if step.calibrated:
+        written += [(main, node.outputs) for node in unsuited(model, wide=step.scheme == "static-int8-act16")]
     for graph, tensors in written:
         # An operator's scope is the names of what it writes, with a semicolon behind each.
         scope = "".join(f"{graph.tensors[index].name.decode()};" for index in tensors)

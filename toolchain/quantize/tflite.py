@@ -29,6 +29,8 @@ LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "
 """Operators that have weights."""
 FOUR = ("CONV_2D", "FULLY_CONNECTED")
 """Operators that LiteRT has 4-bit kernels for."""
+ONE_SCALE = "BATCH_MATMUL"
+"""Its kernels read the first scale of a constant alone, whatever the file has for each channel."""
 
 
 def quantized_tflite(artifact: Artifact, step: Quantize, ranges: Ranges | None, log: Path | None = None) -> bytes:
@@ -59,7 +61,7 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
             f"{artifact.path.name} has no layer with weights to quantize ({', '.join(LAYERS)}); it stays as it is"
         )
     quantizer = _quantizer(source, step, rounded=ranges is not None and ranges.learned)
-    keep_float(quantizer, source, step.keep, artifact.path.name)
+    keep_float(quantizer, source, step, artifact.path.name)
     statistics = _statistics(source, ranges) if ranges else None
     if statistics and pixels:
         statistics[_input_tensor(source)] = pixel_range(pixels)
@@ -77,6 +79,7 @@ def _quantizer(source: bytes, step: Quantize, *, rounded: bool) -> Quantizer:
         for name in FOUR:
             _add(quantizer, step, TFLOperationName[name], 4, rounded=rounded)
     if step.calibrated:
+        _add(quantizer, step.model_copy(update={"per_channel": False}), TFLOperationName[ONE_SCALE], 8, rounded=rounded)
         _borders(quantizer, integer=step.integer_io)
     return quantizer
 
