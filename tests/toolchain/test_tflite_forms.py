@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WAYS = {
-    "static-int8": (Quantize(scheme="static-int8"), 32.0),
-    "integer-io": (Quantize(scheme="static-int8", integer_io=True), 32.0),
-    "static-int8-act16": (Quantize(scheme="static-int8-act16"), 36.0),
-    "static-int4": (Quantize(scheme="static-int4"), 16.0),
+    "static-int8": (Quantize(scheme="static-int8"), 28.0),
+    "integer-io": (Quantize(scheme="static-int8", integer_io=True), 28.0),
+    "static-int8-act16": (Quantize(scheme="static-int8-act16"), 31.0),
+    "static-int4": (Quantize(scheme="static-int4"), 14.0),
 }
-"""What each leaves of the logits here at least, in dB; a broken file keeps 3 or less."""
+"""What each leaves of the logits here at least, in dB; norms keep the least."""
 FORMS = (
     *("squeeze-dead", "bias-scaled", "pool-uncounted", "pool-ceil-uncounted", "pool-of-negatives", "pad-of-nothing"),
     *("matrix-of-batches", "matrix-first", "divided", "unit-length", "layer-norm"),
@@ -98,7 +98,7 @@ def form(name: str) -> nn.Module:
         "matrix-first": lambda: Times(first=True),
         # Dark pixels have divisors and variances of next to nothing.
         "divided": lambda: Does(lambda x: x / (x.abs().mean(1, keepdim=True) + 1e-3)),
-        "unit-length": lambda: Does(lambda x: functional.normalize(x + 1e-3, dim=1)),
+        "unit-length": lambda: Does(lambda x: functional.normalize(x, dim=1)),
         "layer-norm": lambda: Does(lambda x: functional.layer_norm(x.permute(0, 2, 3, 1), (8,))),
         "root-mean-square": lambda: Does(lambda x: functional.rms_norm(x.permute(0, 2, 3, 1), (8,))),
         "instance-norm": lambda: nn.InstanceNorm2d(8),
