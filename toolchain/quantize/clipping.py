@@ -35,9 +35,9 @@ def chosen(seen: Observed, method: Calibration, *, percentile: float, levels: in
         "entropy": lambda: _least_divergence(seen, levels),
         "mse": lambda: _least_error(seen, levels),
     }
-    low, high = rules[method]()
-    if low == high == 0:
+    if seen.lowest == seen.highest == 0:
         return 0.0, 1.0
+    low, high = rules[method]()
     # + 0.0, since a negative zero would be written as one
     return min(low, 0.0) + 0.0, max(high, 0.0) + 0.0
 
