@@ -11,6 +11,7 @@ import pytest
 from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
 from targets.preprocess import Preprocess
+from toolchain.errors import StageError
 from toolchain.export import export
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
@@ -103,6 +104,8 @@ def form(name: str) -> nn.Module:
         "root-mean-square": lambda: Does(lambda x: functional.rms_norm(x.permute(0, 2, 3, 1), (8,))),
         "instance-norm": lambda: nn.InstanceNorm2d(8),
         "group-norm": lambda: nn.GroupNorm(2, 8),
+        # The scales of its sum are powers of two, which LiteRT's 16-bit ADD refuses.
+        "sum-of-ones": lambda: Does(lambda x: 1 + torch.exp(-x)),
     }
     return forms[name]()
 
@@ -142,3 +145,14 @@ def test_every_static_scheme_takes_it(name: str, images: CalibrationSet, tmp_pat
         assert made.fidelity is not None
         kept[way] = made.fidelity.sqnr_db
     assert all(kept[way] > least for way, (_, least) in WAYS.items()), kept
+
+
+def test_row13_a_refusal_names_the_layer_and_a_scheme_that_works(images: CalibrationSet, tmp_path: Path) -> None:
+    exact = export(formed("sum-of-ones"), "tflite", tmp_path / "float.tflite")
+    with pytest.raises(StageError) as refused:
+        quantize(exact, Quantize(scheme="static-int8-act16"), images, tmp_path / "wide.tflite", recipe="x")
+    said = str(refused.value)
+    assert said.startswith("float.tflite: LiteRT cannot run what static-int8-act16 makes of it (ADD behind layer ")
+    assert ".first); take --scheme static-int8, " in said
+    assert not (tmp_path / "wide.tflite").exists()
+    quantize(exact, Quantize(scheme="static-int8"), images, tmp_path / "narrow.tflite", recipe="x")

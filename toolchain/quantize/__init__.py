@@ -19,6 +19,7 @@ from toolchain.quantize.fidelity import COMPARED, fidelity
 from toolchain.quantize.left import left_in_float
 from toolchain.quantize.pixels import PixelInput
 from toolchain.quantize.ranges import Ranges
+from toolchain.quantize.refused import refusals_explained
 from toolchain.steps import Quantize
 from toolchain.steps.quantize import refusal
 
@@ -75,7 +76,8 @@ def quantize(
         origin = replace(origin, preprocess=PixelInput.of(artifact.preprocess).given)
     images = calibration.images if calibration and compared is None else compared
     compare = None if images is None else partial(fidelity, artifact, images=images[:COMPARED], bits=step.weight_bits)
-    sealed = seal(path, origin, lambda part: part.write_bytes(content), force=force, compare=compare)
+    with refusals_explained(artifact, step, content):
+        sealed = seal(path, origin, lambda part: part.write_bytes(content), force=force, compare=compare)
     # Last, so that a run that was killed in between left its file or nothing.
     if save_ranges and settled.ranges:
         settled.ranges.save(save_ranges, force=force)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from toolchain.quantize.left import operators
 from toolchain.quantize.pixels import PixelInput
 from toolchain.quantize.pixels_tflite import absorb
 from toolchain.quantize.ranges import Ranges
+from toolchain.quantize.refused import way_out
 from toolchain.quantize.tflite_form import quantizable
 from toolchain.steps import Quantize
 
@@ -41,10 +43,15 @@ def quantized_tflite(artifact: Artifact, step: Quantize, ranges: Ranges | None, 
     Raises StageError when the file is quantized already, litert-quantizer cannot quantize it, or it has nothing to.
     """
     name = artifact.path.name
-    with (
-        noise_to(log) as noise,
-        translated(lambda why: StageError(f"{name}: litert-quantizer cannot quantize it ({why}); all is in {noise}")),
-    ):
+
+    def failed(why: str) -> StageError:
+        # It speaks of tensors that nobody has named, so it goes to the log, and what to do to the user.
+        sys.stderr.write(f"{why}\n")
+        return StageError(
+            f"{name}: litert-quantizer cannot make {step.scheme} of it; {way_out(step)}; the reason is in {noise}"
+        )
+
+    with noise_to(log) as noise, translated(failed):
         refuse_quantized(artifact)
         return bytes(slim_tflite(tflite_content(artifact, artifact.path.read_bytes(), step, ranges)))
 
