@@ -23,7 +23,7 @@ FAINT = 1e-7, 2e-6
 """Sizes of weights: of far too little for a bias of 2, and of some steps yet."""
 
 
-def faint_model() -> FloatModel:
+def faint_model(groups: int = 1) -> FloatModel:
     import torch
     from torch import nn
 
@@ -34,7 +34,7 @@ def faint_model() -> FloatModel:
             super().__init__()
             torch.manual_seed(0)
             self.first = nn.Conv2d(1, 8, 3, stride=2)
-            self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
+            self.up = nn.ConvTranspose2d(8, 8, 2, stride=2, groups=groups)
             self.down = nn.Conv2d(8, 8, 3, stride=3)
             self.dense = nn.Linear(8 * 8 * 8, 16)
             self.logits = nn.Linear(16, 10)
@@ -62,6 +62,13 @@ def faint(tmp_path_factory: pytest.TempPathFactory) -> dict[Format, Artifact]:
     folder = tmp_path_factory.mktemp("faint")
     model = faint_model()
     return OnDemand(lambda kind: export(model, kind, folder / f"faint.{kind}"))
+
+
+def test_row15_groups_of_a_transposed_convolution_share_their_scales(images: CalibrationSet, tmp_path: Path) -> None:
+    exact = export(faint_model(groups=2), "onnx", tmp_path / "grouped.onnx")
+    made = quantize(exact, Quantize(scheme="static-int8"), images, tmp_path / "q.onnx", recipe="x")
+    assert made.fidelity is not None
+    assert made.fidelity.sqnr_db > 30
 
 
 @pytest.mark.parametrize("per_channel", [True, False], ids=["row2-per-channel", "row2-per-tensor"])

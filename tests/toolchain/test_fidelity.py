@@ -88,6 +88,7 @@ def test_the_command_warns_where_ranges_are_far_too_wide(
     for tensor in ranges["tensors"][1:-1]:
         tensor["high"] = 1e4
     kept.write_text(json.dumps(ranges))
+    assert first.out.splitlines()[-1].startswith("against ")
     broken = glyphpress("quantize", source, *data, "--ranges", kept, "-o", made)
     assert broken.code == 0
     (warning,) = [line for line in broken.out.splitlines() if line.startswith("warning: ")]

@@ -74,6 +74,14 @@ def test_programs_that_could_run_code_are_refused(way: str, ordinary: Path, mark
     assert not mark.exists()
 
 
+def test_row11_a_layer_with_a_slash_in_its_name_is_no_harm(tmp_path: Path) -> None:
+    net = torch.nn.Sequential()
+    net.add_module("c1/Conv", torch.nn.Conv2d(1, 4, 3))
+    images = torch.zeros(2, 1, 28, 28)
+    torch.export.save(torch.export.export(net, (images,)), tmp_path / "net.pt2")
+    assert read_program(tmp_path / "net.pt2", trusted=False)[0].module()(images).shape == (2, 4, 26, 26)
+
+
 def test_row27_guards_are_taken_off(ordinary: Path, mark: Path, tmp_path: Path) -> None:
     path = harmful.changed(ordinary / "program.pt2", harmful.guards, mark, tmp_path / "g.pt2")
     program, _ = read_program(path)

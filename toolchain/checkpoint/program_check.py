@@ -28,7 +28,8 @@ _MEMBERS = re.compile(
     rf"|{_WEIGHTS}/(weight_\d+|model_weights_config\.json)|{_CONSTANTS}/(tensor_\d+|model_constants_config\.json)"
     rf"|{re.escape(_SAMPLES)}|extra/.*"
 )
-_NAME = re.compile(r"(?!.*\b__\w*__\b)[A-Za-z0-9_.+-]{0,300}")
+_NAME = re.compile(r"(?!.*\b__\w*__\b)[A-Za-z0-9_.+/-]{0,300}")
+"""Layers that came from ONNX have a slash in theirs."""
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w{0,300}|", re.ASCII)
 _SYMBOL = re.compile(r"[a-z]{1,4}\d{0,6}")
 _PYTHON_OPERATORS = """

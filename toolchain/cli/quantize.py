@@ -91,7 +91,8 @@ def quantize(
     if as_json:
         console.emit("quantize", made.facts())
     else:
-        console.tell(_size(artifact, made))
+        for line in _lines(artifact, made):
+            console.tell(line)
 
 
 def _within(
@@ -117,18 +118,17 @@ def _within(
         said = {"fallback": found.to_dict(), "verdict": verdict.to_dict()}
         console.emit("quantize", found.artifact.facts() | said)
     else:
-        for line in [*found.lines(), _size(artifact, found.artifact)]:
+        for line in [*found.lines(), *_lines(artifact, found.artifact)]:
             console.tell(line)
         show_verdicts([verdict], console.out())
     raise_for([verdict])
 
 
-def _size(artifact: Path, made: Artifact) -> str:
+def _lines(artifact: Path, made: Artifact) -> list[str]:
     shrink = artifact.stat().st_size / made.size
     words = f"{shrink:.1f}x smaller" if shrink >= 1 else f"{1 / shrink:.2f}x LARGER than {artifact.name}"
     lines = [f"{made.path}: {made.size:,} bytes, {words}", *(f"note: {note}" for note in made.notes)]
     if made.fidelity is None:
-        return "\n".join([*lines, f"not compared with {artifact.name}: there were no images; give --data"])
+        return [*lines, f"not compared with {artifact.name}: there were no images; give --data"]
     warning = made.fidelity.warning(made.path.name)
-    lines += [f"against {made.fidelity.base}: {made.fidelity}", *([f"warning: {warning}"] if warning else [])]
-    return "\n".join(lines)
+    return [*lines, f"against {made.fidelity.base}: {made.fidelity}", *([f"warning: {warning}"] if warning else [])]

@@ -34,9 +34,8 @@ class Weight(NamedTuple):
 
 def wider(held: Weight, floats: Floats, bias: Floats, unit: float) -> Weight | None:
     """Return a weight with the scale that its bias needs, or None where there is room; unit: the input's scale."""
-    least = np.abs(bias.astype(np.float64)) / ROOM / unit
-    if held.scale.size == 1:
-        least = least.max(keepdims=True)
+    # Groups of a ConvTranspose share the scales of their channels, and one scale is shared by all.
+    least = np.abs(bias.astype(np.float64)).reshape(-1, held.scale.size).max(axis=0) / ROOM / unit
     if (least <= held.scale.reshape(-1)).all():
         return None
     scale = np.maximum(held.scale, least.reshape(held.scale.shape)).astype(np.float32)
