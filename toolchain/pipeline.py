@@ -24,6 +24,7 @@ from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.report.rows import measured_rows
 from toolchain.report.timings import not_quiet
 from toolchain.report.winner import Prefer, chosen
+from toolchain.verdict.baseline import check_floor
 from toolchain.verdict.compare import comparison
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.evidence import Evidence
@@ -173,6 +174,9 @@ class _Press:
                     place.read(artifact, self.test, threads=self.request.threads, seed=seed, progress=progress)
                 )
                 read.append(artifact)
+            if len(evaluations) == 1:
+                base = evaluations[0]
+                check_floor(self.request.policy, base.artifact, base.predictions, base.labels)
         artifacts = self.maker.with_float(read)
         times = place.times(artifacts, self.request.plan, seed=seed, progress=progress)
         if times is not None:

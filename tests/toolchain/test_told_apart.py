@@ -123,3 +123,13 @@ def test_row48_a_broken_baseline_against_itself_is_an_error(glyphpress: Run, tmp
     run = glyphpress("gate", *words)
     assert (run.code, run.out) == (3, "")
     assert "min_accuracy" in run.err
+
+
+def test_row48_a_press_of_a_model_at_chance_ends_before_anything_else_is_read(glyphpress: Run, tmp_path: Path) -> None:
+    source = linear_reader(tmp_path / "reader.onnx", dead=tuple(range(9)))
+    words = ("--data", "builtin:digits", "--recipe", "dynamic-int8", "--format", "onnx", "--out", tmp_path / "out")
+    done = glyphpress("press", source, *words)
+    assert done.code == 3
+    assert "nothing can be judged against it" in done.err
+    assert "evaluate reader.float.onnx" in done.err
+    assert "evaluate reader.dynamic-int8.onnx" not in done.err

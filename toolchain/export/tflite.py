@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,9 @@ from toolchain.export.slim_tflite import slim_tflite
 from toolchain.layers.tflite_graph import mapped
 from toolchain.model import FloatModel
 from toolchain.noise import noise_to
+
+_MLIR = re.compile(r"/\S+:\d+:\d+: error: |: %\d+ = .*")
+"""Of a converter's message: a place in torch's own sources, and the whole operation as MLIR writes it."""
 
 
 def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None:
@@ -38,7 +42,7 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
             litert_torch.convert(module, (torch.zeros(1, 1, 28, 28),)).export(str(made))
             path.write_bytes(slim_tflite(mapped(made)))
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = _MLIR.sub("", str(error).strip().splitlines()[0])[:200]
         raise StageError(
             f"{model.name}: litert-torch cannot convert it to TFLite ({reason}); the whole story is in {noise}"
         ) from error

@@ -186,7 +186,7 @@ def _trouble(module: nn.Module, name: str, own: Channels) -> str:
     if answered.shape != meant.shape:
         return "it gives the logits"
     if comparable and not torch.allclose(answered, meant, rtol=0, atol=1e-3 * max(1.0, float(meant.abs().max()))):
-        return "cut, it answers otherwise than with these channels at zero: their order changes on the way"
+        return "its channels change their order on the way to the next layer, so they cannot be cut"
     return ""
 
 

@@ -21,7 +21,7 @@ from toolchain.files import refuse_existing
 from toolchain.progress import Progress, silent
 from toolchain.quantities import beside, percent_text
 from toolchain.verdict.baseline_file import Baseline
-from toolchain.verdict.pairs import Pairs
+from toolchain.verdict.pairs import Answers
 from toolchain.verdict.policy import Policy
 from toolchain.verdict.stress import StressAnswers
 from toolchain.verdict.subject import Subject, read_subject
@@ -98,19 +98,19 @@ def check_pin(policy: Policy, digest: str | None, name: str) -> None:
     )
 
 
-def check_floor(policy: Policy, pairs: Pairs) -> None:
-    """Raise EvidenceError where the baseline reads too little for a drop from it to say anything.
+def check_floor(policy: Policy, name: str, answers: Answers, labels: Answers) -> None:
+    """Raise EvidenceError where the baseline's answers are too bad for a drop from them to say anything.
 
     Without the policy's `min_accuracy` it must come a quarter of the way from chance to all; chance is what the best
     constant answer reads.
     """
-    seen = float(np.equal(pairs.before, pairs.labels).mean())
-    chance = float(np.bincount(pairs.labels).max() / len(pairs.labels))
+    seen = float(np.equal(answers, labels).mean())
+    chance = float(np.bincount(labels).max() / len(labels))
     asked = policy.baseline.min_accuracy if policy.baseline else None
     floor = chance + (1 - chance) / 4 if asked is None else asked
     if seen < floor:
         raise EvidenceError(
-            f"the baseline {pairs.baseline.name} reads {beside(seen, floor, percent_text)} of the images, and chance "
+            f"the baseline {name} reads {beside(seen, floor, percent_text)} of the images, and chance "
             f"is {percent_text(chance)}, so nothing can be judged against it: at least {percent_text(floor)} is "
             "required; check its preprocess and classes, give another baseline, or set [baseline] min_accuracy"
         )

@@ -62,7 +62,8 @@ def judge(policy: Policy, evidence: Evidence, *, competitors: int = 1) -> tuple[
     asked for without the evidence it needs, or the baseline is not the one that the policy names or reads too little.
     """
     check_pin(policy, evidence.baseline_digest, evidence.pairs.baseline.name)
-    check_floor(policy, evidence.pairs)
+    pairs = evidence.pairs
+    check_floor(policy, pairs.baseline.name, pairs.before, pairs.labels)
     verdicts = [JUDGES[limit](table, evidence) for limit, table in policy.among(competitors).limits()]
     if policy.preprocess is None:
         unasked = judge_preprocess(PreprocessLimit(), evidence.pairs)
