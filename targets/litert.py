@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from targets.operators import Operator
 
 BATCH = 64
+MOST = 2**31
+"""Bytes of all tensors: what a FlatBuffer can hold of weights, and far beyond any reader of characters."""
 FIX = "install it with `pip install ai-edge-litert`"
 
 
@@ -56,6 +59,7 @@ class LiteRtKernels:
                     num_threads=threads,
                     experimental_op_resolver_type=litert.OpResolverType[self.resolver],
                 )
+                refuse_huge(interpreter, artifact.path)
                 interpreter.allocate_tensors()
             load_ns = perf_counter_ns() - start
             nodes = _placement(interpreter)
@@ -151,8 +155,23 @@ def ports(path: Path) -> tuple[list[Port], list[Port]]:
     with translated(lambda reason: ArtifactError(f"{truncated} ({reason}); export it again")):
         with quiet_stderr():
             interpreter = litert.Interpreter(model_path=str(path))
+        refuse_huge(interpreter, path)
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         return [_port(detail) for detail in inputs], [_port(detail) for detail in outputs]
+
+
+def refuse_huge(interpreter: Any, path: Path) -> None:
+    """Raise ArtifactError on a file whose tensors together take more than MOST bytes; call it before allocation."""
+    sizes = {
+        detail["name"]: prod(map(int, detail["shape"])) * np.dtype(detail["dtype"]).itemsize
+        for detail in interpreter.get_tensor_details()
+    }
+    if sum(sizes.values()) > MOST:
+        largest = max(sizes, key=sizes.__getitem__)
+        raise ArtifactError(
+            f"{path}: its tensors take {sum(sizes.values()):,} bytes, over the limit of {MOST:,} "
+            f"({sizes[largest]:,} are those of {largest!r:.60}); export the model again"
+        )
 
 
 def _placement(interpreter: Any) -> dict[str, int]:

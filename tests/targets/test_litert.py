@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from targets import catalog
-from targets.artifact import Artifact
-from targets.errors import RunFailed
+from targets.artifact import Artifact, describe
+from targets.errors import ArtifactError, RunFailed
 from targets.litert import LiteRtCpu, LiteRtReference
 from targets.target import TimingPlan
 from tests.targets.models import glyphs
@@ -65,3 +66,22 @@ def test_without_xnnpack_other_kernels_answer_the_same(tflite_artifact: Artifact
         assert "XNNPACK" in fast.facts.placement
         assert set(own.facts.placement) == {"builtin"}
         assert own.facts.target == "litert-cpu,xnnpack=off"
+
+
+def test_row33_a_file_that_claims_huge_tensors_is_refused_before_they_are_allocated(
+    tflite_artifact: Artifact, tmp_path: Path
+) -> None:
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(tflite_artifact.path.read_bytes(), 0)
+    graph = model.subgraphs[0]
+    graph.tensors[graph.operators[0].outputs[0]].shape = [1, 28, 28, 1 << 20]
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    huge = tmp_path / "huge.tflite"
+    huge.write_bytes(bytes(builder.Output()))
+    with pytest.raises(ArtifactError, match=r"its tensors take 3,2.* over the limit"):
+        LiteRtCpu().open(replace(tflite_artifact, path=huge))
+    with pytest.raises(ArtifactError, match="over the limit"):
+        describe(huge)

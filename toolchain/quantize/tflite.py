@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact
 from targets.foreign import translated
+from targets.litert import refuse_huge
 from toolchain.errors import StageError
 from toolchain.export.slim_tflite import slim_tflite
 from toolchain.noise import noise_to
@@ -163,5 +164,6 @@ def refuse_quantized(artifact: Artifact) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(artifact.path))
+    refuse_huge(interpreter, artifact.path)
     if any(tensor["quantization_parameters"]["scales"].size for tensor in interpreter.get_tensor_details()):
         raise StageError(f"{artifact.path.name} is quantized already; give the float file it was made from")
