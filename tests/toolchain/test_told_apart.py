@@ -128,8 +128,8 @@ def test_row48_a_broken_baseline_against_itself_is_an_error(glyphpress: Run, tmp
 def test_row48_a_press_of_a_model_at_chance_ends_before_anything_else_is_read(glyphpress: Run, tmp_path: Path) -> None:
     guesses = np.random.default_rng(0).normal(size=(784, 10)).astype(np.float32), np.zeros(10, np.float32)
     source = linear_reader(tmp_path / "reader.onnx", linear=guesses)
-    words = ("--data", "builtin:digits", "--recipe", "dynamic-int8", "--format", "onnx", "--out", tmp_path / "out")
-    done = glyphpress("press", source, *words)
+    words = ("--data", "builtin:digits", "--orientation", "upright", "--scale", "0-1", "--recipe", "dynamic-int8")
+    done = glyphpress("press", source, *words, "--format", "onnx", "--out", tmp_path / "out")
     assert done.code == 3
     assert "nothing can be judged against it" in done.err
     assert "evaluate reader.float.onnx" in done.err
