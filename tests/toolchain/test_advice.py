@@ -38,6 +38,13 @@ def test_each_kind_of_limit_has_commands_that_help(limit: str, options: list[str
     assert "--policy gate.toml" in said[-1]
 
 
+def test_row44_a_file_that_takes_its_images_otherwise_is_not_told_to_be_quantized_again() -> None:
+    said = next_steps([verdict("preprocess")], source=Path("a.onnx"), candidate=Path("b.onnx"), data=["--data", "x"])
+    assert not commands(said)
+    assert "as the baseline does" in said[0]
+    assert "wider max" not in said[-1]
+
+
 def test_row36_what_passed_or_only_warns_needs_nothing() -> None:
     passed = [verdict("drop", Outcome.PASS), verdict("size", action="warn")]
     assert open_limits(passed) == {}

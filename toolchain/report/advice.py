@@ -13,6 +13,7 @@ from toolchain.verdict.outcome import Outcome, Verdict
 SMALLER = "static-int4"
 READS_LIKE_FLOAT = ("weight-int8", "qat-int8")
 BYTES = ("size", "packed", "shrink", "memory")
+PREPROCESS = "preprocess"
 TIMES = ("p50", "p95", "p50_ratio", "p95_ratio")
 
 
@@ -30,8 +31,10 @@ def next_steps(verdicts: Iterable[Verdict], *, source: Path, candidate: Path, da
     limits = open_limits(verdicts)
     if not limits:
         return []
-    reading = not set(limits) <= {*BYTES, *TIMES}
+    reading = not set(limits) <= {*BYTES, *TIMES, PREPROCESS}
     lines: list[str] = []
+    if PREPROCESS in limits:
+        lines.append("convert it again without a turn or scale of its own: it must take images as the baseline does")
     # What it was made of has its format, and is no stored baseline.
     if data and source.suffix == candidate.suffix and source.suffix in (".onnx", ".tflite"):
         if reading:
@@ -100,10 +103,9 @@ def _policy(limits: dict[str, Outcome]) -> list[str]:
     """Return what decides what is undecided, and how to allow more, which is a decision and no repair."""
     undecided = [f"[{name}]" for name, outcome in limits.items() if outcome is Outcome.INCONCLUSIVE]
     named = ", ".join(f"[{name}]" for name in limits)
+    wider = "a wider max, or " if set(limits) - {PREPROCESS} else ""
     lines = [f"more images, or a quiet machine, would decide {', '.join(undecided)}"] if undecided else []
-    change = (
-        f'glyphpress gate init -o gate.toml; in it {named}: a wider max, or action = "warn"; then --policy gate.toml'
-    )
+    change = f'glyphpress gate init -o gate.toml; in it {named}: {wider}action = "warn"; then --policy gate.toml'
     return [*lines, f"allow more: {change}"]
 
 
