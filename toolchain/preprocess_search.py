@@ -48,7 +48,7 @@ class PreprocessFinding:
     is shown no more once it is beaten. table: all that was tried, the best first, each on the images of the last round
     it reached. equivalent: scalings with nearly the same answers.
     undecided: other means and standard deviations under which the model answers otherwise, but neither shown to be less
-    accurate nor less likely; the winner is the likeliest of them.
+    accurate nor less likely; the winner is the likeliest of them. stored: whose mean and std the checkpoint names.
     """
 
     winner: Preprocess
@@ -60,6 +60,7 @@ class PreprocessFinding:
     table: tuple[Tried, ...]
     equivalent: tuple[Preprocess, ...] = ()
     undecided: tuple[Preprocess, ...] = ()
+    stored: Preprocess | None = None
 
     def sentence(self) -> str:
         """Return the line that a file keeps: what was found, and why."""
@@ -73,8 +74,16 @@ class PreprocessFinding:
         tied = f"; a tie of mean and std, of which this is the likelier: the others are {open_}" if open_ else ""
         return (
             f"found: {self.accuracy:.1%} right; next best {self.runner_up_accuracy:.1%}, {self.runner_up}; "
-            f"{self.images} images{alike}{tied}"
+            f"{self.images} images{alike}{tied}{self._stored()}"
         )
+
+    def _stored(self) -> str:
+        if self.stored is None:
+            return ""
+        numbers = f"mean {self.stored.mean:g} std {self.stored.std:g}"
+        if _scaled_as(self.stored, self.winner) == self.winner:
+            return f"; {numbers}, as the checkpoint says"
+        return f"; the checkpoint says {numbers}, which fits worse"
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types, the table's first ten rows included."""
@@ -91,6 +100,7 @@ class PreprocessFinding:
             "images": self.images,
             "equivalent": [preprocess.to_dict() for preprocess in self.equivalent],
             "undecided": [preprocess.to_dict() for preprocess in self.undecided],
+            "stored": self.stored.to_dict() if self.stored else None,
             "table": rows,
         }
 
@@ -103,12 +113,15 @@ def search(
     classes: tuple[str, ...],
     layout: Layout = "NCHW",
     likely: Preprocess | None = None,
+    stored: Preprocess | None = None,
 ) -> PreprocessFinding:
     """Find the Preprocess under which `run` reads the images best.
 
     run: float32 batch in `layout` to logits [N, len(classes) or one more]. images: uint8 [N, 28, 28], upright, in
     random order; 32 are shown under every candidate, more only under what is still close. labels: int64 [N].
     likely: of a file that this one is to replace; its scaling is taken unless another one reads significantly more.
+    stored: what the checkpoint itself names; its scaling is tried too, and taken unless another one is shown to be
+    likelier.
 
     Raises CheckpointError on fewer than 50 images, when the best is near chance, and on a tie of anything but mean and
     std, which it lists.
@@ -120,8 +133,8 @@ def search(
     look = Look(run, images, labels, len(classes))
     seen: dict[Preprocess, Trial] = {}
     remaining = list(candidates(layout))
-    if likely:
-        remaining = list(dict.fromkeys([*remaining, *(_scaled_as(likely, one) for one in remaining)]))
+    for known in filter(None, (likely, stored)):
+        remaining = list(dict.fromkeys([*remaining, *(_scaled_as(known, one) for one in remaining)]))
     for count in (*ROUNDS, len(images)):
         trials = look.at(remaining, min(count, len(images)), every_offset=not seen)
         seen |= {trial.preprocess: trial for trial in trials}
@@ -132,7 +145,7 @@ def search(
             remaining = [trial.preprocess for trial in _scalings(trials)]
             if len(remaining) == 1:
                 break
-    return _finding(trials, seen.values(), likely)
+    return _finding(trials, seen.values(), likely, stored)
 
 
 def _refuse_chance(best: Trial, classes: tuple[str, ...], labels: Labels) -> None:
@@ -202,17 +215,27 @@ def _scaling_ties(trials: list[Trial]) -> list[Trial]:
     return [trial for trial in others if not (_alike(winner, trial) or _likelier(winner, trial))]
 
 
-def _scaled_as(likely: Preprocess, one: Preprocess) -> Preprocess:
-    return replace(one, scale=likely.scale, mean=likely.mean, std=likely.std)
+def _scaled_as(known: Preprocess, one: Preprocess) -> Preprocess:
+    return replace(one, scale=known.scale, mean=known.mean, std=known.std)
 
 
-def _finding(trials: list[Trial], seen: Iterable[Trial], likely: Preprocess | None = None) -> PreprocessFinding:
-    winner, *scalings = _scalings(trials)
-    same = [t for t in (winner, *scalings) if likely and _scaled_as(likely, t.preprocess) == t.preprocess]
-    if same:
-        winner, scalings = same[0], [t for t in (winner, *scalings) if t is not same[0]]
+def _known(trials: list[Trial], likely: Preprocess | None, stored: Preprocess | None) -> Trial | None:
+    """Return the trial with the scaling that is known from elsewhere, if it can be the one."""
+    winner, *others = _scalings(trials)
+    if likely:
+        return next((t for t in (winner, *others) if _scaled_as(likely, t.preprocess) == t.preprocess), None)
+    able = (t for t in (winner, *others) if _alike(winner, t) or not _likelier(winner, t))
+    return next((t for t in able if stored and _scaled_as(stored, t.preprocess) == t.preprocess), None)
+
+
+def _finding(
+    trials: list[Trial], seen: Iterable[Trial], likely: Preprocess | None, stored: Preprocess | None
+) -> PreprocessFinding:
+    known = _known(trials, likely, stored)
+    winner = known or _scalings(trials)[0]
+    scalings = [trial for trial in _scalings(trials) if trial is not winner]
     readings = _reading_ties(trials)
-    ties = [] if same else _scaling_ties(trials)
+    ties = [] if known else _scaling_ties(trials)
     if readings or any(trial.preprocess.scale != winner.preprocess.scale for trial in ties):
         raise CheckpointError(
             tie_message([trial.preprocess for trial in (winner, *(readings or ties))], len(winner.correct))
@@ -229,6 +252,7 @@ def _finding(trials: list[Trial], seen: Iterable[Trial], likely: Preprocess | No
         table=tuple(Tried(t.preprocess, t.accuracy, float(t.likelihood.mean()), len(t.correct)) for t in table),
         equivalent=tuple(trial.preprocess for trial in scalings if _alike(winner, trial)),
         undecided=tuple(trial.preprocess for trial in ties),
+        stored=stored,
     )
 
 

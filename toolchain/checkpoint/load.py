@@ -41,12 +41,14 @@ _FLOAT = ".float"
 class Loaded:
     """A FloatModel, and whether its preprocess was given or stored; when not, it holds a plain one to be replaced.
 
-    width: columns that the model answers, which can be one more than its classes.
+    width: columns that the model answers, which can be one more than its classes. scaling: mean and std that the file
+    names without saying how it wants images otherwise.
     """
 
     model: FloatModel
     preprocess_known: bool
     width: int
+    scaling: Preprocess | None = None
 
     def with_preprocess(self, preprocess: Preprocess, note: str) -> FloatModel:
         """Return the model with the preprocess that was found for it, and a line about how."""
@@ -62,12 +64,15 @@ class _Wanted:
     preprocess: Preprocess | None
     trust_pickle: bool
     weights: str | None
+    chosen: bool = False
+    scaling: Preprocess | None = None
 
     def agreed(self, stored: Stored) -> _Wanted:
-        """Join what was asked for with what the file says; what was asked for wins, except for other classes."""
-        classes = agreed_classes(self.classes, stored.classes, self.path)
+        """Join what was asked for with what the file says; what was asked for wins, except for the data's classes."""
+        classes = agreed_classes(self.classes, stored.classes, self.path, chosen=self.chosen)
         ours = self.ours or (None if self.source else stored.model)
-        return replace(self, classes=classes, ours=ours, preprocess=self.preprocess or stored.preprocess)
+        preprocess = self.preprocess or stored.preprocess
+        return replace(self, classes=classes, ours=ours, preprocess=preprocess, scaling=stored.scaling)
 
     @property
     def label_offset(self) -> int | None:
@@ -82,6 +87,7 @@ def load(
     preprocess: Preprocess | None = None,
     trust_pickle: bool = False,
     weights: str | None = None,
+    chosen: bool = False,
 ) -> Loaded:
     """Load a trained model from a file or by one of our names.
 
@@ -89,14 +95,15 @@ def load(
     weights alone. classes: what the columns stand for, usually the data's; without them the file must say. preprocess:
     wins over what the file says; its layout is always NCHW afterwards, since that is what the module takes.
     trust_pickle: unpickle whole objects and load programs unchecked, which runs the file's code. weights: the key of
-    the weights to take, of a file that holds several, such as raw and averaged ones.
+    the weights to take, of a file that holds several, such as raw and averaged ones. chosen: the classes are those of
+    `--classes`, which win over other names in the file.
 
     Raises CheckpointError when the file is not the model it is said to be, UsageProblem on words that cannot be meant.
     """
     path = _locate(path_or_name)
     ours = model if model in models.names() else None
     source = parse_source(model) if model and not ours else None
-    wanted = _Wanted(path, source, ours, classes, preprocess, trust_pickle, weights)
+    wanted = _Wanted(path, source, ours, classes, preprocess, trust_pickle, weights, chosen)
     kind = kind_of(path)
     if weights is not None and kind not in ("state", "safetensors"):
         raise UsageProblem(f"--weights {weights}: {path} is one whole model ({KIND_WORDS[kind]}); leave --weights out")
@@ -134,7 +141,7 @@ def _open_state(wanted: _Wanted) -> Loaded:
         payload = read_weights(wanted.path)
     if isinstance(payload, nn.Module):
         return _finish(wanted.agreed(Stored()), payload, ("whole pickled model, trusted",), class_name(payload))
-    facts = stored_facts(payload, wanted.path) if isinstance(payload, Mapping) else Stored()
+    facts = stored_facts(payload) if isinstance(payload, Mapping) else Stored()
     if whole := modules_in(payload):
         key, notes = preferred(whole, wanted.weights, str(wanted.path))
         return _finish(
@@ -201,7 +208,7 @@ def _open_onnx(wanted: _Wanted) -> Loaded:
     width = normal.proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     model = _float_model(wanted, module, ("from ONNX", *normal.notes), KIND_WORDS["onnx"])
     model = replace(model, onnx=wanted.path, refusal=refusal, origin_sha256=origin(metadata))
-    return Loaded(model, wanted.preprocess is not None, width)
+    return Loaded(model, wanted.preprocess is not None, width, wanted.scaling)
 
 
 def _open_tflite(wanted: _Wanted) -> Loaded:
@@ -231,7 +238,8 @@ def _finish(wanted: _Wanted, module: nn.Module, notes: tuple[str, ...], kind: st
     )
     with torch.no_grad():
         width = module(torch.zeros(2, 1, 28, 28)).shape[1]
-    return Loaded(_float_model(wanted, module, (*notes, *chosen), kind), wanted.preprocess is not None, width)
+    model = _float_model(wanted, module, (*notes, *chosen), kind)
+    return Loaded(model, wanted.preprocess is not None, width, wanted.scaling)
 
 
 def _float_model(wanted: _Wanted, module: nn.Module | None, history: tuple[str, ...], kind: str) -> FloatModel:

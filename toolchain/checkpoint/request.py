@@ -14,6 +14,7 @@ from toolchain.checkpoint.load import load
 from toolchain.errors import CheckpointError
 from toolchain.model import FloatModel
 from toolchain.preprocess_search import SEARCH_IMAGES, PreprocessFinding, search
+from toolchain.preprocess_trial import options_of
 
 if TYPE_CHECKING:
     from calibration.dataset import Dataset
@@ -65,17 +66,24 @@ def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, 
         preprocess=request.preprocess,
         trust_pickle=request.trust_pickle,
         weights=request.weights,
+        chosen=bool(request.classes),
     )
     wants_search = not loaded.preprocess_known if request.search is None else request.search
     if not wants_search:
         if not loaded.preprocess_known:
-            raise CheckpointError(f"{path_or_name} does not say how it wants images; give --orientation and the like")
+            raise CheckpointError(f"{path_or_name} {_unsaid(loaded.scaling)}")
         return Settled(loaded.model, None)
     if data is None:
         raise CheckpointError(
-            f"{path_or_name}: finding its preprocess needs labelled training images; give --data with a "
-            "train split, or --orientation, --scale and the like"
+            f"{path_or_name} {_unsaid(loaded.scaling)}; finding it needs labelled training images: give --data"
         )
     chosen = np.random.default_rng(seed).permutation(len(data))[:SEARCH_IMAGES]
-    finding = search(forward(loaded.model), data.images[chosen], data.labels[chosen], classes=loaded.model.classes)
+    images, labels = data.images[chosen], data.labels[chosen]
+    finding = search(forward(loaded.model), images, labels, classes=loaded.model.classes, stored=loaded.scaling)
     return Settled(loaded.with_preprocess(finding.winner, f"preprocess {finding.sentence()}"), finding)
+
+
+def _unsaid(scaling: Preprocess | None) -> str:
+    options = options_of(scaling or Preprocess())
+    stored = f" beside mean {scaling.mean:g} and std {scaling.std:g}" if scaling else ""
+    return f"does not say how it wants images{stored}; say it with options, such as {options}"

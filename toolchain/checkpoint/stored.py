@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calibration.choice import advice
+from calibration.choice import advice, words_for
 from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
+from toolchain.checkpoint.foreign import number_in, scaling_in
 from toolchain.errors import CheckpointError
 from toolchain.model import Range
 
@@ -19,39 +20,60 @@ METADATA_KEY = "glyphpress"
 
 @dataclass(frozen=True)
 class Stored:
-    """Facts found in a file; empty where the file says nothing. `options` are arguments of one of our models."""
+    """Facts found in a file; empty where the file says nothing. `options` are arguments of one of our models.
+
+    scaling: mean and std that another program left, where there is no preprocess of ours; see `foreign.scaling_in`.
+    """
 
     model: str | None = None
     classes: tuple[str, ...] = ()
     preprocess: Preprocess | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    scaling: Preprocess | None = None
 
 
-def stored_facts(facts: Mapping[str, Any], path: Path) -> Stored:
-    """Read our keys from what stands beside the weights. Raises CheckpointError on values that cannot be meant."""
-    model, classes, preprocess = facts.get("model"), facts.get("classes"), facts.get("preprocess")
-    options = facts.get("options")
+def stored_facts(facts: Mapping[str, Any]) -> Stored:
+    """Read our keys from what stands beside the weights; what another program means by them is no error."""
+    model, classes, options = facts.get("model"), facts.get("classes"), facts.get("options")
+    preprocess = _preprocess(facts.get("preprocess"))
+    return Stored(
+        model=model if isinstance(model, str) else None,
+        classes=tuple(map(str, classes)) if isinstance(classes, (list, tuple)) else (),
+        preprocess=preprocess,
+        options=dict(options) if isinstance(options, Mapping) else {},
+        scaling=None if preprocess else scaling_in(facts),
+    )
+
+
+def _preprocess(value: object) -> Preprocess | None:
+    """Return a preprocess that one of our files holds; a mean and std alone do not say how images are turned."""
+    if not isinstance(value, Mapping) or set(value) <= {"mean", "std"}:
+        return None
+    numbers = {key: number_in(value[key]) for key in ("mean", "std") if key in value}
     try:
-        return Stored(
-            model=model if isinstance(model, str) else None,
-            classes=tuple(map(str, classes)) if isinstance(classes, (list, tuple)) else (),
-            preprocess=Preprocess.from_dict(dict(preprocess)) if isinstance(preprocess, Mapping) else None,
-            options=dict(options) if isinstance(options, Mapping) else {},
-        )
-    except (ArtifactError, TypeError) as error:
-        raise CheckpointError(f"{path}: its preprocess cannot be read ({error}); give it with options") from error
+        return Preprocess.from_dict(dict(value) | numbers)
+    except (ArtifactError, TypeError):
+        return None
 
 
 def metadata_facts(metadata: Mapping[str, str] | None, path: Path) -> Stored:
-    """Read the JSON under `glyphpress` in the metadata of a .safetensors or .onnx file."""
+    """Read the JSON under `glyphpress` in the metadata of a .safetensors or .onnx file, else what others left there."""
     text = (metadata or {}).get(METADATA_KEY)
     if text is None:
-        return Stored()
+        return Stored(scaling=scaling_in(dict(map(_parsed, (metadata or {}).items()))))
     try:
         facts = json.loads(text)
     except ValueError as error:
         raise CheckpointError(f"{path}: its glyphpress metadata is no JSON ({error}); save it again") from error
-    return stored_facts(facts, path) if isinstance(facts, dict) else Stored()
+    return stored_facts(facts) if isinstance(facts, dict) else Stored()
+
+
+def _parsed(entry: tuple[str, str]) -> tuple[str, Any]:
+    key, text = entry
+    try:
+        return key, json.loads(text)
+    except ValueError:
+        return key, text
 
 
 def history(metadata: Mapping[str, str]) -> tuple[str, ...]:
@@ -71,20 +93,27 @@ def origin(metadata: Mapping[str, str]) -> str | None:
     return digest if isinstance(digest, str) else None
 
 
-def agreed_classes(given: tuple[str, ...], stored: tuple[str, ...], path: Path) -> tuple[str, ...]:
-    """Return the classes that both sides name. Raises CheckpointError when they differ or neither names any."""
+def agreed_classes(
+    given: tuple[str, ...], stored: tuple[str, ...], path: Path, *, chosen: bool = False
+) -> tuple[str, ...]:
+    """Return the classes that both sides name. Raises CheckpointError when they differ or neither names any.
+
+    chosen: `given` stands in options, so it wins over names that are not the data's; the order of the same names is the
+    file's to say.
+    """
     if not given and not stored:
         raise CheckpointError(
             f"{path} does not say which classes it reads; give --data, or --classes such as 0123456789"
         )
     if not given or not stored or given == stored:
         return given or stored
+    if chosen and not set(given) <= set(stored):
+        return given
+    otherwise = f"; where the file means something else, --classes {words_for(given)} says what its columns stand for"
+    hint = advice(stored, given) + ("" if set(given) <= set(stored) else otherwise)
     if len(given) != len(stored):
-        raise CheckpointError(
-            f"{path} was trained on {len(stored)} classes, the data has {len(given)}; {advice(stored, given)}"
-        )
+        raise CheckpointError(f"{path} was trained on {len(stored)} classes, the data has {len(given)}; {hint}")
     place = next(index for index, pair in enumerate(zip(stored, given, strict=True)) if pair[0] != pair[1])
     raise CheckpointError(
-        f"{path}: class {place} is '{stored[place]}' in the checkpoint and '{given[place]}' in the data; "
-        f"{advice(stored, given)}"
+        f"{path}: class {place} is '{stored[place]}' in the checkpoint and '{given[place]}' in the data; {hint}"
     )

@@ -103,7 +103,7 @@ def _weights(
         if whole := modules_in(payload):
             key, notes = preferred(whole, weights, str(path))
             return Fitted(whole[key].state_dict(), notes), facts, whole[key].eval()
-    stored = stored_facts(facts, path)
+    stored = stored_facts(facts)
     module: nn.Module | None = None
     if source:
         module = build_from(source)
