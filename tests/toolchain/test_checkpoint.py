@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -333,13 +335,15 @@ def test_a_whole_pickled_model_is_read_only_when_trusted(net: Any, source: str, 
     np.testing.assert_array_equal(forward(model)(IMAGES), expected(net))
 
 
+@pytest.mark.parametrize("home", ["__main__", "gone"])
 def test_a_pickled_class_of_the_training_script_is_found_with_model(
-    net: Any, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: str, net: Any, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = type(net)
     with monkeypatch.context() as script:
-        script.setattr(kind, "__module__", "__main__")
-        script.setattr("__main__.Net", kind, raising=False)
+        script.setitem(sys.modules, "gone", ModuleType("gone"))
+        script.setattr(kind, "__module__", home)
+        script.setattr(f"{home}.Net", kind, raising=False)
         torch.save(net, tmp_path / "whole.pt")
     with pytest.raises(CheckpointError, match="class is not here"):
         load(str(tmp_path / "whole.pt"), classes=DIGITS, trust_pickle=True)

@@ -64,8 +64,8 @@ def _holds_plain_numbers(path: Path) -> bool:
 def read_pickle(path: Path, namespace: ModuleType | None) -> Any:
     """Return what a torch file holds, unpickling whole objects: the caller was asked and trusts the file.
 
-    `namespace` stands in for the `__main__` of the training script, where a pickled class often lives. Raises
-    CheckpointError when the file is damaged, holds no torch model, or needs a class that cannot be imported here.
+    `namespace` stands in for the `__main__` of the training script, where a pickled class often lives, and for modules
+    that are not here. Raises CheckpointError when the file is damaged, holds no torch model, or needs a class that cannot be imported here.
     """
     import torch
 
@@ -75,7 +75,12 @@ def read_pickle(path: Path, namespace: ModuleType | None) -> Any:
         def find_class(self, module: str, name: str) -> Any:
             if module == "__main__" and namespace is not None:
                 return getattr(namespace, name)
-            return super().find_class(module, name)
+            try:
+                return super().find_class(module, name)
+            except ImportError:
+                if not hasattr(namespace, name):
+                    raise
+                return getattr(namespace, name)
 
     reader = SimpleNamespace(Unpickler=Unpickler, load=pickle.load, __name__="pickle")
     try:
