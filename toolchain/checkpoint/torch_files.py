@@ -65,7 +65,8 @@ def read_pickle(path: Path, namespace: ModuleType | None) -> Any:
     """Return what a torch file holds, unpickling whole objects: the caller was asked and trusts the file.
 
     `namespace` stands in for the `__main__` of the training script, where a pickled class often lives, and for modules
-    that are not here. Raises CheckpointError when the file is damaged, holds no torch model, or needs a class that cannot be imported here.
+    that are not here. Raises CheckpointError when the file is damaged, holds no torch model, or needs a class that
+    cannot be imported here.
     """
     import torch
 
