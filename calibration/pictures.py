@@ -68,6 +68,9 @@ def _classes(folder: Path) -> tuple[str, ...]:
     if stray:
         raise EmptyData(f"{folder} holds EMNIST files, not pictures; write {folder}:{stray.name.split('-')[1]}")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    for name in (folder.resolve().name, *names):
+        if not name.isascii() and name != name.encode(errors="ignore").decode():
+            raise CorruptData(f"{folder}: the folder name {name!a} is no UTF-8; rename it, or run with LC_ALL=C.UTF-8")
     if not names:
         raise EmptyData(f"{folder} holds no class subfolders; put the pictures of a class into one named as the class")
     if len(names) == 1:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -125,9 +126,14 @@ def spoil_kind(folder: Path) -> None:
     (folder / "official" / "emnist-letters-test-images-idx3-ubyte.gz").touch()
 
 
+def spoil_name(folder: Path) -> None:
+    (folder / "7").rename(os.fsdecode(bytes(folder) + b"/z\xff"))
+
+
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
+        pytest.param(spoil_name, CorruptData, r"the folder name 'z\\udcff' is no UTF-8; rename it", id="row61-name"),
         (spoil_text, CorruptData, "3/notes.txt is no picture that can be read"),
         (spoil_cut, CorruptData, "7/04.png is a damaged picture"),
         (spoil_blank, CorruptData, "7/blank.png: there is no ink in it"),
