@@ -151,7 +151,7 @@ def _room_beside(path: Path) -> Iterator[Path]:
             # Someone else may have put something there meanwhile.
             with suppress(OSError):
                 parent.rmdir()
-        if isinstance(error, OSError) and error.errno in _FULL:
-            # Python does not say which file did not fit; the outermost name is the one that was asked for.
+        if isinstance(error, OSError) and (error.errno in _FULL or whole.PREFIX in str(error.filename)):
+            # Python does not say which file did not fit, or names a hidden one; the outermost is what was asked for.
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise

@@ -20,7 +20,7 @@ from tests.conftest import Finished
 from tests.kills.hook import end_at
 from tests.toolchain.readers import linear_reader
 from toolchain.errors import StageError, UsageProblem
-from toolchain.files import MARK, whole_file, whole_folder
+from toolchain.files import MARK, whole_file, whole_folder, write_whole
 
 Make = Callable[[Path, bool], None]
 
@@ -284,3 +284,9 @@ def test_row34_a_folder_of_an_early_version_goes_after_a_week_but_never_with_a_r
     assert not (tmp_path / ".glyphpress-abcdefgh").exists()
     assert (tmp_path / ".glyphpress-bcdefghi" / "old").is_dir()
     assert (tmp_path / ".glyphpress-notes.txt").is_file()
+
+
+def test_a_place_that_takes_no_files_is_named_by_what_was_asked_for() -> None:
+    with pytest.raises((OSError, UsageProblem), match=r"/proc/x\.json") as caught:
+        write_whole(Path("/proc/x.json"), "words")
+    assert ".glyphpress" not in str(caught.value)

@@ -163,6 +163,18 @@ def test_row38_the_table_fits_a_terminal_of_80_columns(tmp_path: Path) -> None:
     assert "not shown" not in wide
 
 
+def test_row38_a_simulated_place_has_no_latencies_here_either(
+    glyphpress: Program, files: list[Path], tmp_path: Path
+) -> None:
+    stored = tmp_path / "t.npz"
+    assert glyphpress("profile", *files, *SHORT, "--target", "null", "-o", stored).code == 0
+    told = glyphpress("report", stored)
+    assert "null is simulated" in told.out
+    assert " us" not in told.out
+    lines = json.loads(glyphpress("report", stored, "--json").out)["lines"]
+    assert {line["percentiles_ns"]["p50"] for line in lines} == {None}
+
+
 @pytest.mark.parametrize("name", ["=1+1.onnx", "+1.onnx", "@sum.onnx"])
 def test_row30_no_spreadsheet_takes_a_name_for_a_formula(
     name: str, glyphpress: Program, files: list[Path], tmp_path: Path

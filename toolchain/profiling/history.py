@@ -22,8 +22,9 @@ class Line:
     ratio: LatencyRatio | None
 
     def percentiles(self) -> dict[str, float | None]:
-        """Return nanoseconds by name (p50 ... p99.9), None where the samples cannot carry it."""
-        return {f"p{q:g}": self.row.timings.percentile(q) for q in PERCENTILES}
+        """Return nanoseconds by name (p50 ... p99.9), None where the samples cannot carry it, or are no latencies."""
+        timings = self.row.timings
+        return {f"p{q:g}": None if timings.facts.simulated else timings.percentile(q) for q in PERCENTILES}
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; times in nanoseconds."""
@@ -58,8 +59,8 @@ def history(runs: Sequence[StoredRun]) -> list[Line]:
             _refuse_other_way(row, first[row.key], run.name, runs[0].name)
     keys = dict.fromkeys(row.key for run in runs for row in run.rows)
     return [
-        Line(run.name, row, LatencyRatio.apart(row.timings, first[key].timings) if run is not runs[0] else None)
-        if key in first
+        Line(run.name, row, LatencyRatio.apart(row.timings, first[key].timings))
+        if key in first and run is not runs[0] and not row.timings.facts.simulated
         else Line(run.name, row, None)
         for key in keys
         for run in runs
@@ -78,6 +79,8 @@ def notes(runs: Sequence[StoredRun]) -> Iterator[str]:
             if row.key in first:
                 changes |= dict.fromkeys(_changes(row, first[row.key]))
         yield from (f"{run.name} against {base.name}: {change}" for change in changes)
+    simulated = {row.timings.facts.target for run in runs for row in run.rows if row.timings.facts.simulated}
+    yield from (f"{target} is simulated, so its times are none" for target in sorted(simulated))
     for run in runs:
         if tainted := taints_of(row.timings for row in run.rows):
             yield f"NOT QUIET in {run.name}: {'; '.join(tainted)}; latencies may be longer than they need be"
@@ -100,7 +103,7 @@ def _in_one_run(row: StoredRow, run: StoredRun) -> LatencyRatio | None:
     """Return the ratio to the first file in the same runtime on the same target, which was timed in turns with it."""
     where = (row.timings.facts.target, row.timings.facts.runtime)
     base = next(one for one in run.rows if (one.timings.facts.target, one.timings.facts.runtime) == where)
-    return None if base is row else LatencyRatio.of(row.timings, base.timings)
+    return None if base is row or row.timings.facts.simulated else LatencyRatio.of(row.timings, base.timings)
 
 
 def _refuse_other_way(row: StoredRow, base: StoredRow, run: str, first: str) -> None:
