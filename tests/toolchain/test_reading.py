@@ -45,7 +45,7 @@ def test_odd_class_names_are_printed_as_they_are() -> None:
 
 def test_which_of_several_ships_is_the_last_line_and_of_one_there_is_none() -> None:
     good, bad = answers(5, 5, size=900, p50=67_000), answers(400, 0, name="bad.onnx")
-    assert lines(concluded(STRICT, good, bad))[-1] == ("winner     int8.onnx  0.9 KB, p50 67.0 us, of 2 candidates")
+    assert lines(concluded(STRICT, good, bad))[-1] == ("winner     int8.onnx  900 bytes, p50 67.0 us, of 2 candidates")
     worse = answers(300, 0, name="worse.onnx")
     assert lines(concluded(STRICT, worse, bad))[-1] == (
         "winner     none of 2 candidates: worse.onnx FAIL, bad.onnx FAIL"
