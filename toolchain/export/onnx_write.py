@@ -27,7 +27,10 @@ def write_model(model: ModelProto, path: Path) -> None:
 
 
 def _pieces(message: Any, way: tuple[str, ...]) -> Iterator[bytes]:
-    """Yield a message in pieces, those of the field that `way` begins with apart."""
+    """Yield a message in pieces, those of the field that `way` begins with apart; without a way it is bytes already."""
+    if not way:
+        yield message
+        return
     field = message.DESCRIPTOR.fields_by_name[way[0]]
     if not field.is_repeated and not message.HasField(field.name):
         yield message.SerializeToString(deterministic=True)
@@ -35,9 +38,8 @@ def _pieces(message: Any, way: tuple[str, ...]) -> Iterator[bytes]:
     yield _only(message, lambda number: number < field.number)
     value = getattr(message, field.name)
     for one in value if field.is_repeated else (value,):
-        parts = (lambda part=one: _pieces(part, way[1:])) if way[1:] else (lambda part=one: iter((part,)))
-        yield varint(field.number << 3 | _BYTES) + varint(sum(map(len, parts())))
-        yield from parts()
+        yield varint(field.number << 3 | _BYTES) + varint(sum(map(len, _pieces(one, way[1:]))))
+        yield from _pieces(one, way[1:])
     yield _only(message, lambda number: number > field.number)
 
 
