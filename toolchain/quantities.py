@@ -5,6 +5,7 @@ A number without its unit is refused everywhere: `0.3` could be a fraction, a pe
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,10 +31,15 @@ class Unit:
     def parse(self, text: str) -> float:
         """Return a written quantity in base units; raises ValueError that says what was expected."""
         match = _FORM.fullmatch(text)
+        if text.lstrip().startswith("-"):
+            raise ValueError(f"'{text}' is below zero; give one such as {self.example}")
         if not match or match[2] not in self.units:
             known = ", ".join(unit or "or none" for unit in self.units)
             raise ValueError(f"'{text}' needs a number and a unit ({known}), such as {self.example}")
-        return float(match[1]) * self.units[match[2]]
+        value = float(match[1]) * self.units[match[2]]
+        if not math.isfinite(value):
+            raise ValueError(f"'{text}' is too large; give one such as {self.example}")
+        return value
 
     def text(self, value: float) -> str:
         """Return base units as a written quantity that `parse` reads back to twelve digits."""

@@ -11,6 +11,8 @@ from toolchain.errors import UsageProblem
 
 FEW_IMAGES = 10_000
 """Below this many training images the `digits` preset is taken by default, otherwise `emnist`."""
+MOST_LR = 1.0
+"""AdamW moves each weight by about the learning rate in a step, so that a larger one only diverges."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,19 @@ class TrainSettings:
     def __post_init__(self) -> None:
         """Raise UsageProblem on values that no training can have."""
         limits = {
-            "epochs": self.epochs >= 1,
-            "batch": self.batch >= 2,
-            "lr": math.isfinite(self.lr) and self.lr > 0,
-            "weight_decay": math.isfinite(self.weight_decay) and self.weight_decay >= 0,
-            "label_smoothing": 0 <= self.label_smoothing < 1,
-            "ema": 0 <= self.ema < 1,
-            "balance": 0 <= self.balance <= 1,
-            "augment": 0 <= self.augment <= 3,
-            "held_out": 0 <= self.held_out <= 0.5,
+            "epochs": (self.epochs >= 1, "1 or more"),
+            "batch": (self.batch >= 2, "2 images or more"),
+            "lr": (0 < self.lr <= MOST_LR, f"above 0, and at most {MOST_LR:g}"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "from 0 to below 1"),
+            "ema": (0 <= self.ema < 1, "from 0 to below 1"),
+            "balance": (0 <= self.balance <= 1, "from 0 to 1"),
+            "augment": (0 <= self.augment <= 3, "from 0 to 3"),
+            "held_out": (0 <= self.held_out <= 0.5, "from 0 to 0.5"),
         }
-        for name, possible in limits.items():
+        for name, (possible, wanted) in limits.items():
             if not possible:
-                raise UsageProblem(f"training with {name} {getattr(self, name)} is not possible; see TrainSettings")
+                raise UsageProblem(f"training with {name} {getattr(self, name)} is not possible; give {wanted}")
 
     def changed(self, **values: float | None) -> TrainSettings:
         """Return the settings with every value that is not None put in."""

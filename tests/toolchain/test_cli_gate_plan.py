@@ -43,8 +43,13 @@ def test_more_is_needed_for_a_worse_candidate_and_a_surer_answer(glyphpress: Run
         (["--margin", "0.3pp"], "--discordance"),
         (["--margin", "0.3pp", "--discordance", "1%", "--drop", "0.3pp"], "never shown to stay within"),
         (["--margin", "0.3pp", "--discordance", "0.1%", "--drop", "0.2pp"], "larger discordance"),
-        (["--margin", "0.3pp", "--discordance", "1%", "--power", "1"], "between 0.5 and 1"),
-        (["--margin", "0.3pp", "--discordance", "1%", "--confidence", "nan"], "between 0.5 and 1"),
+        (["--margin", "0.3pp", "--discordance", "1%", "--power", "1"], "not in the range 0.5<x<1"),
+        (["--margin", "0.3pp", "--discordance", "1%", "--confidence", "nan"], "'nan' is not a number"),
+        (["--margin", "0.3pp", "--discordance", "1%", "--drop", "-1pp"], "'-1pp' is below zero"),
+        (["--margin", "1e-9pp", "--discordance", "1%"], "give a larger margin"),
+        (["--margin", "1e999pp", "--discordance", "1%"], "'1e999pp' is too large"),
+        (["--policy", "default", "--discordance", "1%", "--classes", "20000"], "give 1 to 1,000 classes"),
+        (["--policy", "default", "--discordance", "100%"], "a discordance of 100pp cannot be simulated"),
     ],
 )
 def test_what_cannot_be_planned_is_one_line(glyphpress: Run, words: list[str], message: str) -> None:

@@ -56,6 +56,32 @@ def test_without_a_test_split_a_fifth_is_held_out_and_that_is_said(
     assert "test accuracy" in done.out
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--lr", "nan"),
+        ("train", "--lr", "1e99"),
+        ("train", "--lr", "0"),
+        ("train", "--batch", "1"),
+        ("distill", "cnn-small", "--dropout", "nan"),
+        ("distill", "cnn-small", "--augment", "nan"),
+        ("distill", "cnn-small", "--temperature", "inf"),
+        ("prune", "cnn-small", "--temperature", "nan"),
+        ("prune", "cnn-small", "--std", "0"),
+        ("press", "cnn-small", "--mean", "nan"),
+        ("quantize", "cnn.onnx", "--percentile", "nan"),
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_cannot_be_meant_is_refused_before_anything_runs(
+    words: tuple[str, ...], glyphpress: Callable, tmp_path: Path
+) -> None:
+    done = glyphpress(*words, "--data", "builtin:digits", "--out" if words[0] == "press" else "-o", tmp_path / "m.pt2")
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert words[-2] in done.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_json_is_one_object_and_nothing_else(glyphpress: Callable, tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
     done = glyphpress("train", "--data", "builtin:digits", "-o", out, "--epochs", 1, "--seed", 5, "--json")

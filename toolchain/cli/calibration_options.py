@@ -27,7 +27,7 @@ _OPTIONS = (
     ),
     click.option(
         "--percentile",
-        type=click.FloatRange(50, 100, min_open=True),
+        type=options.Finite(50, 100, min_open=True),
         default=99.99,
         show_default=True,
         help="Of all values, kept by --calibration percentile.",

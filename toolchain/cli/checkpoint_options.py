@@ -8,8 +8,8 @@ from typing import Any, cast, get_args
 
 import rich_click as click
 
-from targets.preprocess import ORIENTATIONS, Preprocess, Scale
-from toolchain.cli.options import CLASSES, Choice, Command
+from targets.preprocess import MOST, ORIENTATIONS, Preprocess, Scale
+from toolchain.cli.options import CLASSES, Choice, Command, Finite
 
 weights_option = click.option(
     "--weights",
@@ -43,8 +43,8 @@ _SOURCE_OPTIONS = (
 _PREPROCESS_OPTIONS = (
     click.option("--orientation", type=Choice(ORIENTATIONS), help="How the model wants upright images turned."),
     click.option("--scale", type=Choice(get_args(Scale)), help="The pixel range before mean and std."),
-    click.option("--mean", type=float, help="Subtracted after scaling."),
-    click.option("--std", type=float, help="Divided by after scaling."),
+    click.option("--mean", type=Finite(-MOST, MOST), help="Subtracted after scaling."),
+    click.option("--std", type=Finite(1 / MOST, MOST), help="Divided by after scaling."),
     click.option("--invert", is_flag=True, default=None, help="The model wants dark ink on white."),
     click.option("--label-offset", type=click.IntRange(0), help="The model's column of the first class."),
 )

@@ -48,6 +48,12 @@ def _models() -> tuple[str, ...]:
     return models.names()
 
 
+def _presets() -> Iterable[str]:
+    from toolchain.train_settings import PRESETS
+
+    return PRESETS
+
+
 def _data() -> list[str]:
     from calibration.splits import SPLITS
 
@@ -59,6 +65,7 @@ POLICY = _names(_policies, or_file=True)
 SERVICE = _names(_services, or_file=False)
 TARGET = _names(_targets, or_file=False)
 MODEL = _names(_models, or_file=False)
+PRESET = _names(_presets, or_file=False)
 CHECKPOINT = _names(_models, or_file=True)
 DATA = _names(_data, or_file=True)
 

@@ -39,10 +39,14 @@ _OPTIONS = (
         help="Judge evidence that --evidence stored, without running anything; once for each candidate.",
     ),
     options.policy_option,
-    click.option("--max-drop", "drop", type=options.POINTS, help="Margin of accuracy; by default 0.3pp."),
-    click.option("--max-size", "size", type=options.SIZE, help="Largest file."),
-    click.option("--max-p50", "p50", type=options.DURATION, help="Largest median latency at batch 1."),
-    click.option("--max-p95", "p95", type=options.DURATION, help="Largest P95 latency at batch 1."),
+    click.option("--max-drop", "drop", type=options.POINTS, help="Margin of accuracy in place of the policy's."),
+    click.option("--max-size", "size", type=options.SIZE, help="Largest file, in place of the policy's."),
+    click.option(
+        "--max-p50", "p50", type=options.DURATION, help="Largest median latency at batch 1, in place of the policy's."
+    ),
+    click.option(
+        "--max-p95", "p95", type=options.DURATION, help="Largest P95 latency at batch 1, in place of the policy's."
+    ),
     options.target_option,
     options.threads_option(1),
     click.option("--junit", type=options.FILE, help="Write JUnit XML, a test case a limit."),

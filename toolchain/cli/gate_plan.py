@@ -6,6 +6,8 @@ import rich_click as click
 
 from toolchain.cli import console, options
 
+CHANCE = options.Finite(0.5, 1, min_open=True, max_open=True)
+
 
 @click.command()
 @click.option("--margin", type=options.POINTS, help="Largest drop in accuracy that is to pass.")
@@ -18,11 +20,11 @@ from toolchain.cli import console, options
     help="Share of the images that only one of the two files reads rightly.",
 )
 @click.option("--drop", type=options.POINTS, default="0pp", show_default=True, help="The candidate's true drop.")
-@click.option("--confidence", type=float, default=0.95, show_default=True, help="Of PASS and of FAIL.")
+@click.option("--confidence", type=CHANCE, default=0.95, show_default=True, help="Of PASS and of FAIL.")
 @click.option(
     "--power",
     multiple=True,
-    type=float,
+    type=CHANCE,
     default=(0.8, 0.9),
     show_default=True,
     help="Wanted chance of PASS; can be given more than once.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 from collections.abc import Callable
@@ -63,33 +64,37 @@ SEED = click.IntRange(0, 2**32 - 1)
 """What every generator of random numbers here takes."""
 
 
+class Finite(click.FloatRange):
+    """A number between two limits, neither of which stops Click's own range from taking `nan`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"'{value}' is not a number", param, ctx)
+        return number
+
+
 class Numbers(click.ParamType[tuple[int, ...]]):
-    """Whole numbers of 1 and more, with commas between them."""
+    """Whole numbers between two limits, with commas between them."""
 
     name = "numbers"
-    form = r"[1-9]\d{0,5}(,[1-9]\d{0,5})*"
 
-    def __init__(self, most: int = 999_999) -> None:
-        """Take the largest number that is meant."""
-        self.most = most
+    def __init__(self, most: int = 999_999, *, least: int = 1) -> None:
+        """Take the largest and the smallest number that is meant."""
+        self.most, self.least = most, least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         """Return the numbers in their order."""
         if isinstance(value, tuple):
             return value
-        if not re.fullmatch(self.form, str(value)):
+        if not re.fullmatch(r"[0-9]{1,18}(,[0-9]{1,18})*", str(value)):
             self.fail(f"'{value}' is no list of numbers; write 1,2,4", param, ctx)
         numbers = tuple(int(word) for word in str(value).split(","))
-        if max(numbers) > self.most:
-            self.fail(f"{max(numbers):,} is too large; at most {self.most:,}", param, ctx)
+        for number in numbers:
+            if not self.least <= number <= self.most:
+                self.fail(f"{number} is not in the range {self.least} to {self.most:,}", param, ctx)
         return numbers
-
-
-class Cores(Numbers):
-    """Numbers of cores, from 0."""
-
-    name = "cores"
-    form = r"\d{1,4}(,\d{1,4})*"
 
 
 class Classes(click.ParamType[tuple[str, ...]]):
@@ -116,10 +121,10 @@ class Choice(click.Choice[str]):
         return f"'{value}' is not known{near and f'; {near}'}"
 
 
-NUMBERS = Numbers()
 THREAD_NUMBERS = Numbers(MOST_THREADS)
 BATCH_NUMBERS = Numbers(MOST_IMAGES)
-CORES = Cores()
+CORES = Numbers(9999, least=0)
+"""Numbered from 0."""
 CLASSES = Classes()
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -215,7 +220,7 @@ def policy_option(command: Command) -> Command:
         "policy_words",
         metavar="POLICY",
         shell_complete=complete.POLICY,
-        help="strict, default, smoke, or a TOML file; the options below override its limits.",
+        help="The limits: default, strict, smoke, or a TOML file.",
     )(command)
 
 

@@ -42,9 +42,11 @@ _OPTIONS = (
         help="Where files are read, costed and chosen; emulated ones choose by instructions. By default here.",
     ),
     options.policy_option,
-    click.option("--max-drop", "drop", type=options.POINTS, help="Margin of accuracy; without a policy file 0.3pp."),
-    click.option("--max-size", "size", type=options.SIZE, help="Largest file."),
-    click.option("--max-p95", "p95", type=options.DURATION, help="Largest P95 latency at batch 1."),
+    click.option("--max-drop", "drop", type=options.POINTS, help="Margin of accuracy in place of the policy's."),
+    click.option("--max-size", "size", type=options.SIZE, help="Largest file, in place of the policy's."),
+    click.option(
+        "--max-p95", "p95", type=options.DURATION, help="Largest P95 latency at batch 1, in place of the policy's."
+    ),
     click.option(
         "--prefer",
         type=options.Choice(["balanced", "size", "speed"]),

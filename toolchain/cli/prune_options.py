@@ -100,7 +100,7 @@ _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
         help="Fine-tuning: weight of the whole model's answers (distillation).",
     ),
     click.option(
-        "--temperature", type=click.FloatRange(1, 20), default=2.0, show_default=True, help="Softens those answers."
+        "--temperature", type=options.Finite(1, 20), default=2.0, show_default=True, help="Softens those answers."
     ),
 )
 

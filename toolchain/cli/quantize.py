@@ -41,7 +41,9 @@ SCHEMES = (
     help="Where the drop is too large, try up to N files with some layers kept float.",
 )
 @options.policy_option
-@click.option("--max-drop", "drop", type=options.POINTS, help="Of --fallback: margin of accuracy; by default 0.3pp.")
+@click.option(
+    "--max-drop", "drop", type=options.POINTS, help="Of --fallback: margin of accuracy in place of the policy's."
+)
 @click.option("-o", "--output", type=options.FILE, required=True, help="The file to write, of the same format.")
 @options.seed_option
 @options.force_option

@@ -9,7 +9,7 @@ import rich_click as click
 
 from toolchain import models
 from toolchain.cli import complete, console, options
-from toolchain.train_settings import FEW_IMAGES, PRESETS
+from toolchain.train_settings import FEW_IMAGES, MOST_LR, PRESETS
 
 if TYPE_CHECKING:
     from toolchain.train import EpochResult, TrainResult
@@ -32,11 +32,14 @@ if TYPE_CHECKING:
 @click.option(
     "--preset",
     metavar="NAME",
+    shell_complete=complete.PRESET,
     help=f"Settings: {', '.join(PRESETS)}.  [default: digits below {FEW_IMAGES:,} images, else emnist]",
 )
 @click.option("--epochs", type=options.EPOCHS, help="Passes over the training images instead of the preset's.")
-@click.option("--batch", type=options.BATCH, help="Images a step instead of the preset's.")
-@click.option("--lr", type=float, help="Peak learning rate instead of the preset's.")
+@click.option("--batch", type=click.IntRange(2, options.MOST_IMAGES), help="Images a step instead of the preset's.")
+@click.option(
+    "--lr", type=options.Finite(0, MOST_LR, min_open=True), help="Peak learning rate instead of the preset's."
+)
 @options.seed_option
 @options.threads_option(0)
 @options.force_option

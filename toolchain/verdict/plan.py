@@ -21,6 +21,9 @@ from toolchain.verdict.trinomial import Floats, Truth, chance
 SIZES = (500, 1_000, 2_000, 4_000, 10_000, 18_800)
 """Numbers of images that a plan shows besides the required ones; the last is EMNIST's balanced test split."""
 
+MOST_IMAGES = 10_000_000
+"""More than anybody labels; the exact chances take memory and time that grow with the images."""
+
 
 @dataclass(frozen=True)
 class Needed:
@@ -99,6 +102,11 @@ def _needed(margin: float, discordance: float, drop: float, confidence: float, p
     found = tango.pairs_to_decide(*shares, margin, confidence=confidence, power=power)
     if found is None:
         raise UsageProblem(f"a drop of {POINTS.text(drop)} is the margin itself; give a larger margin")
+    if found > MOST_IMAGES:
+        raise UsageProblem(
+            f"a margin of {POINTS.text(margin)} needs about {found:,} images, more than the {MOST_IMAGES:,} that are "
+            "planned for; give a larger margin"
+        )
     count, step = found, max(1, found // 100)
 
     def suffices(images: int) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import UsageProblem
+from toolchain.quantities import POINTS
 from toolchain.verdict import several, tango
 from toolchain.verdict.decision import decided
 from toolchain.verdict.outcome import Outcome
@@ -70,8 +71,10 @@ def plan_policy(
     asked = [name for name in limits if name in SIMULATED]
     if not asked:
         raise UsageProblem(f"the policy limits none of {', '.join(SIMULATED)}, so there is nothing to simulate")
-    if not 0 < discordance < 1 or classes < 1 or min(sizes) < classes:
-        raise UsageProblem("give a discordance between 0 and 100 %, and at least one image of each class")
+    if not 0 < discordance < 1:
+        raise UsageProblem(f"a discordance of {POINTS.text(discordance)} cannot be simulated; give one such as 1%")
+    if not 1 <= classes <= min(sizes):
+        raise UsageProblem(f"{min(sizes):,} images cannot be of {classes:,} classes; give 1 to {min(sizes):,} classes")
     random = np.random.default_rng(seed)
     rows = []
     for images in sorted(set(sizes)):
