@@ -344,6 +344,27 @@ def test_the_shell_completes_names(args: list[str], begun: str, offered: list[st
     assert [item.value for item in completer.get_completions(args, begun)] == offered
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["inspect", ""], "an argument is empty"),
+        (["gate", "init", "--ci", ""], "the value of --ci is empty"),
+        (["press", "cnn-small", "--data", "builtin:digits", "--out", ""], "the value of --out is empty"),
+        (["press", "cnn-small", "--data=", "--out", "out"], "the value of --data is empty"),
+        (["data", "fetch", "--url", ""], "the value of --url is empty"),
+    ],
+    ids=lambda case: " ".join(case) if isinstance(case, list) else "",
+)
+def test_an_empty_word_is_neither_the_current_folder_nor_left_out(
+    words: list[str], said: str, glyphpress: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = glyphpress(*words)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert said in done.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_no_name_is_completed_as_a_file() -> None:
     completer = ShellComplete(program, {}, "glyphpress", "_GLYPHPRESS_COMPLETE")
     for args in (["press"], ["press", "--recipe"], ["press", "--data"]):

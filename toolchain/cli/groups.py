@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import rich_click as click
@@ -46,6 +47,15 @@ class LazyGroup(NearestGroup):
         module, attribute = self.table[cmd_name].split(":")
         command: click.Command = getattr(import_module(module), attribute)
         return verbosity.accept(command)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse an empty word: as a path it would be the current folder, as an option it would be left out."""
+        for before, word in pairwise(["", *args]):
+            name = word.removesuffix("=") if word.startswith("--") and word.endswith("=") else before
+            if word in {"", f"{name}="} and not ctx.resilient_parsing:
+                what = f"the value of {name}" if name.startswith("-") else "an argument"
+                ctx.fail(f"{what} is empty; give one (is a variable of the shell unset?)")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; Ctrl-C keeps what the stage said about it, which Click would drop for an empty line."""

@@ -17,6 +17,7 @@ from toolchain.verdict.compare import Comparison
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.outcome import Outcome, Verdict, overall
 from toolchain.verdict.ratio import SLOWER, LatencyRatio
+from toolchain.verdict.stored import told
 
 SCHEMA = "glyphpress/report/1"
 
@@ -241,7 +242,7 @@ class Report:
             }
             return cls(**{one.name: values[one.name] for one in fields(cls) if one.name in values} | rebuilt)
         except (KeyError, TypeError, ValueError, ArtifactError) as error:
-            raise EvidenceError(f"not a stored report ({error}); press again to make one") from error
+            raise EvidenceError(f"not a stored report ({told(error)}); press again to make one") from error
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the report as JSON."""
@@ -260,7 +261,10 @@ class Report:
             raise EvidenceError(f"{place}: not a report ({error}); press again to make one") from error
         if not isinstance(values, dict):
             raise EvidenceError(f"{place}: not a report; give the folder that `glyphpress press --out` wrote")
-        return cls.from_dict(values)
+        try:
+            return cls.from_dict(values)
+        except EvidenceError as error:
+            raise EvidenceError(f"{place}: {error}") from error
 
 
 @dataclass(frozen=True)
