@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import fcntl
 import hashlib
 import os
@@ -11,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from targets.errors import TargetUnavailable
 
 _LITTLE = 1 << 20
 """A disk with fewer bytes free counts as full."""
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "ENOSPC")
+"""How programs say that a disk is full."""
 
 
 def place(kind: str, made_of: str) -> Path:
@@ -85,16 +88,39 @@ def _require_space(home: Path, need: int) -> None:
             )
 
 
-def _disks(home: Path) -> tuple[tuple[Path, str], tuple[Path, str]]:
-    return (home, "XDG_CACHE_HOME"), (Path(tempfile.gettempdir()), "TMPDIR")
+def _disks(home: Path | None) -> Iterator[tuple[Path, str]]:
+    """Yield a folder on the disk of the cache and of temporary files, each with the variable that names another one."""
+    # There may be no home.
+    with suppress(OSError, RuntimeError):
+        home = home or user_cache_path("glyphpress")
+        yield next(parent for parent in (home, *home.parents) if parent.exists()), "XDG_CACHE_HOME"
+    yield temporary(), "TMPDIR"
 
 
-def full_disk(home: Path | None = None) -> str:
-    """Return which of the cache's and the temporary folder's disks is full, or an empty string."""
-    home = home or place("disk", "").parent
-    present = next(parent for parent in (home, *home.parents) if parent.exists())
-    full = [(folder, variable) for folder, variable in _disks(present) if shutil.disk_usage(folder).free < _LITTLE]
-    return "; ".join(f"the disk of {folder} is full: free some, or set {variable}" for folder, variable in full)
+def temporary() -> Path:
+    """Return the folder that temporary files are meant to lie in, though its disk may be full.
+
+    Not `tempfile.gettempdir`: that passes over a full disk, and tries each folder by a file, which a kill would leave.
+    """
+    named = map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))
+    return next((Path(name) for name in named if name and Path(name).is_dir()), Path("/tmp"))
+
+
+def full_disk(home: Path | None = None, *, said: str = "") -> str:
+    """Return which of the cache's and the temporary folder's disks is full, or an empty string.
+
+    said: the error of what failed. Where that speaks of a full disk, but both have room again, since what filled one
+    of them is gone, the one with the least room is named.
+    """
+    free = {place: shutil.disk_usage(place[0]).free for place in _disks(home)}
+    full = [place for place, room in free.items() if room < _LITTLE]
+    if full or not any(words in said for words in _FULL):
+        return "; ".join(f"the disk of {folder} is full: free some, or set {variable}" for folder, variable in full)
+    (folder, variable), room = min(free.items(), key=lambda one: one[1])
+    return (
+        f"most likely the disk of {folder} was full, which has {room / 1e6:,.0f} MB free now: free some, or set "
+        f"{variable}"
+    )
 
 
 def ran(command: Sequence[str | Path], what: str) -> str:
@@ -106,9 +132,10 @@ def ran(command: Sequence[str | Path], what: str) -> str:
     except OSError as error:
         raise TargetUnavailable(f"{what} failed: {error}") from error
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or error.stdout).strip().splitlines()[-1:] or [f"exit {error.returncode}"]
-        advice = full_disk() or "try again with the network at hand"
-        raise TargetUnavailable(f"{what} failed: {said[0]}; {advice}") from error
+        said = (error.stderr or error.stdout).strip()
+        last = (said.splitlines() or [f"exit {error.returncode}"])[-1]
+        advice = full_disk(said=said) or "try again with the network at hand"
+        raise TargetUnavailable(f"{what} failed: {last}; {advice}") from error
     return done.stdout
 
 

@@ -35,6 +35,8 @@ _PARTS = {
     "0xd49": "Neoverse N2",
 }
 """Arm's MIDR_EL1 part numbers: the kernel of an Arm tells no name of its processor."""
+_OWN_POWERSAVE = {"intel_pstate", "amd-pstate-epp"}
+"""Drivers whose powersave follows the load, and is what most machines use; elsewhere it keeps the lowest frequency."""
 _THROTTLED = "/sys/devices/platform/soc/soc:firmware/get_throttled"
 
 
@@ -55,7 +57,7 @@ def machine_state(root: Path = Path("/")) -> dict[str, Any]:
         "usable_cores": len(os.sched_getaffinity(0)),
         "pinned": _pinned(),
         "isa": _isa(cpu),
-        "governor": _read(frequency / "scaling_governor").strip(),
+        "governor": _governor(frequency),
         "mhz": _mhz(cpu, _read(frequency / "scaling_cur_freq")),
         "load_average": [float(word) for word in _read(root / "proc/loadavg").split()[:3]],
         "memory_bytes": _kilobytes(memory, "MemTotal"),
@@ -115,6 +117,12 @@ def _throttling(bits: str) -> Iterator[str]:
             yield f"{word} now"
         elif flags >> (16 + bit) & 1:
             yield f"{word} since it was started"
+
+
+def _governor(frequency: Path) -> str:
+    """Return the governor; where its name does not mean what it does elsewhere, with the driver that it belongs to."""
+    name, driver = (_read(frequency / f"scaling_{word}").strip() for word in ("governor", "driver"))
+    return f"{name} of {driver}" if name == "powersave" and driver in _OWN_POWERSAVE else name
 
 
 def saturates(isa: Collection[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
@@ -204,8 +205,12 @@ class Timings:
 
 
 def taints_of(timings: Iterable[Timings]) -> tuple[str, ...]:
-    """Return what made the machine less than quiet while these were taken, in words, each once."""
-    return tuple(dict.fromkeys(word for one in timings if not one.facts.simulated for word in one.taints))
+    """Return what made the machine less than quiet while these were taken, in words.
+
+    What differs in its figures alone is said once, as it was for the timings that met the busiest machine.
+    """
+    devices = sorted((one for one in timings if not one.facts.simulated), key=lambda one: one.busy_cores)
+    return tuple({re.sub(r"[\d.]+", "", word): word for one in devices for word in one.taints}.values())
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def installed() -> list[str]:
 
 
 def unpack(folder: Path, python: str, architecture: str) -> None:
-    """Put the packages into `folder` for that Python (`3.11`) and architecture,.
+    """Put the packages into `folder` for that Python (`3.11`) and architecture.
 
     The host's own versions, so that the same code runs there; where there are none for that Python, the newest that
     there are, and without LiteRT where there is none at all. Raises TargetUnavailable with what pip said last.
@@ -43,9 +43,9 @@ def unpack(folder: Path, python: str, architecture: str) -> None:
         )
         if not done.returncode:
             return
-        said = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-    advice = full_disk(folder) or "is the registry within reach?"
-    raise TargetUnavailable(f"no wheels for Python {python} on {architecture} ({said}); {advice}")
+        said = done.stderr.strip() or "pip failed"
+    advice = full_disk(folder, said=said) or "is the registry within reach?"
+    raise TargetUnavailable(f"no wheels for Python {python} on {architecture} ({said.splitlines()[-1]}); {advice}")
 
 
 def _pip(folder: Path, python: str, architecture: str, wanted: list[str]) -> list[str]:

@@ -111,6 +111,25 @@ def test_row59_a_full_disk_is_named_where_the_registry_would_be_blamed(
     assert "network" not in str(caught.value)
 
 
+@pytest.mark.parametrize("said", ["[Errno 28] No space left on device", "npm error code ENOSPC", "Disk quota exceeded"])
+def test_row59_a_disk_that_has_room_again_is_named_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    """A program that fails removes what it wrote, so the disk is no longer full when anybody looks."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    free = {tmp_path / "tmp": 40_000_000}
+    monkeypatch.setattr(cache, "user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10**9, 0, free.get(folder, 10**9)))
+    with pytest.raises(
+        TargetUnavailable, match=rf"disk of {tmp_path}/tmp was full, which has 40 MB .*TMPDIR"
+    ) as caught:
+        cache.ran(["sh", "-c", f"echo '{said}' >&2; echo it failed >&2; exit 1"], "pip")
+    assert "network" not in str(caught.value)
+    with pytest.raises(TargetUnavailable, match="network"):
+        cache.ran(["sh", "-c", "echo no such host >&2; exit 1"], "pip")
+
+
 def test_row59_an_error_that_names_no_file_names_the_disk(
     *, glyphpress: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

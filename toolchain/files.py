@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from calibration import whole
+from targets.cache import temporary
 from toolchain.errors import StageError, UsageProblem
 from toolchain.interrupt import held
 
@@ -120,9 +121,7 @@ def scratch() -> Iterator[None]:
     with ExitStack() as stack:
         # Most commands need none, and those that do say why it cannot be had.
         with suppress(OSError):
-            # Not gettempdir(), which tries a folder by a file that a kill would leave there.
-            named = before or next(filter(None, map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))), "/tmp")
-            tempfile.tempdir = str(stack.enter_context(whole.room(Path(named))))
+            tempfile.tempdir = str(stack.enter_context(whole.room(Path(before) if before else temporary())))
         try:
             yield
         finally:

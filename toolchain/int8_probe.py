@@ -9,7 +9,7 @@ from typing import Any
 from targets import catalog
 from targets.artifact import Artifact, Format
 from targets.errors import TargetUnavailable
-from targets.target import Counting, RuntimeFacts, Target, TimingPlan
+from targets.target import Counting, RuntimeFacts, Target, TimingPlan, Timings, taints_of
 from toolchain.errors import UsageProblem
 from toolchain.probe_models import Shape, probe_pair
 from toolchain.probe_shapes import wanted_shapes
@@ -41,11 +41,16 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Int8Probe:
-    """What was found on a place. left_out: layers of a model that no shape stands for, with their share of its work."""
+    """What was found on a place.
+
+    left_out: layers of a model that no shape stands for, with their share of its work. taints: what made the machine
+    less than quiet while it was timed.
+    """
 
     facts: RuntimeFacts
     ratios: tuple[Ratio, ...]
     left_out: tuple[str, ...] = ()
+    taints: tuple[str, ...] = ()
 
     def overall(self) -> dict[Format, float]:
         """Return what int8 takes of float of each format: every shape weighs what it costs in float."""
@@ -82,7 +87,8 @@ class Int8Probe:
         """Return JSON types."""
         rows = [asdict(one) for one in self.ratios]
         said = {"overall": self.overall(), "interval": self.interval(), "advice": self.advice()}
-        return {"facts": asdict(self.facts), "ratios": rows, "left_out": list(self.left_out)} | said
+        listed = {"left_out": list(self.left_out), "taints": list(self.taints)}
+        return {"facts": asdict(self.facts), "ratios": rows} | listed | said
 
 
 def _weighed(ratios: Sequence[Ratio], values: Sequence[float]) -> float:
@@ -143,6 +149,7 @@ def _counted(place: Counting, cells: list[Cell], seed: int, progress: Progress) 
 
 def _timed(place: Target, cells: list[Cell], seed: int, progress: Progress) -> Int8Probe:
     ratios: list[Ratio] = []
+    timed: list[Timings] = []
     for done, (kind, shape) in enumerate(cells, 1):
         pair = probe_pair(str(shape), kind, seed)
         with place.open(pair[0]) as session:
@@ -150,9 +157,10 @@ def _timed(place: Target, cells: list[Cell], seed: int, progress: Progress) -> I
         if facts.cost != "latency":
             raise UsageProblem(f"{place.name} is simulated and tells no cost; probe the device itself")
         first, second = profile(pair, target=place, plan=_PLAN, rounds=_ROUNDS, seed=seed).rows
+        timed += [first.timings, second.timings]
         found, cost = second.ratio, first.timings.percentile(50)
         if found is None or cost is None:
             raise UsageProblem(f"{shape}: too short for the clock of {place.name}; give a larger shape")
         ratios.append(Ratio(str(shape), kind, found.ratio, found.low, found.high, cost))
         progress("probing int8", done, len(cells))
-    return Int8Probe(facts, tuple(ratios))
+    return Int8Probe(facts, tuple(ratios), taints=taints_of(timed))

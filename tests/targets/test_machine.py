@@ -48,6 +48,24 @@ def test_a_raspberry_pi_is_read(tmp_path: Path) -> None:
     assert state["load_average"] == [0.1, 0.2, 0.3]
 
 
+@pytest.mark.parametrize(
+    ("driver", "tainted"),
+    [
+        pytest.param("acpi-cpufreq", True, id="row45-lowest frequency"),
+        pytest.param("intel_pstate", False, id="row45-most Intel machines"),
+        pytest.param("amd-pstate-epp", False, id="row45-most new AMD machines"),
+    ],
+)
+def test_only_a_governor_that_keeps_the_lowest_frequency_taints(tmp_path: Path, driver: str, tainted: bool) -> None:
+    frequency = tmp_path / "sys/devices/system/cpu/cpu0/cpufreq"
+    frequency.mkdir(parents=True)
+    (frequency / "scaling_governor").write_text("powersave\n")
+    (frequency / "scaling_driver").write_text(f"{driver}\n")
+    seen = machine_state(tmp_path)
+    assert taints(seen, seen) == ("governor powersave",) * tainted
+    assert seen["governor"].startswith("powersave")
+
+
 def test_what_cannot_be_read_is_absent(tmp_path: Path) -> None:
     state = machine_state(tmp_path)
     assert not {"cpu", "board", "isa", "governor", "mhz", "load_average", "memory_bytes", "temperature_c"} & set(state)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from targets.target import TimingPlan, Timings
+from targets.target import TimingPlan, Timings, taints_of
 from targets.timing import time_calls
 from tests.conftest import Finished
 from tests.toolchain.readers import linear_reader
@@ -155,3 +155,16 @@ def test_row9_sweeps_and_operators_carry_the_mark_too(
     assert "NOT QUIET: others kept" in glyphpress(*swept).out
     found = json.loads(glyphpress("profile", file, "--per-op", "--json").out)
     assert any("others kept" in word for word in found["breakdowns"][0]["taints"])
+
+
+def test_row9_a_probe_carries_the_mark_too(glyphpress: Run, others_at_work: None) -> None:
+    done = glyphpress("probe-int8", "--target", "ort-cpu", "64x64")
+    assert done.code == 0, done.err
+    assert done.out.count("NOT QUIET: others kept") == 1
+
+
+def test_row9_the_mark_says_each_thing_once_however_many_files_were_timed() -> None:
+    one = timings(np.random.default_rng(4))
+    hot = {"end": WATCHED | {"work_s": 124.0, "own_s": 20.0, "clock_s": 60.0, "temperature_c": 85.0}}
+    files = [busy(one, 1.2), replace(one, machine=WATCHED | hot), busy(one, 0.9)]
+    assert taints_of(files) == ("others kept 1.4 of 2 cores busy", "85 C")

@@ -1,4 +1,4 @@
-"""Flips: the share of changed answers, by Wilson's bounds, where accuracy says nothing."""
+"""Flips: the share of changed answers, by exact bounds, where accuracy says nothing."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.lazily import stats
 from tests.toolchain.readers import written
 from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.flips import judge_flips
+from toolchain.verdict.flips import decide, judge_flips
 from toolchain.verdict.gate import judge
-from toolchain.verdict.metrics import wilson
 from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import policy_from
@@ -72,17 +72,26 @@ def test_a_share_at_the_limit_needs_no_number_that_does_not_exist() -> None:
 
 @settings(max_examples=60)
 @given(st.integers(0, 300), st.integers(300, 3_000), st.floats(0.001, 0.3), st.floats(0.55, 0.999))
-def test_the_decision_is_what_wilsons_bounds_say(flips: int, count: int, limit: float, confidence: float) -> None:
+def test_the_decision_is_what_exact_bounds_say(flips: int, count: int, limit: float, confidence: float) -> None:
     found = judged(flips, count, limit, confidence)
-    low, high = wilson(flips, count, 2 * confidence - 1)
-    said = Outcome.PASS if high < limit else Outcome.FAIL if low > limit else Outcome.INCONCLUSIVE
+    exact = stats.binomtest(flips, count).proportion_ci(2 * confidence - 1, method="exact")
+    said = Outcome.PASS if exact.high < limit else Outcome.FAIL if exact.low > limit else Outcome.INCONCLUSIVE
     assert found.outcome is said
-    assert found.bound == (low if said is Outcome.FAIL else high)
+    assert found.bound == pytest.approx(exact.low if said is Outcome.FAIL else exact.high, abs=1e-12)
+
+
+@pytest.mark.parametrize("limit", [0.001, 0.008, 0.013, 0.05], ids=lambda limit: f"row49-{limit:.1%}")
+def test_at_the_limit_neither_side_errs_more_often_than_it_says(limit: float) -> None:
+    for count in (*range(100, 1_500, 37), 4_000, 18_800):
+        flips = np.arange(count + 1)
+        chances, outcomes = stats.binom.pmf(flips, count, limit), decide(flips, count, limit, 0.95)
+        for outcome in (Outcome.PASS, Outcome.FAIL):
+            assert chances[outcomes == outcome].sum() <= 0.05, (count, outcome)
 
 
 def test_the_number_of_images_has_the_power_it_promises() -> None:
     needed = judged(8, 1_000).samples_needed
     assert needed is not None
     draws, times = np.unique(np.random.default_rng(1).binomial(needed, 0.008, size=4_000), return_counts=True)
-    highs = np.array([wilson(int(flips), needed, 0.9)[1] for flips in draws])
-    assert times[highs < 0.01].sum() / 4_000 == pytest.approx(0.8, abs=0.03)
+    passed = times[decide(draws, needed, 0.01, 0.95) == Outcome.PASS]
+    assert passed.sum() / 4_000 == pytest.approx(0.8, abs=0.03)

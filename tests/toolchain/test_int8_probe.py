@@ -93,6 +93,7 @@ def test_the_command_prints_one_object(glyphpress: Callable[..., Any]) -> None:
     assert done.code == 0, done.err
     said = json.loads(done.out)
     assert (said["schema"], said["ratios"][0]["shape"]) == ("glyphpress/probe-int8/1", "64x64")
+    assert all(isinstance(word, str) for word in said["taints"])
     refused = glyphpress("probe-int8", "8by8")
     assert (refused.code, refused.out) == (2, "")
 

@@ -60,7 +60,7 @@ def _told(error: BaseException) -> str:
         return error.format_message()
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
-        if error.errno in {errno.ENOSPC, errno.EDQUOT} and not place and (full := full_disk()):
+        if error.errno in {errno.ENOSPC, errno.EDQUOT} and not place and (full := full_disk(said=error.strerror)):
             return f"{error.strerror}; {full}"
         advice = next(words for family, words in _ADVICE if isinstance(error, family))
         return f"{place}{error.strerror}; {advice}"

@@ -25,6 +25,7 @@ def probe_int8(*, shapes: tuple[str, ...], target: str | None, seed: int, as_jso
       glyphpress probe-int8 --target arm64:cortex-a72 cnn.float.onnx
     """
     from toolchain.int8_probe import probe_int8 as run
+    from toolchain.report.timings import not_quiet
 
     with console.progress() as progress:
         found = run(target or "ort-cpu", shapes, seed=seed, progress=progress)
@@ -34,5 +35,5 @@ def probe_int8(*, shapes: tuple[str, ...], target: str | None, seed: int, as_jso
     for one in found.ratios:
         interval = f" [{one.low:.2f}, {one.high:.2f}]" if one.low is not None and one.high is not None else ""
         click.echo(f"{one.format:8} {one.shape:18} {one.ratio:.2f}{interval}")
-    for line in found.advice():
+    for line in [*found.advice(), *not_quiet(found.taints)]:
         console.tell(line)

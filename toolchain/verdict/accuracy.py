@@ -10,7 +10,7 @@ from __future__ import annotations
 from toolchain.quantities import beside, percent_text, points_text
 from toolchain.verdict import tango
 from toolchain.verdict.compare import Comparison
-from toolchain.verdict.decision import advice
+from toolchain.verdict.decision import IN_STEPS, advice
 from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.tables import DropLimit
 
@@ -34,7 +34,7 @@ def judge_drop(limit: DropLimit, comparison: Comparison, cause: str = "") -> Ver
         told = advice(needed, "a drop that equals the margin")
         reason = f"{seen}, between {low} and {high} pp {sure}, cannot be told from the {margin}; {told}"
         if upper < limit.max or lower > limit.max:
-            reason += "; counts this small need more than a bound, since they move in steps"
+            reason += IN_STEPS
         reason += _suffered(comparison) + cause if comparison.drop > limit.max else ""
     bound = lower if outcome is Outcome.FAIL else upper
     return Verdict("drop", outcome, limit.action, limit.max, comparison.drop, bound, reason, needed)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from toolchain.errors import EvidenceError
 from toolchain.quantities import beside, points_text
 from toolchain.verdict import score
-from toolchain.verdict.decision import advice
+from toolchain.verdict.decision import IN_STEPS, advice
 from toolchain.verdict.metrics import confusion_matrix
 from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.pairs import Answers, Pairs
@@ -136,6 +136,7 @@ def judge_cost(limit: CostLimit, pairs: Pairs) -> Verdict:
     )
     if outcome is Outcome.INCONCLUSIVE:
         reason += f"; {advice(needed, 'a rise that equals the margin')}"
+        reason += IN_STEPS if high < limit.max or low > limit.max else ""
     if outcome is not Outcome.PASS:
         reason += _dearest(costs, pairs)
     return Verdict("cost", outcome, limit.action, limit.max, mean, bound, reason, needed)

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from toolchain.errors import UsageProblem
 from toolchain.quantities import POINTS
-from toolchain.verdict import several, tango
-from toolchain.verdict.decision import decided
+from toolchain.verdict import flips, several, tango
 from toolchain.verdict.outcome import Outcome
 from toolchain.verdict.policy import Policy
 
@@ -104,8 +103,7 @@ def _decided(policy: Policy, name: str, lost: Counts, gained: Counts, each: Coun
     if name == "drop":
         return tango.decide(lost.sum(1), gained.sum(1), images, limit.max, limit.confidence)
     if name == "flips":
-        share, room = (lost + gained).sum(1) / images, limit.max * (1 - limit.max)
-        return decided((share - limit.max) / (room / images) ** 0.5, limit.confidence)
+        return flips.decide((lost + gained).sum(1), images, limit.max, limit.confidence)
     parts = several.decide(lost, gained, each, limit.max, limit.confidence)
     failed, passed = (parts == Outcome.FAIL).any(1), (parts == Outcome.PASS).all(1)
     return np.select([failed, passed], [Outcome.FAIL, Outcome.PASS], Outcome.INCONCLUSIVE)

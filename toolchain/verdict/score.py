@@ -9,13 +9,14 @@ seen, so that a loss that nobody saw yet still leaves room for itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toolchain.errors import EvidenceError
-from toolchain.verdict.decision import decided, images_to_decide, normal_quantile
+from toolchain.verdict.decision import FAIL_GAP, PASS_GAP, decided, images_to_decide, normal_quantile
 
 Floats = NDArray[np.float64]
 
@@ -72,20 +73,42 @@ class Sample:
         return Sample(-self.values, self.counts, -self.high, -self.low)
 
 
-def null_variance(sample: Sample, mean: ArrayLike) -> Floats:
-    """Return the variance of one image's value when the true mean is `mean`, strictly between low and high.
+class Null:
+    """The most likely shares of the values when the true mean is `mean`, strictly between low and high.
 
-    The most likely shares are n_j / (n + t (v_j - mean)), with the t that gives them that mean. Where no t that keeps
-    low and high possible does, it lies at its end, and an end that nobody saw takes what is missing from 1.
+    They are n_j / (n + t (v_j - mean)), with the t that gives them that mean. Where no t that keeps low and high
+    possible does, it lies at its end, and an end that nobody saw takes what is missing from 1.
     """
-    centre = np.asarray(mean, np.float64)
-    n, below, above = np.broadcast_arrays(sample.count, sample.low - centre, sample.high - centre)
-    distance = sample.values - centre[..., None]
-    tilt = _tilt(sample.counts, n, distance, -n / above, -n / below)
-    shares = _shares(sample.counts, n, distance, tilt)
-    missing = np.maximum(1 - shares.sum(axis=-1), 0.0)
-    end = np.where(tilt < 0, above, below)
-    return np.asarray((shares * distance**2).sum(axis=-1) + missing * end**2, np.float64)
+
+    def __init__(self, sample: Sample, mean: ArrayLike) -> None:
+        """Find the shares."""
+        self._centre = np.asarray(mean, np.float64)
+        n, below, above = np.broadcast_arrays(sample.count, sample.low - self._centre, sample.high - self._centre)
+        self._distance = sample.values - self._centre[..., None]
+        tilt = _tilt(sample.counts, n, self._distance, -n / above, -n / below)
+        self._shares = _shares(sample.counts, n, self._distance, tilt)
+        self._missing = np.maximum(1 - self._shares.sum(axis=-1), 0.0)
+        self._end = np.where(tilt < 0, above, below)
+
+    def moment(self, power: int) -> Floats:
+        """Return that central moment of one image's value, float64 [...]."""
+        return self._mean(lambda distance, _centre: distance**power)
+
+    @property
+    def step(self) -> Floats:
+        """The mean of what an image that counts adds to the sum, each by the weight of its value; 0 where none does."""
+        values = self._mean(lambda distance, centre: np.abs(distance + centre))
+        squares = self._mean(lambda distance, centre: (distance + centre) ** 2)
+        return np.asarray(np.divide(squares, values, out=np.zeros_like(squares), where=values > 0), np.float64)
+
+    def _mean(self, of: Callable[[Floats, Floats], Floats]) -> Floats:
+        seen = (self._shares * of(self._distance, self._centre[..., None])).sum(axis=-1)
+        return np.asarray(seen + self._missing * of(self._end, self._centre), np.float64)
+
+
+def null_variance(sample: Sample, mean: ArrayLike) -> Floats:
+    """Return the variance of one image's value when the true mean is `mean`, strictly between low and high."""
+    return Null(sample, mean).moment(2)
 
 
 def _shares(counts: Floats, n: Floats, distance: Floats, tilt: Floats) -> Floats:
@@ -125,7 +148,9 @@ def score(sample: Sample, mean: ArrayLike) -> Floats:
 
 def decide(sample: Sample, margin: ArrayLike, confidence: float = 0.95) -> NDArray[np.str_]:
     """Return an `Outcome` for each sample, as `tango.decide` does."""
-    return decided(score(sample, margin), confidence)
+    null, centre = Null(sample, margin), np.asarray(margin, np.float64)
+    moments = sample.count, null.moment(2), null.moment(3)
+    return decided(sample.count * (sample.mean - centre), *moments, step=null.step, confidence=confidence)
 
 
 def upper_bound(sample: Sample, confidence: float = 0.95) -> Floats:
@@ -147,6 +172,8 @@ def lower_bound(sample: Sample, confidence: float = 0.95) -> Floats:
 
 def images_needed(sample: Sample, margin: float, confidence: float = 0.95) -> int | None:
     """Return how many images like these would tell one sample's mean from the margin; None where no number does."""
-    null, own = float(null_variance(sample, margin)), float(sample.variance)
-    needed = images_to_decide(margin - float(sample.mean), null, own, confidence=confidence)
+    null, room = Null(sample, margin), margin - float(sample.mean)
+    gap = (PASS_GAP if room > 0 else FAIL_GAP) * float(null.step)
+    variances = float(null.moment(2)), float(sample.variance)
+    needed = images_to_decide(room, *variances, gap=gap, confidence=confidence)
     return None if needed is None else max(needed, int(sample.count) + 1)
