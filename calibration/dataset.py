@@ -21,7 +21,19 @@ Labels = NDArray[np.int64]
 
 DIGITS = "builtin:digits"
 _FORMS = f"{DIGITS}, emnist:SPLIT, DIR:SPLIT, or a folder of pictures with a subfolder a class"
-__all__ = ["DIGITS", "SIDE", "Dataset", "ImageSource", "Images", "Labels", "Split", "load", "load_or_why", "required"]
+__all__ = [
+    "DIGITS",
+    "SIDE",
+    "Dataset",
+    "ImageSource",
+    "Images",
+    "Labels",
+    "Split",
+    "load",
+    "load_or_why",
+    "required",
+    "train_split",
+]
 
 
 @dataclass(frozen=True)
@@ -145,7 +157,8 @@ def load(spec: str, split: Split = "test", data_root: Path | None = None) -> Dat
         return emnist.load_split(emnist_split(name), split, emnist.roots(data_root), spec, names)
     if not Path(place).is_dir():
         raise DataNotFound(f"no folder {place}; --data takes {_FORMS}")
-    return emnist.load_split(emnist_split(name), split, [Path(place)], f"emnist:{name}", names)
+    fix = "copy its files there, or give another folder"
+    return emnist.load_split(emnist_split(name), split, [Path(place)], f"emnist:{name}", names, fix=fix)
 
 
 def load_or_why(spec: str, split: Split, data_root: Path | None = None) -> Dataset | DataNotFound:
@@ -157,10 +170,15 @@ def load_or_why(spec: str, split: Split, data_root: Path | None = None) -> Datas
 
 
 def required(data: Dataset | DataNotFound, why: str) -> Dataset:
-    """Return the data; raises DataNotFound, ending in what needs it, where it is not there."""
+    """Return the data; raises DataNotFound, ending in `why` it is needed and what does without, where it is missing."""
     if isinstance(data, DataNotFound):
-        raise DataNotFound(f"{data}; {why} needs these images") from data
+        raise DataNotFound(f"{data}; {why}") from data
     return data
+
+
+def train_split(spec: str, data_root: Path | None, why: str) -> Dataset:
+    """Return the train split of what `load` takes; raises as that does, and as `required` where there is none."""
+    return required(load_or_why(spec, "train", data_root), why)
 
 
 def _not_known(spec: str) -> UnknownData | DataNotFound:

@@ -62,8 +62,13 @@ def find(table: EmnistSplit, split: Split, places: list[Path]) -> SplitFiles | N
     return None
 
 
-def load_split(table: EmnistSplit, split: Split, places: list[Path], spec: str, names: tuple[str, ...] = ()) -> Dataset:
-    """Read one split, of the classes `names` alone where there are any.
+FETCH = "`glyphpress data fetch` gets it, --data-root names another folder"
+
+
+def load_split(
+    table: EmnistSplit, split: Split, places: list[Path], spec: str, names: tuple[str, ...] = (), *, fix: str = FETCH
+) -> Dataset:
+    """Read one split, of the classes `names` alone where there are any; `fix` says what to do where it is missing.
 
     Raises DataNotFound naming the places, CorruptData naming file, offset and expectation, and UnknownData and
     EmptyData as `Dataset.choose` does.
@@ -73,10 +78,9 @@ def load_split(table: EmnistSplit, split: Split, places: list[Path], spec: str, 
     stem = f"emnist-{table.name}-{split}"
     if files is None:
         looked = ", ".join(map(str, places)) or "a cache, since you have no home"
-        raise DataNotFound(
-            f"no {stem}-images-idx3-ubyte[.gz] in or below {looked}; `glyphpress data fetch` gets it, "
-            "--data-root names another folder"
-        )
+        other: Split = "train" if split == "test" else "test"
+        only = f", where the {other} split is" if find(table, other, places) else ""
+        raise DataNotFound(f"no {stem}-images-idx3-ubyte[.gz] in or below {looked}{only}; {fix}")
     if files.images is None or files.labels is None:
         missing = "images-idx3" if files.images is None else "labels-idx1"
         raise DataNotFound(f"{files.folder} lacks {stem}-{missing}-ubyte[.gz]; copy it beside the other file")

@@ -3,6 +3,7 @@
 GlyphpressError                          exit
 ├── UsageProblem                         2   words that cannot be meant: unknown recipe, impossible combination
 ├── CheckpointError                      3   a file that is not the model it is said to be
+│   └── PreprocessUnknown                3   nothing says how a model wants its images, and they do not show it
 ├── StageError                           3   a stage (train, prune, quantize ...) could not finish
 │   ├── ParityError                      3   a converted file differs from the model it was made from
 │   └── TaintedRun                       3   the machine was not quiet while it was timed, and --strict asks for that
@@ -34,6 +35,10 @@ class UsageProblem(GlyphpressError):
 
 class CheckpointError(GlyphpressError):
     """A checkpoint that cannot be loaded as the model it is said to be."""
+
+
+class PreprocessUnknown(CheckpointError):
+    """A model that does not say how it wants its images, where that cannot be found either; ends in options."""
 
 
 class StageError(GlyphpressError):

@@ -9,7 +9,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from calibration.dataset import Dataset, Split, load
+from calibration.dataset import load, train_split
 from targets.catalog import get
 from toolchain.adoption import training_images
 from toolchain.errors import EvidenceError, UsageProblem
@@ -123,8 +123,11 @@ def _judged(
 
 def _gathered(request: GateRequest, progress: Progress) -> list[Evidence]:
     """Return the evidence on each candidate; of the baseline everything is read once."""
-    policy, test = request.policy, _images(request.data, "test", request.data_root)
-    train = _images(request.train_data or request.data, "train", request.data_root) if policy.leaks else None
+    policy, test = request.policy, load(request.data, "test", request.data_root) if request.data else None
+    train = None
+    if policy.leaks and (spec := request.train_data or request.data):
+        why = "the policy's [leaks] needs the training images; name others with --train-data, or drop [leaks]"
+        train = train_split(spec, request.data_root, why)
     read = partial(
         read_subject,
         dataset=test,
@@ -152,7 +155,3 @@ def _gathered(request: GateRequest, progress: Progress) -> list[Evidence]:
 def _refuse_twice(names: Sequence[object], what: str) -> None:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UsageProblem(f"two {what} {twice[0]}; give each a name of its own")
-
-
-def _images(data: str | None, split: Split, data_root: Path | None) -> Dataset | None:
-    return load(data, split, data_root) if data else None

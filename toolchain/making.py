@@ -25,7 +25,7 @@ from toolchain.progress import Progress
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample
 from toolchain.quantize.ranges import read_ranges
-from toolchain.recipe import Recipe
+from toolchain.recipe import Recipe, shipped
 from toolchain.report.report import Failure
 from toolchain.shaping import Shaper
 from toolchain.steps import Distill, Quantize
@@ -56,7 +56,7 @@ class Maker:
     @property
     def train(self) -> Dataset:
         """The train split; raises DataNotFound where there is none."""
-        return required(self.training, "a recipe that calibrates, trains or chooses layers")
+        return required(self.training, "they are needed to calibrate, train or choose layers")
 
     @property
     def known(self) -> Dataset | None:
@@ -80,6 +80,11 @@ class Maker:
 
     def check(self) -> None:
         """Draw and read what quantization takes its ranges from, before the long work; raises what that raises."""
+        if self.request.policy.leaks:
+            required(self.training, "the policy's [leaks] needs them; drop it, or take another --policy")
+        if needing := [recipe.name for recipe in self.request.recipes if recipe.needs_training]:
+            others = [name for name, recipe in shipped().items() if recipe.steps and not recipe.needs_training]
+            required(self.training, f"--recipe {', '.join(needing)} needs them; {', '.join(others)} do without")
         for last in filter(None, (recipe.quantize for recipe in self.request.recipes)):
             if last.needs_images:
                 self._calibration(last.calibration_images)

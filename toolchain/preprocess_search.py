@@ -18,7 +18,7 @@ import numpy as np
 
 from calibration.dataset import Images, Labels
 from targets.preprocess import Layout, Preprocess
-from toolchain.errors import CheckpointError
+from toolchain.errors import PreprocessUnknown
 from toolchain.preprocess_trial import Look, Reading, Run, Trial, candidates, options_of
 
 ROUNDS = (32, 100, 400)
@@ -123,11 +123,11 @@ def search(
     stored: what the checkpoint itself names; its scaling is tried too, and taken unless another one is shown to be
     likelier.
 
-    Raises CheckpointError on fewer than 50 images, when the best is near chance, and on a tie of anything but mean and
-    std, which it lists.
+    Raises PreprocessUnknown on fewer than 50 images, when the best is near chance, and on a tie of anything but mean
+    and std, which it lists.
     """
     if len(images) < LEAST_IMAGES:
-        raise CheckpointError(
+        raise PreprocessUnknown(
             f"{len(images)} labelled images cannot settle the preprocess; give {LEAST_IMAGES} or options"
         )
     look = Look(run, images, labels, len(classes))
@@ -152,7 +152,7 @@ def _refuse_chance(best: Trial, classes: tuple[str, ...], labels: Labels) -> Non
     # The largest class alone is right that often; a trained model gets at least a quarter of the rest.
     chance = max(1 / len(classes), float(np.bincount(labels[: len(best.correct)]).max() / len(best.correct)))
     if best.accuracy < chance + (1 - chance) / 4:
-        raise CheckpointError(
+        raise PreprocessUnknown(
             f"the checkpoint does not read these images: {best.accuracy:.1%} right at best, "
             f"{best.preprocess}; chance is {chance:.1%}; "
             f"give the --data it was trained on, or the preprocess with options"
@@ -237,7 +237,7 @@ def _finding(
     readings = _reading_ties(trials)
     ties = [] if known else _scaling_ties(trials)
     if readings or any(trial.preprocess.scale != winner.preprocess.scale for trial in ties):
-        raise CheckpointError(
+        raise PreprocessUnknown(
             tie_message([trial.preprocess for trial in (winner, *(readings or ties))], len(winner.correct))
         )
     table = sorted(seen, key=lambda trial: (len(trial.correct), *trial.rank), reverse=True)

@@ -62,6 +62,13 @@ class Recipe(Strict):
         """Return the steps from model to model, in order: all but the quantization."""
         return tuple(step for step in self.steps if not isinstance(step, Quantize))
 
+    @property
+    def needs_training(self) -> bool:
+        """Return whether training images are needed: to calibrate, to train, or to choose layers."""
+        last = self.quantize
+        shaped = any(not isinstance(step, Equalize) for step in self.shaping)
+        return shaped or (last is not None and (last.needs_images or last.fallback > 0))
+
     def toml(self) -> str:
         """Return the recipe as a TOML file with every default written out; `parse` is the inverse."""
         # TOML has no word for None, which is what a key that is left out means.

@@ -32,7 +32,7 @@ class Shaper:
     @property
     def train(self) -> Dataset:
         """The train split; raises DataNotFound where there is none."""
-        return required(self.training, "this recipe")
+        return required(self.training, "this recipe needs them")
 
     def check(self, model: FloatModel, recipe: Recipe) -> None:
         """Raise what pruning would raise, where a recipe begins with it: before other recipes train for an hour."""

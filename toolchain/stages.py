@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibration.dataset import Dataset, Split, load, load_or_why
+from calibration.dataset import Dataset, load, load_or_why, train_split
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format, explained, load_artifact
 from toolchain.checkpoint import CheckpointRequest, settle
-from toolchain.errors import UsageProblem
+from toolchain.errors import PreprocessUnknown, UsageProblem
 from toolchain.export import export
 from toolchain.export.ort_format import export_ort, operators_path
 from toolchain.export.program import save_program
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from toolchain.verdict.outcome import Verdict
     from toolchain.verdict.tables import DropLimit
 
-SPLITS: tuple[Split, ...] = ("train", "test")
+NEEDS_NO_IMAGES = "--scheme dynamic-int8, weight-int8 or float16, which need none"
 
 
 def export_checkpoint(
@@ -100,7 +100,7 @@ def shape_checkpoint(
         raise UsageProblem(f"{output}: such a model has shapes of its own, so it is saved as .pt2; name it so")
     refuse_source(output, Path(checkpoint))
     refuse_existing(output, force=force)
-    images = load(words.data(data), "train", data_root)
+    images = train_split(words.data(data), data_root, f"{step.kind} needs training images")
     settled = settle(checkpoint, words, images, seed=seed)
     recipe = Recipe(name=step.kind, steps=(step,))
     shaped = Shaper(images, seed, threads, progress).shaped(settled.model, recipe)
@@ -118,7 +118,7 @@ def sensitivity_of(
     **how: Any,
 ) -> Sensitivity:
     """Load a checkpoint and the train split of its data, and return what `sensitivity` finds; `how` goes to it."""
-    images = load(words.data(data), "train", data_root)
+    images = train_split(words.data(data), data_root, "sensitivity needs training images")
     settled = settle(checkpoint, words, images, seed=seed)
     return sensitivity(settled.model, images, seed=seed, **how)
 
@@ -146,11 +146,11 @@ def quantize_file(
         refuse_existing(save_ranges, force=force)
     words, train = _labelled(CheckpointRequest(), data, data_root)
     if data and step.needs_images:
-        train = load(data, "train", data_root)
-    test = load(data, "test", data_root) if data and train else None
+        train = _calibrating(data, data_root, step)
+    test = load_or_why(data, "test", data_root) if data and train else None
     with tempfile.TemporaryDirectory() as folder:
         source = _float_artifact(path, words, train, Path(folder), seed)
-        images = _calibration(step, train, test, seed)
+        images = _calibration(step, train, test if isinstance(test, Dataset) else None, seed)
         return quantize(
             source,
             step,
@@ -187,7 +187,8 @@ def quantize_within(
     _check(path, step, output, data, force=force)
     if limit is None:
         raise UsageProblem("a fallback needs a margin for the drop; give a policy with [drop]")
-    train, test = (load(data, split, data_root) for split in SPLITS)
+    train = train_split(data, data_root, "--fallback tries files on training images; leave it out")
+    test = load(data, "test", data_root)
     with tempfile.TemporaryDirectory() as folder:
         source = _float_artifact(path, CheckpointRequest(), train, Path(folder), seed)
         found = quantize_with_fallback(
@@ -220,11 +221,17 @@ def _check(path: Path, step: Quantize, output: Path, data: str | None, *, force:
     if reason := refusal(step, path.suffix.removeprefix(".")):
         raise UsageProblem(f"{path.name}: no {step.scheme} in this format: {reason}")
     if step.needs_images and not data:
-        raise UsageProblem(f"{step.scheme} takes its ranges from images; give --data, or take --scheme dynamic-int8")
+        raise UsageProblem(f"{step.scheme} takes its ranges from images; give --data, or take {NEEDS_NO_IMAGES}")
     refuse_source(output, path)
     refuse_model(output, force=force)
     if step.ranges:
         read_ranges(Path(step.ranges))
+
+
+def _calibrating(data: str, data_root: Path | None, step: Quantize) -> Dataset:
+    why = f"{step.scheme} takes its ranges from training images; take --ranges FILE of an earlier --save-ranges, or "
+    why += NEEDS_NO_IMAGES
+    return train_split(data, data_root, "--bias-correction needs training images; leave it out" if step.ranges else why)
 
 
 def _calibration(step: Quantize, train: Dataset | None, test: Dataset | None, seed: int) -> CalibrationSet | None:
@@ -236,7 +243,10 @@ def _calibration(step: Quantize, train: Dataset | None, test: Dataset | None, se
 def _float_artifact(path: Path, words: CheckpointRequest, train: Dataset | None, folder: Path, seed: int) -> Artifact:
     if path.suffix != ".onnx":
         return load_artifact(path)
-    return _onnx_artifact(str(path), words, train, folder, seed)
+    try:
+        return _onnx_artifact(str(path), words, train, folder, seed)
+    except PreprocessUnknown as error:
+        raise PreprocessUnknown(f"{error}; options go to `glyphpress adopt {path} --data DATA`") from error
 
 
 def _labelled(

@@ -53,5 +53,80 @@ def test_row21_what_needs_training_images_says_so(
     }[command]
     ran = glyphpress(*words, "--data", data)
     assert ran.code == 3, ran.out
-    needed = "needs labelled training images" if command == "search" else "no emnist-digits-train-images"
+    needed = "needs labelled training images" if command == "search" else "where the test split is"
     assert needed in ran.err.splitlines()[-1]
+
+
+STATIC = (
+    "static-int8 takes its ranges from training images; take --ranges FILE of an earlier --save-ranges, or --scheme"
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(("quantize", "F", "-o", "q.onnx"), f"{STATIC} dynamic-int8", id="row21-quantize"),
+        pytest.param(("quantize", "F", "-o", "q.onnx", "--fallback", "2"), "--fallback tries", id="row21-fallback"),
+        pytest.param(("sensitivity", "C"), "sensitivity needs training images", id="row21-sensitivity"),
+        pytest.param(("prune", "C", "--ratio", "25%", "-o", "p.pt2"), "prune needs training", id="row21-prune"),
+        pytest.param(("distill", "C", "--teacher", "C", "-o", "p.pt2"), "distill needs training", id="row21-distill"),
+        pytest.param(("train", "-o", "p.pt"), "train needs training images", id="row21-train"),
+        pytest.param(("explain", "F", "F"), "explain reads training images; `glyphpress compare`", id="row21-explain"),
+        pytest.param(
+            ("gate", "--baseline", "F", "--candidate", "F", "--policy", "strict"),
+            "the policy's [leaks] needs the training images; name others with --train-data, or drop [leaks]",
+            id="row21-gate",
+        ),
+        pytest.param(
+            ("press", "C", "--recipe", "static-int8", "--out", "o"),
+            "--recipe static-int8 needs them; dynamic-int8, float16, weight-int4, weight-int8 do without",
+            id="row21-press",
+        ),
+        pytest.param(
+            ("press", "C", "--recipe", "float16", "--policy", "strict", "--out", "o"),
+            "the policy's [leaks] needs them; drop it, or take another --policy",
+            id="row21-press-leaks",
+        ),
+    ],
+)
+def test_what_needs_training_images_says_why_and_what_works(
+    words: tuple[str, ...], said: str, glyphpress, data: str, checkpoint: Path, floats, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {"F": floats["onnx"].path, "C": checkpoint}
+    ran = glyphpress(*(files.get(word, word) for word in words), "--data", data)
+    last = ran.err.splitlines()[-1]
+    assert ran.code == 3, ran.out
+    assert "no emnist-digits-train-images-idx3-ubyte[.gz] in or below" in last
+    assert "where the test split is; copy its files there, or give another folder" in last
+    assert said in last
+
+
+def test_row21_quantize_says_that_test_images_compare_nothing(glyphpress, data: str, floats, tmp_path: Path) -> None:
+    source, made = floats["onnx"].path, tmp_path / "h.onnx"
+    ran = glyphpress("quantize", source, "--data", data, "--scheme", "float16", "-o", made)
+    command = f"glyphpress compare {source} {made} --data {data}"
+    assert f"{data} has no train split, on which that is done; `{command}`" in ran.out
+    assert "give --data" not in ran.out
+    assert glyphpress(*command.split()[1:]).code == 0
+
+
+def test_row21_a_file_without_sidecar_is_sent_to_adopt(glyphpress, data: str, floats, tmp_path: Path) -> None:
+    import onnx
+
+    proto = onnx.load(floats["onnx"].path)
+    del proto.metadata_props[:]
+    bare = tmp_path / "bare.onnx"
+    onnx.save(proto, bare)
+    words = ("quantize", bare, "--data", data, "--scheme", "float16", "-o", tmp_path / "h.onnx")
+    ran = glyphpress(*words)
+    assert ran.code == 3
+    assert f"with a train split; options go to `glyphpress adopt {bare} --data DATA`" in ran.err
+    assert glyphpress("adopt", bare, "--data", data, *PLAIN).code == 0
+    assert glyphpress(*words).code == 0
+
+
+def test_quantize_takes_a_folder_with_training_images_alone(glyphpress, floats, digits, tmp_path: Path) -> None:
+    write_split(tmp_path / "only", "digits", "train", digits.images[:], digits.labels)
+    words = ("--data", f"{tmp_path / 'only'}:digits", "-o", tmp_path / "q.onnx")
+    assert glyphpress("quantize", floats["onnx"].path, *words).code == 0

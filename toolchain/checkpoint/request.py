@@ -11,7 +11,7 @@ from calibration.choice import narrowed
 from targets.preprocess import Preprocess
 from toolchain.checkpoint.forward import forward
 from toolchain.checkpoint.load import load
-from toolchain.errors import CheckpointError
+from toolchain.errors import PreprocessUnknown
 from toolchain.model import FloatModel
 from toolchain.preprocess_search import SEARCH_IMAGES, PreprocessFinding, search
 from toolchain.preprocess_trial import options_of
@@ -55,7 +55,7 @@ def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, 
 
     Of data with more classes than the request names, only the images of those are used.
 
-    Raises what `load` and `search` raise, and CheckpointError when the preprocess is unknown and there is no data.
+    Raises what `load` and `search` raise, and PreprocessUnknown when the preprocess is unknown and there is no data.
     """
     if data is not None and request.classes:
         data = data.choose(request.classes)
@@ -71,11 +71,12 @@ def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, 
     wants_search = not loaded.preprocess_known if request.search is None else request.search
     if not wants_search:
         if not loaded.preprocess_known:
-            raise CheckpointError(f"{path_or_name} {_unsaid(loaded.scaling)}")
+            raise PreprocessUnknown(f"{path_or_name} {_unsaid(loaded.scaling)}")
         return Settled(loaded.model, None)
     if data is None:
-        raise CheckpointError(
-            f"{path_or_name} {_unsaid(loaded.scaling)}; finding it needs labelled training images: give --data"
+        raise PreprocessUnknown(
+            f"{path_or_name} {_unsaid(loaded.scaling)}; finding it needs labelled training images: give --data with a "
+            "train split"
         )
     chosen = np.random.default_rng(seed).permutation(len(data))[:SEARCH_IMAGES]
     images, labels = data.images[chosen], data.labels[chosen]

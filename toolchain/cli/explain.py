@@ -31,11 +31,12 @@ def explain(
     Example:
       glyphpress explain cnn.float.onnx cnn.int8.onnx --data emnist:balanced
     """
-    from calibration.dataset import load
+    from calibration.dataset import load, train_split
     from toolchain.explain.explanation import explain_files
     from toolchain.report.explanation import show_explanation
 
-    train, test = (load(data, split, data_root) for split in ("train", "test"))
+    why = "explain reads training images; `glyphpress compare` shows what changed on the test split"
+    train, test = train_split(data, data_root, why), load(data, "test", data_root)
     with console.progress() as progress:
         found = explain_files(base, candidate, train, test, images=images, seed=seed, progress=progress)
     if as_json:

@@ -93,7 +93,7 @@ def quantize(
     if as_json:
         console.emit("quantize", made.facts())
     else:
-        for line in _lines(artifact, made):
+        for line in _lines(artifact, made, data):
             console.tell(line)
 
 
@@ -120,17 +120,24 @@ def _within(
         said = {"fallback": found.to_dict(), "verdict": verdict.to_dict()}
         console.emit("quantize", found.artifact.facts() | said)
     else:
-        for line in [*found.lines(), *_lines(artifact, found.artifact)]:
+        for line in [*found.lines(), *_lines(artifact, found.artifact, words["data"])]:
             console.tell(line)
         show_verdicts([verdict], console.out())
     raise_for([verdict])
 
 
-def _lines(artifact: Path, made: Artifact) -> list[str]:
+def _lines(artifact: Path, made: Artifact, data: str | None) -> list[str]:
     shrink = artifact.stat().st_size / made.size
     words = f"{shrink:.1f}x smaller" if shrink >= 1 else f"{1 / shrink:.2f}x LARGER than {artifact.name}"
     lines = [f"{made.path}: {made.size:,} bytes, {words}", *(f"note: {note}" for note in made.notes)]
     if made.fidelity is None:
-        return [*lines, f"not compared with {artifact.name}: there were no images; give --data"]
+        return [*lines, f"not compared with {artifact.name}: {_why_not_compared(artifact, made, data)}"]
     warning = made.fidelity.warning(made.path.name)
     return [*lines, f"against {made.fidelity.base}: {made.fidelity}", *([f"warning: {warning}"] if warning else [])]
+
+
+def _why_not_compared(artifact: Path, made: Artifact, data: str | None) -> str:
+    if data is None:
+        return "there were no images; give --data"
+    command = f"glyphpress compare {artifact} {made.path} --data {data}"
+    return f"{data} has no train split, on which that is done; `{command}` compares them on its test split"

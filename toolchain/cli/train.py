@@ -66,13 +66,14 @@ def train(
     Example:
       glyphpress train --model cnn-small --data builtin:digits -o model.pt
     """
-    from calibration.dataset import Dataset, load, load_or_why
+    from calibration.dataset import Dataset, load_or_why, train_split
     from calibration.holdout import parted_off
     from toolchain import train as training
     from toolchain.models.saving import refuse_unfit
 
     refuse_unfit(output, force=force)
-    images, test = load(data, "train", data_root), load_or_why(data, "test", data_root)
+    images = train_split(data, data_root, "train needs training images")
+    test = load_or_why(data, "test", data_root)
     if not isinstance(test, Dataset):
         console.say(f"{data} has no test split, so a fifth of each class of the train split is held out to test")
         images, test = parted_off(images)
