@@ -11,6 +11,8 @@ from typing import Any
 
 QUIET = 0.25
 """Cores that others may use meanwhile; a tenth of the machine where that is more."""
+COUNTERS = ("work_s", "own_s", "clock_s")
+"""What `work` returns: seconds whose differences say something, and which alone say nothing."""
 
 
 def work(root: Path = Path("/")) -> dict[str, float]:
@@ -34,9 +36,9 @@ def quiet_cores(cores: int) -> float:
 
 def others(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
     """Return how many cores others kept busy between two answers of `work`; None where they do not tell."""
-    if not {"work_s", "own_s", "clock_s"} <= before.keys() & after.keys():
+    if not {*COUNTERS} <= before.keys() & after.keys():
         return None
-    worked, own, passed = (after[name] - before[name] for name in ("work_s", "own_s", "clock_s"))
+    worked, own, passed = (after[name] - before[name] for name in COUNTERS)
     return max(0.0, (worked - own) / passed) if passed > 0 else None
 
 

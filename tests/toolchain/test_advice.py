@@ -38,6 +38,13 @@ def test_each_kind_of_limit_has_commands_that_help(limit: str, options: list[str
     assert "--policy gate.toml" in said[-1]
 
 
+def test_a_quiet_machine_decides_times_alone_and_images_the_rest() -> None:
+    open_ = [verdict("drop", Outcome.INCONCLUSIVE), verdict("p95", Outcome.INCONCLUSIVE), verdict("size")]
+    said = next_steps(open_, source=Path("a.onnx"), candidate=Path("b.onnx"), data=[])
+    assert "more images would decide [drop]" in said
+    assert "a quiet machine, or more time to measure, would decide [p95]" in said
+
+
 def test_row44_a_file_that_takes_its_images_otherwise_is_not_told_to_be_quantized_again() -> None:
     said = next_steps([verdict("preprocess")], source=Path("a.onnx"), candidate=Path("b.onnx"), data=["--data", "x"])
     assert not commands(said)

@@ -170,7 +170,7 @@ def test_it_says_why_the_winner_won_and_who_would_by_another_measure() -> None:
         "winner: static-int8.tflite (70 KB, 0.80 of the time of float.tflite): the smallest that passes and is not "
         "shown to take over 5 % longer than float.tflite; of those within 5 % of that size it is the fastest",
         "by another measure: --prefer size: static-int8.onnx (66 KB, 3.24 of the time of float.tflite); "
-        "--prefer speed: the same",
+        "--prefer speed: the winner too",
     )
 
 

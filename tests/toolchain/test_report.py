@@ -64,7 +64,7 @@ def pressed(lost: int = 30, *, median: int = 67_240) -> Report:
         preprocess_note="found: 88.4 % right; next best 61.0 %",
         calibration={"origin": "emnist:balanced/train", "images": 512, "seed": 0, "sha256": "9b02" * 16},
         policy=policy.to_dict(),
-        machine={"cpu": "Some *CPU*", "isa": ["avx2", "fma"]},
+        machine={"cpu": "Some *CPU*", "isa": ["avx2", "fma"], "work_s": 44294.08, "own_s": 1.5, "clock_s": 34182.9},
         tools={"onnxruntime": "1.31.1"},
         command=("glyphpress", "press", "cnn.pt", "--model", "cnn.py:Net(3, 4)"),
     )
@@ -196,6 +196,7 @@ def test_the_markdown_tells_everything_and_breaks_on_no_character() -> None:
     assert "67.2 us | 67.2 us | 0.68 | PASS  winner" in table[0]
     assert "weights \\| per channel" in text
     assert "Some \\*CPU\\*" in text
+    assert not any(counter in text for counter in ("work_s", "own_s", "clock_s")), "seconds that say nothing alone"
     assert "3 read as 8: +30" in text
     assert "$ glyphpress press cnn.pt --model 'cnn.py:Net(3, 4)'" in text
     assert "history: pruned 20 %" in text

@@ -101,10 +101,16 @@ def _quantize(source: Path, data: Sequence[str], name: str, *options: str) -> st
 
 def _policy(limits: dict[str, Outcome]) -> list[str]:
     """Return what decides what is undecided, and how to allow more, which is a decision and no repair."""
-    undecided = [f"[{name}]" for name, outcome in limits.items() if outcome is Outcome.INCONCLUSIVE]
+    undecided = [name for name, outcome in limits.items() if outcome is Outcome.INCONCLUSIVE]
     named = ", ".join(f"[{name}]" for name in limits)
     wider = "a wider max, or " if set(limits) - {PREPROCESS} else ""
-    lines = [f"more images, or a quiet machine, would decide {', '.join(undecided)}"] if undecided else []
+    deciders = {
+        "more images": [name for name in undecided if name not in TIMES],
+        "a quiet machine, or more time to measure,": [name for name in undecided if name in TIMES],
+    }
+    lines = [
+        f"{what} would decide {', '.join(f'[{name}]' for name in names)}" for what, names in deciders.items() if names
+    ]
     change = f'glyphpress gate init -o gate.toml; in it {named}: {wider}action = "warn"; then --policy gate.toml'
     return [*lines, f"allow more: {change}"]
 

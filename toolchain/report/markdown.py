@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
+from targets.work import COUNTERS
 from toolchain.quantities import percent_text, points_text, size_text, time_text
 from toolchain.report.report import Report
 from toolchain.report.table import (
@@ -35,7 +36,7 @@ def markdown(report: Report) -> str:
         _artifacts(report),
         _verdicts(report),
         *(_losses(comparison) for comparison in report.comparisons),
-        _facts("Machine", report.machine),
+        _facts("Machine", {key: value for key, value in report.machine.items() if key not in COUNTERS}),
         _facts("Tools", report.tools),
         _reproduce(report),
     )
@@ -96,8 +97,9 @@ def _losses(comparison: Comparison) -> str:
     """Return the classes that suffered and the new confusions of one candidate."""
     low, high = (points_text(bound) for bound in comparison.interval)
     summary = (
-        f"{comparison.lost:,} images lost, {comparison.gained:,} gained, {comparison.flips:,} answers changed of "
-        f"{comparison.images:,}; drop {points_text(comparison.drop)} pp, 95 % interval {low} to {high} pp."
+        f"of {comparison.images:,} images {comparison.lost:,} lost, {comparison.gained:,} gained, {comparison.flips:,} "
+        f"answer{'s' * (comparison.flips != 1)} changed; drop "
+        f"{points_text(comparison.drop)} pp, 95 % interval {low} to {high} pp."
     )
     rows = [
         [row.label, f"{row.images:,}", str(row.lost), str(row.gained), f"{points_text(row.drop)} pp"]

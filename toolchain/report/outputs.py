@@ -84,4 +84,5 @@ def _markdown(judgement: Judgement, evidence: Sequence[Evidence], asked: Outputs
 
 def _title(evidence: Evidence) -> str:
     pairs = evidence.pairs
-    return f"{pairs.candidate.name} against {pairs.baseline.name}: {int(pairs.flipped.sum()):,} answers changed"
+    count = int(pairs.flipped.sum())
+    return f"{pairs.candidate.name} against {pairs.baseline.name}: {count:,} answer{'s' * (count != 1)} changed"

@@ -76,8 +76,9 @@ def _summary(judged: Judged) -> str:
     return (
         f"{own} ({size_text(seen.candidate_bytes)}, {smaller:.1f}x smaller) reads "
         f"{percent_text(seen.candidate_accuracy)} of {seen.images:,} images rightly, {code(seen.baseline)} "
-        f"{percent_text(seen.baseline_accuracy)}: {seen.lost:,} lost, {seen.gained:,} gained, {seen.flips:,} answers "
-        f"changed. Images: {code(seen.origin)}, which {own} takes {text(seen.candidate_input)}, "
+        f"{percent_text(seen.baseline_accuracy)}: {seen.lost:,} lost, {seen.gained:,} gained, {seen.flips:,} "
+        f"answer{'s' * (seen.flips != 1)} changed. Images: {code(seen.origin)}, which {own} takes "
+        f"{text(seen.candidate_input)}, "
         f"{code(seen.baseline)} {text(seen.baseline_input)}."
     )
 

@@ -56,7 +56,7 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         f"candidate  {comparison.candidate}  {percent_text(comparison.candidate_accuracy)}"
         + f"  takes {comparison.candidate_input}" * bool(comparison.candidate_input),
         f"images     {comparison.images:,} of {comparison.origin}: {comparison.lost:,} lost, {comparison.gained:,} "
-        f"gained, {comparison.flips:,} answers changed",
+        f"gained, {comparison.flips:,} answer{'s' * (comparison.flips != 1)} changed",
         f"drop       {points_text(comparison.drop, 3)} pp  95 % interval {low} to {high} pp  "
         f"at most {points_text(comparison.upper, 3)} pp with 95 % confidence",
     ]

@@ -111,7 +111,7 @@ def _reason(best: Row, base: Row, prefer: Prefer) -> str:
 def _otherwise(best: dict[Prefer, Row], base: Row, prefer: Prefer) -> str:
     """Return who would win by the other measures."""
     others = [
-        f"--prefer {measure}: " + ("the same" if row is best[prefer] else f"{row.name} ({_against(row, base)})")
+        f"--prefer {measure}: " + ("the winner too" if row is best[prefer] else f"{row.name} ({_against(row, base)})")
         for measure, row in best.items()
         if measure != prefer
     ]
