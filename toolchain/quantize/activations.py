@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from targets.onnx_file import append
+from toolchain.export.onnx_write import write_model
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -44,7 +45,7 @@ def onnx_activations(model: ModelProto, names: Sequence[str], fed: NDArray[np.fl
     options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder:
         watched = Path(folder) / "watched.onnx"
-        onnx.save(model, watched)
+        write_model(model, watched)
         append(watched, onnx.ModelProto(graph=onnx.GraphProto(output=outputs)))
         session = onnxruntime.InferenceSession(watched, options, providers=["CPUExecutionProvider"])
     for batch in fed:

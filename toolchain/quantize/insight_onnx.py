@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact
 from targets.onnx_file import without_weights
 from toolchain.checkpoint.onnx_files import refuse_quantized
+from toolchain.export.onnx_write import write_model
 from toolchain.layers.onnx_graph import onnx_graph
 from toolchain.quantize.activations import Values, onnx_activations
 from toolchain.quantize.insight import Layer
@@ -96,11 +97,10 @@ class OnnxInsight:
         self, step: Quantize, ranges: Ranges, names: Sequence[str], fed: NDArray[np.float32]
     ) -> Iterator[Values]:
         """Run the quantized graph; a tensor's real numbers stand behind its DequantizeLinear."""
-        import onnx
 
         with tempfile.TemporaryDirectory() as folder:
             prepared = Path(folder) / "prepared.onnx"
-            onnx.save(self.model, prepared)
+            write_model(self.model, prepared)
             model = static_onnx(prepared, self.artifact, step, ranges, reduce_range=step.reduced(saturates=True))
         there = {name for node in model.graph.node for name in node.output}
         behind = {name: f"{name}_DequantizeLinear_Output" for name in names}

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolchain.export.onnx_write import write_model
 from toolchain.layers.chosen import chosen
 from toolchain.layers.onnx_graph import onnx_graph
 
@@ -27,7 +28,7 @@ def named_layers(path: Path, keep: Collection[str], file: str) -> dict[str, str]
     for layer in chosen(onnx_graph(model), keep, file):
         node = model.graph.node[layer.node]
         node.name = found[layer.weights.name] = f"kept {layer.name}"
-    onnx.save(model, path)
+    write_model(model, path)
     return found
 
 

@@ -16,10 +16,12 @@ from toolchain.checkpoint.onnx_files import read_onnx, refuse_not_finite, refuse
 from toolchain.checkpoint.onnx_graph import value_names
 from toolchain.checkpoint.onnx_run import open_session
 from toolchain.errors import StageError
+from toolchain.export.onnx_write import write_model
 from toolchain.export.pack_int4 import pack_int4
 from toolchain.export.slim_onnx import slim_onnx
 from toolchain.noise import noise_to
 from toolchain.quantize.bias_room import onnx_with_room
+from toolchain.quantize.dynamic_onnx import dynamic_onnx
 from toolchain.quantize.four_bits import four_bits
 from toolchain.quantize.keep_onnx import keep_apart, named_layers
 from toolchain.quantize.layers import KINDS, weighted
@@ -86,9 +88,12 @@ def _quantized(
     if ranges is not None:
         return static_onnx(prepared, artifact, step, ranges, reduce_range=reduce_range)
     kept = named_layers(prepared, step.keep, artifact.path.name)
+    model = onnx.load(prepared)
     if step.scheme == "dynamic-int8":
-        return _dynamic(prepared, kept, per_channel=step.per_channel, reduce_range=reduce_range)
-    return expand_at_load(onnx.load(prepared), bits=step.weight_bits, per_channel=step.per_channel, keep=kept)
+        # ConvInteger is several times slower than a float Conv, so convolutions keep float arithmetic.
+        level = 64 if reduce_range else 127
+        model = dynamic_onnx(model, per_channel=step.per_channel, largest_level=level, keep=kept)
+    return expand_at_load(model, bits=step.weight_bits, per_channel=step.per_channel, keep=kept)
 
 
 def prepare(source: Path, prepared: Path) -> None:
@@ -103,7 +108,7 @@ def prepare(source: Path, prepared: Path) -> None:
     optimized = prepared.with_name("optimized.onnx")
     open_session(prepared, optimized)
     onnx.shape_inference.infer_shapes_path(optimized, prepared)
-    onnx.save(_biases_apart(onnx.load(prepared)), prepared)
+    write_model(_biases_apart(onnx.load(prepared)), prepared)
 
 
 def _biases_apart(model: ModelProto) -> ModelProto:
@@ -139,7 +144,7 @@ def static_onnx(
     kept = named_layers(prepared, step.keep, artifact.path.name)
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
     if pixels:
-        onnx.save(absorb(onnx.load(prepared), pixels), prepared)
+        write_model(absorb(onnx.load(prepared), pixels), prepared)
     # A calibration cache is how onnxruntime takes ranges that it did not find itself; they pass for its min-max.
     cache, quantized = prepared.with_name("ranges.json"), prepared.with_name("quantized.onnx")
     bounds = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.bounds.items()}
@@ -180,22 +185,3 @@ def _extra(artifact: Artifact, pixels: PixelInput | None) -> dict[str, Any]:
         source = {"quant_type": QuantType.QUInt8, "scale": scale, "zero_point": zero}
         options["TensorQuantOverrides"] = {artifact.inputs[0].name: [source]}
     return options
-
-
-def _dynamic(prepared: Path, kept: dict[str, str], *, per_channel: bool, reduce_range: bool) -> ModelProto:
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    quantized = prepared.with_name("quantized.onnx")
-    # ConvInteger is several times slower than a float Conv, so convolutions keep float arithmetic.
-    quantize_dynamic(
-        prepared,
-        quantized,
-        weight_type=QuantType.QInt8,
-        per_channel=per_channel,
-        reduce_range=reduce_range,
-        op_types_to_quantize=["MatMul"],
-        # onnxruntime makes a MatMul of every Gemm first, and names it so.
-        nodes_to_exclude=[*kept.values(), *(f"{node}_MatMul" for node in kept.values())],
-    )
-    return expand_at_load(onnx.load(quantized), per_channel=per_channel, keep=kept)
