@@ -27,6 +27,8 @@ def export(
     else:
         from toolchain.export.tflite import write_tflite as convert
     images = reference_images()
+    # Before the conversion, after which the weights may be out of memory.
+    expected = reference_logits(model, images)
     origin = Origin(
         model.preprocess,
         model.classes,
@@ -38,7 +40,6 @@ def export(
     )
 
     def check(artifact: Artifact) -> None:
-        expected = reference_logits(model, images)
         check_parity(artifact, expected, images, lambda: rounding_error(model, images, expected))
 
     return seal(path, origin, lambda part: convert(model, part, log), force=force, check=check)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from toolchain.errors import PackageMissing, StageError
 from toolchain.export.bounded import bounded_forms
+from toolchain.export.disk_weights import LARGE, DiskWeights
 from toolchain.export.slim_tflite import slim_tflite
 from toolchain.layers.tflite_graph import mapped
 from toolchain.model import FloatModel
@@ -39,10 +44,52 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
 
             decomp.update_pre_convert_decomp(bounded_forms())
             made = Path(folder) / "model.tflite"
-            litert_torch.convert(module, (torch.zeros(1, 1, 28, 28),)).export(str(made))
+            weights = DiskWeights(module)
+            with _left_when_lowered(weights):
+                converted = litert_torch.convert(module, (torch.zeros(1, 1, 28, 28),))
+            if weights.size >= LARGE:
+                _read_anew(converted, Path(folder) / "model.mlir")
+            converted.export(str(made))
+            # With all that the converter holds.
+            del converted
             path.write_bytes(slim_tflite(mapped(made)))
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         reason = _MLIR.sub("", str(error).strip().splitlines()[0])[:200]
         raise StageError(
             f"{model.name}: litert-torch cannot convert it to TFLite ({reason}); the whole story is in {noise}"
         ) from error
+
+
+@contextmanager
+def _left_when_lowered(weights: DiskWeights) -> Iterator[None]:
+    """Let the converter leave each weight on the disk again as soon as it has a copy."""
+    from litert_torch.backend import lowerings
+    from litert_torch.backend.inline_consts import tensor_lowering_placeholder as weight
+
+    lower = lowerings.lookup(weight)
+
+    def lower_and_leave(context: Any, tensor: Any) -> Any:
+        try:
+            return lower(context, tensor)
+        finally:
+            weights.leave()
+
+    lowerings.lower(weight)(lower_and_leave)
+    try:
+        yield
+    finally:
+        lowerings.lower(weight)(lower)
+
+
+def _read_anew(converted: Any, code: Path) -> None:
+    """Write the last form of a `LiteRTModel` to a file and read it: the context it is in keeps every form before it."""
+    from litert_converter.mlir import ir  # type: ignore[import-untyped]  # it ships no types
+    from litert_torch.backend.export_utils import create_ir_context
+
+    exporter = converted._exporter
+    with code.open("wb") as stream:
+        exporter.module.operation.write_bytecode(stream)
+    exporter.module = None
+    gc.collect()
+    with create_ir_context():
+        exporter.module = ir.Module.parseFile(str(code))
