@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import rich_click as click
+from click import get_current_context
+from click.core import ParameterSource
 
 from toolchain.cli import console, options
 
@@ -19,8 +21,10 @@ CHANCE = options.Finite(0.5, 1, min_open=True, max_open=True)
     type=options.POINTS,
     help="Share of the images that only one of the two files reads rightly.",
 )
-@click.option("--drop", type=options.POINTS, default="0pp", show_default=True, help="The candidate's true drop.")
-@click.option("--confidence", type=CHANCE, default=0.95, show_default=True, help="Of PASS and of FAIL.")
+@click.option(
+    "--drop", type=options.POINTS, default="0pp", show_default=True, help="With --margin: the candidate's true drop."
+)
+@click.option("--confidence", type=CHANCE, default=0.95, show_default=True, help="With --margin: of PASS and of FAIL.")
 @click.option(
     "--power",
     multiple=True,
@@ -54,13 +58,14 @@ def plan(
     """
     if (margin is None) == (policy_words is None):
         raise click.UsageError("give either --margin, for one limit, or --policy, for all of a policy")
+    _refuse("--margin" if margin is None else "--policy", ("drop", "confidence") if margin is None else ("classes",))
     from toolchain.report.planned import show_plan, show_policy_plan
 
     if margin is None:
         from toolchain.verdict.policy import choose_policy
         from toolchain.verdict.policy_plan import plan_policy
 
-        whole = plan_policy(choose_policy(policy_words), discordance, classes=classes)
+        whole = plan_policy(choose_policy(policy_words), discordance, classes=classes, power=power)
         if as_json:
             console.emit("gate-plan-policy", whole.to_dict())
         else:
@@ -73,3 +78,10 @@ def plan(
         console.emit("gate-plan", made.to_dict())
     else:
         show_plan(made, console.out())
+
+
+def _refuse(needed: str, names: tuple[str, ...]) -> None:
+    """Refuse options that belong to the other kind of plan: they would do nothing."""
+    for name in names:
+        if get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} goes with {needed}; leave it out")

@@ -8,7 +8,7 @@ from rich.table import Table
 from toolchain.quantities import POINTS
 from toolchain.report.table import unfold
 from toolchain.verdict.plan import Plan
-from toolchain.verdict.policy_plan import PolicyPlan
+from toolchain.verdict.policy_plan import MOST_IMAGES, PolicyPlan
 from toolchain.visible import shown
 
 _COLUMNS = ("images", "PASS", "wrong FAIL", "FAIL at twice the margin", "wrong PASS at the margin")
@@ -32,6 +32,9 @@ def show_policy_plan(plan: PolicyPlan, console: Console) -> None:
     truth = f"0pp, on {plan.discordance * 100:.4g} % of the images only one of the two is right"
     lines = [f"true drop  {truth}", f"simulated  {plan.draws:,} candidates, {plan.classes} classes with as many images"]
     lines += [f"left out   {', '.join(plan.left_out)}"] if plan.left_out else []
+    for one in plan.needed:
+        alone = ", ".join(f"{name} alone {_images(count)}" for name, count in one.limits.items())
+        lines.append(f"needed     about {_images(one.all)} images for {one.power * 100:.4g} % power ({alone})")
     for line in [*lines, ""]:
         console.print(shown(line))
     table = _columns("images", *(f"{name} PASS" for name in plan.rows[0].passes), "all PASS", "wrong FAIL")
@@ -39,6 +42,10 @@ def show_policy_plan(plan: PolicyPlan, console: Console) -> None:
         chances = (*row.passes.values(), row.all_pass, row.wrong_fail)
         table.add_row(f"{row.images:,}", *(f"{one * 100:.1f} %" for one in chances))
     console.print(table)
+
+
+def _images(count: int | None) -> str:
+    return f"more than {MOST_IMAGES:,}" if count is None else f"{count:,}"
 
 
 def _columns(*names: str) -> Table:

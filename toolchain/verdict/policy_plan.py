@@ -7,8 +7,9 @@ and wrong (confidences, damage, bytes, times) are left out and named.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from toolchain.verdict import flips, several, tango
 from toolchain.verdict.outcome import Outcome
 from toolchain.verdict.policy import Policy
 
-SIZES = (1_000, 2_000, 4_000, 6_000, 8_000, 10_000, 18_800)
-DRAWS = 1_000
+SIZES = (1_000, 2_000, 4_000, 6_000, 8_000, 10_000, 12_000, 15_000, 18_800)
+MOST_IMAGES = 1_000_000
+"""A limit that does not pass with so many is said to need more."""
+DRAWS = 4_000
 SIMULATED = ("drop", "classes", "flips")
 
 Counts = NDArray[np.int64]
@@ -38,6 +41,18 @@ class PolicyRow:
 
 
 @dataclass(frozen=True)
+class PolicyNeeded:
+    """About how many images, within 5 %, an unchanged candidate needs for the chance `power` to pass.
+
+    limits: of each limit alone; all: of all together. None where MOST_IMAGES are not enough.
+    """
+
+    power: float
+    limits: dict[str, int | None]
+    all: int | None
+
+
+@dataclass(frozen=True)
 class PolicyPlan:
     """What a policy asks for. left_out: its limits that were not simulated."""
 
@@ -45,6 +60,7 @@ class PolicyPlan:
     classes: int
     draws: int
     left_out: tuple[str, ...]
+    needed: tuple[PolicyNeeded, ...]
     rows: tuple[PolicyRow, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,6 +73,7 @@ def plan_policy(
     discordance: float,
     *,
     classes: int = 47,
+    power: Sequence[float] = (0.8, 0.9),
     sizes: Sequence[int] = SIZES,
     draws: int = DRAWS,
     seed: int = 0,
@@ -74,16 +91,42 @@ def plan_policy(
         raise UsageProblem(f"a discordance of {POINTS.text(discordance)} cannot be simulated; give one such as 1%")
     if not 1 <= classes <= min(sizes):
         raise UsageProblem(f"{min(sizes):,} images cannot be of {classes:,} classes; give 1 to {min(sizes):,} classes")
-    random = np.random.default_rng(seed)
-    rows = []
-    for images in sorted(set(sizes)):
+
+    @cache
+    def simulated(images: int) -> PolicyRow:
+        random = np.random.default_rng((seed, images))
         each = np.full(classes, images // classes)
         each[: images % classes] += 1
         lost = random.binomial(each, discordance / 2, (draws, classes))
         gained = random.binomial(each - lost, discordance / 2 / (1 - discordance / 2))
-        rows.append(_row(policy, {name: _decided(policy, name, lost, gained, each) for name in asked}, images))
+        return _row(policy, {name: _decided(policy, name, lost, gained, each) for name in asked}, images)
+
+    def least(chance: float, name: str = "") -> int | None:
+        def suffices(images: int) -> bool:
+            row = simulated(images)
+            return (row.passes[name] if name else row.all_pass) >= chance
+
+        return _least(suffices, classes)
+
+    needed = tuple(PolicyNeeded(one, {name: least(one, name) for name in asked}, least(one)) for one in power)
     left_out = tuple(name for name in limits if name not in SIMULATED)
-    return PolicyPlan(discordance, classes, draws, left_out, tuple(rows))
+    return PolicyPlan(discordance, classes, draws, left_out, needed, tuple(map(simulated, sorted(set(sizes)))))
+
+
+def _least(suffices: Callable[[int], bool], images: int) -> int | None:
+    """Return the smallest number of images that suffices, to 1 %, or None above MOST_IMAGES. images: where to begin."""
+    short = images
+    while not suffices(images):
+        if images == MOST_IMAGES:
+            return None
+        short, images = images, min(2 * images, MOST_IMAGES)
+    while images - short > max(1, short // 100):
+        middle = (short + images) // 2
+        if suffices(middle):
+            images = middle
+        else:
+            short = middle
+    return images
 
 
 def _row(policy: Policy, outcomes: dict[str, NDArray[np.str_]], images: int) -> PolicyRow:
