@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from targets.errors import ArtifactError
+from targets.escapes import json_text
 from targets.fidelity import Fidelity
 from targets.foreign import translated
 from targets.preprocess import Preprocess
@@ -77,7 +78,7 @@ class Artifact:
 
     def description(self) -> str:
         """Return the text of the JSON sidecar."""
-        return json.dumps(self.facts(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(self.facts(), indent=2) + "\n"
 
     def facts(self) -> dict[str, Any]:
         """Return everything but the path as JSON types: the sidecar."""

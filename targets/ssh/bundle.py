@@ -25,6 +25,7 @@ MODULES = (
         "catalog",
         "cold",
         "errors",
+        "escapes",
         "fidelity",
         "foreign",
         "litert",

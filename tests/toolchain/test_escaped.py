@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from targets.escapes import json_text, one_line
 from toolchain.cli.streams import escaped
-from toolchain.visible import one_line, visible
+from toolchain.visible import ours, visible
 
 NASTY = "a\x1b]0;title\x07b\x1b[2Jc\u202ed\x9b3me"
 
@@ -33,9 +37,43 @@ def test_row30_no_line_of_a_stranger_is_a_workflow_command() -> None:
     assert escaped(ours) == ours
 
 
-def test_row30_colours_pass_on_a_terminal_alone() -> None:
-    assert escaped("\x1b[1;31mred\x1b[0m", colours=True) == "\x1b[1;31mred\x1b[0m"
-    assert "\x1b" not in escaped("\x1b[1;31mred")
+def test_row30_our_colhostpass_and_on_a_terminal_alone() -> None:
+    red, name = "\x1b[1;31mred\x1b[0m", "\x1b[8mhidden"
+    assert escaped(ours(red) + name, colours=True) == red + "\\x1b[8mhidden"
+    assert escaped(ours(red) + name) == "red\\x1b[8mhidden"
+
+
+@pytest.mark.parametrize("words", ["help version", "version --help"])
+def test_row30_on_a_terminal_help_has_colhostand_a_file_name_has_none(words: str, tmp_path: Path) -> None:
+    assert "\x1b[1m" in _on_a_terminal(tmp_path, *words.split())
+    said = _on_a_terminal(tmp_path, "inspect", "a\x1b[31m.onnx")
+    assert "a\\x1b[31m.onnx" in said
+    assert "\x1b" not in said
+
+
+def _on_a_terminal(folder: Path, *words: str) -> str:
+    """Run the program with a terminal for its streams and return what it shows."""
+    host, its = pty.openpty()
+    command = [sys.executable, "-c", "from toolchain.cli.main import main; main()", *words]
+    environ = {key: value for key, value in os.environ.items() if key not in {"CI", "NO_COLOR"}} | {"TERM": "xterm"}
+    with subprocess.Popen(command, cwd=folder, env=environ, stdin=its, stdout=its, stderr=its) as run:
+        os.close(its)
+        said = b""
+        with suppress(OSError):  # the end of a terminal that nobody writes to
+            while part := os.read(host, 65536):
+                said += part
+        os.close(host)
+    assert run.returncode in {0, 3}
+    return said.decode()
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_row30_json_shows_no_marks_and_holds_the_same_values(indent: int | None) -> None:
+    value = {f"k{NASTY}": [NASTY, "\u2066\u2069\u200f\u061c\udcff\n\t\x7f", "日本語 😀 é"]}
+    text = json_text(value, indent)
+    assert json.loads(text) == value
+    assert "日本語 😀 é" in text
+    assert escaped(text) == text
 
 
 def test_row30_a_name_in_metadata_is_not_printed_raw(tmp_path: Path) -> None:

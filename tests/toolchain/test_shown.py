@@ -6,38 +6,46 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from calibration.dataset import Split, load
+from targets.artifact import Artifact, describe, file_sha256, load_artifact, save_sidecar
 from tests.conftest import Finished
 from tests.toolchain.readers import described, linear_reader
 from toolchain.cli.streams import escaped
 
 # A link and a cleared screen, a line of its own that could be a command of a workflow, a turned direction, a C1
 # control, a formula, markup of consoles, Markdown and mentions.
-NASTY = "\x1b]8;;http:x\x07\x1b[2J\r\n::error::BREAK\u202e\x9b\x7f=cmd()[bold]|@x`<b>$"
+NASTY = "\x1b]8;;http:x\x07\x1b[2J\x1b[31m\r\n::error::BREAK\u202e\x9b\x7f=cmd()[bold]|@x`<b>$"
 CLASSES = tuple(f"{digit}{NASTY}" for digit in range(10))
-CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 # A line of the name's own, and one that a runner would obey.
 BROKEN = re.compile(r"(?m)^\s*(::error::)?BREAK|^\s*::(?!\w+ (file=[^:,]*,line=1,)?title=glyphpress)")
+
+A, T, S = (f"{kind[0]}{NASTY.replace('/', '')}.{kind[1:]}" for kind in ("aonnx", "ttflite", "ssafetensors"))
 
 Run = Callable[..., Finished]
 FILES = {
     "gate": ("g.xml", "g.sarif", "g.md", "g.json"),
-    "ranges": ("r.svg",),
+    "ranges": ("r.svg", "r.json"),
     "profile": ("p.md", "p.csv"),
     "press": ("out/report.md", "out/report.json"),
     "quantize": ("q.onnx.json",),
+    "quantize .tflite": ("q.tflite.json",),
+    "gate evidence": ("e.json",),
 }
 
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two models and a folder of pictures."""
+    """A folder with models and a folder of pictures."""
     folder = tmp_path_factory.mktemp("shown")
     splits: tuple[Split, ...] = ("train", "test")
     for split in splits:
@@ -46,9 +54,28 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shelf = folder / "data" / split / CLASSES[int(label)]
             shelf.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.reshape(28, 28)).save(shelf / f"{place}.png")
-    for name, step in ((f"a{NASTY.replace('/', '')}.onnx", 0.0), ("b.onnx", 0.02)):
+    for name, step in ((A, 0.0), ("b.onnx", 0.02)):
         _renamed(linear_reader(folder / name, step=step))
+    weights = {name: np.zeros(1, np.float32) for name in (f"conv{NASTY}.weight", "fc.weight")}
+    metadata = {f"key{NASTY}": NASTY, "glyphpress": json.dumps({"model": NASTY, "history": [NASTY]})}
+    save_file(weights, folder / S, metadata=metadata)
     return folder
+
+
+def _renamed_tflite(path: Path, to: Path) -> None:
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    (graph,) = model.subgraphs
+    for tensor in graph.tensors:
+        tensor.name = tensor.name.decode() + NASTY
+    graph.name, model.description = NASTY, NASTY
+    builder = flatbuffers.Builder(path.stat().st_size)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    to.write_bytes(bytes(builder.Output()))
+    made = Artifact(to, "tflite", file_sha256(to), *describe(to), load_artifact(path).preprocess, CLASSES)
+    save_sidecar(replace(made, notes=(NASTY,), tools={NASTY: NASTY}))
 
 
 def _renamed(path: Path) -> None:
@@ -69,6 +96,14 @@ COMMANDS = {
     "inspect": "inspect A",
     "data check": "data check data",
     "evaluate": "evaluate A --data data",
+    "inspect .tflite": "inspect T",
+    "inspect .safetensors": "inspect S",
+    "no such keys": "export S --model cnn-small --classes 0123456789 -o no.onnx",
+    "evaluate .tflite": "evaluate T --data data",
+    "quantize .tflite": "quantize T --data data --scheme static-int8 --save-ranges rt.json -o q.tflite",
+    "explain .tflite": "explain T q.tflite --data data",
+    "profile .tflite": "profile T --per-op",
+    "gate evidence": "gate --baseline A --candidate T --data data --policy smoke --evidence e.json",
     "compare": "compare A b.onnx --data data",
     "quantize": "quantize A --data data --scheme static-int8 --save-ranges r.json -o q.onnx",
     "ranges": "ranges r.json -o r.svg",
@@ -94,24 +129,28 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_row30_no_output_obeys_a_name(name: str, room: Path, glyphpress: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row30_no_output_obeys_a_name(
+    name: str, room: Path, glyphpress: Run, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(room)
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
-    first = next(path.name for path in room.glob("a*.onnx"))
-    words = [word.replace("NASTY", NASTY) if word != "A" else first for word in COMMANDS[name].split()]
+    named = {"A": A, "T": T, "S": S}
+    words = [named.get(word, word.replace("NASTY", NASTY)) for word in COMMANDS[name].split()]
+    if T in words and not (room / T).exists():
+        _renamed_tflite(request.getfixturevalue("floats")["tflite"].path, room / T)
     done = glyphpress(*words)
     assert done.code in ({0, 1, 5} if not name.startswith("no ") else {2, 3, 4}), done.err
     for said in (done.out, done.err):
-        # As the program's streams write it.
-        _check(escaped(said))
+        # As the program's streams write it to a terminal.
+        _check(escaped(said, colours=True))
     for written in FILES.get(name, ()):
         _read(room / written)
     if name == "gate":
         _check((room / "summary.md").read_text())
     if done.code in {0, 1, 5}:
         again = glyphpress(
-            *words, "--json", *(("--force",) if "-o" in words or "--out" in words or name == "gate" else ())
+            *words, "--json", *(("--force",) if "-o" in words or "--out" in words or name.startswith("gate") else ())
         )
         # Above it may stand what a converter printed, which pytest's stdout keeps from its log.
         document = again.out.splitlines()[-1]
@@ -128,6 +167,7 @@ def _read(path: Path) -> None:
     text = path.read_text()
     if path.suffix in {".json", ".sarif"}:
         json.loads(text)
+        assert not (mark := CONTROLS.search(text)), text[max(0, mark.start() - 80) : mark.start() + 20]
         return
     if path.suffix in {".xml", ".svg"}:
         ET.fromstring(text)

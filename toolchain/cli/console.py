@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -16,10 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColum
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from targets.escapes import json_text, one_line
 from toolchain.cli import verbosity
 from toolchain.cli.streams import Lossy
 from toolchain.progress import Progress, silent
-from toolchain.visible import one_line
+from toolchain.visible import ours
 
 _shown: list[Bar] = []
 """The bars that are on the terminal now, at most one set of them."""
@@ -34,8 +34,16 @@ def _no_colour() -> bool:
     return bool(os.environ.get("CI") or os.environ.get("NO_COLOR"))
 
 
-def plain_help() -> None:
-    """Keep rich-click's help free of escape codes under CI, where it would force them (GITHUB_ACTIONS)."""
+class _Help(click.RichHelpFormatter):
+    """Help whose colours are the program's own."""
+
+    def getvalue(self) -> str:
+        return ours(super().getvalue())
+
+
+def style_help() -> None:
+    """Let help have colours on a terminal, and none under CI, where rich-click would force them (GITHUB_ACTIONS)."""
+    click.RichContext.formatter_class = _Help
     if _no_colour():
         click.rich_click.COLOR_SYSTEM = None
         click.rich_click.FORCE_TERMINAL = False
@@ -44,7 +52,7 @@ def plain_help() -> None:
 def emit(command: str, payload: dict[str, Any]) -> None:
     """Print the one JSON object of `--json`; its schema is the command's, whatever is inside has one of its own."""
     schema = {"schema": f"glyphpress/{command}/1"}
-    click.echo(json.dumps(schema | payload | schema, ensure_ascii=False, allow_nan=False))
+    click.echo(json_text(schema | payload | schema))
 
 
 def tell(text: str) -> None:
@@ -68,10 +76,19 @@ def advise(lines: Iterable[str]) -> None:
         tell(f"{'next' if number == 0 else '':8}{line}")
 
 
+class _Results(Console):
+    """A console whose colours are the program's own."""
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        with self.capture() as made:
+            super().print(*objects, **settings)
+        self.file.write(ours(made.get()))
+
+
 def out() -> Console:
     """Return the console for results: colours only on a terminal, never a line broken by width in a log."""
     wide = not sys.stdout.isatty()
-    return Console(soft_wrap=wide, highlight=False, color_system=None if _no_colour() else "auto")
+    return _Results(soft_wrap=wide, highlight=False, color_system=None if _no_colour() else "auto")
 
 
 def width() -> int | None:

@@ -91,7 +91,7 @@ def _run() -> Any:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with heard(), scratch():
-            console.plain_help()
+            console.style_help()
             complete.register()
             return glyphpress(prog_name="glyphpress", standalone_mode=False)
     except SystemExit as stop:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ def sensitivity(
       glyphpress sensitivity cnn-small --data emnist:balanced --plot layers.svg
       glyphpress sensitivity cnn-small --data builtin:digits --recipe mine.toml
     """
+    from targets.escapes import json_text
     from toolchain.files import refuse_unfit, write_whole
     from toolchain.report.sensitivity import plot, show_sensitivity
     from toolchain.stages import sensitivity_of
@@ -56,7 +56,7 @@ def sensitivity(
     with console.progress() as progress:
         found = sensitivity_of(checkpoint, request, progress=progress, **how)
     if output:
-        write_whole(output, json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n", force=force)
+        write_whole(output, json_text(found.to_dict(), indent=1) + "\n", force=force)
     if picture:
         write_whole(picture, plot(found), force=force)
     if as_json:

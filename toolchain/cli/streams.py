@@ -15,30 +15,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from toolchain.visible import escape
+from targets.escapes import as_lines
+from toolchain.visible import OUR_COLOUR
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-_COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
 _COMMAND = re.compile(
     r"^([ \t]*)::(?!(?:error|warning|notice) (?:file=[^:,]*,line=1,)?title=glyphpress gate )", re.MULTILINE
 )
 
 
 def escaped(text: str, *, colours: bool = False) -> str:
-    """Return text with control and direction characters as `\\x1b`, colours aside where they are ours to use.
+    """Return text with control and direction characters as `\\x1b`; of colours only those that `ours` marked pass.
 
     A line that begins as a workflow command of GitHub Actions is no command then, other than our annotations.
     """
-    parts = _COLOUR.split(text) if colours else [text]
-    shown = "".join(
-        part if colours and number % 2 else _CONTROL.sub(lambda mark: escape(mark[0]), part)
-        for number, part in enumerate(parts)
-    )
-    return _COMMAND.sub(r"\1:\\:", shown)
+    parts = OUR_COLOUR.split(text)
+    parts[::2] = map(as_lines, parts[::2])
+    parts[1::2] = [f"\x1b[{code}" if colours else "" for code in parts[1::2]]
+    return _COMMAND.sub(r"\1:\\:", "".join(parts))
 
 
 class _Escaping(io.TextIOWrapper):

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from targets.artifact import Artifact
+from targets.escapes import as_lines
 from toolchain.errors import StageError, UsageProblem
 from toolchain.files import write_whole
 from toolchain.model import Range
@@ -120,7 +121,7 @@ class Ranges(Strict):
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write as JSON, whole or not at all; `read_ranges` is the inverse."""
-        write_whole(path, self.model_dump_json(by_alias=True, indent=1) + "\n", force=force)
+        write_whole(path, as_lines(self.model_dump_json(by_alias=True, indent=1)) + "\n", force=force)
 
     def belong_to(self, artifact: Artifact, tensors: list[str], path: str) -> Ranges:
         """Return the ranges; raises StageError when `path` holds those of another file than the artifact."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from targets.escapes import json_text
 from targets.target import Timings
 from toolchain.errors import EvidenceError, PolicyError
 from toolchain.files import write_whole
@@ -174,8 +175,7 @@ class Judgement:
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write `verdict.json`; `schema` says its form."""
-        text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=1)
-        write_whole(path, text + "\n", force=force)
+        write_whole(path, json_text(self.to_dict(), indent=1) + "\n", force=force)
 
     @classmethod
     def load(cls, path: Path) -> Judgement:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from targets.escapes import one_line
 from targets.operators import RUNS
 from toolchain.profiling.per_operator import Breakdown
 from toolchain.quantities import time_text
 from toolchain.report.timings import DASH, crowded, not_quiet, threads_text, unbroken
-from toolchain.visible import one_line, shown
+from toolchain.visible import shown
 
 
 def operators_text(breakdowns: Sequence[Breakdown], *, colour: bool = False) -> str:

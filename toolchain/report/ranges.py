@@ -12,11 +12,12 @@ from xml.sax.saxutils import escape
 
 from rich.table import Table
 
+from targets.escapes import one_line
 from toolchain.errors import UsageProblem
 from toolchain.files import write_whole
 from toolchain.quantize.ranges import KEPT_BINS, Ranges, TensorRange, read_ranges
 from toolchain.report.timings import unbroken
-from toolchain.visible import one_line, shown, visible
+from toolchain.visible import shown, visible
 
 _KEPT, _CLIPPED, _INK, _QUIET, _PAPER = "#0072B2", "#D55E00", "#1a1a1a", "#595959", "#ffffff"
 _COLUMNS, _WIDTH, _HEIGHT, _GAP, _HEAD = 3, 300, 90, 30, 64

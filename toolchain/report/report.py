@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from targets.errors import ArtifactError
+from targets.escapes import json_text
 from targets.fidelity import Fidelity
 from targets.preprocess import Preprocess
 from targets.target import Timings
@@ -246,8 +247,7 @@ class Report:
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the report as JSON."""
-        text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=1)
-        write_whole(path, text + "\n", force=force)
+        write_whole(path, json_text(self.to_dict(), indent=1) + "\n", force=force)
 
     @classmethod
     def load(cls, path: Path) -> Report:

@@ -8,10 +8,10 @@ another one ships a `note`. GitHub wants a line for each result; a model has non
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 from urllib.parse import quote
 
+from targets.escapes import json_text
 from toolchain.errors import GateFailed, GateInconclusive, exit_code
 from toolchain.report.judgement import Judged, Judgement, Standing
 from toolchain.report.values import allowed_text, limits
@@ -61,7 +61,7 @@ def sarif(judgement: Judgement) -> str:
         "properties": {"competitors": judgement.competitors, "winner": judgement.winner, "tools": judgement.tools},
     }
     log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
-    return json.dumps(log, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    return json_text(log, indent=1) + "\n"
 
 
 def _rule(name: str, table: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import RunFailed
+from targets.escapes import json_text
 from targets.target import Timings
 from toolchain.errors import EvidenceError
 from toolchain.files import write_whole
@@ -90,7 +91,7 @@ class Evidence:
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the evidence as JSON that `load` reads back."""
-        write_whole(path, json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False), force=force)
+        write_whole(path, json_text(self.to_dict()), force=force)
 
     @classmethod
     def load(cls, path: Path) -> Evidence:
