@@ -14,6 +14,7 @@ from targets.escapes import json_text
 from targets.fidelity import Fidelity
 from targets.foreign import translated
 from targets.preprocess import Preprocess
+from targets.results import instead_of
 
 Format = Literal["onnx", "ort", "tflite"]
 PreprocessSource = Literal["sidecar", "file metadata", "options", "searched"]
@@ -111,6 +112,8 @@ def file_format(path: Path) -> Format:
         raise ArtifactError(f"{path}: the name is not UTF-8, so the runtimes cannot open it; rename the file")
     kind = path.suffix.lower().removeprefix(".")
     if kind not in get_args(Format):
+        if words := instead_of(path):
+            raise ArtifactError(f"{path} {words}")
         raise ArtifactError(f"{path}: neither .onnx, .ort nor .tflite; give an exported model")
     if path.stat().st_size == 0:
         raise ArtifactError(f"{path}: is empty; export the model again")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from calibration import whole
 from targets.cache import temporary
-from toolchain.errors import StageError, UsageProblem
+from targets.results import instead_of
+from toolchain.errors import EvidenceError, StageError, UsageProblem
 from toolchain.interrupt import held
 
 MARK = "report.json"
@@ -154,3 +155,9 @@ def _room_beside(path: Path) -> Iterator[Path]:
             # Python does not say which file did not fit, or names a hidden one; the outermost is what was asked for.
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def refuse_other(path: Path, *expected: str) -> None:
+    """Raise EvidenceError, saying what reads it, where a file is a result of glyphpress but none of `expected`."""
+    if words := instead_of(path, *expected):
+        raise EvidenceError(f"{path} {words}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from calibration.dataset import Dataset, load, load_or_why, train_split
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format, explained, load_artifact
+from targets.results import instead_of
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.errors import PreprocessUnknown, UsageProblem
 from toolchain.export import export
@@ -214,6 +215,8 @@ def quantize_within(
 def _check(path: Path, step: Quantize, output: Path, data: str | None, *, force: bool) -> None:
     """Raise UsageProblem before any work on what cannot be asked for."""
     if path.suffix not in (".onnx", ".tflite"):
+        if words := instead_of(path):
+            raise UsageProblem(f"{path} {words}")
         fix = f"convert it first: `glyphpress export {path} -o NAME.onnx`"
         raise UsageProblem(f"{path.name} is neither .onnx nor .tflite; {fix}")
     if output.suffix != path.suffix:

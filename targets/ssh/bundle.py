@@ -36,6 +36,7 @@ MODULES = (
         "port",
         "preprocess",
         "quiet",
+        "results",
     ),
     *("session", "target", "timing", "wire", "work", "agent/__init__", "agent/__main__", "agent/marks", "agent/serve"),
 )

@@ -10,6 +10,7 @@ from typing import Literal
 from calibration.unpack import announced_bytes, unpacks_to_too_much
 from targets.artifact import utf8
 from targets.foreign import translated
+from targets.results import instead_of
 from toolchain.checkpoint.pickled import NUMPY, TO_ONNX
 from toolchain.errors import CheckpointError
 
@@ -78,6 +79,8 @@ def kind_of(path: Path) -> Kind:
 def _kind(path: Path) -> Kind:
     with present_file(path).open("rb") as stream:
         head = stream.read(64)
+    if words := instead_of(path):
+        raise CheckpointError(f"{path} {words}")
     if head.startswith(b"PK"):
         return _kind_of_zip(path)
     if head[4:8] == b"TFL3":

@@ -11,6 +11,7 @@ from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from targets.artifact import Artifact
 from targets.escapes import as_lines
+from targets.results import instead_of
 from toolchain.errors import StageError, UsageProblem
 from toolchain.files import write_whole
 from toolchain.model import Range
@@ -144,6 +145,8 @@ def read_ranges(path: Path) -> Ranges:
     """Read a file of ranges; raises UsageProblem when there is none, StageError naming what is wrong in it."""
     if not path.is_file():
         raise UsageProblem(f"{path}: no such file of ranges; `glyphpress quantize --save-ranges` writes one")
+    if words := instead_of(path, "ranges"):
+        raise UsageProblem(f"{path} {words}")
     try:
         return Ranges.model_validate_json(path.read_bytes())
     except ValidationError as error:

@@ -13,7 +13,7 @@ from targets.fidelity import Fidelity
 from targets.preprocess import Preprocess
 from targets.target import Timings
 from toolchain.errors import EvidenceError, StageError
-from toolchain.files import MARK, write_whole
+from toolchain.files import MARK, refuse_other, write_whole
 from toolchain.verdict.compare import Comparison
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.outcome import Outcome, Verdict, overall
@@ -255,6 +255,7 @@ class Report:
         place = path / MARK if path.is_dir() else path
         if not place.is_file():
             raise EvidenceError(f"{place}: no report there; give the folder that `glyphpress press --out` wrote")
+        refuse_other(place, "report")
         try:
             values = json.loads(place.read_text(encoding="utf-8"))
         except ValueError as error:

@@ -18,7 +18,7 @@ from calibration.streamed import chunks
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts, Session
 from toolchain.errors import EvidenceError
-from toolchain.files import whole_file
+from toolchain.files import refuse_other, whole_file
 from toolchain.progress import Progress, silent
 from toolchain.verdict.npz import UNREADABLE, unpacked
 
@@ -132,6 +132,7 @@ class Evaluation:
         """Read what `save` wrote; raises EvidenceError on anything else."""
         if not path.is_file():
             raise EvidenceError(f"{path}: no such file; `glyphpress evaluate ARTIFACT -o {path.name}` makes one")
+        refuse_other(path, "evaluation", "baseline")
         try:
             stored = unpacked(path.read_bytes())
             meta = json.loads(str(stored["meta"]))

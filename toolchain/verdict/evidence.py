@@ -15,7 +15,7 @@ from targets.errors import RunFailed
 from targets.escapes import json_text
 from targets.target import Timings
 from toolchain.errors import EvidenceError
-from toolchain.files import write_whole
+from toolchain.files import refuse_other, write_whole
 from toolchain.verdict.flipped import Flipped
 from toolchain.verdict.leaks import Leaks
 from toolchain.verdict.pairs import Pairs
@@ -98,6 +98,7 @@ class Evidence:
         """Read what `save` wrote; raises EvidenceError on anything else."""
         if not path.is_file():
             raise EvidenceError(f"{path}: no such evidence; `glyphpress gate ... --evidence {path.name}` makes it")
+        refuse_other(path, "evidence")
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse))
         except (ValueError, RecursionError) as error:

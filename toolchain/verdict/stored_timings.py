@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from targets.errors import RunFailed
 from targets.target import Timings
 from toolchain.errors import EvidenceError
-from toolchain.files import whole_file
+from toolchain.files import refuse_other, whole_file
 from toolchain.verdict.npz import UNREADABLE, unpacked
 
 SCHEMA = "glyphpress/timings/1"
@@ -76,6 +76,7 @@ def load_timings(path: Path) -> StoredRun:
     make = "`glyphpress profile ARTIFACT -o FILE.npz` makes one"
     if not path.is_file():
         raise EvidenceError(f"{path}: no such file; {make}")
+    refuse_other(path, "timings")
     try:
         stored = unpacked(path.read_bytes())
         meta = json.loads(str(stored["meta"]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.dataset import Dataset
-from targets.artifact import Artifact
+from targets.artifact import Artifact, file_format
 from targets.catalog import default_for, get
 from targets.preprocess import Preprocess
 from targets.target import Session
@@ -112,6 +112,7 @@ def read_subject(
     if saved(path):
         return Subject(_of_these_images(Evaluation.load(path), path, dataset))
     if dataset is None:
+        file_format(path)
         raise UsageProblem(f"{path.name} is an artifact, so it needs images to read: add --data")
     artifact = open_artifact(path, train, likely=likely)
     with open_session(artifact, target, threads) as session:
