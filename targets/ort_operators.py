@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.onnx_file import without_weights
 from targets.operators import RUNS, WARMUP, Operator, typical_ns
+from targets.protobuf import without_weights
 from targets.target import RuntimeFacts
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.onnx_file import without_weights
 from targets.ort import OrtCpu
 from targets.ort_operators import numbered
+from targets.protobuf import without_weights
 from targets.quiet import quiet_stderr
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
-from targets.onnx_file import append
+from targets.protobuf import append
 from toolchain.export.onnx_write import write_model
 
 if TYPE_CHECKING:
