@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from targets.preprocess import Preprocess
+from tests.conftest import Finished
 from tests.lazily import torch
 from tests.toolchain.checkpoint_files import DIGITS, NET, net_file
 from toolchain import models
@@ -257,6 +258,30 @@ def test_sources_that_hold_no_such_model(words: str, expected: str, saved: Path,
     (tmp_path / "broken.py").write_text("class Net(:\n")
     place = f"{tmp_path}/{words}" if ".py" in words else words
     assert expected in refusal(saved, model=place)
+
+
+@pytest.mark.parametrize(
+    ("words", "path"), [("nets:Net(3)", "nets.py"), ("mine.nets:Net", "mine/nets.py"), ("json:Net", "json.py")]
+)
+@pytest.mark.parametrize("command", ["inspect", "export"])
+def test_row18_a_module_that_is_a_file_here_is_answered_with_its_path(
+    words: str,
+    path: str,
+    command: str,
+    saved: Path,
+    tmp_path: Path,
+    glyphpress: Callable[..., Finished],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path(path).write_text("class Net: pass\n")
+    done = glyphpress(
+        command, saved, "--model", words, *(["--classes", "0123456789", "-o", "a.onnx"] if command == "export" else [])
+    )
+    assert done.code == 3
+    assert done.err.endswith(f"for the file {path} write --model {path}:Net\n")
+    assert done.err.count("\n") == 1
 
 
 def test_options_of_preprocess_and_auto_exclude_each_other() -> None:

@@ -65,9 +65,15 @@ def import_source(source: ModelSource) -> ModuleType:
     try:
         return _import_file(Path(source.place)) if source.is_file else importlib.import_module(source.place)
     except Exception as error:  # a user's module can raise anything while it is imported
-        raise CheckpointError(
-            f"--model: {source.place} cannot be imported ({_words_of(error)}); correct it, or name another file"
-        ) from error
+        advice = _meant(source) or "correct it, or name another file"
+        raise CheckpointError(f"--model: {source.place} cannot be imported ({_words_of(error)}); {advice}") from error
+
+
+def _meant(source: ModelSource) -> str:
+    """Return the advice to name a file by its path, where the words name a module and a file would fit; or nothing."""
+    paths = [Path(f"{place}.py") for place in (source.place, source.place.replace(".", "/"))]
+    path = None if source.is_file else next((path for path in paths if path.is_file()), None)
+    return f"for the file {path} write --model {path}:{source.attribute}" if path else ""
 
 
 def build_from(source: ModelSource) -> nn.Module:
@@ -95,7 +101,8 @@ def _attribute(module: ModuleType, source: ModelSource) -> Callable[..., Any]:
         return found  # type: ignore[no-any-return]  # what a user's module holds has no type
     callables = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
     near = difflib.get_close_matches(source.attribute, callables, n=3) or _classes_in(module) or ["nothing callable"]
-    raise CheckpointError(f"--model: {source.place} has no '{source.attribute}'; it has {', '.join(near[:3])}")
+    meant = f"; {advice}" if (advice := _meant(source)) else ""
+    raise CheckpointError(f"--model: {source.place} has no '{source.attribute}'; it has {', '.join(near[:3])}{meant}")
 
 
 def _classes_in(module: ModuleType) -> list[str]:
