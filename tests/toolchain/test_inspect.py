@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from onnx import helper, numpy_helper
+from rich.console import Console
 
 from targets.artifact import Artifact, Format
 from targets.preprocess import Preprocess
@@ -24,6 +26,7 @@ from toolchain.checkpoint.source import build_from, parse_source
 from toolchain.errors import CheckpointError
 from toolchain.inspection import counted, inspect_file
 from toolchain.model import FloatModel
+from toolchain.report.inspection import show_inspection
 
 # Net: a 3x3 convolution of 1 to 8 channels with 13x13 outputs, its batch norm, and 1352 to 10.
 CONV_MACS, HEAD_MACS = 13 * 13 * 8 * 9, 1352 * 10
@@ -118,6 +121,25 @@ def test_our_own_checkpoint_is_counted_without_being_told_its_class(tmp_path: Pa
     assert found.macs is not None
     model = FloatModel("m", module.eval(), Preprocess(), tuple(facts["classes"]), "")
     assert counted(model) == (found.parameters, found.macs)
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal of 80 columns", "log"])
+def test_a_checkpoint_is_shown_with_its_whole_digest_and_its_facts_in_plain_words(
+    terminal: bool, tmp_path: Path
+) -> None:
+    facts = {"classes": list("0123456789"), "preprocess": Preprocess().to_dict(), "options": {}, "odd": "x" * 1000}
+    path = tmp_path / "m.pt"
+    torch.save(facts | {"state_dict": {"weight": torch.zeros(10, 784)}}, path)
+    found = inspect_file(str(path))
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=terminal, color_system=None, width=80)
+    show_inspection(found, console)
+    text = " ".join(written.getvalue().split())
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in text.replace(" ", "")
+    assert "0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in text
+    assert "orientation upright, scale 0-1" in text
+    assert "{" not in text
+    assert "(--json shows all)" in text
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -18,6 +18,7 @@ from toolchain.visible import shown
 
 _ROWS = 25
 _NAME = 60
+_VALUE = 300
 
 
 def show_inspection(found: Inspection, console: Console) -> None:
@@ -38,6 +39,8 @@ def inspection_tables(found: Inspection) -> Iterator[RenderableType]:
 
 def _summary(found: Inspection) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     table.add_row("file", shown(f"{found.path}  {KIND_WORDS[found.kind]}  {found.bytes:,} bytes"))
     if found.packed is not None:
         table.add_row("packed", f"{found.packed:,} bytes (zstd, level {LEVEL})")
@@ -105,5 +108,12 @@ def _compared(value: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    words = str(value)
-    return words if len(words) <= 100 else words[:97] + "..."
+    words = _plain(value)
+    return words if len(words) <= _VALUE else f"{words[:_VALUE]}... (--json shows all)"
+
+
+def _plain(value: Any) -> str:
+    """Return a value of JSON without its braces and quotes, as far as they tell nothing."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {one}" for key, one in value.items()) or "-"
+    return ", ".join(map(str, value)) or "-" if isinstance(value, list | tuple) else str(value)
