@@ -22,6 +22,8 @@ from targets.errors import TargetUnavailable
 
 _LITTLE = 1 << 20
 """A disk with fewer bytes free counts as full."""
+_CROWDED = 16 << 20
+"""With fewer bytes free a library may well have failed for want of them."""
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "ENOSPC")
 """How programs say that a disk is full."""
 
@@ -121,6 +123,18 @@ def full_disk(home: Path | None = None, *, said: str = "") -> str:
         f"most likely the disk of {folder} was full, which has {room / 1e6:,.0f} MB free now: free some, or set "
         f"{variable}"
     )
+
+
+def crowded_disk(said: str) -> str:
+    """Return that temporary files have hardly any room, which many libraries do not say themselves, or nothing.
+
+    said: the error that it would explain; one that names the folder needs no more.
+    """
+    folder = temporary()
+    free = shutil.disk_usage(folder).free
+    if free >= _CROWDED or str(folder) in said:
+        return ""
+    return f"{folder} has {free / 1e6:.1f} MB free for temporary files: if that is why, free some, or set TMPDIR"
 
 
 def ran(command: Sequence[str | Path], what: str) -> str:

@@ -19,10 +19,14 @@ def translated(said: Callable[[str], Exception]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        of_the_system = isinstance(error, OSError) and error.errno is not None
-        if of_the_system or type(error).__module__.partition(".")[0] in _OURS:
+        if of_the_system(error) or type(error).__module__.partition(".")[0] in _OURS:
             raise
         raise said(first_line(error)) from error
+
+
+def of_the_system(error: BaseException) -> bool:
+    """Return whether the system raised an error (no such file, full disk), which says nothing of the file's content."""
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def first_line(error: BaseException) -> str:

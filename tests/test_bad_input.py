@@ -307,15 +307,15 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def on_small_disk(disk: Path, words: list[str]) -> tuple[int, str, str, list[str]]:
+def on_small_disk(disk: Path, words: list[str], **settings: str) -> tuple[int, str, str, list[str]]:
     """Run a command with a disk mounted that has one page free; return its code, stdout, stderr and what it left."""
     script = (
         'mount -t tmpfs -o size=300k none "$0" && head -c 300000 /dev/zero > "$0/taken" || exit 99\n'
         '"$@"; code=$?; echo ----; ls -A "$0"; exit $code'
     )
     command = ["unshare", "-m", "sh", "-c", script, str(disk), sys.executable, "-c", RUN, "-q", *words]
-    settings = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120, check=False)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     out, left = done.stdout.split("----\n")
     return done.returncode, out, done.stderr, left.split()
 
@@ -341,6 +341,25 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(place: Path, small_disk: Pat
     assert (code, out, left) == (3, "", ["taken"]), err
     assert "No space left on device" in one_line(err)
     assert re.search("free (some|[0-9.]+ [KM]B|space)", err)
+    assert contents(place) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["export", "digits.pt", "-o", "o.tflite"],
+        ["quantize", "float.onnx", "--scheme", "dynamic-int8", "-o", "o.onnx"],
+        ["export", "float.onnx", "-o", "o.ort"],
+        ["press", "digits.pt", *DATA, "--format", "onnx", "--recipe", "static-int8", "--out", "o"],
+    ],
+    ids=lambda words: f"row59-{words[0]} {Path(words[-1]).suffix}",
+)
+def test_a_full_disk_of_temporary_files_is_named(place: Path, small_disk: Path, words: list[str]) -> None:
+    before = contents(place)
+    code, out, err, left = on_small_disk(small_disk, words, TMPDIR=str(small_disk))
+    assert (code, out, left) == (3, "", ["taken"]), err
+    assert re.search(f" {small_disk} .*free some, or set TMPDIR", one_line(err))
     assert contents(place) == before
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -129,6 +130,16 @@ def scratch() -> Iterator[None]:
             tempfile.tempdir = before
 
 
+def require_room(need: int) -> None:
+    """Raise StageError where the disk of temporary files has fewer than `need` bytes free."""
+    folder = temporary()
+    if (free := shutil.disk_usage(folder).free) < need:
+        raise StageError(
+            f"{folder} has {free / 1e6:.1f} MB free and about {need / 1e6:.1f} MB of temporary files are needed; free "
+            "some, or set TMPDIR"
+        )
+
+
 def _ours(folder: Path) -> bool:
     return (folder / MARK).is_file()
 
@@ -141,20 +152,35 @@ def _taken(part: Path, path: Path) -> StageError:
 @contextmanager
 def _room_beside(path: Path) -> Iterator[Path]:
     """Yield a temporary folder on the disk of `path`; parents that were made for it go when the block fails."""
-    missing = [parent for parent in path.absolute().parents if not parent.exists()]
+    missing, temporary_file = [parent for parent in path.absolute().parents if not parent.exists()], False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole.room(path.parent) as folder:
-            yield folder
+            try:
+                yield folder
+            except OSError as error:
+                temporary_file = _is_temporary(error, folder)
+                raise
     except BaseException as error:
         for parent in missing:
             # Someone else may have put something there meanwhile.
             with suppress(OSError):
                 parent.rmdir()
-        if isinstance(error, OSError) and (error.errno in _FULL or whole.PREFIX in str(error.filename)):
+        hidden = isinstance(error, OSError) and (error.errno in _FULL or whole.PREFIX in str(error.filename))
+        if isinstance(error, OSError) and hidden and not temporary_file:
             # Python does not say which file did not fit, or names a hidden one; the outermost is what was asked for.
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def _is_temporary(error: OSError, folder: Path) -> bool:
+    """Return whether a temporary file could not be written, rather than the result in `folder`, which is still there.
+
+    Where the error names no file, that is the one whose disk has less room.
+    """
+    if named := error.filename2 or error.filename:
+        return whole.PREFIX in str(named) and folder.name not in str(named)
+    return shutil.disk_usage(folder).free > shutil.disk_usage(temporary()).free
 
 
 def refuse_other(path: Path, *expected: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +40,9 @@ def open_session(model: ModelProto | Path, save_to: Path | None = None) -> Any:
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class
+        if save_to is not None and "serialization failed" in str(error):
+            # It does not say why it could not write.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(save_to)) from error
         raise CheckpointError(f"onnxruntime cannot load the graph ({first_line(error)}); export it again") from error
 
 

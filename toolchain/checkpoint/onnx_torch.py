@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from targets.foreign import first_line
+from targets.foreign import first_line, of_the_system
 from targets.ort_operators import layer_of_weight
 from toolchain.checkpoint import onnx_graph as edit
 from toolchain.checkpoint.onnx_pads import pads_apart
@@ -53,7 +53,10 @@ def to_torch(proto: ModelProto) -> tuple[nn.Module | None, str]:
             # A module that torch cannot trace could be run, but neither pruned nor converted.
             axes = ({0: torch.export.Dim("batch")},)
             torch.export.export(module, (torch.from_numpy(images[:2]),), dynamic_shapes=axes)
-    except Exception as error:  # noqa: BLE001 (onnx2torch answers what it does not know with any exception)
+    except Exception as error:
+        if of_the_system(error):
+            raise
+        # onnx2torch answers what it does not know with any exception.
         return None, f"onnx2torch cannot bring this ONNX graph back ({first_line(error)}); give the torch checkpoint"
     difference = differs(answers(open_session(proto), images)["logits"], answer)
     if difference >= TOLERANCE:

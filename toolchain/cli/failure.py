@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import traceback
 
 import rich_click as click
 from click.exceptions import NoArgsIsHelpError
 
-from targets.cache import full_disk
-from toolchain.errors import BUG, exit_code
+from calibration.whole import PREFIX
+from targets.cache import crowded_disk, full_disk
+from toolchain.errors import BUG, StageError, exit_code
 from toolchain.interrupt import interrupted
 
 _ADVICE: tuple[tuple[type[OSError], str], ...] = (
@@ -33,7 +35,10 @@ def end(error: BaseException) -> int:
         traceback.print_exception(error)
         click.echo("glyphpress: this is a bug; report it with the lines above and `glyphpress version`", err=True)
     else:
-        click.echo(f"glyphpress: {' '.join(_told(error).split())}", err=True)
+        said = " ".join(_told(error).split())
+        if code == exit_code(StageError()) and not isinstance(error, OSError) and (crowded := crowded_disk(said)):
+            said = f"{said}; {crowded}"
+        click.echo(f"glyphpress: {said}", err=True)
     return code
 
 
@@ -51,6 +56,11 @@ def _seen(error: BaseException) -> BaseException:
     return KeyboardInterrupt("interrupted") if interrupted() and _code(error) == BUG else error
 
 
+def _temporary(named: object) -> bool:
+    """Return whether what could not be written is no result: it has no name, or one in the folder of `scratch`."""
+    return not isinstance(named, str | bytes) or PREFIX in os.fsdecode(named)
+
+
 def _told(error: BaseException) -> str:
     if isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx else "glyphpress"
@@ -59,9 +69,11 @@ def _told(error: BaseException) -> str:
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, OSError) and error.strerror:
-        place = f"{error.filename}: " if error.filename else ""
-        if error.errno in {errno.ENOSPC, errno.EDQUOT} and not place and (full := full_disk(said=error.strerror)):
-            return f"{error.strerror}; {full}"
+        # Of two files the second is the one that was written.
+        named = error.filename2 or error.filename
+        if error.errno in {errno.ENOSPC, errno.EDQUOT} and _temporary(named):
+            return f"{error.strerror}; {full_disk(said=error.strerror)}"
+        place = f"{named}: " if named else ""
         advice = next(words for family, words in _ADVICE if isinstance(error, family))
         return f"{place}{error.strerror}; {advice}"
     if isinstance(error, MemoryError):

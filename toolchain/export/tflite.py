@@ -15,6 +15,7 @@ from toolchain.errors import PackageMissing, StageError
 from toolchain.export.bounded import bounded_forms
 from toolchain.export.disk_weights import LARGE, DiskWeights
 from toolchain.export.slim_tflite import slim_tflite
+from toolchain.files import require_room
 from toolchain.layers.tflite_graph import mapped
 from toolchain.model import FloatModel
 from toolchain.noise import noise_to
@@ -30,6 +31,8 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
     to torch; PackageMissing where litert-torch is not installed.
     """
     module = model.torch_module("the TFLite export")
+    # Where the converter cannot write, its C++ ends the whole program, with the code of a failed gate.
+    require_room(3 * sum(weight.nbytes for weight in module.state_dict().values()) + 1_000_000)
     if find_spec("litert_torch") is None:
         raise PackageMissing(
             "litert-torch is not installed: pip install litert-torch, on x86-64 (it has no wheels for other machines; "
