@@ -99,6 +99,8 @@ def explain(base: Artifact, candidate: Artifact, images: Dataset, *, progress: P
         )
     exact, rounded = opened(base), opened(candidate)
     pairs = _paired(exact, rounded, base, candidate)
+    # Before the sessions that show the layers are opened, so that its own does not stand beside them in memory.
+    ran = kernels(candidate)
     ports = rounded.graph.ports
     whole = {own.name: Tally(ports.get(own.result)) for _, own in pairs}
     alone = {own.name: Tally(ports.get(own.result)) for _, own in pairs}
@@ -112,7 +114,6 @@ def explain(base: Artifact, candidate: Artifact, images: Dataset, *, progress: P
                 tallies[name].add(values, seen[name])
         done += len(some)
         progress(f"explain {candidate.path.name}", done, len(images))
-    ran = kernels(candidate)
     by_layer = {one.layer: one for one in ran if one.layer}
     rows = tuple(
         LayerError(

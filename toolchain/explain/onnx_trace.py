@@ -6,17 +6,21 @@ integer kernels that an optimized session takes instead differ from it by roundi
 
 from __future__ import annotations
 
+import tempfile
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact
+from targets.onnx_file import without_weights
 from targets.ort import OrtReference, batch_size
 from targets.port import Port
 from toolchain.errors import StageError
 from toolchain.explain.trace import Values, rounded
+from toolchain.export.onnx_write import write_model
 from toolchain.layers.onnx_graph import onnx_graph
 
 if TYPE_CHECKING:
@@ -30,11 +34,8 @@ class OnnxTrace:
 
     def __init__(self, artifact: Artifact) -> None:
         """Read the file."""
-        import onnx
-
         self.artifact = artifact
-        self.model = onnx.load(artifact.path)
-        self.graph = onnx_graph(self.model)
+        self.graph = onnx_graph(without_weights(artifact.path))
 
     @property
     def fixed(self) -> int:
@@ -61,25 +62,16 @@ class OnnxTrace:
 
     @cached_property
     def _whole(self) -> Any:
-        return self._session(self.model)
+        return self._session({})
 
     @cached_property
     def _alone(self) -> Any:
         """A session in which every operator that reads a layer's result reads an input of the graph in its place."""
-        import onnx
-
-        model = onnx.ModelProto()
-        model.CopyFrom(self.model)
         fed: dict[str, str] = {}
         for layer in self.graph.layers:
             if layer.result not in self.graph.outputs:
                 fed |= dict.fromkeys((layer.result, *layer.copies), _fed(layer.result))
-        for node in model.graph.node:
-            node.input[:] = [fed.get(name, name) for name in node.input]
-        for name in self._cut:
-            kind = self._dtype(name)
-            model.graph.input.append(onnx.helper.make_tensor_value_info(_fed(name), kind, None))
-        return self._session(model)
+        return self._session(fed)
 
     def _dtype(self, tensor: str) -> int:
         """Return the ONNX type of a layer's result."""
@@ -90,22 +82,36 @@ class OnnxTrace:
             return int(onnx.helper.np_dtype_to_tensor_dtype(dtype))
         return int(onnx.TensorProto.FLOAT)
 
-    def _session(self, model: ModelProto) -> Any:
-        import onnx
+    def _session(self, fed: dict[str, str]) -> Any:
+        """Return a session that gives the layers' results; fed: tensors, and the inputs to read in their place."""
         import onnxruntime
 
-        told = onnx.ModelProto()
-        told.CopyFrom(model)
-        there = {one.name for one in told.graph.output}
+        with tempfile.TemporaryDirectory() as folder:
+            told = Path(folder, "told.onnx")
+            write_model(self._told(fed), told)
+            try:
+                options = OrtReference().options(1)
+                # It would keep room for the expanded weights of all layers, where those of one are there at a time.
+                options.enable_cpu_mem_arena = False
+                return onnxruntime.InferenceSession(told, options, providers=["CPUExecutionProvider"])
+            except Exception as error:
+                said = " ".join(str(error).split())[:300]
+                raise StageError(f"{self.artifact.path.name}: ONNX Runtime cannot show its layers ({said})") from error
+
+    def _told(self, fed: dict[str, str]) -> ModelProto:
+        import onnx
+
+        model = onnx.load(self.artifact.path)
+        there = {one.name for one in model.graph.output}
         for name in dict.fromkeys(layer.result for layer in self.graph.layers):
             if name not in there:
-                told.graph.output.append(onnx.ValueInfoProto(name=name))
-        try:
-            options = OrtReference().options(1)
-            return onnxruntime.InferenceSession(told.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            said = " ".join(str(error).split())[:300]
-            raise StageError(f"{self.artifact.path.name}: ONNX Runtime cannot show its layers ({said})") from error
+                model.graph.output.append(onnx.ValueInfoProto(name=name))
+        for node in model.graph.node:
+            node.input[:] = [fed.get(name, name) for name in node.input]
+        for name in self._cut if fed else ():
+            kind = self._dtype(name)
+            model.graph.input.append(onnx.helper.make_tensor_value_info(_fed(name), kind, None))
+        return model
 
     def _run(self, session: Any, pixels: NDArray[Any], fed: Values) -> Values:
         source, ports = self.artifact.inputs[0], self.graph.ports

@@ -12,6 +12,7 @@ from targets.ort import OrtCpu
 from targets.ort_operators import numbered
 from targets.protobuf import without_weights
 from targets.quiet import quiet_stderr
+from toolchain.export.onnx_write import write_model
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -30,10 +31,14 @@ def optimized_graph(artifact: Artifact) -> GraphProto:
         kept = Path(folder, "optimized.onnx")
         options = OrtCpu().options(1)
         options.optimized_model_filepath = str(kept)
-        content = numbered(onnx.load(artifact.path)).SerializeToString()
+        # In a file of their own it writes the weights without another copy; the kernels' layout of them is for nobody.
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        source = Path(folder, "numbered.onnx")
+        write_model(numbered(onnx.load(artifact.path)), source)
         try:
             with quiet_stderr():
-                onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+                onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             # onnxruntime's exceptions share no base.
             said = " ".join(str(error).split())[:300]

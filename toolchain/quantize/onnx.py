@@ -79,8 +79,6 @@ def _refuse_unfit(path: Path) -> None:
 def _quantized(
     prepared: Path, artifact: Artifact, step: Quantize, ranges: Ranges | None, *, reduce_range: bool
 ) -> ModelProto:
-    import onnx
-
     if not weighted(without_weights(prepared)):
         raise StageError(
             f"{artifact.path.name} has no layer with weights to quantize ({', '.join(KINDS)}); it stays as it is"
@@ -88,12 +86,24 @@ def _quantized(
     if ranges is not None:
         return static_onnx(prepared, artifact, step, ranges, reduce_range=reduce_range)
     kept = named_layers(prepared, step.keep, artifact.path.name)
+    return expand_at_load(
+        _multiplying(prepared, step, kept, reduce_range=reduce_range),
+        bits=step.weight_bits,
+        per_channel=step.per_channel,
+        keep=kept,
+    )
+
+
+def _multiplying(prepared: Path, step: Quantize, kept: dict[str, str], *, reduce_range: bool) -> ModelProto:
+    """Return the model of a prepared file, with what dynamic quantization multiplies in integers."""
+    import onnx
+
     model = onnx.load(prepared)
-    if step.scheme == "dynamic-int8":
-        # ConvInteger is several times slower than a float Conv, so convolutions keep float arithmetic.
-        level = 64 if reduce_range else 127
-        model = dynamic_onnx(model, per_channel=step.per_channel, largest_level=level, keep=kept)
-    return expand_at_load(model, bits=step.weight_bits, per_channel=step.per_channel, keep=kept)
+    if step.scheme != "dynamic-int8":
+        return model
+    # ConvInteger is several times slower than a float Conv, so convolutions keep float arithmetic.
+    level = 64 if reduce_range else 127
+    return dynamic_onnx(model, per_channel=step.per_channel, largest_level=level, keep=kept)
 
 
 def prepare(source: Path, prepared: Path) -> None:

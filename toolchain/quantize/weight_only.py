@@ -14,7 +14,7 @@ from toolchain.quantize.layers import channel_axis, of_one_channel, weighted
 from toolchain.quantize.weights import integers
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto, TensorProto
 
 
 def expand_at_load(
@@ -28,22 +28,29 @@ def expand_at_load(
     Convolutions of one channel take no fewer than 8 bits. Those that `keep` names stay float.
     Raises StageError on weights that float16 cannot hold.
     """
-    if bits == 4:
-        model = in_opset(model)
-    graph = model.graph
-    stored = {tensor.name: tensor for tensor in graph.initializer}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    small: dict[str, list[TensorProto]] = {}
     expansions: list[NodeProto] = []
     for name, node in weighted(model).items():
         if name in keep:
             continue
         weights = _floats(stored[name])
-        graph.initializer.remove(stored[name])
+        # Not of use any more, and several copies of it would be made on the way to another opset.
+        stored[name].ClearField("raw_data")
+        stored[name].ClearField("float_data")
         if bits == 16:
-            expansions.append(_half(graph.initializer, name, weights))
+            small[name], nodes = _half(name, weights)
         else:
             axis = channel_axis(node, weights.ndim) if per_channel else None
             own = 8 if of_one_channel(node, weights.shape) else bits
-            expansions += _expansion(graph.initializer, name, own, *integers(weights, own, axis))
+            small[name], nodes = _expansion(name, own, *integers(weights, own, axis))
+        expansions += nodes
+    if bits == 4:
+        model = in_opset(model)
+    graph = model.graph
+    for name, tensors in small.items():
+        graph.initializer.remove(next(one for one in graph.initializer if one.name == name))
+        graph.initializer.extend(tensors)
     computed = list(graph.node)
     del graph.node[:]
     graph.node.extend([*expansions, *computed])
@@ -57,25 +64,24 @@ def _floats(tensor: Any) -> NDArray[np.float32]:
     return weights
 
 
-def _half(initializers: Any, name: str, weights: NDArray[np.float32]) -> NodeProto:
+def _half(name: str, weights: NDArray[np.float32]) -> tuple[list[TensorProto], list[NodeProto]]:
     from onnx import TensorProto, helper, numpy_helper
 
     if np.abs(weights).max(initial=0) > np.finfo(np.float16).max:
         raise StageError(f"{name} has weights that float16 cannot hold (65504 at most); take another scheme")
-    initializers.append(numpy_helper.from_array(weights.astype(np.float16), f"{name}_float16"))
-    return helper.make_node("Cast", [f"{name}_float16"], [name], to=TensorProto.FLOAT)
+    half = numpy_helper.from_array(weights.astype(np.float16), f"{name}_float16")
+    return [half], [helper.make_node("Cast", [half.name], [name], to=TensorProto.FLOAT)]
 
 
 def _expansion(
-    initializers: Any, name: str, bits: int, values: NDArray[np.int8], scale: NDArray[np.float32]
-) -> list[NodeProto]:
+    name: str, bits: int, values: NDArray[np.int8], scale: NDArray[np.float32]
+) -> tuple[list[TensorProto], list[NodeProto]]:
     import ml_dtypes
     from onnx import TensorProto, helper, numpy_helper
 
     stored, factor, unscaled = f"{name}_int{bits}", f"{name}_scale", f"{name}_cast"
     packed = values.astype(ml_dtypes.int4) if bits == 4 else values
-    initializers.extend([numpy_helper.from_array(packed, stored), numpy_helper.from_array(scale, factor)])
-    return [
+    return [numpy_helper.from_array(packed, stored), numpy_helper.from_array(scale, factor)], [
         helper.make_node("Cast", [stored], [unscaled], to=TensorProto.FLOAT),
         helper.make_node("Mul", [unscaled, factor], [name]),
     ]
