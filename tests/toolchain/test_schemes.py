@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, numpy_helper
@@ -261,6 +261,7 @@ def test_what_stays_in_float_is_told_and_convolutions_of_one_channel_keep_eight_
 
 
 @given(arrays.arrays(np.float32, (3, 20), elements=st.floats(-4, 4, width=32)), st.sampled_from([4, 8]))
+@example(np.full((3, 20), np.finfo(np.float32).tiny), 8)
 def test_integers_are_within_half_a_step_where_nothing_is_clipped(weights: np.ndarray, bits: int) -> None:
     values, scale = integers(weights, bits, 0)
     limit = 2 ** (bits - 1) - 1

@@ -49,7 +49,8 @@ def _rounded(weights: Floats, bits: int, limit: int, along: tuple[int, ...]) -> 
         rounded_already = np.abs(steps - np.rint(steps)).max(along, keepdims=True) < ON_GRID
         clip = np.where(rounded_already, largest, octav(weights, bits, largest, along))
     scale: Floats = (clip / limit).astype(np.float32)
-    scale[scale == 0] = 1
+    # Below, float32 holds no scale exactly enough.
+    scale[scale < np.finfo(np.float32).tiny] = 1
     return np.clip(np.rint(weights / scale), -limit, limit).astype(np.int8), scale
 
 
