@@ -19,6 +19,7 @@ class CalibrationSet:
     """Images for calibration, never from a test split.
 
     images: uint8 [N, 28, 28]. indices: int64 [N], where they stand in `origin`. sha256: digest of the images.
+    note: what a file that is calibrated on it tells of it, empty where nothing is odd.
     """
 
     images: Images
@@ -26,16 +27,20 @@ class CalibrationSet:
     seed: int
     origin: str
     sha256: str
+    note: str = ""
 
     def facts(self) -> dict[str, Any]:
         """Return what an artifact's sidecar records."""
         return {"origin": self.origin, "images": len(self.images), "seed": self.seed, "sha256": self.sha256}
 
 
-def draw(train: Dataset, size: int, seed: int = 0, exclude: Dataset | None = None) -> CalibrationSet:
+def draw(
+    train: Dataset, size: int, seed: int = 0, exclude: Dataset | None = None, *, at_most: bool = False
+) -> CalibrationSet:
     """Draw `size` images, as many of each class as of any other while it has them, in random order.
 
-    exclude: the test split; images that also stand in it are passed over, as are second copies of an image.
+    exclude: the test split; images that also stand in it are passed over, as are second copies of an image. at_most:
+    take fewer, with a note, where there are not so many but as many as classes.
     Raises TestLeak when `train` is itself a test split, UnknownData when fewer images than classes are asked for,
     EmptyData when too few images are left.
     """
@@ -52,6 +57,13 @@ def draw(train: Dataset, size: int, seed: int = 0, exclude: Dataset | None = Non
     if exclude is not None:
         fresh &= ~np.isin(hashes, image_hashes(exclude.images))
     candidates = np.flatnonzero(fresh)
+    note = ""
+    if at_most and len(train.classes) <= len(candidates) < size:
+        note = (
+            f"calibrated on {len(candidates):,} images, not {size:,}: {train.origin} has no more different ones "
+            "outside the test split"
+        )
+        size = len(candidates)
     if len(candidates) < size:
         raise EmptyData(
             f"{train.origin} has {len(candidates):,} different images outside the test split, fewer than the {size:,} "
@@ -59,7 +71,7 @@ def draw(train: Dataset, size: int, seed: int = 0, exclude: Dataset | None = Non
         )
     indices = _stratified(candidates, train.labels, size, np.random.default_rng(seed))
     images = train.images[indices]
-    return CalibrationSet(images, indices, seed, train.origin, hashlib.sha256(images.tobytes()).hexdigest())
+    return CalibrationSet(images, indices, seed, train.origin, hashlib.sha256(images.tobytes()).hexdigest(), note)
 
 
 def image_hashes(images: ImageSource) -> NDArray[np.bytes_]:

@@ -235,5 +235,7 @@ class Maker:
 
     def _calibration(self, size: int) -> CalibrationSet:
         if size not in self.calibrations:
-            self.calibrations[size] = draw(self.train, size, seed=self.request.seed, exclude=self.test)
+            drawn = draw(self.train, size, seed=self.request.seed, exclude=self.test, at_most=True)
+            self.calibrations[size] = drawn
+            self.notes += [drawn.note] * bool(drawn.note)
         return self.calibrations[size]

@@ -240,7 +240,7 @@ def _calibrating(data: str, data_root: Path | None, step: Quantize) -> Dataset:
 def _calibration(step: Quantize, train: Dataset | None, test: Dataset | None, seed: int) -> CalibrationSet | None:
     if not step.needs_images or train is None:
         return None
-    return draw(train, step.calibration_images, seed=seed, exclude=test)
+    return draw(train, step.calibration_images, seed=seed, exclude=test, at_most=True)
 
 
 def _float_artifact(path: Path, words: CheckpointRequest, train: Dataset | None, folder: Path, seed: int) -> Artifact:

@@ -53,6 +53,10 @@ def test_images_of_the_test_split_are_passed_over() -> None:
     assert sorted(drawn.indices.tolist()) == [0, 1, 2, 3, 4, 25, 26, 27, 28, 29]
     with pytest.raises(EmptyData, match="has 10 different images outside the test split, fewer than the 11"):
         draw(train, 11, 0, exclude=test)
+    all_of_them = draw(train, 11, 0, exclude=test, at_most=True)
+    assert sorted(all_of_them.indices.tolist()) == sorted(drawn.indices.tolist())
+    assert all_of_them.note.startswith("calibrated on 10 images, not 11: x/train has no more")
+    assert drawn.note == ""
 
 
 def test_copies_are_drawn_once() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from calibration.dataset import load
@@ -13,6 +14,7 @@ from targets import adapters, catalog
 from targets.artifact import load_artifact
 from targets.errors import RunFailed
 from targets.target import TimingPlan
+from tests.calibration.official_files import write_split
 from tests.targets.test_arm64 import emulated
 from tests.toolchain.readers import linear_reader
 from toolchain import making
@@ -121,17 +123,40 @@ def test_a_folder_that_is_there_is_refused_before_any_work(request_: PressReques
 
 
 def test_a_press_that_fails_half_way_leaves_nothing(glyphpress, checkpoint: Path, tmp_path: Path) -> None:
-    recipe = tmp_path / "greedy.toml"
+    recipe, ranges = tmp_path / "foreign.toml", tmp_path / "ranges.json"
+    ranges.write_text("{}")
     recipe.write_text(
-        'name = "greedy"\nformats = ["onnx"]\n[[steps]]\nkind = "quantize"\nscheme = "static-int8"\n'
-        "calibration_images = 100000\n"
+        'name = "foreign"\nformats = ["onnx"]\n[[steps]]\nkind = "quantize"\nscheme = "static-int8"\n'
+        f'ranges = "{ranges}"\n'
     )
     done = glyphpress(
         "press", checkpoint, "--data", "builtin:digits", "--recipe", recipe, "--format", "onnx", "--out", tmp_path / "o"
     )
     assert done.code == 3
-    assert "ask for fewer" in done.err.splitlines()[-1]
-    assert [path.name for path in tmp_path.iterdir()] == ["greedy.toml"]
+    assert "no usable ranges" in done.err.splitlines()[-1]
+    assert {path.name for path in tmp_path.iterdir()} == {"foreign.toml", "ranges.json"}
+
+
+def test_row21_few_training_images_are_all_taken_with_a_note(
+    glyphpress, checkpoint: Path, digits, digits_test, tmp_path: Path
+) -> None:
+    train = digits.take(np.arange(160), "few")
+    for split, images in (("train", train), ("test", digits_test)):
+        write_split(tmp_path / "few", "digits", split, images.images[:], images.labels)
+    data = ("--data", f"{tmp_path / 'few'}:digits")
+    words = ("--format", "onnx", "--policy", "smoke", "--seconds", "20ms", "--out", tmp_path / "o")
+    note = "calibrated on 160 images, not 512: emnist:digits/train has no more different ones outside the test split"
+    done = glyphpress("press", checkpoint, *data, *words)
+    assert done.code in (0, 5), done.err
+    assert done.out.count(note) == 1
+    facts = json.loads((tmp_path / "o" / "digits.static-int8.onnx.json").read_text())
+    assert facts["calibration"]["images"] == 160
+    assert note in facts["notes"]
+    leaks = tmp_path / "leaks.toml"
+    leaks.write_text("[leaks]\nmax = 0\n")
+    pair = ("--baseline", tmp_path / "o" / "digits.float.onnx", "--candidate", tmp_path / "o" / facts["file"])
+    judged = glyphpress("gate", *pair, *data, "--policy", leaks)
+    assert judged.code == 0, judged.err + judged.out
 
 
 def test_pruning_that_cannot_be_done_is_refused_before_other_recipes_train(

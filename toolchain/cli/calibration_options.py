@@ -16,7 +16,7 @@ _OPTIONS = (
         metavar="COUNT",
         default=512,
         show_default=True,
-        help="Of the train split: 8 or more, and at least one of each class.",
+        help="Of the train split: 8 or more, at least one of each class; fewer where it has no more.",
     ),
     click.option(
         "--calibration",

@@ -32,6 +32,5 @@ def unseen(
         if drawn.sha256 == calibration["sha256"]:
             used |= np.isin(hashes, hashes[drawn.indices])
     left = train.take(np.flatnonzero(~used), "not calibrated on")
-    most = len(np.unique(hashes[~used])) if at_most else size
-    chosen = draw(left, min(size, most), seed)
+    chosen = draw(left, size, seed, at_most=at_most)
     return train.take(np.flatnonzero(~used)[chosen.indices], f"{len(chosen.images):,} not calibrated on, seed {seed}")

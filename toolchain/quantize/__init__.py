@@ -68,6 +68,8 @@ def quantize(
     facts = settled.ranges.calibration if settled.ranges else None
     wide = artifact.format == "onnx" and step.multiplies_int8 and not step.reduced(saturates=saturates)
     notes = (*artifact.notes, *settled.notes, *((FULL_RANGE,) if wide else ()))
+    if calibration and calibration.note and step.needs_images:
+        notes += (calibration.note,)
     if step.calibrated and (left := left_in_float(content, artifact.format)):
         notes = (*notes, f"computed in float: {', '.join(left)}")
     notes += (f"kept float: {', '.join(step.keep)}",) if step.keep else ()

@@ -187,7 +187,7 @@ def remarks(report: Report) -> list[str]:
     lines, large = list(_slow(report)), list(filter(None, map(_large, report.rows)))
     lines += [f"larger than float: {', '.join(large)}"] if large else []
     lines += [f"{row.name}  {reason}" for row in report.rows for reason in row.reasons]
-    said = report.checkpoint.history
+    said = {*report.checkpoint.history, *report.notes}
     lines += [f"{row.name}  {note}" for row in report.rows for note in row.notes if note not in said]
     lines = [*warnings(report), *lines]
     sizes, limit = [row.packed for row in report.rows], "a policy with [packed] measures it"
