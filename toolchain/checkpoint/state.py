@@ -10,6 +10,7 @@ from itertools import accumulate, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from toolchain import models
+from toolchain.checkpoint.folded import computed, fold
 from toolchain.checkpoint.source import argument, called
 from toolchain.errors import CheckpointError, UsageProblem
 
@@ -151,19 +152,19 @@ def fit_state(
     there is nothing under `wanted`.
     """
     expected = module.state_dict()
-    near = _candidates(tensors, expected)
+    near = _candidates([*tensors, *computed(tensors)], expected)
     keys = [prefix.rstrip(".") for prefix in near]
     if wanted is not None:
         near = [prefix for prefix in near if prefix.startswith(f"{wanted}.")]
         if not near:
             raise no_such_weights(name, wanted, keys)
-    fitting = [prefix for prefix in near if not _problems(module, expected, _below(tensors, prefix))]
+    fitting = [prefix for prefix in near if not _problems(module, expected, fold(_below(tensors, prefix), expected)[0])]
     if not fitting:
         return _fit_nearest(module, tensors, near[0] if near else "", name, expected, assign=assign)
     key, notes = preferred([prefix.rstrip(".") for prefix in fitting], None, name)
-    below = _below(tensors, f"{key}." if key else "")
+    below, plain = fold(_below(tensors, f"{key}." if key else ""), expected)
     module.load_state_dict(below, strict=False, assign=assign)
-    return Fitted(below, (*notes, *_left(below, expected)))
+    return Fitted(below, (*notes, *_plain(plain), *_left(below, expected)))
 
 
 def _fit_nearest(
@@ -177,12 +178,17 @@ def _fit_nearest(
 ) -> Fitted:
     """Fit what names alone do not explain: a wrapper inside the model, or a module that renames its own old weights."""
     below = _below(tensors, prefix)
-    for renamed in (below, {key.replace("module.", ""): value for key, value in below.items()}):
+    for named in (below, {key.replace("module.", ""): value for key, value in below.items()}):
+        renamed, plain = fold(named, expected)
         if not _problems(module, expected, renamed) or _loads(module, renamed):
             module.load_state_dict(renamed, strict=False, assign=assign)
-            return Fitted(renamed, (*_taken(prefix.rstrip("."), ()), *_left(renamed, expected)))
+            return Fitted(renamed, (*_taken(prefix.rstrip("."), ()), *_plain(plain), *_left(renamed, expected)))
     problems = "; ".join(_problems(module, expected, below))
     raise CheckpointError(f"{name} is not a checkpoint of {type(module).__name__}: {problems}")
+
+
+def _plain(names: Sequence[str]) -> tuple[str, ...]:
+    return (f"weights computed once and kept: {listing(names)}",) if names else ()
 
 
 def _loads(module: nn.Module, tensors: dict[str, Tensor]) -> bool:
@@ -194,7 +200,7 @@ def _loads(module: nn.Module, tensors: dict[str, Tensor]) -> bool:
     return not _missing(unmet.missing_keys, ()) and not _unexpected(tensors, unmet.unexpected_keys)
 
 
-def _candidates(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+def _candidates(tensors: Iterable[str], expected: Mapping[str, Tensor]) -> list[str]:
     """Return every prefix under which a name is expected, the one with the most of them first."""
     counts: Counter[str] = Counter()
     for name in tensors:

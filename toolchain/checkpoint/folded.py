@@ -1,0 +1,97 @@
+"""Weights of a state_dict that were computed anew at every run (weight_norm, spectral_norm, masks) -> plain weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def fold(tensors: Mapping[str, Tensor], expected: Collection[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return tensors with the plain weights that are expected and computed of others, which go, and their names.
+
+    As the layers compute them in eval mode. Both styles: the parametrizations of torch.nn.utils.parametrize, and the
+    hooks that came before them. What fits no known form stays.
+    """
+    made, used = {}, set[str]()
+    for weight, (compute, parts) in _forms(tensors).items():
+        wanted = weight in expected and weight not in tensors
+        if wanted and (value := compute(*(tensors[part] for part in parts))) is not None:
+            made[weight] = value
+            used.update(parts)
+    return {key: value for key, value in tensors.items() if key not in used} | made, tuple(made)
+
+
+def computed(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return the names of the weights that `fold` can compute."""
+    return tuple(_forms(tensors))
+
+
+_Compute = Callable[..., "Tensor | None"]
+
+
+def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[_Compute, list[str]]]:
+    """Return by the name of each weight how it is computed, and of which tensors."""
+    forms: dict[str, tuple[_Compute, list[str]]] = {}
+    for key in tensors:
+        for pattern, parts, compute in _KNOWN:
+            if match := re.fullmatch(pattern, key):
+                names = [part.format(*match.groups()) for part in parts]
+                if all(name in tensors for name in names) and _alone(key, names, tensors):
+                    forms[f"{match[1]}{match[2]}"] = compute, names
+    return forms
+
+
+def _alone(key: str, names: Collection[str], tensors: Mapping[str, Tensor]) -> bool:
+    """Return whether these are all tensors of a parametrization: of several in a row none is known alone."""
+    below, found, _ = key.rpartition(".original")
+    return not found or all(name in names for name in tensors if name.startswith(f"{below}."))
+
+
+def _weight_norm(g: Tensor, v: Tensor) -> Tensor | None:
+    import torch
+
+    shapes = [[size if axis == kept else 1 for axis, size in enumerate(v.shape)] for kept in range(v.ndim)]
+    if g.ndim and list(g.shape) not in shapes:
+        return None
+    axis = shapes.index(list(g.shape)) if g.ndim else -1
+    return torch._weight_norm(v.float(), g.float(), axis)
+
+
+def _spectral_norm(weight: Tensor, u: Tensor, v: Tensor) -> Tensor | None:
+    from torch.nn.functional import cosine_similarity
+
+    weight, u, v = weight.float(), u.float(), v.float()
+    products = []
+    for axis, size in enumerate(weight.shape[:2]):
+        matrix = weight.movedim(axis, 0).flatten(1)
+        if u.shape == (size,) and v.shape == matrix.shape[1:]:
+            products.append(matrix @ v)
+    # Transposed convolutions are normed over their second axis; that u is of this product tells the two apart.
+    product = max(products, key=lambda one: float(cosine_similarity(one, u, dim=0)), default=None)
+    return None if product is None else weight / u.dot(product)
+
+
+def _masked(weight: Tensor, mask: Tensor) -> Tensor | None:
+    return weight * mask if weight.shape == mask.shape else None
+
+
+_KNOWN: tuple[tuple[str, tuple[str, ...], _Compute], ...] = (
+    (r"(.*?)([^.]+)_g", ("{0}{1}_g", "{0}{1}_v"), _weight_norm),
+    (
+        r"(.*?)parametrizations\.([^.]+)\.original0",
+        ("{0}parametrizations.{1}.original0", "{0}parametrizations.{1}.original1"),
+        _weight_norm,
+    ),
+    (r"(.*?)([^.]+)_orig", ("{0}{1}_orig", "{0}{1}_u", "{0}{1}_v"), _spectral_norm),
+    (
+        r"(.*?)parametrizations\.([^.]+)\.original",
+        ("{0}parametrizations.{1}.original", "{0}parametrizations.{1}.0._u", "{0}parametrizations.{1}.0._v"),
+        _spectral_norm,
+    ),
+    (r"(.*?)([^.]+)_orig", ("{0}{1}_orig", "{0}{1}_mask"), _masked),
+)
+"""By the name of the first tensor: the tensors that a weight is computed of, and how."""
