@@ -250,11 +250,13 @@ NOT_OVER_THIS = [
         [*GATE, "float.onnx", *DATA, "--evidence", "other.npz"], 2, "already there; .*--force", id="gate's evidence"
     ),
     pytest.param([*GATE, "float.onnx", *DATA, "--junit", "cut.pt"], 2, "already there; .*--force", id="gate's report"),
-    pytest.param(["press", "digits.pt", *DATA, "--out", "pictures"], 2, "already there; .*--force", id="press"),
+    pytest.param(
+        ["press", "digits.pt", *DATA, "--out", "pictures"], 2, "already there and holds no report.json", id="press"
+    ),
     pytest.param(
         ["press", "digits.pt", *DATA, "--out", "pictures", "--force"],
         2,
-        "will not replace it",
+        "not even --force replaces it",
         id="a stranger's folder",
     ),
     pytest.param(["export", "digits.pt", "-o", "/dev/null/o.onnx"], 2, "is no folder that takes", id="under a file"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
 from calibration.dataset import load
+from toolchain.files import refuse_folder, whole_file
 from toolchain.pipeline import FORMATS, PressRequest, press
 from toolchain.progress import Progress, silent
 from toolchain.recipe import shipped
@@ -26,6 +28,7 @@ def demo(out: Path, *, force: bool = False, seed: int = 0, threads: int = 0, pro
 
     Where litert-torch cannot be installed (it has x86-64 wheels only), only ONNX files are made.
     """
+    refuse_folder(out, force=force)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "cnn-digits.pt"
         train(load(DATA, "train"), seed=seed, threads=threads, out=model, progress=progress)
@@ -40,5 +43,7 @@ def demo(out: Path, *, force: bool = False, seed: int = 0, threads: int = 0, pro
             command=("glyphpress", "demo"),
         )
         report = press(request, out, force=force, progress=progress)
-        model.replace(out / "model.pt")
+        with whole_file(out / "model.pt", force=True) as part:
+            # The temporary folder may lie on another disk.
+            shutil.copyfile(model, part)
     return report

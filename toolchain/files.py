@@ -90,6 +90,25 @@ def write_whole(path: Path, words: str, *, force: bool = False) -> None:
         part.write_text(words, encoding="utf-8", errors="backslashreplace")
 
 
+def refuse_folder(path: Path, *, force: bool) -> None:
+    """Raise UsageProblem where `whole_folder` would not take `path`; call it before long work."""
+    target = _behind(path)
+    whole.sweep(target.parent)
+    occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    if occupied and not _ours(target):
+        raise UsageProblem(
+            f"{path} is already there and holds no {MARK} of an earlier press, so that not even --force replaces it; "
+            "give another name"
+        )
+    _refuse_taken(path, force=force or not occupied)
+    _refuse_shut(target)
+
+
+def _behind(path: Path) -> Path:
+    """Return the folder behind a symbolic link: it is filled, and the link stays."""
+    return path.resolve() if path.is_symlink() else path
+
+
 @contextmanager
 def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that takes its name when the block ends without an error.
@@ -97,14 +116,8 @@ def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     `force` replaces only a folder that is empty or that holds our own report, never a stranger's files. Raises
     StageError, and says where the finished folder is, when something else got the name meanwhile.
     """
-    # The folder behind a symbolic link is filled, and the link stays.
-    target = path.resolve() if path.is_symlink() else path
-    whole.sweep(target.parent)
-    occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
-    _refuse_taken(path, force=force or not occupied)
-    _refuse_shut(target)
-    if occupied and not _ours(target):
-        raise UsageProblem(f"{path} holds no {MARK} of an earlier press; --force will not replace it, name another")
+    target = _behind(path)
+    refuse_folder(path, force=force)
     with _room_beside(target) as room:
         part = room / "new" / target.name
         part.mkdir(parents=True)

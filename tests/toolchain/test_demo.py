@@ -1,0 +1,63 @@
+"""What `demo` does about its folders; tests/test_privacy.py runs it to its end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolchain import demo
+from toolchain.errors import UsageProblem
+
+
+def forbidden(*_: Any, **__: Any) -> None:
+    raise AssertionError("it should have been refused before any work")
+
+
+def apart(move: Callable[..., None], disk: Path) -> Callable[..., None]:
+    """Return a move of files that treats `disk` as a disk of its own."""
+
+    def moved(source: Any, target: Any, **words: Any) -> None:
+        if Path(source).is_relative_to(disk) != Path(target).is_relative_to(disk):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+        move(source, target, **words)
+
+    return moved
+
+
+def test_the_trained_model_reaches_the_results_from_a_temporary_folder_on_another_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, out = tmp_path / "tmpfs", tmp_path / "out"
+    disk.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, apart(getattr(os, name), disk))
+    monkeypatch.setattr(demo, "train", lambda *_, out, **__: out.write_bytes(b"weights"))
+    monkeypatch.setattr(demo, "press", lambda _, folder, **__: folder.mkdir())
+    demo.demo(out)
+    assert (out / "model.pt").read_bytes() == b"weights"
+    assert not list(disk.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("held", "force", "said"),
+    [
+        ("report.json", False, "already there; give another name, or --force"),
+        ("notes.txt", False, "not even --force replaces it"),
+        ("notes.txt", True, "not even --force replaces it"),
+    ],
+)
+def test_a_folder_that_is_taken_is_refused_before_anything_is_trained(
+    held: str, force: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / held).write_text("old")
+    monkeypatch.setattr(demo, "train", forbidden)
+    with pytest.raises(UsageProblem, match=said):
+        demo.demo(tmp_path, force=force)
+    assert (tmp_path / held).read_text() == "old"
