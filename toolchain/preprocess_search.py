@@ -44,6 +44,7 @@ class Tried:
 class PreprocessFinding:
     """How the model wants its images; `runner_up` is the best that turns, inverts or counts labels differently.
 
+    rescaled: the best of the other scalings with the winner's turn, ink and labels, on the images that it was shown.
     margin: fraction of images, accuracy less runner_up_accuracy. images: how many the winner was shown; the runner-up
     is shown no more once it is beaten. table: all that was tried, the best first, each on the images of the last round
     it reached. equivalent: scalings with nearly the same answers.
@@ -61,6 +62,7 @@ class PreprocessFinding:
     equivalent: tuple[Preprocess, ...] = ()
     undecided: tuple[Preprocess, ...] = ()
     stored: Preprocess | None = None
+    rescaled: Tried | None = None
 
     def sentence(self) -> str:
         """Return the line that a file keeps: what was found, and why."""
@@ -69,12 +71,16 @@ class PreprocessFinding:
     @property
     def evidence(self) -> str:
         """Return why the winner was taken, which a press shows beside it."""
-        alike = f"; {len(self.equivalent)} other scalings read nearly the same" if self.equivalent else ""
+        alike = f"; nearly the same: {' or '.join(map(_scaling_text, self.equivalent))}" if self.equivalent else ""
         open_ = " or ".join(f"`{options_of(other)}`" for other in self.undecided)
         tied = f"; a tie of mean and std, of which this is the likelier: the others are {open_}" if open_ else ""
+        turned = f"{self.runner_up_accuracy:.1%}, {self.runner_up}"
+        other = self.rescaled
+        second = turned
+        if other and other.accuracy >= self.runner_up_accuracy:
+            second = f"{other.accuracy:.1%}, {other.preprocess}; other turn, ink or labels {turned}"
         return (
-            f"found: {self.accuracy:.1%} right; next best {self.runner_up_accuracy:.1%}, {self.runner_up}; "
-            f"{self.images} images{alike}{tied}{self._stored()}"
+            f"found: {self.accuracy:.1%} right; next best {second}; {self.images} images{alike}{tied}{self._stored()}"
         )
 
     def _stored(self) -> str:
@@ -96,6 +102,8 @@ class PreprocessFinding:
             "accuracy": self.accuracy,
             "runner_up": self.runner_up.to_dict(),
             "runner_up_accuracy": self.runner_up_accuracy,
+            "rescaled": self.rescaled.preprocess.to_dict() if self.rescaled else None,
+            "rescaled_accuracy": self.rescaled.accuracy if self.rescaled else None,
             "margin": self.margin,
             "images": self.images,
             "equivalent": [preprocess.to_dict() for preprocess in self.equivalent],
@@ -242,6 +250,8 @@ def _finding(
         )
     table = sorted(seen, key=lambda trial: (len(trial.correct), *trial.rank), reverse=True)
     runner_up = next(trial for trial in table if trial.reading != winner.reading)
+    rows = tuple(Tried(t.preprocess, t.accuracy, float(t.likelihood.mean()), len(t.correct)) for t in table)
+    alike = {trial.preprocess for trial in table if trial.reading == winner.reading} - {winner.preprocess}
     return PreprocessFinding(
         winner=winner.preprocess,
         accuracy=winner.accuracy,
@@ -249,11 +259,17 @@ def _finding(
         runner_up_accuracy=runner_up.accuracy,
         margin=winner.accuracy - runner_up.accuracy,
         images=len(winner.correct),
-        table=tuple(Tried(t.preprocess, t.accuracy, float(t.likelihood.mean()), len(t.correct)) for t in table),
+        table=rows,
         equivalent=tuple(trial.preprocess for trial in scalings if _alike(winner, trial)),
         undecided=tuple(trial.preprocess for trial in ties),
         stored=stored,
+        rescaled=next((row for row in rows if row.preprocess in alike), None),
     )
+
+
+def _scaling_text(preprocess: Preprocess) -> str:
+    """Return a Preprocess in words, without its turn."""
+    return str(preprocess).partition(", ")[2]
 
 
 def tie_message(tied: Iterable[Preprocess], images: int) -> str:

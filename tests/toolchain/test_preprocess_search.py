@@ -90,7 +90,21 @@ def test_a_published_models_wish_is_found(preprocess: Preprocess, spare: int, di
     assert (preprocess.scale, preprocess.mean) in same
     assert finding.accuracy > 0.9
     assert finding.margin > 0.2
-    assert f"{finding.accuracy:.1%} right; next best {finding.runner_up_accuracy:.1%}" in finding.sentence()
+    assert f"{finding.accuracy:.1%} right; next best" in finding.sentence()
+    assert f" {finding.runner_up_accuracy:.1%}, {finding.runner_up}" in finding.sentence()
+    assert all(str(other).partition(", ")[2] in finding.sentence() for other in finding.equivalent)
+
+
+def test_row20_the_next_best_is_named_where_it_is_the_same_turn_with_another_mean(digits: Dataset) -> None:
+    finding = found(trained(digits, Preprocess("transpose", mean=0.1307, std=0.3081)), digits)
+    others = [row for row in finding.table if row.preprocess.orientation == "transpose" and not row.preprocess.invert]
+    second = next(row for row in others if row.preprocess != finding.winner)
+    assert second.accuracy > finding.runner_up_accuracy
+    assert finding.rescaled == second
+    sentence = f"next best {second.accuracy:.1%}, {second.preprocess}; other turn, ink or labels "
+    assert f"{sentence}{finding.runner_up_accuracy:.1%}, {finding.runner_up}" in finding.sentence()
+    assert finding.to_dict()["rescaled"] == second.preprocess.to_dict()
+    assert "other scalings" not in finding.sentence()
 
 
 def test_a_model_that_cannot_tell_left_from_right_is_a_tie(digits: Dataset) -> None:
