@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _OURS = ("calibration", "targets", "toolchain", "click", "rich_click")
 
 
@@ -31,5 +33,5 @@ def of_the_system(error: BaseException) -> bool:
 
 def first_line(error: BaseException) -> str:
     """Return an error's type and the first line of its message, short enough for one line of ours."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__

@@ -63,6 +63,8 @@ def activations() -> dict[str, Callable[[Tensor], Tensor]]:
         "relu": nn.ReLU(),
         "relu6": nn.ReLU6(),
         "leaky-relu": nn.LeakyReLU(0.2),
+        "rrelu": nn.RReLU(),
+        "rrelu-in-place": nn.RReLU(0.1, 0.5, inplace=True),
         "threshold": nn.Threshold(0.1, 0.0),
         "hardtanh": nn.Hardtanh(-2.0, 3.0),
         "hardsigmoid": nn.Hardsigmoid(),
@@ -78,7 +80,19 @@ def activations() -> dict[str, Callable[[Tensor], Tensor]]:
 ACTIVATIONS = (
     *("softplus", "softplus-beta", "mish", "elu", "selu", "celu", "logsigmoid", "logaddexp", "logsumexp"),
     *("logsumexp-flat", "logsoftmax", "softsign", "softshrink", "tanh", "tanhshrink", "gelu", "gelu-tanh", "silu"),
-    *("hardswish", "prelu", "relu", "relu6", "leaky-relu", "threshold", "hardtanh", "hardsigmoid", "hardshrink"),
+    *(
+        "hardswish",
+        "prelu",
+        "relu",
+        "relu6",
+        "leaky-relu",
+        "rrelu",
+        "rrelu-in-place",
+        "threshold",
+        "hardtanh",
+        "hardsigmoid",
+        "hardshrink",
+    ),
     *("sigmoid", "softmin", "softmax", "softmax2d", "glu"),
 )
 

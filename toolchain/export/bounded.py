@@ -30,6 +30,7 @@ def bounded_forms() -> dict[Any, Callable[..., Any]]:
         aten.log_sigmoid.default: log_sigmoid,
         aten.logaddexp.default: logaddexp,
         aten.logsumexp.default: logsumexp,
+        aten.rrelu_with_noise_functional.default: rrelu,
     }
 
 
@@ -62,6 +63,15 @@ def selu(x: Tensor) -> Tensor:
 def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """Return ELU whose slope is continuous for each alpha."""
     return elu(x, alpha, 1.0, 1 / alpha)
+
+
+def rrelu(
+    x: Tensor, noise: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, *_settings: Any
+) -> tuple[Tensor, Tensor]:
+    """Return a leaky ReLU of the mean slope, which RReLU is outside training, and the noise, which is unused."""
+    from torch.nn.functional import leaky_relu
+
+    return leaky_relu(x, (lower + upper) / 2), noise
 
 
 def log_sigmoid(x: Tensor) -> Tensor:

@@ -111,5 +111,10 @@ def _bounded_forms() -> dict[Any, Callable[..., Any]]:
     def log_sigmoid(x: Any) -> Any:
         return op.Neg(op.Softplus(op.Neg(x)))
 
+    def rrelu(x: Any, noise: Any, lower: float = 1 / 8, upper: float = 1 / 3, *_settings: Any) -> Any:
+        """Return a leaky ReLU of the mean slope, which RReLU is outside training, and the noise, which is unused."""
+        return op.LeakyRelu(x, alpha=(lower + upper) / 2), noise
+
     aten = torch.ops.aten
-    return {aten.logaddexp.default: logaddexp, aten.log_sigmoid.default: log_sigmoid}
+    forms = {aten.logaddexp.default: logaddexp, aten.log_sigmoid.default: log_sigmoid}
+    return forms | {aten.rrelu_with_noise_functional.default: rrelu}
