@@ -6,8 +6,7 @@ packages report about their use before any of them is imported.
 
 import os
 import sys
-from typing import Any, cast
 
 os.environ.update(ORT_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
 # OpenVINO reports every import of it, and has no variable that forbids it; without this package it reports nothing.
-cast(dict[str, Any], sys.modules).setdefault("openvino_telemetry", None)
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

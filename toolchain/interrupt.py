@@ -22,19 +22,6 @@ def interrupted() -> bool:
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
-    """Let Ctrl-C end the process at once and without a traceback, while there is nothing to clean up yet."""
-    if not _main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextmanager
 def held(notice: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Let SIGINT, SIGTERM and SIGHUP wait for the end of the block; the first of them calls `notice`.
 

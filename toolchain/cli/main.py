@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
-from typing import Any, NoReturn
+from contextlib import suppress
 
-from toolchain.interrupt import heard, unheard
+_UNTOUCHED = signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
-with unheard():
+
+def _on_ctrl_c(handler: signal.Handlers | object) -> None:
+    if _UNTOUCHED:
+        with suppress(ValueError):  # only the main thread may
+            signal.signal(signal.SIGINT, handler)  # type: ignore[arg-type]
+
+
+# While there is nothing to clean up yet, Ctrl-C ends the process at once and without a traceback.
+_on_ctrl_c(signal.SIG_DFL)
+try:
+    import os
+    import sys
+    from typing import Any, NoReturn
+
     import rich_click as click
 
     from toolchain.cli import complete, console, failure, verbosity
     from toolchain.cli.groups import LazyGroup
     from toolchain.cli.streams import lossy_streams, undelivered
     from toolchain.files import scratch
+    from toolchain.interrupt import heard
+finally:
+    _on_ctrl_c(signal.default_int_handler)
 
 # name -> "module:attribute"; imported only when the command is used, so that --help stays fast.
 COMMANDS = {
