@@ -16,10 +16,12 @@ from targets.nearest import nearest
 from toolchain.errors import PolicyError, UsageProblem
 from toolchain.steps import Distill, Equalize, Prune, Qat, Quantize
 from toolchain.steps.quantize import refusal
-from toolchain.steps.strict import Strict, first_problem
-from toolchain.written import WRITTEN
+from toolchain.steps.strict import Strict
+from toolchain.written import WRITTEN, said
 
 Shaping = Prune | Distill | Equalize | Qat
+STEPS: tuple[type[Strict], ...] = (Prune, Distill, Equalize, Qat, Quantize)
+KINDS = {str(step.model_fields["kind"].default): step for step in STEPS}
 Step = Annotated[Shaping | Quantize, Field(discriminator="kind")]
 
 
@@ -124,8 +126,31 @@ def parse(text: str, origin: str) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{origin}: not TOML: {error}") from error
     except ValidationError as error:
-        where, reason = first_problem(error)
-        raise PolicyError(f"{origin}: {where or 'recipe'}: {reason}; see `glyphpress recipe schema`") from error
+        why = _explain(error)
+        raise PolicyError(
+            f"{origin}: {why}{' See' if why.endswith('?') else '; see'} `glyphpress recipe schema`"
+        ) from error
+
+
+def _explain(error: ValidationError) -> str:
+    """Return one line about the first thing that is wrong: which step, which key, which value."""
+    # A key that is not known often explains the one that is missing.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    place = list(first["loc"])
+    where = ""
+    if place[:1] == ["steps"] and len(place) > 1:
+        where = f"step {int(place[1]) + 1}{f' ({place[2]})' if len(place) > 2 else ''}: "
+        place = place[3:]
+    key = ".".join(map(str, place))
+    if first["type"] == "extra_forbidden":
+        known = KINDS[str(first["loc"][2])] if where else Recipe
+        return f"{where}unknown key '{key}'; {nearest(key, known.model_fields, 'it is none of ours')}"
+    if first["type"] == "missing":
+        return f"{where}'{key}' is missing"
+    if first["type"].startswith("union_tag"):
+        kind = first["input"].get("kind") if isinstance(first["input"], dict) else None
+        return f"{where}{f'no kind of step is {kind!r}' if kind else 'its kind is missing'}; give {', '.join(KINDS)}"
+    return f"{where}'{key}' cannot be {first['input']!r}: {said(first)}" if key else f"{where}{said(first)}"
 
 
 def schema() -> dict[str, Any]:

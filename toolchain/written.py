@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 
 from toolchain import quantities
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 WRITTEN = "written"
 """Validation context of values that a person wrote, where a number without its unit is refused."""
+
+
+def said(problem: ErrorDetails) -> str:
+    """Return what is wrong with one written value, without pydantic's names for it."""
+    return problem["msg"].removeprefix("Value error, ").replace("Input should be", "it should be", 1)
 
 
 def _quantity(unit: quantities.Unit, *, below: float | None = None) -> Any:
@@ -17,7 +26,11 @@ def _quantity(unit: quantities.Unit, *, below: float | None = None) -> Any:
 
     def read(value: object, info: ValidationInfo) -> object:
         if isinstance(value, str):
-            return unit.parse(value)
+            number = unit.parse(value)
+            if not 0 < number < (below or math.inf):
+                most = f" and less than {unit.text(below)}" if below else ""
+                raise ValueError(f"give more than {unit.text(0)}{most}")
+            return number
         if info.context == WRITTEN:
             raise ValueError(f'{value!r} needs quotes and a unit, such as "{unit.example}"')
         return value

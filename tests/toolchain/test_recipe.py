@@ -53,7 +53,7 @@ def test_every_shipped_recipe_has_its_files_name_and_says_what_it_is_for() -> No
             for words, said in (
                 ("ratio = 1", "less than 1"),
                 ("ratio = 0", "greater than 0"),
-                ("", "says not how much goes"),
+                ("", "it does not say how much goes"),
                 ("ratio = 0.5\nmacs = 100", "ratio and macs exclude each other"),
                 ("macs = 5\nlayers = { conv1 = 0.5 }", "layers and macs exclude each other"),
                 ("layers = { conv1 = 1.0 }", "layers.conv1"),
@@ -73,7 +73,19 @@ def test_every_shipped_recipe_has_its_files_name_and_says_what_it_is_for() -> No
             'name = "a"\n[[steps]]\nkind="quantize"\nscheme="static-int8-act16"', "tflite", id="no ONNX kernels"
         ),
         pytest.param('name = "a', "not TOML", id="not TOML"),
-        pytest.param("", "name", id="empty"),
+        pytest.param("", "'name' is missing", id="empty"),
+        pytest.param('name = "a"\nstps = []', "unknown key 'stps'; did you mean steps? See", id="near key"),
+        pytest.param(
+            'name = "a"\n[[steps]]\nkind = "qat"\nlr = nan', "step 1 (qat): 'lr' cannot be nan: it should be", id="nan"
+        ),
+        pytest.param('name = "a"\n[[steps]]\nkind = "foo"', "step 1: no kind of step is 'foo'; give prune", id="kind"),
+        pytest.param('name = "a"\n[[steps]]\nlr = 1', "step 1: its kind is missing; give prune", id="no kind"),
+        pytest.param('name = "a"\nsteps = [3]', "step 1: it should be", id="step that is no table"),
+        pytest.param(
+            'name = "a"\n[[steps]]\nkind = "quantize"\nschem = "x"',
+            "step 1 (quantize): unknown key 'schem'; did you mean scheme?",
+            id="near key of a step",
+        ),
     ],
 )
 def test_an_impossible_recipe_is_refused_in_one_line_that_names_the_file(text: str, said: str) -> None:

@@ -110,13 +110,14 @@ def step_of(words: dict[str, Any]) -> Any:
     from pydantic import ValidationError
 
     from toolchain.steps import Prune
+    from toolchain.written import said
 
-    said = any(words[name] is not None for name in ("ratio", "macs", "parameters", "bytes")) or words["layers"]
-    if not said and words["method"] != "n:m":
+    given = any(words[name] is not None for name in ("ratio", "macs", "parameters", "bytes")) or words["layers"]
+    if not given and words["method"] != "n:m":
         words = words | {"ratio": 0.25}
     try:
         return Prune.model_validate(words)
     except ValidationError as error:
         first = error.errors()[0]
         where = f"--{first['loc'][0]}: ".replace("layers", "layer") if first["loc"] else ""
-        raise click.UsageError(where + first["msg"].removeprefix("Value error, ")) from error
+        raise click.UsageError(where + said(first)) from error

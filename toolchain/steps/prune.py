@@ -56,7 +56,7 @@ class Prune(Strict):
         if self.method == "n:m":
             self._settled_by_pattern(said)
         elif not said and not self.layers:
-            raise ValueError("says not how much goes; give ratio, macs, parameters, bytes or layers")
+            raise ValueError("it does not say how much goes; give ratio, macs, parameters, bytes or layers")
         self._fits_method()
         return self
 

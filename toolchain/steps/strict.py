@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from toolchain.errors import UsageProblem
+from toolchain.written import said
 
 
 class Strict(BaseModel):
@@ -27,4 +28,4 @@ class Strict(BaseModel):
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """Return where the first thing that is wrong stands (empty: in the whole), and what is wrong with it."""
     first = error.errors()[0]
-    return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return ".".join(map(str, first["loc"])), said(first)

@@ -47,7 +47,7 @@ from toolchain.verdict.tables import (
     TimeLimit,
     TimeRatioLimit,
 )
-from toolchain.written import WRITTEN
+from toolchain.written import WRITTEN, said
 
 __all__ = ["Action", "Policy", "choose_policy", "default_policy", "named", "policy_from", "read_policy", "schema"]
 
@@ -240,7 +240,7 @@ def _explain(error: ValidationError) -> str:
         return f"unknown key '{where}'; {nearest(place[-1], known, 'see `glyphpress gate schema`', cutoff=0.5)}"
     if first["type"] == "missing":
         return f"'{where}' is missing; the limit [{place[0]}] needs it"
-    return f"'{where}' cannot be {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
+    return f"'{where}' cannot be {first['input']!r}: {said(first)}"
 
 
 def _keys(place: list[str]) -> list[str]:
