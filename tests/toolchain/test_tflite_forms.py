@@ -31,6 +31,7 @@ FORMS = (
     *("squeeze-dead", "bias-scaled", "pool-uncounted", "pool-ceil-uncounted", "pool-of-negatives", "pad-of-nothing"),
     *("matrix-of-batches", "matrix-first", "divided", "unit-length", "layer-norm"),
     *("root-mean-square", "instance-norm", "group-norm"),
+    *("mask-added", "mask-least", "mask-filled", "mask-1e4", "mask-causal", "mask-of-bools"),
 )
 
 
@@ -83,6 +84,13 @@ def form(name: str) -> nn.Module:
             answer: Tensor = self.does(x)
             return answer
 
+    def masked(put: Callable[[Tensor, Tensor], Tensor]) -> nn.Module:
+        mask = torch.full((13, 13), -torch.inf).triu(1)
+        return Does(lambda x: put((x @ x.mT) / 3, mask).softmax(-1) @ x)
+
+    def attention(x: Tensor, **settings: Any) -> Tensor:
+        return functional.scaled_dot_product_attention(x, x, x, **settings)
+
     def padded(x: Tensor) -> Tensor:
         return functional.max_pool2d(functional.pad(x, (1, 0, 1, 0), value=-torch.inf), 2)
 
@@ -104,6 +112,15 @@ def form(name: str) -> nn.Module:
         "root-mean-square": lambda: Does(lambda x: functional.rms_norm(x.permute(0, 2, 3, 1), (8,))),
         "instance-norm": lambda: nn.InstanceNorm2d(8),
         "group-norm": lambda: nn.GroupNorm(2, 8),
+        # Attention that sees only what comes before.
+        "mask-added": lambda: masked(lambda x, mask: x + mask),
+        "mask-least": lambda: masked(lambda x, mask: x + mask.clamp(min=torch.finfo(torch.float32).min)),
+        "mask-filled": lambda: masked(lambda x, mask: x.masked_fill(mask < 0, -torch.inf)),
+        "mask-1e4": lambda: masked(lambda x, mask: torch.where(mask < 0, -1e4, x)),
+        "mask-causal": lambda: Does(lambda x: attention(x, is_causal=True)),
+        "mask-of-bools": lambda: Does(lambda x: attention(x, attn_mask=torch.ones(13, 13).tril() > 0)),
+        # No softmax that could stay float takes it.
+        "huge": lambda: Does(lambda x: (x - 3e38).clamp(min=-1)),
         # The scales of its sum are powers of two, which LiteRT's 16-bit ADD refuses.
         "sum-of-ones": lambda: Does(lambda x: 1 + torch.exp(-x)),
     }
@@ -145,6 +162,12 @@ def test_every_static_scheme_takes_it(name: str, images: CalibrationSet, tmp_pat
         assert made.fidelity is not None
         kept[way] = made.fidelity.sqnr_db
     assert all(kept[way] > least for way, (_, least) in WAYS.items()), kept
+
+
+def test_row13_a_range_that_would_end_the_program_is_refused(images: CalibrationSet, tmp_path: Path) -> None:
+    exact = export(formed("huge"), "tflite", tmp_path / "float.tflite")
+    with pytest.raises(StageError, match=r"float.tflite: tensor .* holds -3.0e\+38, .*; take --scheme weight-int8"):
+        quantize(exact, Quantize(scheme="static-int8"), images, tmp_path / "huge.tflite", recipe="x")
 
 
 def test_row13_a_refusal_names_the_layer_and_a_scheme_that_works(images: CalibrationSet, tmp_path: Path) -> None:

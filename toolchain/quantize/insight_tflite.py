@@ -14,12 +14,13 @@ from toolchain.quantize.activations import Values, tflite_activations
 from toolchain.quantize.insight import Layer
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.tflite import refuse_quantized, tflite_content
+from toolchain.quantize.unsuited_tflite import masked
 from toolchain.steps import Quantize
 
 VIEWS = ("EXPAND_DIMS", "MAX_POOL_2D", "PAD", "RESHAPE", "SQUEEZE", "TRANSPOSE")
 """Operators whose answer holds the values that they were given, and zero."""
 NOTHING = np.float32(-1e38)
-"""A pad of this or less, minus infinity too, stands for no value at all where a maximum is taken over it."""
+"""A pad or mask of this or less, minus infinity too, is no value where a maximum or softmax is taken over it."""
 
 
 class TfliteInsight:
@@ -107,8 +108,9 @@ class TfliteInsight:
         return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
     def _padded(self) -> set[str]:
-        """Return the tensors in front of a maximum that were padded with NOTHING."""
-        kinds, found = self._schema.BuiltinOperator, set()
+        """Return the tensors in front of a maximum that were padded with NOTHING, and the masked ones of a softmax."""
+        behind = {at for _, chain in masked(self._model) for at in chain}
+        kinds, found = self._schema.BuiltinOperator, {self._name(self._graph.operators[at].outputs[0]) for at in behind}
         for node in self._graph.operators:
             readers = [other for other in self._graph.operators if node.outputs[0] in other.inputs]
             if self._kind(node) == kinds.PADV2 and all(self._kind(other) == kinds.MAX_POOL_2D for other in readers):

@@ -32,6 +32,8 @@ LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "
 """Operators that have weights."""
 FOUR = ("CONV_2D", "FULLY_CONNECTED")
 """Operators that LiteRT has 4-bit kernels for."""
+HUGE = 1e30
+"""An end of a range of which LiteRT makes a scale that ends the whole program."""
 ONE_SCALE = "BATCH_MATMUL"
 """Its kernels read the first scale of a constant alone, whatever the file has for each channel."""
 
@@ -70,7 +72,7 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
         )
     quantizer = _quantizer(source, step, rounded=ranges is not None and ranges.learned)
     keep_float(quantizer, source, step, artifact.path.name)
-    statistics = _statistics(source, ranges) if ranges else None
+    statistics = _statistics(source, ranges, step, artifact.path.name) if ranges else None
     if statistics and pixels:
         statistics[_input_tensor(source)] = pixel_range(pixels)
     content = bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
@@ -135,9 +137,15 @@ def _borders(quantizer: Quantizer, *, integer: bool) -> None:
     quantizer.update_quantization_recipe(".*", names.INPUT, config)
 
 
-def _statistics(content: bytes, ranges: Ranges) -> dict[str, Any]:
-    """Return the ranges as litert-quantizer takes them: arrays of each tensor's rank."""
+def _statistics(content: bytes, ranges: Ranges, step: Quantize, file: str) -> dict[str, Any]:
+    """Return the ranges as litert-quantizer takes them: arrays of the rank of each tensor; raises StageError."""
     from ai_edge_litert.interpreter import Interpreter
+
+    for name, ends in ranges.bounds.items():
+        if (end := max(ends, key=abs)) and abs(end) > HUGE:
+            raise StageError(
+                f"{file}: tensor {name} holds {end:.1e}, beside which integers can hold nothing else; {way_out(step)}"
+            )
 
     ranks = {tensor["name"]: len(tensor["shape"]) for tensor in Interpreter(model_content=content).get_tensor_details()}
     return {
