@@ -11,6 +11,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -139,6 +140,7 @@ class Agent:
         part = path.with_name(f".part-{file}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path.parent)
             part.write_bytes(payload)
             part.replace(path)
         except OSError as error:
@@ -171,6 +173,13 @@ REQUESTS: dict[str, Callable[..., Frame]] = {
 def _folder() -> Path:
     """Return where artifacts are kept by digest: in the home that the host names."""
     return Path(os.environ.get("GLYPHPRESS_HOME", "~/.cache/glyphpress")).expanduser() / "artifacts"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what agents left that were killed while they wrote, which takes seconds."""
+    for left in folder.glob(".part-*"):
+        if time.time() - left.lstat().st_mtime > IDLE_S:
+            left.unlink(missing_ok=True)
 
 
 def _artifact(path: str, facts: dict[str, Any]) -> Artifact:

@@ -12,10 +12,13 @@ import signal
 import struct
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 STALLED_S = 120
 """A push of which nothing comes for so long ends: the network may have died without a word."""
+FORGOTTEN_S = 24 * 3600
+"""No push takes so long: what is older is of one that was killed."""
 HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glyphpress"
 
 
@@ -28,12 +31,24 @@ def facts() -> None:
     print(json.dumps(known))
 
 
+def sweep() -> None:
+    """Remove what killed pushes left, of other layers too, which nobody may ever push again."""
+    for left in HOME.glob(".part-*"):
+        if time.time() - left.lstat().st_mtime < FORGOTTEN_S:
+            continue
+        if left.is_dir():
+            shutil.rmtree(str(left), ignore_errors=True)
+        else:
+            left.unlink()
+
+
 def take(name: str, sha256: str) -> None:
     """Unpack the archive on stdin as folder `name`, if its digest is `sha256`; whole or not at all."""
     part, archive = HOME / (".part-" + name), HOME / (".part-" + name + ".tar.gz")
     try:
         signal.alarm(STALLED_S)
         HOME.mkdir(parents=True, exist_ok=True)
+        sweep()
         shutil.rmtree(str(part), ignore_errors=True)
         digest = hashlib.sha256()
         with archive.open("wb") as stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from targets import remote
+from targets.agent.serve import Agent
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
 from targets.remote import RemoteSession, local_agent
@@ -157,3 +159,39 @@ def test_a_request_that_takes_too_long_is_ended_there(onnx_artifact: Artifact, m
 def test_row42_what_was_pushed_never_rounds_to_nothing() -> None:
     done = SetUp("pi@kitchen", "3.11", "aarch64", "/home/pi", (), {"agent": 41_300, "wheels": 53_000_000})
     assert done.lines() == ["pi@kitchen: agent, 41 KB", "pi@kitchen: wheels, 53,000 KB"]
+
+
+def aged(path: Path) -> Path:
+    os.utime(path, (0, 0))
+    return path
+
+
+def test_row34_a_push_sweeps_what_killed_ones_left_and_nothing_else(tmp_path: Path) -> None:
+    home = tmp_path / "glyphpress"
+    (home / ".part-wheels-old").mkdir(parents=True)
+    (home / ".part-wheels-old" / "half.py").touch()
+    (home / "wheels-whole").mkdir()
+    for name in (".part-agent-old.tar.gz", ".part-agent-now.tar.gz"):
+        (home / name).touch()
+    for path in (home / ".part-wheels-old", home / ".part-agent-old.tar.gz", home / "wheels-whole"):
+        aged(path)
+    layer = agent_layer()
+    command = [sys.executable, str(TARGETS / "ssh/there.py"), "take", layer.name, layer.sha256]
+    with layer.archive.open("rb") as archive:
+        settings = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+        done = subprocess.run(command, stdin=archive, env=settings, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in home.iterdir()} == {layer.name, "wheels-whole", ".part-agent-now.tar.gz"}
+
+
+def test_row34_an_agent_sweeps_what_killed_ones_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLYPHPRESS_HOME", str(tmp_path))
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    (folder / ".part-old.onnx").touch()
+    (folder / ".part-now.onnx").touch()
+    aged(folder / ".part-old.onnx")
+    content = b"a model"
+    digest = hashlib.sha256(content).hexdigest()
+    Agent().put(content, file=f"{digest}.onnx", sha256=digest)
+    assert {path.name for path in folder.iterdir()} == {".part-now.onnx", f"{digest}.onnx"}
