@@ -143,10 +143,14 @@ def explained(path: Path) -> bool:
 def load_artifact(path: Path) -> Artifact:
     """Read an artifact from its file and sidecar, or from its own metadata where an .onnx or .ort file has no sidecar.
 
-    Raises ArtifactError when the file is missing or unreadable, nothing says what it is, or the sidecar is that of
-    other bytes.
+    Raises ArtifactError when the file is missing or unreadable, nothing says what it is, the sidecar is that of other
+    bytes, or an .onnx asks for more memory than any reader of characters.
     """
     kind = file_format(path)
+    if kind == "onnx":
+        from targets.onnx_sizes import refuse_huge
+
+        refuse_huge(path)
     sidecar = sidecar_of(path)
     if not explained(path):
         raise ArtifactError(f"{sidecar}: no sidecar; make one with `glyphpress export` or `glyphpress press`")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from targets.artifact import TensorSpec
 from targets.errors import ArtifactError
 from targets.foreign import translated
+from targets.onnx_sizes import refuse_huge
 from targets.protobuf import has_broken_text, without_weights
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs that it declares, integers by the Q/DQ nodes beside them; raises ArtifactError."""
     graph = _model(path).graph
+    refuse_huge(path)
     with translated(lambda reason: ArtifactError(f"{path}: a damaged ONNX model ({reason}); export it again")):
         constants = {tensor.name for tensor in graph.initializer}
         told = scales(graph)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.foreign import first_line
+from targets.onnx_sizes import refuse_huge
 from targets.protobuf import has_broken_text, without_weights
 from toolchain.checkpoint.state import listing
 from toolchain.errors import CheckpointError
@@ -30,12 +31,15 @@ _LAYOUTS: dict[tuple[Any, ...], str] = {(1, 28, 28): "NCHW", (28, 28, 1): "NHWC"
 def read_onnx(path: Path, *, weights: bool = True) -> ModelProto:
     """Return the model of an ONNX file and its weights, or the graph alone.
 
-    Raises CheckpointError when either is missing.
+    Raises CheckpointError when either is missing, ArtifactError when its weights are read and its operators ask for
+    more memory than any reader of characters.
     """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 
     try:
+        if weights:
+            refuse_huge(path)
         proto = onnx.load(path, load_external_data=False) if weights else without_weights(path)
         _refuse_false_weights(proto, path)
         if weights:
