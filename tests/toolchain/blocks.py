@@ -452,3 +452,27 @@ def reweighed() -> nn.Module:
     old.prune.ln_structured(layers[5], "weight", 0.3, n=2, dim=0)
     blocks = [block for layer in layers for block in (layer, nn.ReLU())]
     return nn.Sequential(*blocks, nn.Flatten(), new.weight_norm(nn.Linear(16 * 36, 10)))
+
+
+class RecurrentRows(nn.Module):
+    """A recurrent layer over the rows."""
+
+    def __init__(self, layer: str) -> None:
+        super().__init__()
+        self.rows = getattr(nn, layer)(28, 48, batch_first=True, bidirectional=layer == "GRU")
+        self.fc = nn.Linear(96 if layer == "GRU" else 48, 10)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.rows(image.squeeze(1))[0].mean(1))
+
+
+class LinearByHand(nn.Module):
+    """A linear layer that is written as a product and a sum, and a real one behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, 10, 784) / 28)
+        self.fc = nn.Linear(10, 10)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.fc((image.flatten(1).unsqueeze(1) * self.weight).sum(2))

@@ -16,7 +16,7 @@ from toolchain.export.seal import Origin, seal
 from toolchain.model import Range
 from toolchain.quantize.calibrate import Calibrated, calibrated
 from toolchain.quantize.fidelity import COMPARED, fidelity
-from toolchain.quantize.left import left_in_float
+from toolchain.quantize.left import left_in_float, weights_left
 from toolchain.quantize.pixels import PixelInput
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.refused import refusals_explained
@@ -73,6 +73,7 @@ def quantize(
     if step.calibrated and (left := left_in_float(content, artifact.format)):
         notes = (*notes, f"computed in float: {', '.join(left)}")
     notes += (f"kept float: {', '.join(step.keep)}",) if step.keep else ()
+    notes += tuple(filter(None, [weights_left(content, artifact.format, step)]))
     origin = Origin.of(artifact, recipe, *TOOLS[artifact.format], calibration=facts, notes=notes)
     if step.integer_io:
         origin = replace(origin, preprocess=PixelInput.of(artifact.preprocess).given)

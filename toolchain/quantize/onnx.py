@@ -178,6 +178,7 @@ def static_onnx(
     model = onnx_with_room(model, source)
     if step.weight_bits == 4:
         model = pack_int4(model)
+    model = expand_at_load(model, per_channel=step.per_channel, keep=weighted(model))
     return integer_borders(model) if pixels else float_logits(model)
 
 

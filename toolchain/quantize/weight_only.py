@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from toolchain.errors import StageError
 from toolchain.export.pack_int4 import in_opset
-from toolchain.quantize.layers import channel_axis, of_one_channel, weighted
+from toolchain.quantize.layers import channel_axis, recurrent, wants_8_bits, weighted
 from toolchain.quantize.weights import integers
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ def expand_at_load(
     16 bits are a float16 and a Cast, fewer an integer, a Cast and a Mul by the scale (`toolchain.quantize.weights`).
     Both are constants, which every graph optimizer folds when the session starts, so an inference costs what the
     float file costs. DequantizeLinear would run again in each inference: onnxruntime keeps it for QDQ fusion.
-    Convolutions of one channel take no fewer than 8 bits. Those that `keep` names stay float.
+    Recurrent layers and convolutions of one channel take no fewer than 8 bits. Those that `keep` names stay float.
     Raises StageError on weights that float16 cannot hold.
     """
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     small: dict[str, list[TensorProto]] = {}
     expansions: list[NodeProto] = []
-    for name, node in weighted(model).items():
+    for name, node in (weighted(model) | recurrent(model)).items():
         if name in keep:
             continue
         weights = _floats(stored[name])
@@ -42,7 +42,7 @@ def expand_at_load(
             small[name], nodes = _half(name, weights)
         else:
             axis = channel_axis(node, weights.ndim) if per_channel else None
-            own = 8 if of_one_channel(node, weights.shape) else bits
+            own = 8 if wants_8_bits(node, weights.shape) else bits
             small[name], nodes = _expansion(name, own, *integers(weights, own, axis))
         expansions += nodes
     if bits == 4:
