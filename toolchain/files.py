@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -102,6 +103,13 @@ def refuse_folder(path: Path, *, force: bool) -> None:
         )
     _refuse_taken(path, force=force or not occupied)
     _refuse_shut(target)
+    if target.is_dir() and not os.access(target, os.W_OK):
+        raise UsageProblem(f"{path} cannot be written: its permissions forbid it; name another place")
+    if os.path.ismount(target):
+        raise UsageProblem(
+            f"{path} is where a disk is mounted, which a finished folder cannot replace; name a folder in it, such as "
+            f"{path / 'out'}"
+        )
 
 
 def _behind(path: Path) -> Path:
@@ -121,6 +129,9 @@ def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     with _room_beside(target) as room:
         part = room / "new" / target.name
         part.mkdir(parents=True)
+        if target.is_dir():
+            # A folder that was made for its owner alone stays so.
+            part.chmod(stat.S_IMODE(target.stat().st_mode))
         yield part
         try:
             with held():

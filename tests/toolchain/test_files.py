@@ -20,7 +20,7 @@ from tests.conftest import Finished
 from tests.kills.hook import end_at
 from tests.toolchain.readers import linear_reader
 from toolchain.errors import StageError, UsageProblem
-from toolchain.files import MARK, whole_file, whole_folder, write_whole
+from toolchain.files import MARK, refuse_folder, whole_file, whole_folder, write_whole
 
 Make = Callable[[Path, bool], None]
 
@@ -290,3 +290,37 @@ def test_a_place_that_takes_no_files_is_named_by_what_was_asked_for() -> None:
     with pytest.raises((OSError, UsageProblem), match=r"/proc/x\.json") as caught:
         write_whole(Path("/proc/x.json"), "words")
     assert ".glyphpress" not in str(caught.value)
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["empty", "of an earlier press"])
+def test_a_folder_that_was_made_for_its_owner_alone_stays_so(force: bool, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir(mode=0o700)
+    if force:
+        (out / MARK).write_text("old")
+    make_folder(out, force)
+    assert (out / MARK).read_text() == "new"
+    assert out.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_on_which_a_disk_is_mounted_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == out)
+    with pytest.raises(UsageProblem, match=f"a disk is mounted.*name a folder in it, such as {out / 'out'}"):
+        refuse_folder(out, force=False)
+    refuse_folder(out / "out", force=False)
+
+
+def test_a_folder_that_nobody_may_write_is_refused_and_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir(mode=0o555)
+    # Root may write everywhere, so the answer is made.
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != out)
+    with pytest.raises(UsageProblem, match="its permissions forbid it"), whole_folder(out):
+        raise AssertionError
+    assert list(tmp_path.iterdir()) == [out]

@@ -61,7 +61,7 @@ def test_every_shipped_recipe_has_its_files_name_and_says_what_it_is_for() -> No
                 ('method = "magnitude"\nparameters = 9', "parameters does not belong to method magnitude"),
                 ('ratio = 0.5\npattern = "1:4"', "pattern does not belong to method structured"),
                 ('method = "n:m"\nratio = 0.5', "n:m takes pattern alone"),
-                ('method = "n:m"\npattern = "4:4"', "lets no weight go"),
+                ('method = "n:m"\npattern = "4:4"', "keeps every weight"),
             )
         ),
         pytest.param(

@@ -188,7 +188,7 @@ class Structured:
         if (floor := measured(bare, self.name)[measure]) > most:
             raise UsageProblem(
                 f"{self.name} cannot be pruned to {most:,} {_UNITS[measure]}: {floor:,} are the least that channels in "
-                f"multiples of {self.step.round_to} leave; ask for more, or round to fewer"
+                f"multiples of {self.step.round_to} leave; allow more, or round to a smaller multiple"
             )
 
     def _refuse_layers(self) -> None:

@@ -63,7 +63,7 @@ class Prune(Strict):
     def _settled_by_pattern(self, said: list[str]) -> None:
         stay, of = self.n_of_m
         if stay >= of:
-            raise ValueError(f"pattern {self.pattern} lets no weight go; write fewer of more, such as 2:4")
+            raise ValueError(f"pattern {self.pattern} keeps every weight; keep fewer than there are, such as 2:4")
         if said or self.layers or self.scope != "layer" or self.iterations != 1:
             raise ValueError("n:m takes pattern alone; ratio, layers, scope and iterations belong to other methods")
 
