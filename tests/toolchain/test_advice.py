@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -82,3 +83,19 @@ def test_row36_a_gate_that_fails_ends_in_steps_that_run_and_says_no_reason_twice
     assert (tmp_path / "digits.mse.onnx").is_file()
     shown = glyphpress("gate", *words, "--json")
     assert shown.out.count("\n") == 1
+    told = [line.removeprefix("next").strip() for line in failed.out.splitlines() if line.startswith(("next", "     "))]
+    listed = json.loads(shown.out)["next_steps"]
+    assert listed[0].startswith("keep the layers float that lose most: glyphpress quantize ")
+    assert listed == told[-len(listed) :]
+
+
+def test_row36_json_of_a_gate_that_passed_and_of_a_press_lists_steps_too(glyphpress, tmp_path: Path) -> None:
+    base = linear_reader(tmp_path / "digits.float.onnx")
+    words = ("--data", "builtin:digits", "--json")
+    passed = glyphpress("gate", "--baseline", base, "--candidate", base, "--policy", "smoke", *words)
+    assert json.loads(passed.out)["next_steps"] == []
+    made = ("--recipe", "float16", "--format", "onnx", "--orientation", "upright", "--scale", "0-1")
+    press = (*made, "--seconds", "1ms", "--max-size", "1KB", "--out", tmp_path / "o")
+    failed = glyphpress("press", base, *words, *press)
+    assert failed.code == 1, failed.err
+    assert any(step.startswith("try other recipes: glyphpress press ") for step in json.loads(failed.out)["next_steps"])

@@ -50,12 +50,9 @@ def gate(
         with console.progress() as progress:
             asked = gating.GateRequest(policy=policy, outputs=outputs, **request)
             judgement = gating.gate(asked, progress=progress)
-    show(judgement, as_json=as_json)
-    if not as_json:
-        images = options.data_words(request["data"], request["data_root"])
-        console.advise(
-            gate_next(judgement, baseline=request["baseline"], candidates=request["candidates"], data=images)
-        )
+    images = options.data_words(request["data"], request["data_root"])
+    steps = gate_next(judgement, baseline=request["baseline"], candidates=request["candidates"], data=images)
+    show(judgement, steps, as_json=as_json)
     judgement.raise_unless_passed()
 
 

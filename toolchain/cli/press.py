@@ -40,12 +40,13 @@ def press(*, out: Path, force: bool, as_json: bool, **words: Any) -> None:
 
     with console.progress() as progress:
         report = run(press_request(**words), out, force=force, progress=progress)
+    steps = pressed_next(report, out, options.data_words(words["data"], words["data_root"]))
     if as_json:
-        console.emit("press", {"out": str(out), "report": report.to_dict()})
+        console.emit("press", {"out": str(out), "report": report.to_dict(), "next_steps": steps})
     else:
         show(report, console.out())
         console.tell(f"report: {out / 'report.md'}")
-        console.advise(pressed_next(report, out, options.data_words(words["data"], words["data_root"])))
+        console.advise(steps)
     report.raise_unless_complete()
     if report.verdicts:
         raise_for(report.verdicts)
