@@ -15,6 +15,7 @@ from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.checkpoint.bake import bake
 from toolchain.checkpoint.kinds import KIND_WORDS, Kind, kind_of
+from toolchain.checkpoint.private_copy import private_copy
 from toolchain.checkpoint.source import ModelSource, build_from, import_source, parse_source
 from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
 from toolchain.checkpoint.stored import (
@@ -154,7 +155,7 @@ def _open_safetensors(wanted: _Wanted) -> Loaded:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(wanted.path, framework="pt") as file:
+        with private_copy(wanted.path) as copy, safe_open(copy, framework="pt") as file:
             facts = metadata_facts(file.metadata(), wanted.path)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
     except SafetensorError as error:

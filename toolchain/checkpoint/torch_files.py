@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from targets.foreign import first_line
 from toolchain.checkpoint.pickled import refuse_foreign
+from toolchain.checkpoint.private_copy import private_copy
 from toolchain.checkpoint.program_check import refuse_harmful_program
 from toolchain.checkpoint.script_check import refuse_false_lengths, refuse_harmful_code, refuse_harmful_graphs
 from toolchain.checkpoint.state import UNINITIALISED
@@ -32,7 +33,7 @@ _PLAIN_PICKLES = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 def read_weights(path: Path) -> Any:
     """Return what a torch file holds, tensors and plain types only (`weights_only=True`).
 
-    The tensors are views of the file where it allows that: those that nobody reads take no memory.
+    The tensors are views of a copy of the file where it allows that: those that nobody reads take no memory.
 
     Raises CheckpointError when it is damaged, when it holds pickled objects, which are code, or no torch model at all.
     """
@@ -40,8 +41,8 @@ def read_weights(path: Path) -> Any:
 
     refuse_foreign(path)
     try:
-        with _silent():
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=_holds_plain_numbers(path))
+        with _silent(), private_copy(path) as copy:
+            return torch.load(copy, map_location="cpu", weights_only=True, mmap=_holds_plain_numbers(copy))
     except pickle.UnpicklingError as error:
         if "UninitializedParameter" in str(error):
             raise CheckpointError(f"{path} {UNINITIALISED}") from error

@@ -15,6 +15,7 @@ from toolchain import models
 from toolchain.checkpoint.bake import bake
 from toolchain.checkpoint.kinds import Kind
 from toolchain.checkpoint.pickled import refuse_quantized
+from toolchain.checkpoint.private_copy import private_copy
 from toolchain.checkpoint.source import build_from, import_source, parse_source
 from toolchain.checkpoint.state import Fitted, find_state, fit_state, modules_in, preferred, tensors_in
 from toolchain.checkpoint.stored import METADATA_KEY, stored_facts
@@ -120,7 +121,7 @@ def _safetensors(path: Path) -> tuple[Any, dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with private_copy(path) as copy, safe_open(copy, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
         facts = json.loads(metadata.get(METADATA_KEY, "{}"))
