@@ -105,15 +105,18 @@ def explain(base: Artifact, candidate: Artifact, images: Dataset, *, progress: P
     whole = {own.name: Tally(ports.get(own.result)) for _, own in pairs}
     alone = {own.name: Tally(ports.get(own.result)) for _, own in pairs}
     done = 0
-    for some in _batches(images.images, exact, rounded, base.path.name):
-        # A quantized file may take raw pixels.
-        given, pixels = exact.whole(base.preprocess.apply(some)), candidate.preprocess.apply(some)
-        meant = {own.name: given[source.name] for source, own in pairs}
-        for tallies, seen in ((whole, rounded.whole(pixels)), (alone, rounded.alone(pixels, meant))):
+    # One after the other, each in a session of its own: the two hold the expanded weights twice.
+    for tallies in (whole, alone):
+        rounded = opened(candidate)
+        for some in _batches(images.images, exact, rounded, base.path.name):
+            # A quantized file may take raw pixels.
+            given, pixels = exact.whole(base.preprocess.apply(some)), candidate.preprocess.apply(some)
+            meant = {own.name: given[source.name] for source, own in pairs}
+            seen = rounded.whole(pixels) if tallies is whole else rounded.alone(pixels, meant)
             for name, values in meant.items():
                 tallies[name].add(values, seen[name])
-        done += len(some)
-        progress(f"explain {candidate.path.name}", done, len(images))
+            done += len(some)
+            progress(f"explain {candidate.path.name}", done, 2 * len(images))
     by_layer = {one.layer: one for one in ran if one.layer}
     rows = tuple(
         LayerError(

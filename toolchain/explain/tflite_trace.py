@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from targets.artifact import Artifact
 from targets.quiet import quiet_stderr
 from toolchain.errors import StageError
 from toolchain.explain.trace import Values, rounded
-from toolchain.layers.tflite_graph import parsed, tflite_graph
+from toolchain.layers.tflite_graph import mapped, parsed, tflite_graph
 from toolchain.quantize.activations import open_bare
 
 
@@ -23,7 +24,7 @@ class TfliteTrace:
     def __init__(self, artifact: Artifact) -> None:
         """Read the file."""
         self.artifact = artifact
-        self.content = artifact.path.read_bytes()
+        self.content = mapped(artifact.path)
         self.graph = tflite_graph(parsed(self.content))
 
     @property
@@ -48,7 +49,7 @@ class TfliteTrace:
 
     @cached_property
     def _whole(self) -> Any:
-        return self._interpreter(self.content)
+        return self._interpreter(self.artifact.path)
 
     @cached_property
     def _alone(self) -> tuple[Any, dict[str, int]]:
@@ -77,10 +78,10 @@ class TfliteTrace:
         builder.Finish(model.Pack(builder), b"TFL3")
         return self._interpreter(bytes(builder.Output())), places
 
-    def _interpreter(self, content: bytes) -> Any:
+    def _interpreter(self, source: Path | bytes) -> Any:
         try:
             with quiet_stderr():
-                interpreter = open_bare(content)
+                interpreter = open_bare(source)
         except (ValueError, RuntimeError) as error:
             said = " ".join(str(error).split())[:300]
             raise StageError(f"{self.artifact.path.name}: LiteRT cannot show its layers ({said})") from error

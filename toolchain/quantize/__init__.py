@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -64,23 +65,23 @@ def quantize(
         if settled.content is not None:
             source = replace(artifact, path=Path(folder) / artifact.path.name)
             source.path.write_bytes(settled.content)
+            settled = replace(settled, content=None)
         content = _content(source, step, settled.ranges, log, saturates=saturates)
-    facts = settled.ranges.calibration if settled.ranges else None
-    wide = artifact.format == "onnx" and step.multiplies_int8 and not step.reduced(saturates=saturates)
-    notes = (*artifact.notes, *settled.notes, *((FULL_RANGE,) if wide else ()))
-    if calibration and calibration.note and step.needs_images:
-        notes += (calibration.note,)
-    if step.calibrated and (left := left_in_float(content, artifact.format)):
-        notes = (*notes, f"computed in float: {', '.join(left)}")
-    notes += (f"kept float: {', '.join(step.keep)}",) if step.keep else ()
-    notes += tuple(filter(None, [weights_left(content, artifact.format, step)]))
-    origin = Origin.of(artifact, recipe, *TOOLS[artifact.format], calibration=facts, notes=notes)
-    if step.integer_io:
-        origin = replace(origin, preprocess=PixelInput.of(artifact.preprocess).given)
-    images = calibration.images if calibration and compared is None else compared
-    compare = None if images is None else partial(fidelity, artifact, images=images[:COMPARED], bits=step.weight_bits)
-    with refusals_explained(artifact, step, content):
-        sealed = seal(path, origin, lambda part: part.write_bytes(content), force=force, compare=compare)
+        notes = _notes(artifact, step, settled, calibration, content, saturates=saturates)
+        # From here on a file, since the comparison needs the memory.
+        made = Path(folder) / f"made.{artifact.format}"
+        made.write_bytes(content)
+        del content
+        facts = settled.ranges.calibration if settled.ranges else None
+        origin = Origin.of(artifact, recipe, *TOOLS[artifact.format], calibration=facts, notes=notes)
+        if step.integer_io:
+            origin = replace(origin, preprocess=PixelInput.of(artifact.preprocess).given)
+        images = calibration.images if calibration and compared is None else compared
+        compare = None
+        if images is not None:
+            compare = partial(fidelity, artifact, images=images[:COMPARED], bits=step.weight_bits)
+        with refusals_explained(artifact, step, made):
+            sealed = seal(path, origin, partial(shutil.copyfile, made), force=force, compare=compare)
     # Last, so that a run that was killed in between left its file or nothing.
     if save_ranges and settled.ranges:
         settled.ranges.save(save_ranges, force=force)
@@ -95,3 +96,24 @@ def _content(source: Artifact, step: Quantize, ranges: Ranges | None, log: Path 
     from toolchain.quantize.tflite import quantized_tflite
 
     return quantized_tflite(source, step, ranges, log)
+
+
+def _notes(
+    artifact: Artifact,
+    step: Quantize,
+    settled: Calibrated,
+    calibration: CalibrationSet | None,
+    content: bytes,
+    *,
+    saturates: bool,
+) -> tuple[str, ...]:
+    """Return what the sidecar notes, a line each."""
+    notes = (*artifact.notes, *settled.notes)
+    if artifact.format == "onnx" and step.multiplies_int8 and not step.reduced(saturates=saturates):
+        notes += (FULL_RANGE,)
+    if calibration and calibration.note and step.needs_images:
+        notes += (calibration.note,)
+    if step.calibrated and (left := left_in_float(content, artifact.format)):
+        notes += (f"computed in float: {', '.join(left)}",)
+    notes += (f"kept float: {', '.join(step.keep)}",) if step.keep else ()
+    return (*notes, *filter(None, [weights_left(content, artifact.format, step)]))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
-from targets.protobuf import append
-from toolchain.export.onnx_write import write_model
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
+from targets.protobuf import append, without_weights
 
 Values = dict[str, NDArray[np.float32]]
 """What each tensor held while one image was read, in real numbers."""
@@ -29,14 +26,15 @@ def feeds(artifact: Artifact, images: CalibrationSet) -> NDArray[np.float32]:
     return np.repeat(pixels, max(1, batch), axis=1)
 
 
-def onnx_activations(model: ModelProto, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
-    """Yield the float tensors `names` of an ONNX graph, which may be its input, for each of `fed`."""
+def onnx_activations(path: Path, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
+    """Yield the float tensors `names` of an ONNX file, which may be its input, for each of `fed`."""
     import onnx
     import onnxruntime
 
-    source = model.graph.input[0].name
+    graph = without_weights(path).graph
+    source = graph.input[0].name
     inner = [name for name in names if name != source]
-    there = {output.name for output in model.graph.output}
+    there = {output.name for output in graph.output}
     outputs = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in inner if name not in there
     ]
@@ -45,7 +43,7 @@ def onnx_activations(model: ModelProto, names: Sequence[str], fed: NDArray[np.fl
     options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder:
         watched = Path(folder) / "watched.onnx"
-        write_model(model, watched)
+        shutil.copyfile(path, watched)
         append(watched, onnx.ModelProto(graph=onnx.GraphProto(output=outputs)))
         session = onnxruntime.InferenceSession(watched, options, providers=["CPUExecutionProvider"])
     for batch in fed:
@@ -53,23 +51,23 @@ def onnx_activations(model: ModelProto, names: Sequence[str], fed: NDArray[np.fl
         yield held | ({source: batch} if source in names else {})
 
 
-def tflite_activations(content: bytes, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
+def tflite_activations(source: Path | bytes, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
     """Yield the tensors `names` of a TFLite file for each of `fed`; integers as the numbers they stand for."""
-    interpreter = open_bare(content)
-    (source,) = interpreter.get_input_details()
+    interpreter = open_bare(source)
+    (given,) = interpreter.get_input_details()
     details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
     for batch in fed:
-        interpreter.set_tensor(source["index"], batch)
+        interpreter.set_tensor(given["index"], batch)
         interpreter.invoke()
         yield {name: _real(interpreter.get_tensor(details[name]["index"]), details[name]) for name in names}
 
 
-def open_bare(content: bytes) -> Any:
-    """Return LiteRT's interpreter of a file, on its own kernels: a delegate keeps the tensors between operators."""
+def open_bare(source: Path | bytes) -> Any:
+    """Return LiteRT's interpreter of a file or its bytes, on its own kernels: a delegate hides the tensors inside."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
-        model_content=content,
+        **({"model_path": str(source)} if isinstance(source, Path) else {"model_content": source}),
         num_threads=1,
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         experimental_preserve_all_tensors=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +51,9 @@ def calibrated(
     with (
         noise_to(log) as noise,
         translated(lambda why: StageError(f"{name}: its tensors cannot be observed ({why}); all of it is in {noise}")),
+        tempfile.TemporaryDirectory() as folder,
     ):
-        insight = open_insight(artifact)
+        insight = open_insight(artifact, Path(folder))
         if step.ranges:
             kept = read_ranges(Path(step.ranges))
             ranges = kept.belong_to(artifact, insight.tensors(), step.ranges)
@@ -66,12 +68,15 @@ def calibrated(
         return Calibrated(ranges, insight.content(), (*_notes(ranges, step), said))
 
 
-def open_insight(artifact: Artifact) -> Insight:
-    """Open a float artifact of either format; raises StageError or CheckpointError on one that is quantized already."""
+def open_insight(artifact: Artifact, folder: Path) -> Insight:
+    """Open a float artifact of either format; raises StageError or CheckpointError on one that is quantized already.
+
+    folder: has room for another form of the file, as long as the insight is used.
+    """
     if artifact.format == "onnx":
         from toolchain.quantize.insight_onnx import OnnxInsight
 
-        return OnnxInsight(artifact)
+        return OnnxInsight(artifact, folder)
     from toolchain.quantize.insight_tflite import TfliteInsight
 
     return TfliteInsight(artifact)

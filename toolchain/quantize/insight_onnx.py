@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,15 +33,13 @@ VIEWS = {"Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Squeeze", "Transpo
 class OnnxInsight:
     """See `toolchain.quantize.insight.Insight`."""
 
-    def __init__(self, artifact: Artifact) -> None:
-        """Prepare the artifact's graph in memory; raises CheckpointError when it is quantized already."""
-        import onnx
-
+    def __init__(self, artifact: Artifact, folder: Path) -> None:
+        """Prepare the artifact's graph in a file of the folder; raises CheckpointError when it is quantized already."""
         self.artifact = artifact
         refuse_quantized(without_weights(artifact.path), artifact.path)
-        with tempfile.TemporaryDirectory() as folder:
-            prepare(artifact.path, Path(folder) / "prepared.onnx")
-            self.model = onnx.load(Path(folder) / "prepared.onnx")
+        self._path = folder / "prepared.onnx"
+        prepare(artifact.path, self._path)
+        self.model = without_weights(self._path)
         graph = self.model.graph
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self._readers: dict[str, list[NodeProto]] = {}
@@ -91,40 +90,43 @@ class OnnxInsight:
 
     def values(self, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
         """Run the float graph."""
-        return onnx_activations(self.model, names, fed)
+        return onnx_activations(self._path, names, fed)
 
     def quantized_values(
         self, step: Quantize, ranges: Ranges, names: Sequence[str], fed: NDArray[np.float32]
     ) -> Iterator[Values]:
         """Run the quantized graph; a tensor's real numbers stand behind its DequantizeLinear."""
-
         with tempfile.TemporaryDirectory() as folder:
-            prepared = Path(folder) / "prepared.onnx"
-            write_model(self.model, prepared)
-            model = static_onnx(prepared, self.artifact, step, ranges, reduce_range=step.reduced(saturates=True))
-        there = {name for node in model.graph.node for name in node.output}
-        behind = {name: f"{name}_DequantizeLinear_Output" for name in names}
-        behind = {name: inner if inner in there else name for name, inner in behind.items()}
-        for values in onnx_activations(model, list(behind.values()), fed):
-            yield {name: values[inner] for name, inner in behind.items()}
+            # What quantizes the file may change it.
+            prepared, quantized = (Path(folder) / name for name in ("prepared.onnx", "quantized.onnx"))
+            shutil.copyfile(self._path, prepared)
+            reduce_range = step.reduced(saturates=True)
+            write_model(static_onnx(prepared, self.artifact, step, ranges, reduce_range=reduce_range), quantized)
+            there = {name for node in without_weights(quantized).graph.node for name in node.output}
+            behind = {name: f"{name}_DequantizeLinear_Output" for name in names}
+            behind = {name: inner if inner in there else name for name, inner in behind.items()}
+            for values in onnx_activations(quantized, list(behind.values()), fed):
+                yield {name: values[inner] for name, inner in behind.items()}
 
     def move(self, layer: Layer, by: NDArray[np.float32]) -> None:
         """Add to the bias; a convolution without one gets it."""
+        import onnx
         from onnx import numpy_helper
 
-        node = self._layers[layer]
+        model = onnx.load(self._path)
+        output = self._layers[layer].output[0]
+        node = next(one for one in model.graph.node if output in one.output)
         if len(node.input) < 3:
-            node.input.append(f"{node.output[0]}_bias")
-            self.model.graph.initializer.append(numpy_helper.from_array(by, node.input[2]))
-            self._constants[node.input[2]] = self.model.graph.initializer[-1]
-            return
-        bias = self._constants[node.input[2]]
-        bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + by, bias.name))
+            node.input.append(f"{output}_bias")
+            model.graph.initializer.append(numpy_helper.from_array(by, node.input[2]))
+        else:
+            bias = next(one for one in model.graph.initializer if one.name == node.input[2])
+            bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + by, bias.name))
+        write_model(model, self._path)
 
     def content(self) -> bytes:
         """Return the prepared graph."""
-        content: bytes = self.model.SerializeToString()
-        return content
+        return self._path.read_bytes()
 
     def _layer(self, node: NodeProto) -> Layer | None:
         """Return the node as a layer, if it has constant weights and no bias that another node reads too."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
@@ -18,18 +19,18 @@ _TENSOR = re.compile(r"Tensor (\d+) has")
 
 
 @contextmanager
-def refusals_explained(artifact: Artifact, step: Quantize, content: bytes) -> Iterator[None]:
-    """Raise StageError about the float `artifact` where LiteRT refuses `content`, which was quantized from it."""
+def refusals_explained(artifact: Artifact, step: Quantize, made: Path) -> Iterator[None]:
+    """Raise StageError about the float `artifact` where LiteRT refuses the file `made` of it."""
     try:
         if artifact.format == "tflite":
-            _prepared(content)
+            _prepared(made.read_bytes())
         yield
     except RunFailed as error:
         if artifact.format != "tflite":
             raise
+        where = _where(made.read_bytes(), str(error))
         raise StageError(
-            f"{artifact.path.name}: LiteRT cannot run what {step.scheme} makes of it{_where(content, str(error))}; "
-            f"{way_out(step)}"
+            f"{artifact.path.name}: LiteRT cannot run what {step.scheme} makes of it{where}; {way_out(step)}"
         ) from error
 
 
