@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from targets.nearest import nearest
 SHIPPED = Path(__file__).with_name("profiles")
 _LIST = "`glyphpress targets list` shows them"
 _EXAMPLE = "`glyphpress targets show raspberry-pi-4` shows the keys of one"
+_THREADS = 4096
+_BUDGET = re.compile(r"\s*\d{0,12}\.?\d{1,12}\s*(B|KB|MB|KiB|MiB|ns|us|µs|ms|s)\s*")
 BUDGETS = ("size", "packed", "p50", "p95", "memory")
 
 
@@ -93,8 +97,6 @@ def _path(word: str) -> Path:
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Return what a file says, on top of what it extends."""
-    import tomllib
-
     try:
         with translated(
             lambda reason: UnknownTarget(f"{path}: no device profile ({reason}); see `glyphpress targets show`")
@@ -119,6 +121,11 @@ def _check(path: Path, values: dict[str, Any]) -> None:
             raise UnknownTarget(f"{path}: no key '{key}'; {nearest(key, known, _EXAMPLE)}")
         if not _fits(known[key], value):
             raise UnknownTarget(f"{path}: {key} is no {known[key]}; correct it")
+    if not 0 <= values.get("threads", 1) <= _THREADS:
+        raise UnknownTarget(f"{path}: threads is {values['threads']}, not 0 (all cores) to {_THREADS:,}; correct it")
+    for budget, text in values.get("budgets", {}).items():
+        if budget in BUDGETS and not _BUDGET.fullmatch(text):
+            raise UnknownTarget(f"{path}: the budget {budget} is '{text:.40}', no number and unit such as 10ms")
     for budget in sorted(set(values.get("budgets", {})) - set(BUDGETS)):
         raise UnknownTarget(f"{path}: no budget '{budget}'; {nearest(budget, BUDGETS, _EXAMPLE)}")
 

@@ -23,7 +23,7 @@ class Distill(Strict):
         default=None, ge=0, lt=1, description="of the student in training; empty takes its own"
     )
     teacher: str = Field(default="", description="a checkpoint to learn from; empty learns from the model as it came")
-    epochs: int = Field(default=24, ge=1, description="epochs on the train split")
+    epochs: int = Field(default=24, ge=1, le=100_000, description="epochs on the train split")
     augment: float = Field(default=1.0, ge=0, le=3, description="strength of the random affine maps; 0 none")
     temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of both")
     soft: float = Field(default=0.9, gt=0, le=1, description="weight of the teacher's answers against the labels")

@@ -17,5 +17,5 @@ class Equalize(Strict):
 
     kind: Literal["equalize"] = "equalize"
     sweeps: int = Field(
-        default=20, ge=1, description="at most so many times over all pairs; it ends once nothing moves"
+        default=20, ge=1, le=1000, description="at most so many times over all pairs; it ends once nothing moves"
     )

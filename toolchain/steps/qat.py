@@ -17,7 +17,7 @@ class Qat(Strict):
     """
 
     kind: Literal["qat"] = "qat"
-    epochs: int = Field(default=4, ge=1, description="epochs on the train split")
+    epochs: int = Field(default=4, ge=1, le=100_000, description="epochs on the train split")
     lr: float = Field(default=1e-3, gt=0, le=0.1, description="peak of the learning rate")
     augment: float = Field(default=1.0, ge=0, le=3, description="strength of the random affine maps; 0 none")
     teacher: str = Field(default="", description="a checkpoint to learn from; empty learns from the model as it came")

@@ -41,7 +41,10 @@ class Quantize(Strict):
         default=None, description="static schemes; by default what the runtime takes: uint8 (ONNX), int8 (TFLite)"
     )
     calibration_images: int = Field(
-        default=512, ge=8, description="images of the train split (static schemes); fewer where it has no more"
+        default=512,
+        ge=8,
+        le=10_000_000,
+        description="images of the train split (static schemes); fewer where it has no more",
     )
     reduce_range: bool | None = Field(
         default=None, description="ONNX: int8 weights of 7 bits, safe on x86 without VNNI; by default as the target is"

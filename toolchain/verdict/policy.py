@@ -23,6 +23,7 @@ from typing import Any, get_args
 
 from pydantic import Field, ValidationError
 
+from targets.foreign import translated
 from targets.nearest import nearest
 from toolchain.errors import PolicyError
 from toolchain.verdict.tables import (
@@ -168,10 +169,12 @@ def policy_from(tables: dict[str, Any], source: str = "policy") -> Policy:
 def read_policy(path: Path) -> Policy:
     """Read a policy file; raises PolicyError as `policy_from` does, and on what is no TOML file."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Numbers of thousands of digits and deep nesting are no errors of TOML to tomllib.
+        with translated(lambda reason: PolicyError(f"{path}: not a TOML file: {reason}; correct it")):
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise PolicyError(f"{path}: no such policy file; write one, or give the limits as options") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+    except IsADirectoryError as error:
         raise PolicyError(f"{path}: not a TOML file: {error}; correct it") from error
     return policy_from(tables, str(path))
 

@@ -15,6 +15,8 @@ from toolchain.written import Bytes, Points, Ratio, Seconds
 Action = Literal["fail", "warn"]
 Measure = Literal["share", "cost", "bytes", "seconds", "ratio", "count"]
 DamageKind = Literal["skew", "blur", "threshold", "speckle", "faint", "thick"]
+MOST = 2**31 - 1
+"""Of a whole number: more images than any data set has."""
 Confidence = Annotated[float, Field(gt=0.5, lt=1, description="of PASS and of FAIL, each shown one-sided")]
 LookAlikes = Annotated[str, Field(min_length=2)]
 
@@ -112,7 +114,7 @@ class StressLimit(MarginLimit):
     strengths: tuple[Annotated[int, Field(ge=1, le=5)], ...] = Field(
         default=(1, 2, 3, 4, 5), description="1 to 5, in turn over the images"
     )
-    seed: int = Field(default=0, description="of the damage's chance")
+    seed: int = Field(default=0, ge=0, le=MOST, description="of the damage's chance")
 
 
 class RuntimesLimit(Limit):
@@ -122,7 +124,7 @@ class RuntimesLimit(Limit):
     """
 
     measure: ClassVar[Measure] = "count"
-    max: int = Field(ge=0, strict=True)
+    max: int = Field(ge=0, le=MOST, strict=True)
     targets: tuple[str, ...] = Field(default=(), description="where else to run it; none: every place that is there")
 
 
@@ -177,7 +179,7 @@ class LeaksLimit(Limit):
     """How many test images may also be training or calibration images."""
 
     measure: ClassVar[Measure] = "count"
-    max: int = Field(default=0, ge=0, strict=True)
+    max: int = Field(default=0, ge=0, le=MOST, strict=True)
 
 
 class BaselinePin(Table):
