@@ -19,7 +19,7 @@ from targets.catalog import default_for
 from targets.machine import multiplies_bytes
 from targets.preprocess import Preprocess
 from targets.processor import isa
-from targets.target import TimingPlan
+from targets.target import Instructions, RuntimeFacts, TimingPlan
 from tests.toolchain.test_report import timings
 from toolchain.profiling import regret
 from toolchain.profiling.cells import Cell
@@ -181,6 +181,23 @@ def test_a_processor_without_instructions_for_int8_is_the_reason(
 def test_row62_the_flags_of_an_emulated_processor_tell_whether_it_multiplies_bytes() -> None:
     assert not multiplies_bytes(isa("arm64:cortex-a72"))
     assert multiplies_bytes(isa("arm64:cortex-a76"))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_row7_where_instructions_were_counted_the_reason_is_of_that_processor(
+    kind: Format, static: dict[Format, Artifact], floats: dict[Format, Artifact], digits_test: Dataset
+) -> None:
+    artifacts = [floats[kind], static[kind]]
+    seen = []
+    for artifact in artifacts:
+        with default_for(kind).open(artifact) as session:
+            seen.append(evaluate(session, digits_test))
+    facts = RuntimeFacts("arm64:cortex-a72", "a runtime", "1", "QEMU", 1, device_type="emulated")
+    counts = [Instructions(one.sha256, facts, (number,), 1) for one, number in zip(artifacts, (100, 150), strict=True)]
+    evidence = [Evidence(Pairs.of(*seen))]
+    _, row = measured_rows(artifacts, seen, evidence, POLICY, times=None, counts=counts)
+    assert any("no dot-product instructions" in reason for reason in row.reasons)
+    assert not any("most is" in reason for reason in row.reasons), "that was timed on this machine"
 
 
 def test_row62_gelu_outside_the_integer_part_is_the_reason(tmp_path: Path, digits: Dataset) -> None:

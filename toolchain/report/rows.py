@@ -38,7 +38,11 @@ def measured_rows(
     rows = [replace(row, packed=shown_size(one.path)) for row, one in zip(rows, artifacts, strict=True)]
     rows = _against_own(_counted(rows, counts), _floats(artifacts), times)
     rows = _against_fastest(rows, times)
-    return tuple(_explained(row, one, artifacts, rows) for row, one in zip(rows, artifacts, strict=True))
+    # An emulated place counts, but this machine reads for it.
+    places = [own.facts.target if own else row.target for row, own in zip(rows, counts, strict=True)]
+    return tuple(
+        _explained(row, one, place, artifacts, rows) for row, one, place in zip(rows, artifacts, places, strict=True)
+    )
 
 
 def _rows(
@@ -125,12 +129,12 @@ def _ratio(times: Profile, place: int, base: int) -> tuple[float | None, tuple[f
     return found.ratio, (found.low, found.high)
 
 
-def _explained(row: Row, artifact: Artifact, artifacts: Sequence[Artifact], rows: Sequence[Row]) -> Row:
+def _explained(row: Row, artifact: Artifact, place: str, artifacts: Sequence[Artifact], rows: Sequence[Row]) -> Row:
     if row.recipe == "float" or not (row.slower or row.larger):
         return row
     own = _floats(artifacts).get(artifact.format, 0)
     behind = row.slower_than_own or (row.slower and not rows[own].slower)
-    reasons = regrets(artifact, artifacts[own], row.target, slower=behind, larger=row.larger)
+    reasons = regrets(artifact, artifacts[own], place, slower=behind, larger=row.larger)
     if row.slower and not behind:
         more = "instructions" if row.instructions is not None else "time"
         reasons = (f"{rows[own].name} takes more {more} than {rows[0].name} too: it is the runtime, not int8", *reasons)
