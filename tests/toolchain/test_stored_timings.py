@@ -175,6 +175,33 @@ def test_row38_a_simulated_place_has_no_latencies_here_either(
     assert {line["percentiles_ns"]["p50"] for line in lines} == {None}
 
 
+def test_row38_what_was_emulated_or_refused_is_named_without_times(
+    glyphpress: Program, files: list[Path], tmp_path: Path
+) -> None:
+    import numpy as np
+
+    assert glyphpress("profile", *files, *SHORT, "-o", tmp_path / "t.npz").code == 0
+    with np.load(tmp_path / "t.npz") as stored:
+        arrays = dict(stored)
+    meta = json.loads(str(arrays["meta"]))
+    emulated = meta["rows"][0] | {"target": "arm64:cortex-a72", "instructions": {"counts": [1000]}}
+    refused = meta["rows"][0] | {"target": "ssh://kitchen", "refused": "not here", "instructions": None}
+    meta["rows"] += [emulated, refused]
+    np.savez(tmp_path / "more.npz", **arrays | {"meta": np.array(json.dumps(meta))})
+    told = glyphpress("report", tmp_path / "more.npz")
+    assert told.code == 0, told.err
+    name = files[0].name
+    assert f"{name} on arm64:cortex-a72 is emulated: instructions were counted there, no times" in told.out
+    assert f"{name} on ssh://kitchen was not timed" in told.out
+    notes = json.loads(glyphpress("report", tmp_path / "more.npz", "--json").out)["notes"]
+    assert any("is emulated" in line for line in notes)
+    meta["rows"] = [emulated]
+    np.savez(tmp_path / "none.npz", meta=np.array(json.dumps(meta)))
+    alone = glyphpress("report", tmp_path / "none.npz")
+    assert alone.code == 3
+    assert f"nothing in it was timed: {name} on arm64:cortex-a72 is emulated" in alone.err
+
+
 @pytest.mark.parametrize("name", ["=1+1.onnx", "+1.onnx", "@sum.onnx"])
 def test_row30_no_spreadsheet_takes_a_name_for_a_formula(
     name: str, glyphpress: Program, files: list[Path], tmp_path: Path

@@ -82,6 +82,7 @@ def notes(runs: Sequence[StoredRun]) -> Iterator[str]:
     simulated = {row.timings.facts.target for run in runs for row in run.rows if row.timings.facts.simulated}
     yield from (f"{target} is simulated, so its times are none" for target in sorted(simulated))
     for run in runs:
+        yield from (f"{run.name}: {line}" for line in run.untimed)
         if tainted := taints_of(row.timings for row in run.rows):
             yield f"NOT QUIET in {run.name}: {'; '.join(tainted)}; latencies may be longer than they need be"
 

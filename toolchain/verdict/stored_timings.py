@@ -50,10 +50,11 @@ class StoredRow:
 
 @dataclass(frozen=True, eq=False)
 class StoredRun:
-    """The rows of a file, those without timings left out. name: the path as it was given."""
+    """The rows of a file that were timed. name: the path as it was given. untimed: a line for each of the others."""
 
     name: str
     rows: tuple[StoredRow, ...]
+    untimed: tuple[str, ...] = ()
 
 
 def save_timings(path: Path, meta: dict[str, Any], timings: Sequence[Timings | None], *, force: bool = False) -> None:
@@ -83,11 +84,19 @@ def load_timings(path: Path) -> StoredRun:
         if meta.get("schema", SCHEMA) != SCHEMA:
             raise ValueError(f"expected {SCHEMA}")
         rows = [_row(stored, k, row) for k, row in enumerate(meta["rows"]) if f"samples_ns_{k}" in stored]
+        untimed = tuple(_untimed(row) for k, row in enumerate(meta["rows"]) if f"samples_ns_{k}" not in stored)
         if not rows:
-            raise ValueError("nothing in it was timed")
+            raise ValueError(f"nothing in it was timed{': ' * bool(untimed)}{', '.join(untimed)}")
     except (*UNREADABLE, RunFailed, IndexError, OverflowError) as error:
         raise EvidenceError(f"{path}: not stored timings ({error}); {make}") from error
-    return StoredRun(str(path), tuple(rows))
+    return StoredRun(str(path), tuple(rows), untimed)
+
+
+def _untimed(row: dict[str, Any]) -> str:
+    where = f"{row['artifact']} on {row.get('target', 'a place that is not named')}"
+    if row.get("instructions"):
+        return f"{where} is emulated: instructions were counted there, no times"
+    return f"{where} was not timed"
 
 
 def _row(stored: dict[str, Any], k: int, row: dict[str, Any]) -> StoredRow:
