@@ -163,7 +163,10 @@ def load_artifact(path: Path) -> Artifact:
     except ArtifactError as error:
         raise ArtifactError(f"{source}: not glyphpress metadata ({error}); export the model again") from error
     if (sha256, kind) != (artifact.sha256, artifact.format):
-        raise ArtifactError(f"{path}: not the bytes that {sidecar.name} describes; export or quantize it again")
+        raise ArtifactError(
+            f"{path}: not the bytes that {sidecar.name} describes; export or quantize it again, or describe a file of "
+            "your own anew: `glyphpress adopt --force`"
+        )
     return artifact if source == sidecar else replace(artifact, preprocess_source="file metadata")
 
 

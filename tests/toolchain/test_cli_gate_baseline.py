@@ -32,6 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_lines_it_prints_pin_the_policy_and_the_gate_needs_no_float_file(glyphpress: Run) -> None:
     made = glyphpress("gate", "baseline", "float.onnx", *DATA, "-o", "baseline.npz")
     assert made.code == 0, made.err
+    assert made.err.endswith("wrote baseline.npz; these lines in a policy pin it:\n")
     assert re.fullmatch(r'\[baseline\]\ndigest = "[0-9a-f]{64}"\n', made.out)
     Path("float.onnx").unlink()
     with Path("gate.toml").open("a") as policy:

@@ -49,4 +49,5 @@ def baseline(
         facts = {"digest": made.digest, "path": str(output), "images": len(made.evaluation)}
         console.emit("gate-baseline", facts | {"damage": [one.kind for one in made.stress]})
     else:
+        console.say(f"wrote {output}; these lines in a policy pin it:")
         click.echo(f'[baseline]\ndigest = "{made.digest}"')

@@ -77,7 +77,7 @@ def profile(
     force: bool,
     **words: Any,
 ) -> None:
-    """Cost artifacts where they run: latency on devices, instructions on emulated ones, and whether they answer alike.
+    """Measure latency, or instructions on emulated processors, of model files on one or more targets.
 
     \b
     Example:
