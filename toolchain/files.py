@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -27,6 +28,7 @@ def refuse_existing(path: Path, *, force: bool) -> None:
     _refuse_taken(path, force=force)
     if path.exists() and not path.is_file():
         raise UsageProblem(f"{path} is no file that a result could replace; give another name")
+    _refuse_mounted(path)
     _refuse_shut(path)
 
 
@@ -34,6 +36,19 @@ def _refuse_taken(path: Path, *, force: bool) -> None:
     # A symbolic link that leads nowhere is there too.
     if os.path.lexists(path) and not force:
         raise UsageProblem(f"{path} is already there; give another name, or --force to overwrite it")
+
+
+def _refuse_mounted(path: Path) -> None:
+    """Raise UsageProblem where a disk, or another folder or file, is mounted on `path`: no rename replaces a mount."""
+    try:
+        mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+    except OSError:
+        mounts = []
+    # Blanks and the like are octal there: proc_pid_mountinfo(5).
+    places = {re.sub(rb"\\(\d{3})", lambda code: bytes([int(code[1], 8)]), mount) for mount in mounts}
+    if os.path.ismount(path) or os.fsencode(path.resolve()) in places:
+        instead = f"a folder in it, such as {path / 'out'}" if path.is_dir() else "another file"
+        raise UsageProblem(f"{path} is where a disk is mounted, which no finished result can replace; name {instead}")
 
 
 def _refuse_shut(path: Path) -> None:
@@ -102,14 +117,10 @@ def refuse_folder(path: Path, *, force: bool) -> None:
             "give another name"
         )
     _refuse_taken(path, force=force or not occupied)
+    _refuse_mounted(target)
     _refuse_shut(target)
     if target.is_dir() and not os.access(target, os.W_OK):
         raise UsageProblem(f"{path} cannot be written: its permissions forbid it; name another place")
-    if os.path.ismount(target):
-        raise UsageProblem(
-            f"{path} is where a disk is mounted, which a finished folder cannot replace; name a folder in it, such as "
-            f"{path / 'out'}"
-        )
 
 
 def _behind(path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -324,3 +325,28 @@ def test_a_folder_that_nobody_may_write_is_refused_and_not_replaced(
     with pytest.raises(UsageProblem, match="its permissions forbid it"), whole_folder(out):
         raise AssertionError
     assert list(tmp_path.iterdir()) == [out]
+
+
+MOUNTED = (
+    "import sys; from pathlib import Path; from toolchain.files import whole_file, whole_folder\n"
+    "path = Path(sys.argv[1])\n"
+    "with (whole_folder(path) if path.is_dir() else whole_file(path, force=True)): raise SystemExit('began')\n"
+)
+
+
+@pytest.mark.parametrize("kind", ["row51-tmpfs", "row51-folder", "row51-file"])
+def test_a_mount_point_is_refused_before_the_work(kind: str, tmp_path: Path) -> None:
+    """In a container such is `-v results:/out`; no rename replaces it."""
+    source, place = tmp_path / "source", tmp_path / "a place"
+    for one in (source, place):
+        one.touch() if kind == "row51-file" else one.mkdir()
+    mount = f"mount -t tmpfs none '{place}'" if kind == "row51-tmpfs" else f"mount --bind '{source}' '{place}'"
+    script = f'{mount} || exit 99; exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", script, "sh", sys.executable, "-c", MOUNTED, str(place)]
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare here: mount points NOT checked")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode == 99 or "unshare:" in done.stderr:
+        pytest.skip("no mount namespace may be made here (that takes root): mount points NOT checked")
+    assert f"UsageProblem: {place} is where a disk is mounted" in done.stderr
