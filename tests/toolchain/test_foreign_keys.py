@@ -140,3 +140,25 @@ def test_row19_other_class_names_give_way_to_the_option_and_the_message_says_so(
 def test_row19_statistics_of_whole_images_and_broken_numbers_are_no_scaling() -> None:
     for mean, std in ((np.zeros(784), np.ones(784)), (0.1, 0), (float("nan"), 1), (True, 1), (0.1, -1), ([], [])):
         assert scaling_in({"mean": mean, "std": std}) is None
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        pytest.param({"mean": 0.1307}, "mean [0.1307] has no std beside it", id="row19-a mean alone"),
+        pytest.param({"config": {"image_std": [0.3]}}, "std [0.3] has no mean beside it", id="row19-a std alone"),
+        pytest.param(
+            {"preprocess": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}},
+            "mean [0.485, 0.456, 0.406] and std [0.229, 0.224, 0.225] are not of one channel",
+            id="row19-unlike channels",
+        ),
+    ],
+)
+def test_scaling_that_cannot_be_taken_is_named(
+    beside: dict[str, Any], said: str, weights: dict[str, Any], source: str, tmp_path: Path
+) -> None:
+    torch.save({"state_dict": weights, **beside}, tmp_path / "net.pt")
+    history = load(str(tmp_path / "net.pt"), model=source, classes=DIGITS).model.history
+    assert [line for line in history if line.startswith(f"the file's {said}")]
+    given = load(str(tmp_path / "net.pt"), model=source, classes=DIGITS, preprocess=GIVEN).model.history
+    assert not [line for line in given if "the file's" in line]

@@ -39,6 +39,26 @@ def scaling_in(facts: Mapping[Any, Any], depth: int = 0) -> Preprocess | None:
     return next(filter(None, (*scalings, *below)), None)
 
 
+def unread_in(facts: Mapping[Any, Any], depth: int = 0) -> str:
+    """Return a note on a mean or std that `scaling_in` cannot take: without the other, or unlike for each channel."""
+    mean, std = _listed(_first(facts, _MEAN)), _listed(_first(facts, _STD))
+    if mean and std and _scaling(number_in(mean), number_in(std)) is None:
+        return f"the file's mean {mean} and std {std} are not of one channel, so not taken; give --mean and --std"
+    if bool(mean) != bool(std):
+        only, other, value = ("mean", "std", mean) if mean else ("std", "mean", std)
+        return f"the file's {only} {value} has no {other} beside it, and is not taken; give --mean and --std"
+    nested = facts.values() if depth < _DEEPEST and not _weights(facts) else ()
+    return next(filter(None, (unread_in(one, depth + 1) for one in nested if isinstance(one, Mapping))), "")
+
+
+def _listed(value: Any) -> list[float]:
+    """Return the one to four numbers that a value is; nothing for anything else."""
+    if hasattr(value, "tolist") and getattr(value, "ndim", 2) < 2:
+        value = value.tolist()
+    numbers = [number_in(one) for one in (value if isinstance(value, (list, tuple)) else (value,))]
+    return [one for one in numbers if one is not None] if len(numbers) <= _CHANNELS and None not in numbers else []
+
+
 def number_in(value: Any) -> float | None:
     """Return the number that a value is, alone or the same for each channel; None for anything else."""
     if isinstance(value, str):

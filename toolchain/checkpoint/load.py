@@ -67,13 +67,15 @@ class _Wanted:
     weights: str | None
     chosen: bool = False
     scaling: Preprocess | None = None
+    unread: str = ""
 
     def agreed(self, stored: Stored) -> _Wanted:
         """Join what was asked for with what the file says; what was asked for wins, except for the data's classes."""
         classes = agreed_classes(self.classes, stored.classes, self.path, chosen=self.chosen)
         ours = self.ours or (None if self.source else stored.model)
         preprocess = self.preprocess or stored.preprocess
-        return replace(self, classes=classes, ours=ours, preprocess=preprocess, scaling=stored.scaling)
+        unread = "" if preprocess else stored.unread
+        return replace(self, classes=classes, ours=ours, preprocess=preprocess, scaling=stored.scaling, unread=unread)
 
     @property
     def label_offset(self) -> int | None:
@@ -254,7 +256,7 @@ def _float_model(wanted: _Wanted, module: nn.Module | None, history: tuple[str, 
         preprocess=replace(wanted.preprocess or Preprocess(), layout="NCHW"),
         classes=wanted.classes,
         checkpoint_sha256="",
-        history=history,
+        history=(*history, *filter(None, (wanted.unread,))),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from calibration.choice import advice, words_for
 from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
-from toolchain.checkpoint.foreign import number_in, scaling_in
+from toolchain.checkpoint.foreign import number_in, scaling_in, unread_in
 from toolchain.errors import CheckpointError
 from toolchain.model import Range
 
@@ -23,6 +23,7 @@ class Stored:
     """Facts found in a file; empty where the file says nothing. `options` are arguments of one of our models.
 
     scaling: mean and std that another program left, where there is no preprocess of ours; see `foreign.scaling_in`.
+    unread: a note on a mean or std of such a program that cannot be taken.
     """
 
     model: str | None = None
@@ -30,18 +31,21 @@ class Stored:
     preprocess: Preprocess | None = None
     options: dict[str, Any] = field(default_factory=dict)
     scaling: Preprocess | None = None
+    unread: str = ""
 
 
 def stored_facts(facts: Mapping[str, Any]) -> Stored:
     """Read our keys from what stands beside the weights; what another program means by them is no error."""
     model, classes, options = facts.get("model"), facts.get("classes"), facts.get("options")
     preprocess = _preprocess(facts.get("preprocess"))
+    scaling = None if preprocess else scaling_in(facts)
     return Stored(
         model=model if isinstance(model, str) else None,
         classes=tuple(map(str, classes)) if isinstance(classes, (list, tuple)) else (),
         preprocess=preprocess,
         options=dict(options) if isinstance(options, Mapping) else {},
-        scaling=None if preprocess else scaling_in(facts),
+        scaling=scaling,
+        unread="" if preprocess or scaling else unread_in(facts),
     )
 
 
@@ -60,7 +64,9 @@ def metadata_facts(metadata: Mapping[str, str] | None, path: Path) -> Stored:
     """Read the JSON under `glyphpress` in the metadata of a .safetensors or .onnx file, else what others left there."""
     text = (metadata or {}).get(METADATA_KEY)
     if text is None:
-        return Stored(scaling=scaling_in(dict(map(_parsed, (metadata or {}).items()))))
+        left = dict(map(_parsed, (metadata or {}).items()))
+        scaling = scaling_in(left)
+        return Stored(scaling=scaling, unread="" if scaling else unread_in(left))
     try:
         facts = json.loads(text)
     except ValueError as error:
