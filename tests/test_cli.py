@@ -416,6 +416,7 @@ DOCUMENTED = {
     **dict.fromkeys(
         ("GlyphpressError", "CheckpointError", "StageError", "ParityError", "TaintedRun", "EvidenceError"), 3
     ),
+    "PreprocessUnknown": 3,
     **dict.fromkeys(("UsageProblem", "PolicyError", "UnknownData", "UnknownTarget"), 2),
     **dict.fromkeys(("DataError", "DataNotFound", "CorruptData", "EmptyData", "TestLeak", "DownloadFailed"), 3),
     **dict.fromkeys(("TargetError", "ArtifactError", "RunFailed", "Misplaced", "ConnectionLost"), 3),
