@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import product
 from pathlib import Path
 from typing import get_args
@@ -132,3 +133,20 @@ def test_a_sidecar_that_tells_nonsense_of_it_is_refused(
 def test_a_share_is_never_rounded_up_to_all() -> None:
     assert Fidelity("a", 10_000, 30.0, 0.9999).agreement_text == "99.9 %"
     assert Fidelity("a", 256, None, 1.0).sqnr_text == "exact"
+
+
+@pytest.mark.parametrize(("changed", "warned"), [(6, False), (12, False), (13, True), (21, True)])
+def test_row3_answers_that_change_are_warned_of_at_a_sound_sqnr(
+    changed: int, warned: bool, floats: dict[Format, Artifact], digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = floats["onnx"]
+    exact = np.tile(np.eye(10)[0] * 8, (256, 1))
+    exact[:, 1] = 7.9
+    rounded = exact.copy()
+    rounded[:changed, 1] = 8.1
+    answers = iter([exact, rounded])
+    module = sys.modules["toolchain.quantize.fidelity"]
+    monkeypatch.setattr(module, "_logits", lambda *_: next(answers))
+    seen = fidelity(base, base, sample(digits), 8)
+    assert seen.sqnr_db > 40
+    assert (seen.collapsed, seen.warning("q.onnx") is not None) == (warned, warned)
