@@ -24,6 +24,8 @@ _LITTLE = 1 << 20
 """A disk with fewer bytes free counts as full."""
 _CROWDED = 16 << 20
 """With fewer bytes free a library may well have failed for want of them."""
+_ROOMY = 2 << 30
+"""A disk with more free is not the one that was full a moment ago."""
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "ENOSPC")
 """How programs say that a disk is full."""
 
@@ -119,6 +121,8 @@ def full_disk(home: Path | None = None, *, said: str = "") -> str:
     if full or not any(words in said for words in _FULL):
         return "; ".join(f"the disk of {folder} is full: free some, or set {variable}" for folder, variable in full)
     (folder, variable), room = min(free.items(), key=lambda one: one[1])
+    if room > _ROOMY:
+        return ""
     return (
         f"most likely the disk of {folder} was full, which has {room / 1e6:,.0f} MB free now: free some, or set "
         f"{variable}"

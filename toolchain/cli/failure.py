@@ -71,8 +71,9 @@ def _told(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         # Of two files the second is the one that was written.
         named = error.filename2 or error.filename
-        if error.errno in {errno.ENOSPC, errno.EDQUOT} and _temporary(named):
-            return f"{error.strerror}; {full_disk(said=error.strerror)}"
+        full = full_disk(said=error.strerror) if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+        if full and _temporary(named):
+            return f"{error.strerror}; {full}"
         place = f"{named}: " if named else ""
         advice = next(words for family, words in _ADVICE if isinstance(error, family))
         return f"{place}{error.strerror}; {advice}"
