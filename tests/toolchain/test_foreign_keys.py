@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
+from tests.conftest import Finished
 from tests.lazily import nn, torch
 from tests.toolchain.checkpoint_files import DIGITS, graph
 from toolchain.checkpoint import CheckpointRequest, load, settle
@@ -162,3 +164,16 @@ def test_scaling_that_cannot_be_taken_is_named(
     assert [line for line in history if line.startswith(f"the file's {said}")]
     given = load(str(tmp_path / "net.pt"), model=source, classes=DIGITS, preprocess=GIVEN).model.history
     assert not [line for line in given if "the file's" in line]
+
+
+def test_row19_inspect_does_not_call_another_programs_keys_ours(
+    weights: dict[str, Any], checkpoint: Path, tmp_path: Path, glyphpress: Callable[..., Finished]
+) -> None:
+    torch.save({"state_dict": weights, "epoch": 7, "classes": list("0123456789")}, tmp_path / "net.pt")
+    said = glyphpress("inspect", tmp_path / "net.pt").out
+    assert "stored epoch" in said
+    assert "stored classes" in said
+    assert "our " not in said
+    ours = glyphpress("inspect", checkpoint).out
+    assert "our classes" in ours
+    assert "stored " not in ours

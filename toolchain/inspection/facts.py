@@ -40,8 +40,8 @@ class Inspection:
     packed: bytes once packed, None of a checkpoint and where that was not measured.
     parameters: weights, without scales, zero points and shapes. macs: multiply-accumulates an image, of convolutions
     and matrix products; None where the file holds weights alone, or an operator whose products nobody counts. inputs,
-    outputs: one line each. tensors: the largest first. metadata: what glyphpress stored. notes: what could not be found
-    out, and how it could.
+    outputs: one line each. tensors: the largest first. metadata: what stands beside the weights. notes: what
+    could not be found out, and how it could.
     """
 
     path: Path

@@ -57,8 +57,13 @@ def _summary(found: Inspection) -> Table:
     if found.quantized:
         channels = sum(tensor.scales > 1 for tensor in found.quantized)
         table.add_row("quantized", f"{len(found.quantized)} tensors, {channels} of them per channel")
+    # What stands beside weights is whoever's program saved them.
+    foreign = found.kind == "state" and not str(found.metadata.get("schema", "")).startswith("glyphpress/")
     for key, value in found.metadata.items():
-        table.add_row(shown(f"our {key}"), shown(_compared(value) if key == "fidelity" else _short(value)))
+        table.add_row(
+            shown(f"{'stored' if foreign else 'our'} {key}"),
+            shown(_compared(value) if key == "fidelity" else _short(value)),
+        )
     return table
 
 
