@@ -211,3 +211,10 @@ def test_row30_no_spreadsheet_takes_a_name_for_a_formula(
     assert done.code == 0, done.err
     (row,) = csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text()))
     assert row["artifact"] == f"'{name}"
+
+
+def test_row38_a_profile_of_millions_of_images_says_so_before(glyphpress: Program, files: list[Path]) -> None:
+    long = glyphpress("profile", files[0], "--batch", "1001", "--runs", "1000", "--target", "null", "--seconds", "1ms")
+    assert "each file runs 1,000 times or more on 1,001 images, 1,001,000 in all" in long.err
+    short = glyphpress("profile", files[0], "--batch", "100", "--runs", "50", "--target", "null", "--seconds", "1ms")
+    assert "in all" not in short.err

@@ -99,6 +99,8 @@ def profile(
         files.refuse_existing(made, force=force)
     plan = TimingPlan(batch=batch, min_seconds=seconds, min_runs=runs, max_runs=max(runs, TimingPlan.max_runs))
     loaded = tuple(timeable(path) for path in artifacts)
+    if not (per_op or sweep_threads or sweep_batch):
+        _announce(batch, runs)
     with console.progress() as progress:
         if per_op:
             answer = _per_operator(loaded, words, batch, progress)
@@ -115,6 +117,18 @@ def profile(
     else:
         click.echo(text)
 
+
+def _announce(batch: int, runs: int) -> None:
+    """Say before the work how much of it is asked for, where it takes minutes."""
+    if batch > 1 and batch * runs > MANY_IMAGES:
+        console.say(
+            f"each file runs {runs:,} times or more on {batch:,} images, {batch * runs:,} in all, which may take long; "
+            "--runs takes fewer"
+        )
+
+
+MANY_IMAGES = 1_000_000
+"""Images that a file reads in a second or in minutes."""
 
 Answer = tuple[str, dict[str, Any], str]
 """Schema, values and text of a command."""
