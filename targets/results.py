@@ -14,7 +14,7 @@ _WHAT = {
     "artifact": "is the sidecar of a model; give {model}",
     "report": "is the report of a press; `glyphpress report {path}` shows it",
     "timings": "holds stored timings; `glyphpress report {path}` shows them, and compares those of several files",
-    "evaluation": "is a saved evaluation; `glyphpress compare` and `glyphpress gate` take it",
+    "evaluation": "is a saved evaluation; `glyphpress compare` takes it, and `gate` as --baseline or --candidate",
     "baseline": "is a stored baseline; `glyphpress gate --baseline {path}` takes it",
     "evidence": "is stored evidence; `glyphpress gate --from {path}` judges it",
     "verdict": "is a stored verdict; give the model that it judges",

@@ -225,8 +225,8 @@ FOREIGN_EVIDENCE = [
     pytest.param([*GATE, "float.onnx", *DATA, "--policy", "strikt"], 2, "did you mean strict", id="no such policy"),
     pytest.param(["gate", "--from", "none.json"], 3, "none.json: no such evidence; ", id="no evidence"),
     pytest.param(["gate", "--from", "float.onnx"], 3, "float.onnx: not stored evidence .*again", id="a model"),
-    pytest.param(["gate", "--from", "other.npz"], 3, "other.npz: not stored evidence .*again", id="an evaluation"),
-    pytest.param(["gate", "--from", "float.onnx.json"], 3, "its schema is not glyphpress/evidence/1", id="a sidecar"),
+    pytest.param(["gate", "--from", "other.npz"], 3, "a saved evaluation; .* as --baseline", id="an evaluation"),
+    pytest.param(["gate", "--from", "float.onnx.json"], 3, "is the sidecar of a model; give", id="a sidecar"),
     pytest.param(
         ["press", "digits.pt", *DATA, "--recipe", "quantize-twice.toml", "--out", "o"],
         2,

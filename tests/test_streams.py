@@ -140,6 +140,8 @@ def test_row60_ctrl_c_while_the_program_starts_leaves_no_traceback(tmp_path: Pat
 
 
 SLOW = (
+    # A suite that runs under nohup hands an ignored SIGHUP down.
+    "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
     "import sys, time\nfrom pathlib import Path\nfrom toolchain.cli import main as program\n"
     "import rich_click as click\n"
     "from toolchain.noise import noise_to\n"

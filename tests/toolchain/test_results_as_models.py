@@ -46,7 +46,7 @@ def results(floats, pressed, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 READS = {
     "timings": "holds stored timings; `glyphpress report {}` shows them, and compares those of several files",
-    "evaluation": "is a saved evaluation; `glyphpress compare` and `glyphpress gate` take it",
+    "evaluation": "is a saved evaluation; `glyphpress compare` takes it, and `gate` as --baseline or --candidate",
     "baseline": "is a stored baseline; `glyphpress gate --baseline {}` takes it",
     "evidence": "is stored evidence; `glyphpress gate --from {}` judges it",
     "verdict": "is a stored verdict; give the model that it judges",
