@@ -1,4 +1,4 @@
-"""Weights of a state_dict that were computed anew at every run (weight_norm, spectral_norm, masks) -> plain weights."""
+"""Plain weights from a state_dict that was saved under weight_norm, spectral_norm or pruning masks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def fold(tensors: Mapping[str, Tensor], expected: Collection[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Return tensors with the plain weights that are expected and computed of others, which go, and their names.
+    """Replace the parts of each expected weight by the weight itself; return the tensors and the weights' names.
 
-    As the layers compute them in eval mode. Both styles: the parametrizations of torch.nn.utils.parametrize, and the
-    hooks that came before them. What fits no known form stays.
+    A weight is computed as its layer does in eval mode. Known are the parametrizations of torch.nn.utils.parametrize
+    and the hooks that came before them. What fits no known form stays as it is.
     """
     made, used = {}, set[str]()
     for weight, (compute, parts) in _forms(tensors).items():
@@ -46,7 +46,7 @@ def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[_Compute, list[str]
 
 
 def _alone(key: str, names: Collection[str], tensors: Mapping[str, Tensor]) -> bool:
-    """Return whether these are all tensors of a parametrization: of several in a row none is known alone."""
+    """Return whether these are all tensors of a parametrization; several in a row on one weight are not known."""
     below, found, _ = key.rpartition(".original")
     return not found or all(name in names for name in tensors if name.startswith(f"{below}."))
 

@@ -65,7 +65,7 @@ SEED = click.IntRange(0, 2**32 - 1)
 
 
 class Finite(click.FloatRange):
-    """A number between two limits, neither of which stops Click's own range from taking `nan`."""
+    """A finite number between two limits; `click.FloatRange` lets `nan` through."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number."""

@@ -43,7 +43,7 @@ def dynamic_onnx(model: ModelProto, *, per_channel: bool, largest_level: int, ke
 
 
 def _output_axes(model: ModelProto) -> dict[str, int]:
-    """Return for each weight that nodes do nothing but multiply by, all alike, the axis of its output channels."""
+    """Return the axis of output channels of each weight that is only multiplied by, and by all nodes in one way."""
     ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     axes = {}
     for name in weighted(model):

@@ -62,7 +62,7 @@ MOSTLY = 0.5
 
 
 def weights_left(content: bytes, kind: str, step: Quantize) -> str:
-    """Return a note on a quantized file most of whose weights are float32 still; an empty string where few are.
+    """Return a note where most weights of a quantized file are still float32; an empty string otherwise.
 
     Layers that were kept float by the step itself are no surprise, and not told.
     """
