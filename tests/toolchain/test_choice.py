@@ -13,7 +13,7 @@ from toolchain.report.report import Row
 from toolchain.report.winner import Choice, Prefer, chosen, fastest_float
 from toolchain.verdict.compare import compare
 from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import judge
+from toolchain.verdict.gate import Outcome, judge
 from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import policy_from
 
@@ -167,10 +167,26 @@ def test_of_sizes_within_5_percent_the_faster_file_wins_and_of_costs_within_5_pe
 
 def test_it_says_why_the_winner_won_and_who_would_by_another_measure() -> None:
     assert choice(MEASURED["lenet with VNNI"]).notes == (
-        "winner: static-int8.tflite (70 KB, 0.80 of the time of float.tflite): the smallest that passes and is not "
-        "shown to take over 5 % longer than float.tflite; of those within 5 % of that size it is the fastest",
+        "winner: static-int8.tflite (70 KB, 0.80 of the time of float.tflite): the smallest that passes as the best "
+        "of 2 and is not shown to take over 5 % longer than float.tflite; of those within 5 % of that size it is the "
+        "fastest",
         "by another measure: --prefer size: static-int8.onnx (66 KB, 3.24 of the time of float.tflite); "
         "--prefer speed: the winner too",
+    )
+
+
+@pytest.mark.parametrize("prefer", ["balanced", "size", "speed"])
+def test_a_smaller_and_faster_file_that_passes_only_alone_is_named(prefer: Prefer) -> None:
+    made = [*MEASURED["cnn with VNNI"], ("pruned.tflite", 121_000, 11.0)]
+    sure, unsure = choice(made, prefer), choice(made, prefer, lost={"pruned.tflite": 45})
+    assert won(sure) == "pruned.tflite"
+    assert len(sure.notes) == 2
+    assert next(row for row in unsure.rows if row.name == "pruned.tflite").outcome is Outcome.PASS
+    assert won(unsure) == choice(MEASURED["cnn with VNNI"]).winners[prefer]
+    assert "that passes as the best of 4" in unsure.notes[0] or "that pass as the best of 4" in unsure.notes[0]
+    assert unsure.notes[1] == (
+        "not chosen: pruned.tflite passes alone, but not as the best of 4, which takes a higher confidence; "
+        "more test images may decide"
     )
 
 

@@ -40,9 +40,9 @@ def rivals(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy) ->
 
     evidence: of all rows but the first, the baseline.
     """
-    pressed = [(row, proof) for row, proof in zip(rows[1:], evidence, strict=True) if row.recipe != "float"]
-    costed = [(row, proof) for row, proof in pressed if row.cost is not None]
-    return [row for row, proof in costed if overall(judge(policy, proof, competitors=len(costed))) is Outcome.PASS]
+    competing = _competing(rows)
+    judged = [(row, proof) for row, proof in zip(rows[1:], evidence, strict=True) if row in competing]
+    return [row for row, proof in judged if overall(judge(policy, proof, competitors=len(competing))) is Outcome.PASS]
 
 
 def small_and_not_slower(row: Row, base: Row) -> bool:
@@ -79,12 +79,23 @@ def chosen(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy, pr
         return Choice(tuple(rows), {}, ())
     passing = rivals(rows, evidence, policy)
     best = {measure: winner(passing, base, measure) for measure in MEASURES}
-    notes = (_reason(best[prefer], base, prefer), _otherwise(best, base, prefer))
+    competing = _competing(rows)
+    alone = [row.name for row in competing if row.outcome is Outcome.PASS and row not in passing]
+    notes = (
+        _reason(best[prefer], base, prefer, len(competing)),
+        *_undecided(alone, len(competing)),
+        _otherwise(best, base, prefer),
+    )
     marked = tuple(replace(row, winner=row is best[prefer]) for row in rows)
     return Choice(marked, {measure: row.name for measure, row in best.items()}, notes)
 
 
-def _reason(best: Row, base: Row, prefer: Prefer) -> str:
+def _competing(rows: Sequence[Row]) -> list[Row]:
+    """Return the pressed files with a cost, of which the best one ships."""
+    return [row for row in rows[1:] if row.recipe != "float" and row.cost is not None]
+
+
+def _reason(best: Row, base: Row, prefer: Prefer, competitors: int) -> str:
     """Return why the winner won, or why no pressed file did."""
     counted = base.instructions is not None
     more = "over 5 % more instructions" if counted else "over 5 % longer"
@@ -99,13 +110,25 @@ def _reason(best: Row, base: Row, prefer: Prefer) -> str:
             f"float is given back: ship {base.name}, which {least} of the float files that pass; "
             f"no pressed file is shown to pass that {missing}"
         )
+    of_all = f" as the best of {competitors}" if competitors > 1 else ""
     why = {
-        "balanced": f"the smallest that passes and is not shown to take {more} than {base.name}; "
+        "balanced": f"the smallest that passes{of_all} and is not shown to take {more} than {base.name}; "
         f"of those within 5 % of that size it {least}",
-        "size": "the smallest that passes",
-        "speed": f"it {least} of those that pass, or is the smallest within 5 % of that",
+        "size": f"the smallest that passes{of_all}",
+        "speed": f"it {least} of those that pass{of_all}, or is the smallest within 5 % of that",
     }[prefer]
     return f"winner: {best.name} ({_against(best, base)}): {why}"
+
+
+def _undecided(alone: Sequence[str], competitors: int) -> list[str]:
+    """Return a line on the files that pass alone, but not at the confidence of a choice among all; none without one."""
+    if not alone:
+        return []
+    verb = "passes" if len(alone) == 1 else "pass"
+    return [
+        f"not chosen: {', '.join(alone)} {verb} alone, but not as the best of {competitors}, "
+        "which takes a higher confidence; more test images may decide"
+    ]
 
 
 def _otherwise(best: dict[Prefer, Row], base: Row, prefer: Prefer) -> str:
