@@ -13,7 +13,7 @@ from toolchain.pipeline import FORMATS, PressRequest, press
 from toolchain.progress import Progress, silent
 from toolchain.recipe import shipped
 from toolchain.report.report import Report
-from toolchain.train import train
+from toolchain.training.train import train
 from toolchain.verdict.policy import Policy
 from toolchain.verdict.tables import DropLimit
 

@@ -15,7 +15,8 @@ from calibration.errors import DataNotFound
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format, sidecar_of
 from targets.errors import RunFailed
-from toolchain.distill import untrained
+from toolchain.compress.apply import Shaper
+from toolchain.compress.distill import untrained
 from toolchain.errors import CheckpointError, StageError
 from toolchain.export import export
 from toolchain.export.program import save_program
@@ -27,7 +28,6 @@ from toolchain.quantize.fidelity import sample
 from toolchain.quantize.ranges import read_ranges
 from toolchain.recipe import Recipe, shipped
 from toolchain.report.report import Failure
-from toolchain.shaping import Shaper
 from toolchain.steps import Distill, Quantize
 
 if TYPE_CHECKING:

@@ -12,6 +12,8 @@ from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format, explained, load_artifact
 from targets.results import instead_of
 from toolchain.checkpoint import CheckpointRequest, settle
+from toolchain.compress.apply import Shaper
+from toolchain.compress.prune import Sensitivity, sensitivity
 from toolchain.errors import PreprocessUnknown, UsageProblem
 from toolchain.export import export
 from toolchain.export.ort_format import export_ort, operators_path
@@ -20,12 +22,10 @@ from toolchain.export.seal import refuse_model
 from toolchain.files import refuse_existing, refuse_source
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
-from toolchain.prune import Sensitivity, sensitivity
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample
 from toolchain.quantize.ranges import read_ranges
 from toolchain.recipe import Recipe
-from toolchain.shaping import Shaper
 from toolchain.steps import Distill, Equalize, Prune, Quantize
 from toolchain.steps.quantize import refusal
 

@@ -17,7 +17,7 @@ from toolchain.export import export
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.steps import Quantize
-from toolchain.train import preset, train
+from toolchain.training.train import preset, train
 
 K = TypeVar("K")
 V = TypeVar("V")

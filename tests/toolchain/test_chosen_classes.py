@@ -14,7 +14,7 @@ SOME = ("--data", "builtin:digits", "--classes", "86420")
 def even(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cnn-small that reads the even digits, in descending order."""
     from calibration.dataset import load
-    from toolchain.train import preset, train
+    from toolchain.training.train import preset, train
 
     path = tmp_path_factory.mktemp("even") / "even.pt"
     train(load("builtin:digits[86420]", "train"), settings=preset("digits").changed(epochs=4), threads=1, out=path)
@@ -79,7 +79,7 @@ def test_row17_an_artifact_is_judged_on_its_own_classes_when_asked_to(glyphpress
 
 def test_row17_evaluations_of_different_choices_are_never_paired(glyphpress, exported: Path, tmp_path: Path) -> None:
     from calibration.dataset import load
-    from toolchain.train import preset, train
+    from toolchain.training.train import preset, train
 
     odd = tmp_path / "odd.pt"
     train(load("builtin:digits[97531]", "train"), settings=preset("digits").changed(epochs=1), threads=1, out=odd)

@@ -128,7 +128,7 @@ def test_a_diverging_training_gets_one_line_and_leaves_nothing(
 ) -> None:
     # No rate that may be given is so large that it does so for certain.
     losses = iter((2.0, math.inf))
-    monkeypatch.setattr("toolchain.fit._Loop.step", lambda _loop, _places: next(losses))
+    monkeypatch.setattr("toolchain.training.fit._Loop.step", lambda _loop, _places: next(losses))
     done = glyphpress("train", "--data", "builtin:digits", "--out", tmp_path / "m.pt", "--epochs", 3)
     assert done.code == 3
     told = [line for line in done.err.splitlines() if line.startswith("glyphpress:")]

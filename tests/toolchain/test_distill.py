@@ -10,15 +10,15 @@ from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from tests.lazily import nn, torch
 from toolchain.checkpoint import CheckpointRequest, settle
-from toolchain.distill import distill
+from toolchain.compress.apply import Shaper
+from toolchain.compress.distill import distill
+from toolchain.compress.fold import folded
 from toolchain.errors import CheckpointError, StageError, UsageProblem
-from toolchain.fit import accuracy
-from toolchain.fold import folded
-from toolchain.losses import Lesson, taught_by
 from toolchain.model import FloatModel
 from toolchain.recipe import Recipe
-from toolchain.shaping import Shaper
 from toolchain.steps import Distill, Prune
+from toolchain.training.fit import accuracy
+from toolchain.training.losses import Lesson, taught_by
 
 NARROW = (8, 8, 16, 16, 16)
 

@@ -13,8 +13,8 @@ from targets.preprocess import Preprocess
 from tests.lazily import nn, torch
 from toolchain import models
 from toolchain.errors import UsageProblem
-from toolchain.fit import accuracy
 from toolchain.models.saving import save
+from toolchain.training.fit import accuracy
 
 
 def with_lived_in_norms(module: nn.Module) -> nn.Module:

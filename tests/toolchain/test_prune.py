@@ -13,16 +13,16 @@ from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from tests.lazily import functional, nn, torch
 from toolchain.checkpoint import CheckpointRequest, load, settle
+from toolchain.compress.prune import prune
+from toolchain.compress.prune.graph import Graph
+from toolchain.compress.prune.importance import scores
+from toolchain.compress.prune.unstructured import n_of_m, outputs_first, weights
 from toolchain.errors import StageError, UsageProblem
 from toolchain.export import export
-from toolchain.fit import accuracy
 from toolchain.inspection import counted
 from toolchain.model import FloatModel
-from toolchain.prune import prune
-from toolchain.prune.graph import Graph
-from toolchain.prune.importance import scores
-from toolchain.prune.unstructured import n_of_m, outputs_first, weights
 from toolchain.steps import Prune
+from toolchain.training.fit import accuracy
 
 
 def widths(module: nn.Module) -> list[int]:
@@ -89,7 +89,7 @@ def test_hessian_is_the_mean_over_single_images(
     float_model: FloatModel, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # torch-pruning's own sum over images keeps the last one alone.
-    monkeypatch.setattr("toolchain.prune.importance.IMAGES", 3)
+    monkeypatch.setattr("toolchain.compress.prune.importance.IMAGES", 3)
     graph = Graph(copy.deepcopy(float_model.torch_module("the test")), "digits")
     found = scores(graph, graph.channels, "hessian", digits, float_model.preprocess, seed=4)
     chosen = np.random.default_rng(4).permutation(len(digits))[:3]

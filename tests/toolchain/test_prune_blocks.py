@@ -15,12 +15,12 @@ from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, nn, torch
 from toolchain.checkpoint import CheckpointRequest, load, settle
+from toolchain.compress.prune import prune
+from toolchain.compress.prune.graph import Graph, by_reason, prunable
 from toolchain.errors import StageError, UsageProblem
 from toolchain.export import export
 from toolchain.export.program import save_program
 from toolchain.model import FloatModel
-from toolchain.prune import prune
-from toolchain.prune.graph import Graph, by_reason, prunable
 from toolchain.steps import Prune
 
 BLOCKS = (

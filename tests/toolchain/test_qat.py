@@ -13,17 +13,17 @@ from targets import catalog
 from targets.preprocess import Preprocess
 from tests.lazily import Lazy, nn, torch
 from toolchain.checkpoint import CheckpointRequest, settle
-from toolchain.distill import distill
+from toolchain.compress.distill import distill
+from toolchain.compress.qat import qat
 from toolchain.errors import PolicyError, StageError
 from toolchain.export import export
 from toolchain.export.program import save_program
 from toolchain.model import FloatModel, Range
 from toolchain.quantize import quantize
-from toolchain.quantize.qat import qat
 from toolchain.recipe import parse
 from toolchain.steps import Distill, Qat, Quantize
 
-grids = Lazy("toolchain.quantize.grid")
+grids = Lazy("toolchain.compress.fake_quantize")
 INT4 = Quantize(scheme="static-int4", calibration_images=64)
 
 

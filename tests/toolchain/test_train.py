@@ -16,11 +16,11 @@ from calibration.sample import image_hashes
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, nn, torch
 from toolchain import models
-from toolchain.augment import random_affine
 from toolchain.errors import StageError, UsageProblem
-from toolchain.fit import EpochResult, accuracy, fit, hold_out
-from toolchain.train import train
-from toolchain.train_settings import PRESETS, TrainSettings, preset, preset_for
+from toolchain.training.augment import random_affine
+from toolchain.training.fit import EpochResult, accuracy, fit, hold_out
+from toolchain.training.settings import PRESETS, TrainSettings, preset, preset_for
+from toolchain.training.train import train
 
 SHORT = TrainSettings(epochs=2, batch=64, lr=3e-3, ema=0.9, held_out=0.1)
 

@@ -49,7 +49,7 @@ def _models() -> tuple[str, ...]:
 
 
 def _presets() -> Iterable[str]:
-    from toolchain.train_settings import PRESETS
+    from toolchain.training.settings import PRESETS
 
     return PRESETS
 

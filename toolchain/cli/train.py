@@ -9,10 +9,10 @@ import rich_click as click
 
 from toolchain import models
 from toolchain.cli import complete, console, options
-from toolchain.train_settings import FEW_IMAGES, MOST_LR, PRESETS
+from toolchain.training.settings import FEW_IMAGES, MOST_LR, PRESETS
 
 if TYPE_CHECKING:
-    from toolchain.train import EpochResult, TrainResult
+    from toolchain.training.train import EpochResult, TrainResult
 
 
 @click.command()
@@ -68,8 +68,8 @@ def train(
     """
     from calibration.dataset import Dataset, load_or_why, train_split
     from calibration.holdout import parted_off
-    from toolchain import train as training
     from toolchain.models.saving import refuse_unfit
+    from toolchain.training import train as training
 
     refuse_unfit(output, force=force)
     images = train_split(data, data_root, "train needs training images")

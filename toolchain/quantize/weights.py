@@ -23,7 +23,7 @@ def integers(
     axis: of the output channels, each of which has a scale of its own; None: one scale. q keeps within plus and minus
     `largest_level`, by default 2^(bits-1) - 1. 8 bits cover the largest weight; where there are fewer, most weights are
     far smaller than that, and clipping the largest has the least error (`octav`). Weights that training rounded already
-    (`toolchain.quantize.qat`) lie on the grid of the largest, and are found there again.
+    (`toolchain.compress.qat`) lie on the grid of the largest, and are found there again.
     """
     limit = 2 ** (bits - 1) - 1 if largest_level is None else largest_level
     if axis is None:

@@ -7,8 +7,8 @@ from xml.sax.saxutils import escape
 from rich.console import Console
 from rich.table import Table
 
-from toolchain.prune.graph import by_reason
-from toolchain.prune.sensitivity import Curve, Point, Sensitivity
+from toolchain.compress.prune.graph import by_reason
+from toolchain.compress.prune.sensitivity import Curve, Point, Sensitivity
 from toolchain.quantities import percent_text, points_text
 from toolchain.report.table import unfold
 from toolchain.visible import shown, visible

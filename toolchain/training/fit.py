@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from calibration.dataset import Dataset, Labels
 from targets.machine import machine_state
 from targets.preprocess import Preprocess
-from toolchain.augment import random_affine
 from toolchain.errors import StageError, UsageProblem
-from toolchain.feed import feed, memory_format
-from toolchain.losses import Lesson, Loss, log_frequencies
 from toolchain.progress import Progress, silent
-from toolchain.train_settings import TrainSettings
+from toolchain.training.augment import random_affine
+from toolchain.training.losses import Lesson, Loss, log_frequencies
+from toolchain.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     import torch
@@ -122,6 +121,22 @@ def hold_out(labels: Labels, share: float, seed: int) -> tuple[NDArray[np.int64]
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
+def memory_format(module: nn.Module) -> torch.memory_format:
+    """Return the memory layout that the module's class names, or the contiguous one."""
+    import torch
+
+    # Only a class of our own names one: another model that flattens with view() would fail on it.
+    chosen: torch.memory_format = getattr(module, "memory_format", torch.contiguous_format)
+    return chosen
+
+
+def as_tensor(module: nn.Module, pixels: NDArray[np.float32]) -> torch.Tensor:
+    """Return float32 [N, 1, 28, 28] (`Preprocess.apply`) as the module's input, in the layout it is fastest on."""
+    import torch
+
+    return torch.from_numpy(pixels).contiguous(memory_format=memory_format(module))
+
+
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
     """Run torch on that many threads (0: all cores this process may use), and put its own number back."""
@@ -191,7 +206,7 @@ class _Loop:
         import torch
 
         glyphs = random_affine(torch.from_numpy(self.data.images[places]), self.settings.augment, self.chance).numpy()
-        logits = self.student(feed(self.student, self.preprocess.apply(glyphs)))
+        logits = self.student(as_tensor(self.student, self.preprocess.apply(glyphs)))
         loss = self.loss(logits, self.data.labels[places], glyphs)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call] # torch has not typed it
@@ -228,7 +243,7 @@ def _trainable(module: nn.Module) -> nn.Module:
 def _columns(student: nn.Module, data: Dataset, preprocess: Preprocess) -> int:
     import torch
 
-    batch = feed(student, preprocess.apply(data.images[:2]))
+    batch = as_tensor(student, preprocess.apply(data.images[:2]))
     try:
         with torch.no_grad():
             return int(student.eval()(batch).shape[-1])
@@ -247,7 +262,7 @@ def _share(module: nn.Module, data: Dataset, preprocess: Preprocess, places: NDA
     right, first = 0, preprocess.label_offset
     with torch.inference_mode():
         for part in np.array_split(places, math.ceil(len(places) / 1000)):
-            logits = module(feed(module, preprocess.apply(data.images[part])))
+            logits = module(as_tensor(module, preprocess.apply(data.images[part])))
             best = logits[:, first : first + len(data.classes)].argmax(1).numpy()
             right += int((best == data.labels[part]).sum())
     return right / len(places)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from calibration.dataset import Dataset
 from targets.nearest import MOST, nearest
+from toolchain.compress.prune.graph import Channels, Graph, by_reason, prunable
+from toolchain.compress.prune.importance import scores
 from toolchain.errors import UsageProblem
 from toolchain.inspection.torch_file import module_layers
 from toolchain.model import FloatModel
-from toolchain.prune.graph import Channels, Graph, by_reason, prunable
-from toolchain.prune.importance import scores
 from toolchain.quantities import macs_text
 from toolchain.steps import Prune
 

@@ -11,10 +11,10 @@ from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.errors import StageError, UsageProblem
-from toolchain.fit import EpochResult, accuracy, fit
 from toolchain.models.saving import refuse_unfit, save
 from toolchain.progress import Progress, silent
-from toolchain.train_settings import PRESETS, TrainSettings, preset, preset_for
+from toolchain.training.fit import EpochResult, accuracy, fit
+from toolchain.training.settings import PRESETS, TrainSettings, preset, preset_for
 
 if TYPE_CHECKING:
     from torch import nn

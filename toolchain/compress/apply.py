@@ -8,16 +8,16 @@ from typing import Any
 from calibration.dataset import Dataset, required
 from calibration.errors import DataNotFound
 from toolchain.checkpoint import CheckpointRequest, settle
-from toolchain.distill import distill
-from toolchain.equalize import equalize
+from toolchain.compress.distill import distill
+from toolchain.compress.equalize import equalize
+from toolchain.compress.prune import planned, prune
+from toolchain.compress.qat import qat
 from toolchain.errors import CheckpointError
-from toolchain.fit import torch_threads
 from toolchain.model import FloatModel
 from toolchain.progress import Progress
-from toolchain.prune import planned, prune
-from toolchain.quantize.qat import qat
 from toolchain.recipe import Recipe
 from toolchain.steps import Distill, Equalize, Prune, Qat
+from toolchain.training.fit import torch_threads
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import numpy as np
 
 from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
-from toolchain.prune.graph import Channels, Graph
+from toolchain.compress.prune.graph import Channels, Graph
 from toolchain.steps.prune import Importance
-from toolchain.train_settings import preset
+from toolchain.training.settings import preset
 
 if TYPE_CHECKING:
     import torch

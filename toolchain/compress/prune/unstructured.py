@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from toolchain.compress.prune.structured import refuse_unknown
 from toolchain.errors import StageError, UsageProblem
 from toolchain.model import FloatModel
 from toolchain.packed import QUICK, packed_bytes
-from toolchain.prune.structured import refuse_unknown
 from toolchain.quantities import size_text
 from toolchain.steps import Prune
 

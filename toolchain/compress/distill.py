@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.dataset import Dataset
 from toolchain import models
-from toolchain.fit import fit
-from toolchain.losses import notes_on, taught_by
+from toolchain.compress.prune import baked, zeros_kept
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
-from toolchain.prune import baked, zeros_kept
 from toolchain.steps import Distill
-from toolchain.train_settings import preset_for
+from toolchain.training.fit import fit
+from toolchain.training.losses import notes_on, taught_by
+from toolchain.training.settings import preset_for
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.dataset import Dataset
+from toolchain.compress.fold import folded
+from toolchain.compress.prune import zeros_kept
 from toolchain.errors import StageError
-from toolchain.feed import feed
-from toolchain.fit import fit
-from toolchain.fold import folded
-from toolchain.losses import notes_on, taught_by
 from toolchain.model import FloatModel, Range
 from toolchain.progress import Progress, silent
-from toolchain.prune import zeros_kept
 from toolchain.steps import Qat, Quantize
-from toolchain.train_settings import preset, preset_for
+from toolchain.training.fit import as_tensor, fit
+from toolchain.training.losses import notes_on, taught_by
+from toolchain.training.settings import preset, preset_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,7 +88,7 @@ def _ran(module: nn.Module, pixels: Any) -> tuple[str, ...]:
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
     hooks = [layer.register_forward_hook(lambda *_, name=name: order.append(name)) for name, layer in layers.items()]
     with _removed(hooks), torch.no_grad():
-        module(feed(module, pixels))
+        module(as_tensor(module, pixels))
     return tuple(name for name in order if order.count(name) == 1)
 
 
@@ -109,7 +108,7 @@ def _observed(module: nn.Module, layers: tuple[str, ...], pixels: Any) -> list[R
     ]
     with _removed(hooks), torch.no_grad():
         for part in np.array_split(pixels, max(1, len(pixels) // 256)):
-            module(feed(module, part))
+            module(as_tensor(module, part))
     return [Range(*found[name]) for name in layers]
 
 
@@ -117,7 +116,7 @@ def _put_grids(module: nn.Module, layers: tuple[str, ...], ranges: list[Range], 
     from torch import nn
     from torch.nn.utils import parametrize
 
-    from toolchain.quantize.grid import InputGrid, WeightGrid
+    from toolchain.compress.fake_quantize import InputGrid, WeightGrid
 
     for number, (name, seen) in enumerate(zip(layers, ranges, strict=True)):
         layer = module.get_submodule(name)

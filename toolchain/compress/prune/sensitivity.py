@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from calibration.dataset import Dataset
+from toolchain.compress.prune.graph import Channels, Graph, prunable
+from toolchain.compress.prune.importance import scores
+from toolchain.compress.prune.structured import kept, least, refuse_unranked
+from toolchain.compress.prune.unstructured import lowest, weights
 from toolchain.errors import StageError, UsageProblem
-from toolchain.fit import accuracy, hold_out, torch_threads
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
-from toolchain.prune.graph import Channels, Graph, prunable
-from toolchain.prune.importance import scores
-from toolchain.prune.structured import kept, least, refuse_unranked
-from toolchain.prune.unstructured import lowest, weights
 from toolchain.recipe import Recipe
 from toolchain.steps import Prune
 from toolchain.steps.prune import Importance
+from toolchain.training.fit import accuracy, hold_out, torch_threads
 
 if TYPE_CHECKING:
     from torch import nn

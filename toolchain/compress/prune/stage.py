@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from calibration.dataset import Dataset
-from toolchain.fit import fit, torch_threads
-from toolchain.losses import taught_by
+from toolchain.compress.prune.structured import Structured
+from toolchain.compress.prune.unstructured import Unstructured, baked, zeros_kept
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
-from toolchain.prune.structured import Structured
-from toolchain.prune.unstructured import Unstructured, baked, zeros_kept
 from toolchain.steps import Prune
-from toolchain.train_settings import preset, preset_for
+from toolchain.training.fit import fit, torch_threads
+from toolchain.training.losses import taught_by
+from toolchain.training.settings import preset, preset_for
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,0 +1,1 @@
+"""Compression of float models: FloatModel in, FloatModel out."""
