@@ -1,6 +1,9 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+# Compiled modules are kept, whatever the shell says: without them every new process compiles torch and the converters
+# again, and an export takes twice the CPU time.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test fuzz kills lint format bench clean
 
 help: ## this list
