@@ -32,9 +32,10 @@ from targets.machine import machine_state
 from targets.target import TimingPlan, Timings
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.cli.console import progress
+from toolchain.commands.export import export_checkpoint
+from toolchain.commands.quantize import quantize_file
 from toolchain.recipe import shipped
 from toolchain.report.report import Row
-from toolchain.stages import export_checkpoint, quantize_file
 from toolchain.verdict.latency import ROUNDS, time_interleaved
 from toolchain.verdict.outcome import Outcome
 from toolchain.verdict.ratio import LatencyRatio

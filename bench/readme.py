@@ -15,7 +15,8 @@ from pathlib import Path
 
 from targets.target import TimingPlan
 from toolchain.cli.console import progress
-from toolchain.pipeline import PressRequest, press
+from toolchain.commands.press import press
+from toolchain.commands.press_request import PressRequest
 from toolchain.quantities import percent_text, size_text, time_text
 from toolchain.recipe import shipped
 from toolchain.report.report import Report, Row

@@ -428,7 +428,7 @@ DOCUMENTED = {
 
 def test_every_error_of_the_tree_has_the_exit_code_of_its_family() -> None:
     import calibration.download
-    import toolchain.pipeline
+    import toolchain.commands.press
 
     roots = (toolchain.errors.GlyphpressError, calibration.errors.DataError, targets.errors.TargetError)
     found = {error.__name__: exit_code(error("x")) for root in roots for error in families(root)}

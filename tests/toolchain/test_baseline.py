@@ -315,7 +315,7 @@ def test_pressed_files_lead_back_to_their_checkpoint(
     float_model: FloatModel, floats: dict[Format, Artifact], checkpoint: Path, tmp_path: Path
 ) -> None:
     from toolchain.checkpoint import CheckpointRequest, settle
-    from toolchain.stages import shape_checkpoint
+    from toolchain.commands.compress import compress_checkpoint
 
     root = float_model.checkpoint_sha256
     assert floats["onnx"].checkpoint_sha256 == root
@@ -323,7 +323,7 @@ def test_pressed_files_lead_back_to_their_checkpoint(
     int8.sidecar.unlink()
     assert load_artifact(int8.path).checkpoint_sha256 == root  # the file's own metadata says it too
     step = Prune(ratio=0.2, epochs=0)
-    pruned = shape_checkpoint(
+    pruned = compress_checkpoint(
         str(checkpoint), CheckpointRequest(), step, tmp_path / "pruned.pt2", data="builtin:digits", threads=1
     )
     assert pruned.root_sha256 == root

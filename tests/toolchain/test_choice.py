@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.toolchain.readers import pair
-from toolchain.no_regret import to_add
+from toolchain.commands.press_extra_file import to_add
 from toolchain.report.report import Row
 from toolchain.report.winner import Choice, Prefer, chosen, fastest_float
 from toolchain.verdict.compare import compare

@@ -24,7 +24,7 @@ def even(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(even: Path) -> Path:
     from toolchain.checkpoint import CheckpointRequest
-    from toolchain.stages import export_checkpoint
+    from toolchain.commands.export import export_checkpoint
 
     return export_checkpoint(str(even), CheckpointRequest(), even.with_name("even.onnx")).path
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.conftest import Finished
 from tests.toolchain.readers import digits, linear_reader, pair, written
-from toolchain.gating import GateRequest, gate, judge_stored
+from toolchain.commands.gate import GateRequest, gate, judge_stored
 from toolchain.report.judgement import Judgement
 from toolchain.verdict.outcome import Outcome
 from toolchain.verdict.policy import choose_policy

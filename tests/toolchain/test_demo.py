@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from toolchain import demo
+from toolchain.commands import demo
 from toolchain.errors import UsageProblem
 
 

@@ -11,7 +11,8 @@ from calibration.dataset import load
 from targets import catalog
 from tests.targets.test_arm64 import emulated
 from toolchain.checkpoint import CheckpointRequest
-from toolchain.stages import export_checkpoint, quantize_file
+from toolchain.commands.export import export_checkpoint
+from toolchain.commands.quantize import quantize_file
 from toolchain.steps import Quantize
 from toolchain.verdict.evaluate import evaluate
 

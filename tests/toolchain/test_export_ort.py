@@ -13,9 +13,9 @@ from calibration.sample import draw
 from targets import catalog
 from targets.artifact import Artifact, Format, load_artifact
 from toolchain.checkpoint import CheckpointRequest
+from toolchain.commands.export import export_checkpoint
 from toolchain.errors import UsageProblem
 from toolchain.quantize import quantize
-from toolchain.stages import export_checkpoint
 from toolchain.steps import Quantize
 
 

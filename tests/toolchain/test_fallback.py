@@ -17,14 +17,15 @@ from targets.target import TimingPlan
 from tests.conftest import Finished
 from tests.toolchain.conftest import OnDemand
 from tests.toolchain.fragile import FRAGILE, fragile
+from toolchain.commands.press import press
+from toolchain.commands.press_request import PressRequest
+from toolchain.commands.quantize_fallback import Fallback, Trial, _search, quantize_with_fallback, read_here
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.export import export
 from toolchain.export.program import save_program
 from toolchain.model import FloatModel
-from toolchain.pipeline import PressRequest, press
 from toolchain.progress import silent
 from toolchain.quantize import quantize
-from toolchain.quantize.fallback import Fallback, Trial, _search, quantize_with_fallback, read_here
 from toolchain.recipe import Recipe
 from toolchain.steps import Quantize
 from toolchain.verdict.outcome import Outcome, Verdict

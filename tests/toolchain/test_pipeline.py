@@ -17,10 +17,10 @@ from targets.target import TimingPlan
 from tests.calibration.official_files import write_split
 from tests.targets.test_arm64 import emulated
 from tests.toolchain.readers import linear_reader
-from toolchain import making
+from toolchain.commands import press_files, press_target
+from toolchain.commands.press import press
+from toolchain.commands.press_request import PressRequest
 from toolchain.errors import StageError, UsageProblem
-from toolchain.pipeline import PressRequest, press
-from toolchain.profiling import place
 from toolchain.recipe import Recipe, shipped
 from toolchain.report.report import Report
 from toolchain.steps import Prune, Quantize
@@ -333,7 +333,7 @@ def test_row8_a_profile_is_emulated_where_it_leads_to_a_place_that_counts(tmp_pa
     profile = tmp_path / "board.toml"
     for reach, counts in [("arm64:cortex-a72", True), ("ort-cpu", False)]:
         profile.write_text(f'reach = "{reach}"\n')
-        assert place.PressPlace(str(profile), ("onnx",)).emulated is counts
+        assert press_target.PressTarget(str(profile), ("onnx",)).emulated is counts
 
 
 @pytest.mark.slow
@@ -378,7 +378,7 @@ def test_what_worked_is_kept_when_one_file_fails(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(making, stage, refusing(getattr(making, stage), refused, "log"))
+    monkeypatch.setattr(press_files, stage, refusing(getattr(press_files, stage), refused, "log"))
     out = tmp_path / "out"
     report = press(request_, out)
     names = ["float.onnx", "float.tflite", "static-int8.onnx", "static-int8.tflite"]
@@ -398,7 +398,7 @@ def test_what_worked_is_kept_when_one_file_fails(
 def test_row15_a_file_that_cannot_be_read_does_not_ship(
     request_: PressRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "evaluate", refusing_session(place.evaluate, "static-int8.onnx"))
+    monkeypatch.setattr(press_target, "evaluate", refusing_session(press_target.evaluate, "static-int8.onnx"))
     report = press(replace(request_, formats=("onnx",)), tmp_path / "out")
     assert [one.name for one in report.failures] == ["digits.static-int8.onnx"]
     assert not [path.name for path in (tmp_path / "out").iterdir() if "static-int8" in path.name]
@@ -416,7 +416,7 @@ def refusing_session(read: Callable[..., Any], refused: str) -> Callable[..., An
 def test_row15_what_cannot_be_quantized_is_known_before_anything_is_pruned(
     request_: PressRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(making, "quantize", refusing(making.quantize, ".onnx"))
+    monkeypatch.setattr(press_files, "quantize", refusing(press_files.quantize, ".onnx"))
     told: list[str] = []
     asked = replace(request_, recipes=(SMALL,), formats=("onnx",))
     report = press(asked, tmp_path / "out", progress=lambda what, *_: told.append(what))
@@ -428,7 +428,7 @@ def test_row15_what_cannot_be_quantized_is_known_before_anything_is_pruned(
 def test_row15_where_nothing_was_made_the_log_that_is_named_stays(
     request_: PressRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(making, "export", refusing(making.export, "", "log"))
+    monkeypatch.setattr(press_files, "export", refusing(press_files.export, "", "log"))
     with pytest.raises(StageError, match="the whole story is in ") as caught:
         press(request_, tmp_path / "out")
     assert not (tmp_path / "out").exists()

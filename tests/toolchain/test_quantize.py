@@ -17,10 +17,10 @@ from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet
 from targets import catalog
 from targets.artifact import Artifact, Format, load_artifact, save_sidecar
+from toolchain.commands.quantize import quantize_file
 from toolchain.errors import CheckpointError, StageError, UsageProblem
 from toolchain.quantize import quantize
 from toolchain.quantize.weight_only import expand_at_load
-from toolchain.stages import quantize_file
 from toolchain.steps import Quantize
 
 WAYS: list[tuple[Format, str]] = [

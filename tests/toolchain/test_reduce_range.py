@@ -10,8 +10,9 @@ import pytest
 from targets.machine import machine_state, saturates
 from targets.processor import isa
 from targets.target import TimingPlan
-from toolchain.pipeline import PressRequest, press
-from toolchain.profiling.place import PressPlace
+from toolchain.commands.press import press
+from toolchain.commands.press_request import PressRequest
+from toolchain.commands.press_target import PressTarget
 from toolchain.quantize import FULL_RANGE
 from toolchain.recipe import shipped
 from toolchain.verdict.policy import DropLimit, Policy
@@ -28,7 +29,7 @@ from toolchain.verdict.policy import DropLimit, Policy
     ],
 )
 def test_weights_keep_to_7_bits_where_products_may_saturate_or_nobody_knows(word: str | None, reduced: bool) -> None:
-    assert PressPlace(word, ("onnx",)).saturates is reduced
+    assert PressTarget(word, ("onnx",)).saturates is reduced
 
 
 def test_a_target_of_this_machine_is_judged_by_its_processor() -> None:

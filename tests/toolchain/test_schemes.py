@@ -23,13 +23,13 @@ from targets.preprocess import Preprocess
 from tests.toolchain.conftest import OnDemand
 from tests.toolchain.test_quantize import WAYS, optimized_ops, read
 from toolchain.cli.quantize import SCHEMES
+from toolchain.commands.quantize import quantize_file
 from toolchain.errors import PolicyError, StageError, UsageProblem
 from toolchain.export import export
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.quantize.weights import integers
 from toolchain.recipe import parse
-from toolchain.stages import quantize_file
 from toolchain.steps import Quantize, Scheme
 from toolchain.steps.quantize import REFUSED
 

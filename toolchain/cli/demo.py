@@ -22,8 +22,8 @@ def demo(*, out: Path, seed: int, threads: int, force: bool, as_json: bool) -> N
     Example:
       glyphpress demo --out demo-out
     """
-    from toolchain.demo import MARGIN
-    from toolchain.demo import demo as run
+    from toolchain.commands.demo import MARGIN
+    from toolchain.commands.demo import demo as run
     from toolchain.quantities import points_text
     from toolchain.report.table import show
     from toolchain.verdict.gate import raise_for

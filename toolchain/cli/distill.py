@@ -47,7 +47,7 @@ def distill(*, checkpoint: str, request: Any, output: Path, as_json: bool, **wor
     Example:
       glyphpress distill cnn-small --data emnist:balanced -o student.pt2
     """
-    from toolchain.stages import shape_checkpoint
+    from toolchain.commands.compress import compress_checkpoint
     from toolchain.steps import Distill
 
     said = {key: words.pop(key) for key in Distill.model_fields if key in words}
@@ -55,7 +55,7 @@ def distill(*, checkpoint: str, request: Any, output: Path, as_json: bool, **wor
     if not 0 < fields["soft"] <= 1:
         raise click.BadParameter("give more than 0% and at most 100%", param_hint="--soft")
     with console.progress() as progress:
-        model = shape_checkpoint(checkpoint, request, Distill(**fields), output, progress=progress, **words)
+        model = compress_checkpoint(checkpoint, request, Distill(**fields), output, progress=progress, **words)
     if as_json:
         console.emit("distill", {"out": str(output), "sha256": model.checkpoint_sha256, "history": model.history})
     else:

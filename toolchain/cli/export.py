@@ -36,7 +36,7 @@ def export(*, checkpoint: str, request: Any, output: Path, as_json: bool, **word
       glyphpress export cnn-small -o cnn.float.onnx
       glyphpress export cnn-small.static-int8.onnx -o cnn.ort --ops-config
     """
-    from toolchain.stages import export_checkpoint
+    from toolchain.commands.export import export_checkpoint
 
     artifact = export_checkpoint(checkpoint, request, output, **words)
     if as_json:

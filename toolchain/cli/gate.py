@@ -38,18 +38,19 @@ def gate(
         _refuse_stray(ctx)
         return
     _refuse_half(ctx, stored)
-    from toolchain import gating
+    from toolchain.commands.gate import GateRequest, judge_stored
+    from toolchain.commands.gate import gate as run
     from toolchain.report.advice import gate_next
     from toolchain.verdict.policy import choose_policy
 
     outputs, request, limits = asked_outputs(words)
     policy = choose_policy(policy_words, **limits)
     if stored:
-        judgement = gating.judge_stored(policy, stored, outputs)
+        judgement = judge_stored(policy, stored, outputs)
     else:
         with console.progress() as progress:
-            asked = gating.GateRequest(policy=policy, outputs=outputs, **request)
-            judgement = gating.gate(asked, progress=progress)
+            asked = GateRequest(policy=policy, outputs=outputs, **request)
+            judgement = run(asked, progress=progress)
     images = options.data_words(request["data"], request["data_root"])
     steps = gate_next(judgement, baseline=request["baseline"], candidates=request["candidates"], data=images)
     show(judgement, steps, as_json=as_json)

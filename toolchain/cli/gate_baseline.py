@@ -37,7 +37,7 @@ def baseline(
     Example:
       glyphpress gate baseline float.onnx --data emnist:balanced -o baseline.npz
     """
-    from toolchain.gating import store_baseline
+    from toolchain.commands.gate import store_baseline
     from toolchain.verdict.policy import choose_policy
 
     policy, root = choose_policy(policy_words), data_root

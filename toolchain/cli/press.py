@@ -33,7 +33,7 @@ def press(*, out: Path, force: bool, as_json: bool, **words: Any) -> None:
       glyphpress press cnn-small --data emnist:balanced --out out/
     """
     from toolchain.cli.press_options import press_request
-    from toolchain.pipeline import press as run
+    from toolchain.commands.press import press as run
     from toolchain.report.advice import pressed_next
     from toolchain.report.table import show
     from toolchain.verdict.gate import raise_for

@@ -12,7 +12,7 @@ from toolchain.cli import complete, options
 from toolchain.cli.options import Command
 
 if TYPE_CHECKING:
-    from toolchain.pipeline import PressRequest
+    from toolchain.commands.press_request import PressRequest
     from toolchain.report.winner import Prefer
 
 _OPTIONS = (
@@ -85,7 +85,7 @@ def press_request(
 ) -> PressRequest:
     """Return what the options ask for; raises UsageProblem and PolicyError."""
     from targets.target import TimingPlan
-    from toolchain.pipeline import FORMATS, PressRequest
+    from toolchain.commands.press_request import FORMATS, PressRequest
     from toolchain.recipe import find
     from toolchain.verdict.policy import choose_policy
 

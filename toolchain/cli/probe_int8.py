@@ -24,7 +24,7 @@ def probe_int8(*, shapes: tuple[str, ...], target: str | None, seed: int, as_jso
       glyphpress probe-int8 --target arm64:cortex-a72 16x32x3@14x14
       glyphpress probe-int8 --target arm64:cortex-a72 cnn.float.onnx
     """
-    from toolchain.int8_probe import probe_int8 as run
+    from toolchain.commands.probe_int8 import probe_int8 as run
     from toolchain.report.timings import not_quiet
 
     with console.progress() as progress:

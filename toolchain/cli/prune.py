@@ -43,12 +43,12 @@ def prune(
       glyphpress prune cnn-small --data emnist:balanced --ratio 25% -o pruned.pt2
       glyphpress prune cnn-small --data emnist:balanced --macs 3M -o s.pt2
     """
-    from toolchain.stages import shape_checkpoint
+    from toolchain.commands.compress import compress_checkpoint
 
     run: dict[str, Any] = {"data": data, "data_root": data_root, "seed": seed, "threads": threads, "force": force}
     step = prune_options.step_of(words)
     with console.progress() as progress:
-        model = shape_checkpoint(checkpoint, request, step, output, progress=progress, **run)
+        model = compress_checkpoint(checkpoint, request, step, output, progress=progress, **run)
     if as_json:
         console.emit("prune", {"out": str(output), "sha256": model.checkpoint_sha256, "history": model.history})
     else:

@@ -75,7 +75,7 @@ def quantize(
       glyphpress quantize cnn.float.onnx --data emnist:balanced -o cnn.int8.onnx
       glyphpress quantize a.onnx --data emnist:balanced --fallback 8 -o b.onnx
     """
-    from toolchain.stages import quantize_file
+    from toolchain.commands.quantize import quantize_file
     from toolchain.steps import Quantize
     from toolchain.verdict.policy import choose_policy
 
@@ -107,9 +107,9 @@ def _within(
     as_json: bool,
 ) -> None:
     """Search for the layers to keep, tell every trial, and judge what came of it."""
+    from toolchain.commands.quantize import quantize_within
     from toolchain.errors import UsageProblem
     from toolchain.report.reading import show_verdicts
-    from toolchain.stages import quantize_within
     from toolchain.verdict.outcome import raise_for
 
     if not words["data"]:

@@ -46,9 +46,9 @@ def sensitivity(
       glyphpress sensitivity cnn-small --data builtin:digits --recipe mine.toml
     """
     from targets.escapes import json_text
+    from toolchain.commands.compress import sensitivity_of
     from toolchain.files import refuse_unfit, write_whole
     from toolchain.report.sensitivity import plot, show_sensitivity
-    from toolchain.stages import sensitivity_of
 
     for path, suffix in ((output, ".json"), (picture, ".svg"), (recipe_file, ".toml")):
         if path:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from calibration.dataset import Dataset, Images, required
 from calibration.errors import DataNotFound
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format, sidecar_of
 from targets.errors import RunFailed
+from toolchain.commands.press_request import PressRequest
 from toolchain.compress.apply import Shaper
 from toolchain.compress.distill import untrained
 from toolchain.errors import CheckpointError, StageError
@@ -29,9 +30,6 @@ from toolchain.quantize.ranges import read_ranges
 from toolchain.recipe import Recipe, shipped
 from toolchain.report.report import Failure
 from toolchain.steps import Distill, Quantize
-
-if TYPE_CHECKING:
-    from toolchain.pipeline import PressRequest
 
 REFUSALS = (StageError, CheckpointError, RunFailed)
 """What keeps one file from being made or read, and says nothing of the others."""
@@ -126,7 +124,7 @@ class Maker:
     def artifacts(self, model: FloatModel) -> Iterator[Artifact]:
         """Write every file, the float conversions first; raises the first failure where none of those is made."""
         floats: dict[Format, Artifact] = {}
-        for kind in self.request.place.kinds():
+        for kind in self.request.press_target.kinds():
             self.progress(f"export {kind}", 0, 0)
             path = self.folder / f"{model.name}.float.{kind}"
             with self.keeping(path.name):
@@ -142,7 +140,7 @@ class Maker:
 
         The model as it came is quantized, or a student that has learned nothing is converted and quantized.
         """
-        kinds = [kind for kind in self.request.place.kinds() if kind in recipe.formats and recipe.steps]
+        kinds = [kind for kind in self.request.press_target.kinds() if kind in recipe.formats and recipe.steps]
         possible: list[Format] = []
         for kind in kinds:
             with self.keeping(f"{model.name}.{recipe.name}.{kind}"), tempfile.TemporaryDirectory() as spare:
@@ -202,18 +200,18 @@ class Maker:
 
     def _quantized(self, recipe: Recipe, step: Quantize, model: FloatModel, source: Artifact, path: Path) -> Artifact:
         """Quantize one file; where the step has a fallback, layers are chosen on images of the train split."""
-        request, place = self.request, self.request.place
+        request, target = self.request, self.request.press_target
         images = self._calibration(step.calibration_images) if step.needs_images else None
         ways: dict[str, Any] = {
             "recipe": recipe.name,
             "log": self.log,
-            "saturates": place.saturates,
+            "saturates": target.saturates,
             "learned": model.input_ranges,
             "compared": None if images else self.compared,
         }
         if not step.fallback:
             return quantize(source, step, images, path, **ways)
-        from toolchain.quantize.fallback import quantize_with_fallback
+        from toolchain.commands.quantize_fallback import quantize_with_fallback
 
         found = quantize_with_fallback(
             source,
@@ -223,7 +221,7 @@ class Maker:
             limit=request.policy.drop,
             train=self.train,
             test=self.test,
-            read=lambda artifact, images: place.read(
+            read=lambda artifact, images: target.read(
                 artifact, images, threads=request.threads, seed=request.seed, progress=self.progress
             ),
             seed=request.seed,

@@ -6,82 +6,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from calibration.dataset import Dataset, load, load_or_why
-from targets.artifact import Artifact, Format
+from targets.artifact import Artifact
 from targets.machine import machine_state
-from targets.target import Instructions, TimingPlan
-from toolchain.checkpoint import CheckpointRequest, Settled, settle
-from toolchain.errors import UsageProblem
+from targets.target import Instructions
+from toolchain.checkpoint import Settled, settle
+from toolchain.commands.press_extra_file import to_add
+from toolchain.commands.press_files import Maker
+from toolchain.commands.press_request import PressRequest
 from toolchain.files import MARK, whole_folder
-from toolchain.making import Maker
 from toolchain.model import FloatModel
-from toolchain.no_regret import to_add
-from toolchain.profiling.place import PressPlace
 from toolchain.progress import Progress, silent
 from toolchain.quantize import quantize
-from toolchain.recipe import Recipe, shipped
+from toolchain.recipe import shipped
 from toolchain.report.markdown import markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.report.rows import measured_rows
 from toolchain.report.timings import not_quiet
-from toolchain.report.winner import Prefer, chosen
+from toolchain.report.winner import chosen
 from toolchain.verdict.baseline import check_floor
 from toolchain.verdict.compare import comparison
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gather import gather, stressed
 from toolchain.verdict.latency import Profile
-from toolchain.verdict.policy import Policy, default_policy
 from toolchain.verdict.subject import Subject
-
-FORMATS: tuple[Format, ...] = ("onnx", "tflite")
-
-
-@dataclass(frozen=True)
-class PressRequest:
-    """What a press is asked to do.
-
-    checkpoint: file or model name; words: how to read it. data, data_root: the images, as `calibration.dataset.load`
-    takes them. recipes: in order; the float conversion always comes first. formats: what to end in. target: the place
-    that files are read, costed and chosen on, by default each format's own. threads: for
-    accuracy and training, 0 takes all cores; latency is always timed on one, as `plan` says. prefer: what winning means
-    (`winner.Prefer`). command: recorded.
-    """
-
-    checkpoint: str
-    data: str
-    recipes: tuple[Recipe, ...]
-    words: CheckpointRequest = field(default_factory=CheckpointRequest)
-    data_root: Path | None = None
-    formats: tuple[Format, ...] = FORMATS
-    policy: Policy = field(default_factory=default_policy)
-    plan: TimingPlan = field(default_factory=TimingPlan)
-    target: str | None = None
-    prefer: Prefer = "balanced"
-    seed: int = 0
-    threads: int = 0
-    command: tuple[str, ...] = ()
-
-    @property
-    def place(self) -> PressPlace:
-        """Where the files are read and costed."""
-        return PressPlace(self.target, self.formats)
-
-    def __post_init__(self) -> None:
-        """Raise UsageProblem where a recipe ends in none of the formats, two share a name, or a baseline is pinned."""
-        if self.policy.baseline is not None and self.policy.baseline.digest is not None:
-            raise UsageProblem(
-                "the policy's [baseline] names a stored baseline, but a press judges by its own float file; leave that "
-                "table out, or judge the files with `glyphpress gate`"
-            )
-        for recipe in self.recipes:
-            if not set(recipe.formats) & set(self.formats):
-                raise UsageProblem(
-                    f"recipe {recipe.name} makes {', '.join(recipe.formats)} only, but --format asks for "
-                    f"{', '.join(self.formats)}; change one of them"
-                )
-        names = [recipe.name for recipe in self.recipes]
-        if len(set(names)) < len(names):
-            raise UsageProblem(f"two recipes share a name ({', '.join(names)}); give each file a name of its own")
 
 
 def press(request: PressRequest, out: Path, *, force: bool = False, progress: Progress = silent) -> Report:
@@ -91,7 +39,7 @@ def press(request: PressRequest, out: Path, *, force: bool = False, progress: Pr
     does a file that a stage refused, as long as a float file was made (`Report.raise_unless_complete`). Raises the
     errors of the stages otherwise.
     """
-    request.place.check(request.policy)
+    request.press_target.check(request.policy)
     with whole_folder(out, force=force) as folder:
         data = request.words.data(request.data)
         training, test = load_or_why(data, "train", request.data_root), load(data, "test", request.data_root)
@@ -145,14 +93,14 @@ class _Press:
             machine=machine_state(),
             tools={name: version for artifact in artifacts for name, version in artifact.tools.items()},
             command=self.request.command,
-            notes=(*choice.notes, *self.request.place.notes(), *not_quiet(measured.taints), *self.maker.notes),
+            notes=(*choice.notes, *self.request.press_target.notes(), *not_quiet(measured.taints), *self.maker.notes),
             failures=tuple(self.maker.failures),
             prefer=self.request.prefer,
             winners=choice.winners,
         )
 
     def _extra(self, name: str, base: str, artifacts: list[Artifact]) -> Artifact:
-        """Make the file that the press adds by itself (`no_regret`)."""
+        """Make the file that the press adds by itself (`press_extra_file`)."""
         source = next(one for one in artifacts if one.path.name == base)
         step = shipped()[name].quantize
         assert step, "the recipes that a press adds quantize"
@@ -165,24 +113,24 @@ class _Press:
 
     def _measured(self, artifacts: list[Artifact], before: _Measured | None = None) -> _Measured:
         """Read, cost and judge the files; what is known `before` of the first of them is kept, all but latencies."""
-        place, seed, progress = self.request.place, self.request.seed, self.progress
+        target, seed, progress = self.request.press_target, self.request.seed, self.progress
         known = before or _Measured()
         evaluations, read = list(known.evaluations), list(artifacts[: len(known.evaluations)])
         for artifact in artifacts[len(read) :]:
             with self.maker.keeping(artifact.path.name):
                 evaluations.append(
-                    place.read(artifact, self.test, threads=self.request.threads, seed=seed, progress=progress)
+                    target.read(artifact, self.test, threads=self.request.threads, seed=seed, progress=progress)
                 )
                 read.append(artifact)
             if len(evaluations) == 1:
                 base = evaluations[0]
                 check_floor(self.request.policy, base.artifact, base.predictions, base.labels)
         artifacts = self.maker.with_float(read)
-        times = place.times(artifacts, self.request.plan, seed=seed, progress=progress)
+        times = target.times(artifacts, self.request.plan, seed=seed, progress=progress)
         if times is not None:
             times.save_samples(self.folder / "timings.npz", force=True)
         evidence = self._evidence(artifacts, evaluations, times, known.evidence)
-        counts = [*known.counts, *place.counts(artifacts[len(known.counts) :], progress=progress)]
+        counts = [*known.counts, *target.counts(artifacts[len(known.counts) :], progress=progress)]
         rows = measured_rows(artifacts, evaluations, evidence, self.request.policy, times=times, counts=counts)
         marked = [replace(row, added=row.name in self.added) for row in rows]
         return _Measured(artifacts, marked, evaluations, evidence, counts, times.taints if times else ())

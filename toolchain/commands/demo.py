@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from calibration.dataset import load
+from toolchain.commands.press import press
+from toolchain.commands.press_request import FORMATS, PressRequest
 from toolchain.files import refuse_folder, whole_file
-from toolchain.pipeline import FORMATS, PressRequest, press
 from toolchain.progress import Progress, silent
 from toolchain.recipe import shipped
 from toolchain.report.report import Report

@@ -1,127 +1,34 @@
-"""Single stages, for those who build a pipeline of their own: what `export`, `quantize` and `prune` call."""
+"""Quantize one file."""
 
 from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from calibration.dataset import Dataset, load, load_or_why, train_split
 from calibration.sample import CalibrationSet, draw
-from targets.artifact import Artifact, Format, explained, load_artifact
+from targets.artifact import Artifact, load_artifact
 from targets.results import instead_of
-from toolchain.checkpoint import CheckpointRequest, settle
-from toolchain.compress.apply import Shaper
-from toolchain.compress.prune import Sensitivity, sensitivity
+from toolchain.checkpoint import CheckpointRequest
+from toolchain.commands.export import labelled, onnx_artifact
 from toolchain.errors import PreprocessUnknown, UsageProblem
-from toolchain.export import export
-from toolchain.export.ort_format import export_ort, operators_path
-from toolchain.export.program import save_program
 from toolchain.export.seal import refuse_model
 from toolchain.files import refuse_existing, refuse_source
-from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample
 from toolchain.quantize.ranges import read_ranges
-from toolchain.recipe import Recipe
-from toolchain.steps import Distill, Equalize, Prune, Quantize
+from toolchain.steps import Quantize
 from toolchain.steps.quantize import refusal
 
 if TYPE_CHECKING:
-    from toolchain.quantize.fallback import Fallback
+    from toolchain.commands.quantize_fallback import Fallback
     from toolchain.verdict.outcome import Verdict
     from toolchain.verdict.tables import DropLimit
 
 NEEDS_NO_IMAGES = "--scheme dynamic-int8, weight-int8 or float16, which need none"
-
-
-def export_checkpoint(
-    checkpoint: str,
-    words: CheckpointRequest,
-    output: Path,
-    *,
-    data: str | None = None,
-    data_root: Path | None = None,
-    seed: int = 0,
-    ops_config: bool = False,
-    this_cpu: bool = False,
-    force: bool = False,
-) -> Artifact:
-    """Convert a checkpoint to what the suffix of `output` says, or an .onnx artifact to .ort.
-
-    ops_config, this_cpu: of an .ort alone, see `export_ort`. Raises what `settle`, `export` and `export_ort` raise, and
-    UsageProblem for another suffix, or for either of them with another format.
-    """
-    kinds: dict[str, Format] = {".onnx": "onnx", ".ort": "ort", ".tflite": "tflite"}
-    if output.suffix not in kinds:
-        raise UsageProblem(f"{output} names no format; let it end in .onnx, .ort or .tflite")
-    kind = kinds[output.suffix]
-    refuse_source(output, Path(checkpoint))
-    refuse_model(output, force=force)
-    if kind != "ort" and (ops_config or this_cpu):
-        option = "--ops-config" if ops_config else "--this-cpu"
-        raise UsageProblem(f"{option} is for .ort files, and {output.name} is none; leave it out")
-    if kind == "ort":
-        if ops_config:
-            refuse_existing(operators_path(output), force=force)
-        with tempfile.TemporaryDirectory() as folder:
-            source = _onnx_artifact(checkpoint, *_labelled(words, data, data_root), Path(folder), seed)
-            return export_ort(source, output, ops_config=ops_config, fitted=this_cpu, force=force)
-    settled = settle(checkpoint, *_labelled(words, data, data_root), seed=seed)
-    return export(settled.model, kind, output, force=force)
-
-
-def _onnx_artifact(
-    checkpoint: str, words: CheckpointRequest, train: Dataset | None, folder: Path, seed: int
-) -> Artifact:
-    path = Path(checkpoint)
-    if path.suffix == ".onnx" and path.is_file() and explained(path):
-        return load_artifact(path)
-    settled = settle(checkpoint, words, train, seed=seed)
-    return export(settled.model, "onnx", folder / f"{settled.model.name}.onnx")
-
-
-def shape_checkpoint(
-    checkpoint: str,
-    words: CheckpointRequest,
-    step: Prune | Distill | Equalize,
-    output: Path,
-    *,
-    data: str,
-    data_root: Path | None = None,
-    seed: int = 0,
-    threads: int = 0,
-    force: bool = False,
-    progress: Progress = silent,
-) -> FloatModel:
-    """Take a checkpoint through one step and write what comes out as a torch.export program (.pt2)."""
-    if output.suffix != ".pt2":
-        raise UsageProblem(f"{output}: such a model has shapes of its own, so it is saved as .pt2; name it so")
-    refuse_source(output, Path(checkpoint))
-    refuse_existing(output, force=force)
-    images = train_split(words.data(data), data_root, f"{step.kind} needs training images")
-    settled = settle(checkpoint, words, images, seed=seed)
-    recipe = Recipe(name=step.kind, steps=(step,))
-    shaped = Shaper(images, seed, threads, progress).shaped(settled.model, recipe)
-    digest = save_program(shaped, output, force=force)
-    return replace(shaped, checkpoint_sha256=digest, origin_sha256=shaped.root_sha256)
-
-
-def sensitivity_of(
-    checkpoint: str,
-    words: CheckpointRequest,
-    *,
-    data: str,
-    data_root: Path | None = None,
-    seed: int = 0,
-    **how: Any,
-) -> Sensitivity:
-    """Load a checkpoint and the train split of its data, and return what `sensitivity` finds; `how` goes to it."""
-    images = train_split(words.data(data), data_root, "sensitivity needs training images")
-    settled = settle(checkpoint, words, images, seed=seed)
-    return sensitivity(settled.model, images, seed=seed, **how)
 
 
 def quantize_file(
@@ -145,7 +52,7 @@ def quantize_file(
     _check(path, step, output, data, force=force)
     if save_ranges:
         refuse_existing(save_ranges, force=force)
-    words, train = _labelled(CheckpointRequest(), data, data_root)
+    words, train = labelled(CheckpointRequest(), data, data_root)
     if data and step.needs_images:
         train = _calibrating(data, data_root, step)
     test = load_or_why(data, "test", data_root) if data and train else None
@@ -181,7 +88,7 @@ def quantize_within(
     The second thing returned is what the limit says of the file that came of it on the test split, which chose nothing.
     Raises what `quantize_file` and `quantize_with_fallback` raise.
     """
-    from toolchain.quantize.fallback import quantize_with_fallback, read_here
+    from toolchain.commands.quantize_fallback import quantize_with_fallback, read_here
     from toolchain.verdict.accuracy import judge_drop
     from toolchain.verdict.compare import compare
 
@@ -247,21 +154,6 @@ def _float_artifact(path: Path, words: CheckpointRequest, train: Dataset | None,
     if path.suffix != ".onnx":
         return load_artifact(path)
     try:
-        return _onnx_artifact(str(path), words, train, folder, seed)
+        return onnx_artifact(str(path), words, train, folder, seed)
     except PreprocessUnknown as error:
         raise PreprocessUnknown(f"{error}; options go to `glyphpress adopt {path} --data DATA`") from error
-
-
-def _labelled(
-    words: CheckpointRequest, data: str | None, data_root: Path | None
-) -> tuple[CheckpointRequest, Dataset | None]:
-    """Return the train split, or the words with the classes of the test split where that alone is there."""
-    if data is None:
-        return words, None
-    train = load_or_why(words.data(data), "train", data_root)
-    if isinstance(train, Dataset):
-        return words, train
-    test = load_or_why(words.data(data), "test", data_root)
-    if not isinstance(test, Dataset):
-        raise train
-    return replace(words, classes=test.classes), None

@@ -10,9 +10,9 @@ from targets import catalog
 from targets.artifact import Artifact, Format
 from targets.errors import TargetUnavailable
 from targets.target import Counting, RuntimeFacts, Target, TimingPlan, Timings, taints_of
+from toolchain.commands.probe_models import Shape, probe_pair
+from toolchain.commands.probe_shapes import wanted_shapes
 from toolchain.errors import UsageProblem
-from toolchain.probe_models import Shape, probe_pair
-from toolchain.probe_shapes import wanted_shapes
 from toolchain.progress import Progress, silent
 from toolchain.verdict.latency import profile
 

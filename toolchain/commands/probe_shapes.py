@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolchain.checkpoint.onnx_files import read_onnx
+from toolchain.commands.probe_models import Shape
 from toolchain.errors import UsageProblem
-from toolchain.probe_models import Shape
 
 if TYPE_CHECKING:
     from onnx import NodeProto

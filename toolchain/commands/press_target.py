@@ -1,4 +1,4 @@
-"""The place that files are pressed for: read there, or checked there where it is emulated, and costed there."""
+"""The target that files are pressed for: evaluated there, or checked there where it is emulated, and measured there."""
 
 from __future__ import annotations
 
@@ -28,47 +28,47 @@ CHECKED = 200
 
 
 @dataclass(frozen=True)
-class PressPlace:
-    """A target of the catalog, or each format's usual one (`word` None).
+class PressTarget:
+    """A target of the catalog, or each format's usual one (`name` None).
 
     formats: what the press was asked to end in.
     """
 
-    word: str | None
+    name: str | None
     formats: tuple[Format, ...]
 
     @property
     def target(self) -> Target | None:
         """The one place of all files, or None."""
-        return catalog.get(self.word) if self.word else None
+        return catalog.get(self.name) if self.name else None
 
     @property
     def emulated(self) -> bool:
         """Whether its cost is told in instructions."""
-        place = self.target
-        return place is not None and cost_of(place) == "instructions"
+        target = self.target
+        return target is not None and cost_of(target) == "instructions"
 
     @property
     def saturates(self) -> bool:
         """Whether the 8-bit kernels of ONNX Runtime may saturate there, or it is not known where files will run."""
-        return self.word is None or saturates(isa(self.word))
+        return self.name is None or saturates(isa(self.name))
 
     def check(self, policy: Policy) -> None:
         """Raise before any work what a press there would end in."""
-        place = self.target
-        if place is None:
+        target = self.target
+        if target is None:
             return
-        if not set(self.formats) & place.formats:
-            raise UsageProblem(f"{place.name} runs {', '.join(sorted(place.formats))} files only; change --format")
-        check_place(policy, place)
-        state = place.probe()
+        if not set(self.formats) & target.formats:
+            raise UsageProblem(f"{target.name} runs {', '.join(sorted(target.formats))} files only; change --format")
+        check_place(policy, target)
+        state = target.probe()
         if not state.ok:
-            raise TargetUnavailable(f"{place.name}: {state.reason}; {state.fix}")
+            raise TargetUnavailable(f"{target.name}: {state.reason}; {state.fix}")
 
     def kinds(self) -> tuple[Format, ...]:
         """Return the formats that the place takes, in their order."""
-        place = self.target
-        return tuple(kind for kind in self.formats if place is None or kind in place.formats)
+        target = self.target
+        return tuple(kind for kind in self.formats if target is None or kind in target.formats)
 
     def read(self, artifact: Artifact, test: Dataset, *, threads: int, seed: int, progress: Progress) -> Evaluation:
         """Read the test images: there, or where that is emulated here, after a seeded sample of them was checked there.
@@ -76,17 +76,19 @@ class PressPlace:
         Raises StageError when the emulated place answers one of the sample otherwise, or a place has answers only.
         """
         usual = catalog.default_for(artifact.format)
-        place = _exact(artifact.format) if self.emulated else self.target or usual
-        with place.open(artifact, threads=threads) as session:
+        target = _exact(artifact.format) if self.emulated else self.target or usual
+        with target.open(artifact, threads=threads) as session:
             if session.facts.cost == "outputs":
                 device = session.facts.device
-                raise StageError(f"{place.name} is simulated on {device}: no latency to choose by; take another target")
+                raise StageError(
+                    f"{target.name} is simulated on {device}: no latency to choose by; take another target"
+                )
             if self.emulated:
                 sample = np.random.default_rng(seed).choice(len(test), min(CHECKED, len(test)), replace=False)
                 with self._target().open(artifact) as there:
                     found = agreement(there, session, test.images[np.sort(sample)])
                 if found.differing:
-                    raise StageError(f"{artifact.path.name} on {self.word}: {found}; it reads otherwise there")
+                    raise StageError(f"{artifact.path.name} on {self.name}: {found}; it reads otherwise there")
             return evaluate(session, test, progress=progress)
 
     def times(
@@ -106,20 +108,20 @@ class PressPlace:
     def notes(self) -> tuple[str, ...]:
         """Return what a report says of the place: formats that it does not take, and that it is emulated."""
         left = [f".{kind}" for kind in self.formats if kind not in self.kinds()]
-        notes = (f"{self.word} does not run {', '.join(left)}, so none was made",) if left else ()
+        notes = (f"{self.name} does not run {', '.join(left)}, so none was made",) if left else ()
         if not self.emulated:
             return notes
         return (
             *notes,
-            f"accuracy was read on this machine; {self.word}, which is emulated, gave the same answers on {CHECKED} "
+            f"accuracy was read on this machine; {self.name}, which is emulated, gave the same answers on {CHECKED} "
             "test images of each file. instructions: of one inference on one thread there, which is no time",
         )
 
     def _target(self) -> Target:
-        place = self.target
-        if place is None:
+        target = self.target
+        if target is None:
             raise UsageProblem("no target is named; give one")
-        return place
+        return target
 
 
 def _exact(kind: Format) -> Target:

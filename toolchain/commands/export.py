@@ -1,0 +1,78 @@
+"""Convert a checkpoint to one model file."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from calibration.dataset import Dataset, load_or_why
+from targets.artifact import Artifact, Format, explained, load_artifact
+from toolchain.checkpoint import CheckpointRequest, settle
+from toolchain.errors import UsageProblem
+from toolchain.export import export
+from toolchain.export.ort_format import export_ort, operators_path
+from toolchain.export.seal import refuse_model
+from toolchain.files import refuse_existing, refuse_source
+
+
+def export_checkpoint(
+    checkpoint: str,
+    words: CheckpointRequest,
+    output: Path,
+    *,
+    data: str | None = None,
+    data_root: Path | None = None,
+    seed: int = 0,
+    ops_config: bool = False,
+    this_cpu: bool = False,
+    force: bool = False,
+) -> Artifact:
+    """Convert a checkpoint to what the suffix of `output` says, or an .onnx artifact to .ort.
+
+    ops_config, this_cpu: of an .ort alone, see `export_ort`. Raises what `settle`, `export` and `export_ort` raise, and
+    UsageProblem for another suffix, or for either of them with another format.
+    """
+    kinds: dict[str, Format] = {".onnx": "onnx", ".ort": "ort", ".tflite": "tflite"}
+    if output.suffix not in kinds:
+        raise UsageProblem(f"{output} names no format; let it end in .onnx, .ort or .tflite")
+    kind = kinds[output.suffix]
+    refuse_source(output, Path(checkpoint))
+    refuse_model(output, force=force)
+    if kind != "ort" and (ops_config or this_cpu):
+        option = "--ops-config" if ops_config else "--this-cpu"
+        raise UsageProblem(f"{option} is for .ort files, and {output.name} is none; leave it out")
+    if kind == "ort":
+        if ops_config:
+            refuse_existing(operators_path(output), force=force)
+        with tempfile.TemporaryDirectory() as folder:
+            source = onnx_artifact(checkpoint, *labelled(words, data, data_root), Path(folder), seed)
+            return export_ort(source, output, ops_config=ops_config, fitted=this_cpu, force=force)
+    settled = settle(checkpoint, *labelled(words, data, data_root), seed=seed)
+    return export(settled.model, kind, output, force=force)
+
+
+def onnx_artifact(
+    checkpoint: str, words: CheckpointRequest, train: Dataset | None, folder: Path, seed: int
+) -> Artifact:
+    """Return the float .onnx that a checkpoint is, or is converted to in `folder`."""
+    path = Path(checkpoint)
+    if path.suffix == ".onnx" and path.is_file() and explained(path):
+        return load_artifact(path)
+    settled = settle(checkpoint, words, train, seed=seed)
+    return export(settled.model, "onnx", folder / f"{settled.model.name}.onnx")
+
+
+def labelled(
+    words: CheckpointRequest, data: str | None, data_root: Path | None
+) -> tuple[CheckpointRequest, Dataset | None]:
+    """Return the train split, or the words with the classes of the test split where that alone is there."""
+    if data is None:
+        return words, None
+    train = load_or_why(words.data(data), "train", data_root)
+    if isinstance(train, Dataset):
+        return words, train
+    test = load_or_why(words.data(data), "test", data_root)
+    if not isinstance(test, Dataset):
+        raise train
+    return replace(words, classes=test.classes), None

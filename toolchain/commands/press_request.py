@@ -1,0 +1,65 @@
+"""What a press is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from targets.artifact import Format
+from targets.target import TimingPlan
+from toolchain.checkpoint import CheckpointRequest
+from toolchain.commands.press_target import PressTarget
+from toolchain.errors import UsageProblem
+from toolchain.recipe import Recipe
+from toolchain.report.winner import Prefer
+from toolchain.verdict.policy import Policy, default_policy
+
+FORMATS: tuple[Format, ...] = ("onnx", "tflite")
+
+
+@dataclass(frozen=True)
+class PressRequest:
+    """What a press is asked to do.
+
+    checkpoint: file or model name; words: how to read it. data, data_root: the images, as `calibration.dataset.load`
+    takes them. recipes: in order; the float conversion always comes first. formats: what to end in. target: the place
+    that files are read, costed and chosen on, by default each format's own. threads: for
+    accuracy and training, 0 takes all cores; latency is always timed on one, as `plan` says. prefer: what winning means
+    (`winner.Prefer`). command: recorded.
+    """
+
+    checkpoint: str
+    data: str
+    recipes: tuple[Recipe, ...]
+    words: CheckpointRequest = field(default_factory=CheckpointRequest)
+    data_root: Path | None = None
+    formats: tuple[Format, ...] = FORMATS
+    policy: Policy = field(default_factory=default_policy)
+    plan: TimingPlan = field(default_factory=TimingPlan)
+    target: str | None = None
+    prefer: Prefer = "balanced"
+    seed: int = 0
+    threads: int = 0
+    command: tuple[str, ...] = ()
+
+    @property
+    def press_target(self) -> PressTarget:
+        """Where the files are read and costed."""
+        return PressTarget(self.target, self.formats)
+
+    def __post_init__(self) -> None:
+        """Raise UsageProblem where a recipe ends in none of the formats, two share a name, or a baseline is pinned."""
+        if self.policy.baseline is not None and self.policy.baseline.digest is not None:
+            raise UsageProblem(
+                "the policy's [baseline] names a stored baseline, but a press judges by its own float file; leave that "
+                "table out, or judge the files with `glyphpress gate`"
+            )
+        for recipe in self.recipes:
+            if not set(recipe.formats) & set(self.formats):
+                raise UsageProblem(
+                    f"recipe {recipe.name} makes {', '.join(recipe.formats)} only, but --format asks for "
+                    f"{', '.join(self.formats)}; change one of them"
+                )
+        names = [recipe.name for recipe in self.recipes]
+        if len(set(names)) < len(names):
+            raise UsageProblem(f"two recipes share a name ({', '.join(names)}); give each file a name of its own")
