@@ -18,10 +18,9 @@ from toolchain.cli.console import progress
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.quantities import percent_text, size_text, time_text
-from toolchain.recipe import shipped
+from toolchain.recipe import Distill, shipped
 from toolchain.report.report import Report, Row
 from toolchain.report.table import drop_text, verdict_text
-from toolchain.steps import Distill
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results" / "balanced"

@@ -22,7 +22,7 @@ from toolchain.cli.main import COMMANDS
 from toolchain.cli.main import glyphpress as program
 from toolchain.errors import PolicyError
 from toolchain.recipe import shipped
-from toolchain.steps.quantize import Scheme
+from toolchain.recipe.quantize import Scheme
 from toolchain.verdict.policy import Policy, policy_from
 
 Run = Callable[..., Finished]

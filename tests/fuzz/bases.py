@@ -22,7 +22,7 @@ from toolchain.export import export
 from toolchain.export.ort_format import export_ort
 from toolchain.models.saving import save
 from toolchain.quantize import quantize
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 IMAGES = {"train": 120, "test": 60}
 

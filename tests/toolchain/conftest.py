@@ -16,7 +16,7 @@ from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.export import export
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 from toolchain.training.train import preset, train
 
 K = TypeVar("K")

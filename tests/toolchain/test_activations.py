@@ -15,7 +15,7 @@ from targets.preprocess import Preprocess
 from toolchain.export import export
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,7 +18,7 @@ from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.export import export
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
-from toolchain.steps import Prune, Quantize
+from toolchain.recipe import Prune, Quantize
 from toolchain.verdict import baseline
 from toolchain.verdict.baseline import Baseline
 from toolchain.verdict.evidence import Evidence

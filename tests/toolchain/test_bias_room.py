@@ -16,7 +16,7 @@ from toolchain.export import export
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.quantize.bias_room import ROOM, Weight, wider
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")
 FAINT = 1e-7, 2e-6

@@ -11,7 +11,7 @@ from toolchain.errors import StageError
 from toolchain.quantize.activations import Values
 from toolchain.quantize.clipping import chosen
 from toolchain.quantize.observe import BINS, Observed, observe
-from toolchain.steps import Calibration
+from toolchain.recipe import Calibration
 
 METHODS: tuple[Calibration, ...] = ("min-max", "moving-average", "percentile", "entropy", "mse")
 

@@ -15,8 +15,7 @@ from toolchain.compress.distill import distill
 from toolchain.compress.fold import folded
 from toolchain.errors import CheckpointError, StageError, UsageProblem
 from toolchain.model import FloatModel
-from toolchain.recipe import Recipe
-from toolchain.steps import Distill, Prune
+from toolchain.recipe import Distill, Prune, Recipe
 from toolchain.training.fit import accuracy
 from toolchain.training.losses import Lesson, taught_by
 

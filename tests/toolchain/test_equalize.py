@@ -20,8 +20,7 @@ from toolchain.export import export
 from toolchain.model import FloatModel
 from toolchain.progress import silent
 from toolchain.quantize import quantize
-from toolchain.recipe import parse
-from toolchain.steps import Equalize, Quantize
+from toolchain.recipe import Equalize, Quantize, parse
 
 DIGITS = tuple("0123456789")
 

@@ -31,7 +31,7 @@ from toolchain.export import export
 from toolchain.model import FloatModel
 from toolchain.quantize import onnx as onnx_quantizer
 from toolchain.quantize import quantize
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 LAYERS = [*(f"features.conv{number}" for number in range(1, 6)), "features.pool", "classifier"]
 KINDS: tuple[Format, ...] = ("onnx", "tflite")

@@ -16,7 +16,7 @@ from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.export import export_checkpoint
 from toolchain.errors import UsageProblem
 from toolchain.quantize import quantize
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,7 @@ from toolchain.export.program import save_program
 from toolchain.model import FloatModel
 from toolchain.progress import silent
 from toolchain.quantize import quantize
-from toolchain.recipe import Recipe
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize, Recipe
 from toolchain.verdict.outcome import Outcome, Verdict
 from toolchain.verdict.policy import choose_policy
 from toolchain.verdict.tables import DropLimit

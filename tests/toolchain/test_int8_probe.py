@@ -23,7 +23,7 @@ from toolchain.commands.probe_models import Shape, probe_model, probe_pair
 from toolchain.commands.probe_shapes import wanted_shapes
 from toolchain.errors import UsageProblem
 from toolchain.quantize import quantize
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 
 @pytest.mark.parametrize("word", ["16x32x3@14x14", "1x8x5@28x28", "576x47"])

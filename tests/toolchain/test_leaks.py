@@ -18,7 +18,7 @@ from targets.preprocess import Preprocess
 from tests.toolchain.readers import DIGITS, digits, linear_reader
 from toolchain.errors import EvidenceError
 from toolchain.quantize import quantize
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 from toolchain.verdict.evaluate import Evaluation, evaluate
 from toolchain.verdict.leaks import LISTED, Leaks, find_leaks, judge_leaks
 from toolchain.verdict.outcome import Outcome

@@ -21,9 +21,8 @@ from toolchain.commands import press_files, press_target
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.errors import StageError, UsageProblem
-from toolchain.recipe import Recipe, shipped
+from toolchain.recipe import Prune, Quantize, Recipe, shipped
 from toolchain.report.report import Report
-from toolchain.steps import Prune, Quantize
 from toolchain.verdict.outcome import Outcome
 from toolchain.verdict.policy import DropLimit, Policy, choose_policy, policy_from
 

@@ -26,7 +26,7 @@ from toolchain.export import export
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.quantize.pixels import PixelInput
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 STEP = Quantize(scheme="static-int8", integer_io=True)
 TRAINED = {

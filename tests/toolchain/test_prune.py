@@ -21,7 +21,7 @@ from toolchain.errors import StageError, UsageProblem
 from toolchain.export import export
 from toolchain.inspection import counted
 from toolchain.model import FloatModel
-from toolchain.steps import Prune
+from toolchain.recipe import Prune
 from toolchain.training.fit import accuracy
 
 

@@ -20,8 +20,7 @@ from toolchain.export import export
 from toolchain.export.program import save_program
 from toolchain.model import FloatModel, Range
 from toolchain.quantize import quantize
-from toolchain.recipe import parse
-from toolchain.steps import Distill, Qat, Quantize
+from toolchain.recipe import Distill, Qat, Quantize, parse
 
 grids = Lazy("toolchain.compress.fake_quantize")
 INT4 = Quantize(scheme="static-int4", calibration_images=64)

@@ -21,7 +21,7 @@ from toolchain.commands.quantize import quantize_file
 from toolchain.errors import CheckpointError, StageError, UsageProblem
 from toolchain.quantize import quantize
 from toolchain.quantize.weight_only import expand_at_load
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 WAYS: list[tuple[Format, str]] = [
     ("onnx", "dynamic-int8"),

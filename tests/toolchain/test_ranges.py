@@ -17,8 +17,7 @@ from toolchain.errors import PolicyError, StageError, UsageProblem
 from toolchain.quantize import quantize
 from toolchain.quantize.calibrate import calibrated
 from toolchain.quantize.ranges import Ranges, read_ranges
-from toolchain.recipe import parse
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize, parse
 
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")
 STATIC = Quantize(scheme="static-int8")

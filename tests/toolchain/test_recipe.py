@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolchain.errors import PolicyError, UsageProblem
-from toolchain.recipe import Recipe, find, parse, shipped
-from toolchain.steps import Prune, Quantize
+from toolchain.recipe import Prune, Quantize, Recipe, find, parse, shipped
 
 SHARES = st.floats(0.01, 0.99)
 LAYERS = st.dictionaries(st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=20), SHARES)

@@ -26,8 +26,8 @@ from toolchain.profiling.cells import Cell
 from toolchain.profiling.regret import UNSEEN, regrets
 from toolchain.profiling.survey import _with_ratios
 from toolchain.quantize import quantize
+from toolchain.recipe import Quantize
 from toolchain.report.rows import measured_rows
-from toolchain.steps import Quantize
 from toolchain.verdict.evaluate import evaluate
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.latency import Profile, ProfileRow

@@ -22,7 +22,7 @@ from targets.target import Availability, RuntimeFacts
 from tests.toolchain.readers import DIGITS, FACTS, digits, linear_reader, pair
 from toolchain.errors import EvidenceError
 from toolchain.quantize import quantize
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 from toolchain.verdict.elsewhere import answers_elsewhere
 from toolchain.verdict.evaluate import Evaluation, evaluate
 from toolchain.verdict.evidence import Evidence

@@ -29,9 +29,8 @@ from toolchain.export import export
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.quantize.weights import integers
-from toolchain.recipe import parse
-from toolchain.steps import Quantize, Scheme
-from toolchain.steps.quantize import REFUSED
+from toolchain.recipe import Quantize, Scheme, parse
+from toolchain.recipe.quantize import REFUSED
 
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")
 SHRUNK: dict[tuple[Format, str], float] = {

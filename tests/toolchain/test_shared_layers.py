@@ -15,7 +15,7 @@ from tests.lazily import functional, nn, torch
 from toolchain.export import export
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 
 def looped() -> Any:

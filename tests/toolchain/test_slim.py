@@ -23,7 +23,7 @@ from toolchain.export.slim_onnx import slim_onnx
 from toolchain.export.slim_tflite import slim_tflite
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 
 def answers(content: bytes, resolver: OpResolverType) -> tuple[np.ndarray, list[str], dict]:

@@ -15,7 +15,7 @@ from toolchain.errors import StageError
 from toolchain.export import export
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

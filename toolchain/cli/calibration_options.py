@@ -39,7 +39,7 @@ _OPTIONS = (
 
 
 def calibration_options(command: Command) -> Command:
-    """Add the options, which are named as in `toolchain.steps.Quantize`; and `save_ranges`."""
+    """Add the options, which are named as in `toolchain.recipe.Quantize`; and `save_ranges`."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

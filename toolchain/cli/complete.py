@@ -23,7 +23,7 @@ def _names(names: Callable[[], Iterable[str]], *, or_file: bool) -> Completer:
 
 
 def _recipes() -> list[str]:
-    return sorted(path.name.removesuffix(".toml") for path in (files("toolchain") / "recipes").iterdir())
+    return sorted(path.name.removesuffix(".toml") for path in (files("toolchain") / "recipe" / "shipped").iterdir())
 
 
 def _policies() -> list[str]:

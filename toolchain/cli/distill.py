@@ -48,7 +48,7 @@ def distill(*, checkpoint: str, request: Any, output: Path, as_json: bool, **wor
       glyphpress distill cnn-small --data emnist:balanced -o student.pt2
     """
     from toolchain.commands.compress import compress_checkpoint
-    from toolchain.steps import Distill
+    from toolchain.recipe import Distill
 
     said = {key: words.pop(key) for key in Distill.model_fields if key in words}
     fields = {key: value for key, value in said.items() if value is not None}

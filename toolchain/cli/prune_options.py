@@ -109,7 +109,7 @@ def step_of(words: dict[str, Any]) -> Any:
     """Return the step that the options mean; raises UsageError on what cannot be."""
     from pydantic import ValidationError
 
-    from toolchain.steps import Prune
+    from toolchain.recipe import Prune
     from toolchain.written import said
 
     given = any(words[name] is not None for name in ("ratio", "macs", "parameters", "bytes")) or words["layers"]

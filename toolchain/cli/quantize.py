@@ -12,7 +12,7 @@ from toolchain.cli.calibration_options import calibration_options
 
 if TYPE_CHECKING:
     from targets.artifact import Artifact
-    from toolchain.steps import Quantize
+    from toolchain.recipe import Quantize
     from toolchain.verdict.tables import DropLimit
 
 SCHEMES = (
@@ -76,7 +76,7 @@ def quantize(
       glyphpress quantize a.onnx --data emnist:balanced --fallback 8 -o b.onnx
     """
     from toolchain.commands.quantize import quantize_file
-    from toolchain.steps import Quantize
+    from toolchain.recipe import Quantize
     from toolchain.verdict.policy import choose_policy
 
     step = Quantize.asked(**settings, per_channel=not per_tensor, reduce_range=False if full_range else None)

@@ -15,8 +15,7 @@ from toolchain.export.program import save_program
 from toolchain.files import refuse_existing, refuse_source
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
-from toolchain.recipe import Recipe
-from toolchain.steps import Distill, Equalize, Prune
+from toolchain.recipe import Distill, Equalize, Prune, Recipe
 
 
 def compress_checkpoint(

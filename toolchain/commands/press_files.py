@@ -27,9 +27,8 @@ from toolchain.progress import Progress
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample
 from toolchain.quantize.ranges import read_ranges
-from toolchain.recipe import Recipe, shipped
+from toolchain.recipe import Distill, Quantize, Recipe, shipped
 from toolchain.report.report import Failure
-from toolchain.steps import Distill, Quantize
 
 REFUSALS = (StageError, CheckpointError, RunFailed)
 """What keeps one file from being made or read, and says nothing of the others."""

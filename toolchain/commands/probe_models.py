@@ -25,7 +25,7 @@ from toolchain.errors import UsageProblem
 from toolchain.export import TOOLS, export
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 from toolchain.versions import tool_versions
 
 if TYPE_CHECKING:

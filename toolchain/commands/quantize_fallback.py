@@ -26,7 +26,7 @@ from toolchain.files import whole_files
 from toolchain.progress import Progress, silent
 from toolchain.quantities import points_text
 from toolchain.quantize import quantize
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 from toolchain.verdict import tango
 from toolchain.verdict.accuracy import judge_drop
 from toolchain.verdict.compare import compare

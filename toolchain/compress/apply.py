@@ -15,8 +15,7 @@ from toolchain.compress.qat import qat
 from toolchain.errors import CheckpointError
 from toolchain.model import FloatModel
 from toolchain.progress import Progress
-from toolchain.recipe import Recipe
-from toolchain.steps import Distill, Equalize, Prune, Qat
+from toolchain.recipe import Distill, Equalize, Prune, Qat, Recipe
 from toolchain.training.fit import torch_threads
 
 

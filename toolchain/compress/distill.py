@@ -11,7 +11,7 @@ from toolchain import models
 from toolchain.compress.prune import baked, zeros_kept
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
-from toolchain.steps import Distill
+from toolchain.recipe import Distill
 from toolchain.training.fit import fit
 from toolchain.training.losses import notes_on, taught_by
 from toolchain.training.settings import preset_for

@@ -11,7 +11,7 @@ from toolchain.errors import ParityError, StageError
 from toolchain.export.parity import allowed_difference, reference_images, reference_logits
 from toolchain.model import FloatModel
 from toolchain.noise import noise_to
-from toolchain.steps import Equalize
+from toolchain.recipe import Equalize
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

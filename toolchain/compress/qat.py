@@ -19,7 +19,7 @@ from toolchain.compress.prune import zeros_kept
 from toolchain.errors import StageError
 from toolchain.model import FloatModel, Range
 from toolchain.progress import Progress, silent
-from toolchain.steps import Qat, Quantize
+from toolchain.recipe import Qat, Quantize
 from toolchain.training.fit import as_tensor, fit
 from toolchain.training.losses import notes_on, taught_by
 from toolchain.training.settings import preset, preset_for

@@ -21,8 +21,8 @@ from toolchain.quantize.left import left_in_float, weights_left
 from toolchain.quantize.pixels import PixelInput
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.refused import refusals_explained
-from toolchain.steps import Quantize
-from toolchain.steps.quantize import refusal
+from toolchain.recipe import Quantize
+from toolchain.recipe.quantize import refusal
 
 FULL_RANGE = "weights of 8 bits: may be read otherwise on x86 processors without VNNI, whose products saturate"
 TOOLS = {"onnx": ("onnxruntime", "onnx"), "tflite": ("litert-quantizer",)}

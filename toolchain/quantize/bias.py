@@ -15,7 +15,7 @@ from toolchain.errors import StageError
 from toolchain.quantize.activations import Values
 from toolchain.quantize.insight import Insight, Layer
 from toolchain.quantize.ranges import Ranges
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 LEAST_ACTIVE = 0.05
 """Channels that are active less often keep their bias: too little is seen of them."""

@@ -18,7 +18,7 @@ from toolchain.quantize.bias import correct_biases
 from toolchain.quantize.insight import Insight
 from toolchain.quantize.observe import observe
 from toolchain.quantize.ranges import Ranges, read_ranges
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 
 @dataclass(frozen=True)

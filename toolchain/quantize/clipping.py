@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.quantize.observe import Observed
-from toolchain.steps import Calibration
+from toolchain.recipe import Calibration
 
 Bounds = tuple[float, float]
 _SHARES = np.arange(1, 101) / 100

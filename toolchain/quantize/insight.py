@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact
 from toolchain.quantize.activations import Values
 from toolchain.quantize.ranges import Ranges
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from toolchain.quantize.insight import Layer
 from toolchain.quantize.layers import weighted
 from toolchain.quantize.onnx import prepare, static_onnx
 from toolchain.quantize.ranges import Ranges
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 if TYPE_CHECKING:
     from onnx import NodeProto

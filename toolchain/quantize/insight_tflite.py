@@ -15,7 +15,7 @@ from toolchain.quantize.insight import Layer
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.tflite import refuse_quantized, tflite_content
 from toolchain.quantize.unsuited_tflite import masked
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 VIEWS = ("EXPAND_DIMS", "MAX_POOL_2D", "PAD", "RESHAPE", "SQUEEZE", "TRANSPOSE")
 """Operators whose answer holds the values that they were given, and zero."""

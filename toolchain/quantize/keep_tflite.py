@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from toolchain.layers.chosen import chosen
 from toolchain.layers.tflite_graph import parsed, tflite_graph
 from toolchain.quantize.unsuited_tflite import unsuited
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 if TYPE_CHECKING:
     from litert_quantizer.quantizer import Quantizer

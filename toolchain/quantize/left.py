@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from math import prod
 
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 
 def left_in_float(content: bytes, kind: str) -> tuple[str, ...]:

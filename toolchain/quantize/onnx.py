@@ -30,7 +30,7 @@ from toolchain.quantize.pixels import PixelInput
 from toolchain.quantize.pixels_onnx import absorb, integer_borders
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.weight_only import expand_at_load
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 if TYPE_CHECKING:
     from onnx import ModelProto

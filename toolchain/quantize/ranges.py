@@ -17,8 +17,8 @@ from toolchain.files import write_whole
 from toolchain.model import Range
 from toolchain.quantize.clipping import chosen
 from toolchain.quantize.observe import Observed
-from toolchain.steps import Calibration, Quantize
-from toolchain.steps.strict import Strict
+from toolchain.recipe import Calibration, Quantize
+from toolchain.recipe.strict import Strict
 
 KEPT_BINS = 128
 """Of a histogram in a file: enough to draw it."""

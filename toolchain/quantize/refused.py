@@ -12,7 +12,7 @@ from targets.errors import RunFailed
 from toolchain.errors import StageError
 from toolchain.layers.tflite_graph import parsed, tflite_graph
 from toolchain.quantize.activations import open_bare
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 _NODE = re.compile(r"Node number (\d+) \(\w+\) failed")
 _TENSOR = re.compile(r"Tensor (\d+) has")

@@ -23,7 +23,7 @@ from toolchain.quantize.pixels_tflite import absorb
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.refused import way_out
 from toolchain.quantize.tflite_form import quantizable
-from toolchain.steps import Quantize
+from toolchain.recipe import Quantize
 
 if TYPE_CHECKING:
     from litert_quantizer.quantizer import Quantizer

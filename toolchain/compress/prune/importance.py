@@ -10,7 +10,7 @@ import numpy as np
 from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from toolchain.compress.prune.graph import Channels, Graph
-from toolchain.steps.prune import Importance
+from toolchain.recipe.prune import Importance
 from toolchain.training.settings import preset
 
 if TYPE_CHECKING:

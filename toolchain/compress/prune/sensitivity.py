@@ -18,9 +18,8 @@ from toolchain.compress.prune.unstructured import lowest, weights
 from toolchain.errors import StageError, UsageProblem
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
-from toolchain.recipe import Recipe
-from toolchain.steps import Prune
-from toolchain.steps.prune import Importance
+from toolchain.recipe import Prune, Recipe
+from toolchain.recipe.prune import Importance
 from toolchain.training.fit import accuracy, hold_out, torch_threads
 
 if TYPE_CHECKING:

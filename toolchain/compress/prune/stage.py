@@ -11,7 +11,7 @@ from toolchain.compress.prune.structured import Structured
 from toolchain.compress.prune.unstructured import Unstructured, baked, zeros_kept
 from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
-from toolchain.steps import Prune
+from toolchain.recipe import Prune
 from toolchain.training.fit import fit, torch_threads
 from toolchain.training.losses import taught_by
 from toolchain.training.settings import preset, preset_for

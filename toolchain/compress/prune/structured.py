@@ -16,7 +16,7 @@ from toolchain.errors import UsageProblem
 from toolchain.inspection.torch_file import module_layers
 from toolchain.model import FloatModel
 from toolchain.quantities import macs_text
-from toolchain.steps import Prune
+from toolchain.recipe import Prune
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,7 @@ from toolchain.errors import StageError, UsageProblem
 from toolchain.model import FloatModel
 from toolchain.packed import QUICK, packed_bytes
 from toolchain.quantities import size_text
-from toolchain.steps import Prune
+from toolchain.recipe import Prune
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

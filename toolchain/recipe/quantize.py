@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from toolchain.steps.strict import Strict
+from toolchain.recipe.strict import Strict
 
 Scheme = Literal[
     "dynamic-int8",

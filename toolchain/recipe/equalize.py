@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from toolchain.steps.strict import Strict
+from toolchain.recipe.strict import Strict
 
 
 class Equalize(Strict):

@@ -14,9 +14,12 @@ from pydantic import Field, ValidationError, model_validator
 from targets.foreign import translated
 from targets.nearest import nearest
 from toolchain.errors import PolicyError, UsageProblem
-from toolchain.steps import Distill, Equalize, Prune, Qat, Quantize
-from toolchain.steps.quantize import refusal
-from toolchain.steps.strict import Strict
+from toolchain.recipe.distill import Distill
+from toolchain.recipe.equalize import Equalize
+from toolchain.recipe.prune import Prune
+from toolchain.recipe.qat import Qat
+from toolchain.recipe.quantize import Quantize, refusal
+from toolchain.recipe.strict import Strict
 from toolchain.written import WRITTEN, said
 
 Shaping = Prune | Distill | Equalize | Qat
@@ -93,7 +96,7 @@ def _value(value: Any) -> str:
 @cache
 def shipped() -> dict[str, Recipe]:
     """Return the recipes that come with glyphpress, by name."""
-    folder = files("toolchain") / "recipes"
+    folder = files("toolchain") / "recipe" / "shipped"
     found = [
         parse(entry.read_text(encoding="utf-8"), entry.name)
         for entry in folder.iterdir()

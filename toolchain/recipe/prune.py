@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from toolchain.steps.strict import Strict
+from toolchain.recipe.strict import Strict
 from toolchain.written import Bytes
 
 Method = Literal["structured", "magnitude", "n:m"]
