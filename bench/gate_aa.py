@@ -36,8 +36,8 @@ from toolchain.commands.export import export_checkpoint
 from toolchain.commands.quantize import quantize_file
 from toolchain.recipe import shipped
 from toolchain.report.report import Row
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.latency import ROUNDS, time_interleaved
-from toolchain.verdict.outcome import Outcome
 from toolchain.verdict.ratio import LatencyRatio
 from toolchain.verdict.speed import judge_time_ratio
 from toolchain.verdict.tables import TimeRatioLimit

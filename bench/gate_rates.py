@@ -1,7 +1,7 @@
 """How often the accuracy gate errs: `python -m bench.gate_rates`, a few seconds.
 
-Draws paired outcomes whose truth is known, judges them by the gate's own decision (`tango.decide`) and by the two
-rules that others use, and sets the exact chance (`trinomial.chance`) beside each rate. Writes
+Draws paired outcomes whose truth is known, judges them by the gate's own decision (`paired_difference.decide`) and by
+the two rules that others use, and sets the exact chance (`exact_power.chance`) beside each rate. Writes
 `results/gate_rates.json`; the rates are those of 20,000 draws a cell from a fixed seed.
 """
 
@@ -18,10 +18,9 @@ from scipy.special import betainc
 
 from toolchain.files import whole_file
 from toolchain.quantities import percent_text
-from toolchain.verdict import tango
-from toolchain.verdict.decision import normal_quantile
-from toolchain.verdict.outcome import Outcome
-from toolchain.verdict.trinomial import Floats, Truth, chance
+from toolchain.stats import paired_difference
+from toolchain.stats.decision import Outcome, normal_quantile
+from toolchain.stats.exact_power import Floats, Truth, chance
 
 RESULTS = Path(__file__).resolve().parent / "results" / "gate_rates.json"
 SCHEMA = "glyphpress/gate-rates/1"
@@ -36,7 +35,7 @@ Judge = Callable[[Floats, Floats, int, float], Any]
 
 
 def by_gate(lost: Floats, gained: Floats, count: int, margin: float) -> Any:
-    return tango.decide(lost, gained, count, margin)
+    return paired_difference.decide(lost, gained, count, margin)
 
 
 def by_threshold(lost: Floats, gained: Floats, count: int, margin: float) -> Any:

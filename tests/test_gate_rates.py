@@ -10,13 +10,13 @@ import pytest
 
 from bench.gate_rates import DISCORDANCES, MARGIN, RESULTS, RULES, SIZES, claims, exact, simulate
 from tests.toolchain.readers import pair
-from toolchain.verdict import tango
+from toolchain.stats import paired_difference
+from toolchain.stats.decision import Outcome
+from toolchain.stats.exact_power import Truth
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import judge
-from toolchain.verdict.outcome import Outcome
 from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import policy_from
-from toolchain.verdict.trinomial import Truth
 
 MOST = 0.055
 POLICY = policy_from({"drop": {"max": "0.3pp"}})
@@ -59,7 +59,7 @@ def test_the_simulated_decision_is_the_verdict_of_the_gate() -> None:
     tables = np.random.default_rng(6).multinomial(1_000, [0.006, 0.002, 0.992], size=25)
     for lost, gained, _ in np.unique(tables, axis=0).tolist():
         (verdict,) = judge(POLICY, Evidence(Pairs.of(*pair(lost, gained, 1_000))))
-        assert verdict.outcome == tango.decide(lost, gained, 1_000, MARGIN).item()
+        assert verdict.outcome == paired_difference.decide(lost, gained, 1_000, MARGIN).item()
 
 
 ENUMERATED = [(n, d) for n in (200, 400, 700, 1_014, 1_199, 1_500, 2_355) for d in (0.003, 0.0036, 0.005, 0.01, 0.02)]
@@ -79,7 +79,7 @@ def test_at_the_margin_neither_side_errs_more_often_than_it_says(images: int, di
     logs = logs + b * np.log(lost) + np.where(c > 0, c * np.log(max(gained, 1e-300)), 0.0)
     chances = np.exp(logs)
     assert chances.sum() == pytest.approx(1.0, abs=1e-9)
-    outcomes = tango.decide(b, c, images, MARGIN)
+    outcomes = paired_difference.decide(b, c, images, MARGIN)
     for outcome in (Outcome.PASS, Outcome.FAIL):
         assert chances[outcomes == outcome].sum() <= MOST
 
@@ -103,7 +103,8 @@ def test_of_four_bad_candidates_the_winner_hardly_ever_passes(images: int, disco
     limits = [policy.drop for policy in (POLICY, POLICY.among(4)) if policy.drop]
     table = [*winner]
     naive, corrected = (
-        np.mean(tango.decide(*table, images, limit.max, limit.confidence) == Outcome.PASS) for limit in limits
+        np.mean(paired_difference.decide(*table, images, limit.max, limit.confidence) == Outcome.PASS)
+        for limit in limits
     )
     assert naive > 0.14
     assert corrected <= MOST

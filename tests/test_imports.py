@@ -43,6 +43,17 @@ def test_the_walk_sees_what_it_should(tmp_path: Path) -> None:
     assert {"toolchain", "calibration"} <= imported(module)
 
 
+def test_statistics_stand_on_numpy_scipy_and_the_errors_alone() -> None:
+    modules = list((ROOT / "toolchain" / "stats").glob("*.py"))
+    assert len(modules) > 4
+    nodes = [node for path in modules for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    foreign = {name for name in names if name.split(".")[0] not in {*sys.stdlib_module_names, "numpy", "scipy"}}
+    above = {name for name in foreign if not name.startswith("toolchain.stats")}
+    assert {name.split(".")[-1] for name in above} == {"errors"}
+
+
 @pytest.mark.parametrize("words", [["--help"], ["version", "--json"], ["targets", "--help"], ["profile", "--help"]])
 def test_help_and_version_import_nothing_heavy(words: list[str]) -> None:
     program = (

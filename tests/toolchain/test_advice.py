@@ -10,7 +10,8 @@ import pytest
 
 from tests.toolchain.readers import linear_reader
 from toolchain.report.advice import next_steps, open_limits, pressed_again
-from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.stats.decision import Outcome
+from toolchain.verdict.outcome import Verdict
 
 
 def verdict(limit: str, outcome: Outcome = Outcome.FAIL, action: str = "fail") -> Verdict:

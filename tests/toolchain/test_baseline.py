@@ -19,10 +19,11 @@ from toolchain.export import export
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.recipe import Prune, Quantize
+from toolchain.stats.decision import Outcome
 from toolchain.verdict import baseline
 from toolchain.verdict.baseline import Baseline
 from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import Outcome, judge
+from toolchain.verdict.gate import judge
 from toolchain.verdict.gather import gather
 from toolchain.verdict.policy import Policy, policy_from
 from toolchain.verdict.subject import Subject, evaluate_file, read_subject

@@ -18,7 +18,7 @@ from targets.timing import time_calls
 from tests.conftest import Finished
 from tests.toolchain.readers import linear_reader
 from tests.toolchain.test_speed import ratio, timings
-from toolchain.verdict.outcome import Outcome
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.speed import judge_time
 from toolchain.verdict.tables import TimeLimit
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from calibration.dataset import load
 from tests.toolchain.readers import linear_reader, pair, ridge, written
 from toolchain.errors import EvidenceError
-from toolchain.verdict import tango
+from toolchain.stats import paired_difference
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.classes import judge_classes
 from toolchain.verdict.compare import comparison
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import judge
-from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.verdict.outcome import Verdict
 from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import policy_from
 from toolchain.verdict.several import Question, decide, holm, judge_several
@@ -48,7 +49,10 @@ def test_the_class_that_lost_is_named_though_accuracy_as_a_whole_passes() -> Non
     )
     assert "'3' " in found.reason
     row = comparison(pairs).per_class[3]
-    assert (found.measured, found.bound) == (row.drop, float(tango.lower_bound(row.lost, row.gained, row.images)))
+    assert (found.measured, found.bound) == (
+        row.drop,
+        float(paired_difference.lower_bound(row.lost, row.gained, row.images)),
+    )
     assert [part.name for part in found.parts if part.outcome is Outcome.FAIL] == ["3"]
     assert len(found.parts) == 10
 
@@ -177,7 +181,7 @@ def test_a_part_never_fails_unless_it_fails_alone_and_passes_as_alone(
 ) -> None:
     found = classes(*rows, margin=margin)
     for part, (worse, better) in zip(found.parts, rows, strict=True):
-        alone = tango.decide(worse, better, 400, margin)
+        alone = paired_difference.decide(worse, better, 400, margin)
         assert (part.outcome is Outcome.PASS) == (alone == Outcome.PASS)
         assert part.outcome is not Outcome.FAIL or alone == Outcome.FAIL
         assert part.samples_needed is None or part.samples_needed > part.images

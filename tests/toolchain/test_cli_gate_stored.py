@@ -14,7 +14,7 @@ from tests.conftest import Finished
 from tests.toolchain.readers import digits, linear_reader, pair, written
 from toolchain.commands.gate import GateRequest, gate, judge_stored
 from toolchain.report.judgement import Judgement
-from toolchain.verdict.outcome import Outcome
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.policy import choose_policy
 
 Run = Callable[..., Finished]

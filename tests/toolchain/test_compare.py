@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from tests.toolchain.readers import digits, linear_reader, pair, written
 from toolchain.errors import EvidenceError
-from toolchain.verdict import tango
+from toolchain.stats import paired_difference
 from toolchain.verdict.compare import Comparison, compare
 from toolchain.verdict.subject import evaluate_file
 
@@ -44,8 +44,11 @@ def test_counts_are_those_of_a_plain_loop(case: tuple[np.ndarray, np.ndarray, np
 
 def test_bounds_are_tangos(tmp_path: Path) -> None:
     found = compare(*pair(12, 5, 2_000))
-    assert found.interval == tango.interval(12, 5, 2_000)
-    assert (found.lower, found.upper) == (tango.lower_bound(12, 5, 2_000), tango.upper_bound(12, 5, 2_000))
+    assert found.interval == paired_difference.interval(12, 5, 2_000)
+    assert (found.lower, found.upper) == (
+        paired_difference.lower_bound(12, 5, 2_000),
+        paired_difference.upper_bound(12, 5, 2_000),
+    )
     assert found.drop == 7 / 2_000
 
 

@@ -27,7 +27,8 @@ from toolchain.model import FloatModel
 from toolchain.progress import silent
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize, Recipe
-from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.stats.decision import Outcome
+from toolchain.verdict.outcome import Verdict
 from toolchain.verdict.policy import choose_policy
 from toolchain.verdict.tables import DropLimit
 

@@ -16,12 +16,13 @@ from calibration.dataset import load
 from targets.target import RuntimeFacts, Timings
 from tests.toolchain.readers import digits, linear_reader, pair, ridge
 from toolchain.errors import EvidenceError, GateFailed, GateInconclusive
-from toolchain.verdict import tango
+from toolchain.stats import paired_difference
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.accuracy import judge_drop
 from toolchain.verdict.compare import compare
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import Outcome, Verdict, judge, overall, raise_for
+from toolchain.verdict.gate import Verdict, judge, overall, raise_for
 from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import Policy, policy_from
 from toolchain.verdict.subject import evaluate_file
@@ -92,7 +93,7 @@ def test_no_drop_at_or_beyond_the_margin_ever_passes(lost: int, gained: int, cou
 def test_the_confidence_is_the_policys() -> None:
     seen = evidence(*pair(30, 5, 18_800))
     bounds = [judge(policy(drop={"max": "0.3pp", "confidence": level}), seen)[0].bound for level in (0.9, 0.99)]
-    assert bounds == [float(tango.upper_bound(30, 5, 18_800, level)) for level in (0.9, 0.99)]
+    assert bounds == [float(paired_difference.upper_bound(30, 5, 18_800, level)) for level in (0.9, 0.99)]
 
 
 def test_a_planted_regression_fails_and_names_the_classes_that_suffered(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from tests.toolchain.readers import DIGITS
 from toolchain.errors import EvidenceError, GateFailed, GateInconclusive, UsageProblem
 from toolchain.report.judgement import Judgement
 from toolchain.report.verdict_schema import verdict_schema
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.outcome import Outcome
 
 DROP = {"drop": {"max": "0.3pp"}}
 GOOD, UNSURE, BAD = (5, 5), (50, 0), (400, 0)

@@ -19,9 +19,9 @@ from tests.toolchain.readers import DIGITS, digits, linear_reader
 from toolchain.errors import EvidenceError
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.evaluate import Evaluation, evaluate
 from toolchain.verdict.leaks import LISTED, Leaks, find_leaks, judge_leaks
-from toolchain.verdict.outcome import Outcome
 from toolchain.verdict.tables import LeaksLimit
 
 NONE = LeaksLimit()

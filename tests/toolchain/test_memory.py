@@ -9,9 +9,9 @@ import pytest
 from calibration.dataset import Dataset
 from targets.artifact import Artifact, Format
 from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.gather import compare_files, gather
 from toolchain.verdict.memory import judge_memory
-from toolchain.verdict.outcome import Outcome
 from toolchain.verdict.policy import Policy
 from toolchain.verdict.subject import evaluate_file, read_subject
 from toolchain.verdict.tables import MemoryLimit

@@ -23,7 +23,7 @@ from toolchain.commands.press_request import PressRequest
 from toolchain.errors import StageError, UsageProblem
 from toolchain.recipe import Prune, Quantize, Recipe, shipped
 from toolchain.report.report import Report
-from toolchain.verdict.outcome import Outcome
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.policy import DropLimit, Policy, choose_policy, policy_from
 
 QUICK = TimingPlan(warmup=2, min_runs=20, min_seconds=0.0, inner=1)

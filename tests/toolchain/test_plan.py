@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from tests.lazily import stats
 from toolchain.errors import UsageProblem
-from toolchain.verdict import tango
-from toolchain.verdict.outcome import Outcome
+from toolchain.stats import paired_difference
+from toolchain.stats.decision import Outcome
+from toolchain.stats.exact_power import Truth, chance, tail_beyond
 from toolchain.verdict.plan import SIZES, chances, plan
-from toolchain.verdict.trinomial import Truth, chance, tail_beyond
 
 
 def enumerated(truth: Truth, margin: float) -> dict[Outcome, float]:
@@ -25,7 +25,7 @@ def enumerated(truth: Truth, margin: float) -> dict[Outcome, float]:
     tables = np.stack([lost[inside], gained[inside], truth.count - lost[inside] - gained[inside]], axis=-1)
     shares = [truth.lost, truth.gained, 1 - truth.lost - truth.gained]
     weights = stats.multinomial.pmf(tables, truth.count, shares)
-    judged = tango.decide(lost[inside], gained[inside], truth.count, margin)
+    judged = paired_difference.decide(lost[inside], gained[inside], truth.count, margin)
     return {outcome: float(weights[judged == outcome].sum()) for outcome in Outcome}
 
 
@@ -43,7 +43,7 @@ def test_chances_are_those_of_all_tables_together(count: int, margin: float, til
 def test_losing_instead_of_gaining_always_looks_worse(discordant: int, kept: int, margin: float) -> None:
     """What lets `chance` add up binomial tails instead of tables."""
     lost = np.arange(discordant + 1)
-    statistic = tango.score(lost, discordant - lost, max(discordant + kept, 1), margin)
+    statistic = paired_difference.score(lost, discordant - lost, max(discordant + kept, 1), margin)
     assert np.all(np.diff(statistic) > 0)
 
 
@@ -81,7 +81,7 @@ def test_the_numbers_of_images_keep_their_promise(margin: float, discordance: fl
         assert row.images == one.images
         assert one.power <= row.right_pass <= one.power + 0.05
         draws = random.multinomial(one.images, shares, size=10_000)
-        passed = tango.decide(draws[:, 0], draws[:, 1], one.images, margin) == Outcome.PASS
+        passed = paired_difference.decide(draws[:, 0], draws[:, 1], one.images, margin) == Outcome.PASS
         assert np.mean(passed) == pytest.approx(row.right_pass, abs=0.015)
 
 

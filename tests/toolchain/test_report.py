@@ -20,9 +20,10 @@ from toolchain.quantities import size_text
 from toolchain.report.markdown import markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.report.table import packed_text, remarks, show
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.compare import compare
 from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import Outcome, judge
+from toolchain.verdict.gate import judge
 from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import policy_from
 from toolchain.verdict.ratio import LatencyRatio

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from tests.lazily import optimize
 from toolchain.errors import EvidenceError
-from toolchain.verdict import score, tango
-from toolchain.verdict.decision import normal_quantile
-from toolchain.verdict.outcome import Outcome
-from toolchain.verdict.score import Sample
+from toolchain.stats import bounded_mean, paired_difference
+from toolchain.stats.bounded_mean import Sample
+from toolchain.stats.decision import Outcome, normal_quantile
 
 COSTS = np.array([-20.0, -1.0, 0.0, 1.0, 20.0])
 
@@ -30,9 +29,13 @@ def test_costs_of_nothing_and_one_are_tangos(
     count = max(1, lost + gained + kept)
     made = sample(gained, count - lost - gained, lost, values=np.array([-1.0, 0.0, 1.0]))
     table = lost, gained, count
-    assert score.upper_bound(made, confidence) == pytest.approx(tango.upper_bound(*table, confidence), abs=1e-12)
-    assert score.lower_bound(made, confidence) == pytest.approx(tango.lower_bound(*table, confidence), abs=1e-12)
-    assert score.decide(made, margin, confidence) == tango.decide(*table, margin, confidence)
+    assert bounded_mean.upper_bound(made, confidence) == pytest.approx(
+        paired_difference.upper_bound(*table, confidence), abs=1e-12
+    )
+    assert bounded_mean.lower_bound(made, confidence) == pytest.approx(
+        paired_difference.lower_bound(*table, confidence), abs=1e-12
+    )
+    assert bounded_mean.decide(made, margin, confidence) == paired_difference.decide(*table, margin, confidence)
 
 
 def most_likely_variance(made: Sample, mean: float) -> float:
@@ -67,7 +70,7 @@ def most_likely_variance(made: Sample, mean: float) -> float:
 )
 def test_the_variance_is_that_of_the_most_likely_truth(counts: tuple[int, ...], mean: float) -> None:
     made = sample(*counts)
-    assert score.null_variance(made, mean) == pytest.approx(most_likely_variance(made, mean), rel=1e-3)
+    assert bounded_mean.null_variance(made, mean) == pytest.approx(most_likely_variance(made, mean), rel=1e-3)
 
 
 @settings(max_examples=40)
@@ -79,17 +82,17 @@ def test_the_statistic_falls_so_that_the_bound_is_the_only_crossing(counts: list
     counts[2] += kept
     grid = np.linspace(-19.9, 19.9, 400)
     made = Sample(COSTS, np.broadcast_to(np.array(counts, np.float64), (len(grid), 5)), -20.0, 20.0)
-    found = score.score(made, grid)
+    found = bounded_mean.score(made, grid)
     assert np.all(np.diff(found) <= 1e-9 * np.maximum(1, np.abs(found[1:])))
 
 
 def test_what_nobody_saw_still_leaves_room() -> None:
     unseen = Sample.of(np.zeros(18_800), -20.0, 20.0)
     z = normal_quantile(0.95)
-    assert score.upper_bound(unseen) == pytest.approx(20 * z * z / (18_800 + z * z), rel=1e-9)
-    assert score.lower_bound(unseen) == -score.upper_bound(unseen)
-    assert score.decide(unseen, 0.002) == Outcome.INCONCLUSIVE
-    assert score.upper_bound(Sample.of(np.full(50, 20.0), -20.0, 20.0)) == 20.0
+    assert bounded_mean.upper_bound(unseen) == pytest.approx(20 * z * z / (18_800 + z * z), rel=1e-9)
+    assert bounded_mean.lower_bound(unseen) == -bounded_mean.upper_bound(unseen)
+    assert bounded_mean.decide(unseen, 0.002) == Outcome.INCONCLUSIVE
+    assert bounded_mean.upper_bound(Sample.of(np.full(50, 20.0), -20.0, 20.0)) == 20.0
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,7 @@ def test_rare_dear_losses_pass_no_more_often_than_they_may(images: int, shares: 
     truth = float(cells @ COSTS)
     draws = np.random.default_rng(5).multinomial(images, cells, size=20_000)
     different, times = np.unique(draws, axis=0, return_counts=True)
-    judged = score.decide(Sample(COSTS, different.astype(np.float64), -20.0, 20.0), truth)
+    judged = bounded_mean.decide(Sample(COSTS, different.astype(np.float64), -20.0, 20.0), truth)
     assert times[judged == Outcome.PASS].sum() / 20_000 <= most
     assert times[judged == Outcome.FAIL].sum() / 20_000 <= most
 
@@ -122,7 +125,7 @@ def test_at_the_margin_neither_side_errs_more_often_than_it_says(images: int, ma
     costs = np.array([-dear, -1.0, 0.0, 1.0, dear])
     draws = np.random.default_rng(6).multinomial(images, cells, size=20_000)
     different, times = np.unique(draws, axis=0, return_counts=True)
-    judged = score.decide(Sample(costs, different.astype(np.float64), -dear, dear), margin)
+    judged = bounded_mean.decide(Sample(costs, different.astype(np.float64), -dear, dear), margin)
     for outcome in (Outcome.PASS, Outcome.FAIL):
         # The chances are below 5.4 %; 20,000 draws add 0.15 points of their own.
         assert times[judged == outcome].sum() / 20_000 <= 0.058
@@ -131,13 +134,13 @@ def test_at_the_margin_neither_side_errs_more_often_than_it_says(images: int, ma
 def test_the_number_of_images_has_the_power_it_promises() -> None:
     cells, margin = np.array([0.0005, 0.004, 0.99, 0.005, 0.0005]), 0.02
     seen = Sample(COSTS, cells * 4_000, -20.0, 20.0)
-    needed = score.images_needed(seen, margin)
+    needed = bounded_mean.images_needed(seen, margin)
     assert needed is not None
     assert needed > 4_000
     draws = np.random.default_rng(2).multinomial(needed, cells, size=4_000)
-    passed = np.mean(score.decide(Sample(COSTS, draws.astype(np.float64), -20.0, 20.0), margin) == Outcome.PASS)
+    passed = np.mean(bounded_mean.decide(Sample(COSTS, draws.astype(np.float64), -20.0, 20.0), margin) == Outcome.PASS)
     assert passed == pytest.approx(0.8, abs=0.04)
-    assert score.images_needed(sample(0, 0, 0, 5, 0), 1.0) is None
+    assert bounded_mean.images_needed(sample(0, 0, 0, 5, 0), 1.0) is None
 
 
 @pytest.mark.parametrize(

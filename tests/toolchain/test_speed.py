@@ -12,9 +12,10 @@ from targets.target import RuntimeFacts, Timings
 from tests.lazily import stats
 from toolchain.errors import EvidenceError
 from toolchain.report.report import Row
-from toolchain.verdict.bootstrap import resampled, trimmed_mean
+from toolchain.stats.bootstrap import resampled, trimmed_mean
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.latency import ROUNDS
-from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.verdict.outcome import Verdict
 from toolchain.verdict.speed import judge_time, judge_time_ratio
 from toolchain.verdict.tables import TimeLimit, TimeRatioLimit
 

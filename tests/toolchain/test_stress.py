@@ -14,7 +14,7 @@ from calibration import corrupt
 from calibration.dataset import Dataset, load
 from tests.toolchain.readers import digits, linear_reader
 from toolchain.errors import EvidenceError
-from toolchain.verdict.outcome import Outcome
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.stress import StressAnswers, StressPairs, answers_under, judge_stress, pair_stress
 from toolchain.verdict.subject import read_subject
 from toolchain.verdict.tables import DamageKind, StressLimit

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain.errors import EvidenceError
-from toolchain.verdict import tango
-from toolchain.verdict.outcome import Outcome
+from toolchain.stats import paired_difference
+from toolchain.stats.decision import Outcome
 
 Z = NormalDist().inv_cdf(0.95)
 
@@ -30,24 +30,24 @@ Z = NormalDist().inv_cdf(0.95)
 def test_published_intervals(
     lost: int, gained: int, count: int, confidence: float, expected: tuple[str | None, str]
 ) -> None:
-    for found, printed in zip(tango.interval(lost, gained, count, confidence), expected, strict=True):
+    for found, printed in zip(paired_difference.interval(lost, gained, count, confidence), expected, strict=True):
         if printed is not None:
             assert f"{found:.{len(printed.split('.')[1])}f}" == printed
 
 
 def test_published_statistic() -> None:
-    assert tango.score(1, 0, 44, 0.1) == pytest.approx(-1.709, abs=5e-4)  # Tango 1998, page 902
+    assert paired_difference.score(1, 0, 44, 0.1) == pytest.approx(-1.709, abs=5e-4)  # Tango 1998, page 902
 
 
 @pytest.mark.parametrize("count", [1, 10, 360, 18_800])
 def test_exact_bounds_at_the_edges(count: int) -> None:
     share = (count - Z * Z) / (count + Z * Z)
-    assert tango.upper_bound(0, 0, count) == pytest.approx(Z * Z / (count + Z * Z), rel=1e-12)
-    assert tango.lower_bound(0, 0, count) == pytest.approx(-Z * Z / (count + Z * Z), rel=1e-12)
-    assert tango.upper_bound(count, 0, count) == 1.0
-    assert tango.lower_bound(count, 0, count) == pytest.approx(share, rel=1e-12)
-    assert tango.lower_bound(0, count, count) == -1.0
-    assert tango.upper_bound(0, count, count) == pytest.approx(-share, rel=1e-12)
+    assert paired_difference.upper_bound(0, 0, count) == pytest.approx(Z * Z / (count + Z * Z), rel=1e-12)
+    assert paired_difference.lower_bound(0, 0, count) == pytest.approx(-Z * Z / (count + Z * Z), rel=1e-12)
+    assert paired_difference.upper_bound(count, 0, count) == 1.0
+    assert paired_difference.lower_bound(count, 0, count) == pytest.approx(share, rel=1e-12)
+    assert paired_difference.lower_bound(0, count, count) == -1.0
+    assert paired_difference.upper_bound(0, count, count) == pytest.approx(-share, rel=1e-12)
 
 
 @st.composite
@@ -60,28 +60,33 @@ def tables(draw: st.DrawFn) -> tuple[int, int, int]:
 @given(tables(), st.floats(0.6, 0.999))
 def test_bounds_solve_the_score_equation_around_the_drop(table: tuple[int, int, int], confidence: float) -> None:
     lost, gained, count = table
-    low, high = float(tango.lower_bound(*table, confidence)), float(tango.upper_bound(*table, confidence))
+    low, high = (
+        float(paired_difference.lower_bound(*table, confidence)),
+        float(paired_difference.upper_bound(*table, confidence)),
+    )
     z = NormalDist().inv_cdf(confidence)
     assert -1 <= low <= (lost - gained) / count <= high <= 1
     if high < 1:
-        assert tango.score(*table, high) == pytest.approx(-z, abs=1e-5)
+        assert paired_difference.score(*table, high) == pytest.approx(-z, abs=1e-5)
     if low > -1:
-        assert tango.score(*table, low) == pytest.approx(z, abs=1e-5)
+        assert paired_difference.score(*table, low) == pytest.approx(z, abs=1e-5)
 
 
 @settings(max_examples=60)
 @given(tables())
 def test_swapping_the_two_models_mirrors_the_interval(table: tuple[int, int, int]) -> None:
     lost, gained, count = table
-    low, high = tango.interval(lost, gained, count)
-    assert tango.interval(gained, lost, count) == (-high, -low)
+    low, high = paired_difference.interval(lost, gained, count)
+    assert paired_difference.interval(gained, lost, count) == (-high, -low)
 
 
 @settings(max_examples=60)
 @given(tables())
 def test_losing_one_more_image_never_lowers_the_bound(table: tuple[int, int, int]) -> None:
     lost, gained, count = table
-    assert tango.upper_bound(lost + 1, gained, count + 1) >= tango.upper_bound(lost, gained, count + 1)
+    assert paired_difference.upper_bound(lost + 1, gained, count + 1) >= paired_difference.upper_bound(
+        lost, gained, count + 1
+    )
 
 
 @pytest.mark.parametrize(("count", "discordance"), [(1_000, 0.02), (4_000, 0.01), (18_800, 0.01)])
@@ -89,45 +94,49 @@ def test_upper_bound_covers_the_true_drop(count: int, discordance: float) -> Non
     drop = 0.003
     lost, gained = (discordance + drop) / 2, (discordance - drop) / 2
     draws = np.random.default_rng(7).multinomial(count, [lost, gained, 1 - discordance], size=20_000)
-    covered = np.mean(tango.upper_bound(draws[:, 0], draws[:, 1], count) >= drop)
+    covered = np.mean(paired_difference.upper_bound(draws[:, 0], draws[:, 1], count) >= drop)
     assert 0.94 <= covered <= 0.965
 
 
 def test_the_number_of_images_has_the_power_it_promises() -> None:
     lost, gained, margin = 0.006, 0.005, 0.003
-    needed = tango.pairs_to_decide(lost, gained, margin)
+    needed = paired_difference.pairs_to_decide(lost, gained, margin)
     assert needed is not None
     draws = np.random.default_rng(3).multinomial(needed, [lost, gained, 1 - lost - gained], size=20_000)
-    assert np.mean(tango.upper_bound(draws[:, 0], draws[:, 1], needed) < margin) == pytest.approx(0.8, abs=0.02)
+    assert np.mean(paired_difference.upper_bound(draws[:, 0], draws[:, 1], needed) < margin) == pytest.approx(
+        0.8, abs=0.02
+    )
 
 
 def test_without_any_change_the_number_of_images_is_the_closed_form() -> None:
-    needed = tango.pairs_to_decide(0, 0, 0.003)
+    needed = paired_difference.pairs_to_decide(0, 0, 0.003)
     assert needed == 900
-    assert tango.upper_bound(0, 0, needed) < 0.003 < tango.upper_bound(0, 0, needed - 1)
-    assert tango.pairs_to_decide(0.004, 0.001, 0.003) is None
+    assert paired_difference.upper_bound(0, 0, needed) < 0.003 < paired_difference.upper_bound(0, 0, needed - 1)
+    assert paired_difference.pairs_to_decide(0.004, 0.001, 0.003) is None
 
 
 @pytest.mark.parametrize("table", [(0, 0, 0), (-1, 0, 5), (3, 3, 5), (float("nan"), 0, 5)])
 def test_counts_that_are_no_pairs_are_refused(table: tuple[float, float, float]) -> None:
     with pytest.raises(EvidenceError):
-        tango.upper_bound(*table)
+        paired_difference.upper_bound(*table)
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, float("nan")])
 def test_a_confidence_that_is_none_is_refused(confidence: float) -> None:
     with pytest.raises(EvidenceError, match=r"such as 0\.95"):
-        tango.upper_bound(1, 1, 10, confidence)
+        paired_difference.upper_bound(1, 1, 10, confidence)
 
 
 @settings(max_examples=60)
 @given(tables(), st.floats(0.0005, 0.5), st.floats(0.55, 0.999))
 def test_a_decision_is_what_the_bounds_say(table: tuple[int, int, int], margin: float, confidence: float) -> None:
-    low, high = (float(bound(*table, confidence)) for bound in (tango.lower_bound, tango.upper_bound))
+    low, high = (
+        float(bound(*table, confidence)) for bound in (paired_difference.lower_bound, paired_difference.upper_bound)
+    )
     said = "PASS" if high < margin else "FAIL" if low > margin else "INCONCLUSIVE"
-    assert tango.decide(*table, margin, confidence).item() == said
+    assert paired_difference.decide(*table, margin, confidence).item() == said
 
 
 def test_many_tables_are_decided_in_one_call() -> None:
-    found = tango.decide([6, 60, 200], [4, 5, 5], 18_800, 0.003)
+    found = paired_difference.decide([6, 60, 200], [4, 5, 5], 18_800, 0.003)
     assert found.tolist() == [Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL]

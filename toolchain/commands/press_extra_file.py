@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from toolchain.report.report import Row
 from toolchain.report.winner import fastest_float, rivals, small_and_not_slower
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import JUDGES, Outcome, overall
+from toolchain.verdict.gate import JUDGES, overall
 from toolchain.verdict.policy import Policy
 
 RECIPES = ("weight-int8", "float16")

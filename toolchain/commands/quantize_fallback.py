@@ -27,11 +27,12 @@ from toolchain.progress import Progress, silent
 from toolchain.quantities import points_text
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
-from toolchain.verdict import tango
+from toolchain.stats import paired_difference
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.accuracy import judge_drop
 from toolchain.verdict.compare import compare
 from toolchain.verdict.evaluate import Evaluation, evaluate
-from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.verdict.outcome import Verdict
 from toolchain.verdict.subject import open_session
 from toolchain.verdict.tables import DropLimit
 
@@ -137,7 +138,7 @@ def quantize_with_fallback(
     refuse_model(path, force=force)
     facts = calibration.facts() if calibration else None
     images = unseen(train, test, VALIDATION, seed, facts, at_most=True)
-    if tango.decide(0, 0, len(images), limit.max, limit.confidence).item() != Outcome.PASS:
+    if paired_difference.decide(0, 0, len(images), limit.max, limit.confidence).item() != Outcome.PASS:
         raise EvidenceError(
             f"{len(images):,} images of {train.origin} that do not calibrate the file are too few to show a drop "
             f"within {limit.max * 100:.4g} pp even if no answer changes; allow more, calibrate on fewer, or add data"
@@ -152,7 +153,7 @@ def quantize_with_fallback(
             tried = step.model_copy(update={"keep": layers})
             made[layers] = quantize(artifact, tried, calibration, place, recipe=recipe, **ways)
             seen = compare(base, read(made[layers], images))
-            bound = tango.upper_bound(seen.lost, seen.gained, seen.images, limit.confidence)
+            bound = paired_difference.upper_bound(seen.lost, seen.gained, seen.images, limit.confidence)
             return Trial(layers, made[layers].size, float(bound), judge_drop(limit, seen))
 
         trials = [attempt(())]

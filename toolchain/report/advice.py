@@ -8,7 +8,8 @@ from pathlib import Path
 
 from toolchain.report.judgement import Judgement
 from toolchain.report.report import Report
-from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.stats.decision import Outcome
+from toolchain.verdict.outcome import Verdict
 
 SMALLER = "static-int4"
 READS_LIKE_FLOAT = ("weight-int8", "qat-int8")

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from toolchain.report.judgement import Judgement, Standing
-from toolchain.verdict.outcome import Outcome
+from toolchain.stats.decision import Outcome
 from toolchain.visible import visible
 
 _COMMANDS: dict[Standing, str] = {"stopped": "error", "warned": "warning", "beaten": "notice"}

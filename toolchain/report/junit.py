@@ -18,7 +18,8 @@ from xml.etree import ElementTree as ET
 
 from toolchain.report.judgement import Judged, Judgement, Standing
 from toolchain.report.values import allowed_text, value_text
-from toolchain.verdict.outcome import Outcome, Part, Verdict
+from toolchain.stats.decision import Outcome
+from toolchain.verdict.outcome import Part, Verdict
 from toolchain.visible import visible
 
 _CLASS = "glyphpress.gate"

@@ -11,8 +11,9 @@ from toolchain.report.gallery import Flip, flips
 from toolchain.report.gfm import code, details, table, text
 from toolchain.report.judgement import Judged, Judgement
 from toolchain.report.values import DASH, allowed_text, value_text
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.outcome import Outcome, Part, Verdict
+from toolchain.verdict.outcome import Part, Verdict
 
 _ROWS = 20
 _WORDS = {

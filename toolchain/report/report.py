@@ -14,9 +14,10 @@ from targets.preprocess import Preprocess
 from targets.target import Timings
 from toolchain.errors import EvidenceError, StageError
 from toolchain.files import MARK, refuse_other, write_whole
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.compare import Comparison
 from toolchain.verdict.evaluate import Evaluation
-from toolchain.verdict.outcome import Outcome, Verdict, overall
+from toolchain.verdict.outcome import Verdict, overall
 from toolchain.verdict.ratio import SLOWER, LatencyRatio
 from toolchain.verdict.stored import told
 

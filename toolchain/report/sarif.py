@@ -15,7 +15,8 @@ from targets.escapes import json_text
 from toolchain.errors import GateFailed, GateInconclusive, exit_code
 from toolchain.report.judgement import Judged, Judgement, Standing
 from toolchain.report.values import allowed_text, limits
-from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.stats.decision import Outcome
+from toolchain.verdict.outcome import Verdict
 from toolchain.verdict.pairs import FileFacts
 from toolchain.visible import visible
 

@@ -8,8 +8,9 @@ from typing import Literal, get_args
 
 from toolchain.quantities import size_text
 from toolchain.report.report import Row
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import Outcome, judge, overall
+from toolchain.verdict.gate import judge, overall
 from toolchain.verdict.policy import Policy
 
 Prefer = Literal["balanced", "size", "speed"]

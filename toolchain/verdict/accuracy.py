@@ -1,26 +1,26 @@
 """Accuracy: a non-inferiority test on the one-sided Tango bounds of the paired drop, at the limit's confidence.
 
 PASS when the upper bound lies below the margin, FAIL when the lower bound lies above it, otherwise INCONCLUSIVE with
-the number of images that would decide at the shares seen (`tango.pairs_to_decide`, power 80 %). So a candidate that
-was seen to drop by more than the margin never passes, nor does one judged on too few images.
+the number of images that would decide at the shares seen (`paired_difference.pairs_to_decide`, power 80 %). So a
+candidate that was seen to drop by more than the margin never passes, nor does one judged on too few images.
 """
 
 from __future__ import annotations
 
 from toolchain.quantities import beside, percent_text, points_text
-from toolchain.verdict import tango
+from toolchain.stats import paired_difference
+from toolchain.stats.decision import IN_STEPS, Outcome, advice
 from toolchain.verdict.compare import Comparison
-from toolchain.verdict.decision import IN_STEPS, advice
-from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.verdict.outcome import Verdict
 from toolchain.verdict.tables import DropLimit
 
 
 def judge_drop(limit: DropLimit, comparison: Comparison, cause: str = "") -> Verdict:
     """Judge the fall in accuracy against the margin. cause: closes the reason where more than the margin was lost."""
     b, c, n = comparison.lost, comparison.gained, comparison.images
-    outcome = Outcome(tango.decide(b, c, n, limit.max, limit.confidence).item())
-    lower = float(tango.lower_bound(b, c, n, limit.confidence))
-    upper = float(tango.upper_bound(b, c, n, limit.confidence))
+    outcome = Outcome(paired_difference.decide(b, c, n, limit.max, limit.confidence).item())
+    lower = float(paired_difference.lower_bound(b, c, n, limit.confidence))
+    upper = float(paired_difference.upper_bound(b, c, n, limit.confidence))
     low, high = (beside(bound, limit.max, points_text, 3) for bound in (lower, upper))
     seen = f"{beside(comparison.drop, limit.max, points_text, 3)} pp on {n:,} images ({b:,} lost, {c:,} gained)"
     margin, sure = f"margin of {limit.max * 100:.4g} pp", f"with {limit.confidence * 100:.4g} % confidence"
@@ -42,7 +42,9 @@ def judge_drop(limit: DropLimit, comparison: Comparison, cause: str = "") -> Ver
 
 def _images_needed(limit: DropLimit, comparison: Comparison) -> int | None:
     n = comparison.images
-    needed = tango.pairs_to_decide(comparison.lost / n, comparison.gained / n, limit.max, confidence=limit.confidence)
+    needed = paired_difference.pairs_to_decide(
+        comparison.lost / n, comparison.gained / n, limit.max, confidence=limit.confidence
+    )
     return None if needed is None else max(needed, n + 1)
 
 

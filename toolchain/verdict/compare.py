@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from toolchain.errors import EvidenceError
-from toolchain.verdict import tango
+from toolchain.stats import paired_difference
 from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.metrics import confusion_matrix
 from toolchain.verdict.pairs import Answers, Pairs
@@ -127,9 +127,9 @@ def comparison(pairs: Pairs, *, confusions: int = 10) -> Comparison:
         baseline_accuracy=_accuracy(pairs, pairs.before),
         candidate_accuracy=_accuracy(pairs, pairs.after),
         drop=(b - c) / n,
-        interval=tango.interval(b, c, n, CONFIDENCE),
-        lower=float(tango.lower_bound(b, c, n, CONFIDENCE)),
-        upper=float(tango.upper_bound(b, c, n, CONFIDENCE)),
+        interval=paired_difference.interval(b, c, n, CONFIDENCE),
+        lower=float(paired_difference.lower_bound(b, c, n, CONFIDENCE)),
+        upper=float(paired_difference.upper_bound(b, c, n, CONFIDENCE)),
         per_class=_per_class(pairs),
         confusions=_new_confusions(pairs, confusions),
         baseline_input=pairs.baseline.input,

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from toolchain.errors import EvidenceError
 from toolchain.quantities import beside, percent_text, points_text
-from toolchain.verdict.decision import POWER, normal_quantile
-from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.stats.decision import POWER, Outcome, normal_quantile
+from toolchain.verdict.outcome import Verdict
 from toolchain.verdict.pairs import Confidences, Pairs
 from toolchain.verdict.tables import EceLimit, RejectsLimit
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from toolchain.errors import EvidenceError
 from toolchain.quantities import beside, points_text
-from toolchain.verdict import score
-from toolchain.verdict.decision import IN_STEPS, advice
+from toolchain.stats import bounded_mean
+from toolchain.stats.decision import IN_STEPS, Outcome, advice
 from toolchain.verdict.metrics import confusion_matrix
-from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.verdict.outcome import Verdict
 from toolchain.verdict.pairs import Answers, Pairs
 from toolchain.verdict.several import Question, judge_several
 from toolchain.verdict.tables import CONFUSABLE, ConfusablesLimit, CostLimit
@@ -106,7 +106,7 @@ def _taken(inside: NDArray[np.bool_], labels: Answers, answers: Answers) -> NDAr
 
 
 def judge_cost(limit: CostLimit, pairs: Pairs) -> Verdict:
-    """Judge the rise of the mean cost of an image's misreading, by score bounds of a bounded mean (`score`).
+    """Judge the rise of the mean cost of an image's misreading, by score bounds of a bounded mean (`bounded_mean`).
 
     Raises EvidenceError for costs of characters that no class holds, and where no misreading could cost the margin.
     """
@@ -117,10 +117,14 @@ def judge_cost(limit: CostLimit, pairs: Pairs) -> Verdict:
         raise EvidenceError(
             f"cost: no misreading costs more than {dearest:g}, so the margin cannot be exceeded; lower it"
         )
-    sample = score.Sample.of(rises, -dearest, dearest)
-    outcome = Outcome(score.decide(sample, limit.max, limit.confidence).item())
-    low, high = (float(bound(sample, limit.confidence)) for bound in (score.lower_bound, score.upper_bound))
-    needed = score.images_needed(sample, limit.max, limit.confidence) if outcome is Outcome.INCONCLUSIVE else None
+    sample = bounded_mean.Sample.of(rises, -dearest, dearest)
+    outcome = Outcome(bounded_mean.decide(sample, limit.max, limit.confidence).item())
+    low, high = (
+        float(bound(sample, limit.confidence)) for bound in (bounded_mean.lower_bound, bounded_mean.upper_bound)
+    )
+    needed = (
+        bounded_mean.images_needed(sample, limit.max, limit.confidence) if outcome is Outcome.INCONCLUSIVE else None
+    )
     bound = low if outcome is Outcome.FAIL else high
     mean = float(sample.mean)
     ends = {"low": beside(low, limit.max, points_text, 3), "high": beside(high, limit.max, points_text, 3)}

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toolchain.quantities import beside, percent_text
-from toolchain.verdict.decision import advice, images_to_decide
-from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.stats.decision import Outcome, advice, images_to_decide
+from toolchain.verdict.outcome import Verdict
 from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.tables import FlipsLimit
 

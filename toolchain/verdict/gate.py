@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from toolchain.errors import EvidenceError
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.accuracy import judge_drop
 from toolchain.verdict.baseline import check_floor, check_pin
 from toolchain.verdict.classes import judge_classes
@@ -17,7 +18,7 @@ from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.flips import judge_flips
 from toolchain.verdict.leaks import judge_leaks
 from toolchain.verdict.memory import judge_memory
-from toolchain.verdict.outcome import Outcome, Verdict, overall, raise_for
+from toolchain.verdict.outcome import Verdict, overall, raise_for
 from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import Policy
 from toolchain.verdict.preprocess import judge_preprocess, likely_cause

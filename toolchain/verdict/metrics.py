@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import EvidenceError
-from toolchain.verdict.decision import normal_quantile
+from toolchain.stats.decision import normal_quantile
 from toolchain.verdict.evaluate import Evaluation
 
 Counts = NDArray[np.int64]

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any
 
 from toolchain.errors import EvidenceError, GateFailed, GateInconclusive
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.tables import Action
-
-
-class Outcome(StrEnum):
-    """What a verdict says."""
-
-    PASS = "PASS"
-    FAIL = "FAIL"
-    INCONCLUSIVE = "INCONCLUSIVE"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Plan: how many images an accuracy limit needs, and what it would decide on them, before anybody collects any.
 
-The chances are exact (`trinomial`), of the decision that the gate itself takes (`tango.decide`).
+The chances are exact (`exact_power`), of the decision that the gate itself takes (`paired_difference.decide`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from toolchain.errors import UsageProblem
 from toolchain.quantities import POINTS
-from toolchain.verdict import tango
-from toolchain.verdict.outcome import Outcome
-from toolchain.verdict.trinomial import Floats, Truth, chance
+from toolchain.stats import paired_difference
+from toolchain.stats.decision import Outcome
+from toolchain.stats.exact_power import Floats, Truth, chance
 
 SIZES = (500, 1_000, 2_000, 4_000, 10_000, 18_800)
 """Numbers of images that a plan shows besides the required ones; the last is EMNIST's balanced test split."""
@@ -89,7 +89,7 @@ def chances(truth: Truth, margin: float, confidence: float = 0.95) -> dict[Outco
     """Return the chance of each outcome when the gate judges a candidate of which the truth is known."""
 
     def outcomes(lost: Floats, gained: Floats) -> NDArray[np.str_]:
-        return tango.decide(lost, gained, truth.count, margin, confidence)
+        return paired_difference.decide(lost, gained, truth.count, margin, confidence)
 
     fail = chance(truth, lambda *table: outcomes(*table) == Outcome.FAIL)
     unshown = chance(truth, lambda *table: outcomes(*table) != Outcome.PASS)
@@ -99,7 +99,7 @@ def chances(truth: Truth, margin: float, confidence: float = 0.95) -> dict[Outco
 def _needed(margin: float, discordance: float, drop: float, confidence: float, power: float) -> int:
     """Return about the smallest number of images with that power, from the formula's on in steps of 1 %."""
     shares = (discordance + drop) / 2, (discordance - drop) / 2
-    found = tango.pairs_to_decide(*shares, margin, confidence=confidence, power=power)
+    found = paired_difference.pairs_to_decide(*shares, margin, confidence=confidence, power=power)
     if found is None:
         raise UsageProblem(f"a drop of {POINTS.text(drop)} is the margin itself; give a larger margin")
     if found > MOST_IMAGES:

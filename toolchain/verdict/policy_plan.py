@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from toolchain.errors import UsageProblem
 from toolchain.quantities import POINTS
-from toolchain.verdict import flips, several, tango
-from toolchain.verdict.outcome import Outcome
+from toolchain.stats import paired_difference
+from toolchain.stats.decision import Outcome
+from toolchain.verdict import flips, several
 from toolchain.verdict.policy import Policy
 
 SIZES = (1_000, 2_000, 4_000, 6_000, 8_000, 10_000, 12_000, 15_000, 18_800)
@@ -144,7 +145,7 @@ def _decided(policy: Policy, name: str, lost: Counts, gained: Counts, each: Coun
     """Return the outcome of one limit for each draw."""
     limit, images = getattr(policy, name), int(each.sum())
     if name == "drop":
-        return tango.decide(lost.sum(1), gained.sum(1), images, limit.max, limit.confidence)
+        return paired_difference.decide(lost.sum(1), gained.sum(1), images, limit.max, limit.confidence)
     if name == "flips":
         return flips.decide((lost + gained).sum(1), images, limit.max, limit.confidence)
     parts = several.decide(lost, gained, each, limit.max, limit.confidence)

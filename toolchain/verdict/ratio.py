@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from targets.target import Timings
 from toolchain.errors import EvidenceError
-from toolchain.verdict.bootstrap import MIN_ROUNDS, bounds, resampled, trimmed_mean
+from toolchain.stats.bootstrap import MIN_ROUNDS, bounds, resampled, trimmed_mean
 
 INTERVAL = 0.975
 """Each side of the 95 % interval that people are shown."""

@@ -3,7 +3,7 @@
 All must hold. That all do is shown when each upper bound lies below its margin: an intersection-union test, which
 needs no correction (R. L. Berger 1982, Technometrics 24:295-300). That one does not is shown after Holm's step-down
 correction for their number (S. Holm 1979, Scand. J. Statistics 6:65-70), since among many something always looks bad.
-That looks far out into the tail, where the p-values are exact ones (`trinomial.tail_beyond`).
+That looks far out into the tail, where the p-values are exact ones (`exact_power.tail_beyond`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from toolchain.errors import EvidenceError
 from toolchain.quantities import beside, points_text
-from toolchain.verdict import tango
-from toolchain.verdict.decision import POWER
-from toolchain.verdict.outcome import Outcome, Part, Verdict
+from toolchain.stats import paired_difference
+from toolchain.stats.decision import POWER, Outcome
+from toolchain.stats.exact_power import tail_beyond
+from toolchain.verdict.outcome import Part, Verdict
 from toolchain.verdict.tables import Action
-from toolchain.verdict.trinomial import tail_beyond
 
 _tail = lru_cache(maxsize=65_536)(tail_beyond)
 
@@ -78,10 +78,11 @@ def decide(
 ) -> NDArray[np.str_]:
     """Return an `Outcome` for each question; the last axis holds those that are judged together.
 
-    PASS is `tango.decide`'s. FAIL must be its too, and must stand after Holm's correction over the last axis.
+    PASS is that of `paired_difference.decide`. FAIL must be too, and must stand after Holm's correction over the last
+    axis.
     """
     b, c, n, limit = np.broadcast_arrays(*(np.asarray(x) for x in (worse, better, images, margin)))
-    alone = tango.decide(b, c, n, limit, confidence)
+    alone = paired_difference.decide(b, c, n, limit, confidence)
     p_values = np.ones(b.shape)
     for at in zip(*np.nonzero(alone == Outcome.FAIL), strict=True):
         p_values[at] = _tail(int(b[at]), int(c[at]), int(n[at]), float(limit[at]))
@@ -104,8 +105,8 @@ def _parts(questions: Sequence[Question], confidence: float) -> tuple[Part, ...]
     b, c, n, margin = (
         np.array([getattr(one, key) for one in questions]) for key in ("worse", "better", "images", "margin")
     )
-    upper = tango.upper_bound(b, c, n, confidence)
-    lower = tango.lower_bound(b, c, n, confidence)
+    upper = paired_difference.upper_bound(b, c, n, confidence)
+    lower = paired_difference.lower_bound(b, c, n, confidence)
     outcomes = [Outcome(str(word)) for word in decide(b, c, n, margin, confidence)]
     undecided = outcomes.count(Outcome.INCONCLUSIVE)
     return tuple(
@@ -130,7 +131,7 @@ def _needed(one: Question, confidence: float, judged: int, undecided: int) -> in
     # Beyond its margin it must fail, and Holm's first step asks that much.
     asked = confidence if one.drop < one.margin else 1 - (1 - confidence) / judged
     shares = one.worse / one.images, one.better / one.images
-    found = tango.pairs_to_decide(*shares, one.margin, confidence=asked, power=1 - (1 - POWER) / undecided)
+    found = paired_difference.pairs_to_decide(*shares, one.margin, confidence=asked, power=1 - (1 - POWER) / undecided)
     return None if found is None else max(found, one.images + 1)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from toolchain.quantities import beside, size_beside, size_text
-from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.stats.decision import Outcome
+from toolchain.verdict.outcome import Verdict
 from toolchain.verdict.tables import ShrinkLimit, SizeLimit
 from toolchain.verdict.threshold import positive, side, within
 

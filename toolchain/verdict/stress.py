@@ -19,8 +19,9 @@ from targets.target import Session
 from toolchain.errors import EvidenceError
 from toolchain.progress import Progress, silent
 from toolchain.quantities import percent_text, points_text
+from toolchain.stats.decision import Outcome
 from toolchain.verdict.evaluate import check_classes
-from toolchain.verdict.outcome import Outcome, Verdict
+from toolchain.verdict.outcome import Verdict
 from toolchain.verdict.pairs import Answers
 from toolchain.verdict.several import Question, judge_several
 from toolchain.verdict.stored import integers, members, text, told

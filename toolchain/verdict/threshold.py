@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from toolchain.errors import EvidenceError
-from toolchain.verdict.outcome import Outcome
+from toolchain.stats.decision import Outcome
 
 
 def within(name: str, measured: float, limit: float) -> Outcome:

@@ -6,6 +6,7 @@ the margin. To ask whether it lies beyond z is to ask whether the score bound of
 
 from __future__ import annotations
 
+from enum import StrEnum
 from math import ceil, sqrt
 from statistics import NormalDist
 
@@ -13,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toolchain.errors import EvidenceError
-from toolchain.verdict.outcome import Outcome
 
 Floats = NDArray[np.float64]
 POWER = 0.8
@@ -26,6 +26,14 @@ IN_STEPS = "; counts this small need more than a bound, since they move in steps
 
 # Shares of counts that equal the margin may differ from it by rounding.
 _NO_ROOM = 1e-12
+
+
+class Outcome(StrEnum):
+    """What a verdict says."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
 
 
 def normal_quantile(probability: float) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.verdict import tango
+from toolchain.stats import paired_difference
 
 Floats = NDArray[np.float64]
 Rule = Callable[[Floats, Floats], NDArray[np.bool_]]
@@ -61,12 +61,12 @@ def tail_beyond(lost: int, gained: int, count: int, margin: float) -> float:
     The rest of that truth is the most likely one given the table. So the p-value is exact up to that estimate, which
     the normal tail of the statistic is not: far out, where Holm's correction looks, it is several times too small.
     """
-    seen = float(tango.score(lost, gained, count, margin))
-    null = float(tango.null_gained(lost, gained, count, margin))
+    seen = float(paired_difference.score(lost, gained, count, margin))
+    null = float(paired_difference.null_gained(lost, gained, count, margin))
     # The same table must count as equally bad, whatever the rounding.
     bar = seen - 1e-9 * max(1.0, abs(seen))
     truth = Truth(count, min(null + margin, 1.0), null)
-    return chance(truth, lambda b, c: tango.score(b, c, count, margin) >= bar)
+    return chance(truth, lambda b, c: paired_difference.score(b, c, count, margin) >= bar)
 
 
 def _discordant(truth: Truth) -> tuple[Floats, Floats]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toolchain.errors import EvidenceError
-from toolchain.verdict.decision import POWER, decided, images_to_decide, normal_quantile
+from toolchain.stats.decision import POWER, decided, images_to_decide, normal_quantile
 
 Floats = NDArray[np.float64]
 

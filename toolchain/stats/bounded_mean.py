@@ -1,10 +1,10 @@
 """Score interval for the mean of a bounded value that takes few different ones, such as a difference of costs.
 
-Tango's interval (`tango`) is its case of the values -1, 0 and 1: of all multinomial distributions whose mean is the
-one asked about, the most likely one given the images stands for the truth, and the statistic is the distance of the
-mean seen from it in standard errors of that truth. The constrained likelihood is A. B. Owen's (1988, Biometrika
-75:237-249; Empirical Likelihood, 2001, chapter 2), with the smallest and the largest possible value added to those
-seen, so that a loss that nobody saw yet still leaves room for itself.
+Tango's interval (`paired_difference`) is its case of the values -1, 0 and 1: of all multinomial distributions whose
+mean is the one asked about, the most likely one given the images stands for the truth, and the statistic is the
+distance of the mean seen from it in standard errors of that truth. The constrained likelihood is A. B. Owen's (1988,
+Biometrika 75:237-249; Empirical Likelihood, 2001, chapter 2), with the smallest and the largest possible value added
+to those seen, so that a loss that nobody saw yet still leaves room for itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toolchain.errors import EvidenceError
-from toolchain.verdict.decision import FAIL_GAP, PASS_GAP, decided, images_to_decide, normal_quantile
+from toolchain.stats.decision import FAIL_GAP, PASS_GAP, decided, images_to_decide, normal_quantile
 
 Floats = NDArray[np.float64]
 
@@ -147,7 +147,7 @@ def score(sample: Sample, mean: ArrayLike) -> Floats:
 
 
 def decide(sample: Sample, margin: ArrayLike, confidence: float = 0.95) -> NDArray[np.str_]:
-    """Return an `Outcome` for each sample, as `tango.decide` does."""
+    """Return an `Outcome` for each sample, as `paired_difference.decide` does."""
     null, centre = Null(sample, margin), np.asarray(margin, np.float64)
     moments = sample.count, null.moment(2), null.moment(3)
     return decided(sample.count * (sample.mean - centre), *moments, step=null.step, confidence=confidence)
