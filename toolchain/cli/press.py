@@ -2,14 +2,110 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from toolchain.cli import complete, console, options
 from toolchain.cli.checkpoint_options import checkpoint_options
-from toolchain.cli.press_options import press_options
+from toolchain.cli.options import Command
+
+if TYPE_CHECKING:
+    from toolchain.commands.press_request import PressRequest
+    from toolchain.report.winner import Prefer
+
+
+_OPTIONS = (
+    click.option(
+        "--recipe",
+        "recipes",
+        multiple=True,
+        default=("static-int8",),
+        show_default=True,
+        metavar="RECIPE",
+        shell_complete=complete.RECIPE,
+        help="A shipped name (`glyphpress recipe list`) or a TOML file; can be given more than once.",
+    ),
+    click.option(
+        "--format",
+        "formats",
+        multiple=True,
+        type=options.Choice(["onnx", "tflite"]),
+        default=("onnx", "tflite"),
+        show_default=True,
+        help="Output format; can be given more than once.",
+    ),
+    click.option(
+        "--target",
+        metavar="TARGET",
+        shell_complete=complete.TARGET,
+        help="Target that evaluates, measures and decides which file wins; by default this machine.",
+    ),
+    options.policy_option,
+    click.option("--max-drop", "drop", type=options.POINTS, help="Margin of accuracy in place of the policy's."),
+    click.option("--max-size", "size", type=options.SIZE, help="Largest file, in place of the policy's."),
+    click.option(
+        "--max-p95", "p95", type=options.DURATION, help="Largest P95 latency at batch 1, in place of the policy's."
+    ),
+    click.option(
+        "--prefer",
+        type=options.Choice(["balanced", "size", "speed"]),
+        default="balanced",
+        show_default=True,
+        help="Which file wins: the smallest that is not over 5 % slower than float, the smallest, or the fastest.",
+    ),
+    click.option(
+        "--seconds", type=options.DURATION, default="2s", show_default=True, help="Least time to time each file."
+    ),
+)
+
+
+def press_options(command: Command) -> Command:
+    """Add the options; `press_request` takes them."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def press_request(
+    *,
+    checkpoint: str,
+    request: Any,
+    data: str,
+    data_root: Path | None,
+    recipes: tuple[str, ...],
+    formats: tuple[str, ...],
+    target: str | None,
+    policy_words: str | None,
+    prefer: Prefer,
+    seconds: float,
+    seed: int,
+    threads: int,
+    **limits: float | None,
+) -> PressRequest:
+    """Return what the options ask for; raises UsageProblem and PolicyError."""
+    from targets.target import TimingPlan
+    from toolchain.commands.press_request import FORMATS, PressRequest
+    from toolchain.recipe import find
+    from toolchain.verdict.policy import choose_policy
+
+    return PressRequest(
+        checkpoint=checkpoint,
+        data=data,
+        recipes=tuple(find(name) for name in dict.fromkeys(recipes)),
+        words=request,
+        data_root=data_root,
+        formats=tuple(kind for kind in FORMATS if kind in formats),
+        policy=choose_policy(policy_words, **limits),
+        plan=TimingPlan(min_seconds=seconds, min_runs=1000, inner=1),
+        target=target,
+        prefer=prefer,
+        seed=seed,
+        threads=threads,
+        command=("glyphpress", *sys.argv[1:]),
+    )
 
 
 @click.command()
@@ -32,7 +128,6 @@ def press(*, out: Path, force: bool, as_json: bool, **words: Any) -> None:
     Example:
       glyphpress press cnn-small --data emnist:balanced --out out/
     """
-    from toolchain.cli.press_options import press_request
     from toolchain.commands.press import press as run
     from toolchain.report.advice import pressed_next
     from toolchain.report.table import show

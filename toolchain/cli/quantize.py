@@ -8,12 +8,51 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from toolchain.cli import console, options
-from toolchain.cli.calibration_options import calibration_options
+from toolchain.cli.options import Command
 
 if TYPE_CHECKING:
     from targets.artifact import Artifact
     from toolchain.recipe import Quantize
     from toolchain.verdict.tables import DropLimit
+
+
+METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
+
+_OPTIONS = (
+    click.option(
+        "--calibration-images",
+        type=click.IntRange(8),
+        metavar="COUNT",
+        default=512,
+        show_default=True,
+        help="Of the train split: 8 or more, at least one of each class; fewer where it has no more.",
+    ),
+    click.option(
+        "--calibration",
+        type=options.Choice(METHODS),
+        default="min-max",
+        show_default=True,
+        help="How ranges are set.",
+    ),
+    click.option(
+        "--percentile",
+        type=options.Finite(50, 100, min_open=True),
+        default=99.99,
+        show_default=True,
+        help="Of all values, kept by --calibration percentile.",
+    ),
+    click.option("--ranges", metavar="FILE", help="Take them from a file of --save-ranges."),
+    click.option("--save-ranges", type=options.FILE, help="Keep them in a file, which `glyphpress ranges` draws."),
+    click.option("--bias-correction", is_flag=True, help="Static: mend the mean error of each layer by its bias."),
+)
+
+
+def calibration_options(command: Command) -> Command:
+    """Add the options, which are named as in `toolchain.recipe.Quantize`; and `save_ranges`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
 
 SCHEMES = (
     *("dynamic-int8", "dynamic-int4", "static-int8", "static-int8-act16", "static-int4"),
@@ -141,3 +180,24 @@ def _why_not_compared(artifact: Path, made: Artifact, data: str | None) -> str:
         return "there were no images; give --data"
     command = f"glyphpress compare {artifact} {made.path} --data {data}"
     return f"{data} has no train split, on which that is done; `{command}` compares them on its test split"
+
+
+@click.command()
+@click.argument("file", type=options.FILE)
+@click.option("-o", "--output", type=options.FILE, help="A picture (.svg): histogram and range of every tensor.")
+@options.force_option
+@options.json_option
+def ranges(file: Path, output: Path | None, force: bool, as_json: bool) -> None:
+    """Show the ranges that `quantize --save-ranges` kept, and draw them.
+
+    \b
+    Example:
+      glyphpress ranges cnn.ranges.json -o ranges.svg
+    """
+    from toolchain.report.ranges import ranges_picture, ranges_text
+
+    kept = ranges_picture(file, output, force=force)
+    if as_json:
+        console.emit("ranges", kept.model_dump(mode="json", exclude={"schema_"}))
+    else:
+        click.echo(ranges_text(kept))

@@ -9,9 +9,7 @@ import rich_click as click
 
 from toolchain.cli import complete, console
 from toolchain.cli.groups import NearestGroup
-from toolchain.cli.options import json_option
-from toolchain.cli.targets_setup import setup
-from toolchain.cli.targets_show import show
+from toolchain.cli.options import force_option, json_option
 
 if TYPE_CHECKING:
     from targets.device import DeviceProfile
@@ -26,10 +24,6 @@ def targets() -> None:
     Example:
       glyphpress targets list
     """
-
-
-targets.add_command(show)
-targets.add_command(setup)
 
 
 @targets.command("list")
@@ -103,3 +97,70 @@ def probe(name: str, as_json: bool) -> None:
         console.tell(f"{name}: available")
     if not state.ok:
         raise TargetUnavailable(f"{name}: {state.reason}; {state.fix}")
+
+
+@targets.command()
+@click.argument("name", metavar="TARGET", shell_complete=complete.TARGET)
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Show a target's formats and settings, or a device profile: how to reach it, its stand-in, CPU and budgets.
+
+    \b
+    Example:
+      glyphpress targets show raspberry-pi-4
+    """
+    from targets import catalog
+    from targets.device import DeviceProfile, is_profile
+
+    if is_profile(name):
+        facts = asdict(DeviceProfile.load(name))
+    else:
+        place = catalog.get(name)
+        purpose = (type(place).__doc__ or "").partition("\n")[0]
+        facts = {"name": name, "summary": purpose, "formats": sorted(place.formats)}
+        facts["settings"] = getattr(place, "settings", {})
+    if as_json:
+        console.emit("targets-show", facts)
+        return
+    for key, value in facts.items():
+        for line in _lines(value):
+            console.tell(f"{key:10} {line}")
+            key = ""  # noqa: PLW2901 (a list's first line alone bears the name)
+
+
+def _lines(value: object) -> list[str]:
+    """Return a value as lines; nothing for what is empty."""
+    if isinstance(value, dict):
+        return [f"{key} = {_words(one)}" for key, one in value.items()]
+    return [_words(value)] if value not in ("", (), []) else []
+
+
+def _words(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+@targets.command()
+@click.argument("name", metavar="TARGET", shell_complete=complete.TARGET)
+@force_option
+@json_option
+def setup(name: str, force: bool, as_json: bool) -> None:
+    """Ready a board over ssh (the agent and its wheels are pushed), or build the root of the emulated processors.
+
+    What is there already is not done again. The board needs ssh and Python 3.9, and no network.
+
+    \b
+    Example:
+      glyphpress targets setup ssh://pi@kitchen
+    """
+    from targets import catalog
+    from targets import setup as ready
+
+    with console.progress() as progress:
+        done = ready.set_up(catalog.address(name), force=force, progress=progress)
+    if as_json:
+        console.emit("targets-setup", {"name": name, "done": done})
+        return
+    for line in done or [f"{name}: nothing to do, all is there"]:
+        console.tell(line)

@@ -1,0 +1,109 @@
+"""`glyphpress gate init`, `schema` and `baseline`: the files that a gate is set up with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import rich_click as click
+
+from toolchain.cli import complete, console, options
+from toolchain.cli.options import Choice
+
+
+@click.command()
+@click.option(
+    "--policy",
+    "policy_words",
+    metavar="POLICY",
+    shell_complete=complete.POLICY,
+    help="Whose limits are set: strict, default, smoke, or a TOML file; the others are commented out.",
+)
+@click.option(
+    "--ci",
+    "service",
+    metavar="SERVICE",
+    shell_complete=complete.SERVICE,
+    help="Write the file that runs the gate there instead: github, gitlab or pre-commit.",
+)
+@click.option(
+    "-o", "--output", type=options.FILE, help="Where; without it gate.toml, or the place where the service looks."
+)
+@options.force_option
+@click.pass_context
+def init(
+    ctx: click.Context, *, policy_words: str | None, service: str | None, output: Path | None, force: bool
+) -> None:
+    """Write a gate.toml with every limit explained, or a ready CI file.
+
+    \b
+    Example:
+      glyphpress gate init --policy strict
+      glyphpress gate init --ci github -o .github/workflows/gate.yml
+    """
+    if service and policy_words:
+        ctx.fail("--ci writes a CI file, which reads gate.toml; write that with --policy in a run of its own")
+    from toolchain.ci import write_ci, write_policy
+
+    place = write_ci(service, output, force=force) if service else write_policy(policy_words, output, force=force)
+    console.tell(f"wrote {place}")
+
+
+@click.command()
+@click.argument("what", type=Choice(["policy", "verdict"]), default="policy")
+def schema(*, what: str) -> None:
+    """Print the JSON schema of a policy file, or of what --verdict writes.
+
+    \b
+    Example:
+      glyphpress gate schema > gate.schema.json
+      glyphpress gate schema verdict > verdict.schema.json
+    """
+    from toolchain.report.verdict_schema import verdict_schema
+    from toolchain.verdict.policy import schema as policy_schema
+
+    click.echo(json.dumps({"policy": policy_schema, "verdict": verdict_schema}[what](), indent=2, ensure_ascii=False))
+
+
+@click.command()
+@click.argument("artifact", type=options.FILE)
+@options.data_option
+@options.classes_option
+@options.policy_option
+@options.target_option
+@click.option("-o", "--output", type=options.FILE, required=True, help="Where to store it (.npz).")
+@options.force_option
+@options.json_option
+def baseline(
+    *,
+    artifact: Path,
+    data: str,
+    data_root: Path | None,
+    policy_words: str | None,
+    target: str | None,
+    output: Path,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Store a float model's answers, signed by a digest, so that CI need not hold the model.
+
+    Under scanner damage too where the policy has [stress]. The lines that it prints pin the policy to this baseline.
+
+    \b
+    Example:
+      glyphpress gate baseline float.onnx --data emnist:balanced -o baseline.npz
+    """
+    from toolchain.commands.gate import store_baseline
+    from toolchain.verdict.policy import choose_policy
+
+    policy, root = choose_policy(policy_words), data_root
+    with console.progress() as progress:
+        made = store_baseline(
+            artifact, policy, data, output, data_root=root, target=target, force=force, progress=progress
+        )
+    if as_json:
+        facts = {"digest": made.digest, "path": str(output), "images": len(made.evaluation)}
+        console.emit("gate-baseline", facts | {"damage": [one.kind for one in made.stress]})
+    else:
+        console.say(f"wrote {output}; these lines in a policy pin it:")
+        click.echo(f'[baseline]\ndigest = "{made.digest}"')
