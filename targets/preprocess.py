@@ -75,12 +75,11 @@ class Preprocess:
         for key, known in ({"orientation": ORIENTATIONS} | words).items():
             if getattr(self, key) not in known:
                 raise ArtifactError(f"unknown {key} {getattr(self, key)!r} in a preprocess; give {', '.join(known)}")
-        numbers = [self.mean, self.std, self.label_offset]
-        if any(isinstance(n, bool) or not isinstance(n, (int, float)) for n in numbers) or self.invert not in (
-            True,
-            False,
-        ):
-            raise ArtifactError("preprocess needs numbers for mean, std and label offset, and true or false for invert")
+        numbers = all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in (self.mean, self.std))
+        if not numbers or type(self.label_offset) is not int or type(self.invert) is not bool:
+            raise ArtifactError(
+                "preprocess needs numbers for mean and std, a whole label offset, and true or false for invert"
+            )
         if not (abs(self.mean) <= MOST and 1 / MOST <= self.std <= MOST) or self.label_offset < 0:
             raise ArtifactError(
                 f"preprocess needs a mean of at most {MOST:g} either way, a std from {1 / MOST:g} to {MOST:g} and a "

@@ -101,6 +101,8 @@ def test_it_survives_json(preprocess: Preprocess) -> None:
         {"mean": "0.5"},
         {"label_offset": -1},
         {"invert": "yes"},
+        {"invert": 1.0},
+        {"label_offset": 1.0},
         {"gamma": 2},
     ],
     ids=str,

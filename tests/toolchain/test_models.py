@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 
-from calibration.dataset import load
+from calibration.dataset import load as load_images
 from targets.preprocess import Preprocess
 from tests.lazily import nn, torch
 from toolchain import models
-from toolchain.errors import UsageProblem
+from toolchain.checkpoint.load import load
+from toolchain.errors import CheckpointError, UsageProblem
 from toolchain.models.saving import save
 from toolchain.training.fit import accuracy
 
@@ -59,6 +63,30 @@ def test_options_that_the_architecture_does_not_take_are_refused() -> None:
         models.build("cnn-small", classes=10, depth=3)
     with pytest.raises(UsageProblem, match="two classes"):
         models.build("cnn-small", classes=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"channels": [8, 8, 0, 8, 8]}, "features.conv3.weight would have no weights"),
+        ({"channels": [8, 8, -3, 8, 8]}, "negative dimension -3"),
+        ({"channels": [8, 8, 10**9, 8, 8]}, "146,000,001,650 parameters are more than 200,000,000"),
+        ({"width": 1e300}, "Overflow"),
+        ({"dropout": 2}, "between 0 and 1"),
+        ({"channels": "abcde"}, "converted"),
+    ],
+    ids=["row35-none", "row35-negative", "row35-huge", "row35-overflow", "row35-dropout", "row35-text"],
+)
+@pytest.mark.filterwarnings("error")
+def test_options_out_of_a_damaged_checkpoint_are_refused_in_one_line_that_names_it(
+    tmp_path: Path, options: dict[str, Any], why: str
+) -> None:
+    path, module = tmp_path / "x.pt", models.build("cnn-small", classes=10, channels=(8, 8, 8, 8, 8))
+    save(path, module, {"model": "cnn-small", "classes": list("0123456789"), "options": options})
+    with pytest.raises(CheckpointError, match=re.escape(why)) as refused:
+        load(str(path))
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -164,7 +192,7 @@ def test_shipped_weights_are_small_and_say_what_they_are() -> None:
 def test_shipped_weights_read_the_built_in_digits() -> None:
     # Other hands, another scanner: nothing of these was in training.
     module, facts = shipped()
-    digits = load("builtin:digits", "test")
+    digits = load_images("builtin:digits", "test")
     logits = module(torch.from_numpy(Preprocess.from_dict(facts["preprocess"]).apply(digits.images)))
     columns = [facts["classes"].index(name) for name in digits.classes]
     right = (logits[:, columns].argmax(1).numpy() == digits.labels).mean()
@@ -174,7 +202,7 @@ def test_shipped_weights_read_the_built_in_digits() -> None:
 @pytest.mark.slow
 def test_shipped_weights_reach_what_the_card_says(emnist_root) -> None:
     module, facts = shipped()
-    test = load(f"{emnist_root / 'resplit'}:balanced", "test")
+    test = load_images(f"{emnist_root / 'resplit'}:balanced", "test")
     assert test.sha256 == facts["test"]["sha256"]
     assert tuple(facts["classes"]) == test.classes
     reached = accuracy(module, test, Preprocess.from_dict(facts["preprocess"]))

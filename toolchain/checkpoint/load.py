@@ -21,6 +21,7 @@ from toolchain.checkpoint.state import class_name, fit_state, modules_in, prefer
 from toolchain.checkpoint.stored import (
     Stored,
     agreed_classes,
+    build_reference,
     history,
     input_ranges,
     metadata_facts,
@@ -172,7 +173,7 @@ def _fill(wanted: _Wanted, stored: Stored, tensors: dict[str, Any]) -> Loaded:
     if wanted.source:
         module = build_from(wanted.source)
     elif wanted.ours:
-        module = models.build(wanted.ours, len(wanted.classes), **stored.options)
+        module = build_reference(wanted.path, wanted.ours, len(wanted.classes), stored.options)
     else:
         raise CheckpointError(f"{wanted.path} holds weights alone; say whose they are, --model FILE.py:CLASS")
     kind = class_name(module)

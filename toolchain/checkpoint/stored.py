@@ -6,14 +6,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calibration.choice import advice, words_for
 from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
+from toolchain import models
 from toolchain.checkpoint.foreign import number_in, scaling_in, unread_in
-from toolchain.errors import CheckpointError
+from toolchain.errors import CheckpointError, UsageProblem
 from toolchain.model import Range
+
+if TYPE_CHECKING:
+    from torch import nn
 
 METADATA_KEY = "glyphpress"
 
@@ -80,6 +84,17 @@ def _parsed(entry: tuple[str, str]) -> tuple[str, Any]:
         return key, json.loads(text)
     except ValueError:
         return key, text
+
+
+def build_reference(path: Path, name: str, classes: int, options: dict[str, Any]) -> nn.Module:
+    """Return the reference model `name` with the options that the file at `path` holds.
+
+    Raises CheckpointError that names the file when it cannot be built.
+    """
+    try:
+        return models.build(name, classes, **options)
+    except UsageProblem as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def history(metadata: Mapping[str, str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from toolchain.checkpoint.pickled import refuse_quantized
 from toolchain.checkpoint.private_copy import private_copy
 from toolchain.checkpoint.source import build_from, import_source, parse_source
 from toolchain.checkpoint.state import Fitted, find_state, fit_state, modules_in, preferred, tensors_in
-from toolchain.checkpoint.stored import METADATA_KEY, stored_facts
+from toolchain.checkpoint.stored import METADATA_KEY, build_reference, stored_facts
 from toolchain.checkpoint.torch_files import read_pickle, read_program, read_torchscript, read_weights
 from toolchain.errors import CheckpointError
 from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first, left_out
@@ -109,7 +109,7 @@ def _weights(
     if source:
         module = build_from(source)
     elif (ours := model or stored.model) and stored.classes:
-        module = models.build(ours, len(stored.classes), **stored.options)
+        module = build_reference(path, ours, len(stored.classes), stored.options)
     if module is None:
         return find_state(payload, str(path), weights), facts, None
     refuse_quantized(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 MODELS = {
     "cnn-small": "toolchain.models.cnn_small:CnnSmall",
 }
+MOST_PARAMETERS = 200_000_000
+"""Of a reference model: what its options ask for beyond that is an error in a file or a command."""
 
 
 def names() -> tuple[str, ...]:
@@ -27,16 +30,29 @@ def build(name: str, classes: int, **options: Any) -> nn.Module:
     """Return a new reference model with random weights, float32 [N, 1, 28, 28] to logits [N, classes].
 
     The weights come from torch's global generator. Raises UsageProblem on a name that is not in `names()`, on fewer
-    than two classes and on options that the architecture does not take.
+    than two classes and on options that the architecture does not take, that leave a layer without weights or that
+    ask for more than MOST_PARAMETERS.
     """
+    import torch
+
     module, attribute = _place(name).split(":")
     if classes < 2:
         raise UsageProblem(f"{name} needs at least two classes, not {classes}")
     architecture = getattr(import_module(module), attribute)
+    # The options may come out of a stranger's file, so they are tried first where no memory is taken.
     try:
-        model: nn.Module = architecture(classes=classes, **options)
-    except (TypeError, ValueError) as error:
-        raise UsageProblem(f"{name} cannot be built with {options}: {error}") from error
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sizes = {
+                name: weight.numel() for name, weight in architecture(classes=classes, **options).named_parameters()
+            }
+        if empty := [name for name, size in sizes.items() if not size]:
+            raise ValueError(f"{empty[0]} would have no weights")
+        if (total := sum(sizes.values())) > MOST_PARAMETERS:
+            raise ValueError(f"{total:,} parameters are more than {MOST_PARAMETERS:,}")
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise UsageProblem(f"{name} cannot be built with {options}: {str(error).splitlines()[0]}") from error
+    model: nn.Module = architecture(classes=classes, **options)
     return model
 
 
