@@ -34,11 +34,11 @@ from toolchain.checkpoint import CheckpointRequest
 from toolchain.cli.console import progress
 from toolchain.commands.export import export_checkpoint
 from toolchain.commands.quantize import quantize_file
+from toolchain.evaluation.ratio import LatencyRatio
+from toolchain.profiling.latency import ROUNDS, time_interleaved
 from toolchain.recipe import shipped
 from toolchain.report.report import Row
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.latency import ROUNDS, time_interleaved
-from toolchain.verdict.ratio import LatencyRatio
 from toolchain.verdict.speed import judge_time_ratio
 from toolchain.verdict.tables import TimeRatioLimit
 

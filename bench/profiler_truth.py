@@ -22,8 +22,8 @@ from targets.artifact import Artifact
 from targets.catalog import default_for
 from targets.target import TimingPlan
 from targets.timing import time_calls
+from toolchain.profiling.latency import timeable
 from toolchain.quantities import time_text
-from toolchain.verdict.latency import timeable
 
 ROUNDS, RUNS, WARMUP = 20, 300, 20
 

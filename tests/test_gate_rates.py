@@ -10,12 +10,12 @@ import pytest
 
 from bench.gate_rates import DISCORDANCES, MARGIN, RESULTS, RULES, SIZES, claims, exact, simulate
 from tests.toolchain.readers import pair
+from toolchain.evaluation.paired_answers import Pairs
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
 from toolchain.stats.exact_power import Truth
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import judge
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import policy_from
 
 MOST = 0.055

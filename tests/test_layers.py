@@ -30,7 +30,7 @@ ROWS = (
 )
 """Rooms from the top down: each package or loose module under toolchain/, and the other packages as a whole."""
 UNPLACED = {
-    "toolchain.adoption",
+    "toolchain.evaluation.untracked",
     "toolchain.errors",
     "toolchain.files",
     "toolchain.inspection",

@@ -14,12 +14,12 @@ import numpy as np
 from targets.target import RuntimeFacts
 from tests.toolchain.readers import digits, linear_reader, pair
 from tests.toolchain.test_report import timings
+from toolchain.evaluation.flip_images import Flipped
+from toolchain.evaluation.paired_answers import Pairs
 from toolchain.report.judgement import Judgement
 from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.flipped import Flipped
 from toolchain.verdict.gate import judge
 from toolchain.verdict.gather import gather
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import policy_from
 from toolchain.verdict.runtimes import Difference, Place
 from toolchain.verdict.stress import StressPairs

@@ -13,7 +13,7 @@ from calibration.dataset import Dataset, load
 from targets.artifact import Artifact, describe, file_sha256, save_sidecar
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts
-from toolchain.verdict.evaluate import Evaluation
+from toolchain.evaluation.evaluate import Evaluation
 
 DIGITS = tuple("0123456789")
 FACTS = RuntimeFacts("null", "scripted", "1", "none", 1)

@@ -14,8 +14,8 @@ from calibration.dataset import Dataset
 from targets.artifact import Artifact, Format, load_artifact
 from targets.preprocess import Preprocess
 from tests.lazily import nn, torch
-from toolchain.adoption import open_artifact
 from toolchain.errors import CheckpointError, EvidenceError
+from toolchain.evaluation.untracked import open_artifact
 from toolchain.export import export
 from toolchain.model import FloatModel
 

@@ -18,11 +18,11 @@ from tests.conftest import Finished
 from tests.toolchain.readers import digits, linear_reader, pair
 from tests.toolchain.test_evidence import ANY, OWN, Place_, changed, places, stored, timings, whole
 from toolchain.errors import EvidenceError, GlyphpressError, PolicyError
-from toolchain.verdict.evaluate import Evaluation
+from toolchain.evaluation.evaluate import Evaluation
+from toolchain.evaluation.paired_answers import Pairs
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import judge
 from toolchain.verdict.gather import gather
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import Policy, named, policy_from
 from toolchain.verdict.subject import Subject, read_subject
 

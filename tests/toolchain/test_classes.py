@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from calibration.dataset import load
 from tests.toolchain.readers import linear_reader, pair, ridge, written
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.compare import comparison
+from toolchain.evaluation.paired_answers import Pairs
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
 from toolchain.verdict.classes import judge_classes
-from toolchain.verdict.compare import comparison
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import judge
 from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import policy_from
 from toolchain.verdict.several import Question, decide, holm, judge_several
 from toolchain.verdict.subject import evaluate_file

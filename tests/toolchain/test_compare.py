@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 
 from tests.toolchain.readers import digits, linear_reader, pair, written
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.compare import Comparison, compare
 from toolchain.stats import paired_difference
-from toolchain.verdict.compare import Comparison, compare
 from toolchain.verdict.subject import evaluate_file
 
 answers = st.integers(1, 40).flatmap(

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from targets.preprocess import Preprocess
 from tests.toolchain.readers import FACTS, digits, linear_reader, written
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.evaluate import Evaluation
+from toolchain.evaluation.paired_answers import FileFacts, Pairs
 from toolchain.stats.decision import Outcome
 from toolchain.verdict.confidence import ece, judge_ece, judge_rejects, rejection
-from toolchain.verdict.evaluate import Evaluation
-from toolchain.verdict.pairs import FileFacts, Pairs
 from toolchain.verdict.subject import evaluate_file
 from toolchain.verdict.tables import EceLimit, RejectsLimit
 

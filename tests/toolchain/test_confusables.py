@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from calibration.splits import emnist_split
 from tests.toolchain.readers import DIGITS, written
 from toolchain.errors import EvidenceError, PolicyError
+from toolchain.evaluation.compare import comparison
+from toolchain.evaluation.paired_answers import Pairs
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.compare import comparison
 from toolchain.verdict.confusables import cost_matrix, groups, judge_confusables, judge_cost
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import judge
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import policy_from
 from toolchain.verdict.tables import ConfusablesLimit, CostLimit
 

@@ -13,8 +13,8 @@ from tests.targets.test_arm64 import emulated
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.export import export_checkpoint
 from toolchain.commands.quantize import quantize_file
+from toolchain.evaluation.evaluate import evaluate
 from toolchain.recipe import Quantize
-from toolchain.verdict.evaluate import evaluate
 
 IMAGES = 1000
 

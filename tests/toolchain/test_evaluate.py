@@ -16,7 +16,7 @@ from targets.errors import RunFailed
 from targets.null import NullTarget
 from tests.toolchain.readers import described, digits, linear_reader, written
 from toolchain.errors import EvidenceError, UsageProblem
-from toolchain.verdict.evaluate import Evaluation, check_classes, evaluate
+from toolchain.evaluation.evaluate import Evaluation, check_classes, evaluate
 from toolchain.verdict.subject import evaluate_file, open_session, read_subject
 
 

@@ -17,11 +17,11 @@ from hypothesis.extra import numpy as arrays
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts, Timings
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.flip_images import Flipped
+from toolchain.evaluation.paired_answers import FileFacts, Pairs
 from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.flipped import Flipped
 from toolchain.verdict.gate import JUDGES, judge
 from toolchain.verdict.leaks import Leaks
-from toolchain.verdict.pairs import FileFacts, Pairs
 from toolchain.verdict.policy import policy_from
 from toolchain.verdict.runtimes import Difference, Place
 from toolchain.verdict.stress import StressPairs

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from tests.lazily import stats
 from tests.toolchain.readers import written
+from toolchain.evaluation.paired_answers import Pairs
 from toolchain.stats.decision import Outcome
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.flips import decide, judge_flips
 from toolchain.verdict.gate import judge
 from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import policy_from
 from toolchain.verdict.tables import FlipsLimit
 

@@ -16,14 +16,14 @@ from calibration.dataset import load
 from targets.target import RuntimeFacts, Timings
 from tests.toolchain.readers import digits, linear_reader, pair, ridge
 from toolchain.errors import EvidenceError, GateFailed, GateInconclusive
+from toolchain.evaluation.compare import compare
+from toolchain.evaluation.evaluate import Evaluation
+from toolchain.evaluation.paired_answers import Pairs
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
 from toolchain.verdict.accuracy import judge_drop
-from toolchain.verdict.compare import compare
-from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import Verdict, judge, overall, raise_for
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import Policy, policy_from
 from toolchain.verdict.subject import evaluate_file
 from toolchain.verdict.tables import DropLimit

@@ -19,8 +19,8 @@ from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts, Session, TimingPlan, Timings
 from tests.targets.models import artifact, conv_net
 from toolchain.errors import EvidenceError, UsageProblem
-from toolchain.verdict.latency import Opening, profile, time_interleaved
-from toolchain.verdict.ratio import LatencyRatio, latency_bounds
+from toolchain.evaluation.ratio import LatencyRatio, latency_bounds
+from toolchain.profiling.latency import Opening, profile, time_interleaved
 
 PLAN = TimingPlan(min_runs=500, max_runs=500, min_seconds=0)
 

@@ -17,10 +17,10 @@ from targets.artifact import Artifact, adopt, load_artifact
 from targets.preprocess import Preprocess
 from tests.toolchain.readers import DIGITS, digits, linear_reader
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.evaluate import Evaluation, evaluate
 from toolchain.verdict.leaks import LISTED, Leaks, find_leaks, judge_leaks
 from toolchain.verdict.tables import LeaksLimit
 

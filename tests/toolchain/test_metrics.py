@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from tests.lazily import metrics, stats
 from tests.toolchain.readers import written
 from toolchain.errors import EvidenceError
-from toolchain.verdict.metrics import Confusion, measure, wilson
+from toolchain.evaluation.metrics import Confusion, measure, wilson
 
 answers = st.integers(1, 60).flatmap(
     lambda n: st.tuples(*[hnp.arrays(np.int64, n, elements=st.integers(0, 9)) for _ in range(2)])

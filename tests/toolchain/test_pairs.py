@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.toolchain.readers import pair, written
 from toolchain.errors import EvidenceError
-from toolchain.verdict.evaluate import Evaluation
-from toolchain.verdict.pairs import Pairs
+from toolchain.evaluation.evaluate import Evaluation
+from toolchain.evaluation.paired_answers import Pairs
 
 DIGITS = st.integers(0, 9)
 

@@ -18,8 +18,8 @@ from targets.artifact import load_artifact, save_sidecar
 from targets.preprocess import Preprocess
 from tests.conftest import Finished
 from tests.toolchain.readers import linear_reader
-from toolchain.adoption import open_artifact
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.untracked import open_artifact
 
 Run = Callable[..., Finished]
 DATA = ("--data", "builtin:digits")
@@ -105,7 +105,7 @@ def test_row44_with_test_images_alone_the_fix_is_said_and_works(
             raise DataNotFound(f"{spec} has no training images; add them")
         return load(spec, split, data_root)
 
-    monkeypatch.setattr("toolchain.adoption.load", only_test)
+    monkeypatch.setattr("toolchain.evaluation.untracked.load", only_test)
     refused = gated(glyphpress, float_file, turned)
     assert refused.code == 3
     assert "turned.onnx: no sidecar says how it wants its images" in refused.err

@@ -21,19 +21,19 @@ from targets.preprocess import Preprocess
 from targets.processor import isa
 from targets.target import Instructions, RuntimeFacts, TimingPlan
 from tests.toolchain.test_report import timings
+from toolchain.evaluation.evaluate import evaluate
+from toolchain.evaluation.paired_answers import Pairs
+from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.profiling import regret
 from toolchain.profiling.cells import Cell
+from toolchain.profiling.latency import Profile, ProfileRow
 from toolchain.profiling.regret import UNSEEN, regrets
 from toolchain.profiling.survey import _with_ratios
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 from toolchain.report.rows import measured_rows
-from toolchain.verdict.evaluate import evaluate
 from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.latency import Profile, ProfileRow
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import policy_from
-from toolchain.verdict.ratio import LatencyRatio
 
 POLICY = policy_from({"drop": {"max": "0.3pp"}})
 

@@ -15,18 +15,18 @@ from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts, Timings
 from tests.toolchain.readers import DIGITS, pair
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.compare import compare
+from toolchain.evaluation.paired_answers import Pairs
+from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.packed import QUICK
 from toolchain.quantities import size_text
 from toolchain.report.markdown import markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.report.table import packed_text, remarks, show
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.compare import compare
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import judge
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import policy_from
-from toolchain.verdict.ratio import LatencyRatio
 
 
 def timings(sha256: str, median: int) -> Timings:

@@ -21,14 +21,14 @@ from targets.ort import OrtCpu
 from targets.target import Availability, RuntimeFacts
 from tests.toolchain.readers import DIGITS, FACTS, digits, linear_reader, pair
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.evaluate import Evaluation, evaluate
+from toolchain.evaluation.paired_answers import Pairs
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 from toolchain.stats.decision import Outcome
 from toolchain.verdict.elsewhere import answers_elsewhere
-from toolchain.verdict.evaluate import Evaluation, evaluate
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.leaks import Leaks
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.runtimes import LISTED, Difference, Place, judge_runtimes
 from toolchain.verdict.tables import RuntimesLimit
 

@@ -11,10 +11,10 @@ import pytest
 from targets.target import RuntimeFacts, Timings
 from tests.lazily import stats
 from toolchain.errors import EvidenceError
+from toolchain.profiling.latency import ROUNDS
 from toolchain.report.report import Row
 from toolchain.stats.bootstrap import resampled, trimmed_mean
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.latency import ROUNDS
 from toolchain.verdict.outcome import Verdict
 from toolchain.verdict.speed import judge_time, judge_time_ratio
 from toolchain.verdict.tables import TimeLimit, TimeRatioLimit

@@ -16,11 +16,11 @@ import pytest
 from targets.target import RuntimeFacts, Timings
 from tests.targets.models import artifact, conv_net
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.ratio import LatencyRatio
+from toolchain.evaluation.timings_file import StoredRow, StoredRun, load_timings, save_timings
 from toolchain.profiling.history import history, notes
 from toolchain.profiling.survey import SurveyRequest, survey
 from toolchain.report.timings import survey_text
-from toolchain.verdict.ratio import LatencyRatio
-from toolchain.verdict.stored_timings import StoredRow, StoredRun, load_timings, save_timings
 
 SHORT = ("--seconds", "1ms", "--runs", "40")
 Program = Callable[..., Any]

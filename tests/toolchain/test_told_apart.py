@@ -15,12 +15,12 @@ from tests.conftest import Finished
 from tests.toolchain.readers import digits, linear_reader, pair, written
 from tests.toolchain.test_speed import timings
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.paired_answers import Pairs
 from toolchain.stats.decision import Outcome
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import judge
 from toolchain.verdict.memory import judge_memory
 from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import Policy, policy_from
 from toolchain.verdict.sizes import judge_shrink, judge_size
 from toolchain.verdict.speed import judge_time

@@ -33,7 +33,7 @@ def adopt(
       glyphpress adopt theirs.tflite --data emnist:balanced --orientation transpose
     """
     from calibration.dataset import load
-    from toolchain.adoption import training_images, write_sidecar
+    from toolchain.evaluation.untracked import training_images, write_sidecar
 
     images = training_images(data, data_root)() if preprocess is None else load(data, "test", data_root)
     artifact = write_sidecar(file, images, preprocess, force=force)

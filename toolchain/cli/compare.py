@@ -30,7 +30,7 @@ def compare(
       glyphpress compare float.onnx int8.onnx --data emnist:balanced
     """
     from calibration.dataset import load
-    from toolchain.adoption import training_images
+    from toolchain.evaluation.untracked import training_images
     from toolchain.report.reading import show_comparison
     from toolchain.verdict.gather import compare_files
 

@@ -36,10 +36,10 @@ def evaluate(
       glyphpress evaluate int8.onnx --data emnist:balanced -o int8.npz
     """
     from calibration.dataset import load
-    from toolchain.adoption import training_images
+    from toolchain.evaluation.metrics import measure
+    from toolchain.evaluation.untracked import training_images
     from toolchain.files import refuse_existing, refuse_source
     from toolchain.report.reading import show_evaluation
-    from toolchain.verdict.metrics import measure
     from toolchain.verdict.subject import evaluate_file
 
     if output:

@@ -87,8 +87,8 @@ def profile(
     from targets.target import TimingPlan
     from toolchain import files
     from toolchain.errors import UsageProblem
+    from toolchain.profiling.latency import timeable
     from toolchain.report.timings import survey_text
-    from toolchain.verdict.latency import timeable
 
     outputs = [path for path in (output, markdown, csv) if path]
     if len({path.resolve() for path in outputs}) < len(outputs):

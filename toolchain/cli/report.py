@@ -49,8 +49,8 @@ def _press(place: Path, *, as_markdown: bool, as_json: bool) -> None:
 
 
 def _timings(places: tuple[Path, ...], *, as_markdown: bool, as_json: bool) -> None:
+    from toolchain.evaluation.timings_file import load_timings
     from toolchain.report.history import history_dict, history_markdown, history_text
-    from toolchain.verdict.stored_timings import load_timings
 
     runs = [load_timings(place) for place in places]
     if as_json:

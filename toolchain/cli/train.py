@@ -105,8 +105,8 @@ def _epoch(epoch: EpochResult) -> None:
 
 
 def _show(result: TrainResult) -> None:
+    from toolchain.evaluation.metrics import wilson
     from toolchain.quantities import percent_text
-    from toolchain.verdict.metrics import wilson
 
     test = result.facts["test"]
     low, high = wilson(test["right"], test["images"])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from calibration.dataset import load, train_split
 from targets.catalog import get
-from toolchain.adoption import training_images
 from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.evaluation.untracked import training_images
 from toolchain.files import refuse_existing
 from toolchain.progress import Progress, silent
 from toolchain.report.judgement import Judgement

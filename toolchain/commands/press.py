@@ -13,8 +13,11 @@ from toolchain.checkpoint import Settled, settle
 from toolchain.commands.press_extra_file import to_add
 from toolchain.commands.press_files import Maker
 from toolchain.commands.press_request import PressRequest
+from toolchain.evaluation.compare import comparison
+from toolchain.evaluation.evaluate import Evaluation
 from toolchain.files import MARK, whole_folder
 from toolchain.model import FloatModel
+from toolchain.profiling.latency import Profile
 from toolchain.progress import Progress, silent
 from toolchain.quantize import quantize
 from toolchain.recipe import shipped
@@ -24,11 +27,8 @@ from toolchain.report.rows import measured_rows
 from toolchain.report.timings import not_quiet
 from toolchain.report.winner import chosen
 from toolchain.verdict.baseline import check_floor
-from toolchain.verdict.compare import comparison
-from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gather import gather, stressed
-from toolchain.verdict.latency import Profile
 from toolchain.verdict.subject import Subject
 
 

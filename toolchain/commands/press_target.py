@@ -15,11 +15,11 @@ from targets.machine import machine_state, saturates
 from targets.processor import isa
 from targets.target import Instructions, Target, TimingPlan, cost_of
 from toolchain.errors import StageError, UsageProblem
+from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.profiling.agreement import agreement
 from toolchain.profiling.counts import counted
+from toolchain.profiling.latency import Profile, profile
 from toolchain.progress import Progress
-from toolchain.verdict.evaluate import Evaluation, evaluate
-from toolchain.verdict.latency import Profile, profile
 from toolchain.verdict.needs import check_place
 from toolchain.verdict.policy import Policy
 

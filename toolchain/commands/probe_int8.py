@@ -13,8 +13,8 @@ from targets.target import Counting, RuntimeFacts, Target, TimingPlan, Timings, 
 from toolchain.commands.probe_models import Shape, probe_pair
 from toolchain.commands.probe_shapes import wanted_shapes
 from toolchain.errors import UsageProblem
+from toolchain.profiling.latency import profile
 from toolchain.progress import Progress, silent
-from toolchain.verdict.latency import profile
 
 DEFAULTS = ("16x32x3@14x14", "32x64x3@7x7", "576x128")
 PAYS = 0.95

@@ -89,8 +89,8 @@ def quantize_within(
     Raises what `quantize_file` and `quantize_with_fallback` raise.
     """
     from toolchain.commands.quantize_fallback import quantize_with_fallback, read_here
+    from toolchain.evaluation.compare import compare
     from toolchain.verdict.accuracy import judge_drop
-    from toolchain.verdict.compare import compare
 
     _check(path, step, output, data, force=force)
     if limit is None:

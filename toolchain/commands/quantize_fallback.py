@@ -19,6 +19,8 @@ from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.evaluation.compare import compare
+from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.explain.explanation import explain
 from toolchain.explain.images import unseen
 from toolchain.export.seal import refuse_model
@@ -30,8 +32,6 @@ from toolchain.recipe import Quantize
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
 from toolchain.verdict.accuracy import judge_drop
-from toolchain.verdict.compare import compare
-from toolchain.verdict.evaluate import Evaluation, evaluate
 from toolchain.verdict.outcome import Verdict
 from toolchain.verdict.subject import open_session
 from toolchain.verdict.tables import DropLimit

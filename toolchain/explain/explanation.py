@@ -11,8 +11,8 @@ import numpy as np
 
 from calibration.dataset import Dataset, Images, ImageSource
 from targets.artifact import Artifact
-from toolchain.adoption import open_artifact
 from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.evaluation.untracked import open_artifact
 from toolchain.explain.error import Error, Tally
 from toolchain.explain.images import unseen
 from toolchain.explain.kernels import Kernel, kernels

@@ -8,10 +8,10 @@ from typing import Any
 
 from targets.artifact import Artifact
 from targets.target import Instructions, RuntimeFacts, TimingPlan, Timings
+from toolchain.evaluation.ratio import SLOWER, LatencyRatio
+from toolchain.evaluation.timings_file import save_timings
 from toolchain.profiling.agreement import Agreement
-from toolchain.verdict.latency import PERCENTILES
-from toolchain.verdict.ratio import SLOWER, LatencyRatio
-from toolchain.verdict.stored_timings import save_timings
+from toolchain.profiling.latency import PERCENTILES
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,5 +105,5 @@ class Survey:
         return {"rows": rows, "plan": asdict(self.plan), "taints": list(self.taints)} | words
 
     def save_samples(self, path: Path, *, force: bool = False) -> None:
-        """Write the raw nanoseconds (`toolchain.verdict.stored_timings`)."""
+        """Write the raw nanoseconds (`toolchain.evaluation.timings_file`)."""
         save_timings(path, self.to_dict(), [cell.timings for cell in self.cells], force=force)

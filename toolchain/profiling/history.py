@@ -8,9 +8,9 @@ from typing import Any
 
 from targets.target import taints_of
 from toolchain.errors import EvidenceError
-from toolchain.verdict.latency import PERCENTILES
-from toolchain.verdict.ratio import LatencyRatio
-from toolchain.verdict.stored_timings import StoredRow, StoredRun
+from toolchain.evaluation.ratio import LatencyRatio
+from toolchain.evaluation.timings_file import StoredRow, StoredRun
+from toolchain.profiling.latency import PERCENTILES
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,15 +17,15 @@ from targets.pinning import Pinnable, pinned
 from targets.session import resolved_threads
 from targets.target import Availability, Target, TimingPlan, taints_of
 from toolchain.errors import TaintedRun, UsageProblem
+from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.packed import shown_size
 from toolchain.profiling.agreement import agreement
 from toolchain.profiling.cells import Cell, Survey
 from toolchain.profiling.counts import counted
+from toolchain.profiling.latency import ROUNDS, started_cold, time_interleaved
 from toolchain.profiling.pairs import paired
 from toolchain.profiling.regret import regrets
 from toolchain.progress import Progress, silent
-from toolchain.verdict.latency import ROUNDS, started_cold, time_interleaved
-from toolchain.verdict.ratio import LatencyRatio
 
 
 @dataclass(frozen=True)

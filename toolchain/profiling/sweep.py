@@ -15,9 +15,9 @@ from targets.remote import Channel, RemoteSession, local_agent
 from targets.session import resolved_threads
 from targets.target import TimingPlan, Timings
 from toolchain.errors import UsageProblem
+from toolchain.profiling.latency import ROUNDS, time_interleaved
 from toolchain.profiling.pairs import paired
 from toolchain.progress import Progress, silent
-from toolchain.verdict.latency import ROUNDS, time_interleaved
 
 
 @dataclass(frozen=True, eq=False)

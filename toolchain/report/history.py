@@ -7,12 +7,12 @@ from typing import Any
 
 from rich.table import Table
 
+from toolchain.evaluation.timings_file import StoredRun
 from toolchain.profiling.history import Line, history, notes
+from toolchain.profiling.latency import PERCENTILES
 from toolchain.quantities import time_text
 from toolchain.report import gfm
 from toolchain.report.timings import DASH, fitted, ratio_text, unbroken
-from toolchain.verdict.latency import PERCENTILES
-from toolchain.verdict.stored_timings import StoredRun
 from toolchain.visible import shown
 
 _NAMES = ("artifact", "target", "run")

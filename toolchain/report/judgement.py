@@ -12,12 +12,12 @@ from typing import Any, Literal
 from targets.escapes import json_text
 from targets.target import Timings
 from toolchain.errors import EvidenceError, PolicyError
+from toolchain.evaluation.compare import Comparison, comparison
+from toolchain.evaluation.paired_answers import FileFacts
 from toolchain.files import write_whole
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.compare import Comparison, comparison
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.outcome import Verdict, overall, raise_for
-from toolchain.verdict.pairs import FileFacts
 from toolchain.verdict.policy import Policy, policy_from
 from toolchain.versions import tool_versions
 

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from targets.work import COUNTERS
+from toolchain.evaluation.compare import Comparison
 from toolchain.quantities import percent_text, points_text, size_text, time_text
 from toolchain.report.report import Report
 from toolchain.report.table import (
@@ -25,7 +26,6 @@ from toolchain.report.table import (
     remarks,
     verdict_text,
 )
-from toolchain.verdict.compare import Comparison
 from toolchain.visible import visible
 
 

@@ -13,13 +13,13 @@ from targets.fidelity import Fidelity
 from targets.preprocess import Preprocess
 from targets.target import Timings
 from toolchain.errors import EvidenceError, StageError
+from toolchain.evaluation.compare import Comparison
+from toolchain.evaluation.evaluate import Evaluation
+from toolchain.evaluation.ratio import SLOWER, LatencyRatio
+from toolchain.evaluation.strict_json import told
 from toolchain.files import MARK, refuse_other, write_whole
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.compare import Comparison
-from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.outcome import Verdict, overall
-from toolchain.verdict.ratio import SLOWER, LatencyRatio
-from toolchain.verdict.stored import told
 
 SCHEMA = "glyphpress/report/1"
 

@@ -8,17 +8,17 @@ from typing import Any
 
 from targets.artifact import Artifact
 from targets.target import Instructions
+from toolchain.evaluation.compare import comparison
+from toolchain.evaluation.evaluate import Evaluation
+from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.packed import shown_size
+from toolchain.profiling.latency import Profile
 from toolchain.profiling.regret import regrets
 from toolchain.report.report import Row
 from toolchain.report.winner import fastest_float
-from toolchain.verdict.compare import comparison
-from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.evidence import Evidence
 from toolchain.verdict.gate import judge
-from toolchain.verdict.latency import Profile
 from toolchain.verdict.policy import Policy
-from toolchain.verdict.ratio import LatencyRatio
 
 
 def measured_rows(

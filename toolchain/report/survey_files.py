@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 
+from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.profiling.cells import Cell, Survey
 from toolchain.report import gfm
 from toolchain.report.timings import remarks, survey_cells
-from toolchain.verdict.ratio import LatencyRatio
 from toolchain.visible import visible
 
 

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.packed import packed_remark
 from toolchain.profiling.cells import Cell, Survey
+from toolchain.profiling.latency import PERCENTILES
 from toolchain.quantities import size_text, time_text
-from toolchain.verdict.latency import PERCENTILES
-from toolchain.verdict.ratio import LatencyRatio
 from toolchain.visible import ours, shown
 
 DASH = "-"

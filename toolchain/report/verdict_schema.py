@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from targets.target import RuntimeFacts
+from toolchain.evaluation.compare import ClassDrop, Comparison, NewConfusion
+from toolchain.evaluation.paired_answers import FileFacts
 from toolchain.report.judgement import SCHEMA, Judged, Judgement
-from toolchain.verdict.compare import ClassDrop, Comparison, NewConfusion
 from toolchain.verdict.outcome import Part, Verdict
-from toolchain.verdict.pairs import FileFacts
 from toolchain.verdict.policy import Policy
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"

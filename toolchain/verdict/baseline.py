@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from calibration.dataset import Dataset
-from toolchain.adoption import Training
 from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.evaluation.paired_answers import Answers
+from toolchain.evaluation.untracked import Training
 from toolchain.files import refuse_existing
 from toolchain.progress import Progress, silent
 from toolchain.quantities import beside, percent_text
 from toolchain.verdict.baseline_file import Baseline
-from toolchain.verdict.pairs import Answers
 from toolchain.verdict.policy import Policy
 from toolchain.verdict.stress import StressAnswers
 from toolchain.verdict.subject import Subject, read_subject

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.evaluate import Evaluation
+from toolchain.evaluation.read_npz import UNREADABLE, unpacked
 from toolchain.files import whole_file
-from toolchain.verdict.evaluate import Evaluation
-from toolchain.verdict.npz import UNREADABLE, unpacked
 from toolchain.verdict.stress import StressAnswers
 
 SCHEMA = "glyphpress/baseline/1"

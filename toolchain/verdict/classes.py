@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from toolchain.verdict.compare import comparison
+from toolchain.evaluation.compare import comparison
+from toolchain.evaluation.paired_answers import Pairs
 from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.several import Question, judge_several
 from toolchain.verdict.tables import ClassesLimit
 

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.paired_answers import Confidences, Pairs
 from toolchain.quantities import beside, percent_text, points_text
 from toolchain.stats.decision import POWER, Outcome, normal_quantile
 from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.pairs import Confidences, Pairs
 from toolchain.verdict.tables import EceLimit, RejectsLimit
 
 BINS = 15

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.metrics import confusion_matrix
+from toolchain.evaluation.paired_answers import Answers, Pairs
 from toolchain.quantities import beside, points_text
 from toolchain.stats import bounded_mean
 from toolchain.stats.decision import IN_STEPS, Outcome, advice
-from toolchain.verdict.metrics import confusion_matrix
 from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.pairs import Answers, Pairs
 from toolchain.verdict.several import Question, judge_several
 from toolchain.verdict.tables import CONFUSABLE, ConfusablesLimit, CostLimit
 

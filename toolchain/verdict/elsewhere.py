@@ -18,8 +18,8 @@ from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable
 from targets.target import RuntimeFacts, Session, Target
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.evaluate import Evaluation, check_classes
 from toolchain.progress import Progress, silent
-from toolchain.verdict.evaluate import Evaluation, check_classes
 from toolchain.verdict.runtimes import LISTED, Difference, Place
 from toolchain.verdict.tables import RuntimesLimit
 

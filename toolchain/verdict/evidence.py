@@ -15,12 +15,12 @@ from targets.errors import RunFailed
 from targets.escapes import json_text
 from targets.target import Timings
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.flip_images import Flipped
+from toolchain.evaluation.paired_answers import Pairs
+from toolchain.evaluation.strict_json import count, members, text, told
 from toolchain.files import refuse_other, write_whole
-from toolchain.verdict.flipped import Flipped
 from toolchain.verdict.leaks import Leaks
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.runtimes import Place
-from toolchain.verdict.stored import count, members, text, told
 from toolchain.verdict.stress import StressPairs
 
 SCHEMA = "glyphpress/evidence/1"

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.compare import comparison
+from toolchain.evaluation.paired_answers import Pairs
 from toolchain.stats.decision import Outcome
 from toolchain.verdict.accuracy import judge_drop
 from toolchain.verdict.baseline import check_floor, check_pin
 from toolchain.verdict.classes import judge_classes
-from toolchain.verdict.compare import comparison
 from toolchain.verdict.confidence import judge_ece, judge_rejects
 from toolchain.verdict.confusables import judge_confusables, judge_cost
 from toolchain.verdict.evidence import Evidence
@@ -19,7 +20,6 @@ from toolchain.verdict.flips import judge_flips
 from toolchain.verdict.leaks import judge_leaks
 from toolchain.verdict.memory import judge_memory
 from toolchain.verdict.outcome import Verdict, overall, raise_for
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import Policy
 from toolchain.verdict.preprocess import judge_preprocess, likely_cause
 from toolchain.verdict.runtimes import judge_runtimes

@@ -11,18 +11,18 @@ from calibration.dataset import Dataset
 from targets.catalog import get
 from targets.cold import peak_memory_at
 from targets.target import TimingPlan, Timings
-from toolchain.adoption import Training
 from toolchain.errors import UsageProblem
+from toolchain.evaluation.compare import Comparison, compare
+from toolchain.evaluation.flip_images import flipped
+from toolchain.evaluation.paired_answers import Pairs
+from toolchain.evaluation.untracked import Training
 from toolchain.packed import packed_size
+from toolchain.profiling.latency import profile
 from toolchain.progress import Progress, silent
 from toolchain.verdict.baseline import check
-from toolchain.verdict.compare import Comparison, compare
 from toolchain.verdict.elsewhere import answers_elsewhere
 from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.flipped import flipped
-from toolchain.verdict.latency import profile
 from toolchain.verdict.leaks import find_leaks
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.policy import Policy
 from toolchain.verdict.runtimes import Place
 from toolchain.verdict.stress import StressPairs, pair_stress

@@ -21,10 +21,10 @@ from calibration.sample import draw, image_hashes
 from targets.artifact import Artifact
 from targets.preprocess import ORIENTATIONS, TURNS, Orientation
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.evaluate import Evaluation
+from toolchain.evaluation.strict_json import count, members, text, told
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.evaluate import Evaluation
 from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.stored import count, members, text, told
 from toolchain.verdict.tables import LeaksLimit
 from toolchain.verdict.threshold import side, within
 

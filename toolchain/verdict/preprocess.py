@@ -6,10 +6,10 @@ baseline here, and nonsense in the application that shipped the baseline.
 
 from __future__ import annotations
 
+from toolchain.evaluation.compare import Comparison
+from toolchain.evaluation.paired_answers import Pairs
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.compare import Comparison
 from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.pairs import Pairs
 from toolchain.verdict.tables import PreprocessLimit
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from targets.target import RuntimeFacts
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.strict_json import count, members, text, told
 from toolchain.stats.decision import Outcome
 from toolchain.verdict.outcome import Part, Verdict
-from toolchain.verdict.stored import count, members, text, told
 from toolchain.verdict.tables import RuntimesLimit
 from toolchain.verdict.threshold import side, within
 

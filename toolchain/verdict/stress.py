@@ -17,14 +17,14 @@ from calibration.corrupt import damage, strengths_in_turn
 from calibration.dataset import Dataset, Labels
 from targets.target import Session
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.evaluate import check_classes
+from toolchain.evaluation.paired_answers import Answers
+from toolchain.evaluation.strict_json import integers, members, text, told
 from toolchain.progress import Progress, silent
 from toolchain.quantities import percent_text, points_text
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.evaluate import check_classes
 from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.pairs import Answers
 from toolchain.verdict.several import Question, judge_several
-from toolchain.verdict.stored import integers, members, text, told
 from toolchain.verdict.tables import StressLimit
 
 _BATCH = 256

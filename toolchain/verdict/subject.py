@@ -10,11 +10,11 @@ from targets.artifact import Artifact, file_format
 from targets.catalog import default_for, get
 from targets.preprocess import Preprocess
 from targets.target import Session
-from toolchain.adoption import Training, open_artifact
 from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.evaluation.evaluate import Evaluation, evaluate
+from toolchain.evaluation.untracked import Training, open_artifact
 from toolchain.progress import Progress, silent
 from toolchain.verdict.baseline_file import Baseline, is_baseline
-from toolchain.verdict.evaluate import Evaluation, evaluate
 from toolchain.verdict.stress import StressAnswers, answers_under
 from toolchain.verdict.tables import StressLimit
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from targets.errors import RunFailed
 from targets.target import Timings
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.read_npz import UNREADABLE, unpacked
 from toolchain.files import refuse_other, whole_file
-from toolchain.verdict.npz import UNREADABLE, unpacked
 
 SCHEMA = "glyphpress/timings/1"
 MOST_ROUNDS = 1000

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.evaluate import Evaluation
+from toolchain.evaluation.metrics import confusion_matrix
+from toolchain.evaluation.paired_answers import Answers, Pairs
 from toolchain.stats import paired_difference
-from toolchain.verdict.evaluate import Evaluation
-from toolchain.verdict.metrics import confusion_matrix
-from toolchain.verdict.pairs import Answers, Pairs
 
 CONFIDENCE = 0.95
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from calibration.dataset import SIDE, Dataset, Images
 from toolchain.errors import EvidenceError
-from toolchain.verdict.pairs import Pairs
-from toolchain.verdict.stored import integers, told
+from toolchain.evaluation.paired_answers import Pairs
+from toolchain.evaluation.strict_json import integers, told
 
 
 @dataclass(frozen=True, eq=False)

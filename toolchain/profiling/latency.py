@@ -28,9 +28,9 @@ from targets.preprocess import Preprocess
 from targets.target import Session, Target, TimingPlan, Timings, taints_of
 from targets.work import quiet_cores
 from toolchain.errors import UsageProblem
+from toolchain.evaluation.ratio import LatencyRatio
+from toolchain.evaluation.timings_file import save_timings
 from toolchain.progress import Progress, silent
-from toolchain.verdict.ratio import LatencyRatio
-from toolchain.verdict.stored_timings import save_timings
 
 _CHANGING = (
     *("load_average", "usable_cores", "governor", "mhz", "temperature_c", "throttled"),
@@ -180,7 +180,7 @@ class Profile:
         return taints_of([row.timings for row in self.rows])
 
     def save_samples(self, path: Path, *, force: bool = False) -> None:
-        """Write the raw nanoseconds (`toolchain.verdict.stored_timings`)."""
+        """Write the raw nanoseconds (`toolchain.evaluation.timings_file`)."""
         save_timings(path, self.to_dict(), [row.timings for row in self.rows], force=force)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.evaluate import Evaluation
 from toolchain.stats.decision import normal_quantile
-from toolchain.verdict.evaluate import Evaluation
 
 Counts = NDArray[np.int64]
 

@@ -15,8 +15,8 @@ from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
 from targets.target import LARGEST, RuntimeFacts
 from toolchain.errors import EvidenceError
-from toolchain.verdict.evaluate import Evaluation
-from toolchain.verdict.stored import integers, members, shares, told
+from toolchain.evaluation.evaluate import Evaluation
+from toolchain.evaluation.strict_json import integers, members, shares, told
 
 Answers = NDArray[np.int64]
 Confidences = NDArray[np.float32]
