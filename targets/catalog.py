@@ -6,8 +6,9 @@ name or file of a device profile (`targets.device`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from importlib import import_module
+from typing import Any
 
 from targets.artifact import Format
 from targets.errors import UnknownTarget
@@ -58,7 +59,7 @@ def names() -> list[str]:
 
 def listed() -> list[str]:
     """Return the words of all targets that need no address: `names`, and the members of families."""
-    members = ((family, getattr(_loaded(place), "members", ())) for family, place in FAMILIES.items())
+    members = ((family, _loaded(place).members) for family, place in FAMILIES.items())
     return [*TARGETS, *(f"{family}:{member}" for family, own in members for member in own)]
 
 
@@ -103,12 +104,23 @@ def address(word: str) -> str:
     return DeviceProfile.load(word).address() if is_profile(word) else word
 
 
+def isa(word: str) -> Collection[str]:
+    """Return the flags of the processor that a word leads to: those that its device profile states, else `Target.isa`.
+
+    Raises as `get` and `Target.isa` do, where the profile states none.
+    """
+    from targets.device import DeviceProfile, is_profile
+
+    stated = DeviceProfile.load(word).features if is_profile(word) else ()
+    return stated or get(word).isa()
+
+
 def default_for(kind: Format) -> Target:
     """Return the target that runs a file of that format when none is named."""
     return get(DEFAULTS[kind])
 
 
-def spelled(name: str, settings: dict[str, tuple[str, ...]], **values: str) -> str:
+def spelled(name: str, settings: Mapping[str, tuple[str, ...]], **values: str) -> str:
     """Return the word of a target with these values of its settings, defaults left out; raises UnknownTarget."""
     for key, value in values.items():
         if value not in settings[key]:
@@ -118,7 +130,8 @@ def spelled(name: str, settings: dict[str, tuple[str, ...]], **values: str) -> s
 
 def _set(name: str, words: list[str]) -> Target:
     """Return the target with its settings; the class takes each as a keyword, of those that its `settings` lists."""
-    known: dict[str, tuple[str, ...]] = getattr(_loaded(TARGETS[name]), "settings", {})
+    kind = _loaded(TARGETS[name])
+    known: Mapping[str, tuple[str, ...]] = kind.settings
     given = dict[str, str]()
     for word in words:
         key, _, value = word.partition("=")
@@ -126,11 +139,11 @@ def _set(name: str, words: list[str]) -> Target:
             takes = "; ".join(f"{key}={'|'.join(values)}" for key, values in known.items()) or "none"
             raise UnknownTarget(f"{name} has no setting '{word}', or has it twice; it takes: {takes}")
         given[key] = value
-    target: Target = _loaded(TARGETS[name])(**given)
+    target: Target = kind(**given)
     return target
 
 
-def _loaded(place: str) -> type:
-    module, attribute = place.split(":")
-    found: type = getattr(import_module(module), attribute)
-    return found
+def _loaded(entry: str) -> Any:
+    """Return the class of an entry: one that derives from Target, made with what its words say."""
+    module, name = entry.split(":")
+    return getattr(import_module(module), name)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -25,19 +25,11 @@ from typing import Any
 from targets.artifact import Artifact, from_facts
 from targets.catalog import get
 from targets.errors import RunFailed
-from targets.target import Target, TimingPlan
+from targets.target import ColdStart, Target, TimingPlan
 
 SECONDS = 120
 REPEATS = 3
 _ONCE = TimingPlan(warmup=0, min_runs=1, max_runs=1, min_seconds=0, inner=1)
-
-
-@dataclass(frozen=True)
-class ColdStart:
-    """Nanoseconds, of one fresh process."""
-
-    load_ns: int
-    first_run_ns: int
 
 
 class Rise:
@@ -136,7 +128,7 @@ def _weighed(place: Target, artifact: Artifact, threads: int) -> dict[str, int]:
         return {"peak_bytes": rise.bytes()}
 
 
-def _profiled(place: Any, artifact: Artifact, threads: int, batch: int) -> list[dict[str, Any]]:
+def _profiled(place: Target, artifact: Artifact, threads: int, batch: int) -> list[dict[str, Any]]:
     return [asdict(one) for one in place.operators(artifact, threads=threads, batch=batch)]
 
 
@@ -151,9 +143,3 @@ def _give_back() -> None:
 
 if __name__ == "__main__":
     _answer()
-
-
-def peak_memory_at(place: Target, artifact: Artifact, *, threads: int = 1) -> int:
-    """Return what `peak_memory` does, by the place's own way where it has one: its fresh processes are there."""
-    there = getattr(place, "peak_memory", None)
-    return int(there(artifact, threads=threads) if there else peak_memory(artifact, place.name, threads=threads))

@@ -24,7 +24,7 @@ from targets.errors import TargetUnavailable
 from targets.ort import _runtime
 from targets.session import resolved_threads
 from targets.strict import DeviceSession, strict_session
-from targets.target import Availability, RuntimeFacts
+from targets.target import Availability, RuntimeFacts, Target
 
 DRIVER = "libcuda.so.1"
 FIX = "`pip uninstall onnxruntime`, then `pip install onnxruntime-gpu[cuda,cudnn]`: both fill the same folder"
@@ -39,7 +39,7 @@ ctypes.CDLL(sys.argv[1])
 _MISSING = re.compile(r"(\S+): cannot open shared object file")
 
 
-class OrtCuda:
+class OrtCuda(Target):
     """Target `ort-cuda`: the CUDA provider and no other, float32 without TF32.
 
     copies: whether a timed inference brings its input to the device and its logits back.

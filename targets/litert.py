@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
@@ -16,11 +16,11 @@ from targets.artifact import Artifact, Format, TensorSpec
 from targets.catalog import spelled
 from targets.errors import ArtifactError, RunFailed, TargetUnavailable
 from targets.foreign import translated
-from targets.machine import cpu_name
+from targets.machine import cpu_name, machine_state
 from targets.port import Port, image_port, logits_port
 from targets.quiet import quiet_stderr
 from targets.session import RuntimeSession, resolved_threads
-from targets.target import Availability, RuntimeFacts
+from targets.target import Availability, RuntimeFacts, Target
 
 if TYPE_CHECKING:
     from targets.operators import Operator
@@ -31,7 +31,7 @@ MOST = 2**31
 FIX = "install it with `pip install ai-edge-litert`"
 
 
-class LiteRtKernels:
+class LiteRtKernels(Target):
     """LiteRT's interpreter on the CPU; a target says with which kernels."""
 
     name: str
@@ -74,14 +74,20 @@ class LiteRtCpu(LiteRtKernels):
     """Target `litert-cpu`: LiteRT as it ships. xnnpack: `off` leaves the delegate out; its own fast kernels remain."""
 
     settings: ClassVar[dict[str, tuple[str, ...]]] = {"xnnpack": ("on", "off")}
+    default_kernels = True
+    has_profiler = True
 
     def __init__(self, *, xnnpack: str = "on") -> None:
         """Take the setting; raises UnknownTarget."""
         self.name = spelled("litert-cpu", self.settings, xnnpack=xnnpack)
         self.resolver = "AUTO" if xnnpack == "on" else "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
 
+    def isa(self) -> Collection[str]:
+        """Return this machine's."""
+        return tuple(machine_state().get("isa", ()))
+
     def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:
-        """See `targets.operators.Profiled`; in the batch that the file has."""
+        """See `Target.operators`; in the batch that the file has."""
         from targets.litert_operators import litert_operators
 
         return litert_operators(

@@ -26,7 +26,7 @@ from targets.litert import FIX, _port, _runtime
 from targets.port import image_port, logits_port
 from targets.quiet import overheard
 from targets.session import RuntimeSession, resolved_threads
-from targets.target import Availability, Cost, RuntimeFacts
+from targets.target import Availability, Cost, RuntimeFacts, Target
 
 ACCELERATOR = "GPU WebGPU"
 """As LiteRT registers it."""
@@ -43,7 +43,7 @@ _UNSUPPORTED = re.compile(r"^(?!INFO|WARNING|ERROR)([A-Z][A-Z0-9_]+): ", re.MULT
 _SHARES = re.compile(r"(\d+) operations will run on the GPU, and the remaining (\d+)")
 
 
-class LiteRtGpu:
+class LiteRtGpu(Target):
     """Target `litert-gpu`. Without a GPU it answers on a software adapter, of which it tells no latency.
 
     Float operators compute in 32 bits (`enforce_f32`; by default LiteRT takes 16 where the device has them). Where a

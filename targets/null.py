@@ -13,13 +13,13 @@ from targets.artifact import Artifact, Format
 from targets.errors import RunFailed
 from targets.machine import machine_state
 from targets.session import check_glyphs, finite, resolved_threads
-from targets.target import Availability, Cost, RuntimeFacts, Session, TimingPlan, Timings
+from targets.target import Availability, Cost, RuntimeFacts, Session, Target, TimingPlan, Timings
 
 Logits = Callable[[NDArray[np.uint8]], ArrayLike]
 Times = Callable[[np.random.Generator, int], ArrayLike]
 
 
-class NullTarget:
+class NullTarget(Target):
     """Target `null`: answers what it was told to, of either format, and marks everything as simulated.
 
     logits: an array [M, classes], answered row by row over successive calls of `run`, starting over after the last;

@@ -18,14 +18,14 @@ from targets.errors import RunFailed, TargetUnavailable
 from targets.machine import cpu_name
 from targets.port import Port, image_port, logits_port
 from targets.session import RuntimeSession, resolved_threads
-from targets.target import Availability, RuntimeFacts
+from targets.target import Availability, RuntimeFacts, Target
 
 BATCH = 64
 FIX = "install it with `pip install openvino`"
 _PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
-class OpenVinoCpu:
+class OpenVinoCpu(Target):
     """Target `openvino-cpu`: one stream, for latency, and float operators in 32 bits.
 
     Left to itself OpenVINO computes in bfloat16 on processors that have it, which moves logits by 0.1; what it was told

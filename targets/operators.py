@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from targets.artifact import Artifact, Format
 from targets.catalog import TARGETS, get
 from targets.cold import fresh
-from targets.errors import RunFailed
 from targets.target import Target
 
 WARMUP, RUNS = 20, 200
@@ -34,27 +32,18 @@ def typical_ns(microseconds: list[int]) -> float:
     return sum(middle) / len(middle) * 1000
 
 
-@runtime_checkable
-class Profiled(Protocol):
-    """A target whose runtime has a profiler of operators."""
-
-    def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:
-        """Return the operators of an inference; raises what `Target.open` raises."""
-        ...
-
-
 def operators(artifact: Artifact, target: Target, *, threads: int = 1, batch: int = 1) -> list[Operator]:
     """Return the operators of an inference of `batch` images on a target of this machine, in a fresh process.
 
     Raises RunFailed where the target has no profiler, or that process fails.
     """
-    if not isinstance(target, Profiled):
-        fit = " or ".join(_profiled(artifact.format))
-        raise RunFailed(f"{target.name} does not tell what its operators take; take {fit}")
+    if not target.has_profiler:
+        return target.operators(artifact)  # which says that it has none
     answer = fresh(artifact, target.name, "operators", threads=threads, batch=batch)
     return [Operator(**one) for one in answer]
 
 
-def _profiled(kind: Format) -> list[str]:
-    places = (get(name) for name in TARGETS)
-    return [place.name for place in places if isinstance(place, Profiled) and kind in place.formats]
+def with_profiler(kind: Format) -> list[str]:
+    """Return the targets whose runtime has a profiler and runs that format."""
+    targets = (get(name) for name in TARGETS)
+    return [target.name for target in targets if target.has_profiler and kind in target.formats]

@@ -21,7 +21,7 @@ from targets.machine import cpu_name, machine_state
 from targets.port import Port, image_port, logits_port
 from targets.quiet import quiet_stderr
 from targets.session import RuntimeSession, resolved_threads
-from targets.target import Availability, RuntimeFacts
+from targets.target import Availability, RuntimeFacts, Target
 
 BATCH = 64
 """Images at once in `run`: larger batches fall out of the cache and are slower (256: 51 us an image, 64: 40)."""
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from targets.operators import Operator
 
 
-class OrtKernels:
+class OrtKernels(Target):
     """ONNX Runtime's own CPU kernels; a target says which of them, and how far the graph is optimized.
 
     On x86 without VNNI they sum products of unsigned activations and signed weights in pairs, in 16 bits that
@@ -40,6 +40,7 @@ class OrtKernels:
 
     name: str
     formats: frozenset[Format] = frozenset({"onnx", "ort"})
+    has_profiler = True
     graph = "all"
     entries: Mapping[str, str] = {}
 
@@ -87,7 +88,7 @@ class OrtKernels:
         return OrtSession(artifact, facts, session, batch=batch, load_ns=load_ns)
 
     def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:
-        """See `targets.operators.Profiled`."""
+        """See `Target.operators`."""
         from targets.ort_operators import ort_operators
 
         return ort_operators(self, artifact, threads=resolved_threads(threads), batch=batch)
@@ -97,10 +98,15 @@ class OrtCpu(OrtKernels):
     """Target `ort-cpu`: ONNX Runtime as it ships. graph: the level of optimization (`GraphOptimizationLevel`)."""
 
     settings: ClassVar[dict[str, tuple[str, ...]]] = {"graph": ("all", "layout", "extended", "basic", "disable")}
+    default_kernels = True
 
     def __init__(self, *, graph: str = "all") -> None:
         """Take the setting; raises UnknownTarget."""
         self.graph, self.name = graph, spelled("ort-cpu", self.settings, graph=graph)
+
+    def isa(self) -> Collection[str]:
+        """Return this machine's."""
+        return tuple(machine_state().get("isa", ()))
 
 
 class OrtReference(OrtKernels):

@@ -5,18 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
 
 from targets.errors import RunFailed
-
-
-@runtime_checkable
-class Pinnable(Protocol):
-    """A target on another machine, which pins there."""
-
-    def pin(self, cores: Collection[int]) -> None:
-        """Keep what is opened from now on on some cores; raises RunFailed."""
-        ...
 
 
 def pin(cores: Collection[int]) -> None:

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from math import isfinite
 from statistics import median
-from typing import Any, Final, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
-from targets.errors import RunFailed
+from targets.errors import RunFailed, UnknownTarget
 from targets.machine import taints
+from targets.pinning import pin
 from targets.work import others
+
+if TYPE_CHECKING:
+    from targets.operators import Operator
+
+Progress = Callable[[str, int, int], None]
+"""What is called while something takes long: a label, how many steps are done, of how many."""
+
+
+def silent(_label: str, _done: int, _total: int) -> None:
+    """Say nothing: a Progress for whoever shows none."""
+
 
 _TIMED: Final = ("batch", "inner", "warmup", "load_ns", "first_run_ns")
 LARGEST: Final = 2**63 - 1
@@ -214,6 +226,14 @@ def taints_of(timings: Iterable[Timings]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class ColdStart:
+    """Nanoseconds, of one fresh process."""
+
+    load_ns: int
+    first_run_ns: int
+
+
+@dataclass(frozen=True)
 class Instructions:
     """How many instructions an inference of `batch` images retires on an emulated processor: a cost, never a time.
 
@@ -272,31 +292,22 @@ class Session(AbstractContextManager["Session"], Protocol):
         raise RunFailed(f"{self.facts.target} counts no instructions; take arm64:cortex-a72 or another emulated target")
 
 
-def cost_of(target: Target) -> Cost:
-    """Return what a target says that it can tell of an inference, before anything is opened there: its `cost`.
-
-    Latency, where it says nothing. Raises TargetUnavailable where it depends on a device that is missing.
-    """
-    cost: Cost = getattr(target, "cost", "latency")
-    return cost
-
-
-@runtime_checkable
-class Counting(Protocol):
-    """A target that counts many artifacts at less expense than one by one."""
-
-    def counts(
-        self, artifacts: Sequence[Artifact], *, runs: int, progress: Callable[[str, int, int], None]
-    ) -> list[Instructions]:
-        """Count the instructions of `runs` inferences of each artifact."""
-        ...
-
-
 class Target(Protocol):
-    """A place where artifacts run. `name` is the word that names it, with its settings (`ort-cpu,graph=basic`)."""
+    """A place where artifacts run, and all that others may ask of it: nobody tests its name or class.
+
+    Targets derive from this class and say what differs from the defaults, which are those of a device of this machine.
+    name: the word that names it, with its settings (`ort-cpu,graph=basic`). settings: the values that each setting
+    takes, the default first. members: of a family, what may stand after its colon. default_kernels: whether ONNX
+    Runtime and LiteRT run there as they ship, on the CPU, so that this machine's show how a file is run there.
+    has_profiler: whether `operators` answers.
+    """
 
     name: str
     formats: frozenset[Format]
+    settings: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    members: ClassVar[tuple[str, ...]] = ()
+    default_kernels: ClassVar[bool] = False
+    has_profiler: ClassVar[bool] = False
 
     def probe(self) -> Availability:
         """Say whether it is there, without raising; within a second where nothing has to be reached."""
@@ -308,3 +319,79 @@ class Target(Protocol):
         Raises Misplaced, a RunFailed, when a node would run anywhere else than on the device that was asked for.
         """
         ...
+
+    @property
+    def summary(self) -> str:
+        """What it is, in one line."""
+        return (type(self).__doc__ or "").partition("\n")[0]
+
+    @property
+    def host(self) -> str:
+        """The other machine that it is on; empty for this one."""
+        return ""
+
+    @property
+    def cost(self) -> Cost:
+        """What its sessions can say of an inference; raises TargetUnavailable where a missing device decides that."""
+        return "latency"
+
+    def isa(self) -> Collection[str]:
+        """Return the flags by which its kernels are chosen (see `machine_state`); none where they are not known.
+
+        Raises as `open` does where a board has to be asked.
+        """
+        return ()
+
+    def set_up(self, *, force: bool = False, progress: Progress = silent) -> list[str]:  # noqa: ARG002 (few need it)
+        """Make it ready and return what was done, a line each; nothing where all was there. force: do it again.
+
+        Raises UnknownTarget for a target that needs no setting up.
+        """
+        raise UnknownTarget(f"{self.name} needs no setting up; ssh://[USER@]HOST and arm64:CPU do")
+
+    def pin(self, cores: Collection[int]) -> None:
+        """Keep what is opened there from now on on some cores; raises RunFailed where one is missing."""
+        pin(cores)
+
+    def cold_start(self, artifact: Artifact, *, threads: int = 1) -> ColdStart | None:
+        """Return load and first run of a process that does nothing else; None where no process can find the target."""
+        from targets import catalog, cold  # they know targets
+
+        known = self.name.split(",")[0] in catalog.TARGETS
+        return cold.cold_start(artifact, self.name, threads=threads) if known else None
+
+    def peak_memory(self, artifact: Artifact, *, threads: int = 1) -> int:
+        """Return by how many bytes opening the artifact raises the memory of a process that does nothing else."""
+        from targets import cold  # it knows targets
+
+        return cold.peak_memory(artifact, self.name, threads=threads)
+
+    def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:  # noqa: ARG002
+        """Return the operators of an inference with their times, in this process; raises RunFailed where it cannot.
+
+        `targets.operators.operators` measures them in a fresh process.
+        """
+        from targets.operators import with_profiler  # it knows targets
+
+        fit = " or ".join(with_profiler(artifact.format))
+        raise RunFailed(f"{self.name} does not tell what its operators take; take {fit}")
+
+    def count(
+        self,
+        artifacts: Sequence[Artifact],
+        *,
+        runs: int = 5,
+        batch: int = 1,
+        together: bool = False,  # noqa: ARG002 (for targets that gain by it)
+        progress: Progress = silent,
+    ) -> list[Instructions]:
+        """Count the instructions of `runs` inferences of each artifact; raises as opening and `Session.count` do.
+
+        together: one emulator for all saves its start, but what ran before it moves a count by up to 1 %.
+        """
+        counts = []
+        for done, artifact in enumerate(artifacts, 1):
+            with self.open(artifact) as session:
+                counts.append(session.count(runs=runs, batch=batch))
+            progress(f"counting on {self.name}", done, len(artifacts))
+        return counts

@@ -18,13 +18,13 @@ from targets.ort import _runtime
 from targets.quiet import quiet_stderr
 from targets.session import resolved_threads
 from targets.strict import DeviceSession, strict_session
-from targets.target import Availability, Cost, RuntimeFacts
+from targets.target import Availability, Cost, RuntimeFacts, Target
 
 PROVIDER = "WebGpuExecutionProvider"
 FIX = "install it with `pip install onnxruntime-ep-webgpu`"
 
 
-class OrtWebGpu:
+class OrtWebGpu(Target):
     """Target `ort-webgpu`. Without a GPU it answers on a software adapter, of which it tells no latency.
 
     adapter, copies: see `targets.adapters.SETTINGS`.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from targets.cache import cached, ran
+from targets.target import Progress, silent
 from targets.wheels import installed, unpack
 
 SUITE = "bookworm"
@@ -18,19 +18,11 @@ PACKAGES = (
 SITE = "opt/site"
 """Where the wheels lie in the root."""
 
-Progress = Callable[[str, int, int], None]
-"""What the builder calls: a label, how many steps are done, of how many."""
-
-
 NEEDED_BYTES = 350_000_000
 """Of disk, with what pip and mmdebstrap keep while they work."""
 
 
-def _silent(_label: str, _done: int, _total: int) -> None:
-    """Say nothing."""
-
-
-def arm64_root(progress: Progress = _silent) -> Path:
+def arm64_root(progress: Progress = silent) -> Path:
     """Return the root folder, building it in the user's cache where it is not there: 10 s and 280 MB.
 
     Needs mmdebstrap and pip, and the network once; no privileges. Raises TargetUnavailable.

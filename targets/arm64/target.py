@@ -11,21 +11,21 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 from targets.arm64.processors import PROCESSORS, Processor
-from targets.arm64.root import PYTHON, SITE, Progress, _silent, arm64_root
+from targets.arm64.root import PYTHON, SITE, arm64_root
 from targets.artifact import Artifact, Format
 from targets.cache import cached, ran
 from targets.catalog import DEFAULTS
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
 from targets.nearest import nearest
 from targets.remote import Channel, RemoteSession
-from targets.target import Availability, Cost, Instructions
+from targets.target import Availability, Cost, Instructions, Progress, Target, silent
 
 QEMU, COMPILER = "qemu-aarch64", "gcc"
 NEEDS = {QEMU: "qemu-user", "mmdebstrap": "mmdebstrap", COMPILER: "gcc libc6-dev"}
@@ -33,7 +33,7 @@ NEEDS = {QEMU: "qemu-user", "mmdebstrap": "mmdebstrap", COMPILER: "gcc libc6-dev
 SOURCE = Path(__file__).with_name("count.c")
 
 
-class Arm64Target:
+class Arm64Target(Target):
     """The agent under QEMU's user mode, pinned to one processor; built into the user's cache at the first opening.
 
     ONNX files run in ONNX Runtime, TFLite files in LiteRT, in the versions that the host has. One emulator serves all
@@ -43,8 +43,9 @@ class Arm64Target:
     formats: frozenset[Format] = frozenset({"onnx", "ort", "tflite"})
     members = tuple(PROCESSORS)
     cost: Cost = "instructions"
+    default_kernels = True
 
-    def __init__(self, processor: str, *, progress: Progress = _silent) -> None:
+    def __init__(self, processor: str, *, progress: Progress = silent) -> None:
         """Take a processor by QEMU's name; raises UnknownTarget with the nearest."""
         if processor not in PROCESSORS:
             near = nearest(processor, PROCESSORS, "`glyphpress targets list` shows them")
@@ -68,14 +69,32 @@ class Arm64Target:
             weakref.finalize(self, self._channel.close)
         return Arm64Session(self, self._channel, artifact, threads)
 
-    def counts(
-        self, artifacts: Sequence[Artifact], *, runs: int = 5, batch: int = 1, progress: Progress = _silent
-    ) -> list[Instructions]:
-        """Count the instructions of artifacts, one after another in one emulator that does nothing else.
+    def isa(self) -> Collection[str]:
+        """Return the flags that the emulated processor has."""
+        return self._processor.features.split()
 
-        Starting it takes seconds; but what ran before moves where memory lies, so what is to be compared with another
-        day's count is counted alone (`Session.count`).
-        """
+    def set_up(self, *, force: bool = False, progress: Progress = silent) -> list[str]:  # noqa: ARG002 (built once)
+        """Build the root folder that all emulated processors share."""
+        return [f"root of the emulated processors: {arm64_root(progress)}"]
+
+    def count(
+        self,
+        artifacts: Sequence[Artifact],
+        *,
+        runs: int = 5,
+        batch: int = 1,
+        together: bool = False,
+        progress: Progress = silent,
+    ) -> list[Instructions]:
+        """See `Target.count`. Starting an emulator takes seconds; what ran before moves where memory lies."""
+        if not together:
+            return super().count(artifacts, runs=runs, batch=batch, progress=progress)
+        return self.counted(artifacts, runs=runs, batch=batch, progress=progress)
+
+    def counted(
+        self, artifacts: Sequence[Artifact], *, runs: int, batch: int, progress: Progress = silent
+    ) -> list[Instructions]:
+        """Count artifacts one after another, in one emulator that does nothing else."""
         with tempfile.TemporaryDirectory(prefix="glyphpress-") as folder:
             log, counted = Path(folder) / "marks", []
             with closing(self._emulator("-plugin", f"{_plugin()},out={log}")) as channel:
@@ -123,7 +142,7 @@ class Arm64Session(RemoteSession):
 
         Repeatable to 1 %: exactly in LiteRT, but for where memory comes to lie in ONNX Runtime.
         """
-        (counted,) = self._target.counts([self.artifact], runs=runs, batch=batch)
+        (counted,) = self._target.counted([self.artifact], runs=runs, batch=batch)
         return counted
 
     def marked(self, log: Path, runs: int, batch: int) -> tuple[int, ...]:

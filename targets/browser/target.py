@@ -20,7 +20,7 @@ from targets.cold import REPEATS, Rise
 from targets.errors import RunFailed, TargetUnavailable
 from targets.machine import cpu_name
 from targets.session import resolved_threads
-from targets.target import Availability, DeviceType, RuntimeFacts
+from targets.target import Availability, DeviceType, RuntimeFacts, Target
 
 PAGE = Path(__file__).with_name("page")
 WEBGPU = ("--enable-unsafe-webgpu", "--ignore-gpu-blocklist", "--enable-features=Vulkan")
@@ -36,7 +36,7 @@ ADAPTER = """async () => {
 }"""
 
 
-class BrowserTarget:
+class BrowserTarget(Target):
     """A headless Chromium of its own for every file, so that none finds another's caches warm.
 
     device: `wasm` runs on the processor with SIMD, `webgpu` on the GPU or, without one, on SwiftShader, which tells

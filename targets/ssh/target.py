@@ -11,30 +11,44 @@ from typing import Any
 
 from targets.artifact import Artifact, Format
 from targets.catalog import DEFAULTS
-from targets.cold import ColdStart
 from targets.errors import ConnectionLost, TargetError
 from targets.remote import Channel, RemoteSession
 from targets.ssh.address import Address
 from targets.ssh.connection import explained, ssh
-from targets.ssh.setup import ready
-from targets.target import Availability
+from targets.ssh.setup import ready, set_up
+from targets.target import Availability, ColdStart, Progress, Target, silent
 
 RETRIES_S = (1, 3, 9)
 """Waits before each try to connect again after a connection broke."""
 
 
-class SshTarget:
+class SshTarget(Target):
     """A board. All sessions of this process there share one connection, which is made again when it breaks.
 
-    ONNX files run in ONNX Runtime, TFLite files in LiteRT. `host` is where, for whoever times several boards at once.
+    ONNX files run in ONNX Runtime, TFLite files in LiteRT.
     """
 
     formats: frozenset[Format] = frozenset({"onnx", "ort", "tflite"})
+    default_kernels = True
 
     def __init__(self, rest: str) -> None:
         """Take what follows `ssh:`; raises UnknownTarget."""
         self.address = Address.parse(rest)
-        self.name = self.host = str(self.address)
+        self.name = str(self.address)
+
+    @property
+    def host(self) -> str:
+        """The board."""
+        return self.name
+
+    def isa(self) -> Collection[str]:
+        """Ask the board."""
+        told, _ = board(self.address).channel().request("hello")
+        return tuple(told["machine"].get("isa", ()))
+
+    def set_up(self, *, force: bool = False, progress: Progress = silent) -> list[str]:
+        """Push the agent and its wheels, as far as they are not there."""
+        return set_up(self.name, force=force, progress=progress).lines()
 
     def probe(self) -> Availability:
         """Say whether the board answers and is set up; takes a second or two, or what a time-out takes."""

@@ -125,6 +125,33 @@ def test_threads_and_runtime_are_recorded(target: Target, subject: Artifact, thr
     assert facts.version
 
 
+def test_a_session_says_the_cost_that_its_target_announced(target: Target, subject: Artifact) -> None:
+    with target.open(subject) as session:
+        assert session.facts.cost == target.cost
+
+
+def test_a_process_that_does_nothing_else_is_timed_and_weighed(target: Target, subject: Artifact) -> None:
+    if target.cost != "latency":
+        pytest.skip(f"{target.name} is no device: nothing of it starts or is weighed")
+    cold = target.cold_start(subject)
+    assert cold is not None
+    assert 1_000 < cold.first_run_ns < 60e9
+    assert 10_000 < cold.load_ns < 60e9
+    assert 10_000 < target.peak_memory(subject) < 2**31
+
+
+def test_instructions_are_counted_where_that_is_the_cost(target: Target, subject: Artifact) -> None:
+    if target.cost == "instructions":
+        (alone,), (first, second) = target.count([subject], runs=2), target.count([subject] * 2, runs=2, together=True)
+        assert len(alone.samples) == len(first.samples) == 2
+        assert first.median == pytest.approx(alone.median, rel=0.02)
+        assert second.median == pytest.approx(alone.median, rel=0.02)
+        return
+    with pytest.raises(RunFailed, match="counts no instructions") as caught:
+        target.count([subject])
+    assert "\n" not in str(caught.value)
+
+
 def test_timings_are_raw_and_plausible(target: Target, subject: Artifact) -> None:
     plan = TimingPlan(warmup=2, min_runs=200, min_seconds=0.1)
     with target.open(subject) as session:

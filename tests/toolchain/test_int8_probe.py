@@ -152,5 +152,5 @@ def test_row5_what_is_told_of_a_model_holds_for_its_real_files(
     images = draw(digits, 256, seed=0)
     for kind in told:
         own = quantize(floats[kind], Quantize(scheme="static-int8"), images, tmp_path / f"q.{kind}", recipe="q")
-        before, after = place.counts([floats[kind], own], runs=2)
+        before, after = place.count([floats[kind], own], runs=2, together=True)
         assert told[kind] == pytest.approx(after.median / before.median, abs=0.12)

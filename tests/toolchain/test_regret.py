@@ -15,16 +15,14 @@ from onnxruntime import quantization as ort
 from calibration.dataset import Dataset
 from calibration.sample import draw
 from targets.artifact import Artifact, Format, adopt
-from targets.catalog import default_for
+from targets.catalog import default_for, get, isa
 from targets.machine import multiplies_bytes
 from targets.preprocess import Preprocess
-from targets.processor import isa
 from targets.target import Instructions, RuntimeFacts, TimingPlan
 from tests.toolchain.test_report import timings
 from toolchain.evaluation.evaluate import evaluate
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.evaluation.ratio import LatencyRatio
-from toolchain.profiling import regret
 from toolchain.profiling.cells import Cell
 from toolchain.profiling.latency import Profile, ProfileRow
 from toolchain.profiling.regret import UNSEEN, regrets
@@ -81,16 +79,16 @@ def quantized(base: Artifact, digits: Dataset, tmp_path_factory: pytest.TempPath
 def test_the_reason_is_found_in_the_graph(
     which: str, said: str, quantized: dict[str, Artifact], base: Artifact
 ) -> None:
-    found = regrets(quantized[which], base, "ort-cpu", slower=True, larger=False)
+    found = regrets(quantized[which], base, get("ort-cpu"), slower=True, larger=False)
     assert any(reason.startswith(said) or said in reason for reason in found), found
 
 
 def test_a_file_without_fault_is_not_accused(base: Artifact) -> None:
-    assert regrets(base, base, "ort-cpu", slower=False, larger=False) == ()
-    (unseen,) = regrets(base, base, "ort-cpu", slower=True, larger=False)
+    assert regrets(base, base, get("ort-cpu"), slower=False, larger=False) == ()
+    (unseen,) = regrets(base, base, get("ort-cpu"), slower=True, larger=False)
     assert unseen.startswith(f"{UNSEEN}; most is ")
 
-    (told,) = regrets(base, base, "ort-cpu", slower=False, larger=True)
+    (told,) = regrets(base, base, get("ort-cpu"), slower=False, larger=True)
     assert f"of its {base.size:,} bytes" in told
     assert "float32" in told
 
@@ -170,8 +168,8 @@ def test_a_processor_without_instructions_for_int8_is_the_reason(
     floats: dict[Format, Artifact],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(regret, "isa", lambda _: flags)
-    target = default_for(kind).name
+    target = default_for(kind)
+    monkeypatch.setattr(target, "isa", lambda: flags)
     reasons = regrets(static[kind], floats[kind], target, slower=True, larger=False)
     assert any(said in reason for reason in reasons) if said else not any("processor" in one for one in reasons)
     # A float file multiplies no bytes, whatever the processor can do.
@@ -204,7 +202,7 @@ def test_row62_gelu_outside_the_integer_part_is_the_reason(tmp_path: Path, digit
     artifact = with_gelu(tmp_path / "gelu.float.onnx")
     images = draw(digits, 64, seed=0)
     own = quantize(artifact, Quantize(scheme="static-int8"), images, tmp_path / "gelu.onnx", recipe="static-int8")
-    (reason, *_) = regrets(own, artifact, "ort-cpu", slower=True, larger=False)
+    (reason, *_) = regrets(own, artifact, get("ort-cpu"), slower=True, larger=False)
     assert "Erf (1)" in reason
     assert "this is GELU" in reason
 

@@ -20,7 +20,6 @@ from targets.ort import OrtCpu, OrtKernels
 from targets.target import Availability, Instructions, RuntimeFacts, Session, TimingPlan, Timings
 from tests.targets.models import artifact, conv_net
 from toolchain.errors import UsageProblem
-from toolchain.profiling.counts import counted
 from toolchain.profiling.survey import SurveyRequest, survey
 from toolchain.report.timings import survey_text
 
@@ -214,14 +213,14 @@ def test_memory_is_weighed_where_asked(files: tuple[Artifact, ...]) -> None:
 
 @pytest.mark.usefixtures("places")
 def test_counts_are_in_the_order_of_the_files(files: tuple[Artifact, ...]) -> None:
-    counts = counted(files, Emulated())
+    counts = Emulated().count(files)
     assert [one.median for one in counts] == [one.size for one in files]
     assert [len(one.samples) for one in counts] == [5, 5]
 
 
 def test_a_place_that_cannot_count_says_so(files: tuple[Artifact, ...]) -> None:
     with pytest.raises(RunFailed, match="counts no instructions"):
-        counted(files, OrtCpu())
+        OrtCpu().count(files)
 
 
 def test_a_file_or_a_place_without_a_partner_is_a_usage_error(files: tuple[Artifact, ...]) -> None:

@@ -116,9 +116,8 @@ def show(name: str, as_json: bool) -> None:
         facts = asdict(DeviceProfile.load(name))
     else:
         place = catalog.get(name)
-        purpose = (type(place).__doc__ or "").partition("\n")[0]
-        facts = {"name": name, "summary": purpose, "formats": sorted(place.formats)}
-        facts["settings"] = getattr(place, "settings", {})
+        facts = {"name": name, "summary": place.summary, "formats": sorted(place.formats)}
+        facts["settings"] = place.settings
     if as_json:
         console.emit("targets-show", facts)
         return
@@ -155,10 +154,9 @@ def setup(name: str, force: bool, as_json: bool) -> None:
       glyphpress targets setup ssh://pi@kitchen
     """
     from targets import catalog
-    from targets import setup as ready
 
     with console.progress() as progress:
-        done = ready.set_up(catalog.address(name), force=force, progress=progress)
+        done = catalog.get(name).set_up(force=force, progress=progress)
     if as_json:
         console.emit("targets-setup", {"name": name, "done": done})
         return

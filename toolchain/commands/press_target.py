@@ -12,12 +12,10 @@ from targets import catalog
 from targets.artifact import Artifact, Format
 from targets.errors import TargetUnavailable
 from targets.machine import machine_state, saturates
-from targets.processor import isa
-from targets.target import Instructions, Target, TimingPlan, cost_of
+from targets.target import Instructions, Target, TimingPlan
 from toolchain.errors import StageError, UsageProblem
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.profiling.agreement import agreement
-from toolchain.profiling.counts import counted
 from toolchain.profiling.latency import Profile, profile
 from toolchain.progress import Progress
 from toolchain.verdict.needs import check_place
@@ -46,12 +44,12 @@ class PressTarget:
     def emulated(self) -> bool:
         """Whether its cost is told in instructions."""
         target = self.target
-        return target is not None and cost_of(target) == "instructions"
+        return target is not None and target.cost == "instructions"
 
     @property
     def saturates(self) -> bool:
         """Whether the 8-bit kernels of ONNX Runtime may saturate there, or it is not known where files will run."""
-        return self.name is None or saturates(isa(self.name))
+        return self.name is None or saturates(catalog.isa(self.name))
 
     def check(self, policy: Policy) -> None:
         """Raise before any work what a press there would end in."""
@@ -103,7 +101,7 @@ class PressTarget:
         """Return the instructions of every file there, or None each where the place is not emulated."""
         if not self.emulated:
             return [None] * len(artifacts)
-        return list(counted(artifacts, self._target(), progress=progress))
+        return list(self._target().count(artifacts, progress=progress))
 
     def notes(self) -> tuple[str, ...]:
         """Return what a report says of the place: formats that it does not take, and that it is emulated."""

@@ -9,7 +9,7 @@ from typing import Any
 from targets import catalog
 from targets.artifact import Artifact, Format
 from targets.errors import TargetUnavailable
-from targets.target import Counting, RuntimeFacts, Target, TimingPlan, Timings, taints_of
+from targets.target import RuntimeFacts, Target, TimingPlan, Timings, taints_of
 from toolchain.commands.probe_models import Shape, probe_pair
 from toolchain.commands.probe_shapes import wanted_shapes
 from toolchain.errors import UsageProblem
@@ -126,19 +126,19 @@ def probe_int8(
     cells = [(kind, shape) for kind in formats if kind in place.formats for shape in wanted]
     if not cells:
         raise UsageProblem(f"{place.name} runs neither .onnx nor .tflite files; take another target")
-    cost = _counted if isinstance(place, Counting) else _timed
-    found = cost(place, cells, seed, progress)  # type: ignore[arg-type]
+    measure = _counted if place.cost == "instructions" else _timed
+    found = measure(place, cells, seed, progress)
     ratios = tuple(replace(one, times=counted[shape]) for one, (_, shape) in zip(found.ratios, cells, strict=True))
     return replace(found, ratios=ratios, left_out=left_out)
 
 
-def _counted(place: Counting, cells: list[Cell], seed: int, progress: Progress) -> Int8Probe:
+def _counted(place: Target, cells: list[Cell], seed: int, progress: Progress) -> Int8Probe:
     files: list[Artifact] = []
     for done, (kind, shape) in enumerate(cells, 1):
         files += probe_pair(str(shape), kind, seed)
         progress("small models", done, len(cells))
     # Two inferences, since a count hardly varies, and one emulator for all, since starting it is what takes long.
-    counts = place.counts(files, runs=2, progress=progress)
+    counts = place.count(files, runs=2, together=True, progress=progress)
     costs = [count.median for count in counts]
     ratios = [
         Ratio(str(shape), kind, own / base, cost=base)

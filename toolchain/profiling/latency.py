@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 
 from targets.artifact import Artifact, adopt, describe, explained, load_artifact
-from targets.catalog import TARGETS, default_for
-from targets.cold import cold_start
+from targets.catalog import default_for
 from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
 from targets.target import Session, Target, TimingPlan, Timings, taints_of
@@ -226,19 +225,14 @@ def timeable(path: Path) -> Artifact:
     return adopt(path, preprocess=Preprocess(), classes=tuple(map(str, range(width))))
 
 
-def started_cold(timings: Timings, artifact: Artifact, target: Target | None = None) -> Timings:
-    """Return the timings with the load and first run of a fresh process, on this machine or on a board (`cold_start`).
+def started_cold(timings: Timings, artifact: Artifact, target: Target) -> Timings:
+    """Return the timings with the load and first run of a fresh process (`Target.cold_start`).
 
-    Where there can be none they keep their own: a script loads nothing, a target that is not in the catalog cannot be
-    found by another process.
+    Where there can be none they keep their own: a script loads nothing.
     """
     facts = timings.facts
-    there = getattr(target, "cold_start", None)
-    if facts.simulated or not (there or facts.target.split(",")[0] in TARGETS):
-        return timings
-    if there:
-        return replace(timings, **asdict(there(artifact, threads=facts.threads)))
-    return replace(timings, **asdict(cold_start(artifact, facts.target, threads=facts.threads)))
+    cold = None if facts.simulated else target.cold_start(artifact, threads=facts.threads)
+    return replace(timings, **asdict(cold)) if cold else timings
 
 
 def _place(artifact: Artifact, target: Target | None) -> Target:

@@ -13,16 +13,14 @@ from targets.artifact import Artifact
 from targets.errors import RunFailed
 from targets.machine import multiplies_bytes
 from targets.operators import Operator, operators
-from targets.processor import HERE, isa
+from targets.target import Target
 from toolchain.inspection import inspect_file
 from toolchain.profiling.optimized import Optimized, optimized
 
-KNOWN = ("ort-cpu", "litert-cpu", "arm64:", "ssh://", "raspberry-pi-")
-"""Places whose graphs and kernels are those of the runtimes on this machine's processor."""
 UNSEEN = "the graph shows no reason; `glyphpress profile --per-op` tells what each operator takes"
 
 
-def regrets(artifact: Artifact, base: Artifact, target: str, *, slower: bool, larger: bool) -> tuple[str, ...]:
+def regrets(artifact: Artifact, base: Artifact, target: Target, *, slower: bool, larger: bool) -> tuple[str, ...]:
     """Return why an artifact is slower on a target, or larger, than `base`, a reason a line; none for neither.
 
     Graphs are taken as this machine's runtime makes them. Raises RunFailed where it refuses a file.
@@ -30,16 +28,16 @@ def regrets(artifact: Artifact, base: Artifact, target: str, *, slower: bool, la
     found: list[str] = []
     if slower:
         look = {"onnx": _in_onnx, "ort": _in_ort, "tflite": _in_tflite}[artifact.format]
-        seen = look(artifact, base) if target.startswith(KNOWN) else []
+        seen = look(artifact, base) if target.default_kernels else []
         found += [*seen, *_without_instructions(artifact, target)] or [UNSEEN + _most(artifact, target)]
     if larger:
         found.append(_bytes(artifact))
     return tuple(found)
 
 
-def _without_instructions(artifact: Artifact, target: str) -> Iterator[str]:
+def _without_instructions(artifact: Artifact, target: Target) -> Iterator[str]:
     """Yield that the processor has no instructions for what an int8 file does, where that is known of it."""
-    flags = isa(target)
+    flags = target.isa()
     if not flags or multiplies_bytes(flags) or not _computes_in_int8(artifact):
         return
     missing = "dot-product instructions (asimddp)" if "asimd" in flags else "VNNI"
@@ -49,9 +47,9 @@ def _without_instructions(artifact: Artifact, target: str) -> Iterator[str]:
     )
 
 
-def _most(artifact: Artifact, target: str) -> str:
+def _most(artifact: Artifact, target: Target) -> str:
     """Return the operator that takes most of the time, where this machine's runtimes tell it."""
-    kernels = _kernels(artifact, target) if target in HERE else []
+    kernels = _kernels(artifact) if target.name == catalog.default_for(artifact.format).name else []
     if not kernels:
         return ""
     most = max(kernels, key=lambda one: one.ns)
@@ -136,8 +134,7 @@ def _in_ort(artifact: Artifact, base: Artifact) -> list[str]:  # noqa: ARG001 (e
 
 
 def _in_tflite(artifact: Artifact, base: Artifact) -> list[str]:  # noqa: ARG001
-    place = catalog.get("litert-cpu")
-    with place.open(artifact) as session:
+    with catalog.default_for("tflite").open(artifact) as session:
         parts = session.facts.placement.get("XNNPACK", 0)
     kernels = _kernels(artifact)
     found = []
@@ -152,10 +149,10 @@ def _in_tflite(artifact: Artifact, base: Artifact) -> list[str]:  # noqa: ARG001
     return found
 
 
-def _kernels(artifact: Artifact, target: str = "litert-cpu") -> list[Operator]:
-    """Return what a runtime runs of a file; nothing where it was built without its profiler."""
+def _kernels(artifact: Artifact) -> list[Operator]:
+    """Return what the usual runtime runs of a file; nothing where it was built without its profiler."""
     try:
-        return operators(artifact, catalog.get(target))
+        return operators(artifact, catalog.default_for(artifact.format))
     except RunFailed:
         return []
 

@@ -10,10 +10,9 @@ from threading import Lock
 
 from targets import catalog
 from targets.artifact import Artifact
-from targets.cold import peak_memory_at
 from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
 from targets.machine import machine_state
-from targets.pinning import Pinnable, pinned
+from targets.pinning import pinned
 from targets.session import resolved_threads
 from targets.target import Availability, Target, TimingPlan, taints_of
 from toolchain.errors import TaintedRun, UsageProblem
@@ -21,7 +20,6 @@ from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.packed import shown_size
 from toolchain.profiling.agreement import agreement
 from toolchain.profiling.cells import Cell, Survey
-from toolchain.profiling.counts import counted
 from toolchain.profiling.latency import ROUNDS, started_cold, time_interleaved
 from toolchain.profiling.pairs import paired
 from toolchain.profiling.regret import regrets
@@ -65,8 +63,7 @@ class _Pair:
 
     @property
     def host(self) -> str:
-        """The machine that a remote place is on; empty for this one."""
-        return getattr(self.place, "host", "")
+        return self.place.host
 
 
 def survey(request: SurveyRequest, *, progress: Progress = silent) -> Survey:
@@ -89,7 +86,7 @@ def _surveyed(
     request: SurveyRequest, pairs: list[_Pair], states: dict[str, Availability], progress: Progress
 ) -> Survey:
     for place in {pair.host: pair.place for pair in pairs if pair.host and request.pin}.values():
-        if states[place.name].ok and isinstance(place, Pinnable):
+        if states[place.name].ok:
             place.pin(request.pin)
     for done, pair in enumerate(pairs, 1):
         pair.cell = _opened(request, pair, states[pair.place.name])
@@ -114,7 +111,7 @@ def _surveyed(
         raise lost[0]
     for pair in pairs:
         if pair.cost == "instructions":
-            counts = counted([pair.cell.artifact], pair.place, batch=request.plan.batch, progress=progress)
+            counts = pair.place.count([pair.cell.artifact], batch=request.plan.batch, progress=progress)
             pair.cell = replace(pair.cell, instructions=counts[0], facts=counts[0].facts)
     for host, (first, *_) in boards.items():
         tainted += [f"{host}: {word}" for word in (first.cell.timings.taints if first.cell.timings else ())]
@@ -162,7 +159,7 @@ def _time(request: SurveyRequest, pairs: Sequence[_Pair], progress: Progress) ->
     for pair, timings in zip(pairs, measured, strict=True):
         artifact = pair.cell.artifact
         weighed = request.memory and pair.cost == "latency"
-        peak = peak_memory_at(pair.place, artifact, threads=request.threads) if weighed else None
+        peak = pair.place.peak_memory(artifact, threads=request.threads) if weighed else None
         pair.cell = replace(pair.cell, timings=started_cold(timings, artifact, pair.place), peak_bytes=peak)
 
 
@@ -208,5 +205,5 @@ def _explained(cell: Cell, base: Cell) -> Cell:
     if not cell.facts or cell.facts.cost == "scripted":
         return cell
     cell = replace(cell, larger=cell.artifact.size > base.artifact.size)
-    why = regrets(cell.artifact, base.artifact, cell.target, slower=cell.slower, larger=cell.larger)
+    why = regrets(cell.artifact, base.artifact, catalog.get(cell.target), slower=cell.slower, larger=cell.larger)
     return replace(cell, reasons=why)

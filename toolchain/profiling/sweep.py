@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
-from targets import catalog
 from targets.artifact import Artifact
 from targets.pinning import pinned
 from targets.remote import Channel, RemoteSession, local_agent
@@ -62,10 +61,11 @@ def sweep(
     pin: the cores to keep to, none for all. Without targets each format's usual one is taken. Raises UsageProblem for
     a target that is not of this machine, and what opening raises.
     """
-    words = [(one, place.name) for place, one in paired(artifacts, targets)]
-    for _, word in words:
-        if word.partition(",")[0] not in catalog.TARGETS:
-            raise UsageProblem(f"{word} cannot be swept; take a target of this machine")
+    pairs = paired(artifacts, targets)
+    for place, _ in pairs:
+        if place.host or place.cost == "instructions":
+            raise UsageProblem(f"{place.name} cannot be swept; take a target of this machine")
+    words = [(one, place.name) for place, one in pairs]
     points: list[Point] = []
     with ExitStack() as stack:
         stack.enter_context(pinned(pin))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from targets.artifact import Artifact
+from targets.catalog import get
 from targets.target import Instructions
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.evaluate import Evaluation
@@ -134,7 +135,7 @@ def _explained(row: Row, artifact: Artifact, place: str, artifacts: Sequence[Art
         return row
     own = _floats(artifacts).get(artifact.format, 0)
     behind = row.slower_than_own or (row.slower and not rows[own].slower)
-    reasons = regrets(artifact, artifacts[own], place, slower=behind, larger=row.larger)
+    reasons = regrets(artifact, artifacts[own], get(place), slower=behind, larger=row.larger)
     if row.slower and not behind:
         more = "instructions" if row.instructions is not None else "time"
         reasons = (f"{rows[own].name} takes more {more} than {rows[0].name} too: it is the runtime, not int8", *reasons)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from calibration.dataset import Dataset
 from targets.catalog import get
-from targets.cold import peak_memory_at
 from targets.target import TimingPlan, Timings
 from toolchain.errors import UsageProblem
 from toolchain.evaluation.compare import Comparison, compare
@@ -128,7 +127,7 @@ def _peak(own: Subject, threads: int) -> int:
         raise UsageProblem(
             f"[memory] is of devices, and {facts.target} is none; take another target, or drop the limit"
         )
-    return peak_memory_at(get(facts.target), artifact, threads=threads)
+    return get(facts.target).peak_memory(artifact, threads=threads)
 
 
 def refuse_idle(target: str | None, subjects: Sequence[Subject]) -> None:

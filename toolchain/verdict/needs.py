@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from targets.target import Target, cost_of
+from targets.target import Target
 from toolchain.errors import UsageProblem
 from toolchain.verdict.policy import Policy
 from toolchain.verdict.subject import saved
@@ -49,7 +49,7 @@ def check_needs(policy: Policy, baseline: Path, candidates: Sequence[Path], *, i
 
 def check_place(policy: Policy, place: Target) -> None:
     """Raise UsageProblem where the policy limits the latency or the memory of a place that is no device."""
-    cost = cost_of(place)
+    cost = place.cost
     if cost not in ("instructions", "outputs"):
         return
     what = "emulated" if cost == "instructions" else "simulated"
