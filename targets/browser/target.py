@@ -20,7 +20,7 @@ from targets.cold import REPEATS, Rise
 from targets.errors import RunFailed, TargetUnavailable
 from targets.machine import cpu_name
 from targets.session import resolved_threads
-from targets.target import Availability, DeviceType, RuntimeFacts, Target
+from targets.target import Availability, Cost, DeviceType, RuntimeFacts, Target
 
 PAGE = Path(__file__).with_name("page")
 WEBGPU = ("--enable-unsafe-webgpu", "--ignore-gpu-blocklist", "--enable-features=Vulkan")
@@ -54,6 +54,11 @@ class BrowserTarget(Target):
         self.formats = frozenset(NEEDED) - ({"ort"} if device == "webgpu" else set())
         self._kept: list[BrowserSession] = []
         weakref.finalize(self, _close, self._kept).atexit = False  # Playwright ends what is left when Python does
+
+    @property
+    def cost(self) -> Cost:
+        """Only answers where the browser will take SwiftShader."""
+        return "outputs" if self._flags() == SWIFTSHADER else "latency"
 
     def probe(self) -> Availability:
         """Say whether Playwright and a Chromium are here, and the runtimes or npm to fetch them; starts none."""

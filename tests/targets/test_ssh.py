@@ -82,6 +82,7 @@ def test_times_are_taken_there_and_come_back_raw(reached: Board, onnx_artifact: 
     assert timings.machine["architecture"] == "aarch64"
     cold = fresh(reached.word).cold_start(onnx_artifact)
     assert min(cold.load_ns, cold.first_run_ns) > 0
+    assert "asimd" in fresh(reached.word).isa()
 
 
 def test_a_run_outlives_a_connection_that_is_cut_in_the_middle(
