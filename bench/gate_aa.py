@@ -35,12 +35,12 @@ from toolchain.cli.console import progress
 from toolchain.commands.export import export_checkpoint
 from toolchain.commands.quantize import quantize_file
 from toolchain.evaluation.ratio import LatencyRatio
+from toolchain.gate.limits.speed import judge_time_ratio
+from toolchain.gate.tables import TimeRatioLimit
 from toolchain.profiling.latency import ROUNDS, time_interleaved
 from toolchain.recipe import shipped
 from toolchain.report.report import Row
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.speed import judge_time_ratio
-from toolchain.verdict.tables import TimeRatioLimit
 
 RESULTS = Path(__file__).resolve().parent / "results"
 REPEATS = 100

@@ -11,12 +11,12 @@ import pytest
 from bench.gate_rates import DISCORDANCES, MARGIN, RESULTS, RULES, SIZES, claims, exact, simulate
 from tests.toolchain.readers import pair
 from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import judge
+from toolchain.gate.policy import policy_from
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
 from toolchain.stats.exact_power import Truth
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import judge
-from toolchain.verdict.policy import policy_from
 
 MOST = 0.055
 POLICY = policy_from({"drop": {"max": "0.3pp"}})

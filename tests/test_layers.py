@@ -30,7 +30,6 @@ ROWS = (
 )
 """Rooms from the top down: each package or loose module under toolchain/, and the other packages as a whole."""
 UNPLACED = {
-    "toolchain.evaluation.untracked",
     "toolchain.errors",
     "toolchain.files",
     "toolchain.inspection",
@@ -43,7 +42,6 @@ UNPLACED = {
     "toolchain.preprocess_trial",
     "toolchain.progress",
     "toolchain.quantities",
-    "toolchain.verdict",
     "toolchain.versions",
     "toolchain.visible",
     "toolchain.written",

@@ -21,9 +21,9 @@ from tests.toolchain.readers import linear_reader
 from toolchain.cli.main import COMMANDS
 from toolchain.cli.main import glyphpress as program
 from toolchain.errors import PolicyError
+from toolchain.gate.policy import Policy, policy_from
 from toolchain.recipe import shipped
 from toolchain.recipe.quantize import Scheme
-from toolchain.verdict.policy import Policy, policy_from
 
 Run = Callable[..., Finished]
 

@@ -16,14 +16,14 @@ from tests.toolchain.readers import digits, linear_reader, pair
 from tests.toolchain.test_report import timings
 from toolchain.evaluation.flip_images import Flipped
 from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.candidate import read_subject
+from toolchain.gate.collect import gather
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import judge
+from toolchain.gate.limits.runtimes import Difference, Place
+from toolchain.gate.limits.stress import StressPairs
+from toolchain.gate.policy import policy_from
 from toolchain.report.judgement import Judgement
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import judge
-from toolchain.verdict.gather import gather
-from toolchain.verdict.policy import policy_from
-from toolchain.verdict.runtimes import Difference, Place
-from toolchain.verdict.stress import StressPairs
-from toolchain.verdict.subject import read_subject
 
 ODD = ("|", "`", "<", "&", '"', "[", "\\", "*_*", "京", "$a$")
 """Ten classes whose names mean something to XML, Markdown, SARIF or a terminal."""

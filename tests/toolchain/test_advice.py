@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.toolchain.readers import linear_reader
+from toolchain.gate.outcome import Verdict
 from toolchain.report.advice import next_steps, open_limits, pressed_again
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.outcome import Verdict
 
 
 def verdict(limit: str, outcome: Outcome = Outcome.FAIL, action: str = "fail") -> Verdict:

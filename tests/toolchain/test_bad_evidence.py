@@ -20,11 +20,11 @@ from tests.toolchain.test_evidence import ANY, OWN, Place_, changed, places, sto
 from toolchain.errors import EvidenceError, GlyphpressError, PolicyError
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.paired_answers import Pairs
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import judge
-from toolchain.verdict.gather import gather
-from toolchain.verdict.policy import Policy, named, policy_from
-from toolchain.verdict.subject import Subject, read_subject
+from toolchain.gate.candidate import Subject, read_subject
+from toolchain.gate.collect import gather
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import judge
+from toolchain.gate.policy import Policy, named, policy_from
 
 Run = Callable[..., Finished]
 # As lenient as can be: what it passes, everything passes.

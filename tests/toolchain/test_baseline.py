@@ -16,17 +16,17 @@ from targets.artifact import Artifact, Format, load_artifact, save_sidecar
 from tests.toolchain.readers import digits, linear_reader, written
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.export import export
+from toolchain.gate import baseline
+from toolchain.gate.baseline import Baseline
+from toolchain.gate.candidate import Subject, evaluate_file, read_subject
+from toolchain.gate.collect import gather
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import judge
+from toolchain.gate.policy import Policy, policy_from
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.recipe import Prune, Quantize
 from toolchain.stats.decision import Outcome
-from toolchain.verdict import baseline
-from toolchain.verdict.baseline import Baseline
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import judge
-from toolchain.verdict.gather import gather
-from toolchain.verdict.policy import Policy, policy_from
-from toolchain.verdict.subject import Subject, evaluate_file, read_subject
 
 STRESS = {"max": "5pp", "kinds": ["blur", "speckle"]}
 LINE = {"checkpoint_sha256": "c" * 64, "parent_sha256": "c" * 64}

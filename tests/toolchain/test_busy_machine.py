@@ -18,9 +18,9 @@ from targets.timing import time_calls
 from tests.conftest import Finished
 from tests.toolchain.readers import linear_reader
 from tests.toolchain.test_speed import ratio, timings
+from toolchain.gate.limits.speed import judge_time
+from toolchain.gate.tables import TimeLimit
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.speed import judge_time
-from toolchain.verdict.tables import TimeLimit
 
 Run = Callable[..., Finished]
 SLICE_NS = 4_000_000

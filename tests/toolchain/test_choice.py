@@ -11,12 +11,12 @@ from tests.toolchain.readers import pair
 from toolchain.commands.press_extra_file import to_add
 from toolchain.evaluation.compare import compare
 from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import judge
+from toolchain.gate.policy import policy_from
 from toolchain.report.report import Row
 from toolchain.report.winner import Choice, Prefer, chosen, fastest_float
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import judge
-from toolchain.verdict.policy import policy_from
 
 POLICY = policy_from({"drop": {"max": "0.3pp"}})
 

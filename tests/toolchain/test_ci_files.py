@@ -20,7 +20,7 @@ import yaml
 from tests.toolchain.readers import linear_reader
 from toolchain.ci import SERVICES, ci_text, write_policy
 from toolchain.commands.gate import store_baseline
-from toolchain.verdict.policy import choose_policy
+from toolchain.gate.policy import choose_policy
 
 pytestmark = pytest.mark.slow
 

@@ -17,16 +17,16 @@ from tests.toolchain.readers import linear_reader, pair, ridge, written
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.candidate import evaluate_file
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import judge
+from toolchain.gate.limits.classes import judge_classes
+from toolchain.gate.multiple_tests import Question, decide, holm, judge_several
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.policy import policy_from
+from toolchain.gate.tables import ClassesLimit
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.classes import judge_classes
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import judge
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.policy import policy_from
-from toolchain.verdict.several import Question, decide, holm, judge_several
-from toolchain.verdict.subject import evaluate_file
-from toolchain.verdict.tables import ClassesLimit
 
 
 def several(*questions: Question, confidence: float = 0.95) -> Verdict:

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Finished
 from tests.toolchain.readers import linear_reader
 from toolchain.ci import write_policy
-from toolchain.verdict.policy import read_policy
+from toolchain.gate.policy import read_policy
 
 Run = Callable[..., Finished]
 DATA = ("--data", "builtin:digits")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Finished
-from toolchain.verdict.plan import plan
+from toolchain.gate.plan import plan
 
 Run = Callable[..., Finished]
 WORDS = ("gate", "plan", "--margin", "0.3pp", "--discordance", "1%")

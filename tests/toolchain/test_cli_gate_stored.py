@@ -13,9 +13,9 @@ from PIL import Image
 from tests.conftest import Finished
 from tests.toolchain.readers import digits, linear_reader, pair, written
 from toolchain.commands.gate import GateRequest, gate, judge_stored
+from toolchain.gate.policy import choose_policy
 from toolchain.report.judgement import Judgement
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.policy import choose_policy
 
 Run = Callable[..., Finished]
 DATA = ("--data", "builtin:digits")

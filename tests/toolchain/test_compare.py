@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as hnp
 from tests.toolchain.readers import digits, linear_reader, pair, written
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.compare import Comparison, compare
+from toolchain.gate.candidate import evaluate_file
 from toolchain.stats import paired_difference
-from toolchain.verdict.subject import evaluate_file
 
 answers = st.integers(1, 40).flatmap(
     lambda n: st.tuples(*[hnp.arrays(np.int64, n, elements=st.integers(0, 9)) for _ in range(3)])

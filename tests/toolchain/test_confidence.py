@@ -17,10 +17,10 @@ from tests.toolchain.readers import FACTS, digits, linear_reader, written
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.paired_answers import FileFacts, Pairs
+from toolchain.gate.candidate import evaluate_file
+from toolchain.gate.limits.confidence import ece, judge_ece, judge_rejects, rejection
+from toolchain.gate.tables import EceLimit, RejectsLimit
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.confidence import ece, judge_ece, judge_rejects, rejection
-from toolchain.verdict.subject import evaluate_file
-from toolchain.verdict.tables import EceLimit, RejectsLimit
 
 Answered = tuple[np.ndarray, np.ndarray]
 """Confidence float32 [N] and whether it was right bool [N]."""

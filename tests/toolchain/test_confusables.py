@@ -15,12 +15,12 @@ from tests.toolchain.readers import DIGITS, written
 from toolchain.errors import EvidenceError, PolicyError
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import judge
+from toolchain.gate.limits.confusables import cost_matrix, groups, judge_confusables, judge_cost
+from toolchain.gate.policy import policy_from
+from toolchain.gate.tables import ConfusablesLimit, CostLimit
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.confusables import cost_matrix, groups, judge_confusables, judge_cost
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import judge
-from toolchain.verdict.policy import policy_from
-from toolchain.verdict.tables import ConfusablesLimit, CostLimit
 
 BALANCED = emnist_split("balanced").classes
 Answers = NDArray[np.int64]

@@ -17,7 +17,7 @@ from targets.null import NullTarget
 from tests.toolchain.readers import described, digits, linear_reader, written
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.evaluation.evaluate import Evaluation, check_classes, evaluate
-from toolchain.verdict.subject import evaluate_file, open_session, read_subject
+from toolchain.gate.candidate import evaluate_file, open_session, read_subject
 
 
 def test_every_image_is_answered_by_the_file_itself(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ from targets.target import RuntimeFacts, Timings
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.flip_images import Flipped
 from toolchain.evaluation.paired_answers import FileFacts, Pairs
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import JUDGES, judge
-from toolchain.verdict.leaks import Leaks
-from toolchain.verdict.policy import policy_from
-from toolchain.verdict.runtimes import Difference, Place
-from toolchain.verdict.stress import StressPairs
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import JUDGES, judge
+from toolchain.gate.limits.leaks import Leaks
+from toolchain.gate.limits.runtimes import Difference, Place
+from toolchain.gate.limits.stress import StressPairs
+from toolchain.gate.policy import policy_from
 
 CPU = RuntimeFacts("ort-cpu", "onnxruntime", "1.31", "CPUExecutionProvider", 1)
 BASE, OWN = "a" * 64, "b" * 64

@@ -23,14 +23,14 @@ from toolchain.commands.quantize_fallback import Fallback, Trial, _search, quant
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.export import export
 from toolchain.export.program import save_program
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.policy import choose_policy
+from toolchain.gate.tables import DropLimit
 from toolchain.model import FloatModel
 from toolchain.progress import silent
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize, Recipe
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.policy import choose_policy
-from toolchain.verdict.tables import DropLimit
 
 LIMIT = DropLimit(max=0.02)
 EVERY = (*(f"features.conv{number}" for number in range(1, 6)), "features.pool", "classifier")

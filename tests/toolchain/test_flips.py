@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from tests.lazily import stats
 from tests.toolchain.readers import written
 from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import judge
+from toolchain.gate.limits.flips import decide, judge_flips
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.policy import policy_from
+from toolchain.gate.tables import FlipsLimit
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.flips import decide, judge_flips
-from toolchain.verdict.gate import judge
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.policy import policy_from
-from toolchain.verdict.tables import FlipsLimit
 
 
 def wandering(flips: int, count: int) -> Pairs:

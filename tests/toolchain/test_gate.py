@@ -19,14 +19,14 @@ from toolchain.errors import EvidenceError, GateFailed, GateInconclusive
 from toolchain.evaluation.compare import compare
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.candidate import evaluate_file
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import Verdict, judge, overall, raise_for
+from toolchain.gate.limits.accuracy import judge_drop
+from toolchain.gate.policy import Policy, policy_from
+from toolchain.gate.tables import DropLimit
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.accuracy import judge_drop
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import Verdict, judge, overall, raise_for
-from toolchain.verdict.policy import Policy, policy_from
-from toolchain.verdict.subject import evaluate_file
-from toolchain.verdict.tables import DropLimit
 
 DEVICE = RuntimeFacts("ort-cpu", "onnxruntime", "1.31", "CPUExecutionProvider", 1)
 

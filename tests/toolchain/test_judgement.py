@@ -14,10 +14,10 @@ import pytest
 from tests.toolchain.judged import LOOSE, STRICT, answers, concluded, gathered
 from tests.toolchain.readers import DIGITS
 from toolchain.errors import EvidenceError, GateFailed, GateInconclusive, UsageProblem
+from toolchain.gate.evidence import Evidence
 from toolchain.report.judgement import Judgement
 from toolchain.report.verdict_schema import verdict_schema
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.evidence import Evidence
 
 DROP = {"drop": {"max": "0.3pp"}}
 GOOD, UNSURE, BAD = (5, 5), (50, 0), (400, 0)

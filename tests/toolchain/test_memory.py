@@ -9,12 +9,12 @@ import pytest
 from calibration.dataset import Dataset
 from targets.artifact import Artifact, Format
 from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.gate.candidate import evaluate_file, read_subject
+from toolchain.gate.collect import compare_files, gather
+from toolchain.gate.limits.memory import judge_memory
+from toolchain.gate.policy import Policy
+from toolchain.gate.tables import MemoryLimit
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.gather import compare_files, gather
-from toolchain.verdict.memory import judge_memory
-from toolchain.verdict.policy import Policy
-from toolchain.verdict.subject import evaluate_file, read_subject
-from toolchain.verdict.tables import MemoryLimit
 
 LIMIT = MemoryLimit(max=12_000_000)
 

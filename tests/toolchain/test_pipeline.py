@@ -21,10 +21,10 @@ from toolchain.commands import press_files, press_target
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.errors import StageError, UsageProblem
+from toolchain.gate.policy import DropLimit, Policy, choose_policy, policy_from
 from toolchain.recipe import Prune, Quantize, Recipe, shipped
 from toolchain.report.report import Report
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.policy import DropLimit, Policy, choose_policy, policy_from
 
 QUICK = TimingPlan(warmup=2, min_runs=20, min_seconds=0.0, inner=1)
 PRUNED = Recipe(name="pruned", steps=(Prune(ratio=0.25, epochs=1),))

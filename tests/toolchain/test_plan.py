@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from tests.lazily import stats
 from toolchain.errors import UsageProblem
+from toolchain.gate.plan import SIZES, chances, plan
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
 from toolchain.stats.exact_power import Truth, chance, tail_beyond
-from toolchain.verdict.plan import SIZES, chances, plan
 
 
 def enumerated(truth: Truth, margin: float) -> dict[Outcome, float]:

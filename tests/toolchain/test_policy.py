@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 
 from toolchain import quantities
 from toolchain.errors import PolicyError
-from toolchain.verdict.needs import check_needs
-from toolchain.verdict.policy import choose_policy, default_policy, named, policy_from, read_policy, schema
+from toolchain.gate.needs import check_needs
+from toolchain.gate.policy import choose_policy, default_policy, named, policy_from, read_policy, schema
 
 WHOLE = """
 [drop]

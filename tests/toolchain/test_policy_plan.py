@@ -9,9 +9,9 @@ import pytest
 
 from tests.conftest import Finished
 from toolchain.errors import UsageProblem
-from toolchain.verdict.plan import plan
-from toolchain.verdict.policy import named, policy_from
-from toolchain.verdict.policy_plan import plan_policy
+from toolchain.gate.plan import plan
+from toolchain.gate.policy import named, policy_from
+from toolchain.gate.policy_plan import plan_policy
 
 Run = Callable[..., Finished]
 

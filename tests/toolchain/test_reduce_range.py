@@ -13,9 +13,9 @@ from targets.target import TimingPlan
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.commands.press_target import PressTarget
+from toolchain.gate.policy import DropLimit, Policy
 from toolchain.quantize import FULL_RANGE
 from toolchain.recipe import shipped
-from toolchain.verdict.policy import DropLimit, Policy
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,10 @@ from tests.toolchain.planted import CLASSIFIER, CONV1, CONV2, CONV3, CONV4, CONV
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.export import export
+from toolchain.gate.candidate import evaluate_file
 from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
-from toolchain.verdict.subject import evaluate_file
 
 Run = Callable[..., Finished]
 STATIC = Quantize(scheme="static-int8")

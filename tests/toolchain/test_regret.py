@@ -23,6 +23,8 @@ from tests.toolchain.test_report import timings
 from toolchain.evaluation.evaluate import evaluate
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.evaluation.ratio import LatencyRatio
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.policy import policy_from
 from toolchain.profiling.cells import Cell
 from toolchain.profiling.latency import Profile, ProfileRow
 from toolchain.profiling.regret import UNSEEN, regrets
@@ -30,8 +32,6 @@ from toolchain.profiling.survey import _with_ratios
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 from toolchain.report.rows import measured_rows
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.policy import policy_from
 
 POLICY = policy_from({"drop": {"max": "0.3pp"}})
 

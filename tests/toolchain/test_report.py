@@ -18,15 +18,15 @@ from toolchain.errors import EvidenceError
 from toolchain.evaluation.compare import compare
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.evaluation.ratio import LatencyRatio
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import judge
+from toolchain.gate.policy import policy_from
 from toolchain.packed import QUICK
 from toolchain.quantities import size_text
 from toolchain.report.markdown import markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.report.table import packed_text, remarks, show
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import judge
-from toolchain.verdict.policy import policy_from
 
 
 def timings(sha256: str, median: int) -> Timings:

@@ -11,13 +11,13 @@ import pytest
 from targets.target import RuntimeFacts, Timings
 from tests.lazily import stats
 from toolchain.errors import EvidenceError
+from toolchain.gate.limits.speed import judge_time, judge_time_ratio
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.tables import TimeLimit, TimeRatioLimit
 from toolchain.profiling.latency import ROUNDS
 from toolchain.report.report import Row
 from toolchain.stats.bootstrap import resampled, trimmed_mean
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.speed import judge_time, judge_time_ratio
-from toolchain.verdict.tables import TimeLimit, TimeRatioLimit
 
 DEVICE = RuntimeFacts("ort-cpu", "onnxruntime", "1.31", "CPUExecutionProvider", 1)
 QUIET, BUSY, STORMY = 0.002, 0.05, 0.4

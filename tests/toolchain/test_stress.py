@@ -14,10 +14,10 @@ from calibration import corrupt
 from calibration.dataset import Dataset, load
 from tests.toolchain.readers import digits, linear_reader
 from toolchain.errors import EvidenceError
+from toolchain.gate.candidate import read_subject
+from toolchain.gate.limits.stress import StressAnswers, StressPairs, answers_under, judge_stress, pair_stress
+from toolchain.gate.tables import DamageKind, StressLimit
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.stress import StressAnswers, StressPairs, answers_under, judge_stress, pair_stress
-from toolchain.verdict.subject import read_subject
-from toolchain.verdict.tables import DamageKind, StressLimit
 
 
 def limit(**changes: Any) -> StressLimit:

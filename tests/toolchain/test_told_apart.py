@@ -16,16 +16,16 @@ from tests.toolchain.readers import digits, linear_reader, pair, written
 from tests.toolchain.test_speed import timings
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.candidate import read_subject
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import judge
+from toolchain.gate.limits.memory import judge_memory
+from toolchain.gate.limits.sizes import judge_shrink, judge_size
+from toolchain.gate.limits.speed import judge_time
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.policy import Policy, policy_from
+from toolchain.gate.tables import FlipsLimit, MemoryLimit, ShrinkLimit, SizeLimit, TimeLimit
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import judge
-from toolchain.verdict.memory import judge_memory
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.policy import Policy, policy_from
-from toolchain.verdict.sizes import judge_shrink, judge_size
-from toolchain.verdict.speed import judge_time
-from toolchain.verdict.subject import read_subject
-from toolchain.verdict.tables import FlipsLimit, MemoryLimit, ShrinkLimit, SizeLimit, TimeLimit
 
 Run = Callable[..., Finished]
 
@@ -37,7 +37,7 @@ def steady(nanoseconds: int) -> Timings:
 
 
 def flips() -> Verdict:
-    from toolchain.verdict.flips import judge_flips
+    from toolchain.gate.limits.flips import judge_flips
 
     evidence = Evidence(Pairs.of(*pair(0, 2_001, 20_000)))
     return judge_flips(FlipsLimit(max=0.1 + 1e-9), evidence.pairs)

@@ -33,8 +33,8 @@ def write_ci(service: str, output: Path | None = None, *, force: bool = False) -
 
 def write_policy(words: str | None = None, output: Path | None = None, *, force: bool = False) -> Path:
     """Write a policy, a shipped name or a TOML file, as a commented gate.toml, and return its place."""
-    from toolchain.verdict.policy import choose_policy
-    from toolchain.verdict.template import template
+    from toolchain.gate.policy import choose_policy
+    from toolchain.gate.template import template
 
     place = output or Path("gate.toml")
     refuse_existing(place, force=force)

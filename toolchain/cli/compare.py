@@ -31,8 +31,8 @@ def compare(
     """
     from calibration.dataset import load
     from toolchain.evaluation.untracked import training_images
+    from toolchain.gate.collect import compare_files
     from toolchain.report.reading import show_comparison
-    from toolchain.verdict.gather import compare_files
 
     dataset = load(data, "test", data_root) if data else None
     with console.progress() as progress:

@@ -24,9 +24,9 @@ def demo(*, out: Path, seed: int, threads: int, force: bool, as_json: bool) -> N
     """
     from toolchain.commands.demo import MARGIN
     from toolchain.commands.demo import demo as run
+    from toolchain.gate.gate import raise_for
     from toolchain.quantities import points_text
     from toolchain.report.table import show
-    from toolchain.verdict.gate import raise_for
 
     with console.progress() as progress:
         report = run(out, force=force, seed=seed, threads=threads, progress=progress)

@@ -39,8 +39,8 @@ def evaluate(
     from toolchain.evaluation.metrics import measure
     from toolchain.evaluation.untracked import training_images
     from toolchain.files import refuse_existing, refuse_source
+    from toolchain.gate.candidate import evaluate_file
     from toolchain.report.reading import show_evaluation
-    from toolchain.verdict.subject import evaluate_file
 
     if output:
         refuse_source(output, artifact)

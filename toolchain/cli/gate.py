@@ -129,8 +129,8 @@ def gate(
     _refuse_half(ctx, stored)
     from toolchain.commands.gate import GateRequest, judge_stored
     from toolchain.commands.gate import gate as run
+    from toolchain.gate.policy import choose_policy
     from toolchain.report.advice import gate_next
-    from toolchain.verdict.policy import choose_policy
 
     outputs, request, limits = asked_outputs(words)
     policy = choose_policy(policy_words, **limits)

@@ -62,8 +62,8 @@ def plan(
     from toolchain.report.planned import show_plan, show_policy_plan
 
     if margin is None:
-        from toolchain.verdict.policy import choose_policy
-        from toolchain.verdict.policy_plan import plan_policy
+        from toolchain.gate.policy import choose_policy
+        from toolchain.gate.policy_plan import plan_policy
 
         whole = plan_policy(choose_policy(policy_words), discordance, classes=classes, power=power)
         if as_json:
@@ -71,7 +71,7 @@ def plan(
         else:
             show_policy_plan(whole, console.out())
         return
-    from toolchain.verdict.plan import plan as make_plan
+    from toolchain.gate.plan import plan as make_plan
 
     made = make_plan(margin, discordance, drop=drop, confidence=confidence, power=power)
     if as_json:

@@ -59,8 +59,8 @@ def schema(*, what: str) -> None:
       glyphpress gate schema > gate.schema.json
       glyphpress gate schema verdict > verdict.schema.json
     """
+    from toolchain.gate.policy import schema as policy_schema
     from toolchain.report.verdict_schema import verdict_schema
-    from toolchain.verdict.policy import schema as policy_schema
 
     click.echo(json.dumps({"policy": policy_schema, "verdict": verdict_schema}[what](), indent=2, ensure_ascii=False))
 
@@ -94,7 +94,7 @@ def baseline(
       glyphpress gate baseline float.onnx --data emnist:balanced -o baseline.npz
     """
     from toolchain.commands.gate import store_baseline
-    from toolchain.verdict.policy import choose_policy
+    from toolchain.gate.policy import choose_policy
 
     policy, root = choose_policy(policy_words), data_root
     with console.progress() as progress:

@@ -88,8 +88,8 @@ def press_request(
     """Return what the options ask for; raises UsageProblem and PolicyError."""
     from targets.target import TimingPlan
     from toolchain.commands.press_request import FORMATS, PressRequest
+    from toolchain.gate.policy import choose_policy
     from toolchain.recipe import find
-    from toolchain.verdict.policy import choose_policy
 
     return PressRequest(
         checkpoint=checkpoint,
@@ -129,9 +129,9 @@ def press(*, out: Path, force: bool, as_json: bool, **words: Any) -> None:
       glyphpress press cnn-small --data emnist:balanced --out out/
     """
     from toolchain.commands.press import press as run
+    from toolchain.gate.gate import raise_for
     from toolchain.report.advice import pressed_next
     from toolchain.report.table import show
-    from toolchain.verdict.gate import raise_for
 
     with console.progress() as progress:
         report = run(press_request(**words), out, force=force, progress=progress)

@@ -12,8 +12,8 @@ from toolchain.cli.options import Command
 
 if TYPE_CHECKING:
     from targets.artifact import Artifact
+    from toolchain.gate.tables import DropLimit
     from toolchain.recipe import Quantize
-    from toolchain.verdict.tables import DropLimit
 
 
 METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
@@ -115,8 +115,8 @@ def quantize(
       glyphpress quantize a.onnx --data emnist:balanced --fallback 8 -o b.onnx
     """
     from toolchain.commands.quantize import quantize_file
+    from toolchain.gate.policy import choose_policy
     from toolchain.recipe import Quantize
-    from toolchain.verdict.policy import choose_policy
 
     step = Quantize.asked(**settings, per_channel=not per_tensor, reduce_range=False if full_range else None)
     words: dict[str, Any] = {"data": data, "data_root": data_root, "seed": seed, "force": force}
@@ -148,8 +148,8 @@ def _within(
     """Search for the layers to keep, tell every trial, and judge what came of it."""
     from toolchain.commands.quantize import quantize_within
     from toolchain.errors import UsageProblem
+    from toolchain.gate.outcome import raise_for
     from toolchain.report.reading import show_verdicts
-    from toolchain.verdict.outcome import raise_for
 
     if not words["data"]:
         raise UsageProblem("--fallback reads images to see which layers must stay float; add --data")

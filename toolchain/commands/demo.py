@@ -11,12 +11,12 @@ from calibration.dataset import load
 from toolchain.commands.press import press
 from toolchain.commands.press_request import FORMATS, PressRequest
 from toolchain.files import refuse_folder, whole_file
+from toolchain.gate.policy import Policy
+from toolchain.gate.tables import DropLimit
 from toolchain.progress import Progress, silent
 from toolchain.recipe import shipped
 from toolchain.report.report import Report
 from toolchain.training.train import train
-from toolchain.verdict.policy import Policy
-from toolchain.verdict.tables import DropLimit
 
 DATA = "builtin:digits"
 RECIPES = ("dynamic-int8", "static-int8", "pruned-static-int8")

@@ -14,16 +14,16 @@ from targets.catalog import get
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.evaluation.untracked import training_images
 from toolchain.files import refuse_existing
+from toolchain.gate.baseline import Baseline, check, check_pin, store
+from toolchain.gate.candidate import read_subject, saved
+from toolchain.gate.collect import gather, refuse_idle, stressed, timed
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import judge
+from toolchain.gate.needs import check_needs, check_place
+from toolchain.gate.policy import Policy
 from toolchain.progress import Progress, silent
 from toolchain.report.judgement import Judgement
 from toolchain.report.outputs import Outputs, write
-from toolchain.verdict.baseline import Baseline, check, check_pin, store
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import judge
-from toolchain.verdict.gather import gather, refuse_idle, stressed, timed
-from toolchain.verdict.needs import check_needs, check_place
-from toolchain.verdict.policy import Policy
-from toolchain.verdict.subject import read_subject, saved
 
 
 @dataclass(frozen=True)

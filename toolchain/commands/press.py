@@ -16,6 +16,10 @@ from toolchain.commands.press_request import PressRequest
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.files import MARK, whole_folder
+from toolchain.gate.baseline import check_floor
+from toolchain.gate.candidate import Subject
+from toolchain.gate.collect import gather, stressed
+from toolchain.gate.evidence import Evidence
 from toolchain.model import FloatModel
 from toolchain.profiling.latency import Profile
 from toolchain.progress import Progress, silent
@@ -26,10 +30,6 @@ from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.report.rows import measured_rows
 from toolchain.report.timings import not_quiet
 from toolchain.report.winner import chosen
-from toolchain.verdict.baseline import check_floor
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gather import gather, stressed
-from toolchain.verdict.subject import Subject
 
 
 def press(request: PressRequest, out: Path, *, force: bool = False, progress: Progress = silent) -> Report:

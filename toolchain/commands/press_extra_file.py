@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import JUDGES, overall
+from toolchain.gate.policy import Policy
 from toolchain.report.report import Row
 from toolchain.report.winner import fastest_float, rivals, small_and_not_slower
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import JUDGES, overall
-from toolchain.verdict.policy import Policy
 
 RECIPES = ("weight-int8", "float16")
 """Shipped recipes, the smaller file first."""

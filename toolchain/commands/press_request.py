@@ -10,9 +10,9 @@ from targets.target import TimingPlan
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.press_target import PressTarget
 from toolchain.errors import UsageProblem
+from toolchain.gate.policy import Policy, default_policy
 from toolchain.recipe import Recipe
 from toolchain.report.winner import Prefer
-from toolchain.verdict.policy import Policy, default_policy
 
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")
 

@@ -15,11 +15,11 @@ from targets.machine import machine_state, saturates
 from targets.target import Instructions, Target, TimingPlan
 from toolchain.errors import StageError, UsageProblem
 from toolchain.evaluation.evaluate import Evaluation, evaluate
+from toolchain.gate.needs import check_place
+from toolchain.gate.policy import Policy
 from toolchain.profiling.agreement import agreement
 from toolchain.profiling.latency import Profile, profile
 from toolchain.progress import Progress
-from toolchain.verdict.needs import check_place
-from toolchain.verdict.policy import Policy
 
 CHECKED = 200
 """Test images that an emulated processor answers too: it is some hundred times slower than this machine."""

@@ -25,16 +25,16 @@ from toolchain.explain.explanation import explain
 from toolchain.explain.images import unseen
 from toolchain.export.seal import refuse_model
 from toolchain.files import whole_files
+from toolchain.gate.candidate import open_session
+from toolchain.gate.limits.accuracy import judge_drop
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.tables import DropLimit
 from toolchain.progress import Progress, silent
 from toolchain.quantities import points_text
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.accuracy import judge_drop
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.subject import open_session
-from toolchain.verdict.tables import DropLimit
 
 VALIDATION = 5000
 """Images of the train split that trials are judged on, where it has so many."""

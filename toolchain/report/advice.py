@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from toolchain.gate.outcome import Verdict
 from toolchain.report.judgement import Judgement
 from toolchain.report.report import Report
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.outcome import Verdict
 
 SMALLER = "static-int4"
 READS_LIKE_FLOAT = ("weight-int8", "qat-int8")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from calibration.dataset import SIDE
-from toolchain.verdict.evidence import Evidence
+from toolchain.gate.evidence import Evidence
 
 Kind = Literal["lost", "gained", "other"]
 MOST = 60

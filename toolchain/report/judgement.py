@@ -15,10 +15,10 @@ from toolchain.errors import EvidenceError, PolicyError
 from toolchain.evaluation.compare import Comparison, comparison
 from toolchain.evaluation.paired_answers import FileFacts
 from toolchain.files import write_whole
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.outcome import Verdict, overall, raise_for
+from toolchain.gate.policy import Policy, policy_from
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.outcome import Verdict, overall, raise_for
-from toolchain.verdict.policy import Policy, policy_from
 from toolchain.versions import tool_versions
 
 SCHEMA = "glyphpress/verdict/1"

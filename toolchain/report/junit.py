@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
+from toolchain.gate.outcome import Part, Verdict
 from toolchain.report.judgement import Judged, Judgement, Standing
 from toolchain.report.values import allowed_text, value_text
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.outcome import Part, Verdict
 from toolchain.visible import visible
 
 _CLASS = "glyphpress.gate"

@@ -9,13 +9,13 @@ from urllib.parse import quote
 
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.files import refuse_existing, whole_file, write_whole
+from toolchain.gate.evidence import Evidence
 from toolchain.report.annotations import annotate, in_actions
 from toolchain.report.gallery import contact_sheet, flips
 from toolchain.report.judgement import Judgement
 from toolchain.report.junit import junit
 from toolchain.report.pull_request import pull_request
 from toolchain.report.sarif import sarif
-from toolchain.verdict.evidence import Evidence
 
 
 @dataclass(frozen=True)

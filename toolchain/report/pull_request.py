@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.outcome import Part, Verdict
 from toolchain.quantities import percent_text, points_text, size_text, time_text
 from toolchain.report.gallery import Flip, flips
 from toolchain.report.gfm import code, details, table, text
 from toolchain.report.judgement import Judged, Judgement
 from toolchain.report.values import DASH, allowed_text, value_text
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.outcome import Part, Verdict
 
 _ROWS = 20
 _WORDS = {

@@ -10,12 +10,12 @@ from rich.table import Table
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.metrics import Averages, Metrics
+from toolchain.gate.outcome import Part, Verdict
 from toolchain.quantities import percent_text, points_text, size_text, time_text
 from toolchain.report.judgement import Judgement
 from toolchain.report.table import STYLE, unfold
 from toolchain.report.values import allowed_text, value_text
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.outcome import Part, Verdict
 from toolchain.visible import shown
 
 # A wider matrix is read by programs only; `--json` holds it.

@@ -18,8 +18,8 @@ from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.ratio import SLOWER, LatencyRatio
 from toolchain.evaluation.strict_json import told
 from toolchain.files import MARK, refuse_other, write_whole
+from toolchain.gate.outcome import Verdict, overall
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.outcome import Verdict, overall
 
 SCHEMA = "glyphpress/report/1"
 

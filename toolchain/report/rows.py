@@ -12,14 +12,14 @@ from targets.target import Instructions
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.ratio import LatencyRatio
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import judge
+from toolchain.gate.policy import Policy
 from toolchain.packed import shown_size
 from toolchain.profiling.latency import Profile
 from toolchain.profiling.regret import regrets
 from toolchain.report.report import Row
 from toolchain.report.winner import fastest_float
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import judge
-from toolchain.verdict.policy import Policy
 
 
 def measured_rows(

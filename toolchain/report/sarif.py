@@ -14,10 +14,10 @@ from urllib.parse import quote
 from targets.escapes import json_text
 from toolchain.errors import GateFailed, GateInconclusive, exit_code
 from toolchain.evaluation.paired_answers import FileFacts
+from toolchain.gate.outcome import Verdict
 from toolchain.report.judgement import Judged, Judgement, Standing
 from toolchain.report.values import allowed_text, limits
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.outcome import Verdict
 from toolchain.visible import visible
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

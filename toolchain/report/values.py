@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import get_args
 
+from toolchain.gate.policy import Policy
+from toolchain.gate.tables import Limit, Measure
 from toolchain.quantities import points_text, size_text, time_text
-from toolchain.verdict.policy import Policy
-from toolchain.verdict.tables import Limit, Measure
 
 DASH = "-"
 

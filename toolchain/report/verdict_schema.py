@@ -10,9 +10,9 @@ from pydantic import TypeAdapter
 from targets.target import RuntimeFacts
 from toolchain.evaluation.compare import ClassDrop, Comparison, NewConfusion
 from toolchain.evaluation.paired_answers import FileFacts
+from toolchain.gate.outcome import Part, Verdict
+from toolchain.gate.policy import Policy
 from toolchain.report.judgement import SCHEMA, Judged, Judgement
-from toolchain.verdict.outcome import Part, Verdict
-from toolchain.verdict.policy import Policy
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 # What their docstrings say of the fields is what a reader of the schema asks.

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import judge, overall
+from toolchain.gate.policy import Policy
 from toolchain.quantities import size_text
 from toolchain.report.report import Row
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.gate import judge, overall
-from toolchain.verdict.policy import Policy
 
 Prefer = Literal["balanced", "size", "speed"]
 """balanced: the smallest file that is not shown to be slower than float; size: the smallest; speed: the fastest."""

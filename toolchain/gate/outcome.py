@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from toolchain.errors import EvidenceError, GateFailed, GateInconclusive
+from toolchain.gate.tables import Action
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.tables import Action
 
 
 @dataclass(frozen=True)

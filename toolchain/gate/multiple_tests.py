@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toolchain.errors import EvidenceError
+from toolchain.gate.outcome import Part, Verdict
+from toolchain.gate.tables import Action
 from toolchain.quantities import beside, points_text
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import POWER, Outcome
 from toolchain.stats.exact_power import tail_beyond
-from toolchain.verdict.outcome import Part, Verdict
-from toolchain.verdict.tables import Action
 
 _tail = lru_cache(maxsize=65_536)(tail_beyond)
 

@@ -23,10 +23,10 @@ from targets.preprocess import ORIENTATIONS, TURNS, Orientation
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.strict_json import count, members, text, told
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.tables import LeaksLimit
+from toolchain.gate.threshold import side, within
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.tables import LeaksLimit
-from toolchain.verdict.threshold import side, within
 
 LISTED = 20
 """So many of the images are named, the first ones; their number is always told."""

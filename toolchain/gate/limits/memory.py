@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.tables import MemoryLimit
+from toolchain.gate.threshold import positive, side, within
 from toolchain.quantities import size_beside
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.tables import MemoryLimit
-from toolchain.verdict.threshold import positive, side, within
 
 
 def judge_memory(limit: MemoryLimit, peak: int) -> Verdict:

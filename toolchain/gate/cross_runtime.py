@@ -19,9 +19,9 @@ from targets.errors import RunFailed, TargetUnavailable
 from targets.target import RuntimeFacts, Session, Target
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.evaluate import Evaluation, check_classes
+from toolchain.gate.limits.runtimes import LISTED, Difference, Place
+from toolchain.gate.tables import RuntimesLimit
 from toolchain.progress import Progress, silent
-from toolchain.verdict.runtimes import LISTED, Difference, Place
-from toolchain.verdict.tables import RuntimesLimit
 
 # What `evaluate` gives a session at once, so that the same kernels see the same batches.
 _CHUNK = 256

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.tables import ShrinkLimit, SizeLimit
+from toolchain.gate.threshold import positive, side, within
 from toolchain.quantities import beside, size_beside, size_text
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.tables import ShrinkLimit, SizeLimit
-from toolchain.verdict.threshold import positive, side, within
 
 
 def judge_size(name: str, limit: SizeLimit, size: int) -> Verdict:

@@ -20,12 +20,12 @@ from toolchain.errors import EvidenceError
 from toolchain.evaluation.evaluate import check_classes
 from toolchain.evaluation.paired_answers import Answers
 from toolchain.evaluation.strict_json import integers, members, text, told
+from toolchain.gate.multiple_tests import Question, judge_several
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.tables import StressLimit
 from toolchain.progress import Progress, silent
 from toolchain.quantities import percent_text, points_text
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.several import Question, judge_several
-from toolchain.verdict.tables import StressLimit
 
 _BATCH = 256
 
@@ -134,7 +134,7 @@ def _paired(base: StressAnswers | None, own: StressAnswers) -> StressPairs:
 
 
 def judge_stress(limit: StressLimit, stress: tuple[StressPairs, ...], labels: Labels) -> Verdict:
-    """Judge the fall in accuracy under each kind of damage; the outcome is the worst one's (`several`).
+    """Judge the fall in accuracy under each kind of damage; the outcome is the worst one's (`multiple_tests`).
 
     labels: int64 [N], of the undamaged images in the same order. Parts and reason name the strength at which most was
     lost. Raises EvidenceError when a kind that the limit names was not read, or by another seed or other strengths.

@@ -9,24 +9,24 @@ from typing import Any, TypeVar
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.baseline import check_floor, check_pin
+from toolchain.gate.evidence import Evidence
+from toolchain.gate.limits.accuracy import judge_drop
+from toolchain.gate.limits.classes import judge_classes
+from toolchain.gate.limits.confidence import judge_ece, judge_rejects
+from toolchain.gate.limits.confusables import judge_confusables, judge_cost
+from toolchain.gate.limits.flips import judge_flips
+from toolchain.gate.limits.leaks import judge_leaks
+from toolchain.gate.limits.memory import judge_memory
+from toolchain.gate.limits.preprocess import judge_preprocess, likely_cause
+from toolchain.gate.limits.runtimes import judge_runtimes
+from toolchain.gate.limits.sizes import judge_shrink, judge_size
+from toolchain.gate.limits.speed import judge_time, judge_time_ratio
+from toolchain.gate.limits.stress import judge_stress
+from toolchain.gate.outcome import Verdict, overall, raise_for
+from toolchain.gate.policy import Policy
+from toolchain.gate.tables import DropLimit, PreprocessLimit
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.accuracy import judge_drop
-from toolchain.verdict.baseline import check_floor, check_pin
-from toolchain.verdict.classes import judge_classes
-from toolchain.verdict.confidence import judge_ece, judge_rejects
-from toolchain.verdict.confusables import judge_confusables, judge_cost
-from toolchain.verdict.evidence import Evidence
-from toolchain.verdict.flips import judge_flips
-from toolchain.verdict.leaks import judge_leaks
-from toolchain.verdict.memory import judge_memory
-from toolchain.verdict.outcome import Verdict, overall, raise_for
-from toolchain.verdict.policy import Policy
-from toolchain.verdict.preprocess import judge_preprocess, likely_cause
-from toolchain.verdict.runtimes import judge_runtimes
-from toolchain.verdict.sizes import judge_shrink, judge_size
-from toolchain.verdict.speed import judge_time, judge_time_ratio
-from toolchain.verdict.stress import judge_stress
-from toolchain.verdict.tables import DropLimit, PreprocessLimit
 
 __all__ = ["Outcome", "Verdict", "judge", "overall", "raise_for"]
 

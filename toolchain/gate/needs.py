@@ -7,8 +7,8 @@ from pathlib import Path
 
 from targets.target import Target
 from toolchain.errors import UsageProblem
-from toolchain.verdict.policy import Policy
-from toolchain.verdict.subject import saved
+from toolchain.gate.candidate import saved
+from toolchain.gate.policy import Policy
 
 # limit -> what a saved evaluation cannot do that the limit asks of the candidate's file.
 OF_CANDIDATE = {

@@ -9,10 +9,10 @@ from typing import Any
 from targets.target import RuntimeFacts
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.strict_json import count, members, text, told
+from toolchain.gate.outcome import Part, Verdict
+from toolchain.gate.tables import RuntimesLimit
+from toolchain.gate.threshold import side, within
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.outcome import Part, Verdict
-from toolchain.verdict.tables import RuntimesLimit
-from toolchain.verdict.threshold import side, within
 
 LISTED = 200
 """So many differences of a place are kept, the first ones; their number is always told."""

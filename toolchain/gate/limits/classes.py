@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.paired_answers import Pairs
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.several import Question, judge_several
-from toolchain.verdict.tables import ClassesLimit
+from toolchain.gate.multiple_tests import Question, judge_several
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.tables import ClassesLimit
 
 
 def judge_classes(limit: ClassesLimit, pairs: Pairs) -> Verdict:
-    """Judge the fall in accuracy of each class by itself; the outcome is the worst one's (`several`)."""
+    """Judge the fall in accuracy of each class by itself; the outcome is the worst one's (`multiple_tests`)."""
     rows = comparison(pairs).per_class
     questions = [Question(row.label, row.lost, row.gained, row.images, limit.max) for row in rows]
     return judge_several("classes", questions, confidence=limit.confidence, action=limit.action, what="class")

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.tables import FlipsLimit
 from toolchain.quantities import beside, percent_text
 from toolchain.stats.decision import Outcome, advice, images_to_decide
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.tables import FlipsLimit
 
 Floats = NDArray[np.float64]
 

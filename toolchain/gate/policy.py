@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError
 from targets.foreign import translated
 from targets.nearest import nearest
 from toolchain.errors import PolicyError
-from toolchain.verdict.tables import (
+from toolchain.gate.tables import (
     Action,
     BaselinePin,
     ClassesLimit,

@@ -19,9 +19,9 @@ from toolchain.evaluation.flip_images import Flipped
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.evaluation.strict_json import count, members, text, told
 from toolchain.files import refuse_other, write_whole
-from toolchain.verdict.leaks import Leaks
-from toolchain.verdict.runtimes import Place
-from toolchain.verdict.stress import StressPairs
+from toolchain.gate.limits.leaks import Leaks
+from toolchain.gate.limits.runtimes import Place
+from toolchain.gate.limits.stress import StressPairs
 
 SCHEMA = "glyphpress/evidence/1"
 

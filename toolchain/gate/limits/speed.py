@@ -19,12 +19,12 @@ from statistics import NormalDist
 from targets.target import Timings, taints_of
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.ratio import LatencyRatio, latency_bounds, samples_for
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.tables import TimeLimit, TimeRatioLimit
+from toolchain.gate.threshold import positive
 from toolchain.quantities import beside, time_beside
 from toolchain.stats.bootstrap import MIN_ROUNDS, expansion
 from toolchain.stats.decision import POWER, Outcome
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.tables import TimeLimit, TimeRatioLimit
-from toolchain.verdict.threshold import positive
 
 PATIENCE = 3600.0
 """Seconds; what would take longer to decide is said to be too close to the limit."""

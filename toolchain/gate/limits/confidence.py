@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.paired_answers import Confidences, Pairs
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.tables import EceLimit, RejectsLimit
 from toolchain.quantities import beside, percent_text, points_text
 from toolchain.stats.decision import POWER, Outcome, normal_quantile
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.tables import EceLimit, RejectsLimit
 
 BINS = 15
 """Bins of the expected calibration error, as in Guo et al."""

@@ -19,13 +19,13 @@ from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.evaluation.paired_answers import Answers
 from toolchain.evaluation.untracked import Training
 from toolchain.files import refuse_existing
+from toolchain.gate.baseline_file import Baseline
+from toolchain.gate.candidate import Subject, read_subject
+from toolchain.gate.limits.stress import StressAnswers
+from toolchain.gate.policy import Policy
+from toolchain.gate.tables import StressLimit
 from toolchain.progress import Progress, silent
 from toolchain.quantities import beside, percent_text
-from toolchain.verdict.baseline_file import Baseline
-from toolchain.verdict.policy import Policy
-from toolchain.verdict.stress import StressAnswers
-from toolchain.verdict.subject import Subject, read_subject
-from toolchain.verdict.tables import StressLimit
 from toolchain.versions import tool_versions
 
 __all__ = ["Baseline", "check", "check_floor", "check_pin", "make", "store"]

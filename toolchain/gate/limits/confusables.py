@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.metrics import confusion_matrix
 from toolchain.evaluation.paired_answers import Answers, Pairs
+from toolchain.gate.multiple_tests import Question, judge_several
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.tables import CONFUSABLE, ConfusablesLimit, CostLimit
 from toolchain.quantities import beside, points_text
 from toolchain.stats import bounded_mean
 from toolchain.stats.decision import IN_STEPS, Outcome, advice
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.several import Question, judge_several
-from toolchain.verdict.tables import CONFUSABLE, ConfusablesLimit, CostLimit
 
 Floats = NDArray[np.float64]
 

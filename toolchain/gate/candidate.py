@@ -13,10 +13,10 @@ from targets.target import Session
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.evaluation.untracked import Training, open_artifact
+from toolchain.gate.baseline_file import Baseline, is_baseline
+from toolchain.gate.limits.stress import StressAnswers, answers_under
+from toolchain.gate.tables import StressLimit
 from toolchain.progress import Progress, silent
-from toolchain.verdict.baseline_file import Baseline, is_baseline
-from toolchain.verdict.stress import StressAnswers, answers_under
-from toolchain.verdict.tables import StressLimit
 
 
 @dataclass(frozen=True)

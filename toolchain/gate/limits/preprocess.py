@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.outcome import Verdict
+from toolchain.gate.tables import PreprocessLimit
 from toolchain.stats.decision import Outcome
-from toolchain.verdict.outcome import Verdict
-from toolchain.verdict.tables import PreprocessLimit
 
 
 def judge_preprocess(limit: PreprocessLimit, pairs: Pairs) -> Verdict:

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import UsageProblem
+from toolchain.gate import multiple_tests
+from toolchain.gate.limits import flips
+from toolchain.gate.policy import Policy
 from toolchain.quantities import POINTS
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
-from toolchain.verdict import flips, several
-from toolchain.verdict.policy import Policy
 
 SIZES = (1_000, 2_000, 4_000, 6_000, 8_000, 10_000, 12_000, 15_000, 18_800)
 MOST_IMAGES = 1_000_000
@@ -148,6 +149,6 @@ def _decided(policy: Policy, name: str, lost: Counts, gained: Counts, each: Coun
         return paired_difference.decide(lost.sum(1), gained.sum(1), images, limit.max, limit.confidence)
     if name == "flips":
         return flips.decide((lost + gained).sum(1), images, limit.max, limit.confidence)
-    parts = several.decide(lost, gained, each, limit.max, limit.confidence)
+    parts = multiple_tests.decide(lost, gained, each, limit.max, limit.confidence)
     failed, passed = (parts == Outcome.FAIL).any(1), (parts == Outcome.PASS).all(1)
     return np.select([failed, passed], [Outcome.FAIL, Outcome.PASS], Outcome.INCONCLUSIVE)
