@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from targets.errors import ArtifactError
-from targets.escapes import json_text
+from targets.escapes import json_text, json_value
 from targets.fidelity import Fidelity
 from targets.foreign import translated
 from targets.preprocess import Preprocess
@@ -158,7 +157,7 @@ def load_artifact(path: Path) -> Artifact:
     sha256 = file_sha256(path)
     try:
         with translated(ArtifactError):
-            facts = json.loads(sidecar.read_bytes()) if source == sidecar else _embedded_facts(path, sha256)
+            facts = json_value(sidecar.read_bytes()) if source == sidecar else _embedded_facts(path, sha256)
             artifact = from_facts(path, facts)
     except ArtifactError as error:
         raise ArtifactError(f"{source}: not glyphpress metadata ({error}); export the model again") from error
@@ -214,7 +213,7 @@ def _told(path: Path, kind: Format) -> str:
 def _embedded_facts(path: Path, sha256: str) -> dict[str, Any]:
     """Return a sidecar's facts: the file's metadata says how it was made, its graph and bytes the rest."""
     kind = file_format(path)
-    made: dict[str, Any] = json.loads(_told(path, kind))
+    made: dict[str, Any] = json_value(_told(path, kind))
     inputs, outputs = (tuple(map(asdict, specs)) for specs in describe(path))
     return made | {"format": kind, "sha256": sha256, "inputs": inputs, "outputs": outputs}
 

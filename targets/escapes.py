@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from math import isinf
+from typing import Any, NoReturn
 
 # Control characters, separators of lines, marks that turn the reading direction, halves of pairs (of a file name that
 # is no UTF-8), and what is no character at all.
@@ -28,6 +29,21 @@ def as_lines(text: str) -> str:
 def json_text(value: Any, indent: int | None = None) -> str:
     """Return a value as JSON that a terminal can show; raises ValueError where a number is not finite."""
     return as_lines(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent))
+
+
+def json_value(text: str | bytes) -> Any:
+    """Return what JSON text holds; raises ValueError for text that is none, and for numbers that are not finite."""
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    if isinf(value := float(digits)):
+        raise ValueError(f"{digits} is too large a number")
+    return value
 
 
 def _escape(mark: str) -> str:

@@ -202,6 +202,10 @@ def _refused(path: Path) -> None:
 
 
 SIDECARS = {
+    "row35-NaN": lambda facts: json.dumps(facts | {"calibration": {"images": float("nan")}}),
+    "row35-too large a number": lambda facts: json.dumps(facts | {"calibration": {"images": 7.5}}).replace(
+        "7.5", "1e999"
+    ),
     "no json": lambda facts: "{",
     "a list": lambda facts: "[]",
     "another schema": lambda facts: json.dumps(facts | {"schema": "glyphpress/artifact/99"}),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.choice import advice, words_for
 from targets.errors import ArtifactError
+from targets.escapes import json_value
 from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.checkpoint.foreign import number_in, scaling_in, unread_in
@@ -72,7 +73,7 @@ def metadata_facts(metadata: Mapping[str, str] | None, path: Path) -> Stored:
         scaling = scaling_in(left)
         return Stored(scaling=scaling, unread="" if scaling else unread_in(left))
     try:
-        facts = json.loads(text)
+        facts = json_value(text)
     except ValueError as error:
         raise CheckpointError(f"{path}: its glyphpress metadata is no JSON ({error}); save it again") from error
     return stored_facts(facts) if isinstance(facts, dict) else Stored()
@@ -99,17 +100,17 @@ def build_reference(path: Path, name: str, classes: int, options: dict[str, Any]
 
 def history(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """Return what the stages that made a file wrote about it; `metadata_facts` has read the JSON before."""
-    return tuple(map(str, json.loads(metadata.get(METADATA_KEY, "{}")).get("history", ())))
+    return tuple(map(str, json_value(metadata.get(METADATA_KEY, "{}")).get("history", ())))
 
 
 def input_ranges(metadata: Mapping[str, str]) -> tuple[Range, ...]:
     """Return what quantization-aware training learned of each layer's input, empty where the file holds none."""
-    return tuple(Range(*ends) for ends in json.loads(metadata.get(METADATA_KEY, "{}")).get("input_ranges", ()))
+    return tuple(Range(*ends) for ends in json_value(metadata.get(METADATA_KEY, "{}")).get("input_ranges", ()))
 
 
 def origin(metadata: Mapping[str, str]) -> str | None:
     """Return the digest of the checkpoint that a file says it was made from, None where it says nothing."""
-    facts = json.loads(metadata.get(METADATA_KEY) or "{}")
+    facts = json_value(metadata.get(METADATA_KEY) or "{}")
     digest = facts.get("checkpoint_sha256") if isinstance(facts, dict) else None
     return digest if isinstance(digest, str) else None
 

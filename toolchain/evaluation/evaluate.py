@@ -15,6 +15,7 @@ from calibration.choice import advice, words_for
 from calibration.dataset import Dataset, Labels
 from calibration.sample import image_hashes
 from calibration.streamed import chunks
+from targets.escapes import json_value
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts, Session
 from toolchain.errors import EvidenceError
@@ -135,7 +136,7 @@ class Evaluation:
         refuse_other(path, "evaluation", "baseline")
         try:
             stored = unpacked(path.read_bytes())
-            meta = json.loads(str(stored["meta"]))
+            meta = json_value(str(stored["meta"]))
             arrays = {key: stored[key] for key in _ARRAYS}
             if meta.pop("schema") != SCHEMA or any(arrays[key].dtype != kind for key, kind in _ARRAYS.items()):
                 raise ValueError(f"expected {SCHEMA}")

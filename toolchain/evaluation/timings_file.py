@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import RunFailed
+from targets.escapes import json_value
 from targets.target import Timings
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.read_npz import UNREADABLE, unpacked
@@ -80,7 +81,7 @@ def load_timings(path: Path) -> StoredRun:
     refuse_other(path, "timings")
     try:
         stored = unpacked(path.read_bytes())
-        meta = json.loads(str(stored["meta"]))
+        meta = json_value(str(stored["meta"]))
         if meta.get("schema", SCHEMA) != SCHEMA:
             raise ValueError(f"expected {SCHEMA}")
         rows = [_row(stored, k, row) for k, row in enumerate(meta["rows"]) if f"samples_ns_{k}" in stored]

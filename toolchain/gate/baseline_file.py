@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from targets.escapes import json_value
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts
 from toolchain.errors import EvidenceError
@@ -97,7 +98,7 @@ class Baseline:
         content = path.read_bytes()
         try:
             arrays = unpacked(content)
-            meta = json.loads(str(arrays.pop("meta")))
+            meta = json_value(str(arrays.pop("meta")))
             baseline = cls._of(meta, arrays)
         except (*UNREADABLE, EvidenceError) as error:
             raise EvidenceError(f"{path}: not a stored baseline ({error}); {_ADVICE}") from error
@@ -133,7 +134,7 @@ class Baseline:
 def is_baseline(path: Path) -> bool:
     """Return whether an `.npz` says that it is a stored baseline; False for what cannot be read."""
     try:
-        schema: object = json.loads(str(unpacked(path.read_bytes())["meta"]))["schema"]
+        schema: object = json_value(str(unpacked(path.read_bytes())["meta"]))["schema"]
     except (*UNREADABLE, OSError):
         return False
     return isinstance(schema, str) and schema.startswith("glyphpress/baseline/")

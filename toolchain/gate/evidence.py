@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import RunFailed
-from targets.escapes import json_text
+from targets.escapes import json_text, json_value
 from targets.target import Timings
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.flip_images import Flipped
@@ -100,7 +99,7 @@ class Evidence:
             raise EvidenceError(f"{path}: no such evidence; `glyphpress gate ... --evidence {path.name}` makes it")
         refuse_other(path, "evidence")
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse))
+            return cls.from_dict(json_value(path.read_text(encoding="utf-8")))
         except (ValueError, RecursionError) as error:
             raise EvidenceError(f"{path}: not stored evidence ({error}); gather it again") from error
         except EvidenceError as error:
@@ -116,10 +115,6 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
     "flipped": Flipped.from_dict,
     "baseline_digest": text,
 }
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def _flips(pairs: Pairs, indices: NDArray[np.int64]) -> bool:

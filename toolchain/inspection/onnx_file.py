@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.artifact import ONNX_METADATA_KEY, file_sha256
+from targets.escapes import json_value
 from targets.onnx_file import scales
 from toolchain.checkpoint.onnx_files import image_inputs, read_onnx, weight_files
 from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first, left_out
@@ -150,7 +150,7 @@ def _beside(path: Path) -> list[str]:
 def _metadata(proto: ModelProto) -> dict[str, Any]:
     stored = {entry.key: entry.value for entry in proto.metadata_props}
     try:
-        ours = json.loads(stored.get(ONNX_METADATA_KEY, "{}"))
+        ours = json_value(stored.get(ONNX_METADATA_KEY, "{}"))
     except ValueError:
         ours = {"unreadable": stored[ONNX_METADATA_KEY][:200]}
     return ours if isinstance(ours, dict) else {"value": ours}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from targets.artifact import file_sha256
+from targets.escapes import json_value
 
 
 def sidecar_facts(path: Path) -> dict[str, Any]:
     """Return the sidecar of `path`, empty where there is none that can be read."""
     try:
-        facts = json.loads(path.with_name(path.name + ".json").read_text(encoding="utf-8"))
+        facts = json_value(path.with_name(path.name + ".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}

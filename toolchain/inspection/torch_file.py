@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.artifact import file_sha256
+from targets.escapes import json_value
 from targets.foreign import first_line
 from toolchain import models
 from toolchain.checkpoint.bake import bake
@@ -55,7 +55,7 @@ def inspect_torch(
     notes: tuple[str, ...] = ()
     if kind == "exported":
         program, extra = read_program(path, trusted=trust_pickle)
-        facts = json.loads(extra.get(METADATA_KEY, "{}"))
+        facts = _metadata(extra, path)
         state = dict(program.state_dict)
         counts = _program_layers(program)
     elif kind == "torchscript":
@@ -124,10 +124,18 @@ def _safetensors(path: Path) -> tuple[Any, dict[str, Any]]:
         with private_copy(path) as copy, safe_open(copy, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
-        facts = json.loads(metadata.get(METADATA_KEY, "{}"))
-    except (SafetensorError, ValueError) as error:
+    except SafetensorError as error:
         raise CheckpointError(f"{path} is a damaged .safetensors file ({error}); save or copy it again") from error
-    return state, facts if isinstance(facts, dict) else {}
+    return state, _metadata(metadata, path)
+
+
+def _metadata(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """Return what a file's metadata holds of ours. Raises CheckpointError where that is no JSON."""
+    try:
+        facts = json_value(metadata.get(METADATA_KEY, "{}"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its glyphpress metadata is no JSON ({error}); save it again") from error
+    return facts if isinstance(facts, dict) else {}
 
 
 def _facts_beside(payload: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from targets.artifact import Artifact
-from targets.escapes import as_lines
+from targets.escapes import as_lines, json_value
 from targets.results import instead_of
 from toolchain.errors import StageError, UsageProblem
 from toolchain.files import write_whole
@@ -148,8 +148,10 @@ def read_ranges(path: Path) -> Ranges:
     if words := instead_of(path, "ranges"):
         raise UsageProblem(f"{path} {words}")
     try:
-        return Ranges.model_validate_json(path.read_bytes())
+        return Ranges.model_validate(json_value(path.read_bytes()))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "ranges"
         raise StageError(f"{path}: no usable ranges: {where}: {first['msg']}; calibrate again with --data") from error
+    except (ValueError, RecursionError) as error:
+        raise StageError(f"{path}: no usable ranges: {error}; calibrate again with --data") from error

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from targets.escapes import json_text
+from targets.escapes import json_text, json_value
 from targets.target import Timings
 from toolchain.errors import EvidenceError, PolicyError
 from toolchain.evaluation.compare import Comparison, comparison
@@ -182,7 +181,7 @@ class Judgement:
     def load(cls, path: Path) -> Judgement:
         """Read what `save` wrote; raises EvidenceError on anything else."""
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            return cls.from_dict(json_value(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise EvidenceError(f"{path}: not a stored judgement ({error}); run the gate again") from error
 

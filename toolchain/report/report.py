@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from targets.errors import ArtifactError
-from targets.escapes import json_text
+from targets.escapes import json_text, json_value
 from targets.fidelity import Fidelity
 from targets.preprocess import Preprocess
 from targets.target import Timings
@@ -258,7 +258,7 @@ class Report:
             raise EvidenceError(f"{place}: no report there; give the folder that `glyphpress press --out` wrote")
         refuse_other(place, "report")
         try:
-            values = json.loads(place.read_text(encoding="utf-8"))
+            values = json_value(place.read_text(encoding="utf-8"))
         except ValueError as error:
             raise EvidenceError(f"{place}: not a report ({error}); press again to make one") from error
         if not isinstance(values, dict):
