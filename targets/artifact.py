@@ -147,7 +147,7 @@ def load_artifact(path: Path) -> Artifact:
     """
     kind = file_format(path)
     if kind == "onnx":
-        from targets.onnx_sizes import refuse_huge
+        from targets.onnxruntime.onnx_sizes import refuse_huge
 
         refuse_huge(path)
     sidecar = sidecar_of(path)
@@ -191,11 +191,11 @@ def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]
     """Return the inputs and outputs that a file of any format declares; raises ArtifactError."""
     kind = file_format(path)
     if kind == "tflite":
-        from targets.litert import described
+        from targets.litert.cpu import described
     elif kind == "ort":
-        from targets.ort_file import described
+        from targets.onnxruntime.ort_file import described
     else:
-        from targets.onnx_file import described
+        from targets.onnxruntime.onnx_file import described
     return described(path)
 
 
@@ -204,9 +204,9 @@ def _told(path: Path, kind: Format) -> str:
     if kind == "tflite":
         return ""
     if kind == "ort":
-        from targets.ort_file import metadata
+        from targets.onnxruntime.ort_file import metadata
     else:
-        from targets.onnx_file import metadata
+        from targets.onnxruntime.onnx_file import metadata
     return metadata(path).get(ONNX_METADATA_KEY, "")
 
 

@@ -28,16 +28,16 @@ def table(entries: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 TARGETS = table(
     [
-        ("ort-cpu", "targets.ort:OrtCpu"),
-        ("ort-precise", "targets.ort:OrtPrecise"),
-        ("ort-reference", "targets.ort:OrtReference"),
-        ("litert-cpu", "targets.litert:LiteRtCpu"),
-        ("litert-reference", "targets.litert:LiteRtReference"),
-        ("ort-webgpu", "targets.webgpu:OrtWebGpu"),
-        ("litert-gpu", "targets.litert_gpu:LiteRtGpu"),
-        ("ort-cuda", "targets.cuda:OrtCuda"),
-        ("ort-tensorrt", "targets.cuda:OrtTensorRt"),
-        ("openvino-cpu", "targets.openvino:OpenVinoCpu"),
+        ("ort-cpu", "targets.onnxruntime.cpu:OrtCpu"),
+        ("ort-precise", "targets.onnxruntime.cpu:OrtPrecise"),
+        ("ort-reference", "targets.onnxruntime.cpu:OrtReference"),
+        ("litert-cpu", "targets.litert.cpu:LiteRtCpu"),
+        ("litert-reference", "targets.litert.cpu:LiteRtReference"),
+        ("ort-webgpu", "targets.onnxruntime.webgpu:OrtWebGpu"),
+        ("litert-gpu", "targets.litert.gpu:LiteRtGpu"),
+        ("ort-cuda", "targets.onnxruntime.cuda:OrtCuda"),
+        ("ort-tensorrt", "targets.onnxruntime.cuda:OrtTensorRt"),
+        ("openvino-cpu", "targets.openvino.cpu:OpenVinoCpu"),
         ("browser", "targets.browser.target:BrowserTarget"),
         ("null", "targets.null:NullTarget"),
     ]

@@ -112,7 +112,7 @@ def test_the_law_allows_to_name_a_target_and_to_ask_it(source: str) -> None:
 
 DUMMY = '''"""Target `dummy`: ONNX Runtime as it is, under another name."""
 
-from targets.ort import OrtKernels
+from targets.onnxruntime.cpu import OrtKernels
 
 
 class DummyTarget(OrtKernels):

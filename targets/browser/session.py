@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets import litert
 from targets.artifact import Artifact, Format
 from targets.browser.chromium import Page
 from targets.errors import Misplaced, RunFailed
-from targets.ort import batch_size
+from targets.litert.cpu import ports
+from targets.onnxruntime.cpu import batch_size
+from targets.onnxruntime.single_provider import all_on
+from targets.onnxruntime.webgpu import PROVIDER
 from targets.port import Port, image_port, logits_port
 from targets.session import RuntimeSession
-from targets.strict import all_on
 from targets.target import LARGEST, RuntimeFacts, TimingPlan
 from targets.timing import RESOLUTIONS, Interrupted
-from targets.webgpu import PROVIDER
 
 RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime-web", "ort": "onnxruntime-web", "tflite": "litert-js"}
 """Format -> the module of the page that runs it."""
@@ -145,7 +145,7 @@ def _nanoseconds(told: Any) -> int:
 def _ports(artifact: Artifact) -> tuple[list[Port], list[Port]]:
     """Return inputs and outputs; LiteRT.js resizes none, so an open batch is the one image that is allocated."""
     if artifact.format == "tflite":
-        inputs, outputs = litert.ports(artifact.path)
+        inputs, outputs = ports(artifact.path)
         return [replace(port, spec=replace(port.spec, shape=_allocated(port))) for port in inputs], outputs
     return [Port(spec) for spec in artifact.inputs], [Port(spec) for spec in artifact.outputs]
 

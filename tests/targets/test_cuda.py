@@ -13,11 +13,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from targets import catalog, cuda
+from targets import catalog
 from targets.artifact import Artifact
-from targets.cuda import OrtCuda, OrtTensorRt, cuda_device, missing_library
 from targets.errors import TargetUnavailable
-from targets.ort import OrtCpu
+from targets.onnxruntime import cuda
+from targets.onnxruntime.cpu import OrtCpu
+from targets.onnxruntime.cuda import OrtCuda, OrtTensorRt, cuda_device, missing_library
 from targets.target import TimingPlan
 from tests.targets.models import glyphs
 from tests.targets.test_adapters import library

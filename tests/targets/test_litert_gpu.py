@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from targets import litert_gpu
 from targets.artifact import Artifact, Format
 from targets.errors import Misplaced, RunFailed
-from targets.litert import LiteRtCpu
-from targets.litert_gpu import ACCELERATOR, LiteRtGpu
+from targets.litert import gpu
+from targets.litert.cpu import LiteRtCpu
+from targets.litert.gpu import ACCELERATOR, LiteRtGpu
 from targets.target import TimingPlan
 from tests.targets.models import artifact, glyphs
 
@@ -116,7 +116,7 @@ def test_two_sessions_do_not_disturb_each_other(tflite_artifact: Artifact, int8_
 
 
 def test_a_wheel_without_the_accelerator_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(litert_gpu, "_LIBRARY", "libLiteRtNoAccelerator.so")
+    monkeypatch.setattr(gpu, "_LIBRARY", "libLiteRtNoAccelerator.so")
     state = LiteRtGpu().probe()
     assert (state.ok, state.reason) == (False, "this ai-edge-litert comes without libLiteRtNoAccelerator.so")
     assert state.fix

@@ -10,8 +10,8 @@ import pytest
 
 from targets import catalog
 from targets.artifact import Artifact
-from targets.openvino import OpenVinoCpu
-from targets.ort import OrtCpu
+from targets.onnxruntime.cpu import OrtCpu
+from targets.openvino.cpu import OpenVinoCpu
 from tests.targets.models import artifact, conv_net, glyphs, integer_net
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, UnknownTarget
-from targets.ort import OrtCpu
+from targets.onnxruntime.cpu import OrtCpu
 from targets.remote import Channel, RemoteSession, local_agent
 from targets.target import TimingPlan
 from targets.wire import GREETING, BrokenWire, greeted, receive, send

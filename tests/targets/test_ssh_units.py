@@ -93,7 +93,7 @@ def test_the_agent_runs_from_what_a_board_is_given_and_nothing_else(tmp_path: Pa
     layer = agent_layer()
     subprocess.run(["tar", "-xzf", str(layer.archive), "-C", str(tmp_path)], check=True)
     program = (
-        "import sys, targets.agent.__main__, targets.ort, targets.litert\n"
+        "import sys, targets.agent.__main__, targets.onnxruntime.cpu, targets.litert.cpu\n"
         "print(*{m.__file__ for n, m in sys.modules.items() if n.startswith('targets')}, sep='\\n')"
     )
     done = subprocess.run(

@@ -17,9 +17,9 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from targets import catalog
 from targets.artifact import Artifact, Format, adopt
 from targets.errors import Misplaced, RunFailed, TargetUnavailable, UnknownTarget
-from targets.ort import OrtCpu
+from targets.onnxruntime.cpu import OrtCpu
+from targets.onnxruntime.webgpu import PROVIDER, OrtWebGpu
 from targets.target import Session, TimingPlan
-from targets.webgpu import PROVIDER, OrtWebGpu
 from tests.targets.models import glyphs, integer_net
 from tests.targets.test_adapters import CHROMIUM, SWIFTSHADER, drivers_that_say, manifest, needs_chromium
 from toolchain.quantize.weight_only import expand_at_load

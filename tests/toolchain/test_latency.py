@@ -14,7 +14,7 @@ import pytest
 
 from targets.artifact import Artifact, file_sha256
 from targets.null import NullTarget
-from targets.ort import OrtCpu
+from targets.onnxruntime.cpu import OrtCpu
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts, Session, TimingPlan, Timings
 from tests.targets.models import artifact, conv_net

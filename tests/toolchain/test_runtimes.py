@@ -17,7 +17,7 @@ from targets import catalog
 from targets.artifact import Artifact, Format, load_artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
 from targets.null import NullTarget
-from targets.ort import OrtCpu
+from targets.onnxruntime.cpu import OrtCpu
 from targets.target import Availability, RuntimeFacts
 from tests.toolchain.readers import DIGITS, FACTS, digits, linear_reader, pair
 from toolchain.errors import EvidenceError

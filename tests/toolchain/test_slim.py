@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from calibration.dataset import Dataset, load
 from calibration.sample import draw
 from targets.artifact import Artifact, Format
-from targets.litert import LiteRtCpu
+from targets.litert.cpu import LiteRtCpu
 from targets.preprocess import Preprocess
 from tests.lazily import nn
 from tests.toolchain.planted import _static_onnx

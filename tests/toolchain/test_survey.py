@@ -16,7 +16,7 @@ from targets.artifact import Artifact, Format
 from targets.cold import ColdStart
 from targets.errors import ConnectionLost, Misplaced, RunFailed
 from targets.null import NullSession, NullTarget
-from targets.ort import OrtCpu, OrtKernels
+from targets.onnxruntime.cpu import OrtCpu, OrtKernels
 from targets.target import Availability, Instructions, RuntimeFacts, Session, TimingPlan, Timings
 from tests.targets.models import artifact, conv_net
 from toolchain.errors import UsageProblem

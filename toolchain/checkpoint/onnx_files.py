@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.foreign import first_line
-from targets.onnx_sizes import refuse_huge
-from targets.protobuf import has_broken_text, without_weights
+from targets.onnxruntime.onnx_sizes import refuse_huge
+from targets.onnxruntime.protobuf import has_broken_text, without_weights
 from toolchain.checkpoint.state import listing
 from toolchain.errors import CheckpointError
 

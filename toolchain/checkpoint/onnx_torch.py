@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from targets.foreign import first_line, of_the_system
-from targets.ort_operators import layer_of_weight
+from targets.onnxruntime.operators import layer_of_weight
 from toolchain.checkpoint import onnx_graph as edit
 from toolchain.checkpoint.onnx_pads import pads_apart
 from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, folded, open_session, seeded_images

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from targets.artifact import Artifact
-from targets.ort_operators import origin
-from targets.protobuf import without_weights
+from targets.onnxruntime.operators import origin
+from targets.onnxruntime.protobuf import without_weights
 from toolchain.explain.kernels import AT_RUN_TIME, BETWEEN_FLOATS, EXPANDED, FLOAT_WEIGHTS, NO_KERNEL, Kernel
 from toolchain.layers.graph import Graph, Layer
 from toolchain.layers.onnx_graph import onnx_graph

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact
-from targets.ort import OrtReference, batch_size
+from targets.onnxruntime.cpu import OrtReference, batch_size
+from targets.onnxruntime.protobuf import without_weights
 from targets.port import Port
-from targets.protobuf import without_weights
 from toolchain.errors import StageError
 from toolchain.explain.trace import Values, rounded
 from toolchain.export.onnx_write import write_model

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from targets.protobuf import varint
+from targets.onnxruntime.protobuf import varint
 
 if TYPE_CHECKING:
     from onnx import ModelProto

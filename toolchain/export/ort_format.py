@@ -13,8 +13,8 @@ import numpy as np
 
 from targets import catalog
 from targets.artifact import Artifact
-from targets.ort_file import SCALES_KEY
-from targets.protobuf import append
+from targets.onnxruntime.ort_file import SCALES_KEY
+from targets.onnxruntime.protobuf import append
 from toolchain.errors import StageError
 from toolchain.export.parity import check_parity, reference_images
 from toolchain.export.seal import Origin, embed, seal

@@ -12,8 +12,8 @@ from typing import Any
 from targets.artifact import ONNX_METADATA_KEY, SCHEMA, Artifact, describe, file_format, file_sha256, sidecar_of, utf8
 from targets.errors import ArtifactError, RunFailed
 from targets.fidelity import Fidelity
+from targets.onnxruntime.protobuf import append
 from targets.preprocess import Preprocess
-from targets.protobuf import append
 from toolchain.errors import UsageProblem
 from toolchain.files import refuse_existing, whole_files
 from toolchain.versions import tool_versions

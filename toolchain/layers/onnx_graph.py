@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from targets.artifact import TensorSpec
-from targets.ort_operators import layer_of_weight
+from targets.onnxruntime.operators import layer_of_weight
 from targets.port import Port
 from toolchain.layers.graph import Constant, Graph, Node
 

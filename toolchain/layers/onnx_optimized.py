@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.ort import OrtCpu
-from targets.ort_operators import numbered
-from targets.protobuf import without_weights
+from targets.onnxruntime.cpu import OrtCpu
+from targets.onnxruntime.operators import numbered
+from targets.onnxruntime.protobuf import without_weights
 from targets.quiet import quiet_stderr
 from toolchain.export.onnx_write import write_model
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def optimized_graph(artifact: Artifact) -> GraphProto:
     """Return the graph of an .onnx artifact after every optimization that `ort-cpu` does on this processor.
 
-    `targets.ort_operators.origin` of a node's name tells what it was in the file. Raises RunFailed where ONNX Runtime
-    refuses the file.
+    `targets.onnxruntime.operators.origin` of a node's name tells what it was in the file. Raises RunFailed where ONNX
+    Runtime refuses the file.
     """
     import onnx
     import onnxruntime

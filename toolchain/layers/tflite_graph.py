@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from targets.artifact import TensorSpec
-from targets.litert_operators import layer_of_tensor
+from targets.litert.operators import layer_of_tensor
 from targets.port import Port
 from toolchain.layers.graph import Constant, Graph, Node
 

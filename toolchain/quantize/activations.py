@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
-from targets.protobuf import append, without_weights
+from targets.onnxruntime.protobuf import append, without_weights
 
 Values = dict[str, NDArray[np.float32]]
 """What each tensor held while one image was read, in real numbers."""

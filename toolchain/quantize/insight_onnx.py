@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact
-from targets.protobuf import without_weights
+from targets.onnxruntime.protobuf import without_weights
 from toolchain.checkpoint.onnx_files import refuse_quantized
 from toolchain.export.onnx_write import write_model
 from toolchain.layers.onnx_graph import onnx_graph

@@ -11,7 +11,7 @@ import numpy as np
 
 from targets.artifact import Artifact
 from targets.foreign import translated
-from targets.protobuf import without_weights
+from targets.onnxruntime.protobuf import without_weights
 from toolchain.checkpoint.onnx_files import read_onnx, refuse_not_finite, refuse_quantized
 from toolchain.checkpoint.onnx_graph import value_names
 from toolchain.checkpoint.onnx_run import open_session

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact
 from targets.foreign import translated
-from targets.litert import refuse_huge
+from targets.litert.cpu import refuse_huge
 from toolchain.errors import StageError
 from toolchain.export.slim_tflite import slim_tflite
 from toolchain.noise import noise_to

@@ -47,14 +47,14 @@ class OrtKernels(Target):
     def probe(self) -> Availability:
         """Say whether onnxruntime can be imported, without raising."""
         try:
-            _runtime()
+            load_runtime()
         except TargetUnavailable as error:
             return Availability(False, str(error), FIX)
         return Availability(True)
 
     def options(self, threads: int) -> Any:
         """Return the session options: `threads` intra-op threads, one inter-op thread, sequential execution."""
-        ort = _runtime()
+        ort = load_runtime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -72,7 +72,7 @@ class OrtKernels(Target):
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> OrtSession:
         """Load the file with `threads` intra-op threads (0: all cores), one inter-op thread, sequentially."""
-        ort = _runtime()
+        ort = load_runtime()
         threads = resolved_threads(threads)
         batch = batch_size(artifact.path)
         start = perf_counter_ns()
@@ -89,7 +89,7 @@ class OrtKernels(Target):
 
     def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:
         """See `Target.operators`."""
-        from targets.ort_operators import ort_operators
+        from targets.onnxruntime.operators import ort_operators
 
         return ort_operators(self, artifact, threads=resolved_threads(threads), batch=batch)
 
@@ -176,7 +176,7 @@ class OrtSession(RuntimeSession):
         return answer
 
     def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
-        ort = _runtime()
+        ort = load_runtime()
         binding = self._session.io_binding()
         # The binding holds the buffers' owners for as long as the call is used.
         held = [ort.OrtValue.ortvalue_from_numpy(array) for array in (batch, self._infer(batch))]
@@ -194,7 +194,8 @@ class OrtSession(RuntimeSession):
         self._session = None
 
 
-def _runtime() -> Any:
+def load_runtime() -> Any:
+    """Return the module onnxruntime; raises TargetUnavailable."""
     try:
         with quiet_stderr():
             import onnxruntime

@@ -21,9 +21,9 @@ from typing import Any, ClassVar
 from targets.artifact import Artifact, Format
 from targets.catalog import spelled
 from targets.errors import TargetUnavailable
-from targets.ort import _runtime
+from targets.onnxruntime.cpu import load_runtime
+from targets.onnxruntime.single_provider import DeviceSession, strict_session
 from targets.session import resolved_threads
-from targets.strict import DeviceSession, strict_session
 from targets.target import Availability, RuntimeFacts, Target
 
 DRIVER = "libcuda.so.1"
@@ -87,7 +87,7 @@ class OrtCuda(Target):
 
     def _device(self) -> str:
         """Return the name of the GPU; raises TargetUnavailable with the first thing that is missing."""
-        ort = _runtime()
+        ort = load_runtime()
         if self.provider not in ort.get_available_providers():
             raise TargetUnavailable(f"this onnxruntime has no {self.provider}", FIX)
         name = cuda_device()
@@ -98,7 +98,7 @@ class OrtCuda(Target):
 
     def _preloaded(self) -> Any:
         """Load what pip installed of NVIDIA's libraries: no loader looks where it puts them."""
-        ort = _runtime()
+        ort = load_runtime()
         for package in self.packages:
             with contextlib.suppress(ImportError):
                 import_module(package)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from targets.artifact import TensorSpec
 from targets.errors import ArtifactError
 from targets.foreign import translated
-from targets.onnx_sizes import refuse_huge
-from targets.protobuf import has_broken_text, without_weights
+from targets.onnxruntime.onnx_sizes import refuse_huge
+from targets.onnxruntime.protobuf import has_broken_text, without_weights
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, ValueInfoProto

@@ -41,14 +41,14 @@ class LiteRtKernels(Target):
     def probe(self) -> Availability:
         """Say whether ai-edge-litert can be imported, without raising."""
         try:
-            _runtime()
+            load_runtime()
         except TargetUnavailable as error:
             return Availability(False, str(error), FIX)
         return Availability(True)
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> LiteRtSession:
         """Load the file with `threads` threads (0: all cores)."""
-        litert = _runtime()
+        litert = load_runtime()
         threads = resolved_threads(threads)
         start = perf_counter_ns()
         try:
@@ -88,7 +88,7 @@ class LiteRtCpu(LiteRtKernels):
 
     def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:
         """See `Target.operators`; in the batch that the file has."""
-        from targets.litert_operators import litert_operators
+        from targets.litert.operators import litert_operators
 
         return litert_operators(
             artifact, threads=resolved_threads(threads), batch=batch, xnnpack=self.resolver == "AUTO"
@@ -156,7 +156,7 @@ def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...
 
 def ports(path: Path) -> tuple[list[Port], list[Port]]:
     """Return the inputs and outputs of a .tflite file with their scales; raises ArtifactError."""
-    litert = _runtime()
+    litert = load_runtime()
     truncated = f"{path}: no TFLite model, or a truncated one"
     with translated(lambda reason: ArtifactError(f"{truncated} ({reason}); export it again")):
         with quiet_stderr():
@@ -190,7 +190,8 @@ def _placement(interpreter: Any) -> dict[str, int]:
     return {"XNNPACK": taken} if taken else {"builtin": len(kinds)}
 
 
-def _runtime() -> Any:
+def load_runtime() -> Any:
+    """Return LiteRT's module of interpreters; raises TargetUnavailable."""
     try:
         with quiet_stderr():
             from ai_edge_litert import interpreter

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
+from targets.onnxruntime.protobuf import without_weights
 from targets.operators import RUNS, WARMUP, Operator, typical_ns
-from targets.protobuf import without_weights
 from targets.target import RuntimeFacts
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
-    from targets.ort import OrtKernels
+    from targets.onnxruntime.cpu import OrtKernels
 
 _EVENT = re.compile(r"(?P<name>.*)_kernel_time")
 _NUMBER = re.compile(r"\[node (\d+)\]")
@@ -35,7 +35,7 @@ def ort_operators(place: OrtKernels, artifact: Artifact, *, threads: int, batch:
     import onnx
     import onnxruntime
 
-    from targets.ort import OrtSession
+    from targets.onnxruntime.cpu import OrtSession
 
     if artifact.format == "ort":
         raise RunFailed(f"{artifact.path}: its graph is optimized already; profile the .onnx that it was made of")

@@ -22,7 +22,7 @@ from targets import adapters
 from targets.artifact import Artifact, Format
 from targets.catalog import spelled
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
-from targets.litert import FIX, _port, _runtime
+from targets.litert.cpu import FIX, _port, load_runtime
 from targets.port import image_port, logits_port
 from targets.quiet import overheard
 from targets.session import RuntimeSession, resolved_threads
@@ -161,7 +161,7 @@ class LiteRtGpuSession(RuntimeSession):
 
 def _accelerator() -> Any:
     """Return the module of CompiledModel; raises TargetUnavailable."""
-    _runtime()
+    load_runtime()
     try:
         from ai_edge_litert import compiled_model
     except ImportError as error:
@@ -173,7 +173,7 @@ def _accelerator() -> Any:
 
 def _described(artifact: Artifact) -> Any:
     """Return an interpreter of the file, which knows its tensors and operators; raises RunFailed."""
-    litert = _runtime()
+    litert = load_runtime()
     with overheard(2):
         try:
             return litert.Interpreter(model_path=str(artifact.path))

@@ -14,10 +14,10 @@ from targets import adapters
 from targets.artifact import Artifact, Format
 from targets.catalog import spelled
 from targets.errors import TargetUnavailable
-from targets.ort import _runtime
+from targets.onnxruntime.cpu import load_runtime
+from targets.onnxruntime.single_provider import DeviceSession, strict_session
 from targets.quiet import quiet_stderr
 from targets.session import resolved_threads
-from targets.strict import DeviceSession, strict_session
 from targets.target import Availability, Cost, RuntimeFacts, Target
 
 PROVIDER = "WebGpuExecutionProvider"
@@ -54,7 +54,7 @@ class OrtWebGpu(Target):
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> DeviceSession:
         """Load the file, every node on WebGPU; `threads` are those of ONNX Runtime on the host."""
-        ort, plugin = _runtime(), _plugin()
+        ort, plugin = load_runtime(), _plugin()
         adapter = adapters.find(self.adapter)
         threads = resolved_threads(threads)
         with adapters.only(adapter):
@@ -78,7 +78,7 @@ class OrtWebGpu(Target):
 
 def _plugin() -> Any:
     """Return the plugin's package; raises TargetUnavailable."""
-    if not hasattr(_runtime(), "get_ep_devices"):
+    if not hasattr(load_runtime(), "get_ep_devices"):
         raise TargetUnavailable("this onnxruntime takes no plugins", "install onnxruntime 1.24.4 or newer")
     try:
         import onnxruntime_ep_webgpu

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
-from targets.ort import BATCH, OrtSession, _runtime
+from targets.onnxruntime.cpu import BATCH, OrtSession, load_runtime
 from targets.quiet import overheard
 from targets.target import RuntimeFacts
 
@@ -40,7 +40,7 @@ class DeviceSession(OrtSession):
         super().__init__(artifact, facts, session, batch=BATCH, load_ns=load_ns)
 
     def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
-        ort = _runtime()
+        ort = load_runtime()
         binding = self._session.io_binding()
         source, sink = (ort.OrtValue.ortvalue_from_numpy(array) for array in (batch, self._infer(batch)))
         binding.bind_ortvalue_input(self.source.spec.name, source)
@@ -84,7 +84,7 @@ def all_on(provider: str, nodes: dict[str, list[tuple[str, str]]], artifact: Art
 
 
 def _open(artifact: Artifact, attach: Attach, threads: int, *, strict: bool) -> Any:
-    ort = _runtime()
+    ort = load_runtime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

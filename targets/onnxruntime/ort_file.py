@@ -9,7 +9,7 @@ from typing import Any
 from targets.artifact import TensorSpec
 from targets.errors import ArtifactError
 from targets.foreign import translated
-from targets.ort import _runtime
+from targets.onnxruntime.cpu import load_runtime
 
 SCALES_KEY = "glyphpress.scales"
 """Metadata that says what the integers of inputs and outputs stand for, since the optimized graph no longer does."""
@@ -51,7 +51,7 @@ def _told(path: Path, session: Any) -> dict[str, str]:
 
 
 def _session(path: Path) -> Any:
-    ort = _runtime()
+    ort = load_runtime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:

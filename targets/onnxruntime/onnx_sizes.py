@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from targets.errors import ArtifactError
-from targets.litert import MOST
-from targets.protobuf import without_weights
+from targets.litert.cpu import MOST
+from targets.onnxruntime.protobuf import without_weights
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, ValueInfoProto

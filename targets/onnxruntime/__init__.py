@@ -1,0 +1,1 @@
+"""ONNX Runtime on this machine: its CPU kernels, CUDA, TensorRT and WebGPU, its profiler, and its files."""
