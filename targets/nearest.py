@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 MOST = 3
@@ -14,6 +13,8 @@ def nearest(word: str, names: Iterable[str], otherwise: str, *, cutoff: float = 
 
     At most three names are given; as few as that are given whether they are near or not.
     """
+    import difflib
+
     known = list(names)
     near = difflib.get_close_matches(word, known, n=MOST, cutoff=cutoff) or (known if len(known) <= MOST else [])
     return f"did you mean {', '.join(near)}?" if near else otherwise

@@ -107,6 +107,11 @@ def test_every_help_has_a_line_an_example_that_parses_and_its_defaults(path: str
             assert option.show_default, f"{path} {option.opts[0]} has the default {default!r} and does not say so"
 
 
+def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
+    shown = {path: command.get_short_help_str(1000) for path, command in every_command() if path in COMMANDS}
+    assert shown == {name: summary for name, (_, summary) in COMMANDS.items()}
+
+
 @pytest.mark.parametrize(
     ("words", "near"),
     [
@@ -464,7 +469,7 @@ def raising(error: BaseException) -> Callable[[], click.Command]:
 def test_an_error_is_one_line(
     *, glyphpress: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, line: str
 ) -> None:
-    monkeypatch.setitem(COMMANDS, "demo", "tests.test_cli:planted")
+    monkeypatch.setitem(COMMANDS, "demo", ("tests.test_cli:planted", "Break."))
     monkeypatch.setitem(globals(), "planted", raising(error))
     done = glyphpress("demo")
     assert (done.code, done.out) == (code, "")
@@ -473,7 +478,7 @@ def test_an_error_is_one_line(
 
 
 def test_a_bug_keeps_its_traceback_and_looks_like_no_verdict(glyphpress: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(COMMANDS, "demo", "tests.test_cli:planted")
+    monkeypatch.setitem(COMMANDS, "demo", ("tests.test_cli:planted", "Break."))
     monkeypatch.setitem(globals(), "planted", raising(ZeroDivisionError("by design")))
     done = glyphpress("demo")
     assert done.code == BUG == 70

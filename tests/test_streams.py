@@ -150,7 +150,7 @@ SLOW = (
     "        Path('started').touch()\n        deadline = time.monotonic() + 2\n"
     "        while time.monotonic() < deadline: time.sleep(0.05)\n"
     "    Path('went on').touch()\n    time.sleep(5)\n"
-    "program.COMMANDS['demo'] = 'slow:slow'\n"
+    "program.COMMANDS['demo'] = 'slow:slow', 'Wait.'\n"
 )
 
 

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import re
-import secrets
 from typing import TYPE_CHECKING
 
 from targets.escapes import one_line
 
 if TYPE_CHECKING:
     from rich.text import Text
-
-# What no file can guess, so that no text in one can pass for the program's own.
-_OURS = f"\x1b[{secrets.randbelow(10**12)};"
-_COLOUR = re.compile(r"\x1b\[([0-9;]*m)")
-OUR_COLOUR = re.compile(rf"{re.escape(_OURS)}([0-9;]*m)")
-
-
-def ours(text: str) -> str:
-    """Return text with its colour codes marked as the program's own, which alone pass to a terminal."""
-    return _COLOUR.sub(lambda code: _OURS + code[1], text)
 
 
 def visible(words: str) -> str:

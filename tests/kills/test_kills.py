@@ -99,7 +99,7 @@ def planted(name: str, *, old: bool, force: bool) -> None:
     ],
 )
 def test_faults_that_are_planted_are_seen(name: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(COMMANDS, "planted", "tests.kills.test_kills:planted")
+    monkeypatch.setitem(COMMANDS, "planted", ("tests.kills.test_kills:planted", "Break."))
     case = Case(name, ("planted", name), "o.txt", ("planted", name, "--old"))
     done, faults = kills(12, seed=2, cases=[case], share_between=1.0)
     assert any(fault in each for each in faults), faults

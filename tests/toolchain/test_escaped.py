@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from targets.escapes import json_text, one_line
-from toolchain.cli.streams import escaped
-from toolchain.visible import ours, visible
+from toolchain.cli.streams import escaped, ours
+from toolchain.visible import visible
 
 NASTY = "a\x1b]0;title\x07b\x1b[2Jc\u202ed\x9b3me"
 

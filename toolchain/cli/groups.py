@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from targets.nearest import nearest
 from toolchain.cli import verbosity
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+
+WHOLE = 1000
+"""Letters of a sentence that is not cut off."""
 
 
 class NearestGroup(click.RichGroup):
@@ -27,26 +36,56 @@ class NearestGroup(click.RichGroup):
             ctx.fail(f"no command '{said}'; {near}" if near else f"no command '{said}'")
         return super().resolve_command(ctx, args)
 
+    def summaries(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """Return every command's name and the first sentence of its help."""
+        return [(name, self.commands[name].get_short_help_str(WHOLE)) for name in self.list_commands(ctx)]
+
 
 class LazyGroup(NearestGroup):
-    """A group whose commands are imported when they are named."""
+    """A group whose commands are imported when they are used; the group's own help and completion import none."""
 
-    def __init__(self, *args: Any, table: dict[str, str], **settings: Any) -> None:
-        """Take the table name -> "module:attribute" beside Click's own settings."""
+    def __init__(self, *args: Any, table: dict[str, tuple[str, str]], **settings: Any) -> None:
+        """Take the table name -> (module:attribute, the first sentence of its help) beside Click's own settings."""
         super().__init__(*args, **settings)
         self.table = table
+        self._listing = False
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (the signature is Click's)
         """Return every command's name."""
         return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import and return a command, or None when there is no such name."""
+        """Import and return a command, or None when there is no such name; in a list, one that has help alone."""
         if cmd_name not in self.table:
             return None
-        module, attribute = self.table[cmd_name].split(":")
+        place, summary = self.table[cmd_name]
+        if self._listing:
+            return click.RichCommand(name=cmd_name, help=summary)
+        module, attribute = place.split(":")
         command: click.Command = getattr(import_module(module), attribute)
         return verbosity.accept(command)
+
+    def summaries(self, ctx: click.Context) -> list[tuple[str, str]]:  # noqa: ARG002
+        """Return every command's name and the first sentence of its help."""
+        return [(name, summary) for name, (_, summary) in self.table.items()]
+
+    def format_help(self, ctx: click.RichContext, formatter: click.RichHelpFormatter) -> None:  # type: ignore[override]
+        """Write the help of the group."""
+        with self._names_alone():
+            super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Return the options and the commands that begin so."""
+        with self._names_alone():
+            return super().shell_complete(ctx, incomplete)
+
+    @contextmanager
+    def _names_alone(self) -> Iterator[None]:
+        self._listing = True
+        try:
+            yield
+        finally:
+            self._listing = False
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse an empty word: as a path it would be the current folder, as an option it would be left out."""
@@ -57,9 +96,24 @@ class LazyGroup(NearestGroup):
                 ctx.fail(f"{what} is empty; give one (is a variable of the shell unset?)")
         return super().parse_args(ctx, args)
 
+    def make_context(self, *args: Any, **settings: Any) -> click.Context:
+        """Read the command line."""
+        with _interruptible():
+            return super().make_context(*args, **settings)
+
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; Ctrl-C keeps what the stage said about it, which Click would drop for an empty line."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            raise click.Abort(str(stop) or "interrupted") from stop
+        """Run the command."""
+        with _interruptible():
+            from toolchain.files import scratch
+
+            with scratch():
+                return super().invoke(ctx)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C keep what the stage said about it, which Click would drop for an empty line."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise click.Abort(str(stop) or "interrupted") from stop

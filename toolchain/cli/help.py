@@ -1,12 +1,21 @@
-"""`glyphpress help`: the exit codes, and the help of a command."""
+"""What help looks like, and `glyphpress help`: the exit codes, and the help of a command."""
 
 from __future__ import annotations
 
+import os
+import sys
+from typing import TYPE_CHECKING
+
 import rich_click as click
-from click.shell_completion import CompletionItem
+from click.core import Command as PlainCommand
 
 from targets.nearest import nearest
+from toolchain.cli.groups import NearestGroup
+from toolchain.cli.streams import ours
 from toolchain.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 EXIT_CODES = """\
   0  passed, or done
@@ -19,8 +28,43 @@ EXIT_CODES = """\
 130  interrupted (Ctrl-C, SIGTERM)"""
 
 
+class _Page(click.RichContext):
+    """Help with boxes and colours on a terminal; elsewhere plain text, which takes no time to import rich."""
+
+    def get_help(self) -> str:
+        return ours(super().get_help()) if sys.stdout.isatty() else _plain(self.command, self)
+
+
+def style_help() -> None:
+    """Give every command such help; no colours under CI, where rich-click would force them (GITHUB_ACTIONS)."""
+    click.RichCommand.context_class = _Page
+    if no_colour():
+        click.rich_click.COLOR_SYSTEM = None
+        click.rich_click.FORCE_TERMINAL = False
+
+
+def no_colour() -> bool:
+    """Return whether the environment asks for plain output."""
+    return bool(os.environ.get("CI") or os.environ.get("NO_COLOR"))
+
+
+def _plain(command: click.Command, ctx: click.Context) -> str:
+    page = click.HelpFormatter(width=ctx.terminal_width, max_width=ctx.max_content_width)
+    command.format_usage(ctx, page)
+    PlainCommand.format_help_text(command, ctx, page)
+    records = (param.get_help_record(ctx) for param in command.get_params(ctx))
+    with page.section("Options"):
+        page.write_dl([record for record in records if record])
+    if isinstance(command, NearestGroup):
+        with page.section("Commands"):
+            page.write_dl(command.summaries(ctx))
+    return page.getvalue().rstrip("\n")
+
+
 def _topics(ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem[str]]:
     """Offer what may follow the words that stand there."""
+    from click.shell_completion import CompletionItem
+
     above: click.Context | None = ctx.find_root()
     for word in ctx.params.get("topic") or ():
         above = above and _entered(above, word)

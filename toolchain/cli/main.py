@@ -23,39 +23,94 @@ try:
 
     import rich_click as click
 
-    from toolchain.cli import complete, console, failure, verbosity
+    from toolchain.cli import verbosity
     from toolchain.cli.groups import LazyGroup
+    from toolchain.cli.help import style_help
     from toolchain.cli.streams import lossy_streams, undelivered
-    from toolchain.files import scratch
     from toolchain.interrupt import heard
 finally:
     _on_ctrl_c(signal.default_int_handler)
 
-# name -> "module:attribute"; imported only when the command is used, so that --help stays fast.
+# name -> (module:attribute, the first sentence of its help); a command is imported only when it is used.
 COMMANDS = {
-    "inspect": "toolchain.cli.inspect:inspect",
-    "data": "toolchain.cli.data:data",
-    "train": "toolchain.cli.train:train",
-    "press": "toolchain.cli.press:press",
-    "adopt": "toolchain.cli.adopt:adopt",
-    "prune": "toolchain.cli.prune:prune",
-    "distill": "toolchain.cli.distill:distill",
-    "sensitivity": "toolchain.cli.prune:sensitivity",
-    "export": "toolchain.cli.export:export",
-    "quantize": "toolchain.cli.quantize:quantize",
-    "ranges": "toolchain.cli.quantize:ranges",
-    "explain": "toolchain.cli.explain:explain",
-    "evaluate": "toolchain.cli.evaluate:evaluate",
-    "compare": "toolchain.cli.compare:compare",
-    "profile": "toolchain.cli.profile:profile",
-    "probe-int8": "toolchain.cli.probe_int8:probe_int8",
-    "gate": "toolchain.cli.gate:gate",
-    "recipe": "toolchain.cli.recipe:recipe",
-    "targets": "toolchain.cli.targets:targets",
-    "report": "toolchain.cli.report:report",
-    "demo": "toolchain.cli.demo:demo",
-    "version": "toolchain.cli.version:version",
-    "help": "toolchain.cli.help:help_",
+    "inspect": (
+        "toolchain.cli.inspect:inspect",
+        "Show what a checkpoint, .onnx or .tflite is: layers, shapes, parameters, MACs, dtypes, sizes, our metadata.",
+    ),
+    "data": ("toolchain.cli.data:data", "List, check and fetch the images."),
+    "train": (
+        "toolchain.cli.train:train",
+        "Fit a reference model to a train split and measure it once on the test split.",
+    ),
+    "press": (
+        "toolchain.cli.press:press",
+        "Prune, convert and quantize a model, then evaluate, time and judge every file that came out.",
+    ),
+    "adopt": (
+        "toolchain.cli.adopt:adopt",
+        "Write the sidecar of an .onnx or .tflite of your own: its classes, and how it wants its images.",
+    ),
+    "prune": (
+        "toolchain.cli.prune:prune",
+        "Prune a checkpoint and fine-tune the rest; the result is a torch.export program for `export` and `press`.",
+    ),
+    "distill": (
+        "toolchain.cli.distill:distill",
+        "Fit a smaller model to a checkpoint's answers; the result is a torch.export program for `export` and `press`.",
+    ),
+    "sensitivity": (
+        "toolchain.cli.prune:sensitivity",
+        "Prune each layer alone at rising ratios and see how much worse the model reads; propose a ratio for each.",
+    ),
+    "export": (
+        "toolchain.cli.export:export",
+        "Convert a checkpoint to float ONNX or TFLite, or an .onnx that glyphpress made to .ort; the result is "
+        "checked.",
+    ),
+    "quantize": (
+        "toolchain.cli.quantize:quantize",
+        "Quantize a float artifact, or a float .onnx of your own, to 16, 8 or 4 bits.",
+    ),
+    "ranges": ("toolchain.cli.quantize:ranges", "Show the ranges that `quantize --save-ranges` kept, and draw them."),
+    "explain": (
+        "toolchain.cli.explain:explain",
+        "Show the error of a quantized file layer by layer, and what of it still runs in float and why.",
+    ),
+    "evaluate": (
+        "toolchain.cli.evaluate:evaluate",
+        "Run an exported file over the whole test split: accuracy, per class, confusions.",
+    ),
+    "compare": (
+        "toolchain.cli.compare:compare",
+        "Pair two artifacts, or two saved evaluations (.npz), image by image.",
+    ),
+    "profile": (
+        "toolchain.cli.profile:profile",
+        "Measure latency, or instructions on emulated processors, of model files on one or more targets.",
+    ),
+    "probe-int8": (
+        "toolchain.cli.probe_int8:probe_int8",
+        "Tell what int8 costs of float on a target, by small models of your layers' shapes.",
+    ),
+    "gate": ("toolchain.cli.gate:gate", "Judge a candidate: exit 0 passed, 1 failed, 5 inconclusive."),
+    "recipe": ("toolchain.cli.recipe:recipe", "List and show recipes, and print the schema of a recipe file."),
+    "targets": (
+        "toolchain.cli.targets:targets",
+        "List the places where artifacts run, show what they are, set them up, and say whether they can run here.",
+    ),
+    "report": (
+        "toolchain.cli.report:report",
+        "Print the report that a press left in its folder, or the timings that `profile -o` or a press stored.",
+    ),
+    "demo": (
+        "toolchain.cli.demo:demo",
+        "Train a small model on real handwritten digits, press it three ways, and judge every file.",
+    ),
+    "version": (
+        "toolchain.cli.version:version",
+        "Print the versions of the tool, of Python, of the system and of every runtime that is installed.",
+    ),
+    "help": ("toolchain.cli.help:help_", "Explain `exit-codes`, or a command."),
 }
 
 
@@ -93,7 +148,7 @@ def main() -> NoReturn:
     with lossy_streams() as stdout:
         code = _run()
         if (lost := undelivered(stdout)) and not code:
-            code = failure.end(OSError(lost.errno, lost.strerror, "stdout"))
+            code = _end(OSError(lost.errno, lost.strerror, "stdout"))
     if stdout and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Nothing is left to clean up, so that Ctrl-C may end the libraries' own clean-up without a traceback.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -104,12 +159,21 @@ def _run() -> Any:
     # Read when torch is loaded: threads that spin while they wait make training several times slower on busy cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        with heard(), scratch():
-            console.style_help()
-            complete.register()
+        with heard():
+            style_help()
+            if "_GLYPHPRESS_COMPLETE" in os.environ:
+                from toolchain.cli import complete
+
+                complete.register()
             return glyphpress(prog_name="glyphpress", standalone_mode=False)
     except SystemExit as stop:
         # Click answers a pipe that was closed with 1, which is a failed gate's alone.
-        return failure.end(stop.__context__) if isinstance(stop.__context__, OSError) else stop.code
+        return _end(stop.__context__) if isinstance(stop.__context__, OSError) else stop.code
     except BaseException as error:  # noqa: BLE001 (a bug keeps its traceback and gets an exit code of its own)
-        return failure.end(error)
+        return _end(error)
+
+
+def _end(error: BaseException) -> int:
+    from toolchain.cli import failure
+
+    return failure.end(error)

@@ -115,7 +115,7 @@ def profile(
     if as_json:
         console.emit(kind, values)
     else:
-        click.echo(text)
+        console.show(text)
 
 
 def _announce(batch: int, runs: int) -> None:

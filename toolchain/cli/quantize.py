@@ -200,4 +200,4 @@ def ranges(file: Path, output: Path | None, force: bool, as_json: bool) -> None:
     if as_json:
         console.emit("ranges", kept.model_dump(mode="json", exclude={"schema_"}))
     else:
-        click.echo(ranges_text(kept))
+        console.show(ranges_text(kept))

@@ -58,4 +58,4 @@ def _timings(places: tuple[Path, ...], *, as_markdown: bool, as_json: bool) -> N
     elif as_markdown:
         click.echo(history_markdown(runs))
     else:
-        click.echo(history_text(runs, width=console.width(), colour=not console.plain()))
+        console.show(history_text(runs, width=console.width(), colour=not console.plain()))

@@ -13,18 +13,44 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from targets.escapes import as_lines
-from toolchain.visible import OUR_COLOUR
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
+# What no file can guess, so that no text in one can pass for the program's own.
+_OURS = f"\x1b[{int.from_bytes(os.urandom(5))};"
+_COLOUR = re.compile(r"\x1b\[([0-9;]*m)")
+_OUR_COLOUR = re.compile(rf"{re.escape(_OURS)}([0-9;]*m)")
 _COMMAND = re.compile(
     r"^([ \t]*)::(?!(?:error|warning|notice) (?:file=[^:,]*,line=1,)?title=glyphpress gate )", re.MULTILINE
 )
+
+
+def ours(text: str) -> str:
+    """Return text with its colour codes marked as the program's own, which alone pass to a terminal."""
+    return _COLOUR.sub(lambda code: _OURS + code[1], text)
+
+
+class _Coloured:
+    """A stream for text whose colours are the program's own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        return self.stream.write(ours(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def coloured(stream: TextIO) -> TextIO:
+    """Return a stream for text whose colours are the program's own."""
+    return cast(TextIO, _Coloured(stream))
 
 
 def escaped(text: str, *, colours: bool = False) -> str:
@@ -32,7 +58,7 @@ def escaped(text: str, *, colours: bool = False) -> str:
 
     A line that begins as a workflow command of GitHub Actions is no command then, other than our annotations.
     """
-    parts = OUR_COLOUR.split(text)
+    parts = _OUR_COLOUR.split(text)
     parts[::2] = map(as_lines, parts[::2])
     parts[1::2] = [f"\x1b[{code}" if colours else "" for code in parts[1::2]]
     return _COMMAND.sub(r"\1:\\:", "".join(parts))

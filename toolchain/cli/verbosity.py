@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import rich_click as click
 
 _KEY = __name__
-_LOG = logging.getLogger("toolchain")
 
 
 def quiet() -> bool:
@@ -59,20 +57,25 @@ def _take(ctx: click.Context, param: click.Parameter, given: bool) -> None:
         return
     if ctx.meta.setdefault(_KEY, param.name) != param.name:
         raise click.UsageError("-q and -v exclude each other; give one of them", ctx)
-    if param.name == "verbose" and not _LOG.handlers:
+    if param.name == "verbose":
         _show_log(ctx)
 
 
 def _show_log(ctx: click.Context) -> None:
     """Send what the stages log to stderr until the program ends."""
+    import logging
+
+    log = logging.getLogger("toolchain")
+    if log.handlers:
+        return
     handler = logging.StreamHandler()
-    _LOG.addHandler(handler)
-    _LOG.setLevel(logging.INFO)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
     # Third-party packages hang handlers of their own on the root.
-    _LOG.propagate = False
+    log.propagate = False
 
     def close() -> None:
-        _LOG.removeHandler(handler)
-        _LOG.propagate = True
+        log.removeHandler(handler)
+        log.propagate = True
 
     ctx.find_root().call_on_close(close)

@@ -23,7 +23,7 @@ def operators_text(breakdowns: Sequence[Breakdown], *, colour: bool = False) -> 
     )
     taints = tuple(dict.fromkeys(word for one in breakdowns for word in one.taints))
     notes = [note, *crowded((one.threads, one.cores) for one in breakdowns), *not_quiet(taints)]
-    return "\n\n".join([*tables, "\n".join(notes)])
+    return "\n\n".join([*tables, "\n".join(map(one_line, notes))])
 
 
 def _heading(breakdown: Breakdown) -> str:

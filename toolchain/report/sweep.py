@@ -29,4 +29,4 @@ def sweep_text(points: Sequence[Point], *, colour: bool = False) -> str:
         table.add_row(*words, all_, each, f"{base.image_ns / point.image_ns:.2f}")
     timed = [one.timings for one in points if one.timings]
     notes = crowded((one.facts.threads, one.machine.get("usable_cores", 0)) for one in timed)
-    return "\n".join([unbroken(table, colour=colour), *notes, *not_quiet(taints_of(timed))])
+    return unbroken(table, *notes, *not_quiet(taints_of(timed)), colour=colour)

@@ -14,7 +14,7 @@ from toolchain.packed import packed_remark
 from toolchain.profiling.cells import Cell, Survey
 from toolchain.profiling.latency import PERCENTILES
 from toolchain.quantities import size_text, time_text
-from toolchain.visible import ours, shown
+from toolchain.visible import shown
 
 DASH = "-"
 
@@ -56,7 +56,7 @@ def unbroken(table: Table, *lines: str, colour: bool = False) -> str:
         console.print(table, width=Measurement.get(console, console.options, table).maximum)
         for line in lines:
             console.print(shown(line))
-    return "\n".join(line.rstrip() for line in ours(capture.get()).splitlines())
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def survey_table(survey: Survey, without: Sequence[str] = ()) -> Table:
