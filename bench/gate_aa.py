@@ -35,8 +35,7 @@ from toolchain.cli.console import progress
 from toolchain.commands.export import export_checkpoint
 from toolchain.commands.quantize import quantize_file
 from toolchain.evaluation.ratio import LatencyRatio
-from toolchain.gate.limits.speed import judge_time_ratio
-from toolchain.gate.tables import TimeRatioLimit
+from toolchain.gate.limits.speed import TimeRatioLimit, judge_time_ratio
 from toolchain.profiling.latency import ROUNDS, time_interleaved
 from toolchain.recipe import shipped
 from toolchain.report.report import Row

@@ -18,8 +18,7 @@ from targets.timing import time_calls
 from tests.conftest import Finished
 from tests.toolchain.readers import linear_reader
 from tests.toolchain.test_speed import ratio, timings
-from toolchain.gate.limits.speed import judge_time
-from toolchain.gate.tables import TimeLimit
+from toolchain.gate.limits.speed import TimeLimit, judge_time
 from toolchain.stats.decision import Outcome
 
 Run = Callable[..., Finished]

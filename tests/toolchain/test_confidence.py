@@ -18,8 +18,7 @@ from toolchain.errors import EvidenceError
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.paired_answers import FileFacts, Pairs
 from toolchain.gate.candidate import evaluate_file
-from toolchain.gate.limits.confidence import ece, judge_ece, judge_rejects, rejection
-from toolchain.gate.tables import EceLimit, RejectsLimit
+from toolchain.gate.limits.confidence import EceLimit, RejectsLimit, ece, judge_ece, judge_rejects, rejection
 from toolchain.stats.decision import Outcome
 
 Answered = tuple[np.ndarray, np.ndarray]

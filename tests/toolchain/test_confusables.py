@@ -17,9 +17,15 @@ from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
-from toolchain.gate.limits.confusables import cost_matrix, groups, judge_confusables, judge_cost
+from toolchain.gate.limits.confusables import (
+    ConfusablesLimit,
+    CostLimit,
+    cost_matrix,
+    groups,
+    judge_confusables,
+    judge_cost,
+)
 from toolchain.gate.policy import policy_from
-from toolchain.gate.tables import ConfusablesLimit, CostLimit
 from toolchain.stats.decision import Outcome
 
 BALANCED = emnist_split("balanced").classes

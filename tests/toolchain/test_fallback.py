@@ -23,9 +23,9 @@ from toolchain.commands.quantize_fallback import Fallback, Trial, _search, quant
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.export import export
 from toolchain.export.program import save_program
+from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.policy import choose_policy
-from toolchain.gate.tables import DropLimit
 from toolchain.model import FloatModel
 from toolchain.progress import silent
 from toolchain.quantize import quantize

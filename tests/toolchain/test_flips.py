@@ -12,10 +12,9 @@ from tests.toolchain.readers import written
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
-from toolchain.gate.limits.flips import decide, judge_flips
+from toolchain.gate.limits.flips import FlipsLimit, decide, judge_flips
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.policy import policy_from
-from toolchain.gate.tables import FlipsLimit
 from toolchain.stats.decision import Outcome
 
 

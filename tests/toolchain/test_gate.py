@@ -22,9 +22,8 @@ from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.candidate import evaluate_file
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import Verdict, judge, overall, raise_for
-from toolchain.gate.limits.accuracy import judge_drop
+from toolchain.gate.limits.drop import DropLimit, judge_drop
 from toolchain.gate.policy import Policy, policy_from
-from toolchain.gate.tables import DropLimit
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
 

@@ -18,8 +18,7 @@ from targets.preprocess import Preprocess
 from tests.toolchain.readers import DIGITS, digits, linear_reader
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.evaluate import Evaluation, evaluate
-from toolchain.gate.limits.leaks import LISTED, Leaks, find_leaks, judge_leaks
-from toolchain.gate.tables import LeaksLimit
+from toolchain.gate.limits.leaks import LISTED, Leaks, LeaksLimit, find_leaks, judge_leaks
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 from toolchain.stats.decision import Outcome

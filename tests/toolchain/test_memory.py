@@ -11,9 +11,8 @@ from targets.artifact import Artifact, Format
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.gate.candidate import evaluate_file, read_subject
 from toolchain.gate.collect import compare_files, gather
-from toolchain.gate.limits.memory import judge_memory
+from toolchain.gate.limits.memory import MemoryLimit, judge_memory
 from toolchain.gate.policy import Policy
-from toolchain.gate.tables import MemoryLimit
 from toolchain.stats.decision import Outcome
 
 LIMIT = MemoryLimit(max=12_000_000)

@@ -23,11 +23,9 @@ from tests.toolchain.readers import DIGITS, FACTS, digits, linear_reader, pair
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.evaluation.paired_answers import Pairs
-from toolchain.gate.cross_runtime import answers_elsewhere
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.limits.leaks import Leaks
-from toolchain.gate.limits.runtimes import LISTED, Difference, Place, judge_runtimes
-from toolchain.gate.tables import RuntimesLimit
+from toolchain.gate.limits.runtimes import LISTED, Difference, Place, RuntimesLimit, answers_elsewhere, judge_runtimes
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 from toolchain.stats.decision import Outcome

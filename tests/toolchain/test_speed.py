@@ -11,9 +11,8 @@ import pytest
 from targets.target import RuntimeFacts, Timings
 from tests.lazily import stats
 from toolchain.errors import EvidenceError
-from toolchain.gate.limits.speed import judge_time, judge_time_ratio
+from toolchain.gate.limits.speed import TimeLimit, TimeRatioLimit, judge_time, judge_time_ratio
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.tables import TimeLimit, TimeRatioLimit
 from toolchain.profiling.latency import ROUNDS
 from toolchain.report.report import Row
 from toolchain.stats.bootstrap import resampled, trimmed_mean

@@ -14,9 +14,9 @@ from calibration import corrupt
 from calibration.dataset import Dataset, load
 from tests.toolchain.readers import digits, linear_reader
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.damaged import StressAnswers, answers_under
 from toolchain.gate.candidate import read_subject
-from toolchain.gate.limits.stress import StressAnswers, StressPairs, answers_under, judge_stress, pair_stress
-from toolchain.gate.tables import DamageKind, StressLimit
+from toolchain.gate.limits.stress import DamageKind, StressLimit, StressPairs, judge_stress, pair_stress
 from toolchain.stats.decision import Outcome
 
 

@@ -19,12 +19,12 @@ from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.candidate import read_subject
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
-from toolchain.gate.limits.memory import judge_memory
-from toolchain.gate.limits.sizes import judge_shrink, judge_size
-from toolchain.gate.limits.speed import judge_time
+from toolchain.gate.limits.flips import FlipsLimit
+from toolchain.gate.limits.memory import MemoryLimit, judge_memory
+from toolchain.gate.limits.sizes import ShrinkLimit, SizeLimit, judge_shrink, judge_size
+from toolchain.gate.limits.speed import TimeLimit, judge_time
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.policy import Policy, policy_from
-from toolchain.gate.tables import FlipsLimit, MemoryLimit, ShrinkLimit, SizeLimit, TimeLimit
 from toolchain.stats.decision import Outcome
 
 Run = Callable[..., Finished]

@@ -12,7 +12,7 @@ from toolchain.cli.options import Command
 
 if TYPE_CHECKING:
     from targets.artifact import Artifact
-    from toolchain.gate.tables import DropLimit
+    from toolchain.gate.limits.drop import DropLimit
     from toolchain.recipe import Quantize
 
 

@@ -11,8 +11,8 @@ from calibration.dataset import load
 from toolchain.commands.press import press
 from toolchain.commands.press_request import FORMATS, PressRequest
 from toolchain.files import refuse_folder, whole_file
+from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import Policy
-from toolchain.gate.tables import DropLimit
 from toolchain.progress import Progress, silent
 from toolchain.recipe import shipped
 from toolchain.report.report import Report

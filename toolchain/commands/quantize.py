@@ -25,8 +25,8 @@ from toolchain.recipe.quantize import refusal
 
 if TYPE_CHECKING:
     from toolchain.commands.quantize_fallback import Fallback
+    from toolchain.gate.limits.drop import DropLimit
     from toolchain.gate.outcome import Verdict
-    from toolchain.gate.tables import DropLimit
 
 NEEDS_NO_IMAGES = "--scheme dynamic-int8, weight-int8 or float16, which need none"
 
@@ -90,7 +90,7 @@ def quantize_within(
     """
     from toolchain.commands.quantize_fallback import quantize_with_fallback, read_here
     from toolchain.evaluation.compare import compare
-    from toolchain.gate.limits.accuracy import judge_drop
+    from toolchain.gate.limits.drop import judge_drop
 
     _check(path, step, output, data, force=force)
     if limit is None:

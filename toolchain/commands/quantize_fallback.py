@@ -26,9 +26,8 @@ from toolchain.explain.images import unseen
 from toolchain.export.seal import refuse_model
 from toolchain.files import whole_files
 from toolchain.gate.candidate import open_session
-from toolchain.gate.limits.accuracy import judge_drop
+from toolchain.gate.limits.drop import DropLimit, judge_drop
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.tables import DropLimit
 from toolchain.progress import Progress, silent
 from toolchain.quantities import points_text
 from toolchain.quantize import quantize

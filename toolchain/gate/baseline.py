@@ -16,14 +16,14 @@ import numpy as np
 
 from calibration.dataset import Dataset
 from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.evaluation.damaged import StressAnswers
 from toolchain.evaluation.paired_answers import Answers
 from toolchain.evaluation.untracked import Training
 from toolchain.files import refuse_existing
 from toolchain.gate.baseline_file import Baseline
 from toolchain.gate.candidate import Subject, read_subject
-from toolchain.gate.limits.stress import StressAnswers
+from toolchain.gate.limits.stress import StressLimit
 from toolchain.gate.policy import Policy
-from toolchain.gate.tables import StressLimit
 from toolchain.progress import Progress, silent
 from toolchain.quantities import beside, percent_text
 from toolchain.versions import tool_versions

@@ -21,10 +21,10 @@ from targets.escapes import json_value
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts
 from toolchain.errors import EvidenceError
+from toolchain.evaluation.damaged import StressAnswers
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.read_npz import UNREADABLE, unpacked
 from toolchain.files import whole_file
-from toolchain.gate.limits.stress import StressAnswers
 
 SCHEMA = "glyphpress/baseline/1"
 _ARRAYS = {"logits": np.dtype("<f4"), "labels": np.dtype("<i8"), "sample_ids": np.dtype("S32")}

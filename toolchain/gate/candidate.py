@@ -11,11 +11,11 @@ from targets.catalog import default_for, get
 from targets.preprocess import Preprocess
 from targets.target import Session
 from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.evaluation.damaged import StressAnswers, answers_under
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.evaluation.untracked import Training, open_artifact
 from toolchain.gate.baseline_file import Baseline, is_baseline
-from toolchain.gate.limits.stress import StressAnswers, answers_under
-from toolchain.gate.tables import StressLimit
+from toolchain.gate.limits.stress import StressLimit
 from toolchain.progress import Progress, silent
 
 

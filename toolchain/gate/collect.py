@@ -17,13 +17,11 @@ from toolchain.evaluation.paired_answers import Pairs
 from toolchain.evaluation.untracked import Training
 from toolchain.gate.baseline import check
 from toolchain.gate.candidate import Subject, read_subject
-from toolchain.gate.cross_runtime import answers_elsewhere
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.limits.leaks import find_leaks
-from toolchain.gate.limits.runtimes import Place
-from toolchain.gate.limits.stress import StressPairs, pair_stress
+from toolchain.gate.limits.runtimes import Place, answers_elsewhere
+from toolchain.gate.limits.stress import StressLimit, StressPairs, pair_stress
 from toolchain.gate.policy import Policy
-from toolchain.gate.tables import StressLimit
 from toolchain.packed import packed_size
 from toolchain.profiling.latency import profile
 from toolchain.progress import Progress, silent

@@ -11,21 +11,20 @@ from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.baseline import check_floor, check_pin
 from toolchain.gate.evidence import Evidence
-from toolchain.gate.limits.accuracy import judge_drop
 from toolchain.gate.limits.classes import judge_classes
 from toolchain.gate.limits.confidence import judge_ece, judge_rejects
 from toolchain.gate.limits.confusables import judge_confusables, judge_cost
+from toolchain.gate.limits.drop import DropLimit, judge_drop
 from toolchain.gate.limits.flips import judge_flips
 from toolchain.gate.limits.leaks import judge_leaks
 from toolchain.gate.limits.memory import judge_memory
-from toolchain.gate.limits.preprocess import judge_preprocess, likely_cause
+from toolchain.gate.limits.preprocess import PreprocessLimit, judge_preprocess, likely_cause
 from toolchain.gate.limits.runtimes import judge_runtimes
 from toolchain.gate.limits.sizes import judge_shrink, judge_size
 from toolchain.gate.limits.speed import judge_time, judge_time_ratio
 from toolchain.gate.limits.stress import judge_stress
 from toolchain.gate.outcome import Verdict, overall, raise_for
 from toolchain.gate.policy import Policy
-from toolchain.gate.tables import DropLimit, PreprocessLimit
 from toolchain.stats.decision import Outcome
 
 __all__ = ["Outcome", "Verdict", "judge", "overall", "raise_for"]

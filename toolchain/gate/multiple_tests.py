@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toolchain.errors import EvidenceError
-from toolchain.gate.outcome import Part, Verdict
-from toolchain.gate.tables import Action
+from toolchain.gate.outcome import Action, Part, Verdict
 from toolchain.quantities import beside, points_text
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import POWER, Outcome

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from toolchain.errors import EvidenceError, GateFailed, GateInconclusive
-from toolchain.gate.tables import Action
 from toolchain.stats.decision import Outcome
+
+Action = Literal["fail", "warn"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One limit, judged. Values are in base units: fractions, bytes, seconds, ratios, counts (`tables.Measure`).
+    """One limit, judged. Values are in base units: fractions, bytes, seconds, ratios, counts (`limit.Measure`).
 
     limit: the policy's table. measured: what was seen, None where it could not be. bound: the confidence bound that
     decided, None where the measured value itself did. samples_needed: images or inferences that would decide.

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from toolchain.gate.limit import Table
 from toolchain.gate.policy import Policy
-from toolchain.gate.tables import Table
 
 _HEAD = """\
 # What a candidate must hold to be shipped: `glyphpress gate --policy {file}`.

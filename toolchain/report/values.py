@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import get_args
 
+from toolchain.gate.limit import Limit, Measure
 from toolchain.gate.policy import Policy
-from toolchain.gate.tables import Limit, Measure
 from toolchain.quantities import points_text, size_text, time_text
 
 DASH = "-"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.multiple_tests import Question, judge_several
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.tables import ClassesLimit
+
+
+class ClassesLimit(DropLimit):
+    """The same of each class by itself; a class is only said to have failed after Holm's correction for all."""
 
 
 def judge_classes(limit: ClassesLimit, pairs: Pairs) -> Verdict:

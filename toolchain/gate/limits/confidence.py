@@ -17,13 +17,28 @@ from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.paired_answers import Confidences, Pairs
+from toolchain.gate.limit import MarginLimit
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.tables import EceLimit, RejectsLimit
 from toolchain.quantities import beside, percent_text, points_text
 from toolchain.stats.decision import POWER, Outcome, normal_quantile
+from toolchain.written import Points
+
+
+class RejectsLimit(MarginLimit):
+    """Rise in the share of images that must be rejected so that at most `error` of the accepted ones are wrong."""
+
+    error: Points = Field(
+        default=0.01, description="share of the accepted images that may be wrong", json_schema_extra={"default": "1pp"}
+    )
+
+
+class EceLimit(MarginLimit):
+    """Change of the expected calibration error, either way: how far confidence and accuracy lie apart."""
+
 
 BINS = 15
 """Bins of the expected calibration error, as in Guo et al."""

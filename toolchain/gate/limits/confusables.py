@@ -3,19 +3,65 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field
 
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.metrics import confusion_matrix
 from toolchain.evaluation.paired_answers import Answers, Pairs
+from toolchain.gate.limit import MarginLimit, Measure
 from toolchain.gate.multiple_tests import Question, judge_several
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.tables import CONFUSABLE, ConfusablesLimit, CostLimit
 from toolchain.quantities import beside, points_text
 from toolchain.stats import bounded_mean
 from toolchain.stats.decision import IN_STEPS, Outcome, advice
+from toolchain.written import Points
+
+CONFUSABLE = ("0OoDQ", "1Il7", "5Ss", "2Zz", "9gq", "6Gb", "8Bb", "UVuv", "4Yy", "Ff", "Ttf", "Nn")
+"""Look-alikes of handwriting, as the shipped model confuses them; of each group the members that the data set has."""
+
+
+LookAlikes = Annotated[str, Field(min_length=2)]
+
+
+def _misreading(value: object) -> object:
+    truth, arrow, answer = str(value).partition("->")
+    if not (truth and arrow and answer):
+        raise ValueError('a misreading is written "truth->answer", such as "1->7"')
+    return value
+
+
+Misreading = Annotated[str, Field(pattern="^.+->.+$"), BeforeValidator(_misreading)]
+
+
+class ConfusablesLimit(MarginLimit):
+    """How much more often a character is read as one that looks like it, a group of look-alikes at a time.
+
+    groups: strings of characters; of the ones that come by default only the members that the data set has count.
+    margins: a margin of its own for a group, such as `"0Oo" = "1pp"`.
+    """
+
+    groups: tuple[LookAlikes, ...] = Field(default=CONFUSABLE, description="characters that look alike")
+    margins: dict[LookAlikes, Points] = Field(
+        default_factory=dict, description='of single groups, such as "0OoDQ" = "2pp"'
+    )
+
+
+class CostLimit(MarginLimit):
+    """Rise of what misreadings cost, an image on average; a plain misreading costs 1.
+
+    costs: what some misreadings cost instead, such as `"1->7" = 20` or `"O->0" = 0`.
+    max: hundredths of a plain misreading an image, written `0.3pp`.
+    """
+
+    measure: ClassVar[Measure] = "cost"
+    costs: dict[Misreading, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict, description='such as "1->7" = 20 or "O->0" = 0; any other misreading costs 1'
+    )
+
 
 Floats = NDArray[np.float64]
 

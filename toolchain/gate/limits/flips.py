@@ -13,10 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.limit import MarginLimit
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.tables import FlipsLimit
 from toolchain.quantities import beside, percent_text
 from toolchain.stats.decision import Outcome, advice, images_to_decide
+
+
+class FlipsLimit(MarginLimit):
+    """Share of the images whose answer changed at all."""
+
 
 Floats = NDArray[np.float64]
 

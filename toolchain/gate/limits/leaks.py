@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from calibration.dataset import Dataset, Images
 from calibration.errors import DataError
@@ -23,10 +24,18 @@ from targets.preprocess import ORIENTATIONS, TURNS, Orientation
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.strict_json import count, members, text, told
+from toolchain.gate.limit import MOST, Limit, Measure
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.tables import LeaksLimit
 from toolchain.gate.threshold import side, within
 from toolchain.stats.decision import Outcome
+
+
+class LeaksLimit(Limit):
+    """How many test images may also be training or calibration images."""
+
+    measure: ClassVar[Measure] = "count"
+    max: int = Field(default=0, ge=0, le=MOST, strict=True)
+
 
 LISTED = 20
 """So many of the images are named, the first ones; their number is always told."""

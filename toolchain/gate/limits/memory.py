@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from toolchain.gate.limits.sizes import SizeLimit
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.tables import MemoryLimit
 from toolchain.gate.threshold import positive, side, within
 from toolchain.quantities import size_beside
+
+
+class MemoryLimit(SizeLimit):
+    """The largest peak of resident memory that a session adds to a process, in bytes."""
 
 
 def judge_memory(limit: MemoryLimit, peak: int) -> Verdict:

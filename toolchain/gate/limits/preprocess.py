@@ -6,11 +6,25 @@ baseline here, and nonsense in the application that shipped the baseline.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from pydantic import Field
+
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.limit import Limit, Measure
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.tables import PreprocessLimit
 from toolchain.stats.decision import Outcome
+
+
+class PreprocessLimit(Limit):
+    """How many settings by which it takes images (turn, pixel values, label offset) may be unlike the baseline's.
+
+    Judged without the table too, and then said only where it fails: an application feeds both files alike.
+    """
+
+    measure: ClassVar[Measure] = "count"
+    max: int = Field(default=0, ge=0, le=3, strict=True)
 
 
 def judge_preprocess(limit: PreprocessLimit, pairs: Pairs) -> Verdict:

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from toolchain.gate.limit import Limit, Measure
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.tables import ShrinkLimit, SizeLimit
 from toolchain.gate.threshold import positive, side, within
 from toolchain.quantities import beside, size_beside, size_text
 from toolchain.stats.decision import Outcome
+from toolchain.written import Bytes, Ratio
+
+
+class SizeLimit(Limit):
+    """The largest file, in bytes: as it is, or packed by zstd as an update would carry it."""
+
+    measure: ClassVar[Measure] = "bytes"
+    max: Bytes
+
+
+class ShrinkLimit(Limit):
+    """How many times smaller than the baseline the file must at least be."""
+
+    measure: ClassVar[Measure] = "ratio"
+    min: Ratio
 
 
 def judge_size(name: str, limit: SizeLimit, size: int) -> Verdict:

@@ -15,16 +15,38 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import ClassVar
 
 from targets.target import Timings, taints_of
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.ratio import LatencyRatio, latency_bounds, samples_for
+from toolchain.gate.limit import Confidence, Limit, Measure
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.tables import TimeLimit, TimeRatioLimit
 from toolchain.gate.threshold import positive
 from toolchain.quantities import beside, time_beside
 from toolchain.stats.bootstrap import MIN_ROUNDS, expansion
 from toolchain.stats.decision import POWER, Outcome
+from toolchain.written import Ratio, Seconds
+
+
+class TimeLimit(Limit):
+    """The largest latency of one inference, in seconds."""
+
+    measure: ClassVar[Measure] = "seconds"
+    max: Seconds
+    confidence: Confidence = 0.99
+
+
+class TimeRatioLimit(Limit):
+    """The largest ratio of a latency to the baseline's, both timed in turns.
+
+    At 99.9 %, so that of a hundred runs at a limit of 1.0x hardly one fails a file that is as fast as the baseline.
+    """
+
+    measure: ClassVar[Measure] = "ratio"
+    max: Ratio
+    confidence: Confidence = 0.999
+
 
 PATIENCE = 3600.0
 """Seconds; what would take longer to decide is said to be too close to the limit."""

@@ -1,47 +1,41 @@
 """Stress: the verdict on accuracy again, under seeded scanner damage (`calibration.corrupt`).
 
-Each kind of damage is read once, every image at one strength; strengths go round over the images of each class. So a
-kind is one paired question on all images, and costs one evaluation.
+Each kind of damage is one paired question on all images (`evaluation.damaged`).
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from calibration.corrupt import damage, strengths_in_turn
-from calibration.dataset import Dataset, Labels
-from targets.target import Session
+from calibration.dataset import Labels
 from toolchain.errors import EvidenceError
-from toolchain.evaluation.evaluate import check_classes
+from toolchain.evaluation.damaged import StressAnswers, in_turn
 from toolchain.evaluation.paired_answers import Answers
 from toolchain.evaluation.strict_json import integers, members, text, told
+from toolchain.gate.limit import MOST, MarginLimit
 from toolchain.gate.multiple_tests import Question, judge_several
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.tables import StressLimit
-from toolchain.progress import Progress, silent
 from toolchain.quantities import percent_text, points_text
 from toolchain.stats.decision import Outcome
 
-_BATCH = 256
+DamageKind = Literal["skew", "blur", "threshold", "speckle", "faint", "thick"]
 
 
-@dataclass(frozen=True, eq=False)
-class StressAnswers:
-    """What one file answered on the test images under one kind of damage.
+class StressLimit(MarginLimit):
+    """Fall in accuracy under scanner damage, for each kind by itself, strengths 1 to 5 in turn over the images."""
 
-    strengths: int64 [N], that of each image. answers: int64 [N]. sha256: digest of the damaged images.
-    """
-
-    kind: str
-    seed: int
-    strengths: NDArray[np.int64] = field(repr=False)
-    answers: Answers = field(repr=False)
-    sha256: str
+    kinds: tuple[DamageKind, ...] = Field(
+        default=("skew", "blur", "threshold", "speckle", "faint", "thick"), description="each is judged by itself"
+    )
+    strengths: tuple[Annotated[int, Field(ge=1, le=5)], ...] = Field(
+        default=(1, 2, 3, 4, 5), description="1 to 5, in turn over the images"
+    )
+    seed: int = Field(default=0, ge=0, le=MOST, description="of the damage's chance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,31 +69,6 @@ class StressPairs:
 
 
 _ARRAYS = ("strengths", "before", "after")
-
-
-def answers_under(
-    limit: StressLimit, session: Session, dataset: Dataset, *, progress: Progress = silent
-) -> tuple[StressAnswers, ...]:
-    """Read the data set once under each kind of damage; strengths go round over the images, drawn by the seed.
-
-    Raises EvidenceError for other classes than the file's, RunFailed from the session.
-    """
-    check_classes(session.artifact.path.name, session.artifact.classes, dataset)
-    return tuple(_under(kind, limit, session, dataset, progress) for kind in dict.fromkeys(limit.kinds))
-
-
-def _under(kind: str, limit: StressLimit, session: Session, dataset: Dataset, progress: Progress) -> StressAnswers:
-    count = len(dataset)
-    strengths = strengths_in_turn(dataset.images, dataset.labels, kind, limit.seed, _turns(limit))
-    answers = np.empty(count, np.int64)
-    digest = hashlib.sha256()
-    for start in range(0, count, _BATCH):
-        chunk = slice(start, min(start + _BATCH, count))
-        damaged = damage(dataset.images[chunk], kind, strengths[chunk], limit.seed)
-        digest.update(damaged.data)
-        answers[chunk] = session.run(damaged).argmax(axis=1)
-        progress(f"stress {kind}", chunk.stop, count)
-    return StressAnswers(kind, limit.seed, strengths, answers, digest.hexdigest())
 
 
 def pair_stress(base: tuple[StressAnswers, ...], own: tuple[StressAnswers, ...]) -> tuple[StressPairs, ...]:
@@ -192,7 +161,7 @@ def _asked(limit: StressLimit, kind: str, pairs: StressPairs | None, labels: Lab
         raise EvidenceError(f"the answers under '{kind}' are not of the {len(labels)} images judged; {advice}")
     # Classes of fewer images than there are strengths have only the first of them.
     rounds = int(np.bincount(labels).max())
-    expected = _turns(limit)[:rounds]
+    expected = in_turn(limit)[:rounds]
     seen = tuple(np.unique(pairs.strengths).tolist())
     if pairs.seed != limit.seed or seen != expected:
         raise EvidenceError(
@@ -200,7 +169,3 @@ def _asked(limit: StressLimit, kind: str, pairs: StressPairs | None, labels: Lab
             f"policy asks for seed {limit.seed} and {', '.join(map(str, expected))}; {advice}"
         )
     return pairs
-
-
-def _turns(limit: StressLimit) -> tuple[int, ...]:
-    return tuple(sorted(set(limit.strengths)))

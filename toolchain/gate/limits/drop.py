@@ -8,11 +8,15 @@ candidate that was seen to drop by more than the margin never passes, nor does o
 from __future__ import annotations
 
 from toolchain.evaluation.compare import Comparison
+from toolchain.gate.limit import MarginLimit
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.tables import DropLimit
 from toolchain.quantities import beside, percent_text, points_text
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import IN_STEPS, Outcome, advice
+
+
+class DropLimit(MarginLimit):
+    """Fall in accuracy against the baseline: the margin of the non-inferiority test."""
 
 
 def judge_drop(limit: DropLimit, comparison: Comparison, cause: str = "") -> Verdict:
