@@ -20,8 +20,8 @@ import numpy as np
 
 from targets.artifact import Artifact
 from targets.catalog import default_for
+from targets.host.clock import time_calls
 from targets.target import TimingPlan
-from targets.timing import time_calls
 from toolchain.profiling.latency import timeable
 from toolchain.quantities import time_text
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from targets.artifact import Artifact, Format
 from targets.errors import RunFailed
-from targets.machine import machine_state
+from targets.host.machine import machine_state
 from targets.session import check_glyphs, finite, resolved_threads
 from targets.target import Availability, Cost, RuntimeFacts, Session, Target, TimingPlan, Timings
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from targets.artifact import Artifact, Format
 from targets.catalog import TARGETS, get
-from targets.cold import fresh
+from targets.host.fresh_process import fresh
 from targets.target import Target
 
 WARMUP, RUNS = 20, 200

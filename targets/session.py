@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.machine import machine_state
+from targets.host.clock import Interrupted, time_calls
+from targets.host.machine import machine_state
 from targets.port import Port
 from targets.target import RuntimeFacts, Session, TimingPlan, Timings
-from targets.timing import Interrupted, time_calls
 
 
 def resolved_threads(threads: int) -> int:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
 from targets.errors import RunFailed, UnknownTarget
-from targets.machine import taints
-from targets.pinning import pin
-from targets.work import others
+from targets.host.cpu_load import others
+from targets.host.machine import taints
+from targets.host.pinning import pin
 
 if TYPE_CHECKING:
     from targets.operators import Operator
@@ -166,7 +166,7 @@ class Timings:
 
     @property
     def taints(self) -> tuple[str, ...]:
-        """What made the machine less than quiet meanwhile, in words (`targets.machine.taints`)."""
+        """What made the machine less than quiet meanwhile, in words (`targets.host.machine.taints`)."""
         return taints(self.machine, self.machine.get("end", self.machine))
 
     @property
@@ -355,16 +355,17 @@ class Target(Protocol):
 
     def cold_start(self, artifact: Artifact, *, threads: int = 1) -> ColdStart | None:
         """Return load and first run of a process that does nothing else; None where no process can find the target."""
-        from targets import catalog, cold  # they know targets
+        from targets import catalog  # they know targets
+        from targets.host import fresh_process
 
         known = self.name.split(",")[0] in catalog.TARGETS
-        return cold.cold_start(artifact, self.name, threads=threads) if known else None
+        return fresh_process.cold_start(artifact, self.name, threads=threads) if known else None
 
     def peak_memory(self, artifact: Artifact, *, threads: int = 1) -> int:
         """Return by how many bytes opening the artifact raises the memory of a process that does nothing else."""
-        from targets import cold  # it knows targets
+        from targets.host import fresh_process  # it knows targets
 
-        return cold.peak_memory(artifact, self.name, threads=threads)
+        return fresh_process.peak_memory(artifact, self.name, threads=threads)
 
     def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:  # noqa: ARG002
         """Return the operators of an inference with their times, in this process; raises RunFailed where it cannot.

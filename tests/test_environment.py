@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from targets import cache, catalog
+from targets import catalog
 from targets.artifact import load_artifact
 from targets.errors import TargetUnavailable
+from targets.host import cache
 from tests.conftest import Finished
 from tests.toolchain.readers import linear_reader
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from calibration import whole
-from targets.cache import temporary
+from targets.host.cache import temporary
 from targets.results import instead_of
 from toolchain.errors import EvidenceError, StageError, UsageProblem
 from toolchain.interrupt import held

@@ -19,13 +19,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from targets import catalog, cold, errors
+from targets import catalog, errors
 from targets.agent.marks import marked
+from targets.agent.wire import GREETING, TIMED_OUT, BrokenWire, receive, send
 from targets.artifact import Artifact, from_facts
-from targets.machine import machine_state
-from targets.pinning import pin
+from targets.host import fresh_process
+from targets.host.machine import machine_state
+from targets.host.pinning import pin
 from targets.target import Session, Target, TimingPlan
-from targets.wire import GREETING, TIMED_OUT, BrokenWire, receive, send
 
 HUNG_UP = 3
 IDLE_S = 1800
@@ -123,8 +124,8 @@ class Agent:
     def cold(self, _payload: bytes, *, target: str, threads: int, path: str, facts: dict[str, Any]) -> Frame:
         """Tell load, first run and peak memory of processes that do nothing else."""
         artifact = _artifact(path, facts)
-        start = cold.cold_start(artifact, target, threads=threads)
-        return asdict(start) | {"peak_bytes": cold.peak_memory(artifact, target, threads=threads)}, b""
+        start = fresh_process.cold_start(artifact, target, threads=threads)
+        return asdict(start) | {"peak_bytes": fresh_process.peak_memory(artifact, target, threads=threads)}, b""
 
     def have(self, _payload: bytes, *, file: str) -> Frame:
         """Say where an artifact (`SHA256.FORMAT`) lies here, or that it does not, whole (an empty path)."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from targets.cache import cached, ran
+from targets.host.cache import cached, ran
+from targets.host.wheels import installed, unpack
 from targets.target import Progress, silent
-from targets.wheels import installed, unpack
 
 SUITE = "bookworm"
 PYTHON = "3.11"

@@ -17,14 +17,14 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+from targets.agent.remote import Channel, RemoteSession
 from targets.arm64.processors import PROCESSORS, Processor
 from targets.arm64.root import PYTHON, SITE, arm64_root
 from targets.artifact import Artifact, Format
-from targets.cache import cached, ran
 from targets.catalog import DEFAULTS
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
+from targets.host.cache import cached, ran
 from targets.nearest import nearest
-from targets.remote import Channel, RemoteSession
 from targets.target import Availability, Cost, Instructions, Progress, Target, silent
 
 QEMU, COMPILER = "qemu-aarch64", "gcc"

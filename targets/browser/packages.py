@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from targets.artifact import Format
-from targets.cache import cached, place, ran
 from targets.errors import TargetUnavailable
+from targets.host.cache import cached, place, ran
 
 
 @dataclass(frozen=True)

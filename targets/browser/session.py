@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact, Format
 from targets.browser.chromium import Page
 from targets.errors import Misplaced, RunFailed
+from targets.host.clock import RESOLUTIONS, Interrupted
 from targets.litert.cpu import ports
 from targets.onnxruntime.cpu import batch_size
 from targets.onnxruntime.single_provider import all_on
@@ -22,7 +23,6 @@ from targets.onnxruntime.webgpu import PROVIDER
 from targets.port import Port, image_port, logits_port
 from targets.session import RuntimeSession
 from targets.target import LARGEST, RuntimeFacts, TimingPlan
-from targets.timing import RESOLUTIONS, Interrupted
 
 RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime-web", "ort": "onnxruntime-web", "tflite": "litert-js"}
 """Format -> the module of the page that runs it."""

@@ -10,15 +10,15 @@ from pathlib import Path
 from statistics import median
 from typing import ClassVar
 
-from targets import adapters
 from targets.artifact import Artifact, Format
 from targets.browser.chromium import Page, executable
 from targets.browser.packages import NEEDED
 from targets.browser.session import BrowserSession, Ended
 from targets.catalog import spelled
-from targets.cold import REPEATS, Rise
 from targets.errors import RunFailed, TargetUnavailable
-from targets.machine import cpu_name
+from targets.host import gpu_adapters
+from targets.host.fresh_process import REPEATS, Rise
+from targets.host.machine import cpu_name
 from targets.session import resolved_threads
 from targets.target import Availability, Cost, DeviceType, RuntimeFacts, Target
 
@@ -85,7 +85,7 @@ class BrowserTarget(Target):
     def peak_memory(self, artifact: Artifact, *, threads: int = 1) -> int:
         """Return by how many bytes opening the file and a first inference raise the page's memory: median of three.
 
-        As `targets.cold.peak_memory`, but the start of the runtime is part of it, as it is for every page.
+        As `Target.peak_memory`, but the start of the runtime is part of it, as it is for every page.
         """
         return int(median(self._rise(artifact, threads) for _ in range(REPEATS)))
 
@@ -129,7 +129,7 @@ class BrowserTarget(Target):
         if self.device == "wasm":
             return ()
         try:
-            return SWIFTSHADER if adapters.find().software else WEBGPU
+            return SWIFTSHADER if gpu_adapters.find().software else WEBGPU
         except TargetUnavailable:
             return SWIFTSHADER  # Chromium brings its own loader and its own software adapter
 

@@ -16,9 +16,9 @@ from targets.artifact import Artifact, Format, TensorSpec
 from targets.catalog import spelled
 from targets.errors import ArtifactError, RunFailed, TargetUnavailable
 from targets.foreign import translated
-from targets.machine import cpu_name, machine_state
+from targets.host.machine import cpu_name, machine_state
+from targets.host.stderr import quiet_stderr
 from targets.port import Port, image_port, logits_port
-from targets.quiet import quiet_stderr
 from targets.session import RuntimeSession, resolved_threads
 from targets.target import Availability, RuntimeFacts, Target
 

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets import adapters
 from targets.artifact import Artifact, Format
 from targets.catalog import spelled
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
+from targets.host import gpu_adapters
+from targets.host.stderr import overheard
 from targets.litert.cpu import FIX, _port, load_runtime
 from targets.port import image_port, logits_port
-from targets.quiet import overheard
 from targets.session import RuntimeSession, resolved_threads
 from targets.target import Availability, Cost, RuntimeFacts, Target
 
@@ -48,11 +48,11 @@ class LiteRtGpu(Target):
 
     Float operators compute in 32 bits (`enforce_f32`; by default LiteRT takes 16 where the device has them). Where a
     CPU rounds the activations of a dynamically quantized file, this does not: it answers as with int8 weights alone.
-    adapter, copies: see `targets.adapters.SETTINGS`.
+    adapter, copies: see `targets.host.gpu_adapters.SETTINGS`.
     """
 
     formats: frozenset[Format] = frozenset({"tflite"})
-    settings = adapters.SETTINGS
+    settings = gpu_adapters.SETTINGS
 
     def __init__(self, *, adapter: str = "auto", copies: str = "with") -> None:
         """Take the settings."""
@@ -62,13 +62,13 @@ class LiteRtGpu(Target):
     @property
     def cost(self) -> Cost:
         """Only answers where the adapter is software."""
-        return "outputs" if adapters.find(self.adapter).software else "latency"
+        return "outputs" if gpu_adapters.find(self.adapter).software else "latency"
 
     def probe(self) -> Availability:
         """Say whether LiteRT's accelerator and an adapter are here, without opening a device."""
         try:
             _accelerator()
-            adapters.find(self.adapter)
+            gpu_adapters.find(self.adapter)
         except TargetUnavailable as error:
             return Availability(False, error.reason, error.fix)
         return Availability(True)
@@ -81,9 +81,9 @@ class LiteRtGpu(Target):
             hardware_accelerators=compiled.HardwareAccelerator.GPU,
             gpu_options=compiled.GpuOptions(enforce_f32=True),
         )
-        adapter = adapters.find(self.adapter)
+        adapter = gpu_adapters.find(self.adapter)
         _hush_at_exit()
-        with adapters.only(adapter), overheard(1, 2) as said:
+        with gpu_adapters.only(adapter), overheard(1, 2) as said:
             _survive(artifact)
             start = perf_counter_ns()
             environment = compiled.Environment.create()
@@ -189,7 +189,7 @@ def _survive(artifact: Artifact) -> None:
         raise RunFailed(f"{artifact.path}: LiteRT's GPU accelerator crashes on it ({name}); take litert-cpu")
 
 
-def _refused(artifact: Artifact, adapter: adapters.Adapter, error: Exception, said: str) -> Exception:
+def _refused(artifact: Artifact, adapter: gpu_adapters.Adapter, error: Exception, said: str) -> Exception:
     """Return what to raise, by what LiteRT said on its way: its exceptions tell neither operators nor adapters."""
     if "No adapters found" in said:
         return TargetUnavailable(f"WebGPU cannot work with {adapter.name}", "update its driver")

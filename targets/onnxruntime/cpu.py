@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact, Format
 from targets.catalog import spelled
 from targets.errors import RunFailed, TargetUnavailable
-from targets.machine import cpu_name, machine_state
+from targets.host.machine import cpu_name, machine_state
+from targets.host.stderr import quiet_stderr
 from targets.port import Port, image_port, logits_port
-from targets.quiet import quiet_stderr
 from targets.session import RuntimeSession, resolved_threads
 from targets.target import Availability, RuntimeFacts, Target
 

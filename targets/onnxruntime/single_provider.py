@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
+from targets.host.stderr import overheard
 from targets.onnxruntime.cpu import BATCH, OrtSession, load_runtime
-from targets.quiet import overheard
 from targets.target import RuntimeFacts
 
 INTEGER = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"})

@@ -10,13 +10,13 @@ from importlib.metadata import version
 from time import perf_counter_ns
 from typing import Any
 
-from targets import adapters
 from targets.artifact import Artifact, Format
 from targets.catalog import spelled
 from targets.errors import TargetUnavailable
+from targets.host import gpu_adapters
+from targets.host.stderr import quiet_stderr
 from targets.onnxruntime.cpu import load_runtime
 from targets.onnxruntime.single_provider import DeviceSession, strict_session
-from targets.quiet import quiet_stderr
 from targets.session import resolved_threads
 from targets.target import Availability, Cost, RuntimeFacts, Target
 
@@ -27,11 +27,11 @@ FIX = "install it with `pip install onnxruntime-ep-webgpu`"
 class OrtWebGpu(Target):
     """Target `ort-webgpu`. Without a GPU it answers on a software adapter, of which it tells no latency.
 
-    adapter, copies: see `targets.adapters.SETTINGS`.
+    adapter, copies: see `targets.host.gpu_adapters.SETTINGS`.
     """
 
     formats: frozenset[Format] = frozenset({"onnx"})
-    settings = adapters.SETTINGS
+    settings = gpu_adapters.SETTINGS
 
     def __init__(self, *, adapter: str = "auto", copies: str = "with") -> None:
         """Take the settings."""
@@ -41,13 +41,13 @@ class OrtWebGpu(Target):
     @property
     def cost(self) -> Cost:
         """Only answers where the adapter is software."""
-        return "outputs" if adapters.find(self.adapter).software else "latency"
+        return "outputs" if gpu_adapters.find(self.adapter).software else "latency"
 
     def probe(self) -> Availability:
         """Say whether plugin and adapter are here, without opening a device."""
         try:
             _plugin()
-            adapters.find(self.adapter)
+            gpu_adapters.find(self.adapter)
         except TargetUnavailable as error:
             return Availability(False, error.reason, error.fix)
         return Availability(True)
@@ -55,9 +55,9 @@ class OrtWebGpu(Target):
     def open(self, artifact: Artifact, *, threads: int = 1) -> DeviceSession:
         """Load the file, every node on WebGPU; `threads` are those of ONNX Runtime on the host."""
         ort, plugin = load_runtime(), _plugin()
-        adapter = adapters.find(self.adapter)
+        adapter = gpu_adapters.find(self.adapter)
         threads = resolved_threads(threads)
-        with adapters.only(adapter):
+        with gpu_adapters.only(adapter):
             device = _device(ort, plugin)
             start = perf_counter_ns()
             session, nodes = strict_session(artifact, PROVIDER, lambda options: _attached(options, device), threads)

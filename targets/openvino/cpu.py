@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
 from targets.errors import RunFailed, TargetUnavailable
-from targets.machine import cpu_name
+from targets.host.machine import cpu_name
 from targets.port import Port, image_port, logits_port
 from targets.session import RuntimeSession, resolved_threads
 from targets.target import Availability, RuntimeFacts, Target

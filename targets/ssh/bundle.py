@@ -13,9 +13,9 @@ from functools import cached_property
 from pathlib import Path
 
 from targets.artifact import file_sha256
-from targets.cache import cached
 from targets.errors import TargetUnavailable
-from targets.wheels import ARCHITECTURES, installed, unpack
+from targets.host.cache import cached
+from targets.host.wheels import ARCHITECTURES, installed, unpack
 
 HOME = Path(__file__).parents[2]
 MODULES = (
@@ -23,24 +23,35 @@ MODULES = (
         "__init__",
         "artifact",
         "catalog",
-        "cold",
+        "host/fresh_process",
         "errors",
         "escapes",
         "fidelity",
         "foreign",
         "litert/__init__",
         "litert/cpu",
-        "machine",
+        "host/__init__",
+        "host/machine",
         "nearest",
         "onnxruntime/__init__",
         "onnxruntime/cpu",
-        "pinning",
+        "host/pinning",
         "port",
         "preprocess",
-        "quiet",
+        "host/stderr",
         "results",
     ),
-    *("session", "target", "timing", "wire", "work", "agent/__init__", "agent/__main__", "agent/marks", "agent/serve"),
+    *(
+        "session",
+        "target",
+        "host/clock",
+        "agent/wire",
+        "host/cpu_load",
+        "agent/__init__",
+        "agent/__main__",
+        "agent/marks",
+        "agent/serve",
+    ),
 )
 """Of `targets`: all that the agent imports."""
 

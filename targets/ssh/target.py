@@ -9,10 +9,10 @@ import time
 from collections.abc import Collection
 from typing import Any
 
+from targets.agent.remote import Channel, RemoteSession
 from targets.artifact import Artifact, Format
 from targets.catalog import DEFAULTS
 from targets.errors import ConnectionLost, TargetError
-from targets.remote import Channel, RemoteSession
 from targets.ssh.address import Address
 from targets.ssh.connection import explained, ssh
 from targets.ssh.setup import ready, set_up

@@ -12,10 +12,10 @@ import numpy as np
 
 from calibration.dataset import load
 from targets import catalog
+from targets.agent.remote import Channel, RemoteSession
+from targets.agent.wire import GREETING
 from targets.artifact import load_artifact
-from targets.remote import Channel, RemoteSession
 from targets.target import TimingPlan
-from targets.wire import GREETING
 from tests.fuzz import mutate
 from tests.fuzz.program import guarded
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from targets import adapters, vulkan
-from targets.adapters import Adapter
 from targets.errors import TargetUnavailable
+from targets.host import gpu_adapters, vulkan
+from targets.host.gpu_adapters import Adapter
 
 CHROMIUM = Path("/usr/lib/chromium")
 SWIFTSHADER = str(CHROMIUM / "vk_swiftshader_icd.json")
@@ -53,7 +53,7 @@ def library(path: Path, code: str) -> Path:
 
 @needs_chromium
 def test_a_software_adapter_is_known_for_one() -> None:
-    (found,) = adapters.adapters([SWIFTSHADER])
+    (found,) = gpu_adapters.adapters([SWIFTSHADER])
     assert found.software
     assert "SwiftShader" in found.name
 
@@ -63,7 +63,7 @@ def test_a_driver_that_crashes_hides_no_other(tmp_path: Path) -> None:
     code = "#include <stdlib.h>\n__attribute__((constructor)) static void start(void) { abort(); }\n"
     crashing = manifest(tmp_path / "crashing.json", library(tmp_path / "crashing.so", code))
     absent = manifest(tmp_path / "absent.json", "/nowhere.so")
-    found = adapters.adapters([absent, crashing, SWIFTSHADER, crashing])
+    found = gpu_adapters.adapters([absent, crashing, SWIFTSHADER, crashing])
     assert [adapter.manifest for adapter in found] == [SWIFTSHADER]
 
 
@@ -71,8 +71,8 @@ def test_a_driver_that_crashes_hides_no_other(tmp_path: Path) -> None:
 def test_a_virtual_device_counts_as_software(tmp_path: Path) -> None:
     mock = manifest(tmp_path / "mock.json", CHROMIUM / "libVkICD_mock_icd.so")
     assert vulkan_devices(mock) == [["Vulkan Mock Device", "virtual"]]
-    assert [adapter.software for adapter in adapters.adapters([mock, SWIFTSHADER])] == [True, True]
-    assert adapters.adapters([mock, SWIFTSHADER])[0].manifest == SWIFTSHADER, "what Dawn is known to work with"
+    assert [adapter.software for adapter in gpu_adapters.adapters([mock, SWIFTSHADER])] == [True, True]
+    assert gpu_adapters.adapters([mock, SWIFTSHADER])[0].manifest == SWIFTSHADER, "what Dawn is known to work with"
 
 
 def vulkan_devices(driver: str) -> list[list[str]]:
@@ -85,34 +85,37 @@ def test_no_loader_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     (tmp_path / "vulkan.py").write_text(program, encoding="utf-8")
     monkeypatch.setattr(vulkan, "__file__", str(tmp_path / "vulkan.py"))
     with pytest.raises(TargetUnavailable, match=r"no Vulkan loader.*libvulkan1"):
-        adapters.adapters([SWIFTSHADER])
+        gpu_adapters.adapters([SWIFTSHADER])
 
 
 def test_no_driver_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(adapters, "manifests", list)
+    monkeypatch.setattr(gpu_adapters, "manifests", list)
     with pytest.raises(TargetUnavailable, match="no Vulkan driver is installed; install"):
-        adapters.find()
+        gpu_adapters.find()
 
 
 def test_no_device_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     say(monkeypatch, tmp_path, one=[], two=[])
     with pytest.raises(TargetUnavailable, match="none of 2 Vulkan drivers has a device"):
-        adapters.find()
+        gpu_adapters.find()
 
 
 def test_a_gpu_comes_before_software_and_a_card_before_what_is_built_in(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     say(monkeypatch, tmp_path, lavapipe=[("llvmpipe", "cpu")], board=[BOARD], card=[GPU])
-    assert adapters.find() == Adapter("GeForce 4090", False, "card")
-    assert adapters.find("gpu").manifest == "card"
-    assert adapters.find("software") == Adapter("llvmpipe", True, "lavapipe")
+    assert gpu_adapters.find() == Adapter("GeForce 4090", False, "card")
+    assert gpu_adapters.find("gpu").manifest == "card"
+    assert gpu_adapters.find("software") == Adapter("llvmpipe", True, "lavapipe")
 
 
 def test_a_driver_whose_devices_are_of_both_kinds_is_simulated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     say(monkeypatch, tmp_path, both=[("llvmpipe", "cpu"), BOARD], two=[BOARD, ("V3D 4.2", "integrated")])
-    assert {one.manifest: one.software for one in adapters.adapters(["both", "two"])} == {"both": True, "two": False}
-    assert adapters.adapters(["two"])[0].name == "V3D 7.1 or V3D 4.2", "nothing says which one WebGPU takes"
+    assert {one.manifest: one.software for one in gpu_adapters.adapters(["both", "two"])} == {
+        "both": True,
+        "two": False,
+    }
+    assert gpu_adapters.adapters(["two"])[0].name == "V3D 7.1 or V3D 4.2", "nothing says which one WebGPU takes"
 
 
 @pytest.mark.parametrize(
@@ -127,21 +130,21 @@ def test_the_adapter_that_is_asked_for_is_not_replaced(
 ) -> None:
     say(monkeypatch, tmp_path, driver=devices)
     with pytest.raises(TargetUnavailable, match=message):
-        adapters.find(wanted)
+        gpu_adapters.find(wanted)
 
 
 def test_a_process_stays_with_its_first_adapter_and_gets_its_environment_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapters, "_taken", None)
+    monkeypatch.setattr(gpu_adapters, "_taken", None)
     monkeypatch.setenv("VK_DRIVER_FILES", "own.json")
     monkeypatch.delenv("VK_ICD_FILENAMES", raising=False)
     before = dict(os.environ)
     card = Adapter("GeForce 4090", False, "card.json")
     for _ in range(2):
-        with adapters.only(card):
+        with gpu_adapters.only(card):
             assert os.environ["VK_DRIVER_FILES"] == os.environ["VK_ICD_FILENAMES"] == "card.json"
     assert dict(os.environ) == before
     with (
         pytest.raises(TargetUnavailable, match=r"runs WebGPU on GeForce 4090, not on V3D"),
-        adapters.only(Adapter("V3D", False, "board.json")),
+        gpu_adapters.only(Adapter("V3D", False, "board.json")),
     ):
         pytest.fail("a second adapter was opened")

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from targets import cache, catalog
+from targets import catalog
 from targets.arm64.target import Arm64Target
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
+from targets.host import cache
 from targets.target import TimingPlan
 from tests.targets.models import glyphs
 

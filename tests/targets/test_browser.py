@@ -13,12 +13,13 @@ from time import monotonic, sleep
 import numpy as np
 import pytest
 
-from targets import cache, catalog
+from targets import catalog
 from targets.artifact import Artifact
 from targets.browser.chromium import Page, executable
 from targets.browser.packages import ONNXRUNTIME_WEB
 from targets.browser.target import PAGE, BrowserTarget
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
+from targets.host import cache
 from targets.target import TimingPlan
 from tests.targets.models import artifact, glyphs, integer_net
 from tests.targets.test_ort_file import stored

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from targets.artifact import Artifact
-from targets.cold import cold_start, peak_memory
 from targets.errors import RunFailed
+from targets.host.fresh_process import cold_start, peak_memory
 from tests.targets.models import artifact, conv_net, integer_net
 
 

@@ -10,7 +10,7 @@ from targets import catalog
 from targets.arm64.processors import PROCESSORS
 from targets.device import SHIPPED, DeviceProfile, profile_names
 from targets.errors import TargetUnavailable, UnknownTarget
-from targets.machine import ISA_FLAGS
+from targets.host.machine import ISA_FLAGS
 
 
 @pytest.fixture

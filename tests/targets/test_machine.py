@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from targets.machine import cpu_name, machine_state, taints
-from targets.work import others, work
+from targets.host.cpu_load import others, work
+from targets.host.machine import cpu_name, machine_state, taints
 
 PI = {
     "proc/cpuinfo": "processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd evtstrm crc32 cpuid asimddp\n"

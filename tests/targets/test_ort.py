@@ -12,7 +12,7 @@ import pytest
 from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import ArtifactError, RunFailed, UnknownTarget
-from targets.machine import machine_state, saturates
+from targets.host.machine import machine_state, saturates
 from targets.onnxruntime.cpu import OrtCpu, OrtPrecise, OrtReference, switches_kernels
 from targets.target import TimingPlan
 from tests.targets.models import artifact, conv_net, glyphs, integer_net

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from targets import catalog
+from targets.agent.remote import local_agent
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.pinning import pinned
-from targets.remote import local_agent
+from targets.host.pinning import pinned
 
 CORES = sorted(os.sched_getaffinity(0))
 MISSING = os.cpu_count() or 0

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from targets.agent.remote import Channel, RemoteSession, local_agent
+from targets.agent.wire import GREETING, BrokenWire, greeted, receive, send
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, UnknownTarget
 from targets.onnxruntime.cpu import OrtCpu
-from targets.remote import Channel, RemoteSession, local_agent
 from targets.target import TimingPlan
-from targets.wire import GREETING, BrokenWire, greeted, receive, send
 from tests.targets.models import glyphs
 
 

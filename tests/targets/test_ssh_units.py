@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from targets import remote
+from targets.agent import remote
+from targets.agent.remote import RemoteSession, local_agent
 from targets.agent.serve import Agent
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
-from targets.remote import RemoteSession, local_agent
 from targets.ssh import target
 from targets.ssh.address import Address
 from targets.ssh.bundle import MODULES, agent_layer, wheels_layer

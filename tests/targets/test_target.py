@@ -10,7 +10,7 @@ import pytest
 
 from targets import catalog
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
-from targets.machine import machine_state
+from targets.host.machine import machine_state
 from targets.operators import operators
 from targets.target import Cost, Target
 from tests.targets.models import artifact, conv_net

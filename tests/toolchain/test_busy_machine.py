@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from targets.host.clock import time_calls
 from targets.target import TimingPlan, Timings, taints_of
-from targets.timing import time_calls
 from tests.conftest import Finished
 from tests.toolchain.readers import linear_reader
 from tests.toolchain.test_speed import ratio, timings
@@ -100,9 +100,9 @@ def loud() -> Iterator[None]:
 @pytest.fixture
 def others_at_work(monkeypatch: pytest.MonkeyPatch, loud: None) -> None:
     """The planted processes count as others, though this process started them."""
-    from targets import work
+    from targets.host import cpu_load
 
-    monkeypatch.setattr(work, "_own", lambda _root: int(sum(os.times()[:2]) * os.sysconf("SC_CLK_TCK")))
+    monkeypatch.setattr(cpu_load, "_own", lambda _root: int(sum(os.times()[:2]) * os.sysconf("SC_CLK_TCK")))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="interruptions are counted on Linux only: NOT checked")

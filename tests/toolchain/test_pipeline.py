@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from calibration.dataset import load
-from targets import adapters, catalog
+from targets import catalog
 from targets.artifact import load_artifact
 from targets.errors import RunFailed
+from targets.host import gpu_adapters
 from targets.target import TimingPlan
 from tests.calibration.official_files import write_split
 from tests.targets.test_arm64 import emulated
@@ -337,7 +338,7 @@ def test_row8_a_profile_is_emulated_where_it_leads_to_a_place_that_counts(tmp_pa
 
 @pytest.mark.slow
 def test_a_place_that_only_answers_is_none_to_press_for(checkpoint: Path, tmp_path: Path) -> None:
-    if not (catalog.get("litert-gpu").probe().ok and adapters.find().software):
+    if not (catalog.get("litert-gpu").probe().ok and gpu_adapters.find().software):
         pytest.skip("no software GPU, or a real one: NOT checked")
     request = PressRequest(str(checkpoint), "builtin:digits", (shipped()["static-int8"],), target="litert-gpu")
     with pytest.raises(StageError, match=r"simulated on .*SwiftShader.*no latency to choose by") as caught:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from targets.catalog import isa
-from targets.machine import machine_state, saturates
+from targets.host.machine import machine_state, saturates
 from targets.target import TimingPlan
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest

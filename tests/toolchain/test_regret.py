@@ -16,7 +16,7 @@ from calibration.dataset import Dataset
 from calibration.sample import draw
 from targets.artifact import Artifact, Format, adopt
 from targets.catalog import default_for, get, isa
-from targets.machine import multiplies_bytes
+from targets.host.machine import multiplies_bytes
 from targets.preprocess import Preprocess
 from targets.target import Instructions, RuntimeFacts, TimingPlan
 from tests.toolchain.test_report import timings

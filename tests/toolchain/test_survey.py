@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from targets import catalog
 from targets.artifact import Artifact, Format
-from targets.cold import ColdStart
 from targets.errors import ConnectionLost, Misplaced, RunFailed
+from targets.host.fresh_process import ColdStart
 from targets.null import NullSession, NullTarget
 from targets.onnxruntime.cpu import OrtCpu, OrtKernels
 from targets.target import Availability, Instructions, RuntimeFacts, Session, TimingPlan, Timings

@@ -10,7 +10,7 @@ import rich_click as click
 from click.exceptions import NoArgsIsHelpError
 
 from calibration.whole import PREFIX
-from targets.cache import crowded_disk, full_disk
+from targets.host.cache import crowded_disk, full_disk
 from toolchain.errors import BUG, StageError, exit_code
 from toolchain.interrupt import interrupted
 

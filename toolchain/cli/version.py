@@ -25,7 +25,7 @@ def version(as_json: bool) -> None:
     Example:
       glyphpress version --json
     """
-    from targets.machine import machine_state
+    from targets.host.machine import machine_state
 
     state = machine_state()
     place = {key: state[key] for key in ("os", "kernel", "architecture", "cpu") if key in state}

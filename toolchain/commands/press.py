@@ -7,7 +7,7 @@ from pathlib import Path
 
 from calibration.dataset import Dataset, load, load_or_why
 from targets.artifact import Artifact
-from targets.machine import machine_state
+from targets.host.machine import machine_state
 from targets.target import Instructions
 from toolchain.checkpoint import Settled, settle
 from toolchain.commands.press_extra_file import to_add

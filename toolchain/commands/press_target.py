@@ -11,7 +11,7 @@ from calibration.dataset import Dataset
 from targets import catalog
 from targets.artifact import Artifact, Format
 from targets.errors import TargetUnavailable
-from targets.machine import machine_state, saturates
+from targets.host.machine import machine_state, saturates
 from targets.target import Instructions, Target, TimingPlan
 from toolchain.errors import StageError, UsageProblem
 from toolchain.evaluation.evaluate import Evaluation, evaluate

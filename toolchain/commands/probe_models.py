@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from calibration.dataset import load
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format, load_artifact
-from targets.cache import cached
+from targets.host.cache import cached
 from targets.preprocess import Preprocess
 from toolchain.errors import UsageProblem
 from toolchain.export import TOOLS, export

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact
-from targets.quiet import quiet_stderr
+from targets.host.stderr import quiet_stderr
 from toolchain.errors import StageError
 from toolchain.explain.trace import Values, rounded
 from toolchain.layers.tflite_graph import mapped, parsed, tflite_graph

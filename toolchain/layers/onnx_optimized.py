@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
+from targets.host.stderr import quiet_stderr
 from targets.onnxruntime.cpu import OrtCpu
 from targets.onnxruntime.operators import numbered
 from targets.onnxruntime.protobuf import without_weights
-from targets.quiet import quiet_stderr
 from toolchain.export.onnx_write import write_model
 
 if TYPE_CHECKING:

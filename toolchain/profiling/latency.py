@@ -23,9 +23,9 @@ import numpy as np
 from targets.artifact import Artifact, adopt, describe, explained, load_artifact
 from targets.catalog import default_for
 from targets.errors import ArtifactError
+from targets.host.cpu_load import quiet_cores
 from targets.preprocess import Preprocess
 from targets.target import Session, Target, TimingPlan, Timings, taints_of
-from targets.work import quiet_cores
 from toolchain.errors import UsageProblem
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.evaluation.timings_file import save_timings

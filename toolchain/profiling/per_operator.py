@@ -9,9 +9,9 @@ from typing import Any
 
 from targets.artifact import Artifact
 from targets.errors import TargetUnavailable
-from targets.machine import machine_state, taints
+from targets.host.machine import machine_state, taints
+from targets.host.pinning import pinned
 from targets.operators import RUNS, Operator, operators
-from targets.pinning import pinned
 from targets.session import resolved_threads
 from toolchain.profiling.pairs import paired
 from toolchain.progress import Progress, silent

@@ -11,7 +11,7 @@ import numpy as np
 from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.machine import multiplies_bytes
+from targets.host.machine import multiplies_bytes
 from targets.operators import Operator, operators
 from targets.target import Target
 from toolchain.inspection import inspect_file

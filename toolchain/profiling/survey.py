@@ -11,8 +11,8 @@ from threading import Lock
 from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
-from targets.machine import machine_state
-from targets.pinning import pinned
+from targets.host.machine import machine_state
+from targets.host.pinning import pinned
 from targets.session import resolved_threads
 from targets.target import Availability, Target, TimingPlan, taints_of
 from toolchain.errors import TaintedRun, UsageProblem

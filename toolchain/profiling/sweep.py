@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
+from targets.agent.remote import Channel, RemoteSession, local_agent
 from targets.artifact import Artifact
-from targets.pinning import pinned
-from targets.remote import Channel, RemoteSession, local_agent
+from targets.host.pinning import pinned
 from targets.session import resolved_threads
 from targets.target import TimingPlan, Timings
 from toolchain.errors import UsageProblem

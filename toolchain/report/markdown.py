@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from targets.work import COUNTERS
+from targets.host.cpu_load import COUNTERS
 from toolchain.evaluation.compare import Comparison
 from toolchain.quantities import percent_text, points_text, size_text, time_text
 from toolchain.report.report import Report

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.dataset import Dataset, Labels
-from targets.machine import machine_state
+from targets.host.machine import machine_state
 from targets.preprocess import Preprocess
 from toolchain.errors import StageError, UsageProblem
 from toolchain.progress import Progress, silent

@@ -7,8 +7,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from targets.cache import full_disk
 from targets.errors import TargetUnavailable
+from targets.host.cache import full_disk
 
 NEEDED = ("numpy", "onnxruntime", "ai-edge-litert", "flatbuffers", "protobuf")
 ARCHITECTURES = ("aarch64", "x86_64")

@@ -76,10 +76,10 @@ def peak_memory(artifact: Artifact, target: str, *, threads: int = 1) -> int:
 def fresh(artifact: Artifact, target: str, measure: str, **settings: int) -> Any:
     """Return what a fresh process measured: `start`, `memory` or `operators`; raises RunFailed when it fails."""
     errand = {"path": str(artifact.path.resolve()), "facts": artifact.facts(), "target": target, "settings": settings}
-    home = str(Path(__file__).parents[1])
+    home = str(Path(__file__).parents[2])
     known = os.environ.get("PYTHONPATH")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([home, known] if known else [home])}
-    command = [sys.executable, "-m", "targets.cold"]
+    command = [sys.executable, "-m", "targets.host.fresh_process"]
     try:
         done = subprocess.run(
             command,

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets import errors
+from targets.agent.wire import TIMED_OUT, BrokenWire, greeted, receive, send
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed
 from targets.foreign import translated
 from targets.session import check_glyphs, finite
 from targets.target import RuntimeFacts, Session, TimingPlan, Timings
-from targets.wire import TIMED_OUT, BrokenWire, greeted, receive, send
 
 CHUNK = 256
 """Images in a frame: 200 KB, so that a progress bar moves and a lost connection loses little."""
@@ -184,6 +184,6 @@ class RemoteSession(Session):
 
 def local_agent(where: str = "a fresh process") -> Channel:
     """Start an agent in a fresh process of this machine, so that nothing has warmed it."""
-    home = str(Path(__file__).parents[1])
+    home = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     return Channel([sys.executable, "-m", "targets.agent"], where, environment=os.environ | {"PYTHONPATH": paths})

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from targets import vulkan
 from targets.errors import TargetUnavailable
+from targets.host import vulkan
 
 SETTINGS: dict[str, tuple[str, ...]] = {"adapter": ("auto", "gpu", "software"), "copies": ("with", "without")}
 """Of targets that run on WebGPU. adapter `auto`: a GPU, else a software adapter. copies: whether a timed inference
