@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,19 +38,28 @@ _Compute = Callable[..., "Tensor | None"]
 def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[_Compute, list[str]]]:
     """Return by the name of each weight how it is computed, and of which tensors."""
     forms: dict[str, tuple[_Compute, list[str]]] = {}
+    sizes = Counter(start for name in tensors for start in prefixes(name))
     for key in tensors:
         for pattern, parts, compute in _KNOWN:
             if match := re.fullmatch(pattern, key):
                 names = [part.format(*match.groups()) for part in parts]
-                if all(name in tensors for name in names) and _alone(key, names, tensors):
+                if all(name in tensors for name in names) and _alone(key, names, sizes):
                     forms[f"{match[1]}{match[2]}"] = compute, names
     return forms
 
 
-def _alone(key: str, names: Collection[str], tensors: Mapping[str, Tensor]) -> bool:
-    """Return whether these are all tensors of a parametrization; several in a row on one weight are not known."""
+def prefixes(name: str) -> Iterator[str]:
+    """Yield what can stand before a name's own part: nothing, `net.`, `net.conv.`."""
+    return accumulate((f"{part}." for part in name.split(".")[:-1]), initial="")
+
+
+def _alone(key: str, names: Collection[str], sizes: Mapping[str, int]) -> bool:
+    """Return whether these are all tensors of a parametrization; several in a row on one weight are not known.
+
+    sizes: how many tensors the file has under each prefix.
+    """
     below, found, _ = key.rpartition(".original")
-    return not found or all(name in names for name in tensors if name.startswith(f"{below}."))
+    return not found or sizes[f"{below}."] == sum(name.startswith(f"{below}.") for name in names)
 
 
 def _weight_norm(g: Tensor, v: Tensor) -> Tensor | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, zip_longest
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from toolchain import models
-from toolchain.checkpoint.folded import computed, fold
+from toolchain.checkpoint.folded import computed, fold, prefixes
 from toolchain.checkpoint.source import argument, called
 from toolchain.errors import CheckpointError, UsageProblem
 
@@ -100,11 +100,11 @@ def find_state(payload: Any, name: str, wanted: str | None) -> Fitted:
     Raises as `tensors_in`, and UsageProblem when there is nothing under `wanted`.
     """
     tensors = tensors_in(payload, name)
-    below = {f"{key}": _below(tensors, f"{key}.") for key in payload} if isinstance(payload, Mapping) else {}
-    groups = {key: weights for key, weights in below.items() if weights and isinstance(payload[key], Mapping)}
-    if wanted is not None:
-        groups |= {wanted: _below(tensors, f"{wanted}.")} if _below(tensors, f"{wanted}.") else {}
-    elif not groups or any(key in tensors for key in below):
+    parts = payload if isinstance(payload, Mapping) else {}
+    keys = {str(key) for key, value in parts.items() if isinstance(value, Mapping)} | ({wanted} if wanted else set())
+    below = _grouped(tensors, {f"{key}." for key in keys})
+    groups = {prefix[:-1]: weights for prefix, weights in below.items() if weights}
+    if wanted is None and (not groups or any(str(key) in tensors for key in parts)):
         return Fitted(tensors, ())
     key, notes = preferred(groups, wanted, name)
     return Fitted(groups[key], notes)
@@ -158,7 +158,13 @@ def fit_state(
         near = [prefix for prefix in near if prefix.startswith(f"{wanted}.")]
         if not near:
             raise no_such_weights(name, wanted, keys)
-    fitting = [prefix for prefix in near if not _problems(module, expected, fold(_below(tensors, prefix), expected)[0])]
+    groups, enough = _grouped(tensors, set(near)), len(_missing(expected, ()))
+    fitting = [
+        prefix
+        for prefix in near
+        # Where many prefixes have few weights each, looking for every expected name under each takes minutes.
+        if len(groups[prefix]) >= enough and not _problems(module, expected, fold(groups[prefix], expected)[0])
+    ]
     if not fitting:
         return _fit_nearest(module, tensors, near[0] if near else "", name, expected, assign=assign)
     key, notes = preferred([prefix.rstrip(".") for prefix in fitting], None, name)
@@ -204,13 +210,22 @@ def _candidates(tensors: Iterable[str], expected: Mapping[str, Tensor]) -> list[
     """Return every prefix under which a name is expected, the one with the most of them first."""
     counts: Counter[str] = Counter()
     for name in tensors:
-        starts = accumulate((f"{part}." for part in name.split(".")[:-1]), initial="")
-        counts.update(start for start in starts if name[len(start) :] in expected)
+        counts.update(start for start in prefixes(name) if name[len(start) :] in expected)
     return sorted(counts, key=lambda prefix: (-counts[prefix], _rank(prefix.rstrip("."))))
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _grouped(tensors: Mapping[str, Tensor], starts: Collection[str]) -> dict[str, dict[str, Tensor]]:
+    """Return `_below` of each of several prefixes, which end with a dot or are empty, in one pass over the names."""
+    groups: dict[str, dict[str, Tensor]] = {start: {} for start in starts}
+    for name, tensor in tensors.items():
+        for start in prefixes(name):
+            if start in groups:
+                groups[start][name[len(start) :]] = tensor
+    return groups
 
 
 def _left(below: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[str, ...]:

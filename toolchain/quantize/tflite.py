@@ -144,7 +144,8 @@ def _statistics(content: bytes, ranges: Ranges, step: Quantize, file: str) -> di
     for name, ends in ranges.bounds.items():
         if (end := max(ends, key=abs)) and abs(end) > HUGE:
             raise StageError(
-                f"{file}: tensor {name} holds {end:.1e}, beside which integers can hold nothing else; {way_out(step)}"
+                f"{file}: tensor {name} holds {end:.1e}, so integers over its range would round its ordinary values to "
+                f"0; {way_out(step)}"
             )
 
     ranks = {tensor["name"]: len(tensor["shape"]) for tensor in Interpreter(model_content=content).get_tensor_details()}

@@ -8,7 +8,6 @@ holds a mask of minus infinity has room for nothing else, so that from there to 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,12 +32,16 @@ def unsuited(model: Any, *, wide: bool) -> Iterator[Any]:
     def computed(at: int) -> set[int]:
         return {int(tensor) for tensor in graph.operators[at].inputs if int(tensor) in {*made_by, *graph.inputs}}
 
-    def behind(tensor: int) -> Iterator[int]:
-        at = made_by.get(tensor)
-        if at is not None and (kinds[at] in STATISTICS or (kinds[at] in ("ADD", "MUL") and len(computed(at)) == 1)):
-            yield at
-            for one in computed(at):
-                yield from behind(one)
+    def behind(tensor: int) -> set[int]:
+        seen, ahead = set[int](), [tensor]
+        while ahead:
+            at = made_by.get(ahead.pop())
+            if at is None or at in seen:
+                continue
+            if kinds[at] in STATISTICS or (kinds[at] in ("ADD", "MUL") and len(computed(at)) == 1):
+                seen.add(at)
+                ahead += computed(at)
+        return seen
 
     chosen = {at for softmax, chain in masked(model) for at in (softmax, *chain)}
     scaled: set[int] = set()
@@ -56,21 +59,17 @@ def unsuited(model: Any, *, wide: bool) -> Iterator[Any]:
 
 def masked(model: Any) -> Iterator[tuple[int, frozenset[int]]]:
     """Yield the place of each softmax that is masked, and those of the operators from its masks to it."""
-    graph, kinds, made_by = _graph(model)
-
-    @cache
-    def behind(tensor: int) -> frozenset[int]:
-        at = made_by.get(tensor)
-        if at is None or kinds[at] not in (*VIEWS, *MASKS):
-            return frozenset()
-        inputs = [int(index) for index in graph.operators[at].inputs]
-        before = frozenset[int]().union(*map(behind, inputs))
-        hides = kinds[at] in MASKS and _least(model, graph, inputs) <= MASKED
-        return before | {at} if before or hides else before
-
-    for at, kind in enumerate(kinds):
-        if kind == "SOFTMAX" and (chain := behind(int(graph.operators[at].inputs[0]))):
+    graph, kinds, _ = _graph(model)
+    chains: dict[int, frozenset[int]] = {}
+    for at, (kind, node) in enumerate(zip(kinds, graph.operators, strict=True)):
+        inputs = [int(index) for index in node.inputs]
+        if kind == "SOFTMAX" and (chain := chains.get(inputs[0])):
             yield at, chain
+        elif kind in (*VIEWS, *MASKS):
+            before = frozenset[int]().union(*(chains.get(index, ()) for index in inputs))
+            hides = kind in MASKS and _least(model, graph, inputs) <= MASKED
+            if before or hides:
+                chains |= dict.fromkeys(map(int, node.outputs), before | {at})
 
 
 def _least(model: Any, graph: Any, tensors: Any) -> float:
