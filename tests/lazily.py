@@ -13,6 +13,8 @@ class Lazy:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("_"):  # pytest looks for `__test__` and the like in everything that a module names
+            raise AttributeError(attribute)
         return getattr(import_module(self._name), attribute)
 
 
