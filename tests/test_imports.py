@@ -83,5 +83,15 @@ def test_collecting_the_tests_imports_neither_torch_nor_tensorflow() -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     collected = re.search(r"^(\d+) tests collected", done.stdout, re.MULTILINE)
-    assert collected and int(collected[1]) > 3000
+    assert collected
+    assert int(collected[1]) > 3000
     assert done.stdout.endswith("HEAVY []\n"), done.stdout[-200:]
+
+
+def test_no_test_module_imports_another() -> None:
+    """What tests share stands in a conftest or in a module of its own, such as those of `tests/fixtures/`."""
+    files = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
+    assert len(files) > 150
+    lines = re.compile(r"^\s*(?:from|import) .*\btest_\w+", re.MULTILINE)
+    broken = {str(path.relative_to(ROOT)): found for path in files if (found := lines.findall(path.read_text("utf-8")))}
+    assert broken == {}

@@ -13,9 +13,9 @@ from calibration.dataset import load
 from calibration.sample import draw
 from targets.preprocess import Preprocess
 from tests.calibration.official_files import write_split
+from tests.fixtures.reports import pressed_report
 from tests.fuzz.program import run
 from tests.toolchain.readers import linear_reader
-from tests.toolchain.test_report import pressed
 from toolchain import models
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.export import export
@@ -40,7 +40,7 @@ def make(folder: Path) -> None:
     _evidence(folder)
     _pictures(folder / "pictures")
     (folder / "press").mkdir()
-    pressed().save(folder / "press" / "report.json")
+    pressed_report().save(folder / "press" / "report.json")
 
 
 def _checkpoints(folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from targets.artifact import Artifact, adopt
@@ -92,3 +93,13 @@ def artifact(path: Path, classes: int = 10, **preprocess: Any) -> Artifact:
 def glyphs(count: int, seed: int = 0) -> np.ndarray:
     """Return random uint8 images [N, 28, 28]."""
     return np.random.default_rng(seed).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+
+
+def stored(source: Path, path: Path) -> Path:
+    """Let ONNX Runtime optimize a file and store it in its own format."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(path)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    return path

@@ -13,42 +13,14 @@ import pytest
 from targets.errors import TargetUnavailable
 from targets.host import gpu_adapters, vulkan
 from targets.host.gpu_adapters import Adapter
+from tests.fixtures.drivers import CHROMIUM, SWIFTSHADER, drivers_that_say, library, manifest, needs_chromium
 
-CHROMIUM = Path("/usr/lib/chromium")
-SWIFTSHADER = str(CHROMIUM / "vk_swiftshader_icd.json")
 GPU, BOARD = ("GeForce 4090", "discrete"), ("V3D 7.1", "integrated")
-needs_chromium = pytest.mark.skipif(
-    not Path(SWIFTSHADER).is_file(), reason="chromium, which brings SwiftShader, is not installed: NOT checked"
-)
-
-
-def manifest(path: Path, library: str | Path) -> str:
-    """Write a driver's manifest."""
-    content = {"file_format_version": "1.0.1", "ICD": {"library_path": str(library), "api_version": "1.3.0"}}
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return str(path)
-
-
-def drivers_that_say(answers: dict[str, list[tuple[str, str]]], path: Path) -> Path:
-    """Write a stand-in for the program that asks drivers: GPUs, which cannot be here, by the names of manifests."""
-    path.write_text(
-        f"import json, sys\nanswers = {answers!r}\nfor name in sys.argv[1:]:\n    print(json.dumps(answers[name]))\n",
-        encoding="utf-8",
-    )
-    return path
 
 
 def say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **answers: list[tuple[str, str]]) -> None:
     monkeypatch.setattr(vulkan, "__file__", str(drivers_that_say(answers, tmp_path / "drivers.py")))
     monkeypatch.setenv("VK_DRIVER_FILES", os.pathsep.join(answers))
-
-
-def library(path: Path, code: str) -> Path:
-    """Build a shared library of a few lines of C."""
-    source = path.with_suffix(".c")
-    source.write_text(code, encoding="utf-8")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", path, source], check=True)
-    return path
 
 
 @needs_chromium

@@ -16,6 +16,7 @@ from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
 from targets.host import cache
 from targets.target import TimingPlan
+from tests.fixtures.emulated import emulated
 from tests.targets.models import glyphs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,15 +30,6 @@ def a72() -> Arm64Target:
 @pytest.fixture(scope="module")
 def a76() -> Arm64Target:
     return emulated("cortex-a76")
-
-
-def emulated(processor: str) -> Arm64Target:
-    target = Arm64Target(processor)
-    if not target.probe().ok:
-        if os.environ.get("CI"):
-            pytest.fail(f"CI installs what emulation needs: {target.probe().reason}")
-        pytest.skip(f"{target.name} is not here ({target.probe().reason}): NOT checked")
-    return target
 
 
 @pytest.mark.slow

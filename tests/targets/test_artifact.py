@@ -25,8 +25,8 @@ from targets.artifact import (
 )
 from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
+from tests.fixtures.strategies import preprocesses
 from tests.targets.models import CLASSES, artifact, conv_net, integer_net
-from tests.targets.test_preprocess import preprocesses
 
 words = st.text(max_size=8)
 facts = st.fixed_dictionaries(

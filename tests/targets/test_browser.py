@@ -21,8 +21,7 @@ from targets.browser.target import PAGE, BrowserTarget
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
 from targets.host import cache
 from targets.target import TimingPlan
-from tests.targets.models import artifact, glyphs, integer_net
-from tests.targets.test_ort_file import stored
+from tests.targets.models import artifact, glyphs, integer_net, stored
 
 STATE = BrowserTarget().probe()
 needs_browser = pytest.mark.skipif(not STATE.ok, reason=f"no browser ({STATE.reason}): NOT checked")

@@ -20,8 +20,8 @@ from targets.onnxruntime import cuda
 from targets.onnxruntime.cpu import OrtCpu
 from targets.onnxruntime.cuda import OrtCuda, OrtTensorRt, cuda_device, missing_library
 from targets.target import TimingPlan
+from tests.fixtures.drivers import library
 from tests.targets.models import glyphs
-from tests.targets.test_adapters import library
 
 TARGETS = [OrtCuda(), OrtTensorRt()]
 BUILT_IN = [place for place in TARGETS if place.provider in onnxruntime.get_available_providers()]

@@ -7,24 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from targets import catalog
 from targets.artifact import ONNX_METADATA_KEY, Artifact, adopt, explained, load_artifact, save_sidecar
 from targets.errors import ArtifactError, RunFailed
 from targets.operators import operators
-from tests.targets.models import artifact, glyphs, integer_net
-
-
-def stored(source: Path, path: Path) -> Path:
-    """Let ONNX Runtime optimize a file and store it in its own format."""
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(path)
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.add_session_config_entry("session.save_model_format", "ORT")
-    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
-    return path
+from tests.targets.models import artifact, glyphs, integer_net, stored
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from targets.errors import ArtifactError
 from targets.preprocess import ORIENTATIONS, Orientation, Preprocess
+from tests.fixtures.strategies import preprocesses
 from tests.targets.models import glyphs
 
 NUMPYS_WORDS = {
@@ -25,17 +25,6 @@ NUMPYS_WORDS = {
 }
 INVERSE = {"rot90": "rot270", "rot270": "rot90"}
 RAW = {"scale": "0-255"}
-
-preprocesses = st.builds(
-    Preprocess,
-    orientation=st.sampled_from(ORIENTATIONS),
-    scale=st.sampled_from(["0-1", "0-255"]),
-    mean=st.floats(-1e6, 1e6),
-    std=st.floats(1e-6, 1e6),
-    invert=st.booleans(),
-    layout=st.sampled_from(["NCHW", "NHWC"]),
-    label_offset=st.integers(0, 100),
-)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

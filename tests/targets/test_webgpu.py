@@ -20,8 +20,8 @@ from targets.errors import Misplaced, RunFailed, TargetUnavailable, UnknownTarge
 from targets.onnxruntime.cpu import OrtCpu
 from targets.onnxruntime.webgpu import PROVIDER, OrtWebGpu
 from targets.target import Session, TimingPlan
+from tests.fixtures.drivers import CHROMIUM, SWIFTSHADER, drivers_that_say, manifest, needs_chromium
 from tests.targets.models import glyphs, integer_net
-from tests.targets.test_adapters import CHROMIUM, SWIFTSHADER, drivers_that_say, manifest, needs_chromium
 from toolchain.quantize.weight_only import expand_at_load
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from targets.target import RuntimeFacts
+from tests.fixtures.timings import flat_timings
 from tests.toolchain.readers import digits, linear_reader, pair
-from tests.toolchain.test_report import timings
 from toolchain.evaluation.flip_images import Flipped
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.candidate import read_subject
@@ -60,7 +60,7 @@ def answers(
     pairs = Pairs.of(base, replace(own, artifact=name))
     changed = np.flatnonzero(pairs.flipped)[:60]
     pictures = Flipped(changed, digits().images[: len(changed)])
-    times = timings(pairs.candidate.sha256, p50) if p50 else None
+    times = flat_timings(pairs.candidate.sha256, p50) if p50 else None
     return Evidence(pairs, timings=times, flipped=pictures)
 
 

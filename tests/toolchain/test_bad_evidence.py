@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from targets.target import Timings
 from tests.conftest import Finished
+from tests.fixtures.evidence import OWN, Path_, changed, places, stored, timings_of, whole
+from tests.fixtures.strategies import ANY
 from tests.toolchain.readers import digits, linear_reader, pair
-from tests.toolchain.test_evidence import ANY, OWN, Place_, changed, places, stored, timings, whole
 from toolchain.errors import EvidenceError, GlyphpressError, PolicyError
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.paired_answers import Pairs
@@ -89,7 +90,7 @@ TAMPERED = [(("pairs", name), value, told) for name, value, told in PAIRS] + RES
 
 
 @pytest.mark.parametrize(("place", "value", "told"), TAMPERED, ids=[f"{row[0][-1]} {row[2]}" for row in TAMPERED])
-def test_tampered_evidence_says_what_is_wrong(place: Place_, value: Any, told: str) -> None:
+def test_tampered_evidence_says_what_is_wrong(place: Path_, value: Any, told: str) -> None:
     with pytest.raises(EvidenceError, match=told) as caught:
         Evidence.from_dict(changed(place, value))
     assert ";" in str(caught.value), "then what to do"
@@ -98,7 +99,7 @@ def test_tampered_evidence_says_what_is_wrong(place: Place_, value: Any, told: s
 
 
 @pytest.mark.parametrize("place", [one for one in places(stored()) if one and isinstance(one[-1], str)], ids=str)
-def test_evidence_with_a_field_missing_is_no_evidence(place: Place_) -> None:
+def test_evidence_with_a_field_missing_is_no_evidence(place: Path_) -> None:
     values = stored()
     inner = values
     for key in place[:-1]:
@@ -179,7 +180,7 @@ def test_a_file_whose_answers_are_not_finite_gives_no_evidence(glyphpress: Run, 
 def test_times_of_another_file_are_never_gathered() -> None:
     base, own = (Subject(one) for one in pair(0, 0, 100))
     policy = policy_from({"p50": {"max": "1s"}})
-    foreign: tuple[Timings, Timings] = timings("e" * 64, 100_000), timings("f" * 64, 100_000)
+    foreign: tuple[Timings, Timings] = timings_of("e" * 64, 100_000), timings_of("f" * 64, 100_000)
     with pytest.raises(EvidenceError, match="candidate's timings are of another file"):
         gather(policy, base, own, None, times=foreign)
 
@@ -207,7 +208,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example(("artifact_bytes",), "1000")
 @example(("classes",), "0123456789")
 def test_facts_that_were_changed_in_a_saved_evaluation_are_an_error_or_change_no_verdict(
-    folder: Path, place: Place_, value: Any
+    folder: Path, place: Path_, value: Any
 ) -> None:
     base, own = pair(0, 0, 30)
     expected = [verdict.outcome for verdict in judge(LENIENT, Evidence(Pairs.of(base, own)))]

@@ -16,8 +16,8 @@ import pytest
 from targets.host.clock import time_calls
 from targets.target import TimingPlan, Timings, taints_of
 from tests.conftest import Finished
+from tests.fixtures.timings import noisy_timings, ratio
 from tests.toolchain.readers import linear_reader
-from tests.toolchain.test_speed import ratio, timings
 from toolchain.gate.limits.speed import TimeLimit, judge_time
 from toolchain.stats.decision import Outcome
 
@@ -54,7 +54,7 @@ def sliced(one: Timings, every_ns: int = 3 * SLICE_NS) -> Timings:
 def test_a_busy_machine_may_pass_a_limit_but_never_fails_it(
     q: float, most: float, cores: float, outcome: Outcome
 ) -> None:
-    seen = busy(timings(np.random.default_rng(1)), cores)
+    seen = busy(noisy_timings(np.random.default_rng(1)), cores)
     verdict = judge_time(TimeLimit(max=most), f"p{q:g}", q, seen)
     assert verdict.outcome is outcome, verdict.reason
     assert ("others kept 1.0 of 2 cores busy" in verdict.reason) == (cores > 0)
@@ -64,7 +64,7 @@ def test_a_busy_machine_may_pass_a_limit_but_never_fails_it(
 
 def test_row46_a_ratio_of_a_busy_machine_never_fails_either() -> None:
     random = np.random.default_rng(2)
-    own, base = timings(random, median=150_000), timings(random)
+    own, base = noisy_timings(random, median=150_000), noisy_timings(random)
     assert ratio(own, base, 1.0, 95).outcome is Outcome.FAIL
     verdict = ratio(busy(own, 1.0), busy(base, 1.0), 1.0, 95)
     assert verdict.outcome is Outcome.INCONCLUSIVE
@@ -77,7 +77,7 @@ def test_row46_intervals_hold_though_slices_fall_more_often_on_the_slower_file()
     truth, held, raw = 1.6, 0, 0
     for seed in range(40):
         random = np.random.default_rng(seed)
-        own, base = (sliced(timings(random, median=450_000 * much)) for much in (truth, 1.0))
+        own, base = (sliced(noisy_timings(random, median=450_000 * much)) for much in (truth, 1.0))
         seen = ratio(own, base, 1.8, 95)
         held += seen.outcome is Outcome.PASS
         plain = (replace(one, interrupted=()) for one in (own, base))
@@ -163,7 +163,7 @@ def test_row9_a_probe_carries_the_mark_too(glyphpress: Run, others_at_work: None
 
 
 def test_row9_the_mark_says_each_thing_once_however_many_files_were_timed() -> None:
-    one = timings(np.random.default_rng(4))
+    one = noisy_timings(np.random.default_rng(4))
     hot = {"end": WATCHED | {"work_s": 124.0, "own_s": 20.0, "clock_s": 60.0, "temperature_c": 85.0}}
     files = [busy(one, 1.2), replace(one, machine=WATCHED | hot), busy(one, 0.9)]
     assert taints_of(files) == ("others kept 1.4 of 2 cores busy", "85 C")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import Finished
+from tests.fixtures.reports import pressed_report
 from tests.toolchain.readers import linear_reader, pair, written
-from tests.toolchain.test_report import pressed
 
 Run = Callable[..., Finished]
 DATA = ("--data", "builtin:digits")
@@ -225,7 +225,7 @@ def test_an_unknown_target_is_answered_with_the_nearest(glyphpress: Run, files: 
 
 
 def test_a_report_is_printed_again(glyphpress: Run, tmp_path: Path) -> None:
-    pressed().save(tmp_path / "report.json")
+    pressed_report().save(tmp_path / "report.json")
     assert "PASS  winner" in glyphpress("report", tmp_path).out
     assert glyphpress("report", tmp_path, "--markdown").out.startswith("# cnn.pt, pressed")
     assert json.loads(glyphpress("report", tmp_path, "--json").out)["rows"][1]["name"] == "int8.onnx"

@@ -9,7 +9,7 @@ import pytest
 
 from calibration.dataset import load
 from targets import catalog
-from tests.targets.test_arm64 import emulated
+from tests.fixtures.emulated import emulated
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.export import export_checkpoint
 from toolchain.commands.quantize import quantize_file

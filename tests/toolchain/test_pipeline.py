@@ -16,7 +16,7 @@ from targets.errors import RunFailed
 from targets.host import gpu_adapters
 from targets.target import TimingPlan
 from tests.calibration.official_files import write_split
-from tests.targets.test_arm64 import emulated
+from tests.fixtures.emulated import emulated
 from tests.toolchain.readers import linear_reader
 from toolchain.commands import press_files, press_target
 from toolchain.commands.press import press

@@ -19,8 +19,8 @@ from calibration.sample import CalibrationSet, draw
 from targets import catalog
 from targets.artifact import Artifact, Format, load_artifact
 from targets.preprocess import Preprocess
+from tests.fixtures.quantized import optimized_ops, read
 from tests.lazily import blocks, torch
-from tests.toolchain.test_quantize import optimized_ops, read
 from toolchain.errors import StageError
 from toolchain.export import export
 from toolchain.model import FloatModel

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,26 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet
-from targets import catalog
 from targets.artifact import Artifact, Format, load_artifact, save_sidecar
+from tests.fixtures.quantized import WAYS, optimized_ops, read
 from toolchain.commands.quantize import quantize_file
 from toolchain.errors import CheckpointError, StageError, UsageProblem
 from toolchain.quantize import quantize
 from toolchain.quantize.weight_only import expand_at_load
 from toolchain.recipe import Quantize
-
-WAYS: list[tuple[Format, str]] = [
-    ("onnx", "dynamic-int8"),
-    ("onnx", "static-int8"),
-    ("tflite", "dynamic-int8"),
-    ("tflite", "static-int8"),
-    ("tflite", "static-int8-act16"),
-]
-
-
-def read(artifact: Artifact, images: np.ndarray) -> np.ndarray:
-    with catalog.default_for(artifact.format).open(artifact) as session:
-        return session.run(images)
 
 
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
@@ -80,15 +66,6 @@ def test_the_same_inputs_give_the_same_bytes(
         floats[way[0]], step, images if step.calibrated else None, tmp_path / f"again.{way[0]}", recipe=way[1]
     )
     assert again.sha256 == pressed[way].sha256
-
-
-def optimized_ops(artifact: Artifact, folder: Path) -> list[str]:
-    """Return the operators that onnxruntime really runs."""
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(folder / "optimized.onnx")
-    options.log_severity_level = 4
-    onnxruntime.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
-    return [node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node]
 
 
 def test_static_onnx_runs_on_integer_kernels_from_end_to_end(

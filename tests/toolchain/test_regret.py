@@ -19,7 +19,7 @@ from targets.catalog import default_for, get, isa
 from targets.host.machine import multiplies_bytes
 from targets.preprocess import Preprocess
 from targets.target import Instructions, RuntimeFacts, TimingPlan
-from tests.toolchain.test_report import timings
+from tests.fixtures.timings import flat_timings
 from toolchain.evaluation.evaluate import evaluate
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.evaluation.ratio import LatencyRatio
@@ -106,7 +106,7 @@ def static(
 
 def planted(sha256: str, median: int) -> object:
     """Timings of twenty rounds, as if measured."""
-    return replace(timings(sha256, median), blocks=tuple(range(0, 1000, 50)))
+    return replace(flat_timings(sha256, median), blocks=tuple(range(0, 1000, 50)))
 
 
 def test_the_slow_file_of_a_press_is_marked_with_its_reason(

@@ -7,68 +7,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from rich.console import Console
 
-from targets.preprocess import Preprocess
-from targets.target import RuntimeFacts, Timings
-from tests.toolchain.readers import DIGITS, pair
+from tests.fixtures.reports import pressed_report
 from toolchain.errors import EvidenceError
-from toolchain.evaluation.compare import compare
-from toolchain.evaluation.paired_answers import Pairs
-from toolchain.evaluation.ratio import LatencyRatio
-from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import judge
-from toolchain.gate.policy import policy_from
 from toolchain.packed import QUICK
 from toolchain.quantities import size_text
 from toolchain.report.markdown import markdown
-from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
+from toolchain.report.report import Report
 from toolchain.report.table import packed_text, remarks, show
-from toolchain.stats.decision import Outcome
-
-
-def timings(sha256: str, median: int) -> Timings:
-    samples = np.full(1000, median, np.int64)
-    facts = RuntimeFacts("ort-cpu", "onnxruntime", "1.31", "CPUExecutionProvider", 1)
-    return Timings(sha256, facts, samples, batch=1, inner=1, warmup=20, load_ns=1, first_run_ns=1)
-
-
-def pressed(lost: int = 30, *, median: int = 67_240) -> Report:
-    policy = policy_from({"drop": {"max": "0.3pp"}, "size": {"max": "250KB"}})
-    base, candidate = (replace(one, origin="emnist:balanced/test") for one in pair(lost, 5, 18_800, size=163_400))
-    base = replace(base, artifact_bytes=611_000)
-    comparison = compare(base, candidate)
-    times = timings(base.artifact_sha256, 99_000), timings(candidate.artifact_sha256, median)
-    verdicts = judge(policy, Evidence(Pairs.of(base, candidate)))
-    rows = (
-        Row.of(base, format="onnx", recipe="float", timings=times[0]),
-        Row.of(
-            candidate,
-            format="onnx",
-            recipe="static-int8",
-            comparison=comparison,
-            timings=times[1],
-            ratio=LatencyRatio(median / 99_000, 0.98 * median / 99_000, 1.02 * median / 99_000, 10),
-            verdicts=verdicts,
-            winner=verdicts[0].outcome is Outcome.PASS,
-            notes=("weights | per channel",),
-        ),
-    )
-    return Report(
-        checkpoint=CheckpointFacts("cnn.pt", "Net", "3fa1" * 16, 151_935, 7_300_000, ("pruned 20 %",)),
-        dataset=DatasetFacts("emnist:balanced/test", 18_800, DIGITS, "ab" * 32),
-        preprocess=Preprocess(mean=0.17, std=0.33, invert=True),
-        rows=rows,
-        comparisons=(comparison,),
-        preprocess_note="found: 88.4 % right; next best 61.0 %",
-        calibration={"origin": "emnist:balanced/train", "images": 512, "seed": 0, "sha256": "9b02" * 16},
-        policy=policy.to_dict(),
-        machine={"cpu": "Some *CPU*", "isa": ["avx2", "fma"], "work_s": 44294.08, "own_s": 1.5, "clock_s": 34182.9},
-        tools={"onnxruntime": "1.31.1"},
-        command=("glyphpress", "press", "cnn.pt", "--model", "cnn.py:Net(3, 4)"),
-    )
 
 
 def printed(report: Report, *, terminal: bool = False) -> str:
@@ -78,7 +26,7 @@ def printed(report: Report, *, terminal: bool = False) -> str:
 
 
 def test_the_table_reads_like_the_sample_of_the_command_line() -> None:
-    lines = [line.rstrip() for line in printed(pressed()).splitlines()]
+    lines = [line.rstrip() for line in printed(pressed_report()).splitlines()]
     assert lines[0] == "checkpoint  cnn.pt  Net  151,935 parameters  7.3 MMAC  sha256 3fa13fa1…"
     assert lines[1] == (
         "input       1x28x28 upright, 0 to 1, mean 0.17, std 0.33, inverted  (found: 88.4 % right; next best 61.0 %)"
@@ -105,7 +53,7 @@ def test_the_table_reads_like_the_sample_of_the_command_line() -> None:
     ],
 )
 def test_row42_multiply_accumulates_never_round_to_nothing(macs: int, said: str) -> None:
-    report = pressed()
+    report = pressed_report()
     assert f"  {said}  " in printed(replace(report, checkpoint=replace(report.checkpoint, macs=macs)))
 
 
@@ -115,7 +63,7 @@ def test_row42_sizes_never_round_to_nothing(size: int, said: str) -> None:
 
 
 def test_row42_what_was_found_out_about_the_checkpoint_is_said_once() -> None:
-    report = pressed()
+    report = pressed_report()
     found = "preprocess upright, 0 to 1 (found: 88.4 % right; next best 61.0 %)"
     taken = "weights taken from 'model'; --weights model_ema takes the others"
     rows = tuple(replace(row, notes=(*row.notes, found, taken)) for row in report.rows)
@@ -128,7 +76,7 @@ def test_row42_what_was_found_out_about_the_checkpoint_is_said_once() -> None:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_narrow_place_never_cuts_a_figure(terminal: bool) -> None:
     text = io.StringIO()
-    show(pressed(3_000), Console(file=text, width=40, force_terminal=terminal, color_system=None))
+    show(pressed_report(3_000), Console(file=text, width=40, force_terminal=terminal, color_system=None))
     line = next(line for line in text.getvalue().splitlines() if "163 KB" in line)
     assert "15.93 [16.38] pp" in line
     assert "FAIL" in line
@@ -136,16 +84,16 @@ def test_a_narrow_place_never_cuts_a_figure(terminal: bool) -> None:
 
 
 def test_what_is_slower_than_float_is_red_and_said() -> None:
-    slow = printed(pressed(median=120_000), terminal=True)
+    slow = printed(pressed_report(median=120_000), terminal=True)
     assert "\x1b[31m1.21" in slow
     assert "slower than float.onnx: int8.onnx (1.21)" in slow
-    fast = printed(pressed(), terminal=True)
+    fast = printed(pressed_report(), terminal=True)
     assert "\x1b[31m" not in fast
     assert "slower" not in fast
 
 
 def test_row7_each_file_is_compared_with_a_float_file_by_name_and_counted_ones_are_not_called_slow() -> None:
-    report = pressed()
+    report = pressed_report()
     base, own = report.rows
     counted = {"instructions": 1.0, "p50_ns": None, "p50_ratio": None, "p50_ratio_interval": None}
     floating = replace(base, name="float.tflite", format="tflite", baseline=False, instructions_ratio=0.7, **counted)
@@ -158,13 +106,13 @@ def test_row7_each_file_is_compared_with_a_float_file_by_name_and_counted_ones_a
 
 
 def test_a_failed_verdict_says_why_below_the_table() -> None:
-    text = printed(pressed(3_000))
+    text = printed(pressed_report(3_000))
     assert "FAIL" in text
     assert "'3' (" in text.split("suffered most: ")[1]
 
 
 def test_the_report_comes_back_from_its_folder(tmp_path: Path) -> None:
-    report = pressed()
+    report = pressed_report()
     report.save(tmp_path / "report.json")
     assert Report.load(tmp_path) == report == Report.load(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["schema"] == "glyphpress/report/1"
@@ -189,7 +137,7 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str | None, message:
 
 
 def test_the_markdown_tells_everything_and_breaks_on_no_character() -> None:
-    text = markdown(pressed())
+    text = markdown(pressed_report())
     for section in ("## Artifacts", "## Verdicts", "## int8.onnx against float.onnx", "## Machine", "## Reproduce"):
         assert section in text
     table = [line for line in text.splitlines() if line.startswith("| int8.onnx | static-int8")]
@@ -204,7 +152,7 @@ def test_the_markdown_tells_everything_and_breaks_on_no_character() -> None:
 
 
 def test_the_markdown_of_a_bare_report_has_no_empty_section() -> None:
-    full = pressed()
+    full = pressed_report()
     bare = replace(full, rows=full.rows[:1], comparisons=(), machine={}, tools={}, calibration=None)
     text = markdown(bare)
     assert "## Verdicts" not in text
@@ -214,7 +162,7 @@ def test_the_markdown_of_a_bare_report_has_no_empty_section() -> None:
 
 
 def test_row54_a_report_claims_no_level_for_what_it_did_not_measure() -> None:
-    report = pressed()
+    report = pressed_report()
     rows = tuple(replace(row, bytes=QUICK + 1, packed=None) for row in report.rows)
     assert {packed_text(row) for row in rows} == {"-"}
     (line,) = (line for line in remarks(replace(report, rows=rows)) if line.startswith("packed"))

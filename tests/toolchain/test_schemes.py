@@ -20,8 +20,8 @@ from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format
 from targets.preprocess import Preprocess
+from tests.fixtures.quantized import WAYS, optimized_ops, read
 from tests.toolchain.conftest import OnDemand
-from tests.toolchain.test_quantize import WAYS, optimized_ops, read
 from toolchain.cli.quantize import SCHEMES
 from toolchain.commands.quantize import quantize_file
 from toolchain.errors import PolicyError, StageError, UsageProblem

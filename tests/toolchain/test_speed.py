@@ -8,37 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from targets.target import RuntimeFacts, Timings
+from tests.fixtures.timings import BUSY, DEVICE, QUIET, STORMY, noisy_timings, ratio
 from tests.lazily import stats
 from toolchain.errors import EvidenceError
-from toolchain.gate.limits.speed import TimeLimit, TimeRatioLimit, judge_time, judge_time_ratio
+from toolchain.gate.limits.speed import TimeLimit, judge_time
 from toolchain.gate.outcome import Verdict
 from toolchain.profiling.latency import ROUNDS
 from toolchain.report.report import Row
 from toolchain.stats.bootstrap import resampled, trimmed_mean
 from toolchain.stats.decision import Outcome
-
-DEVICE = RuntimeFacts("ort-cpu", "onnxruntime", "1.31", "CPUExecutionProvider", 1)
-QUIET, BUSY, STORMY = 0.002, 0.05, 0.4
-
-
-def timings(
-    random: np.random.Generator,
-    *,
-    median: float = 100_000,
-    spread: float = QUIET,
-    rounds: int = ROUNDS,
-    drift: np.ndarray | float = 0.0,
-) -> Timings:
-    """Return rounds of 200 inferences on a machine that is slowed by heavy-tailed disturbances, round by round."""
-    disturbed = np.abs(random.standard_t(2, (rounds, 1))) * spread + np.reshape(drift, (-1, 1))
-    samples = median * np.exp(disturbed + random.exponential(0.02, (rounds, 200)))
-    blocks = tuple(range(0, 200 * rounds, 200))
-    return Timings("a" * 64, DEVICE, samples.astype(np.int64).ravel(), 1, 1, 20, 1, 1, blocks=blocks)
-
-
-def ratio(own: Timings, base: Timings, most: float, q: float = 50.0) -> Verdict:
-    return judge_time_ratio(TimeRatioLimit(max=most), f"p{q:g}_ratio", q, own, base)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +32,7 @@ def ratio(own: Timings, base: Timings, most: float, q: float = 50.0) -> Verdict:
     ],
 )
 def test_a_time_is_judged_by_its_bound(q: float, most: float, spread: float, outcome: Outcome) -> None:
-    verdict = judge_time(TimeLimit(max=most), f"p{q:g}", q, timings(np.random.default_rng(1), spread=spread))
+    verdict = judge_time(TimeLimit(max=most), f"p{q:g}", q, noisy_timings(np.random.default_rng(1), spread=spread))
     assert verdict.outcome is outcome
     assert (verdict.bound <= most) == (outcome is Outcome.PASS)
     assert (verdict.samples_needed is not None) == (outcome is Outcome.INCONCLUSIVE)
@@ -75,7 +53,7 @@ def test_a_time_is_judged_by_its_bound(q: float, most: float, spread: float, out
 )
 def test_a_ratio_is_judged_by_its_bound(q: float, factor: float, spread: float, outcome: Outcome) -> None:
     random = np.random.default_rng(3)
-    base, own = (timings(random, median=100_000 * f, spread=spread) for f in (1, factor))
+    base, own = (noisy_timings(random, median=100_000 * f, spread=spread) for f in (1, factor))
     verdict = ratio(own, base, 1.05, q)
     assert verdict.outcome is outcome
     assert verdict.measured == pytest.approx(factor, rel=3 * spread)
@@ -87,7 +65,7 @@ def test_twice_the_work_always_fails_and_the_same_file_twice_never_does() -> Non
     random = np.random.default_rng(4)
     alarms = found = 0
     for _ in range(100):
-        base, same, slow = (timings(random, median=m, spread=BUSY) for m in (1e5, 1e5, 2e5))
+        base, same, slow = (noisy_timings(random, median=m, spread=BUSY) for m in (1e5, 1e5, 2e5))
         alarms += any(ratio(same, base, limit, q).outcome is Outcome.FAIL for limit in (1.0, 1.05) for q in (50, 95))
         found += all(ratio(slow, base, 1.05, q).outcome is Outcome.FAIL for q in (50, 95))
     assert alarms <= 1
@@ -105,7 +83,7 @@ def test_the_middle_rounds_are_those_of_each_resample(rounds: int) -> None:
 def test_a_burst_of_other_work_does_not_decide() -> None:
     random = np.random.default_rng(12)
     bursts = np.where(np.arange(ROUNDS) == 4, 1.0, 0.0)
-    base, own = timings(random), timings(random, drift=bursts)
+    base, own = noisy_timings(random), noisy_timings(random, drift=bursts)
     assert ratio(own, base, 1.02).outcome is Outcome.PASS
     tail = judge_time(TimeLimit(max=150e-6), "p95", 95.0, own)
     assert tail.outcome is not Outcome.PASS, "one round of twenty can move the P95 of all samples"
@@ -114,7 +92,7 @@ def test_a_burst_of_other_work_does_not_decide() -> None:
 def test_a_drifting_machine_is_unfair_to_no_ratio_but_blurs_a_time() -> None:
     random = np.random.default_rng(5)
     drift = np.cumsum(random.normal(0, 0.15, ROUNDS))
-    base, own = (timings(random, median=m, drift=drift) for m in (100_000, 90_000))
+    base, own = (noisy_timings(random, median=m, drift=drift) for m in (100_000, 90_000))
     assert ratio(own, base, 1.0).outcome is Outcome.PASS
     assert ratio(base, own, 1.0).outcome is Outcome.FAIL
     median = own.percentile(50) / 1e9
@@ -129,7 +107,7 @@ def test_as_many_inferences_as_are_said_to_decide_mostly_do() -> None:
 
     def judged(rounds: int) -> Verdict:
         base, own = (
-            timings(random, median=median, spread=0, rounds=rounds, drift=random.normal(0, 0.05, rounds))
+            noisy_timings(random, median=median, spread=0, rounds=rounds, drift=random.normal(0, 0.05, rounds))
             for median in (100_000, 101_000)
         )
         return ratio(own, base, 1.05)
@@ -147,7 +125,7 @@ def test_as_many_inferences_as_are_said_to_decide_mostly_do() -> None:
 
 def test_the_advice_names_inferences_and_time() -> None:
     random = np.random.default_rng(7)
-    base, own = (timings(random, spread=BUSY) for _ in range(2))
+    base, own = (noisy_timings(random, spread=BUSY) for _ in range(2))
     verdict = ratio(own, base, 1.0 + 2 * abs(ratio(own, base, 9.0).measured - 1))
     said = re.search(r"about ([\d,]+) inferences of each file \((\d+) s\) would decide", verdict.reason)
     needed = int(said[1].replace(",", ""))
@@ -157,7 +135,7 @@ def test_the_advice_names_inferences_and_time() -> None:
 
 
 def test_what_lies_on_the_limit_is_not_sent_to_time_for_hours() -> None:
-    base = timings(np.random.default_rng(8), spread=0)
+    base = noisy_timings(np.random.default_rng(8), spread=0)
     even = np.where(np.arange(ROUNDS) % 2, 1.1, 1 / 1.1).repeat(200)
     own = replace(base, samples_ns=(base.samples_ns * even).astype(np.int64))
     verdict = ratio(own, base, 1.0)
@@ -167,7 +145,7 @@ def test_what_lies_on_the_limit_is_not_sent_to_time_for_hours() -> None:
 
 @pytest.mark.parametrize("q", [50.0, 95.0])
 def test_times_without_rounds_do_not_decide(q: float) -> None:
-    alone = replace(timings(np.random.default_rng(9)), blocks=(0,))
+    alone = replace(noisy_timings(np.random.default_rng(9)), blocks=(0,))
     for verdict in (judge_time(TimeLimit(max=1.0), "time", q, alone), ratio(alone, alone, 9.0, q)):
         assert verdict.outcome is Outcome.INCONCLUSIVE
         assert verdict.bound is None
@@ -175,7 +153,7 @@ def test_times_without_rounds_do_not_decide(q: float) -> None:
 
 
 def test_what_cannot_be_compared_is_an_error() -> None:
-    one = timings(np.random.default_rng(10))
+    one = noisy_timings(np.random.default_rng(10))
     with pytest.raises(EvidenceError, match="same rounds"):
         ratio(one, replace(one, blocks=(0, 2000)), 1.0)
     with pytest.raises(EvidenceError, match="other threads or batch"):
@@ -191,7 +169,7 @@ def test_what_cannot_be_compared_is_an_error() -> None:
 
 
 def test_several_threads_and_runtimes_are_named() -> None:
-    one = timings(np.random.default_rng(11))
+    one = noisy_timings(np.random.default_rng(11))
     threaded = [replace(one, facts=replace(DEVICE, target=name, threads=2)) for name in ("litert-cpu", "ort-cpu")]
     assert "(litert-cpu against ort-cpu, 2 threads, batch 1, 20 rounds)" in ratio(*threaded, 2.0).reason
 

@@ -12,8 +12,8 @@ import pytest
 
 from targets.target import Timings
 from tests.conftest import Finished
+from tests.fixtures.timings import noisy_timings
 from tests.toolchain.readers import digits, linear_reader, pair, written
-from tests.toolchain.test_speed import timings
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.candidate import read_subject
@@ -32,7 +32,7 @@ Run = Callable[..., Finished]
 
 def steady(nanoseconds: int) -> Timings:
     """Timings of a file that always takes as long."""
-    seen = timings(np.random.default_rng(1))
+    seen = noisy_timings(np.random.default_rng(1))
     return replace(seen, samples_ns=np.full_like(seen.samples_ns, nanoseconds))
 
 
