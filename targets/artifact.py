@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from targets.errors import ArtifactError
-from targets.escapes import json_text, json_value
+from targets.errors import ArtifactError, translated
 from targets.fidelity import Fidelity
-from targets.foreign import translated
 from targets.preprocess import Preprocess
 from targets.results import instead_of
+from targets.terminal_text import json_text, json_value
 
 Format = Literal["onnx", "ort", "tflite"]
 PreprocessSource = Literal["sidecar", "file metadata", "options", "searched"]

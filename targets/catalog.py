@@ -1,7 +1,7 @@
 """The catalog of targets: an explicit table of names and of families, imported when a word is asked for.
 
 A word is `NAME`, `NAME,SETTING=VALUE...` (`litert-cpu,xnnpack=off`), `arm64:CPU`, `ssh://[USER@]HOST[:PORT]`, or the
-name or file of a device profile (`targets.device`).
+name or file of a device profile (`targets.profiles`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from targets.artifact import Format
-from targets.errors import UnknownTarget
-from targets.nearest import nearest
+from targets.errors import UnknownTarget, nearest
 from targets.target import Target
 
 
@@ -75,7 +74,7 @@ def get(word: str) -> Target:
     name, *settings = word.split(",")
     if name in TARGETS:
         return _set(name, settings)
-    from targets.device import is_profile, profile_names
+    from targets.profiles import is_profile, profile_names
 
     if is_profile(word):
         return get(_reached(word))
@@ -85,7 +84,7 @@ def get(word: str) -> Target:
 
 def _reached(word: str) -> str:
     """Return the target that a device profile leads to, through others too; raises UnknownTarget for a ring."""
-    from targets.device import is_profile
+    from targets.profiles import is_profile
 
     seen = [word]
     while is_profile(seen[-1]) and seen[-1] not in TARGETS:
@@ -99,7 +98,7 @@ def _reached(word: str) -> str:
 
 def address(word: str) -> str:
     """Return the word itself, or where a device profile's device is reached; raises as `DeviceProfile.address`."""
-    from targets.device import DeviceProfile, is_profile
+    from targets.profiles import DeviceProfile, is_profile
 
     return DeviceProfile.load(word).address() if is_profile(word) else word
 
@@ -109,7 +108,7 @@ def isa(word: str) -> Collection[str]:
 
     Raises as `get` and `Target.isa` do, where the profile states none.
     """
-    from targets.device import DeviceProfile, is_profile
+    from targets.profiles import DeviceProfile, is_profile
 
     stated = DeviceProfile.load(word).features if is_profile(word) else ()
     return stated or get(word).isa()

@@ -9,6 +9,18 @@ TargetError
     └── ConnectionLost  the place that ran the artifact went away in the middle; says how to go on
 """
 
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_OURS = ("calibration", "targets", "toolchain", "click", "rich_click")
+MOST = 3
+"""A longer list of names hides the one that was meant."""
+
 
 class TargetError(Exception):
     """Root of the errors of `targets`; the message is one line that ends with what to do."""
@@ -41,3 +53,41 @@ class Misplaced(RunFailed):
 
 class ConnectionLost(RunFailed):
     """The link to the place where the artifact ran broke; nothing is left running there."""
+
+
+@contextmanager
+def translated(said: Callable[[str], Exception]) -> Iterator[None]:
+    """Raise what a library raises in the block as one of our errors, made from its reason by `said`.
+
+    For blocks that hand a user's file to a library, or walk what it made of the file: damage leads such code anywhere,
+    so any exception can come out. Our own errors pass, and so do those of the system (no such file, full disk), which
+    have lines of their own.
+    """
+    try:
+        yield
+    except Exception as error:
+        if of_the_system(error) or type(error).__module__.partition(".")[0] in _OURS:
+            raise
+        raise said(first_line(error)) from error
+
+
+def of_the_system(error: BaseException) -> bool:
+    """Return whether the system raised an error (no such file, full disk), which says nothing of the file's content."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's type and the first line of its message, short enough for one line of ours."""
+    lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+
+
+def nearest(word: str, names: Iterable[str], otherwise: str, *, cutoff: float = 0.6) -> str:
+    """Return the advice for an unknown name: the near ones, else `otherwise`, which says where all are.
+
+    At most three names are given; as few as that are given whether they are near or not.
+    """
+
+    known = list(names)
+    near = difflib.get_close_matches(word, known, n=MOST, cutoff=cutoff) or (known if len(known) <= MOST else [])
+    return f"did you mean {', '.join(near)}?" if near else otherwise

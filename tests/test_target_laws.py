@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from targets import catalog
-from targets.device import profile_names
+from targets.profiles import profile_names
 from targets.target import Target
 from tests.targets.models import conv_net
 

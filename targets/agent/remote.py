@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from targets import errors
 from targets.agent.wire import TIMED_OUT, BrokenWire, greeted, receive, send
 from targets.artifact import Artifact
-from targets.errors import ConnectionLost, RunFailed
-from targets.foreign import translated
+from targets.errors import ConnectionLost, RunFailed, translated
 from targets.session import check_glyphs, finite
 from targets.target import RuntimeFacts, Session, TimingPlan, Timings
 

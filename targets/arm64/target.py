@@ -22,9 +22,8 @@ from targets.arm64.processors import PROCESSORS, Processor
 from targets.arm64.root import PYTHON, SITE, arm64_root
 from targets.artifact import Artifact, Format
 from targets.catalog import DEFAULTS
-from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
+from targets.errors import RunFailed, TargetUnavailable, UnknownTarget, nearest
 from targets.host.cache import cached, ran
-from targets.nearest import nearest
 from targets.target import Availability, Cost, Instructions, Progress, Target, silent
 
 QEMU, COMPILER = "qemu-aarch64", "gcc"

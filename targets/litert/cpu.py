@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format, TensorSpec
 from targets.catalog import spelled
-from targets.errors import ArtifactError, RunFailed, TargetUnavailable
-from targets.foreign import translated
+from targets.errors import ArtifactError, RunFailed, TargetUnavailable, translated
 from targets.host.machine import cpu_name, machine_state
 from targets.host.stderr import quiet_stderr
 from targets.port import Port, image_port, logits_port

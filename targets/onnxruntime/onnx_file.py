@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from targets.artifact import TensorSpec
-from targets.errors import ArtifactError
-from targets.foreign import translated
+from targets.errors import ArtifactError, translated
 from targets.onnxruntime.onnx_sizes import refuse_huge
 from targets.onnxruntime.protobuf import has_broken_text, without_weights
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from targets.artifact import TensorSpec
-from targets.errors import ArtifactError
-from targets.foreign import translated
+from targets.errors import ArtifactError, translated
 from targets.onnxruntime.cpu import load_runtime
 
 SCALES_KEY = "glyphpress.scales"

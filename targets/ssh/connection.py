@@ -21,7 +21,7 @@ OPTIONS = (
     *("-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"),
 )
 OLDEST = (3, 9)
-_THERE = Path(__file__).with_name("there.py")
+_BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 
 _SAID: tuple[tuple[str, str, str], ...] = (
     (
@@ -68,9 +68,9 @@ def explained(address: Address, said: str) -> TargetError:
     return RunFailed(f"{address}: {last}; try `ssh {login}` by hand")
 
 
-def told(address: Address, *words: str, source: IO[bytes] | None = None) -> str:
-    """Run `there.py` on the board with these words and return what it printed; raises what `explained` says."""
-    command = shlex.join(["python3", "-c", _THERE.read_text(encoding="utf-8"), *words])
+def run_on_board(address: Address, *words: str, source: IO[bytes] | None = None) -> str:
+    """Run `bootstrap.py` on the board with these words and return what it printed; raises what `explained` says."""
+    command = shlex.join(["python3", "-c", _BOOTSTRAP.read_text(encoding="utf-8"), *words])
     try:
         done = subprocess.run(
             ssh(address, command), stdin=source or subprocess.DEVNULL, capture_output=True, check=False
@@ -82,9 +82,9 @@ def told(address: Address, *words: str, source: IO[bytes] | None = None) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def facts(address: Address) -> dict[str, Any]:
+def board_facts(address: Address) -> dict[str, Any]:
     """Return what the board is and has: python, architecture, home, there; raises TargetUnavailable for an old one."""
-    said = told(address, "facts")
+    said = run_on_board(address, "facts")
     try:
         known: dict[str, Any] = json.loads(said.splitlines()[-1])
     except (ValueError, IndexError) as error:

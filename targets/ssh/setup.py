@@ -9,7 +9,7 @@ from typing import Any
 from targets.errors import TargetUnavailable
 from targets.ssh.address import Address
 from targets.ssh.bundle import Layer, agent_layer, wheels_layer
-from targets.ssh.connection import facts, told
+from targets.ssh.connection import board_facts, run_on_board
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ def set_up(word: str, *, force: bool = False, progress: Callable[[str, int, int]
     TargetUnavailable, or RunFailed with what ssh or the board said.
     """
     address = Address.parse(word.removeprefix("ssh:"))
-    known = facts(address)
+    known = board_facts(address)
     layers = layers_for(known)
     missing = [layer for layer in layers if force or layer.name not in known["there"]]
     for done, layer in enumerate(missing):
         progress(f"pushing to {address}", done, len(missing))
         with layer.archive.open("rb") as stream:
-            told(address, "take", layer.name, layer.sha256, source=stream)
+            run_on_board(address, "take", layer.name, layer.sha256, source=stream)
     if missing:
         progress(f"pushing to {address}", len(missing), len(missing))
     pushed = {layer.name: layer.archive.stat().st_size for layer in missing}
@@ -57,7 +57,7 @@ def layers_for(known: dict[str, Any]) -> tuple[Layer, Layer]:
 
 def ready(address: Address) -> tuple[str, list[str]]:
     """Return the home and the layers of a board that is set up; raises TargetUnavailable where it is not."""
-    known = facts(address)
+    known = board_facts(address)
     layers = layers_for(known)
     if not {layer.name for layer in layers} <= set(known["there"]):
         raise TargetUnavailable(f"{address}: not set up for this version; run `glyphpress targets setup {address}`")

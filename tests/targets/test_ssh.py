@@ -20,8 +20,8 @@ import pytest
 from targets import catalog
 from targets.artifact import Artifact, save_sidecar
 from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
+from targets.ssh import bootstrap
 from targets.ssh import target as ssh_target
-from targets.ssh import there
 from targets.ssh.setup import set_up
 from targets.target import TimingPlan
 from tests.targets.board import Board, board, needs
@@ -190,7 +190,7 @@ def test_a_full_disk_there_leaves_no_half_folder(size: int, tmp_path: Path) -> N
     (tmp_path / "disk").mkdir()
     digest = hashlib.sha256(packed.getvalue()).hexdigest()
     script = f"""mount -t tmpfs -o size=64k none {tmp_path}/disk
-        XDG_CACHE_HOME={tmp_path}/disk {sys.executable} {there.__file__} take layer {digest}; echo $?
+        XDG_CACHE_HOME={tmp_path}/disk {sys.executable} {bootstrap.__file__} take layer {digest}; echo $?
         ls -A {tmp_path}/disk/glyphpress"""
     command = ["unshare", "-Urm", "sh", "-c", script]
     done = subprocess.run(command, input=packed.getvalue(), capture_output=True, check=True)

@@ -25,7 +25,7 @@ from targets.ssh.connection import explained, ssh
 from targets.ssh.setup import SetUp
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
-THERE = [TARGETS / f"{module}.py" for module in MODULES] + [TARGETS / "ssh/there.py"]
+THERE = [TARGETS / f"{module}.py" for module in MODULES] + [TARGETS / "ssh/bootstrap.py"]
 NAME = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 
 
@@ -176,7 +176,7 @@ def test_row34_a_push_sweeps_what_killed_ones_left_and_nothing_else(tmp_path: Pa
     for path in (home / ".part-wheels-old", home / ".part-agent-old.tar.gz", home / "wheels-whole"):
         aged(path)
     layer = agent_layer()
-    command = [sys.executable, str(TARGETS / "ssh/there.py"), "take", layer.name, layer.sha256]
+    command = [sys.executable, str(TARGETS / "ssh/bootstrap.py"), "take", layer.name, layer.sha256]
     with layer.archive.open("rb") as archive:
         settings = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
         done = subprocess.run(command, stdin=archive, env=settings, capture_output=True, text=True, check=False)

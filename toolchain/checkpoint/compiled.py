@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from targets.foreign import first_line
+from targets.errors import first_line
 from toolchain.checkpoint.onnx_run import TOLERANCE, differs, seeded_images
 from toolchain.checkpoint.torch_files import read_torchscript
 from toolchain.checkpoint.trial import settle_output

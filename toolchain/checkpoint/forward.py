@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.foreign import first_line
+from targets.errors import first_line
 from toolchain.errors import StageError
 from toolchain.model import FloatModel
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from calibration.unpack import announced_bytes, unpacks_to_too_much
 from targets.artifact import utf8
-from targets.foreign import translated
+from targets.errors import translated
 from targets.results import instead_of
 from toolchain.checkpoint.pickled import NUMPY, TO_ONNX
 from toolchain.errors import CheckpointError

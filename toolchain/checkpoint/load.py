@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.artifact import file_sha256
-from targets.foreign import translated
+from targets.errors import translated
 from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.checkpoint.bake import bake

@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from targets.foreign import first_line
+from targets.errors import first_line
 from targets.onnxruntime.onnx_sizes import refuse_huge
 from targets.onnxruntime.protobuf import has_broken_text, without_weights
 from toolchain.checkpoint.state import listing

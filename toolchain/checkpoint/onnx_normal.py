@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.foreign import first_line, translated
+from targets.errors import first_line, translated
 from toolchain.checkpoint import onnx_graph as edit
 from toolchain.checkpoint.onnx_batch import BATCH_AXIS, fixed_batch, free_batch
 from toolchain.checkpoint.onnx_files import image_layout, input_shape, read_onnx, refuse_not_finite, refuse_quantized

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.foreign import first_line
+from targets.errors import first_line
 from toolchain.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from targets.foreign import first_line, of_the_system
+from targets.errors import first_line, of_the_system
 from targets.onnxruntime.operators import layer_of_weight
 from toolchain.checkpoint import onnx_graph as edit
 from toolchain.checkpoint.onnx_pads import pads_apart

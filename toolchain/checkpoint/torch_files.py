@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from targets.foreign import first_line
+from targets.errors import first_line
 from toolchain.checkpoint.pickled import refuse_foreign
 from toolchain.checkpoint.private_copy import private_copy
 from toolchain.checkpoint.program_check import refuse_harmful_program

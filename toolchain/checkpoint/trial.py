@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from targets.foreign import first_line
+from targets.errors import first_line
 from toolchain.checkpoint.state import listing
 from toolchain.errors import CheckpointError
 

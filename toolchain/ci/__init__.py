@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from targets.nearest import nearest
+from targets.errors import nearest
 from toolchain.errors import UsageProblem
 from toolchain.files import refuse_existing, write_whole
 

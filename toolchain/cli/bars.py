@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from targets.escapes import one_line
+from targets.terminal_text import one_line
 from toolchain.cli.streams import Lossy
 
 

@@ -37,9 +37,9 @@ def _services() -> Iterable[str]:
 
 
 def _targets() -> list[str]:
-    from targets import catalog, device
+    from targets import catalog, profiles
 
-    return [*catalog.listed(), *device.profile_names()]
+    return [*catalog.listed(), *profiles.profile_names()]
 
 
 def _models() -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from targets.escapes import json_text, one_line
+from targets.terminal_text import json_text, one_line
 from toolchain.cli import verbosity
 from toolchain.cli.help import no_colour
 from toolchain.cli.streams import coloured

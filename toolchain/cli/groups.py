@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from targets.nearest import nearest
+from targets.errors import nearest
 from toolchain.cli import verbosity
 
 if TYPE_CHECKING:

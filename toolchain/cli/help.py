@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 from click.core import Command as PlainCommand
 
-from targets.nearest import nearest
+from targets.errors import nearest
 from toolchain.cli.groups import NearestGroup
 from toolchain.cli.streams import ours
 from toolchain.errors import UsageProblem

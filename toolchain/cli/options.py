@@ -14,7 +14,7 @@ import rich_click as click
 
 from calibration.choice import class_names, narrowed
 from calibration.errors import UnknownData
-from targets.nearest import nearest
+from targets.errors import nearest
 from toolchain import quantities
 from toolchain.cli import complete
 

@@ -205,7 +205,7 @@ def sensitivity(
       glyphpress sensitivity cnn-small --data emnist:balanced --plot layers.svg
       glyphpress sensitivity cnn-small --data builtin:digits --recipe mine.toml
     """
-    from targets.escapes import json_text
+    from targets.terminal_text import json_text
     from toolchain.commands.compress import sensitivity_of
     from toolchain.files import refuse_unfit, write_whole
     from toolchain.report.sensitivity import plot, show_sensitivity

@@ -12,7 +12,7 @@ from toolchain.cli.groups import NearestGroup
 from toolchain.cli.options import force_option, json_option
 
 if TYPE_CHECKING:
-    from targets.device import DeviceProfile
+    from targets.profiles import DeviceProfile
     from targets.target import Availability, Target
 
 
@@ -36,7 +36,7 @@ def list_(as_json: bool) -> None:
       glyphpress targets list --json
     """
     from targets import catalog
-    from targets.device import profile_names
+    from targets.profiles import profile_names
 
     found = {name: catalog.get(name) for name in catalog.listed()}
     probed = {name: _probed(target) for name, target in found.items()}
@@ -64,8 +64,8 @@ def _probed(target: Target) -> Availability:
 
 
 def _profile(name: str) -> DeviceProfile:
-    from targets.device import DeviceProfile
     from targets.errors import UnknownTarget
+    from targets.profiles import DeviceProfile
 
     try:
         return DeviceProfile.load(name)
@@ -110,7 +110,7 @@ def show(name: str, as_json: bool) -> None:
       glyphpress targets show raspberry-pi-4
     """
     from targets import catalog
-    from targets.device import DeviceProfile, is_profile
+    from targets.profiles import DeviceProfile, is_profile
 
     if is_profile(name):
         facts = asdict(DeviceProfile.load(name))

@@ -15,9 +15,9 @@ from calibration.choice import advice, words_for
 from calibration.dataset import Dataset, Labels
 from calibration.sample import image_hashes
 from calibration.streamed import chunks
-from targets.escapes import json_value
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts, Session
+from targets.terminal_text import json_value
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.read_npz import UNREADABLE, unpacked
 from toolchain.files import refuse_other, whole_file

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import RunFailed
-from targets.escapes import json_value
 from targets.target import Timings
+from targets.terminal_text import json_value
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.read_npz import UNREADABLE, unpacked
 from toolchain.files import refuse_other, whole_file

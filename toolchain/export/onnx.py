@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from targets.foreign import first_line
+from targets.errors import first_line
 from toolchain.checkpoint.compiled import export_script, is_script
 from toolchain.checkpoint.onnx_normal import normalised
 from toolchain.errors import StageError

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.escapes import json_value
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts
+from targets.terminal_text import json_value
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.damaged import StressAnswers
 from toolchain.evaluation.evaluate import Evaluation

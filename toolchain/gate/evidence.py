@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import RunFailed
-from targets.escapes import json_text, json_value
 from targets.target import Timings
+from targets.terminal_text import json_text, json_value
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.flip_images import Flipped
 from toolchain.evaluation.paired_answers import Pairs

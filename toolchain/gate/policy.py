@@ -23,8 +23,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Field, ValidationError
 
-from targets.foreign import translated
-from targets.nearest import nearest
+from targets.errors import nearest, translated
 from toolchain.errors import PolicyError
 from toolchain.gate.limit import Limit, Table
 from toolchain.gate.limits.classes import ClassesLimit

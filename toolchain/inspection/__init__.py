@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from targets.foreign import translated
+from targets.errors import translated
 from toolchain import models
 from toolchain.checkpoint.kinds import KIND_WORDS, kind_of
 from toolchain.errors import CheckpointError

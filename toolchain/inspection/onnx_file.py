@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.artifact import ONNX_METADATA_KEY, file_sha256
-from targets.escapes import json_value
 from targets.onnxruntime.onnx_file import scales
+from targets.terminal_text import json_value
 from toolchain.checkpoint.onnx_files import image_inputs, read_onnx, weight_files
 from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first, left_out
 from toolchain.inspection.onnx_macs import onnx_macs

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from targets.artifact import file_sha256
-from targets.escapes import json_value
+from targets.terminal_text import json_value
 
 
 def sidecar_facts(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from targets.artifact import file_sha256
-from targets.foreign import first_line
+from targets.errors import first_line
 from toolchain.errors import CheckpointError
 from toolchain.inspection.facts import Inspection, Layer, StoredTensor, largest_first, left_out
 from toolchain.inspection.sidecar import sidecar_facts

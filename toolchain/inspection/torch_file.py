@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.artifact import file_sha256
-from targets.escapes import json_value
-from targets.foreign import first_line
+from targets.errors import first_line
+from targets.terminal_text import json_value
 from toolchain import models
 from toolchain.checkpoint.bake import bake
 from toolchain.checkpoint.kinds import Kind

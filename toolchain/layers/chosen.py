@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from targets.nearest import nearest
+from targets.errors import nearest
 from toolchain.errors import UsageProblem
 from toolchain.layers.graph import Graph, Layer
 

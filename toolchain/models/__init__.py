@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from targets.nearest import nearest
+from targets.errors import nearest
 from toolchain.errors import UsageProblem
 
 if TYPE_CHECKING:

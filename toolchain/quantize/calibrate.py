@@ -9,7 +9,7 @@ from pathlib import Path
 
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
-from targets.foreign import translated
+from targets.errors import translated
 from toolchain.errors import StageError
 from toolchain.model import Range
 from toolchain.noise import noise_to

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from targets.artifact import Artifact
-from targets.foreign import translated
+from targets.errors import translated
 from targets.onnxruntime.protobuf import without_weights
 from toolchain.checkpoint.onnx_files import read_onnx, refuse_not_finite, refuse_quantized
 from toolchain.checkpoint.onnx_graph import value_names

@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from targets.artifact import Artifact
-from targets.escapes import as_lines, json_value
 from targets.results import instead_of
+from targets.terminal_text import as_lines, json_value
 from toolchain.errors import StageError, UsageProblem
 from toolchain.files import write_whole
 from toolchain.model import Range

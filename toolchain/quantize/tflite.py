@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact
-from targets.foreign import translated
+from targets.errors import translated
 from targets.litert.cpu import refuse_huge
 from toolchain.errors import StageError
 from toolchain.export.slim_tflite import slim_tflite

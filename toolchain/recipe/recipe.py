@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from targets.foreign import translated
-from targets.nearest import nearest
+from targets.errors import nearest, translated
 from toolchain.errors import PolicyError, UsageProblem
 from toolchain.recipe.distill import Distill
 from toolchain.recipe.equalize import Equalize

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from targets.escapes import json_text, json_value
 from targets.target import Timings
+from targets.terminal_text import json_text, json_value
 from toolchain.errors import EvidenceError, PolicyError
 from toolchain.evaluation.compare import Comparison, comparison
 from toolchain.evaluation.paired_answers import FileFacts

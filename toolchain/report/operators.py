@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from targets.escapes import one_line
 from targets.operators import RUNS
+from targets.terminal_text import one_line
 from toolchain.profiling.per_operator import Breakdown
 from toolchain.quantities import time_text
 from toolchain.report.timings import DASH, crowded, not_quiet, threads_text, unbroken

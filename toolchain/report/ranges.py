@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 from rich.table import Table
 
-from targets.escapes import one_line
+from targets.terminal_text import one_line
 from toolchain.errors import UsageProblem
 from toolchain.files import write_whole
 from toolchain.quantize.ranges import KEPT_BINS, Ranges, TensorRange, read_ranges

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from targets.errors import ArtifactError
-from targets.escapes import json_text, json_value
 from targets.fidelity import Fidelity
 from targets.preprocess import Preprocess
 from targets.target import Timings
+from targets.terminal_text import json_text, json_value
 from toolchain.errors import EvidenceError, StageError
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.evaluate import Evaluation

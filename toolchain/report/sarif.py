@@ -11,7 +11,7 @@ import hashlib
 from typing import Any
 from urllib.parse import quote
 
-from targets.escapes import json_text
+from targets.terminal_text import json_text
 from toolchain.errors import GateFailed, GateInconclusive, exit_code
 from toolchain.evaluation.paired_answers import FileFacts
 from toolchain.gate.outcome import Verdict

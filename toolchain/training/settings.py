@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from targets.nearest import nearest
+from targets.errors import nearest
 from toolchain.errors import UsageProblem
 
 FEW_IMAGES = 10_000

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from calibration.dataset import Dataset
-from targets.nearest import MOST, nearest
+from targets.errors import MOST, nearest
 from toolchain.compress.prune.graph import Channels, Graph, by_reason, prunable
 from toolchain.compress.prune.importance import scores
 from toolchain.errors import UsageProblem

@@ -1,4 +1,4 @@
-"""Device profiles: named devices, shipped in `targets/profiles/` or written by a user, in TOML."""
+"""Device profiles: named devices, shipped in this folder or written by a user, in TOML."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import Any
 
 from platformdirs import user_config_path
 
-from targets.errors import TargetUnavailable, UnknownTarget
-from targets.foreign import translated
-from targets.nearest import nearest
+from targets.errors import TargetUnavailable, UnknownTarget, nearest, translated
 
-SHIPPED = Path(__file__).with_name("profiles")
+SHIPPED = Path(__file__).parent
 _LIST = "`glyphpress targets list` shows them"
 _EXAMPLE = "`glyphpress targets show raspberry-pi-4` shows the keys of one"
 _THREADS = 4096
