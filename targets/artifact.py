@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from targets.errors import ArtifactError, translated
-from targets.fidelity import Fidelity
+from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
 from targets.results import instead_of
-from targets.terminal_text import json_text, json_value
+from targets.terminal_text import json_text
 
 Format = Literal["onnx", "ort", "tflite"]
 PreprocessSource = Literal["sidecar", "file metadata", "options", "searched"]
@@ -34,6 +33,62 @@ class TensorSpec:
     dtype: str
     scale: float | None = None
     zero_point: int | None = None
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """A comparison of a quantized file with its float file on a few images.
+
+    base: the float file's name. images: how many both files read. sqnr_db: ratio of signal to quantization noise of all
+    their logits in decibels, None where none differs. agreement: share of the images with the same answer. collapsed:
+    whether either is below what sound quantization of that many bits keeps. worst: the layers that add the most error
+    themselves, and their SQNR; only of a file that collapsed.
+    """
+
+    base: str
+    images: int
+    sqnr_db: float | None
+    agreement: float
+    collapsed: bool = False
+    worst: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def sqnr_text(self) -> str:
+        """Return `42.3 dB`, or `exact`."""
+        return "exact" if self.sqnr_db is None else f"{self.sqnr_db:.1f} dB"
+
+    @property
+    def agreement_text(self) -> str:
+        """Return `99.6 %`; what is not all is never rounded up to all."""
+        return "100 %" if self.agreement == 1 else f"{min(self.agreement * 100, 99.9):.1f} %"
+
+    def __str__(self) -> str:
+        """Return `SQNR of the logits 42.3 dB, 99.6 % equal answers on 256 images`."""
+        return f"SQNR of the logits {self.sqnr_text}, {self.agreement_text} equal answers on {self.images} images"
+
+    def warning(self, file: str) -> str | None:
+        """Return what is wrong with `file`, the worst layers and what to do, on one line; None where all is well."""
+        if not self.collapsed:
+            return None
+        noise = [f"{layer} ({'exact' if db is None else f'{db:.1f} dB'})" for layer, db in self.worst.items()]
+        worst = f"; most error comes from {', '.join(noise)}" if noise else ""
+        return (
+            f"{file} does not answer like {self.base}: {self}{worst}; see `glyphpress explain {self.base} {file} "
+            "--data ...`, keep such layers float (--keep LAYER, --fallback 8), or take another scheme"
+        )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Fidelity:
+        """Rebuild from `dataclasses.asdict`; raises ValueError, KeyError or TypeError on anything else."""
+        read = cls(**values)
+        if not isinstance(read.worst, dict):
+            raise TypeError("the worst layers of a fidelity are no table")
+        numbers = [one for one in (read.sqnr_db, *read.worst.values()) if one is not None]
+        if not (isinstance(read.base, str) and isinstance(read.collapsed, bool) and 0 <= read.agreement <= 1):
+            raise ValueError("fidelity holds a name, a share between 0 and 1 and a yes or no")
+        if read.images < 1 or not all(isfinite(number) for number in numbers):
+            raise ValueError("fidelity needs images and finite numbers")
+        return read
 
 
 @dataclass(frozen=True)
@@ -121,100 +176,6 @@ def file_format(path: Path) -> Format:
 def sidecar_of(path: Path) -> Path:
     """Return where the sidecar of a model file stands."""
     return path.with_name(path.name + ".json")
-
-
-def save_sidecar(artifact: Artifact) -> Path:
-    """Write `<path>.json` whole or not at all, over an earlier one of the same file, and return its path."""
-    with tempfile.TemporaryDirectory(prefix=".glyphpress-", dir=artifact.path.parent) as folder:
-        part = Path(folder) / artifact.sidecar.name
-        part.write_text(artifact.description(), encoding="utf-8", errors="backslashreplace")
-        part.replace(artifact.sidecar)
-    return artifact.sidecar
-
-
-def explained(path: Path) -> bool:
-    """Return whether a sidecar, or metadata in the file, says what it is; raises ArtifactError."""
-    kind = file_format(path)
-    return sidecar_of(path).is_file() or bool(_told(path, kind))
-
-
-def load_artifact(path: Path) -> Artifact:
-    """Read an artifact from its file and sidecar, or from its own metadata where an .onnx or .ort file has no sidecar.
-
-    Raises ArtifactError when the file is missing or unreadable, nothing says what it is, the sidecar is that of other
-    bytes, or an .onnx asks for more memory than any reader of characters.
-    """
-    kind = file_format(path)
-    if kind == "onnx":
-        from targets.onnxruntime.onnx_sizes import refuse_huge
-
-        refuse_huge(path)
-    sidecar = sidecar_of(path)
-    if not explained(path):
-        raise ArtifactError(f"{sidecar}: no sidecar; make one with `glyphpress export` or `glyphpress press`")
-    source = sidecar if sidecar.is_file() else path
-    sha256 = file_sha256(path)
-    try:
-        with translated(ArtifactError):
-            facts = json_value(sidecar.read_bytes()) if source == sidecar else _embedded_facts(path, sha256)
-            artifact = from_facts(path, facts)
-    except ArtifactError as error:
-        raise ArtifactError(f"{source}: not glyphpress metadata ({error}); export the model again") from error
-    if (sha256, kind) != (artifact.sha256, artifact.format):
-        raise ArtifactError(
-            f"{path}: not the bytes that {sidecar.name} describes; export or quantize it again, or describe a file of "
-            "your own anew: `glyphpress adopt --force`"
-        )
-    return artifact if source == sidecar else replace(artifact, preprocess_source="file metadata")
-
-
-def adopt(path: Path, *, preprocess: Preprocess, classes: tuple[str, ...]) -> Artifact:
-    """Return the artifact of a user's own .onnx, .ort or .tflite file that has no sidecar; nothing is written.
-
-    Its recipe is `foreign`. Raises ArtifactError when the file cannot be read, or no output can hold the classes.
-    """
-    inputs, outputs = describe(path)
-    expected = preprocess.label_offset + len(classes)
-    widths = [spec.shape[-1] if spec.shape else 0 for spec in outputs]
-    if expected not in widths and -1 not in widths:
-        raise ArtifactError(
-            f"{path}: outputs are {widths} wide, but {len(classes)} classes with label offset "
-            f"{preprocess.label_offset} need {expected}; name the data set or label offset it was trained with, "
-            "or choose its classes with --classes"
-        )
-    artifact = Artifact(path, file_format(path), file_sha256(path), inputs, outputs, preprocess, classes)
-    return replace(artifact, recipe="foreign", preprocess_source="options")
-
-
-def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return the inputs and outputs that a file of any format declares; raises ArtifactError."""
-    kind = file_format(path)
-    if kind == "tflite":
-        from targets.litert.cpu import described
-    elif kind == "ort":
-        from targets.onnxruntime.ort_file import described
-    else:
-        from targets.onnxruntime.onnx_file import described
-    return described(path)
-
-
-def _told(path: Path, kind: Format) -> str:
-    """Return what a file holds under ONNX_METADATA_KEY, or an empty string; a .tflite holds nothing."""
-    if kind == "tflite":
-        return ""
-    if kind == "ort":
-        from targets.onnxruntime.ort_file import metadata
-    else:
-        from targets.onnxruntime.onnx_file import metadata
-    return metadata(path).get(ONNX_METADATA_KEY, "")
-
-
-def _embedded_facts(path: Path, sha256: str) -> dict[str, Any]:
-    """Return a sidecar's facts: the file's metadata says how it was made, its graph and bytes the rest."""
-    kind = file_format(path)
-    made: dict[str, Any] = json_value(_told(path, kind))
-    inputs, outputs = (tuple(map(asdict, specs)) for specs in describe(path))
-    return made | {"format": kind, "sha256": sha256, "inputs": inputs, "outputs": outputs}
 
 
 def from_facts(path: Path, facts: dict[str, Any]) -> Artifact:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from targets.artifact import Artifact, load_artifact
+from targets.artifact import Artifact
+from targets.metadata import load_artifact
 
 
 def run_folder(factory: pytest.TempPathFactory) -> Path:

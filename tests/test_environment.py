@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from targets import catalog
-from targets.artifact import load_artifact
 from targets.errors import TargetUnavailable
 from targets.host import cache
+from targets.metadata import load_artifact
 from tests.conftest import Finished
 from tests.toolchain.readers import linear_reader
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from targets.artifact import load_artifact
+from targets.metadata import load_artifact
 from tests.toolchain.readers import linear_reader, pair, written
 
 ROOT = Path(__file__).resolve().parents[1]

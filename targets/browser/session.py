@@ -16,12 +16,11 @@ from targets.artifact import Artifact, Format
 from targets.browser.chromium import Page
 from targets.errors import Misplaced, RunFailed
 from targets.host.clock import RESOLUTIONS, Interrupted
-from targets.litert.cpu import ports
+from targets.litert.cpu import codecs
 from targets.onnxruntime.cpu import batch_size
 from targets.onnxruntime.single_provider import all_on
 from targets.onnxruntime.webgpu import PROVIDER
-from targets.port import Port, image_port, logits_port
-from targets.session import RuntimeSession
+from targets.session import RuntimeSession, TensorCodec, image_input, logits_output
 from targets.target import LARGEST, RuntimeFacts, TimingPlan
 
 RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime-web", "ort": "onnxruntime-web", "tflite": "litert-js"}
@@ -52,8 +51,8 @@ class BrowserSession(RuntimeSession):
         ended: takes the session when its block ends, unless it has failed; by default it is closed.
         """
         self._page, self._ended, self._failed = page, ended, False
-        inputs, outputs = _ports(artifact)
-        source, chosen = image_port(artifact, inputs), logits_port(artifact, outputs)
+        inputs, outputs = _codecs(artifact)
+        source, chosen = image_input(artifact, inputs), logits_output(artifact, outputs)
         sink = outputs[chosen]
         _check_carried(artifact, [source, sink])
         options = {
@@ -142,25 +141,25 @@ def _nanoseconds(told: Any) -> int:
     return round(told)
 
 
-def _ports(artifact: Artifact) -> tuple[list[Port], list[Port]]:
+def _codecs(artifact: Artifact) -> tuple[list[TensorCodec], list[TensorCodec]]:
     """Return inputs and outputs; LiteRT.js resizes none, so an open batch is the one image that is allocated."""
     if artifact.format == "tflite":
-        inputs, outputs = ports(artifact.path)
-        return [replace(port, spec=replace(port.spec, shape=_allocated(port))) for port in inputs], outputs
-    return [Port(spec) for spec in artifact.inputs], [Port(spec) for spec in artifact.outputs]
+        inputs, outputs = codecs(artifact.path)
+        return [replace(codec, spec=replace(codec.spec, shape=_allocated(codec))) for codec in inputs], outputs
+    return [TensorCodec(spec) for spec in artifact.inputs], [TensorCodec(spec) for spec in artifact.outputs]
 
 
-def _allocated(port: Port) -> tuple[int, ...]:
-    return tuple(max(axis, 1) for axis in port.spec.shape)
+def _allocated(codec: TensorCodec) -> tuple[int, ...]:
+    return tuple(max(axis, 1) for axis in codec.spec.shape)
 
 
-def _check_carried(artifact: Artifact, ports: Iterable[Port]) -> None:
+def _check_carried(artifact: Artifact, codecs: Iterable[TensorCodec]) -> None:
     carried = CARRIED[artifact.format]
-    for port in ports:
-        if port.spec.dtype not in carried:
+    for codec in codecs:
+        if codec.spec.dtype not in carried:
             raise RunFailed(
-                f"{artifact.path}: browsers carry {', '.join(carried)} for this format, not the {port.spec.dtype} of "
-                f"{port.spec.name}; export it with float input and output"
+                f"{artifact.path}: browsers carry {', '.join(carried)} for this format, not the {codec.spec.dtype} of "
+                f"{codec.spec.name}; export it with float input and output"
             )
 
 

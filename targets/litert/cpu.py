@@ -17,8 +17,7 @@ from targets.catalog import spelled
 from targets.errors import ArtifactError, RunFailed, TargetUnavailable, translated
 from targets.host.machine import cpu_name, machine_state
 from targets.host.stderr import quiet_stderr
-from targets.port import Port, image_port, logits_port
-from targets.session import RuntimeSession, resolved_threads
+from targets.session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
 from targets.target import Availability, RuntimeFacts, Target
 
 if TYPE_CHECKING:
@@ -113,12 +112,12 @@ class LiteRtSession(RuntimeSession):
         """Find the image input and the logits output of the allocated interpreter."""
         self._interpreter = interpreter
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-        source = image_port(artifact, [_port(detail) for detail in inputs])
-        ports = [_port(detail) for detail in outputs]
-        chosen = logits_port(artifact, ports)
+        source = image_input(artifact, [codec_of(detail) for detail in inputs])
+        codecs = [codec_of(detail) for detail in outputs]
+        chosen = logits_output(artifact, codecs)
         self._input, self._output = inputs[0]["index"], outputs[chosen]["index"]
         self._allocated = int(inputs[0]["shape"][0])
-        super().__init__(artifact, facts, source, ports[chosen], batch=BATCH, load_ns=load_ns)
+        super().__init__(artifact, facts, source, codecs[chosen], batch=BATCH, load_ns=load_ns)
 
     def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
         self._prepared(batch)()
@@ -149,11 +148,11 @@ class LiteRtSession(RuntimeSession):
 
 def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs that a .tflite file declares; raises ArtifactError."""
-    inputs, outputs = ports(path)
+    inputs, outputs = codecs(path)
     return tuple(port.spec for port in inputs), tuple(port.spec for port in outputs)
 
 
-def ports(path: Path) -> tuple[list[Port], list[Port]]:
+def codecs(path: Path) -> tuple[list[TensorCodec], list[TensorCodec]]:
     """Return the inputs and outputs of a .tflite file with their scales; raises ArtifactError."""
     litert = load_runtime()
     truncated = f"{path}: no TFLite model, or a truncated one"
@@ -162,7 +161,7 @@ def ports(path: Path) -> tuple[list[Port], list[Port]]:
             interpreter = litert.Interpreter(model_path=str(path))
         refuse_huge(interpreter, path)
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-        return [_port(detail) for detail in inputs], [_port(detail) for detail in outputs]
+        return [codec_of(detail) for detail in inputs], [codec_of(detail) for detail in outputs]
 
 
 def refuse_huge(interpreter: Any, path: Path) -> None:
@@ -203,9 +202,10 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _port(detail: dict[str, Any]) -> Port:
+def codec_of(detail: dict[str, Any]) -> TensorCodec:
+    """Return the codec of a tensor as the interpreter describes it."""
     shape = tuple(int(axis) for axis in detail.get("shape_signature", detail["shape"]))
     scale, zero_point = detail["quantization"]
     # The interpreter says 0, 0 of what has no scale.
     known = (float(scale), int(zero_point)) if scale else ()
-    return Port(TensorSpec(detail["name"], shape, np.dtype(detail["dtype"]).name, *known))
+    return TensorCodec(TensorSpec(detail["name"], shape, np.dtype(detail["dtype"]).name, *known))

@@ -23,9 +23,8 @@ from targets.catalog import spelled
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
 from targets.host import gpu_adapters
 from targets.host.stderr import overheard
-from targets.litert.cpu import FIX, _port, load_runtime
-from targets.port import image_port, logits_port
-from targets.session import RuntimeSession, resolved_threads
+from targets.litert.cpu import FIX, codec_of, load_runtime
+from targets.session import RuntimeSession, image_input, logits_output, resolved_threads
 from targets.target import Availability, Cost, RuntimeFacts, Target
 
 ACCELERATOR = "GPU WebGPU"
@@ -119,9 +118,9 @@ class LiteRtGpuSession(RuntimeSession):
         self._model, self._copies = model, copies
         details = interpreter.get_output_details()
         try:
-            source = image_port(artifact, [_port(detail) for detail in interpreter.get_input_details()])
-            outputs = [_port(detail) for detail in details]
-            self._output = logits_port(artifact, outputs)
+            source = image_input(artifact, [codec_of(detail) for detail in interpreter.get_input_details()])
+            outputs = [codec_of(detail) for detail in details]
+            self._output = logits_output(artifact, outputs)
             self._shape = tuple(int(axis) for axis in details[self._output]["shape"])
             with overheard(1, 2):
                 self._inputs, self._outputs = model.create_input_buffers(0), model.create_output_buffers(0)

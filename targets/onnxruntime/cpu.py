@@ -19,8 +19,7 @@ from targets.catalog import spelled
 from targets.errors import RunFailed, TargetUnavailable
 from targets.host.machine import cpu_name, machine_state
 from targets.host.stderr import quiet_stderr
-from targets.port import Port, image_port, logits_port
-from targets.session import RuntimeSession, resolved_threads
+from targets.session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
 from targets.target import Availability, RuntimeFacts, Target
 
 BATCH = 64
@@ -161,9 +160,9 @@ class OrtSession(RuntimeSession):
     def __init__(self, artifact: Artifact, facts: RuntimeFacts, session: Any, *, batch: int, load_ns: int) -> None:
         """Find the image input and the logits output of the open session."""
         self._session = session
-        source = image_port(artifact, [Port(spec) for spec in artifact.inputs])
-        outputs = [Port(spec) for spec in artifact.outputs]
-        sink = outputs[logits_port(artifact, outputs)]
+        source = image_input(artifact, [TensorCodec(spec) for spec in artifact.inputs])
+        outputs = [TensorCodec(spec) for spec in artifact.outputs]
+        sink = outputs[logits_output(artifact, outputs)]
         super().__init__(artifact, facts, source, sink, batch=batch, load_ns=load_ns)
 
     def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:

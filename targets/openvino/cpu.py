@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact, Format
 from targets.errors import RunFailed, TargetUnavailable
 from targets.host.machine import cpu_name
-from targets.port import Port, image_port, logits_port
-from targets.session import RuntimeSession, resolved_threads
+from targets.session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
 from targets.target import Availability, RuntimeFacts, Target
 
 BATCH = 64
@@ -79,9 +78,9 @@ class OpenVinoSession(RuntimeSession):
     def __init__(self, artifact: Artifact, facts: RuntimeFacts, model: Any, load_ns: int) -> None:
         """Find the image input and the logits output of the compiled model."""
         self._request = model.create_infer_request()
-        source = image_port(artifact, [Port(spec) for spec in artifact.inputs])
-        outputs = [Port(spec) for spec in artifact.outputs]
-        self._sink = logits_port(artifact, outputs)
+        source = image_input(artifact, [TensorCodec(spec) for spec in artifact.inputs])
+        outputs = [TensorCodec(spec) for spec in artifact.outputs]
+        self._sink = logits_output(artifact, outputs)
         super().__init__(artifact, facts, source, outputs[self._sink], batch=BATCH, load_ns=load_ns)
 
     def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:

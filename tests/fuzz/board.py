@@ -14,7 +14,7 @@ from calibration.dataset import load
 from targets import catalog
 from targets.agent.remote import Channel, RemoteSession
 from targets.agent.wire import GREETING
-from targets.artifact import load_artifact
+from targets.metadata import load_artifact
 from targets.target import TimingPlan
 from tests.fuzz import mutate
 from tests.fuzz.program import guarded

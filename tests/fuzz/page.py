@@ -11,9 +11,9 @@ from typing import Any, cast
 import numpy as np
 
 from calibration.dataset import load
-from targets.artifact import load_artifact
 from targets.browser.chromium import Page
 from targets.browser.session import BrowserSession
+from targets.metadata import load_artifact
 from targets.target import RuntimeFacts, TimingPlan
 from tests.fuzz import mutate
 from tests.fuzz.program import guarded

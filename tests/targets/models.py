@@ -10,7 +10,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from targets.artifact import Artifact, adopt
+from targets.artifact import Artifact
+from targets.metadata import adopt
 from targets.preprocess import Preprocess
 
 CLASSES = tuple("0123456789")

@@ -12,18 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from targets.artifact import (
-    ONNX_METADATA_KEY,
-    SCHEMA,
-    Artifact,
-    TensorSpec,
-    adopt,
-    describe,
-    file_sha256,
-    load_artifact,
-    save_sidecar,
-)
+from targets.artifact import ONNX_METADATA_KEY, SCHEMA, Artifact, TensorSpec, file_sha256
 from targets.errors import ArtifactError
+from targets.metadata import adopt, describe, load_artifact, save_sidecar
 from targets.preprocess import Preprocess
 from tests.fixtures.strategies import preprocesses
 from tests.targets.models import CLASSES, artifact, conv_net, integer_net

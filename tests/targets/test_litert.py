@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from targets import catalog
-from targets.artifact import Artifact, describe
+from targets.artifact import Artifact
 from targets.errors import ArtifactError, RunFailed
 from targets.litert.cpu import LiteRtCpu, LiteRtReference
+from targets.metadata import describe
 from targets.target import TimingPlan
 from tests.targets.models import glyphs
 
@@ -50,7 +51,7 @@ def test_a_batch_other_than_the_files_is_refused_in_timing(tflite_artifact: Arti
 
 def test_a_process_that_opens_its_first_file_prints_nothing(tflite_artifact: Artifact) -> None:
     program = (
-        "from pathlib import Path\nfrom targets.artifact import adopt\nfrom targets.litert.cpu import LiteRtCpu\n"
+        "from pathlib import Path\nfrom targets.metadata import adopt\nfrom targets.litert.cpu import LiteRtCpu\n"
         "from targets.preprocess import Preprocess\n"
         f"own = adopt(Path({str(tflite_artifact.path)!r}), preprocess=Preprocess(), classes=tuple('0123456789'))\n"
         "LiteRtCpu().open(own)\n"

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from targets import catalog
-from targets.artifact import Artifact, save_sidecar
+from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
+from targets.metadata import save_sidecar
 from targets.ssh import bootstrap
 from targets.ssh import target as ssh_target
 from targets.ssh.setup import set_up

@@ -15,8 +15,9 @@ import pytest
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from targets import catalog
-from targets.artifact import Artifact, Format, adopt
+from targets.artifact import Artifact, Format
 from targets.errors import Misplaced, RunFailed, TargetUnavailable, UnknownTarget
+from targets.metadata import adopt
 from targets.onnxruntime.cpu import OrtCpu
 from targets.onnxruntime.webgpu import PROVIDER, OrtWebGpu
 from targets.target import Session, TimingPlan
@@ -156,7 +157,7 @@ def opening(word: str, artifact: Artifact) -> str:
 import numpy as np
 from pathlib import Path
 from targets import catalog
-from targets.artifact import adopt
+from targets.metadata import adopt
 from targets.preprocess import Preprocess
 own = adopt(Path({str(artifact.path)!r}), preprocess=Preprocess(), classes=tuple('0123456789'))
 with catalog.get({word!r}).open(own) as session:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.sample import CalibrationSet
-from targets.artifact import Artifact, file_sha256, save_sidecar
+from targets.artifact import Artifact, file_sha256
+from targets.metadata import save_sidecar
 from tests.lazily import torch
 from toolchain.model import FloatModel
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.dataset import Dataset, load
-from targets.artifact import Artifact, describe, file_sha256, save_sidecar
+from targets.artifact import Artifact, file_sha256
+from targets.metadata import describe, save_sidecar
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts
 from toolchain.evaluation.evaluate import Evaluation

@@ -11,7 +11,8 @@ import onnx
 import pytest
 
 from calibration.dataset import Dataset
-from targets.artifact import Artifact, Format, load_artifact
+from targets.artifact import Artifact, Format
+from targets.metadata import load_artifact
 from targets.preprocess import Preprocess
 from tests.lazily import nn, torch
 from toolchain.errors import CheckpointError, EvidenceError

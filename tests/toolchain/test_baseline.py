@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from calibration.dataset import Dataset
-from targets.artifact import Artifact, Format, load_artifact, save_sidecar
+from targets.artifact import Artifact, Format
+from targets.metadata import load_artifact, save_sidecar
 from tests.toolchain.readers import digits, linear_reader, written
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.export import export

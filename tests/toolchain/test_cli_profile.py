@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from targets import catalog, session
-from targets.artifact import save_sidecar
+from targets.metadata import save_sidecar
 from tests.targets.models import artifact, conv_net
 
 SHORT = ("--seconds", "10ms", "--runs", "100")

@@ -11,8 +11,8 @@ import pytest
 
 from calibration.dataset import Dataset
 from calibration.sample import image_hashes
-from targets.artifact import load_artifact
 from targets.errors import RunFailed
+from targets.metadata import load_artifact
 from targets.null import NullTarget
 from tests.toolchain.readers import described, digits, linear_reader, written
 from toolchain.errors import EvidenceError, UsageProblem

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw, image_hashes
 from targets.artifact import Artifact, Format, TensorSpec
-from targets.port import Port
 from targets.preprocess import Preprocess
+from targets.session import TensorCodec
 from tests.conftest import Finished
 from tests.lazily import blocks, torch
 from tests.toolchain.planted import CONV3, planted, scale_times
@@ -150,7 +150,7 @@ def test_onnxruntime_would_round_a_float_layer_between_integers(
 
 
 def test_an_error_is_what_its_definition_says() -> None:
-    tally = Tally(Port(TensorSpec("x", (-1, -1), "uint8", 2.0, 10)))
+    tally = Tally(TensorCodec(TensorSpec("x", (-1, -1), "uint8", 2.0, 10)))
     # Representable are -20 to 490; beyond by more than half a step are the first and the last.
     tally.add(np.float32([[-22, -20.5, 0, 490.5]]), np.float32([[-20, -20, 0, 490]]))
     tally.add(np.float32([[600]]), np.float32([[490]]))

@@ -10,7 +10,8 @@ import pytest
 
 from calibration.dataset import Dataset
 from targets import catalog
-from targets.artifact import Artifact, Format, load_artifact
+from targets.artifact import Artifact, Format
+from targets.metadata import load_artifact
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, nn, torch
 from toolchain.errors import PackageMissing, ParityError, StageError, UsageProblem

@@ -11,7 +11,8 @@ import pytest
 from calibration.dataset import Dataset
 from calibration.sample import draw
 from targets import catalog
-from targets.artifact import Artifact, Format, load_artifact
+from targets.artifact import Artifact, Format
+from targets.metadata import load_artifact
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.export import export_checkpoint
 from toolchain.errors import UsageProblem

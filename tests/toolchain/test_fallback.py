@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
-from targets.artifact import Artifact, Format, load_artifact
+from targets.artifact import Artifact, Format
+from targets.metadata import load_artifact
 from targets.target import TimingPlan
 from tests.conftest import Finished
 from tests.toolchain.conftest import OnDemand

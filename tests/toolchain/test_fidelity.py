@@ -13,9 +13,9 @@ import pytest
 
 from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
-from targets.artifact import Artifact, Format, load_artifact
+from targets.artifact import Artifact, Fidelity, Format
 from targets.errors import ArtifactError
-from targets.fidelity import Fidelity
+from targets.metadata import load_artifact
 from tests.toolchain.planted import CONV2, CONV4, Change, planted, scale_times, zeroed
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import fidelity, sample

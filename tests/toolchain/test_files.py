@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from calibration import whole
-from targets.artifact import load_artifact
+from targets.metadata import load_artifact
 from tests.conftest import Finished
 from tests.kills.hook import end_at
 from tests.toolchain.readers import linear_reader

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from targets.artifact import adopt, save_sidecar
+from targets.metadata import adopt, save_sidecar
 from targets.preprocess import Preprocess
 from tests.grown import grown
 from toolchain.checkpoint.torch_files import read_weights

@@ -13,7 +13,8 @@ from PIL import Image
 from calibration.dataset import Dataset, load
 from calibration.sample import draw
 from targets import catalog
-from targets.artifact import Artifact, adopt, load_artifact
+from targets.artifact import Artifact
+from targets.metadata import adopt, load_artifact
 from targets.preprocess import Preprocess
 from tests.toolchain.readers import DIGITS, digits, linear_reader
 from toolchain.errors import EvidenceError

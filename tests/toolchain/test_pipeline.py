@@ -11,9 +11,9 @@ import pytest
 
 from calibration.dataset import load
 from targets import catalog
-from targets.artifact import load_artifact
 from targets.errors import RunFailed
 from targets.host import gpu_adapters
+from targets.metadata import load_artifact
 from targets.target import TimingPlan
 from tests.calibration.official_files import write_split
 from tests.fixtures.emulated import emulated

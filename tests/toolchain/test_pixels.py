@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
 from targets import catalog
-from targets.artifact import Artifact, Format, load_artifact
+from targets.artifact import Artifact, Format
+from targets.metadata import load_artifact
 from targets.preprocess import Preprocess
 from tests.fixtures.quantized import optimized_ops, read
 from tests.lazily import blocks, torch

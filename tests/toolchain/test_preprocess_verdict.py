@@ -14,7 +14,7 @@ import pytest
 from onnx import helper
 
 from calibration.dataset import load
-from targets.artifact import load_artifact, save_sidecar
+from targets.metadata import load_artifact, save_sidecar
 from targets.preprocess import Preprocess
 from tests.conftest import Finished
 from tests.toolchain.readers import linear_reader

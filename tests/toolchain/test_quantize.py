@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet
-from targets.artifact import Artifact, Format, load_artifact, save_sidecar
+from targets.artifact import Artifact, Format
+from targets.metadata import load_artifact, save_sidecar
 from tests.fixtures.quantized import WAYS, optimized_ops, read
 from toolchain.commands.quantize import quantize_file
 from toolchain.errors import CheckpointError, StageError, UsageProblem

@@ -14,9 +14,10 @@ from onnxruntime import quantization as ort
 
 from calibration.dataset import Dataset
 from calibration.sample import draw
-from targets.artifact import Artifact, Format, adopt
+from targets.artifact import Artifact, Format
 from targets.catalog import default_for, get, isa
 from targets.host.machine import multiplies_bytes
+from targets.metadata import adopt
 from targets.preprocess import Preprocess
 from targets.target import Instructions, RuntimeFacts, TimingPlan
 from tests.fixtures.timings import flat_timings

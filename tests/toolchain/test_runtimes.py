@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from calibration.dataset import Dataset
 from calibration.sample import draw
 from targets import catalog
-from targets.artifact import Artifact, Format, load_artifact
+from targets.artifact import Artifact, Format
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
+from targets.metadata import load_artifact
 from targets.null import NullTarget
 from targets.onnxruntime.cpu import OrtCpu
 from targets.target import Availability, RuntimeFacts

@@ -16,7 +16,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from calibration.dataset import Split, load
-from targets.artifact import Artifact, describe, file_sha256, load_artifact, save_sidecar
+from targets.artifact import Artifact, file_sha256
+from targets.metadata import describe, load_artifact, save_sidecar
 from tests.conftest import Finished
 from tests.toolchain.readers import described, linear_reader
 from toolchain.cli.streams import escaped

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from calibration.dataset import Dataset, load_or_why
-from targets.artifact import Artifact, Format, explained, load_artifact
+from targets.artifact import Artifact, Format
+from targets.metadata import explained, load_artifact
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.errors import UsageProblem
 from toolchain.export import export

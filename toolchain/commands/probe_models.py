@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from calibration.dataset import load
 from calibration.sample import CalibrationSet, draw
-from targets.artifact import Artifact, Format, load_artifact
+from targets.artifact import Artifact, Format
 from targets.host.cache import cached
+from targets.metadata import load_artifact
 from targets.preprocess import Preprocess
 from toolchain.errors import UsageProblem
 from toolchain.export import TOOLS, export

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from calibration.dataset import Dataset, load, load_or_why, train_split
 from calibration.sample import CalibrationSet, draw
-from targets.artifact import Artifact, load_artifact
+from targets.artifact import Artifact
+from targets.metadata import load_artifact
 from targets.results import instead_of
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.export import labelled, onnx_artifact

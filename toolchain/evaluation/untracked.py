@@ -11,7 +11,8 @@ import numpy as np
 from calibration.dataset import Dataset, load
 from calibration.errors import DataNotFound, EmptyData
 from targets import catalog
-from targets.artifact import Artifact, adopt, describe, explained, load_artifact, sidecar_of
+from targets.artifact import Artifact, sidecar_of
+from targets.metadata import adopt, describe, explained, load_artifact
 from targets.preprocess import Preprocess
 from targets.session import RuntimeSession
 from toolchain.errors import CheckpointError, EvidenceError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.port import Port
+from targets.session import TensorCodec
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Error:
 class Tally:
     """Sums over batches, in float64."""
 
-    def __init__(self, port: Port | None) -> None:
+    def __init__(self, port: TensorCodec | None) -> None:
         """Take how the integers of the tensor stand for numbers, None where it holds floats."""
         self._port = port
         self._sums = np.zeros(4)
@@ -60,7 +60,7 @@ class Tally:
         return Error(sqrt(power / self._values), sqrt(noise / self._values), cosine, saturated)
 
 
-def _cut_off(port: Port, exact: NDArray[np.float64]) -> int:
+def _cut_off(port: TensorCodec, exact: NDArray[np.float64]) -> int:
     """Return how many values lie beyond the range by more than the half step that rounding costs anyway."""
     limits = np.iinfo(port.spec.dtype)
     low, high = (port.scale * (end - port.zero_point) for end in (limits.min, limits.max))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact
 from targets.onnxruntime.cpu import OrtReference, batch_size
 from targets.onnxruntime.protobuf import without_weights
-from targets.port import Port
+from targets.session import TensorCodec
 from toolchain.errors import StageError
 from toolchain.explain.trace import Values, rounded
 from toolchain.export.onnx_write import write_model
@@ -115,7 +115,7 @@ class OnnxTrace:
 
     def _run(self, session: Any, pixels: NDArray[Any], fed: Values) -> Values:
         source, ports = self.artifact.inputs[0], self.graph.ports
-        inputs: dict[str, Any] = {source.name: Port(source).encode(pixels)}
+        inputs: dict[str, Any] = {source.name: TensorCodec(source).encode(pixels)}
         for given in session.get_inputs():
             if given.name != source.name:
                 port = ports.get(given.name.removesuffix(_SUFFIX))

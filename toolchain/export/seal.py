@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from targets.artifact import ONNX_METADATA_KEY, SCHEMA, Artifact, describe, file_format, file_sha256, sidecar_of, utf8
+from targets.artifact import ONNX_METADATA_KEY, SCHEMA, Artifact, Fidelity, file_format, file_sha256, sidecar_of, utf8
 from targets.errors import ArtifactError, RunFailed
-from targets.fidelity import Fidelity
+from targets.metadata import describe
 from targets.onnxruntime.protobuf import append
 from targets.preprocess import Preprocess
 from toolchain.errors import UsageProblem

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from targets.port import Port
+from targets.session import TensorCodec
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
     constants: dict[str, Constant]
-    ports: dict[str, Port]
+    ports: dict[str, TensorCodec]
     weighted: dict[str, int]
     followed: frozenset[str]
     layer_names: dict[str, str] = field(default_factory=dict)

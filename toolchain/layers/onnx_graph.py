@@ -9,7 +9,7 @@ import numpy as np
 
 from targets.artifact import TensorSpec
 from targets.onnxruntime.operators import layer_of_weight
-from targets.port import Port
+from targets.session import TensorCodec
 from toolchain.layers.graph import Constant, Graph, Node
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ def _scalars(graph: Any) -> dict[str, Any]:
     return {one.name: to_array(one).reshape(()) for one in graph.initializer if np.prod(one.dims, dtype=int) == 1}
 
 
-def _ports(nodes: tuple[Node, ...], values: dict[str, Any]) -> dict[str, Port]:
+def _ports(nodes: tuple[Node, ...], values: dict[str, Any]) -> dict[str, TensorCodec]:
     """Return what the integers of every tensor that is quantized or dequantized as a whole stand for."""
-    found: dict[str, Port] = {}
+    found: dict[str, TensorCodec] = {}
     for node in nodes:
         if node.kind in ("QuantizeLinear", "DequantizeLinear"):
             scale, zero = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else ""
@@ -102,5 +102,5 @@ def _ports(nodes: tuple[Node, ...], values: dict[str, Any]) -> dict[str, Port]:
         if scale in values and (not zero or zero in values):
             point = values[zero] if zero else np.uint8(0)
             spec = TensorSpec(node.outputs[0], (-1, -1), point.dtype.name, float(values[scale]), int(point))
-            found[node.outputs[0]] = Port(spec)
+            found[node.outputs[0]] = TensorCodec(spec)
     return found

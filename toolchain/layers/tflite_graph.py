@@ -10,7 +10,7 @@ import numpy as np
 
 from targets.artifact import TensorSpec
 from targets.litert.operators import layer_of_tensor
-from targets.port import Port
+from targets.session import TensorCodec
 from toolchain.layers.graph import Constant, Graph, Node
 
 WEIGHTED = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "BATCH_MATMUL": 1}
@@ -65,7 +65,7 @@ def _constant(number: int, tensor: Any, dtype: str) -> Constant:
     return Constant(str(number), dtype, int(np.prod(tensor.shape if tensor.shape is not None else (), dtype=int)))
 
 
-def _ports(graph: Any, dtypes: dict[int, str]) -> dict[str, Port]:
+def _ports(graph: Any, dtypes: dict[int, str]) -> dict[str, TensorCodec]:
     """Return what the integers of every tensor with one scale stand for."""
     found = {}
     for number, tensor in enumerate(graph.tensors):
@@ -73,7 +73,7 @@ def _ports(graph: Any, dtypes: dict[int, str]) -> dict[str, Port]:
         if has is not None and has.scale is not None and len(has.scale) == 1:
             shape, dtype = tuple(map(int, tensor.shape)), dtypes[tensor.type].lower()
             zero = int(has.zeroPoint[0]) if has.zeroPoint is not None and len(has.zeroPoint) else 0
-            found[str(number)] = Port(TensorSpec(str(number), shape, dtype, float(has.scale[0]), zero))
+            found[str(number)] = TensorCodec(TensorSpec(str(number), shape, dtype, float(has.scale[0]), zero))
     return found
 
 

@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from targets.artifact import Artifact, adopt, describe, explained, load_artifact
+from targets.artifact import Artifact
 from targets.catalog import default_for
 from targets.errors import ArtifactError
 from targets.host.cpu_load import quiet_cores
+from targets.metadata import adopt, describe, explained, load_artifact
 from targets.preprocess import Preprocess
 from targets.target import Session, Target, TimingPlan, Timings, taints_of
 from toolchain.errors import UsageProblem

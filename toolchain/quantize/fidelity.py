@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from calibration.dataset import Dataset, Images
 from targets import catalog
-from targets.artifact import Artifact
+from targets.artifact import Artifact, Fidelity
 from targets.errors import TargetError
-from targets.fidelity import Fidelity
 from toolchain.errors import GlyphpressError
 
 COMPARED = 256

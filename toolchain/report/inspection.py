@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from targets.fidelity import Fidelity
+from targets.artifact import Fidelity
 from toolchain.checkpoint.kinds import KIND_WORDS
 from toolchain.inspection.facts import Inspection
 from toolchain.packed import LEVEL, QUICK

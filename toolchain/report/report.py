@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from targets.artifact import Fidelity
 from targets.errors import ArtifactError
-from targets.fidelity import Fidelity
 from targets.preprocess import Preprocess
 from targets.target import Timings
 from targets.terminal_text import json_text, json_value

@@ -1,0 +1,116 @@
+"""What an artifact says of itself: the JSON sidecar beside the file, or the metadata inside it."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from targets.artifact import (
+    ONNX_METADATA_KEY,
+    Artifact,
+    Format,
+    TensorSpec,
+    file_format,
+    file_sha256,
+    from_facts,
+    sidecar_of,
+)
+from targets.errors import ArtifactError, translated
+from targets.preprocess import Preprocess
+from targets.terminal_text import json_value
+
+
+def save_sidecar(artifact: Artifact) -> Path:
+    """Write `<path>.json` whole or not at all, over an earlier one of the same file, and return its path."""
+    with tempfile.TemporaryDirectory(prefix=".glyphpress-", dir=artifact.path.parent) as folder:
+        part = Path(folder) / artifact.sidecar.name
+        part.write_text(artifact.description(), encoding="utf-8", errors="backslashreplace")
+        part.replace(artifact.sidecar)
+    return artifact.sidecar
+
+
+def explained(path: Path) -> bool:
+    """Return whether a sidecar, or metadata in the file, says what it is; raises ArtifactError."""
+    kind = file_format(path)
+    return sidecar_of(path).is_file() or bool(_embedded_text(path, kind))
+
+
+def load_artifact(path: Path) -> Artifact:
+    """Read an artifact from its file and sidecar, or from its own metadata where an .onnx or .ort file has no sidecar.
+
+    Raises ArtifactError when the file is missing or unreadable, nothing says what it is, the sidecar is that of other
+    bytes, or an .onnx asks for more memory than any reader of characters.
+    """
+    kind = file_format(path)
+    if kind == "onnx":
+        from targets.onnxruntime.onnx_sizes import refuse_huge
+
+        refuse_huge(path)
+    sidecar = sidecar_of(path)
+    if not explained(path):
+        raise ArtifactError(f"{sidecar}: no sidecar; make one with `glyphpress export` or `glyphpress press`")
+    source = sidecar if sidecar.is_file() else path
+    sha256 = file_sha256(path)
+    try:
+        with translated(ArtifactError):
+            facts = json_value(sidecar.read_bytes()) if source == sidecar else _embedded_facts(path, sha256)
+            artifact = from_facts(path, facts)
+    except ArtifactError as error:
+        raise ArtifactError(f"{source}: not glyphpress metadata ({error}); export the model again") from error
+    if (sha256, kind) != (artifact.sha256, artifact.format):
+        raise ArtifactError(
+            f"{path}: not the bytes that {sidecar.name} describes; export or quantize it again, or describe a file of "
+            "your own anew: `glyphpress adopt --force`"
+        )
+    return artifact if source == sidecar else replace(artifact, preprocess_source="file metadata")
+
+
+def adopt(path: Path, *, preprocess: Preprocess, classes: tuple[str, ...]) -> Artifact:
+    """Return the artifact of a user's own .onnx, .ort or .tflite file that has no sidecar; nothing is written.
+
+    Its recipe is `foreign`. Raises ArtifactError when the file cannot be read, or no output can hold the classes.
+    """
+    inputs, outputs = describe(path)
+    expected = preprocess.label_offset + len(classes)
+    widths = [spec.shape[-1] if spec.shape else 0 for spec in outputs]
+    if expected not in widths and -1 not in widths:
+        raise ArtifactError(
+            f"{path}: outputs are {widths} wide, but {len(classes)} classes with label offset "
+            f"{preprocess.label_offset} need {expected}; name the data set or label offset it was trained with, "
+            "or choose its classes with --classes"
+        )
+    artifact = Artifact(path, file_format(path), file_sha256(path), inputs, outputs, preprocess, classes)
+    return replace(artifact, recipe="foreign", preprocess_source="options")
+
+
+def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return the inputs and outputs that a file of any format declares; raises ArtifactError."""
+    kind = file_format(path)
+    if kind == "tflite":
+        from targets.litert.cpu import described
+    elif kind == "ort":
+        from targets.onnxruntime.ort_file import described
+    else:
+        from targets.onnxruntime.onnx_file import described
+    return described(path)
+
+
+def _embedded_text(path: Path, kind: Format) -> str:
+    """Return what a file holds under ONNX_METADATA_KEY, or an empty string; a .tflite holds nothing."""
+    if kind == "tflite":
+        return ""
+    if kind == "ort":
+        from targets.onnxruntime.ort_file import metadata
+    else:
+        from targets.onnxruntime.onnx_file import metadata
+    return metadata(path).get(ONNX_METADATA_KEY, "")
+
+
+def _embedded_facts(path: Path, sha256: str) -> dict[str, Any]:
+    """Return a sidecar's facts: the file's metadata says how it was made, its graph and bytes the rest."""
+    kind = file_format(path)
+    made: dict[str, Any] = json_value(_embedded_text(path, kind))
+    inputs, outputs = (tuple(map(asdict, specs)) for specs in describe(path))
+    return made | {"format": kind, "sha256": sha256, "inputs": inputs, "outputs": outputs}
