@@ -27,7 +27,7 @@ from targets.ssh.setup import set_up
 from targets.target import TimingPlan
 from tests.targets.board import Board, board, needs
 from tests.targets.models import glyphs
-from toolchain.profiling.survey import SurveyRequest, survey
+from toolchain.commands.profile import ProfileRequest, profile_files
 from toolchain.progress import silent
 
 pytestmark = pytest.mark.slow
@@ -233,9 +233,9 @@ def test_two_boards_are_measured_at_once(
                 stream.write(f"Host {one.folder.name}\nHostName 127.0.0.1\nPort {port}\n{text}")
         monkeypatch.setenv("GLYPHPRESS_SSH", f"ssh -F {both}")
         words = ("ssh://kitchen", "ssh://hall")
-        done = survey(SurveyRequest((onnx_artifact,), words, plan=SHORT, rounds=2))
-        assert [cell.target for cell in done.cells] == list(words)
-        for cell in done.cells:
+        done = profile_files(ProfileRequest((onnx_artifact,), words, plan=SHORT, rounds=2))
+        assert [cell.target for cell in done.files] == list(words)
+        for cell in done.files:
             assert cell.timings is not None
             assert len(cell.timings.blocks) == 2
             assert cell.agreement is not None

@@ -13,8 +13,8 @@ from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format
 from tests.once import artifact_once, once, run_folder
 from toolchain.checkpoint import CheckpointRequest, settle
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.export import export
-from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 from toolchain.training.train import preset, train

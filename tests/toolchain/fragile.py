@@ -6,7 +6,7 @@ import copy
 from dataclasses import replace
 
 from tests.lazily import torch
-from toolchain.model import FloatModel
+from toolchain.checkpoint.float_model import FloatModel
 
 FRAGILE = "features.conv4"
 

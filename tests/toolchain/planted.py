@@ -17,7 +17,7 @@ from calibration.sample import CalibrationSet
 from targets.artifact import Artifact, file_sha256
 from targets.metadata import save_sidecar
 from tests.lazily import torch
-from toolchain.model import FloatModel
+from toolchain.checkpoint.float_model import FloatModel
 
 
 @dataclass
@@ -123,7 +123,7 @@ def _edit_tflite(content: bytes, change: Change) -> bytes:
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    from toolchain.export.slim_tflite import slim_tflite
+    from toolchain.formats.tflite.slim import slim_tflite
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     (graph,) = model.subgraphs

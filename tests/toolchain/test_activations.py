@@ -12,8 +12,8 @@ from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Format
 from targets.preprocess import Preprocess
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.export import export
-from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 

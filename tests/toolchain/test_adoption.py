@@ -15,10 +15,10 @@ from targets.artifact import Artifact, Format
 from targets.metadata import load_artifact
 from targets.preprocess import Preprocess
 from tests.lazily import nn, torch
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.errors import CheckpointError, EvidenceError
 from toolchain.evaluation.untracked import open_artifact
 from toolchain.export import export
-from toolchain.model import FloatModel
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,9 @@ def test_a_machine_without_onnx2torch_is_told_the_pip_line(
 ) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr("toolchain.checkpoint.onnx_torch.find_spec", lambda name: None)
-    monkeypatch.setattr("toolchain.model.find_spec", lambda name: None if name == "onnx2torch" else found(name))
+    monkeypatch.setattr(
+        "toolchain.checkpoint.float_model.find_spec", lambda name: None if name == "onnx2torch" else found(name)
+    )
     words = ("export", strange, "--data", "builtin:digits", "-o")
     refused = glyphpress(*words, tmp_path / "strange.tflite")
     assert refused.code == 4

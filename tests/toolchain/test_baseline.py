@@ -15,6 +15,7 @@ from calibration.dataset import Dataset
 from targets.artifact import Artifact, Format
 from targets.metadata import load_artifact, save_sidecar
 from tests.toolchain.readers import digits, linear_reader, written
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.export import export
 from toolchain.gate import baseline
@@ -24,7 +25,6 @@ from toolchain.gate.collect import gather
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
 from toolchain.gate.policy import Policy, policy_from
-from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.recipe import Prune, Quantize
 from toolchain.stats.decision import Outcome

@@ -12,10 +12,10 @@ from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format
 from targets.preprocess import Preprocess
 from tests.toolchain.conftest import OnDemand
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.export import export
-from toolchain.model import FloatModel
 from toolchain.quantize import quantize
-from toolchain.quantize.bias_room import ROOM, Weight, wider
+from toolchain.quantize.bias_overflow import ROOM, Weight, wider
 from toolchain.recipe import Quantize
 
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")

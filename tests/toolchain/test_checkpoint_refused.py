@@ -222,7 +222,7 @@ def test_row42_a_missing_argument_is_named(saved: Path, tmp_path: Path) -> None:
 
 
 def test_row42_a_quantized_state_is_inspected(tmp_path: Path) -> None:
-    from toolchain.inspection import inspect_file
+    from toolchain.checkpoint.inspection import inspect_file
 
     _quantized(tmp_path / "q.pt")
     assert inspect_file(str(tmp_path / "q.pt")).bytes_by_dtype["qint8"] == 7840

@@ -293,7 +293,7 @@ def test_memory_that_is_not_there_is_no_bug(
     def refuse(*_words: object, **_more: object) -> None:
         raise error
 
-    monkeypatch.setattr("toolchain.profiling.survey.survey", refuse)
+    monkeypatch.setattr("toolchain.commands.profile.profile_files", refuse)
     done = glyphpress("profile", files[0])
     assert (done.code, done.err.count("\n")) == (3, 1)
     assert "not enough memory (Unable to allocate 73.0 GiB)" in done.err

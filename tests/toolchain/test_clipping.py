@@ -8,19 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain.errors import StageError
-from toolchain.quantize.activations import Values
+from toolchain.formats.activations import Values
 from toolchain.quantize.clipping import chosen
-from toolchain.quantize.observe import BINS, Observed, observe
+from toolchain.quantize.tensor_statistics import BINS, TensorStatistics, collect_statistics
 from toolchain.recipe import Calibration
 
 METHODS: tuple[Calibration, ...] = ("min-max", "moving-average", "percentile", "entropy", "mse")
 
 
-def seen(*images: np.ndarray) -> Observed:
+def seen(*images: np.ndarray) -> TensorStatistics:
     def run() -> Iterator[Values]:
         yield from ({"x": image.astype(np.float32)} for image in images)
 
-    return observe(run, "m.onnx")["x"]
+    return collect_statistics(run, "m.onnx")["x"]
 
 
 def bounds(values: np.ndarray, method: Calibration, percentile: float = 99.0) -> tuple[float, float]:

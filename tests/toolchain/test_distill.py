@@ -10,11 +10,11 @@ from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from tests.lazily import nn, torch
 from toolchain.checkpoint import CheckpointRequest, settle
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.apply import Shaper
 from toolchain.compress.distill import distill
 from toolchain.compress.fold import folded
 from toolchain.errors import CheckpointError, StageError, UsageProblem
-from toolchain.model import FloatModel
 from toolchain.recipe import Distill, Prune, Recipe
 from toolchain.training.fit import accuracy
 from toolchain.training.losses import Lesson, taught_by

@@ -13,11 +13,11 @@ from targets import catalog
 from targets.artifact import Artifact
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, nn, torch
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.apply import Shaper
 from toolchain.compress.equalize import equalize
 from toolchain.errors import StageError
 from toolchain.export import export
-from toolchain.model import FloatModel
 from toolchain.progress import silent
 from toolchain.quantize import quantize
 from toolchain.recipe import Equalize, Quantize, parse

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.dataset import Dataset
-from calibration.sample import CalibrationSet, draw, image_hashes
+from calibration.sample import CalibrationSet, draw, image_hashes, unseen
 from targets.artifact import Artifact, Format, TensorSpec
 from targets.preprocess import Preprocess
 from targets.session import TensorCodec
@@ -22,13 +22,11 @@ from tests.conftest import Finished
 from tests.lazily import blocks, torch
 from tests.toolchain.planted import CONV3, planted, scale_times
 from tests.toolchain.readers import linear_reader
-from toolchain.explain import kernels as kernel_words
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.explain.error import Tally
-from toolchain.explain.explanation import explain
-from toolchain.explain.images import unseen
-from toolchain.explain.kernels import kernels
+from toolchain.explain.explanation import explain, kernels
 from toolchain.export import export
-from toolchain.model import FloatModel
+from toolchain.formats import kernels as kernel_words
 from toolchain.quantize import onnx as onnx_quantizer
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize

@@ -18,16 +18,16 @@ from targets.target import TimingPlan
 from tests.conftest import Finished
 from tests.toolchain.conftest import OnDemand
 from tests.toolchain.fragile import FRAGILE, fragile
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
-from toolchain.commands.quantize_fallback import Fallback, Trial, _search, quantize_with_fallback, read_here
+from toolchain.commands.quantize_fallback import Fallback, FallbackTrial, _search, quantize_with_fallback, read_here
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.export import export
 from toolchain.export.program import save_program
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.policy import choose_policy
-from toolchain.model import FloatModel
 from toolchain.progress import silent
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize, Recipe
@@ -140,10 +140,10 @@ def test_a_search_finds_the_smallest_set_where_it_may_try_enough(case: tuple[int
     layers = [str(number) for number in range(count)]
     tried: list[tuple[str, ...]] = []
 
-    def attempt(keep: Sequence[str]) -> Trial:
+    def attempt(keep: Sequence[str]) -> FallbackTrial:
         tried.append(tuple(keep))
         outcome = Outcome.PASS if {str(number) for number in needed} <= set(keep) else Outcome.FAIL
-        return Trial(tuple(keep), 1, 0.0, Verdict("drop", outcome, "fail", 0.01, 0.0, 0.0, ""))
+        return FallbackTrial(tuple(keep), 1, 0.0, Verdict("drop", outcome, "fail", 0.01, 0.0, 0.0, ""))
 
     trials = _search(layers, attempt, most, silent)
     assert [trial.keep for trial in trials] == tried

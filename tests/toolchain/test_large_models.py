@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from targets.metadata import adopt, save_sidecar
 from targets.preprocess import Preprocess
 from tests.grown import grown
+from toolchain.checkpoint.inspection import inspect_file
 from toolchain.checkpoint.torch_files import read_weights
-from toolchain.inspection import inspect_file
 
 MLP = """
 from torch import nn

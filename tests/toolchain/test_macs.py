@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from targets.artifact import Format
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, torch
+from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.inspection import counted, inspect_file
 from toolchain.export import export
-from toolchain.inspection import counted, inspect_file
-from toolchain.model import FloatModel
 
 # 28 rows of 28: heads of 4 x 7; what is read at the end is 10 x 28.
 PROJECTIONS, ATTENTION, HEAD = 4 * 28 * 28 * 28, 2 * 28 * 28 * 28, 28 * 10
@@ -66,7 +66,7 @@ def test_row25_counting_is_quiet_and_leaves_torch_as_it_was() -> None:
 
 
 def test_row25_an_attention_is_a_layer_with_all_of_its_weights() -> None:
-    from toolchain.inspection.torch_file import module_layers
+    from toolchain.checkpoint.inspection.torch_file import module_layers
 
     model = model_of("Attending")
     layers = {layer.name: layer for layer in module_layers(model.torch_module("counting"), "m").layers}

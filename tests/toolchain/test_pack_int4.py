@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from toolchain.export.pack_int4 import pack_int4
+from toolchain.formats.onnx.pack_int4 import pack_int4
 
 
 class Graph:

@@ -22,11 +22,11 @@ from targets.metadata import load_artifact
 from targets.preprocess import Preprocess
 from tests.fixtures.quantized import optimized_ops, read
 from tests.lazily import blocks, torch
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.errors import StageError
 from toolchain.export import export
-from toolchain.model import FloatModel
+from toolchain.formats.uint8_input import PixelInput
 from toolchain.quantize import quantize
-from toolchain.quantize.pixels import PixelInput
 from toolchain.recipe import Quantize
 
 STEP = Quantize(scheme="static-int8", integer_io=True)

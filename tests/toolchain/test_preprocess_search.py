@@ -14,8 +14,8 @@ from targets.preprocess import Preprocess
 from tests.lazily import nn, torch
 from tests.toolchain.checkpoint_files import graph
 from toolchain.checkpoint import CheckpointRequest, settle
+from toolchain.checkpoint.preprocess_search import PreprocessFinding, search
 from toolchain.errors import CheckpointError
-from toolchain.preprocess_search import PreprocessFinding, search
 
 
 @pytest.fixture(autouse=True)

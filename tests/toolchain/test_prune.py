@@ -13,14 +13,14 @@ from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from tests.lazily import functional, nn, torch
 from toolchain.checkpoint import CheckpointRequest, load, settle
+from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.inspection import counted
 from toolchain.compress.prune import prune
-from toolchain.compress.prune.graph import Graph
+from toolchain.compress.prune.graph import ChannelGraph
 from toolchain.compress.prune.importance import scores
 from toolchain.compress.prune.unstructured import n_of_m, outputs_first, weights
 from toolchain.errors import StageError, UsageProblem
 from toolchain.export import export
-from toolchain.inspection import counted
-from toolchain.model import FloatModel
 from toolchain.recipe import Prune
 from toolchain.training.fit import accuracy
 
@@ -90,7 +90,7 @@ def test_hessian_is_the_mean_over_single_images(
 ) -> None:
     # torch-pruning's own sum over images keeps the last one alone.
     monkeypatch.setattr("toolchain.compress.prune.importance.IMAGES", 3)
-    graph = Graph(copy.deepcopy(float_model.torch_module("the test")), "digits")
+    graph = ChannelGraph(copy.deepcopy(float_model.torch_module("the test")), "digits")
     found = scores(graph, graph.channels, "hessian", digits, float_model.preprocess, seed=4)
     chosen = np.random.default_rng(4).permutation(len(digits))[:3]
     module = graph.module

@@ -15,12 +15,12 @@ from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, nn, torch
 from toolchain.checkpoint import CheckpointRequest, load, settle
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune import prune
-from toolchain.compress.prune.graph import Graph, by_reason, prunable
+from toolchain.compress.prune.graph import ChannelGraph, by_reason, prunable
 from toolchain.errors import StageError, UsageProblem
 from toolchain.export import export
 from toolchain.export.program import save_program
-from toolchain.model import FloatModel
 from toolchain.recipe import Prune
 
 BLOCKS = (
@@ -73,12 +73,12 @@ def test_channels_without_any_weight_are_those_that_go_and_nobody_misses_them(ki
                 if layer.bias is not None:
                     layer.bias[silent] = 0
         pruned = copy.deepcopy(module)
-        graph = Graph(pruned, kind)
+        graph = ChannelGraph(pruned, kind)
         graph.cut({own.layer: [0]})
         image = torch.rand(4, 1, 28, 28)
         with torch.no_grad():
             assert torch.allclose(pruned(image), module(image), atol=1e-5), own.layer
-        assert Graph(pruned, kind).channels[own.layer].width == own.width - own.blocks
+        assert ChannelGraph(pruned, kind).channels[own.layer].width == own.width - own.blocks
 
 
 def test_a_layer_that_the_models_own_code_counts_on_stays_and_is_named(digits: Dataset) -> None:
@@ -101,7 +101,7 @@ def test_channels_that_change_places_on_the_way_stay_and_say_so(kind: str, layer
     assert "stem" in found
     places = [0, 1]
     pruned = copy.deepcopy(module)
-    graph = Graph(pruned, kind)
+    graph = ChannelGraph(pruned, kind)
     with torch.no_grad():
         image = torch.rand(4, 1, 28, 28)
         with graph.silenced(layer, places):

@@ -13,12 +13,12 @@ from targets import catalog
 from targets.preprocess import Preprocess
 from tests.lazily import Lazy, nn, torch
 from toolchain.checkpoint import CheckpointRequest, settle
+from toolchain.checkpoint.float_model import FloatModel, Range
 from toolchain.compress.distill import distill
 from toolchain.compress.qat import qat
 from toolchain.errors import PolicyError, StageError
 from toolchain.export import export
 from toolchain.export.program import save_program
-from toolchain.model import FloatModel, Range
 from toolchain.quantize import quantize
 from toolchain.recipe import Distill, Qat, Quantize, parse
 

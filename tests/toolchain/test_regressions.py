@@ -25,10 +25,10 @@ from tests.toolchain import planted
 from tests.toolchain.conftest import OnDemand
 from tests.toolchain.planted import CLASSIFIER, CONV1, CONV2, CONV3, CONV4, CONV5, POOL
 from toolchain.checkpoint import CheckpointRequest, settle
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.export import export
 from toolchain.gate.candidate import evaluate_file
-from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 

@@ -21,15 +21,15 @@ from targets.metadata import adopt
 from targets.preprocess import Preprocess
 from targets.target import Instructions, RuntimeFacts, TimingPlan
 from tests.fixtures.timings import flat_timings
+from toolchain.commands.profile import _with_ratios
 from toolchain.evaluation.evaluate import evaluate
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.policy import policy_from
-from toolchain.profiling.cells import Cell
 from toolchain.profiling.latency import Profile, ProfileRow
-from toolchain.profiling.regret import UNSEEN, regrets
-from toolchain.profiling.survey import _with_ratios
+from toolchain.profiling.measurements import MeasuredFile
+from toolchain.profiling.reasons import UNSEEN, reasons_for
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 from toolchain.report.rows import measured_rows
@@ -80,16 +80,16 @@ def quantized(base: Artifact, digits: Dataset, tmp_path_factory: pytest.TempPath
 def test_the_reason_is_found_in_the_graph(
     which: str, said: str, quantized: dict[str, Artifact], base: Artifact
 ) -> None:
-    found = regrets(quantized[which], base, get("ort-cpu"), slower=True, larger=False)
+    found = reasons_for(quantized[which], base, get("ort-cpu"), slower=True, larger=False)
     assert any(reason.startswith(said) or said in reason for reason in found), found
 
 
 def test_a_file_without_fault_is_not_accused(base: Artifact) -> None:
-    assert regrets(base, base, get("ort-cpu"), slower=False, larger=False) == ()
-    (unseen,) = regrets(base, base, get("ort-cpu"), slower=True, larger=False)
+    assert reasons_for(base, base, get("ort-cpu"), slower=False, larger=False) == ()
+    (unseen,) = reasons_for(base, base, get("ort-cpu"), slower=True, larger=False)
     assert unseen.startswith(f"{UNSEEN}; most is ")
 
-    (told,) = regrets(base, base, get("ort-cpu"), slower=False, larger=True)
+    (told,) = reasons_for(base, base, get("ort-cpu"), slower=False, larger=True)
     assert f"of its {base.size:,} bytes" in told
     assert "float32" in told
 
@@ -141,7 +141,7 @@ def test_a_profile_marks_what_is_slower_or_larger_than_the_first(
     cells = []
     for one, median in order:
         taken = planted(one.sha256, median)
-        cells.append(Cell(one, "ort-cpu", facts=taken.facts, timings=taken))
+        cells.append(MeasuredFile(one, "ort-cpu", facts=taken.facts, timings=taken))
     _, floating, slow = _with_ratios(cells, 0)
     assert (floating.slower, floating.larger) == (False, True)
     assert "float32" in floating.reasons[0]
@@ -171,10 +171,12 @@ def test_a_processor_without_instructions_for_int8_is_the_reason(
 ) -> None:
     target = default_for(kind)
     monkeypatch.setattr(target, "isa", lambda: flags)
-    reasons = regrets(static[kind], floats[kind], target, slower=True, larger=False)
+    reasons = reasons_for(static[kind], floats[kind], target, slower=True, larger=False)
     assert any(said in reason for reason in reasons) if said else not any("processor" in one for one in reasons)
     # A float file multiplies no bytes, whatever the processor can do.
-    assert not any("processor" in one for one in regrets(floats[kind], floats[kind], target, slower=True, larger=False))
+    assert not any(
+        "processor" in one for one in reasons_for(floats[kind], floats[kind], target, slower=True, larger=False)
+    )
 
 
 def test_row62_the_flags_of_an_emulated_processor_tell_whether_it_multiplies_bytes() -> None:
@@ -203,7 +205,7 @@ def test_row62_gelu_outside_the_integer_part_is_the_reason(tmp_path: Path, digit
     artifact = with_gelu(tmp_path / "gelu.float.onnx")
     images = draw(digits, 64, seed=0)
     own = quantize(artifact, Quantize(scheme="static-int8"), images, tmp_path / "gelu.onnx", recipe="static-int8")
-    (reason, *_) = regrets(own, artifact, get("ort-cpu"), slower=True, larger=False)
+    (reason, *_) = reasons_for(own, artifact, get("ort-cpu"), slower=True, larger=False)
     assert "Erf (1)" in reason
     assert "this is GELU" in reason
 

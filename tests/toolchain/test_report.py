@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tests.fixtures.reports import pressed_report
 from toolchain.errors import EvidenceError
-from toolchain.packed import QUICK
+from toolchain.formats.packed import QUICK
 from toolchain.quantities import size_text
 from toolchain.report.markdown import markdown
 from toolchain.report.report import Report

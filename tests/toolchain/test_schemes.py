@@ -22,11 +22,11 @@ from targets.artifact import Artifact, Format
 from targets.preprocess import Preprocess
 from tests.fixtures.quantized import WAYS, optimized_ops, read
 from tests.toolchain.conftest import OnDemand
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.cli.quantize import SCHEMES
 from toolchain.commands.quantize import quantize_file
 from toolchain.errors import PolicyError, StageError, UsageProblem
 from toolchain.export import export
-from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.quantize.weights import integers
 from toolchain.recipe import Quantize, Scheme, parse

@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 import pytest
 
 from calibration.dataset import Dataset
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune import prune, sensitivity
 from toolchain.compress.prune.sensitivity import Sensitivity
 from toolchain.errors import StageError, UsageProblem
-from toolchain.model import FloatModel
 from toolchain.recipe import find, parse
 from toolchain.report.sensitivity import plot
 

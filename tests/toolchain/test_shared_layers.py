@@ -12,8 +12,8 @@ from calibration.sample import draw
 from targets.artifact import Format
 from targets.preprocess import Preprocess
 from tests.lazily import functional, nn, torch
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.export import export
-from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 

@@ -17,11 +17,11 @@ from targets.preprocess import Preprocess
 from tests.lazily import nn
 from tests.toolchain.planted import _static_onnx
 from toolchain.checkpoint import CheckpointRequest, settle
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.export import export
-from toolchain.export.onnx_write import write_model
-from toolchain.export.slim_onnx import slim_onnx
-from toolchain.export.slim_tflite import slim_tflite
-from toolchain.model import FloatModel
+from toolchain.formats.onnx.slim import slim_onnx
+from toolchain.formats.onnx.write import write_model
+from toolchain.formats.tflite.slim import slim_tflite
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 

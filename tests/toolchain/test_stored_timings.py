@@ -15,12 +15,12 @@ import pytest
 
 from targets.target import RuntimeFacts, Timings
 from tests.targets.models import artifact, conv_net
+from toolchain.commands.profile import ProfileRequest, profile_files
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.evaluation.timings_file import StoredRow, StoredRun, load_timings, save_timings
 from toolchain.profiling.history import history, notes
-from toolchain.profiling.survey import SurveyRequest, survey
-from toolchain.report.timings import survey_text
+from toolchain.report.timings import measurements_text
 
 SHORT = ("--seconds", "1ms", "--runs", "40")
 Program = Callable[..., Any]
@@ -68,11 +68,11 @@ def test_row38_stored_samples_are_shown_again_and_compared_over_time(
 
 
 def test_row38_what_was_written_comes_back_to_the_nanosecond(tmp_path: Path) -> None:
-    done = survey(SurveyRequest((artifact(conv_net(tmp_path / "a.onnx")),), targets=("ort-cpu", "null")))
+    done = profile_files(ProfileRequest((artifact(conv_net(tmp_path / "a.onnx")),), targets=("ort-cpu", "null")))
     done.save_samples(tmp_path / "t.npz")
     back = load_timings(tmp_path / "t.npz")
-    assert len(back.rows) == len(done.cells) == 2
-    for row, cell in zip(back.rows, done.cells, strict=True):
+    assert len(back.rows) == len(done.files) == 2
+    for row, cell in zip(back.rows, done.files, strict=True):
         assert cell.timings is not None
         assert row.timings.to_dict() == json.loads(json.dumps(cell.timings.to_dict()))
 
@@ -151,8 +151,8 @@ def test_row38_markdown_and_csv_are_written_and_never_over_a_file_unasked(
 
 def test_row38_the_table_fits_a_terminal_of_80_columns(tmp_path: Path) -> None:
     both = tuple(artifact(conv_net(tmp_path / f"{name}.onnx", channels=n)) for name, n in (("a", 4), ("b", 16)))
-    done = survey(SurveyRequest(both, memory=True))
-    text, wide = survey_text(done, width=80), survey_text(done)
+    done = profile_files(ProfileRequest(both, memory=True))
+    text, wide = measurements_text(done, width=80), measurements_text(done)
     table, hidden = text.splitlines()[:3], text.splitlines()[3]
     assert max(map(len, table)) <= 80 < len(wide.splitlines()[0])
     assert hidden.startswith("not shown at this width: ")

@@ -19,9 +19,9 @@ from targets.null import NullSession, NullTarget
 from targets.onnxruntime.cpu import OrtCpu, OrtKernels
 from targets.target import Availability, Instructions, RuntimeFacts, Session, TimingPlan, Timings
 from tests.targets.models import artifact, conv_net
+from toolchain.commands.profile import ProfileRequest, profile_files
 from toolchain.errors import UsageProblem
-from toolchain.profiling.survey import SurveyRequest, survey
-from toolchain.report.timings import survey_text
+from toolchain.report.timings import measurements_text
 
 PLAN = TimingPlan(warmup=2, min_runs=300, min_seconds=0)
 
@@ -117,9 +117,9 @@ def places(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("places")
 def test_one_table_says_of_each_place_what_it_can(files: tuple[Artifact, ...]) -> None:
     words = ("ort-cpu", "emulated", "elsewhere", "gone", "null")
-    done = survey(SurveyRequest(files, words, plan=PLAN))
-    rows = {(cell.target, cell.artifact.path.name): cell for cell in done.cells}
-    assert len(rows) == len(done.cells) == 2 * len(words)
+    done = profile_files(ProfileRequest(files, words, plan=PLAN))
+    rows = {(cell.target, cell.artifact.path.name): cell for cell in done.files}
+    assert len(rows) == len(done.files) == 2 * len(words)
     assert rows["ort-cpu", "a.onnx"].timed is not None
     assert rows["ort-cpu", "b.onnx"].ratio is not None
     first, second = (rows["emulated", name] for name in ("a.onnx", "b.onnx"))
@@ -127,7 +127,7 @@ def test_one_table_says_of_each_place_what_it_can(files: tuple[Artifact, ...]) -
     assert second.instructions_ratio == pytest.approx(files[1].size / files[0].size)
     assert "would run on the CPU" in rows["elsewhere", "a.onnx"].refused
     assert rows["gone", "a.onnx"].missing
-    text = survey_text(done)
+    text = measurements_text(done)
     assert "b.onnx on emulated takes more instructions and is larger than a.onnx: " in text
     assert "b.onnx on emulated is slower" not in text
     for said in ("simulated: outputs match", "`pip install plug[usb]`", "simulated: a script", "they are no time"):
@@ -137,10 +137,12 @@ def test_one_table_says_of_each_place_what_it_can(files: tuple[Artifact, ...]) -
 
 @pytest.mark.usefixtures("places")
 def test_a_place_that_answers_otherwise_is_told_loudly(files: tuple[Artifact, ...]) -> None:
-    (cell,) = survey(SurveyRequest(files[:1], ("astray",), plan=PLAN)).cells
+    (cell,) = profile_files(ProfileRequest(files[:1], ("astray",), plan=PLAN)).files
     assert cell.agreement is not None
     assert (cell.agreement.match, cell.agreement.differing) == (False, cell.agreement.images)
-    assert "OUTPUTS DIFFER: 64 of 64" in survey_text(survey(SurveyRequest(files[:1], ("astray",), plan=PLAN)))
+    assert "OUTPUTS DIFFER: 64 of 64" in measurements_text(
+        profile_files(ProfileRequest(files[:1], ("astray",), plan=PLAN))
+    )
 
 
 @pytest.fixture
@@ -151,8 +153,8 @@ def leaving(places: None, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("leaving")
 def test_a_board_that_goes_away_costs_the_others_nothing(files: tuple[Artifact, ...]) -> None:
     said: list[tuple[str, int, int]] = []
-    request = SurveyRequest(files[:1], ("board", "leaving"), plan=PLAN, rounds=3)
-    stayed, left = survey(request, progress=lambda *words: said.append(words)).cells
+    request = ProfileRequest(files[:1], ("board", "leaving"), plan=PLAN, rounds=3)
+    stayed, left = profile_files(request, progress=lambda *words: said.append(words)).files
     assert stayed.timed is not None
     assert (left.timings, left.missing) == (None, True)
     assert "the cable was pulled" in left.refused
@@ -165,7 +167,7 @@ def test_a_board_that_goes_away_ends_the_run_where_nothing_else_is_left_to_say(
     files: tuple[Artifact, ...], words: tuple[str, ...], require: bool
 ) -> None:
     with pytest.raises(ConnectionLost, match="run the same command again"):
-        survey(SurveyRequest(files[:1], words, plan=PLAN, rounds=3, require=require))
+        profile_files(ProfileRequest(files[:1], words, plan=PLAN, rounds=3, require=require))
 
 
 @pytest.mark.usefixtures("places")
@@ -173,9 +175,9 @@ def test_what_a_place_refuses_ends_the_run_where_that_is_asked_or_nothing_else_i
     files: tuple[Artifact, ...],
 ) -> None:
     with pytest.raises(RunFailed, match="would run on the CPU"):
-        survey(SurveyRequest(files, ("elsewhere",), plan=PLAN))
+        profile_files(ProfileRequest(files, ("elsewhere",), plan=PLAN))
     with pytest.raises(Misplaced):
-        survey(SurveyRequest(files, ("ort-cpu", "elsewhere"), plan=PLAN, require=True))
+        profile_files(ProfileRequest(files, ("ort-cpu", "elsewhere"), plan=PLAN, require=True))
 
 
 @pytest.mark.usefixtures("places")
@@ -186,7 +188,7 @@ def test_a_file_that_one_place_cannot_run_costs_the_others_nothing(
         raise RunFailed(f"{refused.path}: no kernel for it; export it again")
 
     monkeypatch.setattr(Elsewhere, "open", refuse)
-    usual, elsewhere = survey(SurveyRequest(files[:1], ("ort-cpu", "elsewhere"), plan=PLAN)).cells
+    usual, elsewhere = profile_files(ProfileRequest(files[:1], ("ort-cpu", "elsewhere"), plan=PLAN)).files
     assert usual.timed is not None
     assert ("no kernel for it" in elsewhere.refused, elsewhere.missing) == (True, False)
 
@@ -195,20 +197,22 @@ def test_a_file_that_its_usual_place_refuses_ends_the_run(files: tuple[Artifact,
     whole, broken = files
     broken.path.write_bytes(broken.path.read_bytes()[:-200])
     with pytest.raises(RunFailed, match=r"b\.onnx"):
-        survey(SurveyRequest((whole, broken), ("ort-cpu", "openvino-cpu"), plan=PLAN))
+        profile_files(ProfileRequest((whole, broken), ("ort-cpu", "openvino-cpu"), plan=PLAN))
 
 
 def test_too_few_samples_are_a_dash_and_say_why(files: tuple[Artifact, ...]) -> None:
-    text = survey_text(survey(SurveyRequest(files, plan=replace(PLAN, max_runs=300), rounds=5)))
+    text = measurements_text(profile_files(ProfileRequest(files, plan=replace(PLAN, max_runs=300), rounds=5)))
     assert "a.onnx on ort-cpu: no p99, p99.9: 300 samples are too few" in text
     assert "p99.9" not in text.splitlines()[0], "a column that no cell fills"
 
 
 def test_memory_is_weighed_where_asked(files: tuple[Artifact, ...]) -> None:
-    (cell,) = survey(SurveyRequest(files[:1], plan=PLAN, memory=True)).cells
+    (cell,) = profile_files(ProfileRequest(files[:1], plan=PLAN, memory=True)).files
     assert cell.peak_bytes is not None
     assert cell.peak_bytes > files[0].size
-    assert "memory" in survey_text(survey(SurveyRequest(files[:1], plan=PLAN, memory=True))).splitlines()[0]
+    assert (
+        "memory" in measurements_text(profile_files(ProfileRequest(files[:1], plan=PLAN, memory=True))).splitlines()[0]
+    )
 
 
 @pytest.mark.usefixtures("places")
@@ -226,11 +230,11 @@ def test_a_place_that_cannot_count_says_so(files: tuple[Artifact, ...]) -> None:
 def test_a_file_or_a_place_without_a_partner_is_a_usage_error(files: tuple[Artifact, ...]) -> None:
     other = replace(files[0], format="tflite")
     with pytest.raises(UsageProblem, match=r"no --target runs a.onnx; add --target litert-cpu"):
-        survey(SurveyRequest((files[1], other), ("ort-cpu",)))
+        profile_files(ProfileRequest((files[1], other), ("ort-cpu",)))
     with pytest.raises(UsageProblem, match=r"litert-cpu does not run a.onnx; it takes .tflite"):
-        survey(SurveyRequest(files, ("ort-cpu", "litert-cpu")))
+        profile_files(ProfileRequest(files, ("ort-cpu", "litert-cpu")))
 
 
 def test_nothing_to_profile() -> None:
     with pytest.raises(UsageProblem, match="nothing to profile"):
-        survey(SurveyRequest(()))
+        profile_files(ProfileRequest(()))

@@ -11,9 +11,9 @@ import pytest
 from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
 from targets.preprocess import Preprocess
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.errors import StageError
 from toolchain.export import export
-from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 

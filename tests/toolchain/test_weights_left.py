@@ -11,8 +11,8 @@ import pytest
 from targets.artifact import Artifact, Format
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, torch
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.export import export
-from toolchain.model import FloatModel
 
 CLASSES = tuple("0123456789")
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import first_line
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.errors import StageError
-from toolchain.model import FloatModel
 
 Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 

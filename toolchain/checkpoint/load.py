@@ -14,23 +14,23 @@ from targets.errors import translated
 from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.checkpoint.bake import bake
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.checkpoint.kinds import KIND_WORDS, Kind, kind_of
-from toolchain.checkpoint.private_copy import private_copy
-from toolchain.checkpoint.source import ModelSource, build_from, import_source, parse_source
-from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
-from toolchain.checkpoint.stored import (
-    Stored,
+from toolchain.checkpoint.metadata import (
+    Metadata,
     agreed_classes,
     build_reference,
     history,
     input_ranges,
     metadata_facts,
+    metadata_of,
     origin,
-    stored_facts,
 )
+from toolchain.checkpoint.private_copy import private_copy
+from toolchain.checkpoint.source import ModelSource, build_from, import_source, parse_source
+from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
 from toolchain.checkpoint.trial import settle_output
 from toolchain.errors import CheckpointError, UsageProblem
-from toolchain.model import FloatModel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,7 +70,7 @@ class _Wanted:
     scaling: Preprocess | None = None
     unread: str = ""
 
-    def agreed(self, stored: Stored) -> _Wanted:
+    def agreed(self, stored: Metadata) -> _Wanted:
         """Join what was asked for with what the file says; what was asked for wins, except for the data's classes."""
         classes = agreed_classes(self.classes, stored.classes, self.path, chosen=self.chosen)
         ours = self.ours or (None if self.source else stored.model)
@@ -144,8 +144,8 @@ def _open_state(wanted: _Wanted) -> Loaded:
     else:
         payload = read_weights(wanted.path)
     if isinstance(payload, nn.Module):
-        return _finish(wanted.agreed(Stored()), payload, ("whole pickled model, trusted",), class_name(payload))
-    facts = stored_facts(payload) if isinstance(payload, Mapping) else Stored()
+        return _finish(wanted.agreed(Metadata()), payload, ("whole pickled model, trusted",), class_name(payload))
+    facts = metadata_of(payload) if isinstance(payload, Mapping) else Metadata()
     if whole := modules_in(payload):
         key, notes = preferred(whole, wanted.weights, str(wanted.path))
         return _finish(
@@ -168,7 +168,7 @@ def _open_safetensors(wanted: _Wanted) -> Loaded:
     return _fill(wanted, facts, tensors_in(tensors, str(wanted.path)))
 
 
-def _fill(wanted: _Wanted, stored: Stored, tensors: dict[str, Any]) -> Loaded:
+def _fill(wanted: _Wanted, stored: Metadata, tensors: dict[str, Any]) -> Loaded:
     wanted = wanted.agreed(stored)
     if wanted.source:
         module = build_from(wanted.source)
@@ -183,7 +183,7 @@ def _fill(wanted: _Wanted, stored: Stored, tensors: dict[str, Any]) -> Loaded:
 def _open_torchscript(wanted: _Wanted) -> Loaded:
     from toolchain.checkpoint.compiled import SCRIPT_REFUSAL, from_torchscript, is_script
 
-    wanted = wanted.agreed(Stored())
+    wanted = wanted.agreed(Metadata())
     module, note = from_torchscript(wanted.path, len(wanted.classes), wanted.label_offset, trusted=wanted.trust_pickle)
     loaded = _finish(wanted, module, (note,), KIND_WORDS["torchscript"])
     return replace(loaded, model=replace(loaded.model, refusal=SCRIPT_REFUSAL if is_script(module) else ""))

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolchain.checkpoint.onnx_graph import constant, set_input_constant
 from toolchain.checkpoint.onnx_run import answers, open_session
 from toolchain.errors import CheckpointError
+from toolchain.formats.onnx.edit import constant, set_input_constant
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

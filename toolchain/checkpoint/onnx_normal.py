@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import first_line, translated
-from toolchain.checkpoint import onnx_graph as edit
 from toolchain.checkpoint.onnx_batch import BATCH_AXIS, fixed_batch, free_batch
 from toolchain.checkpoint.onnx_files import image_layout, input_shape, read_onnx, refuse_not_finite, refuse_quantized
 from toolchain.checkpoint.onnx_pads import explicit_pads
@@ -24,6 +23,7 @@ from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, open_sess
 from toolchain.checkpoint.state import listing
 from toolchain.checkpoint.trial import choose
 from toolchain.errors import CheckpointError
+from toolchain.formats.onnx import edit
 
 if TYPE_CHECKING:
     from onnx import ModelProto

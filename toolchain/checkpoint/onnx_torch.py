@@ -16,9 +16,9 @@ import numpy as np
 
 from targets.errors import first_line, of_the_system
 from targets.onnxruntime.operators import layer_of_weight
-from toolchain.checkpoint import onnx_graph as edit
 from toolchain.checkpoint.onnx_pads import pads_apart
 from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, folded, open_session, seeded_images
+from toolchain.formats.onnx import edit
 from toolchain.noise import noise_to
 
 if TYPE_CHECKING:

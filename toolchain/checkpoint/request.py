@@ -9,12 +9,12 @@ import numpy as np
 
 from calibration.choice import narrowed
 from targets.preprocess import Preprocess
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.checkpoint.forward import forward
 from toolchain.checkpoint.load import load
+from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding, search
+from toolchain.checkpoint.preprocess_trial import options_of
 from toolchain.errors import PreprocessUnknown
-from toolchain.model import FloatModel
-from toolchain.preprocess_search import SEARCH_IMAGES, PreprocessFinding, search
-from toolchain.preprocess_trial import options_of
 
 if TYPE_CHECKING:
     from calibration.dataset import Dataset

@@ -15,12 +15,12 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from targets.errors import first_line
+from toolchain.checkpoint.metadata import METADATA_KEY
 from toolchain.checkpoint.pickled import refuse_foreign
 from toolchain.checkpoint.private_copy import private_copy
 from toolchain.checkpoint.program_check import refuse_harmful_program
 from toolchain.checkpoint.script_check import refuse_false_lengths, refuse_harmful_code, refuse_harmful_graphs
 from toolchain.checkpoint.state import UNINITIALISED
-from toolchain.checkpoint.stored import METADATA_KEY
 from toolchain.errors import CheckpointError
 
 if TYPE_CHECKING:

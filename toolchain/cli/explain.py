@@ -32,7 +32,7 @@ def explain(
       glyphpress explain cnn.float.onnx cnn.int8.onnx --data emnist:balanced
     """
     from calibration.dataset import load, train_split
-    from toolchain.explain.explanation import explain_files
+    from toolchain.commands.explain import explain_files
     from toolchain.report.explanation import show_explanation
 
     why = "explain reads training images; `glyphpress compare` shows what changed on the test split"

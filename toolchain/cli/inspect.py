@@ -27,8 +27,8 @@ def inspect(
     Example:
       glyphpress inspect cnn-small
     """
-    from toolchain.inspection import inspect_file
-    from toolchain.packed import shown_size
+    from toolchain.checkpoint.inspection import inspect_file
+    from toolchain.formats.packed import shown_size
     from toolchain.report.inspection import show_inspection
 
     found = inspect_file(file, model=model, trust_pickle=trust_pickle, weights=weights)

@@ -27,7 +27,7 @@ from toolchain.cli.options import (
 if TYPE_CHECKING:
     from targets.artifact import Artifact
     from targets.target import TimingPlan
-    from toolchain.profiling.cells import Survey
+    from toolchain.profiling.measurements import Measurements
     from toolchain.progress import Progress
 
 
@@ -88,7 +88,7 @@ def profile(
     from toolchain import files
     from toolchain.errors import UsageProblem
     from toolchain.profiling.latency import timeable
-    from toolchain.report.timings import survey_text
+    from toolchain.report.timings import measurements_text
 
     outputs = [path for path in (output, markdown, csv) if path]
     if len({path.resolve() for path in outputs}) < len(outputs):
@@ -107,9 +107,9 @@ def profile(
         elif sweep_threads or sweep_batch:
             answer = _sweep(loaded, words, plan, progress, threads=sweep_threads, batches=sweep_batch)
         else:
-            measured = _survey(loaded, words, plan, progress)
+            measured = _profiled(loaded, words, plan, progress)
             _write(measured, output, markdown, csv, force=force)
-            text = survey_text(measured, width=console.width(), colour=not console.plain())
+            text = measurements_text(measured, width=console.width(), colour=not console.plain())
             answer = "profile", measured.to_dict(), text
     kind, values, text = answer
     if as_json:
@@ -169,22 +169,26 @@ def _sweep(
     return "profile-sweep", values, sweep_text(points, colour=not console.plain())
 
 
-def _survey(loaded: tuple[Artifact, ...], words: dict[str, Any], plan: TimingPlan, progress: Progress) -> Survey:
-    from toolchain.profiling.survey import SurveyRequest, survey
+def _profiled(
+    loaded: tuple[Artifact, ...], words: dict[str, Any], plan: TimingPlan, progress: Progress
+) -> Measurements:
+    from toolchain.commands.profile import ProfileRequest, profile_files
 
-    return survey(SurveyRequest(loaded, plan=plan, **words), progress=progress)
+    return profile_files(ProfileRequest(loaded, plan=plan, **words), progress=progress)
 
 
-def _write(measured: Survey, output: Path | None, markdown: Path | None, csv: Path | None, *, force: bool) -> None:
+def _write(
+    measured: Measurements, output: Path | None, markdown: Path | None, csv: Path | None, *, force: bool
+) -> None:
     from toolchain.files import write_whole
-    from toolchain.report.survey_files import survey_csv, survey_markdown
+    from toolchain.report.measurement_files import measurements_csv, measurements_markdown
 
     if output:
         measured.save_samples(output, force=force)
     if markdown:
-        write_whole(markdown, survey_markdown(measured), force=force)
+        write_whole(markdown, measurements_markdown(measured), force=force)
     if csv:
-        write_whole(csv, survey_csv(measured), force=force)
+        write_whole(csv, measurements_csv(measured), force=force)
 
 
 def _refuse_unused(way: str, *names: str) -> None:

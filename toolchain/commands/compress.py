@@ -8,12 +8,12 @@ from typing import Any
 
 from calibration.dataset import train_split
 from toolchain.checkpoint import CheckpointRequest, settle
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.apply import Shaper
 from toolchain.compress.prune import Sensitivity, sensitivity
 from toolchain.errors import UsageProblem
 from toolchain.export.program import save_program
 from toolchain.files import refuse_existing, refuse_source
-from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.recipe import Distill, Equalize, Prune, Recipe
 

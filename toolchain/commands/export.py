@@ -13,8 +13,8 @@ from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.errors import UsageProblem
 from toolchain.export import export
 from toolchain.export.ort_format import export_ort, operators_path
-from toolchain.export.seal import refuse_model
 from toolchain.files import refuse_existing, refuse_source
+from toolchain.formats.write_artifact import refuse_model
 
 
 def export_checkpoint(

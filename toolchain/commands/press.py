@@ -10,6 +10,7 @@ from targets.artifact import Artifact
 from targets.host.machine import machine_state
 from targets.target import Instructions
 from toolchain.checkpoint import Settled, settle
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.press_extra_file import to_add
 from toolchain.commands.press_files import Maker
 from toolchain.commands.press_request import PressRequest
@@ -20,7 +21,6 @@ from toolchain.gate.baseline import check_floor
 from toolchain.gate.candidate import Subject
 from toolchain.gate.collect import gather, stressed
 from toolchain.gate.evidence import Evidence
-from toolchain.model import FloatModel
 from toolchain.profiling.latency import Profile
 from toolchain.progress import Progress, silent
 from toolchain.quantize import quantize
@@ -178,7 +178,7 @@ class _Measured:
 
 
 def _checkpoint_facts(model: FloatModel, words: str) -> CheckpointFacts:
-    from toolchain.inspection import counted
+    from toolchain.checkpoint.inspection import counted
 
     parameters, macs = counted(model)
     return CheckpointFacts(Path(words).name, model.kind, model.checkpoint_sha256, parameters, macs, model.history)

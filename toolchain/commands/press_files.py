@@ -15,13 +15,13 @@ from calibration.errors import DataNotFound
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format, sidecar_of
 from targets.errors import RunFailed
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.press_request import PressRequest
 from toolchain.compress.apply import Shaper
 from toolchain.compress.distill import untrained
 from toolchain.errors import CheckpointError, StageError
 from toolchain.export import export
 from toolchain.export.program import save_program
-from toolchain.model import FloatModel
 from toolchain.noise import default_log
 from toolchain.progress import Progress
 from toolchain.quantize import quantize

@@ -22,9 +22,9 @@ from targets.artifact import Artifact, Format
 from targets.host.cache import cached
 from targets.metadata import load_artifact
 from targets.preprocess import Preprocess
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.errors import UsageProblem
 from toolchain.export import TOOLS, export
-from toolchain.model import FloatModel
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 from toolchain.versions import tool_versions

@@ -15,8 +15,8 @@ from targets.results import instead_of
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.export import labelled, onnx_artifact
 from toolchain.errors import PreprocessUnknown, UsageProblem
-from toolchain.export.seal import refuse_model
 from toolchain.files import refuse_existing, refuse_source
+from toolchain.formats.write_artifact import refuse_model
 from toolchain.progress import Progress, silent
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample

@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 
 from calibration.dataset import Dataset
-from calibration.sample import CalibrationSet
+from calibration.sample import CalibrationSet, unseen
 from targets.artifact import Artifact
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.evaluation.compare import compare
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.explain.explanation import explain
-from toolchain.explain.images import unseen
-from toolchain.export.seal import refuse_model
 from toolchain.files import whole_files
+from toolchain.formats.write_artifact import refuse_model
 from toolchain.gate.candidate import open_session
 from toolchain.gate.limits.drop import DropLimit, judge_drop
 from toolchain.gate.outcome import Verdict
@@ -45,7 +44,7 @@ Read = Callable[[Artifact, Dataset], Evaluation]
 
 
 @dataclass(frozen=True)
-class Trial:
+class FallbackTrial:
     """One file that was tried: the layers that stay float in it, its bytes, and what the gate says of its drop.
 
     bound: what the drop is at most, with the limit's confidence.
@@ -78,8 +77,8 @@ class Fallback:
 
     artifact: Artifact
     images: Dataset
-    trials: tuple[Trial, ...]
-    chosen: Trial
+    trials: tuple[FallbackTrial, ...]
+    chosen: FallbackTrial
 
     def lines(self) -> list[str]:
         """Return a line a trial, and what came of them."""
@@ -146,14 +145,14 @@ def quantize_with_fallback(
     with tempfile.TemporaryDirectory() as folder:
         made: dict[tuple[str, ...], Artifact] = {}
 
-        def attempt(keep: Sequence[str]) -> Trial:
+        def attempt(keep: Sequence[str]) -> FallbackTrial:
             layers = tuple(sorted({*step.keep, *keep}))
             place = Path(folder, str(len(made)), path.name)
             tried = step.model_copy(update={"keep": layers})
             made[layers] = quantize(artifact, tried, calibration, place, recipe=recipe, **ways)
             seen = compare(base, read(made[layers], images))
             bound = paired_difference.upper_bound(seen.lost, seen.gained, seen.images, limit.confidence)
-            return Trial(layers, made[layers].size, float(bound), judge_drop(limit, seen))
+            return FallbackTrial(layers, made[layers].size, float(bound), judge_drop(limit, seen))
 
         trials = [attempt(())]
         if not trials[0].passed:
@@ -167,10 +166,10 @@ def quantize_with_fallback(
 
 
 def _search(
-    blamed: Sequence[str], attempt: Callable[[Sequence[str]], Trial], most: int, progress: Progress
-) -> list[Trial]:
+    blamed: Sequence[str], attempt: Callable[[Sequence[str]], FallbackTrial], most: int, progress: Progress
+) -> list[FallbackTrial]:
     """Return the trials: ever more of the blamed layers, then fewer, then without one of them."""
-    trials: list[Trial] = []
+    trials: list[FallbackTrial] = []
 
     def passes(keep: Sequence[str]) -> bool:
         progress("fallback trials", len(trials), most)

@@ -8,12 +8,12 @@ from typing import Any
 from calibration.dataset import Dataset, required
 from calibration.errors import DataNotFound
 from toolchain.checkpoint import CheckpointRequest, settle
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.distill import distill
 from toolchain.compress.equalize import equalize
 from toolchain.compress.prune import planned, prune
 from toolchain.compress.qat import qat
 from toolchain.errors import CheckpointError
-from toolchain.model import FloatModel
 from toolchain.progress import Progress
 from toolchain.recipe import Distill, Equalize, Prune, Qat, Recipe
 from toolchain.training.fit import torch_threads

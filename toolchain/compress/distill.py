@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.dataset import Dataset
 from toolchain import models
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune import baked, zeros_kept
-from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.recipe import Distill
 from toolchain.training.fit import fit

@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.fold import folded
 from toolchain.errors import ParityError, StageError
 from toolchain.export.parity import allowed_difference, reference_images, reference_logits
-from toolchain.model import FloatModel
 from toolchain.noise import noise_to
 from toolchain.recipe import Equalize
 

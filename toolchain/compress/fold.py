@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.errors import StageError
-from toolchain.model import FloatModel
 
 if TYPE_CHECKING:
     from torch import nn

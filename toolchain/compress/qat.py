@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.dataset import Dataset
+from toolchain.checkpoint.float_model import FloatModel, Range
 from toolchain.compress.fold import folded
 from toolchain.compress.prune import zeros_kept
 from toolchain.errors import StageError
-from toolchain.model import FloatModel, Range
 from toolchain.progress import Progress, silent
 from toolchain.recipe import Qat, Quantize
 from toolchain.training.fit import as_tensor, fit

@@ -15,9 +15,9 @@ from targets.artifact import Artifact, sidecar_of
 from targets.metadata import adopt, describe, explained, load_artifact
 from targets.preprocess import Preprocess
 from targets.session import RuntimeSession
+from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding, search, tie_message
 from toolchain.errors import CheckpointError, EvidenceError
 from toolchain.files import refuse_existing, write_whole
-from toolchain.preprocess_search import SEARCH_IMAGES, PreprocessFinding, search, tie_message
 
 Training = Callable[[], Dataset]
 """Gives the training images, which are read only where a file must be explained by them."""

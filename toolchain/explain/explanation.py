@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,10 @@ import numpy as np
 from calibration.dataset import Dataset, Images, ImageSource
 from targets.artifact import Artifact
 from toolchain.errors import EvidenceError, UsageProblem
-from toolchain.evaluation.untracked import open_artifact
 from toolchain.explain.error import Error, Tally
-from toolchain.explain.images import unseen
-from toolchain.explain.kernels import Kernel, kernels
-from toolchain.explain.trace import Trace, opened
-from toolchain.layers.graph import Layer
+from toolchain.formats.graph import Layer
+from toolchain.formats.kernels import Kernel
+from toolchain.formats.trace import Trace
 from toolchain.progress import Progress, silent
 
 
@@ -72,27 +69,12 @@ class Explanation:
         return named | {"format": self.candidate.format, "images": drawn} | rows
 
 
-def explain_files(
-    base: Path,
-    candidate: Path,
-    train: Dataset,
-    test: Dataset,
-    *,
-    images: int = 256,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> Explanation:
-    """Explain a quantized file by the float file that it was made from, on a sample of the train split (`unseen`).
+def explain(base: Artifact, candidate: Artifact, images: Dataset, *, progress: Progress = silent) -> Explanation:
+    """Explain a quantized file by the float file that it was made from, on these images.
 
     Raises UsageProblem for files of two formats, or where nothing is quantized or the base is; EvidenceError for files
     of two models; StageError where a runtime cannot show the layers.
     """
-    files = open_artifact(base, lambda: train), open_artifact(candidate, lambda: train)
-    return explain(*files, unseen(train, test, images, seed, files[1].calibration), progress=progress)
-
-
-def explain(base: Artifact, candidate: Artifact, images: Dataset, *, progress: Progress = silent) -> Explanation:
-    """Explain a quantized file on these images; raises as `explain_files` does."""
     if {base.format, candidate.format} not in ({"onnx"}, {"tflite"}):
         raise UsageProblem(
             f"{base.path.name} and {candidate.path.name} cannot be laid side by side; give two .onnx or two .tflite"
@@ -131,6 +113,31 @@ def explain(base: Artifact, candidate: Artifact, images: Dataset, *, progress: P
         for _, own in pairs
     )
     return Explanation(base, candidate, images, rows, tuple(one for one in ran if not one.layer))
+
+
+def kernels(artifact: Artifact) -> tuple[Kernel, ...]:
+    """Return the kernels of all layers, and of other operators that compute in float, in the order of execution.
+
+    Raises StageError where the runtime refuses the file.
+    """
+    if artifact.format == "tflite":
+        from toolchain.formats.tflite.kernels import tflite_kernels
+
+        return tflite_kernels(artifact)
+    from toolchain.formats.onnx.kernels import onnx_kernels
+
+    return onnx_kernels(artifact)
+
+
+def opened(artifact: Artifact) -> Trace:
+    """Open an .onnx or .tflite file; its session is made when it is first run, and raises StageError."""
+    if artifact.format == "tflite":
+        from toolchain.formats.tflite.trace import TfliteTrace
+
+        return TfliteTrace(artifact)
+    from toolchain.formats.onnx.trace import OnnxTrace
+
+    return OnnxTrace(artifact)
 
 
 def _paired(exact: Trace, rounded: Trace, base: Artifact, candidate: Artifact) -> list[tuple[Layer, Layer]]:

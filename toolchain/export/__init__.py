@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from targets.artifact import Artifact, Format
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.export.parity import check_parity, reference_images, reference_logits, rounding_error
-from toolchain.export.seal import Origin, seal
-from toolchain.model import FloatModel
+from toolchain.formats.write_artifact import Origin, write_artifact
 from toolchain.versions import tool_versions
 
 TOOLS = {"onnx": ("torch", "onnx", "onnxscript"), "tflite": ("torch", "litert-torch")}
@@ -42,4 +42,4 @@ def export(
     def check(artifact: Artifact) -> None:
         check_parity(artifact, expected, images, lambda: rounding_error(model, images, expected))
 
-    return seal(path, origin, lambda part: convert(model, part, log), force=force, check=check)
+    return write_artifact(path, origin, lambda part: convert(model, part, log), force=force, check=check)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from targets.errors import first_line
 from toolchain.checkpoint.compiled import export_script, is_script
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.checkpoint.onnx_normal import normalised
 from toolchain.errors import StageError
-from toolchain.export.onnx_write import write_model
-from toolchain.export.slim_onnx import slim_onnx
-from toolchain.model import FloatModel
+from toolchain.formats.onnx.slim import slim_onnx
+from toolchain.formats.onnx.write import write_model
 from toolchain.noise import noise_to
 
 if TYPE_CHECKING:

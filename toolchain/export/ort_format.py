@@ -17,7 +17,7 @@ from targets.onnxruntime.ort_file import SCALES_KEY
 from targets.onnxruntime.protobuf import append
 from toolchain.errors import StageError
 from toolchain.export.parity import check_parity, reference_images
-from toolchain.export.seal import Origin, embed, seal
+from toolchain.formats.write_artifact import Origin, embed, write_artifact
 from toolchain.noise import noise_to
 
 PORTABLE = (
@@ -56,7 +56,7 @@ def export_ort(
         if (size := content.stat().st_size) > GROWN * artifact.size:
             origin = replace(origin, notes=(*notes, UNPACKED.format(size, artifact.size)))
         beside = {operators_path(path): listed} if ops_config else None
-        return seal(
+        return write_artifact(
             path,
             origin,
             partial(shutil.copyfile, content),

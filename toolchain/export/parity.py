@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from calibration.dataset import Images, load
 from targets import catalog
 from targets.artifact import Artifact
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.checkpoint.forward import forward
 from toolchain.errors import ParityError
-from toolchain.model import FloatModel
 
 TOLERANCE = 1e-4
 """Difference allowed between a converted float file and its model, as a part of the largest logit or of 1."""

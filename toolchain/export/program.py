@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 from targets.artifact import file_sha256
-from toolchain.checkpoint.stored import METADATA_KEY
+from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.metadata import METADATA_KEY
 from toolchain.errors import StageError
 from toolchain.files import whole_file
-from toolchain.model import FloatModel
 from toolchain.noise import noise_to
 
 

@@ -11,13 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.errors import PackageMissing, StageError
 from toolchain.export.bounded import bounded_forms
 from toolchain.export.disk_weights import LARGE, DiskWeights
-from toolchain.export.slim_tflite import slim_tflite
 from toolchain.files import require_room
-from toolchain.layers.tflite_graph import mapped
-from toolchain.model import FloatModel
+from toolchain.formats.tflite.layers import mapped
+from toolchain.formats.tflite.slim import slim_tflite
 from toolchain.noise import noise_to
 
 _MLIR = re.compile(r"/\S+:\d+:\d+: error: |: %\d+ = .*")

@@ -15,6 +15,7 @@ from toolchain.evaluation.compare import Comparison, compare
 from toolchain.evaluation.flip_images import flipped
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.evaluation.untracked import Training
+from toolchain.formats.packed import packed_size
 from toolchain.gate.baseline import check
 from toolchain.gate.candidate import Subject, read_subject
 from toolchain.gate.evidence import Evidence
@@ -22,7 +23,6 @@ from toolchain.gate.limits.leaks import find_leaks
 from toolchain.gate.limits.runtimes import Place, answers_elsewhere
 from toolchain.gate.limits.stress import StressLimit, StressPairs, pair_stress
 from toolchain.gate.policy import Policy
-from toolchain.packed import packed_size
 from toolchain.profiling.latency import profile
 from toolchain.progress import Progress, silent
 

@@ -20,7 +20,7 @@ from toolchain.progress import Progress, silent
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class SweepPoint:
     """One way to run a file. refused: why there are no timings."""
 
     artifact: str
@@ -55,7 +55,7 @@ def sweep(
     seed: int = 0,
     pin: Sequence[int] = (),
     progress: Progress = silent,
-) -> tuple[Point, ...]:
+) -> tuple[SweepPoint, ...]:
     """Time every artifact in every way: a process for each target and number of threads, all of them in turns.
 
     pin: the cores to keep to, none for all. Without targets each format's usual one is taken. Raises UsageProblem for
@@ -66,7 +66,7 @@ def sweep(
         if place.host or place.cost == "instructions":
             raise UsageProblem(f"{place.name} cannot be swept; take a target of this machine")
     words = [(one, place.name) for place, one in pairs]
-    points: list[Point] = []
+    points: list[SweepPoint] = []
     with ExitStack() as stack:
         stack.enter_context(pinned(pin))
         ways = [
@@ -92,7 +92,7 @@ class _Way:
         return RemoteSession(self.agent, self.artifact, path=path, runtime=self.target, threads=self.threads)
 
 
-def _timed(ways: list[_Way], plan: TimingPlan, rounds: int, seed: int, progress: Progress) -> list[Point]:
+def _timed(ways: list[_Way], plan: TimingPlan, rounds: int, seed: int, progress: Progress) -> list[SweepPoint]:
     refused = [_fits(way.artifact, plan.batch) for way in ways]
     openings = [way.open for way, why in zip(ways, refused, strict=True) if not why]
     taken = iter(time_interleaved(openings, plan, rounds=rounds, seed=seed, progress=progress) if openings else ())
@@ -100,7 +100,7 @@ def _timed(ways: list[_Way], plan: TimingPlan, rounds: int, seed: int, progress:
     for way, why in zip(ways, refused, strict=True):
         timings = None if why else next(taken)
         threads = timings.facts.threads if timings else resolved_threads(way.threads)
-        points.append(Point(way.artifact.path.name, way.target, threads, plan.batch, timings, why))
+        points.append(SweepPoint(way.artifact.path.name, way.target, threads, plan.batch, timings, why))
     return points
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from calibration.dataset import Images
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
+from toolchain.checkpoint.float_model import Range
 from toolchain.errors import StageError
-from toolchain.export.seal import Origin, seal
-from toolchain.model import Range
+from toolchain.formats.uint8_input import PixelInput
+from toolchain.formats.write_artifact import Origin, write_artifact
 from toolchain.quantize.calibrate import Calibrated, calibrated
 from toolchain.quantize.fidelity import COMPARED, fidelity
-from toolchain.quantize.left import left_in_float, weights_left
-from toolchain.quantize.pixels import PixelInput
 from toolchain.quantize.ranges import Ranges
-from toolchain.quantize.refused import refusals_explained
+from toolchain.quantize.remaining_float import left_in_float, weights_left
+from toolchain.quantize.tflite_refusals import refusals_explained
 from toolchain.recipe import Quantize
 from toolchain.recipe.quantize import refusal
 
@@ -81,7 +81,7 @@ def quantize(
         if images is not None:
             compare = partial(fidelity, artifact, images=images[:COMPARED], bits=step.weight_bits)
         with refusals_explained(artifact, step, made):
-            sealed = seal(path, origin, partial(shutil.copyfile, made), force=force, compare=compare)
+            sealed = write_artifact(path, origin, partial(shutil.copyfile, made), force=force, compare=compare)
     # Last, so that a run that was killed in between left its file or nothing.
     if save_ranges and settled.ranges:
         settled.ranges.save(save_ranges, force=force)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import StageError
-from toolchain.quantize.activations import Values
-from toolchain.quantize.insight import Insight, Layer
+from toolchain.formats.activations import Values
+from toolchain.quantize.float_file import BiasedLayer, FloatFile
 from toolchain.quantize.ranges import Ranges
 from toolchain.recipe import Quantize
 
@@ -21,30 +21,32 @@ LEAST_ACTIVE = 0.05
 """Channels that are active less often keep their bias: too little is seen of them."""
 
 
-def correct_biases(insight: Insight, step: Quantize, ranges: Ranges, fed: NDArray[np.float32]) -> str:
+def correct_biases(source: FloatFile, step: Quantize, ranges: Ranges, fed: NDArray[np.float32]) -> str:
     """Move the biases of the open file so that each layer's mean output is the float file's; return a line on it.
 
     The mean is taken after the activation, where both files show it, so that a shift of the bias counts only for the
     share of outputs that are not saturated; the move is divided by it. Raises StageError when no bias can be moved.
     """
-    layers = insight.layers()
+    layers = source.layers()
     if not layers:
-        raise StageError(f"{insight.artifact.path.name} has no layer whose bias can be corrected; leave that out")
+        raise StageError(f"{source.artifact.path.name} has no layer whose bias can be corrected; leave that out")
     # The file's own input and output types do not matter to what happens inside.
     step = step.model_copy(update={"integer_io": False})
     names = [layer.output for layer in layers]
-    exact = _means(layers, insight.values(names, fed))
+    exact = _means(layers, source.values(names, fed))
     for layer in layers:
         mean, active = exact[layer]
-        now, _ = _means([layer], insight.quantized_values(step, ranges, [layer.output], fed))[layer]
+        now, _ = _means([layer], source.quantized_values(step, ranges, [layer.output], fed))[layer]
         move = np.where(active >= LEAST_ACTIVE, (mean - now) / np.maximum(active, LEAST_ACTIVE), 0)
-        insight.move(layer, move.astype(np.float32))
-    return f"corrected the biases of {len(layers)} of {insight.weighted()} layers"
+        source.move(layer, move.astype(np.float32))
+    return f"corrected the biases of {len(layers)} of {source.weighted()} layers"
 
 
-def _means(layers: list[Layer], read: Iterable[Values]) -> dict[Layer, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def _means(
+    layers: list[BiasedLayer], read: Iterable[Values]
+) -> dict[BiasedLayer, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Return of each layer, per channel, the mean output and the share of outputs that are not saturated."""
-    sums: dict[Layer, list[NDArray[np.float64]]] = {layer: [] for layer in layers}
+    sums: dict[BiasedLayer, list[NDArray[np.float64]]] = {layer: [] for layer in layers}
     for values in read:
         for layer in layers:
             channels = np.moveaxis(values[layer.output].astype(np.float64), layer.axis, 0)

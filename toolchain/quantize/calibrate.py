@@ -10,14 +10,14 @@ from pathlib import Path
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from targets.errors import translated
+from toolchain.checkpoint.float_model import Range
 from toolchain.errors import StageError
-from toolchain.model import Range
+from toolchain.formats.activations import feeds
 from toolchain.noise import noise_to
-from toolchain.quantize.activations import feeds
 from toolchain.quantize.bias import correct_biases
-from toolchain.quantize.insight import Insight
-from toolchain.quantize.observe import observe
+from toolchain.quantize.float_file import FloatFile
 from toolchain.quantize.ranges import Ranges, read_ranges
+from toolchain.quantize.tensor_statistics import collect_statistics
 from toolchain.recipe import Quantize
 
 
@@ -53,51 +53,49 @@ def calibrated(
         translated(lambda why: StageError(f"{name}: its tensors cannot be observed ({why}); all of it is in {noise}")),
         tempfile.TemporaryDirectory() as folder,
     ):
-        insight = open_insight(artifact, Path(folder))
+        source = open_float_file(artifact, Path(folder))
         if step.ranges:
             kept = read_ranges(Path(step.ranges))
-            ranges = kept.belong_to(artifact, insight.tensors(), step.ranges)
+            ranges = kept.belong_to(artifact, source.tensors(), step.ranges)
         else:
-            ranges = _observed(insight, step, images).with_learned(_by_tensor(insight, learned))
+            ranges = _observed(source, step, images).with_learned(_by_tensor(source, learned))
         if not step.bias_correction:
             return Calibrated(ranges, notes=_notes(ranges, step))
         assert images is not None, "bias correction needs images, which is checked above"
         # What a bias has to mend depends on how the weights are rounded.
         rounded = step.model_copy(update={"reduce_range": step.reduced(saturates=saturates)})
-        said = correct_biases(insight, rounded, ranges, feeds(artifact, images))
-        return Calibrated(ranges, insight.content(), (*_notes(ranges, step), said))
+        said = correct_biases(source, rounded, ranges, feeds(artifact, images))
+        return Calibrated(ranges, source.content(), (*_notes(ranges, step), said))
 
 
-def open_insight(artifact: Artifact, folder: Path) -> Insight:
+def open_float_file(artifact: Artifact, folder: Path) -> FloatFile:
     """Open a float artifact of either format; raises StageError or CheckpointError on one that is quantized already.
 
-    folder: has room for another form of the file, as long as the insight is used.
+    folder: has room for another form of the file, as long as it is used.
     """
     if artifact.format == "onnx":
-        from toolchain.quantize.insight_onnx import OnnxInsight
+        from toolchain.quantize.float_onnx import FloatOnnx
 
-        return OnnxInsight(artifact, folder)
-    from toolchain.quantize.insight_tflite import TfliteInsight
+        return FloatOnnx(artifact, folder)
+    from toolchain.quantize.float_tflite import FloatTflite
 
-    return TfliteInsight(artifact)
+    return FloatTflite(artifact)
 
 
-def _observed(insight: Insight, step: Quantize, images: CalibrationSet | None) -> Ranges:
+def _observed(source: FloatFile, step: Quantize, images: CalibrationSet | None) -> Ranges:
     assert images is not None, "ranges need images, which is checked above"
-    names, fed = insight.tensors(), feeds(insight.artifact, images)
-    seen = observe(lambda: insight.values(names, fed), insight.artifact.path.name)
-    return Ranges.choose(
-        insight.artifact, step, {name: seen[name] for name in names}, images.facts(), insight.origins()
-    )
+    names, fed = source.tensors(), feeds(source.artifact, images)
+    seen = collect_statistics(lambda: source.values(names, fed), source.artifact.path.name)
+    return Ranges.choose(source.artifact, step, {name: seen[name] for name in names}, images.facts(), source.origins())
 
 
-def _by_tensor(insight: Insight, learned: Sequence[Range]) -> dict[str, Range]:
+def _by_tensor(source: FloatFile, learned: Sequence[Range]) -> dict[str, Range]:
     if not learned:
         return {}
-    inputs = insight.inputs()
+    inputs = source.inputs()
     if len(inputs) != len(learned):
         raise StageError(
-            f"{insight.artifact.path.name} has {len(inputs)} layers with weights, but training learned the ranges of "
+            f"{source.artifact.path.name} has {len(inputs)} layers with weights, but training learned the ranges of "
             f"{len(learned)}; leave the qat step out"
         )
     return {name: one for names, one in zip(inputs, learned, strict=True) for name in names}

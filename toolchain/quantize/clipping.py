@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.quantize.observe import Observed
+from toolchain.quantize.tensor_statistics import TensorStatistics
 from toolchain.recipe import Calibration
 
 Bounds = tuple[float, float]
@@ -17,7 +17,7 @@ _ALMOST_NOTHING = 1e-4
 """Of a value: what a level without any counts as, or clipping next to a gap would be infinitely wrong."""
 
 
-def chosen(seen: Observed, method: Calibration, *, percentile: float, levels: int) -> Bounds:
+def chosen(seen: TensorStatistics, method: Calibration, *, percentile: float, levels: int) -> Bounds:
     """Return the range [low, high], which always holds 0, since padding and ReLU need it exactly.
 
     A tensor that held nothing else, as behind a ReLU that is never active, gets [0, 1]: steps of next to nothing would
@@ -42,7 +42,7 @@ def chosen(seen: Observed, method: Calibration, *, percentile: float, levels: in
     return min(low, 0.0) + 0.0, max(high, 0.0) + 0.0
 
 
-def _percentile(seen: Observed, share: float) -> Bounds:
+def _percentile(seen: TensorStatistics, share: float) -> Bounds:
     edges, counts = seen.edges, seen.counts.copy()
     counts[np.searchsorted(edges[1:-1], 0.0, side="right")] += seen.zeros
     mass = np.concatenate([[0], np.cumsum(counts)]) / max(1, counts.sum())
@@ -51,7 +51,7 @@ def _percentile(seen: Observed, share: float) -> Bounds:
     return float(low), float(high)
 
 
-def _least_divergence(seen: Observed, levels: int) -> Bounds:
+def _least_divergence(seen: TensorStatistics, levels: int) -> Bounds:
     """Search both ends in turn, as `_least_error` does, a level's worth of bins at a time."""
     edges, counts = seen.edges, seen.counts.astype(np.float64)
     bins, zero = len(counts), int(np.searchsorted(edges[1:-1], 0.0, side="right"))
@@ -79,7 +79,7 @@ def _divergence(counts: NDArray[np.float64], first: int, last: int, levels: int)
     return float((p * np.log(p / q)).sum())
 
 
-def _least_error(seen: Observed, levels: int) -> Bounds:
+def _least_error(seen: TensorStatistics, levels: int) -> Bounds:
     """Search the upper end, the lower end, and both again: each depends on the other through the width of a step."""
     low, high = min(seen.lowest, 0.0), max(seen.highest, 0.0)
     widest = low, high
@@ -95,7 +95,7 @@ def _last_least(errors: list[float]) -> int:
     return len(errors) - 1 - int(np.argmin(errors[::-1]))
 
 
-def _error(seen: Observed, low: float, high: float, levels: int) -> float:
+def _error(seen: TensorStatistics, low: float, high: float, levels: int) -> float:
     """Return the sum of squared errors of the bins' middles, rounded as the runtimes do, with a whole zero point."""
     step = (high - low) / (levels - 1)
     if not step > 0:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
-from toolchain.quantize.bias_room import STORED
-from toolchain.quantize.layers import channel_axis, weighted
+from toolchain.quantize.bias_overflow import STORED
+from toolchain.quantize.onnx_layers import channel_axis, weighted
 from toolchain.quantize.weights import integers
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain.export.onnx_write import write_model
-from toolchain.layers.chosen import chosen
-from toolchain.layers.onnx_graph import onnx_graph
+from toolchain.formats.graph import chosen
+from toolchain.formats.onnx.layers import onnx_graph
+from toolchain.formats.onnx.write import write_model
 
 if TYPE_CHECKING:
     from onnx import ModelProto

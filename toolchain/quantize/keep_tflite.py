@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from toolchain.layers.chosen import chosen
-from toolchain.layers.tflite_graph import parsed, tflite_graph
+from toolchain.formats.graph import chosen
+from toolchain.formats.tflite.layers import parsed, tflite_graph
 from toolchain.quantize.unsuited_tflite import unsuited
 from toolchain.recipe import Quantize
 

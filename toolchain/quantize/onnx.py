@@ -13,22 +13,22 @@ from targets.artifact import Artifact
 from targets.errors import translated
 from targets.onnxruntime.protobuf import without_weights
 from toolchain.checkpoint.onnx_files import read_onnx, refuse_not_finite, refuse_quantized
-from toolchain.checkpoint.onnx_graph import value_names
 from toolchain.checkpoint.onnx_run import open_session
 from toolchain.errors import StageError
-from toolchain.export.onnx_write import write_model
-from toolchain.export.pack_int4 import pack_int4
-from toolchain.export.slim_onnx import slim_onnx
+from toolchain.formats.onnx.edit import value_names
+from toolchain.formats.onnx.pack_int4 import pack_int4
+from toolchain.formats.onnx.slim import slim_onnx
+from toolchain.formats.onnx.uint8_input import absorb, integer_borders
+from toolchain.formats.onnx.write import write_model
+from toolchain.formats.uint8_input import PixelInput
 from toolchain.noise import noise_to
-from toolchain.quantize.bias_room import onnx_with_room
+from toolchain.quantize.bias_overflow import onnx_with_room
 from toolchain.quantize.dynamic_onnx import dynamic_onnx
-from toolchain.quantize.four_bits import four_bits
+from toolchain.quantize.float_logits import float_logits
 from toolchain.quantize.keep_onnx import keep_apart, named_layers
-from toolchain.quantize.layers import KINDS, weighted
-from toolchain.quantize.logits import float_logits
-from toolchain.quantize.pixels import PixelInput
-from toolchain.quantize.pixels_onnx import absorb, integer_borders
+from toolchain.quantize.onnx_layers import KINDS, weighted
 from toolchain.quantize.ranges import Ranges
+from toolchain.quantize.static_int4_onnx import four_bits
 from toolchain.quantize.weight_only import expand_at_load
 from toolchain.recipe import Quantize
 
@@ -47,7 +47,7 @@ def quantized_onnx(
     """Return the bytes of the quantized file, which pass onnx.checker.
 
     `static-*`: QDQ, symmetric weights, activations in `ranges`; logits stay float unless `integer_io` is asked for.
-    Weights of 4 bits run on the kernels of 8 (`toolchain.export.pack_int4`). `dynamic-int8`: MatMul and Gemm quantize
+    Weights of 4 bits run on the kernels of 8 (`formats.onnx.pack_int4`). `dynamic-int8`: MatMul and Gemm quantize
     their input at run time, convolutions expand their weights when the file is loaded, as do all layers of `weight-*`
     and `float16`. int8 weights that meet integers keep to 7 bits where the target `saturates`, unless the step says
     otherwise. Raises StageError when onnxruntime cannot quantize the graph, or there is nothing to quantize in it.

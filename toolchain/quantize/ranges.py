@@ -12,11 +12,11 @@ from pydantic import Field, FiniteFloat, ValidationError, model_validator
 from targets.artifact import Artifact
 from targets.results import instead_of
 from targets.terminal_text import as_lines, json_value
+from toolchain.checkpoint.float_model import Range
 from toolchain.errors import StageError, UsageProblem
 from toolchain.files import write_whole
-from toolchain.model import Range
 from toolchain.quantize.clipping import chosen
-from toolchain.quantize.observe import Observed
+from toolchain.quantize.tensor_statistics import TensorStatistics
 from toolchain.recipe import Calibration, Quantize
 from toolchain.recipe.strict import Strict
 
@@ -49,7 +49,7 @@ class TensorRange(Strict):
         return self
 
     @classmethod
-    def of(cls, name: str, seen: Observed, low: float, high: float, origin: str = "") -> TensorRange:
+    def of(cls, name: str, seen: TensorStatistics, low: float, high: float, origin: str = "") -> TensorRange:
         """Keep what was observed in few bins."""
         counts = tuple(map(int, seen.counts.reshape(KEPT_BINS, -1).sum(axis=1)))
         ends = _float32(low, high) | {"lowest": seen.lowest, "highest": seen.highest}
@@ -89,7 +89,7 @@ class Ranges(Strict):
         cls,
         artifact: Artifact,
         step: Quantize,
-        seen: dict[str, Observed],
+        seen: dict[str, TensorStatistics],
         calibration: dict[str, Any],
         origins: Mapping[str, str],
     ) -> Ranges:

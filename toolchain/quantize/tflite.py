@@ -13,16 +13,16 @@ from targets.artifact import Artifact
 from targets.errors import translated
 from targets.litert.cpu import refuse_huge
 from toolchain.errors import StageError
-from toolchain.export.slim_tflite import slim_tflite
+from toolchain.formats.tflite.slim import slim_tflite
+from toolchain.formats.tflite.uint8_input import absorb
+from toolchain.formats.uint8_input import PixelInput
 from toolchain.noise import noise_to
-from toolchain.quantize.bias_room import tflite_with_room
+from toolchain.quantize.bias_overflow import tflite_with_room
 from toolchain.quantize.keep_tflite import keep_float
-from toolchain.quantize.left import operators
-from toolchain.quantize.pixels import PixelInput
-from toolchain.quantize.pixels_tflite import absorb
 from toolchain.quantize.ranges import Ranges
-from toolchain.quantize.refused import way_out
+from toolchain.quantize.remaining_float import operators
 from toolchain.quantize.tflite_form import quantizable
+from toolchain.quantize.tflite_refusals import way_out
 from toolchain.recipe import Quantize
 
 if TYPE_CHECKING:

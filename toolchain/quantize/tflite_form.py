@@ -20,7 +20,7 @@ def quantizable(content: bytes) -> bytes:
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    from toolchain.export.slim_tflite import unpacked
+    from toolchain.formats.tflite.slim import unpacked
 
     model = unpacked(content)
     places = {getattr(schema.BuiltinOperator, kind): place for kind, place in BIAS.items()}

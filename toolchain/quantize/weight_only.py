@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import StageError
-from toolchain.export.pack_int4 import in_opset
-from toolchain.quantize.layers import channel_axis, recurrent, wants_8_bits, weighted
+from toolchain.formats.onnx.pack_int4 import in_opset
+from toolchain.quantize.onnx_layers import channel_axis, recurrent, wants_8_bits, weighted
 from toolchain.quantize.weights import integers
 
 if TYPE_CHECKING:

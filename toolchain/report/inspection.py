@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from targets.artifact import Fidelity
+from toolchain.checkpoint.inspection.facts import Inspection
 from toolchain.checkpoint.kinds import KIND_WORDS
-from toolchain.inspection.facts import Inspection
-from toolchain.packed import LEVEL, QUICK
+from toolchain.formats.packed import LEVEL, QUICK
 from toolchain.report.table import LOG_WIDTH
 from toolchain.visible import shown
 

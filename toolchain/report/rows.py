@@ -12,12 +12,12 @@ from targets.target import Instructions
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.ratio import LatencyRatio
+from toolchain.formats.packed import shown_size
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
 from toolchain.gate.policy import Policy
-from toolchain.packed import shown_size
 from toolchain.profiling.latency import Profile
-from toolchain.profiling.regret import regrets
+from toolchain.profiling.reasons import reasons_for
 from toolchain.report.report import Row
 from toolchain.report.winner import fastest_float
 
@@ -135,7 +135,7 @@ def _explained(row: Row, artifact: Artifact, place: str, artifacts: Sequence[Art
         return row
     own = _floats(artifacts).get(artifact.format, 0)
     behind = row.slower_than_own or (row.slower and not rows[own].slower)
-    reasons = regrets(artifact, artifacts[own], get(place), slower=behind, larger=row.larger)
+    reasons = reasons_for(artifact, artifacts[own], get(place), slower=behind, larger=row.larger)
     if row.slower and not behind:
         more = "instructions" if row.instructions is not None else "time"
         reasons = (f"{rows[own].name} takes more {more} than {rows[0].name} too: it is the runtime, not int8", *reasons)

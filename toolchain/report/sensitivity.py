@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolchain.compress.prune.graph import by_reason
-from toolchain.compress.prune.sensitivity import Curve, Point, Sensitivity
+from toolchain.compress.prune.sensitivity import Curve, Sensitivity, SensitivityPoint
 from toolchain.quantities import percent_text, points_text
 from toolchain.report.table import unfold
 from toolchain.visible import shown, visible
@@ -96,7 +96,7 @@ def _chart(found: Sensitivity, curve: Curve, floor: float) -> list[str]:
     def spot(share: float, right: float) -> tuple[float, float]:
         return round(_LEFT + share * wide, 1), round(_ABOVE + (1 - right) / (1 - floor) * high, 1)
 
-    def of(point: Point) -> tuple[float, float]:
+    def of(point: SensitivityPoint) -> tuple[float, float]:
         # What is really gone: channels in multiples of 8 are not always the ratio.
         return spot(1 - point.left / curve.whole, point.accuracy)
 

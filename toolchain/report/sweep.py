@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from targets.target import taints_of
-from toolchain.profiling.sweep import Point
+from toolchain.profiling.sweep import SweepPoint
 from toolchain.quantities import time_text
 from toolchain.report.timings import crowded, not_quiet, unbroken
 from toolchain.visible import shown
 
 
-def sweep_text(points: Sequence[Point], *, colour: bool = False) -> str:
+def sweep_text(points: Sequence[SweepPoint], *, colour: bool = False) -> str:
     """Return one row a way: what an inference and an image take, and how much faster than on the first threads."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("artifact", "target", "threads", "batch", "p50", "an image", "speed-up"):
         table.add_column(heading, justify="left" if heading in ("artifact", "target") else "right", no_wrap=True)
-    first: dict[tuple[str, str, int], Point] = {}
+    first: dict[tuple[str, str, int], SweepPoint] = {}
     for point in points:
         base = first.setdefault((point.artifact, point.target, point.batch), point)
         words = [*map(shown, (point.artifact, point.target, str(point.threads), str(point.batch)))]

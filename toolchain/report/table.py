@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from toolchain.packed import QUICK, packed_remark
+from toolchain.formats.packed import QUICK, packed_remark
 from toolchain.quantities import macs_text, percent_text, points_text, size_text, time_text
 from toolchain.report.report import Report, Row
 from toolchain.stats.decision import Outcome

@@ -1,4 +1,4 @@
-"""The table of a survey: what each artifact costs in each place, and how it answers there."""
+"""The table of a profile: what each file costs on each target, and how it answers there."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from toolchain.evaluation.ratio import LatencyRatio
-from toolchain.packed import packed_remark
-from toolchain.profiling.cells import Cell, Survey
+from toolchain.formats.packed import packed_remark
 from toolchain.profiling.latency import PERCENTILES
+from toolchain.profiling.measurements import MeasuredFile, Measurements
 from toolchain.quantities import size_text, time_text
 from toolchain.visible import shown
 
@@ -23,10 +23,10 @@ _LESS = ("p99.9", "p90", "first run", "packed", "p95 of first", "load", "p99", "
 """Columns that a narrow terminal does without, the first of them first."""
 
 
-def survey_text(survey: Survey, *, width: int | None = None, colour: bool = False) -> str:
+def measurements_text(measurements: Measurements, *, width: int | None = None, colour: bool = False) -> str:
     """Return the table and its remarks. width: of the terminal, None where nothing limits it."""
-    table, hidden = fitted(partial(survey_table, survey), _LESS, width)
-    return unbroken(table, *hidden, *remarks(survey), colour=colour)
+    table, hidden = fitted(partial(measurements_table, measurements), _LESS, width)
+    return unbroken(table, *hidden, *remarks(measurements), colour=colour)
 
 
 def fitted(make: Callable[[Sequence[str]], Table], less: Sequence[str], width: int | None) -> tuple[Table, list[str]]:
@@ -59,15 +59,15 @@ def unbroken(table: Table, *lines: str, colour: bool = False) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def survey_table(survey: Survey, without: Sequence[str] = ()) -> Table:
-    """Return one row a cell, without the columns that no cell fills; a dash stands where there is no figure.
+def measurements_table(measurements: Measurements, without: Sequence[str] = ()) -> Table:
+    """Return one row a file, without the columns that no file fills; a dash stands where there is no figure.
 
     without: columns to leave out.
 
     Latencies of devices, instructions of emulated processors; of other simulated places only how they answer.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    headings, rows = survey_cells(survey, without)
+    headings, rows = measurements_cells(measurements, without)
     for heading in headings:
         left = heading in ("artifact", "target", "answers")
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
@@ -76,49 +76,50 @@ def survey_table(survey: Survey, without: Sequence[str] = ()) -> Table:
     return table
 
 
-def survey_cells(survey: Survey, without: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
+def measurements_cells(measurements: Measurements, without: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
     """Return the headings and the rows of the table."""
-    filled = {heading: [text(cell) for cell in survey.cells] for heading, text in _COLUMNS.items()}
+    filled = {heading: [text(file) for file in measurements.files] for heading, text in _COLUMNS.items()}
     filled = {heading: words for heading, words in filled.items() if set(words) != {DASH} and heading not in without}
-    names = {"artifact": [c.artifact.path.name for c in survey.cells], "target": [c.target for c in survey.cells]}
+    files = measurements.files
+    names = {"artifact": [file.artifact.path.name for file in files], "target": [file.target for file in files]}
     columns = names | filled
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
 
-def _time(cell: Cell, name: str) -> str:
-    return time_text(getattr(cell.timed, name) / 1e9) if cell.timed else DASH
+def _time(file: MeasuredFile, name: str) -> str:
+    return time_text(getattr(file.timed, name) / 1e9) if file.timed else DASH
 
 
-def _percentile(cell: Cell, name: str) -> str:
-    ns = cell.percentiles()[name]
-    return time_text(ns / 1e9) if cell.timed and ns is not None else DASH
+def _percentile(file: MeasuredFile, name: str) -> str:
+    ns = file.percentiles()[name]
+    return time_text(ns / 1e9) if file.timed and ns is not None else DASH
 
 
-def _of_first(cell: Cell) -> str:
-    if cell.instructions_ratio is not None:
-        return f"{cell.instructions_ratio:.2f}"
-    return ratio_text(cell.ratio) if cell.timed and cell.ratio else DASH
+def _of_first(file: MeasuredFile) -> str:
+    if file.instructions_ratio is not None:
+        return f"{file.instructions_ratio:.2f}"
+    return ratio_text(file.ratio) if file.timed and file.ratio else DASH
 
 
-def _answers(cell: Cell) -> str:
-    if cell.refused:
-        return cell.refused
-    words = f"{cell.agreement}" if cell.agreement else ""
-    if cell.facts and cell.facts.simulated:
+def _answers(file: MeasuredFile) -> str:
+    if file.refused:
+        return file.refused
+    words = f"{file.agreement}" if file.agreement else ""
+    if file.facts and file.facts.simulated:
         return f"simulated: {words or 'a script'}"
     return words or DASH
 
 
-_COLUMNS: dict[str, Callable[[Cell], str]] = {
-    "size": lambda cell: size_text(cell.artifact.size),
-    "packed": lambda cell: size_text(cell.packed) if cell.packed is not None else DASH,
-    "load": lambda cell: _time(cell, "load_ns"),
-    "first run": lambda cell: _time(cell, "first_run_ns"),
-    "memory": lambda cell: size_text(cell.peak_bytes) if cell.peak_bytes is not None else DASH,
-    **{f"p{q:g}": lambda cell, name=f"p{q:g}": _percentile(cell, name) for q in PERCENTILES},  # type: ignore[misc]
-    "instructions": lambda cell: f"{cell.instructions.median:,.0f}" if cell.instructions else DASH,
+_COLUMNS: dict[str, Callable[[MeasuredFile], str]] = {
+    "size": lambda file: size_text(file.artifact.size),
+    "packed": lambda file: size_text(file.packed) if file.packed is not None else DASH,
+    "load": lambda file: _time(file, "load_ns"),
+    "first run": lambda file: _time(file, "first_run_ns"),
+    "memory": lambda file: size_text(file.peak_bytes) if file.peak_bytes is not None else DASH,
+    **{f"p{q:g}": lambda file, name=f"p{q:g}": _percentile(file, name) for q in PERCENTILES},  # type: ignore[misc]
+    "instructions": lambda file: f"{file.instructions.median:,.0f}" if file.instructions else DASH,
     "of first": _of_first,
-    "p95 of first": lambda cell: ratio_text(cell.ratio_p95) if cell.timed and cell.ratio_p95 else DASH,
+    "p95 of first": lambda file: ratio_text(file.ratio_p95) if file.timed and file.ratio_p95 else DASH,
     "answers": _answers,
 }
 
@@ -129,32 +130,32 @@ def ratio_text(ratio: LatencyRatio) -> str:
     return f"{ratio.ratio:.2f}{interval}"
 
 
-def remarks(survey: Survey) -> list[str]:
+def remarks(measurements: Measurements) -> list[str]:
     """Return the lines below the table: where it ran and how, and why a dash is a dash."""
-    facts = {(cell.target, cell.facts.runtime): cell.facts for cell in survey.cells if cell.facts}
-    batch = survey.plan.batch
+    facts = {(file.target, file.facts.runtime): file.facts for file in measurements.files if file.facts}
+    batch = measurements.plan.batch
     threads = " or ".join(threads_text(n) for n in sorted({fact.threads for fact in facts.values()}))
     places = (f"{fact.target} ({fact.runtime} {fact.version}, {fact.device})" for fact in facts.values())
-    how = f"{threads}, batch {batch}, {survey.rounds} rounds in turns"
-    lines = [f"{', '.join(places)}; {how}", machine_text(survey)]
-    if any(cell.ratio for cell in survey.cells if cell.timed):
+    how = f"{threads}, batch {batch}, {measurements.rounds} rounds in turns"
+    lines = [f"{', '.join(places)}; {how}", machine_text(measurements)]
+    if any(file.ratio for file in measurements.files if file.timed):
         lines.append(
             "of first: to the first file in the same runtime there; of latencies the geometric mean of the ratios of "
             "the middle three fifths of the rounds, 95 % interval"
         )
-    lines.append(packed_remark([cell.packed for cell in survey.cells], "--packed measures it"))
-    if any(cell.instructions for cell in survey.cells):
+    lines.append(packed_remark([file.packed for file in measurements.files], "--packed measures it"))
+    if any(file.instructions for file in measurements.files):
         images = f" of {batch} images" * (batch > 1)
         lines.append(f"instructions: of one inference{images} on one thread, emulated, median of 5; they are no time")
-    if any(cell.timed for cell in survey.cells):
+    if any(file.timed for file in measurements.files):
         lines.append("load, first run: once, in a fresh process each, without Python's imports")
-    if any(cell.peak_bytes is not None for cell in survey.cells):
-        unweighed = dict.fromkeys(cell.target for cell in survey.cells if cell.facts and cell.peak_bytes is None)
+    if any(file.peak_bytes is not None for file in measurements.files):
+        unweighed = dict.fromkeys(file.target for file in measurements.files if file.facts and file.peak_bytes is None)
         lines.append(f"memory: not of {', '.join(unweighed)}, where nothing is a device" if unweighed else "")
-    timed = [cell.timed for cell in survey.cells if cell.timed]
+    timed = [file.timed for file in measurements.files if file.timed]
     lines += crowded((one.facts.threads, one.machine.get("usable_cores", 0)) for one in timed)
-    lines += not_quiet(survey.taints)
-    return [line for line in (*lines, *_regrets(survey), *_dashes(survey)) if line]
+    lines += not_quiet(measurements.taints)
+    return [line for line in (*lines, *_reasons(measurements), *_dashes(measurements)) if line]
 
 
 def not_quiet(taints: Sequence[str]) -> list[str]:
@@ -177,22 +178,22 @@ def crowded(runs: Iterable[tuple[int, int]]) -> list[str]:
     ]
 
 
-def _regrets(survey: Survey) -> Iterator[str]:
+def _reasons(measurements: Measurements) -> Iterator[str]:
     """Yield why a file is slower or larger than the first one in its runtime, or counts more, a line a reason."""
     first: dict[tuple[str, str], str] = {}
-    for cell in survey.cells:
-        name = cell.artifact.path.name
-        base = first.setdefault((cell.target, cell.facts.runtime if cell.facts else ""), name)
-        slower = "is slower" if cell.instructions_ratio is None else "takes more instructions"
-        marks = " and ".join([slower] * cell.slower + ["is larger"] * cell.larger)
-        for reason in cell.reasons:
-            yield f"{name} on {cell.target} {marks} than {base}: {reason}"
+    for file in measurements.files:
+        name = file.artifact.path.name
+        base = first.setdefault((file.target, file.facts.runtime if file.facts else ""), name)
+        slower = "is slower" if file.instructions_ratio is None else "takes more instructions"
+        marks = " and ".join([slower] * file.slower + ["is larger"] * file.larger)
+        for reason in file.reasons:
+            yield f"{name} on {file.target} {marks} than {base}: {reason}"
 
 
-def machine_text(survey: Survey) -> str:
+def machine_text(measurements: Measurements) -> str:
     """Return this machine's state in a line; what could not be read is not there."""
-    state = survey.machine
-    ends = [cell.timings.machine for cell in survey.cells if cell.timings]
+    state = measurements.machine
+    ends = [file.timings.machine for file in measurements.files if file.timings]
     pinned: list[int] = next((end["pinned"] for end in ends if "pinned" in end), [])
     loads = [state["load_average"][0]] if "load_average" in state else []
     loads += [end["end"]["load_average"][0] for end in ends[-1:] if "load_average" in end.get("end", {})]
@@ -208,13 +209,13 @@ def machine_text(survey: Survey) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _dashes(survey: Survey) -> Iterator[str]:
+def _dashes(measurements: Measurements) -> Iterator[str]:
     """Yield why percentiles are missing, a line a reason."""
-    for cell in survey.cells:
-        missing = [name for name, ns in cell.percentiles().items() if ns is None]
-        if not (missing and cell.timed):
+    for file in measurements.files:
+        missing = [name for name, ns in file.percentiles().items() if ns is None]
+        if not (missing and file.timed):
             continue
-        name, count, inner = f"{cell.artifact.path.name} on {cell.target}", len(cell.timed.samples_ns), cell.timed.inner
+        name, count, inner = f"{file.artifact.path.name} on {file.target}", len(file.timed.samples_ns), file.timed.inner
         reason = f"{count:,} samples are too few (at least ten must lie beyond a percentile); time for longer"
         if inner > 1:
             reason = f"each sample is the mean of {inner} inferences, too short for the clock one by one"

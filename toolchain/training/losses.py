@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.dataset import Images, Labels
-from toolchain.model import FloatModel
+from toolchain.checkpoint.float_model import FloatModel
 
 if TYPE_CHECKING:
     from torch import Tensor

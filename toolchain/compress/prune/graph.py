@@ -35,7 +35,7 @@ class Channels:
     group: Any = field(repr=False, compare=False)
 
 
-class Graph:
+class ChannelGraph:
     """A module's channels by their layer, in the order in which the layers run; `cut` changes the module.
 
     Raises StageError when the module's graph cannot be followed.
@@ -146,7 +146,7 @@ def prunable(module: nn.Module, name: str) -> tuple[dict[str, Channels], dict[st
     Each is tried by itself: half of it is cut from a copy, which must still run, give as many logits, and answer as the
     whole does with that half at zero. Raises StageError when nothing can go.
     """
-    whole = Graph(copy.deepcopy(module), name)
+    whole = ChannelGraph(copy.deepcopy(module), name)
     refused: dict[str, str] = {}
     for own in whole.channels.values():
         if reason := _trouble(module, name, own):
@@ -175,7 +175,7 @@ def _trouble(module: nn.Module, name: str, own: Channels) -> str:
     places, images = list(range(size // 2)), torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     copied = copy.deepcopy(module)
     try:
-        graph = Graph(copied, name)
+        graph = ChannelGraph(copied, name)
         with torch.no_grad():
             with graph.silenced(own.layer, places) as comparable:
                 meant = copied(images)

@@ -9,7 +9,7 @@ import numpy as np
 
 from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
-from toolchain.compress.prune.graph import Channels, Graph
+from toolchain.compress.prune.graph import ChannelGraph, Channels
 from toolchain.recipe.prune import Importance
 from toolchain.training.settings import preset
 
@@ -22,7 +22,13 @@ IMAGES = 256
 
 
 def scores(
-    graph: Graph, layers: Collection[str], kind: Importance, data: Dataset, preprocess: Preprocess, *, seed: int = 0
+    graph: ChannelGraph,
+    layers: Collection[str],
+    kind: Importance,
+    data: Dataset,
+    preprocess: Preprocess,
+    *,
+    seed: int = 0,
 ) -> dict[str, list[float]]:
     """Return the importance of the channels of `layers`, the mean of a layer being 1: one number a place in a block.
 

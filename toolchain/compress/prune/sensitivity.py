@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from calibration.dataset import Dataset
-from toolchain.compress.prune.graph import Channels, Graph, prunable
+from toolchain.checkpoint.float_model import FloatModel
+from toolchain.compress.prune.graph import ChannelGraph, Channels, prunable
 from toolchain.compress.prune.importance import scores
 from toolchain.compress.prune.structured import kept, least, refuse_unranked
 from toolchain.compress.prune.unstructured import lowest, weights
 from toolchain.errors import StageError, UsageProblem
-from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.recipe import Prune, Recipe
 from toolchain.recipe.prune import Importance
@@ -32,7 +32,7 @@ IMAGES = 2000
 
 
 @dataclass(frozen=True)
-class Point:
+class SensitivityPoint:
     """One layer at one ratio. left: channels, or weights that are not zero. parameters: of the whole model."""
 
     ratio: float
@@ -48,7 +48,7 @@ class Curve:
     layer: str
     tied: tuple[str, ...]
     whole: int
-    points: tuple[Point, ...]
+    points: tuple[SensitivityPoint, ...]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Sensitivity:
     curves: tuple[Curve, ...]
     refused: Mapping[str, str]
     proposal: Mapping[str, float]
-    together: Point | None
+    together: SensitivityPoint | None
     history: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,15 +125,15 @@ def sensitivity(
         module = model.torch_module("pruning")
         trial = _Channels(model, fitted, importance, round_to, seed) if method == "structured" else _Weights(model)
 
-        def read(goes: Mapping[str, float]) -> Point:
+        def read(goes: Mapping[str, float]) -> SensitivityPoint:
             pruned, left = trial.pruned(goes)
             parameters = sum(parameter.numel() for parameter in pruned.parameters())
             share = accuracy(pruned, shown, model.preprocess, threads=threads)
-            return Point(max(goes.values()), left, parameters, share)
+            return SensitivityPoint(max(goes.values()), left, parameters, share)
 
         whole = accuracy(copy.deepcopy(module), shown, model.preprocess, threads=threads)
         tries = [(layer, ratio) for layer in trial.sizes for ratio in trial.ratios(layer)]
-        points: dict[str, list[Point]] = {layer: [] for layer in trial.sizes}
+        points: dict[str, list[SensitivityPoint]] = {layer: [] for layer in trial.sizes}
         for done, (layer, ratio) in enumerate(tries):
             progress("sensitivity", done, len(tries))
             points[layer].append(read({layer: ratio}))
@@ -160,7 +160,7 @@ def sensitivity(
     )
 
 
-def _highest(points: list[Point], floor: float) -> float | None:
+def _highest(points: list[SensitivityPoint], floor: float) -> float | None:
     """Return the highest ratio up to which no point lies under the floor."""
     below = next((place for place, point in enumerate(points) if point.accuracy < floor - 1e-12), len(points))
     return points[below - 1].ratio if below else None
@@ -172,7 +172,7 @@ class _Channels:
     def __init__(self, model: FloatModel, data: Dataset, importance: Importance, round_to: int, seed: int) -> None:
         self.module, self.name, self.round_to = model.torch_module("pruning"), model.name, round_to
         found, self.refused = prunable(self.module, self.name)
-        graph = Graph(copy.deepcopy(self.module), self.name)
+        graph = ChannelGraph(copy.deepcopy(self.module), self.name)
         self.ranks = scores(graph, found, importance, data, model.preprocess, seed=seed)
         self.channels: dict[str, Channels] = refuse_unranked(found, self.ranks, self.refused, importance, self.name)
         self.sizes = {layer: own.width for layer, own in self.channels.items()}
@@ -186,7 +186,7 @@ class _Channels:
         return sorted(first.values())
 
     def pruned(self, goes: Mapping[str, float]) -> tuple[nn.Module, int]:
-        graph = Graph(copy.deepcopy(self.module), self.name)
+        graph = ChannelGraph(copy.deepcopy(self.module), self.name)
         counts = {layer: kept(self.channels[layer], ratio, self.round_to) for layer, ratio in goes.items()}
         graph.cut({layer: least(self.ranks[layer], self.channels[layer], keep) for layer, keep in counts.items()})
         return graph.module, sum(counts.values())

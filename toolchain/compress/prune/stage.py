@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from calibration.dataset import Dataset
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune.structured import Structured
 from toolchain.compress.prune.unstructured import Unstructured, baked, zeros_kept
-from toolchain.model import FloatModel
 from toolchain.progress import Progress, silent
 from toolchain.recipe import Prune
 from toolchain.training.fit import fit, torch_threads

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from calibration.dataset import Dataset
 from targets.errors import MOST, nearest
-from toolchain.compress.prune.graph import Channels, Graph, by_reason, prunable
+from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.inspection.torch_file import module_layers
+from toolchain.compress.prune.graph import ChannelGraph, Channels, by_reason, prunable
 from toolchain.compress.prune.importance import scores
 from toolchain.errors import UsageProblem
-from toolchain.inspection.torch_file import module_layers
-from toolchain.model import FloatModel
 from toolchain.quantities import macs_text
 from toolchain.recipe import Prune
 
@@ -68,7 +68,7 @@ class Structured:
         self.start = measured(module, self.name)
         self.channels, self.refused = prunable(module, self.name)
         self._refuse_layers()
-        graph = Graph(copy.deepcopy(module), self.name)
+        graph = ChannelGraph(copy.deepcopy(module), self.name)
         self._ranks: dict[str, list[float]] | None = self._scores(graph)
         ranks = self._ranks
         self.channels = refuse_unranked(self.channels, ranks, self.refused, self.step.importance, self.name)
@@ -94,7 +94,7 @@ class Structured:
     def cut(self, module: nn.Module, share: float) -> nn.Module:
         """Return the module with `share`, 0 to 1, of all that is to go gone by now; `module` is used up."""
         # The first round's are known already: nothing has changed since.
-        ranks = self._ranks or self._scores(Graph(module, self.name))
+        ranks = self._ranks or self._scores(ChannelGraph(module, self.name))
         self._ranks = None
         if self.budget:
             measure, most = self.budget
@@ -106,7 +106,7 @@ class Structured:
         """Return what was done, for the history."""
         end = measured(module, self.name)
         words = f"by {self.step.importance}{' over all layers' if self.step.scope == 'global' else ''}"
-        stay = Graph(copy.deepcopy(module), self.name).channels
+        stay = ChannelGraph(copy.deepcopy(module), self.name).channels
         widths = [sum(own[layer].width for layer in self.channels) for own in (self.channels, stay)]
         gone = 1 - widths[1] / widths[0]
         rounded = self.step.ratio is not None and not self.step.layers and abs(gone - self.step.ratio) > ROUNDED
@@ -128,7 +128,7 @@ class Structured:
         parts += [f"{100 * self.step.ratio:.3g}% of the channels"] if self.step.ratio is not None else []
         return ", ".join(parts)
 
-    def _scores(self, graph: Graph) -> dict[str, list[float]]:
+    def _scores(self, graph: ChannelGraph) -> dict[str, list[float]]:
         how = self.step.importance, self.data, self.model.preprocess
         return scores(graph, self.channels, *how, seed=self.seed)
 
@@ -158,7 +158,7 @@ class Structured:
         }
 
     def _pruned(self, module: nn.Module, ranks: Mapping[str, list[float]], counts: Mapping[str, int]) -> nn.Module:
-        graph = Graph(module, self.name)
+        graph = ChannelGraph(module, self.name)
         graph.cut(
             {
                 layer: least(ranks[layer], now, counts[layer])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune.structured import refuse_unknown
 from toolchain.errors import StageError, UsageProblem
-from toolchain.model import FloatModel
-from toolchain.packed import QUICK, packed_bytes
+from toolchain.formats.packed import QUICK, packed_bytes
 from toolchain.quantities import size_text
 from toolchain.recipe import Prune
 

@@ -1,0 +1,162 @@
+"""An .onnx file, taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from targets.artifact import ONNX_METADATA_KEY, file_sha256
+from targets.onnxruntime.onnx_file import scales
+from targets.terminal_text import json_value
+from toolchain.checkpoint.inspection.facts import (
+    InspectedLayer,
+    Inspection,
+    StoredTensor,
+    compared,
+    largest_first,
+    left_out,
+)
+from toolchain.checkpoint.inspection.onnx_macs import onnx_macs
+from toolchain.checkpoint.onnx_files import image_inputs, read_onnx, weight_files
+from toolchain.formats.onnx.layers import onnx_graph
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+
+_SCALED = ("QuantizeLinear", "DequantizeLinear")
+
+
+def inspect_onnx(path: Path) -> Inspection:
+    """Return what an ONNX file is; MACs from shape inference, for one image. Raises CheckpointError."""
+    proto = read_onnx(path, weights=False)
+    graph = proto.graph
+    sizes = _sizes(proto)
+    shapes = {name: tuple(size or 1 for size in shape) for name, shape in sizes.items()}
+    counts, borders = _scale_counts(graph, shapes), scales(graph)
+    parameters = _parameter_counts(graph)
+    names = {tensor: layer.name for layer in onnx_graph(proto).layers for tensor in layer.chain}
+    macs, unknown = onnx_macs(graph, sizes)
+    layers = tuple(
+        replace(_layer(node, names, shapes, parameters), macs=macs.get(node.output[0], 0))
+        for node in graph.node
+        if node.op_type != "Constant"
+    )
+    opsets = ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
+    return Inspection(
+        path=path,
+        kind="onnx",
+        bytes=path.stat().st_size,
+        sha256=file_sha256(path),
+        parameters=sum(parameters.values()),
+        tensors=largest_first([_tensor(tensor, counts) for tensor in graph.initializer]),
+        layers=layers,
+        macs=None if unknown else sum(layer.macs for layer in layers),
+        inputs=tuple(_words(value, borders) for value in image_inputs(proto)),
+        outputs=tuple(_words(value, borders) for value in graph.output),
+        metadata=_metadata(proto) | compared(path),
+        notes=(f"opset {opsets}, IR {proto.ir_version}", *_beside(path), *left_out(unknown)),
+    )
+
+
+def _sizes(proto: ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return every known shape of one image, 0 for an axis that is not known."""
+    import onnx
+
+    with _one_image(proto):
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    shapes = {
+        value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
+        for value in (*inferred.value_info, *inferred.input, *inferred.output)
+    }
+    return shapes | {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
+
+
+@contextmanager
+def _one_image(proto: ModelProto) -> Iterator[None]:
+    """Let open axes of inputs and outputs be 1 within the block, so that what is computed from them is known."""
+    ends = (*proto.graph.input, *proto.graph.output)
+    axes = [axis for value in ends for axis in value.type.tensor_type.shape.dim if not axis.dim_value]
+    before = [axis.dim_param for axis in axes]
+    for axis in axes:
+        axis.dim_value = 1
+    try:
+        yield
+    finally:
+        for axis, name in zip(axes, before, strict=True):
+            axis.Clear()
+            if name:
+                axis.dim_param = name
+
+
+def _scale_counts(graph: GraphProto, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
+    return {
+        node.input[0]: (prod(shapes.get(node.input[1], ())), prod(shapes[node.input[2]]) if len(node.input) > 2 else 0)
+        for node in graph.node
+        if node.op_type in _SCALED
+    }
+
+
+def _parameter_counts(graph: GraphProto) -> dict[str, int]:
+    """Return the number of weights in each initializer that is one: no scales, zero points, shapes or axes."""
+    from onnx import TensorProto
+
+    scaling = {name for node in graph.node if node.op_type in _SCALED for name in node.input[1:]}
+    scaling |= {name for n in graph.node if n.op_type == "QLinearConv" for name in (*n.input[1:3], *n.input[4:8])}
+    scaling |= {name for n in graph.node if n.op_type == "QLinearMatMul" for name in (*n.input[1:3], *n.input[4:])}
+    return {
+        tensor.name: prod(tensor.dims)
+        for tensor in graph.initializer
+        if tensor.name not in scaling and tensor.data_type not in (TensorProto.INT64, TensorProto.BOOL)
+    }
+
+
+def _layer(
+    node: NodeProto, names: dict[str, str], shapes: dict[str, tuple[int, ...]], parameters: dict[str, int]
+) -> InspectedLayer:
+    output = shapes.get(node.output[0], ())
+    count = sum(parameters.get(name, 0) for name in node.input)
+    name = node.name or names.get(node.output[0]) or node.output[0]
+    return InspectedLayer(name, node.op_type, output[1:], count)
+
+
+def _tensor(tensor: Any, counts: dict[str, tuple[int, int]]) -> StoredTensor:
+    from onnx import helper
+
+    name = _dtype(tensor.data_type)
+    bits = 4 if name.endswith("int4") else 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    size = -(-prod(tensor.dims) * bits // 8)
+    return StoredTensor(tensor.name, name, tuple(tensor.dims), size, *counts.get(tensor.name, (0, 0)))
+
+
+def _words(value: ValueInfoProto, borders: dict[str, tuple[float, int]]) -> str:
+    tensor = value.type.tensor_type
+    shape = [axis.dim_param or axis.dim_value or "?" for axis in tensor.shape.dim]
+    words = f"{value.name} {_dtype(tensor.elem_type)} [{', '.join(map(str, shape))}]"
+    if value.name in borders:
+        scale, zero_point = borders[value.name]
+        words += f" scale {scale:.6g} zero point {zero_point}"
+    return words
+
+
+def _dtype(number: int) -> str:
+    from onnx import TensorProto
+
+    name: str = TensorProto.DataType.Name(number).lower()
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _beside(path: Path) -> list[str]:
+    return [f"weights in {file.name}, {file.stat().st_size:,} bytes more" for file in weight_files(path)]
+
+
+def _metadata(proto: ModelProto) -> dict[str, Any]:
+    stored = {entry.key: entry.value for entry in proto.metadata_props}
+    try:
+        ours = json_value(stored.get(ONNX_METADATA_KEY, "{}"))
+    except ValueError:
+        ours = {"unreadable": stored[ONNX_METADATA_KEY][:200]}
+    return ours if isinstance(ours, dict) else {"value": ours}

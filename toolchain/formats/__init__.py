@@ -1,0 +1,1 @@
+"""Model files, one folder a format: what stands in them, and edits that keep them valid."""

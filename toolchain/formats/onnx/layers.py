@@ -1,0 +1,106 @@
+"""The graph of an ONNX file."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from targets.artifact import TensorSpec
+from targets.onnxruntime.operators import layer_of_weight
+from targets.session import TensorCodec
+from toolchain.formats.graph import Constant, Graph, Node
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+WEIGHTED = {
+    "Conv": 1,
+    "ConvTranspose": 1,
+    "Gemm": 1,
+    "MatMul": 1,
+    "ConvInteger": 1,
+    "MatMulInteger": 1,
+    "DynamicQuantizeMatMul": 1,
+    "MatMulNBits": 1,
+    "QLinearConv": 3,
+    "QLinearMatMul": 3,
+}
+# Not HardSwish and Mish, which ONNX Runtime takes apart before it quantizes: a layer would end before or behind them.
+_ACTIVATIONS = [
+    "Relu",
+    "LeakyRelu",
+    "PRelu",
+    "Clip",
+    "Sigmoid",
+    "HardSigmoid",
+    "Tanh",
+    "Elu",
+    "Gelu",
+]
+FOLLOWED = frozenset([*_ACTIVATIONS, "QuantizeLinear", "DequantizeLinear", "Cast", "BatchNormalization"])
+_DERIVED = re.compile(r"_(quantized|int8|int4|packed)$")
+"""What quantizers put behind the name of a weight."""
+
+
+def onnx_graph(model: ModelProto) -> Graph:
+    """Return the operators and layers of a model."""
+    graph = model.graph
+    nodes = tuple(Node(one.op_type, tuple(one.input), tuple(one.output)) for one in graph.node)
+    values = _scalars(graph)
+    constants = _constants(model, nodes)
+    names = {one.name: _layer(one.name) for one in constants.values()}
+    outputs = tuple(one.name for one in graph.output)
+    return Graph(nodes, outputs, constants, _ports(nodes, values), WEIGHTED, FOLLOWED, names)
+
+
+def _layer(weight: str) -> str:
+    """Return the layer of a weight: as torch names it (`features.conv1.weight`), else the weight's own name."""
+    return layer_of_weight(weight) or _DERIVED.sub("", weight)
+
+
+def _constants(model: ModelProto, nodes: tuple[Node, ...]) -> dict[str, Constant]:
+    """Return what the file holds, and what comes of that alone, under the name of the first thing it comes of."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    found = {
+        one.name: Constant(one.name, tensor_dtype_to_np_dtype(one.data_type).name, int(np.prod(one.dims, dtype=int)))
+        for one in model.graph.initializer
+    }
+    for node, proto in zip(nodes, model.graph.node, strict=True):
+        inputs = [name for name in node.inputs if name]
+        if node.kind == "Constant":
+            tensor = next((one.t for one in proto.attribute if one.name == "value"), None)
+            if tensor is not None:
+                dtype = tensor_dtype_to_np_dtype(tensor.data_type).name
+                found[node.outputs[0]] = Constant(node.outputs[0], dtype, int(np.prod(tensor.dims, dtype=int)))
+        elif inputs and all(name in found for name in inputs):
+            root = found[inputs[0]]
+            made = Constant(root.name, root.dtype, root.size, (*root.through, node.kind))
+            found |= dict.fromkeys(node.outputs, made)
+    return found
+
+
+def _scalars(graph: Any) -> dict[str, Any]:
+    """Return the values of the single numbers that the file holds: scales and zero points of activations."""
+    from onnx.numpy_helper import to_array
+
+    return {one.name: to_array(one).reshape(()) for one in graph.initializer if np.prod(one.dims, dtype=int) == 1}
+
+
+def _ports(nodes: tuple[Node, ...], values: dict[str, Any]) -> dict[str, TensorCodec]:
+    """Return what the integers of every tensor that is quantized or dequantized as a whole stand for."""
+    found: dict[str, TensorCodec] = {}
+    for node in nodes:
+        if node.kind in ("QuantizeLinear", "DequantizeLinear"):
+            scale, zero = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else ""
+        elif node.kind in ("QLinearConv", "QLinearMatMul"):
+            scale, zero = node.inputs[6:8]
+        else:
+            continue
+        if scale in values and (not zero or zero in values):
+            point = values[zero] if zero else np.uint8(0)
+            spec = TensorSpec(node.outputs[0], (-1, -1), point.dtype.name, float(values[scale]), int(point))
+            found[node.outputs[0]] = TensorCodec(spec)
+    return found

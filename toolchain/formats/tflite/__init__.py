@@ -1,0 +1,1 @@
+"""TFLite files (.tflite), schema version 3."""

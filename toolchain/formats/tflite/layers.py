@@ -1,0 +1,85 @@
+"""The graph of a TFLite file; its tensors are named by their number."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from targets.artifact import TensorSpec
+from targets.litert.operators import layer_of_tensor
+from targets.session import TensorCodec
+from toolchain.formats.graph import Constant, Graph, Node
+
+WEIGHTED = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "BATCH_MATMUL": 1}
+_ACTIVATIONS = ["RELU", "RELU6", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "ELU", "GELU"]
+FOLLOWED = frozenset([*_ACTIVATIONS, "QUANTIZE", "DEQUANTIZE"])
+
+
+def mapped(path: Path) -> mmap.mmap:
+    """Return the bytes of a file, which take memory where they are read."""
+    with path.open("rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def parsed(content: bytes | mmap.mmap) -> Any:
+    """Return the model of a file (`schema_py_generated.ModelT`); its buffers are views of `content`."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return schema.ModelT.InitFromPackedBuf(content, 0)
+
+
+def tflite_graph(model: Any) -> Graph:
+    """Return the operators and layers of the first subgraph."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = model.subgraphs[0]
+    dtypes, kinds = (_words(table) for table in (schema.TensorType, schema.BuiltinOperator))
+
+    def kind(code: Any) -> str:
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        return code.customCode.decode() if code.customCode else kinds[number]
+
+    codes = [kind(code) for code in model.operatorCodes]
+    nodes = tuple(Node(codes[one.opcodeIndex], _keys(one.inputs), _keys(one.outputs)) for one in graph.operators)
+    constants = {
+        str(number): _constant(number, tensor, dtypes[tensor.type].lower())
+        for number, tensor in enumerate(graph.tensors)
+        if model.buffers[tensor.buffer].data is not None or model.buffers[tensor.buffer].size
+    }
+    names = {str(number): layer_of_tensor(tensor.name.decode()) for number, tensor in enumerate(graph.tensors)}
+    ports = _ports(graph, dtypes)
+    for node in nodes:
+        first = node.inputs[0] if node.inputs else ""
+        if node.kind in ("DEQUANTIZE", "CAST") and first in constants:
+            root = constants[first]
+            constants[node.outputs[0]] = Constant(root.name, root.dtype, root.size, (*root.through, node.kind))
+        elif node.kind == "DEQUANTIZE" and first in ports:
+            ports[node.outputs[0]] = ports[first]
+    return Graph(nodes, _keys(graph.outputs), constants, ports, WEIGHTED, FOLLOWED, names)
+
+
+def _constant(number: int, tensor: Any, dtype: str) -> Constant:
+    return Constant(str(number), dtype, int(np.prod(tensor.shape if tensor.shape is not None else (), dtype=int)))
+
+
+def _ports(graph: Any, dtypes: dict[int, str]) -> dict[str, TensorCodec]:
+    """Return what the integers of every tensor with one scale stand for."""
+    found = {}
+    for number, tensor in enumerate(graph.tensors):
+        has = tensor.quantization
+        if has is not None and has.scale is not None and len(has.scale) == 1:
+            shape, dtype = tuple(map(int, tensor.shape)), dtypes[tensor.type].lower()
+            zero = int(has.zeroPoint[0]) if has.zeroPoint is not None and len(has.zeroPoint) else 0
+            found[str(number)] = TensorCodec(TensorSpec(str(number), shape, dtype, float(has.scale[0]), zero))
+    return found
+
+
+def _keys(tensors: Any) -> tuple[str, ...]:
+    return tuple("" if index < 0 else str(index) for index in (tensors if tensors is not None else ()))
+
+
+def _words(table: type) -> dict[int, str]:
+    return {number: word for word, number in vars(table).items() if isinstance(number, int)}

@@ -1,0 +1,111 @@
+"""What the layers of a TFLite file give out, in LiteRT's own kernels, which a delegate would hide."""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.artifact import Artifact
+from targets.host.stderr import quiet_stderr
+from toolchain.errors import StageError
+from toolchain.formats.activations import open_bare
+from toolchain.formats.tflite.layers import mapped, parsed, tflite_graph
+from toolchain.formats.trace import Values, rounded
+
+
+class TfliteTrace:
+    """See `toolchain.formats.trace.Trace`."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        """Read the file."""
+        self.artifact = artifact
+        self.content = mapped(artifact.path)
+        self.graph = tflite_graph(parsed(self.content))
+
+    @property
+    def fixed(self) -> int:
+        """Return the batch of the file."""
+        return self.artifact.inputs[0].shape[0]
+
+    @property
+    def batch(self) -> int:
+        """Return the batch of the file."""
+        return self.fixed
+
+    def whole(self, pixels: NDArray[Any]) -> Values:
+        """Return the results of an inference."""
+        return self._run(self._whole, pixels, {})
+
+    def alone(self, pixels: NDArray[Any], exact: Values) -> Values:
+        """Return the results of each layer behind exact ones."""
+        interpreter, places = self._alone
+        given = rounded(self.graph, exact)
+        return self._run(interpreter, pixels, {place: given[tensor] for tensor, place in places.items()})
+
+    @cached_property
+    def _whole(self) -> Any:
+        return self._interpreter(self.artifact.path)
+
+    @cached_property
+    def _alone(self) -> tuple[Any, dict[str, int]]:
+        """A file in which every operator that reads a layer's result reads an input in its place, and those inputs."""
+        import flatbuffers
+
+        model = parsed(self.content)
+        for buffer in model.buffers:
+            if buffer.size:
+                buffer.data = np.frombuffer(self.content, np.uint8, buffer.size, buffer.offset)
+                buffer.offset = buffer.size = 0
+        graph, places = model.subgraphs[0], {}
+        for tensor in dict.fromkeys(layer.result for layer in self.graph.layers):
+            if tensor not in self.graph.outputs:
+                twin = copy.copy(graph.tensors[int(tensor)])
+                twin.name = b"exact " + tensor.encode()
+                places[tensor] = len(graph.tensors)
+                graph.tensors.append(twin)
+        for operator in graph.operators:
+            operator.inputs = [places.get(str(index), index) for index in operator.inputs]
+        graph.inputs = [*graph.inputs, *places.values()]
+        # A result that nobody reads any more would not be computed for certain.
+        graph.outputs = [*graph.outputs, *map(int, places)]
+        model.signatureDefs = None
+        builder = flatbuffers.Builder(len(self.content))
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return self._interpreter(bytes(builder.Output())), places
+
+    def _interpreter(self, source: Path | bytes) -> Any:
+        try:
+            with quiet_stderr():
+                interpreter = open_bare(source)
+        except (ValueError, RuntimeError) as error:
+            said = " ".join(str(error).split())[:300]
+            raise StageError(f"{self.artifact.path.name}: LiteRT cannot show its layers ({said})") from error
+        return interpreter
+
+    def _run(self, interpreter: Any, pixels: NDArray[Any], fed: dict[int, Any]) -> Values:
+        source = interpreter.get_input_details()[0]
+        for place, values in {source["index"]: pixels.reshape(source["shape"]), **fed}.items():
+            interpreter.set_tensor(place, self._typed(interpreter, place, values))
+        interpreter.invoke()
+        return {
+            layer.name: self._decoded(layer.result, interpreter.get_tensor(int(layer.result)))
+            for layer in self.graph.layers
+        }
+
+    def _typed(self, interpreter: Any, place: int, values: NDArray[Any]) -> NDArray[Any]:
+        details = next(one for one in interpreter.get_input_details() if one["index"] == place)
+        if np.dtype(details["dtype"]).kind == "f" or values.dtype.kind != "f":
+            return values.astype(details["dtype"])
+        scale, zero = details["quantization"]
+        limits = np.iinfo(details["dtype"])
+        typed: NDArray[Any] = np.clip(np.rint(values / scale) + zero, limits.min, limits.max).astype(details["dtype"])
+        return typed
+
+    def _decoded(self, tensor: str, values: NDArray[Any]) -> NDArray[np.float32]:
+        port = self.graph.ports.get(tensor)
+        return values.astype(np.float32) if port is None or values.dtype.kind == "f" else port.decode(values)

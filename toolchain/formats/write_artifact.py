@@ -1,0 +1,108 @@
+"""Write a model file as an Artifact: described, checked, then named together with its sidecar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from targets.artifact import ONNX_METADATA_KEY, SCHEMA, Artifact, Fidelity, file_format, file_sha256, sidecar_of, utf8
+from targets.errors import ArtifactError, RunFailed
+from targets.metadata import describe
+from targets.onnxruntime.protobuf import append
+from targets.preprocess import Preprocess
+from toolchain.errors import UsageProblem
+from toolchain.files import refuse_existing, whole_files
+from toolchain.versions import tool_versions
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an artifact comes from: what its sidecar says beyond the file itself."""
+
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    recipe: str
+    parent_sha256: str
+    tools: dict[str, str]
+    calibration: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    checkpoint_sha256: str | None = None
+
+    @classmethod
+    def of(cls, parent: Artifact, recipe: str, *packages: str, **changes: Any) -> Origin:
+        """Return the origin of a file made from `parent`."""
+        tools = parent.tools | tool_versions(*packages)
+        changes = {"checkpoint_sha256": parent.checkpoint_sha256} | changes
+        return cls(parent.preprocess, parent.classes, recipe, parent.sha256, tools, **changes)
+
+
+def write_artifact(
+    path: Path,
+    origin: Origin,
+    write: Callable[[Path], object],
+    *,
+    force: bool = False,
+    check: Callable[[Artifact], None] | None = None,
+    compare: Callable[[Artifact], Fidelity] | None = None,
+    beside: dict[Path, str] | None = None,
+) -> Artifact:
+    """Let `write` make the file, `check` judge it, and only then give file and sidecar their names.
+
+    compare: what gives the sidecar's `fidelity`. beside: texts that belong to it too, by their paths in the same
+    folder. Raises what they raise; then nothing is there. Nothing is overwritten without `force`, but
+    a sidecar whose file is gone.
+    """
+    refuse_model(path, force=force)
+    texts = beside or {}
+    with whole_files(path, sidecar_of(path), *texts, force=force) as (part, side, *others), _renamed(part, path):
+        write(part)
+        inputs, outputs = describe(part)
+        # vars, not asdict: the preprocess stays the object that it is
+        artifact = Artifact(part, file_format(part), "", inputs, outputs, **vars(origin))
+        if artifact.format == "onnx":
+            embed(part, origin)
+        artifact = replace(artifact, sha256=file_sha256(part))
+        if check:
+            check(artifact)
+        if compare:
+            artifact = replace(artifact, fidelity=compare(artifact))
+        side.write_text(artifact.description(), encoding="utf-8", errors="backslashreplace")
+        for other, text in zip(others, texts.values(), strict=True):
+            other.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return replace(artifact, path=path)
+
+
+def refuse_model(path: Path, *, force: bool) -> None:
+    """Raise UsageProblem where writing would replace a file, or as its sidecar one that is none; call it first."""
+    if not utf8(path):
+        raise UsageProblem(f"{path}: the name is not UTF-8, so the runtimes could not open it; give another name")
+    refuse_existing(path, force=force)
+    sidecar = sidecar_of(path)
+    if sidecar.is_file() and not force and SCHEMA.encode() not in sidecar.read_bytes():
+        refuse_existing(sidecar, force=False)
+
+
+@contextmanager
+def _renamed(part: Path, path: Path) -> Iterator[None]:
+    """Let errors in the block name `path`, not the temporary file, which is gone when they are read."""
+    try:
+        yield
+    except (ArtifactError, RunFailed) as error:
+        raise type(error)(str(error).replace(str(part), str(path))) from error
+
+
+def embed(path: Path, origin: Origin) -> None:
+    """Write the origin into an ONNX file's metadata_props, so that it explains itself; of several the last one counts.
+
+    Its notes stand in the sidecar alone: they are for people, and in a file of 16 KiB they would take a fortieth.
+    """
+    from onnx import ModelProto, StringStringEntryProto
+
+    facts = {"schema": SCHEMA} | asdict(origin)
+    del facts["notes"]
+    value = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+    append(path, ModelProto(metadata_props=[StringStringEntryProto(key=ONNX_METADATA_KEY, value=value)]))

@@ -1,1 +1,0 @@
-"""The layers of a file, in both formats alike: what has weights, by which name, and what it gives out."""
