@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
 from targets.errors import RunFailed, UnknownTarget
-from targets.host.cpu_load import others
+from targets.host.cpu_load import busy_by_others
 from targets.host.machine import taints
 from targets.host.pinning import pin
 
@@ -172,7 +172,7 @@ class Timings:
     @property
     def busy_cores(self) -> float:
         """How many cores other processes kept busy meanwhile; 0 where that is not known."""
-        return others(self.machine, self.machine.get("end", self.machine)) or 0.0
+        return busy_by_others(self.machine, self.machine.get("end", self.machine)) or 0.0
 
     def percentile(self, q: float) -> float | None:
         """Return the q-th percentile (0 to 100) in nanoseconds, or None where the samples cannot carry it.

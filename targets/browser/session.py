@@ -18,7 +18,7 @@ from targets.errors import Misplaced, RunFailed
 from targets.host.clock import RESOLUTIONS, Interrupted
 from targets.litert.cpu import codecs
 from targets.onnxruntime.cpu import batch_size
-from targets.onnxruntime.single_provider import all_on
+from targets.onnxruntime.single_provider import refuse_misplaced
 from targets.onnxruntime.webgpu import PROVIDER
 from targets.session import RuntimeSession, TensorCodec, image_input, logits_output
 from targets.target import LARGEST, RuntimeFacts, TimingPlan
@@ -177,7 +177,7 @@ def _placement(artifact: Artifact, told: dict[str, Any], console: list[str]) -> 
     nodes = _logged(console)
     if not nodes:
         raise RunFailed(f"{artifact.path}: onnxruntime-web does not tell where its nodes run; nothing here may go on")
-    all_on(PROVIDER, nodes, artifact)
+    refuse_misplaced(PROVIDER, nodes, artifact)
     return {PROVIDER: len(nodes[PROVIDER])}
 
 

@@ -1,4 +1,4 @@
-"""Who works on this machine: processor time of everybody, and of this process with all that it started (man 5 proc)."""
+"""CPU load of other processes: all CPU time of this machine, less that of this process and its children (proc(5))."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from time import monotonic
 from typing import Any
 
 QUIET = 0.25
-"""Cores that others may use meanwhile; a tenth of the machine where that is more."""
+"""Cores that other processes may keep busy on a quiet machine; a tenth of the machine where that is more."""
 COUNTERS = ("work_s", "own_s", "clock_s")
-"""What `work` returns: seconds whose differences say something, and which alone say nothing."""
+"""What `cpu_seconds` returns: seconds whose differences say something, and which alone say nothing."""
 
 
-def work(root: Path = Path("/")) -> dict[str, float]:
+def cpu_seconds(root: Path = Path("/")) -> dict[str, float]:
     """Return `work_s`, processor seconds of all since the machine started, `own_s` of those ours, and `clock_s`.
 
     What a hypervisor gave to other machines counts as worked by others. Empty where /proc does not tell.
@@ -34,8 +34,8 @@ def quiet_cores(cores: int) -> float:
     return max(QUIET, cores / 10)
 
 
-def others(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
-    """Return how many cores others kept busy between two answers of `work`; None where they do not tell."""
+def busy_by_others(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
+    """Return how many cores others kept busy between two answers of `cpu_seconds`; None where they do not tell."""
     if not {*COUNTERS} <= before.keys() & after.keys():
         return None
     worked, own, passed = (after[name] - before[name] for name in COUNTERS)
@@ -47,10 +47,10 @@ def _own(root: Path) -> int:
     parents, ticks = dict[int, int](), dict[int, int]()
     for process, parent, used in _processes(root):
         parents[process], ticks[process] = parent, used
-    return sum(used for process, used in ticks.items() if os.getpid() in _line(process, parents))
+    return sum(used for process, used in ticks.items() if os.getpid() in _ancestry(process, parents))
 
 
-def _line(process: int, parents: Mapping[int, int]) -> Iterator[int]:
+def _ancestry(process: int, parents: Mapping[int, int]) -> Iterator[int]:
     """Yield a process, its parent, and so on."""
     while process in parents:
         yield process

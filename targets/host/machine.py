@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from targets.host.cpu_load import others, quiet_cores, work
+from targets.host.cpu_load import busy_by_others, cpu_seconds, quiet_cores
 
 # What integer and float kernels choose by, as the kernel names them on x86 and on Arm.
 ISA_FLAGS = (
@@ -45,7 +45,7 @@ def machine_state(root: Path = Path("/")) -> dict[str, Any]:
 
     cpu, board, architecture, cores, usable_cores, pinned (to which, where they are not all), isa, governor, mhz,
     load_average (1, 5, 15 minutes), memory_bytes, available_bytes, temperature_c, throttled (the Raspberry Pi
-    firmware's bits), os, kernel, python, and what `targets.host.cpu_load.work` tells.
+    firmware's bits), os, kernel, python, and what `targets.host.cpu_load.cpu_seconds` tells.
     """
     cpu, memory = _read(root / "proc/cpuinfo"), _read(root / "proc/meminfo")
     frequency = root / "sys/devices/system/cpu/cpu0/cpufreq"
@@ -68,7 +68,7 @@ def machine_state(root: Path = Path("/")) -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
-    return {key: value for key, value in (state | work(root)).items() if value not in (None, "", [])}
+    return {key: value for key, value in (state | cpu_seconds(root)).items() if value not in (None, "", [])}
 
 
 def _pinned() -> list[int]:
@@ -79,9 +79,9 @@ def _pinned() -> list[int]:
 def taints(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
     """Return in words what made a measurement between two states (`machine_state`) less than quiet; nothing if quiet.
 
-    Other processes at work (`targets.host.cpu_load.others`, else a load of one minute above the cores), a governor that
-    saves power, a frequency that fell by a tenth, a temperature at which boards slow down, and what a Raspberry Pi's
-    firmware says (`vcgencmd get_throttled`: bits 0 to 3 now, 16 to 19 since it was started).
+    Other processes at work (`busy_by_others`, else a load of one minute above the cores), a governor that saves power,
+    a frequency that fell by a tenth, a temperature at which boards slow down, and what a Raspberry Pi's firmware says
+    (`vcgencmd get_throttled`: bits 0 to 3 now, 16 to 19 since it was started).
     """
     found = [*_busy(before, after)]
     if "powersave" in (before.get("governor"), after.get("governor")):
@@ -95,7 +95,7 @@ def taints(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ..
 
 def _busy(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     """Yield what others were seen to do."""
-    used, cores = others(before, after), after.get("cores", 1)
+    used, cores = busy_by_others(before, after), after.get("cores", 1)
     if used is not None:
         if used > quiet_cores(cores):
             yield f"others kept {used:.1f} of {cores} core{'s' * (cores != 1)} busy"

@@ -15,12 +15,12 @@ def quiet_stderr() -> Iterator[None]:
     The descriptor belongs to the whole process: keep the block as short as the opening of a session. Where there is
     no descriptor 2 (a daemon closed it) nothing is done.
     """
-    with overheard(2):
+    with captured_output(2):
         yield
 
 
 @contextmanager
-def overheard(*descriptors: int) -> Iterator[Callable[[], str]]:
+def captured_output(*descriptors: int) -> Iterator[Callable[[], str]]:
     """Keep what the process writes to these descriptors inside the block; the call that it yields returns it so far."""
     with tempfile.TemporaryFile() as sink, ExitStack() as restored:
         for descriptor in descriptors:

@@ -22,7 +22,7 @@ from targets.artifact import Artifact, Format
 from targets.catalog import spelled
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
 from targets.host import gpu_adapters
-from targets.host.stderr import overheard
+from targets.host.stderr import captured_output
 from targets.litert.cpu import FIX, codec_of, load_runtime
 from targets.session import RuntimeSession, image_input, logits_output, resolved_threads
 from targets.target import Availability, Cost, RuntimeFacts, Target
@@ -82,7 +82,7 @@ class LiteRtGpu(Target):
         )
         adapter = gpu_adapters.find(self.adapter)
         _hush_at_exit()
-        with gpu_adapters.only(adapter), overheard(1, 2) as said:
+        with gpu_adapters.only(adapter), captured_output(1, 2) as said:
             _survive(artifact)
             start = perf_counter_ns()
             environment = compiled.Environment.create()
@@ -122,7 +122,7 @@ class LiteRtGpuSession(RuntimeSession):
             outputs = [codec_of(detail) for detail in details]
             self._output = logits_output(artifact, outputs)
             self._shape = tuple(int(axis) for axis in details[self._output]["shape"])
-            with overheard(1, 2):
+            with captured_output(1, 2):
                 self._inputs, self._outputs = model.create_input_buffers(0), model.create_output_buffers(0)
                 super().__init__(artifact, facts, source, outputs[self._output], batch=1, load_ns=load_ns)
         except RunFailed:
@@ -152,7 +152,7 @@ class LiteRtGpuSession(RuntimeSession):
 
     def __exit__(self, *_error: object) -> None:
         """Release the buffers, the model and its environment, in this order."""
-        with overheard(1, 2):
+        with captured_output(1, 2):
             self._inputs = self._outputs = []
             self._model.close()
             self._model.environment.close()
@@ -173,7 +173,7 @@ def _accelerator() -> Any:
 def _described(artifact: Artifact) -> Any:
     """Return an interpreter of the file, which knows its tensors and operators; raises RunFailed."""
     litert = load_runtime()
-    with overheard(2):
+    with captured_output(2):
         try:
             return litert.Interpreter(model_path=str(artifact.path))
         except ValueError as error:

@@ -22,7 +22,7 @@ from targets.artifact import Artifact, Format
 from targets.catalog import spelled
 from targets.errors import TargetUnavailable
 from targets.onnxruntime.cpu import load_runtime
-from targets.onnxruntime.single_provider import DeviceSession, strict_session
+from targets.onnxruntime.single_provider import DeviceSession, single_provider_session
 from targets.session import resolved_threads
 from targets.target import Availability, RuntimeFacts, Target
 
@@ -71,7 +71,7 @@ class OrtCuda(Target):
         device, threads = self._device(), resolved_threads(threads)
         ort = self._preloaded()
         start = perf_counter_ns()
-        session, nodes = strict_session(artifact, self.provider, self._attached, threads)
+        session, nodes = single_provider_session(artifact, self.provider, self._attached, threads)
         load_ns = perf_counter_ns() - start
         facts = RuntimeFacts(
             target=self.name,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
-from targets.host.stderr import overheard
+from targets.host.stderr import captured_output
 from targets.onnxruntime.cpu import BATCH, OrtSession, load_runtime
 from targets.target import RuntimeFacts
 
@@ -58,7 +58,7 @@ class DeviceSession(OrtSession):
         return once
 
 
-def strict_session(artifact: Artifact, provider: str, attach: Attach, threads: int) -> tuple[Any, int]:
+def single_provider_session(artifact: Artifact, provider: str, attach: Attach, threads: int) -> tuple[Any, int]:
     """Return a session of the file whose nodes all run on `provider`, and their number.
 
     attach: adds the provider to session options; returns what InferenceSession wants beside them. The number is of
@@ -66,17 +66,17 @@ def strict_session(artifact: Artifact, provider: str, attach: Attach, threads: i
     Raises Misplaced naming the nodes that would run elsewhere, TargetUnavailable where the provider does not start,
     RunFailed where ONNX Runtime refuses the file.
     """
-    with overheard(1, 2) as said:
+    with captured_output(1, 2) as said:
         try:
             session = _open(artifact, attach, threads, strict=True)
         except Exception:  # noqa: BLE001 (its exceptions share no other base)
             session = _explained(artifact, provider, attach, threads, said)
     nodes = _placed(session)
-    all_on(provider, nodes, artifact)
+    refuse_misplaced(provider, nodes, artifact)
     return session, len(nodes.get(provider, ()))
 
 
-def all_on(provider: str, nodes: dict[str, list[tuple[str, str]]], artifact: Artifact) -> None:
+def refuse_misplaced(provider: str, nodes: dict[str, list[tuple[str, str]]], artifact: Artifact) -> None:
     """Raise Misplaced unless every node (provider -> operator and name) is placed on `provider`."""
     elsewhere = {place: names for place, names in nodes.items() if place != provider}
     if elsewhere:

@@ -16,7 +16,7 @@ from targets.errors import TargetUnavailable
 from targets.host import gpu_adapters
 from targets.host.stderr import quiet_stderr
 from targets.onnxruntime.cpu import load_runtime
-from targets.onnxruntime.single_provider import DeviceSession, strict_session
+from targets.onnxruntime.single_provider import DeviceSession, single_provider_session
 from targets.session import resolved_threads
 from targets.target import Availability, Cost, RuntimeFacts, Target
 
@@ -60,7 +60,9 @@ class OrtWebGpu(Target):
         with gpu_adapters.only(adapter):
             device = _device(ort, plugin)
             start = perf_counter_ns()
-            session, nodes = strict_session(artifact, PROVIDER, lambda options: _attached(options, device), threads)
+            session, nodes = single_provider_session(
+                artifact, PROVIDER, lambda options: _attached(options, device), threads
+            )
             load_ns = perf_counter_ns() - start
         facts = RuntimeFacts(
             target=self.name,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from targets.host.cpu_load import others, work
+from targets.host.cpu_load import busy_by_others, cpu_seconds
 from targets.host.machine import cpu_name, machine_state, taints
 
 PI = {
@@ -116,16 +116,16 @@ SPIN = "import time; end = time.monotonic() + 1.2\nwhile time.monotonic() < end:
 
 
 def test_what_this_process_and_its_children_do_is_not_the_work_of_others() -> None:
-    before = work()
+    before = cpu_seconds()
     subprocess.run([sys.executable, "-c", SPIN], check=True)
-    ended = work()
+    ended = cpu_seconds()
     assert ended["own_s"] - before["own_s"] > 0.5, "a child that ended"
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
         # How much of a second it gets is for the other work on this machine to say.
         until = monotonic() + 20
-        while work()["own_s"] - ended["own_s"] < 1 and monotonic() < until:
+        while cpu_seconds()["own_s"] - ended["own_s"] < 1 and monotonic() < until:
             sleep(0.1)
-        after = work()
+        after = cpu_seconds()
         child.kill()
     assert after["own_s"] - ended["own_s"] >= 1, "one that still runs"
     assert after["work_s"] - before["work_s"] > 1.5
@@ -133,11 +133,11 @@ def test_what_this_process_and_its_children_do_is_not_the_work_of_others() -> No
 
 def test_others_are_seen_at_work() -> None:
     quiet = [sys.executable, "-c", SPIN]
-    before = work()
+    before = cpu_seconds()
     # Its parent ends at once, so it is nobody's child any more.
     subprocess.run(["sh", "-c", '"$@" & ', "sh", *quiet], check=True)
     sleep(1)
-    used = others(before, work())
+    used = busy_by_others(before, cpu_seconds())
     assert used is not None
     assert used > 0.5
 

@@ -183,7 +183,7 @@ def test_a_gpu_whose_driver_webgpu_refuses_is_not_replaced_by_software(
     mock = manifest(tmp_path / "mock.json", CHROMIUM / "libVkICD_mock_icd.so")
     answers = {mock: [("Outdated GPU", "discrete")], SWIFTSHADER: [("SwiftShader", "cpu")]}
     program = drivers_that_say(answers, tmp_path / "drivers.py")
-    patched = f"from targets import vulkan\nvulkan.__file__ = {str(program)!r}\n{opening(word, subject)}"
+    patched = f"from targets.host import vulkan\nvulkan.__file__ = {str(program)!r}\n{opening(word, subject)}"
     done = alone(patched, VK_DRIVER_FILES=os.pathsep.join(answers))
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
