@@ -26,7 +26,7 @@ def adopt(
 ) -> None:
     """Write the sidecar of an .onnx or .tflite of your own: its classes, and how it wants its images.
 
-    Without options that is found on the train split of --data. Nothing in the file itself is changed.
+    Without options, this is found on the train split of --data. The file itself is not changed.
 
     \b
     Example:

@@ -14,7 +14,7 @@ from toolchain.cli.options import CLASSES, Choice, Command, Finite
 weights_option = click.option(
     "--weights",
     metavar="KEY",
-    help="Which weights to take of a file with several, such as model_ema; without it the raw ones.",
+    help="Which weights to load from a file with several, such as model_ema. Default: the raw ones.",
 )
 """Of every command that reads a checkpoint."""
 
@@ -25,28 +25,30 @@ _SOURCE_OPTIONS = (
         metavar="SOURCE",
         help="The class that the weights belong to: FILE.py:CLASS, MODULE:CLASS, either with (args), or a model name.",
     ),
-    click.option("--trust-pickle", is_flag=True, help="Let the code in a pickle, .pt2 or TorchScript run."),
+    click.option("--trust-pickle", is_flag=True, help="Allow the code in a pickle, .pt2 or TorchScript file to run."),
     weights_option,
     click.option(
         "--classes",
         type=CLASSES,
         metavar="CLASSES",
-        help="What the model's columns stand for, such as 0-9A-Z or cat,dog; of --data only their images are used. By "
-        "default as the data or file says.",
+        help="Classes of the model's outputs, such as 0-9A-Z or cat,dog; only their images of --data are used. "
+        "Default: those that the file or the data names.",
     ),
     click.option(
         "--preprocess",
         type=Choice(["auto", "stored"]),
-        help="auto finds it with labelled images, stored takes the file's; by default auto where the file has none.",
+        help="auto finds it with labelled images, stored takes the file's. Default: auto if the file has none.",
     ),
 )
 _PREPROCESS_OPTIONS = (
-    click.option("--orientation", type=Choice(ORIENTATIONS), help="How the model wants upright images turned."),
+    click.option(
+        "--orientation", type=Choice(ORIENTATIONS), help="Orientation in which the model wants upright images."
+    ),
     click.option("--scale", type=Choice(get_args(Scale)), help="The pixel range before mean and std."),
     click.option("--mean", type=Finite(-MOST, MOST), help="Subtracted after scaling."),
     click.option("--std", type=Finite(1 / MOST, MOST), help="Divided by after scaling."),
     click.option("--invert", is_flag=True, default=None, help="The model wants dark ink on white."),
-    click.option("--label-offset", type=click.IntRange(0), help="The model's column of the first class."),
+    click.option("--label-offset", type=click.IntRange(0), help="Output column of the first class."),
 )
 
 

@@ -19,10 +19,10 @@ from toolchain.cli import console, options
 def compare(
     *, base: Path, candidate: Path, data: str | None, data_root: Path | None, target: str | None, as_json: bool
 ) -> None:
-    """Pair two artifacts, or two saved evaluations (.npz), image by image.
+    """Compare two model files, or two saved evaluations (.npz), image by image.
 
-    Lost, gained and changed answers, the drop in accuracy with its Tango score interval, the classes that suffered.
-    `--data` is needed for artifacts; for saved evaluations it checks that they are of those images.
+    Shows lost, gained and changed answers, the drop in accuracy with its Tango score interval, and the worst classes.
+    Model files need `--data`; for saved evaluations it checks that they are of those images.
     Stored timings are compared by `glyphpress report`.
 
     \b

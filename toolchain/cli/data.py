@@ -19,7 +19,7 @@ def root_option(command: click.decorators.FC) -> click.decorators.FC:
         "--data-root",
         type=FOLDER,
         envvar="GLYPHPRESS_DATA",
-        help="Where EMNIST's files are looked for first and fetched to; by default the user cache.",
+        help="Folder of EMNIST's files, searched first and downloaded to. Default: the user cache.",
     )(command)
 
 
@@ -37,7 +37,7 @@ def data() -> None:
 @root_option
 @json_option
 def list_(data_root: Path | None, as_json: bool) -> None:
-    """List the data sets, how large they officially are, and where they were found.
+    """List the data sets, their official sizes, and where they are on this machine.
 
     \b
     Example:
@@ -59,7 +59,7 @@ def list_(data_root: Path | None, as_json: bool) -> None:
 @classes_option
 @root_option
 @seed_option
-@click.option("--strict", is_flag=True, help="Exit 3 when there is any finding.")
+@click.option("--strict", is_flag=True, help="Exit 3 if anything is found.")
 @json_option
 def check(data: str, data_root: Path | None, seed: int, strict: bool, as_json: bool) -> None:
     """Check counts, balance, copies between train and test, and orientation.
@@ -87,7 +87,7 @@ def check(data: str, data_root: Path | None, seed: int, strict: bool, as_json: b
 @force_option
 @json_option
 def fetch(data_root: Path | None, url: str | None, force: bool, as_json: bool) -> None:
-    """Download the official archive (562 MB), verify and unpack it; a download that was cut off goes on.
+    """Download the official archive (562 MB), verify and unpack it; an interrupted download is resumed.
 
     \b
     Example:

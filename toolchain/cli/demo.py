@@ -10,7 +10,7 @@ from toolchain.cli import console, options
 
 
 @click.command()
-@click.option("--out", type=options.FOLDER, default="demo-out", show_default=True, help="Folder of the results.")
+@click.option("--out", type=options.FOLDER, default="demo-out", show_default=True, help="Folder for the results.")
 @options.seed_option
 @options.threads_option(0)
 @options.force_option

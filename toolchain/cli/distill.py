@@ -23,17 +23,27 @@ from toolchain.cli.checkpoint_options import checkpoint_options
     shell_complete=complete.MODEL,
     help="A reference architecture, with fresh weights.",
 )
-@click.option("--channels", type=options.Numbers(), help="Of its convolutions, such as 16,16,32,56,72.")
-@click.option("--dropout", type=options.Finite(0, 1, max_open=True), help="In its training; by default its own.")
+@click.option("--channels", type=options.Numbers(), help="Channels of its convolutions, such as 16,16,32,56,72.")
+@click.option(
+    "--dropout", type=options.Finite(0, 1, max_open=True), help="Dropout in its training. Default: the architecture's."
+)
 @click.option(
     "--teacher",
     metavar="CHECKPOINT",
     shell_complete=complete.CHECKPOINT,
-    help="Learn from this one's answers in place of the first CHECKPOINT's, such as a larger one's.",
+    help="Learn from this checkpoint's answers instead of CHECKPOINT's, for example a larger model's.",
 )
-@click.option("--epochs", type=options.EPOCHS, default=24, show_default=True, help="On the train split.")
-@click.option("--augment", type=options.Finite(0, 3), default=1.0, show_default=True, help="Strength; 0 for none.")
-@click.option("--temperature", type=options.Finite(1, 20), default=2.0, show_default=True, help="Softens answers.")
+@click.option("--epochs", type=options.EPOCHS, default=24, show_default=True, help="Passes over the train split.")
+@click.option(
+    "--augment", type=options.Finite(0, 3), default=1.0, show_default=True, help="Strength of augmentation; 0 for none."
+)
+@click.option(
+    "--temperature",
+    type=options.Finite(1, 20),
+    default=2.0,
+    show_default=True,
+    help="Temperature of the teacher's answers.",
+)
 @click.option("--soft", type=options.SHARE, default="90%", show_default=True, help="Weight of the teacher's answers.")
 @click.option("-o", "--output", type=options.FILE, required=True, help="The .pt2 program to write.")
 @options.seed_option

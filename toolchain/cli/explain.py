@@ -15,17 +15,21 @@ from toolchain.cli import console, options
 @options.data_option
 @options.classes_option
 @click.option(
-    "--images", type=click.IntRange(1), default=256, show_default=True, help="Of the train split, none calibrated on."
+    "--images",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="Number of images of the train split, none of them used in calibration.",
 )
 @options.seed_option
 @options.json_option
 def explain(
     *, base: Path, candidate: Path, data: str, data_root: Path | None, images: int, seed: int, as_json: bool
 ) -> None:
-    """Show the error of a quantized file layer by layer, and what of it still runs in float and why.
+    """Show the error of a quantized file layer by layer, and which operators still run in float and why.
 
     BASE is the float file, CANDIDATE the quantized one made from it, both .onnx or both .tflite. SQNR is the ratio of
-    signal to quantization noise behind each layer; `alone`, of the noise that the layer adds itself.
+    signal to quantization noise after each layer; `alone` counts only the noise that the layer itself adds.
 
     \b
     Example:

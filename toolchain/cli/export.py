@@ -17,19 +17,19 @@ from toolchain.cli.checkpoint_options import checkpoint_options
 @options.optional_data_option
 @click.option("-o", "--output", type=options.FILE, required=True, help="The .onnx, .ort or .tflite file to write.")
 @click.option(
-    "--ops-config", is_flag=True, help="Of an .ort, list its operators in MODEL.required_operators.config beside it."
+    "--ops-config", is_flag=True, help="For an .ort: list its operators in MODEL.required_operators.config beside it."
 )
 @click.option(
-    "--this-cpu", is_flag=True, help="Fit an .ort of floats to this kind of x86 processor: faster, only there."
+    "--this-cpu", is_flag=True, help="Optimize a float .ort for this kind of x86 processor: faster, but only there."
 )
 @options.seed_option
 @options.force_option
 @options.json_option
 def export(*, checkpoint: str, request: Any, output: Path, as_json: bool, **words: Any) -> None:
-    """Convert a checkpoint to float ONNX or TFLite, or an .onnx that glyphpress made to .ort; the result is checked.
+    """Convert a checkpoint to float ONNX or TFLite, or an .onnx made by glyphpress to .ort, and check the result.
 
-    --data tells the classes, and how the model wants its images, where the checkpoint does not. --ops-config is for a
-    build of ONNX Runtime that holds the file's operators only.
+    --data gives the classes, and how the model wants its images, if the checkpoint does not say so. --ops-config is for
+    building an ONNX Runtime with only the file's operators.
 
     \b
     Example:

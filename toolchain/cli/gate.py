@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 _LIMITS = ("drop", "size", "p50", "p95")
 _FILES = ("junit", "sarif", "markdown", "verdict")
 _OPTIONS = (
-    click.option("--baseline", type=options.FILE, help="Float artifact, its saved evaluation, or a stored baseline."),
+    click.option("--baseline", type=options.FILE, help="Float file, its saved evaluation, or a stored baseline."),
     click.option(
         "--candidate",
         "candidates",
         multiple=True,
         type=options.FILE,
-        help="Artifact to judge, or its saved evaluation; of several the best ships.",
+        help="File to judge, or its saved evaluation (repeatable: the best one ships).",
     ),
     options.optional_data_option,
     options.classes_option,
@@ -43,25 +43,27 @@ _OPTIONS = (
         "stored",
         multiple=True,
         type=options.FILE,
-        help="Judge evidence that --evidence stored, without running anything; once for each candidate.",
+        help="Judge evidence that --evidence stored, without running anything (once per candidate).",
     ),
     options.policy_option,
-    click.option("--max-drop", "drop", type=options.POINTS, help="Margin of accuracy in place of the policy's."),
-    click.option("--max-size", "size", type=options.SIZE, help="Largest file, in place of the policy's."),
+    click.option("--max-drop", "drop", type=options.POINTS, help="Largest drop in accuracy, instead of the policy's."),
+    click.option("--max-size", "size", type=options.SIZE, help="Largest file size, instead of the policy's."),
     click.option(
-        "--max-p50", "p50", type=options.DURATION, help="Largest median latency at batch 1, in place of the policy's."
+        "--max-p50", "p50", type=options.DURATION, help="Largest median latency at batch 1, instead of the policy's."
     ),
     click.option(
-        "--max-p95", "p95", type=options.DURATION, help="Largest P95 latency at batch 1, in place of the policy's."
+        "--max-p95", "p95", type=options.DURATION, help="Largest P95 latency at batch 1, instead of the policy's."
     ),
     options.target_option,
     options.threads_option(1),
-    click.option("--junit", type=options.FILE, help="Write JUnit XML, a test case a limit."),
-    click.option("--sarif", type=options.FILE, help="Write SARIF, a result a limit that did not pass."),
-    click.option("--markdown", type=options.FILE, help="Write a summary for a pull request, and its pictures beside."),
-    click.option("--verdict", type=options.FILE, help="Write all that was concluded as JSON (`gate schema verdict`)."),
+    click.option("--junit", type=options.FILE, help="Write JUnit XML with one test case per limit."),
+    click.option("--sarif", type=options.FILE, help="Write SARIF with one result per limit that did not pass."),
     click.option(
-        "--evidence", multiple=True, type=options.FILE, help="Store the evidence for --from; once for each candidate."
+        "--markdown", type=options.FILE, help="Write a summary for a pull request, with its pictures beside it."
+    ),
+    click.option("--verdict", type=options.FILE, help="Write the whole verdict as JSON (`gate schema verdict`)."),
+    click.option(
+        "--evidence", multiple=True, type=options.FILE, help="Store the evidence for --from (once per candidate)."
     ),
     options.force_option,
     options.json_option,
@@ -115,8 +117,8 @@ def gate(
 ) -> None:
     """Judge a candidate: exit 0 passed, 1 failed, 5 inconclusive.
 
-    Of several candidates the best ships, each judged by confidences that are corrected for the choice. `--from` judges
-    stored evidence again without running anything.
+    With several candidates the best one ships, and each is judged at a confidence that is corrected for the choice.
+    `--from` judges stored evidence again without running anything.
 
     \b
     Example:

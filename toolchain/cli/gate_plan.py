@@ -12,26 +12,30 @@ CHANCE = options.Finite(0.5, 1, min_open=True, max_open=True)
 
 
 @click.command()
-@click.option("--margin", type=options.POINTS, help="Largest drop in accuracy that is to pass.")
+@click.option("--margin", type=options.POINTS, help="Largest drop in accuracy that should pass.")
 @options.policy_option
-@click.option("--classes", type=click.IntRange(2), default=47, show_default=True, help="With --policy: how many.")
+@click.option(
+    "--classes", type=click.IntRange(2), default=47, show_default=True, help="With --policy: number of classes."
+)
 @click.option(
     "--discordance",
     required=True,
     type=options.POINTS,
-    help="Share of the images that only one of the two files reads rightly.",
+    help="Share of the images that only one of the two files reads correctly.",
 )
 @click.option(
     "--drop", type=options.POINTS, default="0pp", show_default=True, help="With --margin: the candidate's true drop."
 )
-@click.option("--confidence", type=CHANCE, default=0.95, show_default=True, help="With --margin: of PASS and of FAIL.")
+@click.option(
+    "--confidence", type=CHANCE, default=0.95, show_default=True, help="With --margin: confidence of PASS and of FAIL."
+)
 @click.option(
     "--power",
     multiple=True,
     type=CHANCE,
     default=(0.8, 0.9),
     show_default=True,
-    help="Wanted chance of PASS; can be given more than once.",
+    help="Wanted chance of PASS (repeatable).",
 )
 @options.json_option
 def plan(
@@ -45,11 +49,11 @@ def plan(
     power: tuple[float, ...],
     as_json: bool,
 ) -> None:
-    """Print how many images decide a margin, and what the gate would say on other numbers of them.
+    """Print how many images decide a margin, and what the gate would say with other numbers of images.
 
-    With --margin of that one limit, exactly; with --policy of all its limits that right and wrong answers decide, of a
-    candidate without a drop, by simulation. `glyphpress compare` prints what discordance is made of: lost and gained,
-    of two files like yours.
+    With --margin: for that one limit, exactly. With --policy: for all its limits that depend on right and wrong
+    answers, by simulating a candidate without a drop. `glyphpress compare` prints the discordance of two files like
+    yours: lost plus gained.
 
     \b
     Example:

@@ -17,17 +17,20 @@ from toolchain.cli.options import Choice
     "policy_words",
     metavar="POLICY",
     shell_complete=complete.POLICY,
-    help="Whose limits are set: strict, default, smoke, or a TOML file; the others are commented out.",
+    help="Policy whose limits are set: strict, default, smoke, or a TOML file; other limits are commented out.",
 )
 @click.option(
     "--ci",
     "service",
     metavar="SERVICE",
     shell_complete=complete.SERVICE,
-    help="Write the file that runs the gate there instead: github, gitlab or pre-commit.",
+    help="Write the file that runs the gate on this service instead: github, gitlab or pre-commit.",
 )
 @click.option(
-    "-o", "--output", type=options.FILE, help="Where; without it gate.toml, or the place where the service looks."
+    "-o",
+    "--output",
+    type=options.FILE,
+    help="File to write. Default: gate.toml, or the file that the service looks for.",
 )
 @options.force_option
 @click.pass_context
@@ -87,7 +90,8 @@ def baseline(
 ) -> None:
     """Store a float model's answers, signed by a digest, so that CI need not hold the model.
 
-    Under scanner damage too where the policy has [stress]. The lines that it prints pin the policy to this baseline.
+    Includes the answers under scanner damage if the policy has [stress]. Prints the lines that pin a policy to this
+    baseline.
 
     \b
     Example:

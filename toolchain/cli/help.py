@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 EXIT_CODES = """\
   0  passed, or done
   1  the gate failed: a verdict is FAIL
-  2  usage: words, a policy or a recipe that cannot be meant
-  3  a stage error: a file, data set or model that is not what it should be, a full disk
-  4  a target or an optional package is not available here
-  5  inconclusive: no verdict is FAIL, but one could not be reached
- 70  a bug in glyphpress: the lines on stderr belong into a report
+  2  usage error: invalid arguments, policy or recipe
+  3  stage error: a damaged or unsuitable file, data set or model, or a full disk
+  4  a target or an optional package is not available
+  5  inconclusive: no verdict is FAIL, but at least one limit could not be decided
+ 70  a bug in glyphpress: please report it with the lines on stderr
 130  interrupted (Ctrl-C, SIGTERM)"""
 
 
@@ -75,7 +75,7 @@ def _topics(ctx: click.Context, _param: click.Parameter, begun: str) -> list[Com
 @click.argument("topic", nargs=-1, shell_complete=_topics)
 @click.pass_context
 def help_(ctx: click.Context, topic: tuple[str, ...]) -> None:
-    """Explain `exit-codes`, or a command.
+    """Explain the exit codes, or show the help of a command.
 
     \b
     Example:

@@ -14,14 +14,14 @@ from toolchain.cli.options import json_option, packed_option
 @click.command()
 @click.argument("file", metavar="FILE", shell_complete=complete.CHECKPOINT)
 @click.option("--model", metavar="SOURCE", help="The class that the weights belong to, FILE.py:CLASS or MODULE:CLASS.")
-@click.option("--trust-pickle", is_flag=True, help="Let the code in a pickle, .pt2 or TorchScript run.")
+@click.option("--trust-pickle", is_flag=True, help="Allow the code in a pickle, .pt2 or TorchScript file to run.")
 @weights_option
 @packed_option
 @json_option
 def inspect(
     *, file: str, model: str | None, trust_pickle: bool, weights: str | None, packed: bool, as_json: bool
 ) -> None:
-    """Show what a checkpoint, .onnx or .tflite is: layers, shapes, parameters, MACs, dtypes, sizes, our metadata.
+    """Show what a checkpoint, .onnx or .tflite holds: layers, shapes, parameters, MACs, dtypes, sizes, metadata.
 
     \b
     Example:

@@ -35,12 +35,12 @@ finally:
 COMMANDS = {
     "inspect": (
         "toolchain.cli.inspect:inspect",
-        "Show what a checkpoint, .onnx or .tflite is: layers, shapes, parameters, MACs, dtypes, sizes, our metadata.",
+        "Show what a checkpoint, .onnx or .tflite holds: layers, shapes, parameters, MACs, dtypes, sizes, metadata.",
     ),
     "data": ("toolchain.cli.data:data", "List, check and fetch the images."),
     "train": (
         "toolchain.cli.train:train",
-        "Fit a reference model to a train split and measure it once on the test split.",
+        "Train a reference model on a train split and measure it once on the test split.",
     ),
     "press": (
         "toolchain.cli.press:press",
@@ -60,21 +60,20 @@ COMMANDS = {
     ),
     "sensitivity": (
         "toolchain.cli.prune:sensitivity",
-        "Prune each layer alone at rising ratios and see how much worse the model reads; propose a ratio for each.",
+        "Prune each layer alone at rising ratios, measure the accuracy, and propose a ratio for each layer.",
     ),
     "export": (
         "toolchain.cli.export:export",
-        "Convert a checkpoint to float ONNX or TFLite, or an .onnx that glyphpress made to .ort; the result is "
-        "checked.",
+        "Convert a checkpoint to float ONNX or TFLite, or an .onnx made by glyphpress to .ort, and check the result.",
     ),
     "quantize": (
         "toolchain.cli.quantize:quantize",
         "Quantize a float artifact, or a float .onnx of your own, to 16, 8 or 4 bits.",
     ),
-    "ranges": ("toolchain.cli.quantize:ranges", "Show the ranges that `quantize --save-ranges` kept, and draw them."),
+    "ranges": ("toolchain.cli.quantize:ranges", "Show and draw the ranges that `quantize --save-ranges` saved."),
     "explain": (
         "toolchain.cli.explain:explain",
-        "Show the error of a quantized file layer by layer, and what of it still runs in float and why.",
+        "Show the error of a quantized file layer by layer, and which operators still run in float and why.",
     ),
     "evaluate": (
         "toolchain.cli.evaluate:evaluate",
@@ -82,7 +81,7 @@ COMMANDS = {
     ),
     "compare": (
         "toolchain.cli.compare:compare",
-        "Pair two artifacts, or two saved evaluations (.npz), image by image.",
+        "Compare two model files, or two saved evaluations (.npz), image by image.",
     ),
     "profile": (
         "toolchain.cli.profile:profile",
@@ -90,17 +89,17 @@ COMMANDS = {
     ),
     "probe-int8": (
         "toolchain.cli.probe_int8:probe_int8",
-        "Tell what int8 costs of float on a target, by small models of your layers' shapes.",
+        "Estimate what int8 costs compared with float on a target, with small models of your layers' shapes.",
     ),
     "gate": ("toolchain.cli.gate:gate", "Judge a candidate: exit 0 passed, 1 failed, 5 inconclusive."),
     "recipe": ("toolchain.cli.recipe:recipe", "List and show recipes, and print the schema of a recipe file."),
     "targets": (
         "toolchain.cli.targets:targets",
-        "List the places where artifacts run, show what they are, set them up, and say whether they can run here.",
+        "List, show, check and set up the targets on which files run.",
     ),
     "report": (
         "toolchain.cli.report:report",
-        "Print the report that a press left in its folder, or the timings that `profile -o` or a press stored.",
+        "Print the report of a press, or the timings that `profile -o` or a press stored.",
     ),
     "demo": (
         "toolchain.cli.demo:demo",
@@ -108,9 +107,9 @@ COMMANDS = {
     ),
     "version": (
         "toolchain.cli.version:version",
-        "Print the versions of the tool, of Python, of the system and of every runtime that is installed.",
+        "Print the versions of glyphpress, Python, the system and every installed runtime.",
     ),
-    "help": ("toolchain.cli.help:help_", "Explain `exit-codes`, or a command."),
+    "help": ("toolchain.cli.help:help_", "Explain the exit codes, or show the help of a command."),
 }
 
 

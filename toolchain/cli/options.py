@@ -146,7 +146,7 @@ def _data_options(command: Command, *, required: bool) -> Command:
         "--data-root",
         type=FOLDER,
         envvar="GLYPHPRESS_DATA",
-        help="Where EMNIST's files are looked for first.",
+        help="Folder that is searched first for EMNIST's files.",
     )(command)
     return click.option(
         "--data",
@@ -154,7 +154,7 @@ def _data_options(command: Command, *, required: bool) -> Command:
         required=required,
         metavar="DATA",
         shell_complete=complete.DATA,
-        help="builtin:digits, emnist:SPLIT, DIR:SPLIT, or a folder of pictures; [A-Z] behind it chooses classes.",
+        help="builtin:digits, emnist:SPLIT, DIR:SPLIT, or a folder of pictures; append [A-Z] to choose classes.",
     )(command)
 
 
@@ -171,7 +171,7 @@ def classes_option(command: Command) -> Command:
         "--classes",
         type=CLASSES,
         metavar="CLASSES",
-        help="Use the images of these classes alone, such as 0-9A-Z or cat,dog; the same as DATA[0-9A-Z].",
+        help="Use only these classes, such as 0-9A-Z or cat,dog; the same as DATA[0-9A-Z].",
     )(cast(Command, wrapped))
 
 
@@ -188,7 +188,7 @@ def json_option(command: Command) -> Command:
 
 def force_option(command: Command) -> Command:
     """Add `--force`: overwrite what is there."""
-    return click.option("--force", is_flag=True, help="Overwrite results that are there.")(command)
+    return click.option("--force", is_flag=True, help="Overwrite existing results.")(command)
 
 
 def packed_option(command: Command) -> Command:
@@ -209,7 +209,7 @@ def threads_option(default: int) -> Callable[[Command], Command]:
         type=THREADS,
         default=default,
         show_default=True,
-        help="Threads; 0 takes all cores.",
+        help="Number of threads; 0 uses all cores.",
     )
 
 
@@ -230,5 +230,5 @@ def target_option(command: Command) -> Command:
         "--target",
         metavar="TARGET",
         shell_complete=complete.TARGET,
-        help="Where it runs; by default ort-cpu for .onnx, litert-cpu for .tflite.",
+        help="Target to run on. Default: ort-cpu for .onnx, litert-cpu for .tflite.",
     )(command)

@@ -26,7 +26,7 @@ _OPTIONS = (
         show_default=True,
         metavar="RECIPE",
         shell_complete=complete.RECIPE,
-        help="A shipped name (`glyphpress recipe list`) or a TOML file; can be given more than once.",
+        help="A shipped recipe (`glyphpress recipe list`) or a TOML file (repeatable).",
     ),
     click.option(
         "--format",
@@ -35,19 +35,19 @@ _OPTIONS = (
         type=options.Choice(["onnx", "tflite"]),
         default=("onnx", "tflite"),
         show_default=True,
-        help="Output format; can be given more than once.",
+        help="Output format (repeatable).",
     ),
     click.option(
         "--target",
         metavar="TARGET",
         shell_complete=complete.TARGET,
-        help="Target that evaluates, measures and decides which file wins; by default this machine.",
+        help="Target used to evaluate, measure and pick the winner. Default: this machine.",
     ),
     options.policy_option,
-    click.option("--max-drop", "drop", type=options.POINTS, help="Margin of accuracy in place of the policy's."),
-    click.option("--max-size", "size", type=options.SIZE, help="Largest file, in place of the policy's."),
+    click.option("--max-drop", "drop", type=options.POINTS, help="Largest drop in accuracy, instead of the policy's."),
+    click.option("--max-size", "size", type=options.SIZE, help="Largest file size, instead of the policy's."),
     click.option(
-        "--max-p95", "p95", type=options.DURATION, help="Largest P95 latency at batch 1, in place of the policy's."
+        "--max-p95", "p95", type=options.DURATION, help="Largest P95 latency at batch 1, instead of the policy's."
     ),
     click.option(
         "--prefer",
@@ -57,7 +57,7 @@ _OPTIONS = (
         help="Which file wins: the smallest that is not over 5 % slower than float, the smallest, or the fastest.",
     ),
     click.option(
-        "--seconds", type=options.DURATION, default="2s", show_default=True, help="Least time to time each file."
+        "--seconds", type=options.DURATION, default="2s", show_default=True, help="Shortest time to measure each file."
     ),
 )
 
@@ -113,7 +113,7 @@ def press_request(
 @checkpoint_options
 @options.data_option
 @press_options
-@click.option("--out", type=options.FOLDER, required=True, help="Folder of artifacts, sidecars and report.")
+@click.option("--out", type=options.FOLDER, required=True, help="Folder for the files, their sidecars and the report.")
 @options.seed_option
 @options.threads_option(0)
 @options.force_option
@@ -121,8 +121,8 @@ def press_request(
 def press(*, out: Path, force: bool, as_json: bool, **words: Any) -> None:
     """Prune, convert and quantize a model, then evaluate, time and judge every file that came out.
 
-    Exit 0 when every file passed, 1 when one failed, 5 when one could not be decided, 3 when one could not be made; the
-    others are there either way.
+    Exit 0 if every file passed, 1 if one failed, 5 if one could not be decided, 3 if one could not be made; the other
+    files are kept in every case.
 
     \b
     Example:

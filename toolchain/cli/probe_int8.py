@@ -13,11 +13,11 @@ from toolchain.cli import console, options
 @options.seed_option
 @options.json_option
 def probe_int8(*, shapes: tuple[str, ...], target: str | None, seed: int, as_json: bool) -> None:
-    """Tell what int8 costs of float on a target, by small models of your layers' shapes.
+    """Estimate what int8 costs compared with float on a target, with small models of your layers' shapes.
 
     SHAPE is INxOUT of a matrix (576x47), or INxOUTxKERNEL@HEIGHTxWIDTH of a convolution (16x32x3@14x14); without one,
-    three that are common in readers of characters. A float .onnx in its place gives the shapes of its layers. Each
-    weighs what it costs in float.
+    three shapes that are common in handwriting models. A float .onnx instead gives the shapes of its layers. Each shape
+    is weighted by its cost in float.
 
     \b
     Example:

@@ -39,22 +39,34 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="TARGET",
     shell_complete=complete.TARGET,
-    help="Where they run, more than once for a table of several; by default ort-cpu for .onnx, litert-cpu for .tflite.",
+    help="Target to measure on (repeatable). Default: ort-cpu for .onnx, litert-cpu for .tflite.",
 )
 @threads_option(1)
-@click.option("--batch", type=BATCH, default=1, show_default=True, help="Images an inference.")
-@click.option("--seconds", type=DURATION, default="2s", show_default=True, help="Least time for each artifact.")
-@click.option("--runs", type=RUNS, default=1000, show_default=True, help="Least samples of each artifact.")
+@click.option("--batch", type=BATCH, default=1, show_default=True, help="Images per inference.")
+@click.option("--seconds", type=DURATION, default="2s", show_default=True, help="Shortest time to measure each file.")
+@click.option("--runs", type=RUNS, default=1000, show_default=True, help="Fewest samples of each file.")
 @click.option(
-    "--sweep-threads", type=THREAD_NUMBERS, metavar="N,N...", help="Time on each number of threads, in processes."
+    "--sweep-threads",
+    type=THREAD_NUMBERS,
+    metavar="N,N...",
+    help="Measure with each of these numbers of threads, in fresh processes.",
 )
-@click.option("--sweep-batch", type=BATCH_NUMBERS, metavar="N,N...", help="Time in batches of each size, in processes.")
-@click.option("--pin", type=CORES, default=(), metavar="N,N...", help="Keep to these cores, numbered from 0.")
-@click.option("--per-op", is_flag=True, help="Tell what each operator takes, by the runtime's own profiler.")
-@click.option("--memory", is_flag=True, help="Weigh opening and a first inference too, in three fresh processes each.")
+@click.option(
+    "--sweep-batch",
+    type=BATCH_NUMBERS,
+    metavar="N,N...",
+    help="Measure with each of these batch sizes, in fresh processes.",
+)
+@click.option("--pin", type=CORES, default=(), metavar="N,N...", help="Run on these cores only, numbered from 0.")
+@click.option("--per-op", is_flag=True, help="Show the time of each operator, by the runtime's own profiler.")
+@click.option(
+    "--memory",
+    is_flag=True,
+    help="Also measure the memory of opening and a first inference, in three fresh processes each.",
+)
 @packed_option
-@click.option("--require", is_flag=True, help="Exit 4 where a target is not here; without it the table says why.")
-@click.option("--strict", is_flag=True, help="Exit 3 where the machine was busy, hot or throttled.")
+@click.option("--require", is_flag=True, help="Exit 4 if a target is not available; without it the table says why.")
+@click.option("--strict", is_flag=True, help="Exit 3 if the machine was busy, hot or throttled.")
 @click.option("-o", "--output", type=FILE, help="Write the raw nanoseconds to this .npz.")
 @click.option("--markdown", type=FILE, help="Write the table and its remarks to this file as Markdown.")
 @click.option("--csv", type=FILE, help="Write every figure to this file, in bytes and nanoseconds.")

@@ -23,21 +23,25 @@ def method_option(*methods: str) -> Callable[[Command], Command]:
         type=options.Choice(methods),
         default=methods[0],
         show_default=True,
-        help="structured: whole channels go. Others: weights become zero, which pays once the file is packed.",
+        help="structured removes whole channels; the others set weights to zero, which makes the packed file smaller.",
     )
 
 
 def importance_options(command: Command) -> Command:
     """Add `--importance` and `--round-to`, which structured pruning takes."""
     command = click.option(
-        "--round-to", type=click.IntRange(1), default=8, show_default=True, help="Channels stay multiples of it."
+        "--round-to",
+        type=click.IntRange(1),
+        default=8,
+        show_default=True,
+        help="Keep channel counts multiples of this.",
     )(command)
     return click.option(
         "--importance",
         type=options.Choice(IMPORTANCES),
         default="l2",
         show_default=True,
-        help="Channels: which go first.",
+        help="Structured: how channels are ranked; the least important are removed first.",
     )(command)
 
 
@@ -63,20 +67,22 @@ def _layers(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]
 
 _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
     click.option(
-        "--ratio", type=options.SHARE, help="Share of the channels, or of the weights, that goes; 25% unless said."
+        "--ratio", type=options.SHARE, help="Share of the channels, or of the weights, to remove. Default: 25%."
     ),
-    click.option("--macs", type=options.COUNT, help="Until at most so many multiply-accumulates are left, such as 3M."),
-    click.option("--parameters", type=options.COUNT, help="Until at most so many parameters are left, such as 120k."),
-    click.option("--bytes", type=options.SIZE, help="Until float parameters take at most this, such as 250KB."),
+    click.option("--macs", type=options.COUNT, help="Prune to at most this many multiply-accumulates, such as 3M."),
+    click.option("--parameters", type=options.COUNT, help="Prune to at most this many parameters, such as 120k."),
+    click.option(
+        "--bytes", type=options.SIZE, help="Prune until the float parameters take at most this, such as 250KB."
+    ),
     click.option(
         "--layer",
         "layers",
         multiple=True,
         metavar="LAYER=RATIO",
         callback=_layers,
-        help="Ratio of one layer, such as features.conv1=25%; again for others.",
+        help="Ratio of one layer, such as features.conv1=25% (repeatable).",
     ),
-    click.option("--pattern", default="2:4", show_default=True, help="n:m: how many weights of how many stay."),
+    click.option("--pattern", default="2:4", show_default=True, help="n:m: keep n of every m weights."),
     click.option(
         "--scope",
         type=options.Choice(["layer", "global"]),
@@ -85,24 +91,28 @@ _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
         help="The same ratio in each layer, or one ranking over all.",
     ),
     click.option(
-        "--iterations", type=click.IntRange(1, 100), default=1, show_default=True, help="Rounds to spread it over."
+        "--iterations", type=click.IntRange(1, 100), default=1, show_default=True, help="Number of pruning rounds."
     ),
     click.option(
         "--epochs",
         type=options.EPOCHS_OR_NONE,
         default=4,
         show_default=True,
-        help="Epochs of fine-tuning a round.",
+        help="Epochs of fine-tuning per round.",
     ),
     click.option(
         "--soft",
         type=options.SHARE,
         default="0%",
         show_default=True,
-        help="Fine-tuning: weight of the whole model's answers (distillation).",
+        help="Fine-tuning: weight of the unpruned model's answers (distillation).",
     ),
     click.option(
-        "--temperature", type=options.Finite(1, 20), default=2.0, show_default=True, help="Softens those answers."
+        "--temperature",
+        type=options.Finite(1, 20),
+        default=2.0,
+        show_default=True,
+        help="Temperature of those answers.",
     ),
 )
 
@@ -177,9 +187,15 @@ def prune(
 @options.data_option
 @method_option("structured", "magnitude")
 @importance_options
-@click.option("--tolerance", type=options.POINTS, default="1pp", show_default=True, help="Fall that a layer may cause.")
+@click.option(
+    "--tolerance",
+    type=options.POINTS,
+    default="1pp",
+    show_default=True,
+    help="Largest drop in accuracy that a layer may cause.",
+)
 @click.option("-o", "--output", type=options.FILE, help="Save the curves as JSON.")
-@click.option("--plot", "picture", type=options.FILE, help="Draw the curves, a chart a layer (.svg).")
+@click.option("--plot", "picture", type=options.FILE, help="Draw the curves, one chart per layer (.svg).")
 @click.option("--recipe", "recipe_file", type=options.FILE, help="Write the proposal as a recipe (.toml).")
 @options.seed_option
 @options.threads_option(0)
@@ -196,9 +212,10 @@ def sensitivity(
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Prune each layer alone at rising ratios and see how much worse the model reads; propose a ratio for each.
+    """Prune each layer alone at rising ratios, measure the accuracy, and propose a ratio for each layer.
 
-    Read are validation images of the train split, never the test split. --recipe writes what `press --recipe` takes.
+    Accuracy is measured on validation images of the train split, never on the test split. --recipe writes a file for
+    `press --recipe`.
 
     \b
     Example:

@@ -25,25 +25,25 @@ _OPTIONS = (
         metavar="COUNT",
         default=512,
         show_default=True,
-        help="Of the train split: 8 or more, at least one of each class; fewer where it has no more.",
+        help="Number of images of the train split: 8 or more, at least one per class; all if there are fewer.",
     ),
     click.option(
         "--calibration",
         type=options.Choice(METHODS),
         default="min-max",
         show_default=True,
-        help="How ranges are set.",
+        help="How ranges are chosen.",
     ),
     click.option(
         "--percentile",
         type=options.Finite(50, 100, min_open=True),
         default=99.99,
         show_default=True,
-        help="Of all values, kept by --calibration percentile.",
+        help="Share of the values that --calibration percentile keeps.",
     ),
-    click.option("--ranges", metavar="FILE", help="Take them from a file of --save-ranges."),
-    click.option("--save-ranges", type=options.FILE, help="Keep them in a file, which `glyphpress ranges` draws."),
-    click.option("--bias-correction", is_flag=True, help="Static: mend the mean error of each layer by its bias."),
+    click.option("--ranges", metavar="FILE", help="Use the ranges in a file that --save-ranges wrote."),
+    click.option("--save-ranges", type=options.FILE, help="Save the ranges to a file; `glyphpress ranges` draws it."),
+    click.option("--bias-correction", is_flag=True, help="Static: correct the mean error of each layer in its bias."),
 )
 
 
@@ -63,25 +63,36 @@ SCHEMES = (
 @click.command()
 @click.argument("artifact", type=options.FILE)
 @click.option("--scheme", type=options.Choice(SCHEMES), default="static-int8", show_default=True, help="How.")
-@click.option("--per-tensor", is_flag=True, help="One scale for a whole weight, not for each of its channels.")
-@click.option("--activations", type=options.Choice(["uint8", "int8"]), help="Static; by default uint8, TFLite int8.")
+@click.option("--per-tensor", is_flag=True, help="One scale for each weight tensor instead of one per channel.")
+@click.option(
+    "--activations",
+    type=options.Choice(["uint8", "int8"]),
+    help="Static: type of activations. Default: uint8 in ONNX, int8 in TFLite.",
+)
 @options.optional_data_option
 @options.classes_option
 @calibration_options
-@click.option("--integer-io", is_flag=True, help="Static: take raw uint8 pixels, the preprocessing in the file.")
-@click.option("--full-range", is_flag=True, help="ONNX: int8 weights of 8 bits, which saturate on x86 without VNNI.")
-@click.option("--keep", multiple=True, metavar="LAYER", help="Leave this layer float; `explain` shows their names.")
+@click.option("--integer-io", is_flag=True, help="Static: take raw uint8 pixels; the preprocessing is inside the file.")
+@click.option(
+    "--full-range", is_flag=True, help="ONNX: use all 8 bits of int8 weights; they saturate on x86 without VNNI."
+)
+@click.option(
+    "--keep", multiple=True, metavar="LAYER", help="Keep this layer in float (repeatable); `explain` shows the names."
+)
 @click.option(
     "--fallback",
     type=click.IntRange(0, 100),
     default=0,
     show_default=True,
     metavar="N",
-    help="Where the drop is too large, try up to N files with some layers kept float.",
+    help="If the drop is too large, try up to N files with some layers kept in float.",
 )
 @options.policy_option
 @click.option(
-    "--max-drop", "drop", type=options.POINTS, help="Of --fallback: margin of accuracy in place of the policy's."
+    "--max-drop",
+    "drop",
+    type=options.POINTS,
+    help="With --fallback: largest drop in accuracy, instead of the policy's.",
 )
 @click.option("-o", "--output", type=options.FILE, required=True, help="The file to write, of the same format.")
 @options.seed_option
@@ -105,9 +116,10 @@ def quantize(
 ) -> None:
     """Quantize a float artifact, or a float .onnx of your own, to 16, 8 or 4 bits.
 
-    Static schemes take their ranges from a calibration set drawn from the train split of --data. What a format has no
-    files or kernels for is refused with the reason. --fallback judges files on other images of that split, keeps the
-    fewest layers float with which one passes, and judges that one on the test split: exit 1 or 5 where it fails there.
+    Static schemes take their ranges from a calibration set drawn from the train split of --data. A
+    scheme that a format cannot store or run is refused with the reason. --fallback finds the fewest layers to keep in
+    float so that a file passes on other images of that split, and judges that file on the test split: exit 1 or 5 if it
+    does not pass there.
 
     \b
     Example:
@@ -188,7 +200,7 @@ def _why_not_compared(artifact: Path, made: Artifact, data: str | None) -> str:
 @options.force_option
 @options.json_option
 def ranges(file: Path, output: Path | None, force: bool, as_json: bool) -> None:
-    """Show the ranges that `quantize --save-ranges` kept, and draw them.
+    """Show and draw the ranges that `quantize --save-ranges` saved.
 
     \b
     Example:

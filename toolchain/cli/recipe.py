@@ -43,7 +43,7 @@ def list_(*, as_json: bool) -> None:
 @click.argument("name", metavar="RECIPE", shell_complete=complete.RECIPE)
 @options.json_option
 def show(*, name: str, as_json: bool) -> None:
-    """Show a recipe with every default filled in, as TOML to start one of your own from.
+    """Show a recipe as TOML with every default filled in, as a start for your own.
 
     \b
     Example:

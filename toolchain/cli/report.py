@@ -14,9 +14,9 @@ from toolchain.cli import console, options
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the whole report as Markdown.")
 @options.json_option
 def report(places: tuple[Path, ...], as_markdown: bool, as_json: bool) -> None:
-    """Print the report that a press left in its folder, or the timings that `profile -o` or a press stored.
+    """Print the report of a press, or the timings that `profile -o` or a press stored.
 
-    Several files of timings are runs over time: each is compared with the first, file by file.
+    Several timing files are runs over time: each is compared with the first one, model by model.
 
     \b
     Example:

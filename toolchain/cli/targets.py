@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=NearestGroup)
 def targets() -> None:
-    """List the places where artifacts run, show what they are, set them up, and say whether they can run here.
+    """List, show, check and set up the targets on which files run.
 
     \b
     Example:
@@ -77,7 +77,7 @@ def _profile(name: str) -> DeviceProfile:
 @click.argument("name", metavar="TARGET", shell_complete=complete.TARGET)
 @json_option
 def probe(name: str, as_json: bool) -> None:
-    """Say whether a target can run here; exit 4 where it cannot, with the reason and the fix.
+    """Check whether a target can run here; if not, exit 4 with the reason and the fix.
 
     \b
     Example:
@@ -145,9 +145,9 @@ def _words(value: object) -> str:
 @force_option
 @json_option
 def setup(name: str, force: bool, as_json: bool) -> None:
-    """Ready a board over ssh (the agent and its wheels are pushed), or build the root of the emulated processors.
+    """Prepare a board over ssh (copy the agent and its wheels), or build the root folder of the emulated processors.
 
-    What is there already is not done again. The board needs ssh and Python 3.9, and no network.
+    What is already there is not done again. The board needs ssh and Python 3.9, but no network.
 
     \b
     Example:

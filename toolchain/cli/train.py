@@ -35,11 +35,9 @@ if TYPE_CHECKING:
     shell_complete=complete.PRESET,
     help=f"Settings: {', '.join(PRESETS)}.  [default: digits below {FEW_IMAGES:,} images, else emnist]",
 )
-@click.option("--epochs", type=options.EPOCHS, help="Passes over the training images instead of the preset's.")
-@click.option("--batch", type=click.IntRange(2, options.MOST_IMAGES), help="Images a step instead of the preset's.")
-@click.option(
-    "--lr", type=options.Finite(0, MOST_LR, min_open=True), help="Peak learning rate instead of the preset's."
-)
+@click.option("--epochs", type=options.EPOCHS, help="Passes over the training images. Default: the preset's.")
+@click.option("--batch", type=click.IntRange(2, options.MOST_IMAGES), help="Images per step. Default: the preset's.")
+@click.option("--lr", type=options.Finite(0, MOST_LR, min_open=True), help="Peak learning rate. Default: the preset's.")
 @options.seed_option
 @options.threads_option(0)
 @options.force_option
@@ -57,10 +55,10 @@ def train(
     as_json: bool,
     **changes: Any,
 ) -> None:
-    """Fit a reference model to a train split and measure it once on the test split.
+    """Train a reference model on a train split and measure it once on the test split.
 
-    Without a test split a fifth of the train split is held out for that. After each epoch the file is written anew, so
-    that Ctrl-C leaves the last finished epoch. The same seed and threads on the same machine give the same weights.
+    Without a test split, a fifth of the train split is held out for that. The file is rewritten after each epoch, so
+    Ctrl-C leaves the last finished epoch. The same seed and threads on the same machine give the same weights.
 
     \b
     Example:

@@ -37,8 +37,8 @@ def accept(command: click.Command) -> click.Command:
 def options(command: Any) -> Any:
     """Add `-q` and `-v` to a command or to the function that becomes one."""
     for letter, word, text in (
-        ("-q", "quiet", "No progress on stderr."),
-        ("-v", "verbose", "What the converters say on stderr too, and progress as plain lines."),
+        ("-q", "quiet", "Print no progress on stderr."),
+        ("-v", "verbose", "Also print the converters' messages on stderr, and progress as plain lines."),
     ):
         command = click.option(letter, f"--{word}", is_flag=True, expose_value=False, callback=_take, help=text)(
             command

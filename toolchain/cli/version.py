@@ -19,7 +19,7 @@ PACKAGES = (
 @click.command()
 @json_option
 def version(as_json: bool) -> None:
-    """Print the versions of the tool, of Python, of the system and of every runtime that is installed.
+    """Print the versions of glyphpress, Python, the system and every installed runtime.
 
     \b
     Example:
