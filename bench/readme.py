@@ -18,7 +18,7 @@ from toolchain.cli.console import progress
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.quantities import percent_text, size_text, time_text
-from toolchain.recipe import Distill, shipped
+from toolchain.recipe import shipped
 from toolchain.report.report import Report, Row
 from toolchain.report.table import drop_text, verdict_text
 
@@ -35,7 +35,7 @@ def measure(data: str) -> Report:
     recipes = tuple(
         recipe
         for name, recipe in shipped().items()
-        if name != "float" and not any(isinstance(step, Distill) for step in recipe.steps)
+        if name != "float" and not any(step.builds_student for step in recipe.shaping)
     )
     request = PressRequest(
         checkpoint="cnn-small", data=data, recipes=recipes, plan=PLAN, command=("make", "bench", "DATA=DIR:balanced")

@@ -22,8 +22,8 @@ from toolchain.cli.main import COMMANDS
 from toolchain.cli.main import glyphpress as program
 from toolchain.errors import PolicyError
 from toolchain.gate.policy import Policy, policy_from
+from toolchain.quantize.step import Scheme
 from toolchain.recipe import shipped
-from toolchain.recipe.quantize import Scheme
 
 Run = Callable[..., Finished]
 

@@ -11,9 +11,9 @@ from targets.preprocess import Preprocess
 from tests.lazily import nn, torch
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.compress.apply import Shaper
 from toolchain.compress.distill import distill
 from toolchain.compress.fold import folded
+from toolchain.core.context import RunContext
 from toolchain.errors import CheckpointError, StageError, UsageProblem
 from toolchain.recipe import Distill, Prune, Recipe
 from toolchain.training.fit import accuracy
@@ -52,9 +52,9 @@ def test_a_pruned_model_goes_on_under_its_teacher(
     float_model: FloatModel, digits: Dataset, digits_test: Dataset
 ) -> None:
     steps = (Prune(ratio=0.5, epochs=0), Distill(epochs=2))
-    shaper = Shaper(digits, seed=0, threads=1, progress=lambda *_: None)
-    bare = shaper.shaped(float_model, Recipe(name="bare", steps=steps[:1]))
-    taught = shaper.shaped(float_model, Recipe(name="taught", steps=steps))
+    run = RunContext(threads=1)
+    bare = Recipe(name="bare", steps=steps[:1]).apply(float_model, run, digits)
+    taught = Recipe(name="taught", steps=steps).apply(float_model, run, digits)
     assert module(taught)(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
     shares = [accuracy(module(one), digits_test, one.preprocess) for one in (bare, taught)]
     assert shares[1] > max(shares[0], 0.9)
@@ -88,9 +88,9 @@ def test_gradients_keep_their_size_whatever_the_temperature() -> None:
 
 
 def test_a_teacher_of_other_classes_is_refused_before_any_training(float_model: FloatModel, digits: Dataset) -> None:
-    shaper = Shaper(digits, seed=0, threads=1, progress=lambda *_: pytest.fail("it trained"))
+    run = RunContext(threads=1, progress=lambda *_: pytest.fail("it trained"))
     with pytest.raises(CheckpointError, match="trained on 47 classes, the data has 10"):
-        shaper.shaped(float_model, Recipe(name="x", steps=(Distill(teacher="cnn-small"),)))
+        Recipe(name="x", steps=(Distill(teacher="cnn-small"),)).apply(float_model, run, digits)
 
 
 def test_the_command_writes_a_student_that_the_press_reads_back(glyphpress, checkpoint: Path, tmp_path: Path) -> None:

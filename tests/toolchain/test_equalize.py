@@ -14,11 +14,10 @@ from targets.artifact import Artifact
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, nn, torch
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.compress.apply import Shaper
 from toolchain.compress.equalize import equalize
+from toolchain.core.context import RunContext
 from toolchain.errors import StageError
 from toolchain.export import export
-from toolchain.progress import silent
 from toolchain.quantize import quantize
 from toolchain.recipe import Equalize, Quantize, parse
 
@@ -105,7 +104,7 @@ def test_equalizing_brings_back_what_a_bad_scale_cost(
 ) -> None:
     bad = badly_scaled(float_model)
     recipe = parse('name = "even"\n[[steps]]\nkind = "equalize"', "the test")
-    even = Shaper(digits, 0, 1, silent).shaped(bad, recipe)
+    even = recipe.apply(bad, RunContext(threads=1), digits)
     images = draw(digits, 64, seed=0, exclude=digits_test)
 
     def right(one: FloatModel, name: str) -> tuple[float, float]:

@@ -19,8 +19,8 @@ from targets.metadata import load_artifact
 from tests.toolchain.planted import CONV2, CONV4, Change, planted, scale_times, zeroed
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import fidelity, sample
+from toolchain.quantize.step import REFUSED
 from toolchain.recipe import Quantize, Scheme
-from toolchain.recipe.quantize import REFUSED
 
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")
 GRID = [(kind, scheme) for kind, scheme in product(FORMATS, get_args(Scheme)) if (scheme, kind) not in REFUSED]

@@ -28,9 +28,9 @@ from toolchain.commands.quantize import quantize_file
 from toolchain.errors import PolicyError, StageError, UsageProblem
 from toolchain.export import export
 from toolchain.quantize import quantize
+from toolchain.quantize.step import REFUSED
 from toolchain.quantize.weights import integers
 from toolchain.recipe import Quantize, Scheme, parse
-from toolchain.recipe.quantize import REFUSED
 
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")
 SHRUNK: dict[tuple[Format, str], float] = {

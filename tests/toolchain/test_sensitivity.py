@@ -10,6 +10,7 @@ import pytest
 
 from calibration.dataset import Dataset
 from toolchain.checkpoint.float_model import FloatModel
+from toolchain.commands.compress import proposed_recipe
 from toolchain.compress.prune import prune, sensitivity
 from toolchain.compress.prune.sensitivity import Sensitivity
 from toolchain.errors import StageError, UsageProblem
@@ -43,7 +44,7 @@ def test_each_layer_falls_as_more_of_it_goes_and_the_proposal_keeps_within_the_t
 def test_the_proposal_is_a_recipe_that_prunes_to_what_was_tried(
     found: Sensitivity, float_model: FloatModel, digits: Dataset
 ) -> None:
-    recipe = parse(found.recipe("Mine_2").toml(), "mine.toml")
+    recipe = parse(proposed_recipe(found, "Mine_2").toml(), "mine.toml")
     assert recipe.name == "mine-2"
     (step,) = recipe.shaping
     assert step.layers == found.proposal
@@ -58,7 +59,7 @@ def test_single_weights_can_be_tried_too(float_model: FloatModel, digits: Datase
     assert all(
         point.left == pytest.approx(c.whole * (1 - point.ratio), abs=1) for c in found.curves for point in c.points
     )
-    assert parse(found.recipe("m").toml(), "m.toml").shaping[0].method == "magnitude"
+    assert parse(proposed_recipe(found, "m").toml(), "m.toml").shaping[0].method == "magnitude"
 
 
 def test_a_test_split_and_a_hopeless_tolerance_are_refused(
@@ -75,7 +76,7 @@ def test_a_test_split_and_a_hopeless_tolerance_are_refused(
         )
     none = Sensitivity(**{name: getattr(found, name) for name in found.__dataclass_fields__} | {"proposal": {}})
     with pytest.raises(StageError, match="raise --tolerance"):
-        none.recipe("none")
+        proposed_recipe(none, "none")
 
 
 def test_the_picture_holds_a_chart_a_layer_with_the_proposal_ringed(found: Sensitivity) -> None:

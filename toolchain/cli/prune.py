@@ -223,7 +223,7 @@ def sensitivity(
       glyphpress sensitivity cnn-small --data builtin:digits --recipe mine.toml
     """
     from targets.terminal_text import json_text
-    from toolchain.commands.compress import sensitivity_of
+    from toolchain.commands.compress import proposed_recipe, sensitivity_of
     from toolchain.files import refuse_unfit, write_whole
     from toolchain.report.sensitivity import plot, show_sensitivity
 
@@ -241,4 +241,4 @@ def sensitivity(
     else:
         show_sensitivity(found, console.out())
     if recipe_file:
-        write_whole(recipe_file, found.recipe(recipe_file.stem).toml(), force=force)
+        write_whole(recipe_file, proposed_recipe(found, recipe_file.stem).toml(), force=force)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,20 @@ from typing import Any
 from calibration.dataset import train_split
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.compress.apply import Shaper
 from toolchain.compress.prune import Sensitivity, sensitivity
-from toolchain.errors import UsageProblem
+from toolchain.compress.step import ModelStep, StepContext
+from toolchain.core.context import RunContext
+from toolchain.errors import StageError, UsageProblem
 from toolchain.export.program import save_program
 from toolchain.files import refuse_existing, refuse_source
 from toolchain.progress import Progress, silent
-from toolchain.recipe import Distill, Equalize, Prune, Recipe
+from toolchain.recipe import Prune, Recipe
 
 
 def compress_checkpoint(
     checkpoint: str,
     words: CheckpointRequest,
-    step: Prune | Distill | Equalize,
+    step: ModelStep,
     output: Path,
     *,
     data: str,
@@ -38,8 +40,8 @@ def compress_checkpoint(
     refuse_existing(output, force=force)
     images = train_split(words.data(data), data_root, f"{step.kind} needs training images")
     settled = settle(checkpoint, words, images, seed=seed)
-    recipe = Recipe(name=step.kind, steps=(step,))
-    shaped = Shaper(images, seed, threads, progress).shaped(settled.model, recipe)
+    run = RunContext(seed=seed, threads=threads, progress=progress)
+    shaped = step.apply(settled.model, StepContext(run, images, settled.model))
     digest = save_program(shaped, output, force=force)
     return replace(shaped, checkpoint_sha256=digest, origin_sha256=shaped.root_sha256)
 
@@ -57,3 +59,19 @@ def sensitivity_of(
     images = train_split(words.data(data), data_root, "sensitivity needs training images")
     settled = settle(checkpoint, words, images, seed=seed)
     return sensitivity(settled.model, images, seed=seed, **how)
+
+
+def proposed_recipe(found: Sensitivity, name: str) -> Recipe:
+    """Return a recipe that prunes as proposed and fine-tunes; `name` loses what a recipe's name cannot have.
+
+    Raises StageError where nothing is proposed.
+    """
+    if not found.proposal:
+        raise StageError(
+            f"no layer of {found.model} can lose an eighth within {found.tolerance * 100:g}pp; raise --tolerance"
+        )
+    how = {"importance": found.importance, "round_to": found.round_to} if found.method == "structured" else {}
+    step = Prune.model_validate({"method": found.method, "layers": dict(found.proposal)} | how)
+    summary = f"{found.model}: each layer alone loses at most {found.tolerance * 100:g}pp on {found.origin}."
+    plain = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-") or "proposal"
+    return Recipe(name=plain, summary=summary, steps=(step,))

@@ -48,7 +48,7 @@ def press(request: PressRequest, out: Path, *, force: bool = False, progress: Pr
         words = replace(request.words, classes=request.words.classes if maker.known else test.classes)
         settled = settle(request.checkpoint, words, maker.known, seed=request.seed)
         for recipe in request.recipes:
-            maker.shaper.check(settled.model, recipe)
+            recipe.check(settled.model, maker.run, training)
         with maker.log_kept():
             artifacts = list(maker.artifacts(settled.model))
             report = _Press(request, folder, test, progress, maker).judged(settled, artifacts)

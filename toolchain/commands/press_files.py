@@ -17,8 +17,7 @@ from targets.artifact import Artifact, Format, sidecar_of
 from targets.errors import RunFailed
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.press_request import PressRequest
-from toolchain.compress.apply import Shaper
-from toolchain.compress.distill import untrained
+from toolchain.core.context import RunContext
 from toolchain.errors import CheckpointError, StageError
 from toolchain.export import export
 from toolchain.export.program import save_program
@@ -27,7 +26,7 @@ from toolchain.progress import Progress
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample
 from toolchain.quantize.ranges import read_ranges
-from toolchain.recipe import Distill, Quantize, Recipe, shipped
+from toolchain.recipe import Quantize, Recipe, shipped
 from toolchain.report.report import Failure
 
 REFUSALS = (StageError, CheckpointError, RunFailed)
@@ -71,9 +70,9 @@ class Maker:
         return self.folder / "converters.log"
 
     @property
-    def shaper(self) -> Shaper:
-        """The stages that change a model."""
-        return Shaper(self.training, self.request.seed, self.request.threads, self.progress)
+    def run(self) -> RunContext:
+        """What every step is run with."""
+        return self.request.run(self.progress)
 
     def check(self) -> None:
         """Draw and read what quantization takes its ranges from, before the long work; raises what that raises."""
@@ -149,22 +148,20 @@ class Maker:
 
     def _tried(self, recipe: Recipe, model: FloatModel, kind: Format, source: Artifact | None, spare: Path) -> None:
         """Raise what keeps a recipe from ending in a format."""
-        students = [step for step in recipe.shaping if isinstance(step, Distill) and step.student]
-        last = recipe.quantize
-        if students:
+        student, last = recipe.untrained(model, self.run, self.training), recipe.quantize
+        if student:
             self.progress(f"trying {recipe.name} {kind}", 0, 0)
-            student = untrained(model, students[-1], seed=self.request.seed)
             source = export(student, kind, spare / f"student.float.{kind}", log=self.log)
         if source is None:
             raise StageError(f"there is no float .{kind} file to make it of")
         # What has no shaping is quantized at once anyway; ranges belong to the file that is still to be made.
-        if not (recipe.shaping and last) or last.ranges or ((kind, last.scheme) in self.proven and not students):
+        if not (recipe.shaping and last) or last.ranges or ((kind, last.scheme) in self.proven and not student):
             return
         self.progress(f"trying {recipe.name} {kind}", 0, 0)
         images = self._calibration(last.calibration_images) if last.needs_images else None
         step = last.model_copy(update={"fallback": 0, "keep": ()})
         quantize(source, step, images, spare / f"tried.{kind}", recipe=recipe.name, log=self.log)
-        if not students:
+        if not student:
             self.proven.add((kind, last.scheme))
 
     def _pressed(
@@ -176,7 +173,7 @@ class Maker:
         paths = {kind: self.folder / f"{model.name}.{recipe.name}.{kind}" for kind in kinds}
         shaped: list[FloatModel] = []
         with self.keeping(*(path.name for path in paths.values())):
-            shaped.append(self.shaper.shaped(model, recipe))
+            shaped.append(recipe.apply(model, self.run, self.training))
             if recipe.shaping:
                 save_program(shaped[0], self.folder / f"{model.name}.{recipe.name}.pt2")
         with tempfile.TemporaryDirectory() as spare:

@@ -9,8 +9,10 @@ from targets.artifact import Format
 from targets.target import TimingPlan
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.press_target import PressTarget
+from toolchain.core.context import RunContext
 from toolchain.errors import UsageProblem
 from toolchain.gate.policy import Policy, default_policy
+from toolchain.progress import Progress
 from toolchain.recipe import Recipe
 from toolchain.report.winner import Prefer
 
@@ -46,6 +48,10 @@ class PressRequest:
     def press_target(self) -> PressTarget:
         """Where the files are read and costed."""
         return PressTarget(self.target, self.formats)
+
+    def run(self, progress: Progress) -> RunContext:
+        """Return what the stages of this press are run with."""
+        return RunContext(self.seed, self.threads, progress, self.data_root)
 
     def __post_init__(self) -> None:
         """Raise UsageProblem where a recipe ends in none of the formats, two share a name, or a baseline is pinned."""

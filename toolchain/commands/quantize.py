@@ -21,8 +21,8 @@ from toolchain.progress import Progress, silent
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample
 from toolchain.quantize.ranges import read_ranges
+from toolchain.quantize.step import refusal
 from toolchain.recipe import Quantize
-from toolchain.recipe.quantize import refusal
 
 if TYPE_CHECKING:
     from toolchain.commands.quantize_fallback import Fallback

@@ -4,20 +4,70 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, model_validator
 
 from calibration.dataset import Dataset
 from toolchain import models
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune import baked, zeros_kept
+from toolchain.compress.step import ModelStep, StepContext
 from toolchain.progress import Progress, silent
-from toolchain.recipe import Distill
 from toolchain.training.fit import fit
 from toolchain.training.losses import notes_on, taught_by
 from toolchain.training.settings import preset_for
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+class Distill(ModelStep):
+    """Knowledge distillation (Hinton, arXiv:1503.02531): a student is fitted to the answers of the model as it came.
+
+    The loss is `soft` times the divergence from the teacher's probabilities at `temperature` (times its square, so that
+    gradients keep their size), and the rest the usual loss on labels.
+    """
+
+    kind: Literal["distill"] = "distill"
+    student: str = Field(default="", description="a reference architecture; empty goes on with the model as it stands")
+    channels: tuple[int, ...] = Field(default=(), description="of the student's convolutions; empty takes its own")
+    dropout: float | None = Field(
+        default=None, ge=0, lt=1, description="of the student in training; empty takes its own"
+    )
+    teacher: str = Field(default="", description="a checkpoint to learn from; empty learns from the model as it came")
+    epochs: int = Field(default=24, ge=1, le=100_000, description="epochs on the train split")
+    augment: float = Field(default=1.0, ge=0, le=3, description="strength of the random affine maps; 0 none")
+    temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of both")
+    soft: float = Field(default=0.9, gt=0, le=1, description="weight of the teacher's answers against the labels")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not self.student and self.architecture:
+            raise ValueError(f"{' and '.join(self.architecture)} belong to a student; name one, or leave them out")
+        return self
+
+    @property
+    def architecture(self) -> dict[str, tuple[int, ...] | float]:
+        """Return what the student is built with in place of its own."""
+        channels = {"channels": self.channels} if self.channels else {}
+        return channels | ({} if self.dropout is None else {"dropout": self.dropout})
+
+    @property
+    def builds_student(self) -> bool:
+        """Return whether it ends in a model of another architecture."""
+        return bool(self.student)
+
+    def apply(self, model: FloatModel, context: StepContext) -> FloatModel:
+        """Return the student, or the model itself after it has learned."""
+        run, teacher = context.run, context.teacher(self.teacher)
+        return distill(
+            model, self, context.train, teacher=teacher, seed=run.seed, threads=run.threads, progress=run.progress
+        )
+
+    def untrained(self, model: FloatModel, context: StepContext) -> FloatModel:
+        """Return the student before it has learned anything."""
+        return untrained(model, self, seed=context.run.seed) if self.student else model
 
 
 def distill(

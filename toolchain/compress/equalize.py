@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
 
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.fold import folded
+from toolchain.compress.step import ModelStep, StepContext
 from toolchain.errors import ParityError, StageError
 from toolchain.export.parity import allowed_difference, reference_images, reference_logits
 from toolchain.noise import noise_to
-from toolchain.recipe import Equalize
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,6 +34,27 @@ _SEEN_THROUGH = {
 """f(s x) = s f(x) for s > 0, channel by channel: what stands between two layers may be scaled through these."""
 STILL = 1e-3
 """A sweep that scales nothing by more than this share is the last."""
+
+
+class Equalize(ModelStep):
+    """Cross-layer equalization (Nagel, arXiv:1906.04721): what a layer's channel shrinks by, the next one grows by.
+
+    What the model computes stays; quantized per tensor it loses less, since no channel is much smaller than another.
+    """
+
+    kind: Literal["equalize"] = "equalize"
+    sweeps: int = Field(
+        default=20, ge=1, le=1000, description="at most so many times over all pairs; it ends once nothing moves"
+    )
+
+    @property
+    def needs_training(self) -> bool:
+        """Return False: weights alone say how to scale."""
+        return False
+
+    def apply(self, model: FloatModel, context: StepContext) -> FloatModel:  # noqa: ARG002 (of every step)
+        """Return the equalized model."""
+        return equalize(model, self)
 
 
 @dataclass(frozen=True, eq=False)

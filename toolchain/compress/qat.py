@@ -6,20 +6,23 @@ are what the quantizer would round them to, and the learned ranges of what enter
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from calibration.dataset import Dataset
 from toolchain.checkpoint.float_model import FloatModel, Range
 from toolchain.compress.fold import folded
 from toolchain.compress.prune import zeros_kept
+from toolchain.compress.step import ModelStep, StepContext
+from toolchain.core.step import Step
 from toolchain.errors import StageError
 from toolchain.progress import Progress, silent
-from toolchain.recipe import Qat, Quantize
+from toolchain.quantize.step import Quantize
 from toolchain.training.fit import as_tensor, fit
 from toolchain.training.losses import notes_on, taught_by
 from toolchain.training.settings import preset, preset_for
@@ -32,6 +35,45 @@ SEEN = 1024
 """Images whose activations the ranges start from."""
 EIGHT_BITS = 64
 """Largest level of an integer weight of 8 bits that is safe on any target: sums of 16 bits do not saturate."""
+
+
+class Qat(ModelStep):
+    """Quantization-aware training (Jacob et al., arXiv:1712.05877) for the quantize step that follows.
+
+    Weights and the inputs of layers are rounded in training as that step will round them; what it learns of ranges is
+    what the file gets. The model as it came teaches, as in `distill`.
+    """
+
+    kind: Literal["qat"] = "qat"
+    epochs: int = Field(default=4, ge=1, le=100_000, description="epochs on the train split")
+    lr: float = Field(default=1e-3, gt=0, le=0.1, description="peak of the learning rate")
+    augment: float = Field(default=1.0, ge=0, le=3, description="strength of the random affine maps; 0 none")
+    teacher: str = Field(default="", description="a checkpoint to learn from; empty learns from the model as it came")
+    temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of both")
+    soft: float = Field(default=0.9, gt=0, le=1, description="weight of the teacher's answers against the labels")
+
+    def check_order(self, before: Sequence[Step], after: Sequence[Step]) -> None:
+        """Raise ValueError unless one static quantization follows at once, and no other qat comes before."""
+        last = _quantization([*before, *after])
+        if last and not last.per_channel:
+            raise ValueError("qat rounds weights channel by channel; leave per_channel out")
+        again = any(isinstance(step, Qat) for step in before)
+        if again or len(after) != 1 or not last or not last.calibrated:
+            raise ValueError(
+                "qat trains for a static scheme: put it once, right before the quantize step that names it"
+            )
+
+    def apply(self, model: FloatModel, context: StepContext) -> FloatModel:
+        """Return the model trained for the quantization that follows."""
+        run, teacher, last = context.run, context.teacher(self.teacher), _quantization(context.following)
+        assert last, "a recipe with qat ends in a quantization, or it is refused"
+        return qat(
+            model, self, last, context.train, teacher=teacher, seed=run.seed, threads=run.threads, progress=run.progress
+        )
+
+
+def _quantization(steps: Sequence[Step]) -> Quantize | None:
+    return next((step for step in steps if isinstance(step, Quantize)), None)
 
 
 def qat(

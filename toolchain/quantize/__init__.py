@@ -20,9 +20,8 @@ from toolchain.quantize.calibrate import Calibrated, calibrated
 from toolchain.quantize.fidelity import COMPARED, fidelity
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.remaining_float import left_in_float, weights_left
+from toolchain.quantize.step import Quantize, refusal
 from toolchain.quantize.tflite_refusals import refusals_explained
-from toolchain.recipe import Quantize
-from toolchain.recipe.quantize import refusal
 
 FULL_RANGE = "weights of 8 bits: may be read otherwise on x86 processors without VNNI, whose products saturate"
 TOOLS = {"onnx": ("onnxruntime", "onnx"), "tflite": ("litert-quantizer",)}

@@ -15,7 +15,7 @@ from toolchain.errors import StageError
 from toolchain.formats.activations import Values
 from toolchain.quantize.float_file import BiasedLayer, FloatFile
 from toolchain.quantize.ranges import Ranges
-from toolchain.recipe import Quantize
+from toolchain.quantize.step import Quantize
 
 LEAST_ACTIVE = 0.05
 """Channels that are active less often keep their bias: too little is seen of them."""

@@ -17,8 +17,8 @@ from toolchain.noise import noise_to
 from toolchain.quantize.bias import correct_biases
 from toolchain.quantize.float_file import FloatFile
 from toolchain.quantize.ranges import Ranges, read_ranges
+from toolchain.quantize.step import Quantize
 from toolchain.quantize.tensor_statistics import collect_statistics
-from toolchain.recipe import Quantize
 
 
 @dataclass(frozen=True)

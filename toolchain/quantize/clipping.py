@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.quantize.step import Calibration
 from toolchain.quantize.tensor_statistics import TensorStatistics
-from toolchain.recipe import Calibration
 
 Bounds = tuple[float, float]
 _SHARES = np.arange(1, 101) / 100

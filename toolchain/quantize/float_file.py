@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact
 from toolchain.formats.activations import Values
 from toolchain.quantize.ranges import Ranges
-from toolchain.recipe import Quantize
+from toolchain.quantize.step import Quantize
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from toolchain.quantize.float_file import BiasedLayer
 from toolchain.quantize.onnx import prepare, static_onnx
 from toolchain.quantize.onnx_layers import weighted
 from toolchain.quantize.ranges import Ranges
-from toolchain.recipe import Quantize
+from toolchain.quantize.step import Quantize
 
 if TYPE_CHECKING:
     from onnx import NodeProto

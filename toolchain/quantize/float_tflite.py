@@ -13,9 +13,9 @@ from toolchain.formats.activations import Values, tflite_activations
 from toolchain.formats.tflite.layers import mapped, parsed
 from toolchain.quantize.float_file import BiasedLayer
 from toolchain.quantize.ranges import Ranges
+from toolchain.quantize.step import Quantize
 from toolchain.quantize.tflite import refuse_quantized, tflite_content
 from toolchain.quantize.unsuited_tflite import masked
-from toolchain.recipe import Quantize
 
 VIEWS = ("EXPAND_DIMS", "MAX_POOL_2D", "PAD", "RESHAPE", "SQUEEZE", "TRANSPOSE")
 """Operators whose answer holds the values that they were given, and zero."""

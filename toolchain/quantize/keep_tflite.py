@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from toolchain.formats.graph import chosen
 from toolchain.formats.tflite.layers import parsed, tflite_graph
+from toolchain.quantize.step import Quantize
 from toolchain.quantize.unsuited_tflite import unsuited
-from toolchain.recipe import Quantize
 
 if TYPE_CHECKING:
     from litert_quantizer.quantizer import Quantizer

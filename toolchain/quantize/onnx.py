@@ -29,8 +29,8 @@ from toolchain.quantize.keep_onnx import keep_apart, named_layers
 from toolchain.quantize.onnx_layers import KINDS, weighted
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.static_int4_onnx import four_bits
+from toolchain.quantize.step import Quantize
 from toolchain.quantize.weight_only import expand_at_load
-from toolchain.recipe import Quantize
 
 if TYPE_CHECKING:
     from onnx import ModelProto

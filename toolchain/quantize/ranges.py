@@ -13,12 +13,12 @@ from targets.artifact import Artifact
 from targets.results import instead_of
 from targets.terminal_text import as_lines, json_value
 from toolchain.checkpoint.float_model import Range
+from toolchain.core.strict import Strict
 from toolchain.errors import StageError, UsageProblem
 from toolchain.files import write_whole
 from toolchain.quantize.clipping import chosen
+from toolchain.quantize.step import Calibration, Quantize
 from toolchain.quantize.tensor_statistics import TensorStatistics
-from toolchain.recipe import Calibration, Quantize
-from toolchain.recipe.strict import Strict
 
 KEPT_BINS = 128
 """Of a histogram in a file: enough to draw it."""

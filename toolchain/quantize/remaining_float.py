@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from math import prod
 
-from toolchain.recipe import Quantize
+from toolchain.quantize.step import Quantize
 
 
 def left_in_float(content: bytes, kind: str) -> tuple[str, ...]:

@@ -21,9 +21,9 @@ from toolchain.quantize.bias_overflow import tflite_with_room
 from toolchain.quantize.keep_tflite import keep_float
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.remaining_float import operators
+from toolchain.quantize.step import Quantize
 from toolchain.quantize.tflite_form import quantizable
 from toolchain.quantize.tflite_refusals import way_out
-from toolchain.recipe import Quantize
 
 if TYPE_CHECKING:
     from litert_quantizer.quantizer import Quantizer

@@ -12,7 +12,7 @@ from targets.errors import RunFailed
 from toolchain.errors import StageError
 from toolchain.formats.activations import open_bare
 from toolchain.formats.tflite.layers import parsed, tflite_graph
-from toolchain.recipe import Quantize
+from toolchain.quantize.step import Quantize
 
 _NODE = re.compile(r"Node number (\d+) \(\w+\) failed")
 _TENSOR = re.compile(r"Tensor (\d+) has")

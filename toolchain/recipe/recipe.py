@@ -5,26 +5,46 @@ from __future__ import annotations
 import json
 import tomllib
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import Field, ValidationError, model_validator
 
+from calibration.dataset import Dataset
+from calibration.errors import DataNotFound
 from targets.errors import nearest, translated
+from toolchain.checkpoint.float_model import FloatModel
+from toolchain.compress.step import ModelStep, StepContext
+from toolchain.core.context import RunContext
+from toolchain.core.step import Step
+from toolchain.core.strict import Strict
 from toolchain.errors import PolicyError, UsageProblem
-from toolchain.recipe.distill import Distill
-from toolchain.recipe.equalize import Equalize
-from toolchain.recipe.prune import Prune
-from toolchain.recipe.qat import Qat
-from toolchain.recipe.quantize import Quantize, refusal
-from toolchain.recipe.strict import Strict
+from toolchain.quantize.step import Quantize, refusal
 from toolchain.written import WRITTEN, said
 
-Shaping = Prune | Distill | Equalize | Qat
-STEPS: tuple[type[Strict], ...] = (Prune, Distill, Equalize, Qat, Quantize)
-KINDS = {str(step.model_fields["kind"].default): step for step in STEPS}
-Step = Annotated[Shaping | Quantize, Field(discriminator="kind")]
+STEPS: dict[str, str] = {
+    "prune": "toolchain.compress.prune.step:Prune",
+    "distill": "toolchain.compress.distill:Distill",
+    "equalize": "toolchain.compress.equalize:Equalize",
+    "qat": "toolchain.compress.qat:Qat",
+    "quantize": "toolchain.quantize.step:Quantize",
+}
+"""Kind of step -> "module:Class"; a `ModelStep`, or what works on a file."""
+
+
+def _imported(place: str) -> type[Step]:
+    module, _, name = place.partition(":")
+    step: type[Step] = getattr(import_module(module), name)
+    return step
+
+
+KINDS = {kind: _imported(place) for kind, place in STEPS.items()}
+if TYPE_CHECKING:
+    AnyStep = ModelStep | Quantize
+else:
+    AnyStep = Annotated[Union[tuple(KINDS.values())], Field(discriminator="kind")]  # noqa: UP007 (of a table)
 
 
 class Recipe(Strict):
@@ -33,20 +53,18 @@ class Recipe(Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     summary: str = ""
     formats: tuple[Literal["onnx", "tflite"], ...] = Field(default=("onnx", "tflite"), min_length=1)
-    steps: tuple[Step, ...] = ()
+    steps: tuple[AnyStep, ...] = ()
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if any(isinstance(step, Quantize) for step in self.steps[:-1]):
-            raise ValueError("quantize must be the last step: a quantized file cannot be pruned or quantized again")
+        for step in self.steps[:-1]:
+            if step.ends:
+                raise ValueError(
+                    f"{step.kind} must be the last step: a quantized file cannot be pruned or quantized again"
+                )
+        for number, step in enumerate(self.steps):
+            step.check_order(self.steps[:number], self.steps[number + 1 :])
         last = self.quantize
-        taught = [number for number, step in enumerate(self.steps) if isinstance(step, Qat)]
-        if taught and last and not last.per_channel:
-            raise ValueError("qat rounds weights channel by channel; leave per_channel out")
-        if taught and (taught != [len(self.steps) - 2] or not last or not last.calibrated):
-            raise ValueError(
-                "qat trains for a static scheme: put it once, right before the quantize step that names it"
-            )
         for kind in self.formats if last else ():
             if last and (reason := refusal(last, kind)):
                 others = [other for other in self.formats if other != kind]
@@ -62,16 +80,39 @@ class Recipe(Strict):
         return next((step for step in self.steps if isinstance(step, Quantize)), None)
 
     @property
-    def shaping(self) -> tuple[Shaping, ...]:
+    def shaping(self) -> tuple[ModelStep, ...]:
         """Return the steps from model to model, in order: all but the quantization."""
-        return tuple(step for step in self.steps if not isinstance(step, Quantize))
+        return tuple(step for step in self.steps if isinstance(step, ModelStep))
 
     @property
     def needs_training(self) -> bool:
         """Return whether training images are needed: to calibrate, to train, or to choose layers."""
-        last = self.quantize
-        shaped = any(not isinstance(step, Equalize) for step in self.shaping)
-        return shaped or (last is not None and (last.needs_images or last.fallback > 0))
+        return any(step.needs_training for step in self.steps)
+
+    def check(self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound) -> None:
+        """Raise what the first step would raise before it trains: other recipes may train for an hour before."""
+        for step, context in self._contexts(model, run, training)[:1]:
+            step.check(model, context)
+
+    def apply(self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound) -> FloatModel:
+        """Take a model through all steps but the quantization; training: the train split, or why there is none."""
+        for step, context in self._contexts(model, run, training):
+            model = step.apply(model, context)
+        return model
+
+    def untrained(self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound) -> FloatModel | None:
+        """Return the student that the steps end in before it has learned anything, None where there is none."""
+        built = [one for one in self._contexts(model, run, training) if one[0].builds_student]
+        return built[-1][0].untrained(model, built[-1][1]) if built else None
+
+    def _contexts(
+        self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound
+    ) -> list[tuple[ModelStep, StepContext]]:
+        return [
+            (step, StepContext(run, training, model, self.steps[number + 1 :]))
+            for number, step in enumerate(self.steps)
+            if isinstance(step, ModelStep)
+        ]
 
     def toml(self) -> str:
         """Return the recipe as a TOML file with every default written out; `parse` is the inverse."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,12 +13,11 @@ from calibration.dataset import Dataset
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune.graph import ChannelGraph, Channels, prunable
 from toolchain.compress.prune.importance import scores
+from toolchain.compress.prune.step import Importance
 from toolchain.compress.prune.structured import kept, least, refuse_unranked
 from toolchain.compress.prune.unstructured import lowest, weights
 from toolchain.errors import StageError, UsageProblem
 from toolchain.progress import Progress, silent
-from toolchain.recipe import Prune, Recipe
-from toolchain.recipe.prune import Importance
 from toolchain.training.fit import accuracy, hold_out, torch_threads
 
 if TYPE_CHECKING:
@@ -80,21 +78,6 @@ class Sensitivity:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
         return asdict(self)
-
-    def recipe(self, name: str) -> Recipe:
-        """Return a recipe that prunes as proposed and fine-tunes; `name` loses what a recipe's name cannot have.
-
-        Raises StageError where nothing is proposed.
-        """
-        if not self.proposal:
-            raise StageError(
-                f"no layer of {self.model} can lose an eighth within {self.tolerance * 100:g}pp; raise --tolerance"
-            )
-        how = {"importance": self.importance, "round_to": self.round_to} if self.method == "structured" else {}
-        step = Prune.model_validate({"method": self.method, "layers": dict(self.proposal)} | how)
-        summary = f"{self.model}: each layer alone loses at most {self.tolerance * 100:g}pp on {self.origin}."
-        plain = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-") or "proposal"
-        return Recipe(name=plain, summary=summary, steps=(step,))
 
 
 def sensitivity(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.dataset import Dataset
 from toolchain.checkpoint.float_model import FloatModel
+from toolchain.compress.prune.step import Prune
 from toolchain.compress.prune.structured import Structured
 from toolchain.compress.prune.unstructured import Unstructured, baked, zeros_kept
 from toolchain.progress import Progress, silent
-from toolchain.recipe import Prune
 from toolchain.training.fit import fit, torch_threads
 from toolchain.training.losses import taught_by
 from toolchain.training.settings import preset, preset_for

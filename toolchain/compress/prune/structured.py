@@ -14,9 +14,9 @@ from toolchain.checkpoint.float_model import FloatModel
 from toolchain.checkpoint.inspection.torch_file import module_layers
 from toolchain.compress.prune.graph import ChannelGraph, Channels, by_reason, prunable
 from toolchain.compress.prune.importance import scores
+from toolchain.compress.prune.step import Prune
 from toolchain.errors import UsageProblem
 from toolchain.quantities import macs_text
-from toolchain.recipe import Prune
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from toolchain.recipe.strict import Strict
+from toolchain.checkpoint.float_model import FloatModel
+from toolchain.compress.step import ModelStep, StepContext
 from toolchain.written import Bytes
 
 Method = Literal["structured", "magnitude", "n:m"]
@@ -17,7 +18,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 _STRUCTURED_ONLY = ("macs", "parameters", "bytes", "importance", "round_to")
 
 
-class Prune(Strict):
+class Prune(ModelStep):
     """Pruning, and fine-tuning of what is left.
 
     structured: whole channels go, and the file with them. magnitude: single weights become zero (Han,
@@ -81,3 +82,18 @@ class Prune(Strict):
         """Return the two numbers of `pattern`."""
         stay, _, of = self.pattern.partition(":")
         return int(stay), int(of)
+
+    def check(self, model: FloatModel, context: StepContext) -> None:
+        """Raise what pruning would raise before it trains: layers or budgets that the model cannot have."""
+        from toolchain.compress.prune.stage import planned
+        from toolchain.training.fit import torch_threads
+
+        with torch_threads(context.run.threads):
+            planned(model, self, context.train, seed=context.run.seed)
+
+    def apply(self, model: FloatModel, context: StepContext) -> FloatModel:
+        """Return the pruned and fine-tuned model."""
+        from toolchain.compress.prune.stage import prune
+
+        run = context.run
+        return prune(model, self, context.train, seed=run.seed, threads=run.threads, progress=run.progress)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from toolchain.recipe.strict import Strict
+from toolchain.core.step import Step
 
 Scheme = Literal[
     "dynamic-int8",
@@ -22,7 +22,7 @@ Calibration = Literal["min-max", "moving-average", "percentile", "entropy", "mse
 PERCENTILE = 99.99
 
 
-class Quantize(Strict):
+class Quantize(Step):
     """Weights of fewer bits; activations by scheme.
 
     `static-*`: activations are integers with ranges from a calibration set. `dynamic-*`: with ranges taken at run time.
@@ -34,6 +34,7 @@ class Quantize(Strict):
     calibration: see `toolchain.quantize.clipping.chosen`.
     """
 
+    ends: ClassVar[bool] = True
     kind: Literal["quantize"] = "quantize"
     scheme: Scheme
     per_channel: bool = Field(default=True, description="a scale for each output channel; false: one for a tensor")
@@ -75,6 +76,11 @@ class Quantize(Strict):
     def needs_images(self) -> bool:
         """Return whether a calibration set has to be drawn."""
         return self.calibrated and (not self.ranges or self.bias_correction)
+
+    @property
+    def needs_training(self) -> bool:
+        """Return whether training images are needed: to calibrate, or to choose layers."""
+        return self.needs_images or self.fallback > 0
 
     @property
     def weight_bits(self) -> int:
