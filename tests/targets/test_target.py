@@ -44,7 +44,7 @@ def test_its_cost_is_known_before_anything_is_opened(target: Target) -> None:
 
 def test_the_flags_of_its_processor_are_this_machines_or_those_of_the_emulated_one(target: Target) -> None:
     if target.host:
-        pytest.skip("a board has to be asked: test_ssh does")
+        pytest.skip("a board has to be asked: tests of ssh do")
     flags = set(target.isa())
     assert "asimd" in flags if target.members else flags in (set(), set(machine_state().get("isa", ())))
 
@@ -60,7 +60,7 @@ def test_what_needs_no_setting_up_says_so(target: Target) -> None:
 
 def test_a_target_of_this_machine_pins_this_process(target: Target) -> None:
     if target.host:
-        pytest.skip("a board pins there: test_ssh does")
+        pytest.skip("a board pins there: tests of ssh do")
     usable = os.sched_getaffinity(0)
     try:
         target.pin({min(usable)})

@@ -25,7 +25,7 @@ from tests.fixtures.drivers import CHROMIUM, SWIFTSHADER, drivers_that_say, mani
 from tests.targets.models import glyphs, integer_net
 from toolchain.quantize.weight_only import expand_at_load
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 _STATE = OrtWebGpu(adapter="software").probe()
 needs_adapter = pytest.mark.skipif(not _STATE.ok, reason=f"no software adapter ({_STATE.reason}): WebGPU NOT checked")
 

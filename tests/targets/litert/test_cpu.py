@@ -18,7 +18,7 @@ from targets.metadata import describe
 from targets.target import TimingPlan
 from tests.targets.models import glyphs
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_both_kernels_agree(tflite_artifact: Artifact) -> None:

@@ -19,7 +19,7 @@ from targets.target import TimingPlan
 from tests.fixtures.emulated import emulated
 from tests.targets.models import glyphs
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
