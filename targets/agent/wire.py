@@ -10,6 +10,8 @@ import json
 import struct
 from typing import Any, BinaryIO
 
+from targets.terminal_text import json_value
+
 GREETING = b"\n\x00glyphpress-agent/1\n"
 NOISE = 65_536
 """So many bytes may come before the greeting."""
@@ -40,7 +42,7 @@ def receive(stream: BinaryIO) -> tuple[dict[str, Any], bytes]:
     if size > _HEADER_LIMIT or payload > _PAYLOAD_LIMIT:
         raise BrokenWire("the other side does not speak this protocol")
     try:
-        header = json.loads(_exactly(stream, size))
+        header = json_value(_exactly(stream, size))
     except (ValueError, RecursionError) as error:
         raise BrokenWire("the other side does not speak this protocol") from error
     if not isinstance(header, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -112,6 +113,13 @@ def test_a_frame_that_was_cut_is_a_broken_wire(payload: bytes, cut: int) -> None
     short = io.BytesIO(stream.getvalue()[: min(cut, len(stream.getvalue()) - 1)])
     with pytest.raises(BrokenWire):
         receive(short)
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_row35_a_number_that_is_not_finite_is_a_broken_wire(number: str) -> None:
+    header = f'{{"session": {number}}}'.encode()
+    with pytest.raises(BrokenWire, match="does not speak this protocol"):
+        receive(io.BytesIO(struct.pack(">IQ", len(header), 0) + header))
 
 
 def test_what_a_shell_says_first_is_skipped_and_told_when_nothing_follows() -> None:
