@@ -148,7 +148,7 @@ Answer = tuple[str, dict[str, Any], str]
 
 def _per_operator(loaded: tuple[Artifact, ...], words: dict[str, Any], batch: int, progress: Progress) -> Answer:
     from toolchain.profiling.per_operator import per_operator
-    from toolchain.report.operators import operators_text
+    from toolchain.report.profile_tables import operators_text
 
     timed = ("memory", "packed", "strict", "output", "markdown", "csv", "seconds", "runs", "seed")
     _refuse_unused("--per-op", "sweep_threads", "sweep_batch", *timed)
@@ -170,7 +170,7 @@ def _sweep(
 ) -> Answer:
     from targets.target import taints_of
     from toolchain.profiling.sweep import sweep
-    from toolchain.report.sweep import sweep_text
+    from toolchain.report.profile_tables import sweep_text
 
     swept = ["threads"] * bool(threads) + ["batch"] * bool(batches)
     _refuse_unused("a sweep", "memory", "packed", "require", "strict", "output", "markdown", "csv", *swept)

@@ -22,18 +22,17 @@ from toolchain.formats.onnx.uint8_input import absorb, integer_borders
 from toolchain.formats.onnx.write import write_model
 from toolchain.formats.uint8_input import PixelInput
 from toolchain.noise import noise_to
-from toolchain.quantize.bias_overflow import onnx_with_room
+from toolchain.quantize.bias_overflow import STORED, onnx_with_room
 from toolchain.quantize.dynamic_onnx import dynamic_onnx
-from toolchain.quantize.float_logits import float_logits
 from toolchain.quantize.keep_onnx import keep_apart, named_layers
-from toolchain.quantize.onnx_layers import KINDS, weighted
+from toolchain.quantize.onnx_layers import KINDS, of_one_channel, weighted
 from toolchain.quantize.ranges import Ranges
-from toolchain.quantize.static_int4_onnx import four_bits
 from toolchain.quantize.step import Quantize
 from toolchain.quantize.weight_only import expand_at_load
+from toolchain.quantize.weights import integers
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
 
 def quantized_onnx(
@@ -196,3 +195,75 @@ def _extra(artifact: Artifact, pixels: PixelInput | None) -> dict[str, Any]:
         source = {"quant_type": QuantType.QUInt8, "scale": scale, "zero_point": zero}
         options["TensorQuantOverrides"] = {artifact.inputs[0].name: [source]}
     return options
+
+
+def four_bits(model: ModelProto, source: ModelProto) -> ModelProto:
+    """Return the QDQ model (changed in place) with weights in [-7, 7], rounded anew from the float graph `source`.
+
+    Biases must be float yet (`QuantizeBias`), since their scale is the weights'. Convolutions of one channel keep eight
+    bits, as they do in TFLite: they hold few weights and are hit hardest. `toolchain.formats.onnx.pack_int4` stores the
+    result in half the bytes.
+    """
+    from onnx import numpy_helper
+
+    floats = {tensor.name: tensor for tensor in source.graph.initializer}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers = {node.input[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    for name, layer in weighted(source).items():
+        reader = readers.get(name + STORED)
+        if reader is None or of_one_channel(layer, floats[name].dims):
+            continue
+        held, factor = (stored[one] for one in reader.input[:2])
+        values, scale = integers(numpy_helper.to_array(floats[name]), 4, _axis(reader) if factor.dims else None)
+        held.CopyFrom(numpy_helper.from_array(values, held.name))
+        factor.CopyFrom(numpy_helper.from_array(scale.reshape(factor.dims), factor.name))
+    return model
+
+
+def _axis(reader: NodeProto) -> int:
+    return next((one.i for one in reader.attribute if one.name == "axis"), 1)
+
+
+def float_logits(model: ModelProto) -> ModelProto:
+    """Leave out the last QuantizeLinear and DequantizeLinear after a Gemm or MatMul, in place.
+
+    One node less to run, and no clipping of the logits to the calibrated range.
+    """
+    graph = model.graph
+    made_by = {name: node for node in graph.node for name in node.output}
+    for output in graph.output:
+        chain = [made_by[output.name]]
+        while len(chain) < 3 and chain[-1].input[0] in made_by:
+            chain.append(made_by[chain[-1].input[0]])
+        kinds = [node.op_type for node in chain]
+        if kinds[:2] == ["DequantizeLinear", "QuantizeLinear"] and kinds[2:] in (["Gemm"], ["MatMul"]):
+            chain[2].output[0] = output.name
+            graph.node.remove(chain[0])
+            graph.node.remove(chain[1])
+            _integer_bias(graph, chain[2])
+    return model
+
+
+def _integer_bias(graph: GraphProto, layer: NodeProto) -> None:
+    """Store the layer's bias as int32 in units of its products.
+
+    onnxruntime quantizes a float bias itself only where the answer is quantized too, and its kernel takes no other.
+    """
+    from onnx import helper, numpy_helper
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    readers = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    if not (set(layer.input[:2]) <= set(readers) and set(layer.input[2:]) & set(constants)):
+        return
+    names = [readers[name].input[1] for name in layer.input[:2]]
+    factors = [numpy_helper.to_array(constants[name]) for name in names]
+    scale = np.float32(factors[0]) * factors[1].astype(np.float32)
+    bias = numpy_helper.to_array(constants[layer.input[2]])
+    stored, factor, zero, given = (f"logits_bias_{part}" for part in ("quantized", "scale", "zero_point", "float"))
+    integers = np.rint(bias / scale).astype(np.int32)
+    for name, values in ((stored, integers), (zero, np.zeros_like(scale, np.int32))):
+        graph.initializer.append(numpy_helper.from_array(values, name))
+    graph.node.insert(0, helper.make_node("DequantizeLinear", [stored, factor, zero], [given], axis=0))
+    # A product of constants, folded when a session starts: the same bits in fewer bytes.
+    graph.node.insert(0, helper.make_node("Mul", names, [factor]))
+    layer.input[2] = given

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +15,22 @@ from targets.artifact import Artifact
 from targets.errors import translated
 from targets.litert.cpu import refuse_huge
 from toolchain.errors import StageError
+from toolchain.formats.graph import chosen
+from toolchain.formats.tflite.layers import parsed, tflite_graph
 from toolchain.formats.tflite.slim import slim_tflite
 from toolchain.formats.tflite.uint8_input import absorb
 from toolchain.formats.uint8_input import PixelInput
 from toolchain.noise import noise_to
 from toolchain.quantize.bias_overflow import tflite_with_room
-from toolchain.quantize.keep_tflite import keep_float
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.remaining_float import operators
 from toolchain.quantize.step import Quantize
-from toolchain.quantize.tflite_form import quantizable
 from toolchain.quantize.tflite_refusals import way_out
+from toolchain.quantize.unsuited_tflite import unsuited
 
 if TYPE_CHECKING:
     from litert_quantizer.quantizer import Quantizer
+
 
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
 """Operators that have weights."""
@@ -176,3 +180,74 @@ def refuse_quantized(artifact: Artifact) -> None:
     refuse_huge(interpreter, artifact.path)
     if any(tensor["quantization_parameters"]["scales"].size for tensor in interpreter.get_tensor_details()):
         raise StageError(f"{artifact.path.name} is quantized already; give the float file it was made from")
+
+
+BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
+"""Operator -> which input holds its bias."""
+
+
+def quantizable(content: bytes) -> bytes:
+    """Return the file, which computes the same, with vectors for biases and no tensor name in two subgraphs.
+
+    litert-quantizer gives a bias one scale for each channel along its first axis, which is the wrong one in
+    [1, 1, 1, channels], as the converter writes a bias that it multiplied by a layer scale.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    from toolchain.formats.tflite.slim import unpacked
+
+    model = unpacked(content)
+    places = {getattr(schema.BuiltinOperator, kind): place for kind, place in BIAS.items()}
+    changed = False
+    for graph in model.subgraphs:
+        for bias in _biases(model, graph, places):
+            if bias.shape is not None and len(bias.shape) > 1 and bias.shape[-1] == np.prod(bias.shape):
+                bias.shape = bias.shape[-1:]
+                changed = True
+    taken: set[bytes] = set()
+    for number, graph in enumerate(model.subgraphs):
+        for tensor in graph.tensors:
+            if number and tensor.name in taken:
+                tensor.name += f";{number}".encode()
+                changed = True
+        taken |= {tensor.name for tensor in graph.tensors}
+    if not changed:
+        return content
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _biases(model: Any, graph: Any, places: dict[int, int]) -> Iterator[Any]:
+    for node in graph.operators:
+        place = places.get(model.operatorCodes[node.opcodeIndex].builtinCode)
+        if place is not None and place < len(node.inputs) and node.inputs[place] >= 0:
+            yield graph.tensors[node.inputs[place]]
+
+
+def keep_float(quantizer: Quantizer, source: bytes, step: Quantize, file: str) -> None:
+    """Tell the quantizer to leave out the step's layers to keep, and what integers cannot do (`unsuited`).
+
+    Bodies of loops and reductions, which are subgraphs behind the first, are given float tensors. Raises UsageProblem
+    as `chosen` does.
+    """
+    from litert_quantizer.algorithm_manager import AlgorithmName
+    from litert_quantizer.qtyping import TFLOperationName
+
+    model = parsed(source)
+    main, *bodies = model.subgraphs
+    written = [(body, node.outputs) for body in bodies for node in body.operators]
+    # What goes in and out counts as written by operators too.
+    written += [(body, tensors) for body in bodies for tensors in (body.inputs, body.outputs)]
+    if step.keep:
+        layers = chosen(tflite_graph(model), step.keep, file)
+        written += [(main, main.operators[layer.node].outputs) for layer in layers]
+    if step.calibrated:
+        written += [(main, node.outputs) for node in unsuited(model, wide=step.scheme == "static-int8-act16")]
+    for graph, tensors in written:
+        # An operator's scope is the names of what it writes, with a semicolon behind each.
+        scope = "".join(f"{graph.tensors[index].name.decode()};" for index in tensors)
+        quantizer.update_quantization_recipe(
+            f"^{re.escape(scope)}$", TFLOperationName.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE
+        )

@@ -119,10 +119,10 @@ class Recipe(Strict):
         # TOML has no word for None, which is what a key that is left out means.
         values = self.model_dump(mode="json", exclude_none=True)
         steps = values.pop("steps")
-        return "\n".join([_table(values), *(f"[[steps]]\n{_table(step)}" for step in steps)])
+        return "\n".join([_toml_table(values), *(f"[[steps]]\n{_toml_table(step)}" for step in steps)])
 
 
-def _table(values: dict[str, Any]) -> str:
+def _toml_table(values: dict[str, Any]) -> str:
     return "".join(f"{key} = {_value(value)}\n" for key, value in values.items())
 
 

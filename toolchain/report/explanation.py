@@ -31,12 +31,12 @@ def show_explanation(found: Explanation, console: Console) -> None:
     ]
     for line in lines:
         console.print(shown(line))
-    console.print(_table(found))
+    console.print(_layer_table(found))
     for line in ["", *_told(found), _ARITHMETIC[found.candidate.format]]:
         console.print(shown(line))
 
 
-def _table(found: Explanation) -> Table:
+def _layer_table(found: Explanation) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("layer", "operator", "weights", "values"):
         table.add_column(name, no_wrap=True)

@@ -68,7 +68,7 @@ def _summary(found: Inspection) -> Table:
 
 
 def _layers(found: Inspection) -> Table:
-    table = _table("layer", "kind", "output", "parameters", "MACs", right=(3, 4))
+    table = _columns("layer", "kind", "output", "parameters", "MACs", right=(3, 4))
     for layer in found.layers[:_ROWS]:
         shape = "x".join(map(str, layer.shape)) or "-"
         table.add_row(_name(layer.name), shown(layer.kind), shape, f"{layer.parameters:,}", f"{layer.macs:,}")
@@ -77,7 +77,7 @@ def _layers(found: Inspection) -> Table:
 
 
 def _tensors(found: Inspection) -> Table:
-    table = _table("tensor", "dtype", "shape", "bytes", "scales", "zero points", right=(3, 4, 5))
+    table = _columns("tensor", "dtype", "shape", "bytes", "scales", "zero points", right=(3, 4, 5))
     for tensor in found.tensors[:_ROWS]:
         shape = "x".join(map(str, tensor.shape)) or "scalar"
         counts = [str(count) if count else "-" for count in (tensor.scales, tensor.zero_points)]
@@ -86,7 +86,7 @@ def _tensors(found: Inspection) -> Table:
     return table
 
 
-def _table(*columns: str, right: tuple[int, ...]) -> Table:
+def _columns(*columns: str, right: tuple[int, ...]) -> Table:
     table = Table(box=None, pad_edge=False, title_justify="left")
     for position, column in enumerate(columns):
         table.add_column(column, justify="right" if position in right else "left", overflow="fold")

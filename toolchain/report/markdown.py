@@ -77,7 +77,7 @@ def _artifacts(report: Report) -> str:
     ]
     rows += [[failure.name, *["-"] * (len(names) - 2), NOT_MADE] for failure in report.failures]
     notes = "".join(f"\n- {_cell(note)}" for note in [*_missing(report), *remarks(report)])
-    return f"## Artifacts\n\n{_table(names, rows)}" + (f"\n{notes}" if notes else "")
+    return f"## Artifacts\n\n{_markdown_table(names, rows)}" + (f"\n{notes}" if notes else "")
 
 
 def _missing(report: Report) -> list[str]:
@@ -90,7 +90,7 @@ def _verdicts(report: Report) -> str:
         for row in report.rows
         for verdict in row.verdicts
     ]
-    return f"## Verdicts\n\n{_table(['artifact', 'limit', 'verdict', 'action', 'why'], rows)}" if rows else ""
+    return f"## Verdicts\n\n{_markdown_table(['artifact', 'limit', 'verdict', 'action', 'why'], rows)}" if rows else ""
 
 
 def _losses(comparison: Comparison) -> str:
@@ -107,7 +107,7 @@ def _losses(comparison: Comparison) -> str:
     ]
     parts = [f"## {visible(comparison.candidate)} against {visible(comparison.baseline)}", summary]
     if rows:
-        parts.append(_table(["worst classes", "images", "lost", "gained", "drop"], rows))
+        parts.append(_markdown_table(["worst classes", "images", "lost", "gained", "drop"], rows))
     if comparison.confusions:
         parts.append(f"New confusions: {', '.join(_cell(str(one)) for one in comparison.confusions)}.")
     return "\n\n".join(parts)
@@ -136,7 +136,7 @@ def _time(nanoseconds: float | None) -> str:
     return "-" if nanoseconds is None else time_text(nanoseconds / 1e9)
 
 
-def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _markdown_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [names, ["---"] * len(names), *rows]
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
 

@@ -23,7 +23,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     lines += [f"needed     about {one.images:,} images for {one.power * 100:.4g} % power" for one in plan.needed]
     for line in [*lines, ""]:
         console.print(shown(line))
-    console.print(_table(plan))
+    console.print(_chances(plan))
 
 
 def show_policy_plan(plan: PolicyPlan, console: Console) -> None:
@@ -55,7 +55,7 @@ def _columns(*names: str) -> Table:
     return table
 
 
-def _table(plan: Plan) -> Table:
+def _chances(plan: Plan) -> Table:
     table = _columns(*_COLUMNS)
     for row in plan.rows:
         chances = (row.right_pass, row.false_fail, row.right_fail, row.false_pass)

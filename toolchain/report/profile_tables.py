@@ -1,4 +1,4 @@
-"""The table of breakdowns: one row an operator."""
+"""The tables of `profile --per-op`, one row an operator, and of its sweeps, one row a way to run a file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from targets.operators import RUNS
+from targets.target import taints_of
 from targets.terminal_text import one_line
 from toolchain.profiling.per_operator import Breakdown
+from toolchain.profiling.sweep import SweepPoint
 from toolchain.quantities import time_text
 from toolchain.report.timings import DASH, crowded, not_quiet, threads_text, unbroken
 from toolchain.visible import shown
@@ -16,7 +18,7 @@ from toolchain.visible import shown
 
 def operators_text(breakdowns: Sequence[Breakdown], *, colour: bool = False) -> str:
     """Return a table for each artifact in each place, and what the figures are."""
-    tables = [f"{one_line(_heading(one))}\n{unbroken(_table(one), colour=colour)}" for one in breakdowns]
+    tables = [f"{one_line(_heading(one))}\n{unbroken(_operator_table(one), colour=colour)}" for one in breakdowns]
     note = (
         f"mean of the middle three fifths of {RUNS} inferences, by the runtime's own profiler: it counts whole "
         "microseconds, and its own work (some 2 us an operator in ONNX Runtime) is in them"
@@ -31,7 +33,7 @@ def _heading(breakdown: Breakdown) -> str:
     return f"{breakdown.artifact.path.name} on {breakdown.target}, {threads}, batch {breakdown.batch}"
 
 
-def _table(breakdown: Breakdown) -> Table:
+def _operator_table(breakdown: Breakdown) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("operator", no_wrap=True)
     table.add_column("layer", no_wrap=True)
@@ -43,3 +45,22 @@ def _table(breakdown: Breakdown) -> Table:
         table.add_row(shown(one.kernel), shown(one.layer or DASH), time, f"{share:.1%}")
     table.add_row("all", "", time_text(breakdown.ns / 1e9), "")
     return table
+
+
+def sweep_text(points: Sequence[SweepPoint], *, colour: bool = False) -> str:
+    """Return one row a way: what an inference and an image take, and how much faster than on the first threads."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("artifact", "target", "threads", "batch", "p50", "an image", "speed-up"):
+        table.add_column(heading, justify="left" if heading in ("artifact", "target") else "right", no_wrap=True)
+    first: dict[tuple[str, str, int], SweepPoint] = {}
+    for point in points:
+        base = first.setdefault((point.artifact, point.target, point.batch), point)
+        words = [*map(shown, (point.artifact, point.target, str(point.threads), str(point.batch)))]
+        if point.timings is None or point.image_ns is None or not base.image_ns:
+            table.add_row(*words, shown(point.refused or "-"), "-", "-")
+            continue
+        each, all_ = (time_text(ns / 1e9) for ns in (point.image_ns, point.image_ns * point.batch))
+        table.add_row(*words, all_, each, f"{base.image_ns / point.image_ns:.2f}")
+    timed = [one.timings for one in points if one.timings]
+    notes = crowded((one.facts.threads, one.machine.get("usable_cores", 0)) for one in timed)
+    return unbroken(table, *notes, *not_quiet(taints_of(timed)), colour=colour)
