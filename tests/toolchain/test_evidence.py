@@ -19,7 +19,7 @@ from tests.fixtures.strategies import ANY
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.paired_answers import FileFacts, Pairs
 from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import JUDGES, judge
+from toolchain.gate.gate import judge, judge_limit
 from toolchain.gate.policy import policy_from
 
 EVERY_LIMIT = policy_from(
@@ -95,4 +95,4 @@ def test_any_value_in_place_of_another_is_an_error_or_says_what_it_says(place: P
     assert alike(read.to_dict(), tampered)
     for name, limit in EVERY_LIMIT.limits():
         with contextlib.suppress(EvidenceError):
-            JUDGES[name](limit, read)
+            judge_limit(name, limit, read)

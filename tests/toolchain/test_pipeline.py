@@ -22,7 +22,8 @@ from toolchain.commands import press_files, press_target
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.errors import StageError, UsageProblem
-from toolchain.gate.policy import DropLimit, Policy, choose_policy, policy_from
+from toolchain.gate.limits.drop import DropLimit
+from toolchain.gate.policy import Policy, choose_policy, policy_from
 from toolchain.recipe import Prune, Quantize, Recipe, shipped
 from toolchain.report.report import Report
 from toolchain.stats.decision import Outcome

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from toolchain import quantities
 from toolchain.errors import PolicyError
-from toolchain.gate.needs import check_needs
+from toolchain.gate.collect import check_needs
 from toolchain.gate.policy import choose_policy, default_policy, named, policy_from, read_policy, schema
 
 WHOLE = """

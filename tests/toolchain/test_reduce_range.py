@@ -13,7 +13,8 @@ from targets.target import TimingPlan
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.commands.press_target import PressTarget
-from toolchain.gate.policy import DropLimit, Policy
+from toolchain.gate.limits.drop import DropLimit
+from toolchain.gate.policy import Policy
 from toolchain.quantize import FULL_RANGE
 from toolchain.recipe import shipped
 

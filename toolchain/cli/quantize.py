@@ -127,6 +127,7 @@ def quantize(
       glyphpress quantize a.onnx --data emnist:balanced --fallback 8 -o b.onnx
     """
     from toolchain.commands.quantize import quantize_file
+    from toolchain.gate.limits.drop import DropLimit
     from toolchain.gate.policy import choose_policy
     from toolchain.recipe import Quantize
 
@@ -135,7 +136,7 @@ def quantize(
     if step.fallback:
         if save_ranges:
             raise click.UsageError("--save-ranges keeps those of one file, and --fallback tries several; leave one out")
-        limit = choose_policy(policy_words, drop=drop).drop
+        limit = choose_policy(policy_words, drop=drop).settings(DropLimit)
         _within(artifact, step, output, words, limit, as_json=as_json)
         return
     if policy_words or drop:

@@ -38,7 +38,7 @@ def demo(out: Path, *, force: bool = False, seed: int = 0, threads: int = 0, pro
             data=DATA,
             recipes=tuple(shipped()[name] for name in RECIPES),
             formats=FORMATS if find_spec("litert_torch") else ("onnx",),
-            policy=Policy(drop=DropLimit(max=MARGIN, confidence=0.95)),
+            policy=Policy.model_validate({"drop": DropLimit(max=MARGIN, confidence=0.95)}),
             seed=seed,
             threads=threads,
             command=("glyphpress", "demo"),

@@ -14,12 +14,11 @@ from targets.catalog import get
 from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.evaluation.untracked import training_images
 from toolchain.files import refuse_existing
-from toolchain.gate.baseline import Baseline, check, check_pin, store
+from toolchain.gate.baseline import Baseline, check, check_pin, prepared, store
 from toolchain.gate.candidate import read_subject, saved
-from toolchain.gate.collect import gather, refuse_idle, stressed, timed
+from toolchain.gate.collect import check_needs, check_target, gather, refuse_idle, timed
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
-from toolchain.gate.needs import check_needs, check_place
 from toolchain.gate.policy import Policy
 from toolchain.progress import Progress, silent
 from toolchain.report.judgement import Judgement
@@ -59,7 +58,7 @@ class GateRequest:
         _refuse_twice([path.absolute() for path in (*self.evidence, *self.outputs.files())], "outputs are called")
         train = bool(self.train_data or self.data)
         check_needs(self.policy, self.baseline, self.candidates, images=self.data is not None, train=train)
-        if self.train_data and self.policy.leaks is None:
+        if self.train_data and not self.policy.needs_training_images:
             raise UsageProblem("--train-data is read for [leaks] only, which the policy does not limit; add it there")
 
 
@@ -78,7 +77,7 @@ def gate(request: GateRequest, *, progress: Progress = silent) -> Judgement:
         if not path.is_file():
             raise EvidenceError(f"{path}: no such file; give an artifact, or an evaluation that was saved")
     if request.target:
-        check_place(request.policy, get(request.target))
+        check_target(request.policy, get(request.target))
     evidence = _gathered(request, progress)
     for path, one in zip(request.evidence, evidence, strict=False):
         one.save(path, force=outputs.force)
@@ -125,7 +124,7 @@ def _gathered(request: GateRequest, progress: Progress) -> list[Evidence]:
     """Return the evidence on each candidate; of the baseline everything is read once."""
     policy, test = request.policy, load(request.data, "test", request.data_root) if request.data else None
     train = None
-    if policy.leaks and (spec := request.train_data or request.data):
+    if policy.needs_training_images and (spec := request.train_data or request.data):
         why = "the policy's [leaks] needs the training images; name others with --train-data, or drop [leaks]"
         train = train_split(spec, request.data_root, why)
     read = partial(
@@ -137,8 +136,7 @@ def _gathered(request: GateRequest, progress: Progress) -> list[Evidence]:
     )
     base = read(request.baseline)
     check_pin(policy, base.stored.digest if base.stored else None, request.baseline.name)
-    if policy.stress is not None:
-        base = stressed(policy.stress, base, test, progress)
+    base = prepared(policy, base, test, progress)
     candidates = [read(path, likely=base.evaluation.preprocess) for path in request.candidates]
     refuse_idle(request.target, (base, *candidates))
     for own in candidates:

@@ -17,9 +17,9 @@ from toolchain.commands.press_request import PressRequest
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.files import MARK, whole_folder
-from toolchain.gate.baseline import check_floor
+from toolchain.gate.baseline import check_floor, prepared
 from toolchain.gate.candidate import Subject
-from toolchain.gate.collect import gather, stressed
+from toolchain.gate.collect import gather
 from toolchain.gate.evidence import Evidence
 from toolchain.profiling.latency import Profile
 from toolchain.progress import Progress, silent
@@ -67,7 +67,7 @@ class _Press:
     progress: Progress
     maker: Maker
     added: list[str] = field(default_factory=list)
-    stressed: Subject | None = None
+    prepared: Subject | None = None
 
     def judged(self, settled: Settled, artifacts: list[Artifact]) -> Report:
         """Evaluate, compare, cost and judge every file where the request says; add one where that is called for."""
@@ -146,12 +146,12 @@ class _Press:
             replace(proof, timings=own, baseline_timings=first)
             for proof, own in zip(known, taken[: len(known)], strict=True)
         ]
-        if policy.stress is not None and self.stressed is None:
-            self.stressed = stressed(policy.stress, base, self.test, self.progress)
+        if self.prepared is None:
+            self.prepared = prepared(policy, base, self.test, self.progress)
         return kept + [
             gather(
                 policy,
-                self.stressed or base,
+                self.prepared,
                 own,
                 self.test,
                 self.maker.known,

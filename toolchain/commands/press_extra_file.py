@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import JUDGES, overall
+from toolchain.gate.gate import judge_limit, overall
+from toolchain.gate.limits import definition
 from toolchain.gate.policy import Policy
 from toolchain.report.report import Row
 from toolchain.report.winner import fastest_float, rivals, small_and_not_slower
@@ -18,8 +19,6 @@ from toolchain.stats.decision import Outcome
 
 RECIPES = ("weight-int8", "float16")
 """Shipped recipes, the smaller file first."""
-ANSWERS = ("drop", "classes", "confusables", "cost", "flips", "rejects", "ece")
-"""Limits that are judged by a file's answers alone."""
 
 
 def to_add(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy) -> tuple[str, str] | None:
@@ -48,6 +47,8 @@ def _too_few(proof: Evidence, policy: Policy, *, competitors: int) -> bool:
     """Return whether the images cannot even show of float's own answers that they pass."""
     pairs = proof.pairs
     same = Evidence(replace(pairs, after=pairs.before, after_confidence=pairs.before_confidence))
-    limits = [(name, limit) for name, limit in policy.among(competitors).limits() if name in ANSWERS]
-    verdicts = [JUDGES[name](limit, same) for name, limit in limits]
+    limits = [
+        (name, limit) for name, limit in policy.among(competitors).limits() if definition(name).evidence == ("pairs",)
+    ]
+    verdicts = [judge_limit(name, limit, same) for name, limit in limits]
     return bool(verdicts) and overall(verdicts) is not Outcome.PASS

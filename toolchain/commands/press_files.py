@@ -21,6 +21,7 @@ from toolchain.core.context import RunContext
 from toolchain.errors import CheckpointError, StageError
 from toolchain.export import export
 from toolchain.export.program import save_program
+from toolchain.gate.limits.drop import DropLimit
 from toolchain.noise import default_log
 from toolchain.progress import Progress
 from toolchain.quantize import quantize
@@ -76,7 +77,7 @@ class Maker:
 
     def check(self) -> None:
         """Draw and read what quantization takes its ranges from, before the long work; raises what that raises."""
-        if self.request.policy.leaks:
+        if self.request.policy.needs_training_images:
             required(self.training, "the policy's [leaks] needs them; drop it, or take another --policy")
         if needing := [recipe.name for recipe in self.request.recipes if recipe.needs_training]:
             others = [name for name, recipe in shipped().items() if recipe.steps and not recipe.needs_training]
@@ -214,7 +215,7 @@ class Maker:
             step,
             images,
             path,
-            limit=request.policy.drop,
+            limit=request.policy.settings(DropLimit),
             train=self.train,
             test=self.test,
             read=lambda artifact, images: target.read(

@@ -15,7 +15,7 @@ from targets.host.machine import machine_state, saturates
 from targets.target import Instructions, Target, TimingPlan
 from toolchain.errors import StageError, UsageProblem
 from toolchain.evaluation.evaluate import Evaluation, evaluate
-from toolchain.gate.needs import check_place
+from toolchain.gate.collect import check_target
 from toolchain.gate.policy import Policy
 from toolchain.profiling.agreement import agreement
 from toolchain.profiling.latency import Profile, profile
@@ -58,7 +58,7 @@ class PressTarget:
             return
         if not set(self.formats) & target.formats:
             raise UsageProblem(f"{target.name} runs {', '.join(sorted(target.formats))} files only; change --format")
-        check_place(policy, target)
+        check_target(policy, target)
         state = target.probe()
         if not state.ok:
             raise TargetUnavailable(f"{target.name}: {state.reason}; {state.fix}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,13 @@ class FileFacts:
         return cls(**values | {"runtime": RuntimeFacts.from_dict(values["runtime"])} | words)
 
 
+class Files(NamedTuple):
+    """The facts of both files."""
+
+    baseline: FileFacts
+    candidate: FileFacts
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """The answers of a baseline and of a candidate on the same images, in the same order.
@@ -112,6 +119,11 @@ class Pairs:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.labels)
+
+    @property
+    def files(self) -> Files:
+        """The facts of both files."""
+        return Files(self.baseline, self.candidate)
 
     @cached_property
     def lost(self) -> NDArray[np.bool_]:

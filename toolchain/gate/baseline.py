@@ -9,26 +9,25 @@ policy asks for. Minor versions are recorded in the evidence and accepted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from calibration.dataset import Dataset
 from toolchain.errors import EvidenceError, UsageProblem
-from toolchain.evaluation.damaged import StressAnswers
 from toolchain.evaluation.paired_answers import Answers
 from toolchain.evaluation.untracked import Training
 from toolchain.files import refuse_existing
 from toolchain.gate.baseline_file import Baseline
 from toolchain.gate.candidate import Subject, read_subject
-from toolchain.gate.limits.stress import StressLimit
+from toolchain.gate.limits import definition
 from toolchain.gate.policy import Policy
 from toolchain.progress import Progress, silent
 from toolchain.quantities import beside, percent_text
 from toolchain.versions import tool_versions
 
-__all__ = ["Baseline", "check", "check_floor", "check_pin", "make", "store"]
+__all__ = ["Baseline", "check", "check_floor", "check_pin", "make", "prepared", "store"]
 
 
 def store(
@@ -58,9 +57,8 @@ def store(
 
 def make(subject: Subject, policy: Policy, dataset: Dataset, *, progress: Progress = silent) -> Baseline:
     """Return the baseline of a subject; raises UsageProblem where it is no artifact but must be read under damage."""
-    stress: tuple[StressAnswers, ...] = ()
-    if policy.stress is not None:
-        stress = subject.stress or subject.under_damage(policy.stress, dataset, progress=progress)
+    # Read anew what another stored baseline does not hold.
+    stress = prepared(policy, replace(subject, stored=None), dataset, progress).stress
     line = subject.artifact or subject.stored
     return Baseline(
         subject.evaluation,
@@ -69,6 +67,14 @@ def make(subject: Subject, policy: Policy, dataset: Dataset, *, progress: Progre
         line.checkpoint_sha256 if line else None,
         tool_versions()["glyphpress"],
     )
+
+
+def prepared(policy: Policy, subject: Subject, test: Dataset | None, progress: Progress = silent) -> Subject:
+    """Return the subject with all that the policy's limits read of it once, the baseline for all candidates."""
+    for name, limit in policy.limits():
+        if prepare := definition(name).prepare:
+            subject = prepare(limit, subject, test, progress)
+    return subject
 
 
 def check(policy: Policy, base: Subject, own: Subject) -> None:
@@ -81,8 +87,9 @@ def check(policy: Policy, base: Subject, own: Subject) -> None:
         return
     _check_line(base.stored, own)
     _check_runtime(base, own)
-    if policy.stress is not None:
-        _check_stress(policy.stress, base.stored)
+    for name, limit in policy.limits():
+        if check_limit := definition(name).check_stored:
+            check_limit(limit, base.stored)
 
 
 def check_pin(policy: Policy, digest: str | None, name: str) -> None:
@@ -150,21 +157,3 @@ def _check_runtime(base: Subject, own: Subject) -> None:
             f"the stored baseline is stale: {then.runtime} {then.version} answered it, {now.version} the candidate; "
             "store it again"
         )
-
-
-def _check_stress(limit: StressLimit, stored: Baseline) -> None:
-    """Refuse early, before the candidate is read under damage, what `pair_stress` would refuse afterwards."""
-    held = {one.kind: one for one in stored.stress}
-    name, advice = stored.evaluation.artifact, "store it again under this policy"
-    if missing := [kind for kind in limit.kinds if kind not in held]:
-        raise EvidenceError(
-            f"the stored baseline of {name} was not read under {', '.join(missing)}, which the policy's [stress] asks "
-            f"for; {advice}"
-        )
-    for kind in limit.kinds:
-        seen = set(held[kind].strengths.tolist())
-        if held[kind].seed != limit.seed or seen - set(limit.strengths):
-            raise EvidenceError(
-                f"the stored baseline of {name} was read under '{kind}' by seed {held[kind].seed} and strengths "
-                f"{', '.join(map(str, sorted(seen)))}, not as the policy's [stress] says; {advice}"
-            )

@@ -11,11 +11,11 @@ from targets.catalog import default_for, get
 from targets.preprocess import Preprocess
 from targets.target import Session
 from toolchain.errors import EvidenceError, UsageProblem
-from toolchain.evaluation.damaged import StressAnswers, answers_under
+from toolchain.evaluation.damaged import Damage, StressAnswers, answers_under
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.evaluation.untracked import Training, open_artifact
 from toolchain.gate.baseline_file import Baseline, is_baseline
-from toolchain.gate.limits.stress import StressLimit
+from toolchain.gate.limit import LimitDefinition
 from toolchain.progress import Progress, silent
 
 
@@ -45,11 +45,46 @@ class Subject:
         return open_session(self.file(why), self.target, threads)
 
     def under_damage(
-        self, limit: StressLimit, dataset: Dataset, *, progress: Progress = silent
+        self, limit: Damage, dataset: Dataset, *, progress: Progress = silent
     ) -> tuple[StressAnswers, ...]:
         """Read the data set under the damage of a limit; raises UsageProblem where the file is not at hand."""
         with self.session("be read under damage ([stress])") as session:
             return answers_under(limit, session, dataset, progress=progress)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the evidence on one candidate is collected from (`LimitDefinition.collect`).
+
+    test, train: the images behind the evaluations, and those that the candidate was trained on; None where they are
+    not at hand. threads: of what is timed or weighed.
+    """
+
+    candidate: Subject
+    baseline: Subject
+    test: Dataset | None = None
+    train: Dataset | None = None
+    threads: int = 1
+    progress: Progress = silent
+
+    def file(self, limit: LimitDefinition) -> Artifact:
+        """Return the candidate's file; raises UsageProblem, naming the limit, where it is not at hand."""
+        return self.candidate.file(f"{limit.file_must} ([{limit.name}])")
+
+    def test_images(self, limit: LimitDefinition) -> Dataset:
+        """Return the test images; raises UsageProblem, naming the limit, where they are not at hand."""
+        return needed(self.test, limit.name)
+
+    def training_images(self, limit: LimitDefinition) -> Dataset:
+        """Return the training images; raises UsageProblem, naming the limit, where they are not at hand."""
+        return needed(self.train, limit.name)
+
+
+def needed(images: Dataset | None, limit: str) -> Dataset:
+    """Return the images; raises UsageProblem, naming the limit that needs them, where they are not at hand."""
+    if images is None:
+        raise UsageProblem(f"the policy's [{limit}] needs the images: add --data, or drop the limit")
+    return images
 
 
 _ADVICE = "give the artifact itself, or drop the limit"

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from calibration.dataset import Dataset
 from targets.catalog import get
-from targets.target import TimingPlan, Timings
+from targets.target import Target, TimingPlan, Timings
 from toolchain.errors import UsageProblem
 from toolchain.evaluation.compare import Comparison, compare
 from toolchain.evaluation.flip_images import flipped
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.evaluation.untracked import Training
-from toolchain.formats.packed import packed_size
-from toolchain.gate.baseline import check
-from toolchain.gate.candidate import Subject, read_subject
+from toolchain.gate.baseline import check, prepared
+from toolchain.gate.candidate import Sources, Subject, read_subject, saved
 from toolchain.gate.evidence import Evidence
-from toolchain.gate.limits.leaks import find_leaks
-from toolchain.gate.limits.runtimes import Place, answers_elsewhere
-from toolchain.gate.limits.stress import StressLimit, StressPairs, pair_stress
+from toolchain.gate.limits import definition
 from toolchain.gate.policy import Policy
 from toolchain.profiling.latency import profile
 from toolchain.progress import Progress, silent
@@ -69,63 +66,35 @@ def gather(
     check(policy, base, own)
     pairs = Pairs.of(base.evaluation, own.evaluation)
     timings, baseline_timings = times or timed(policy, base, [own], threads=threads, progress=progress)[0]
-    stress: tuple[StressPairs, ...] = ()
-    places: tuple[Place, ...] = ()
-    leaks = None
-    if policy.stress is not None:
-        base, own = (stressed(policy.stress, subject, test, progress) for subject in (base, own))
-        stress = pair_stress(base.stress, own.stress)
-    if policy.runtimes is not None:
-        file = own.file("be run elsewhere ([runtimes])")
-        places = answers_elsewhere(policy.runtimes, file, own.evaluation, _need(test, "runtimes"), progress=progress)
-    if policy.leaks is not None:
-        leaks = find_leaks(own.evaluation, _need(train, "leaks"), own.file("say what calibrated it ([leaks])"))
+    base, own = (prepared(policy, subject, test, progress) for subject in (base, own))
+    sources = Sources(own, base, test, train, threads, progress)
+    parts: dict[str, Any] = {}
+    for name, limit in policy.limits():
+        known = definition(name)
+        if known.collect:
+            parts[known.evidence[0]] = known.collect(limit, sources)
     return Evidence(
         pairs=pairs,
-        stress=stress,
-        places=places,
-        leaks=leaks,
-        packed=_packed(own, progress) if policy.packed is not None else None,
-        memory=_peak(own, threads) if policy.memory is not None else None,
         timings=timings,
         baseline_timings=baseline_timings,
         flipped=flipped(pairs, test) if test is not None else None,
         baseline_digest=base.stored.digest if base.stored else None,
+        **parts,
     )
-
-
-def stressed(limit: StressLimit, subject: Subject, test: Dataset | None, progress: Progress = silent) -> Subject:
-    """Return the subject with its answers under damage, which are taken now unless it came with what it holds."""
-    if subject.stress or subject.stored:
-        return subject
-    return replace(subject, stress=subject.under_damage(limit, _need(test, "stress"), progress=progress))
 
 
 def timed(
     policy: Policy, base: Subject, candidates: Sequence[Subject], *, threads: int = 1, progress: Progress = silent
 ) -> list[Times]:
     """Return each candidate's timings and the baseline's, all taken in turns, as far as a limit asks for them."""
-    if not policy.needs_timings:
+    if not policy.needs("timings"):
         return [(None, None)] * len(candidates)
-    subjects = [*candidates, base] if policy.needs_baseline_timings else candidates
+    subjects = [*candidates, base] if policy.needs("baseline_timings") else candidates
     files = [subject.file("be timed") for subject in subjects]
     place = get(candidates[0].target) if candidates[0].target else None
     rows = profile(files, target=place, threads=threads, plan=GATE_PLAN, progress=progress).rows
-    last = rows[-1].timings if policy.needs_baseline_timings else None
+    last = rows[-1].timings if policy.needs("baseline_timings") else None
     return [(row.timings, last) for row in rows[: len(candidates)]]
-
-
-def _packed(own: Subject, progress: Progress) -> int:
-    return packed_size(own.file("be packed ([packed])").path, progress=progress)
-
-
-def _peak(own: Subject, threads: int) -> int:
-    artifact, facts = own.file("be opened ([memory])"), own.evaluation.facts
-    if facts.cost != "latency":
-        raise UsageProblem(
-            f"[memory] is of devices, and {facts.target} is none; take another target, or drop the limit"
-        )
-    return get(facts.target).peak_memory(artifact, threads=threads)
 
 
 def refuse_idle(target: str | None, subjects: Sequence[Subject]) -> None:
@@ -134,7 +103,44 @@ def refuse_idle(target: str | None, subjects: Sequence[Subject]) -> None:
         raise UsageProblem(f"--target {target} would run nothing: these are saved evaluations; leave it out")
 
 
-def _need(images: Dataset | None, limit: str) -> Dataset:
-    if images is None:
-        raise UsageProblem(f"the policy's [{limit}] needs the images: add --data, or drop the limit")
-    return images
+def check_needs(policy: Policy, baseline: Path, candidates: Sequence[Path], *, images: bool, train: bool) -> None:
+    """Raise UsageProblem, naming the limit or the file, where the policy needs what is not there.
+
+    images, train: whether there are test images, and those that the candidates were trained and calibrated on.
+    """
+    for file in (baseline, *candidates):
+        if not saved(file) and not images:
+            raise UsageProblem(f"{file.name} is an artifact, so it needs images to read: add --data")
+    limits = [definition(name) for name, _ in policy.limits()]
+    for limit in limits:
+        _check_files(limit.name, limit.baseline_must, [baseline])
+        _check_files(limit.name, limit.file_must, candidates)
+        if limit.images and not images:
+            raise UsageProblem(f"the policy's [{limit.name}] needs the images: add --data, or drop the limit")
+    for limit in limits:
+        if limit.training_images and not train:
+            raise UsageProblem(
+                f"the policy's [{limit.name}] needs the training images: add --data or --train-data, or drop it"
+            )
+
+
+def check_target(policy: Policy, target: Target) -> None:
+    """Raise UsageProblem where the policy limits the latency or the memory of a target that is no device."""
+    if target.cost not in ("instructions", "outputs"):
+        return
+    what = "emulated" if target.cost == "instructions" else "simulated"
+    limits = [definition(name) for name, _ in policy.limits()]
+    if timed := [f"[{limit.name}]" for limit in limits if limit.timed]:
+        raise UsageProblem(f"{target.name} is {what} and has no latency; leave {', '.join(timed)} out")
+    for limit in limits:
+        if limit.device:
+            raise UsageProblem(f"[{limit.name}] is of devices, and {target.name} is {what}; leave it out")
+
+
+def _check_files(limit: str, must: str, files: Sequence[Path]) -> None:
+    for file in files:
+        if must and saved(file):
+            raise UsageProblem(
+                f"{file.name} is only a saved evaluation, which cannot {must} ([{limit}]); give the artifact itself, "
+                "or drop the limit"
+            )

@@ -15,7 +15,7 @@ from targets.target import Timings
 from targets.terminal_text import json_text, json_value
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.flip_images import Flipped
-from toolchain.evaluation.paired_answers import Pairs
+from toolchain.evaluation.paired_answers import Files, Pairs
 from toolchain.evaluation.strict_json import count, members, text, told
 from toolchain.files import refuse_other, write_whole
 from toolchain.gate.limits.leaks import Leaks
@@ -61,6 +61,11 @@ class Evidence:
         counts += [self.leaks.images] if self.leaks is not None else []
         if any(images != len(self.pairs) for images in counts):
             raise EvidenceError("places or leaks are of other images than the answers; gather the evidence again")
+
+    @property
+    def files(self) -> Files:
+        """The facts of both files, always there as `pairs` is."""
+        return self.pairs.files
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; `from_dict` is the inverse."""

@@ -1,4 +1,4 @@
-"""Policy: what a candidate must hold to be shipped. Every limit is a table of its own (`tables`), with its own action.
+"""Policy: what a candidate must hold to be shipped. Every limit is a table of its own (`limits`), with its own action.
 
 [drop]          # fall in accuracy against the baseline: the non-inferiority margin
 max = "0.3pp"
@@ -19,29 +19,22 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, create_model
 
 from targets.errors import nearest, translated
 from toolchain.errors import PolicyError
 from toolchain.gate.limit import Limit, Table
-from toolchain.gate.limits.classes import ClassesLimit
-from toolchain.gate.limits.confidence import EceLimit, RejectsLimit
-from toolchain.gate.limits.confusables import ConfusablesLimit, CostLimit
-from toolchain.gate.limits.drop import DropLimit
-from toolchain.gate.limits.flips import FlipsLimit
-from toolchain.gate.limits.leaks import LeaksLimit
-from toolchain.gate.limits.memory import MemoryLimit
-from toolchain.gate.limits.preprocess import PreprocessLimit
-from toolchain.gate.limits.runtimes import RuntimesLimit
-from toolchain.gate.limits.sizes import ShrinkLimit, SizeLimit
-from toolchain.gate.limits.speed import TimeLimit, TimeRatioLimit
-from toolchain.gate.limits.stress import StressLimit
+from toolchain.gate.limits import definition, definitions
 from toolchain.gate.outcome import Action
 from toolchain.written import WRITTEN, Points, said
 
 __all__ = ["Action", "Policy", "choose_policy", "default_policy", "named", "policy_from", "read_policy", "schema"]
+
+
+L = TypeVar("L", bound=Limit)
+P = TypeVar("P", bound="PolicyTables")
 
 
 class BaselinePin(Table):
@@ -56,56 +49,17 @@ class BaselinePin(Table):
     min_accuracy: Points | None = Field(default=None, description='of the baseline itself, such as "85%"')
 
 
-def _table(about: str, **example: object) -> Any:
-    """Return the field of a table: what it limits, and how it may be written."""
-    return Field(default=None, description=about, examples=[example])
+_ABOUT = """The limits that are asked for; None where one is not. At least one must be able to fail.
+
+[preprocess] does not count, since it says nothing of how well a candidate reads; it also holds where it is not set.
+"""
 
 
-class Policy(Table):
-    """The limits that are asked for; None where one is not. At least one must be able to fail.
-
-    [preprocess] does not count, since it says nothing of how well a candidate reads; it also holds where it is not set.
-    """
-
-    drop: DropLimit | None = _table("Fall in accuracy against the baseline.", max="0.3pp")
-    classes: ClassesLimit | None = _table("Fall in accuracy of each class by itself.", max="3pp")
-    confusables: ConfusablesLimit | None = _table(
-        "How much more often a character is read as one that looks like it.", max="2pp"
-    )
-    cost: CostLimit | None = _table(
-        "Rise of what misreadings cost, an image on average.", max="0.5pp", costs={"1->7": 20, "O->0": 0}
-    )
-    flips: FlipsLimit | None = _table("Share of the images whose answer changes at all.", max="1pp")
-    rejects: RejectsLimit | None = _table(
-        "Rise in the share of images that a scanner must reject to stay within an error.", max="1pp"
-    )
-    ece: EceLimit | None = _table("Change of the expected calibration error, either way.", max="1pp")
-    stress: StressLimit | None = _table("Fall in accuracy under scanner damage, for each kind by itself.", max="1pp")
-    runtimes: RuntimesLimit | None = _table(
-        "Images that other runtimes or kernels answer otherwise with the same file.", max=20
-    )
-    preprocess: PreprocessLimit | None = _table(
-        "Settings by which it takes images unlike the baseline. Left out, any such setting fails.", max=0
-    )
-    leaks: LeaksLimit | None = _table("Test images that are also training or calibration images.", max=0)
-    size: SizeLimit | None = _table("The file's size.", max="250KB")
-    packed: SizeLimit | None = _table(
-        "The file's size packed by zstd (level 19), as an update carries it.", max="200KB"
-    )
-    shrink: ShrinkLimit | None = _table("How many times smaller than the baseline it must be.", min="3x")
-    memory: MemoryLimit | None = _table("Peak of resident memory that a session adds.", max="32MB")
-    p50: TimeLimit | None = _table("Median latency of one inference.", max="1ms")
-    p95: TimeLimit | None = _table("Latency that 95 of 100 inferences stay within.", max="2ms")
-    p50_ratio: TimeRatioLimit | None = _table("Median latency against the baseline's, timed in turns.", max="1x")
-    p95_ratio: TimeRatioLimit | None = _table("The same of the 95th percentile.", max="1.2x")
-    baseline: BaselinePin | None = _table(
-        "What the baseline must be, not a limit: the one stored for this policy, and how well it reads.",
-        digest="0" * 64,
-        min_accuracy="85%",
-    )
+class PolicyTables(Table):
+    """What a policy can do, whatever its tables are."""
 
     def limits(self) -> Iterator[tuple[str, Limit]]:
-        """Yield name and table of every limit that is set, in the order above."""
+        """Yield name and table of every limit that is set, in the order of `limits.LIMITS`."""
         for name in type(self).model_fields:
             table = getattr(self, name)
             if isinstance(table, Limit):
@@ -118,21 +72,24 @@ class Policy(Table):
         found: type[Table] = next(kind for kind in kinds if kind is not type(None))
         return found
 
-    @property
-    def needs_timings(self) -> bool:
-        """Whether a limit asks for the candidate's latency."""
-        return self.needs_baseline_timings or self.p50 is not None or self.p95 is not None
+    def needs(self, part: str) -> bool:
+        """Return whether a limit is judged by this part of the evidence."""
+        return any(part in definition(name).evidence for name, _ in self.limits())
 
     @property
-    def needs_baseline_timings(self) -> bool:
-        """Whether a limit asks for the baseline's latency too."""
-        return self.p50_ratio is not None or self.p95_ratio is not None
+    def needs_training_images(self) -> bool:
+        """Whether a limit needs the images that the candidate was trained on."""
+        return any(definition(name).training_images for name, _ in self.limits())
+
+    def settings(self, kind: type[L]) -> L | None:
+        """Return the first limit with these settings that is set, None where none is."""
+        return next((limit for _, limit in self.limits() if type(limit) is kind), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the tables as JSON types, values with their units; `policy_from` is the inverse."""
         return self.model_dump(mode="json", exclude_none=True)
 
-    def with_limits(self, **limits: float | None) -> Policy:
+    def with_limits(self, **limits: float | None) -> Self:
         """Return the policy with the given limits, in base units, in place of its own; None leaves one as it is.
 
         A limit that was there keeps its action and confidence.
@@ -140,10 +97,10 @@ class Policy(Table):
         tables = self.to_dict()
         for name, value in limits.items():
             if value is not None:
-                tables[name] = tables.get(name, {}) | {"min" if name == "shrink" else "max": value}
-        return _validated(tables, "the limits given", context=None)
+                tables[name] = tables.get(name, {}) | {"min" if "min" in self.kind(name).model_fields else "max": value}
+        return _validated(type(self), tables, "the limits given", context=None)
 
-    def among(self, competitors: int) -> Policy:
+    def among(self, competitors: int) -> Self:
         """Return the policy by which each of several candidates is judged when only the best of them ships.
 
         Every confidence C becomes 1 - (1 - C) / competitors (Bonferroni), so that the chance that any bad one of
@@ -157,7 +114,29 @@ class Policy(Table):
         for name, limit in self.limits():
             if (confidence := getattr(limit, "confidence", None)) is not None:
                 tables[name]["confidence"] = 1 - (1 - confidence) / competitors
-        return _validated(tables, "the policy", context=None)
+        return _validated(type(self), tables, "the policy", context=None)
+
+
+def _fields() -> dict[str, Any]:
+    """Return the field of every table: each limit's, then the baseline's."""
+    fields: dict[str, Any] = {
+        name: (limit.settings | None, Field(default=None, description=limit.about, examples=[dict(limit.example)]))
+        for name, limit in definitions().items()
+    }
+    about = "What the baseline must be, not a limit: the one stored for this policy, and how well it reads."
+    example = {"digest": "0" * 64, "min_accuracy": "85%"}
+    return fields | {"baseline": (BaselinePin | None, Field(default=None, description=about, examples=[example]))}
+
+
+if TYPE_CHECKING:
+
+    class Policy(PolicyTables):
+        """A table of each limit in `limits.LIMITS`, which `create_model` adds, and the baseline."""
+
+        baseline: BaselinePin | None = None
+
+else:
+    Policy = create_model("Policy", __base__=PolicyTables, __doc__=_ABOUT, __module__=__name__, **_fields())
 
 
 def policy_from(tables: dict[str, Any], source: str = "policy") -> Policy:
@@ -166,7 +145,7 @@ def policy_from(tables: dict[str, Any], source: str = "policy") -> Policy:
     Raises PolicyError on unknown keys (naming the nearest known one), values without units, limits that cannot hold,
     and a policy that limits nothing.
     """
-    return _validated(tables, source, context=WRITTEN)
+    return _validated(Policy, tables, source, context=WRITTEN)
 
 
 def read_policy(path: Path) -> Policy:
@@ -222,12 +201,12 @@ def schema() -> dict[str, Any]:
     return written | about | {"minProperties": 1}
 
 
-def _validated(tables: dict[str, Any], source: str, *, context: str | None) -> Policy:
+def _validated(form: type[P], tables: dict[str, Any], source: str, *, context: str | None) -> P:
     try:
-        policy = Policy.model_validate(tables, context=context)
+        policy = form.model_validate(tables, context=context)
     except ValidationError as error:
         raise PolicyError(f"{source}: {_explain(error)}") from error
-    actions = [limit.action for name, limit in policy.limits() if name != "preprocess"]
+    actions = [limit.action for name, limit in policy.limits() if not definition(name).always]
     if not actions:
         raise PolicyError(f"{source}: limits nothing, so everything would pass; add a table such as [drop]")
     if "fail" not in actions:

@@ -16,18 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import UsageProblem
-from toolchain.gate import multiple_tests
-from toolchain.gate.limits import flips
+from toolchain.gate.limits import definitions
 from toolchain.gate.policy import Policy
 from toolchain.quantities import POINTS
-from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
 
 SIZES = (1_000, 2_000, 4_000, 6_000, 8_000, 10_000, 12_000, 15_000, 18_800)
 MOST_IMAGES = 1_000_000
 """A limit that does not pass with so many is said to need more."""
 DRAWS = 4_000
-SIMULATED = ("drop", "classes", "flips")
 
 Counts = NDArray[np.int64]
 
@@ -86,9 +83,10 @@ def plan_policy(
     UsageProblem for a policy without a limit that can be simulated, or where there are fewer images than classes.
     """
     limits = [name for name, _ in policy.limits()]
-    asked = [name for name in limits if name in SIMULATED]
+    decide = {name: known.simulate for name, known in definitions().items() if known.simulate}
+    asked = [name for name in limits if name in decide]
     if not asked:
-        raise UsageProblem(f"the policy limits none of {', '.join(SIMULATED)}, so there is nothing to simulate")
+        raise UsageProblem(f"the policy limits none of {', '.join(decide)}, so there is nothing to simulate")
     if not 0 < discordance < 1:
         raise UsageProblem(f"a discordance of {POINTS.text(discordance)} cannot be simulated; give one such as 1%")
     if not 1 <= classes <= min(sizes):
@@ -101,7 +99,7 @@ def plan_policy(
         each[: images % classes] += 1
         lost = random.binomial(each, discordance / 2, (draws, classes))
         gained = random.binomial(each - lost, discordance / 2 / (1 - discordance / 2))
-        return _row(policy, {name: _decided(policy, name, lost, gained, each) for name in asked}, images)
+        return _row(policy, {name: decide[name](getattr(policy, name), lost, gained, each) for name in asked}, images)
 
     def least(chance: float, name: str = "") -> int | None:
         def suffices(images: int) -> bool:
@@ -111,7 +109,7 @@ def plan_policy(
         return _least(suffices, classes)
 
     needed = tuple(PolicyNeeded(one, {name: least(one, name) for name in asked}, least(one)) for one in power)
-    left_out = tuple(name for name in limits if name not in SIMULATED)
+    left_out = tuple(name for name in limits if name not in decide)
     return PolicyPlan(discordance, classes, draws, left_out, needed, tuple(map(simulated, sorted(set(sizes)))))
 
 
@@ -140,15 +138,3 @@ def _row(policy: Policy, outcomes: dict[str, NDArray[np.str_]], images: int) -> 
         all_pass=float((together == Outcome.PASS).all(axis=0).mean()),
         wrong_fail=float(np.any(fails, axis=0).mean()) if fails else 0.0,
     )
-
-
-def _decided(policy: Policy, name: str, lost: Counts, gained: Counts, each: Counts) -> NDArray[np.str_]:
-    """Return the outcome of one limit for each draw."""
-    limit, images = getattr(policy, name), int(each.sum())
-    if name == "drop":
-        return paired_difference.decide(lost.sum(1), gained.sum(1), images, limit.max, limit.confidence)
-    if name == "flips":
-        return flips.decide((lost + gained).sum(1), images, limit.max, limit.confidence)
-    parts = multiple_tests.decide(lost, gained, each, limit.max, limit.confidence)
-    failed, passed = (parts == Outcome.FAIL).any(1), (parts == Outcome.PASS).all(1)
-    return np.select([failed, passed], [Outcome.FAIL, Outcome.PASS], Outcome.INCONCLUSIVE)

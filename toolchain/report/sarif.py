@@ -14,9 +14,10 @@ from urllib.parse import quote
 from targets.terminal_text import json_text
 from toolchain.errors import GateFailed, GateInconclusive, exit_code
 from toolchain.evaluation.paired_answers import FileFacts
+from toolchain.gate.limits import LIMITS, definition
 from toolchain.gate.outcome import Verdict
 from toolchain.report.judgement import Judged, Judgement, Standing
-from toolchain.report.values import allowed_text, limits
+from toolchain.report.values import allowed_text
 from toolchain.stats.decision import Outcome
 from toolchain.visible import visible
 
@@ -32,7 +33,7 @@ _CODES = {
 def sarif(judgement: Judgement) -> str:
     """Return the log, one run."""
     judged = {verdict.limit for _, verdict, _ in judgement.verdicts()}
-    rules = [name for name in limits() if name in judged]
+    rules = [name for name in LIMITS if name in judged]
     results = [
         _result(judgement, judged, verdict, _LEVELS[standing], rules.index(verdict.limit))
         for judged, verdict, standing in judgement.verdicts()
@@ -66,7 +67,7 @@ def sarif(judgement: Judgement) -> str:
 
 
 def _rule(name: str, table: dict[str, Any]) -> dict[str, Any]:
-    says = " ".join((limits()[name].__doc__ or name).split())
+    says = " ".join((definition(name).settings.__doc__ or name).split())
     return {
         "id": name,
         "shortDescription": {"text": says.partition(". ")[0].rstrip(".") + "."},

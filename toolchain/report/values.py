@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import get_args
-
-from toolchain.gate.limit import Limit, Measure
-from toolchain.gate.policy import Policy
+from toolchain.gate.limit import Measure
+from toolchain.gate.limits import definition
 from toolchain.quantities import points_text, size_text, time_text
 
 DASH = "-"
 
 
-@cache
-def limits() -> dict[str, type[Limit]]:
-    """Return the table of every limit that a policy can hold, by name, in the policy's order."""
-    kinds = {name: get_args(field.annotation)[0] for name, field in Policy.model_fields.items()}
-    return {name: kind for name, kind in kinds.items() if issubclass(kind, Limit)}
-
-
 def value_text(limit: str, value: float | None) -> str:
     """Return a verdict's value with its unit; a dash for None."""
-    return DASH if value is None else _text(limits()[limit].measure, value)
+    return DASH if value is None else _text(definition(limit).settings.measure, value)
 
 
 def allowed_text(limit: str, threshold: float) -> str:
     """Return what a limit allows: `at most 0.300 pp`."""
-    least = "min" in limits()[limit].model_fields
+    least = "min" in definition(limit).settings.model_fields
     return f"{'at least' if least else 'at most'} {value_text(limit, threshold)}"
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.limit import LimitDefinition
 from toolchain.gate.limits.drop import DropLimit
-from toolchain.gate.multiple_tests import Question, judge_several
+from toolchain.gate.multiple_tests import Question, decide, judge_several
 from toolchain.gate.outcome import Verdict
+from toolchain.stats.decision import Outcome
 
 
 class ClassesLimit(DropLimit):
@@ -18,3 +23,21 @@ def judge_classes(limit: ClassesLimit, pairs: Pairs) -> Verdict:
     rows = comparison(pairs).per_class
     questions = [Question(row.label, row.lost, row.gained, row.images, limit.max) for row in rows]
     return judge_several("classes", questions, confidence=limit.confidence, action=limit.action, what="class")
+
+
+def _simulate(
+    limit: ClassesLimit, lost: NDArray[np.int64], gained: NDArray[np.int64], each: NDArray[np.int64]
+) -> NDArray[np.str_]:
+    parts = decide(lost, gained, each, limit.max, limit.confidence)
+    failed, passed = (parts == Outcome.FAIL).any(1), (parts == Outcome.PASS).all(1)
+    return np.select([failed, passed], [Outcome.FAIL, Outcome.PASS], Outcome.INCONCLUSIVE)
+
+
+CLASSES = LimitDefinition(
+    name="classes",
+    settings=ClassesLimit,
+    about="Fall in accuracy of each class by itself.",
+    example={"max": "3pp"},
+    judge=judge_classes,
+    simulate=_simulate,
+)

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.paired_answers import Confidences, Pairs
-from toolchain.gate.limit import MarginLimit
+from toolchain.gate.limit import LimitDefinition, MarginLimit
 from toolchain.gate.outcome import Verdict
 from toolchain.quantities import beside, percent_text, points_text
 from toolchain.stats import bounded_mean
@@ -307,3 +307,19 @@ def _images_needed(limit: RejectsLimit | EceLimit, rise: Rise, images: int) -> i
         return None
     z = normal_quantile(limit.confidence)
     return max(ceil(images * ((1 + normal_quantile(POWER) / z) * reach / distance) ** 2), images + 1)
+
+
+REJECTS = LimitDefinition(
+    name="rejects",
+    settings=RejectsLimit,
+    about="Rise in the share of images that a scanner must reject to stay within an error.",
+    example={"max": "1pp"},
+    judge=judge_rejects,
+)
+ECE = LimitDefinition(
+    name="ece",
+    settings=EceLimit,
+    about="Change of the expected calibration error, either way.",
+    example={"max": "1pp"},
+    judge=judge_ece,
+)

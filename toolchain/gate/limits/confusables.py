@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.metrics import confusion_matrix
 from toolchain.evaluation.paired_answers import Answers, Pairs
-from toolchain.gate.limit import MarginLimit, Measure
+from toolchain.gate.limit import LimitDefinition, MarginLimit, Measure
 from toolchain.gate.multiple_tests import Question, judge_several
 from toolchain.gate.outcome import Verdict
 from toolchain.quantities import beside, points_text
@@ -230,3 +230,19 @@ def _end(key: str, text: str, classes: tuple[str, ...]) -> int:
     if found is None:
         raise EvidenceError(f"cost: '{key}' names '{text}', which no class holds; the classes are {' '.join(classes)}")
     return found
+
+
+CONFUSABLES = LimitDefinition(
+    name="confusables",
+    settings=ConfusablesLimit,
+    about="How much more often a character is read as one that looks like it.",
+    example={"max": "2pp"},
+    judge=judge_confusables,
+)
+COST = LimitDefinition(
+    name="cost",
+    settings=CostLimit,
+    about="Rise of what misreadings cost, an image on average.",
+    example={"max": "0.5pp", "costs": {"1->7": 20, "O->0": 0}},
+    judge=judge_cost,
+)

@@ -7,12 +7,19 @@ candidate that was seen to drop by more than the margin never passes, nor does o
 
 from __future__ import annotations
 
-from toolchain.evaluation.compare import Comparison
-from toolchain.gate.limit import MarginLimit
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.evaluation.compare import Comparison, comparison
+from toolchain.evaluation.paired_answers import Pairs
+from toolchain.gate.limit import LimitDefinition, MarginLimit
+from toolchain.gate.limits.preprocess import likely_cause
 from toolchain.gate.outcome import Verdict
 from toolchain.quantities import beside, percent_text, points_text
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import IN_STEPS, Outcome, advice
+
+Counts = NDArray[np.int64]
 
 
 class DropLimit(MarginLimit):
@@ -59,3 +66,22 @@ def _suffered(comparison: Comparison) -> str:
     )
     confusions = ", ".join(map(str, comparison.confusions[:3]))
     return f"; suffered most: {classes}" + (f"; {confusions}" if confusions else "")
+
+
+def _judge(limit: DropLimit, pairs: Pairs) -> Verdict:
+    seen = comparison(pairs)
+    return judge_drop(limit, seen, likely_cause(pairs.files, seen))
+
+
+def _simulate(limit: DropLimit, lost: Counts, gained: Counts, each: Counts) -> NDArray[np.str_]:
+    return paired_difference.decide(lost.sum(1), gained.sum(1), int(each.sum()), limit.max, limit.confidence)
+
+
+DROP = LimitDefinition(
+    name="drop",
+    settings=DropLimit,
+    about="Fall in accuracy against the baseline.",
+    example={"max": "0.3pp"},
+    judge=_judge,
+    simulate=_simulate,
+)

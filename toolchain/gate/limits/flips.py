@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toolchain.evaluation.paired_answers import Pairs
-from toolchain.gate.limit import MarginLimit
+from toolchain.gate.limit import LimitDefinition, MarginLimit
 from toolchain.gate.outcome import Verdict
 from toolchain.quantities import beside, percent_text
 from toolchain.stats.decision import Outcome, advice, images_to_decide
@@ -77,3 +77,19 @@ def _most_frequent(pairs: Pairs) -> str:
     changes = zip(pairs.before[pairs.flipped].tolist(), pairs.after[pairs.flipped].tolist(), strict=True)
     named = ", ".join(f"{pairs.classes[a]} to {pairs.classes[b]}: {k}" for (a, b), k in Counter(changes).most_common(3))
     return f"; most often {named}" if named else ""
+
+
+def _simulate(
+    limit: FlipsLimit, lost: NDArray[np.int64], gained: NDArray[np.int64], each: NDArray[np.int64]
+) -> NDArray[np.str_]:
+    return decide((lost + gained).sum(1), int(each.sum()), limit.max, limit.confidence)
+
+
+FLIPS = LimitDefinition(
+    name="flips",
+    settings=FlipsLimit,
+    about="Share of the images whose answer changes at all.",
+    example={"max": "1pp"},
+    judge=judge_flips,
+    simulate=_simulate,
+)

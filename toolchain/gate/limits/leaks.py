@@ -24,7 +24,8 @@ from targets.preprocess import ORIENTATIONS, TURNS, Orientation
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.strict_json import count, members, text, told
-from toolchain.gate.limit import MOST, Limit, Measure
+from toolchain.gate.candidate import Sources
+from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.threshold import side, within
 from toolchain.stats.decision import Outcome
@@ -158,3 +159,21 @@ def _draws(train: Dataset, size: int, seed: int, in_test: NDArray[np.bool_]) -> 
             yield draw(source, size, seed).images
         except DataError:  # too few images, or no train split: then it was not drawn so
             continue
+
+
+def _collect(_: LeaksLimit, sources: Sources) -> Leaks:
+    train, file = sources.training_images(LEAKS), sources.file(LEAKS)
+    return find_leaks(sources.candidate.evaluation, train, file)
+
+
+LEAKS = LimitDefinition(
+    name="leaks",
+    settings=LeaksLimit,
+    about="Test images that are also training or calibration images.",
+    example={"max": 0},
+    evidence=("leaks",),
+    judge=judge_leaks,
+    collect=_collect,
+    file_must="say what calibrated it",
+    training_images=True,
+)

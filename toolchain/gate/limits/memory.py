@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from targets.catalog import get
+from toolchain.errors import UsageProblem
+from toolchain.gate.candidate import Sources
+from toolchain.gate.limit import LimitDefinition
 from toolchain.gate.limits.sizes import SizeLimit
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.threshold import positive, side, within
@@ -20,3 +24,25 @@ def judge_memory(limit: MemoryLimit, peak: int) -> Verdict:
         f"{size_beside(limit.max, peak)}"
     )
     return Verdict("memory", outcome, limit.action, limit.max, peak, None, reason)
+
+
+def _collect(_: MemoryLimit, sources: Sources) -> int:
+    artifact, facts = sources.file(MEMORY), sources.candidate.evaluation.facts
+    if facts.cost != "latency":
+        raise UsageProblem(
+            f"[memory] is of devices, and {facts.target} is none; take another target, or drop the limit"
+        )
+    return get(facts.target).peak_memory(artifact, threads=sources.threads)
+
+
+MEMORY = LimitDefinition(
+    name="memory",
+    settings=MemoryLimit,
+    about="Peak of resident memory that a session adds.",
+    example={"max": "32MB"},
+    evidence=("memory",),
+    judge=judge_memory,
+    collect=_collect,
+    file_must="be opened",
+    device=True,
+)

@@ -11,8 +11,8 @@ from typing import ClassVar
 from pydantic import Field
 
 from toolchain.evaluation.compare import Comparison
-from toolchain.evaluation.paired_answers import Pairs
-from toolchain.gate.limit import Limit, Measure
+from toolchain.evaluation.paired_answers import Files
+from toolchain.gate.limit import Limit, LimitDefinition, Measure
 from toolchain.gate.outcome import Verdict
 from toolchain.stats.decision import Outcome
 
@@ -27,9 +27,9 @@ class PreprocessLimit(Limit):
     max: int = Field(default=0, ge=0, le=3, strict=True)
 
 
-def judge_preprocess(limit: PreprocessLimit, pairs: Pairs) -> Verdict:
+def judge_preprocess(limit: PreprocessLimit, files: Files) -> Verdict:
     """Judge how many settings of the candidate's preprocess an application would get wrong that feeds the baseline."""
-    base, own = pairs.baseline, pairs.candidate
+    base, own = files.baseline, files.candidate
     unlike = own.preprocess.unlike(base.preprocess)
     outcome = Outcome.PASS if len(unlike) <= limit.max else Outcome.FAIL
     reason = f"{own.name} wants {own.input}, {base.name} {base.input}"
@@ -43,16 +43,27 @@ def judge_preprocess(limit: PreprocessLimit, pairs: Pairs) -> Verdict:
     return Verdict("preprocess", outcome, limit.action, limit.max, len(unlike), None, reason)
 
 
-def likely_cause(pairs: Pairs, seen: Comparison) -> str:
+def likely_cause(files: Files, seen: Comparison) -> str:
     """Return, for the end of a reason why accuracy fell, how the candidate was given its images, where that may be why.
 
     Either it says that it wants them otherwise than the baseline, or it reads less than half of what the baseline does.
     """
-    own = pairs.candidate
-    if unlike := own.preprocess.unlike(pairs.baseline.preprocess):
+    own = files.candidate
+    if unlike := own.preprocess.unlike(files.baseline.preprocess):
         return (
             f"; likely cause: {own.name} was given {'; '.join(unlike)}, as its {own.preprocess_source or 'record'} says"
         )
     if seen.candidate_accuracy < seen.baseline_accuracy / 2:
         return f"; if {own.name} wants its images otherwise than {own.input}, that is why: correct what says so"
     return ""
+
+
+PREPROCESS = LimitDefinition(
+    name="preprocess",
+    settings=PreprocessLimit,
+    about="Settings by which it takes images unlike the baseline. Left out, any such setting fails.",
+    example={"max": 0},
+    evidence=("files",),
+    judge=judge_preprocess,
+    always=True,
+)

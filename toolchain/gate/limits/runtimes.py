@@ -24,7 +24,8 @@ from targets.target import RuntimeFacts, Session, Target
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.evaluate import Evaluation, check_classes
 from toolchain.evaluation.strict_json import count, members, text, told
-from toolchain.gate.limit import MOST, Limit, Measure
+from toolchain.gate.candidate import Sources
+from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure
 from toolchain.gate.outcome import Part, Verdict
 from toolchain.gate.threshold import side, within
 from toolchain.progress import Progress, silent
@@ -267,3 +268,21 @@ def _logits(
                 done += len(answers)
                 progress(f"{artifact.path.name} on {place.name}", done, len(dataset))
     return sessions[0].facts, logits
+
+
+def _collect(limit: RuntimesLimit, sources: Sources) -> tuple[Place, ...]:
+    file, images = sources.file(RUNTIMES), sources.test_images(RUNTIMES)
+    return answers_elsewhere(limit, file, sources.candidate.evaluation, images, progress=sources.progress)
+
+
+RUNTIMES = LimitDefinition(
+    name="runtimes",
+    settings=RuntimesLimit,
+    about="Images that other runtimes or kernels answer otherwise with the same file.",
+    example={"max": 20},
+    evidence=("places",),
+    judge=judge_runtimes,
+    collect=_collect,
+    file_must="be run elsewhere",
+    images=True,
+)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
-from toolchain.gate.limit import Limit, Measure
+from toolchain.formats.packed import packed_size
+from toolchain.gate.candidate import Sources
+from toolchain.gate.limit import Limit, LimitDefinition, Measure
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.threshold import positive, side, within
 from toolchain.quantities import beside, size_beside, size_text
@@ -41,3 +44,35 @@ def judge_shrink(limit: ShrinkLimit, size: int, baseline: int) -> Verdict:
     seen = beside(times, limit.min, "{:.{}f}".format)
     reason = f"{seen} times smaller than the baseline, at least {limit.min:g} asked for"
     return Verdict("shrink", outcome, limit.action, limit.min, times, None, reason)
+
+
+def _packed(_: SizeLimit, sources: Sources) -> int:
+    return packed_size(sources.file(PACKED).path, progress=sources.progress)
+
+
+SIZE = LimitDefinition(
+    name="size",
+    settings=SizeLimit,
+    about="The file's size.",
+    example={"max": "250KB"},
+    evidence=("files",),
+    judge=lambda limit, files: judge_size("size", limit, files.candidate.bytes),
+)
+PACKED = LimitDefinition(
+    name="packed",
+    settings=SizeLimit,
+    about="The file's size packed by zstd (level 19), as an update carries it.",
+    example={"max": "200KB"},
+    evidence=("packed",),
+    judge=partial(judge_size, "packed"),
+    collect=_packed,
+    file_must="be packed",
+)
+SHRINK = LimitDefinition(
+    name="shrink",
+    settings=ShrinkLimit,
+    about="How many times smaller than the baseline it must be.",
+    example={"min": "3x"},
+    evidence=("files",),
+    judge=lambda limit, files: judge_shrink(limit, files.candidate.bytes, files.baseline.bytes),
+)

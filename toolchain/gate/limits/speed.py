@@ -20,7 +20,7 @@ from typing import ClassVar
 from targets.target import Timings, taints_of
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.ratio import LatencyRatio, latency_bounds, samples_for
-from toolchain.gate.limit import Confidence, Limit, Measure
+from toolchain.gate.limit import Confidence, Limit, LimitDefinition, Measure
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.threshold import positive
 from toolchain.quantities import beside, time_beside
@@ -200,3 +200,34 @@ def _rounded_up(count: float) -> int:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+
+
+def _time(name: str, q: float, about: str, maximum: str) -> LimitDefinition:
+    return LimitDefinition(
+        name=name,
+        settings=TimeLimit,
+        about=about,
+        example={"max": maximum},
+        evidence=("timings",),
+        judge=lambda limit, own: judge_time(limit, name, q, own),
+        file_must="be timed",
+    )
+
+
+def _ratio(name: str, q: float, about: str, maximum: str) -> LimitDefinition:
+    return LimitDefinition(
+        name=name,
+        settings=TimeRatioLimit,
+        about=about,
+        example={"max": maximum},
+        evidence=("timings", "baseline_timings"),
+        judge=lambda limit, own, base: judge_time_ratio(limit, name, q, own, base),
+        file_must="be timed",
+        baseline_must="be timed",
+    )
+
+
+P50 = _time("p50", 50.0, "Median latency of one inference.", "1ms")
+P95 = _time("p95", 95.0, "Latency that 95 of 100 inferences stay within.", "2ms")
+P50_RATIO = _ratio("p50_ratio", 50.0, "Median latency against the baseline's, timed in turns.", "1x")
+P95_RATIO = _ratio("p95_ratio", 95.0, "The same of the 95th percentile.", "1.2x")

@@ -12,14 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from calibration.dataset import Labels
+from calibration.dataset import Dataset, Labels
 from toolchain.errors import EvidenceError
 from toolchain.evaluation.damaged import StressAnswers, in_turn
-from toolchain.evaluation.paired_answers import Answers
+from toolchain.evaluation.paired_answers import Answers, Pairs
 from toolchain.evaluation.strict_json import integers, members, text, told
-from toolchain.gate.limit import MOST, MarginLimit
+from toolchain.gate.baseline_file import Baseline
+from toolchain.gate.candidate import Sources, Subject, needed
+from toolchain.gate.limit import MOST, LimitDefinition, MarginLimit
 from toolchain.gate.multiple_tests import Question, judge_several
 from toolchain.gate.outcome import Verdict
+from toolchain.progress import Progress
 from toolchain.quantities import percent_text, points_text
 from toolchain.stats.decision import Outcome
 
@@ -169,3 +172,52 @@ def _asked(limit: StressLimit, kind: str, pairs: StressPairs | None, labels: Lab
             f"policy asks for seed {limit.seed} and {', '.join(map(str, expected))}; {advice}"
         )
     return pairs
+
+
+def _check_stored(limit: StressLimit, stored: Baseline) -> None:
+    """Refuse early, before the candidate is read under damage, what `pair_stress` would refuse afterwards."""
+    held = {one.kind: one for one in stored.stress}
+    name, advice = stored.evaluation.artifact, "store it again under this policy"
+    if missing := [kind for kind in limit.kinds if kind not in held]:
+        raise EvidenceError(
+            f"the stored baseline of {name} was not read under {', '.join(missing)}, which the policy's [stress] asks "
+            f"for; {advice}"
+        )
+    for kind in limit.kinds:
+        seen = set(held[kind].strengths.tolist())
+        if held[kind].seed != limit.seed or seen - set(limit.strengths):
+            raise EvidenceError(
+                f"the stored baseline of {name} was read under '{kind}' by seed {held[kind].seed} and strengths "
+                f"{', '.join(map(str, sorted(seen)))}, not as the policy's [stress] says; {advice}"
+            )
+
+
+def _prepare(limit: StressLimit, subject: Subject, test: Dataset | None, progress: Progress) -> Subject:
+    """Return the subject with its answers under damage, which are taken now unless it came with what it holds."""
+    if subject.stress or subject.stored:
+        return subject
+    return replace(subject, stress=subject.under_damage(limit, needed(test, "stress"), progress=progress))
+
+
+def _collect(_: StressLimit, sources: Sources) -> tuple[StressPairs, ...]:
+    return pair_stress(sources.baseline.stress, sources.candidate.stress)
+
+
+def _judge(limit: StressLimit, stress: tuple[StressPairs, ...], pairs: Pairs) -> Verdict:
+    return judge_stress(limit, stress, pairs.labels)
+
+
+STRESS = LimitDefinition(
+    name="stress",
+    settings=StressLimit,
+    about="Fall in accuracy under scanner damage, for each kind by itself.",
+    example={"max": "1pp"},
+    evidence=("stress", "pairs"),
+    judge=_judge,
+    prepare=_prepare,
+    collect=_collect,
+    check_stored=_check_stored,
+    # Of the candidate only: a stored baseline may hold its answers under damage, which only reading it tells.
+    file_must="be read under damage",
+    images=True,
+)
