@@ -59,7 +59,7 @@ def test_answers_that_wander_fail_though_no_accuracy_is_lost() -> None:
     assert (drop.outcome, drop.measured) == (Outcome.PASS, 0.0)
     assert flips.outcome is Outcome.FAIL
     assert flips.reason == (
-        "2.13 % of 18,800 images (400) are answered otherwise, at least 1.96 % with 95 % confidence, beyond the limit "
+        "2.13 % of 18,800 answers (400) changed, at least 1.96 % with 95 % confidence, beyond the limit "
         "of 1 %; most often 1 to 2: 400"
     )
 

@@ -220,7 +220,9 @@ def test_a_transposed_calibration_set_reads_alike_here_but_does_not_go_unnoticed
     found = gate(candidate, "--policy", policy)
     assert (found.code, found.verdicts["drop"]["outcome"], found.verdicts["leaks"]["outcome"]) == (1, "PASS", "FAIL")
     reason = found.verdicts["leaks"]["reason"]
-    assert "its calibration images stood turned (transpose); calibrate it again on upright ones" in reason
+    assert (
+        "its calibration images are in the wrong orientation (transpose); calibrate it again on upright ones" in reason
+    )
 
 
 @both

@@ -122,7 +122,7 @@ def _locate(path_or_name: str) -> Path:
         path = Path(path_or_name)
         near = difflib.get_close_matches(path_or_name, models.names(), n=1)
         if near and not path.exists():
-            raise UsageProblem(f"no file and no model of ours is called '{path_or_name}'; did you mean {near[0]}?")
+            raise UsageProblem(f"'{path_or_name}' is neither a file nor a built-in model; did you mean {near[0]}?")
         return path
     weights = models.shipped_weights(path_or_name)
     if weights is None:

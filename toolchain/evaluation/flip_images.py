@@ -1,4 +1,4 @@
-"""Flipped: the pictures of the characters that are answered otherwise, kept with the evidence for people to look at."""
+"""Flipped: the pictures of the characters whose answer changed, kept with the evidence for people to look at."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class Pairs:
 
     @cached_property
     def flipped(self) -> NDArray[np.bool_]:
-        """Which images are answered otherwise, bool [N]."""
+        """Which images changed their answer, bool [N]."""
         return np.not_equal(self.before, self.after)
 
     @classmethod

@@ -123,5 +123,5 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
 
 
 def _flips(pairs: Pairs, indices: NDArray[np.int64]) -> bool:
-    """Return whether every index is that of an image that is answered otherwise."""
+    """Return whether every index is that of an image whose answer changed."""
     return bool(((indices >= 0) & (indices < len(pairs))).all() and pairs.flipped[indices].all())

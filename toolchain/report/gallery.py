@@ -1,4 +1,4 @@
-"""Gallery: the characters that are answered otherwise, as tiles of one picture and as rows of a table.
+"""Gallery: the characters whose answer changed, as tiles of one picture and as rows of a table.
 
 Whether an answer was lost or gained is told by a word and by the form of the frame, not by its colour alone; the
 colours are of M. Okabe and K. Ito's palette, which colour-blind people can tell apart (https://jfly.uni-koeln.de/color).
@@ -55,7 +55,7 @@ class Flip:
 
 
 def flips(evidence: Evidence, most: int = MOST) -> tuple[Flip, ...]:
-    """Return up to `most` characters that are answered otherwise: the lost ones first, then other, then gained ones."""
+    """Return up to `most` characters whose answer changed: the lost ones first, then other, then gained ones."""
     pairs, kept = evidence.pairs, evidence.flipped
     if kept is not None:
         indices, pictures = kept.indices, list(kept.images)

@@ -43,14 +43,14 @@ def decide(flips: ArrayLike, count: ArrayLike, limit: float, confidence: float) 
 
 
 def judge_flips(limit: FlipsLimit, pairs: Pairs) -> Verdict:
-    """Judge the share of images that are answered otherwise, by its exact one-sided bounds."""
+    """Judge the share of images whose answer changed, by its exact one-sided bounds."""
     n, flips = len(pairs), int(pairs.flipped.sum())
     share = flips / n
     outcome = Outcome(decide(flips, n, limit.max, limit.confidence).item())
     lower, upper = (float(bound) for bound in share_bounds(flips, n, limit.confidence))
     low, high, told = (beside(value, limit.max, percent_text) for value in (lower, upper, share))
     needed = None
-    seen = f"{told} of {n:,} images ({flips:,}) are answered otherwise"
+    seen = f"{told} of {n:,} answers ({flips:,}) changed"
     limited, sure = f"limit of {limit.max * 100:.4g} %", f"with {limit.confidence * 100:.4g} % confidence"
     if outcome is Outcome.PASS:
         reason = f"{seen}, at most {high} {sure}, within the {limited}"

@@ -109,9 +109,11 @@ def find_leaks(own: Evaluation, train: Dataset, artifact: Artifact) -> Leaks:
 
 
 def judge_leaks(limit: LeaksLimit, leaks: Leaks) -> Verdict:
-    """Judge the number of test images that were seen before; calibration images that stood turned fail at any limit."""
+    """Judge how many test images were seen before; calibration images in the wrong orientation fail at any limit."""
     if leaks.turned != "upright":
-        reason = f"its calibration images stood turned ({leaks.turned}); calibrate it again on upright ones"
+        reason = (
+            f"its calibration images are in the wrong orientation ({leaks.turned}); calibrate it again on upright ones"
+        )
         return Verdict("leaks", Outcome.FAIL, limit.action, limit.max, leaks.seen, None, reason)
     outcome = within("leaks", leaks.seen, limit.max)
     reason = (

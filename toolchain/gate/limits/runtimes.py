@@ -69,7 +69,7 @@ class Place:
     """How one place answered, against the place that the candidate was judged on.
 
     images: how many it read: all, or none where it was left out. largest: the largest difference of a logit.
-    differing: how many images were answered otherwise; differences: the first LISTED of them. left_out: why nothing
+    differing: how many answers changed; differences: the first LISTED of them. left_out: why nothing
     was read there. available: False where that is because the place is not here.
     """
 
@@ -118,7 +118,7 @@ def _difference(values: dict[str, Any]) -> Difference:
 
 
 def judge_runtimes(limit: RuntimesLimit, places: tuple[Place, ...]) -> Verdict:
-    """Judge the number of images that are answered otherwise, at most `limit.max` a place.
+    """Judge the number of images whose answer changed, at most `limit.max` a place.
 
     Raises EvidenceError when a place that the limit names was not asked, or none was.
     """
@@ -140,9 +140,7 @@ def judge_runtimes(limit: RuntimesLimit, places: tuple[Place, ...]) -> Verdict:
 
 
 def _part(limit: RuntimesLimit, place: Place) -> Part:
-    note = (
-        f"{place.differing:,} of {place.images:,} answered otherwise, largest difference of a logit {place.largest:.2g}"
-    )
+    note = f"{place.differing:,} of {place.images:,} answers changed, largest difference of a logit {place.largest:.2g}"
     outcome = within(place.runtime.target, place.differing, limit.max)
     return Part(place.runtime.target, outcome, limit.max, place.differing, None, place.images, note)
 
@@ -151,7 +149,7 @@ def _told(read: list[Place], limit: RuntimesLimit, outcome: Outcome) -> str:
     """Return how many images each place answers otherwise; of a FAIL only the places that do too many."""
     shown = [place for place in read if outcome is Outcome.PASS or place.differing > limit.max]
     counts = ", ".join(f"{place.differing:,} on {place.runtime.target}" for place in shown)
-    return f"of {read[0].images:,} images answered otherwise: {counts}"
+    return f"of {read[0].images:,} images, answers changed: {counts}"
 
 
 def _differences(read: list[Place], limit: RuntimesLimit) -> str:
