@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from math import isfinite
-from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
 import numpy as np
@@ -248,6 +247,8 @@ class Instructions:
     @property
     def median(self) -> float:
         """The middle one of the samples."""
+        from statistics import median
+
         return float(median(self.samples))
 
     def to_dict(self) -> dict[str, Any]:

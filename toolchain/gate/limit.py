@@ -26,7 +26,7 @@ Confidence = Annotated[float, Field(gt=0.5, lt=1, description="of PASS and of FA
 class Table(BaseModel):
     """One table of a policy."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Limit(Table):

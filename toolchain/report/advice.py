@@ -5,11 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from toolchain.gate.outcome import Verdict
 from toolchain.report.judgement import Judgement
-from toolchain.report.report import Report
 from toolchain.stats.decision import Outcome
+
+if TYPE_CHECKING:
+    from toolchain.report.report import Report
 
 SMALLER = "static-int4"
 READS_LIKE_FLOAT = ("weight-int8", "qat-int8")

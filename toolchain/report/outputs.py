@@ -11,11 +11,7 @@ from toolchain.errors import EvidenceError, UsageProblem
 from toolchain.files import refuse_existing, whole_file, write_whole
 from toolchain.gate.evidence import Evidence
 from toolchain.report.annotations import annotate, in_actions
-from toolchain.report.gallery import contact_sheet, flips
 from toolchain.report.judgement import Judgement
-from toolchain.report.junit import junit
-from toolchain.report.pull_request import pull_request
-from toolchain.report.sarif import sarif
 
 
 @dataclass(frozen=True)
@@ -58,6 +54,12 @@ def write(judgement: Judgement, evidence: Sequence[Evidence], asked: Outputs) ->
     """
     if [one.pairs.candidate for one in evidence] != [judged.file for judged in judgement.candidates]:
         raise EvidenceError("the evidence is of other candidates than the judgement; give that of each, in its order")
+    if not [*asked.files()] and not in_actions():
+        return
+    from toolchain.report.junit import junit
+    from toolchain.report.pull_request import pull_request
+    from toolchain.report.sarif import sarif
+
     asked.refuse_existing()
     if asked.verdict is not None:
         judgement.save(asked.verdict, force=asked.force)
@@ -74,6 +76,9 @@ def _markdown(judgement: Judgement, evidence: Sequence[Evidence], asked: Outputs
     """Write the pull request's Markdown, and before it the contact sheet it links where there are pictures."""
     assert asked.markdown is not None
     assert asked.gallery is not None
+    from toolchain.report.gallery import contact_sheet, flips
+    from toolchain.report.pull_request import pull_request
+
     sheets = [(_title(one), flips(one)) for one in evidence if one.flipped is not None and len(one.flipped.indices)]
     if sheets:
         with whole_file(asked.gallery, force=asked.force) as part:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from math import isfinite
@@ -252,6 +251,8 @@ def _logits(
             return session.run(images)
         finally:
             free.put(session)
+
+    from concurrent.futures import ThreadPoolExecutor
 
     with ExitStack() as opened, ThreadPoolExecutor(workers) as pool:
         sessions = [opened.enter_context(place.open(artifact, threads=1)) for _ in range(workers)]
