@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from targets.artifact import Artifact, Format
 from targets.catalog import TARGETS, get
+from targets.errors import RunFailed
 from targets.host.fresh_process import fresh
 from targets.target import Target
 
@@ -38,12 +39,13 @@ def operators(artifact: Artifact, target: Target, *, threads: int = 1, batch: in
     Raises RunFailed where the target has no profiler, or that process fails.
     """
     if not target.has_profiler:
-        return target.operators(artifact)  # which says that it has none
+        fit = " or ".join(_with_profiler(artifact.format))
+        raise RunFailed(f"{target.name} does not tell what its operators take; take {fit}")
     answer = fresh(artifact, target.name, "operators", threads=threads, batch=batch)
     return [Operator(**one) for one in answer]
 
 
-def with_profiler(kind: Format) -> list[str]:
+def _with_profiler(kind: Format) -> list[str]:
     """Return the targets whose runtime has a profiler and runs that format."""
     targets = (get(name) for name in TARGETS)
     return [target.name for target in targets if target.has_profiler and kind in target.formats]

@@ -354,29 +354,23 @@ class Target(Protocol):
         """Keep what is opened there from now on on some cores; raises RunFailed where one is missing."""
         pin(cores)
 
-    def cold_start(self, artifact: Artifact, *, threads: int = 1) -> ColdStart | None:
-        """Return load and first run of a process that does nothing else; None where no process can find the target."""
-        from targets import catalog  # they know targets
-        from targets.host import fresh_process
+    def cold_start(self, artifact: Artifact, *, threads: int = 1) -> ColdStart | None:  # noqa: ARG002 (a device can)
+        """Return load and first run of a process that does nothing else; None where there is no such process."""
+        return None
 
-        known = self.name.split(",")[0] in catalog.TARGETS
-        return fresh_process.cold_start(artifact, self.name, threads=threads) if known else None
+    def peak_memory(self, artifact: Artifact, *, threads: int = 1) -> int:  # noqa: ARG002 (a device can)
+        """Return by how many bytes opening the artifact raises the memory of a process that does nothing else.
 
-    def peak_memory(self, artifact: Artifact, *, threads: int = 1) -> int:
-        """Return by how many bytes opening the artifact raises the memory of a process that does nothing else."""
-        from targets.host import fresh_process  # it knows targets
-
-        return fresh_process.peak_memory(artifact, self.name, threads=threads)
+        Raises RunFailed where that cannot be measured.
+        """
+        raise RunFailed(f"{self.name} does not tell how much memory a file takes; take a device")
 
     def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:  # noqa: ARG002
         """Return the operators of an inference with their times, in this process; raises RunFailed where it cannot.
 
         `targets.operators.operators` measures them in a fresh process.
         """
-        from targets.operators import with_profiler  # it knows targets
-
-        fit = " or ".join(with_profiler(artifact.format))
-        raise RunFailed(f"{self.name} does not tell what its operators take; take {fit}")
+        raise RunFailed(f"{self.name} does not tell what its operators take; take ort-cpu or litert-cpu")
 
     def count(
         self,

@@ -18,9 +18,10 @@ from targets.catalog import spelled
 from targets.errors import RunFailed, TargetUnavailable
 from targets.host import gpu_adapters
 from targets.host.fresh_process import REPEATS, Rise
+from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name
 from targets.session import resolved_threads
-from targets.target import Availability, Cost, DeviceType, RuntimeFacts, Target
+from targets.target import Availability, Cost, DeviceType, RuntimeFacts
 
 PAGE = Path(__file__).with_name("page")
 WEBGPU = ("--enable-unsafe-webgpu", "--ignore-gpu-blocklist", "--enable-features=Vulkan")
@@ -36,7 +37,7 @@ ADAPTER = """async () => {
 }"""
 
 
-class BrowserTarget(Target):
+class BrowserTarget(LocalTarget):
     """A headless Chromium of its own for every file, so that none finds another's caches warm.
 
     device: `wasm` runs on the processor with SIMD, `webgpu` on the GPU or, without one, on SwiftShader, which tells

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact, Format, TensorSpec
 from targets.catalog import spelled
 from targets.errors import ArtifactError, RunFailed, TargetUnavailable, translated
+from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name, machine_state
 from targets.host.stderr import quiet_stderr
 from targets.session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
-from targets.target import Availability, RuntimeFacts, Target
+from targets.target import Availability, RuntimeFacts
 
 if TYPE_CHECKING:
     from targets.operators import Operator
@@ -29,7 +30,7 @@ MOST = 2**31
 FIX = "install it with `pip install ai-edge-litert`"
 
 
-class LiteRtKernels(Target):
+class LiteRtKernels(LocalTarget):
     """LiteRT's interpreter on the CPU; a target says with which kernels."""
 
     name: str

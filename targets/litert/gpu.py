@@ -22,10 +22,11 @@ from targets.artifact import Artifact, Format
 from targets.catalog import spelled
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
 from targets.host import gpu_adapters
+from targets.host.local_target import LocalTarget
 from targets.host.stderr import captured_output
 from targets.litert.cpu import FIX, codec_of, load_runtime
 from targets.session import RuntimeSession, image_input, logits_output, resolved_threads
-from targets.target import Availability, Cost, RuntimeFacts, Target
+from targets.target import Availability, Cost, RuntimeFacts
 
 ACCELERATOR = "GPU WebGPU"
 """As LiteRT registers it."""
@@ -42,7 +43,7 @@ _UNSUPPORTED = re.compile(r"^(?!INFO|WARNING|ERROR)([A-Z][A-Z0-9_]+): ", re.MULT
 _SHARES = re.compile(r"(\d+) operations will run on the GPU, and the remaining (\d+)")
 
 
-class LiteRtGpu(Target):
+class LiteRtGpu(LocalTarget):
     """Target `litert-gpu`. Without a GPU it answers on a software adapter, of which it tells no latency.
 
     Float operators compute in 32 bits (`enforce_f32`; by default LiteRT takes 16 where the device has them). Where a

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact, Format
 from targets.catalog import spelled
 from targets.errors import RunFailed, TargetUnavailable
+from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name, machine_state
 from targets.host.stderr import quiet_stderr
 from targets.session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
-from targets.target import Availability, RuntimeFacts, Target
+from targets.target import Availability, RuntimeFacts
 
 BATCH = 64
 """Images at once in `run`: larger batches fall out of the cache and are slower (256: 51 us an image, 64: 40)."""
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from targets.operators import Operator
 
 
-class OrtKernels(Target):
+class OrtKernels(LocalTarget):
     """ONNX Runtime's own CPU kernels; a target says which of them, and how far the graph is optimized.
 
     On x86 without VNNI they sum products of unsigned activations and signed weights in pairs, in 16 bits that

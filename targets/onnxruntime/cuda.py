@@ -21,10 +21,11 @@ from typing import Any, ClassVar
 from targets.artifact import Artifact, Format
 from targets.catalog import spelled
 from targets.errors import TargetUnavailable
+from targets.host.local_target import LocalTarget
 from targets.onnxruntime.cpu import load_runtime
 from targets.onnxruntime.single_provider import DeviceSession, single_provider_session
 from targets.session import resolved_threads
-from targets.target import Availability, RuntimeFacts, Target
+from targets.target import Availability, RuntimeFacts
 
 DRIVER = "libcuda.so.1"
 FIX = "`pip uninstall onnxruntime`, then `pip install onnxruntime-gpu[cuda,cudnn]`: both fill the same folder"
@@ -39,7 +40,7 @@ ctypes.CDLL(sys.argv[1])
 _MISSING = re.compile(r"(\S+): cannot open shared object file")
 
 
-class OrtCuda(Target):
+class OrtCuda(LocalTarget):
     """Target `ort-cuda`: the CUDA provider and no other, float32 without TF32.
 
     copies: whether a timed inference brings its input to the device and its logits back.

@@ -14,17 +14,18 @@ from targets.artifact import Artifact, Format
 from targets.catalog import spelled
 from targets.errors import TargetUnavailable
 from targets.host import gpu_adapters
+from targets.host.local_target import LocalTarget
 from targets.host.stderr import quiet_stderr
 from targets.onnxruntime.cpu import load_runtime
 from targets.onnxruntime.single_provider import DeviceSession, single_provider_session
 from targets.session import resolved_threads
-from targets.target import Availability, Cost, RuntimeFacts, Target
+from targets.target import Availability, Cost, RuntimeFacts
 
 PROVIDER = "WebGpuExecutionProvider"
 FIX = "install it with `pip install onnxruntime-ep-webgpu`"
 
 
-class OrtWebGpu(Target):
+class OrtWebGpu(LocalTarget):
     """Target `ort-webgpu`. Without a GPU it answers on a software adapter, of which it tells no latency.
 
     adapter, copies: see `targets.host.gpu_adapters.SETTINGS`.

@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
 from targets.errors import RunFailed, TargetUnavailable
+from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name
 from targets.session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
-from targets.target import Availability, RuntimeFacts, Target
+from targets.target import Availability, RuntimeFacts
 
 BATCH = 64
 FIX = "install it with `pip install openvino`"
 _PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
-class OpenVinoCpu(Target):
+class OpenVinoCpu(LocalTarget):
     """Target `openvino-cpu`: one stream, for latency, and float operators in 32 bits.
 
     Left to itself OpenVINO computes in bfloat16 on processors that have it, which moves logits by 0.1; what it was told

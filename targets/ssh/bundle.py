@@ -28,6 +28,7 @@ MODULES = (
         "litert/__init__",
         "litert/cpu",
         "host/__init__",
+        "host/local_target",
         "host/machine",
         "onnxruntime/__init__",
         "onnxruntime/cpu",
