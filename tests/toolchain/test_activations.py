@@ -73,7 +73,36 @@ def activations() -> dict[str, Callable[[Tensor], Tensor]]:
         "softmin": nn.Softmin(1),
         "softmax": nn.Softmax(1),
         "softmax2d": nn.Softmax2d(),
+        **by_hand(),
         "glu": lambda x: functional.glu(torch.cat([x, x.flip(1)], 1), 1),
+    }
+
+
+def by_hand() -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return activations whose branch that is not taken overflows, or nearly does."""
+    import torch
+
+    def in_place(x: Tensor) -> Tensor:
+        grown = x.exp()
+        grown.add_(1)
+        return torch.where(x > 20, x, grown.log())
+
+    return {
+        "hand-softplus": lambda x: torch.where(x > 20, x, torch.log1p(torch.exp(x))),
+        "hand-softplus-scaled": lambda x: torch.where(x * 2 > 10, x, torch.log1p(torch.exp(x * 2)) / 2),
+        "hand-softplus-turned": lambda x: torch.where(x < 20, (1 + x.exp()).log(), x),
+        "hand-softplus-not": lambda x: torch.where(~(x > 20), (1 + x.exp()).log(), x),
+        "hand-softplus-in-place": in_place,
+        "hand-softplus-by-tensor": lambda x: torch.where(x > torch.full_like(x, 20), x, x.exp().log1p()),
+        "hand-mish": lambda x: x * torch.tanh(torch.where(x > 20, x, x.exp().log1p())),
+        "hand-elu": lambda x: torch.where(x > 0, x, 0.5 * (x.exp() - 1)),
+        "hand-selu": lambda x: 1.0507 * torch.where(x >= 0, x, 1.6733 * torch.expm1(x)),
+        "hand-sigmoid": lambda x: torch.where(x >= 0, 1 / (1 + torch.exp(-x)), x.exp() / (1 + x.exp())),
+        "hand-sigmoid-plain": lambda x: x + 1 / (1 + torch.exp(-x)),
+        "hand-swish": lambda x: x / (1 + torch.exp(-x)),
+        "hand-softmax": lambda x: x.exp() / x.exp().sum(1, keepdim=True),
+        "hand-logsumexp": lambda x: x + x.exp().sum(1, keepdim=True).log(),
+        "hand-logaddexp": lambda x: torch.log(x.exp() + (-x).exp()),
     }
 
 
@@ -94,6 +123,9 @@ ACTIVATIONS = (
         "hardshrink",
     ),
     *("sigmoid", "softmin", "softmax", "softmax2d", "glu"),
+    *("hand-softplus", "hand-softplus-scaled", "hand-softplus-turned", "hand-softplus-not", "hand-softplus-in-place"),
+    *("hand-softplus-by-tensor", "hand-mish", "hand-elu", "hand-selu", "hand-sigmoid", "hand-sigmoid-plain"),
+    *("hand-swish", "hand-softmax", "hand-logsumexp", "hand-logaddexp"),
 )
 
 

@@ -6,14 +6,46 @@ branch that is not taken, and nothing else is left of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from toolchain.export.branches import bound_branches
+from toolchain.export.by_hand import operator, use_own_operators
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.export import ExportedProgram
 
 FELT = 15.0
 """Beyond this threshold of softplus float32 hardly tells it from x."""
+
+
+@contextmanager
+def bounded_programs() -> Iterator[None]:
+    """Bound what a model writes by hand, in every program that `torch.export.export` returns inside the block.
+
+    Converters call it themselves. A program that they are given in place of the module has lost its layers' names.
+    """
+    import torch
+
+    original: Callable[..., ExportedProgram] = torch.export.export
+    with patch("torch.export.export", lambda *args, **kwargs: bounded(original(*args, **kwargs))):
+        yield
+
+
+def bounded(program: ExportedProgram) -> ExportedProgram:
+    """Return the program with bounded intermediate values where exp or a `where` is written by hand."""
+    if not any(operator(node) in ("exp", "where") for node in program.graph.nodes):
+        return program
+    if any(getattr(getattr(node.target, "_schema", None), "is_mutable", False) for node in program.graph.nodes):
+        # What another operator reads again must not be changed in place meanwhile.
+        program = program.run_decompositions({})
+    if use_own_operators(program.graph) | bound_branches(program.graph):
+        program.graph.eliminate_dead_code()
+        program.graph_module.recompile()
+    return program
 
 
 def bounded_forms() -> dict[Any, Callable[..., Any]]:

@@ -12,6 +12,7 @@ from toolchain.checkpoint.compiled import export_script, is_script
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.checkpoint.onnx_normal import normalised
 from toolchain.errors import StageError
+from toolchain.export.bounded import bounded_programs
 from toolchain.formats.onnx.slim import slim_onnx
 from toolchain.formats.onnx.write import write_model
 from toolchain.noise import noise_to
@@ -79,7 +80,7 @@ def _from_torch(module: nn.Module, name: str, log: Path | None) -> ir.Model:
     from torch.onnx import OnnxExporterError
 
     try:
-        with noise_to(log) as noise:
+        with noise_to(log) as noise, bounded_programs():
             program = torch.onnx.export(
                 module,
                 # Two images: a batch of one would be taken for a constant.

@@ -13,7 +13,7 @@ from typing import Any
 
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.errors import PackageMissing, StageError
-from toolchain.export.bounded import bounded_forms
+from toolchain.export.bounded import bounded_forms, bounded_programs
 from toolchain.export.disk_weights import LARGE, DiskWeights
 from toolchain.files import require_room
 from toolchain.formats.tflite.layers import mapped
@@ -48,7 +48,7 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
             decomp.update_pre_convert_decomp(bounded_forms())
             made = Path(folder) / "model.tflite"
             weights = DiskWeights(module)
-            with _left_when_lowered(weights):
+            with bounded_programs(), _left_when_lowered(weights):
                 converted = litert_torch.convert(module, (torch.zeros(1, 1, 28, 28),))
             if weights.size >= LARGE:
                 _read_anew(converted, Path(folder) / "model.mlir")
