@@ -289,6 +289,16 @@ def test_a_folder_that_may_not_be_written_is_said_before_the_work(
     assert "no folder that takes files; name another place" in one_line(done.err)
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_model_whose_code_ends_the_program_is_neither_done_nor_a_failed_gate(
+    code: int, glyphpress: Callable[..., Finished], place: Path
+) -> None:
+    (place / "exits.py").write_text(f"import sys\n\ndef make():\n    sys.exit({code})\n")
+    done = glyphpress("inspect", "digits.pt", "--model", "exits.py:make")
+    assert (done.code, done.out) == (3, "")
+    assert "called sys.exit before the work was done" in one_line(done.err)
+
+
 @pytest.fixture(scope="module")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a disk of 300 KB is mounted for the commands of `on_small_disk`."""

@@ -15,6 +15,8 @@ from tempfile import mkstemp
 
 from platformdirs import user_cache_path
 
+from toolchain.abrupt_end import reported
+from toolchain.errors import StageError
 from toolchain.interrupt import held
 
 _LOG = logging.getLogger(__name__)
@@ -51,7 +53,8 @@ def noise_to(log: Path | None = None) -> Iterator[Path]:
     """Send everything printed to file descriptors 1 and 2 (C++ included), warnings and logging to `log`.
 
     Appends; yields the log's path. The streams are given back on every way out, and Ctrl-C waits until then. What was
-    said is then logged at INFO, for those who want to hear it (`glyphpress -v`).
+    said is then logged at INFO, for those who want to hear it (`glyphpress -v`). Raises StageError where a converter
+    would end the program; where its C++ does so, the program ends with the exit code of that error.
     """
     path = log or default_log()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +63,13 @@ def noise_to(log: Path | None = None) -> Iterator[Path]:
     saved = os.dup(1), os.dup(2)
     level = logging.root.manager.disable
     start = path.stat().st_size if path.exists() else 0
-    with held(lambda: _notice(saved[1])), path.open("ab") as sink, warnings.catch_warnings():
+    ended = f"a converter ended the program; what it said is in {path}; take the other format or another scheme"
+    with (
+        held(lambda: _notice(saved[1])),
+        path.open("ab") as sink,
+        warnings.catch_warnings(),
+        reported(f"glyphpress: {ended}", saved[1]),
+    ):
         warnings.simplefilter("ignore")
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
@@ -68,6 +77,8 @@ def noise_to(log: Path | None = None) -> Iterator[Path]:
         logging.disable(logging.WARNING)
         try:
             yield path
+        except SystemExit as stop:
+            raise StageError(ended) from stop
         finally:
             logging.disable(level)
             # What does not fit on the log's disk is lost.

@@ -49,10 +49,17 @@ def _code(error: BaseException) -> int:
 
 
 def _seen(error: BaseException) -> BaseException:
-    """Return what a library made another error of: an interruption (in an import), or memory that is not there."""
+    """Return what a library made another error of: an interruption (in an import), or memory that is not there.
+
+    Of an exit that is not ours, 0 would say that the work is done, and 1 that a gate failed.
+    """
     _, torchs, reason = str(error).partition("DefaultCPUAllocator: ")
     if torchs and isinstance(error, RuntimeError):
         return MemoryError(reason)
+    if isinstance(error, SystemExit):
+        return StageError(
+            "the model's own code, or a library, called sys.exit before the work was done; remove that call"
+        )
     return KeyboardInterrupt("interrupted") if interrupted() and _code(error) == BUG else error
 
 

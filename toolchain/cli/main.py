@@ -171,8 +171,10 @@ def _run() -> Any:
                 complete.register()
             return glyphpress(prog_name="glyphpress", standalone_mode=False)
     except SystemExit as stop:
-        # Click answers a pipe that was closed with 1, which is a failed gate's alone.
-        return _end(stop.__context__) if isinstance(stop.__context__, OSError) else stop.code
+        if "_GLYPHPRESS_COMPLETE" in os.environ:
+            return stop.code
+        # Click answers a pipe that was closed with 1, which is a failed gate's alone; other exits are not ours.
+        return _end(stop.__context__ if isinstance(stop.__context__, OSError) else stop)
     except BaseException as error:  # noqa: BLE001 (a bug keeps its traceback and gets an exit code of its own)
         return _end(error)
 
