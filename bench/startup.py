@@ -1,0 +1,101 @@
+"""What a command costs before it works: `python -m bench.startup`, about a minute.
+
+CPU time (user and system, with all threads) of fresh processes, in turns: each command beside what it cannot do
+without. The gate judges two saved evaluations of 18,800 images. Exit 1 where a command takes more than its limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from targets.preprocess import Preprocess
+from targets.target import RuntimeFacts
+from toolchain.evaluation.evaluate import Evaluation
+
+PROGRAM = "from toolchain.cli.main import main; main()"
+IMAGES = 18_800
+GATE = ("gate", "--baseline", "float.npz", "--candidate", "int8.npz")
+
+
+@dataclass(frozen=True)
+class Start:
+    """A command, the Python code that it is compared with, and how many times as much it may take at most."""
+
+    words: tuple[str, ...]
+    floor: str
+    most: float | None = None
+
+
+STARTS = (
+    Start(("--help",), "import rich_click", 1.5),
+    Start(("version",), "import rich_click"),
+    Start(("targets", "--help"), "import rich_click"),
+    Start(("recipe", "list"), "import rich_click, pydantic"),
+    Start(("compare", "float.npz", "int8.npz"), "import numpy"),
+    Start(GATE, "import numpy, scipy.special", 2.0),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as folder:
+        answers(Path(folder))
+        taken = [
+            [(seconds(start.floor, (), folder), seconds(PROGRAM, start.words, folder)) for start in STARTS]
+            for _ in range(rounds)
+        ]
+    print(f"{'command':46} {'CPU':>7} {'floor':>7} {'ratio':>6} {'at most':>8}  floor")
+    slow = False
+    for start, *of in zip(STARTS, *taken, strict=True):
+        floor, own = (statistics.median(column) for column in zip(*of, strict=True))
+        slow |= start.most is not None and own > start.most * floor
+        most = f"{start.most:.1f}" if start.most else "-"
+        print(f"{' '.join(start.words):46} {own:5.3f} s {floor:5.3f} s {own / floor:6.2f} {most:>8}  {start.floor}")
+    return int(slow)
+
+
+def seconds(code: str, words: tuple[str, ...], folder: str) -> float:
+    """Return the CPU time of a fresh interpreter from its start to its end."""
+    silent = os.open(os.devnull, os.O_WRONLY)
+    command = [sys.executable, "-c", f"import os; os.chdir({folder!r})\n{code}", *words]
+    actions = [(os.POSIX_SPAWN_DUP2, silent, 1)]
+    _, status, used = os.wait4(os.posix_spawn(sys.executable, command, os.environ, file_actions=actions), 0)
+    os.close(silent)
+    assert not status, f"{words}: {status}"
+    return used.ru_utime + used.ru_stime
+
+
+def answers(folder: Path) -> None:
+    """Store what two readers answered on the same images: 30 are lost and 20 gained of them."""
+    labels = np.arange(IMAGES) % 10
+    before, after = labels.copy(), labels.copy()
+    after[:30], before[30:50] = (labels[:30] + 1) % 10, (labels[30:50] + 1) % 10
+    for name, read in (("float", before), ("int8", after)):
+        Evaluation(
+            logits=np.eye(10, dtype=np.float32)[read] * 9,
+            labels=labels,
+            sample_ids=np.arange(IMAGES).astype("S32"),
+            classes=tuple("0123456789"),
+            origin="numbered/test",
+            dataset_sha256="1" * 64,
+            artifact=f"{name}.onnx",
+            artifact_sha256=sha256(name.encode()).hexdigest(),
+            artifact_bytes=1000,
+            facts=RuntimeFacts("null", "scripted", "1", "none", 1),
+            preprocess=Preprocess(),
+        ).save(folder / f"{name}.npz")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
