@@ -1,4 +1,8 @@
-"""Limits on what is measured exactly: bytes, counts, ratios of bytes. No confidence, no INCONCLUSIVE."""
+"""What is measured against its limit, and the sentence that a verdict says of it.
+
+Bytes, counts and ratios of bytes are measured exactly: no confidence, no INCONCLUSIVE. All else lies between two
+one-sided confidence bounds.
+"""
 
 from __future__ import annotations
 
@@ -25,3 +29,31 @@ def positive(name: str, measured: float) -> float:
 def side(outcome: Outcome) -> str:
     """Return the words that stand between what is measured and its limit."""
     return "within the limit of" if outcome is Outcome.PASS else "beyond the limit of"
+
+
+_SPANS = {
+    Outcome.PASS: ("at most {high}", "within"),
+    Outcome.FAIL: ("at least {low}", "beyond"),
+    Outcome.INCONCLUSIVE: ("between {low} and {high}", "cannot be told from"),
+}
+
+
+def by_bounds(
+    outcome: Outcome,
+    low: str,
+    high: str,
+    limit: str,
+    confidence: float,
+    *,
+    unit: str = "",
+    note: str = "",
+    side: str = "",
+) -> str:
+    """Return what the bounds say: `at most 0.21 pp with 95 % confidence, within the margin of 0.3 pp`.
+
+    low, high: the bounds as people read them. limit: the limit in words. unit: follows the bounds. note: follows the
+    confidence. side: replaces what is said of where the bounds lie.
+    """
+    span, usual = _SPANS[outcome]
+    sure = f"with {confidence * 100:.4g} % confidence{note}"
+    return f"{span.format(low=low, high=high)}{unit} {sure}, {side or usual} the {limit}"

@@ -21,6 +21,7 @@ from toolchain.errors import EvidenceError
 from toolchain.evaluation.paired_answers import Confidences, Pairs
 from toolchain.gate.limit import LimitDefinition, MarginLimit
 from toolchain.gate.outcome import Verdict
+from toolchain.gate.threshold import by_bounds
 from toolchain.quantities import beside, percent_text, points_text
 from toolchain.stats import bounded_mean
 from toolchain.stats.decision import POWER, Outcome, normal_quantile
@@ -279,23 +280,19 @@ def _verdict(
     what: str = "rise",
     may_pass: bool = True,
 ) -> Verdict:
-    sure = f"with {limit.confidence * 100:.4g} % confidence"
     low, high, point = (beside(value, limit.max, points_text) for value in (rise.lower, rise.upper, rise.seen))
     margin = f"margin of {points_text(limit.max, 3).rstrip('0').rstrip('.')} pp"
-    needed = None
+    outcome, bound, needed, open_end = Outcome.INCONCLUSIVE, rise.upper, None, ""
     if may_pass and rise.upper < limit.max:
-        outcome, bound = Outcome.PASS, rise.upper
-        words = f"at most {high} pp {sure}, within the {margin}"
+        outcome = Outcome.PASS
     elif rise.lower > limit.max:
         outcome, bound = Outcome.FAIL, rise.lower
-        words = f"at least {low} pp {sure}, beyond the {margin}"
     else:
-        outcome, bound = Outcome.INCONCLUSIVE, rise.upper
         needed = _images_needed(limit, rise, images)
-        words = f"between {low} and {high} pp {sure}, cannot be told from the "
-        words += margin + (f"; about {needed:,} images like these would decide" if needed else "")
-        words += "" if may_pass else "; no threshold brings the candidate to that error: allow a larger one"
-    reason = f"{what} of {point} pp, {words}; {seen}"
+        open_end = f"; about {needed:,} images like these would decide" if needed else ""
+        open_end += "" if may_pass else "; no threshold brings the candidate to that error: allow a larger one"
+    said = by_bounds(outcome, low, high, margin, limit.confidence, unit=" pp")
+    reason = f"{what} of {point} pp, {said}{open_end}; {seen}"
     return Verdict(name, outcome, limit.action, limit.max, rise.seen, bound, reason, needed)
 
 

@@ -15,6 +15,7 @@ from toolchain.evaluation.paired_answers import Answers, Pairs
 from toolchain.gate.limit import LimitDefinition, MarginLimit, Measure
 from toolchain.gate.multiple_tests import Question, judge_several
 from toolchain.gate.outcome import Verdict
+from toolchain.gate.threshold import by_bounds
 from toolchain.quantities import beside, points_text
 from toolchain.stats import bounded_mean
 from toolchain.stats.decision import IN_STEPS, Outcome, advice
@@ -173,17 +174,9 @@ def judge_cost(limit: CostLimit, pairs: Pairs) -> Verdict:
     )
     bound = low if outcome is Outcome.FAIL else high
     mean = float(sample.mean)
-    ends = {"low": beside(low, limit.max, points_text, 3), "high": beside(high, limit.max, points_text, 3)}
-    words = {
-        Outcome.PASS: ("at most {high}", "within"),
-        Outcome.FAIL: ("at least {low}", "beyond"),
-        Outcome.INCONCLUSIVE: ("between {low} and {high}", "cannot be told from"),
-    }[outcome]
-    reason = (
-        f"misreadings cost {points_text(mean, 3)} more on each 100 of {len(pairs):,} images, "
-        f"{words[0].format(**ends)} with {limit.confidence * 100:.4g} % "
-        f"confidence, {words[1]} the margin of {limit.max * 100:.4g}"
-    )
+    least, most = (beside(end, limit.max, points_text, 3) for end in (low, high))
+    said = by_bounds(outcome, least, most, f"margin of {limit.max * 100:.4g}", limit.confidence)
+    reason = f"misreadings cost {points_text(mean, 3)} more on each 100 of {len(pairs):,} images, {said}"
     if outcome is Outcome.INCONCLUSIVE:
         reason += f"; {advice(needed, 'a rise that equals the margin')}"
         reason += IN_STEPS if high < limit.max or low > limit.max else ""

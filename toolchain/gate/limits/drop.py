@@ -15,6 +15,7 @@ from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.limit import LimitDefinition, MarginLimit
 from toolchain.gate.limits.preprocess import likely_cause
 from toolchain.gate.outcome import Verdict
+from toolchain.gate.threshold import by_bounds
 from toolchain.quantities import beside, percent_text, points_text
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import IN_STEPS, Outcome, advice
@@ -32,21 +33,16 @@ def judge_drop(limit: DropLimit, comparison: Comparison, cause: str = "") -> Ver
     outcome = Outcome(paired_difference.decide(b, c, n, limit.max, limit.confidence).item())
     lower = float(paired_difference.lower_bound(b, c, n, limit.confidence))
     upper = float(paired_difference.upper_bound(b, c, n, limit.confidence))
-    low, high = (beside(bound, limit.max, points_text, 3) for bound in (lower, upper))
-    seen = f"{beside(comparison.drop, limit.max, points_text, 3)} pp on {n:,} images ({b:,} lost, {c:,} gained)"
-    margin, sure = f"margin of {limit.max * 100:.4g} pp", f"with {limit.confidence * 100:.4g} % confidence"
+    drop, low, high = (beside(value, limit.max, points_text, 3) for value in (comparison.drop, lower, upper))
+    said = by_bounds(outcome, low, high, f"margin of {limit.max * 100:.4g} pp", limit.confidence, unit=" pp")
+    reason = f"{drop} pp on {n:,} images ({b:,} lost, {c:,} gained), {said}"
     needed = None
-    if outcome is Outcome.PASS:
-        reason = f"{seen}, at most {high} pp {sure}, within the {margin}"
-    elif outcome is Outcome.FAIL:
-        reason = f"{seen}, at least {low} pp {sure}, beyond the {margin}{_suffered(comparison)}{cause}"
-    else:
+    if outcome is Outcome.INCONCLUSIVE:
         needed = _images_needed(limit, comparison)
-        told = advice(needed, "a drop that equals the margin")
-        reason = f"{seen}, between {low} and {high} pp {sure}, cannot be told from the {margin}; {told}"
-        if upper < limit.max or lower > limit.max:
-            reason += IN_STEPS
-        reason += _suffered(comparison) + cause if comparison.drop > limit.max else ""
+        reason += f"; {advice(needed, 'a drop that equals the margin')}"
+        reason += IN_STEPS if upper < limit.max or lower > limit.max else ""
+    if outcome is Outcome.FAIL or (outcome is Outcome.INCONCLUSIVE and comparison.drop > limit.max):
+        reason += _suffered(comparison) + cause
     bound = lower if outcome is Outcome.FAIL else upper
     return Verdict("drop", outcome, limit.action, limit.max, comparison.drop, bound, reason, needed)
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.limit import LimitDefinition, MarginLimit
 from toolchain.gate.outcome import Verdict
+from toolchain.gate.threshold import by_bounds
 from toolchain.quantities import beside, percent_text
 from toolchain.stats.decision import Outcome, advice, images_to_decide
 
@@ -49,18 +50,14 @@ def judge_flips(limit: FlipsLimit, pairs: Pairs) -> Verdict:
     outcome = Outcome(decide(flips, n, limit.max, limit.confidence).item())
     lower, upper = (float(bound) for bound in share_bounds(flips, n, limit.confidence))
     low, high, told = (beside(value, limit.max, percent_text) for value in (lower, upper, share))
+    said = by_bounds(outcome, low, high, f"limit of {limit.max * 100:.4g} %", limit.confidence)
+    reason = f"{told} of {n:,} answers ({flips:,}) changed, {said}"
     needed = None
-    seen = f"{told} of {n:,} answers ({flips:,}) changed"
-    limited, sure = f"limit of {limit.max * 100:.4g} %", f"with {limit.confidence * 100:.4g} % confidence"
-    if outcome is Outcome.PASS:
-        reason = f"{seen}, at most {high} {sure}, within the {limited}"
-    elif outcome is Outcome.FAIL:
-        reason = f"{seen}, at least {low} {sure}, beyond the {limited}{_most_frequent(pairs)}"
-    else:
+    if outcome is Outcome.INCONCLUSIVE:
         needed = _images_needed(limit, share, n)
-        between = f"between {low} and {high} {sure}"
-        more = advice(needed, "a share that equals the limit")
-        reason = f"{seen}, {between}, cannot be told from the {limited}; {more}{_most_frequent(pairs)}"
+        reason += f"; {advice(needed, 'a share that equals the limit')}"
+    if outcome is not Outcome.PASS:
+        reason += _most_frequent(pairs)
     bound = lower if outcome is Outcome.FAIL else upper
     return Verdict("flips", outcome, limit.action, limit.max, share, bound, reason, needed)
 

@@ -22,7 +22,7 @@ from toolchain.errors import EvidenceError
 from toolchain.evaluation.ratio import LatencyRatio, latency_bounds, samples_for
 from toolchain.gate.limit import Confidence, Limit, LimitDefinition, Measure
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.threshold import positive
+from toolchain.gate.threshold import by_bounds, positive
 from toolchain.quantities import beside, time_beside
 from toolchain.stats.bootstrap import MIN_ROUNDS, expansion
 from toolchain.stats.decision import POWER, Outcome
@@ -117,31 +117,28 @@ def _verdict(
     of: str = "",
 ) -> Verdict:
     outcome, tainted = seen.outcome(limit.max), "; ".join(taints_of(timed))
-    sure = f"with {limit.confidence * 100:.4g} % confidence ({_where(timed)}, {seen.rounds} rounds)"
+    note = f" ({_where(timed)}, {seen.rounds} rounds)"
     loud = f"; NOT QUIET: {tainted}" * bool(tainted)
     low, high, point = (beside_limit(value, limit.max) for value in (seen.low, seen.high, seen.point))
     needed, point, most = None, point + of, beside_limit(limit.max, seen.low if seen.low > limit.max else seen.high)
+    side = "would be beyond" if outcome is Outcome.FAIL and tainted else ""
+    said = by_bounds(outcome, low, high, f"limit of {most}", limit.confidence, note=note, side=side)
+    reason = f"{point}, {said}"
     if outcome is Outcome.PASS:
-        reason = f"{point}, at most {high} {sure}, within the limit of {most}{loud}"
+        reason += loud
     elif outcome is Outcome.FAIL and tainted:
         outcome = Outcome.INCONCLUSIVE
-        reason = (
-            f"{point}, at least {low} {sure}, would be beyond the limit of {most}, but the machine was not "
-            f"quiet ({tainted}), which makes files slower; stop what else runs here, or keep it to other cores, then "
-            "time again"
+        reason += (
+            f", but the machine was not quiet ({tainted}), which makes files slower; stop what else runs here, or keep "
+            "it to other cores, then time again"
         )
-    elif outcome is Outcome.FAIL:
-        reason = f"{point}, at least {low} {sure}, beyond the limit of {most}"
-    else:
+    elif outcome is Outcome.INCONCLUSIVE:
         longer = seen.times_longer(limit.max, limit.confidence)
         seconds, advice = longer * seen.seconds, "an hour of timing would not decide: move the limit"
         if seconds <= PATIENCE:
             needed = _rounded_up(longer * seen.inferences)
             advice = f"about {needed:,} inferences of each file ({_duration(seconds)}) would decide"
-        reason = (
-            f"{point}, between {low} and {high} {sure}, cannot be told from the limit of {most}; "
-            f"{advice}, or time on a quieter machine{loud}"
-        )
+        reason += f"; {advice}, or time on a quieter machine{loud}"
     bound = seen.low if outcome is Outcome.FAIL else seen.high
     return Verdict(name, outcome, limit.action, limit.max, seen.point, bound, reason, needed)
 
