@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -108,6 +109,25 @@ def test_the_law_sees_what_it_forbids(source: str) -> None:
 @pytest.mark.parametrize("source", ['get("ort-precise")', "target.name == usual.name", 'target.cost == "instructions"'])
 def test_the_law_allows_to_name_a_target_and_to_ask_it(source: str) -> None:
     assert not [*guesses(source)]
+
+
+def imported(path: Path, known: set[str]) -> Iterator[str]:
+    """Yield the modules of `known` that a module imports, in functions too, but for type checks alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    checks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    unused = {node for check in checks for node in ast.walk(check)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node not in unused:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield from {inner if inner in known else node.module} & known
+
+
+def test_no_modules_of_targets_import_each_other() -> None:
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "targets").rglob("*.py")}
+    graph = {name: {*imported(path, set(paths))} - {name} for name, path in paths.items()}
+    assert sum(map(len, graph.values())) > 100
+    TopologicalSorter(graph).prepare()
 
 
 DUMMY = '''"""Target `dummy`: ONNX Runtime as it is, under another name."""

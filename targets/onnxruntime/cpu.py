@@ -91,7 +91,13 @@ class OrtKernels(LocalTarget):
         """See `Target.operators`."""
         from targets.onnxruntime.operators import ort_operators
 
-        return ort_operators(self, artifact, threads=resolved_threads(threads), batch=batch)
+        threads = resolved_threads(threads)
+
+        def prepared(session: Any) -> Callable[[], object]:
+            facts = RuntimeFacts(self.name, "onnxruntime", load_runtime().__version__, "", threads)
+            return OrtSession(artifact, facts, session, batch=batch, load_ns=0).prepared(batch)
+
+        return ort_operators(artifact, self.options(threads), prepared)
 
 
 class OrtCpu(OrtKernels):

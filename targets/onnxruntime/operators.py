@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,31 +17,27 @@ from targets.artifact import Artifact
 from targets.errors import RunFailed
 from targets.onnxruntime.protobuf import without_weights
 from targets.operators import RUNS, WARMUP, Operator, typical_ns
-from targets.target import RuntimeFacts
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
-
-    from targets.onnxruntime.cpu import OrtKernels
-
 _EVENT = re.compile(r"(?P<name>.*)_kernel_time")
 _NUMBER = re.compile(r"\[node (\d+)\]")
 _OWN = re.compile(r"(?:_pre_q)?(?:_nchwc|_token_\d+)?$")
 """What the optimizer puts behind the name of a node or tensor."""
 
 
-def ort_operators(place: OrtKernels, artifact: Artifact, *, threads: int, batch: int) -> list[Operator]:
-    """Return the kernels of an inference; raises RunFailed where ONNX Runtime refuses the file."""
+def ort_operators(artifact: Artifact, options: Any, prepared: Callable[[Any], Callable[[], object]]) -> list[Operator]:
+    """Return the kernels of an inference; raises RunFailed where ONNX Runtime refuses the file.
+
+    options: of the session. prepared: returns the call that infers in an open session.
+    """
     import onnx
     import onnxruntime
-
-    from targets.onnxruntime.cpu import OrtSession
 
     if artifact.format == "ort":
         raise RunFailed(f"{artifact.path}: its graph is optimized already; profile the .onnx that it was made of")
     model = numbered(onnx.load(artifact.path))
     with tempfile.TemporaryDirectory() as folder:
-        options = place.options(threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder, "profile"))
         try:
@@ -51,8 +47,7 @@ def ort_operators(place: OrtKernels, artifact: Artifact, *, threads: int, batch:
         except Exception as error:
             said = " ".join(str(error).split())[:300]
             raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({said}); export it again") from error
-        facts = RuntimeFacts(place.name, "onnxruntime", onnxruntime.__version__, "", threads)
-        call = OrtSession(artifact, facts, session, batch=batch, load_ns=0).prepared(batch)
+        call = prepared(session)
         for _ in range(WARMUP + RUNS):
             call()
         events = json.loads(Path(session.end_profiling()).read_text())
