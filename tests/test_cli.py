@@ -344,7 +344,10 @@ def test_lines_in_a_log_are_few(capsys: pytest.CaptureFixture[str], monkeypatch:
         pytest.param(["help", "gate", "init"], "", [], id="row39-below a command"),
     ],
 )
-def test_the_shell_completes_names(args: list[str], begun: str, offered: list[str]) -> None:
+def test_the_shell_completes_names(
+    args: list[str], begun: str, offered: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     completer = ShellComplete(program, {}, "glyphpress", "_GLYPHPRESS_COMPLETE")
     assert [item.value for item in completer.get_completions(args, begun)] == offered
 
@@ -376,7 +379,34 @@ def test_what_is_no_name_is_completed_as_a_file() -> None:
         assert [item.type for item in completer.get_completions(args, "my-")] == ["file"]
 
 
-def test_completion_knows_every_shipped_recipe() -> None:
+@pytest.mark.parametrize(
+    ("args", "begun", "offered"),
+    [
+        (["press"], "", ["cnn-small", "a b.pt", "c.onnx", "data/", "runs/"]),
+        (["distill", "cnn-small", "--teacher"], "", ["cnn-small", "a b.pt", "c.onnx", "data/", "runs/"]),
+        (["inspect"], "c", ["cnn-small", "c.onnx", "c.tflite"]),
+        (["prune"], "runs/", ["runs/best.safetensors"]),
+        (["gate", "--policy"], "", ["default", "smoke", "strict", "gate.toml", "data/", "runs/"]),
+        (["gate", "--data"], "bu", ["builtin:digits"]),
+        (["press", "--data"], "", ["builtin:digits", "data/", "runs/"]),
+        (["export"], "ru", ["ru"]),
+    ],
+)
+def test_files_are_offered_beside_names(
+    args: list[str], begun: str, offered: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a b.pt", "c.onnx", "c.tflite", "gate.toml", "notes.txt", ".hidden.pt", "runs/best.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    completer = ShellComplete(program, {}, "glyphpress", "_GLYPHPRESS_COMPLETE")
+    found = [item.value for item in completer.get_completions(args, begun)]
+    assert [name for name in found if not name.startswith("emnist:")] == offered
+
+
+def test_completion_knows_every_shipped_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     from toolchain.recipe import shipped
 
     completer = ShellComplete(program, {}, "glyphpress", "_GLYPHPRESS_COMPLETE")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 
 import rich_click as click
@@ -12,14 +13,42 @@ from click.shell_completion import BashComplete, CompletionItem, add_completion_
 Completer = Callable[[click.Context, click.Parameter, str], list["CompletionItem[str]"]]
 
 
-def _names(names: Callable[[], Iterable[str]], *, or_file: bool) -> Completer:
-    """Offer the names that begin so, and files where none does."""
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".pt2", ".ts", ".safetensors", ".onnx")
+"""What a checkpoint's name may end in."""
+ARTIFACTS = (".ort", ".tflite")
+"""What only `inspect` takes beside them."""
+
+
+def _names(names: Callable[[], Iterable[str]], *, suffixes: Sequence[str] = (), or_file: bool = False) -> Completer:
+    """Offer the names that begin so, and files and folders; where nothing begins so, what the shell itself offers.
+
+    suffixes: of the files to offer. or_file: whether a file or folder may stand in a name's place.
+    """
 
     def complete(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem[str]]:
-        found = [CompletionItem(name) for name in names() if name.startswith(begun)]
-        return found or ([CompletionItem(begun, type="file")] if or_file else [])
+        found = [name for name in names() if name.startswith(begun)]
+        inside, below = _entries(begun, suffixes)
+        found += inside
+        # Folders alone are left to the shell, which goes on in them without a space.
+        offered = [CompletionItem(name) for name in (*found, *(below if found and or_file else []))]
+        return offered or ([CompletionItem(begun, type="file")] if or_file else [])
 
     return complete
+
+
+def _entries(begun: str, suffixes: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the files with such a suffix and the folders that begin so, as they would be typed; no hidden ones."""
+    folder, slash, start = begun.rpartition("/")
+    try:
+        entries = sorted(os.scandir(folder + slash or "."), key=lambda entry: entry.name)
+    except OSError:
+        return [], []
+    seen = [(folder + slash + one.name, one) for one in entries if one.name.startswith(start)]
+    shown = [(name, one) for name, one in seen if start or not one.name.startswith(".")]
+    return (
+        [name for name, one in shown if one.name.endswith(tuple(suffixes)) and one.is_file()],
+        [f"{name}/" for name, one in shown if one.is_dir()],
+    )
 
 
 def _recipes() -> list[str]:
@@ -60,13 +89,14 @@ def _data() -> list[str]:
     return ["builtin:digits", *(f"emnist:{name}" for name in SPLITS)]
 
 
-RECIPE = _names(_recipes, or_file=True)
-POLICY = _names(_policies, or_file=True)
-SERVICE = _names(_services, or_file=False)
-TARGET = _names(_targets, or_file=False)
-MODEL = _names(_models, or_file=False)
-PRESET = _names(_presets, or_file=False)
-CHECKPOINT = _names(_models, or_file=True)
+RECIPE = _names(_recipes, suffixes=(".toml",), or_file=True)
+POLICY = _names(_policies, suffixes=(".toml",), or_file=True)
+SERVICE = _names(_services)
+TARGET = _names(_targets)
+MODEL = _names(_models)
+PRESET = _names(_presets)
+CHECKPOINT = _names(_models, suffixes=CHECKPOINTS, or_file=True)
+ANY_MODEL = _names(_models, suffixes=(*CHECKPOINTS, *ARTIFACTS), or_file=True)
 DATA = _names(_data, or_file=True)
 
 
@@ -84,7 +114,10 @@ class _Bash(BashComplete):
         return args, begun
 
     def format_completion(self, item: CompletionItem[str]) -> str:
-        return f"{item.type},{item.value.removeprefix(self.before)}"
+        value = item.value.removeprefix(self.before)
+        # What Bash inserts it does not quote, and the script's `read` takes one backslash away.
+        quoted = re.sub(r"([^\w@%+=:,./~\[\]-])", r"\\\\\1", value) if item.type == "plain" else value
+        return f"{item.type},{quoted}"
 
 
 def register() -> None:

@@ -12,7 +12,7 @@ from toolchain.cli.options import json_option, packed_option
 
 
 @click.command()
-@click.argument("file", metavar="FILE", shell_complete=complete.CHECKPOINT)
+@click.argument("file", metavar="FILE", shell_complete=complete.ANY_MODEL)
 @click.option("--model", metavar="SOURCE", help="The class that the weights belong to, FILE.py:CLASS or MODULE:CLASS.")
 @click.option("--trust-pickle", is_flag=True, help="Allow the code in a pickle, .pt2 or TorchScript file to run.")
 @weights_option
