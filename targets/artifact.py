@@ -11,7 +11,7 @@ from typing import Any, Literal, cast, get_args
 from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
 from targets.results import instead_of
-from targets.terminal_text import json_text
+from targets.terminal_text import argument, json_text
 
 Format = Literal["onnx", "ort", "tflite"]
 PreprocessSource = Literal["sidecar", "file metadata", "options", "searched"]
@@ -73,8 +73,9 @@ class Fidelity:
         noise = [f"{layer} ({'exact' if db is None else f'{db:.1f} dB'})" for layer, db in self.worst.items()]
         worst = f"; most error comes from {', '.join(noise)}" if noise else ""
         return (
-            f"{file} does not answer like {self.base}: {self}{worst}; see `glyphpress explain {self.base} {file} "
-            "--data ...`, keep such layers float (--keep LAYER, --fallback 8), or take another scheme"
+            f"{file} does not answer like {self.base}: {self}{worst}; see "
+            f"`glyphpress explain {argument(self.base)} {argument(file)} --data ...`, keep such layers float "
+            "(--keep LAYER, --fallback 8), or take another scheme"
         )
 
     @classmethod

@@ -7,6 +7,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from targets.terminal_text import argument
+
 _HEAD = 4096
 """Bytes that are looked at: a schema is the first thing in every file of ours (of 4 bytes a letter in an `.npz`)."""
 _SCHEMA = re.compile(rb'^\s*\{\s*"schema": ?"glyphpress/([a-z-]+)/\d+"')
@@ -43,4 +45,4 @@ def instead_of(path: Path, *expected: str) -> str:
     if not kind or kind in expected:
         return ""
     words = _WHAT.get(kind, f"is what `glyphpress {kind} --json` printed; give the file that it tells of")
-    return words.format(path=path, model=path.with_suffix("") if path.suffix == ".json" else "the model")
+    return words.format(path=argument(path), model=path.with_suffix("") if path.suffix == ".json" else "the model")

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from math import isinf
+from pathlib import PurePath
 from typing import Any, NoReturn
 
 # Control characters, separators of lines, marks that turn the reading direction, halves of pairs (of a file name that
@@ -24,6 +26,12 @@ def one_line(text: str) -> str:
 def as_lines(text: str) -> str:
     """Return text as `one_line` does, but for its line breaks and tabs, which stay."""
     return _ACTIVE.sub(lambda mark: mark[0] if mark[0] in _KEPT else _escape(mark[0]), text)
+
+
+def argument(path: str | PurePath) -> str:
+    """Return a path as a command line takes it: quoted, and `./-x.onnx` where it would be taken for an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

@@ -68,6 +68,23 @@ def test_row36_a_press_is_shown_again_with_other_recipes_and_a_folder_of_its_own
     assert again[5:] == ["--recipe", "weight-int8", "--recipe", "qat-int8", "--out", "out-next"]
 
 
+def test_a_file_whose_name_begins_with_a_dash_is_no_option() -> None:
+    source, candidate = Path("-x.float.onnx"), Path("-x.int8.onnx")
+    said = next_steps([verdict("drop"), verdict("p95")], source=source, candidate=candidate, data=["--data", "d"])
+    explain = next(command for command in commands(said) if command[1] == "explain")
+    assert explain[2:4] == ["./-x.float.onnx", "./-x.int8.onnx"]
+    assert all(not command[2].startswith("-") for command in commands(said))
+    run = ("glyphpress", "press", "--data", "d", "--out", "out", "--", "-x.pt")
+    (again,) = commands(pressed_again(run, Path("out"), [verdict("size")]))
+    assert again[-2:] == ["--", "-x.pt"]
+    assert again.index("--recipe") < again.index("--")
+
+
+def test_a_candidate_that_need_not_be_there_is_not_named_in_a_command() -> None:
+    said = next_steps([verdict("p95")], source=Path(), candidate=None, data=[])
+    assert not commands(said)
+
+
 def test_row36_a_gate_that_fails_ends_in_steps_that_run_and_says_no_reason_twice(glyphpress, tmp_path: Path) -> None:
     base = linear_reader(tmp_path / "digits.float.onnx")
     broken = linear_reader(tmp_path / "broken.onnx", dead=(4, 7))

@@ -121,6 +121,16 @@ def test_inconclusive_is_said_and_stops_too(project: Path) -> None:
     assert ours == theirs
 
 
+def test_a_cached_baseline_is_made_again_when_the_model_changes() -> None:
+    steps = {step.get("name"): step for step in yaml.safe_load(ci_text("github"))["jobs"]["gate"]["steps"]}
+    keys = {steps[name]["with"]["key"] for name in ("Restore the baseline", "Keep the baseline")}
+    (key,) = keys
+    assert all(word in key for word in ("gate.toml", "env.MODEL", "installed.txt"))
+    assert "installed.txt" in steps["Install"]["run"]
+    job = yaml.safe_load(ci_text("gitlab"))["gate"]
+    assert job["cache"]["key"]["files"] == ["gate.toml", job["variables"]["MODEL"]]
+
+
 def test_results_are_kept_also_when_the_gate_fails() -> None:
     steps = {step.get("name"): step for step in yaml.safe_load(ci_text("github"))["jobs"]["gate"]["steps"]}
     assert steps["Keep the results"]["with"]["path"].split() == list(RESULTS)

@@ -34,6 +34,14 @@ def only_run(judgement: Judgement) -> dict[str, Any]:
     return dict(run)
 
 
+def test_no_path_is_named_for_a_baseline_that_need_not_be_there() -> None:
+    run = only_run(concluded(LOOSE, gathered()))
+    candidate, baseline = run["artifacts"]
+    assert candidate["location"]["uri"] == run["artifacts"][0]["description"]["text"]
+    assert "location" not in baseline
+    assert baseline["description"]["text"].endswith(".onnx")
+
+
 def levels(run: dict[str, Any]) -> dict[str, str]:
     return {result["ruleId"]: result["level"] for result in run["results"]}
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from targets.terminal_text import argument
 from toolchain.cli import console, options
 from toolchain.cli.options import Command
 
@@ -191,7 +192,7 @@ def _lines(artifact: Path, made: Artifact, data: str | None) -> list[str]:
 def _why_not_compared(artifact: Path, made: Artifact, data: str | None) -> str:
     if data is None:
         return "there were no images; give --data"
-    command = f"glyphpress compare {artifact} {made.path} --data {data}"
+    command = f"glyphpress compare {argument(artifact)} {argument(made.path)} --data {argument(data)}"
     return f"{data} has no train split, on which that is done; `{command}` compares them on its test split"
 
 

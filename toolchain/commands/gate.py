@@ -90,7 +90,7 @@ def judge_stored(policy: Policy, stored: Sequence[Path], outputs: Outputs | None
     outputs.refuse_existing()
     if {path.absolute() for path in stored} & {path.absolute() for path in outputs.files()}:
         raise UsageProblem("an output would replace the evidence that is judged; give it a file of its own")
-    return _judged(policy, [Evidence.load(path) for path in stored], (), stored, outputs)
+    return _judged(policy, [Evidence.load(path) for path in stored], stored, stored, outputs)
 
 
 def store_baseline(

@@ -12,6 +12,7 @@ from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact
 from targets.metadata import load_artifact
 from targets.results import instead_of
+from targets.terminal_text import argument
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.export import labelled, onnx_artifact
 from toolchain.errors import PreprocessUnknown, UsageProblem
@@ -125,7 +126,7 @@ def _check(path: Path, step: Quantize, output: Path, data: str | None, *, force:
     if path.suffix not in (".onnx", ".tflite"):
         if words := instead_of(path):
             raise UsageProblem(f"{path} {words}")
-        fix = f"convert it first: `glyphpress export {path} -o NAME.onnx`"
+        fix = f"convert it first: `glyphpress export {argument(path)} -o NAME.onnx`"
         raise UsageProblem(f"{path.name} is neither .onnx nor .tflite; {fix}")
     if output.suffix != path.suffix:
         raise UsageProblem(f"{output} should end in {path.suffix}, like {path.name}: quantizing does not convert")
@@ -157,4 +158,4 @@ def _float_artifact(path: Path, words: CheckpointRequest, train: Dataset | None,
     try:
         return onnx_artifact(str(path), words, train, folder, seed)
     except PreprocessUnknown as error:
-        raise PreprocessUnknown(f"{error}; options go to `glyphpress adopt {path} --data DATA`") from error
+        raise PreprocessUnknown(f"{error}; options go to `glyphpress adopt {argument(path)} --data DATA`") from error

@@ -15,6 +15,7 @@ from targets.artifact import Artifact, sidecar_of
 from targets.metadata import adopt, describe, explained, load_artifact
 from targets.preprocess import Preprocess
 from targets.session import RuntimeSession
+from targets.terminal_text import argument
 from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding, search, tie_message
 from toolchain.errors import CheckpointError, EvidenceError
 from toolchain.files import refuse_existing, write_whole
@@ -54,7 +55,7 @@ def open_artifact(path: Path, train: Training | None, *, likely: Preprocess | No
     if train is None:
         raise EvidenceError(
             f"{path}: no sidecar says how it wants its images; add --data, so that it can be found on the train split, "
-            f"or say it with `glyphpress adopt {path.name} --data DATA --orientation upright --scale 0-1`"
+            f"or say it with `glyphpress adopt {argument(path)} --data DATA --orientation upright --scale 0-1`"
         )
     try:
         images = train()
@@ -102,7 +103,7 @@ def _found(path: Path, dataset: Dataset, likely: Preprocess | None = None) -> tu
 
 
 def _adoptable(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(f"{path}: {reason}; options go to `glyphpress adopt {path} --data DATA`")
+    return CheckpointError(f"{path}: {reason}; options go to `glyphpress adopt {argument(path)} --data DATA`")
 
 
 def _spare_columns(path: Path, dataset: Dataset) -> int:

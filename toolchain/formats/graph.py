@@ -9,6 +9,7 @@ from functools import cached_property
 
 from targets.errors import nearest
 from targets.session import TensorCodec
+from targets.terminal_text import argument
 from toolchain.errors import UsageProblem
 
 
@@ -134,7 +135,7 @@ def chosen(graph: Graph, names: Collection[str], file: str) -> tuple[Layer, ...]
     known = [layer.name for layer in graph.layers]
     for name in names:
         if name not in known:
-            near = nearest(name, known, f"`glyphpress inspect {file}` lists them")
+            near = nearest(name, known, f"`glyphpress inspect {argument(file)}` lists them")
             raise UsageProblem(f"{file} has no layer '{name}' to keep float; {near}")
     found = tuple(layer for layer in graph.layers if layer.name in names)
     if found and len(found) == len(known):

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from targets.terminal_text import argument
 from toolchain.gate.outcome import Verdict
 from toolchain.report.judgement import Judgement
 from toolchain.stats.decision import Outcome
@@ -26,11 +27,11 @@ def open_limits(verdicts: Iterable[Verdict]) -> dict[str, Outcome]:
     return {v.limit: v.outcome for v in verdicts if v.action == "fail" and v.outcome is not Outcome.PASS}
 
 
-def next_steps(verdicts: Iterable[Verdict], *, source: Path, candidate: Path, data: Sequence[str]) -> list[str]:
+def next_steps(verdicts: Iterable[Verdict], *, source: Path, candidate: Path | None, data: Sequence[str]) -> list[str]:
     """Return a line for each thing that helps a candidate that did not pass: words, a colon, a command; none otherwise.
 
     source: the float file that it is judged against or was made of. data: the options that name the images, empty where
-    there were none.
+    there were none. candidate: None where it need not be there.
     """
     limits = open_limits(verdicts)
     if not limits:
@@ -40,14 +41,14 @@ def next_steps(verdicts: Iterable[Verdict], *, source: Path, candidate: Path, da
     if PREPROCESS in limits:
         lines.append("convert it again without a turn or scale of its own: it must take images as the baseline does")
     # What it was made of has its format, and is no stored baseline.
-    if data and source.suffix == candidate.suffix and source.suffix in (".onnx", ".tflite"):
+    if data and candidate and source.suffix == candidate.suffix and source.suffix in (".onnx", ".tflite"):
         if reading:
-            explain = shlex.join(["glyphpress", "explain", str(source), str(candidate), *data])
+            explain = _command("explain", source, candidate, *data)
             lines += [*_quantizing(source, data), f"see which layers lose most: {explain}"]
         if {*BYTES} & set(limits):
             lines.append(f"make it smaller: {_quantize(source, data, 'int4', '--scheme', SMALLER)}")
-    if {*TIMES} & set(limits):
-        profile = shlex.join(["glyphpress", "profile", str(candidate), "--per-op"])
+    if candidate and {*TIMES} & set(limits):
+        profile = _command("profile", candidate, "--per-op")
         lines.append(f"see what takes the time: {profile}")
     return [*lines, *_policy(limits)]
 
@@ -74,7 +75,7 @@ def gate_next(
         return []
     judged = next(one for one in judgement.candidates if one.outcome is judgement.outcome)
     place = judgement.candidates.index(judged)
-    candidate = candidates[place] if candidates else Path(judged.path)
+    candidate = candidates[place] if candidates else None
     return next_steps(judged.verdicts, source=baseline or Path(), candidate=candidate, data=data)
 
 
@@ -86,8 +87,18 @@ def pressed_again(command: Sequence[str], out: Path, verdicts: Iterable[Verdict]
     reading = not set(limits) <= {*BYTES, *TIMES}
     recipes = READS_LIKE_FLOAT if reading else (SMALLER,)
     kept = _without(command, ("--recipe", "--out"), ("--json", "--force"))
-    again = [*kept, *(word for name in recipes for word in ("--recipe", name)), "--out", f"{out}-next"]
+    # Behind `--` no word is an option.
+    end = kept.index("--") if "--" in kept else len(kept)
+    options = [*(word for name in recipes for word in ("--recipe", name)), "--out", f"{out}-next"]
+    again = [*kept[:end], *options, *kept[end:]]
     return [f"try other recipes: {shlex.join(again)}"]
+
+
+def _command(name: str, *words: str | Path) -> str:
+    """Return a command line of glyphpress. words: files as paths, everything else as text."""
+    return " ".join(
+        ["glyphpress", name, *(argument(word) if isinstance(word, Path) else shlex.quote(word) for word in words)]
+    )
 
 
 def _quantizing(source: Path, data: Sequence[str]) -> list[str]:
@@ -100,7 +111,7 @@ def _quantizing(source: Path, data: Sequence[str]) -> list[str]:
 def _quantize(source: Path, data: Sequence[str], name: str, *options: str) -> str:
     stem = source.name.removesuffix(source.suffix).removesuffix(".float")
     output = source.with_name(f"{stem}.{name}{source.suffix}")
-    return shlex.join(["glyphpress", "quantize", str(source), *data, *options, "-o", str(output)])
+    return _command("quantize", source, *data, *options, "-o", str(output))
 
 
 def _policy(limits: dict[str, Outcome]) -> list[str]:

@@ -49,8 +49,9 @@ def sarif(judgement: Judgement) -> str:
         "automationDetails": {"id": "glyphpress-gate/"},
         "columnKind": "unicodeCodePoints",
         "artifacts": [
-            *(_artifact(judged.file, judged.path) for judged in judgement.candidates),
-            _artifact(judgement.baseline, judgement.baseline.name),
+            *(_artifact(judged.file) | {"location": _location(judged.path)} for judged in judgement.candidates),
+            # Where it lies is not known: a stored baseline stands in for a file that need not be there.
+            _artifact(judgement.baseline),
         ],
         "invocations": [
             {
@@ -79,9 +80,9 @@ def _rule(name: str, table: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _artifact(file: FileFacts, path: str) -> dict[str, Any]:
+def _artifact(file: FileFacts) -> dict[str, Any]:
     return {
-        "location": _location(path),
+        "description": {"text": visible(file.name)},
         "length": file.bytes,
         "roles": ["analysisTarget"],
         "hashes": {"sha-256": file.sha256},
