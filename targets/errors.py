@@ -11,7 +11,6 @@ TargetError
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -87,6 +86,8 @@ def nearest(word: str, names: Iterable[str], otherwise: str, *, cutoff: float = 
 
     At most three names are given; as few as that are given whether they are near or not.
     """
+
+    import difflib
 
     known = list(names)
     near = difflib.get_close_matches(word, known, n=MOST, cutoff=cutoff) or (known if len(known) <= MOST else [])
