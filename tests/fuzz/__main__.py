@@ -37,6 +37,7 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory(prefix="glyphpress-fuzz-") as folder:
         base = words.base or Path(folder) / "base"
+        preload()
         if not base.is_dir():
             # In a process of its own, since a fork of one that has threads may hang.
             apart = multiprocessing.get_context("fork").Process(target=bases.make, args=(base,))
@@ -44,7 +45,6 @@ def main() -> int:
             apart.join()
             if apart.exitcode:
                 return apart.exitcode
-        preload()
         for name in words.readers or READERS:
             start, ended = time.monotonic(), []
             numbers = range(words.first, words.first + words.count)

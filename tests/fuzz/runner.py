@@ -27,6 +27,14 @@ MOST_MB = 2000
 SPACE = 14 << 30
 """Addresses that an input may take: what asks for more must not take the machine with it."""
 
+SHARED = (
+    *("onnx", "onnx_ir", "onnxruntime.quantization", "onnxscript", "torch", "torch.export", "torch.onnx"),
+    *("torch.onnx._internal.exporter._core", "torch._dynamo", "torch._export", "sympy", "networkx"),
+    *("ai_edge_litert.interpreter", "litert_quantizer", "safetensors", "PIL.Image", "pydantic", "scipy.stats"),
+    *("toolchain.checkpoint", "toolchain.export", "toolchain.quantize"),
+)
+"""What takes readers seconds to import: a process that is forked for each of them would import it again."""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -45,7 +53,7 @@ class Ended:
 
 def preload() -> None:
     """Import here, once, what every process of inputs would import."""
-    for name in ("onnx", "onnxruntime", "torch", "ai_edge_litert.interpreter", "safetensors", "PIL.Image"):
+    for name in SHARED:
         import_module(name)
 
 
