@@ -24,7 +24,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Where this suite runs in GitHub Actions, the page of its own job is no place for the verdicts of tests.
 os.environ.pop("GITHUB_ACTIONS", None)
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "emnist"
+EMNIST = os.environ.get("GLYPHPRESS_EMNIST")
+SHARED = Path(EMNIST) if EMNIST else Path(__file__).resolve().parents[2] / "shared" / "emnist"
+WITHOUT_EMNIST = "the real EMNIST images are not here: NOT checked on them"
 
 
 # Only where the converter cannot be had; where it can, as in CI, its absence fails every test that needs it.
@@ -47,10 +49,23 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def emnist_root() -> Path:
-    """The real EMNIST files beside the checkout; a test that needs them is skipped, loudly, where they are not."""
+    """The real EMNIST files: of GLYPHPRESS_EMNIST, or beside the checkout. Without them a test is skipped, loudly."""
+    if EMNIST and not SHARED.is_dir():
+        pytest.fail(f"GLYPHPRESS_EMNIST: {EMNIST} is no folder")
     if not SHARED.is_dir():
-        pytest.skip("real EMNIST images are not beside this checkout (shared/emnist): NOT checked on them")
+        pytest.skip(WITHOUT_EMNIST)
     return SHARED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests the missing images have cost, and how to give them."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if WITHOUT_EMNIST in str(report.longrepr)]
+    if skipped:
+        terminalreporter.section("without the real EMNIST images")
+        terminalreporter.line(
+            f"{len(skipped)} tests were skipped: set GLYPHPRESS_EMNIST to the folder of the images, "
+            f"or put it at {SHARED.parent.name}/{SHARED.name} beside this checkout"
+        )
 
 
 @dataclass(frozen=True)
