@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from targets.artifact import Artifact, Format
 from targets.catalog import TARGETS, get
 from targets.errors import RunFailed
-from targets.host.fresh_process import fresh
+from targets.host.fresh_process import in_fresh_process
 from targets.target import Target
 
 WARMUP, RUNS = 20, 200
@@ -41,7 +41,7 @@ def operators(artifact: Artifact, target: Target, *, threads: int = 1, batch: in
     if not target.has_profiler:
         fit = " or ".join(_with_profiler(artifact.format))
         raise RunFailed(f"{target.name} does not tell what its operators take; take {fit}")
-    answer = fresh(artifact, target.name, "operators", threads=threads, batch=batch)
+    answer = in_fresh_process(artifact, target.name, "operators", threads=threads, batch=batch)
     return [Operator(**one) for one in answer]
 
 

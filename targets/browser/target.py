@@ -17,7 +17,7 @@ from targets.browser.session import BrowserSession, Ended
 from targets.catalog import spelled
 from targets.errors import RunFailed, TargetUnavailable
 from targets.host import gpu_adapters
-from targets.host.fresh_process import REPEATS, Rise
+from targets.host.fresh_process import REPEATS, MemoryRise
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name
 from targets.session import resolved_threads
@@ -92,11 +92,11 @@ class BrowserTarget(LocalTarget):
 
     def _rise(self, artifact: Artifact, threads: int) -> int:
         page = self._page(artifact)
-        rises: list[Rise] = []
+        rises: list[MemoryRise] = []
         found: list[int] = []
         for process in page.processes():
             with suppress(RunFailed):  # one in reserve that ends just now
-                rises.append(Rise(process))
+                rises.append(MemoryRise(process))
         with self._session(page, artifact, threads):
             for rise in rises:
                 with suppress(RunFailed):  # or has ended meanwhile

@@ -32,7 +32,7 @@ REPEATS = 3
 _ONCE = TimingPlan(warmup=0, min_runs=1, max_runs=1, min_seconds=0, inner=1)
 
 
-class Rise:
+class MemoryRise:
     """How far a process's resident memory rises above what is resident when this is made (man 5 proc)."""
 
     def __init__(self, process: str = "self") -> None:
@@ -57,7 +57,7 @@ class Rise:
 
 def cold_start(artifact: Artifact, target: str, *, threads: int = 1) -> ColdStart:
     """Open the artifact on a target of the catalog in a fresh process; raises RunFailed when that process fails."""
-    answer = fresh(artifact, target, "start", threads=threads)
+    answer = in_fresh_process(artifact, target, "start", threads=threads)
     return ColdStart(answer["load_ns"], answer["first_run_ns"])
 
 
@@ -70,10 +70,12 @@ def peak_memory(artifact: Artifact, target: str, *, threads: int = 1) -> int:
     runtime's own code and tables that are touched for the first time, which are the larger part for a small file: 8
     to 9 MB in ONNX Runtime, 3 to 5 in LiteRT. Raises RunFailed when the process fails or cannot say.
     """
-    return int(median(fresh(artifact, target, "memory", threads=threads)["peak_bytes"] for _ in range(REPEATS)))
+    return int(
+        median(in_fresh_process(artifact, target, "memory", threads=threads)["peak_bytes"] for _ in range(REPEATS))
+    )
 
 
-def fresh(artifact: Artifact, target: str, measure: str, **settings: int) -> Any:
+def in_fresh_process(artifact: Artifact, target: str, measure: str, **settings: int) -> Any:
     """Return what a fresh process measured: `start`, `memory` or `operators`; raises RunFailed when it fails."""
     errand = {"path": str(artifact.path.resolve()), "facts": artifact.facts(), "target": target, "settings": settings}
     home = str(Path(__file__).parents[2])
@@ -123,7 +125,7 @@ def _weighed(place: Target, artifact: Artifact, threads: int) -> dict[str, int]:
             import_module("onnx")  # reads the scales of integer inputs: ours, not the session's
     gc.collect()
     _give_back()
-    rise = Rise()
+    rise = MemoryRise()
     with place.open(artifact, threads=threads):  # the first inference is part of it
         return {"peak_bytes": rise.bytes()}
 

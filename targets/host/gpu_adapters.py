@@ -123,7 +123,7 @@ def _adapter(manifest: str, devices: list[tuple[str, str]]) -> list[tuple[int, A
 
 
 @contextmanager
-def only(adapter: Adapter) -> Iterator[None]:
+def restricted_to(adapter: Adapter) -> Iterator[None]:
     """Let Vulkan show this process one adapter while the block opens a session; raises TargetUnavailable.
 
     Dawn keeps what it has once seen, so a process stays with the adapter that it opened first.

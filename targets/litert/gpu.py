@@ -83,7 +83,7 @@ class LiteRtGpu(LocalTarget):
         )
         adapter = gpu_adapters.find(self.adapter)
         _hush_at_exit()
-        with gpu_adapters.only(adapter), captured_output(1, 2) as said:
+        with gpu_adapters.restricted_to(adapter), captured_output(1, 2) as said:
             _survive(artifact)
             start = perf_counter_ns()
             environment = compiled.Environment.create()

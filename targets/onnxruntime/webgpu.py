@@ -58,7 +58,7 @@ class OrtWebGpu(LocalTarget):
         ort, plugin = load_runtime(), _plugin()
         adapter = gpu_adapters.find(self.adapter)
         threads = resolved_threads(threads)
-        with gpu_adapters.only(adapter):
+        with gpu_adapters.restricted_to(adapter):
             device = _device(ort, plugin)
             start = perf_counter_ns()
             session, nodes = single_provider_session(

@@ -112,11 +112,11 @@ def test_a_process_stays_with_its_first_adapter_and_gets_its_environment_back(mo
     before = dict(os.environ)
     card = Adapter("GeForce 4090", False, "card.json")
     for _ in range(2):
-        with gpu_adapters.only(card):
+        with gpu_adapters.restricted_to(card):
             assert os.environ["VK_DRIVER_FILES"] == os.environ["VK_ICD_FILENAMES"] == "card.json"
     assert dict(os.environ) == before
     with (
         pytest.raises(TargetUnavailable, match=r"runs WebGPU on GeForce 4090, not on V3D"),
-        gpu_adapters.only(Adapter("V3D", False, "board.json")),
+        gpu_adapters.restricted_to(Adapter("V3D", False, "board.json")),
     ):
         pytest.fail("a second adapter was opened")
