@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.files import whole_file
+from toolchain.core.files import whole_file
+from toolchain.core.quantities import percent_text, points_text
 from toolchain.gate.limits.confidence import Answered, Rise, ece, ece_rise, reject_rise, rejection
-from toolchain.quantities import percent_text, points_text
 
 RESULTS = Path(__file__).resolve().parent / "results" / "confidence_rates.json"
 SCHEMA = "glyphpress/confidence-rates/1"

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.special import betainc
 
-from toolchain.files import whole_file
-from toolchain.quantities import percent_text
+from toolchain.core.files import whole_file
+from toolchain.core.quantities import percent_text
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome, normal_quantile
 from toolchain.stats.exact_power import Floats, Truth, chance

@@ -22,8 +22,8 @@ from targets.artifact import Artifact
 from targets.catalog import default_for
 from targets.host.clock import time_calls
 from targets.target import TimingPlan
+from toolchain.core.quantities import time_text
 from toolchain.profiling.latency import timeable
-from toolchain.quantities import time_text
 
 ROUNDS, RUNS, WARMUP = 20, 300, 20
 

@@ -17,7 +17,7 @@ from targets.target import TimingPlan
 from toolchain.cli.console import progress
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
-from toolchain.quantities import percent_text, size_text, time_text
+from toolchain.core.quantities import percent_text, size_text, time_text
 from toolchain.recipe import shipped
 from toolchain.report.report import Report, Row
 from toolchain.report.table import drop_text, verdict_text

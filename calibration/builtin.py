@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.dataset import DIGITS, Dataset, Images, Labels, Split
+from calibration.dataset import Dataset, Images, Labels, Split
 from calibration.errors import DataNotFound
 from calibration.glyph import glyph
 from calibration.holdout import held_out
 
+DIGITS = "builtin:digits"
 _TEST_SHARE = 1 / 3
 """600 test images can decide a margin of a few points; fewer could not."""
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from calibration import builtin, emnist
-from calibration.dataset import DIGITS, Split
+from calibration.builtin import DIGITS
+from calibration.dataset import Split
 from calibration.splits import SPLITS
 
 

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import DIGITS, Dataset, Split, load
+from calibration.builtin import DIGITS
+from calibration.dataset import Dataset, Split
 from calibration.errors import DataNotFound
+from calibration.load import load
 from calibration.orientation import UNDONE_BY, Orientation, orientation
 from calibration.sample import image_hashes
 from calibration.splits import SPLITS, EmnistSplit

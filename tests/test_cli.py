@@ -21,13 +21,13 @@ import pytest
 from click.shell_completion import ShellComplete
 
 import targets.errors
-import toolchain.errors
+import toolchain.core.errors
 from tests.conftest import Finished
 from tests.toolchain.readers import linear_reader
 from toolchain.cli import complete, console
 from toolchain.cli.main import COMMANDS
 from toolchain.cli.main import glyphpress as program
-from toolchain.errors import BUG, EXIT_CODES, exit_code
+from toolchain.core.errors import BUG, EXIT_CODES, exit_code
 
 Run = Callable[..., Finished]
 ROOT = Path(__file__).resolve().parents[1]
@@ -225,10 +225,10 @@ def test_quiet_says_nothing_on_stderr_before_and_after_the_command(glyphpress: R
 def test_verbose_shows_what_converters_say_and_where_it_is_kept(
     glyphpress: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolchain import noise
+    from toolchain.core import converter_log
 
     log = folder / "log" / "converters.log"
-    monkeypatch.setattr(noise, "default_log", lambda: log)
+    monkeypatch.setattr(converter_log, "default_log", lambda: log)
     words = ("quantize", "float.onnx", "--scheme", "dynamic-int8", "--force", "-o", "made.onnx")
     assert glyphpress(*words).err == ""
     first = log.stat().st_size
@@ -280,10 +280,10 @@ def test_bars_stay_on_the_terminal_while_converters_talk_into_their_log(tmp_path
         "import os, time\n"
         "from pathlib import Path\n"
         "from toolchain.cli import console\n"
-        "from toolchain.noise import noise_to\n"
+        "from toolchain.core.converter_log import output_to_log\n"
         "with console.progress() as progress:\n"
         "    progress('convert', 0, 0)\n"
-        f"    with noise_to(Path({str(tmp_path / 'log')!r})):\n"
+        f"    with output_to_log(Path({str(tmp_path / 'log')!r})):\n"
         "        os.write(2, b'noise')\n        time.sleep(0.5)\n"
         "    console.say('a line above the bars')\n"
         "    for done in range(11):\n        progress('count', done, 10)\n        time.sleep(0.03)\n"
@@ -465,7 +465,7 @@ def test_every_error_of_the_tree_has_the_exit_code_of_its_family() -> None:
     import calibration.download
     import toolchain.commands.press
 
-    roots = (toolchain.errors.GlyphpressError, calibration.errors.DataError, targets.errors.TargetError)
+    roots = (toolchain.core.errors.GlyphpressError, calibration.errors.DataError, targets.errors.TargetError)
     found = {error.__name__: exit_code(error("x")) for root in roots for error in families(root)}
     assert found == DOCUMENTED
     assert exit_code(PermissionError()) == 3
@@ -488,7 +488,7 @@ def raising(error: BaseException) -> Callable[[], click.Command]:
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (toolchain.errors.StageError("it broke\nin two lines; mend it"), 3, "it broke in two lines; mend it"),
+        (toolchain.core.errors.StageError("it broke\nin two lines; mend it"), 3, "it broke in two lines; mend it"),
         (PermissionError(13, "Permission denied", "/x/y"), 3, "/x/y: Permission denied; name a place that you may"),
         (OSError(28, "No space left on device"), 3, "No space left on device; free some space"),
         (KeyboardInterrupt(), 130, "interrupted"),
@@ -539,7 +539,7 @@ def _interruptible() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_interruptible")
 def test_an_interruption_waits_for_the_converter() -> None:
-    from toolchain.interrupt import held
+    from toolchain.core.interrupt import held
 
     steps: list[str] = []
 
@@ -555,7 +555,7 @@ def test_an_interruption_waits_for_the_converter() -> None:
 
 
 def test_an_interruption_inside_the_garbage_collector_is_not_lost() -> None:
-    from toolchain.interrupt import heard
+    from toolchain.core.interrupt import heard
 
     sent: list[str] = []
 

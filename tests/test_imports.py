@@ -40,7 +40,7 @@ def test_the_leaves_import_neither_the_press_nor_each_other(leaf: str) -> None:
 
 def test_the_walk_sees_what_it_should(tmp_path: Path) -> None:
     module = tmp_path / "m.py"
-    module.write_text("def f():\n    from toolchain.files import whole_file\nT = {'x': 'calibration.idx:Read'}\n")
+    module.write_text("def f():\n    from toolchain.core.files import whole_file\nT = {'x': 'calibration.idx:Read'}\n")
     assert {"toolchain", "calibration"} <= imported(module)
 
 

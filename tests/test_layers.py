@@ -30,22 +30,8 @@ ROWS = (
     ("targets", "calibration"),
 )
 """Rooms from the top down: each package or loose module under toolchain/, and the other packages as a whole."""
-UNPLACED = {
-    "toolchain.errors",
-    "toolchain.files",
-    "toolchain.interrupt",
-    "toolchain.noise",
-    "toolchain.progress",
-    "toolchain.quantities",
-    "toolchain.versions",
-    "toolchain.visible",
-    "toolchain.written",
-}
-"""Rooms that have no row yet. To be emptied: nothing is added here."""
-UPWARD: set[tuple[str, str]] = set()
-"""Imports that still go up. To be emptied: nothing is added here."""
-CIRCLES: set[frozenset[str]] = set()
-"""Rooms that still import each other. To be emptied: nothing is added here."""
+CIRCULAR = {"targets", "toolchain.compress"}
+"""Rooms whose modules still import each other in a circle. To be emptied: nothing is added here."""
 RANK = {room: number for number, row in enumerate(ROWS) for room in row}
 
 Import = tuple[str, str, str]
@@ -107,27 +93,28 @@ def circles(edges: set[tuple[str, str]]) -> set[frozenset[str]]:
 
 @pytest.fixture(scope="module")
 def found() -> set[Import]:
-    return set(imports(ROOT))
+    return {one for one in imports(ROOT) if one[0] != "toolchain"}
 
 
 def test_every_room_has_its_row(found: set[Import]) -> None:
     assert len(found) > 500
     rooms = {room(module) for module in modules(ROOT)} - {"toolchain"}
-    assert rooms - set(RANK) == UNPLACED
+    assert rooms <= set(RANK)
 
 
 def test_no_module_imports_from_a_row_above_its_own(found: set[Import]) -> None:
-    upward = {
-        (module, imported)
-        for module, imported, _ in found
-        if {room(module), room(imported)} <= set(RANK) and RANK[room(imported)] < RANK[room(module)]
-    }
-    assert upward == UPWARD
+    upward = {(module, imported) for module, imported, _ in found if RANK[room(imported)] < RANK[room(module)]}
+    assert upward == set()
 
 
 def test_no_rooms_import_each_other_in_a_circle(found: set[Import]) -> None:
     edges = {(room(module), room(imported)) for module, imported, _ in found if room(module) != room(imported)}
-    assert circles(edges) == CIRCLES
+    assert circles(edges) == set()
+
+
+def test_no_modules_import_each_other_in_a_circle(found: set[Import]) -> None:
+    edges = {(module, imported) for module, imported, _ in found}
+    assert {room(module) for circle in circles(edges) for module in circle} == CIRCULAR
 
 
 def test_no_private_name_is_imported_from_another_module(found: set[Import]) -> None:

@@ -20,7 +20,7 @@ from tests.conftest import Finished
 from tests.toolchain.readers import linear_reader
 from toolchain.cli.main import COMMANDS
 from toolchain.cli.main import glyphpress as program
-from toolchain.errors import PolicyError
+from toolchain.core.errors import PolicyError
 from toolchain.gate.policy import Policy, policy_from
 from toolchain.quantize.step import Scheme
 from toolchain.recipe import shipped

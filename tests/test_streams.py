@@ -114,7 +114,7 @@ STARTS = (
     "import sys\n"
     "class Says:\n"
     "    def find_spec(self, name, path=None, target=None):\n"
-    "        if name in ('rich_click', 'toolchain.interrupt'):\n"
+    "        if name in ('rich_click', 'toolchain.core.interrupt'):\n"
     "            print(flush=True)\n            sys.meta_path.remove(self)\n"
     "sys.meta_path.insert(0, Says())\n"
 )
@@ -144,9 +144,9 @@ SLOW = (
     "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
     "import sys, time\nfrom pathlib import Path\nfrom toolchain.cli import main as program\n"
     "import rich_click as click\n"
-    "from toolchain.noise import noise_to\n"
+    "from toolchain.core.converter_log import output_to_log\n"
     "@click.command()\ndef slow():\n"
-    "    with noise_to(Path('log')):\n"
+    "    with output_to_log(Path('log')):\n"
     "        Path('started').touch()\n        deadline = time.monotonic() + 2\n"
     "        while time.monotonic() < deadline: time.sleep(0.05)\n"
     "    Path('went on').touch()\n    time.sleep(5)\n"
@@ -184,7 +184,7 @@ def test_row60_a_hang_up_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     """As under nohup."""
     code = (
         "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from toolchain.interrupt import heard\n"
+        "from toolchain.core.interrupt import heard\n"
         "with heard():\n    os.kill(os.getpid(), signal.SIGHUP)\nprint('still here')\n"
     )
     settings = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from calibration import builtin
-from calibration.dataset import load
 from calibration.errors import DataNotFound
+from calibration.load import load
 from calibration.sample import image_hashes
 
 
@@ -25,7 +25,7 @@ def test_splits_are_stratified_and_share_no_image() -> None:
 LOAD = """
 import sys, time
 start = time.process_time()
-from calibration.dataset import load
+from calibration.load import load
 print(load("builtin:digits").sha256, time.process_time() - start, "torch" in sys.modules or "sklearn" in sys.modules)
 """
 

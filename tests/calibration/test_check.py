@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from calibration.check import CheckReport, check
-from calibration.dataset import load
 from calibration.errors import CorruptData, DataNotFound
+from calibration.load import load
 
 from .official_files import write_split
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 from calibration import streamed
 from calibration.choice import class_names, narrowed, parted, words_for
-from calibration.dataset import Dataset, load
+from calibration.dataset import Dataset
 from calibration.errors import DataError, EmptyData, UnknownData
+from calibration.load import load
 from calibration.sample import draw, image_hashes
 from calibration.splits import SPLITS
 

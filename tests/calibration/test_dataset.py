@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.dataset import Dataset, load
+from calibration.dataset import Dataset
 from calibration.errors import CorruptData, DataError, DataNotFound, EmptyData, UnknownData
+from calibration.load import load
 
 from .official_files import strokes
 

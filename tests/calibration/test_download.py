@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from calibration import disk, resume
-from calibration.dataset import load
 from calibration.download import OFFICIAL, Archive, fetch
 from calibration.errors import DownloadFailed
+from calibration.load import load
 from calibration.splits import SPLITS
 
 from .archive_server import Behaviour, serving

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.dataset import load
 from calibration.errors import CorruptData, DataNotFound
 from calibration.idx import write_idx
+from calibration.load import load
 from calibration.splits import SPLITS
 
 from .official_files import strokes, write_split
@@ -159,7 +159,7 @@ def test_real_files(spec: str, split: str, count: int, each: int, emnist_root: P
 BYCLASS = """
 import sys, time
 from pathlib import Path
-from calibration.dataset import load
+from calibration.load import load
 start = time.process_time()
 data = load("emnist:byclass", "test", Path(sys.argv[1]))
 # ru_maxrss would count what this process had before it became Python; VmHWM begins with it.

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from calibration.builtin import all_digits
-from calibration.dataset import load
 from calibration.errors import CorruptData
 from calibration.glyph import glyph
+from calibration.load import load
 
 
 def scan(char: str = "R", size: int = 120, ink: int = 20, paper: int = 235) -> Image.Image:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.dataset import Dataset, load
+from calibration.dataset import Dataset
+from calibration.load import load
 from calibration.orientation import TURNS, UNDONE_BY, orientation
 from targets.preprocess import ORIENTATIONS, Preprocess
 

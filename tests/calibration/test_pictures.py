@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from calibration.builtin import all_digits
-from calibration.dataset import load
 from calibration.errors import CorruptData, DataError, DataNotFound, EmptyData
+from calibration.load import load
 from calibration.sample import image_hashes
 
 PER_CLASS = 10

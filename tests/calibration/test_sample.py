@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.dataset import Dataset, load
+from calibration.dataset import Dataset
 from calibration.errors import EmptyData, TestLeak, UnknownData
+from calibration.load import load
 from calibration.sample import draw, image_hashes
 
 from .official_files import strokes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.dataset import load
+from calibration.load import load
 from calibration.sample import draw
 from targets.preprocess import Preprocess
 from tests.calibration.official_files import write_split

@@ -10,7 +10,7 @@ from random import Random
 
 import numpy as np
 
-from calibration.dataset import load
+from calibration.load import load
 from targets import catalog
 from targets.agent.remote import Channel, RemoteSession
 from targets.agent.wire import GREETING

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from calibration.dataset import load
+from calibration.load import load
 from targets.browser.chromium import Page
 from targets.browser.session import BrowserSession
 from targets.metadata import load_artifact

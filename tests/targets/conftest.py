@@ -18,7 +18,7 @@ from targets.ssh.setup import set_up
 from tests.once import artifact_once, once, run_folder
 from tests.targets.board import Board, board
 from tests.targets.models import artifact, conv_net
-from toolchain.progress import silent
+from toolchain.core.progress import silent
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +98,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Format], Arti
 @pytest.fixture(scope="session")
 def handwriting() -> np.ndarray:
     """Real handwritten glyphs, uint8 [100, 28, 28]."""
-    from calibration.dataset import load
+    from calibration.load import load
 
     return load("builtin:digits", "test").images[:100]
 

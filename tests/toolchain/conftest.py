@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import pytest
 
-from calibration.dataset import Dataset, load
+from calibration.dataset import Dataset
+from calibration.load import load
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format
 from tests.once import artifact_once, once, run_folder

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import Dataset, load
+from calibration.dataset import Dataset
+from calibration.load import load
 from targets.artifact import Artifact, file_sha256
 from targets.metadata import describe, save_sidecar
 from targets.preprocess import Preprocess

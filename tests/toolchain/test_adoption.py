@@ -16,7 +16,7 @@ from targets.metadata import load_artifact
 from targets.preprocess import Preprocess
 from tests.lazily import nn, torch
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.errors import CheckpointError, EvidenceError
+from toolchain.core.errors import CheckpointError, EvidenceError
 from toolchain.evaluation.untracked import open_artifact
 from toolchain.export import export
 

@@ -13,9 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.toolchain.judged import STRICT, answers, concluded, gathered
+from toolchain.core.visible import visible
 from toolchain.report.annotations import annotate, commands
 from toolchain.report.judgement import Judgement
-from toolchain.visible import visible
 
 COMMAND = re.compile(r"::(error|warning|notice) ((?:[a-z]+=[^,:]*,)*title=[^,:]*)::(.*)")
 

@@ -18,7 +18,7 @@ from tests.conftest import Finished
 from tests.fixtures.evidence import OWN, Path_, changed, places, stored, timings_of, whole
 from tests.fixtures.strategies import ANY
 from tests.toolchain.readers import digits, linear_reader, pair
-from toolchain.errors import EvidenceError, GlyphpressError, PolicyError
+from toolchain.core.errors import EvidenceError, GlyphpressError, PolicyError
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.candidate import Subject, read_subject

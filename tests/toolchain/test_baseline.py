@@ -16,7 +16,7 @@ from targets.artifact import Artifact, Format
 from targets.metadata import load_artifact, save_sidecar
 from tests.toolchain.readers import digits, linear_reader, written
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.export import export
 from toolchain.gate import baseline
 from toolchain.gate.baseline import Baseline

@@ -20,7 +20,7 @@ from toolchain import models
 from toolchain.checkpoint import forward, load
 from toolchain.checkpoint.source import build_from, parse_source
 from toolchain.checkpoint.state import fit_state
-from toolchain.errors import CheckpointError, UsageProblem
+from toolchain.core.errors import CheckpointError, UsageProblem
 
 IMAGES = np.random.default_rng(0).random((5, 1, 28, 28), dtype=np.float32)
 

@@ -18,7 +18,7 @@ from tests.lazily import torch
 from tests.toolchain.checkpoint_files import DIGITS, graph
 from toolchain.checkpoint import forward, load, normalised
 from toolchain.checkpoint.onnx_torch import torchvision_importable
-from toolchain.errors import CheckpointError, StageError
+from toolchain.core.errors import CheckpointError, StageError
 
 IMAGES = np.random.default_rng(5).random((16, 1, 28, 28), dtype=np.float32)
 

@@ -21,7 +21,7 @@ from tests.toolchain.checkpoint_files import DIGITS, NET, net_file
 from toolchain import models
 from toolchain.checkpoint import load
 from toolchain.checkpoint.source import build_from, parse_source
-from toolchain.errors import CheckpointError, UsageProblem
+from toolchain.core.errors import CheckpointError, UsageProblem
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ SOME = ("--data", "builtin:digits", "--classes", "86420")
 @pytest.fixture(scope="module")
 def even(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cnn-small that reads the even digits, in descending order."""
-    from calibration.dataset import load
+    from calibration.load import load
     from toolchain.training.train import preset, train
 
     path = tmp_path_factory.mktemp("even") / "even.pt"
@@ -78,7 +78,7 @@ def test_row17_an_artifact_is_judged_on_its_own_classes_when_asked_to(glyphpress
 
 
 def test_row17_evaluations_of_different_choices_are_never_paired(glyphpress, exported: Path, tmp_path: Path) -> None:
-    from calibration.dataset import load
+    from calibration.load import load
     from toolchain.training.train import preset, train
 
     odd = tmp_path / "odd.pt"

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from calibration.dataset import load
+from calibration.load import load
 from tests.toolchain.readers import linear_reader, pair, ridge, written
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.candidate import evaluate_file

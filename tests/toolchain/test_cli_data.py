@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from calibration import download
-from calibration.dataset import load
+from calibration.load import load
 from calibration.splits import SPLITS
 from tests.calibration.archive_server import Behaviour, serving
 from tests.calibration.official_files import strokes, write_split

@@ -235,7 +235,7 @@ def test_a_report_is_printed_again(glyphpress: Run, tmp_path: Path) -> None:
 
 
 def test_help_knows_the_exit_codes_and_the_commands(glyphpress: Run) -> None:
-    from toolchain.errors import EXIT_CODES
+    from toolchain.core.errors import EXIT_CODES
 
     codes = glyphpress("help", "exit-codes")
     assert {int(line.split()[0]) for line in codes.out.splitlines()} == {0} | {code for _, code in EXIT_CODES}

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calibration.dataset import load
+from calibration.load import load
 from tests.calibration.official_files import write_split
 from tests.lazily import torch
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 from toolchain.formats.activations import Values
 from toolchain.quantize.clipping import chosen
 from toolchain.quantize.tensor_statistics import BINS, TensorStatistics, collect_statistics

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.toolchain.readers import digits, linear_reader, pair, written
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.compare import Comparison, compare
 from toolchain.gate.candidate import evaluate_file
 from toolchain.stats import paired_difference

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from targets.preprocess import Preprocess
 from tests.toolchain.readers import FACTS, digits, linear_reader, written
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.paired_answers import FileFacts, Pairs
 from toolchain.gate.candidate import evaluate_file

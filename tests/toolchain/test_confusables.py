@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from calibration.splits import emnist_split
 from tests.toolchain.readers import DIGITS, written
-from toolchain.errors import EvidenceError, PolicyError
+from toolchain.core.errors import EvidenceError, PolicyError
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.evidence import Evidence

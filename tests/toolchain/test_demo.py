@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from toolchain.commands import demo
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
 
 
 def forbidden(*_: Any, **__: Any) -> None:

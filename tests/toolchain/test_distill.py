@@ -14,7 +14,7 @@ from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.distill import distill
 from toolchain.compress.fold import folded
 from toolchain.core.context import RunContext
-from toolchain.errors import CheckpointError, StageError, UsageProblem
+from toolchain.core.errors import CheckpointError, StageError, UsageProblem
 from toolchain.recipe import Distill, Prune, Recipe
 from toolchain.training.fit import accuracy
 from toolchain.training.losses import Lesson, taught_by

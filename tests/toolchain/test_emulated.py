@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.dataset import load
+from calibration.load import load
 from targets import catalog
 from tests.fixtures.emulated import emulated
 from toolchain.checkpoint import CheckpointRequest

@@ -16,7 +16,7 @@ from tests.lazily import blocks, nn, torch
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.equalize import equalize
 from toolchain.core.context import RunContext
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 from toolchain.export import export
 from toolchain.quantize import quantize
 from toolchain.recipe import Equalize, Quantize, parse

@@ -14,7 +14,7 @@ import pytest
 
 from targets.terminal_text import json_text, one_line
 from toolchain.cli.streams import escaped, ours
-from toolchain.visible import visible
+from toolchain.core.visible import visible
 
 NASTY = "a\x1b]0;title\x07b\x1b[2Jc\u202ed\x9b3me"
 

@@ -15,7 +15,7 @@ from targets.errors import RunFailed
 from targets.metadata import load_artifact
 from targets.null import NullTarget
 from tests.toolchain.readers import described, digits, linear_reader, written
-from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.evaluation.evaluate import Evaluation, check_classes, evaluate
 from toolchain.gate.candidate import evaluate_file, open_session, read_subject
 

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from targets.preprocess import Preprocess
 from tests.fixtures.evidence import CPU, OWN, Path_, changed, places, stored, whole
 from tests.fixtures.strategies import ANY
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.paired_answers import FileFacts, Pairs
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge, judge_limit

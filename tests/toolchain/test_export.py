@@ -15,7 +15,7 @@ from targets.metadata import load_artifact
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, nn, torch
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.errors import PackageMissing, ParityError, StageError, UsageProblem
+from toolchain.core.errors import PackageMissing, ParityError, StageError, UsageProblem
 from toolchain.export import export
 from toolchain.export.parity import reference_logits
 

@@ -15,7 +15,7 @@ from targets.artifact import Artifact, Format
 from targets.metadata import load_artifact
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.export import export_checkpoint
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 

@@ -22,13 +22,13 @@ from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.commands.quantize_fallback import Fallback, FallbackTrial, _search, quantize_with_fallback, read_here
-from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.core.errors import EvidenceError, UsageProblem
+from toolchain.core.progress import silent
 from toolchain.export import export
 from toolchain.export.program import save_program
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.policy import choose_policy
-from toolchain.progress import silent
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize, Recipe
 from toolchain.stats.decision import Outcome

@@ -20,8 +20,8 @@ from targets.metadata import load_artifact
 from tests.conftest import Finished
 from tests.kills.hook import end_at
 from tests.toolchain.readers import linear_reader
-from toolchain.errors import StageError, UsageProblem
-from toolchain.files import MARK, refuse_folder, whole_file, whole_folder, write_whole
+from toolchain.core.errors import StageError, UsageProblem
+from toolchain.core.files import MARK, refuse_folder, whole_file, whole_folder, write_whole
 
 Make = Callable[[Path, bool], None]
 
@@ -32,7 +32,7 @@ def make_file(path: Path, force: bool) -> None:
 
 
 def make_pair(path: Path, force: bool) -> None:
-    from toolchain.files import whole_files
+    from toolchain.core.files import whole_files
 
     with whole_files(path, path.with_name("q.onnx.json"), force=force) as (part, side):
         part.write_text("new")
@@ -219,7 +219,7 @@ def test_row32_a_sidecar_whose_file_is_gone_blocks_nothing(glyphpress: Callable[
 
 
 WAITS = (
-    "import sys, time\nfrom pathlib import Path\nfrom toolchain.files import whole_file\n"
+    "import sys, time\nfrom pathlib import Path\nfrom toolchain.core.files import whole_file\n"
     "with whole_file(Path(sys.argv[1])) as part:\n    print(part, flush=True)\n    time.sleep(60)\n"
 )
 
@@ -328,7 +328,7 @@ def test_a_folder_that_nobody_may_write_is_refused_and_not_replaced(
 
 
 MOUNTED = (
-    "import sys; from pathlib import Path; from toolchain.files import whole_file, whole_folder\n"
+    "import sys; from pathlib import Path; from toolchain.core.files import whole_file, whole_folder\n"
     "path = Path(sys.argv[1])\n"
     "with (whole_folder(path) if path.is_dir() else whole_file(path, force=True)): raise SystemExit('began')\n"
 )

@@ -18,7 +18,7 @@ from tests.lazily import nn, torch
 from tests.toolchain.checkpoint_files import DIGITS, graph
 from toolchain.checkpoint import CheckpointRequest, load, settle
 from toolchain.checkpoint.foreign_metadata import scaling_in
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 
 FOREIGN = {"mean": (0.2, 0.2, 0.2), "std": (0.4,)}
 TRAINED = Preprocess("transpose", mean=0.2, std=0.4)

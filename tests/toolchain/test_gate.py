@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.dataset import load
+from calibration.load import load
 from targets.target import RuntimeFacts, Timings
 from tests.toolchain.readers import digits, linear_reader, pair, ridge
-from toolchain.errors import EvidenceError, GateFailed, GateInconclusive
+from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive
 from toolchain.evaluation.compare import compare
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.paired_answers import Pairs

@@ -14,7 +14,7 @@ from tests.conftest import Finished
 from tests.lazily import blocks, torch
 from tests.toolchain import harmful
 from toolchain.checkpoint.torch_files import read_program, read_torchscript
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 
 Run = Callable[..., Finished]
 

@@ -25,7 +25,7 @@ from toolchain import models
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.checkpoint.inspection import counted, inspect_file
 from toolchain.checkpoint.source import build_from, parse_source
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 from toolchain.report.inspection import show_inspection
 
 # Net: a 3x3 convolution of 1 to 8 channels with 13x13 outputs, its batch norm, and 1352 to 10.

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibration.dataset import Dataset, load
+from calibration.dataset import Dataset
+from calibration.load import load
 from calibration.sample import draw
 from targets import catalog
 from targets.artifact import Artifact, Format
@@ -21,7 +22,7 @@ from tests.fixtures.emulated import emulated
 from toolchain.commands.probe_int8 import Int8Probe, Ratio, probe_int8
 from toolchain.commands.probe_models import Shape, probe_model, probe_pair
 from toolchain.commands.probe_shapes import wanted_shapes
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.toolchain.judged import LOOSE, STRICT, answers, concluded, gathered
 from tests.toolchain.readers import DIGITS
-from toolchain.errors import EvidenceError, GateFailed, GateInconclusive, UsageProblem
+from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive, UsageProblem
 from toolchain.gate.evidence import Evidence
 from toolchain.report.judgement import Judgement
 from toolchain.report.verdict_schema import verdict_schema

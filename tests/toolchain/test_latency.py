@@ -18,7 +18,7 @@ from targets.onnxruntime.cpu import OrtCpu
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts, Session, TimingPlan, Timings
 from tests.targets.models import artifact, conv_net
-from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.evaluation.ratio import LatencyRatio, latency_bounds
 from toolchain.profiling.latency import Opening, profile, time_interleaved
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calibration.dataset import Dataset, load
+from calibration.dataset import Dataset
+from calibration.load import load
 from calibration.sample import draw
 from targets import catalog
 from targets.artifact import Artifact
 from targets.metadata import adopt, load_artifact
 from targets.preprocess import Preprocess
 from tests.toolchain.readers import DIGITS, digits, linear_reader
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.gate.limits.leaks import LISTED, Leaks, LeaksLimit, find_leaks, judge_leaks
 from toolchain.quantize import quantize

@@ -8,7 +8,7 @@ import pytest
 
 from calibration.dataset import Dataset
 from targets.artifact import Artifact, Format
-from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.gate.candidate import evaluate_file, read_subject
 from toolchain.gate.collect import compare_files, gather
 from toolchain.gate.limits.memory import MemoryLimit, judge_memory

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from tests.lazily import metrics, stats
 from tests.toolchain.readers import written
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.metrics import Confusion, measure, wilson
 
 answers = st.integers(1, 60).flatmap(

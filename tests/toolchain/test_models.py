@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from calibration.dataset import load as load_images
+from calibration.load import load as load_images
 from targets.preprocess import Preprocess
 from tests.lazily import nn, torch
 from toolchain import models
 from toolchain.checkpoint.load import load
-from toolchain.errors import CheckpointError, UsageProblem
+from toolchain.core.errors import CheckpointError, UsageProblem
 from toolchain.models.saving import save
 from toolchain.training.fit import accuracy
 

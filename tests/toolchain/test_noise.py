@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.errors import StageError
-from toolchain.noise import KEPT, noise_to
+from toolchain.core.converter_log import KEPT, output_to_log
+from toolchain.core.errors import StageError
 
-RUN = "import os; from toolchain.noise import noise_to\nwith noise_to():\n    os.write(2, {said!r})"
+RUN = (
+    "import os; from toolchain.core.converter_log import output_to_log\n"
+    "with output_to_log():\n    os.write(2, {said!r})"
+)
 
 
 def test_row43_each_run_has_a_log_of_its_own_and_the_last_ones_stay(tmp_path: Path) -> None:
@@ -30,7 +33,7 @@ def test_row43_each_run_has_a_log_of_its_own_and_the_last_ones_stay(tmp_path: Pa
 
 ENDED = "a converter ended the program; what it said is in "
 WITH_C = (
-    "import ctypes, signal, sys\nfrom pathlib import Path\nfrom toolchain.noise import noise_to\n"
+    "import ctypes, signal, sys\nfrom pathlib import Path\nfrom toolchain.core.converter_log import output_to_log\n"
     "libc, log = ctypes.CDLL(None), Path(sys.argv[1])\n"
 )
 
@@ -52,17 +55,17 @@ def _ran(body: str, tmp_path: Path) -> tuple[int, str]:
     ],
 )
 def test_row59_a_converter_that_ends_the_program_is_one_line_and_no_failed_gate(call: str, tmp_path: Path) -> None:
-    code, said = _ran(f"with noise_to(log): {call}", tmp_path)
+    code, said = _ran(f"with output_to_log(log): {call}", tmp_path)
     assert code == 3
     assert said.startswith(f"glyphpress: {ENDED}{tmp_path}/log; ")
     assert said.count("\n") == 1
 
 
 def test_what_comes_after_a_converter_ends_with_its_own_code(tmp_path: Path) -> None:
-    assert _ran("with noise_to(log): pass\nlibc.exit(4)", tmp_path) == (4, "")
-    assert _ran("with noise_to(log): pass\nlibc.abort()", tmp_path) == (-6, "")
+    assert _ran("with output_to_log(log): pass\nlibc.exit(4)", tmp_path) == (4, "")
+    assert _ran("with output_to_log(log): pass\nlibc.abort()", tmp_path) == (-6, "")
 
 
 def test_a_converter_that_calls_sys_exit_is_a_failed_stage(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=ENDED), noise_to(tmp_path / "log"):
+    with pytest.raises(StageError, match=ENDED), output_to_log(tmp_path / "log"):
         sys.exit(1)

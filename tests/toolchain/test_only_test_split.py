@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from calibration.dataset import load
+from calibration.load import load
 from tests.calibration.official_files import write_split
 
 PLAIN = ("--orientation", "upright", "--scale", "0-1")

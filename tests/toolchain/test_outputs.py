@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.toolchain.judged import LOOSE, STRICT, answers, concluded, gathered
-from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.report.judgement import Judgement
 from toolchain.report.outputs import Outputs, write
 

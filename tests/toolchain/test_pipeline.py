@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibration.dataset import load
+from calibration.load import load
 from targets import catalog
 from targets.errors import RunFailed
 from targets.host import gpu_adapters
@@ -21,7 +21,7 @@ from tests.toolchain.readers import linear_reader
 from toolchain.commands import press_files, press_target
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
-from toolchain.errors import StageError, UsageProblem
+from toolchain.core.errors import StageError, UsageProblem
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import Policy, choose_policy, policy_from
 from toolchain.recipe import Prune, Quantize, Recipe, shipped

@@ -23,7 +23,7 @@ from targets.preprocess import Preprocess
 from tests.fixtures.quantized import optimized_ops, read
 from tests.lazily import blocks, torch
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 from toolchain.export import export
 from toolchain.formats.uint8_input import PixelInput
 from toolchain.quantize import quantize

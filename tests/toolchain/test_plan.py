@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.lazily import stats
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
 from toolchain.gate.plan import SIZES, chances, plan
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from toolchain import quantities
-from toolchain.errors import PolicyError
+from toolchain.core import quantities
+from toolchain.core.errors import PolicyError
 from toolchain.gate.collect import check_needs
 from toolchain.gate.policy import choose_policy, default_policy, named, policy_from, read_policy, schema
 
@@ -60,7 +60,7 @@ def test_the_default_is_three_tenths_of_a_point_and_asks_for_answers_only() -> N
 def test_each_named_policy_says_for_whom_it_is() -> None:
     assert list(named()) == ["default", "smoke", "strict"]
     for name in named():
-        assert (files("toolchain") / "policies" / f"{name}.toml").read_text().startswith("# For ")
+        assert (files("toolchain") / "gate" / "shipped" / f"{name}.toml").read_text().startswith("# For ")
     asked = {name for name, _ in named()["strict"].limits()}
     assert asked > {name for name, _ in named()["default"].limits()} > {name for name, _ in named()["smoke"].limits()}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Finished
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
 from toolchain.gate.plan import plan
 from toolchain.gate.policy import named, policy_from
 from toolchain.gate.policy_plan import plan_policy

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibration.dataset import Dataset, load
+from calibration.dataset import Dataset
+from calibration.load import load
 from targets.preprocess import Preprocess
 from tests.lazily import nn, torch
 from tests.toolchain.checkpoint_files import graph
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.preprocess_search import PreprocessFinding, search
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 
 
 @pytest.fixture(autouse=True)

@@ -13,12 +13,12 @@ import onnx
 import pytest
 from onnx import helper
 
-from calibration.dataset import load
+from calibration.load import load
 from targets.metadata import load_artifact, save_sidecar
 from targets.preprocess import Preprocess
 from tests.conftest import Finished
 from tests.toolchain.readers import linear_reader
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.untracked import open_artifact
 
 Run = Callable[..., Finished]

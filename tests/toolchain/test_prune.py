@@ -19,7 +19,7 @@ from toolchain.compress.prune import prune
 from toolchain.compress.prune.graph import ChannelGraph
 from toolchain.compress.prune.importance import scores
 from toolchain.compress.prune.unstructured import n_of_m, outputs_first, weights
-from toolchain.errors import StageError, UsageProblem
+from toolchain.core.errors import StageError, UsageProblem
 from toolchain.export import export
 from toolchain.recipe import Prune
 from toolchain.training.fit import accuracy

@@ -18,7 +18,7 @@ from toolchain.checkpoint import CheckpointRequest, load, settle
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune import prune
 from toolchain.compress.prune.graph import ChannelGraph, by_reason, prunable
-from toolchain.errors import StageError, UsageProblem
+from toolchain.core.errors import StageError, UsageProblem
 from toolchain.export import export
 from toolchain.export.program import save_program
 from toolchain.recipe import Prune

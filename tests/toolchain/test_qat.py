@@ -16,7 +16,7 @@ from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel, Range
 from toolchain.compress.distill import distill
 from toolchain.compress.qat import qat
-from toolchain.errors import PolicyError, StageError
+from toolchain.core.errors import PolicyError, StageError
 from toolchain.export import export
 from toolchain.export.program import save_program
 from toolchain.quantize import quantize

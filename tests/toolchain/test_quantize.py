@@ -18,7 +18,7 @@ from targets.artifact import Artifact, Format
 from targets.metadata import load_artifact, save_sidecar
 from tests.fixtures.quantized import WAYS, optimized_ops, read
 from toolchain.commands.quantize import quantize_file
-from toolchain.errors import CheckpointError, StageError, UsageProblem
+from toolchain.core.errors import CheckpointError, StageError, UsageProblem
 from toolchain.quantize import quantize
 from toolchain.quantize.weight_only import expand_at_load
 from toolchain.recipe import Quantize

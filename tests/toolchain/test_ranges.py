@@ -13,7 +13,7 @@ from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
 from targets import catalog
 from targets.artifact import Artifact, Format
-from toolchain.errors import PolicyError, StageError, UsageProblem
+from toolchain.core.errors import PolicyError, StageError, UsageProblem
 from toolchain.quantize import quantize
 from toolchain.quantize.calibrate import calibrated
 from toolchain.quantize.ranges import Ranges, read_ranges

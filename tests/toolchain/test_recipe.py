@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.errors import PolicyError, UsageProblem
+from toolchain.core.errors import PolicyError, UsageProblem
 from toolchain.recipe import Prune, Quantize, Recipe, find, parse, shipped
 
 SHARES = st.floats(0.01, 0.99)

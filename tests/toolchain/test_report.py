@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from tests.fixtures.reports import pressed_report
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
+from toolchain.core.quantities import size_text
 from toolchain.formats.packed import QUICK
-from toolchain.quantities import size_text
 from toolchain.report.markdown import markdown
 from toolchain.report.report import Report
 from toolchain.report.table import packed_text, remarks, show

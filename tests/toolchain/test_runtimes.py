@@ -21,7 +21,7 @@ from targets.null import NullTarget
 from targets.onnxruntime.cpu import OrtCpu
 from targets.target import Availability, RuntimeFacts
 from tests.toolchain.readers import DIGITS, FACTS, digits, linear_reader, pair
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.evidence import Evidence

@@ -25,7 +25,7 @@ from tests.toolchain.conftest import OnDemand
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.cli.quantize import SCHEMES
 from toolchain.commands.quantize import quantize_file
-from toolchain.errors import PolicyError, StageError, UsageProblem
+from toolchain.core.errors import PolicyError, StageError, UsageProblem
 from toolchain.export import export
 from toolchain.quantize import quantize
 from toolchain.quantize.step import REFUSED

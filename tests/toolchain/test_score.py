@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.lazily import optimize
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.stats import bounded_mean, paired_difference
 from toolchain.stats.bounded_mean import Sample
 from toolchain.stats.decision import Outcome, normal_quantile

@@ -13,7 +13,7 @@ from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.compress import proposed_recipe
 from toolchain.compress.prune import prune, sensitivity
 from toolchain.compress.prune.sensitivity import Sensitivity
-from toolchain.errors import StageError, UsageProblem
+from toolchain.core.errors import StageError, UsageProblem
 from toolchain.recipe import find, parse
 from toolchain.report.sensitivity import plot
 

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from calibration.dataset import Split, load
+from calibration.dataset import Split
+from calibration.load import load
 from targets.artifact import Artifact, file_sha256
 from targets.metadata import describe, load_artifact, save_sidecar
 from tests.conftest import Finished

@@ -9,7 +9,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.dataset import Dataset, load
+from calibration.dataset import Dataset
+from calibration.load import load
 from calibration.sample import draw
 from targets.artifact import Artifact, Format
 from targets.litert.cpu import LiteRtCpu

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fixtures.timings import BUSY, DEVICE, QUIET, STORMY, noisy_timings, ratio
 from tests.lazily import stats
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.gate.limits.speed import TimeLimit, judge_time
 from toolchain.gate.outcome import Verdict
 from toolchain.profiling.latency import ROUNDS

@@ -16,7 +16,7 @@ import pytest
 from targets.target import RuntimeFacts, Timings
 from tests.targets.models import artifact, conv_net
 from toolchain.commands.profile import ProfileRequest, profile_files
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.evaluation.timings_file import StoredRow, StoredRun, load_timings, save_timings
 from toolchain.profiling.history import history, notes

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from calibration import corrupt
-from calibration.dataset import Dataset, load
+from calibration.dataset import Dataset
+from calibration.load import load
 from tests.toolchain.readers import digits, linear_reader
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.damaged import StressAnswers, answers_under
 from toolchain.gate.candidate import read_subject
 from toolchain.gate.limits.stress import DamageKind, StressLimit, StressPairs, judge_stress, pair_stress

@@ -20,7 +20,7 @@ from targets.onnxruntime.cpu import OrtCpu, OrtKernels
 from targets.target import Availability, Instructions, RuntimeFacts, Session, TimingPlan, Timings
 from tests.targets.models import artifact, conv_net
 from toolchain.commands.profile import ProfileRequest, profile_files
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
 from toolchain.report.timings import measurements_text
 
 PLAN = TimingPlan(warmup=2, min_runs=300, min_seconds=0)

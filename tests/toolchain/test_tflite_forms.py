@@ -12,7 +12,7 @@ from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
 from targets.preprocess import Preprocess
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 from toolchain.export import export
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize

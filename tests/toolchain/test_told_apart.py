@@ -14,7 +14,7 @@ from targets.target import Timings
 from tests.conftest import Finished
 from tests.fixtures.timings import noisy_timings
 from tests.toolchain.readers import digits, linear_reader, pair, written
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.candidate import read_subject
 from toolchain.gate.evidence import Evidence

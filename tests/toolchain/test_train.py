@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.dataset import Dataset, load
+from calibration.dataset import Dataset
+from calibration.load import load
 from calibration.sample import image_hashes
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, nn, torch
 from toolchain import models
-from toolchain.errors import StageError, UsageProblem
+from toolchain.core.errors import StageError, UsageProblem
 from toolchain.training.augment import random_affine
 from toolchain.training.fit import EpochResult, accuracy, fit, hold_out
 from toolchain.training.settings import PRESETS, TrainSettings, preset, preset_for

@@ -16,8 +16,8 @@ from targets.errors import first_line
 from toolchain.checkpoint.onnx_run import TOLERANCE, differs, seeded_images
 from toolchain.checkpoint.torch_files import read_torchscript
 from toolchain.checkpoint.trial import settle_output
-from toolchain.errors import CheckpointError
-from toolchain.noise import noise_to
+from toolchain.core.converter_log import output_to_log
+from toolchain.core.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -64,7 +64,7 @@ def _converted(script: nn.Module) -> nn.Module | None:
     import torch
 
     try:
-        with noise_to():
+        with output_to_log():
             from torch._export.converter import TS2EPConverter
 
             program = TS2EPConverter(script, (torch.zeros(2, 1, 28, 28),)).convert()  # type: ignore[arg-type]  # a script
@@ -92,7 +92,7 @@ def _layered(
     with tempfile.TemporaryDirectory(prefix="glyphpress-") as folder:
         target = Path(folder) / "program.onnx"
         try:
-            with noise_to():
+            with output_to_log():
                 export(target)
             module = _through_onnx(target, classes, label_offset)
         except Exception as error:  # noqa: BLE001 (exporters let anything out; the program still runs as it is)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from targets.preprocess import Preprocess
-from toolchain.errors import PackageMissing, StageError
+from toolchain.core.errors import PackageMissing, StageError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from targets.errors import first_line
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 
 Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 

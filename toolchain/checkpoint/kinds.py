@@ -12,7 +12,7 @@ from targets.artifact import utf8
 from targets.errors import translated
 from targets.results import instead_of
 from toolchain.checkpoint.pickled import NUMPY, TO_ONNX
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 
 Kind = Literal["state", "torchscript", "exported", "safetensors", "onnx", "tflite"]
 

@@ -30,7 +30,7 @@ from toolchain.checkpoint.private_copy import private_copy
 from toolchain.checkpoint.source import ModelSource, build_from, import_source, parse_source
 from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
 from toolchain.checkpoint.trial import settle_output
-from toolchain.errors import CheckpointError, UsageProblem
+from toolchain.core.errors import CheckpointError, UsageProblem
 
 if TYPE_CHECKING:
     from torch import nn

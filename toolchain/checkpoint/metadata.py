@@ -15,7 +15,7 @@ from targets.terminal_text import json_value
 from toolchain import models
 from toolchain.checkpoint.float_model import Range
 from toolchain.checkpoint.foreign_metadata import number_in, scaling_in, unread_in
-from toolchain.errors import CheckpointError, UsageProblem
+from toolchain.core.errors import CheckpointError, UsageProblem
 
 if TYPE_CHECKING:
     from torch import nn

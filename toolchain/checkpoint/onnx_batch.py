@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolchain.checkpoint.onnx_run import answers, open_session
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 from toolchain.formats.onnx.edit import constant, set_input_constant
 
 if TYPE_CHECKING:

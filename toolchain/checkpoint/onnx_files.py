@@ -10,7 +10,7 @@ from targets.errors import first_line
 from targets.onnxruntime.onnx_sizes import refuse_huge
 from targets.onnxruntime.protobuf import has_broken_text, without_weights
 from toolchain.checkpoint.state import listing
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 
 if TYPE_CHECKING:
     from onnx import ModelProto

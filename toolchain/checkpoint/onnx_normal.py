@@ -22,7 +22,7 @@ from toolchain.checkpoint.onnx_pads import explicit_pads
 from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, open_session, seeded_images
 from toolchain.checkpoint.state import listing
 from toolchain.checkpoint.trial import choose
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 from toolchain.formats.onnx import edit
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import first_line
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 
 if TYPE_CHECKING:
     from onnx import ModelProto

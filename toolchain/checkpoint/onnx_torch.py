@@ -18,8 +18,8 @@ from targets.errors import first_line, of_the_system
 from targets.onnxruntime.operators import layer_of_weight
 from toolchain.checkpoint.onnx_pads import pads_apart
 from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, folded, open_session, seeded_images
+from toolchain.core.converter_log import output_to_log
 from toolchain.formats.onnx import edit
-from toolchain.noise import noise_to
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -42,7 +42,7 @@ def to_torch(proto: ModelProto) -> tuple[nn.Module | None, str]:
     if find_spec("onnx2torch") is None:
         return None, "onnx2torch, which brings ONNX back, is not installed: pip install --no-deps onnx2torch"
     try:
-        with noise_to():
+        with output_to_log():
             ready = _for_onnx2torch(proto)
             names = _name_layers(ready)
             # Before it runs at all: a batch norm that is not folded would move its statistics.

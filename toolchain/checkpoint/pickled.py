@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 
 TO_ONNX = "convert it with tf2onnx and give the .onnx"
 """The way out of a Keras or TensorFlow model."""

@@ -19,7 +19,7 @@ import numpy as np
 from calibration.dataset import Images, Labels
 from targets.preprocess import Layout, Preprocess
 from toolchain.checkpoint.preprocess_trial import Look, PreprocessTrial, Reading, Run, candidates, options_of
-from toolchain.errors import PreprocessUnknown
+from toolchain.core.errors import PreprocessUnknown
 
 ROUNDS = (32, 100, 400)
 SEARCH_IMAGES = 1500

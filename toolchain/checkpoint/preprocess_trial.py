@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from calibration.dataset import Images, Labels
 from targets.preprocess import ORIENTATIONS, Layout, Preprocess
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Reading = tuple[str, bool, int]

@@ -19,7 +19,7 @@ from typing import Any
 
 from calibration.unpack import announced_bytes, unpacks_to_too_much
 from toolchain.checkpoint.operators import computes, overloads
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 
 _WEIGHTS, _CONSTANTS = "data/weights", "data/constants"
 _SAMPLES = "data/sample_inputs/model.pt"

@@ -14,7 +14,7 @@ from toolchain.checkpoint.forward import forward
 from toolchain.checkpoint.load import load
 from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding, search
 from toolchain.checkpoint.preprocess_trial import options_of
-from toolchain.errors import PreprocessUnknown
+from toolchain.core.errors import PreprocessUnknown
 
 if TYPE_CHECKING:
     from calibration.dataset import Dataset

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.checkpoint.operators import computes, known
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 
 _GETATTR = re.compile(r"""getattr\([^"'\\]*, "[^"'\\]*"\)""")
 _OPERATOR = re.compile(r"(?<![\w.])torch\s*\.\s*([A-Za-z_]\w*)")

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from toolchain.errors import CheckpointError, UsageProblem
+from toolchain.core.errors import CheckpointError, UsageProblem
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from toolchain import models
 from toolchain.checkpoint.folded import computed, fold, prefixes
 from toolchain.checkpoint.source import argument, called
-from toolchain.errors import CheckpointError, UsageProblem
+from toolchain.core.errors import CheckpointError, UsageProblem
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

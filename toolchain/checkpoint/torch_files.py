@@ -21,7 +21,7 @@ from toolchain.checkpoint.private_copy import private_copy
 from toolchain.checkpoint.program_check import refuse_harmful_program
 from toolchain.checkpoint.script_check import refuse_false_lengths, refuse_harmful_code, refuse_harmful_graphs
 from toolchain.checkpoint.state import UNINITIALISED
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from targets.errors import first_line
 from toolchain.checkpoint.state import listing
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,8 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from targets.errors import nearest
-from toolchain.errors import UsageProblem
-from toolchain.files import refuse_existing, write_whole
+from toolchain.core.errors import UsageProblem
+from toolchain.core.files import refuse_existing, write_whole
 
 # service -> the text that comes with glyphpress, and where that service looks for it.
 SERVICES = {

@@ -32,7 +32,7 @@ def adopt(
     Example:
       glyphpress adopt theirs.tflite --data emnist:balanced --orientation transpose
     """
-    from calibration.dataset import load
+    from calibration.load import load
     from toolchain.evaluation.untracked import training_images, write_sidecar
 
     images = training_images(data, data_root)() if preprocess is None else load(data, "test", data_root)

@@ -34,7 +34,7 @@ class Bars:
         self.progress, self.running = progress, dict[str, TaskID]()
 
     def __call__(self, label: str, done: int, total: int) -> None:
-        """Move the bar of a label; `toolchain.progress.Progress`."""
+        """Move the bar of a label; `toolchain.core.progress.Progress`."""
         if label not in self.running:
             self._end(*(old for old, task in self.running.items() if self.progress.tasks[task].total is None))
             self.running[label] = self.progress.add_task(one_line(label), total=total or None)

@@ -29,7 +29,7 @@ def compare(
     Example:
       glyphpress compare float.onnx int8.onnx --data emnist:balanced
     """
-    from calibration.dataset import load
+    from calibration.load import load
     from toolchain.evaluation.untracked import training_images
     from toolchain.gate.collect import compare_files
     from toolchain.report.reading import show_comparison

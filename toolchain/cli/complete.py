@@ -56,7 +56,7 @@ def _recipes() -> list[str]:
 
 
 def _policies() -> list[str]:
-    return sorted(path.name.removesuffix(".toml") for path in (files("toolchain") / "policies").iterdir())
+    return sorted(path.name.removesuffix(".toml") for path in (files("toolchain") / "gate" / "shipped").iterdir())
 
 
 def _services() -> Iterable[str]:

@@ -14,7 +14,7 @@ from targets.terminal_text import json_text, one_line
 from toolchain.cli import verbosity
 from toolchain.cli.help import no_colour
 from toolchain.cli.streams import coloured
-from toolchain.progress import Progress, silent
+from toolchain.core.progress import Progress, silent
 
 if TYPE_CHECKING:
     from rich.console import Console

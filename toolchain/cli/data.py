@@ -10,7 +10,7 @@ import rich_click as click
 from toolchain.cli import complete, console
 from toolchain.cli.groups import NearestGroup
 from toolchain.cli.options import FOLDER, classes_option, force_option, json_option, seed_option
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 
 
 def root_option(command: click.decorators.FC) -> click.decorators.FC:

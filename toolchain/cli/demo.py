@@ -24,8 +24,8 @@ def demo(*, out: Path, seed: int, threads: int, force: bool, as_json: bool) -> N
     """
     from toolchain.commands.demo import MARGIN
     from toolchain.commands.demo import demo as run
+    from toolchain.core.quantities import points_text
     from toolchain.gate.gate import raise_for
-    from toolchain.quantities import points_text
     from toolchain.report.table import show
 
     with console.progress() as progress:

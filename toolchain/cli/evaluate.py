@@ -35,10 +35,10 @@ def evaluate(
     Example:
       glyphpress evaluate int8.onnx --data emnist:balanced -o int8.npz
     """
-    from calibration.dataset import load
+    from calibration.load import load
+    from toolchain.core.files import refuse_existing, refuse_source
     from toolchain.evaluation.metrics import measure
     from toolchain.evaluation.untracked import training_images
-    from toolchain.files import refuse_existing, refuse_source
     from toolchain.gate.candidate import evaluate_file
     from toolchain.report.reading import show_evaluation
 

@@ -35,7 +35,7 @@ def explain(
     Example:
       glyphpress explain cnn.float.onnx cnn.int8.onnx --data emnist:balanced
     """
-    from calibration.dataset import load, train_split
+    from calibration.load import load, train_split
     from toolchain.commands.explain import explain_files
     from toolchain.report.explanation import show_explanation
 

@@ -11,8 +11,8 @@ from click.exceptions import NoArgsIsHelpError
 
 from calibration.whole import PREFIX
 from targets.host.cache import crowded_disk, full_disk
-from toolchain.errors import BUG, StageError, exit_code
-from toolchain.interrupt import interrupted
+from toolchain.core.errors import BUG, StageError, exit_code
+from toolchain.core.interrupt import interrupted
 
 _ADVICE: tuple[tuple[type[OSError], str], ...] = (
     (FileNotFoundError, "check the path"),

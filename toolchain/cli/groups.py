@@ -104,7 +104,7 @@ class LazyGroup(NearestGroup):
     def invoke(self, ctx: click.Context) -> object:
         """Run the command."""
         with _interruptible():
-            from toolchain.files import scratch
+            from toolchain.core.files import scratch
 
             with scratch():
                 return super().invoke(ctx)

@@ -12,7 +12,7 @@ from click.core import Command as PlainCommand
 from targets.errors import nearest
 from toolchain.cli.groups import NearestGroup
 from toolchain.cli.streams import ours
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

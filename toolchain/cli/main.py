@@ -28,7 +28,7 @@ try:
     from toolchain.cli.groups import LazyGroup
     from toolchain.cli.help import style_help
     from toolchain.cli.streams import lossy_streams, undelivered
-    from toolchain.interrupt import heard
+    from toolchain.core.interrupt import heard
 finally:
     _on_ctrl_c(signal.default_int_handler)
 
@@ -116,7 +116,7 @@ COMMANDS = {
 
 def _print_version(ctx: click.Context, _param: click.Parameter, given: bool) -> None:
     if given and not ctx.resilient_parsing:
-        from toolchain.versions import tool_versions
+        from toolchain.core.versions import tool_versions
 
         click.echo(f"glyphpress {tool_versions().get('glyphpress', '(not installed)')}")
         ctx.exit()

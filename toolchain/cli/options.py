@@ -15,8 +15,8 @@ import rich_click as click
 from calibration.choice import class_names, narrowed
 from calibration.errors import UnknownData
 from targets.errors import nearest
-from toolchain import quantities
 from toolchain.cli import complete
+from toolchain.core import quantities
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -27,8 +27,8 @@ from toolchain.cli.options import (
 if TYPE_CHECKING:
     from targets.artifact import Artifact
     from targets.target import TimingPlan
+    from toolchain.core.progress import Progress
     from toolchain.profiling.measurements import Measurements
-    from toolchain.progress import Progress
 
 
 @click.command()
@@ -97,8 +97,8 @@ def profile(
       glyphpress profile a.onnx --per-op
     """
     from targets.target import TimingPlan
-    from toolchain import files
-    from toolchain.errors import UsageProblem
+    from toolchain.core import files
+    from toolchain.core.errors import UsageProblem
     from toolchain.profiling.latency import timeable
     from toolchain.report.timings import measurements_text
 
@@ -192,7 +192,7 @@ def _profiled(
 def _write(
     measured: Measurements, output: Path | None, markdown: Path | None, csv: Path | None, *, force: bool
 ) -> None:
-    from toolchain.files import write_whole
+    from toolchain.core.files import write_whole
     from toolchain.report.measurement_files import measurements_csv, measurements_markdown
 
     if output:
@@ -205,7 +205,7 @@ def _write(
 
 def _refuse_unused(way: str, *names: str) -> None:
     """Raise UsageProblem where an option was given that this way to profile has no use for."""
-    from toolchain.errors import UsageProblem
+    from toolchain.core.errors import UsageProblem
 
     context = click.get_current_context()
     assert context, "a command is running"

@@ -121,8 +121,8 @@ def step_of(words: dict[str, Any]) -> Any:
     """Return the step that the options mean; raises UsageError on what cannot be."""
     from pydantic import ValidationError
 
+    from toolchain.core.quantity_fields import problem_text
     from toolchain.recipe import Prune
-    from toolchain.written import said
 
     given = any(words[name] is not None for name in ("ratio", "macs", "parameters", "bytes")) or words["layers"]
     if not given and words["method"] != "n:m":
@@ -132,7 +132,7 @@ def step_of(words: dict[str, Any]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         where = f"--{first['loc'][0]}: ".replace("layers", "layer") if first["loc"] else ""
-        raise click.UsageError(where + said(first)) from error
+        raise click.UsageError(where + problem_text(first)) from error
 
 
 @click.command()
@@ -224,7 +224,7 @@ def sensitivity(
     """
     from targets.terminal_text import json_text
     from toolchain.commands.compress import proposed_recipe, sensitivity_of
-    from toolchain.files import refuse_unfit, write_whole
+    from toolchain.core.files import refuse_unfit, write_whole
     from toolchain.report.sensitivity import plot, show_sensitivity
 
     for path, suffix in ((output, ".json"), (picture, ".svg"), (recipe_file, ".toml")):

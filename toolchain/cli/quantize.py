@@ -161,7 +161,7 @@ def _within(
 ) -> None:
     """Search for the layers to keep, tell every trial, and judge what came of it."""
     from toolchain.commands.quantize import quantize_within
-    from toolchain.errors import UsageProblem
+    from toolchain.core.errors import UsageProblem
     from toolchain.gate.outcome import raise_for
     from toolchain.report.reading import show_verdicts
 

@@ -23,7 +23,7 @@ def report(places: tuple[Path, ...], as_markdown: bool, as_json: bool) -> None:
       glyphpress report out/ --markdown
       glyphpress report monday.npz tuesday.npz
     """
-    from toolchain.errors import UsageProblem
+    from toolchain.core.errors import UsageProblem
 
     timings = [place for place in places if place.suffix == ".npz"]
     if timings and len(timings) == len(places):

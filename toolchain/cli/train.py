@@ -64,8 +64,9 @@ def train(
     Example:
       glyphpress train --model cnn-small --data builtin:digits -o model.pt
     """
-    from calibration.dataset import Dataset, load_or_why, train_split
+    from calibration.dataset import Dataset
     from calibration.holdout import parted_off
+    from calibration.load import load_or_why, train_split
     from toolchain.models.saving import refuse_unfit
     from toolchain.training import train as training
 
@@ -96,15 +97,15 @@ def train(
 
 
 def _epoch(epoch: EpochResult) -> None:
-    from toolchain.quantities import percent_text, time_text
+    from toolchain.core.quantities import percent_text, time_text
 
     held_out = "" if epoch.held_out_accuracy is None else f", held out {percent_text(epoch.held_out_accuracy)}"
     console.say(f"epoch {epoch.epoch}/{epoch.epochs}: loss {epoch.loss:.3f}{held_out}, {time_text(epoch.seconds)}")
 
 
 def _show(result: TrainResult) -> None:
+    from toolchain.core.quantities import percent_text
     from toolchain.evaluation.metrics import wilson
-    from toolchain.quantities import percent_text
 
     test = result.facts["test"]
     low, high = wilson(test["right"], test["images"])

@@ -8,7 +8,7 @@ import rich_click as click
 
 from toolchain.cli import console
 from toolchain.cli.options import json_option
-from toolchain.versions import tool_versions
+from toolchain.core.versions import tool_versions
 
 PACKAGES = (
     *("torch", "onnx", "onnxscript", "onnxruntime", "litert-torch", "ai-edge-litert", "litert-quantizer"),

@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from calibration.dataset import train_split
+from calibration.load import train_split
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune import Sensitivity, sensitivity
 from toolchain.compress.step import ModelStep, StepContext
 from toolchain.core.context import RunContext
-from toolchain.errors import StageError, UsageProblem
+from toolchain.core.errors import StageError, UsageProblem
+from toolchain.core.files import refuse_existing, refuse_source
+from toolchain.core.progress import Progress, silent
 from toolchain.export.program import save_program
-from toolchain.files import refuse_existing, refuse_source
-from toolchain.progress import Progress, silent
 from toolchain.recipe import Prune, Recipe
 
 

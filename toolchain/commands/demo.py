@@ -7,13 +7,13 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from calibration.dataset import load
+from calibration.load import load
 from toolchain.commands.press import press
 from toolchain.commands.press_request import FORMATS, PressRequest
-from toolchain.files import refuse_folder, whole_file
+from toolchain.core.files import refuse_folder, whole_file
+from toolchain.core.progress import Progress, silent
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import Policy
-from toolchain.progress import Progress, silent
 from toolchain.recipe import shipped
 from toolchain.report.report import Report
 from toolchain.training.train import train

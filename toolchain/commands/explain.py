@@ -6,9 +6,9 @@ from pathlib import Path
 
 from calibration.dataset import Dataset
 from calibration.sample import unseen
+from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.untracked import open_artifact
 from toolchain.explain.explanation import Explanation, explain
-from toolchain.progress import Progress, silent
 
 
 def explain_files(

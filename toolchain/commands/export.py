@@ -6,14 +6,15 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from calibration.dataset import Dataset, load_or_why
+from calibration.dataset import Dataset
+from calibration.load import load_or_why
 from targets.artifact import Artifact, Format
 from targets.metadata import explained, load_artifact
 from toolchain.checkpoint import CheckpointRequest, settle
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
+from toolchain.core.files import refuse_existing, refuse_source
 from toolchain.export import export
 from toolchain.export.ort_format import export_ort, operators_path
-from toolchain.files import refuse_existing, refuse_source
 from toolchain.formats.write_artifact import refuse_model
 
 

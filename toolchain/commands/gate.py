@@ -9,18 +9,18 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from calibration.dataset import load, train_split
+from calibration.load import load, train_split
 from targets.catalog import get
-from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.core.errors import EvidenceError, UsageProblem
+from toolchain.core.files import refuse_existing
+from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.untracked import training_images
-from toolchain.files import refuse_existing
 from toolchain.gate.baseline import Baseline, check, check_pin, prepared, store
 from toolchain.gate.candidate import read_subject, saved
 from toolchain.gate.collect import check_needs, check_target, gather, refuse_idle, timed
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
 from toolchain.gate.policy import Policy
-from toolchain.progress import Progress, silent
 from toolchain.report.judgement import Judgement
 from toolchain.report.outputs import Outputs, write
 
@@ -31,7 +31,7 @@ class GateRequest:
 
     baseline, candidates: artifacts, saved evaluations (.npz) or, as the baseline, a stored one. data: the images behind
     them; train_data: those that the candidates were trained and calibrated on, by default the train split of `data`.
-    Both are specs as `calibration.dataset.load` takes them, and `data_root` too. threads: for latency. evidence: where
+    Both are specs as `calibration.load.load` takes them, and `data_root` too. threads: for latency. evidence: where
     to store that of each candidate, in their order.
     """
 

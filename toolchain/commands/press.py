@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from calibration.dataset import Dataset, load, load_or_why
+from calibration.dataset import Dataset
+from calibration.load import load, load_or_why
 from targets.artifact import Artifact
 from targets.host.machine import machine_state
 from targets.target import Instructions
@@ -14,15 +15,15 @@ from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.press_extra_file import to_add
 from toolchain.commands.press_files import Maker
 from toolchain.commands.press_request import PressRequest
+from toolchain.core.files import MARK, whole_folder
+from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.evaluate import Evaluation
-from toolchain.files import MARK, whole_folder
 from toolchain.gate.baseline import check_floor, prepared
 from toolchain.gate.candidate import Subject
 from toolchain.gate.collect import gather
 from toolchain.gate.evidence import Evidence
 from toolchain.profiling.latency import Profile
-from toolchain.progress import Progress, silent
 from toolchain.quantize import quantize
 from toolchain.recipe import shipped
 from toolchain.report.markdown import markdown

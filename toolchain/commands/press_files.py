@@ -10,20 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calibration.dataset import Dataset, Images, required
+from calibration.dataset import Dataset, Images
 from calibration.errors import DataNotFound
+from calibration.load import required
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format, sidecar_of
 from targets.errors import RunFailed
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
-from toolchain.errors import CheckpointError, StageError
+from toolchain.core.converter_log import default_log
+from toolchain.core.errors import CheckpointError, StageError
+from toolchain.core.progress import Progress
 from toolchain.export import export
 from toolchain.export.program import save_program
 from toolchain.gate.limits.drop import DropLimit
-from toolchain.noise import default_log
-from toolchain.progress import Progress
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample
 from toolchain.quantize.ranges import read_ranges

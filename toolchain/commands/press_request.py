@@ -10,9 +10,9 @@ from targets.target import TimingPlan
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.press_target import PressTarget
 from toolchain.core.context import RunContext
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
+from toolchain.core.progress import Progress
 from toolchain.gate.policy import Policy, default_policy
-from toolchain.progress import Progress
 from toolchain.recipe import Recipe
 from toolchain.report.winner import Prefer
 
@@ -23,7 +23,7 @@ FORMATS: tuple[Format, ...] = ("onnx", "tflite")
 class PressRequest:
     """What a press is asked to do.
 
-    checkpoint: file or model name; words: how to read it. data, data_root: the images, as `calibration.dataset.load`
+    checkpoint: file or model name; words: how to read it. data, data_root: the images, as `calibration.load.load`
     takes them. recipes: in order; the float conversion always comes first. formats: what to end in. target: the place
     that files are read, costed and chosen on, by default each format's own. threads: for
     accuracy and training, 0 takes all cores; latency is always timed on one, as `plan` says. prefer: what winning means

@@ -13,13 +13,13 @@ from targets.artifact import Artifact, Format
 from targets.errors import TargetUnavailable
 from targets.host.machine import machine_state, saturates
 from targets.target import Instructions, Target, TimingPlan
-from toolchain.errors import StageError, UsageProblem
+from toolchain.core.errors import StageError, UsageProblem
+from toolchain.core.progress import Progress
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.gate.collect import check_target
 from toolchain.gate.policy import Policy
 from toolchain.profiling.agreement import agreement
 from toolchain.profiling.latency import Profile, profile
-from toolchain.progress import Progress
 
 CHECKED = 200
 """Test images that an emulated processor answers too: it is some hundred times slower than this machine."""

@@ -12,9 +12,9 @@ from targets.errors import TargetUnavailable
 from targets.target import RuntimeFacts, Target, TimingPlan, Timings, taints_of
 from toolchain.commands.probe_models import Shape, probe_pair
 from toolchain.commands.probe_shapes import wanted_shapes
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
+from toolchain.core.progress import Progress, silent
 from toolchain.profiling.latency import profile
-from toolchain.progress import Progress, silent
 
 DEFAULTS = ("16x32x3@14x14", "32x64x3@7x7", "576x128")
 PAYS = 0.95

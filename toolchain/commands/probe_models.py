@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import load
+from calibration.load import load
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format
 from targets.host.cache import cached
 from targets.metadata import load_artifact
 from targets.preprocess import Preprocess
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
+from toolchain.core.versions import tool_versions
 from toolchain.export import TOOLS, export
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
-from toolchain.versions import tool_versions
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from toolchain.checkpoint.onnx_files import read_onnx
 from toolchain.commands.probe_models import Shape
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
 
 if TYPE_CHECKING:
     from onnx import NodeProto

@@ -15,7 +15,8 @@ from targets.host.machine import machine_state
 from targets.host.pinning import pinned
 from targets.session import resolved_threads
 from targets.target import Availability, Target, TimingPlan, taints_of
-from toolchain.errors import TaintedRun, UsageProblem
+from toolchain.core.errors import TaintedRun, UsageProblem
+from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.formats.packed import shown_size
 from toolchain.profiling.agreement import agreement
@@ -23,7 +24,6 @@ from toolchain.profiling.latency import ROUNDS, started_cold, time_interleaved
 from toolchain.profiling.measurements import MeasuredFile, Measurements
 from toolchain.profiling.pairs import paired
 from toolchain.profiling.reasons import reasons_for
-from toolchain.progress import Progress, silent
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibration.dataset import Dataset, load, load_or_why, train_split
+from calibration.dataset import Dataset
+from calibration.load import load, load_or_why, train_split
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact
 from targets.metadata import load_artifact
@@ -15,10 +16,10 @@ from targets.results import instead_of
 from targets.terminal_text import argument
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.export import labelled, onnx_artifact
-from toolchain.errors import PreprocessUnknown, UsageProblem
-from toolchain.files import refuse_existing, refuse_source
+from toolchain.core.errors import PreprocessUnknown, UsageProblem
+from toolchain.core.files import refuse_existing, refuse_source
+from toolchain.core.progress import Progress, silent
 from toolchain.formats.write_artifact import refuse_model
-from toolchain.progress import Progress, silent
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample
 from toolchain.quantize.ranges import read_ranges

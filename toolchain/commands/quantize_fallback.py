@@ -18,17 +18,17 @@ import numpy as np
 from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, unseen
 from targets.artifact import Artifact
-from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.core.errors import EvidenceError, UsageProblem
+from toolchain.core.files import whole_files
+from toolchain.core.progress import Progress, silent
+from toolchain.core.quantities import points_text
 from toolchain.evaluation.compare import compare
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.explain.explanation import explain
-from toolchain.files import whole_files
 from toolchain.formats.write_artifact import refuse_model
 from toolchain.gate.candidate import open_session
 from toolchain.gate.limits.drop import DropLimit, judge_drop
 from toolchain.gate.outcome import Verdict
-from toolchain.progress import Progress, silent
-from toolchain.quantities import points_text
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 from toolchain.stats import paired_difference

@@ -13,7 +13,7 @@ from toolchain import models
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune import baked, zeros_kept
 from toolchain.compress.step import ModelStep, StepContext
-from toolchain.progress import Progress, silent
+from toolchain.core.progress import Progress, silent
 from toolchain.training.fit import fit
 from toolchain.training.losses import notes_on, taught_by
 from toolchain.training.settings import preset_for

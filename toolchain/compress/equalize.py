@@ -11,9 +11,9 @@ from pydantic import Field
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.fold import folded
 from toolchain.compress.step import ModelStep, StepContext
-from toolchain.errors import ParityError, StageError
+from toolchain.core.converter_log import output_to_log
+from toolchain.core.errors import ParityError, StageError
 from toolchain.export.parity import allowed_difference, reference_images, reference_logits
-from toolchain.noise import noise_to
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -102,7 +102,7 @@ def _pairs(module: nn.Module, name: str) -> tuple[list[Pair], Counter[str]]:
     import torch
 
     try:
-        with noise_to() as log:
+        with output_to_log() as log:
             batch = torch.export.Dim("batch")
             program = torch.export.export(module, (torch.zeros(2, 1, 28, 28),), dynamic_shapes=({0: batch},))
     except (RuntimeError, TypeError, ValueError) as error:

@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING
 
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 
 if TYPE_CHECKING:
     from torch import nn

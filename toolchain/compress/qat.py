@@ -19,9 +19,9 @@ from toolchain.checkpoint.float_model import FloatModel, Range
 from toolchain.compress.fold import folded
 from toolchain.compress.prune import zeros_kept
 from toolchain.compress.step import ModelStep, StepContext
+from toolchain.core.errors import StageError
+from toolchain.core.progress import Progress, silent
 from toolchain.core.step import Step
-from toolchain.errors import StageError
-from toolchain.progress import Progress, silent
 from toolchain.quantize.step import Quantize
 from toolchain.training.fit import as_tensor, fit
 from toolchain.training.losses import notes_on, taught_by

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 
-from calibration.dataset import Dataset, required
+from calibration.dataset import Dataset
 from calibration.errors import DataNotFound
+from calibration.load import required
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.core.context import RunContext
+from toolchain.core.errors import CheckpointError
 from toolchain.core.step import Step
-from toolchain.errors import CheckpointError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain.progress import Progress, silent
+from toolchain.core.progress import Progress, silent
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from toolchain.errors import UsageProblem
-from toolchain.written import said
+from toolchain.core.errors import UsageProblem
+from toolchain.core.quantity_fields import problem_text
 
 
 class Strict(BaseModel):
@@ -28,4 +28,4 @@ class Strict(BaseModel):
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """Return where the first thing that is wrong stands (empty: in the whole), and what is wrong with it."""
     first = error.errors()[0]
-    return ".".join(map(str, first["loc"])), said(first)
+    return ".".join(map(str, first["loc"])), problem_text(first)

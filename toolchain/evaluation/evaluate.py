@@ -18,10 +18,10 @@ from calibration.streamed import chunks
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts, Session
 from targets.terminal_text import json_value
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
+from toolchain.core.files import refuse_other, whole_file
+from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.read_npz import UNREADABLE, unpacked
-from toolchain.files import refuse_other, whole_file
-from toolchain.progress import Progress, silent
 
 SCHEMA = "glyphpress/evaluation/1"
 _ARRAYS = {"logits": np.float32, "labels": np.int64, "sample_ids": np.dtype("S32")}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.dataset import SIDE, Dataset, Images
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.evaluation.strict_json import integers, told
 

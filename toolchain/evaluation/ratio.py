@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.target import Timings
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.stats.bootstrap import MIN_ROUNDS, bounds, resampled, trimmed_mean
 
 INTERVAL = 0.975

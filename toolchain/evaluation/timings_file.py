@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from targets.errors import RunFailed
 from targets.target import Timings
 from targets.terminal_text import json_value
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
+from toolchain.core.files import refuse_other, whole_file
 from toolchain.evaluation.read_npz import UNREADABLE, unpacked
-from toolchain.files import refuse_other, whole_file
 
 SCHEMA = "glyphpress/timings/1"
 MOST_ROUNDS = 1000

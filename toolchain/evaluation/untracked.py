@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.dataset import Dataset, load
+from calibration.dataset import Dataset
 from calibration.errors import DataNotFound, EmptyData
+from calibration.load import load
 from targets import catalog
 from targets.artifact import Artifact, sidecar_of
 from targets.metadata import adopt, describe, explained, load_artifact
@@ -17,8 +18,8 @@ from targets.preprocess import Preprocess
 from targets.session import RuntimeSession
 from targets.terminal_text import argument
 from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding, search, tie_message
-from toolchain.errors import CheckpointError, EvidenceError
-from toolchain.files import refuse_existing, write_whole
+from toolchain.core.errors import CheckpointError, EvidenceError
+from toolchain.core.files import refuse_existing, write_whole
 
 Training = Callable[[], Dataset]
 """Gives the training images, which are read only where a file must be explained by them."""

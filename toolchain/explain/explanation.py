@@ -10,12 +10,12 @@ import numpy as np
 
 from calibration.dataset import Dataset, Images, ImageSource
 from targets.artifact import Artifact
-from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.core.errors import EvidenceError, UsageProblem
+from toolchain.core.progress import Progress, silent
 from toolchain.explain.error import Error, Tally
 from toolchain.formats.graph import Layer
 from toolchain.formats.kernels import Kernel
 from toolchain.formats.trace import Trace
-from toolchain.progress import Progress, silent
 
 
 @dataclass(frozen=True)

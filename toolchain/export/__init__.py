@@ -6,9 +6,9 @@ from pathlib import Path
 
 from targets.artifact import Artifact, Format
 from toolchain.checkpoint.float_model import FloatModel
+from toolchain.core.versions import tool_versions
 from toolchain.export.parity import check_parity, reference_images, reference_logits, rounding_error
 from toolchain.formats.write_artifact import Origin, write_artifact
-from toolchain.versions import tool_versions
 
 TOOLS = {"onnx": ("torch", "onnx", "onnxscript"), "tflite": ("torch", "litert-torch")}
 

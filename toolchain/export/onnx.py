@@ -11,11 +11,11 @@ from targets.errors import first_line
 from toolchain.checkpoint.compiled import export_script, is_script
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.checkpoint.onnx_normal import normalised
-from toolchain.errors import StageError
+from toolchain.core.converter_log import output_to_log
+from toolchain.core.errors import StageError
 from toolchain.export.bounded import bounded_programs
 from toolchain.formats.onnx.slim import slim_onnx
 from toolchain.formats.onnx.write import write_model
-from toolchain.noise import noise_to
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -63,16 +63,16 @@ def _from_script(model: FloatModel, script: nn.Module, log: Path | None) -> Mode
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{model.name}.onnx"
         try:
-            with noise_to(log) as noise:
+            with output_to_log(log) as log_file:
                 export_script(script, path)
         except Exception as error:
             # torch's older exporter lets out errors of many families.
-            raise _refused(model.name, error, noise) from error
+            raise _refused(model.name, error, log_file) from error
         return _folded(normalised(path, len(model.classes), model.preprocess.label_offset))
 
 
-def _refused(name: str, error: Exception, noise: Path) -> StageError:
-    return StageError(f"{name}: torch cannot export it to ONNX ({first_line(error)}); the whole story is in {noise}")
+def _refused(name: str, error: Exception, log_file: Path) -> StageError:
+    return StageError(f"{name}: torch cannot export it to ONNX ({first_line(error)}); the whole story is in {log_file}")
 
 
 def _from_torch(module: nn.Module, name: str, log: Path | None) -> ir.Model:
@@ -80,7 +80,7 @@ def _from_torch(module: nn.Module, name: str, log: Path | None) -> ir.Model:
     from torch.onnx import OnnxExporterError
 
     try:
-        with noise_to(log) as noise, bounded_programs():
+        with output_to_log(log) as log_file, bounded_programs():
             program = torch.onnx.export(
                 module,
                 # Two images: a batch of one would be taken for a constant.
@@ -94,7 +94,7 @@ def _from_torch(module: nn.Module, name: str, log: Path | None) -> ir.Model:
                 verbose=False,
             )
     except (OnnxExporterError, RuntimeError, TypeError) as error:
-        raise _refused(name, error, noise) from error
+        raise _refused(name, error, log_file) from error
     assert program is not None, "only an export to a file gives None"
     # Its weights are still the module's own.
     model: ir.Model = program.model

@@ -15,10 +15,10 @@ from targets import catalog
 from targets.artifact import Artifact
 from targets.onnxruntime.ort_file import SCALES_KEY
 from targets.onnxruntime.protobuf import append
-from toolchain.errors import StageError
+from toolchain.core.converter_log import output_to_log
+from toolchain.core.errors import StageError
 from toolchain.export.parity import check_parity, reference_images
 from toolchain.formats.write_artifact import Origin, embed, write_artifact
-from toolchain.noise import noise_to
 
 PORTABLE = (
     "for any processor: without the layout of x86's float convolutions (NCHWc), which no other processor can read; "
@@ -81,7 +81,7 @@ def _converted(artifact: Artifact, origin: Origin, folder: Path, *, platform: st
     embed(source, origin)
     _tell_scales(source, artifact)
     try:
-        with noise_to() as noise:
+        with output_to_log() as log_file:
             convert_onnx_models_to_ort(
                 source,
                 optimization_styles=[OptimizationStyle.Fixed],
@@ -92,7 +92,7 @@ def _converted(artifact: Artifact, origin: Origin, folder: Path, *, platform: st
         # onnxruntime's exceptions share no base.
         reason = " ".join(str(error).split())[:300]
         raise StageError(
-            f"{artifact.path.name}: onnxruntime cannot convert it to .ort ({reason}); the whole story is in {noise}"
+            f"{artifact.path.name}: onnxruntime cannot convert it to .ort ({reason}); the whole story is in {log_file}"
         ) from error
     operators = source.with_suffix(".required_operators_and_types.config").read_text(encoding="utf-8")
     return source.with_suffix(".ort"), operators

@@ -8,12 +8,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import Images, load
+from calibration.dataset import Images
+from calibration.load import load
 from targets import catalog
 from targets.artifact import Artifact
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.checkpoint.forward import forward
-from toolchain.errors import ParityError
+from toolchain.core.errors import ParityError
 
 TOLERANCE = 1e-4
 """Difference allowed between a converted float file and its model, as a part of the largest logit or of 1."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from targets.artifact import file_sha256
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.checkpoint.metadata import METADATA_KEY
-from toolchain.errors import StageError
-from toolchain.files import whole_file
-from toolchain.noise import noise_to
+from toolchain.core.converter_log import output_to_log
+from toolchain.core.errors import StageError
+from toolchain.core.files import whole_file
 
 
 def save_program(model: FloatModel, path: Path, *, force: bool = False) -> str:
@@ -32,7 +32,7 @@ def save_program(model: FloatModel, path: Path, *, force: bool = False) -> str:
     # Through memory: on a full disk torch's own writer aborts the process.
     content = io.BytesIO()
     try:
-        with noise_to() as log:
+        with output_to_log() as log:
             batch = torch.export.Dim("batch")
             program = torch.export.export(module, (torch.zeros(2, 1, 28, 28),), dynamic_shapes=({0: batch},))
             torch.export.save(program, content, extra_files={METADATA_KEY: json.dumps(facts)})

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.errors import PackageMissing, StageError
+from toolchain.core.converter_log import output_to_log
+from toolchain.core.errors import PackageMissing, StageError
+from toolchain.core.files import require_room
 from toolchain.export.bounded import bounded_forms, bounded_programs
 from toolchain.export.disk_weights import LARGE, DiskWeights
-from toolchain.files import require_room
 from toolchain.formats.tflite.layers import mapped
 from toolchain.formats.tflite.slim import slim_tflite
-from toolchain.noise import noise_to
 
 _MLIR = re.compile(r"/\S+:\d+:\d+: error: |: %\d+ = .*")
 """Of a converter's message: a place in torch's own sources, and the whole operation as MLIR writes it."""
@@ -41,7 +41,7 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
     import torch
 
     try:
-        with noise_to(log) as noise, tempfile.TemporaryDirectory() as folder:
+        with output_to_log(log) as log_file, tempfile.TemporaryDirectory() as folder:
             import litert_torch
             from litert_torch.fx_infra import decomp
 
@@ -59,7 +59,7 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         reason = _MLIR.sub("", str(error).strip().splitlines()[0])[:200]
         raise StageError(
-            f"{model.name}: litert-torch cannot convert it to TFLite ({reason}); the whole story is in {noise}"
+            f"{model.name}: litert-torch cannot convert it to TFLite ({reason}); the whole story is in {log_file}"
         ) from error
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from targets.errors import nearest
 from targets.session import TensorCodec
 from targets.terminal_text import argument
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
 
 
 @dataclass(frozen=True)

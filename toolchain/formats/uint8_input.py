@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.preprocess import Preprocess
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from targets.errors import ArtifactError, RunFailed
 from targets.metadata import describe
 from targets.onnxruntime.protobuf import append
 from targets.preprocess import Preprocess
-from toolchain.errors import UsageProblem
-from toolchain.files import refuse_existing, whole_files
-from toolchain.versions import tool_versions
+from toolchain.core.errors import UsageProblem
+from toolchain.core.files import refuse_existing, whole_files
+from toolchain.core.versions import tool_versions
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from calibration.dataset import Dataset
-from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.core.errors import EvidenceError, UsageProblem
+from toolchain.core.files import refuse_existing
+from toolchain.core.progress import Progress, silent
+from toolchain.core.quantities import beside, percent_text
+from toolchain.core.versions import tool_versions
 from toolchain.evaluation.paired_answers import Answers
 from toolchain.evaluation.untracked import Training
-from toolchain.files import refuse_existing
 from toolchain.gate.baseline_file import Baseline
 from toolchain.gate.candidate import Subject, read_subject
 from toolchain.gate.limits import definition
 from toolchain.gate.policy import Policy
-from toolchain.progress import Progress, silent
-from toolchain.quantities import beside, percent_text
-from toolchain.versions import tool_versions
 
 __all__ = ["Baseline", "check", "check_floor", "check_pin", "make", "prepared", "store"]
 

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from targets.preprocess import Preprocess
 from targets.target import RuntimeFacts
 from targets.terminal_text import json_value
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
+from toolchain.core.files import whole_file
 from toolchain.evaluation.damaged import StressAnswers
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.read_npz import UNREADABLE, unpacked
-from toolchain.files import whole_file
 
 SCHEMA = "glyphpress/baseline/1"
 _ARRAYS = {"logits": np.dtype("<f4"), "labels": np.dtype("<i8"), "sample_ids": np.dtype("S32")}

@@ -10,13 +10,13 @@ from targets.artifact import Artifact, file_format
 from targets.catalog import default_for, get
 from targets.preprocess import Preprocess
 from targets.target import Session
-from toolchain.errors import EvidenceError, UsageProblem
+from toolchain.core.errors import EvidenceError, UsageProblem
+from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.damaged import Damage, StressAnswers, answers_under
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.evaluation.untracked import Training, open_artifact
 from toolchain.gate.baseline_file import Baseline, is_baseline
 from toolchain.gate.limit import LimitDefinition
-from toolchain.progress import Progress, silent
 
 
 @dataclass(frozen=True)

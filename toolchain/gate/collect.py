@@ -10,7 +10,8 @@ from typing import Any
 from calibration.dataset import Dataset
 from targets.catalog import get
 from targets.target import Target, TimingPlan, Timings
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
+from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.compare import Comparison, compare
 from toolchain.evaluation.flip_images import flipped
 from toolchain.evaluation.paired_answers import Pairs
@@ -21,7 +22,6 @@ from toolchain.gate.evidence import Evidence
 from toolchain.gate.limits import definition
 from toolchain.gate.policy import Policy
 from toolchain.profiling.latency import profile
-from toolchain.progress import Progress, silent
 
 Times = tuple[Timings | None, Timings | None]
 

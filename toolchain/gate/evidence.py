@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from targets.errors import RunFailed
 from targets.target import Timings
 from targets.terminal_text import json_text, json_value
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
+from toolchain.core.files import refuse_other, write_whole
 from toolchain.evaluation.flip_images import Flipped
 from toolchain.evaluation.paired_answers import Files, Pairs
 from toolchain.evaluation.strict_json import count, members, text, told
-from toolchain.files import refuse_other, write_whole
 from toolchain.gate.limits.leaks import Leaks
 from toolchain.gate.limits.runtimes import Place
 from toolchain.gate.limits.stress import StressPairs

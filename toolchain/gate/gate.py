@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.gate.baseline import check_floor, check_pin
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.limit import Limit

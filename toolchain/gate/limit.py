@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from toolchain.core.quantity_fields import Points
 from toolchain.gate.outcome import Action, Verdict
-from toolchain.written import Points
 
 Measure = Literal["share", "cost", "bytes", "seconds", "ratio", "count"]
 MOST = 2**31 - 1

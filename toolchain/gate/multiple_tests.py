@@ -15,9 +15,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
+from toolchain.core.quantities import beside, points_text
 from toolchain.gate.outcome import Action, Part, Verdict
-from toolchain.quantities import beside, points_text
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import POWER, Outcome
 from toolchain.stats.exact_power import tail_beyond

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from toolchain.errors import EvidenceError, GateFailed, GateInconclusive
+from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive
 from toolchain.stats.decision import Outcome
 
 Action = Literal["fail", "warn"]

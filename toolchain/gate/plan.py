@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.errors import UsageProblem
-from toolchain.quantities import POINTS
+from toolchain.core.errors import UsageProblem
+from toolchain.core.quantities import POINTS
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
 from toolchain.stats.exact_power import Floats, Truth, chance

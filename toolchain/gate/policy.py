@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, get_args
 from pydantic import Field, ValidationError, create_model
 
 from targets.errors import nearest, translated
-from toolchain.errors import PolicyError
+from toolchain.core.errors import PolicyError
+from toolchain.core.quantity_fields import WRITTEN, Points, problem_text
 from toolchain.gate.limit import Limit, Table
 from toolchain.gate.limits import definition, definitions
 from toolchain.gate.outcome import Action
-from toolchain.written import WRITTEN, Points, said
 
 __all__ = ["Action", "Policy", "choose_policy", "default_policy", "named", "policy_from", "read_policy", "schema"]
 
@@ -164,7 +164,7 @@ def read_policy(path: Path) -> Policy:
 @cache
 def named() -> dict[str, Policy]:
     """Return the policies that come with glyphpress, by name."""
-    folder = files("toolchain") / "policies"
+    folder = files("toolchain") / "gate" / "shipped"
     entries = (entry for entry in folder.iterdir() if entry.name.endswith(".toml"))
     found = {entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8") for entry in entries}
     return {name: policy_from(tomllib.loads(text), name) for name, text in sorted(found.items())}
@@ -225,7 +225,7 @@ def _explain(error: ValidationError) -> str:
         return f"unknown key '{where}'; {nearest(place[-1], known, 'see `glyphpress gate schema`', cutoff=0.5)}"
     if first["type"] == "missing":
         return f"'{where}' is missing; the limit [{place[0]}] needs it"
-    return f"'{where}' cannot be {first['input']!r}: {said(first)}"
+    return f"'{where}' cannot be {first['input']!r}: {problem_text(first)}"
 
 
 def _keys(place: list[str]) -> list[str]:

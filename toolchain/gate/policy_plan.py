@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
+from toolchain.core.quantities import POINTS
 from toolchain.gate.limits import definitions
 from toolchain.gate.policy import Policy
-from toolchain.quantities import POINTS
 from toolchain.stats.decision import Outcome
 
 SIZES = (1_000, 2_000, 4_000, 6_000, 8_000, 10_000, 12_000, 15_000, 18_800)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.stats.decision import Outcome
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.errors import nearest
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
 
 if TYPE_CHECKING:
     from torch import nn

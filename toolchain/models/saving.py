@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolchain.errors import StageError, UsageProblem
-from toolchain.files import refuse_existing, whole_file
-from toolchain.quantities import size_text
+from toolchain.core.errors import StageError, UsageProblem
+from toolchain.core.files import refuse_existing, whole_file
+from toolchain.core.quantities import size_text
 
 if TYPE_CHECKING:
     from torch import nn

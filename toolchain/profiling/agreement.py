@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import load
+from calibration.load import load
 from targets.target import Session
 
 IMAGES = 64

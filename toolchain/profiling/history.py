@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from targets.target import taints_of
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.evaluation.timings_file import StoredRow, StoredRun
 from toolchain.profiling.latency import PERCENTILES

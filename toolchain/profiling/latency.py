@@ -27,10 +27,10 @@ from targets.host.cpu_load import quiet_cores
 from targets.metadata import adopt, describe, explained, load_artifact
 from targets.preprocess import Preprocess
 from targets.target import Session, Target, TimingPlan, Timings, taints_of
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
+from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.evaluation.timings_file import save_timings
-from toolchain.progress import Progress, silent
 
 _CHANGING = (
     *("load_average", "usable_cores", "governor", "mhz", "temperature_c", "throttled"),

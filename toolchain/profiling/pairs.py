@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from targets import catalog
 from targets.artifact import Artifact
 from targets.target import Target
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
 
 
 def paired(artifacts: Sequence[Artifact], words: Sequence[str]) -> list[tuple[Target, Artifact]]:

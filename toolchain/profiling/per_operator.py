@@ -13,8 +13,8 @@ from targets.host.machine import machine_state, taints
 from targets.host.pinning import pinned
 from targets.operators import RUNS, Operator, operators
 from targets.session import resolved_threads
+from toolchain.core.progress import Progress, silent
 from toolchain.profiling.pairs import paired
-from toolchain.progress import Progress, silent
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,10 +13,10 @@ from targets.artifact import Artifact
 from targets.host.pinning import pinned
 from targets.session import resolved_threads
 from targets.target import TimingPlan, Timings
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
+from toolchain.core.progress import Progress, silent
 from toolchain.profiling.latency import ROUNDS, time_interleaved
 from toolchain.profiling.pairs import paired
-from toolchain.progress import Progress, silent
 
 
 @dataclass(frozen=True, eq=False)

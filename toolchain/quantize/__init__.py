@@ -13,7 +13,7 @@ from calibration.dataset import Images
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from toolchain.checkpoint.float_model import Range
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 from toolchain.formats.uint8_input import PixelInput
 from toolchain.formats.write_artifact import Origin, write_artifact
 from toolchain.quantize.calibrate import Calibrated, calibrated

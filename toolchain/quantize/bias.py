@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 from toolchain.formats.activations import Values
 from toolchain.quantize.float_file import BiasedLayer, FloatFile
 from toolchain.quantize.ranges import Ranges

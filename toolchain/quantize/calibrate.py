@@ -11,9 +11,9 @@ from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
 from targets.errors import translated
 from toolchain.checkpoint.float_model import Range
-from toolchain.errors import StageError
+from toolchain.core.converter_log import output_to_log
+from toolchain.core.errors import StageError
 from toolchain.formats.activations import feeds
-from toolchain.noise import noise_to
 from toolchain.quantize.bias import correct_biases
 from toolchain.quantize.float_file import FloatFile
 from toolchain.quantize.ranges import Ranges, read_ranges
@@ -49,8 +49,10 @@ def calibrated(
         raise StageError(f"{step.scheme} takes its ranges from a calibration set; give --data")
     name = artifact.path.name
     with (
-        noise_to(log) as noise,
-        translated(lambda why: StageError(f"{name}: its tensors cannot be observed ({why}); all of it is in {noise}")),
+        output_to_log(log) as log_file,
+        translated(
+            lambda why: StageError(f"{name}: its tensors cannot be observed ({why}); all of it is in {log_file}")
+        ),
         tempfile.TemporaryDirectory() as folder,
     ):
         source = open_float_file(artifact, Path(folder))

@@ -11,7 +11,7 @@ from calibration.dataset import Dataset, Images
 from targets import catalog
 from targets.artifact import Artifact, Fidelity
 from targets.errors import TargetError
-from toolchain.errors import GlyphpressError
+from toolchain.core.errors import GlyphpressError
 
 COMPARED = 256
 """Images that both files read: the share of equal answers is known to about 2 pp, in a few seconds at most."""

@@ -14,14 +14,14 @@ from targets.errors import translated
 from targets.onnxruntime.protobuf import without_weights
 from toolchain.checkpoint.onnx_files import read_onnx, refuse_not_finite, refuse_quantized
 from toolchain.checkpoint.onnx_run import open_session
-from toolchain.errors import StageError
+from toolchain.core.converter_log import output_to_log
+from toolchain.core.errors import StageError
 from toolchain.formats.onnx.edit import value_names
 from toolchain.formats.onnx.pack_int4 import pack_int4
 from toolchain.formats.onnx.slim import slim_onnx
 from toolchain.formats.onnx.uint8_input import absorb, integer_borders
 from toolchain.formats.onnx.write import write_model
 from toolchain.formats.uint8_input import PixelInput
-from toolchain.noise import noise_to
 from toolchain.quantize.bias_overflow import STORED, onnx_with_room
 from toolchain.quantize.dynamic_onnx import dynamic_onnx
 from toolchain.quantize.keep_onnx import keep_apart, named_layers
@@ -56,8 +56,10 @@ def quantized_onnx(
     name = artifact.path.name
     with (
         tempfile.TemporaryDirectory() as folder,
-        noise_to(log) as noise,
-        translated(lambda why: StageError(f"{name}: onnxruntime cannot quantize it ({why}); all of it is in {noise}")),
+        output_to_log(log) as log_file,
+        translated(
+            lambda why: StageError(f"{name}: onnxruntime cannot quantize it ({why}); all of it is in {log_file}")
+        ),
     ):
         _refuse_unfit(artifact.path)
         prepared = Path(folder) / "prepared.onnx"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 from toolchain.formats.activations import Values
 
 BINS = 2048

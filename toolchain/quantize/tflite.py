@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact
 from targets.errors import translated
 from targets.litert.cpu import refuse_huge
-from toolchain.errors import StageError
+from toolchain.core.converter_log import output_to_log
+from toolchain.core.errors import StageError
 from toolchain.formats.graph import chosen
 from toolchain.formats.tflite.layers import parsed, tflite_graph
 from toolchain.formats.tflite.slim import slim_tflite
 from toolchain.formats.tflite.uint8_input import absorb
 from toolchain.formats.uint8_input import PixelInput
-from toolchain.noise import noise_to
 from toolchain.quantize.bias_overflow import tflite_with_room
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.remaining_float import operators
@@ -55,10 +55,10 @@ def quantized_tflite(artifact: Artifact, step: Quantize, ranges: Ranges | None, 
         # It speaks of tensors that nobody has named, so it goes to the log, and what to do to the user.
         sys.stderr.write(f"{why}\n")
         return StageError(
-            f"{name}: litert-quantizer cannot make {step.scheme} of it; {way_out(step)}; the reason is in {noise}"
+            f"{name}: litert-quantizer cannot make {step.scheme} of it; {way_out(step)}; the reason is in {log_file}"
         )
 
-    with noise_to(log) as noise, translated(failed):
+    with output_to_log(log) as log_file, translated(failed):
         refuse_quantized(artifact)
         return bytes(slim_tflite(tflite_content(artifact, artifact.path.read_bytes(), step, ranges)))
 

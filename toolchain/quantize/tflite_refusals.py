@@ -9,7 +9,7 @@ from pathlib import Path
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 from toolchain.formats.activations import open_bare
 from toolchain.formats.tflite.layers import parsed, tflite_graph
 from toolchain.quantize.step import Quantize

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 from toolchain.formats.onnx.pack_int4 import in_opset
 from toolchain.quantize.onnx_layers import channel_axis, recurrent, wants_8_bits, weighted
 from toolchain.quantize.weights import integers

@@ -18,11 +18,11 @@ from targets.errors import nearest, translated
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.step import ModelStep, StepContext
 from toolchain.core.context import RunContext
+from toolchain.core.errors import PolicyError, UsageProblem
+from toolchain.core.quantity_fields import WRITTEN, problem_text
 from toolchain.core.step import Step
 from toolchain.core.strict import Strict
-from toolchain.errors import PolicyError, UsageProblem
 from toolchain.quantize.step import Quantize, refusal
-from toolchain.written import WRITTEN, said
 
 STEPS: dict[str, str] = {
     "prune": "toolchain.compress.prune.step:Prune",
@@ -193,7 +193,11 @@ def _explain(error: ValidationError) -> str:
     if first["type"].startswith("union_tag"):
         kind = first["input"].get("kind") if isinstance(first["input"], dict) else None
         return f"{where}{f'no kind of step is {kind!r}' if kind else 'its kind is missing'}; give {', '.join(KINDS)}"
-    return f"{where}'{key}' cannot be {first['input']!r}: {said(first)}" if key else f"{where}{said(first)}"
+    return (
+        f"{where}'{key}' cannot be {first['input']!r}: {problem_text(first)}"
+        if key
+        else f"{where}{problem_text(first)}"
+    )
 
 
 def schema() -> dict[str, Any]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
+from toolchain.core.visible import visible
 from toolchain.report.judgement import Judgement, Standing
 from toolchain.stats.decision import Outcome
-from toolchain.visible import visible
 
 _COMMANDS: dict[Standing, str] = {"stopped": "error", "warned": "warning", "beaten": "notice"}
 _DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})

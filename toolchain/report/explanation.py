@@ -7,12 +7,12 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
+from toolchain.core.quantities import percent_text
+from toolchain.core.visible import shown
 from toolchain.explain.error import Error
 from toolchain.explain.explanation import Explanation, LayerError
-from toolchain.quantities import percent_text
 from toolchain.report.table import unfold
 from toolchain.report.timings import DASH
-from toolchain.visible import shown
 
 _ARITHMETIC = {
     "onnx": "errors: ONNX Runtime without graph optimizations, which is what the file means; kernels: with all of them",

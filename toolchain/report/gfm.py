@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from toolchain.visible import visible
+from toolchain.core.visible import visible
 
 _MARKS = {mark: f"\\{mark}" for mark in "\\`*_[]~|!"}
 _ELEMENTS = {mark: f"<span>{mark}</span>" for mark in "@#$"}

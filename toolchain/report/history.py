@@ -7,13 +7,13 @@ from typing import Any
 
 from rich.table import Table
 
+from toolchain.core.quantities import time_text
+from toolchain.core.visible import shown
 from toolchain.evaluation.timings_file import StoredRun
 from toolchain.profiling.history import Line, history, notes
 from toolchain.profiling.latency import PERCENTILES
-from toolchain.quantities import time_text
 from toolchain.report import gfm
 from toolchain.report.timings import DASH, fitted, ratio_text, unbroken
-from toolchain.visible import shown
 
 _NAMES = ("artifact", "target", "run")
 _LESS = ("p99.9", "p90", "samples", "p99", "p95")

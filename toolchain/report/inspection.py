@@ -12,9 +12,9 @@ from rich.text import Text
 from targets.artifact import Fidelity
 from toolchain.checkpoint.inspection.facts import Inspection
 from toolchain.checkpoint.kinds import KIND_WORDS
+from toolchain.core.visible import shown
 from toolchain.formats.packed import LEVEL, QUICK
 from toolchain.report.table import LOG_WIDTH
-from toolchain.visible import shown
 
 _ROWS = 25
 _NAME = 60

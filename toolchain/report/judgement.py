@@ -10,15 +10,15 @@ from typing import Any, Literal
 
 from targets.target import Timings
 from targets.terminal_text import json_text, json_value
-from toolchain.errors import EvidenceError, PolicyError
+from toolchain.core.errors import EvidenceError, PolicyError
+from toolchain.core.files import write_whole
+from toolchain.core.versions import tool_versions
 from toolchain.evaluation.compare import Comparison, comparison
 from toolchain.evaluation.paired_answers import FileFacts
-from toolchain.files import write_whole
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.outcome import Verdict, overall, raise_for
 from toolchain.gate.policy import Policy, policy_from
 from toolchain.stats.decision import Outcome
-from toolchain.versions import tool_versions
 
 SCHEMA = "glyphpress/verdict/1"
 _TOOLS = ("ai-edge-litert", "numpy", "onnxruntime")

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
+from toolchain.core.visible import visible
 from toolchain.gate.outcome import Part, Verdict
 from toolchain.report.judgement import Judged, Judgement, Standing
 from toolchain.report.values import allowed_text, value_text
 from toolchain.stats.decision import Outcome
-from toolchain.visible import visible
 
 _CLASS = "glyphpress.gate"
 

@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from targets.host.cpu_load import COUNTERS
+from toolchain.core.quantities import percent_text, points_text, size_text, time_text
+from toolchain.core.visible import visible
 from toolchain.evaluation.compare import Comparison
-from toolchain.quantities import percent_text, points_text, size_text, time_text
 from toolchain.report.report import Report
 from toolchain.report.table import (
     NOT_MADE,
@@ -26,7 +27,6 @@ from toolchain.report.table import (
     remarks,
     verdict_text,
 )
-from toolchain.visible import visible
 
 
 def markdown(report: Report) -> str:

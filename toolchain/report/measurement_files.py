@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 
+from toolchain.core.visible import visible
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.profiling.measurements import MeasuredFile, Measurements
 from toolchain.report import gfm
 from toolchain.report.timings import measurements_cells, remarks
-from toolchain.visible import visible
 
 
 def measurements_markdown(measurements: Measurements) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from toolchain.errors import EvidenceError, UsageProblem
-from toolchain.files import refuse_existing, whole_file, write_whole
+from toolchain.core.errors import EvidenceError, UsageProblem
+from toolchain.core.files import refuse_existing, whole_file, write_whole
 from toolchain.gate.evidence import Evidence
 from toolchain.report.annotations import annotate, in_actions
 from toolchain.report.judgement import Judgement

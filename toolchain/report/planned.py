@@ -5,11 +5,11 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from toolchain.core.quantities import POINTS
+from toolchain.core.visible import shown
 from toolchain.gate.plan import Plan
 from toolchain.gate.policy_plan import MOST_IMAGES, PolicyPlan
-from toolchain.quantities import POINTS
 from toolchain.report.table import unfold
-from toolchain.visible import shown
 
 _COLUMNS = ("images", "PASS", "wrong FAIL", "FAIL at twice the margin", "wrong PASS at the margin")
 

@@ -9,11 +9,11 @@ from rich.table import Table
 from targets.operators import RUNS
 from targets.target import taints_of
 from targets.terminal_text import one_line
+from toolchain.core.quantities import time_text
+from toolchain.core.visible import shown
 from toolchain.profiling.per_operator import Breakdown
 from toolchain.profiling.sweep import SweepPoint
-from toolchain.quantities import time_text
 from toolchain.report.timings import DASH, crowded, not_quiet, threads_text, unbroken
-from toolchain.visible import shown
 
 
 def operators_text(breakdowns: Sequence[Breakdown], *, colour: bool = False) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from toolchain.core.quantities import percent_text, points_text, size_text, time_text
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.outcome import Part, Verdict
-from toolchain.quantities import percent_text, points_text, size_text, time_text
 from toolchain.report.gallery import Flip, flips
 from toolchain.report.gfm import code, details, table, text
 from toolchain.report.judgement import Judged, Judgement

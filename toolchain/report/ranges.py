@@ -13,11 +13,11 @@ from xml.sax.saxutils import escape
 from rich.table import Table
 
 from targets.terminal_text import one_line
-from toolchain.errors import UsageProblem
-from toolchain.files import write_whole
+from toolchain.core.errors import UsageProblem
+from toolchain.core.files import write_whole
+from toolchain.core.visible import shown, visible
 from toolchain.quantize.ranges import KEPT_BINS, Ranges, TensorRange, read_ranges
 from toolchain.report.timings import unbroken
-from toolchain.visible import shown, visible
 
 _KEPT, _CLIPPED, _INK, _QUIET, _PAPER = "#0072B2", "#D55E00", "#1a1a1a", "#595959", "#ffffff"
 _COLUMNS, _WIDTH, _HEIGHT, _GAP, _HEAD = 3, 300, 90, 30, 64

@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
+from toolchain.core.quantities import percent_text, points_text, size_text, time_text
+from toolchain.core.visible import shown
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.metrics import Averages, Metrics
 from toolchain.gate.outcome import Part, Verdict
-from toolchain.quantities import percent_text, points_text, size_text, time_text
 from toolchain.report.judgement import Judgement
 from toolchain.report.table import STYLE, unfold
 from toolchain.report.values import allowed_text, value_text
 from toolchain.stats.decision import Outcome
-from toolchain.visible import shown
 
 # A wider matrix is read by programs only; `--json` holds it.
 _MATRIX_CLASSES = 16

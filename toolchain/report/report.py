@@ -12,12 +12,12 @@ from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
 from targets.target import Timings
 from targets.terminal_text import json_text, json_value
-from toolchain.errors import EvidenceError, StageError
+from toolchain.core.errors import EvidenceError, StageError
+from toolchain.core.files import MARK, refuse_other, write_whole
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.ratio import SLOWER, LatencyRatio
 from toolchain.evaluation.strict_json import told
-from toolchain.files import MARK, refuse_other, write_whole
 from toolchain.gate.outcome import Verdict, overall
 from toolchain.stats.decision import Outcome
 

@@ -12,14 +12,14 @@ from typing import Any
 from urllib.parse import quote
 
 from targets.terminal_text import json_text
-from toolchain.errors import GateFailed, GateInconclusive, exit_code
+from toolchain.core.errors import GateFailed, GateInconclusive, exit_code
+from toolchain.core.visible import visible
 from toolchain.evaluation.paired_answers import FileFacts
 from toolchain.gate.limits import LIMITS, definition
 from toolchain.gate.outcome import Verdict
 from toolchain.report.judgement import Judged, Judgement, Standing
 from toolchain.report.values import allowed_text
 from toolchain.stats.decision import Outcome
-from toolchain.visible import visible
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS: dict[Standing, str] = {"stopped": "error", "warned": "warning", "beaten": "note"}

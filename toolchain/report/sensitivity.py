@@ -9,9 +9,9 @@ from rich.table import Table
 
 from toolchain.compress.prune.graph import by_reason
 from toolchain.compress.prune.sensitivity import Curve, Sensitivity, SensitivityPoint
-from toolchain.quantities import percent_text, points_text
+from toolchain.core.quantities import percent_text, points_text
+from toolchain.core.visible import shown, visible
 from toolchain.report.table import unfold
-from toolchain.visible import shown, visible
 
 _INK, _QUIET, _LINE, _LIMIT = "#1a1a1a", "#595959", "#0072B2", "#D55E00"
 _COLUMNS, _WIDTH, _HEIGHT, _TOP = 4, 250, 190, 64

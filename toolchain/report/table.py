@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from toolchain.core.quantities import macs_text, percent_text, points_text, size_text, time_text
+from toolchain.core.visible import shown
 from toolchain.formats.packed import QUICK, packed_remark
-from toolchain.quantities import macs_text, percent_text, points_text, size_text, time_text
 from toolchain.report.report import Report, Row
 from toolchain.stats.decision import Outcome
-from toolchain.visible import shown
 
 # Wide enough for every column: a line that is folded by a terminal is better than a figure that is cut short.
 LOG_WIDTH = 240

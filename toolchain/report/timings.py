@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from toolchain.core.quantities import size_text, time_text
+from toolchain.core.visible import shown
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.formats.packed import packed_remark
 from toolchain.profiling.latency import PERCENTILES
 from toolchain.profiling.measurements import MeasuredFile, Measurements
-from toolchain.quantities import size_text, time_text
-from toolchain.visible import shown
 
 DASH = "-"
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from toolchain.core.quantities import points_text, size_text, time_text
 from toolchain.gate.limit import Measure
 from toolchain.gate.limits import definition
-from toolchain.quantities import points_text, size_text, time_text
 
 DASH = "-"
 

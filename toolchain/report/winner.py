@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from toolchain.core.quantities import size_text
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge, overall
 from toolchain.gate.policy import Policy
-from toolchain.quantities import size_text
 from toolchain.report.report import Row
 from toolchain.stats.decision import Outcome
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.stats.decision import FAIL_GAP, PASS_GAP, decided, images_to_decide, normal_quantile
 
 Floats = NDArray[np.float64]

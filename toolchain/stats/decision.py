@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 
 Floats = NDArray[np.float64]
 POWER = 0.8

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.stats.decision import POWER, decided, images_to_decide, normal_quantile
 
 Floats = NDArray[np.float64]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from calibration.dataset import Dataset, Labels
 from targets.host.machine import machine_state
 from targets.preprocess import Preprocess
-from toolchain.errors import StageError, UsageProblem
-from toolchain.progress import Progress, silent
+from toolchain.core.errors import StageError, UsageProblem
+from toolchain.core.progress import Progress, silent
 from toolchain.training.augment import random_affine
 from toolchain.training.losses import Lesson, Loss, log_frequencies
 from toolchain.training.settings import TrainSettings

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from targets.errors import nearest
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
 
 FEW_IMAGES = 10_000
 """Below this many training images the `digits` preset is taken by default, otherwise `emnist`."""

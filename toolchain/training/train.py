@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from toolchain import models
-from toolchain.errors import StageError, UsageProblem
+from toolchain.core.errors import StageError, UsageProblem
+from toolchain.core.progress import Progress, silent
 from toolchain.models.saving import refuse_unfit, save
-from toolchain.progress import Progress, silent
 from toolchain.training.fit import EpochResult, accuracy, fit
 from toolchain.training.settings import PRESETS, TrainSettings, preset, preset_for
 

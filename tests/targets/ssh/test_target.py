@@ -28,7 +28,7 @@ from targets.target import TimingPlan
 from tests.targets.board import Board, board, needs
 from tests.targets.models import glyphs
 from toolchain.commands.profile import ProfileRequest, profile_files
-from toolchain.progress import silent
+from toolchain.core.progress import silent
 
 pytestmark = pytest.mark.slow
 SHORT = TimingPlan(warmup=1, min_runs=10, min_seconds=0, max_runs=20)

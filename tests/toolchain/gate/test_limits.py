@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.evidence import whole
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge, judge_limit
 from toolchain.gate.limit import Limit

@@ -9,7 +9,7 @@ from targets.errors import translated
 from toolchain import models
 from toolchain.checkpoint.inspection.facts import InspectedLayer, Inspection, StoredTensor
 from toolchain.checkpoint.kinds import KIND_WORDS, kind_of
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 
 if TYPE_CHECKING:
     from toolchain.checkpoint.float_model import FloatModel

@@ -19,7 +19,7 @@ from toolchain.checkpoint.inspection.facts import (
     left_out,
     sidecar_facts,
 )
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 from toolchain.formats.tflite.layers import mapped, parsed
 
 Shape = tuple[int, ...]

@@ -22,7 +22,7 @@ from toolchain.checkpoint.private_copy import private_copy
 from toolchain.checkpoint.source import build_from, import_source, parse_source
 from toolchain.checkpoint.state import Fitted, find_state, fit_state, modules_in, preferred, tensors_in
 from toolchain.checkpoint.torch_files import read_pickle, read_program, read_torchscript, read_weights
-from toolchain.errors import CheckpointError
+from toolchain.core.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

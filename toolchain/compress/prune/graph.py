@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

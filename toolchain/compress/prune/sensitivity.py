@@ -16,8 +16,8 @@ from toolchain.compress.prune.importance import scores
 from toolchain.compress.prune.step import Importance
 from toolchain.compress.prune.structured import kept, least, refuse_unranked
 from toolchain.compress.prune.unstructured import lowest, weights
-from toolchain.errors import StageError, UsageProblem
-from toolchain.progress import Progress, silent
+from toolchain.core.errors import StageError, UsageProblem
+from toolchain.core.progress import Progress, silent
 from toolchain.training.fit import accuracy, hold_out, torch_threads
 
 if TYPE_CHECKING:

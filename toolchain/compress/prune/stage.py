@@ -11,7 +11,7 @@ from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune.step import Prune
 from toolchain.compress.prune.structured import Structured
 from toolchain.compress.prune.unstructured import Unstructured, baked, zeros_kept
-from toolchain.progress import Progress, silent
+from toolchain.core.progress import Progress, silent
 from toolchain.training.fit import fit, torch_threads
 from toolchain.training.losses import taught_by
 from toolchain.training.settings import preset, preset_for

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.step import ModelStep, StepContext
-from toolchain.written import Bytes
+from toolchain.core.quantity_fields import Bytes
 
 Method = Literal["structured", "magnitude", "n:m"]
 Importance = Literal["l1", "l2", "taylor", "bn-scale", "hessian"]

@@ -15,8 +15,8 @@ from toolchain.checkpoint.inspection.torch_file import module_layers
 from toolchain.compress.prune.graph import ChannelGraph, Channels, by_reason, prunable
 from toolchain.compress.prune.importance import scores
 from toolchain.compress.prune.step import Prune
-from toolchain.errors import UsageProblem
-from toolchain.quantities import macs_text
+from toolchain.core.errors import UsageProblem
+from toolchain.core.quantities import macs_text
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune.step import Prune
 from toolchain.compress.prune.structured import refuse_unknown
-from toolchain.errors import StageError, UsageProblem
+from toolchain.core.errors import StageError, UsageProblem
+from toolchain.core.quantities import size_text
 from toolchain.formats.packed import QUICK, packed_bytes
-from toolchain.quantities import size_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -18,7 +18,7 @@ from targets.artifact import Artifact
 from targets.onnxruntime.cpu import OrtReference, batch_size
 from targets.onnxruntime.protobuf import without_weights
 from targets.session import TensorCodec
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 from toolchain.formats.onnx.layers import onnx_graph
 from toolchain.formats.onnx.write import write_model
 from toolchain.formats.trace import Values, rounded

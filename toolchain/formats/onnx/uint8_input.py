@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 from toolchain.formats.uint8_input import PixelInput, refuse_first
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact
 from targets.host.stderr import quiet_stderr
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 from toolchain.formats.activations import open_bare
 from toolchain.formats.tflite.layers import mapped, parsed, tflite_graph
 from toolchain.formats.trace import Values, rounded

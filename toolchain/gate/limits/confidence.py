@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
+from toolchain.core.quantities import beside, percent_text, points_text
+from toolchain.core.quantity_fields import Points
 from toolchain.evaluation.paired_answers import Confidences, Pairs
 from toolchain.gate.limit import LimitDefinition, MarginLimit
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.threshold import by_bounds
-from toolchain.quantities import beside, percent_text, points_text
 from toolchain.stats import bounded_mean
 from toolchain.stats.decision import POWER, Outcome, normal_quantile
-from toolchain.written import Points
 
 
 class RejectsLimit(MarginLimit):

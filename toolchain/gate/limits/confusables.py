@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
+from toolchain.core.quantities import beside, points_text
+from toolchain.core.quantity_fields import Points
 from toolchain.evaluation.metrics import confusion_matrix
 from toolchain.evaluation.paired_answers import Answers, Pairs
 from toolchain.gate.limit import LimitDefinition, MarginLimit, Measure
 from toolchain.gate.multiple_tests import Question, judge_several
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.threshold import by_bounds
-from toolchain.quantities import beside, points_text
 from toolchain.stats import bounded_mean
 from toolchain.stats.decision import IN_STEPS, Outcome, advice
-from toolchain.written import Points
 
 CONFUSABLE = ("0OoDQ", "1Il7", "5Ss", "2Zz", "9gq", "6Gb", "8Bb", "UVuv", "4Yy", "Ff", "Ttf", "Nn")
 """Look-alikes of handwriting, as the shipped model confuses them; of each group the members that the data set has."""

@@ -12,11 +12,11 @@ from collections import Counter
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from toolchain.core.quantities import beside, percent_text
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.limit import LimitDefinition, MarginLimit
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.threshold import by_bounds
-from toolchain.quantities import beside, percent_text
 from toolchain.stats.decision import Outcome, advice, images_to_decide
 
 

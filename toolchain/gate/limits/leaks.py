@@ -21,7 +21,7 @@ from calibration.errors import DataError
 from calibration.sample import draw, image_hashes
 from targets.artifact import Artifact
 from targets.preprocess import ORIENTATIONS, TURNS, Orientation
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.strict_json import count, members, text, told
 from toolchain.gate.candidate import Sources

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from targets.catalog import get
-from toolchain.errors import UsageProblem
+from toolchain.core.errors import UsageProblem
+from toolchain.core.quantities import size_beside
 from toolchain.gate.candidate import Sources
 from toolchain.gate.limit import LimitDefinition
 from toolchain.gate.limits.sizes import SizeLimit
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.threshold import positive, side, within
-from toolchain.quantities import size_beside
 
 
 class MemoryLimit(SizeLimit):

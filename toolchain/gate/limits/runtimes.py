@@ -20,14 +20,14 @@ from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable
 from targets.target import RuntimeFacts, Session, Target
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
+from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.evaluate import Evaluation, check_classes
 from toolchain.evaluation.strict_json import count, members, text, told
 from toolchain.gate.candidate import Sources
 from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure
 from toolchain.gate.outcome import Part, Verdict
 from toolchain.gate.threshold import side, within
-from toolchain.progress import Progress, silent
 from toolchain.stats.decision import Outcome
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import ClassVar
 
+from toolchain.core.quantities import beside, size_beside, size_text
+from toolchain.core.quantity_fields import Bytes, Ratio
 from toolchain.formats.packed import packed_size
 from toolchain.gate.candidate import Sources
 from toolchain.gate.limit import Limit, LimitDefinition, Measure
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.threshold import positive, side, within
-from toolchain.quantities import beside, size_beside, size_text
 from toolchain.stats.decision import Outcome
-from toolchain.written import Bytes, Ratio
 
 
 class SizeLimit(Limit):

@@ -18,15 +18,15 @@ from statistics import NormalDist
 from typing import ClassVar
 
 from targets.target import Timings, taints_of
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
+from toolchain.core.quantities import beside, time_beside
+from toolchain.core.quantity_fields import Ratio, Seconds
 from toolchain.evaluation.ratio import LatencyRatio, latency_bounds, samples_for
 from toolchain.gate.limit import Confidence, Limit, LimitDefinition, Measure
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.threshold import by_bounds, positive
-from toolchain.quantities import beside, time_beside
 from toolchain.stats.bootstrap import MIN_ROUNDS, expansion
 from toolchain.stats.decision import POWER, Outcome
-from toolchain.written import Ratio, Seconds
 
 
 class TimeLimit(Limit):

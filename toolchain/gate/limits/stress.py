@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from calibration.dataset import Dataset, Labels
-from toolchain.errors import EvidenceError
+from toolchain.core.errors import EvidenceError
+from toolchain.core.progress import Progress
+from toolchain.core.quantities import percent_text, points_text
 from toolchain.evaluation.damaged import StressAnswers, in_turn
 from toolchain.evaluation.paired_answers import Answers, Pairs
 from toolchain.evaluation.strict_json import integers, members, text, told
@@ -22,8 +24,6 @@ from toolchain.gate.candidate import Sources, Subject, needed
 from toolchain.gate.limit import MOST, LimitDefinition, MarginLimit
 from toolchain.gate.multiple_tests import Question, judge_several
 from toolchain.gate.outcome import Verdict
-from toolchain.progress import Progress
-from toolchain.quantities import percent_text, points_text
 from toolchain.stats.decision import Outcome
 
 DamageKind = Literal["skew", "blur", "threshold", "speckle", "faint", "thick"]

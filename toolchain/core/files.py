@@ -15,8 +15,8 @@ from pathlib import Path
 from calibration import whole
 from targets.host.cache import temporary
 from targets.results import instead_of
-from toolchain.errors import EvidenceError, StageError, UsageProblem
-from toolchain.interrupt import held
+from toolchain.core.errors import EvidenceError, StageError, UsageProblem
+from toolchain.core.interrupt import held
 
 MARK = "report.json"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

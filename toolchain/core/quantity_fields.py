@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 
-from toolchain import quantities
+from toolchain.core import quantities
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -16,7 +16,7 @@ WRITTEN = "written"
 """Validation context of values that a person wrote, where a number without its unit is refused."""
 
 
-def said(problem: ErrorDetails) -> str:
+def problem_text(problem: ErrorDetails) -> str:
     """Return what is wrong with one written value, without pydantic's names for it."""
     return problem["msg"].removeprefix("Value error, ").replace("Input should be", "it should be", 1)
 

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from toolchain.errors import StageError, exit_code
+from toolchain.core.errors import StageError, exit_code
 
 _ROOM = 1 << 16
 

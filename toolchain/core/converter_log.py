@@ -15,9 +15,9 @@ from tempfile import mkstemp
 
 from platformdirs import user_cache_path
 
-from toolchain.abrupt_end import reported
-from toolchain.errors import StageError
-from toolchain.interrupt import held
+from toolchain.core.abrupt_end import reported
+from toolchain.core.errors import StageError
+from toolchain.core.interrupt import held
 
 _LOG = logging.getLogger(__name__)
 KEPT = 20
@@ -49,7 +49,7 @@ def default_log() -> Path:
 
 
 @contextmanager
-def noise_to(log: Path | None = None) -> Iterator[Path]:
+def output_to_log(log: Path | None = None) -> Iterator[Path]:
     """Send everything printed to file descriptors 1 and 2 (C++ included), warnings and logging to `log`.
 
     Appends; yields the log's path. The streams are given back on every way out, and Ctrl-C waits until then. What was
