@@ -1,7 +1,8 @@
-"""What a person sees: results on stdout, progress on stderr, or one JSON object and nothing else."""
+"""What a person sees: results on stdout, progress on stderr, or one JSON object and nothing else; `-q` and `-v`."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -11,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from targets.terminal_text import json_text, one_line
-from toolchain.cli import verbosity
-from toolchain.cli.help import no_colour
 from toolchain.cli.streams import coloured
 from toolchain.core.progress import Progress, silent
 
@@ -21,13 +20,19 @@ if TYPE_CHECKING:
 
     from toolchain.cli.bars import Bars
 
+_VERBOSITY = f"{__name__}.verbosity"
 _shown: list[Bars] = []
 """The bars that are on the terminal now, at most one set of them."""
 
 
+def no_colour() -> bool:
+    """Return whether the environment asks for plain output."""
+    return bool(os.environ.get("CI") or os.environ.get("NO_COLOR"))
+
+
 def plain() -> bool:
     """Return whether output goes to a log rather than a terminal (no terminal, CI, NO_COLOR or -v)."""
-    return not sys.stderr.isatty() or no_colour() or verbosity.verbose()
+    return not sys.stderr.isatty() or no_colour() or verbose()
 
 
 def emit(command: str, payload: dict[str, Any]) -> None:
@@ -43,7 +48,7 @@ def tell(text: str) -> None:
 
 def say(text: str) -> None:
     """Print a line of progress or advice on stderr, above the bars if there are any; -q keeps it."""
-    if verbosity.quiet():
+    if quiet():
         return
     if _shown:
         _shown[-1].print(one_line(text))
@@ -82,7 +87,7 @@ def width() -> int | None:
 @contextmanager
 def progress() -> Iterator[Progress]:
     """Give a listener for stages: bars on a terminal, else a line at the start and end of each label; -q: nothing."""
-    if verbosity.quiet():
+    if quiet():
         yield silent
     elif plain():
         yield _Lines()
@@ -115,3 +120,75 @@ class _Lines:
             self.spoke = now
             count = f" {done:,}/{total:,}" if total else f" {done:,}" if done else ""
             click.echo(one_line(f"{label}{count}"), err=True)
+
+
+def quiet() -> bool:
+    """Return whether `-q` was given to the command that runs."""
+    return _said() == "quiet"
+
+
+def verbose() -> bool:
+    """Return whether `-v` was given to the command that runs."""
+    return _said() == "verbose"
+
+
+def accept(command: click.Command) -> click.Command:
+    """Add both options to a command and to every command under it; adding them twice does nothing.
+
+    A group takes them only where it does something by itself.
+    """
+    if isinstance(command, click.Group):
+        for one in command.commands.values():
+            accept(one)
+        if not command.invoke_without_command:
+            return command
+    if all(param.name != "quiet" for param in command.params):
+        verbosity_options(command)
+    return command
+
+
+def verbosity_options(command: Any) -> Any:
+    """Add `-q` and `-v` to a command or to the function that becomes one."""
+    for letter, word, text in (
+        ("-q", "quiet", "Print no progress on stderr."),
+        ("-v", "verbose", "Also print the converters' messages on stderr, and progress as plain lines."),
+    ):
+        command = click.option(letter, f"--{word}", is_flag=True, expose_value=False, callback=_take, help=text)(
+            command
+        )
+    return command
+
+
+def _said() -> str | None:
+    ctx = click.get_current_context(silent=True)
+    said: str | None = ctx.meta.get(_VERBOSITY) if ctx else None
+    return said
+
+
+def _take(ctx: click.Context, param: click.Parameter, given: bool) -> None:
+    if not given or ctx.resilient_parsing:
+        return
+    if ctx.meta.setdefault(_VERBOSITY, param.name) != param.name:
+        raise click.UsageError("-q and -v exclude each other; give one of them", ctx)
+    if param.name == "verbose":
+        _show_log(ctx)
+
+
+def _show_log(ctx: click.Context) -> None:
+    """Send what the stages log to stderr until the program ends."""
+    import logging
+
+    log = logging.getLogger("toolchain")
+    if log.handlers:
+        return
+    handler = logging.StreamHandler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    # Third-party packages hang handlers of their own on the root.
+    log.propagate = False
+
+    def close() -> None:
+        log.removeHandler(handler)
+        log.propagate = True
+
+    ctx.find_root().call_on_close(close)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from targets.errors import nearest
-from toolchain.cli import verbosity
+from toolchain.cli import console
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -63,7 +63,7 @@ class LazyGroup(NearestGroup):
             return click.RichCommand(name=cmd_name, help=summary)
         module, attribute = place.split(":")
         command: click.Command = getattr(import_module(module), attribute)
-        return verbosity.accept(command)
+        return console.accept(command)
 
     def summaries(self, ctx: click.Context) -> list[tuple[str, str]]:  # noqa: ARG002
         """Return every command's name and the first sentence of its help."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import rich_click as click
 from click.core import Command as PlainCommand
 
 from targets.errors import nearest
+from toolchain.cli.console import no_colour
 from toolchain.cli.groups import NearestGroup
 from toolchain.cli.streams import ours
 from toolchain.core.errors import UsageProblem
@@ -41,11 +41,6 @@ def style_help() -> None:
     if no_colour():
         click.rich_click.COLOR_SYSTEM = None
         click.rich_click.FORCE_TERMINAL = False
-
-
-def no_colour() -> bool:
-    """Return whether the environment asks for plain output."""
-    return bool(os.environ.get("CI") or os.environ.get("NO_COLOR"))
 
 
 def _plain(command: click.Command, ctx: click.Context) -> str:

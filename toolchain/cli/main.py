@@ -24,7 +24,7 @@ try:
 
     import rich_click as click
 
-    from toolchain.cli import verbosity
+    from toolchain.cli import console
     from toolchain.cli.groups import LazyGroup
     from toolchain.cli.help import style_help
     from toolchain.cli.streams import lossy_streams, undelivered
@@ -133,7 +133,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, given: bool) -> 
     callback=_print_version,
     help="Print the version; `glyphpress version` prints every runtime's too.",
 )
-@verbosity.options
+@console.verbosity_options
 def glyphpress() -> None:
     """Press a trained handwriting model until it fits the device, and refuse to ship it when it reads worse.
 
