@@ -92,6 +92,17 @@ def test_a_baseline_comes_back_to_the_bit_and_is_the_same_each_time_it_is_made(
     assert plain.digest != back.digest
 
 
+def test_a_baseline_of_a_stored_one_holds_what_its_own_policy_asks_for(
+    stored: Path, float_file: Path, tmp_path: Path
+) -> None:
+    plain = baseline.store(stored, policy(), digits(), tmp_path / "plain.npz")
+    assert plain.stress == ()
+    again = baseline.store(stored, policy(stress=STRESS), digits(), tmp_path / "again.npz")
+    assert again.digest == Baseline.load(stored).digest
+    with pytest.raises(UsageProblem, match=r"cannot be read under damage \(\[stress\]\)"):
+        baseline.store(tmp_path / "plain.npz", policy(stress=STRESS), digits(), tmp_path / "third.npz")
+
+
 def test_every_part_of_what_is_held_is_in_the_digest(stored: Path) -> None:
     held = Baseline.load(stored)
     logits = held.evaluation.logits.copy()
