@@ -22,7 +22,7 @@ demo: .venv/ready ## press a model of real handwritten digits, end to end (under
 
 test: .venv/ready ## the whole test suite, two files at a time
 	# a process that crashes fails its test and is not started again: pytest-xdist waits for ever for the second one
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --max-worker-restart 0
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 fuzz: .venv/ready ## 1,000 damaged files for each reader (SEED=0, COUNT=1000)
 	$(BIN)/python -m tests.fuzz --seed $(or $(SEED),0) --count $(or $(COUNT),1000)
