@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import rich_click as click
@@ -22,7 +21,7 @@ from toolchain.cli.main import COMMANDS
 from toolchain.cli.main import glyphpress as program
 from toolchain.core.errors import PolicyError
 from toolchain.gate.policy import Policy, policy_from
-from toolchain.quantize.step import Scheme
+from toolchain.quantize.schemes import SCHEMES
 from toolchain.recipe import shipped
 
 Run = Callable[..., Finished]
@@ -73,7 +72,7 @@ def test_an_unknown_name_is_answered_with_three_names_at_most(glyphpress: Run, w
     beside = done.err.replace(said, "")
     for names in (
         list(COMMANDS),
-        list(get_args(Scheme)),
+        list(SCHEMES),
         list(shipped()),
         [*catalog.names(), *profile_names()],
         list(SPLITS),

@@ -6,7 +6,6 @@ import json
 import sys
 from itertools import product
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,11 +18,11 @@ from targets.metadata import load_artifact
 from tests.toolchain.planted import CONV2, CONV4, Change, planted, scale_times, zeroed
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import fidelity, sample
-from toolchain.quantize.step import REFUSED
-from toolchain.recipe import Quantize, Scheme
+from toolchain.quantize.schemes import SCHEMES
+from toolchain.recipe import Quantize
 
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")
-GRID = [(kind, scheme) for kind, scheme in product(FORMATS, get_args(Scheme)) if (scheme, kind) not in REFUSED]
+GRID = [(kind, scheme) for kind, scheme in product(FORMATS, SCHEMES) if kind not in SCHEMES[scheme].refused]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,14 +23,13 @@ from targets.preprocess import Preprocess
 from tests.fixtures.quantized import WAYS, optimized_ops, read
 from tests.toolchain.conftest import OnDemand
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.cli.quantize import SCHEMES
 from toolchain.commands.quantize import quantize_file
 from toolchain.core.errors import PolicyError, StageError, UsageProblem
 from toolchain.export import export
 from toolchain.quantize import quantize
-from toolchain.quantize.step import REFUSED
+from toolchain.quantize.schemes import SCHEMES
 from toolchain.quantize.weights import integers
-from toolchain.recipe import Quantize, Scheme, parse
+from toolchain.recipe import Quantize, parse
 
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")
 SHRUNK: dict[tuple[Format, str], float] = {
@@ -68,10 +67,10 @@ def pressed(
 
 
 def test_every_scheme_is_made_or_refused_in_every_format() -> None:
-    made, refused = {*WAYS, *SHRUNK}, {(kind, scheme) for scheme, kind in REFUSED}
-    assert made | refused == set(product(FORMATS, get_args(Scheme)))
+    made, refused = {*WAYS, *SHRUNK}, {(kind, row.name) for row in SCHEMES.values() for kind in row.refused}
+    assert made | refused == set(product(FORMATS, SCHEMES))
     assert not made & refused
-    assert set(SCHEMES) == set(get_args(Scheme))
+    assert made == {(kind, row.name) for row in SCHEMES.values() for kind in row.formats}
 
 
 @pytest.mark.parametrize("way", SHRUNK, ids="-".join)
@@ -162,7 +161,7 @@ def test_onnx_activations_are_signed_where_that_is_asked_for(
 @pytest.mark.parametrize(
     ("settings", "kind", "said"),
     [
-        *(({"scheme": scheme}, kind, reason) for (scheme, kind), reason in REFUSED.items()),
+        *(({"scheme": row.name}, kind, why) for row in SCHEMES.values() for kind, why in row.refused.items()),
         ({"scheme": "static-int8", "activations": "uint8"}, "tflite", "take int8 activations"),
         ({"scheme": "static-int8", "activations": "int8", "integer_io": True}, "onnx", "pixels are uint8"),
         ({"scheme": "dynamic-int8", "per_channel": False}, "tflite", "a scale for each channel"),

@@ -10,6 +10,7 @@ import rich_click as click
 from targets.terminal_text import argument
 from toolchain.cli import console, options
 from toolchain.cli.options import Command
+from toolchain.quantize.schemes import SCHEMES
 
 if TYPE_CHECKING:
     from targets.artifact import Artifact
@@ -55,15 +56,15 @@ def calibration_options(command: Command) -> Command:
     return command
 
 
-SCHEMES = (
-    *("dynamic-int8", "dynamic-int4", "static-int8", "static-int8-act16", "static-int4"),
-    *("weight-int8", "weight-int4", "float16"),
-)
-
-
 @click.command()
 @click.argument("artifact", type=options.FILE)
-@click.option("--scheme", type=options.Choice(SCHEMES), default="static-int8", show_default=True, help="How.")
+@click.option(
+    "--scheme",
+    type=options.Choice(list(SCHEMES)),
+    default="static-int8",
+    show_default=True,
+    help="; ".join(f"{row.name}: {row.summary}" for row in SCHEMES.values()) + ".",
+)
 @click.option("--per-tensor", is_flag=True, help="One scale for each weight tensor instead of one per channel.")
 @click.option(
     "--activations",

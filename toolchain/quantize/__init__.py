@@ -18,7 +18,6 @@ from toolchain.formats.uint8_input import PixelInput
 from toolchain.formats.write_artifact import Origin, write_artifact
 from toolchain.quantize.calibrate import Calibrated, calibrated
 from toolchain.quantize.fidelity import COMPARED, fidelity
-from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.remaining_float import left_in_float, weights_left
 from toolchain.quantize.step import Quantize, refusal
 from toolchain.quantize.tflite_refusals import refusals_explained
@@ -65,7 +64,7 @@ def quantize(
             source = replace(artifact, path=Path(folder) / artifact.path.name)
             source.path.write_bytes(settled.content)
             settled = replace(settled, content=None)
-        content = _content(source, step, settled.ranges, log, saturates=saturates)
+        content = step.row.quantizer(artifact.format)(source, step, settled.ranges, log, saturates=saturates)
         notes = _notes(artifact, step, settled, calibration, content, saturates=saturates)
         # From here on a file, since the comparison needs the memory.
         made = Path(folder) / f"made.{artifact.format}"
@@ -87,16 +86,6 @@ def quantize(
     return sealed
 
 
-def _content(source: Artifact, step: Quantize, ranges: Ranges | None, log: Path | None, *, saturates: bool) -> bytes:
-    if source.format == "onnx":
-        from toolchain.quantize.onnx import quantized_onnx
-
-        return quantized_onnx(source, step, ranges, log, saturates=saturates)
-    from toolchain.quantize.tflite import quantized_tflite
-
-    return quantized_tflite(source, step, ranges, log)
-
-
 def _notes(
     artifact: Artifact,
     step: Quantize,
@@ -108,7 +97,7 @@ def _notes(
 ) -> tuple[str, ...]:
     """Return what the sidecar notes, a line each."""
     notes = (*artifact.notes, *settled.notes)
-    if artifact.format == "onnx" and step.multiplies_int8 and not step.reduced(saturates=saturates):
+    if artifact.format == "onnx" and step.row.saturating and not step.reduced(saturates=saturates):
         notes += (FULL_RANGE,)
     if calibration and calibration.note and step.needs_images:
         notes += (calibration.note,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,21 +36,61 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 
-def quantized_onnx(
+def static(artifact: Artifact, step: Quantize, ranges: Ranges | None, log: Path | None, *, saturates: bool) -> bytes:
+    """Return a QDQ file: symmetric weights, activations in `ranges`.
+
+    Logits stay float unless `integer_io` is asked for. Weights of 4 bits run on the kernels of 8
+    (`formats.onnx.pack_int4`). int8 weights keep to 7 bits where the target `saturates`, unless the step says
+    otherwise. Raises StageError as `_quantized` does.
+    """
+    assert ranges, "a calibrated scheme has ranges"
+    reduce_range = step.reduced(saturates=saturates)
+    return _quantized(
+        artifact, log, lambda prepared: static_onnx(prepared, artifact, step, ranges, reduce_range=reduce_range)
+    )
+
+
+def dynamic(artifact: Artifact, step: Quantize, _ranges: Ranges | None, log: Path | None, *, saturates: bool) -> bytes:
+    """Return a file whose MatMul and Gemm quantize their input at run time; convolutions are as in `weight_only`.
+
+    `saturates` and errors as in `static`.
+    """
+    # ConvInteger is several times slower than a float Conv, so convolutions keep float arithmetic.
+    level = 64 if step.reduced(saturates=saturates) else 127
+
+    def made(prepared: Path) -> ModelProto:
+        import onnx
+
+        kept = named_layers(prepared, step.keep, artifact.path.name)
+        model = dynamic_onnx(onnx.load(prepared), per_channel=step.per_channel, largest_level=level, keep=kept)
+        return expand_at_load(model, bits=step.weight_bits, per_channel=step.per_channel, keep=kept)
+
+    return _quantized(artifact, log, made)
+
+
+def weight_only(
     artifact: Artifact,
     step: Quantize,
-    ranges: Ranges | None,
-    log: Path | None = None,
+    _ranges: Ranges | None,
+    log: Path | None,
     *,
-    saturates: bool = True,
+    saturates: bool,  # noqa: ARG001 (of every scheme; no weight meets integers)
 ) -> bytes:
-    """Return the bytes of the quantized file, which pass onnx.checker.
+    """Return a file whose layers expand their weights when it is loaded; errors as in `static`."""
 
-    `static-*`: QDQ, symmetric weights, activations in `ranges`; logits stay float unless `integer_io` is asked for.
-    Weights of 4 bits run on the kernels of 8 (`formats.onnx.pack_int4`). `dynamic-int8`: MatMul and Gemm quantize
-    their input at run time, convolutions expand their weights when the file is loaded, as do all layers of `weight-*`
-    and `float16`. int8 weights that meet integers keep to 7 bits where the target `saturates`, unless the step says
-    otherwise. Raises StageError when onnxruntime cannot quantize the graph, or there is nothing to quantize in it.
+    def made(prepared: Path) -> ModelProto:
+        import onnx
+
+        kept = named_layers(prepared, step.keep, artifact.path.name)
+        return expand_at_load(onnx.load(prepared), bits=step.weight_bits, per_channel=step.per_channel, keep=kept)
+
+    return _quantized(artifact, log, made)
+
+
+def _quantized(artifact: Artifact, log: Path | None, make: Callable[[Path], ModelProto]) -> bytes:
+    """Open a float file, hand it to `make` as `prepare` leaves it, and return the bytes, which pass onnx.checker.
+
+    Raises StageError when the file is quantized already, onnxruntime cannot quantize its graph, or it has nothing to.
     """
     import onnx
 
@@ -61,50 +102,18 @@ def quantized_onnx(
             lambda why: StageError(f"{name}: onnxruntime cannot quantize it ({why}); all of it is in {log_file}")
         ),
     ):
-        _refuse_unfit(artifact.path)
+        proto = read_onnx(artifact.path)
+        refuse_quantized(proto, artifact.path)
+        refuse_not_finite(proto, artifact.path)
+        del proto
         prepared = Path(folder) / "prepared.onnx"
         prepare(artifact.path, prepared)
-        reduce_range = step.reduced(saturates=saturates)
-        model = slim_onnx(_quantized(prepared, artifact, step, ranges, reduce_range=reduce_range))
+        if not weighted(without_weights(prepared)):
+            raise StageError(f"{name} has no layer with weights to quantize ({', '.join(KINDS)}); it stays as it is")
+        model = slim_onnx(make(prepared))
         onnx.checker.check_model(model, full_check=True)
         content: bytes = model.SerializeToString(deterministic=True)
         return content
-
-
-def _refuse_unfit(path: Path) -> None:
-    proto = read_onnx(path)
-    refuse_quantized(proto, path)
-    refuse_not_finite(proto, path)
-
-
-def _quantized(
-    prepared: Path, artifact: Artifact, step: Quantize, ranges: Ranges | None, *, reduce_range: bool
-) -> ModelProto:
-    if not weighted(without_weights(prepared)):
-        raise StageError(
-            f"{artifact.path.name} has no layer with weights to quantize ({', '.join(KINDS)}); it stays as it is"
-        )
-    if ranges is not None:
-        return static_onnx(prepared, artifact, step, ranges, reduce_range=reduce_range)
-    kept = named_layers(prepared, step.keep, artifact.path.name)
-    return expand_at_load(
-        _multiplying(prepared, step, kept, reduce_range=reduce_range),
-        bits=step.weight_bits,
-        per_channel=step.per_channel,
-        keep=kept,
-    )
-
-
-def _multiplying(prepared: Path, step: Quantize, kept: dict[str, str], *, reduce_range: bool) -> ModelProto:
-    """Return the model of a prepared file, with what dynamic quantization multiplies in integers."""
-    import onnx
-
-    model = onnx.load(prepared)
-    if step.scheme != "dynamic-int8":
-        return model
-    # ConvInteger is several times slower than a float Conv, so convolutions keep float arithmetic.
-    level = 64 if reduce_range else 127
-    return dynamic_onnx(model, per_channel=step.per_channel, largest_level=level, keep=kept)
 
 
 def prepare(source: Path, prepared: Path) -> None:

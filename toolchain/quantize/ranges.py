@@ -94,9 +94,9 @@ class Ranges(Strict):
         origins: Mapping[str, str],
     ) -> Ranges:
         """Choose every tensor's range by the step's rule, for activations of 16 bits or of 8."""
-        levels = 2**16 if "act16" in step.scheme else 2**8
         bounds = {
-            name: chosen(one, step.calibration, percentile=step.percentile, levels=levels) for name, one in seen.items()
+            name: chosen(one, step.calibration, percentile=step.percentile, levels=step.row.levels)
+            for name, one in seen.items()
         }
         return cls(
             source=artifact.path.name,

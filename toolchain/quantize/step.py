@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from toolchain.core.step import Step
+from toolchain.quantize.schemes import SCHEMES, Scheme
 
-Scheme = Literal[
-    "dynamic-int8",
-    "dynamic-int4",
-    "static-int8",
-    "static-int8-act16",
-    "static-int4",
-    "weight-int8",
-    "weight-int4",
-    "float16",
-]
+if TYPE_CHECKING:
+    SchemeName = str
+else:
+    SchemeName = Literal[*SCHEMES]
 Calibration = Literal["min-max", "moving-average", "percentile", "entropy", "mse"]
 PERCENTILE = 99.99
 
@@ -36,7 +31,7 @@ class Quantize(Step):
 
     ends: ClassVar[bool] = True
     kind: Literal["quantize"] = "quantize"
-    scheme: Scheme
+    scheme: SchemeName
     per_channel: bool = Field(default=True, description="a scale for each output channel; false: one for a tensor")
     activations: Literal["uint8", "int8"] | None = Field(
         default=None, description="static schemes; by default what the runtime takes: uint8 (ONNX), int8 (TFLite)"
@@ -68,9 +63,14 @@ class Quantize(Step):
     )
 
     @property
+    def row(self) -> Scheme:
+        """Return what its scheme is."""
+        return SCHEMES[self.scheme]
+
+    @property
     def calibrated(self) -> bool:
         """Return whether activations have ranges that are set beforehand."""
-        return self.scheme.startswith("static-")
+        return self.row.calibrated
 
     @property
     def needs_images(self) -> bool:
@@ -85,17 +85,12 @@ class Quantize(Step):
     @property
     def weight_bits(self) -> int:
         """Return how many bits a weight takes in the file."""
-        return 16 if self.scheme == "float16" else 4 if self.scheme.endswith("int4") else 8
+        return self.row.weights
 
     @property
     def top_level(self) -> int:
         """Return the largest level of an integer weight, safe on any target; as many lie below zero."""
         return 7 if self.weight_bits == 4 else 64 if self.reduced(saturates=True) else 127
-
-    @property
-    def multiplies_int8(self) -> bool:
-        """Return whether weights of 8 bits meet integers; in `static-int4` those of convolutions of one channel do."""
-        return self.scheme in ("static-int8", "static-int4", "dynamic-int8")
 
     def reduced(self, *, saturates: bool) -> bool:
         """Return whether int8 weights keep to 7 bits; `saturates` says whether the target's kernels need that."""
@@ -104,13 +99,13 @@ class Quantize(Step):
     @model_validator(mode="after")
     def _meant(self) -> Self:
         """Refuse settings that a scheme has no use for: nothing asked for is left out unsaid."""
-        if self.scheme == "float16" and not self.per_channel:
-            raise ValueError("float16 has no scales; leave per_channel (--per-tensor) out")
-        if self.integer_io and not (self.calibrated and self.scheme != "static-int8-act16"):
+        if not self.row.scaled and not self.per_channel:
+            raise ValueError(f"{self.scheme} has no scales; leave per_channel (--per-tensor) out")
+        if self.integer_io and self.row.activations != "int8":
             raise ValueError(f"{self.scheme} computes wider than 8 bits; integer_io needs static-int8 or static-int4")
-        if self.activations and not (self.calibrated and self.scheme != "static-int8-act16"):
+        if self.activations and self.row.activations != "int8":
             raise ValueError(f"{self.scheme} has no activations of 8 bits to choose; leave activations out")
-        if self.reduce_range is not None and not self.multiplies_int8:
+        if self.reduce_range is not None and not self.row.saturating:
             raise ValueError(f"{self.scheme} has no products of 8 bits that could saturate; leave reduce_range out")
         return self
 
@@ -127,27 +122,17 @@ class Quantize(Step):
         return self
 
 
-REFUSED: dict[tuple[str, str], str] = {
-    ("static-int8-act16", "onnx"): "onnxruntime has no kernels with int16 activations",
-    ("dynamic-int4", "onnx"): (
-        "onnxruntime's dynamic kernels take int8 weights, of Gemm and MatMul alone; weight-int4 is as small and runs "
-        "like float, static-int4 is faster"
-    ),
-}
-"""(scheme, format) -> why there is no such file."""
-
-
 def refusal(step: Quantize, kind: str) -> str | None:
     """Return why a file of that format cannot be quantized so, or None where it can."""
-    if reason := REFUSED.get((step.scheme, kind)):
-        return reason
+    row = step.row
+    if kind not in row.formats:
+        return row.refused.get(kind, f"this scheme makes {', '.join(row.formats)} only")
+    if kind in row.channels_only and not step.per_channel:
+        return row.channels_only[kind]
     if kind == "onnx" and step.integer_io and step.activations == "int8":
         return "pixels are uint8, and onnxruntime's kernels take and give the same type; leave activations out"
-    if kind == "tflite":
-        if step.activations == "uint8":
-            return "LiteRT's kernels take int8 activations; leave activations out"
-        if step.scheme.startswith("dynamic-") and not step.per_channel:
-            return "LiteRT's dynamic kernels take a scale for each channel, and answer nonsense with one for a tensor"
-        if step.reduce_range:
-            return "LiteRT's kernels do not saturate; leave reduce_range out"
+    if kind == "tflite" and step.activations == "uint8":
+        return "LiteRT's kernels take int8 activations; leave activations out"
+    if kind == "tflite" and step.reduce_range:
+        return "LiteRT's kernels do not saturate; leave reduce_range out"
     return None

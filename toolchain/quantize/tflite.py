@@ -42,7 +42,14 @@ ONE_SCALE = "BATCH_MATMUL"
 """Its kernels read the first scale of a constant alone, whatever the file has for each channel."""
 
 
-def quantized_tflite(artifact: Artifact, step: Quantize, ranges: Ranges | None, log: Path | None = None) -> bytes:
+def quantized_tflite(
+    artifact: Artifact,
+    step: Quantize,
+    ranges: Ranges | None,
+    log: Path | None,
+    *,
+    saturates: bool,  # noqa: ARG001 (of every format; LiteRT's kernels never do)
+) -> bytes:
     """Return the bytes of the quantized file, whose input and output are float unless the step asks for `integer_io`.
 
     Schemes are litert-quantizer's dynamic_wi[8|4]_afp32, static_wi8_ai[8|16], static_wi4_ai8,
@@ -108,13 +115,13 @@ def _add(quantizer: Quantizer, step: Quantize, operation: Any, bits: int, *, rou
     rounding = AlgorithmName.OCTAV if bits == 4 and not rounded else AlgorithmName.MIN_MAX_UNIFORM_QUANT
     place = {"regex": ".*", "operation_name": operation, "algorithm_key": rounding}
     if step.calibrated:
-        wide = 16 if step.scheme == "static-int8-act16" else 8
+        wide = 16 if step.row.activations == "int16" else 8
         quantizer.add_static_config(
             **place, activation_num_bits=wide, weight_num_bits=bits, weight_granularity=granularity
         )
-    elif step.scheme.startswith("dynamic-"):
+    elif step.row.activations == "dynamic":
         quantizer.add_dynamic_config(**place, num_bits=bits, granularity=granularity)
-    elif step.scheme == "float16":
+    elif not step.row.scaled:
         quantizer.add_weight_only_config(**place | {"algorithm_key": AlgorithmName.FLOAT_CASTING}, num_bits=bits)
     else:
         quantizer.add_weight_only_config(**place, num_bits=bits, granularity=granularity)
@@ -244,7 +251,7 @@ def keep_float(quantizer: Quantizer, source: bytes, step: Quantize, file: str) -
         layers = chosen(tflite_graph(model), step.keep, file)
         written += [(main, main.operators[layer.node].outputs) for layer in layers]
     if step.calibrated:
-        written += [(main, node.outputs) for node in unsuited(model, wide=step.scheme == "static-int8-act16")]
+        written += [(main, node.outputs) for node in unsuited(model, wide=step.row.activations == "int16")]
     for graph, tensors in written:
         # An operator's scope is the names of what it writes, with a semicolon behind each.
         scope = "".join(f"{graph.tensors[index].name.decode()};" for index in tensors)

@@ -36,7 +36,7 @@ def refusals_explained(artifact: Artifact, step: Quantize, made: Path) -> Iterat
 
 def way_out(step: Quantize) -> str:
     """Return the schemes to take where this one fails."""
-    if step.scheme == "static-int8-act16":
+    if step.row.activations == "int16":
         return "take --scheme static-int8, or one that computes in float between layers: weight-int8, dynamic-int8"
     if step.calibrated:
         return "take --scheme weight-int8, dynamic-int8 or float16, which compute in float between layers"

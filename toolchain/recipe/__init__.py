@@ -6,7 +6,6 @@ from toolchain.compress.prune.step import Prune as Prune
 from toolchain.compress.qat import Qat as Qat
 from toolchain.quantize.step import Calibration as Calibration
 from toolchain.quantize.step import Quantize as Quantize
-from toolchain.quantize.step import Scheme as Scheme
 from toolchain.recipe.recipe import Recipe as Recipe
 from toolchain.recipe.recipe import find as find
 from toolchain.recipe.recipe import parse as parse

@@ -1,0 +1,106 @@
+"""The schemes of quantization, one row each: what becomes integers, in which formats, and what makes the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Literal
+
+Activations = Literal["float", "dynamic", "int8", "int16"]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One scheme.
+
+    weights: bits of a weight in the file. activations: `float`, integers with ranges taken at run time (`dynamic`), or
+    integers with ranges set beforehand. formats: format -> "module:function" that takes an artifact, the step, the
+    ranges (None without a calibration) and the converters' log, and `saturates`, and returns the bytes of the
+    quantized file. summary: one line for the help. refused: format -> why no such file is made. scaled: whether weights
+    have scales, of channels or of tensors. channels_only: format -> why one scale for a tensor is refused.
+    """
+
+    name: str
+    weights: Literal[4, 8, 16]
+    activations: Activations
+    formats: Mapping[str, str]
+    summary: str
+    refused: Mapping[str, str] = field(default_factory=dict)
+    scaled: bool = True
+    channels_only: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def calibrated(self) -> bool:
+        """Return whether activations have ranges that are set beforehand."""
+        return self.activations in ("int8", "int16")
+
+    @property
+    def levels(self) -> int:
+        """Return how many levels a calibrated activation has."""
+        return 2**16 if self.activations == "int16" else 2**8
+
+    @property
+    def saturating(self) -> bool:
+        """Return whether weights of 8 bits meet integers in kernels that may saturate, which LiteRT's never do.
+
+        In `static-int4` those of convolutions of one channel do.
+        """
+        return self.activations in ("int8", "dynamic") and "onnx" in self.formats
+
+    def quantizer(self, kind: str) -> Callable[..., bytes]:
+        """Return the function that makes a file of that format."""
+        module, _, name = self.formats[kind].partition(":")
+        function: Callable[..., bytes] = getattr(import_module(module), name)
+        return function
+
+
+_ONNX = "toolchain.quantize.onnx"
+_TFLITE = "toolchain.quantize.tflite:quantized_tflite"
+_CHANNELS: dict[str, str] = {
+    "tflite": "LiteRT's dynamic kernels take a scale for each channel, and answer nonsense with one for a tensor"
+}
+_NO_DYNAMIC_INT4 = (
+    "onnxruntime's dynamic kernels take int8 weights, of Gemm and MatMul alone; weight-int4 is as small and runs like "
+    "float, static-int4 is faster"
+)
+_ROWS = (
+    Scheme(
+        *("dynamic-int8", 8, "dynamic", {"onnx": f"{_ONNX}:dynamic", "tflite": _TFLITE}),
+        "8-bit weights; activations become integers at run time",
+        channels_only=_CHANNELS,
+    ),
+    Scheme(
+        *("dynamic-int4", 4, "dynamic", {"tflite": _TFLITE}),
+        "4-bit weights; activations become integers at run time",
+        refused={"onnx": _NO_DYNAMIC_INT4},
+        channels_only=_CHANNELS,
+    ),
+    Scheme(
+        *("static-int8", 8, "int8", {"onnx": f"{_ONNX}:static", "tflite": _TFLITE}),
+        "8-bit weights and activations, calibrated",
+    ),
+    Scheme(
+        *("static-int8-act16", 8, "int16", {"tflite": _TFLITE}),
+        "8-bit weights and 16-bit activations, calibrated",
+        refused={"onnx": "onnxruntime has no kernels with int16 activations"},
+    ),
+    Scheme(
+        *("static-int4", 4, "int8", {"onnx": f"{_ONNX}:static", "tflite": _TFLITE}),
+        "4-bit weights and 8-bit activations, calibrated",
+    ),
+    Scheme(
+        *("weight-int8", 8, "float", {"onnx": f"{_ONNX}:weight_only", "tflite": _TFLITE}),
+        "8-bit weights, computed in float",
+    ),
+    Scheme(
+        *("weight-int4", 4, "float", {"onnx": f"{_ONNX}:weight_only", "tflite": _TFLITE}),
+        "4-bit weights, computed in float",
+    ),
+    Scheme(
+        *("float16", 16, "float", {"onnx": f"{_ONNX}:weight_only", "tflite": _TFLITE}),
+        "16-bit float weights, computed in float",
+        scaled=False,
+    ),
+)
+SCHEMES = {row.name: row for row in _ROWS}
