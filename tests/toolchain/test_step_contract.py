@@ -129,7 +129,8 @@ def test_a_new_step_is_one_file_and_one_line(checkpoint: Path, digits_test: Data
     file.write_text(RECIPE)
     data = ("--data", "builtin:digits", "--format", "onnx", "--seconds", "20ms")
     done = extended.run("press", checkpoint, "--recipe", file, *data, "--out", out)
-    assert done.returncode in (0, 5), done.stderr
+    # The verdict is not the subject: half the logits are less confident.
+    assert done.returncode in (0, 1, 5), done.stderr
     whole, scaled = (load_artifact(out / f"{checkpoint.stem}.{recipe}.onnx") for recipe in ("float", "scaled"))
     assert scaled.recipe == "scaled"
     images = digits_test.images[:64]
