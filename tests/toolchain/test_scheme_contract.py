@@ -14,7 +14,7 @@ from targets.artifact import Artifact, Format
 from targets.metadata import load_artifact
 from tests.fixtures.extended import Extended
 from tests.fixtures.quantized import read
-from toolchain.errors import StageError
+from toolchain.core.errors import StageError
 from toolchain.quantize import quantize
 from toolchain.quantize.schemes import SCHEMES
 from toolchain.recipe import Quantize

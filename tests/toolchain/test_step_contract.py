@@ -18,7 +18,7 @@ from tests.lazily import torch
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.step import ModelStep, StepContext
 from toolchain.core.context import RunContext
-from toolchain.errors import PolicyError
+from toolchain.core.errors import PolicyError
 from toolchain.recipe import Quantize, Recipe, parse
 from toolchain.recipe.recipe import KINDS, STEPS
 
