@@ -10,7 +10,6 @@ import numpy as np
 
 from calibration.dataset import Dataset, Images, Labels, Split
 from calibration.errors import DataNotFound
-from calibration.glyph import glyph
 from calibration.holdout import held_out
 
 DIGITS = "builtin:digits"
@@ -25,6 +24,8 @@ def all_digits() -> tuple[Images, Labels]:
     They are the test part of the UCI set "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998),
     8x8 pixels of 17 grays, as scikit-learn carries them. Raises DataNotFound when scikit-learn lacks the file.
     """
+    from calibration.glyph import glyph
+
     table = np.loadtxt(_digits_file(), delimiter=",", dtype=np.uint8)
     scans = (table[:, :64].reshape(-1, 8, 8).astype(np.uint16) * 255 // 16).astype(np.uint8)
     return np.stack([glyph(scan) for scan in scans]), table[:, 64].astype(np.int64)
