@@ -383,7 +383,7 @@ class Target(Protocol):
     ) -> list[Instructions]:
         """Count the instructions of `runs` inferences of each artifact; raises as opening and `Session.count` do.
 
-        together: one emulator for all saves its start, but what ran before it moves a count by up to 1 %.
+        together: one emulator for all saves its start, but what ran before moves a small count by some percent.
         """
         counts = []
         for done, artifact in enumerate(artifacts, 1):
