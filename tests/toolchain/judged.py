@@ -16,7 +16,7 @@ from tests.fixtures.timings import flat_timings
 from tests.toolchain.readers import digits, linear_reader, pair
 from toolchain.evaluation.flip_images import Flipped
 from toolchain.evaluation.paired_answers import Pairs
-from toolchain.gate.candidate import read_subject
+from toolchain.gate.candidate import read_judged_file
 from toolchain.gate.collect import gather
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
@@ -45,7 +45,7 @@ def gathered(*, broken: bool = False) -> Evidence:
         base = linear_reader(Path(folder) / "float.onnx")
         name = Path(folder) / ("broken.onnx" if broken else "int8.onnx")
         own = linear_reader(name, dead=(4, 7)) if broken else linear_reader(name, step=0.01)
-        subjects = [read_subject(file, digits(), threads=1) for file in (base, own)]
+        subjects = [read_judged_file(file, digits(), threads=1) for file in (base, own)]
         return gather(policy_from(LOOSE), *subjects, digits())
 
 

@@ -21,7 +21,7 @@ from tests.toolchain.readers import digits, linear_reader, pair
 from toolchain.core.errors import EvidenceError, GlyphpressError, PolicyError
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.paired_answers import Pairs
-from toolchain.gate.candidate import Subject, read_subject
+from toolchain.gate.candidate import JudgedFile, read_judged_file
 from toolchain.gate.collect import gather
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
@@ -169,7 +169,7 @@ def test_a_file_whose_answers_are_not_finite_gives_no_evidence(glyphpress: Run, 
     linear_reader(tmp_path / "nan.onnx", nan=True)
     for files in (("float.onnx", "nan.onnx"), ("nan.onnx", "float.onnx")):
         with pytest.raises(Exception, match=r"nan\.onnx: logits of .* not finite"):
-            gather(LENIENT, *(read_subject(tmp_path / name, digits()) for name in files), digits())
+            gather(LENIENT, *(read_judged_file(tmp_path / name, digits()) for name in files), digits())
         words = [word for pair in zip(("--baseline", "--candidate"), files, strict=True) for word in pair]
         paths = [tmp_path / word if word in files else word for word in words]
         found = glyphpress("-q", "gate", *paths, "--data", "builtin:digits", "--max-drop", "99pp")
@@ -178,7 +178,7 @@ def test_a_file_whose_answers_are_not_finite_gives_no_evidence(glyphpress: Run, 
 
 
 def test_times_of_another_file_are_never_gathered() -> None:
-    base, own = (Subject(one) for one in pair(0, 0, 100))
+    base, own = (JudgedFile(one) for one in pair(0, 0, 100))
     policy = policy_from({"p50": {"max": "1s"}})
     foreign: tuple[Timings, Timings] = timings_of("e" * 64, 100_000), timings_of("f" * 64, 100_000)
     with pytest.raises(EvidenceError, match="candidate's timings are of another file"):

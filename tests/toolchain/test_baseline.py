@@ -20,7 +20,7 @@ from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.export import export
 from toolchain.gate import baseline
 from toolchain.gate.baseline import Baseline
-from toolchain.gate.candidate import Subject, evaluate_file, read_subject
+from toolchain.gate.candidate import JudgedFile, evaluate_file, read_judged_file
 from toolchain.gate.collect import gather
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
@@ -62,7 +62,7 @@ def candidate(tmp_path: Path) -> Path:
 
 def gathered(base: Path, own: Path, asked: Policy, data: Dataset | None = None) -> Evidence:
     data = data or digits()
-    return gather(asked, *(read_subject(path, data) for path in (base, own)), data)
+    return gather(asked, *(read_judged_file(path, data) for path in (base, own)), data)
 
 
 def test_ci_gets_the_same_verdicts_from_the_stored_baseline_as_from_the_float_file(
@@ -145,7 +145,7 @@ def test_no_changed_byte_goes_through_as_another_baseline(stored: Path, tmp_path
     assert refused > 60
     broken.write_bytes(content[: len(content) // 2])
     with pytest.raises(EvidenceError):
-        read_subject(broken, digits())
+        read_judged_file(broken, digits())
 
 
 def edited(path: Path, to: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Path:
@@ -198,7 +198,7 @@ def test_a_well_formed_file_with_other_content_is_refused(
     change: Callable[[dict[str, Any], dict[str, Any]], None], stored: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(EvidenceError, match="store it again with `glyphpress gate baseline`"):
-        read_subject(edited(stored, tmp_path / "edited.npz", change), digits())
+        read_judged_file(edited(stored, tmp_path / "edited.npz", change), digits())
 
 
 def test_a_policy_that_names_a_baseline_takes_that_one_alone(
@@ -224,7 +224,7 @@ def test_a_policy_that_names_a_baseline_takes_that_one_alone(
 def test_a_baseline_of_other_images_is_refused(stored: Path, candidate: Path) -> None:
     fewer = digits().take(np.arange(300), "some")
     with pytest.raises(EvidenceError, match="other images"):
-        read_subject(stored, fewer)
+        read_judged_file(stored, fewer)
 
 
 @pytest.mark.parametrize(
@@ -264,13 +264,13 @@ def test_the_float_file_itself_may_be_compared_with_any_model(float_file: Path, 
     assert judge(policy(), gathered(float_file, candidate, policy()))[0].outcome is Outcome.PASS
 
 
-def versioned(subject: Subject, version: str) -> Subject:
+def versioned(subject: JudgedFile, version: str) -> JudgedFile:
     facts = replace(subject.evaluation.facts, version=version)
     return replace(subject, evaluation=replace(subject.evaluation, facts=facts))
 
 
 def test_a_baseline_that_another_major_runtime_answered_is_stale(stored: Path, candidate: Path) -> None:
-    base, own = (read_subject(path, digits()) for path in (stored, candidate))
+    base, own = (read_judged_file(path, digits()) for path in (stored, candidate))
     baseline.check(policy(), versioned(base, "1.2.0"), versioned(own, "1.30.1"))
     with pytest.raises(EvidenceError, match=r"stale: onnxruntime 1\.30\.1 answered it, 2\.0\.0 the candidate"):
         baseline.check(policy(), versioned(base, "1.30.1"), versioned(own, "2.0.0"))
@@ -291,7 +291,7 @@ def test_a_policy_that_asks_for_other_damage_is_told_before_anything_is_read(
     if not said:
         assert len(gathered(stored, candidate, policy(stress=asked)).stress) == 1
         return
-    base, own = (read_subject(path, digits()) for path in (stored, candidate))
+    base, own = (read_judged_file(path, digits()) for path in (stored, candidate))
     with pytest.raises(EvidenceError, match=said) as refused:
         gather(policy(stress=asked), base, own, digits(), progress=lambda *_: pytest.fail("it was read under damage"))
     assert "store it again under this policy" in str(refused.value)

@@ -17,7 +17,7 @@ from targets.null import NullTarget
 from tests.toolchain.readers import described, digits, linear_reader, written
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.evaluation.evaluate import Evaluation, check_classes, evaluate
-from toolchain.gate.candidate import evaluate_file, open_session, read_subject
+from toolchain.gate.candidate import evaluate_file, open_session, read_judged_file
 
 
 def test_every_image_is_answered_by_the_file_itself(tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_a_saved_evaluation_comes_back_to_the_bit(tmp_path: Path) -> None:
 def test_a_saved_evaluation_of_other_images_is_not_taken(tmp_path: Path) -> None:
     written(np.zeros(4, np.int64), np.zeros(4, np.int64)).save(tmp_path / "old.npz")
     with pytest.raises(EvidenceError, match=r"evaluated on other images \(numbered/test, 4 images"):
-        read_subject(tmp_path / "old.npz", digits())
-    assert len(read_subject(tmp_path / "old.npz", None).evaluation) == 4
+        read_judged_file(tmp_path / "old.npz", digits())
+    assert len(read_judged_file(tmp_path / "old.npz", None).evaluation) == 4
 
 
 def _pickled(path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from calibration.dataset import Dataset
 from targets.artifact import Artifact, Format
 from toolchain.core.errors import EvidenceError, UsageProblem
-from toolchain.gate.candidate import evaluate_file, read_subject
+from toolchain.gate.candidate import evaluate_file, read_judged_file
 from toolchain.gate.collect import compare_files, gather
 from toolchain.gate.limits.memory import MemoryLimit, judge_memory
 from toolchain.gate.policy import Policy
@@ -39,7 +39,7 @@ def test_it_is_measured_where_the_answers_came_from_and_on_devices_alone(
 ) -> None:
     policy = Policy(memory=MemoryLimit(max=1_000_000_000))
     for word, simulated in (("ort-cpu", False), ("null", True)):
-        own = read_subject(floats["onnx"].path, digits_test, target=word)
+        own = read_judged_file(floats["onnx"].path, digits_test, target=word)
         if simulated:
             with pytest.raises(UsageProblem, match="is of devices, and null is none"):
                 gather(policy, own, own, digits_test)

@@ -16,7 +16,7 @@ from calibration.load import load
 from tests.toolchain.readers import digits, linear_reader
 from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.damaged import StressAnswers, answers_under
-from toolchain.gate.candidate import read_subject
+from toolchain.gate.candidate import read_judged_file
 from toolchain.gate.limits.stress import DamageKind, StressLimit, StressPairs, judge_stress, pair_stress
 from toolchain.stats.decision import Outcome
 
@@ -27,7 +27,7 @@ def limit(**changes: Any) -> StressLimit:
 
 def answers(path: Path, asked: StressLimit | None = None, data: Dataset | None = None) -> tuple[StressAnswers, ...]:
     data = data or digits()
-    with read_subject(path, data).session("be read") as session:
+    with read_judged_file(path, data).session("be read") as session:
         return answers_under(asked or limit(), session, data)
 
 
@@ -45,7 +45,7 @@ def test_the_policy_and_the_images_know_the_same_kinds() -> None:
 def test_each_kind_is_read_once_on_images_that_are_really_damaged(tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     path = linear_reader(tmp_path / "float.onnx")
-    with read_subject(path, digits()).session("be read") as session:
+    with read_judged_file(path, digits()).session("be read") as session:
         got = answers_under(limit(), session, digits(), progress=lambda *words: seen.append(words))
         blur = got[0]
         damaged = corrupt.damage(digits().images, "blur", blur.strengths, 0)
@@ -56,7 +56,7 @@ def test_each_kind_is_read_once_on_images_that_are_really_damaged(tmp_path: Path
     assert seen[-1] == ("stress speckle", count, count)
     assert np.ptp(np.bincount(blur.strengths)[1:]) <= 10  # each class goes round by itself
     right = [float((one.answers == digits().labels).mean()) for one in got]
-    assert max(right) < read_subject(path, digits()).evaluation.accuracy
+    assert max(right) < read_judged_file(path, digits()).evaluation.accuracy
 
 
 def test_the_same_file_passes_and_a_broken_one_fails_by_kind(floats: tuple[StressAnswers, ...], tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_file_of_other_classes_is_refused(tmp_path: Path) -> None:
     path = linear_reader(tmp_path / "letters.onnx")
     other = replace(digits(), classes=tuple("abcdefghij"))
     with (
-        read_subject(path, digits()).session("be read") as session,
+        read_judged_file(path, digits()).session("be read") as session,
         pytest.raises(EvidenceError, match="other classes"),
     ):
         answers_under(limit(), session, other)

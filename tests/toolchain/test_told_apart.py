@@ -16,7 +16,7 @@ from tests.fixtures.timings import noisy_timings
 from tests.toolchain.readers import digits, linear_reader, pair, written
 from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.paired_answers import Pairs
-from toolchain.gate.candidate import read_subject
+from toolchain.gate.candidate import read_judged_file
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
 from toolchain.gate.limits.flips import FlipsLimit
@@ -79,7 +79,7 @@ def test_row50_other_images_are_told_apart_by_number_and_digest(tmp_path: Path) 
     saved = replace(written(labels, labels), origin=digits().origin)
     saved.save(tmp_path / "old.npz")
     with pytest.raises(EvidenceError, match=r"40 images, sha256 000000000000\) than these \(.*599 images, sha256 "):
-        read_subject(tmp_path / "old.npz", digits())
+        read_judged_file(tmp_path / "old.npz", digits())
 
 
 def evidence(right: int, count: int = 1_000) -> Evidence:

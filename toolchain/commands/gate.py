@@ -16,7 +16,7 @@ from toolchain.core.files import refuse_existing
 from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.untracked import training_images
 from toolchain.gate.baseline import Baseline, check, check_pin, prepared, store
-from toolchain.gate.candidate import read_subject, saved
+from toolchain.gate.candidate import read_judged_file, saved
 from toolchain.gate.collect import check_needs, check_target, gather, refuse_idle, timed
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
@@ -128,7 +128,7 @@ def _gathered(request: GateRequest, progress: Progress) -> list[Evidence]:
         why = "the policy's [leaks] needs the training images; name others with --train-data, or drop [leaks]"
         train = train_split(spec, request.data_root, why)
     read = partial(
-        read_subject,
+        read_judged_file,
         dataset=test,
         train=training_images(request.train_data or request.data, request.data_root) if request.data else None,
         target=request.target,

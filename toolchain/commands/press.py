@@ -20,7 +20,7 @@ from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.gate.baseline import check_floor, prepared
-from toolchain.gate.candidate import Subject
+from toolchain.gate.candidate import JudgedFile
 from toolchain.gate.collect import gather
 from toolchain.gate.evidence import Evidence
 from toolchain.profiling.latency import Profile
@@ -68,7 +68,7 @@ class _Press:
     progress: Progress
     maker: Maker
     added: list[str] = field(default_factory=list)
-    prepared: Subject | None = None
+    prepared: JudgedFile | None = None
 
     def judged(self, settled: Settled, artifacts: list[Artifact]) -> Report:
         """Evaluate, compare, cost and judge every file where the request says; add one where that is called for."""
@@ -141,7 +141,7 @@ class _Press:
     ) -> list[Evidence]:
         """Gather what the policy asks for of every file but the first, the baseline; of what is known only times."""
         policy = self.request.policy
-        base, *candidates = (Subject(seen, file) for seen, file in zip(evaluations, artifacts, strict=True))
+        base, *candidates = (JudgedFile(seen, file) for seen, file in zip(evaluations, artifacts, strict=True))
         first, *taken = [row.timings for row in times.rows] if times else [None] * len(artifacts)
         kept = [
             replace(proof, timings=own, baseline_timings=first)

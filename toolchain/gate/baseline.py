@@ -23,7 +23,7 @@ from toolchain.core.versions import tool_versions
 from toolchain.evaluation.paired_answers import Answers
 from toolchain.evaluation.untracked import Training
 from toolchain.gate.baseline_file import Baseline
-from toolchain.gate.candidate import Subject, read_subject
+from toolchain.gate.candidate import JudgedFile, read_judged_file
 from toolchain.gate.limits import definition
 from toolchain.gate.policy import Policy
 
@@ -44,25 +44,25 @@ def store(
     """Read `dataset` with a float artifact, under damage too where `policy` has [stress], and store what it answered.
 
     path: an artifact, or a saved evaluation where the policy has no [stress]. Raises UsageProblem over an existing
-    file without `force` and for a name that does not end in .npz, and what `read_subject` raises.
+    file without `force` and for a name that does not end in .npz, and what `read_judged_file` raises.
     """
     if out.suffix != ".npz":
         raise UsageProblem(f"{out} should end in .npz, by which a stored baseline is known; name it so")
     refuse_existing(out, force=force)
-    subject = read_subject(path, dataset, train=train, target=target, progress=progress)
-    baseline = make(subject, policy, dataset, progress=progress)
+    judged = read_judged_file(path, dataset, train=train, target=target, progress=progress)
+    baseline = make(judged, policy, dataset, progress=progress)
     baseline.save(out, force=force)
     return baseline
 
 
-def make(subject: Subject, policy: Policy, dataset: Dataset, *, progress: Progress = silent) -> Baseline:
-    """Return the baseline of a subject; raises UsageProblem where it is no artifact but must be read under damage."""
+def make(judged: JudgedFile, policy: Policy, dataset: Dataset, *, progress: Progress = silent) -> Baseline:
+    """Return the baseline of a file; raises UsageProblem where it is no artifact but must be read under damage."""
     # Without `stored`, so that what another stored baseline does not hold is asked for, and refused.
-    read = prepared(policy, replace(subject, stored=None), dataset, progress)
+    read = prepared(policy, replace(judged, stored=None), dataset, progress)
     stress = read.stress if policy.needs("stress") else ()
-    line = subject.artifact or subject.stored
+    line = judged.artifact or judged.stored
     return Baseline(
-        subject.evaluation,
+        judged.evaluation,
         stress,
         line.parent_sha256 if line else None,
         line.checkpoint_sha256 if line else None,
@@ -70,15 +70,15 @@ def make(subject: Subject, policy: Policy, dataset: Dataset, *, progress: Progre
     )
 
 
-def prepared(policy: Policy, subject: Subject, test: Dataset | None, progress: Progress = silent) -> Subject:
-    """Return the subject with all that the policy's limits read of it once, the baseline for all candidates."""
+def prepared(policy: Policy, judged: JudgedFile, test: Dataset | None, progress: Progress = silent) -> JudgedFile:
+    """Return the file with all that the policy's limits read of it once, the baseline for all candidates."""
     for name, limit in policy.limits():
         if prepare := definition(name).prepare:
-            subject = prepare(limit, subject, test, progress)
-    return subject
+            judged = prepare(limit, judged, test, progress)
+    return judged
 
 
-def check(policy: Policy, base: Subject, own: Subject) -> None:
+def check(policy: Policy, base: JudgedFile, own: JudgedFile) -> None:
     """Raise EvidenceError where `base` is not the baseline that the policy names, or a stored one is stale or foreign.
 
     An artifact as the baseline is held against the policy's [baseline] only: it was chosen here and now.
@@ -136,7 +136,7 @@ class _Line:
         return cls(checkpoint, frozenset(one for one in (sha256, parent, checkpoint) if one))
 
 
-def _check_line(stored: Baseline, own: Subject) -> None:
+def _check_line(stored: Baseline, own: JudgedFile) -> None:
     source = own.artifact or own.stored
     if source is None:
         return
@@ -151,7 +151,7 @@ def _check_line(stored: Baseline, own: Subject) -> None:
         )
 
 
-def _check_runtime(base: Subject, own: Subject) -> None:
+def _check_runtime(base: JudgedFile, own: JudgedFile) -> None:
     then, now = base.evaluation.facts, own.evaluation.facts
     if then.runtime == now.runtime and then.version.split(".")[0] != now.version.split(".")[0]:
         raise EvidenceError(

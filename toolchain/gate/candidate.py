@@ -1,4 +1,4 @@
-"""Subject: a file that is judged or judged against - the artifact itself, or only what was stored of it."""
+"""A file that is judged or judged against - the artifact itself, or only what was stored of it - and how it is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toolchain.gate.limit import LimitDefinition
 
 
 @dataclass(frozen=True)
-class Subject:
+class JudgedFile:
     """A file's answers, and the file itself where it is at hand.
 
     artifact: None for a saved evaluation or a stored baseline, which can answer nothing new. stress: what a stored
@@ -60,8 +60,8 @@ class Sources:
     not at hand. threads: of what is timed or weighed.
     """
 
-    candidate: Subject
-    baseline: Subject
+    candidate: JudgedFile
+    baseline: JudgedFile
     test: Dataset | None = None
     train: Dataset | None = None
     threads: int = 1
@@ -125,7 +125,7 @@ def saved(path: Path) -> bool:
     return path.suffix.lower() == ".npz"
 
 
-def read_subject(
+def read_judged_file(
     path: Path,
     dataset: Dataset | None,
     *,
@@ -134,7 +134,7 @@ def read_subject(
     target: str | None = None,
     threads: int = 0,
     progress: Progress = silent,
-) -> Subject:
+) -> JudgedFile:
     """Return what an `.npz` holds, or open an artifact and evaluate it on `dataset`.
 
     train, likely: as in `open_artifact`. An `.npz` is a saved evaluation or a stored baseline, as its schema says.
@@ -143,15 +143,15 @@ def read_subject(
     if saved(path) and is_baseline(path):
         stored = Baseline.load(path)
         evaluation = _of_these_images(stored.evaluation, path, dataset)
-        return Subject(evaluation, stress=stored.stress, stored=stored)
+        return JudgedFile(evaluation, stress=stored.stress, stored=stored)
     if saved(path):
-        return Subject(_of_these_images(Evaluation.load(path), path, dataset))
+        return JudgedFile(_of_these_images(Evaluation.load(path), path, dataset))
     if dataset is None:
         file_format(path)
         raise UsageProblem(f"{path.name} is an artifact, so it needs images to read: add --data")
     artifact = open_artifact(path, train, likely=likely)
     with open_session(artifact, target, threads) as session:
-        return Subject(evaluate(session, dataset, progress=progress), artifact, target=target)
+        return JudgedFile(evaluate(session, dataset, progress=progress), artifact, target=target)
 
 
 def _of_these_images(evaluation: Evaluation, path: Path, dataset: Dataset | None) -> Evaluation:

@@ -17,7 +17,7 @@ from toolchain.evaluation.flip_images import flipped
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.evaluation.untracked import Training
 from toolchain.gate.baseline import check, prepared
-from toolchain.gate.candidate import Sources, Subject, read_subject, saved
+from toolchain.gate.candidate import JudgedFile, Sources, read_judged_file, saved
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.limits import definition
 from toolchain.gate.policy import Policy
@@ -39,7 +39,7 @@ def compare_files(
     progress: Progress = silent,
 ) -> Comparison:
     """Pair two artifacts or saved evaluations image by image. train: as in `open_artifact`."""
-    read = partial(read_subject, dataset=dataset, train=train, target=target, progress=progress)
+    read = partial(read_judged_file, dataset=dataset, train=train, target=target, progress=progress)
     base = read(baseline)
     own = read(candidate, likely=base.evaluation.preprocess)
     refuse_idle(target, (base, own))
@@ -48,8 +48,8 @@ def compare_files(
 
 def gather(
     policy: Policy,
-    base: Subject,
-    own: Subject,
+    base: JudgedFile,
+    own: JudgedFile,
     test: Dataset | None,
     train: Dataset | None = None,
     *,
@@ -66,7 +66,7 @@ def gather(
     check(policy, base, own)
     pairs = Pairs.of(base.evaluation, own.evaluation)
     timings, baseline_timings = times or timed(policy, base, [own], threads=threads, progress=progress)[0]
-    base, own = (prepared(policy, subject, test, progress) for subject in (base, own))
+    base, own = (prepared(policy, one, test, progress) for one in (base, own))
     sources = Sources(own, base, test, train, threads, progress)
     parts: dict[str, Any] = {}
     for name, limit in policy.limits():
@@ -84,22 +84,22 @@ def gather(
 
 
 def timed(
-    policy: Policy, base: Subject, candidates: Sequence[Subject], *, threads: int = 1, progress: Progress = silent
+    policy: Policy, base: JudgedFile, candidates: Sequence[JudgedFile], *, threads: int = 1, progress: Progress = silent
 ) -> list[Times]:
     """Return each candidate's timings and the baseline's, all taken in turns, as far as a limit asks for them."""
     if not policy.needs("timings"):
         return [(None, None)] * len(candidates)
-    subjects = [*candidates, base] if policy.needs("baseline_timings") else candidates
-    files = [subject.file("be timed") for subject in subjects]
+    judged = [*candidates, base] if policy.needs("baseline_timings") else candidates
+    files = [one.file("be timed") for one in judged]
     place = get(candidates[0].target) if candidates[0].target else None
     rows = profile(files, target=place, threads=threads, plan=GATE_PLAN, progress=progress).rows
     last = rows[-1].timings if policy.needs("baseline_timings") else None
     return [(row.timings, last) for row in rows[: len(candidates)]]
 
 
-def refuse_idle(target: str | None, subjects: Sequence[Subject]) -> None:
-    """Raise UsageProblem for a target that would run nothing, since every subject is only saved answers."""
-    if target and all(subject.artifact is None for subject in subjects):
+def refuse_idle(target: str | None, judged: Sequence[JudgedFile]) -> None:
+    """Raise UsageProblem for a target that would run nothing, since every file is only saved answers."""
+    if target and all(one.artifact is None for one in judged):
         raise UsageProblem(f"--target {target} would run nothing: these are saved evaluations; leave it out")
 
 

@@ -54,8 +54,8 @@ class LimitDefinition:
     and gives an `Outcome` for each draw; None where right and wrong answers do not decide it.
 
     collect: takes the settings and the `candidate.Sources`, and gives the first of the parts; None where the gate
-    collects it for all limits. prepare: takes the settings, a subject, the test images or None, and the progress, and
-    gives the subject with what is read of it once. check_stored: takes the settings and a stored baseline, and raises
+    collects it for all limits. prepare: takes the settings, a file, the test images or None, and the progress, and
+    gives the file with what is read of it once. check_stored: takes the settings and a stored baseline, and raises
     EvidenceError where it was not made for them.
 
     file_must, baseline_must: what the limit asks of the candidate's and of the baseline's file that a saved evaluation

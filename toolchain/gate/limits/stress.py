@@ -20,7 +20,7 @@ from toolchain.evaluation.damaged import StressAnswers, in_turn
 from toolchain.evaluation.paired_answers import Answers, Pairs
 from toolchain.evaluation.strict_json import integers, members, text, told
 from toolchain.gate.baseline_file import Baseline
-from toolchain.gate.candidate import Sources, Subject, needed
+from toolchain.gate.candidate import JudgedFile, Sources, needed
 from toolchain.gate.limit import MOST, LimitDefinition, MarginLimit
 from toolchain.gate.multiple_tests import Question, judge_several
 from toolchain.gate.outcome import Verdict
@@ -192,11 +192,11 @@ def _check_stored(limit: StressLimit, stored: Baseline) -> None:
             )
 
 
-def _prepare(limit: StressLimit, subject: Subject, test: Dataset | None, progress: Progress) -> Subject:
-    """Return the subject with its answers under damage, which are taken now unless it came with what it holds."""
-    if subject.stress or subject.stored:
-        return subject
-    return replace(subject, stress=subject.under_damage(limit, needed(test, "stress"), progress=progress))
+def _prepare(limit: StressLimit, judged: JudgedFile, test: Dataset | None, progress: Progress) -> JudgedFile:
+    """Return the file with its answers under damage, which are taken now unless it came with what it holds."""
+    if judged.stress or judged.stored:
+        return judged
+    return replace(judged, stress=judged.under_damage(limit, needed(test, "stress"), progress=progress))
 
 
 def _collect(_: StressLimit, sources: Sources) -> tuple[StressPairs, ...]:
