@@ -338,7 +338,7 @@ def test_pressed_files_lead_back_to_their_checkpoint(
     step = Prune(ratio=0.2, epochs=0)
     pruned = compress_checkpoint(
         str(checkpoint), CheckpointRequest(), step, tmp_path / "pruned.pt2", data="builtin:digits", threads=1
-    )
+    ).model
     assert pruned.root_sha256 == root
     model = settle(str(tmp_path / "pruned.pt2"), CheckpointRequest(), None).model
     assert model.checkpoint_sha256 != root

@@ -98,6 +98,7 @@ def test_the_command_writes_a_student_that_the_press_reads_back(glyphpress, chec
     words = ("--data", "builtin:digits", "--channels", ",".join(map(str, NARROW)), "--epochs", "1", "-o", out)
     done = glyphpress("distill", checkpoint, *words)
     assert done.code == 0, done.err
+    assert "% equal answers, accuracy" in done.out
     model = settle(str(out), CheckpointRequest(), None).model
     assert any("distilled cnn-small" in line for line in model.history)
     assert glyphpress("distill", checkpoint, *words).code == 2

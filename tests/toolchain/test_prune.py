@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from toolchain.compress.prune.importance import scores
 from toolchain.compress.prune.unstructured import n_of_m, outputs_first, weights
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.export import export
+from toolchain.export.parity import reference_logits
 from toolchain.recipe import Prune
 from toolchain.training.fit import accuracy
 
@@ -230,6 +234,17 @@ def test_the_command_writes_a_program_that_the_press_reads_back(
     done = glyphpress("prune", checkpoint, "--data", "builtin:digits", "--ratio", "50%", "--epochs", "2", "-o", out)
     assert done.code == 0, done.err
     assert "parameters" in done.out
+    said = re.search(r"against digits: ([0-9.]+) % equal .*accuracy ([0-9.]+) % before and ([0-9.]+) %", done.out)
+    assert said, done.out
+    before, after = (
+        float((reference_logits(model, digits_test.images[:]).argmax(1) == digits_test.labels).mean()) * 100
+        for model in (settle(str(path), CheckpointRequest(), None).model for path in (checkpoint, out))
+    )
+    assert [float(said[2]), float(said[3])] == pytest.approx([before, after], abs=0.01)
+    assert f"on {len(digits_test):,} images of builtin:digits" in done.out
+    with zipfile.ZipFile(out) as stored:
+        (facts,) = (stored.read(name) for name in stored.namelist() if name.endswith("extra/glyphpress"))
+    assert json.loads(facts)["compared"]["accuracy"] == pytest.approx(after / 100)
     loaded = load(str(out))
     assert loaded.preprocess_known
     assert loaded.model.classes == digits_test.classes

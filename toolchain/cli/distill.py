@@ -9,6 +9,7 @@ import rich_click as click
 
 from toolchain.cli import complete, console, options
 from toolchain.cli.checkpoint_options import checkpoint_options
+from toolchain.cli.prune import show
 
 
 @click.command()
@@ -65,10 +66,5 @@ def distill(*, checkpoint: str, request: Any, output: Path, as_json: bool, **wor
     if not 0 < fields["soft"] <= 1:
         raise click.BadParameter("give more than 0% and at most 100%", param_hint="--soft")
     with console.progress() as progress:
-        model = compress_checkpoint(checkpoint, request, Distill(**fields), output, progress=progress, **words)
-    if as_json:
-        console.emit("distill", {"out": str(output), "sha256": model.checkpoint_sha256, "history": model.history})
-    else:
-        console.tell(f"{output}: {model.history[-1]}")
-        for line in model.history[:-1]:
-            console.tell(line)
+        made = compress_checkpoint(checkpoint, request, Distill(**fields), output, progress=progress, **words)
+    show(made, output, "distill", as_json=as_json)

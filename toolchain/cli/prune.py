@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from toolchain.cli import complete, console, options
 from toolchain.cli.checkpoint_options import checkpoint_options
 from toolchain.cli.options import Command
+
+if TYPE_CHECKING:
+    from toolchain.commands.compress import Compressed
 
 METHODS = ("structured", "magnitude", "n:m")
 IMPORTANCES = ("l1", "l2", "taylor", "bn-scale", "hessian")
@@ -135,6 +139,17 @@ def step_of(words: dict[str, Any]) -> Any:
         raise click.UsageError(where + problem_text(first)) from error
 
 
+def show(made: Compressed, output: Path, command: str, *, as_json: bool) -> None:
+    """Print what a step made of a checkpoint."""
+    model, compared = made.model, made.compared
+    if as_json:
+        digest, beside = model.checkpoint_sha256, {"history": model.history, "compared": asdict(compared)}
+        console.emit(command, {"out": str(output), "sha256": digest, **beside})
+        return
+    for line in (f"{output}: {model.history[-1]}", *model.history[:-1], str(compared)):
+        console.tell(line)
+
+
 @click.command()
 @click.argument("checkpoint", shell_complete=complete.CHECKPOINT)
 @checkpoint_options
@@ -172,13 +187,8 @@ def prune(
     run: dict[str, Any] = {"data": data, "data_root": data_root, "seed": seed, "threads": threads, "force": force}
     step = step_of(words)
     with console.progress() as progress:
-        model = compress_checkpoint(checkpoint, request, step, output, progress=progress, **run)
-    if as_json:
-        console.emit("prune", {"out": str(output), "sha256": model.checkpoint_sha256, "history": model.history})
-    else:
-        console.tell(f"{output}: {model.history[-1]}")
-        for line in model.history[:-1]:
-            console.tell(line)
+        made = compress_checkpoint(checkpoint, request, step, output, progress=progress, **run)
+    show(made, output, "prune", as_json=as_json)
 
 
 @click.command()

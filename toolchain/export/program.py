@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 from targets.artifact import file_sha256
 from toolchain.checkpoint.float_model import FloatModel
@@ -14,8 +15,10 @@ from toolchain.core.errors import StageError
 from toolchain.core.files import whole_file
 
 
-def save_program(model: FloatModel, path: Path, *, force: bool = False) -> str:
+def save_program(model: FloatModel, path: Path, *, compared: dict[str, Any] | None = None, force: bool = False) -> str:
     """Write the model, its classes, preprocess and history with a dynamic batch, and return the file's SHA-256.
+
+    compared: how it reads beside the model that it was made of.
 
     Raises StageError when torch.export refuses the model.
     """
@@ -26,6 +29,7 @@ def save_program(model: FloatModel, path: Path, *, force: bool = False) -> str:
         "classes": model.classes,
         "preprocess": model.preprocess.to_dict(),
         "history": model.history,
+        **({"compared": compared} if compared else {}),
         "input_ranges": [[one.low, one.high] for one in model.input_ranges],
         "checkpoint_sha256": model.root_sha256,
     }
