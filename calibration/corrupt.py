@@ -44,7 +44,7 @@ def damage(images: Images, kind: str, strengths: Integers, seed: int = 0) -> Ima
     if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE) or strengths.shape != images.shape[:1]:
         raise UnknownData(
             f"damage takes uint8 glyphs [N, 28, 28] and N strengths, got {images.dtype} {list(images.shape)} and "
-            f"{list(strengths.shape)}; give one strength an image"
+            f"{list(strengths.shape)}; give one strength per image"
         )
     check_strengths(np.unique(strengths).tolist())
     damaged = np.empty_like(images)
@@ -80,7 +80,7 @@ def check_kind(kind: str) -> None:
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=3)
         advice = f"did you mean {', '.join(near)}?" if near else "see [stress] in what `glyphpress gate init` writes"
-        raise UnknownData(f"no damage is called '{kind}'; {advice}")
+        raise UnknownData(f"no kind of damage is called '{kind}'; {advice}")
 
 
 def check_strengths(strengths: tuple[int, ...] | list[int]) -> None:

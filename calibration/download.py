@@ -98,7 +98,7 @@ def _retrieve(root: Path, archive: Archive, progress: Progress, pause: float) ->
     if _md5(part) != archive.md5:
         part.unlink()
         raise DownloadFailed(
-            f"{archive.url}: what came does not have the MD5 {archive.md5}, so it is another or a damaged file; "
+            f"{archive.url}: the download does not have the MD5 {archive.md5}, so it is another or a damaged file; "
             "run it again, or try another --url"
         )
     return part.replace(zipped)
@@ -122,7 +122,7 @@ def _unpack(zipped: Path, folder: Path, progress: Progress) -> None:
                 whole.place_folder(fresh, folder, replaceable=lambda old: not _strangers(old))
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         zipped.unlink()
-        raise DownloadFailed(f"{zipped} is no whole zip ({error}) and was removed; fetch it again") from error
+        raise DownloadFailed(f"{zipped} is not a complete zip ({error}) and was removed; fetch it again") from error
     except FileExistsError as error:
         raise DownloadFailed(f"{folder} was filled by another process meanwhile, and stays; look at it") from error
 

@@ -56,7 +56,7 @@ def read_picture(path: Path) -> Images:
     except CorruptData as error:
         raise CorruptData(f"{path}: {error}") from error
     except UnidentifiedImageError as error:
-        raise CorruptData(f"{path} is no picture that can be read; remove it or save it as PNG") from error
+        raise CorruptData(f"{path} is not a readable picture; remove it or save it as PNG") from error
     # Pillow's decoders raise these for truncated, hostile and malformed files.
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise CorruptData(f"{path} is a damaged picture ({error}); remove it or save it again") from error
@@ -72,7 +72,9 @@ def _classes(folder: Path) -> tuple[str, ...]:
         if not name.isascii() and name != name.encode(errors="ignore").decode():
             raise CorruptData(f"{folder}: the folder name {name!a} is no UTF-8; rename it, or run with LC_ALL=C.UTF-8")
     if not names:
-        raise EmptyData(f"{folder} holds no class subfolders; put the pictures of a class into one named as the class")
+        raise EmptyData(
+            f"{folder} holds no class subfolders; put the pictures of each class into a folder named after the class"
+        )
     if len(names) == 1:
         raise EmptyData(f"{folder} holds a single class, '{names[0]}'; two or more are needed")
     return tuple(names)

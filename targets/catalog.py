@@ -91,7 +91,7 @@ def _reached(word: str) -> str:
         following = address(seen[-1])
         if following in seen:
             ring = " to ".join([*seen, following])
-            raise UnknownTarget(f"{word}: its reach leads back to itself ({ring}); name a target in one of them")
+            raise UnknownTarget(f"{word}: its reach refers back to itself ({ring}); name a target in one of them")
         seen.append(following)
     return seen[-1]
 

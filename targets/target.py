@@ -348,7 +348,7 @@ class Target(Protocol):
 
         Raises UnknownTarget for a target that needs no setting up.
         """
-        raise UnknownTarget(f"{self.name} needs no setting up; ssh://[USER@]HOST and arm64:CPU do")
+        raise UnknownTarget(f"{self.name} needs no setup; ssh://[USER@]HOST and arm64:CPU do")
 
     def pin(self, cores: Collection[int]) -> None:
         """Keep what is opened there from now on on some cores; raises RunFailed where one is missing."""
@@ -370,7 +370,7 @@ class Target(Protocol):
 
         `targets.operators.operators` measures them in a fresh process.
         """
-        raise RunFailed(f"{self.name} does not tell what its operators take; take ort-cpu or litert-cpu")
+        raise RunFailed(f"{self.name} does not report the time of its operators; take ort-cpu or litert-cpu")
 
     def count(
         self,

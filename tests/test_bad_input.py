@@ -128,9 +128,13 @@ NO_FILE = [
     pytest.param(["press", "nothing", *DATA, "--out", "o"], 3, "is a folder, not a checkpoint; name", id="folder"),
 ]
 IMAGES = [
-    pytest.param(["train", "--data", "pictures", "--out", "o.pt"], 3, "scan.png is no picture.*; remove", id="train"),
-    pytest.param(["evaluate", "float.onnx", "--data", "pictures"], 3, "scan.png is no picture", id="no picture"),
-    pytest.param(["data", "check", "pictures"], 3, "scan.png is no picture.*; remove", id="check"),
+    pytest.param(
+        ["train", "--data", "pictures", "--out", "o.pt"], 3, "scan.png is not a readable picture.*; remove", id="train"
+    ),
+    pytest.param(
+        ["evaluate", "float.onnx", "--data", "pictures"], 3, "scan.png is not a readable picture", id="no picture"
+    ),
+    pytest.param(["data", "check", "pictures"], 3, "scan.png is not a readable picture.*; remove", id="check"),
     pytest.param(["evaluate", "float.onnx", "--data", "nothing"], 3, "no class subfolders; put", id="empty"),
     pytest.param(["train", "--data", "nothing", "--out", "o.pt"], 3, "no class subfolders; put", id="train empty"),
     pytest.param(["train", "--data", "no-pictures", "--out", "o.pt"], 3, "no-pictures", id="empty class"),
@@ -253,9 +257,17 @@ NOT_OVER_THIS = [
         "not even --force replaces it",
         id="a stranger's folder",
     ),
-    pytest.param(["export", "digits.pt", "-o", "/dev/null/o.onnx"], 2, "is no folder that takes", id="under a file"),
     pytest.param(
-        ["press", "digits.pt", *DATA, "--out", "float.onnx/o"], 2, "is no folder that takes", id="press there"
+        ["export", "digits.pt", "-o", "/dev/null/o.onnx"],
+        2,
+        "is not a folder that can be written to",
+        id="under a file",
+    ),
+    pytest.param(
+        ["press", "digits.pt", *DATA, "--out", "float.onnx/o"],
+        2,
+        "is not a folder that can be written to",
+        id="press there",
     ),
     pytest.param(["export", "digits.pt", "-o", "o.xyz"], 2, "let it end in .onnx, .ort or .tflite", id="no format"),
 ]

@@ -176,7 +176,9 @@ def _placement(artifact: Artifact, told: dict[str, Any], console: list[str]) -> 
         return {"WebGPU": 1}
     nodes = _logged(console)
     if not nodes:
-        raise RunFailed(f"{artifact.path}: onnxruntime-web does not tell where its nodes run; nothing here may go on")
+        raise RunFailed(
+            f"{artifact.path}: onnxruntime-web did not report where its nodes run, so its answers cannot be trusted"
+        )
     refuse_misplaced(PROVIDER, nodes, artifact)
     return {PROVIDER: len(nodes[PROVIDER])}
 

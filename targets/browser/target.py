@@ -102,7 +102,7 @@ class BrowserTarget(LocalTarget):
                 with suppress(RunFailed):  # or has ended meanwhile
                     found.append(rise.bytes())
         if not found:
-            raise RunFailed(f"{self.name}: no process of the browser tells its memory; leave --memory out")
+            raise RunFailed(f"{self.name}: the browser reports no memory; leave --memory out")
         return max(found)
 
     def _page(self, artifact: Artifact) -> Page:

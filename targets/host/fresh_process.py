@@ -52,7 +52,7 @@ class MemoryRise:
             for line in (self._process / "status").read_text().splitlines():
                 if line.startswith(f"{name}:"):
                     return int(line.split()[1]) * 1024
-        raise RunFailed(f"this system does not tell a process's {name}; measure memory on Linux")
+        raise RunFailed(f"this system does not report a process's {name}; measure memory on Linux")
 
 
 def cold_start(artifact: Artifact, target: str, *, threads: int = 1) -> ColdStart:

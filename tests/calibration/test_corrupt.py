@@ -125,7 +125,7 @@ def test_strengths_are_drawn_anew_for_each_kind_and_seed() -> None:
         pytest.param("coffee", [1, 1], "gate init", id="row39-nothing near"),
         pytest.param("blur", [1, 6], "not 6", id="too strong"),
         pytest.param("blur", [0, 1], "not 0", id="none at all"),
-        pytest.param("blur", [1, 1, 1], "one strength an image", id="too many strengths"),
+        pytest.param("blur", [1, 1, 1], "one strength per image", id="too many strengths"),
     ],
 )
 def test_what_is_not_known_is_refused(kind: str, strengths: list[int], said: str) -> None:

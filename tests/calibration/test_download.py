@@ -217,7 +217,7 @@ def test_members_cannot_land_elsewhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"no zip at all", b""], ids=["text", "empty"])
 def test_no_zip(content: bytes, tmp_path: Path) -> None:
-    with serving(Behaviour(content)) as url, pytest.raises(DownloadFailed, match="is no whole zip"):
+    with serving(Behaviour(content)) as url, pytest.raises(DownloadFailed, match="is not a complete zip"):
         get(tmp_path, url, content)
     assert not list(tmp_path.iterdir())
 

@@ -93,5 +93,5 @@ def test_a_batch_that_the_file_does_not_have_is_refused(tflite_artifact: Artifac
 
 
 def test_a_place_without_a_profiler_names_those_that_have_one(onnx_artifact: Artifact) -> None:
-    with pytest.raises(RunFailed, match=r"null does not tell.*take ort-cpu or"):
+    with pytest.raises(RunFailed, match=r"null does not report.*take ort-cpu or"):
         operators(onnx_artifact, catalog.get("null"))

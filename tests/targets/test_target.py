@@ -53,7 +53,7 @@ def test_what_needs_no_setting_up_says_so(target: Target) -> None:
     if target.name in SET_UP:
         assert type(target).set_up is not Target.set_up
         return
-    with pytest.raises(UnknownTarget, match=f"{target.name} needs no setting up; ") as caught:
+    with pytest.raises(UnknownTarget, match=f"{target.name} needs no setup; ") as caught:
         target.set_up()
     assert "\n" not in str(caught.value)
 
@@ -76,6 +76,6 @@ def test_operators_are_told_or_the_targets_that_tell_them_are_named(target: Targ
         assert type(target).operators is not Target.operators
         return
     subject = artifact(conv_net(tmp_path / "net.onnx"))
-    with pytest.raises(RunFailed, match=r"does not tell what its operators take; take ort-cpu or ") as caught:
+    with pytest.raises(RunFailed, match=r"does not report the time of its operators; take ort-cpu or ") as caught:
         operators(subject, target)
     assert "\n" not in str(caught.value)

@@ -96,7 +96,7 @@ def spoil(digits: Path) -> None:
         (["check", "balanced"], 2, "did you mean emnist:balanced?"),
         (["check", "{files}/empty"], 3, "holds no class subfolders"),
         (["check", "{files}/one"], 3, "holds a single class, 'A'"),
-        (["check", "{files}/odd"], 3, "A/x.png is no picture that can be read"),
+        (["check", "{files}/odd"], 3, "A/x.png is not a readable picture"),
         (["check", "{files}/nothing"], 3, "no folder"),
         (["fetch", "--data-root", "{files}/root", "--url", "nowhere"], 3, "nowhere is no address that can be fetched"),
         (["chek"], 2, "did you mean check"),

@@ -47,7 +47,7 @@ def test_the_list_holds_emulated_processors_boards_and_profiles(glyphpress: Prog
 def test_what_needs_no_setting_up_says_so(glyphpress: Program) -> None:
     done = glyphpress("targets", "setup", "ort-cpu")
     assert (done.code, done.out) == (2, "")
-    assert "needs no setting up" in done.err
+    assert "needs no setup" in done.err
 
 
 def test_a_board_that_names_no_host_is_unavailable(glyphpress: Program) -> None:

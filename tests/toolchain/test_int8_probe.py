@@ -83,7 +83,7 @@ def test_int8_helps_more_where_bytes_are_multiplied_at_once() -> None:
 
 
 def test_places_without_a_cost_or_a_name_are_refused() -> None:
-    with pytest.raises(UsageProblem, match="null is simulated and tells no cost"):
+    with pytest.raises(UsageProblem, match="null is simulated and has no cost to measure"):
         probe_int8("null", ["8x8"])
     with pytest.raises(UnknownTarget):
         probe_int8("ort-cpuu")

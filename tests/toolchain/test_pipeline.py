@@ -357,7 +357,8 @@ def refusing(stage: Callable[..., Any], refused: str, log: str = "") -> Callable
             if log:
                 how["log"].write_text("the whole story")
             raise StageError(
-                f"{Path(str(path)).name}: refused" + (f"; the whole story is in {how['log']}" if log else "")
+                f"{Path(str(path)).name}: refused"
+                + (f"; the converter's whole output is in {how['log']}" if log else "")
             )
         return stage(source, *args, **how)
 
@@ -388,7 +389,7 @@ def test_what_worked_is_kept_when_one_file_fails(
         f"digits.{name}" for name in names if f"digits.{name}" not in missing
     ]
     assert report.rows[0].baseline
-    assert f"the whole story is in {out / 'converters.log'}" in report.failures[0].reason
+    assert f"the converter's whole output is in {out / 'converters.log'}" in report.failures[0].reason
     assert (out / "converters.log").read_text().startswith("the whole story")
     assert Report.load(out) == report
     assert "not made: " in (out / "report.md").read_text()
@@ -430,7 +431,7 @@ def test_row15_where_nothing_was_made_the_log_that_is_named_stays(
     request_: PressRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(press_files, "export", refusing(press_files.export, "", "log"))
-    with pytest.raises(StageError, match="the whole story is in ") as caught:
+    with pytest.raises(StageError, match="the converter's whole output is in ") as caught:
         press(request_, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert "the whole story" in Path(str(caught.value).rpartition(" in ")[2]).read_text()

@@ -159,7 +159,7 @@ def test_a_model_that_answers_nan_does_not_win(digits: Dataset) -> None:
 
 
 def test_too_few_images_settle_nothing(digits: Dataset) -> None:
-    with pytest.raises(CheckpointError, match="49 labelled images cannot settle"):
+    with pytest.raises(CheckpointError, match="49 labelled images are too few"):
         search(runner(nn.Flatten()), digits.images[:49], digits.labels[:49], classes=digits.classes)
 
 

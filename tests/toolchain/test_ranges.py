@@ -161,7 +161,7 @@ QUANTIZE = '[[steps]]\nkind = "quantize"\n'
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        pytest.param('scheme = "static-int8"\npercentile = 99.0', "has no part", id="percentile of min-max"),
+        pytest.param('scheme = "static-int8"\npercentile = 99.0', "does not apply", id="percentile of min-max"),
         pytest.param('scheme = "dynamic-int8"\ncalibration = "mse"', "has no ranges", id="dynamic with ranges"),
         pytest.param('scheme = "weight-int8"\nbias_correction = true', "has no ranges", id="bias of weights alone"),
         pytest.param('scheme = "static-int8"\nranges = "r.json"\ncalibration = "mse"', "r.json", id="both"),

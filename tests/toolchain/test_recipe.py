@@ -52,7 +52,7 @@ def test_every_shipped_recipe_has_its_files_name_and_says_what_it_is_for() -> No
             for words, said in (
                 ("ratio = 1", "less than 1"),
                 ("ratio = 0", "greater than 0"),
-                ("", "it does not say how much goes"),
+                ("", "it does not say how much to prune"),
                 ("ratio = 0.5\nmacs = 100", "ratio and macs exclude each other"),
                 ("macs = 5\nlayers = { conv1 = 0.5 }", "layers and macs exclude each other"),
                 ("layers = { conv1 = 1.0 }", "layers.conv1"),

@@ -136,7 +136,7 @@ def search(
     """
     if len(images) < LEAST_IMAGES:
         raise PreprocessUnknown(
-            f"{len(images)} labelled images cannot settle the preprocess; give {LEAST_IMAGES} or options"
+            f"{len(images)} labelled images are too few to find the preprocess; give {LEAST_IMAGES} or options"
         )
     look = Look(run, images, labels, len(classes))
     seen: dict[Preprocess, PreprocessTrial] = {}

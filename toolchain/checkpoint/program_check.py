@@ -141,13 +141,13 @@ def _check(value: Any) -> None:
 def _check_name(name: str) -> None:
     # Names of nodes, arguments and weights become Python source.
     if not _NAME.fullmatch(name):
-        raise _Refused(f"a name that is none ({name[:40]})")
+        raise _Refused(f"an invalid name ({name[:40]})")
 
 
 def _check_identifiers(names: Any) -> None:
     for name in names if isinstance(names, list) else [names]:
         if not isinstance(name, str) or not _IDENTIFIER.fullmatch(name):
-            raise _Refused(f"a name that is none ({str(name)[:40]})")
+            raise _Refused(f"an invalid name ({str(name)[:40]})")
 
 
 def _check_target(target: Any) -> None:

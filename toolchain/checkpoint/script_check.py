@@ -27,7 +27,7 @@ def refuse_harmful_code(path: Path) -> None:
     """Raise CheckpointError where the file's code could do more than compute, as its text says; loads nothing."""
     parts = _parts(path)
     if "model.json" in parts:
-        raise CheckpointError(f"{path} is TorchScript of before torch 1.2; save it with a newer torch")
+        raise CheckpointError(f"{path} is TorchScript from before torch 1.2; save it with a newer torch")
     for code in (content.decode("ascii", "replace") for name, content in parts.items() if name.endswith(".py")):
         if _QUANTIZED.search(code):
             raise CheckpointError(f"{path} is quantized already; give the float model that it was made from")

@@ -86,7 +86,7 @@ class PressTarget:
                 with self._target().open(artifact) as there:
                     found = agreement(there, session, test.images[np.sort(sample)])
                 if found.differing:
-                    raise StageError(f"{artifact.path.name} on {self.name}: {found}; it reads otherwise there")
+                    raise StageError(f"{artifact.path.name} on {self.name}: {found}; it answers differently there")
             return evaluate(session, test, progress=progress)
 
     def times(

@@ -155,7 +155,7 @@ def _timed(place: Target, cells: list[Cell], seed: int, progress: Progress) -> I
         with place.open(pair[0]) as session:
             facts = session.facts
         if facts.cost != "latency":
-            raise UsageProblem(f"{place.name} is simulated and tells no cost; probe the device itself")
+            raise UsageProblem(f"{place.name} is simulated and has no cost to measure; probe the device itself")
         first, second = profile(pair, target=place, plan=_PLAN, rounds=_ROUNDS, seed=seed).rows
         timed += [first.timings, second.timings]
         found, cost = second.ratio, first.timings.percentile(50)

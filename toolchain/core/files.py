@@ -27,7 +27,7 @@ def refuse_existing(path: Path, *, force: bool) -> None:
     whole.sweep(path.parent)
     _refuse_taken(path, force=force)
     if path.exists() and not path.is_file():
-        raise UsageProblem(f"{path} is no file that a result could replace; give another name")
+        raise UsageProblem(f"{path} is not a file that can be replaced; give another name")
     _refuse_mounted(path)
     _refuse_shut(path)
 
@@ -54,7 +54,9 @@ def _refuse_mounted(path: Path) -> None:
 def _refuse_shut(path: Path) -> None:
     place = next(parent for parent in path.absolute().parents if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
-        raise UsageProblem(f"{path} cannot be written: {place} is no folder that takes files; name another place")
+        raise UsageProblem(
+            f"{path} cannot be written: {place} is not a folder that can be written to; name another place"
+        )
 
 
 def refuse_source(path: Path, source: Path) -> None:

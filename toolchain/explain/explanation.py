@@ -77,7 +77,8 @@ def explain(base: Artifact, candidate: Artifact, images: Dataset, *, progress: P
     """
     if {base.format, candidate.format} not in ({"onnx"}, {"tflite"}):
         raise UsageProblem(
-            f"{base.path.name} and {candidate.path.name} cannot be laid side by side; give two .onnx or two .tflite"
+            f"{base.path.name} and {candidate.path.name} cannot be compared layer by layer; "
+            f"give two .onnx or two .tflite"
         )
     exact, rounded = opened(base), opened(candidate)
     pairs = _paired(exact, rounded, base, candidate)

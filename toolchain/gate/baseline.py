@@ -47,7 +47,7 @@ def store(
     file without `force` and for a name that does not end in .npz, and what `read_judged_file` raises.
     """
     if out.suffix != ".npz":
-        raise UsageProblem(f"{out} should end in .npz, by which a stored baseline is known; name it so")
+        raise UsageProblem(f"{out} should end in .npz, as every stored baseline does; rename it")
     refuse_existing(out, force=force)
     judged = read_judged_file(path, dataset, train=train, target=target, progress=progress)
     baseline = make(judged, policy, dataset, progress=progress)

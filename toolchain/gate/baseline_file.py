@@ -104,7 +104,7 @@ class Baseline:
             raise EvidenceError(f"{path}: not a stored baseline ({error}); {_ADVICE}") from error
         if meta != baseline._facts() | {"digest": baseline.digest}:
             raise EvidenceError(
-                f"{path}: its digest signs other content, so it was changed after it was stored; {_ADVICE}"
+                f"{path}: its digest does not match its content, so it was changed after it was stored; {_ADVICE}"
             )
         return baseline
 

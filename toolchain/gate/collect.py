@@ -134,7 +134,7 @@ def check_target(policy: Policy, target: Target) -> None:
         raise UsageProblem(f"{target.name} is {what} and has no latency; leave {', '.join(timed)} out")
     for limit in limits:
         if limit.device:
-            raise UsageProblem(f"[{limit.name}] is of devices, and {target.name} is {what}; leave it out")
+            raise UsageProblem(f"[{limit.name}] is measured on devices, and {target.name} is {what}; leave it out")
 
 
 def _check_files(limit: str, must: str, files: Sequence[Path]) -> None:

@@ -50,7 +50,7 @@ def collect_statistics(run: Callable[[], Iterator[Values]], source: str) -> dict
             low, high = float(held.min()), float(held.max())
             if not (np.isfinite(low) and np.isfinite(high)):
                 raise StageError(
-                    f"{source}: tensor {name} holds NaN or infinity on a calibration image; mend the float model"
+                    f"{source}: tensor {name} holds NaN or infinity on a calibration image; fix the float model"
                 )
             before, mean = extremes.get(name, (low, high)), averages.get(name, (low, high))
             extremes[name] = min(before[0], low), max(before[1], high)

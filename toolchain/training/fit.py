@@ -71,7 +71,7 @@ def fit(
     import torch
 
     if data.split != "train":
-        raise UsageProblem(f"{data.origin} is a test split; a model that was fitted to it could not be judged on it")
+        raise UsageProblem(f"{data.origin} is a test split; a model trained on it could not be judged on it")
     data = data.held()
     fitted, held_out = hold_out(data.labels, settings.held_out, seed)
     with torch_threads(threads), torch.random.fork_rng(devices=[]):

@@ -154,7 +154,8 @@ def prunable(module: nn.Module, name: str) -> tuple[dict[str, Channels], dict[st
     found = {layer: own for layer, own in whole.channels.items() if layer not in refused}
     if not found:
         raise StageError(
-            f"{name} has no Linear or Conv2d layer whose channels can go ({by_reason(refused) or 'none runs'}); "
+            f"{name} has no Linear or Conv2d layer whose channels can be removed "
+            f"({by_reason(refused) or 'none runs'}); "
             "press it without pruning channels"
         )
     return found, refused

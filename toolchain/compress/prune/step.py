@@ -57,7 +57,7 @@ class Prune(ModelStep):
         if self.method == "n:m":
             self._settled_by_pattern(said)
         elif not said and not self.layers:
-            raise ValueError("it does not say how much goes; give ratio, macs, parameters, bytes or layers")
+            raise ValueError("it does not say how much to prune; give ratio, macs, parameters, bytes or layers")
         self._fits_method()
         return self
 

@@ -122,7 +122,7 @@ class Unstructured:
             reason = f"whose inputs are a multiple of {of} (pattern {stay}:{of})" if known else "that runs"
             raise StageError(f"{self.model.name} has no Linear or Conv2d layer {reason}; press it without pruning")
         if all(bool(mask.all()) for mask in masks.values()):
-            raise UsageProblem(f"{self.model.name}: not one weight goes at this ratio; give a higher one")
+            raise UsageProblem(f"{self.model.name}: this ratio removes no weight; give a higher one")
 
     def cut(self, module: nn.Module, share: float) -> nn.Module:
         """Return the module with `share`, 0 to 1, of what is to go zeroed by now; `module` is used up."""

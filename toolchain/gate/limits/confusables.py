@@ -31,7 +31,7 @@ LookAlikes = Annotated[str, Field(min_length=2)]
 def _misreading(value: object) -> object:
     truth, arrow, answer = str(value).partition("->")
     if not (truth and arrow and answer):
-        raise ValueError('a misreading is written "truth->answer", such as "1->7"')
+        raise ValueError('write a misreading as "truth->answer", such as "1->7"')
     return value
 
 

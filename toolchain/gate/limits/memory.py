@@ -30,7 +30,7 @@ def _collect(_: MemoryLimit, sources: Sources) -> int:
     artifact, facts = sources.file(MEMORY), sources.candidate.evaluation.facts
     if facts.cost != "latency":
         raise UsageProblem(
-            f"[memory] is of devices, and {facts.target} is none; take another target, or drop the limit"
+            f"[memory] is measured on devices, and {facts.target} is none; take another target, or drop the limit"
         )
     return get(facts.target).peak_memory(artifact, threads=sources.threads)
 
