@@ -36,7 +36,7 @@ def load(spec: str, split: Split = "test", data_root: Path | None = None) -> Dat
     if not colon:
         raise _not_known(spec)
     if place == "builtin":
-        raise UnknownData(f"nothing built in is called '{name}'; did you mean {DIGITS}?")
+        raise UnknownData(f"there is no built-in data set '{name}'; did you mean {DIGITS}?")
     if place == "emnist":
         return emnist.load_split(emnist_split(name), split, emnist.roots(data_root), spec, names)
     if not Path(place).is_dir():

@@ -40,7 +40,7 @@ def operators(artifact: Artifact, target: Target, *, threads: int = 1, batch: in
     """
     if not target.has_profiler:
         fit = " or ".join(_with_profiler(artifact.format))
-        raise RunFailed(f"{target.name} does not tell what its operators take; take {fit}")
+        raise RunFailed(f"{target.name} does not report the time of its operators; take {fit}")
     answer = in_fresh_process(artifact, target.name, "operators", threads=threads, batch=batch)
     return [Operator(**one) for one in answer]
 

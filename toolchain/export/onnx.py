@@ -72,7 +72,9 @@ def _from_script(model: FloatModel, script: nn.Module, log: Path | None) -> Mode
 
 
 def _refused(name: str, error: Exception, log_file: Path) -> StageError:
-    return StageError(f"{name}: torch cannot export it to ONNX ({first_line(error)}); the whole story is in {log_file}")
+    return StageError(
+        f"{name}: torch cannot export it to ONNX ({first_line(error)}); the converter's whole output is in {log_file}"
+    )
 
 
 def _from_torch(module: nn.Module, name: str, log: Path | None) -> ir.Model:

@@ -92,7 +92,8 @@ def _converted(artifact: Artifact, origin: Origin, folder: Path, *, platform: st
         # onnxruntime's exceptions share no base.
         reason = " ".join(str(error).split())[:300]
         raise StageError(
-            f"{artifact.path.name}: onnxruntime cannot convert it to .ort ({reason}); the whole story is in {log_file}"
+            f"{artifact.path.name}: onnxruntime cannot convert it to .ort ({reason}); "
+            f"the converter's whole output is in {log_file}"
         ) from error
     operators = source.with_suffix(".required_operators_and_types.config").read_text(encoding="utf-8")
     return source.with_suffix(".ort"), operators

@@ -59,7 +59,8 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         reason = _MLIR.sub("", str(error).strip().splitlines()[0])[:200]
         raise StageError(
-            f"{model.name}: litert-torch cannot convert it to TFLite ({reason}); the whole story is in {log_file}"
+            f"{model.name}: litert-torch cannot convert it to TFLite ({reason}); "
+            f"the converter's whole output is in {log_file}"
         ) from error
 
 

@@ -102,7 +102,9 @@ class Quantize(Step):
         if not self.row.scaled and not self.per_channel:
             raise ValueError(f"{self.scheme} has no scales; leave per_channel (--per-tensor) out")
         if self.integer_io and self.row.activations != "int8":
-            raise ValueError(f"{self.scheme} computes wider than 8 bits; integer_io needs static-int8 or static-int4")
+            raise ValueError(
+                f"{self.scheme} computes with more than 8 bits; integer_io needs static-int8 or static-int4"
+            )
         if self.activations and self.row.activations != "int8":
             raise ValueError(f"{self.scheme} has no activations of 8 bits to choose; leave activations out")
         if self.reduce_range is not None and not self.row.saturating:
@@ -113,7 +115,7 @@ class Quantize(Step):
     def _calibration_meant(self) -> Self:
         """Refuse words on ranges where there are none, or where others decide."""
         if self.percentile != PERCENTILE and self.calibration != "percentile":
-            raise ValueError(f'percentile has no part in calibration = "{self.calibration}"; set it to "percentile"')
+            raise ValueError(f'percentile does not apply to calibration = "{self.calibration}"; set it to "percentile"')
         if self.ranges and self.calibration != "min-max":
             raise ValueError(f'ranges are taken from {self.ranges}, so calibration = "{self.calibration}" has no part')
         asked = self.calibration != "min-max" or self.ranges or self.bias_correction
