@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,6 +54,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     count = Counter(item.path for item in items)
     items.sort(key=lambda item: (item.path not in slow, -count[item.path]))
+
+
+def pytest_runtest_setup() -> None:
+    """Let torch's ONNX exporter parse the sources of its 500 operators once in a process, not at each export."""
+    exporter = sys.modules.get("torch.onnx._internal.exporter._registration")
+    library = getattr(exporter, "onnxscript_apis", None)
+    if library and "onnxscript" in sys.modules and "get_torchlib_ops" not in vars(library):
+        library.get_torchlib_ops = cache(library.get_torchlib_ops)
 
 
 @pytest.fixture(scope="session")
