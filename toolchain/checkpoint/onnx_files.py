@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _SLACK = 1 << 16
 """Bytes by which weights in a file of their own may be padded."""
+MASKS = ("Add", "Min", "Pad", "Sub", "Where")
+"""Operators by which a constant can take values out of a softmax or a maximum that follows."""
+MASK_VIEWS = ("Cast", "Expand", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 _QUANTIZED = (
     "QuantizeLinear",
     "DequantizeLinear",
@@ -88,12 +91,17 @@ def _element_bytes(data_type: int) -> int:
 
 
 def refuse_not_finite(proto: ModelProto, path: Path) -> None:
-    """Raise CheckpointError on NaN or infinite weights: nothing made from them could read."""
+    """Raise CheckpointError on NaN or infinite weights: nothing made from them could read.
+
+    Minus infinity is no fault in a constant that only masks by it, in front of a softmax or a maximum.
+    """
     import numpy as np
     from onnx import numpy_helper
 
     weights = ((tensor.name, numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer)
-    broken = [name for name, values in weights if values.dtype.kind == "f" and not np.isfinite(values).all()]
+    unlike = {name: values for name, values in weights if values.dtype.kind == "f" and not np.isfinite(values).all()}
+    multiplied = {name for node in proto.graph.node if node.op_type not in (*MASKS, *MASK_VIEWS) for name in node.input}
+    broken = [name for name, values in unlike.items() if name in multiplied or not (values < np.inf).all()]
     if broken:
         raise CheckpointError(f"{path}: weights are not finite ({listing(broken)}); the training diverged, train again")
 

@@ -14,6 +14,9 @@ from toolchain.formats.activations import Values
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize
 
+NOTHING = np.float32(-1e38)
+"""A pad or mask of this or less, minus infinity too, is no value where a maximum or softmax is taken over it."""
+
 
 @dataclass(frozen=True)
 class BiasedLayer:
@@ -61,3 +64,10 @@ class FloatFile(Protocol):
 
     def content(self) -> bytes:
         """Return the float file as it stands now."""
+
+
+def without_masks(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the values with the least of them in place of NOTHING."""
+    least = values[values > NOTHING].min(initial=0)
+    kept: NDArray[np.float32] = np.maximum(values, least)
+    return kept

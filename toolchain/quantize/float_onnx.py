@@ -17,7 +17,8 @@ from toolchain.checkpoint.onnx_files import refuse_quantized
 from toolchain.formats.activations import Values, onnx_activations
 from toolchain.formats.onnx.layers import onnx_graph
 from toolchain.formats.onnx.write import write_model
-from toolchain.quantize.float_file import BiasedLayer
+from toolchain.quantize.float_file import BiasedLayer, without_masks
+from toolchain.quantize.masked_onnx import masked_tensors
 from toolchain.quantize.onnx import prepare, static_onnx
 from toolchain.quantize.onnx_layers import weighted
 from toolchain.quantize.ranges import Ranges
@@ -89,8 +90,10 @@ class FloatOnnx:
         return [tuple(views(node.input[0])) for node in nodes]
 
     def values(self, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
-        """Run the float graph."""
-        return onnx_activations(self._path, names, fed)
+        """Run the float graph; where a mask takes out a value, it counts as the least of the others."""
+        masked = masked_tensors(self._path)
+        for held in onnx_activations(self._path, names, fed):
+            yield {name: without_masks(values) if name in masked else values for name, values in held.items()}
 
     def quantized_values(
         self, step: Quantize, ranges: Ranges, names: Sequence[str], fed: NDArray[np.float32]

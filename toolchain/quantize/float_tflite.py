@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact
 from toolchain.formats.activations import Values, tflite_activations
 from toolchain.formats.tflite.layers import mapped, parsed
-from toolchain.quantize.float_file import BiasedLayer
+from toolchain.quantize.float_file import NOTHING, BiasedLayer, without_masks
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize
 from toolchain.quantize.tflite import refuse_quantized, tflite_content
@@ -19,8 +19,6 @@ from toolchain.quantize.unsuited_tflite import masked
 
 VIEWS = ("EXPAND_DIMS", "MAX_POOL_2D", "PAD", "RESHAPE", "SQUEEZE", "TRANSPOSE")
 """Operators whose answer holds the values that they were given, and zero."""
-NOTHING = np.float32(-1e38)
-"""A pad or mask of this or less, minus infinity too, is no value where a maximum or softmax is taken over it."""
 
 
 class FloatTflite:
@@ -77,7 +75,7 @@ class FloatTflite:
         """Run the float file; a pad that stands for no value holds the least of the others."""
         padded = self._padded()
         for held in tflite_activations(self.content(), names, fed):
-            yield {name: _without_pad(values) if name in padded else values for name, values in held.items()}
+            yield {name: without_masks(values) if name in padded else values for name, values in held.items()}
 
     def quantized_values(
         self, step: Quantize, ranges: Ranges, names: Sequence[str], fed: NDArray[np.float32]
@@ -147,9 +145,3 @@ class FloatTflite:
     def _name(self, index: int) -> str:
         name: str = self._graph.tensors[index].name.decode()
         return name
-
-
-def _without_pad(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    least = values[values > NOTHING].min(initial=0)
-    kept: NDArray[np.float32] = np.maximum(values, least)
-    return kept

@@ -26,6 +26,7 @@ from toolchain.formats.uint8_input import PixelInput
 from toolchain.quantize.bias_overflow import STORED, onnx_with_room
 from toolchain.quantize.dynamic_onnx import dynamic_onnx
 from toolchain.quantize.keep_onnx import keep_apart, named_layers
+from toolchain.quantize.masked_onnx import named_masks
 from toolchain.quantize.onnx_layers import KINDS, of_one_channel, weighted
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize
@@ -162,6 +163,7 @@ def static_onnx(
     from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
     kept = named_layers(prepared, step.keep, artifact.path.name)
+    masks = named_masks(prepared)
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
     if pixels:
         write_model(absorb(onnx.load(prepared), pixels), prepared)
@@ -177,7 +179,7 @@ def static_onnx(
         activation_type=QuantType.QInt8 if step.activations == "int8" else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         reduce_range=reduce_range,
-        nodes_to_exclude=list(kept.values()),
+        nodes_to_exclude=[*kept.values(), *masks],
         extra_options=_extra(artifact, pixels),
         calibration_cache_path=cache,
     )
