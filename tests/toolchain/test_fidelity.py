@@ -16,6 +16,7 @@ from targets.artifact import Artifact, Fidelity, Format
 from targets.errors import ArtifactError
 from targets.metadata import load_artifact
 from tests.toolchain.planted import CONV2, CONV4, Change, planted, scale_times, zeroed
+from tests.toolchain.readers import linear_reader
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import fidelity, sample
 from toolchain.quantize.schemes import SCHEMES
@@ -149,3 +150,22 @@ def test_row3_answers_that_change_are_warned_of_at_a_sound_sqnr(
     seen = fidelity(base, base, sample(digits), 8)
     assert seen.sqnr_db > 40
     assert (seen.collapsed, seen.warning("q.onnx") is not None) == (warned, warned)
+
+
+@pytest.mark.parametrize(
+    ("bits", "equal", "warned"), [(4, 244, True), (4, 247, False), (8, 244, False), (8, 243, True)]
+)
+def test_row3_four_bits_are_warned_of_at_more_equal_answers(
+    bits: int, equal: int, warned: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    base, made = (load_artifact(linear_reader(tmp_path / f"{name}.onnx")) for name in ("base", "made"))
+    exact = np.tile(np.linspace(0, 1, 10), (256, 1))
+    rounded = exact.copy()
+    # Nearly the same numbers, whose two largest changed places.
+    rounded[equal:, 8:] = rounded[equal:, 9:7:-1]
+    answers = {"base.onnx": exact, "made.onnx": rounded}
+    # By its name the package's attribute is the function.
+    module = sys.modules["toolchain.quantize.fidelity"]
+    monkeypatch.setattr(module, "_logits", lambda artifact, _images: answers[artifact.path.name])
+    monkeypatch.setattr(module, "_worst", lambda *_: {})
+    assert fidelity(base, made, np.zeros((256, 28, 28), np.uint8), bits).collapsed is warned
