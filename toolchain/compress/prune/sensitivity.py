@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -115,12 +115,7 @@ def sensitivity(
             return SensitivityPoint(max(goes.values()), left, parameters, share)
 
         whole = accuracy(copy.deepcopy(module), shown, model.preprocess, threads=threads)
-        tries = [(layer, ratio) for layer in trial.sizes for ratio in trial.ratios(layer)]
-        points: dict[str, list[SensitivityPoint]] = {layer: [] for layer in trial.sizes}
-        for done, (layer, ratio) in enumerate(tries):
-            progress("sensitivity", done, len(tries))
-            points[layer].append(read({layer: ratio}))
-        progress("sensitivity", len(tries), len(tries))
+        points = _points(trial, read, progress)
         proposal = {layer: best for layer, own in points.items() if (best := _highest(own, whole - tolerance))}
         together = read(proposal) if proposal else None
     curves = tuple(Curve(layer, trial.tied(layer), trial.sizes[layer], tuple(own)) for layer, own in points.items())
@@ -141,6 +136,19 @@ def sensitivity(
         together=together,
         history=model.history,
     )
+
+
+def _points(
+    trial: _Channels | _Weights, read: Callable[[Mapping[str, float]], SensitivityPoint], progress: Progress
+) -> dict[str, list[SensitivityPoint]]:
+    """Return what `read` gives of each layer alone, pruned at each of its ratios."""
+    tries = [(layer, ratio) for layer in trial.sizes for ratio in trial.ratios(layer)]
+    points: dict[str, list[SensitivityPoint]] = {layer: [] for layer in trial.sizes}
+    for done, (layer, ratio) in enumerate(tries):
+        progress("sensitivity", done, len(tries))
+        points[layer].append(read({layer: ratio}))
+    progress("sensitivity", len(tries), len(tries))
+    return points
 
 
 def _highest(points: list[SensitivityPoint], floor: float) -> float | None:
