@@ -99,14 +99,15 @@ def test_a_class_without_images_cannot_be_judged() -> None:
         pytest.param(
             [(2, 1), (9, 5), (6, 1)],
             Outcome.INCONCLUSIVE,
-            "by class, 2 of 3 cannot be told from the margin of 2 pp with 95 % confidence: 'c' 1.25 pp, at most 2.66 "
+            "by class, 2 of 3 cannot be decided against the margin of 2 pp with 95 % confidence: 'c' 1.25 pp, at "
+            "most 2.66 "
             "(6 worse, 1 better of 400), 'b' 1.00 pp",
             id="open ones",
         ),
         pytest.param(
             [(2, 1), (8, 0)],
             Outcome.INCONCLUSIVE,
-            "'b' was seen to fall by exactly its margin, from where no number of images can be named",
+            "the drop of 'b' equals its margin, so no number of images would decide",
             id="at the margin",
         ),
     ],
@@ -119,7 +120,7 @@ def test_the_reason_tells_which_and_how_much(rows: list[tuple[int, int]], outcom
 
 def test_margins_of_their_own_are_told_apart() -> None:
     found = several(Question("0O", 30, 10, 800, 0.01), Question("1I", 30, 10, 800, 0.2))
-    assert "from their margins" in found.reason
+    assert "against their margins" in found.reason
     assert "(30 worse, 10 better of 800, margin 1 pp)" in found.reason
     assert [part.outcome for part in found.parts] == [Outcome.INCONCLUSIVE, Outcome.PASS]
     assert found.threshold == 0.01

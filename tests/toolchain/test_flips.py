@@ -67,7 +67,7 @@ def test_answers_that_wander_fail_though_no_accuracy_is_lost() -> None:
 def test_a_share_at_the_limit_needs_no_number_that_does_not_exist() -> None:
     found = judged(100, 10_000)
     assert (found.outcome, found.samples_needed) == (Outcome.INCONCLUSIVE, None)
-    assert "no number of images decides a share that equals the limit" in found.reason
+    assert "no number of images can decide a share that equals the limit" in found.reason
 
 
 @settings(max_examples=60)

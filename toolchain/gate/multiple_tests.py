@@ -158,7 +158,7 @@ def _reason(parts: Sequence[Part], same: Sequence[Part], what: str, confidence: 
     share = f"by {what}, {len(same)} of {len(parts)}"
     if first is Outcome.FAIL:
         return f"{share} fell beyond {sure}, Holm-corrected for {len(parts)}: {named}"
-    return f"{share} cannot be told from {sure}: {named}; {_advice(same, what)}"
+    return f"{share} cannot be decided against {sure}: {named}; {_advice(same, what)}"
 
 
 def _words(part: Part, alike: bool) -> str:
@@ -172,4 +172,4 @@ def _advice(same: Sequence[Part], what: str) -> str:
     if needed := _needed_in_all(same):
         return f"about {needed:,} images like these of each {what} would decide ({POWER * 100:.0f} % power)"
     stuck = next(part.name for part in same if part.samples_needed is None)
-    return f"'{stuck}' was seen to fall by exactly its margin, from where no number of images can be named"
+    return f"the drop of '{stuck}' equals its margin, so no number of images would decide"

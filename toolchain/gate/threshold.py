@@ -34,7 +34,7 @@ def side(outcome: Outcome) -> str:
 _SPANS = {
     Outcome.PASS: ("at most {high}", "within"),
     Outcome.FAIL: ("at least {low}", "beyond"),
-    Outcome.INCONCLUSIVE: ("between {low} and {high}", "cannot be told from"),
+    Outcome.INCONCLUSIVE: ("between {low} and {high}", "too close to decide against"),
 }
 
 

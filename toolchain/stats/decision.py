@@ -21,7 +21,7 @@ POWER = 0.8
 
 PASS_GAP, FAIL_GAP = 0.15, 0.5
 """Steps of a sum by which it must lie further from the margin than the normal statistic asks."""
-IN_STEPS = "; counts this small need more than a bound, since they move in steps"
+IN_STEPS = "; with counts this small the decision is stricter than the bounds"
 """Closes the reason of what is open although its bound is not."""
 
 # Shares of counts that equal the margin may differ from it by rounding.
@@ -66,7 +66,7 @@ def decided(
 def advice(needed: int | None, equal: str) -> str:
     """Return what would decide an INCONCLUSIVE: so many images, or none. equal: words for what was seen then."""
     if needed is None:
-        return f"no number of images decides {equal}: set another one"
+        return f"no number of images can decide {equal}; set another limit"
     return f"about {needed:,} images like these would decide ({POWER * 100:.0f} % power)"
 
 
