@@ -10,7 +10,7 @@ import numpy as np
 from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from toolchain.compress.prune.graph import ChannelGraph, Channels
-from toolchain.compress.prune.step import Importance
+from toolchain.compress.prune.settings import Importance
 from toolchain.training.settings import preset
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from calibration.dataset import Dataset
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune.graph import ChannelGraph, Channels, prunable
 from toolchain.compress.prune.importance import scores
-from toolchain.compress.prune.step import Importance
+from toolchain.compress.prune.settings import Importance
 from toolchain.compress.prune.structured import kept, least, refuse_unranked
 from toolchain.compress.prune.unstructured import lowest, weights
 from toolchain.core.errors import StageError, UsageProblem

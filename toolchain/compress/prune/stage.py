@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.dataset import Dataset
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.compress.prune.step import Prune
+from toolchain.compress.prune.settings import PruneSettings
 from toolchain.compress.prune.structured import Structured
 from toolchain.compress.prune.unstructured import Unstructured, baked, zeros_kept
 from toolchain.core.progress import Progress, silent
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 
 def prune(
-    model: FloatModel, step: Prune, data: Dataset, *, seed: int = 0, threads: int = 0, progress: Progress = silent
+    model: FloatModel,
+    step: PruneSettings,
+    data: Dataset,
+    *,
+    seed: int = 0,
+    threads: int = 0,
+    progress: Progress = silent,
 ) -> FloatModel:
     """Return the model pruned as `step` says, fine-tuned on `data` (a train split) after each round.
 
@@ -44,13 +50,20 @@ def prune(
     return replace(model, module=module.eval(), onnx=None, history=(*model.history, line))
 
 
-def planned(model: FloatModel, step: Prune, data: Dataset, *, seed: int = 0) -> Structured | Unstructured:
+def planned(model: FloatModel, step: PruneSettings, data: Dataset, *, seed: int = 0) -> Structured | Unstructured:
     """Return the work that a step asks for on a model; raises as `prune` does where it cannot be done."""
     return Structured(model, step, data, seed) if step.method == "structured" else Unstructured(model, step)
 
 
 def _tuned(
-    module: nn.Module, model: FloatModel, step: Prune, data: Dataset, *, seed: int, threads: int, progress: Progress
+    module: nn.Module,
+    model: FloatModel,
+    step: PruneSettings,
+    data: Dataset,
+    *,
+    seed: int,
+    threads: int,
+    progress: Progress,
 ) -> nn.Module:
     # Few images need small batches, or a handful of steps is all they give.
     settings = preset("fine-tune").changed(epochs=step.epochs, batch=preset_for(len(data)).batch)

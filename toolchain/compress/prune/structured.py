@@ -14,7 +14,7 @@ from toolchain.checkpoint.float_model import FloatModel
 from toolchain.checkpoint.inspection.torch_file import module_layers
 from toolchain.compress.prune.graph import ChannelGraph, Channels, by_reason, prunable
 from toolchain.compress.prune.importance import scores
-from toolchain.compress.prune.step import Prune
+from toolchain.compress.prune.settings import PruneSettings
 from toolchain.core.errors import UsageProblem
 from toolchain.core.quantities import macs_text
 
@@ -58,7 +58,7 @@ class Structured:
     """Structured pruning of one model, in as many rounds as the step says."""
 
     model: FloatModel
-    step: Prune
+    step: PruneSettings
     data: Dataset
     seed: int
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.compress.prune.step import Prune
+from toolchain.compress.prune.settings import PruneSettings
 from toolchain.compress.prune.structured import refuse_unknown
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.quantities import size_text
@@ -108,7 +108,7 @@ class Unstructured:
     """Unstructured pruning of one model, in as many rounds as the step says."""
 
     model: FloatModel
-    step: Prune
+    step: PruneSettings
 
     def __post_init__(self) -> None:
         """Raise UsageProblem or StageError where the step cannot be done, before any of it is."""
