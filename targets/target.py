@@ -20,7 +20,7 @@ from targets.host.machine import taints
 from targets.host.pinning import pin
 
 if TYPE_CHECKING:
-    from targets.operators import Operator
+    from targets.operator_time import Operator
 
 Progress = Callable[[str, int, int], None]
 """What is called while something takes long: a label, how many steps are done, of how many."""

@@ -22,7 +22,7 @@ from targets.session import RuntimeSession, TensorCodec, image_input, logits_out
 from targets.target import Availability, RuntimeFacts
 
 if TYPE_CHECKING:
-    from targets.operators import Operator
+    from targets.operator_time import Operator
 
 BATCH = 64
 MOST = 2**31

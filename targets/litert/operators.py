@@ -14,7 +14,7 @@ from typing import Any
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.operators import RUNS, WARMUP, Operator, typical_ns
+from targets.operator_time import RUNS, WARMUP, Operator, typical_ns
 
 LIBRARY = "libLiteRt.so"
 _CPU = 1

@@ -28,7 +28,7 @@ BATCH = 64
 FIX = "install it with `pip install onnxruntime`"
 
 if TYPE_CHECKING:
-    from targets.operators import Operator
+    from targets.operator_time import Operator
 
 
 class OrtKernels(LocalTarget):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from targets.artifact import Artifact
 from targets.errors import RunFailed
 from targets.onnxruntime.protobuf import without_weights
-from targets.operators import RUNS, WARMUP, Operator, typical_ns
+from targets.operator_time import RUNS, WARMUP, Operator, typical_ns
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto

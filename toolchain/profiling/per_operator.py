@@ -11,7 +11,8 @@ from targets.artifact import Artifact
 from targets.errors import TargetUnavailable
 from targets.host.machine import machine_state, taints
 from targets.host.pinning import pinned
-from targets.operators import RUNS, Operator, operators
+from targets.operator_time import RUNS, Operator
+from targets.operators import operators
 from targets.session import resolved_threads
 from toolchain.core.progress import Progress, silent
 from toolchain.profiling.pairs import paired

@@ -14,7 +14,8 @@ from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import RunFailed
 from targets.host.machine import multiplies_bytes
-from targets.operators import Operator, operators
+from targets.operator_time import Operator
+from targets.operators import operators
 from targets.target import Target
 from toolchain.checkpoint.inspection import inspect_file
 from toolchain.formats.onnx.optimized import optimized_graph

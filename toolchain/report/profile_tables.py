@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from targets.operators import RUNS
+from targets.operator_time import RUNS
 from targets.target import taints_of
 from targets.terminal_text import one_line
 from toolchain.core.quantities import time_text
