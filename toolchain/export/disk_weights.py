@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,34 +26,43 @@ class DiskWeights:
     def __init__(self, module: nn.Module) -> None:
         """Move the weights; those of a small module stay where they are. Raises OSError where the disk is full."""
         tensors = [tensor for tensor in (*module.parameters(), *module.buffers()) if _movable(tensor)]
-        self._pages: mmap.mmap | None = None
+        self._pages: list[mmap.mmap] = []
         # Tied weights are one tensor of the file too.
+        different = {(tensor.data_ptr(), tensor.shape): tensor.detach() for tensor in tensors}
         self.size = sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
         if self.size >= LARGE:
-            self._move(tensors)
+            stored = dict(zip(different, self.added(different.values()), strict=True))
+            for tensor in tensors:
+                tensor.data = stored[tensor.data_ptr(), tensor.shape]
 
     def leave(self) -> None:
         """Take out of memory what was read of the weights."""
-        if self._pages is not None:
-            self._pages.madvise(mmap.MADV_DONTNEED)
+        for pages in self._pages:
+            pages.madvise(mmap.MADV_DONTNEED)
 
-    def _move(self, tensors: list[Tensor]) -> None:
+    def added(self, tensors: Iterable[Tensor]) -> list[Tensor]:
+        """Return the tensors as they are read from one more file, to which each goes before the next is asked for.
+
+        Raises OSError where the disk is full.
+        """
         import torch
 
-        places: dict[tuple[int, torch.Size], int] = {}
+        forms = []
         with tempfile.TemporaryFile() as stream:
             for tensor in tensors:
-                key = (tensor.data_ptr(), tensor.shape)
-                if key not in places:
-                    places[key] = stream.seek(-stream.tell() % mmap.PAGESIZE, 1)
-                    stream.write(tensor.detach().reshape(-1).view(torch.uint8).numpy().data)
+                place = stream.seek(-stream.tell() % mmap.PAGESIZE, 1)
+                stream.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+                forms.append((place, tensor.dtype, tensor.shape))
+            if not forms:
+                return []
             stream.flush()
             # Private: what is written to a weight does not go to the file.
-            self._pages = mmap.mmap(stream.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
-        for tensor in tensors:
-            place = places[tensor.data_ptr(), tensor.shape]
-            stored = torch.frombuffer(self._pages, dtype=tensor.dtype, count=tensor.numel(), offset=place)
-            tensor.data = stored.reshape(tensor.shape)
+            pages = mmap.mmap(stream.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._pages.append(pages)
+        return [
+            torch.frombuffer(pages, dtype=dtype, count=shape.numel(), offset=place).reshape(shape)
+            for place, dtype, shape in forms
+        ]
 
 
 def _movable(tensor: Tensor) -> bool:

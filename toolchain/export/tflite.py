@@ -17,6 +17,7 @@ from toolchain.core.errors import PackageMissing, StageError
 from toolchain.core.files import require_room
 from toolchain.export.bounded import bounded_forms, bounded_programs
 from toolchain.export.disk_weights import LARGE, DiskWeights
+from toolchain.export.norms import folded_norms
 from toolchain.formats.tflite.layers import mapped
 from toolchain.formats.tflite.slim import slim_tflite
 
@@ -48,7 +49,7 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
             decomp.update_pre_convert_decomp(bounded_forms())
             made = Path(folder) / "model.tflite"
             weights = DiskWeights(module)
-            with bounded_programs(), _left_when_lowered(weights):
+            with bounded_programs(), folded_norms(weights), _left_when_lowered(weights):
                 converted = litert_torch.convert(module, (torch.zeros(1, 1, 28, 28),))
             if weights.size >= LARGE:
                 _read_anew(converted, Path(folder) / "model.mlir")

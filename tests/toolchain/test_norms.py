@@ -1,0 +1,75 @@
+"""Batch norms folded into the convolutions before them: the program answers as the module does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from toolchain.export.disk_weights import DiskWeights
+from toolchain.export.norms import fold_norms
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _module(form: str) -> nn.Module:
+    """Return layers with norms of statistics that change every answer."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    first, norm = nn.Conv2d(1, 4, 3, bias=form == "bias"), nn.BatchNorm2d(4, affine=form != "plain")
+    module: nn.Module = {
+        "grouped": lambda: nn.Sequential(first, norm, nn.Conv2d(4, 4, 3, groups=2, padding="same"), nn.BatchNorm2d(4)),
+        "flat": lambda: nn.Sequential(nn.Flatten(2), nn.Conv1d(1, 4, 3, stride=2), nn.BatchNorm1d(4)),
+        "one norm twice": lambda: nn.Sequential(first, norm, nn.Conv2d(4, 4, 3), norm),
+        "one convolution twice": lambda: nn.Sequential(
+            first, norm, second := nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), second, nn.BatchNorm2d(4)
+        ),
+        "tied": lambda: nn.Sequential(first, norm, nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), norm),
+        "transposed": lambda: nn.Sequential(nn.ConvTranspose2d(1, 4, 3), norm),
+        "statistics of the batch": lambda: nn.Sequential(first, nn.BatchNorm2d(4, track_running_stats=False)),
+    }.get(form, lambda: nn.Sequential(first, norm))()
+    if form == "tied":
+        module[4].weight = module[2].weight  # type: ignore[index]
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.running_mean is not None:
+            layer.running_mean.normal_()
+            layer.running_var.uniform_(0.2, 3)  # type: ignore[union-attr]
+            for each in layer.parameters():
+                nn.init.uniform_(each, 0.5, 2)
+    return module.eval()
+
+
+@pytest.mark.parametrize(
+    ("form", "left"),
+    [
+        pytest.param(form, left, id=f"row56-{form}")
+        for form, left in (
+            ("bias", 0),
+            ("no bias", 0),
+            ("plain", 0),
+            ("grouped", 0),
+            ("flat", 0),
+            ("one norm twice", 2),
+            ("one convolution twice", 2),
+            ("tied", 3),
+            ("transposed", 1),
+            ("statistics of the batch", 1),
+        )
+    ],
+)
+def test_folded_norms_leave_the_answers(form: str, left: int) -> None:
+    """What more than one layer reads stays a norm."""
+    import torch
+
+    module = _module(form)
+    images = torch.rand(1, 1, 28, 28)
+    with torch.no_grad():
+        expected = module(images)
+        program = fold_norms(torch.export.export(module, (images,)), DiskWeights(module))
+        folded = program.run_decompositions({}).module()(images)
+        assert module(images).equal(expected), "the module itself does not change"
+    assert sum("batch_norm" in str(node.target) for node in program.graph.nodes if node.op == "call_function") == left
+    torch.testing.assert_close(folded, expected, rtol=1e-5, atol=1e-5)
