@@ -120,12 +120,12 @@ def _edit_onnx(content: bytes, change: Change) -> bytes:
 
 
 def _edit_tflite(content: bytes, change: Change) -> bytes:
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    from toolchain.formats.tflite.slim import slim_tflite
+    from toolchain.formats.tflite.layers import parsed
+    from toolchain.formats.tflite.slim import packed, slim_tflite
 
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = parsed(content)
     (graph,) = model.subgraphs
     kinds = schema.BuiltinOperator
     weighted = {kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED}
@@ -136,9 +136,7 @@ def _edit_tflite(content: bytes, change: Change) -> bytes:
     for (weights, bias), layer in zip(places, layers, strict=True):
         _store(model, weights, layer.weights, layer.scale)
         _store(model, bias, layer.bias, layer.bias_scale)
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(slim_tflite(bytes(builder.Output())))
+    return bytes(slim_tflite(packed(model, len(content))))
 
 
 def _layer(model: Any, weights: Any, bias: Any) -> Layer:

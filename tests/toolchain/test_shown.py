@@ -65,17 +65,14 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _renamed_tflite(path: Path, to: Path) -> None:
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
+    from toolchain.formats.tflite.slim import packed, unpacked
 
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    model = unpacked(path.read_bytes())
     (graph,) = model.subgraphs
     for tensor in graph.tensors:
         tensor.name = tensor.name.decode() + NASTY
     graph.name, model.description = NASTY, NASTY
-    builder = flatbuffers.Builder(path.stat().st_size)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    to.write_bytes(bytes(builder.Output()))
+    to.write_bytes(packed(model, path.stat().st_size))
     made = Artifact(to, "tflite", file_sha256(to), *describe(to), load_artifact(path).preprocess, CLASSES)
     save_sidecar(replace(made, notes=(NASTY,), tools={NASTY: NASTY}))
 

@@ -78,10 +78,9 @@ def _axis(reader: NodeProto) -> int:
 
 def tflite_with_room(content: bytes, source: bytes) -> bytes:
     """Return a quantized file whose integer biases all have room; `source` is its float file, with the same names."""
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    from toolchain.formats.tflite.slim import unpacked
+    from toolchain.formats.tflite.slim import packed, unpacked
 
     model, exact = unpacked(content), unpacked(source)
     graph, floats = model.subgraphs[0], {tensor.name: tensor for tensor in exact.subgraphs[0].tensors}
@@ -101,9 +100,7 @@ def tflite_with_room(content: bytes, source: bytes) -> bytes:
             changed |= _widened(model, given, constants, originals)
     if not changed:
         return content
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return packed(model, len(content))
 
 
 def _widened(model: Any, given: Any, constants: list[Any], originals: list[Floats | None]) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact
 from toolchain.formats.activations import Values, tflite_activations
 from toolchain.formats.tflite.layers import mapped, parsed
+from toolchain.formats.tflite.slim import packed
 from toolchain.quantize.float_file import NOTHING, BiasedLayer, without_masks
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize
@@ -96,14 +97,9 @@ class FloatTflite:
 
     def content(self) -> bytes:
         """Return the file, packed anew where it was changed."""
-        import flatbuffers
-
         if not self._moved:
             return self.artifact.path.read_bytes()
-        # A builder doubles its room where it runs out of it.
-        builder = flatbuffers.Builder(self.artifact.size + (1 << 20))
-        builder.Finish(self._model.Pack(builder), b"TFL3")
-        return bytes(memoryview(builder.Bytes)[builder.Head() :])
+        return packed(self._model, self.artifact.size + (1 << 20))
 
     def _padded(self) -> set[str]:
         """Return the tensors in front of a maximum that were padded with NOTHING, and the masked ones of a softmax."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from math import prod
 
+from toolchain.formats.tflite.layers import parsed
 from toolchain.quantize.step import Quantize
 
 
@@ -47,7 +48,7 @@ def operators(content: bytes) -> dict[str, set[int]]:
     """Return each kind of operator of a TFLite file, and the types (`TensorType`) of what it gives."""
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = parsed(content)
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     found: dict[str, set[int]] = {}
     for graph in model.subgraphs:
@@ -99,7 +100,7 @@ def _onnx_weights(content: bytes) -> Counter[str]:
 def _tflite_weights(content: bytes) -> Counter[str]:
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = parsed(content)
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     found: Counter[str] = Counter()
     for graph in model.subgraphs:

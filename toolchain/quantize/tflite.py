@@ -199,10 +199,9 @@ def quantizable(content: bytes) -> bytes:
     litert-quantizer gives a bias one scale for each channel along its first axis, which is the wrong one in
     [1, 1, 1, channels], as the converter writes a bias that it multiplied by a layer scale.
     """
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    from toolchain.formats.tflite.slim import unpacked
+    from toolchain.formats.tflite.slim import packed, unpacked
 
     model = unpacked(content)
     places = {getattr(schema.BuiltinOperator, kind): place for kind, place in BIAS.items()}
@@ -221,9 +220,7 @@ def quantizable(content: bytes) -> bytes:
         taken |= {tensor.name for tensor in graph.tensors}
     if not changed:
         return content
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return packed(model, len(content))
 
 
 def _biases(model: Any, graph: Any, places: dict[int, int]) -> Iterator[Any]:

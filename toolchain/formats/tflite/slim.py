@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.formats.tflite.layers import parsed
+
 ALIGNMENT = 16
 """Of the bytes of a buffer: what TFLite's schema asks for (`force_align: 16`); others lie where their numbers do."""
 _CLASS = re.compile(r"(?:[A-Za-z_]\w*\.)+([A-Za-z_]\w*)")
@@ -62,15 +64,22 @@ def slim_tflite(content: bytes | mmap) -> memoryview:
 
 def unpacked(content: bytes | mmap) -> Any:
     """Return the model of a file (`schema_py_generated.ModelT`) with the data of every buffer in its place."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = parsed(content)
     for buffer in model.buffers:
         if buffer.size:
             # Stored behind the FlatBuffer, as litert-quantizer does with larger models: where packing moves things.
             buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
             buffer.offset = buffer.size = 0
     return model
+
+
+def packed(model: Any, size: int) -> bytes:
+    """Return the file of a model. size: about how many bytes it has; a builder doubles its room where that is less."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(size)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 
 def _drop_unread(model: Any) -> None:

@@ -15,6 +15,7 @@ from targets.host.stderr import quiet_stderr
 from toolchain.core.errors import StageError
 from toolchain.formats.activations import open_bare
 from toolchain.formats.tflite.layers import mapped, parsed, tflite_graph
+from toolchain.formats.tflite.slim import packed, unpacked
 from toolchain.formats.trace import Values, rounded
 
 
@@ -54,13 +55,7 @@ class TfliteTrace:
     @cached_property
     def _alone(self) -> tuple[Any, dict[str, int]]:
         """A file in which every operator that reads a layer's result reads an input in its place, and those inputs."""
-        import flatbuffers
-
-        model = parsed(self.content)
-        for buffer in model.buffers:
-            if buffer.size:
-                buffer.data = np.frombuffer(self.content, np.uint8, buffer.size, buffer.offset)
-                buffer.offset = buffer.size = 0
+        model = unpacked(self.content)
         graph, places = model.subgraphs[0], {}
         for tensor in dict.fromkeys(layer.result for layer in self.graph.layers):
             if tensor not in self.graph.outputs:
@@ -74,9 +69,7 @@ class TfliteTrace:
         # A result that nobody reads any more would not be computed for certain.
         graph.outputs = [*graph.outputs, *map(int, places)]
         model.signatureDefs = None
-        builder = flatbuffers.Builder(len(self.content))
-        builder.Finish(model.Pack(builder), b"TFL3")
-        return self._interpreter(bytes(builder.Output())), places
+        return self._interpreter(packed(model, len(self.content))), places
 
     def _interpreter(self, source: Path | bytes) -> Any:
         try:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.formats.tflite.slim import slim_tflite
+from toolchain.formats.tflite.layers import parsed
+from toolchain.formats.tflite.slim import packed, slim_tflite
 from toolchain.formats.uint8_input import PixelInput, refuse_first
 
 MOVES = ("RESHAPE", "TRANSPOSE", "PAD", "SQUEEZE", "EXPAND_DIMS")
@@ -19,11 +20,10 @@ def absorb(content: bytes, pixels: PixelInput) -> bytes:
     """Return the float file with sign and shift in its first layer; raises StageError."""
     if pixels.sign == 1 and pixels.shift == 0:
         return content
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     # Slim, since then no weights stand behind the FlatBuffer.
-    model = schema.ModelT.InitFromPackedBuf(bytes(slim_tflite(content)), 0)
+    model = parsed(bytes(slim_tflite(content)))
     graph = model.subgraphs[0]
     kind, layer = _first(model, schema)
     if kind not in SUMMED or len(layer.inputs) < 3 or layer.inputs[2] < 0:
@@ -37,9 +37,7 @@ def absorb(content: bytes, pixels: PixelInput) -> bytes:
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(values.astype(np.float32).tobytes(), np.uint8)
         model.buffers.append(buffer)
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return packed(model, len(content))
 
 
 def _first(model: Any, schema: Any) -> tuple[str, Any]:
