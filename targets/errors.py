@@ -81,6 +81,11 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
 
 
+def in_one_line(error: BaseException) -> str:
+    """Return the whole of an error's message as one line, cut off where it says too much for one of ours."""
+    return " ".join(str(error).split())[:300]
+
+
 def nearest(word: str, names: Iterable[str], otherwise: str, *, cutoff: float = 0.6) -> str:
     """Return the advice for an unknown name: the near ones, else `otherwise`, which says where all are.
 

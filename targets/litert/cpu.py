@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format, TensorSpec
 from targets.catalog import spelled
-from targets.errors import ArtifactError, RunFailed, TargetUnavailable, translated
+from targets.errors import ArtifactError, RunFailed, TargetUnavailable, in_one_line, translated
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name, machine_state
 from targets.host.stderr import quiet_stderr
@@ -63,7 +63,7 @@ class LiteRtKernels(LocalTarget):
             load_ns = perf_counter_ns() - start
             nodes = _placement(interpreter)
         except (ValueError, RuntimeError) as error:
-            raise RunFailed(f"{artifact.path}: LiteRT refuses it ({_line(error)}); export it again") from error
+            raise RunFailed(f"{artifact.path}: LiteRT refuses it ({in_one_line(error)}); export it again") from error
         runtime = "ai-edge-litert"
         facts = RuntimeFacts(self.name, runtime, version(runtime), cpu_name(), threads, placement=nodes)
         return LiteRtSession(artifact, facts, interpreter, load_ns)
@@ -133,14 +133,14 @@ class LiteRtSession(RuntimeSession):
                 self._allocated = len(batch)
             self._interpreter.set_tensor(self._input, batch)
         except (ValueError, RuntimeError) as error:
-            raise RunFailed(f"{self.artifact.path}: LiteRT failed ({_line(error)}); export it again") from error
+            raise RunFailed(f"{self.artifact.path}: LiteRT failed ({in_one_line(error)}); export it again") from error
         return self._invoke
 
     def _invoke(self) -> None:
         try:
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
-            raise RunFailed(f"{self.artifact.path}: LiteRT failed ({_line(error)}); export it again") from error
+            raise RunFailed(f"{self.artifact.path}: LiteRT failed ({in_one_line(error)}); export it again") from error
 
     def __exit__(self, *_error: object) -> None:
         """Release the interpreter."""
@@ -197,10 +197,6 @@ def load_runtime() -> Any:
     except ImportError as error:
         raise TargetUnavailable(f"ai-edge-litert cannot be imported ({error}); {FIX}") from error
     return interpreter
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def codec_of(detail: dict[str, Any]) -> TensorCodec:

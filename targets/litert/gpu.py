@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
 from targets.catalog import spelled
-from targets.errors import Misplaced, RunFailed, TargetUnavailable
+from targets.errors import Misplaced, RunFailed, TargetUnavailable, in_one_line
 from targets.host import gpu_adapters
 from targets.host.local_target import LocalTarget
 from targets.host.stderr import captured_output
@@ -148,7 +148,7 @@ class LiteRtGpuSession(RuntimeSession):
             self._model.run_by_index(0, self._inputs, self._outputs)
             answer: NDArray[Any] = self._outputs[self._output].read(int(np.prod(self._shape)), self.sink.spec.dtype)
         except (ValueError, RuntimeError) as error:
-            raise RunFailed(f"{self.artifact.path}: LiteRT failed ({_line(error)}); export it again") from error
+            raise RunFailed(f"{self.artifact.path}: LiteRT failed ({in_one_line(error)}); export it again") from error
         return answer.reshape(self._shape)
 
     def __exit__(self, *_error: object) -> None:
@@ -178,7 +178,7 @@ def _described(artifact: Artifact) -> Any:
         try:
             return litert.Interpreter(model_path=str(artifact.path))
         except ValueError as error:
-            raise RunFailed(f"{artifact.path}: LiteRT refuses it ({_line(error)}); export it again") from error
+            raise RunFailed(f"{artifact.path}: LiteRT refuses it ({in_one_line(error)}); export it again") from error
 
 
 def _survive(artifact: Artifact) -> None:
@@ -200,7 +200,7 @@ def _refused(artifact: Artifact, adapter: gpu_adapters.Adapter, error: Exception
             f"{artifact.path}: {count} operators would run on the CPU, not on the GPU, which lacks "
             f"{', '.join(strays)} as the file has them; express them by others, or take litert-cpu"
         )
-    return RunFailed(f"{artifact.path}: LiteRT's GPU accelerator refuses it ({_line(error)}); take litert-cpu")
+    return RunFailed(f"{artifact.path}: LiteRT's GPU accelerator refuses it ({in_one_line(error)}); take litert-cpu")
 
 
 def _selected(said: str) -> tuple[str, bool]:
@@ -213,7 +213,3 @@ def _selected(said: str) -> tuple[str, bool]:
 def _hush_at_exit() -> None:
     """Silence descriptor 2 when Python ends: an environment of LiteRT's own ends after it, and reports that there."""
     atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
 from targets.catalog import spelled
-from targets.errors import RunFailed, TargetUnavailable
+from targets.errors import RunFailed, TargetUnavailable, in_one_line
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name, machine_state
 from targets.host.stderr import quiet_stderr
@@ -81,7 +81,9 @@ class OrtKernels(LocalTarget):
                 options = self.options(threads)
                 session = ort.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({_line(error)}); export it again") from error
+            raise RunFailed(
+                f"{artifact.path}: ONNX Runtime refuses it ({in_one_line(error)}); export it again"
+            ) from error
         load_ns = perf_counter_ns() - start
         nodes = _placement(session)
         facts = RuntimeFacts(self.name, "onnxruntime", ort.__version__, cpu_name(), threads, placement=nodes)
@@ -177,7 +179,7 @@ class OrtSession(RuntimeSession):
             answer: NDArray[Any] = self._session.run([self.sink.spec.name], {self.source.spec.name: batch})[0]
         except Exception as error:
             raise RunFailed(
-                f"{self.artifact.path}: ONNX Runtime failed on it ({_line(error)}); export it again"
+                f"{self.artifact.path}: ONNX Runtime failed on it ({in_one_line(error)}); export it again"
             ) from error
         return answer
 
@@ -227,7 +229,3 @@ def batch_size(path: Path) -> int:
         return BATCH  # the runtime says it better
     # Dynamic quantization takes its ranges from the whole batch: judged as a device runs it, image by image.
     return 1 if b"DynamicQuantize" in content else BATCH
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
-from targets.errors import RunFailed, TargetUnavailable
+from targets.errors import RunFailed, TargetUnavailable, in_one_line
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name
 from targets.session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
@@ -57,7 +57,7 @@ class OpenVinoCpu(LocalTarget):
                 core.read_model(artifact.path), "CPU", hints | {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
             )
         except Exception as error:
-            raise RunFailed(f"{artifact.path}: OpenVINO refuses it ({_line(error)}); export it again") from error
+            raise RunFailed(f"{artifact.path}: OpenVINO refuses it ({in_one_line(error)}); export it again") from error
         load_ns = perf_counter_ns() - start
         nodes = len(model.get_runtime_model().get_ops())
         precision = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
@@ -93,14 +93,14 @@ class OpenVinoSession(RuntimeSession):
         try:
             self._request.set_input_tensor(_runtime().Tensor(np.ascontiguousarray(batch)))
         except Exception as error:
-            raise RunFailed(f"{self.artifact.path}: OpenVINO failed ({_line(error)}); export it again") from error
+            raise RunFailed(f"{self.artifact.path}: OpenVINO failed ({in_one_line(error)}); export it again") from error
         return self._invoke
 
     def _invoke(self) -> None:
         try:
             self._request.infer()
         except Exception as error:
-            raise RunFailed(f"{self.artifact.path}: OpenVINO failed ({_line(error)}); export it again") from error
+            raise RunFailed(f"{self.artifact.path}: OpenVINO failed ({in_one_line(error)}); export it again") from error
 
     def __exit__(self, *_error: object) -> None:
         """Release the request."""
@@ -113,7 +113,3 @@ def _runtime() -> Any:
     except ImportError as error:
         raise TargetUnavailable(f"openvino cannot be imported ({error}); {FIX}") from error
     return openvino
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

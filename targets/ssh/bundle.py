@@ -54,7 +54,7 @@ MODULES = (
 
 
 @dataclass(frozen=True)
-class Layer:
+class BoardFolder:
     """A folder that a board gets whole. made_of: what is in it; build: writes that as the archive that it is given.
 
     need: about how many bytes that takes here.
@@ -82,7 +82,7 @@ class Layer:
         return file_sha256(self.archive)
 
 
-def agent_layer() -> Layer:
+def agent_layer() -> BoardFolder:
     """Return the agent's modules."""
     found = [HOME / "targets" / f"{module}.py" for module in MODULES]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in found)).hexdigest()
@@ -90,10 +90,10 @@ def agent_layer() -> Layer:
     def build(archive: Path) -> None:
         _archived(archive, {str(path.relative_to(HOME)): path for path in found})
 
-    return Layer("agent", digest, build)
+    return BoardFolder("agent", digest, build)
 
 
-def wheels_layer(python: str, architecture: str) -> Layer:
+def wheels_layer(python: str, architecture: str) -> BoardFolder:
     """Return the runtimes for a Python (`3.11`) and an architecture; fetched when its archive is first asked for.
 
     Raises TargetUnavailable where there are none.
@@ -111,7 +111,7 @@ def wheels_layer(python: str, architecture: str) -> Layer:
             files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
             _archived(archive, {str(path.relative_to(folder)): path for path in files})
 
-    return Layer("wheels", made_of, build, need=300_000_000)
+    return BoardFolder("wheels", made_of, build, need=300_000_000)
 
 
 def _archived(archive: Path, files: dict[str, Path]) -> None:

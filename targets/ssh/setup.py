@@ -8,7 +8,7 @@ from typing import Any
 
 from targets.errors import TargetUnavailable
 from targets.ssh.address import Address
-from targets.ssh.bundle import Layer, agent_layer, wheels_layer
+from targets.ssh.bundle import BoardFolder, agent_layer, wheels_layer
 from targets.ssh.connection import board_facts, run_on_board
 
 
@@ -49,7 +49,7 @@ def set_up(word: str, *, force: bool = False, progress: Callable[[str, int, int]
     return SetUp(str(address), known["python"], known["architecture"], known["home"], names, pushed)
 
 
-def layers_for(known: dict[str, Any]) -> tuple[Layer, Layer]:
+def layers_for(known: dict[str, Any]) -> tuple[BoardFolder, BoardFolder]:
     """Return the layers that a board of these facts needs."""
     python = ".".join(known["python"].split(".")[:2])
     return agent_layer(), wheels_layer(python, known["architecture"])

@@ -15,7 +15,7 @@ from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
 from toolchain.gate.policy import policy_from
 from toolchain.report.report import Row
-from toolchain.report.winner import Choice, Prefer, chosen, fastest_float
+from toolchain.report.winner import Prefer, Winner, chosen, fastest_float
 from toolchain.stats.decision import Outcome
 
 POLICY = policy_from({"drop": {"max": "0.3pp"}})
@@ -80,11 +80,11 @@ def rows(
     ], evidence
 
 
-def choice(made: Sequence[File], prefer: Prefer = "balanced", **how: object) -> Choice:
+def choice(made: Sequence[File], prefer: Prefer = "balanced", **how: object) -> Winner:
     return chosen(*rows(made, **how), POLICY, prefer)  # type: ignore[arg-type]
 
 
-def won(choice: Choice) -> str:
+def won(choice: Winner) -> str:
     (best,) = [row.name for row in choice.rows if row.winner]
     return best
 

@@ -23,7 +23,7 @@ from tests.lazily import blocks, torch
 from tests.toolchain.planted import CONV3, planted, scale_times
 from tests.toolchain.readers import linear_reader
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.explain.error import Tally
+from toolchain.explain.error import ErrorSums
 from toolchain.explain.explanation import explain, kernels
 from toolchain.export import export
 from toolchain.formats import kernels as kernel_words
@@ -148,7 +148,7 @@ def test_onnxruntime_would_round_a_float_layer_between_integers(
 
 
 def test_an_error_is_what_its_definition_says() -> None:
-    tally = Tally(TensorCodec(TensorSpec("x", (-1, -1), "uint8", 2.0, 10)))
+    tally = ErrorSums(TensorCodec(TensorSpec("x", (-1, -1), "uint8", 2.0, 10)))
     # Representable are -20 to 490; beyond by more than half a step are the first and the last.
     tally.add(np.float32([[-22, -20.5, 0, 490.5]]), np.float32([[-20, -20, 0, 490]]))
     tally.add(np.float32([[600]]), np.float32([[490]]))
@@ -162,7 +162,7 @@ def test_an_error_is_what_its_definition_says() -> None:
 @given(st.floats(1e-4, 0.5), st.integers(1, 50))
 def test_a_gain_costs_its_own_decibels_and_no_cosine(gain: float, size: int) -> None:
     exact = np.linspace(1, 2, size, dtype=np.float32)[None]
-    tally = Tally(None)
+    tally = ErrorSums(None)
     tally.add(exact, exact * np.float32(1 + gain))
     error = tally.error()
     assert error.sqnr_db == pytest.approx(-20 * log10(gain), abs=0.1)
@@ -171,7 +171,7 @@ def test_a_gain_costs_its_own_decibels_and_no_cosine(gain: float, size: int) -> 
 
 
 def test_no_error_is_no_figure() -> None:
-    tally = Tally(None)
+    tally = ErrorSums(None)
     tally.add(np.ones((1, 3), np.float32), np.ones((1, 3), np.float32))
     assert (tally.error().sqnr_db, tally.error().noise) == (None, 0)
 

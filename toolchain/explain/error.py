@@ -35,7 +35,7 @@ class Error:
         return {"sqnr_db": self.sqnr_db} | vars(self)
 
 
-class Tally:
+class ErrorSums:
     """Sums over batches, in float64."""
 
     def __init__(self, port: TensorCodec | None) -> None:

@@ -12,7 +12,7 @@ from calibration.dataset import Dataset, Images, ImageSource
 from targets.artifact import Artifact
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.progress import Progress, silent
-from toolchain.explain.error import Error, Tally
+from toolchain.explain.error import Error, ErrorSums
 from toolchain.formats.graph import Layer
 from toolchain.formats.kernels import Kernel
 from toolchain.formats.trace import Trace
@@ -85,8 +85,8 @@ def explain(base: Artifact, candidate: Artifact, images: Dataset, *, progress: P
     # Before the sessions that show the layers are opened, so that its own does not stand beside them in memory.
     ran = kernels(candidate)
     ports = rounded.graph.ports
-    whole = {own.name: Tally(ports.get(own.result)) for _, own in pairs}
-    alone = {own.name: Tally(ports.get(own.result)) for _, own in pairs}
+    whole = {own.name: ErrorSums(ports.get(own.result)) for _, own in pairs}
+    alone = {own.name: ErrorSums(ports.get(own.result)) for _, own in pairs}
     done = 0
     # One after the other, each in a session of its own: the two hold the expanded weights twice.
     for tallies in (whole, alone):

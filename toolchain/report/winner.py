@@ -21,7 +21,7 @@ TOLERANCE = 1.05
 
 
 @dataclass(frozen=True)
-class Choice:
+class Winner:
     """rows: with the winner marked. winners: the winner's name by each measure. notes: why, in words."""
 
     rows: tuple[Row, ...]
@@ -69,7 +69,7 @@ def winner(passing: Sequence[Row], base: Row, prefer: Prefer) -> Row:
     return min((row for row in fit if row.bytes <= TOLERANCE * smallest), key=lambda row: (_cost(row), row.bytes))
 
 
-def chosen(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy, prefer: Prefer = "balanced") -> Choice:
+def chosen(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy, prefer: Prefer = "balanced") -> Winner:
     """Return the rows with the winner marked, who would win by each measure, and why.
 
     A pure function of what was measured. evidence: of all rows but the first, the baseline. Nothing wins where nothing
@@ -77,7 +77,7 @@ def chosen(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy, pr
     """
     base = fastest_float(rows)
     if base is None or all(row.recipe == "float" for row in rows):
-        return Choice(tuple(rows), {}, ())
+        return Winner(tuple(rows), {}, ())
     passing = rivals(rows, evidence, policy)
     best = {measure: winner(passing, base, measure) for measure in MEASURES}
     competing = _competing(rows)
@@ -88,7 +88,7 @@ def chosen(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy, pr
         _otherwise(best, base, prefer),
     )
     marked = tuple(replace(row, winner=row is best[prefer]) for row in rows)
-    return Choice(marked, {measure: row.name for measure, row in best.items()}, notes)
+    return Winner(marked, {measure: row.name for measure, row in best.items()}, notes)
 
 
 def _competing(rows: Sequence[Row]) -> list[Row]:

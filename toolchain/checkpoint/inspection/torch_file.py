@@ -14,7 +14,7 @@ from targets.terminal_text import json_value
 from toolchain import models
 from toolchain.checkpoint.bake import bake
 from toolchain.checkpoint.inspection.facts import InspectedLayer, Inspection, StoredTensor, largest_first, left_out
-from toolchain.checkpoint.inspection.torch_macs import Tally, tally
+from toolchain.checkpoint.inspection.torch_macs import MacCounts, tally
 from toolchain.checkpoint.kinds import Kind
 from toolchain.checkpoint.metadata import METADATA_KEY, build_reference, metadata_of
 from toolchain.checkpoint.pickled import refuse_quantized
@@ -189,7 +189,7 @@ def module_layers(module: nn.Module, name: str) -> Counted:
     return Counted(listed, counts.left_out)
 
 
-def _begins(key: str, counts: Tally, layers: dict[str, InspectedLayer | None]) -> Any:
+def _begins(key: str, counts: MacCounts, layers: dict[str, InspectedLayer | None]) -> Any:
     def begin(part: nn.Module, inputs: Any) -> None:  # noqa: ARG001 (the signature is torch's)
         layers.setdefault(key)
         counts.running.append(key)
@@ -197,7 +197,7 @@ def _begins(key: str, counts: Tally, layers: dict[str, InspectedLayer | None]) -
     return begin
 
 
-def _ends(key: str, counts: Tally, layers: dict[str, InspectedLayer | None]) -> Any:
+def _ends(key: str, counts: MacCounts, layers: dict[str, InspectedLayer | None]) -> Any:
     def end(part: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001 (the signature is torch's)
         counts.running.pop()
         layers[key] = InspectedLayer(key, type(part).__name__, _shape(output))

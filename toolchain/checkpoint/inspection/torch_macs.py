@@ -29,7 +29,7 @@ _PRODUCTS: dict[str, Callable[[Any, Any], int]] = {
 
 
 @dataclass
-class Tally:
+class MacCounts:
     """What ran. macs: by whoever stood last in `running` at the time. left_out: operators that nobody counts."""
 
     running: list[str] = field(default_factory=list)
@@ -52,14 +52,14 @@ class Tally:
 
 
 @contextmanager
-def tally() -> Iterator[Tally]:
+def tally() -> Iterator[MacCounts]:
     """Count what runs in the block, without gradients; fused attention and recurrent layers run as their products."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import flop_registry
 
-    counts = Tally()
+    counts = MacCounts()
 
     class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types for it
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
