@@ -33,7 +33,7 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
     """
     module = model.torch_module("the TFLite export")
     # Where the converter cannot write, its C++ ends the whole program, with the code of a failed gate.
-    require_room(3 * sum(weight.nbytes for weight in module.state_dict().values()) + 1_000_000)
+    require_room(4 * sum(weight.nbytes for weight in module.state_dict().values()) + 1_000_000)
     if find_spec("litert_torch") is None:
         raise PackageMissing(
             "litert-torch is not installed: pip install litert-torch, on x86-64 (it has no wheels for other machines; "
