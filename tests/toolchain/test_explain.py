@@ -211,7 +211,7 @@ def test_files_that_do_not_belong_together_are_refused_in_one_line(
     linear_reader(other)
     base, candidate = floats["onnx"].path, pressed["onnx", "static-int8"].path
     for pair, code, words in (
-        ((base, pressed["tflite", "static-int8"].path), 2, "side by side"),
+        ((base, pressed["tflite", "static-int8"].path), 2, "cannot be compared layer by layer"),
         ((base, base), 2, "no quantized layer"),
         ((candidate, candidate), 2, "quantized itself"),
         ((other, candidate), 3, "not of one model"),
