@@ -1,4 +1,4 @@
-"""Decisions on several paired questions at once, of which all must hold.
+"""Decisions on several paired questions at once.
 
 All must hold. That all do is shown when each upper bound lies below its margin: an intersection-union test, which
 needs no correction (R. L. Berger 1982, Technometrics 24:295-300). That one does not is shown after Holm's step-down
