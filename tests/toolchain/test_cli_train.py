@@ -102,7 +102,7 @@ def test_json_is_one_object_and_nothing_else(glyphpress: Callable, tmp_path: Pat
         (["--preset", "digit"], 2, "did you mean digits"),
         (["--epochs", "0"], 2, "0 is not in the range"),
         (["--out", "model.onnx"], 2, ".safetensors"),
-        (["--out", "/dev/null/model.pt"], 2, "/dev/null is no folder"),
+        (["--out", "/dev/null/model.pt"], 2, "/dev/null is not a folder"),
     ],
     ids=["model", "preset", "epochs", "suffix", "place"],
 )

@@ -41,7 +41,7 @@ def test_it_is_measured_where_the_answers_came_from_and_on_devices_alone(
     for word, simulated in (("ort-cpu", False), ("null", True)):
         own = read_judged_file(floats["onnx"].path, digits_test, target=word)
         if simulated:
-            with pytest.raises(UsageProblem, match="is of devices, and null is none"):
+            with pytest.raises(UsageProblem, match="is measured on devices, and null is none"):
                 gather(policy, own, own, digits_test)
         else:
             assert (gather(policy, own, own, digits_test).memory or 0) > 1_000_000

@@ -83,7 +83,7 @@ def test_mistakes_are_told_by_file_and_key(own: Path, text: str, said: str) -> N
 def test_a_reach_that_leads_back_to_itself_is_refused(own: Path) -> None:
     (own / "here.toml").write_text('reach = "there"')
     (own / "there.toml").write_text('reach = "here"')
-    with pytest.raises(UnknownTarget, match=r"leads back to itself \(here to there to here\)"):
+    with pytest.raises(UnknownTarget, match=r"refers back to itself \(here to there to here\)"):
         catalog.get("here")
     (own / "there.toml").write_text('reach = "ort-cpu"')
     assert catalog.get("here").name == "ort-cpu"
