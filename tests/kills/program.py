@@ -167,10 +167,12 @@ class Program:
         """Let the archive and the wheels be small ones that need no network."""
         from calibration import download
         from targets.ssh import setup
-        from targets.ssh.bundle import Layer
+        from targets.ssh.bundle import BoardFolder
 
         download.OFFICIAL = download.Archive(self.url, hashlib.md5(self.archive).hexdigest(), len(self.archive))
-        setup.wheels_layer = lambda _python, _machine: Layer("wheels", "small", lambda part: part.write_bytes(_tar()))
+        setup.wheels_layer = lambda _python, _machine: BoardFolder(
+            "wheels", "small", lambda part: part.write_bytes(_tar())
+        )
 
     def _end(self, child: int) -> Ended:
         started, hangs = time.monotonic(), False
