@@ -223,6 +223,21 @@ def test_a_press_for_another_place_reads_and_times_there_and_says_what_it_left_o
     assert [row.recipe for row in report.rows if row.winner] == ["float"]
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["formats by name", "no format named"])
+def test_a_format_asked_for_by_name_that_a_recipe_does_not_make_is_told(
+    glyphpress, checkpoint: Path, tmp_path: Path, *, named: bool
+) -> None:
+    formats = ("--format", "onnx", "--format", "tflite") if named else ()
+    words = ("press", checkpoint, "--data", "builtin:digits", "--recipe", "weight-int4", *formats, "--policy", "smoke")
+    done = glyphpress(*words, "--threads", "1", "--seconds", "10ms", "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert not list(tmp_path.glob("out/*.weight-int4.tflite"))
+    told = "weight-int4 makes onnx only, so no weight-int4.tflite was made"
+    kept = Report.load(tmp_path / "out").notes
+    assert (told in kept, told in (tmp_path / "out" / "report.md").read_text()) == (named, named)
+    assert ("weight-int4.tflite" in " ".join(done.out.split())) is named
+
+
 LENET = """
 from torch import nn
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
+from click.core import ParameterSource
 
 from toolchain.cli import complete, console, options
 from toolchain.cli.checkpoint_options import checkpoint_options
@@ -91,6 +92,8 @@ def press_request(
     from toolchain.gate.policy import choose_policy
     from toolchain.recipe import find
 
+    context = click.get_current_context()
+    assert context, "a command is running"
     return PressRequest(
         checkpoint=checkpoint,
         data=data,
@@ -98,6 +101,7 @@ def press_request(
         words=request,
         data_root=data_root,
         formats=tuple(kind for kind in FORMATS if kind in formats),
+        formats_named=context.get_parameter_source("formats") is not ParameterSource.DEFAULT,
         policy=choose_policy(policy_words, **limits),
         plan=TimingPlan(min_seconds=seconds, min_runs=1000, inner=1),
         target=target,

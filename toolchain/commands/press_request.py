@@ -24,8 +24,9 @@ class PressRequest:
     """What a press is asked to do.
 
     checkpoint: file or model name; words: how to read it. data, data_root: the images, as `calibration.load.load`
-    takes them. recipes: in order; the float conversion always comes first. formats: what to end in. target: the place
-    that files are read, costed and chosen on, by default each format's own. threads: for
+    takes them. recipes: in order; the float conversion always comes first. formats: what to end in; formats_named:
+    whether the user named them, so that the report says which of them a recipe does not make. target: the place that
+    files are read, costed and chosen on, by default each format's own. threads: for
     accuracy and training, 0 takes all cores; latency is always timed on one, as `plan` says. prefer: what winning means
     (`winner.Prefer`). command: recorded.
     """
@@ -36,6 +37,7 @@ class PressRequest:
     words: CheckpointRequest = field(default_factory=CheckpointRequest)
     data_root: Path | None = None
     formats: tuple[Format, ...] = FORMATS
+    formats_named: bool = False
     policy: Policy = field(default_factory=default_policy)
     plan: TimingPlan = field(default_factory=TimingPlan)
     target: str | None = None
@@ -48,6 +50,17 @@ class PressRequest:
     def press_target(self) -> PressTarget:
         """Where the files are read and costed."""
         return PressTarget(self.target, self.formats)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what a report says of files that were asked for by the name of their format, and are not made."""
+        if not self.formats_named:
+            return ()
+        return tuple(
+            f"{recipe.name} makes {', '.join(recipe.formats)} only, so no {recipe.name}.{kind} was made"
+            for recipe in self.recipes
+            for kind in self.press_target.kinds()
+            if kind not in recipe.formats
+        )
 
     def run(self, progress: Progress) -> RunContext:
         """Return what the stages of this press are run with."""
