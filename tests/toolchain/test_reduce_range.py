@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from targets.artifact import Artifact, Format
 from targets.catalog import isa
 from targets.host.machine import machine_state, saturates
 from targets.target import TimingPlan
+from tests.conftest import Finished
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.commands.press_target import PressTarget
@@ -60,3 +63,15 @@ def test_a_press_takes_the_bits_that_its_target_allows(
     report = press(request, tmp_path / "out")
     (made,) = (row for row in report.rows if row.recipe == "static-int8")
     assert (FULL_RANGE in made.notes) is wide
+
+
+@pytest.mark.parametrize("scheme", ["static-int8", "dynamic-int8"])
+def test_full_range_is_refused_for_a_tflite_which_has_no_other_range(
+    scheme: str, floats: dict[Format, Artifact], glyphpress: Callable[..., Finished], tmp_path: Path
+) -> None:
+    words = ("--data", "builtin:digits", "--scheme", scheme, "--full-range", "-o", tmp_path / "made.tflite")
+    done = glyphpress("quantize", floats["tflite"].path, *words)
+    assert (done.code, done.out) == (2, "")
+    assert "--full-range is for .onnx files" in done.err
+    assert "leave it out" in done.err
+    assert not list(tmp_path.iterdir())

@@ -133,6 +133,8 @@ def _check(path: Path, step: Quantize, output: Path, data: str | None, *, force:
         raise UsageProblem(f"{output} should end in {path.suffix}, like {path.name}: quantizing does not convert")
     if reason := refusal(step, path.suffix.removeprefix(".")):
         raise UsageProblem(f"{path.name}: no {step.scheme} in this format: {reason}")
+    if path.suffix == ".tflite" and step.reduce_range is not None:
+        raise UsageProblem(f"--full-range is for .onnx files, and {path.name} is none; leave it out")
     if step.needs_images and not data:
         raise UsageProblem(f"{step.scheme} takes its ranges from images; give --data, or take {NEEDS_NO_IMAGES}")
     refuse_source(output, path)
