@@ -47,6 +47,13 @@ def test_evaluate_prints_what_the_file_reads_and_saves_it(glyphpress: Run, files
     assert glyphpress("evaluate", files / "float.onnx", *DATA, "-o", files / "float.npz", "--force").code == 0
 
 
+def test_evaluate_saves_under_no_name_that_reads_as_another_kind_of_file(glyphpress: Run, files: Path) -> None:
+    done = glyphpress("evaluate", files / "float.onnx", *DATA, "-o", files / "answers.onnx")
+    assert (done.code, done.out) == (2, "")
+    assert one_line(done.err).endswith("answers.onnx should end in .npz; name it so")
+    assert not (files / "answers.onnx").exists()
+
+
 def test_evaluate_json_is_one_object(glyphpress: Run, files: Path) -> None:
     found = json.loads(glyphpress("evaluate", files / "float.onnx", *DATA, "--json", "--threads", "1").out)
     assert found["schema"] == "glyphpress/evaluate/1"

@@ -52,6 +52,15 @@ def test_json_is_one_object_and_the_samples_are_written(glyphpress: Program, fil
         assert len(stored["samples_ns_0"]) == first["samples"]
 
 
+def test_samples_are_stored_under_no_name_that_reads_as_another_kind_of_file(
+    glyphpress: Program, files: list[Path], tmp_path: Path
+) -> None:
+    done = glyphpress("profile", files[0], *SHORT, "-o", tmp_path / "samples.csv")
+    assert (done.code, done.out) == (2, "")
+    assert "samples.csv should end in .npz" in done.err
+    assert not (tmp_path / "samples.csv").exists()
+
+
 def test_samples_are_not_overwritten_unasked(glyphpress: Program, files: list[Path], tmp_path: Path) -> None:
     samples = tmp_path / "samples.npz"
     samples.write_text("mine")

@@ -36,7 +36,7 @@ def evaluate(
       glyphpress evaluate int8.onnx --data emnist:balanced -o int8.npz
     """
     from calibration.load import load
-    from toolchain.core.files import refuse_existing, refuse_source
+    from toolchain.core.files import refuse_source, refuse_unfit
     from toolchain.evaluation.metrics import measure
     from toolchain.evaluation.untracked import training_images
     from toolchain.gate.candidate import evaluate_file
@@ -44,7 +44,7 @@ def evaluate(
 
     if output:
         refuse_source(output, artifact)
-        refuse_existing(output, force=force)
+        refuse_unfit(output, ".npz", force=force)
     dataset = load(data, "test", data_root)
     with console.progress() as progress:
         train = training_images(data, data_root)

@@ -109,6 +109,8 @@ def profile(
         for path in artifacts:
             files.refuse_source(made, path)
         files.refuse_existing(made, force=force)
+    if output:
+        files.refuse_unfit(output, ".npz", force=force)
     plan = TimingPlan(batch=batch, min_seconds=seconds, min_runs=runs, max_runs=max(runs, TimingPlan.max_runs))
     loaded = tuple(timeable(path) for path in artifacts)
     if not (per_op or sweep_threads or sweep_batch):
