@@ -19,6 +19,9 @@ PreprocessSource = Literal["sidecar", "file metadata", "options", "searched"]
 SCHEMA = "glyphpress/artifact/1"
 ONNX_METADATA_KEY = "glyphpress"
 
+DTYPES = ("float16", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+"""Of inputs and outputs in a sidecar."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -223,7 +226,14 @@ def _check_types(made: Artifact) -> None:
         raise TypeError(f"{wrong[0]!r:.60} is no text")
     if type(made.preprocess.label_offset) is not int:
         raise TypeError(f"{made.preprocess.label_offset!r:.60} is no label offset")
-    axes: list[object] = [axis for spec in (*made.inputs, *made.outputs) for axis in spec.shape]
+    specs = (*made.inputs, *made.outputs)
+    if wrong := [spec.dtype for spec in specs if spec.dtype not in DTYPES]:
+        raise TypeError(f"{wrong[0]!r:.60} is no type of numbers")
+    for spec in specs:
+        scaled = isinstance(spec.scale, int | float) and spec.scale > 0 and type(spec.zero_point) is int
+        if not scaled and (spec.scale, spec.zero_point) != (None, None):
+            raise TypeError(f"{spec.scale!r:.60} and {spec.zero_point!r:.60} are no scale and zero point")
+    axes: list[object] = [axis for spec in specs for axis in spec.shape]
     if wrong := [axis for axis in axes if type(axis) is not int or axis not in range(-1, 2**31)]:
         raise TypeError(f"{wrong[0]!r:.60} is no size of an axis")
     if not isinstance(made.calibration, dict | None):

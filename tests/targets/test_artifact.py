@@ -202,6 +202,10 @@ SIDECARS = {
     "another schema": lambda facts: json.dumps(facts | {"schema": "glyphpress/artifact/99"}),
     "a key gone": lambda facts: json.dumps({k: v for k, v in facts.items() if k != "classes"}),
     "an unknown preprocess": lambda facts: json.dumps(facts | {"preprocess": {"orientation": "odd"}}),
+    "row35-a dtype that is none": lambda facts: json.dumps(facts | {"inputs": [facts["inputs"][0] | {"dtype": "é"}]}),
+    "row35-a scale of zero": lambda facts: json.dumps(
+        facts | {"inputs": [facts["inputs"][0] | {"dtype": "uint8", "scale": 0.0, "zero_point": 0}]}
+    ),
     "another format": lambda facts: json.dumps(facts | {"format": "tflite"}),
     "of another file": lambda facts: json.dumps(facts | {"sha256": "0" * 64}),
     "not text": lambda facts: "\udcff",
