@@ -230,7 +230,7 @@ def _check_types(made: Artifact) -> None:
     if wrong := [spec.dtype for spec in specs if spec.dtype not in DTYPES]:
         raise TypeError(f"{wrong[0]!r:.60} is no type of numbers")
     for spec in specs:
-        scaled = isinstance(spec.scale, int | float) and spec.scale > 0 and type(spec.zero_point) is int
+        scaled = isinstance(spec.scale, (int, float)) and spec.scale > 0 and type(spec.zero_point) is int
         if not scaled and (spec.scale, spec.zero_point) != (None, None):
             raise TypeError(f"{spec.scale!r:.60} and {spec.zero_point!r:.60} are no scale and zero point")
     axes: list[object] = [axis for spec in specs for axis in spec.shape]
