@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from targets.artifact import ONNX_METADATA_KEY, SCHEMA, Artifact, TensorSpec, file_sha256
+from targets.artifact import DTYPES, ONNX_METADATA_KEY, SCHEMA, Artifact, TensorSpec, file_sha256
 from targets.errors import ArtifactError
 from targets.metadata import adopt, describe, load_artifact, save_sidecar
 from targets.preprocess import Preprocess
@@ -32,12 +32,11 @@ facts = st.fixed_dictionaries(
         "notes": st.lists(words, max_size=3).map(tuple),
         "inputs": st.lists(
             st.builds(
-                TensorSpec,
+                lambda name, shape, dtype, scaling: TensorSpec(name, shape, dtype, *scaling),
                 words,
                 st.lists(st.integers(-1, 99)).map(tuple),
-                words,
-                st.none() | st.floats(1e-6, 1e3),
-                st.none() | st.integers(-128, 255),
+                st.sampled_from(DTYPES),
+                st.just((None, None)) | st.tuples(st.floats(1e-6, 1e3), st.integers(-128, 255)),
             ),
             max_size=2,
         ).map(tuple),
