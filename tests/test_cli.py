@@ -209,6 +209,17 @@ def test_json_is_one_object_on_stdout_and_nothing_else(
     assert json.loads(done.out)["schema"] == f"glyphpress/{schema}/1"
 
 
+@pytest.mark.parametrize("way", [("--scheme", "float16"), ("--ranges", "r.json")], ids=lambda way: way[1])
+def test_quantize_refuses_a_number_of_calibration_images_where_none_are_read(
+    glyphpress: Run, folder: Path, way: tuple[str, str]
+) -> None:
+    done = glyphpress("quantize", "float.onnx", *DATA, *way, "--calibration-images", "40", "-o", "made.onnx")
+    assert (done.code, done.out) == (2, "")
+    assert "--calibration-images: " in done.err
+    assert done.err.rstrip().split(";")[1].startswith(" leave it out")
+    assert not (folder / "made.onnx").exists()
+
+
 def test_quiet_says_nothing_on_stderr_before_and_after_the_command(glyphpress: Run, folder: Path) -> None:
     assert "evaluate float.onnx 599/599" in glyphpress("evaluate", "float.onnx", *DATA).err
     for words in (["-q", "evaluate"], ["evaluate", "--quiet"]):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
+from click.core import ParameterSource
 
 from targets.terminal_text import argument
 from toolchain.cli import console, options
@@ -134,6 +135,7 @@ def quantize(
     from toolchain.recipe import Quantize
 
     step = Quantize.asked(**settings, per_channel=not per_tensor, reduce_range=False if full_range else None)
+    _refuse_uncounted(step)
     words: dict[str, Any] = {"data": data, "data_root": data_root, "seed": seed, "force": force}
     if step.fallback:
         if save_ranges:
@@ -149,6 +151,15 @@ def quantize(
     else:
         for line in _lines(artifact, made, data):
             console.tell(line)
+
+
+def _refuse_uncounted(step: Quantize) -> None:
+    """Raise UsageError where a number of calibration images was given, and none is read."""
+    context = click.get_current_context()
+    assert context, "a command is running"
+    if not step.needs_images and context.get_parameter_source("calibration_images") is not ParameterSource.DEFAULT:
+        why = f"the ranges are taken from {step.ranges}" if step.ranges else f"{step.scheme} has no ranges"
+        raise click.UsageError(f"--calibration-images: {why}, so no images are read for them; leave it out")
 
 
 def _within(
