@@ -171,7 +171,7 @@ def file_format(path: Path) -> Format:
     if kind not in get_args(Format):
         if words := instead_of(path):
             raise ArtifactError(f"{path} {words}")
-        raise ArtifactError(f"{path}: neither .onnx, .ort nor .tflite; give an exported model")
+        raise ArtifactError(f"{path}: neither .onnx, .ort nor .tflite; `glyphpress export` makes one of a checkpoint")
     if path.stat().st_size == 0:
         raise ArtifactError(f"{path}: is empty; export the model again")
     return cast(Format, kind)

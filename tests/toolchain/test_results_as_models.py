@@ -82,4 +82,4 @@ def test_row38_what_takes_other_files_says_what_reads_this_one(
 def test_compare_of_files_without_images_says_first_what_is_no_model(glyphpress, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
     ran = glyphpress("compare", tmp_path / "x.json", tmp_path / "x.json")
-    assert "neither .onnx, .ort nor .tflite" in ran.err
+    assert "neither .onnx, .ort nor .tflite; `glyphpress export` makes one" in ran.err

@@ -22,12 +22,13 @@ IMPORTANCES = ("l1", "l2", "taylor", "bn-scale", "hessian")
 
 def method_option(*methods: str) -> Callable[[Command], Command]:
     """Add `--method`, one of `methods`."""
+    others = "magnitude sets" if methods[1:] == ("magnitude",) else "the others set"
     return click.option(
         "--method",
         type=options.Choice(methods),
         default=methods[0],
         show_default=True,
-        help="structured removes whole channels; the others set weights to zero, which makes the packed file smaller.",
+        help=f"structured removes whole channels; {others} weights to zero, which makes the packed file smaller.",
     )
 
 
