@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from targets.preprocess import Preprocess
 from tests.toolchain.readers import linear_reader
 from toolchain.gate.outcome import Verdict
-from toolchain.report.advice import next_steps, open_limits, pressed_again
+from toolchain.report.advice import next_steps, open_limits, pressed_again, pressed_next
+from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.stats.decision import Outcome
 
 
@@ -117,3 +120,21 @@ def test_row36_json_of_a_gate_that_passed_and_of_a_press_lists_steps_too(glyphpr
     failed = glyphpress("press", base, *words, *press)
     assert failed.code == 1, failed.err
     assert any(step.startswith("try other recipes: glyphpress press ") for step in json.loads(failed.out)["next_steps"])
+
+
+def test_hints_about_quantizing_are_for_a_quantized_file_and_never_for_a_float_one() -> None:
+    undecided = (verdict("drop", Outcome.INCONCLUSIVE),)
+    first = Row("d.float.onnx", "onnx", "float", "00", 9, "ort-cpu", 9, 0.9, baseline=True)
+    other = replace(first, name="d.float.tflite", format="tflite", baseline=False, verdicts=undecided)
+    small = replace(other, name="d.static-int8.tflite", recipe="static-int8")
+    press = ("glyphpress", "press", "d.pt", "--data", "x", "--out", "o")
+
+    def said(*rows: Row) -> list[str]:
+        facts = CheckpointFacts("d", "m", "00"), DatasetFacts("x", 9, ("0", "1"), "00"), Preprocess()
+        return pressed_next(Report(*facts, rows, command=press), Path("o"), ["--data", "x"])
+
+    explain = next(command for command in commands(said(first, other, small)) if command[1] == "explain")
+    assert explain[2:4] == ["o/d.float.tflite", "o/d.static-int8.tflite"]
+    alone = said(first, other)
+    assert alone[0] == "more images would decide [drop]"
+    assert not commands(alone)

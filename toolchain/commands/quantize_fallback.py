@@ -139,7 +139,8 @@ def quantize_with_fallback(
     if paired_difference.decide(0, 0, len(images), limit.max, limit.confidence).item() != Outcome.PASS:
         raise EvidenceError(
             f"{len(images):,} images of {train.origin} that do not calibrate the file are too few to show a drop "
-            f"within {limit.max * 100:.4g} pp even if no answer changes; allow more, calibrate on fewer, or add data"
+            f"within {limit.max * 100:.4g} pp even if no answer changes; allow a larger drop with --max-drop, "
+            "calibrate on fewer images with --calibration-images, or add data"
         )
     base = read(artifact, images)
     with tempfile.TemporaryDirectory() as folder:

@@ -19,6 +19,8 @@ SMALLER = "static-int4"
 READS_LIKE_FLOAT = ("weight-int8", "qat-int8")
 BYTES = ("size", "packed", "shrink", "memory")
 PREPROCESS = "preprocess"
+UNQUANTIZED = ("float", "float16")
+"""Recipes whose files hold no quantized layer, so that no other way to quantize helps one that reads otherwise."""
 TIMES = ("p50", "p95", "p50_ratio", "p95_ratio")
 
 
@@ -27,16 +29,18 @@ def open_limits(verdicts: Iterable[Verdict]) -> dict[str, Outcome]:
     return {v.limit: v.outcome for v in verdicts if v.action == "fail" and v.outcome is not Outcome.PASS}
 
 
-def next_steps(verdicts: Iterable[Verdict], *, source: Path, candidate: Path | None, data: Sequence[str]) -> list[str]:
+def next_steps(
+    verdicts: Iterable[Verdict], *, source: Path, candidate: Path | None, data: Sequence[str], quantized: bool = True
+) -> list[str]:
     """Return a line for each thing that helps a candidate that did not pass: words, a colon, a command; none otherwise.
 
     source: the float file that it is judged against or was made of. data: the options that name the images, empty where
-    there were none. candidate: None where it need not be there.
+    there were none. candidate: None where it need not be there. quantized: whether the candidate is.
     """
     limits = open_limits(verdicts)
     if not limits:
         return []
-    reading = not set(limits) <= {*BYTES, *TIMES, PREPROCESS}
+    reading = quantized and not set(limits) <= {*BYTES, *TIMES, PREPROCESS}
     lines: list[str] = []
     if PREPROCESS in limits:
         lines.append("convert it again without a turn or scale of its own: it must take images as the baseline does")
@@ -58,10 +62,13 @@ def pressed_next(report: Report, out: Path, data: Sequence[str]) -> list[str]:
     stopped = [row for row in report.rows if not row.added and row.outcome not in (None, Outcome.PASS)]
     if not stopped:
         return []
-    row = min(stopped, key=lambda one: one.outcome is not Outcome.FAIL)
+    row = min(stopped, key=lambda one: (one.outcome is not Outcome.FAIL, one.recipe in UNQUANTIZED))
+    quantized = row.recipe not in UNQUANTIZED
     source = next((one.name for one in report.rows if one.recipe == "float" and one.format == row.format), row.name)
-    steps = next_steps(row.verdicts, source=out / source, candidate=out / row.name, data=data)
-    return [*pressed_again(report.command, out, row.verdicts), *steps]
+    steps = next_steps(row.verdicts, source=out / source, candidate=out / row.name, data=data, quantized=quantized)
+    # No other recipe helps a float file that only reads otherwise; one that is too large or too slow it may.
+    again = quantized or {*BYTES, *TIMES} & set(open_limits(row.verdicts))
+    return [*(pressed_again(report.command, out, row.verdicts) if again else []), *steps]
 
 
 def gate_next(
