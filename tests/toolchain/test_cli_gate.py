@@ -250,3 +250,29 @@ def test_help_knows_the_exit_codes_and_the_commands(glyphpress: Run) -> None:
     unknown = glyphpress("help", "gaet")
     assert unknown.code == 2
     assert "did you mean gate" in one_line(unknown.err)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        pytest.param('[cost]\nmax = "0.5pp"\ncosts = {"O->0" = 0}', "[cost] costs: 'O->0' names 'O'", id="cost"),
+        pytest.param('[confusables]\nmax = "2pp"\ngroups = ["XY"]', "[confusables] group 'XY'", id="confusables"),
+    ],
+)
+def test_a_policy_of_foreign_classes_is_refused_before_anything_runs(
+    glyphpress: Run, tmp_path: Path, table: str, said: str
+) -> None:
+    policy = tmp_path / "gate.toml"
+    policy.write_text(table)
+    # No models: reading them would be another error.
+    (tmp_path / "a.onnx").write_bytes(b"x")
+    files = ("--baseline", tmp_path / "a.onnx", "--candidate", tmp_path / "a.onnx")
+    refused = glyphpress("gate", *files, *DATA, "--policy", policy)
+    assert refused.code == 2
+    assert said in one_line(refused.err)
+    assert "take it out" in refused.err
+    made = ("-o", tmp_path / "b.npz")
+    assert glyphpress("gate", "baseline", tmp_path / "a.onnx", *DATA, "--policy", policy, *made).code == 2
+    pressed = glyphpress("press", "x.pt", *DATA, "--policy", policy, "--out", tmp_path / "o")
+    assert pressed.code == 2
+    assert said in one_line(pressed.err)

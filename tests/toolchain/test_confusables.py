@@ -63,7 +63,7 @@ def test_the_default_groups_are_cut_to_the_classes_there_are() -> None:
     assert list(names({}, emnist_split("letters").classes)) == ["DOQ", "IL", "GQ", "BG", "UV", "FT"]
     assert list(names({}, tuple("abcdefghijklmnopqrstuvwxyz"))) == ["doq", "il", "gq", "bg", "uv", "ft"]
     assert list(names({}, DIGITS)) == ["17"]
-    with pytest.raises(EvidenceError, match="no group has two members among the classes"):
+    with pytest.raises(PolicyError, match="none has two members among the classes"):
         names({}, tuple("aehm"))
 
 
@@ -79,14 +79,14 @@ def test_a_class_stands_for_both_cases_but_only_once() -> None:
     ("limit", "message"),
     [
         pytest.param({"groups": ("0Oo", "1l")}, "group '0Oo' needs two of the classes .* names only '0'", id="one"),
-        pytest.param({"groups": ("ab",)}, "group 'ab' .* names nothing; correct it", id="none"),
+        pytest.param({"groups": ("ab",)}, "group 'ab' .* names nothing; take it out, or correct it", id="none"),
         pytest.param({"groups": ("00",)}, "names only '0'", id="the same twice"),
         pytest.param({"margins": {"1x": 0.1}}, "group '1x' .* names only '1'", id="a margin of no group"),
         pytest.param({"margins": {"17": 0.1, "71": 0.2}}, "'17' and '71' are the same classes here", id="two margins"),
     ],
 )
 def test_a_group_that_a_person_wrote_is_never_left_out(limit: dict[str, Any], message: str) -> None:
-    with pytest.raises(EvidenceError, match=message):
+    with pytest.raises(PolicyError, match=message):
         judge_confusables(ConfusablesLimit(max=0.01, **limit), reread({}, classes=DIGITS))
 
 
@@ -216,7 +216,7 @@ def test_costs_are_of_the_classes_that_hold_the_characters() -> None:
     ],
 )
 def test_costs_of_what_is_no_misreading_are_refused(costs: dict[str, float], message: str) -> None:
-    with pytest.raises(EvidenceError, match=message):
+    with pytest.raises(PolicyError, match=message):
         judge_cost(CostLimit(max=0.01, costs=costs), reread({}))
 
 

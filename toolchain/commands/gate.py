@@ -17,7 +17,7 @@ from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.untracked import training_images
 from toolchain.gate.baseline import Baseline, check, check_pin, prepared, store
 from toolchain.gate.candidate import read_judged_file, saved
-from toolchain.gate.collect import check_needs, check_target, gather, refuse_idle, timed
+from toolchain.gate.collect import check_classes, check_needs, check_target, gather, refuse_idle, timed
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
 from toolchain.gate.policy import Policy
@@ -107,6 +107,7 @@ def store_baseline(
     """Store an artifact's answers on the test images as the baseline of `policy`; raises as `baseline.store` does."""
     refuse_existing(output, force=force)
     images, train = load(data, "test", data_root), training_images(data, data_root)
+    check_classes(policy, images.classes)
     return store(artifact, policy, images, output, train=train, target=target, force=force, progress=progress)
 
 
@@ -123,6 +124,8 @@ def _judged(
 def _gathered(request: GateRequest, progress: Progress) -> list[Evidence]:
     """Return the evidence on each candidate; of the baseline everything is read once."""
     policy, test = request.policy, load(request.data, "test", request.data_root) if request.data else None
+    if test is not None:
+        check_classes(policy, test.classes)
     train = None
     if policy.needs_training_images and (spec := request.train_data or request.data):
         why = "the policy's [leaks] needs the training images; name others with --train-data, or drop [leaks]"

@@ -21,7 +21,7 @@ from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.gate.baseline import check_floor, prepared
 from toolchain.gate.candidate import JudgedFile
-from toolchain.gate.collect import gather
+from toolchain.gate.collect import check_classes, gather
 from toolchain.gate.evidence import Evidence
 from toolchain.profiling.latency import Profile
 from toolchain.quantize import quantize
@@ -44,6 +44,7 @@ def press(request: PressRequest, out: Path, *, force: bool = False, progress: Pr
     with whole_folder(out, force=force) as folder:
         data = request.words.data(request.data)
         training, test = load_or_why(data, "train", request.data_root), load(data, "test", request.data_root)
+        check_classes(request.policy, test.classes)
         maker = Maker(request, folder, out, training, test, progress)
         maker.check()
         words = replace(request.words, classes=request.words.classes if maker.known else test.classes)

@@ -124,6 +124,13 @@ def check_needs(policy: Policy, baseline: Path, candidates: Sequence[Path], *, i
             )
 
 
+def check_classes(policy: Policy, classes: tuple[str, ...]) -> None:
+    """Raise PolicyError, naming the table and the key, where the policy names what is no class of the data."""
+    for name, limit in policy.limits():
+        if check := definition(name).check_classes:
+            check(limit, classes)
+
+
 def check_target(policy: Policy, target: Target) -> None:
     """Raise UsageProblem where the policy limits the latency or the memory of a target that is no device."""
     if target.cost not in ("instructions", "outputs"):

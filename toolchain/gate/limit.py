@@ -56,7 +56,8 @@ class LimitDefinition:
     collect: takes the settings and the `candidate.Sources`, and gives the first of the parts; None where the gate
     collects it for all limits. prepare: takes the settings, a file, the test images or None, and the progress, and
     gives the file with what is read of it once. check_stored: takes the settings and a stored baseline, and raises
-    EvidenceError where it was not made for them.
+    EvidenceError where it was not made for them. check_classes: takes the settings and the names of the classes, and
+    raises PolicyError where the settings name what is none of them.
 
     file_must, baseline_must: what the limit asks of the candidate's and of the baseline's file that a saved evaluation
     cannot do. images, training_images: whether it needs the test images, and those that the candidate was trained on.
@@ -74,6 +75,7 @@ class LimitDefinition:
     collect: Callable[..., object] | None = None
     prepare: Callable[..., Any] | None = None
     check_stored: Callable[..., None] | None = None
+    check_classes: Callable[..., object] | None = None
     file_must: str = ""
     baseline_must: str = ""
     images: bool = False

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
-from toolchain.core.errors import EvidenceError
+from toolchain.core.errors import EvidenceError, PolicyError
 from toolchain.core.quantities import beside, points_text
 from toolchain.core.quantity_fields import Points
 from toolchain.evaluation.metrics import confusion_matrix
@@ -80,7 +80,7 @@ def judge_confusables(limit: ConfusablesLimit, pairs: Pairs) -> Verdict:
     """Judge, for each group of look-alikes, how much more often one is read as another of its group.
 
     A group's images are those of its classes. Worse is one that only the candidate reads as another member, better
-    one that only the baseline does. Raises EvidenceError as `groups` does.
+    one that only the baseline does. Raises PolicyError as `groups` does.
     """
     questions = [_question(group, pairs) for group in groups(limit, pairs.classes)]
     verdict = judge_several("confusables", questions, confidence=limit.confidence, action=limit.action, what="group")
@@ -94,7 +94,7 @@ def judge_confusables(limit: ConfusablesLimit, pairs: Pairs) -> Verdict:
 def groups(limit: ConfusablesLimit, classes: tuple[str, ...]) -> list[Group]:
     """Return the groups that can be judged on these classes, each with its margin.
 
-    Of the default groups those with fewer than two members among the classes are left out. Raises EvidenceError for
+    Of the default groups those with fewer than two members among the classes are left out. Raises PolicyError for
     a group that the user wrote, here or as the key of a margin, with fewer than two, for two margins of the same
     classes, and where no group is left.
     """
@@ -102,8 +102,8 @@ def groups(limit: ConfusablesLimit, classes: tuple[str, ...]) -> list[Group]:
     for key, margin in limit.margins.items():
         members = _written(key, classes)
         if members in margins:
-            raise EvidenceError(
-                f"'{margins[members][0]}' and '{key}' are the same classes here; keep one of the margins"
+            raise PolicyError(
+                f"[confusables] margins: '{margins[members][0]}' and '{key}' are the same classes here; keep one"
             )
         margins[members] = key, margin
     found: dict[frozenset[int], str] = {}
@@ -114,7 +114,7 @@ def groups(limit: ConfusablesLimit, classes: tuple[str, ...]) -> list[Group]:
             found.setdefault(members, "".join(classes[k] for k in sorted(members)))
     found |= {members: key for members, (key, _) in margins.items() if members not in found}
     if not found:
-        raise EvidenceError("confusables: no group has two members among the classes; write groups of your own")
+        raise PolicyError("[confusables] groups: none has two members among the classes; write groups of your own")
     return [
         Group(name, members, margins[members][1] if members in margins else limit.max)
         for members, name in found.items()
@@ -125,8 +125,9 @@ def _written(text: str, classes: tuple[str, ...]) -> frozenset[int]:
     members = _members(text, classes)
     if len(members) < 2:
         known = f"only '{classes[next(iter(members))]}'" if members else "nothing"
-        raise EvidenceError(
-            f"confusables: group '{text}' needs two of the classes {' '.join(classes)} and names {known}; correct it"
+        raise PolicyError(
+            f"[confusables] group '{text}' needs two of the classes {' '.join(classes)} and names {known}; "
+            "take it out, or correct it"
         )
     return members
 
@@ -155,7 +156,7 @@ def _taken(inside: NDArray[np.bool_], labels: Answers, answers: Answers) -> NDAr
 def judge_cost(limit: CostLimit, pairs: Pairs) -> Verdict:
     """Judge the rise of the mean cost of an image's misreading, by score bounds of a bounded mean (`bounded_mean`).
 
-    Raises EvidenceError for costs of characters that no class holds, and where no misreading could cost the margin.
+    Raises PolicyError as `cost_matrix` does, and EvidenceError where no misreading could cost the margin.
     """
     costs = cost_matrix(limit.costs, pairs.classes)
     rises = costs[pairs.labels, pairs.after] - costs[pairs.labels, pairs.before]
@@ -202,18 +203,18 @@ def _dearest(costs: Floats, pairs: Pairs) -> str:
 def cost_matrix(costs: dict[str, float], classes: tuple[str, ...]) -> Floats:
     """Return float64 [K, K], what it costs to read row as column: 0 when right, 1 unless `costs` says otherwise.
 
-    Raises EvidenceError, naming the key, for what is no `truth->answer` of two of the classes.
+    Raises PolicyError, naming the key, for what is no `truth->answer` of two of the classes.
     """
     matrix, named = 1 - np.eye(len(classes)), dict[tuple[int, int], str]()
     for key, cost in costs.items():
         ends = [_end(key, text, classes) for text in key.split("->", 1)]
         cell = ends[0], ends[-1]
         if cell[0] == cell[1]:
-            raise EvidenceError(
-                f"cost: '{key}' is no misreading, since both are of class '{classes[cell[0]]}'; drop it"
+            raise PolicyError(
+                f"[cost] costs: '{key}' is no misreading, since both are of class '{classes[cell[0]]}'; drop it"
             )
         if cell in named and costs[named[cell]] != cost:
-            raise EvidenceError(f"cost: '{named[cell]}' and '{key}' are the same classes here; keep one")
+            raise PolicyError(f"[cost] costs: '{named[cell]}' and '{key}' are the same classes here; keep one")
         matrix[cell], named[cell] = cost, key
     return np.asarray(matrix, np.float64)
 
@@ -221,7 +222,10 @@ def cost_matrix(costs: dict[str, float], classes: tuple[str, ...]) -> Floats:
 def _end(key: str, text: str, classes: tuple[str, ...]) -> int:
     found = _class_of(text, classes)
     if found is None:
-        raise EvidenceError(f"cost: '{key}' names '{text}', which no class holds; the classes are {' '.join(classes)}")
+        raise PolicyError(
+            f"[cost] costs: '{key}' names '{text}', which no class holds; take it out, or write one of the classes "
+            f"{' '.join(classes)}"
+        )
     return found
 
 
@@ -231,6 +235,7 @@ CONFUSABLES = LimitDefinition(
     about="How much more often a character is read as one that looks like it.",
     example={"max": "2pp"},
     judge=judge_confusables,
+    check_classes=groups,
 )
 COST = LimitDefinition(
     name="cost",
@@ -238,4 +243,5 @@ COST = LimitDefinition(
     about="Rise of what misreadings cost, an image on average.",
     example={"max": "0.5pp", "costs": {"1->7": 20, "O->0": 0}},
     judge=judge_cost,
+    check_classes=lambda limit, classes: cost_matrix(limit.costs, classes),
 )
