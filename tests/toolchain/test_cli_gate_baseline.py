@@ -52,6 +52,17 @@ def test_the_lines_it_prints_pin_the_policy_and_the_gate_needs_no_float_file(gly
     assert glyphpress("gate", "--from", "f.json", "--policy", "gate.toml").code == 3
 
 
+def test_a_policy_whose_limits_need_the_file_itself_is_noted(glyphpress: Run) -> None:
+    with Path("gate.toml").open("a") as policy:
+        policy.write('\n[p50_ratio]\nmax = "1.1x"\n')
+    made = glyphpress("gate", "baseline", "float.onnx", *DATA, "-o", "baseline.npz", "--policy", "gate.toml")
+    assert made.code == 0, made.err
+    assert "a stored baseline cannot be timed, and the policy's [p50_ratio] asks for that" in made.err
+    assert "a stored baseline" not in made.out
+    refused = glyphpress(*GATE)
+    assert (refused.code, "[p50_ratio]" in refused.err) == (2, True)
+
+
 def test_it_is_one_json_object_and_never_written_over(glyphpress: Run) -> None:
     words = ("gate", "baseline", "float.onnx", *DATA, "-o", "baseline.npz")
     told = json.loads(glyphpress(*words, "--json").out)

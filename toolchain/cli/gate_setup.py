@@ -98,6 +98,7 @@ def baseline(
       glyphpress gate baseline float.onnx --data emnist:balanced -o baseline.npz
     """
     from toolchain.commands.gate import store_baseline
+    from toolchain.gate.collect import needs_file
     from toolchain.gate.policy import choose_policy
 
     policy, root = choose_policy(policy_words), data_root
@@ -105,6 +106,8 @@ def baseline(
         made = store_baseline(
             artifact, policy, data, output, data_root=root, target=target, force=force, progress=progress
         )
+    for line in needs_file(policy):
+        console.say(line)
     if as_json:
         facts = {"digest": made.digest, "path": str(output), "images": len(made.evaluation)}
         console.emit("gate-baseline", facts | {"damage": [one.kind for one in made.stress]})

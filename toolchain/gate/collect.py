@@ -144,6 +144,19 @@ def check_target(policy: Policy, target: Target) -> None:
             raise UsageProblem(f"[{limit.name}] is measured on devices, and {target.name} is {what}; leave it out")
 
 
+def needs_file(policy: Policy) -> list[str]:
+    """Return a line for what the policy asks of the baseline's file that a stored baseline cannot do."""
+    asked: dict[str, list[str]] = {}
+    for name, _ in policy.limits():
+        if must := definition(name).baseline_must:
+            asked.setdefault(must, []).append(f"[{name}]")
+    return [
+        f"a stored baseline cannot {must}, and the policy's {', '.join(names)} asks for that; to judge it, give "
+        "the gate the float file itself, or drop the limit"
+        for must, names in asked.items()
+    ]
+
+
 def _check_files(limit: str, must: str, files: Sequence[Path]) -> None:
     for file in files:
         if must and saved(file):
