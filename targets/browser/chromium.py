@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from targets.browser.serving import served
@@ -67,6 +70,43 @@ def _bundled(package: Path) -> str | None:
     return str(max(builds, key=lambda path: path.stat().st_mtime)) if builds and package else None
 
 
+class Worker:
+    """A thread that runs calls, one after another.
+
+    An executor takes one lock of all executors in `submit`. Where garbage is collected inside it, a browser that is
+    garbage closes by another `submit`, and waits for that lock for ever. A SimpleQueue may be used there.
+    """
+
+    def __init__(self) -> None:
+        """Start it."""
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self.ended = False
+        Thread(target=self._work, name="browser", daemon=True).start()
+
+    def run(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what the call returns there, or raise what it raises; RuntimeError after `end`."""
+        if self.ended:
+            raise RuntimeError("this browser was closed")
+        done: Future[Any] = Future()
+        self._calls.put((done, partial(call, *arguments)))
+        return done.result()
+
+    def end(self) -> None:
+        """Let the thread end after what was asked of it."""
+        self.ended = True
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while asked := self._calls.get():
+            done, call = asked
+            try:
+                done.set_result(call())
+            except BaseException as error:  # noqa: BLE001 (it is raised where the call was asked for)
+                done.set_exception(error)
+            # What was called must not be kept from being garbage while the thread waits.
+            del asked, done, call
+
+
 class Page:
     """A page of `index.html` in a folder that is served as `/page`, beside other folders; `close` ends the browser.
 
@@ -77,12 +117,12 @@ class Page:
     def __init__(self, folders: Mapping[str, Path], flags: tuple[str, ...] = ()) -> None:
         """Start server and browser; raises TargetUnavailable."""
         self.console: list[str] = []
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="browser")
+        self._worker = Worker()
         self._open = ExitStack()
         program = executable()
         address = self._open.enter_context(served(folders))
         try:
-            self._thread.submit(self._start, program, (*FLAGS, *flags), address).result()
+            self._worker.run(self._start, program, (*FLAGS, *flags), address)
         except BaseException:
             self.close()
             raise
@@ -110,7 +150,7 @@ class Page:
 
     def evaluate(self, script: str, argument: Any = None) -> Any:
         """Return what a JavaScript function answers to an argument; raises RunFailed with the line that it threw."""
-        return self._thread.submit(self._evaluate, script, argument).result()
+        return self._worker.run(self._evaluate, script, argument)
 
     def _evaluate(self, script: str, argument: Any) -> Any:
         from playwright.sync_api import Error
@@ -122,7 +162,8 @@ class Page:
 
     def processes(self) -> list[str]:
         """Return the numbers of the processes that render pages: this page's, and one that Chromium has in reserve."""
-        return self._thread.submit(self._renderers).result()
+        renderers: list[str] = self._worker.run(self._renderers)
+        return renderers
 
     def _renderers(self) -> list[str]:
         told = self._browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
@@ -130,8 +171,11 @@ class Page:
 
     def close(self) -> None:
         """End browser and server; again is nothing."""
-        self._thread.submit(self._open.close).result()
-        self._thread.shutdown()
+        if not self._worker.ended:
+            try:
+                self._worker.run(self._open.close)
+            finally:
+                self._worker.end()
 
 
 def _line(error: Exception) -> str:

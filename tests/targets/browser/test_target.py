@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import tarfile
+from concurrent.futures.thread import _global_shutdown_lock
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -15,7 +16,7 @@ import pytest
 
 from targets import catalog
 from targets.artifact import Artifact
-from targets.browser.chromium import Page, executable
+from targets.browser.chromium import Page, Worker, executable
 from targets.browser.packages import ONNXRUNTIME_WEB
 from targets.browser.target import PAGE, BrowserTarget
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
@@ -32,6 +33,32 @@ DEVICES = ["wasm", "webgpu"]
 def quantized(tmp_path: Path) -> Artifact:
     """An int8 QDQ file."""
     return artifact(integer_net(tmp_path / "qdq.onnx"))
+
+
+class Recalling:
+    """Calls the worker when it becomes garbage."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def __del__(self) -> None:
+        self._worker.run(int)
+
+
+@pytest.mark.timeout(30)
+def test_a_browser_that_becomes_garbage_while_a_call_is_handed_over_closes() -> None:
+    outer, inner = Worker(), Worker()
+    for _ in range(300):
+        cycle = [Recalling(inner)]
+        cycle.append(cycle)  # type: ignore[arg-type]
+        del cycle
+        # What an executor holds while it takes a call, and where garbage may be collected.
+        with _global_shutdown_lock:
+            gc.collect(0)
+        assert outer.run(int) == 0
+    outer.end()
+    with pytest.raises(RuntimeError, match="closed"):
+        outer.run(int)
 
 
 @needs_browser
