@@ -15,6 +15,7 @@ from targets.artifact import Artifact, Format
 from tests.once import artifact_once, once, run_folder
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel
+from toolchain.core.context import RunContext
 from toolchain.export import export
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
@@ -41,7 +42,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Pat
     # One thread: two of them wait for each other where the machine has other work.
     return once(
         run_folder(tmp_path_factory) / "digits.pt",
-        lambda path: train(digits, settings=settings, seed=0, threads=1, out=path),
+        lambda path: train(digits, settings=settings, out=path, context=RunContext(seed=0, threads=1)),
     )
 
 

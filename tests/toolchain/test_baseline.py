@@ -16,6 +16,7 @@ from targets.artifact import Artifact, Format
 from targets.metadata import load_artifact, save_sidecar
 from tests.toolchain.readers import digits, linear_reader, written
 from toolchain.checkpoint.float_model import FloatModel
+from toolchain.core.context import RunContext
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.export import export
 from toolchain.gate import baseline
@@ -337,7 +338,12 @@ def test_pressed_files_lead_back_to_their_checkpoint(
     assert load_artifact(int8.path).checkpoint_sha256 == root  # the file's own metadata says it too
     step = Prune(ratio=0.2, epochs=0)
     pruned = compress_checkpoint(
-        str(checkpoint), CheckpointRequest(), step, tmp_path / "pruned.pt2", data="builtin:digits", threads=1
+        str(checkpoint),
+        CheckpointRequest(),
+        step,
+        tmp_path / "pruned.pt2",
+        data="builtin:digits",
+        context=RunContext(threads=1),
     ).model
     assert pruned.root_sha256 == root
     model = settle(str(tmp_path / "pruned.pt2"), CheckpointRequest(), None).model

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from toolchain.core.context import RunContext
+
 SOME = ("--data", "builtin:digits", "--classes", "86420")
 
 
@@ -17,7 +19,12 @@ def even(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from toolchain.training.train import preset, train
 
     path = tmp_path_factory.mktemp("even") / "even.pt"
-    train(load("builtin:digits[86420]", "train"), settings=preset("digits").changed(epochs=4), threads=1, out=path)
+    train(
+        load("builtin:digits[86420]", "train"),
+        settings=preset("digits").changed(epochs=4),
+        out=path,
+        context=RunContext(threads=1),
+    )
     return path
 
 
@@ -82,7 +89,12 @@ def test_row17_evaluations_of_different_choices_are_never_paired(glyphpress, exp
     from toolchain.training.train import preset, train
 
     odd = tmp_path / "odd.pt"
-    train(load("builtin:digits[97531]", "train"), settings=preset("digits").changed(epochs=1), threads=1, out=odd)
+    train(
+        load("builtin:digits[97531]", "train"),
+        settings=preset("digits").changed(epochs=1),
+        out=odd,
+        context=RunContext(threads=1),
+    )
     glyphpress("export", odd, "-o", tmp_path / "odd.onnx")
     glyphpress("evaluate", exported, *SOME, "-o", tmp_path / "even.npz")
     glyphpress("evaluate", tmp_path / "odd.onnx", "--data", "builtin:digits[97531]", "-o", tmp_path / "odd.npz")

@@ -19,6 +19,8 @@ from toolchain.recipe import Distill, Prune, Recipe
 from toolchain.training.fit import accuracy
 from toolchain.training.losses import Lesson, taught_by
 
+ONE_THREAD = RunContext(threads=1)
+
 NARROW = (8, 8, 16, 16, 16)
 
 
@@ -34,7 +36,7 @@ def test_a_student_learns_the_answers_of_its_teacher_not_the_labels(
     chance = np.random.default_rng(0)
     shuffled = Dataset.of(digits.images, chance.permutation(digits.labels), digits.classes, digits.origin, "train")
     step = Distill(student="cnn-small", channels=NARROW, epochs=6, soft=1.0)
-    student = distill(float_model, step, shuffled, teacher=float_model, threads=1)
+    student = distill(float_model, step, shuffled, teacher=float_model, context=ONE_THREAD)
     assert accuracy(module(student), digits_test, student.preprocess) > 0.8
     assert [layer.out_channels for layer in module(student).modules() if isinstance(layer, nn.Conv2d)][:5] == [*NARROW]
     assert "from digits for 6 epochs" in student.history[-1]
@@ -42,7 +44,7 @@ def test_a_student_learns_the_answers_of_its_teacher_not_the_labels(
 
 def test_a_student_is_built_as_the_step_says(float_model: FloatModel, digits: Dataset) -> None:
     step = Distill(student="cnn-small", channels=NARROW, dropout=0.5, epochs=1)
-    student = module(distill(float_model, step, digits, teacher=float_model, threads=1))
+    student = module(distill(float_model, step, digits, teacher=float_model, context=ONE_THREAD))
     assert [layer.p for layer in student.modules() if isinstance(layer, nn.Dropout)] == [0.5]
     with pytest.raises(UsageProblem, match="channels and dropout belong to a student; name one"):
         Distill.asked(channels=NARROW, dropout=0.0)

@@ -22,11 +22,14 @@ from toolchain.compress.prune import prune
 from toolchain.compress.prune.graph import ChannelGraph
 from toolchain.compress.prune.importance import scores
 from toolchain.compress.prune.unstructured import n_of_m, outputs_first, weights
+from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.export import export
 from toolchain.export.parity import reference_logits
 from toolchain.recipe import Prune
 from toolchain.training.fit import accuracy
+
+ONE_THREAD = RunContext(threads=1)
 
 
 def widths(module: nn.Module) -> list[int]:
@@ -36,8 +39,8 @@ def widths(module: nn.Module) -> list[int]:
 def test_channels_go_the_logits_stay_and_fine_tuning_brings_the_reading_back(
     float_model: FloatModel, digits: Dataset, digits_test: Dataset
 ) -> None:
-    bare = prune(float_model, Prune(ratio=0.5, epochs=0), digits, threads=1)
-    tuned = prune(float_model, Prune(ratio=0.5, epochs=4), digits, threads=1)
+    bare = prune(float_model, Prune(ratio=0.5, epochs=0), digits, context=ONE_THREAD)
+    tuned = prune(float_model, Prune(ratio=0.5, epochs=4), digits, context=ONE_THREAD)
     before, after = widths(float_model.torch_module("the test")), widths(bare.torch_module("the test"))
     assert all(width % 8 == 0 for width in after)
     assert sum(after) <= 0.55 * sum(before)
@@ -51,12 +54,14 @@ def test_channels_go_the_logits_stay_and_fine_tuning_brings_the_reading_back(
 def test_the_model_that_was_given_stays_as_it_is(float_model: FloatModel, digits: Dataset) -> None:
     module = float_model.torch_module("the test")
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    prune(float_model, Prune(ratio=0.25, epochs=1), digits, threads=1)
+    prune(float_model, Prune(ratio=0.25, epochs=1), digits, context=ONE_THREAD)
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
 
 
 def test_the_same_seed_prunes_the_same(float_model: FloatModel, digits: Dataset) -> None:
-    one, two = (prune(float_model, Prune(ratio=0.25, epochs=1), digits, seed=3, threads=1) for _ in range(2))
+    one, two = (
+        prune(float_model, Prune(ratio=0.25, epochs=1), digits, context=RunContext(seed=3, threads=1)) for _ in range(2)
+    )
     pairs = zip(
         one.torch_module("the test").state_dict().values(),
         two.torch_module("the test").state_dict().values(),
@@ -66,7 +71,7 @@ def test_the_same_seed_prunes_the_same(float_model: FloatModel, digits: Dataset)
 
 
 def test_a_pruned_model_is_exported_with_its_own_shapes(float_model: FloatModel, digits: Dataset, tmp_path) -> None:
-    pruned = prune(float_model, Prune(ratio=0.5, epochs=0), digits, threads=1)
+    pruned = prune(float_model, Prune(ratio=0.5, epochs=0), digits, context=ONE_THREAD)
     whole = export(float_model, "onnx", tmp_path / "whole.onnx")
     assert export(pruned, "onnx", tmp_path / "pruned.onnx").size < 0.4 * whole.size
 
@@ -81,11 +86,11 @@ def test_every_importance_keeps_another_set_of_channels_than_l2(
     importance: str, float_model: FloatModel, digits: Dataset
 ) -> None:
     step = Prune(ratio=0.25, epochs=0, scope="global")
-    plain = prune(float_model, step, digits, threads=1)
-    other = prune(float_model, step.model_copy(update={"importance": importance}), digits, threads=1)
+    plain = prune(float_model, step, digits, context=ONE_THREAD)
+    other = prune(float_model, step.model_copy(update={"importance": importance}), digits, context=ONE_THREAD)
     one, two = (model.torch_module("the test").state_dict()["features.conv1.weight"] for model in (plain, other))
     assert one.shape != two.shape or not torch.equal(one, two) or parameters(plain) != parameters(other)
-    again = prune(float_model, step.model_copy(update={"importance": importance}), digits, threads=1)
+    again = prune(float_model, step.model_copy(update={"importance": importance}), digits, context=ONE_THREAD)
     assert torch.equal(two, again.torch_module("the test").state_dict()["features.conv1.weight"])
 
 
@@ -114,11 +119,13 @@ def test_a_budget_is_met_and_not_by_far(
     budget: dict[str, float], most: float, float_model: FloatModel, digits: Dataset
 ) -> None:
     step = Prune.model_validate(budget | {"epochs": 0})
-    pruned = prune(float_model, step, digits, threads=1)
+    pruned = prune(float_model, step, digits, context=ONE_THREAD)
     reached, macs = counted(pruned)
     got = macs if "macs" in budget else reached
     assert 0.75 * most < got <= most
-    rounds = prune(float_model, step.model_copy(update={"iterations": 2, "scope": "global"}), digits, threads=1)
+    rounds = prune(
+        float_model, step.model_copy(update={"iterations": 2, "scope": "global"}), digits, context=ONE_THREAD
+    )
     got = counted(rounds)["macs" in budget]
     assert 0.7 * most < got <= most
     assert "in each of 2 rounds" in rounds.history[-1]
@@ -142,7 +149,7 @@ def test_what_cannot_be_reached_is_said_before_any_training(
         pytest.fail("it trained")
 
     with pytest.raises(UsageProblem, match=said):
-        prune(float_model, Prune.model_validate(words), digits, threads=1, progress=never)
+        prune(float_model, Prune.model_validate(words), digits, context=RunContext(threads=1, progress=never))
 
 
 @pytest.mark.slow
@@ -151,7 +158,7 @@ def test_weights_that_became_zero_stay_zero_while_the_others_are_tuned(
     words: dict[str, object], float_model: FloatModel, digits: Dataset, tmp_path: Path
 ) -> None:
     step = Prune.model_validate({"method": "magnitude", "epochs": 1} | words)
-    pruned = prune(float_model, step, digits, threads=1)
+    pruned = prune(float_model, step, digits, context=ONE_THREAD)
     before, after = (weights(model.torch_module("the test")) for model in (float_model, pruned))
     zeros = {name: int((layer.weight == 0).sum()) for name, (layer, _) in after.items()}
     total = sum(layer.weight.numel() for layer, _ in after.values())
@@ -201,7 +208,7 @@ def test_a_transposed_convolution_is_seen_from_its_outputs(groups: int, inputs: 
 
 
 def test_two_of_four_leaves_whole_what_it_does_not_fit_and_says_so(float_model: FloatModel, digits: Dataset) -> None:
-    pruned = prune(float_model, Prune(method="n:m", epochs=1), digits, threads=1)
+    pruned = prune(float_model, Prune(method="n:m", epochs=1), digits, context=ONE_THREAD)
     found = weights(pruned.torch_module("the test"))
     assert (found["features.conv2"][0].weight.movedim(1, -1).reshape(-1, 4) == 0).sum(1).min() >= 2
     assert "left whole: features.conv1, features.pool (inputs no multiple of 4)" in pruned.history[-1]
@@ -216,15 +223,15 @@ def test_what_cannot_be_pruned_is_refused_with_the_reason(float_model: FloatMode
 
     only_onnx = replace(float_model, module=None, refusal="operator Loop has no counterpart in torch")
     with pytest.raises(StageError, match="pruning needs the model in torch: operator Loop"):
-        prune(only_onnx, Prune(ratio=0.5), digits)
+        prune(only_onnx, Prune(ratio=0.5), digits, context=RunContext())
     tangled = FloatModel("tangled", Tangled().eval(), Preprocess(), digits.classes, "0" * 64)
     with pytest.raises(StageError, match="no Linear or Conv2d"):
-        prune(tangled, Prune(ratio=0.5), digits)
+        prune(tangled, Prune(ratio=0.5), digits, context=RunContext())
 
 
 def test_a_test_split_is_never_fine_tuned_on(float_model: FloatModel, digits_test: Dataset) -> None:
     with pytest.raises(UsageProblem, match="test split"):
-        prune(float_model, Prune(ratio=0.25, epochs=1), digits_test)
+        prune(float_model, Prune(ratio=0.25, epochs=1), digits_test, context=RunContext())
 
 
 def test_the_command_writes_a_program_that_the_press_reads_back(

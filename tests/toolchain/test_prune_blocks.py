@@ -18,10 +18,13 @@ from toolchain.checkpoint import CheckpointRequest, load, settle
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune import prune
 from toolchain.compress.prune.graph import ChannelGraph, by_reason, prunable
+from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.export import export
 from toolchain.export.program import save_program
 from toolchain.recipe import Prune
+
+ONE_THREAD = RunContext(threads=1)
 
 BLOCKS = (
     "residual",
@@ -44,7 +47,7 @@ def test_a_pruned_block_is_exported_and_answers_as_the_module_does(kind: str, di
     torch.manual_seed(1)
     model = model_of(blocks.TIED[kind](), digits.classes)
     epochs = 1 if kind == "residual" else 0
-    pruned = prune(model, Prune(ratio=0.5, epochs=epochs), digits, threads=1)
+    pruned = prune(model, Prune(ratio=0.5, epochs=epochs), digits, context=ONE_THREAD)
     before, after = (sum(p.numel() for p in one.torch_module("the test").parameters()) for one in (model, pruned))
     assert after < 0.6 * before
     file = export(pruned, "onnx", tmp_path / "pruned.onnx")
@@ -83,12 +86,12 @@ def test_channels_without_any_weight_are_those_that_go_and_nobody_misses_them(ki
 
 def test_a_layer_that_the_models_own_code_counts_on_stays_and_is_named(digits: Dataset) -> None:
     model = model_of(blocks.Rigid(), digits.classes)
-    pruned = prune(model, Prune(ratio=0.5, epochs=0), digits, threads=1)
+    pruned = prune(model, Prune(ratio=0.5, epochs=0), digits, context=ONE_THREAD)
     module = pruned.torch_module("the test")
     assert (module.stem.out_channels, module.free.out_channels) == (16, 8)
     assert "left whole: stem: the model does not run with fewer of its channels" in pruned.history[-1]
     with pytest.raises(UsageProblem, match="stem cannot be pruned: the model does not run"):
-        prune(model, Prune(layers={"stem": 0.5}, epochs=0), digits, threads=1)
+        prune(model, Prune(layers={"stem": 0.5}, epochs=0), digits, context=ONE_THREAD)
 
 
 @pytest.mark.parametrize(("kind", "layer"), [("flattened last", "free"), ("shuffled", "grouped")])
@@ -111,7 +114,7 @@ def test_channels_that_change_places_on_the_way_stay_and_say_so(kind: str, layer
 
 
 def test_a_layer_that_cannot_be_pruned_is_not_ranked_either(digits: Dataset) -> None:
-    pruned = prune(model_of(blocks.Chunked(), digits.classes), Prune(ratio=0.5, epochs=0), digits, threads=1)
+    pruned = prune(model_of(blocks.Chunked(), digits.classes), Prune(ratio=0.5, epochs=0), digits, context=ONE_THREAD)
     module = pruned.torch_module("the test")
     assert (module.qkv.out_features, module.hidden.out_features) == (96, 32)
     assert "left whole: qkv" in pruned.history[-1]
@@ -120,7 +123,10 @@ def test_a_layer_that_cannot_be_pruned_is_not_ranked_either(digits: Dataset) -> 
 def test_a_program_that_was_pruned_can_be_pruned_again_to_the_last_layer(digits: Dataset, tmp_path: Path) -> None:
     """ONNX writes the width of a flattened map as a number, which fewer channels would not fill."""
     once = prune(
-        model_of(blocks.Concatenated(), digits.classes), Prune(ratio=0.5, epochs=0, round_to=2), digits, threads=1
+        model_of(blocks.Concatenated(), digits.classes),
+        Prune(ratio=0.5, epochs=0, round_to=2),
+        digits,
+        context=ONE_THREAD,
     )
     save_program(once, tmp_path / "once.pt2")
     again = settle(str(tmp_path / "once.pt2"), CheckpointRequest(), None).model
@@ -133,7 +139,7 @@ def test_layers_whose_weights_no_method_reaches_are_named(digits: Dataset) -> No
     step = Prune(method="magnitude", ratio=0.5, epochs=0)
     assert (
         "left whole: rows (LSTM)"
-        in prune(model_of(blocks.Recurrent(), digits.classes), step, digits, threads=1).history[-1]
+        in prune(model_of(blocks.Recurrent(), digits.classes), step, digits, context=ONE_THREAD).history[-1]
     )
 
 
@@ -145,7 +151,7 @@ def test_a_model_of_one_batch_alone_is_one_line(digits: Dataset, tmp_path: Path)
 
 def test_a_graph_without_end_is_refused(digits: Dataset) -> None:
     with pytest.raises(StageError, match="flattened already"):
-        prune(model_of(blocks.FlatJoin(), digits.classes), Prune(ratio=0.5, epochs=0), digits, threads=1)
+        prune(model_of(blocks.FlatJoin(), digits.classes), Prune(ratio=0.5, epochs=0), digits, context=ONE_THREAD)
 
 
 @pytest.mark.parametrize(
@@ -159,17 +165,19 @@ def test_a_graph_without_end_is_refused(digits: Dataset) -> None:
 )
 def test_a_layer_that_cannot_be_pruned_is_refused_with_the_reason(layer: str, said: str, digits: Dataset) -> None:
     with pytest.raises(UsageProblem, match=said):
-        prune(model_of(blocks.Residual(), digits.classes), Prune(layers={layer: 0.5}), digits, threads=1)
+        prune(model_of(blocks.Residual(), digits.classes), Prune(layers={layer: 0.5}), digits, context=ONE_THREAD)
 
 
 def test_one_layer_alone_is_pruned_by_its_own_ratio(digits: Dataset) -> None:
     torch.manual_seed(3)
     model = model_of(blocks.Residual(), digits.classes)
-    alone = prune(model, Prune(layers={"conv1": 0.6}, epochs=0), digits, threads=1).torch_module("the test")
+    alone = prune(model, Prune(layers={"conv1": 0.6}, epochs=0), digits, context=ONE_THREAD).torch_module("the test")
     assert (alone.stem.out_channels, alone.conv1.out_channels) == (16, 8)
-    both = prune(model, Prune(layers={"conv1": 0.6}, ratio=0.5, epochs=0), digits, threads=1).torch_module("the test")
+    both = prune(model, Prune(layers={"conv1": 0.6}, ratio=0.5, epochs=0), digits, context=ONE_THREAD).torch_module(
+        "the test"
+    )
     assert (both.stem.out_channels, both.conv2.out_channels, both.conv1.out_channels) == (8, 8, 8)
-    fine = prune(model, Prune(ratio=0.25, round_to=1, epochs=0), digits, threads=1).torch_module("the test")
+    fine = prune(model, Prune(ratio=0.25, round_to=1, epochs=0), digits, context=ONE_THREAD).torch_module("the test")
     assert (fine.stem.out_channels, fine.conv1.out_channels) == (12, 18)
 
 
@@ -177,7 +185,7 @@ def test_one_layer_alone_is_pruned_by_its_own_ratio(digits: Dataset) -> None:
 def test_a_map_of_one_channel_does_not_tie_those_that_it_scales(name: str, digits: Dataset) -> None:
     torch.manual_seed(0)
     module = getattr(blocks, name)()
-    pruned = prune(model_of(module, digits.classes), Prune(ratio=0.5, epochs=0, round_to=4), digits, threads=1)
+    pruned = prune(model_of(module, digits.classes), Prune(ratio=0.5, epochs=0, round_to=4), digits, context=ONE_THREAD)
     assert pruned.torch_module("looking").conv.out_channels == 8
     assert "it has a single channel" in pruned.history[-1]
     assert pruned.history[-1].count("it has a single channel") == 1
@@ -201,7 +209,7 @@ def test_row23_computed_weights_are_kept_as_weights(digits: Dataset, tmp_path: P
     torch.testing.assert_close(plain(images), expected)
     assert not any(hook for part in plain.modules() for hook in part._forward_pre_hooks.values())
     assert {type(part).__name__ for part in plain} == {"Conv2d", "ReLU", "Flatten", "Linear"}
-    pruned = prune(model, Prune(ratio=0.5, epochs=0, round_to=4), digits, threads=1)
+    pruned = prune(model, Prune(ratio=0.5, epochs=0, round_to=4), digits, context=ONE_THREAD)
     assert pruned.torch_module("looking")[0].out_channels == 4
     shown = glyphpress("inspect", tmp_path / "m.pt", *words[:2], "--json")
     assert {layer["kind"] for layer in json.loads(shown.out)["layers"]} == {"Conv2d", "ReLU", "Flatten", "Linear"}

@@ -16,6 +16,7 @@ from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel, Range
 from toolchain.compress.distill import distill
 from toolchain.compress.qat import qat
+from toolchain.core.context import RunContext
 from toolchain.core.errors import PolicyError, StageError
 from toolchain.export import export
 from toolchain.export.program import save_program
@@ -64,12 +65,12 @@ def test_gradients_move_weights_and_ends_through_the_rounding() -> None:
 @pytest.fixture(scope="module")
 def student(float_model: FloatModel, digits: Dataset) -> FloatModel:
     step = Distill(student="cnn-small", channels=(8, 8, 16, 16, 16), epochs=6)
-    return distill(float_model, step, digits, teacher=float_model, threads=1)
+    return distill(float_model, step, digits, teacher=float_model, context=RunContext(threads=1))
 
 
 @pytest.fixture(scope="module")
 def trained(student: FloatModel, float_model: FloatModel, digits: Dataset) -> FloatModel:
-    return qat(student, Qat(epochs=2), INT4, digits, teacher=float_model, threads=1)
+    return qat(student, Qat(epochs=2), INT4, digits, teacher=float_model, context=RunContext(threads=1))
 
 
 @pytest.mark.slow
@@ -140,7 +141,7 @@ def test_a_model_without_a_layer_is_refused(digits: Dataset) -> None:
 
     bare = FloatModel("bare", Bare(), Preprocess(), digits.classes, "0" * 64)
     with pytest.raises(StageError, match="nothing to quantize"):
-        qat(bare, Qat(epochs=1), INT4, digits, teacher=bare, threads=1)
+        qat(bare, Qat(epochs=1), INT4, digits, teacher=bare, context=RunContext(threads=1))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.compress import proposed_recipe
 from toolchain.compress.prune import prune, sensitivity
 from toolchain.compress.prune.sensitivity import Sensitivity
+from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.recipe import find, parse
 from toolchain.report.sensitivity import plot
@@ -20,7 +21,7 @@ from toolchain.report.sensitivity import plot
 
 @pytest.fixture(scope="module")
 def found(float_model: FloatModel, digits: Dataset) -> Sensitivity:
-    return sensitivity(float_model, digits, tolerance=0.02, threads=1)
+    return sensitivity(float_model, digits, tolerance=0.02, context=RunContext(threads=1))
 
 
 def test_each_layer_falls_as_more_of_it_goes_and_the_proposal_keeps_within_the_tolerance(found: Sensitivity) -> None:
@@ -48,13 +49,15 @@ def test_the_proposal_is_a_recipe_that_prunes_to_what_was_tried(
     assert recipe.name == "mine-2"
     (step,) = recipe.shaping
     assert step.layers == found.proposal
-    bare = prune(float_model, step.model_copy(update={"epochs": 0}), digits, threads=1).torch_module("the test")
+    bare = prune(
+        float_model, step.model_copy(update={"epochs": 0}), digits, context=RunContext(threads=1)
+    ).torch_module("the test")
     assert found.together is not None
     assert sum(p.numel() for p in bare.parameters()) == found.together.parameters
 
 
 def test_single_weights_can_be_tried_too(float_model: FloatModel, digits: Dataset) -> None:
-    found = sensitivity(float_model, digits, method="magnitude", threads=1)
+    found = sensitivity(float_model, digits, method="magnitude", context=RunContext(threads=1))
     assert "classifier" in {curve.layer for curve in found.curves}
     assert all(
         point.left == pytest.approx(c.whole * (1 - point.ratio), abs=1) for c in found.curves for point in c.points
@@ -66,13 +69,14 @@ def test_a_test_split_and_a_hopeless_tolerance_are_refused(
     found: Sensitivity, float_model: FloatModel, digits_test: Dataset
 ) -> None:
     with pytest.raises(UsageProblem, match="test split"):
-        sensitivity(float_model, digits_test)
+        sensitivity(float_model, digits_test, context=RunContext())
     with pytest.raises(UsageProblem, match="belong to structured"):
         sensitivity(
             float_model,
             digits_test.__class__.of(digits_test.images, digits_test.labels, digits_test.classes, "mine", "train"),
             method="magnitude",
             importance="l1",
+            context=RunContext(),
         )
     none = Sensitivity(**{name: getattr(found, name) for name in found.__dataclass_fields__} | {"proposal": {}})
     with pytest.raises(StageError, match="raise --tolerance"):

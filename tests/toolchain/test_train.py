@@ -17,6 +17,7 @@ from calibration.sample import image_hashes
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, nn, torch
 from toolchain import models
+from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.training.augment import random_affine
 from toolchain.training.fit import EpochResult, accuracy, fit, hold_out
@@ -51,7 +52,9 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 def test_a_seed_repeats_the_run_bit_for_bit_and_another_does_not(few: Dataset) -> None:
     part = few.take(np.arange(150), "part")
-    first, again, other = (train(part, settings=SHORT, seed=seed, threads=2).module for seed in (3, 3, 4))
+    first, again, other = (
+        train(part, settings=SHORT, context=RunContext(seed=seed, threads=2)).module for seed in (3, 3, 4)
+    )
     assert same(first, again)
     assert not same(first, other)
 
@@ -59,7 +62,7 @@ def test_a_seed_repeats_the_run_bit_for_bit_and_another_does_not(few: Dataset) -
 def test_training_leaves_torch_and_the_given_module_as_they_were(few: Dataset) -> None:
     module = blocks.Linear()
     before, state, threads = copy.deepcopy(module), torch.get_rng_state(), torch.get_num_threads()
-    fitted = fit(module, few, Preprocess(), SHORT, threads=1)
+    fitted = fit(module, few, Preprocess(), SHORT, context=RunContext(threads=1))
     assert same(module, before)
     assert module.training
     assert not fitted.training
@@ -71,7 +74,7 @@ def test_training_leaves_torch_and_the_given_module_as_they_were(few: Dataset) -
 @pytest.mark.slow
 def test_the_digits_preset_learns_to_read(digits: Dataset) -> None:
     test = load("builtin:digits", "test")
-    result = train(digits, test=test, settings=preset("digits"))
+    result = train(digits, test=test, settings=preset("digits"), context=RunContext())
     assert result.test_accuracy is not None
     assert result.test_accuracy >= 0.95
 
@@ -87,7 +90,7 @@ def test_the_digits_preset_learns_to_read(digits: Dataset) -> None:
 )
 def test_fit_feeds_the_model_as_its_preprocess_says(few: Dataset, preprocess: Preprocess) -> None:
     settings = replace(SHORT, epochs=8, batch=32, augment=0.0)
-    fitted = fit(blocks.Linear(10 + preprocess.label_offset), few, preprocess, settings)
+    fitted = fit(blocks.Linear(10 + preprocess.label_offset), few, preprocess, settings, context=RunContext())
     assert accuracy(fitted, few, preprocess) > 0.85
     logits = fitted(torch.from_numpy(preprocess.apply(few.images)))
     share = (logits.argmax(1).numpy() == few.labels + preprocess.label_offset).mean()
@@ -96,25 +99,25 @@ def test_fit_feeds_the_model_as_its_preprocess_says(few: Dataset, preprocess: Pr
 
 def test_a_model_with_too_few_outputs_is_refused(few: Dataset) -> None:
     with pytest.raises(StageError, match=r"10 outputs.*10 classes from column 1"):
-        fit(blocks.Linear(10), few, Preprocess(label_offset=1), SHORT)
+        fit(blocks.Linear(10), few, Preprocess(label_offset=1), SHORT, context=RunContext())
 
 
 def test_a_test_split_is_never_fitted() -> None:
     with pytest.raises(UsageProblem, match="test split"):
-        fit(blocks.Linear(), load("builtin:digits", "test"), Preprocess(), SHORT)
+        fit(blocks.Linear(), load("builtin:digits", "test"), Preprocess(), SHORT, context=RunContext())
 
 
 def test_a_test_split_of_other_data_is_refused(few: Dataset) -> None:
     other = replace(load("builtin:digits", "test"), classes=tuple("abcdefghij"))
     with pytest.raises(UsageProblem, match="other classes"):
-        train(few, test=other, settings=SHORT)
+        train(few, test=other, settings=SHORT, context=RunContext())
 
 
 def test_a_model_that_cannot_take_the_images_is_refused_in_one_line(few: Dataset) -> None:
     for_one_image = torch.export.export(models.build("cnn-small", 10).eval(), (torch.zeros(1, 1, 28, 28),)).module()
     for stranger in (nn.Linear(32, 10), for_one_image):
         with pytest.raises(StageError, match=r"float32 \[2, 1, 28, 28\]") as refused:
-            fit(stranger, few, Preprocess(), SHORT)
+            fit(stranger, few, Preprocess(), SHORT, context=RunContext())
         assert "\n" not in str(refused.value)
 
 
@@ -122,7 +125,7 @@ def test_weights_that_are_nan_are_named_as_the_cause(few: Dataset) -> None:
     module = blocks.Linear()
     nn.init.constant_(module.layer.weight, float("nan"))
     with pytest.raises(StageError, match="before the first step"):
-        fit(module, few, Preprocess(), SHORT)
+        fit(module, few, Preprocess(), SHORT, context=RunContext())
 
 
 def test_a_diverging_loss_keeps_the_last_good_epoch_and_says_the_fix(few: Dataset, tmp_path: Path) -> None:
@@ -134,7 +137,7 @@ def test_a_diverging_loss_keeps_the_last_good_epoch_and_says_the_fix(few: Datase
             return super().forward(image) * (float("nan") if seen and self.training else 1.0)
 
     with pytest.raises(StageError, match=rf"epoch 2; lower the learning rate.*--lr.*{out} holds epoch 1 of 2"):
-        train(few, model=Poisoned(), settings=SHORT, out=out, on_epoch=seen.append)
+        train(few, model=Poisoned(), settings=SHORT, out=out, on_epoch=seen.append, context=RunContext())
     content = torch.load(out, weights_only=True)
     assert content["epoch"] == 1
     assert all(tensor.isfinite().all() for tensor in content["state_dict"].values())
@@ -148,7 +151,7 @@ def test_an_interruption_says_where_the_last_epoch_is(few: Dataset, tmp_path: Pa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match=f"{out} holds epoch 1 of 2"):
-        train(few, model=blocks.Linear(), settings=SHORT, out=out, progress=stop)
+        train(few, model=blocks.Linear(), settings=SHORT, out=out, context=RunContext(progress=stop))
     assert torch.load(out, weights_only=True)["epoch"] == 1
     assert list(tmp_path.iterdir()) == [out]
 
@@ -158,14 +161,14 @@ def test_an_interruption_in_the_first_epoch_leaves_nothing(few: Dataset, tmp_pat
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="nothing was written"):
-        train(few, model=blocks.Linear(), settings=SHORT, out=tmp_path / "model.pt", progress=stop)
+        train(few, model=blocks.Linear(), settings=SHORT, out=tmp_path / "model.pt", context=RunContext(progress=stop))
     assert not list(tmp_path.iterdir())
 
 
 def test_the_checkpoint_loads_without_pickle_and_holds_the_averaged_weights(few: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "model.pt"
     test = load("builtin:digits", "test")
-    result = train(few, settings=SHORT, seed=7, test=test, out=out)
+    result = train(few, settings=SHORT, test=test, out=out, context=RunContext(seed=7))
     content = torch.load(out, weights_only=True)
     module = models.build(content["model"], classes=len(content["classes"]), **content["options"])
     module.load_state_dict(content["state_dict"])
@@ -184,9 +187,15 @@ def test_a_file_that_is_there_is_refused_before_anything_is_fitted(few: Dataset,
     out = tmp_path / "model.pt"
     out.write_text("mine")
     with pytest.raises(UsageProblem, match="--force"):
-        train(few, model=blocks.Linear(), settings=SHORT, out=out, progress=lambda *_: pytest.fail("it started"))
+        train(
+            few,
+            model=blocks.Linear(),
+            settings=SHORT,
+            out=out,
+            context=RunContext(progress=lambda *_: pytest.fail("it started")),
+        )
     assert out.read_text() == "mine"
-    train(few, model=blocks.Linear(), settings=SHORT, out=out, force=True)
+    train(few, model=blocks.Linear(), settings=SHORT, out=out, context=RunContext(force=True))
     assert torch.load(out, weights_only=True)["model"] == "Linear"
 
 
@@ -198,7 +207,9 @@ def test_balance_reads_rare_classes_that_frequencies_would_lose(digits: Dataset)
     settings = TrainSettings(epochs=10, batch=16, lr=3e-3, ema=0.5, held_out=0.0)
     reads = {
         balance: accuracy(
-            fit(blocks.Linear(), lopsided, Preprocess(), replace(settings, balance=balance)), rest, Preprocess()
+            fit(blocks.Linear(), lopsided, Preprocess(), replace(settings, balance=balance), context=RunContext()),
+            rest,
+            Preprocess(),
         )
         for balance in (0.0, 1.0)
     }
@@ -216,7 +227,7 @@ def test_held_out_images_are_not_fitted(few: Dataset) -> None:
             return super().forward(image)
 
     settings = replace(SHORT, epochs=4, batch=16, held_out=0.2, augment=0.0)
-    fit(Watched(), few, Preprocess(), settings, seed=5)
+    fit(Watched(), few, Preprocess(), settings, context=RunContext(seed=5))
     fitted, held = hold_out(few.labels, 0.2, seed=5)
     seen = set(image_hashes((torch.cat(fed)[:, 0] * 255).round().to(torch.uint8).numpy()))
     assert seen == set(image_hashes(few.images[fitted]))
@@ -278,5 +289,12 @@ def test_presets_are_found_by_name_and_by_size() -> None:
 def test_the_shortest_training_there_is(few: Dataset, images: int) -> None:
     settings = TrainSettings(epochs=1, batch=64, held_out=0.0)
     seen: list[EpochResult] = []
-    fit(blocks.Linear(), few.take(np.arange(images), "handful"), Preprocess(), settings, on_epoch=seen.append)
+    fit(
+        blocks.Linear(),
+        few.take(np.arange(images), "handful"),
+        Preprocess(),
+        settings,
+        on_epoch=seen.append,
+        context=RunContext(),
+    )
     assert [(epoch.epoch, epoch.held_out_accuracy) for epoch in seen] == [(1, None)]

@@ -51,7 +51,19 @@ from toolchain.cli.prune import show
 @options.threads_option(0)
 @options.force_option
 @options.json_option
-def distill(*, checkpoint: str, request: Any, output: Path, as_json: bool, **words: Any) -> None:
+def distill(
+    *,
+    checkpoint: str,
+    request: Any,
+    data: str,
+    data_root: Path | None,
+    output: Path,
+    seed: int,
+    threads: int,
+    force: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
     """Fit a smaller model to a checkpoint's answers; the result is a torch.export program for `export` and `press`.
 
     \b
@@ -59,12 +71,13 @@ def distill(*, checkpoint: str, request: Any, output: Path, as_json: bool, **wor
       glyphpress distill cnn-small --data emnist:balanced -o student.pt2
     """
     from toolchain.commands.compress import compress_checkpoint
+    from toolchain.core.context import RunContext
     from toolchain.recipe import Distill
 
-    said = {key: words.pop(key) for key in Distill.model_fields if key in words}
-    fields = {key: value for key, value in said.items() if value is not None}
+    fields = {key: value for key, value in settings.items() if value is not None}
     if not 0 < fields["soft"] <= 1:
         raise click.BadParameter("give more than 0% and at most 100%", param_hint="--soft")
     with console.progress() as progress:
-        made = compress_checkpoint(checkpoint, request, Distill(**fields), output, progress=progress, **words)
+        context = RunContext(seed, threads, progress, data_root, force)
+        made = compress_checkpoint(checkpoint, request, Distill(**fields), output, data=data, context=context)
     show(made, output, "distill", as_json=as_json)

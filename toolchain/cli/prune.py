@@ -184,11 +184,12 @@ def prune(
       glyphpress prune cnn-small --data emnist:balanced --macs 3M -o s.pt2
     """
     from toolchain.commands.compress import compress_checkpoint
+    from toolchain.core.context import RunContext
 
-    run: dict[str, Any] = {"data": data, "data_root": data_root, "seed": seed, "threads": threads, "force": force}
     step = step_of(words)
     with console.progress() as progress:
-        made = compress_checkpoint(checkpoint, request, step, output, progress=progress, **run)
+        context = RunContext(seed, threads, progress, data_root, force)
+        made = compress_checkpoint(checkpoint, request, step, output, data=data, context=context)
     show(made, output, "prune", as_json=as_json)
 
 
@@ -216,9 +217,13 @@ def sensitivity(
     *,
     checkpoint: str,
     request: Any,
+    data: str,
+    data_root: Path | None,
     output: Path | None,
     picture: Path | None,
     recipe_file: Path | None,
+    seed: int,
+    threads: int,
     force: bool,
     as_json: bool,
     **how: Any,
@@ -235,6 +240,7 @@ def sensitivity(
     """
     from targets.terminal_text import json_text
     from toolchain.commands.compress import proposed_recipe, sensitivity_of
+    from toolchain.core.context import RunContext
     from toolchain.core.files import refuse_unfit, write_whole
     from toolchain.report.sensitivity import plot, show_sensitivity
 
@@ -242,7 +248,8 @@ def sensitivity(
         if path:
             refuse_unfit(path, suffix, force=force)
     with console.progress() as progress:
-        found = sensitivity_of(checkpoint, request, progress=progress, **how)
+        context = RunContext(seed, threads, progress, data_root, force)
+        found = sensitivity_of(checkpoint, request, data=data, context=context, **how)
     if output:
         write_whole(output, json_text(found.to_dict(), indent=1) + "\n", force=force)
     if picture:

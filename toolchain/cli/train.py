@@ -67,6 +67,7 @@ def train(
     from calibration.dataset import Dataset
     from calibration.holdout import parted_off
     from calibration.load import load_or_why, train_split
+    from toolchain.core.context import RunContext
     from toolchain.models.saving import refuse_unfit
     from toolchain.training import train as training
 
@@ -83,12 +84,9 @@ def train(
             model=model,
             settings=settings,
             test=test,
-            seed=seed,
-            threads=threads,
             out=output,
-            force=force,
             on_epoch=_epoch,
-            progress=progress,
+            context=RunContext(seed, threads, progress, data_root, force),
         )
     if as_json:
         console.emit("train", result.to_dict())

@@ -18,7 +18,6 @@ from toolchain.compress.step import ModelStep, StepContext
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source
-from toolchain.core.progress import Progress, silent
 from toolchain.core.quantities import percent_text
 from toolchain.export.parity import reference_logits
 from toolchain.export.program import save_program
@@ -68,11 +67,7 @@ def compress_checkpoint(
     output: Path,
     *,
     data: str,
-    data_root: Path | None = None,
-    seed: int = 0,
-    threads: int = 0,
-    force: bool = False,
-    progress: Progress = silent,
+    context: RunContext,
 ) -> Compressed:
     """Take a checkpoint through one step and write what comes out as a torch.export program (.pt2).
 
@@ -81,14 +76,13 @@ def compress_checkpoint(
     if output.suffix != ".pt2":
         raise UsageProblem(f"{output}: such a model has shapes of its own, so it is saved as .pt2; name it so")
     refuse_source(output, Path(checkpoint))
-    refuse_existing(output, force=force)
-    images = train_split(words.data(data), data_root, f"{step.kind} needs training images")
-    settled = settle(checkpoint, words, images, seed=seed)
-    run = RunContext(seed=seed, threads=threads, progress=progress)
-    shaped = step.apply(settled.model, StepContext(run, images, settled.model))
-    test = load_or_why(words.data(data), "test", data_root)
-    compared = compare_models(settled.model, shaped, test if isinstance(test, Dataset) else images, seed)
-    digest = save_program(shaped, output, compared=asdict(compared), force=force)
+    refuse_existing(output, force=context.force)
+    images = train_split(words.data(data), context.data_root, f"{step.kind} needs training images")
+    settled = settle(checkpoint, words, images, seed=context.seed)
+    shaped = step.apply(settled.model, StepContext(context, images, settled.model))
+    test = load_or_why(words.data(data), "test", context.data_root)
+    compared = compare_models(settled.model, shaped, test if isinstance(test, Dataset) else images, context.seed)
+    digest = save_program(shaped, output, compared=asdict(compared), force=context.force)
     return Compressed(replace(shaped, checkpoint_sha256=digest, origin_sha256=shaped.root_sha256), compared)
 
 
@@ -105,14 +99,13 @@ def sensitivity_of(
     words: CheckpointRequest,
     *,
     data: str,
-    data_root: Path | None = None,
-    seed: int = 0,
+    context: RunContext,
     **how: Any,
 ) -> Sensitivity:
     """Load a checkpoint and the train split of its data, and return what `sensitivity` finds; `how` goes to it."""
-    images = train_split(words.data(data), data_root, "sensitivity needs training images")
-    settled = settle(checkpoint, words, images, seed=seed)
-    return sensitivity(settled.model, images, seed=seed, **how)
+    images = train_split(words.data(data), context.data_root, "sensitivity needs training images")
+    settled = settle(checkpoint, words, images, seed=context.seed)
+    return sensitivity(settled.model, images, **how, context=context)
 
 
 def proposed_recipe(found: Sensitivity, name: str) -> Recipe:

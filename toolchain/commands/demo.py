@@ -10,6 +10,7 @@ from pathlib import Path
 from calibration.load import load
 from toolchain.commands.press import press
 from toolchain.commands.press_request import FORMATS, PressRequest
+from toolchain.core.context import RunContext
 from toolchain.core.files import refuse_folder, whole_file
 from toolchain.core.progress import Progress, silent
 from toolchain.gate.limits.drop import DropLimit
@@ -32,7 +33,7 @@ def demo(out: Path, *, force: bool = False, seed: int = 0, threads: int = 0, pro
     refuse_folder(out, force=force)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "cnn-digits.pt"
-        train(load(DATA, "train"), seed=seed, threads=threads, out=model, progress=progress)
+        train(load(DATA, "train"), out=model, context=RunContext(seed, threads, progress))
         request = PressRequest(
             checkpoint=str(model),
             data=DATA,

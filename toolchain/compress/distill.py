@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,7 @@ from toolchain import models
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune import baked, zeros_kept
 from toolchain.compress.step import ModelStep, StepContext
-from toolchain.core.progress import Progress, silent
+from toolchain.core.context import RunContext
 from toolchain.training.fit import fit
 from toolchain.training.losses import notes_on, taught_by
 from toolchain.training.settings import preset_for
@@ -60,10 +60,7 @@ class Distill(ModelStep):
 
     def apply(self, model: FloatModel, context: StepContext) -> FloatModel:
         """Return the student, or the model itself after it has learned."""
-        run, teacher = context.run, context.teacher(self.teacher)
-        return distill(
-            model, self, context.train, teacher=teacher, seed=run.seed, threads=run.threads, progress=run.progress
-        )
+        return distill(model, self, context.train, teacher=context.teacher(self.teacher), context=context.run)
 
     def untrained(self, model: FloatModel, context: StepContext) -> FloatModel:
         """Return the student before it has learned anything."""
@@ -76,9 +73,7 @@ def distill(
     data: Dataset,
     *,
     teacher: FloatModel,
-    seed: int = 0,
-    threads: int = 0,
-    progress: Progress = silent,
+    context: RunContext,
 ) -> FloatModel:
     """Return a student of `teacher`, fitted to `data` (a train split).
 
@@ -90,17 +85,16 @@ def distill(
     settings = preset_for(len(data)).changed(epochs=step.epochs, augment=step.augment, label_smoothing=0.0)
     preprocess = model.preprocess
     if step.student:
-        student, preprocess = _student(step, len(model.classes), seed), replace(preprocess, label_offset=0)
+        student, preprocess = _student(step, len(model.classes), context.seed), replace(preprocess, label_offset=0)
     else:
         student = zeros_kept(copy.deepcopy(model.torch_module("distillation")))
-    with taught_by(teacher, temperature=step.temperature, soft=step.soft, threads=threads) as lesson:
-        run: dict[str, Any] = {"seed": seed, "threads": threads, "progress": progress}
-        module = baked(fit(student, data, preprocess, settings, lesson=lesson, **run))
+    with taught_by(teacher, temperature=step.temperature, soft=step.soft, threads=context.threads) as lesson:
+        module = baked(fit(student, data, preprocess, settings, lesson=lesson, context=context))
     parameters = sum(parameter.numel() for parameter in module.parameters())
     line = (
         f"distilled {step.student or model.name}, {parameters:,} parameters, from {teacher.name} for {step.epochs} "
         f"epoch{'s' * (step.epochs != 1)} on {data.origin}, temperature {step.temperature:g}, {step.soft:.0%} of the "
-        f"loss soft, seed {seed}"
+        f"loss soft, seed {context.seed}"
     )
     history = (*model.history, *notes_on(teacher, model), line)
     return replace(model, module=module.eval(), onnx=None, preprocess=preprocess, history=history)

@@ -19,8 +19,8 @@ from toolchain.checkpoint.float_model import FloatModel, Range
 from toolchain.compress.fold import folded
 from toolchain.compress.prune import zeros_kept
 from toolchain.compress.step import ModelStep, StepContext
+from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError
-from toolchain.core.progress import Progress, silent
 from toolchain.core.step import Step
 from toolchain.quantize.step import Quantize
 from toolchain.training.fit import as_tensor, fit
@@ -65,11 +65,9 @@ class Qat(ModelStep):
 
     def apply(self, model: FloatModel, context: StepContext) -> FloatModel:
         """Return the model trained for the quantization that follows."""
-        run, teacher, last = context.run, context.teacher(self.teacher), _quantization(context.following)
+        teacher, last = context.teacher(self.teacher), _quantization(context.following)
         assert last, "a recipe with qat ends in a quantization, or it is refused"
-        return qat(
-            model, self, last, context.train, teacher=teacher, seed=run.seed, threads=run.threads, progress=run.progress
-        )
+        return qat(model, self, last, context.train, teacher=teacher, context=context.run)
 
 
 def _quantization(steps: Sequence[Step]) -> Quantize | None:
@@ -83,9 +81,7 @@ def qat(
     data: Dataset,
     *,
     teacher: FloatModel,
-    seed: int = 0,
-    threads: int = 0,
-    progress: Progress = silent,
+    context: RunContext,
 ) -> FloatModel:
     """Return the model with batch norms folded and weights rounded for `quantize`, fitted to `data` (a train split).
 
@@ -93,7 +89,7 @@ def qat(
     when the model is not in torch, cannot be traced (torch.fx) or has no layer to quantize.
     """
     module = zeros_kept(folded(model, "quantization-aware training"))
-    images = data.images[np.sort(np.random.default_rng(seed).permutation(len(data))[:SEEN])]
+    images = data.images[np.sort(np.random.default_rng(context.seed).permutation(len(data))[:SEEN])]
     layers = _ran(module, model.preprocess.apply(images[:2]))
     if not layers:
         raise StageError(f"{model.name} has no Linear or Conv2d layer that runs once; there is nothing to quantize")
@@ -107,15 +103,13 @@ def qat(
         label_smoothing=0.0,
         batch=preset_for(len(data)).batch,
     )
-    with taught_by(teacher, temperature=step.temperature, soft=step.soft, threads=threads) as lesson:
-        fitted = fit(
-            module, data, model.preprocess, settings, seed=seed, threads=threads, lesson=lesson, progress=progress
-        )
+    with taught_by(teacher, temperature=step.temperature, soft=step.soft, threads=context.threads) as lesson:
+        fitted = fit(module, data, model.preprocess, settings, lesson=lesson, context=context)
     learned = _take_grids(fitted, layers)
     line = (
         f"trained for {quantize.scheme} with rounded weights and inputs: {step.epochs} epoch{'s' * (step.epochs != 1)} "
         f"on {data.origin}, "
-        f"teacher {teacher.name} ({step.soft:.0%} of the loss, temperature {step.temperature:g}), seed {seed}"
+        f"teacher {teacher.name} ({step.soft:.0%} of the loss, temperature {step.temperature:g}), seed {context.seed}"
     )
     history = (*model.history, *notes_on(teacher, model), line)
     return replace(model, module=fitted.eval(), onnx=None, input_ranges=learned, history=history)

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from calibration.dataset import Dataset, Labels
 from targets.host.machine import machine_state
 from targets.preprocess import Preprocess
+from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.core.progress import Progress, silent
+from toolchain.core.progress import Progress
 from toolchain.training.augment import random_affine
 from toolchain.training.losses import Lesson, Loss, log_frequencies
 from toolchain.training.settings import TrainSettings
@@ -55,11 +56,9 @@ def fit(
     preprocess: Preprocess,
     settings: TrainSettings,
     *,
-    seed: int = 0,
-    threads: int = 0,
     lesson: Lesson | None = None,
-    progress: Progress = silent,
     on_epoch: Callable[[EpochResult], None] | None = None,
+    context: RunContext,
 ) -> nn.Module:
     """Return a copy of `module` fitted to `data`: the averaged weights, eval mode; `module` itself stays as it is.
 
@@ -73,9 +72,9 @@ def fit(
     if data.split != "train":
         raise UsageProblem(f"{data.origin} is a test split; a model trained on it could not be judged on it")
     data = data.held()
-    fitted, held_out = hold_out(data.labels, settings.held_out, seed)
-    with torch_threads(threads), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    fitted, held_out = hold_out(data.labels, settings.held_out, context.seed)
+    with torch_threads(context.threads), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.seed)
         student = _trainable(module)
         if (columns := _columns(student, data, preprocess)) < len(data.classes) + preprocess.label_offset:
             raise StageError(
@@ -87,10 +86,10 @@ def fit(
         )
         prior *= settings.balance
         loss_of = Loss(prior, settings.label_smoothing, len(data.classes), preprocess.label_offset, lesson)
-        loop = _Loop(student, data, preprocess, settings, fitted=fitted, loss=loss_of, seed=seed)
+        loop = _Loop(student, data, preprocess, settings, fitted=fitted, loss=loss_of, seed=context.seed)
         start = time.perf_counter()
         for epoch in range(1, settings.epochs + 1):
-            loss = loop.epoch(epoch, progress)
+            loss = loop.epoch(epoch, context.progress)
             result = EpochResult(
                 epoch,
                 settings.epochs,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from toolchain import models
+from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.core.progress import Progress, silent
 from toolchain.models.saving import refuse_unfit, save
 from toolchain.training.fit import EpochResult, accuracy, fit
 from toolchain.training.settings import PRESETS, TrainSettings, preset, preset_for
@@ -68,12 +68,9 @@ def train(
     settings: TrainSettings | None = None,
     preprocess: Preprocess | None = None,
     test: Dataset | None = None,
-    seed: int = 0,
-    threads: int = 0,
     out: Path | None = None,
-    force: bool = False,
     on_epoch: Callable[[EpochResult], None] | None = None,
-    progress: Progress = silent,
+    context: RunContext,
 ) -> TrainResult:
     """Fit `model` (a name, or a module that is copied) to a train split and return the averaged weights.
 
@@ -83,24 +80,24 @@ def train(
     `test`, which is read once, at the end.
     """
     if out:
-        refuse_unfit(out, force=force)
+        refuse_unfit(out, force=context.force)
     settings = settings or preset_for(len(data))
     preprocess = preprocess or Preprocess()
     if test is not None and test.classes != data.classes:
         raise UsageProblem(f"{test.origin} has other classes than {data.origin}; name two splits of one data set")
-    name, module = _module(model, data, seed)
-    facts = _facts(name, data, preprocess, settings, seed)
+    name, module = _module(model, data, context.seed)
+    facts = _facts(name, data, preprocess, settings, context.seed)
     done: list[EpochResult] = []
 
     def keep(epoch: EpochResult) -> None:
         if out:
-            save(out, epoch.module, facts | _reached(epoch), force=force or bool(done))
+            save(out, epoch.module, facts | _reached(epoch), force=context.force or bool(done))
         done.append(epoch)
         if on_epoch:
             on_epoch(epoch)
 
     try:
-        fitted = fit(module, data, preprocess, settings, seed=seed, threads=threads, progress=progress, on_epoch=keep)
+        fitted = fit(module, data, preprocess, settings, on_epoch=keep, context=context)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"interrupted; {_kept(out, done)}") from stop
     except StageError as error:
@@ -108,7 +105,7 @@ def train(
     facts |= _reached(done[-1])
     share = None
     if test is not None:
-        share = accuracy(fitted, test, preprocess, threads=threads)
+        share = accuracy(fitted, test, preprocess, threads=context.threads)
         facts["test"] = _data(test) | {"right": round(share * len(test)), "accuracy": share}
         if out:
             save(out, fitted, facts, force=True)

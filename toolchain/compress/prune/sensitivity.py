@@ -16,8 +16,9 @@ from toolchain.compress.prune.importance import scores
 from toolchain.compress.prune.settings import Importance
 from toolchain.compress.prune.structured import kept, least, refuse_unranked
 from toolchain.compress.prune.unstructured import lowest, weights
+from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.core.progress import Progress, silent
+from toolchain.core.progress import Progress
 from toolchain.training.fit import accuracy, hold_out, torch_threads
 
 if TYPE_CHECKING:
@@ -88,13 +89,11 @@ def sensitivity(
     importance: Importance = "l2",
     round_to: int = 8,
     tolerance: float = 0.01,
-    seed: int = 0,
-    threads: int = 0,
-    progress: Progress = silent,
+    context: RunContext,
 ) -> Sensitivity:
     """Prune each layer alone at rising ratios, without fine-tuning, and read held-out images of a train split.
 
-    The images are drawn by class with `seed`; gradients of an importance that needs them come from the others. The
+    The images are drawn by class, with the seed; gradients of an importance that needs them come from the others. The
     checkpoint may have been trained on all of them: what counts are differences. Raises UsageProblem for a test split,
     and what `prune` raises.
     """
@@ -102,20 +101,22 @@ def sensitivity(
         raise UsageProblem(f"{data.origin} is a test split; a recipe that was chosen on it could not be judged on it")
     if method == "magnitude" and (importance, round_to) != ("l2", 8):
         raise UsageProblem("importance and round_to belong to structured pruning; leave them out of magnitude's")
-    rest, held = hold_out(data.labels, min(0.5, IMAGES / len(data)), seed)
+    rest, held = hold_out(data.labels, min(0.5, IMAGES / len(data)), context.seed)
     fitted, shown = data.take(rest, "fitted"), data.take(held, "validation")
-    with torch_threads(threads):
+    with torch_threads(context.threads):
         module = model.torch_module("pruning")
-        trial = _Channels(model, fitted, importance, round_to, seed) if method == "structured" else _Weights(model)
+        trial = (
+            _Channels(model, fitted, importance, round_to, context.seed) if method == "structured" else _Weights(model)
+        )
 
         def read(goes: Mapping[str, float]) -> SensitivityPoint:
             pruned, left = trial.pruned(goes)
             parameters = sum(parameter.numel() for parameter in pruned.parameters())
-            share = accuracy(pruned, shown, model.preprocess, threads=threads)
+            share = accuracy(pruned, shown, model.preprocess, threads=context.threads)
             return SensitivityPoint(max(goes.values()), left, parameters, share)
 
-        whole = accuracy(copy.deepcopy(module), shown, model.preprocess, threads=threads)
-        points = _points(trial, read, progress)
+        whole = accuracy(copy.deepcopy(module), shown, model.preprocess, threads=context.threads)
+        points = _points(trial, read, context.progress)
         proposal = {layer: best for layer, own in points.items() if (best := _highest(own, whole - tolerance))}
         together = read(proposal) if proposal else None
     curves = tuple(Curve(layer, trial.tied(layer), trial.sizes[layer], tuple(own)) for layer, own in points.items())
@@ -127,7 +128,7 @@ def sensitivity(
         round_to=round_to,
         origin=data.origin,
         images=len(shown),
-        seed=seed,
+        seed=context.seed,
         accuracy=whole,
         tolerance=tolerance,
         curves=curves,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from calibration.dataset import Dataset
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune.settings import PruneSettings
 from toolchain.compress.prune.structured import Structured
 from toolchain.compress.prune.unstructured import Unstructured, baked, zeros_kept
-from toolchain.core.progress import Progress, silent
+from toolchain.core.context import RunContext
 from toolchain.training.fit import fit, torch_threads
 from toolchain.training.losses import taught_by
 from toolchain.training.settings import preset, preset_for
@@ -25,9 +25,7 @@ def prune(
     step: PruneSettings,
     data: Dataset,
     *,
-    seed: int = 0,
-    threads: int = 0,
-    progress: Progress = silent,
+    context: RunContext,
 ) -> FloatModel:
     """Return the model pruned as `step` says, fine-tuned on `data` (a train split) after each round.
 
@@ -36,17 +34,17 @@ def prune(
     Raises StageError when the model is not in torch or its graph cannot be followed, UsageProblem when the step asks
     for a layer or a budget that it cannot have; both before any training.
     """
-    with torch_threads(threads):
-        work = planned(model, step, data, seed=seed)
+    with torch_threads(context.threads):
+        work = planned(model, step, data, seed=context.seed)
         module = copy.deepcopy(model.torch_module("pruning"))
         for number in range(1, step.iterations + 1):
             module = work.cut(module, number / step.iterations)
             if step.epochs:
-                module = _tuned(module, model, step, data, seed=seed, threads=threads, progress=progress)
+                module = _tuned(module, model, step, data, context)
     rounds = f" in each of {step.iterations} rounds" if step.iterations > 1 else ""
     taught = f", {step.soft:.0%} of the loss by the whole model's answers" if step.soft and step.epochs else ""
     epochs = f"{step.epochs} epoch{'s' * (step.epochs != 1)}"
-    line = f"{work.line(module)}; {epochs} of fine-tuning on {data.origin}{rounds}{taught}, seed {seed}"
+    line = f"{work.line(module)}; {epochs} of fine-tuning on {data.origin}{rounds}{taught}, seed {context.seed}"
     return replace(model, module=module.eval(), onnx=None, history=(*model.history, line))
 
 
@@ -60,16 +58,12 @@ def _tuned(
     model: FloatModel,
     step: PruneSettings,
     data: Dataset,
-    *,
-    seed: int,
-    threads: int,
-    progress: Progress,
+    context: RunContext,
 ) -> nn.Module:
     # Few images need small batches, or a handful of steps is all they give.
     settings = preset("fine-tune").changed(epochs=step.epochs, batch=preset_for(len(data)).batch)
     module = zeros_kept(module)
-    run: dict[str, Any] = {"seed": seed, "threads": threads, "progress": progress}
     if not step.soft:
-        return baked(fit(module, data, model.preprocess, settings, **run))
-    with taught_by(model, temperature=step.temperature, soft=step.soft, threads=threads) as lesson:
-        return baked(fit(module, data, model.preprocess, settings, lesson=lesson, **run))
+        return baked(fit(module, data, model.preprocess, settings, context=context))
+    with taught_by(model, temperature=step.temperature, soft=step.soft, threads=context.threads) as lesson:
+        return baked(fit(module, data, model.preprocess, settings, lesson=lesson, context=context))

@@ -30,5 +30,4 @@ class Prune(PruneSettings):
         """Return the pruned and fine-tuned model."""
         from toolchain.compress.prune.stage import prune
 
-        run = context.run
-        return prune(model, self, context.train, seed=run.seed, threads=run.threads, progress=run.progress)
+        return prune(model, self, context.train, context=context.run)
