@@ -34,6 +34,7 @@ from toolchain.checkpoint import CheckpointRequest
 from toolchain.cli.console import progress
 from toolchain.commands.export import export_checkpoint
 from toolchain.commands.quantize import quantize_file
+from toolchain.core.context import RunContext
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.gate.limits.speed import TimeRatioLimit, judge_time_ratio
 from toolchain.profiling.latency import ROUNDS, time_interleaved
@@ -135,8 +136,12 @@ def files(folder: Path) -> Iterator[tuple[Artifact, Artifact]]:
     """Yield the shipped model in each format: float, and static int8 calibrated on the built-in digits."""
     step = shipped()["static-int8"].quantize
     for kind in FORMATS:
-        source = export_checkpoint("cnn-small", CheckpointRequest(), folder / f"cnn-small.float.{kind}")
-        small = quantize_file(source.path, step, folder / f"cnn-small.static-int8.{kind}", data="builtin:digits")
+        source = export_checkpoint(
+            "cnn-small", CheckpointRequest(), folder / f"cnn-small.float.{kind}", context=RunContext()
+        )
+        small = quantize_file(
+            source.path, step, folder / f"cnn-small.static-int8.{kind}", data="builtin:digits", context=RunContext()
+        )
         yield source, small
 
 

@@ -33,7 +33,7 @@ def exported(even: Path) -> Path:
     from toolchain.checkpoint import CheckpointRequest
     from toolchain.commands.export import export_checkpoint
 
-    return export_checkpoint(str(even), CheckpointRequest(), even.with_name("even.onnx")).path
+    return export_checkpoint(str(even), CheckpointRequest(), even.with_name("even.onnx"), context=RunContext()).path
 
 
 @pytest.fixture(scope="module")

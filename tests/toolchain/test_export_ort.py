@@ -15,6 +15,7 @@ from targets.artifact import Artifact, Format
 from targets.metadata import load_artifact
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.export import export_checkpoint
+from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
@@ -29,7 +30,7 @@ def test_an_ort_file_answers_to_the_bit_says_what_it_is_and_lists_its_operators(
     int8: Artifact, digits_test: Dataset, tmp_path: Path
 ) -> None:
     path = tmp_path / "digits.ort"
-    made = export_checkpoint(str(int8.path), CheckpointRequest(), path, ops_config=True)
+    made = export_checkpoint(str(int8.path), CheckpointRequest(), path, ops_config=True, context=RunContext())
     assert (made.format, made.recipe, made.parent_sha256) == ("ort", "static-int8", int8.sha256)
     place = catalog.default_for("ort")
     with place.open(int8) as source, place.open(made) as session:
@@ -44,7 +45,7 @@ def test_an_ort_file_answers_to_the_bit_says_what_it_is_and_lists_its_operators(
 def test_raw_pixels_go_into_an_ort_file_too(floats: dict[Format, Artifact], digits: Dataset, tmp_path: Path) -> None:
     step = Quantize(scheme="static-int8", integer_io=True)
     source = quantize(floats["onnx"], step, draw(digits, 64, seed=0), tmp_path / "pixels.onnx", recipe="pixels")
-    made = export_checkpoint(str(source.path), CheckpointRequest(), tmp_path / "pixels.ort")
+    made = export_checkpoint(str(source.path), CheckpointRequest(), tmp_path / "pixels.ort", context=RunContext())
     assert made.inputs[0].dtype == "uint8"
     assert (made.inputs, made.outputs) == (source.inputs, source.outputs)
     place, images = catalog.default_for("ort"), digits.images[:100]
@@ -56,15 +57,15 @@ def test_raw_pixels_go_into_an_ort_file_too(floats: dict[Format, Artifact], digi
 
 def test_an_ort_file_that_unpacks_its_weights_says_so(floats: dict[Format, Artifact], tmp_path: Path) -> None:
     source = quantize(floats["onnx"], Quantize(scheme="weight-int4"), None, tmp_path / "four.onnx", recipe="four")
-    made = export_checkpoint(str(source.path), CheckpointRequest(), tmp_path / "four.ort")
+    made = export_checkpoint(str(source.path), CheckpointRequest(), tmp_path / "four.ort", context=RunContext())
     assert made.size > 4 * source.size
     assert f"where the .onnx has {source.size:,}" in made.notes[-1]
 
 
 def test_only_a_fitted_one_keeps_the_layout_of_this_processor(floats: dict[Format, Artifact], tmp_path: Path) -> None:
     source = str(floats["onnx"].path)
-    portable = export_checkpoint(source, CheckpointRequest(), tmp_path / "any.ort")
-    fitted = export_checkpoint(source, CheckpointRequest(), tmp_path / "this.ort", this_cpu=True)
+    portable = export_checkpoint(source, CheckpointRequest(), tmp_path / "any.ort", context=RunContext())
+    fitted = export_checkpoint(source, CheckpointRequest(), tmp_path / "this.ort", this_cpu=True, context=RunContext())
     assert b"ReorderOutput" not in portable.path.read_bytes()
     assert "for any processor" in portable.notes[-1]
     assert "only processors like it" in fitted.notes[-1]
@@ -74,8 +75,12 @@ def test_only_a_fitted_one_keeps_the_layout_of_this_processor(floats: dict[Forma
 
 def test_its_options_are_refused_for_another_format(floats: dict[Format, Artifact], tmp_path: Path) -> None:
     with pytest.raises(UsageProblem, match=r"--ops-config is for \.ort files"):
-        export_checkpoint(str(floats["onnx"].path), CheckpointRequest(), tmp_path / "a.onnx", ops_config=True)
+        export_checkpoint(
+            str(floats["onnx"].path), CheckpointRequest(), tmp_path / "a.onnx", ops_config=True, context=RunContext()
+        )
     (tmp_path / "b.required_operators.config").write_text("mine")
     with pytest.raises(UsageProblem, match="--force"):
-        export_checkpoint(str(floats["onnx"].path), CheckpointRequest(), tmp_path / "b.ort", ops_config=True)
+        export_checkpoint(
+            str(floats["onnx"].path), CheckpointRequest(), tmp_path / "b.ort", ops_config=True, context=RunContext()
+        )
     assert not (tmp_path / "b.ort").exists()

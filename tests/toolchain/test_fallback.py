@@ -22,6 +22,7 @@ from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.commands.quantize_fallback import Fallback, FallbackTrial, _search, quantize_with_fallback, read_here
+from toolchain.core.context import RunContext
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.progress import silent
 from toolchain.export import export
@@ -33,6 +34,7 @@ from toolchain.quantize import quantize
 from toolchain.recipe import Quantize, Recipe
 from toolchain.stats.decision import Outcome
 
+ONE_THREAD = RunContext(threads=1)
 LIMIT = DropLimit(max=0.02)
 EVERY = (*(f"features.conv{number}" for number in range(1, 6)), "features.pool", "classifier")
 
@@ -54,7 +56,14 @@ def search(
 ) -> Callable[..., Fallback]:
     def run(kind: Format, limit: DropLimit = LIMIT, **settings: object) -> Fallback:
         step = Quantize.model_validate({"scheme": "static-int8", "fallback": 3} | settings)
-        words = {"recipe": "x", "limit": limit, "train": digits, "test": digits_test, "read": read_here(threads=1)}
+        words = {
+            "recipe": "x",
+            "limit": limit,
+            "train": digits,
+            "test": digits_test,
+            "read": read_here(ONE_THREAD),
+            "context": ONE_THREAD,
+        }
         drawn = images if step.calibrated else None
         return quantize_with_fallback(broken[kind], step, drawn, tmp_path / f"found.{kind}", **words)
 
@@ -87,7 +96,14 @@ def test_without_a_file_that_passes_the_plain_one_is_given_and_said_so(
     """Two layers must stay float, and one trial is allowed."""
     source = export(fragile(float_model, 3, 4), "onnx", tmp_path / "fragile.float.onnx")
     step = Quantize(scheme="static-int8", calibration_images=64, fallback=1)
-    words = {"recipe": "x", "limit": LIMIT, "train": digits, "test": digits_test, "read": read_here(threads=1)}
+    words = {
+        "recipe": "x",
+        "limit": LIMIT,
+        "train": digits,
+        "test": digits_test,
+        "read": read_here(ONE_THREAD),
+        "context": ONE_THREAD,
+    }
     found = quantize_with_fallback(source, step, images, tmp_path / "found.onnx", **words)
     assert not found.chosen.passed
     assert found.chosen == found.trials[0]
@@ -99,7 +115,14 @@ def test_a_file_that_passes_as_it_is_keeps_nothing(
     floats: dict[Format, Artifact], digits: Dataset, digits_test: Dataset, tmp_path: Path
 ) -> None:
     step = Quantize(scheme="weight-int8", fallback=4)
-    words = {"recipe": "x", "limit": LIMIT, "train": digits, "test": digits_test, "read": read_here(threads=1)}
+    words = {
+        "recipe": "x",
+        "limit": LIMIT,
+        "train": digits,
+        "test": digits_test,
+        "read": read_here(ONE_THREAD),
+        "context": ONE_THREAD,
+    }
     found = quantize_with_fallback(floats["onnx"], step, None, tmp_path / "a.onnx", **words)
     assert [trial.keep for trial in found.trials] == [()]
     assert found.lines()[-1] == "nothing to keep"

@@ -22,6 +22,7 @@ from tests.fixtures.emulated import emulated
 from toolchain.commands.probe_int8 import Int8Probe, Ratio, probe_int8
 from toolchain.commands.probe_models import Shape, probe_model, probe_pair
 from toolchain.commands.probe_shapes import wanted_shapes
+from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
@@ -40,7 +41,7 @@ def test_what_is_no_shape_is_refused(word: str) -> None:
 
 @pytest.mark.slow
 def test_it_tells_the_ratio_of_every_shape_with_its_interval() -> None:
-    found = probe_int8("ort-cpu", ["32x32x3@14x14", "256x256"])
+    found = probe_int8("ort-cpu", ["32x32x3@14x14", "256x256"], context=RunContext())
     assert [(one.format, one.shape) for one in found.ratios] == [("onnx", "32x32x3@14x14"), ("onnx", "256x256")]
     for one in found.ratios:
         assert one.low is not None
@@ -77,16 +78,19 @@ def test_a_small_model_repeats_the_layer_and_int8_answers_as_float(word: str, ki
 @pytest.mark.slow
 def test_int8_helps_more_where_bytes_are_multiplied_at_once() -> None:
     emulated("cortex-a72")
-    ratios = {cpu: probe_int8(f"arm64:{cpu}", ["64x64x3@7x7"]).overall() for cpu in ("cortex-a72", "cortex-a76")}
+    ratios = {
+        cpu: probe_int8(f"arm64:{cpu}", ["64x64x3@7x7"], context=RunContext()).overall()
+        for cpu in ("cortex-a72", "cortex-a76")
+    }
     for kind in ("onnx", "tflite"):
         assert ratios["cortex-a76"][kind] < ratios["cortex-a72"][kind]
 
 
 def test_places_without_a_cost_or_a_name_are_refused() -> None:
     with pytest.raises(UsageProblem, match="null is simulated and has no cost to measure"):
-        probe_int8("null", ["8x8"])
+        probe_int8("null", ["8x8"], context=RunContext())
     with pytest.raises(UnknownTarget):
-        probe_int8("ort-cpuu")
+        probe_int8("ort-cpuu", [], context=RunContext())
 
 
 def test_the_command_prints_one_object(glyphpress: Callable[..., Any]) -> None:
@@ -149,7 +153,7 @@ def test_row5_what_is_told_of_a_model_holds_for_its_real_files(
 ) -> None:
     """cnn-small on a Cortex-A72: 0.77 told and 0.72 counted of the ONNX file, 0.86 and 0.87 of the TFLite file."""
     place = emulated("cortex-a72")
-    told = probe_int8("arm64:cortex-a72", [str(floats["onnx"].path)]).overall()
+    told = probe_int8("arm64:cortex-a72", [str(floats["onnx"].path)], context=RunContext()).overall()
     images = draw(digits, 256, seed=0)
     for kind in told:
         own = quantize(floats[kind], Quantize(scheme="static-int8"), images, tmp_path / f"q.{kind}", recipe="q")

@@ -18,6 +18,7 @@ from targets.artifact import Artifact, Format
 from targets.metadata import load_artifact, save_sidecar
 from tests.fixtures.quantized import WAYS, optimized_ops, read
 from toolchain.commands.quantize import quantize_file
+from toolchain.core.context import RunContext
 from toolchain.core.errors import CheckpointError, StageError, UsageProblem
 from toolchain.quantize import quantize
 from toolchain.quantize.weight_only import expand_at_load
@@ -144,7 +145,9 @@ def test_a_file_is_never_made_over_the_one_it_comes_from(
     save_sidecar(replace(floats[kind], path=source))
     before = source.read_bytes()
     with pytest.raises(UsageProblem, match="the file that it is to be made from; give another name"):
-        quantize_file(source, Quantize(scheme="dynamic-int8"), tmp_path / "." / source.name, force=True)
+        quantize_file(
+            source, Quantize(scheme="dynamic-int8"), tmp_path / "." / source.name, context=RunContext(force=True)
+        )
     assert source.read_bytes() == before
 
 

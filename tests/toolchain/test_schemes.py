@@ -24,6 +24,7 @@ from tests.fixtures.quantized import WAYS, optimized_ops, read
 from tests.toolchain.conftest import OnDemand
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.quantize import quantize_file
+from toolchain.core.context import RunContext
 from toolchain.core.errors import PolicyError, StageError, UsageProblem
 from toolchain.export import export
 from toolchain.quantize import quantize
@@ -181,7 +182,13 @@ def test_what_a_format_cannot_do_is_refused_when_the_recipe_is_read(
     parse(f'name = "mine"\nformats = ["{other}"]\n[[steps]]\nkind = "quantize"\n{step}', "mine.toml")
     # Nothing is read before: neither the file nor the images are there.
     with pytest.raises(UsageProblem) as asked:
-        quantize_file(tmp_path / f"none.{kind}", Quantize.asked(**settings), tmp_path / f"x.{kind}", data="none")
+        quantize_file(
+            tmp_path / f"none.{kind}",
+            Quantize.asked(**settings),
+            tmp_path / f"x.{kind}",
+            data="none",
+            context=RunContext(),
+        )
     assert said in str(asked.value)
 
 

@@ -25,7 +25,17 @@ from toolchain.cli.checkpoint_options import checkpoint_options
 @options.seed_option
 @options.force_option
 @options.json_option
-def export(*, checkpoint: str, request: Any, output: Path, as_json: bool, **words: Any) -> None:
+def export(
+    *,
+    checkpoint: str,
+    request: Any,
+    data_root: Path | None,
+    output: Path,
+    seed: int,
+    force: bool,
+    as_json: bool,
+    **words: Any,
+) -> None:
     """Convert a checkpoint to float ONNX or TFLite, or an .onnx made by glyphpress to .ort, and check the result.
 
     --data gives the classes, and how the model wants its images, if the checkpoint does not say so. --ops-config is for
@@ -37,8 +47,10 @@ def export(*, checkpoint: str, request: Any, output: Path, as_json: bool, **word
       glyphpress export cnn-small.static-int8.onnx -o cnn.ort --ops-config
     """
     from toolchain.commands.export import export_checkpoint
+    from toolchain.core.context import RunContext
 
-    artifact = export_checkpoint(checkpoint, request, output, **words)
+    context = RunContext(seed=seed, data_root=data_root, force=force)
+    artifact = export_checkpoint(checkpoint, request, output, **words, context=context)
     if as_json:
         console.emit("export", artifact.facts())
     else:

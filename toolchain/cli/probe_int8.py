@@ -25,10 +25,11 @@ def probe_int8(*, shapes: tuple[str, ...], target: str | None, seed: int, as_jso
       glyphpress probe-int8 --target arm64:cortex-a72 cnn.float.onnx
     """
     from toolchain.commands.probe_int8 import probe_int8 as run
+    from toolchain.core.context import RunContext
     from toolchain.report.timings import not_quiet
 
     with console.progress() as progress:
-        found = run(target or "ort-cpu", shapes, seed=seed, progress=progress)
+        found = run(target or "ort-cpu", shapes, RunContext(seed, progress=progress))
     if as_json:
         console.emit("probe-int8", found.to_dict())
         return

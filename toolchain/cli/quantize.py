@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from toolchain.quantize.schemes import SCHEMES
 
 if TYPE_CHECKING:
     from targets.artifact import Artifact
+    from toolchain.core.context import RunContext
     from toolchain.gate.limits.drop import DropLimit
     from toolchain.recipe import Quantize
 
@@ -130,22 +132,23 @@ def quantize(
       glyphpress quantize a.onnx --data emnist:balanced --fallback 8 -o b.onnx
     """
     from toolchain.commands.quantize import quantize_file
+    from toolchain.core.context import RunContext
     from toolchain.gate.limits.drop import DropLimit
     from toolchain.gate.policy import choose_policy
     from toolchain.recipe import Quantize
 
     step = Quantize.asked(**settings, per_channel=not per_tensor, reduce_range=False if full_range else None)
     _refuse_uncounted(step)
-    words: dict[str, Any] = {"data": data, "data_root": data_root, "seed": seed, "force": force}
+    context = RunContext(seed=seed, data_root=data_root, force=force)
     if step.fallback:
         if save_ranges:
             raise click.UsageError("--save-ranges keeps those of one file, and --fallback tries several; leave one out")
         limit = choose_policy(policy_words, drop=drop).settings(DropLimit)
-        _within(artifact, step, output, words, limit, as_json=as_json)
+        _within(artifact, step, output, data, limit, context=context, as_json=as_json)
         return
     if policy_words or drop:
         raise click.UsageError("--policy and --max-drop are for --fallback; add it, or leave them out")
-    made = quantize_file(artifact, step, output, **words, save_ranges=save_ranges)
+    made = quantize_file(artifact, step, output, data=data, save_ranges=save_ranges, context=context)
     if as_json:
         console.emit("quantize", made.facts())
     else:
@@ -166,9 +169,10 @@ def _within(
     artifact: Path,
     step: Quantize,
     output: Path,
-    words: dict[str, Any],
+    data: str | None,
     limit: DropLimit | None,
     *,
+    context: RunContext,
     as_json: bool,
 ) -> None:
     """Search for the layers to keep, tell every trial, and judge what came of it."""
@@ -177,15 +181,16 @@ def _within(
     from toolchain.gate.outcome import raise_for
     from toolchain.report.reading import show_verdicts
 
-    if not words["data"]:
+    if not data:
         raise UsageProblem("--fallback reads images to see which layers must stay float; add --data")
     with console.progress() as progress:
-        found, verdict = quantize_within(artifact, step, output, limit, **words, progress=progress)
+        context = replace(context, progress=progress)
+        found, verdict = quantize_within(artifact, step, output, limit, data=data, context=context)
     if as_json:
         said = {"fallback": found.to_dict(), "verdict": verdict.to_dict()}
         console.emit("quantize", found.artifact.facts() | said)
     else:
-        for line in [*found.lines(), *_lines(artifact, found.artifact, words["data"])]:
+        for line in [*found.lines(), *_lines(artifact, found.artifact, data)]:
             console.tell(line)
         show_verdicts([verdict], console.out())
     raise_for([verdict])

@@ -11,6 +11,7 @@ from calibration.load import load_or_why
 from targets.artifact import Artifact, Format
 from targets.metadata import explained, load_artifact
 from toolchain.checkpoint import CheckpointRequest, settle
+from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source
 from toolchain.export import export
@@ -24,11 +25,9 @@ def export_checkpoint(
     output: Path,
     *,
     data: str | None = None,
-    data_root: Path | None = None,
-    seed: int = 0,
     ops_config: bool = False,
     this_cpu: bool = False,
-    force: bool = False,
+    context: RunContext,
 ) -> Artifact:
     """Convert a checkpoint to what the suffix of `output` says, or an .onnx artifact to .ort.
 
@@ -40,18 +39,18 @@ def export_checkpoint(
         raise UsageProblem(f"{output} names no format; let it end in .onnx, .ort or .tflite")
     kind = kinds[output.suffix]
     refuse_source(output, Path(checkpoint))
-    refuse_model(output, force=force)
+    refuse_model(output, force=context.force)
     if kind != "ort" and (ops_config or this_cpu):
         option = "--ops-config" if ops_config else "--this-cpu"
         raise UsageProblem(f"{option} is for .ort files, and {output.name} is none; leave it out")
     if kind == "ort":
         if ops_config:
-            refuse_existing(operators_path(output), force=force)
+            refuse_existing(operators_path(output), force=context.force)
         with tempfile.TemporaryDirectory() as folder:
-            source = onnx_artifact(checkpoint, *labelled(words, data, data_root), Path(folder), seed)
-            return export_ort(source, output, ops_config=ops_config, fitted=this_cpu, force=force)
-    settled = settle(checkpoint, *labelled(words, data, data_root), seed=seed)
-    return export(settled.model, kind, output, force=force)
+            source = onnx_artifact(checkpoint, *labelled(words, data, context.data_root), Path(folder), context.seed)
+            return export_ort(source, output, ops_config=ops_config, fitted=this_cpu, force=context.force)
+    settled = settle(checkpoint, *labelled(words, data, context.data_root), seed=context.seed)
+    return export(settled.model, kind, output, force=context.force)
 
 
 def onnx_artifact(

@@ -222,8 +222,7 @@ class Maker:
             read=lambda artifact, images: target.read(
                 artifact, images, threads=request.threads, seed=request.seed, progress=self.progress
             ),
-            seed=request.seed,
-            progress=self.progress,
+            context=self.run,
             **ways,
         )
         self.notes += [f"{path.name}: {line}" for line in found.lines()]

@@ -12,8 +12,8 @@ from targets.errors import TargetUnavailable
 from targets.target import RuntimeFacts, Target, TimingPlan, Timings, taints_of
 from toolchain.commands.probe_models import Shape, probe_pair
 from toolchain.commands.probe_shapes import wanted_shapes
+from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
-from toolchain.core.progress import Progress, silent
 from toolchain.profiling.latency import profile
 
 DEFAULTS = ("16x32x3@14x14", "32x64x3@7x7", "576x128")
@@ -109,13 +109,11 @@ def _conclusion(ratio: float, bounds: tuple[float, float] | None, cost: str) -> 
     return f"it will not pay in {gain} there; the file still shrinks to a quarter"
 
 
-def probe_int8(
-    target: str, shapes: Sequence[str] = DEFAULTS, *, seed: int = 0, progress: Progress = silent
-) -> Int8Probe:
+def probe_int8(target: str, shapes: Sequence[str], context: RunContext) -> Int8Probe:
     """Cost a float and an int8 model of every shape on a target, in every format that it takes.
 
-    shapes: words, or one float .onnx file, whose layers are taken as often as they are there. Raises UsageProblem for a
-    shape that is none, or a place that tells no cost, and what the place raises.
+    shapes: words, or one float .onnx file, whose layers are taken as often as they are there; without any, DEFAULTS.
+    Raises UsageProblem for a shape that is none, or a place that tells no cost, and what the place raises.
     """
     place, (counted, left_out) = catalog.get(target), wanted_shapes(shapes or DEFAULTS)
     wanted = list(counted)
@@ -127,18 +125,18 @@ def probe_int8(
     if not cells:
         raise UsageProblem(f"{place.name} runs neither .onnx nor .tflite files; take another target")
     measure = _counted if place.cost == "instructions" else _timed
-    found = measure(place, cells, seed, progress)
+    found = measure(place, cells, context)
     ratios = tuple(replace(one, times=counted[shape]) for one, (_, shape) in zip(found.ratios, cells, strict=True))
     return replace(found, ratios=ratios, left_out=left_out)
 
 
-def _counted(place: Target, cells: list[Cell], seed: int, progress: Progress) -> Int8Probe:
+def _counted(place: Target, cells: list[Cell], context: RunContext) -> Int8Probe:
     files: list[Artifact] = []
     for done, (kind, shape) in enumerate(cells, 1):
-        files += probe_pair(str(shape), kind, seed)
-        progress("small models", done, len(cells))
+        files += probe_pair(str(shape), kind, context.seed)
+        context.progress("small models", done, len(cells))
     # Two inferences, since a count hardly varies, and one emulator for all, since starting it is what takes long.
-    counts = place.count(files, runs=2, together=True, progress=progress)
+    counts = place.count(files, runs=2, together=True, progress=context.progress)
     costs = [count.median for count in counts]
     ratios = [
         Ratio(str(shape), kind, own / base, cost=base)
@@ -147,20 +145,20 @@ def _counted(place: Target, cells: list[Cell], seed: int, progress: Progress) ->
     return Int8Probe(counts[0].facts, tuple(ratios))
 
 
-def _timed(place: Target, cells: list[Cell], seed: int, progress: Progress) -> Int8Probe:
+def _timed(place: Target, cells: list[Cell], context: RunContext) -> Int8Probe:
     ratios: list[Ratio] = []
     timed: list[Timings] = []
     for done, (kind, shape) in enumerate(cells, 1):
-        pair = probe_pair(str(shape), kind, seed)
+        pair = probe_pair(str(shape), kind, context.seed)
         with place.open(pair[0]) as session:
             facts = session.facts
         if facts.cost != "latency":
             raise UsageProblem(f"{place.name} is simulated and has no cost to measure; probe the device itself")
-        first, second = profile(pair, target=place, plan=_PLAN, rounds=_ROUNDS, seed=seed).rows
+        first, second = profile(pair, target=place, plan=_PLAN, rounds=_ROUNDS, seed=context.seed).rows
         timed += [first.timings, second.timings]
         found, cost = second.ratio, first.timings.percentile(50)
         if found is None or cost is None:
             raise UsageProblem(f"{shape}: too short for the clock of {place.name}; give a larger shape")
         ratios.append(Ratio(str(shape), kind, found.ratio, found.low, found.high, cost))
-        progress("probing int8", done, len(cells))
+        context.progress("probing int8", done, len(cells))
     return Int8Probe(facts, tuple(ratios), taints=taints_of(timed))

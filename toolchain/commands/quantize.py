@@ -16,9 +16,9 @@ from targets.results import instead_of
 from targets.terminal_text import argument
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.export import labelled, onnx_artifact
+from toolchain.core.context import RunContext
 from toolchain.core.errors import PreprocessUnknown, UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source
-from toolchain.core.progress import Progress, silent
 from toolchain.formats.write_artifact import refuse_model
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample
@@ -40,10 +40,8 @@ def quantize_file(
     output: Path,
     *,
     data: str | None = None,
-    data_root: Path | None = None,
-    seed: int = 0,
-    force: bool = False,
     save_ranges: Path | None = None,
+    context: RunContext,
 ) -> Artifact:
     """Quantize an artifact, or a float .onnx that glyphpress did not make, into `output`.
 
@@ -52,25 +50,25 @@ def quantize_file(
     """
     if step.fallback:
         raise UsageProblem("a fallback needs a margin for the drop; call quantize_within, or leave fallback out")
-    _check(path, step, output, data, force=force)
+    _check(path, step, output, data, force=context.force)
     if save_ranges:
-        refuse_existing(save_ranges, force=force)
-    words, train = labelled(CheckpointRequest(), data, data_root)
+        refuse_existing(save_ranges, force=context.force)
+    words, train = labelled(CheckpointRequest(), data, context.data_root)
     if data and step.needs_images:
-        train = _calibrating(data, data_root, step)
-    test = load_or_why(data, "test", data_root) if data and train else None
+        train = _calibrating(data, context.data_root, step)
+    test = load_or_why(data, "test", context.data_root) if data and train else None
     with tempfile.TemporaryDirectory() as folder:
-        source = _float_artifact(path, words, train, Path(folder), seed)
-        images = _calibration(step, train, test if isinstance(test, Dataset) else None, seed)
+        source = _float_artifact(path, words, train, Path(folder), context.seed)
+        images = _calibration(step, train, test if isinstance(test, Dataset) else None, context.seed)
         return quantize(
             source,
             step,
             images,
             output,
             recipe=step.scheme,
-            force=force,
+            force=context.force,
             save_ranges=save_ranges,
-            compared=sample(train, seed) if train and not images else None,
+            compared=sample(train, context.seed) if train and not images else None,
         )
 
 
@@ -81,10 +79,7 @@ def quantize_within(
     limit: DropLimit | None,
     *,
     data: str,
-    data_root: Path | None = None,
-    seed: int = 0,
-    force: bool = False,
-    progress: Progress = silent,
+    context: RunContext,
 ) -> tuple[Fallback, Verdict]:
     """Quantize as `quantize_file` does, but with layers kept float where the drop is beyond `limit` otherwise.
 
@@ -95,29 +90,27 @@ def quantize_within(
     from toolchain.evaluation.compare import compare
     from toolchain.gate.limits.drop import judge_drop
 
-    _check(path, step, output, data, force=force)
+    _check(path, step, output, data, force=context.force)
     if limit is None:
         raise UsageProblem("a fallback needs a margin for the drop; give a policy with [drop]")
-    train = train_split(data, data_root, "--fallback tries files on training images; leave it out")
-    test = load(data, "test", data_root)
+    train = train_split(data, context.data_root, "--fallback tries files on training images; leave it out")
+    test = load(data, "test", context.data_root)
+    read = read_here(context)
     with tempfile.TemporaryDirectory() as folder:
-        source = _float_artifact(path, CheckpointRequest(), train, Path(folder), seed)
+        source = _float_artifact(path, CheckpointRequest(), train, Path(folder), context.seed)
         found = quantize_with_fallback(
             source,
             step,
-            _calibration(step, train, test, seed),
+            _calibration(step, train, test, context.seed),
             output,
             recipe=step.scheme,
             limit=limit,
             train=train,
             test=test,
-            read=read_here(progress),
-            seed=seed,
-            force=force,
-            progress=progress,
-            compared=None if step.needs_images else sample(train, seed),
+            read=read,
+            compared=None if step.needs_images else sample(train, context.seed),
+            context=context,
         )
-        read = read_here(progress)
         verdict = judge_drop(limit, compare(read(source, test), read(found.artifact, test)))
         return found, replace(verdict, artifact=found.artifact.path.name)
 

@@ -18,9 +18,10 @@ import numpy as np
 from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, unseen
 from targets.artifact import Artifact
+from toolchain.core.context import RunContext
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.files import whole_files
-from toolchain.core.progress import Progress, silent
+from toolchain.core.progress import Progress
 from toolchain.core.quantities import points_text
 from toolchain.evaluation.compare import compare
 from toolchain.evaluation.evaluate import Evaluation, evaluate
@@ -96,12 +97,12 @@ class Fallback:
         return {"images": images, "trials": [one.to_dict() for one in self.trials], "chosen": self.chosen.to_dict()}
 
 
-def read_here(progress: Progress = silent, *, threads: int = 0) -> Read:
-    """Return the way to read a file with its format's usual runtime on this machine; 0 threads take all cores."""
+def read_here(context: RunContext) -> Read:
+    """Return a function that evaluates a file with its format's usual runtime on this machine."""
 
     def read(artifact: Artifact, images: Dataset) -> Evaluation:
-        with open_session(artifact, threads=threads) as session:
-            return evaluate(session, images, progress=progress)
+        with open_session(artifact, threads=context.threads) as session:
+            return evaluate(session, images, progress=context.progress)
 
     return read
 
@@ -117,9 +118,7 @@ def quantize_with_fallback(
     train: Dataset,
     test: Dataset,
     read: Read,
-    seed: int = 0,
-    force: bool = False,
-    progress: Progress = silent,
+    context: RunContext,
     **ways: Any,
 ) -> Fallback:
     """Quantize as `quantize` does (`ways` go to it), and where the drop is beyond the limit keep layers float.
@@ -133,9 +132,9 @@ def quantize_with_fallback(
     """
     if limit is None:
         raise UsageProblem("fallback searches for what holds the policy's [drop], which it does not have; add it")
-    refuse_model(path, force=force)
+    refuse_model(path, force=context.force)
     facts = calibration.facts() if calibration else None
-    images = unseen(train, test, VALIDATION, seed, facts, at_most=True)
+    images = unseen(train, test, VALIDATION, context.seed, facts, at_most=True)
     if paired_difference.decide(0, 0, len(images), limit.max, limit.confidence).item() != Outcome.PASS:
         raise EvidenceError(
             f"{len(images):,} images of {train.origin} that do not calibrate the file are too few to show a drop "
@@ -158,11 +157,11 @@ def quantize_with_fallback(
         trials = [attempt(())]
         if not trials[0].passed:
             sample = images.take(np.arange(min(BLAMED, len(images))), "blame")
-            blamed = explain(artifact, made[trials[0].keep], sample, progress=progress).blame()
-            trials += _search([one.layer for one in blamed], attempt, step.fallback, progress)
+            blamed = explain(artifact, made[trials[0].keep], sample, progress=context.progress).blame()
+            trials += _search([one.layer for one in blamed], attempt, step.fallback, context.progress)
         passing = [one for one in trials if one.passed]
         chosen = min(passing, key=lambda one: (len(one.keep), one.bytes)) if passing else trials[0]
-        written = _written(made[chosen.keep], path, force=force)
+        written = _written(made[chosen.keep], path, force=context.force)
     return Fallback(written, images, tuple(trials), chosen)
 
 
