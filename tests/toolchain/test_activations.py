@@ -164,7 +164,7 @@ def test_an_activation_costs_no_more_than_rounding(
     exact = export(activated(name), kind, tmp_path / f"float.{kind}")
     kept = {}
     for scheme in ROUNDING_DB.keys() - (TFLITE_ONLY if kind == "onnx" else ()):
-        made = quantize(exact, Quantize.asked(scheme=scheme), images, tmp_path / f"{scheme}.{kind}", recipe="x")
+        made = quantize(exact, Quantize.from_options(scheme=scheme), images, tmp_path / f"{scheme}.{kind}", recipe="x")
         assert made.fidelity is not None
         kept[scheme] = made.fidelity.sqnr_db
     assert all(decibels > ROUNDING_DB[scheme] for scheme, decibels in kept.items()), kept

@@ -80,7 +80,7 @@ def test_row15_groups_of_a_transposed_convolution_share_their_scales(images: Cal
 def test_large_biases_beside_tiny_weights_are_kept(
     kind: Format, scheme: str, per_channel: bool, faint: dict[Format, Artifact], images: CalibrationSet, tmp_path: Path
 ) -> None:
-    step = Quantize.asked(scheme=scheme, per_channel=per_channel)
+    step = Quantize.from_options(scheme=scheme, per_channel=per_channel)
     made = quantize(faint[kind], step, images, tmp_path / f"q.{kind}", recipe="x")
     assert made.fidelity is not None
     assert made.fidelity.sqnr_db > (18 if step.weight_bits == 4 else 30)

@@ -47,7 +47,7 @@ def test_a_student_is_built_as_the_step_says(float_model: FloatModel, digits: Da
     student = module(distill(float_model, step, digits, teacher=float_model, context=ONE_THREAD))
     assert [layer.p for layer in student.modules() if isinstance(layer, nn.Dropout)] == [0.5]
     with pytest.raises(UsageProblem, match="channels and dropout belong to a student; name one"):
-        Distill.asked(channels=NARROW, dropout=0.0)
+        Distill.from_options(channels=NARROW, dropout=0.0)
 
 
 def test_a_pruned_model_goes_on_under_its_teacher(

@@ -35,7 +35,7 @@ def images(digits: Dataset, digits_test: Dataset) -> CalibrationSet:
 def test_every_scheme_is_compared_and_the_sidecar_says_so(
     kind: Format, scheme: str, floats: dict[Format, Artifact], images: CalibrationSet, digits: Dataset, tmp_path: Path
 ) -> None:
-    step = Quantize.asked(scheme=scheme)
+    step = Quantize.from_options(scheme=scheme)
     drawn, compared = (images, None) if step.calibrated else (None, sample(digits))
     made = quantize(floats[kind], step, drawn, tmp_path / f"q.{kind}", recipe=scheme, compared=compared)
     seen = made.fidelity

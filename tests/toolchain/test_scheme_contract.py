@@ -50,7 +50,7 @@ def test_it_needs_images_exactly_where_it_says_so(
     way: tuple[Format, str], floats: dict[Format, Artifact], tmp_path: Path
 ) -> None:
     kind, name = way
-    step, path = Quantize.asked(scheme=name), tmp_path / f"a.{kind}"
+    step, path = Quantize.from_options(scheme=name), tmp_path / f"a.{kind}"
     assert step.needs_images == step.needs_training == SCHEMES[name].calibrated
     if step.needs_images:
         with pytest.raises(StageError, match=f"{name} takes its ranges from a calibration set; give --data"):
@@ -66,7 +66,7 @@ def test_a_format_that_it_does_not_name_is_refused_with_the_reason(
 ) -> None:
     kind, name = way
     with pytest.raises(StageError) as refused:
-        quantize(floats[kind], Quantize.asked(scheme=name), images, tmp_path / f"a.{kind}", recipe=name)
+        quantize(floats[kind], Quantize.from_options(scheme=name), images, tmp_path / f"a.{kind}", recipe=name)
     assert str(refused.value).endswith(f"no {name} in this format: {SCHEMES[name].refused[kind]}")
 
 

@@ -60,7 +60,7 @@ def pressed(
 
     def make(way: tuple[Format, str]) -> Artifact:
         kind, scheme = way
-        step = Quantize.asked(scheme=scheme)
+        step = Quantize.from_options(scheme=scheme)
         drawn = images if step.calibrated else None
         return quantize(floats[kind], step, drawn, folder / f"digits.{scheme}.{kind}", recipe=scheme)
 
@@ -98,7 +98,7 @@ def test_the_same_inputs_give_the_same_bytes(
     images: CalibrationSet,
     tmp_path: Path,
 ) -> None:
-    step = Quantize.asked(scheme=way[1])
+    step = Quantize.from_options(scheme=way[1])
     drawn = images if step.calibrated else None
     assert quantize(floats[way[0]], step, drawn, tmp_path / f"a.{way[0]}", recipe=way[1]).sha256 == pressed[way].sha256
 
@@ -184,7 +184,7 @@ def test_what_a_format_cannot_do_is_refused_when_the_recipe_is_read(
     with pytest.raises(UsageProblem) as asked:
         quantize_file(
             tmp_path / f"none.{kind}",
-            Quantize.asked(**settings),
+            Quantize.from_options(**settings),
             tmp_path / f"x.{kind}",
             data="none",
             context=RunContext(),
@@ -205,7 +205,7 @@ def test_what_a_format_cannot_do_is_refused_when_the_recipe_is_read(
 )
 def test_a_setting_that_a_scheme_has_no_use_for_is_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageProblem, match=said):
-        Quantize.asked(**settings)
+        Quantize.from_options(**settings)
 
 
 def test_the_command_makes_what_it_can_and_says_in_one_line_what_it_cannot(
@@ -240,7 +240,7 @@ def test_a_model_without_weights_is_refused(kind: Format, images: CalibrationSet
 
     bare = own([nn.AvgPool2d((14, 5), stride=(14, 5)), nn.Flatten()], tmp_path, kind)
     for scheme in ("static-int8", "weight-int8"):
-        step = Quantize.asked(scheme=scheme)
+        step = Quantize.from_options(scheme=scheme)
         with pytest.raises(StageError, match="no layer with weights"):
             quantize(bare, step, images if step.calibrated else None, tmp_path / f"x.{kind}", recipe="x")
 

@@ -126,7 +126,7 @@ def step_of(words: dict[str, Any]) -> Any:
     """Return the step that the options mean; raises UsageError on what cannot be."""
     from pydantic import ValidationError
 
-    from toolchain.core.quantity_fields import problem_text
+    from toolchain.core.settings import problem_text
     from toolchain.recipe import Prune
 
     given = any(words[name] is not None for name in ("ratio", "macs", "parameters", "bytes")) or words["layers"]

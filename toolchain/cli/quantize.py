@@ -137,7 +137,7 @@ def quantize(
     from toolchain.gate.policy import choose_policy
     from toolchain.recipe import Quantize
 
-    step = Quantize.asked(**settings, per_channel=not per_tensor, reduce_range=False if full_range else None)
+    step = Quantize.from_options(**settings, per_channel=not per_tensor, reduce_range=False if full_range else None)
     _refuse_uncounted(step)
     context = RunContext(seed=seed, data_root=data_root, force=force)
     if step.fallback:

@@ -21,7 +21,7 @@ from toolchain.compress.prune import zeros_kept
 from toolchain.compress.step import ModelStep, StepContext
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError
-from toolchain.core.step import Step
+from toolchain.core.settings import Step
 from toolchain.quantize.step import Quantize
 from toolchain.training.fit import as_tensor, fit
 from toolchain.training.losses import notes_on, taught_by

@@ -12,7 +12,7 @@ from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.core.context import RunContext
 from toolchain.core.errors import CheckpointError
-from toolchain.core.step import Step
+from toolchain.core.settings import Step
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from toolchain.core.quantity_fields import Points
+from toolchain.core.settings import Points
 from toolchain.gate.outcome import Action, Verdict
 
 Measure = Literal["share", "cost", "bytes", "seconds", "ratio", "count"]

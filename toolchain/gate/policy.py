@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError, create_model
 
 from targets.errors import nearest, translated
 from toolchain.core.errors import PolicyError
-from toolchain.core.quantity_fields import WRITTEN, Points, problem_text
+from toolchain.core.settings import FROM_FILE, Points, problem_text
 from toolchain.gate.limit import Limit, Table
 from toolchain.gate.limits import definition, definitions
 from toolchain.gate.outcome import Action
@@ -145,7 +145,7 @@ def policy_from(tables: dict[str, Any], source: str = "policy") -> Policy:
     Raises PolicyError on unknown keys (naming the nearest known one), values without units, limits that cannot hold,
     and a policy that limits nothing.
     """
-    return _validated(Policy, tables, source, context=WRITTEN)
+    return _validated(Policy, tables, source, context=FROM_FILE)
 
 
 def read_policy(path: Path) -> Policy:

@@ -15,7 +15,7 @@ from targets.terminal_text import as_lines, json_value
 from toolchain.checkpoint.float_model import Range
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.files import write_whole
-from toolchain.core.strict import Strict
+from toolchain.core.settings import Strict
 from toolchain.quantize.clipping import chosen
 from toolchain.quantize.step import Calibration, Quantize
 from toolchain.quantize.tensor_statistics import TensorStatistics

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from toolchain.core.step import Step
+from toolchain.core.settings import Step
 from toolchain.quantize.schemes import SCHEMES, Scheme
 
 if TYPE_CHECKING:

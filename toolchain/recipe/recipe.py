@@ -19,9 +19,7 @@ from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.step import ModelStep, StepContext
 from toolchain.core.context import RunContext
 from toolchain.core.errors import PolicyError, UsageProblem
-from toolchain.core.quantity_fields import WRITTEN, problem_text
-from toolchain.core.step import Step
-from toolchain.core.strict import Strict
+from toolchain.core.settings import FROM_FILE, Step, Strict, problem_text
 from toolchain.quantize.step import Quantize, refusal
 
 STEPS: dict[str, str] = {
@@ -165,7 +163,7 @@ def find(words: str) -> Recipe:
 def parse(text: str, origin: str) -> Recipe:
     """Read a recipe from TOML; raises PolicyError naming `origin` and the first thing that is wrong."""
     try:
-        return Recipe.model_validate(tomllib.loads(text), context=WRITTEN)
+        return Recipe.model_validate(tomllib.loads(text), context=FROM_FILE)
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{origin}: not TOML: {error}") from error
     except ValidationError as error:

@@ -283,7 +283,7 @@ def _check_types(values: dict[str, Any]) -> None:
     """Raise ValueError where a value is of another type than its field, or is no number that JSON has."""
     from pydantic import TypeAdapter, ValidationError
 
-    from toolchain.core.strict import first_problem
+    from toolchain.core.settings import first_problem
 
     try:
         TypeAdapter(Report).validate_json(json.dumps(values, allow_nan=False), strict=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from toolchain.compress.step import ModelStep
-from toolchain.core.quantity_fields import Bytes
+from toolchain.core.settings import Bytes
 
 Method = Literal["structured", "magnitude", "n:m"]
 Importance = Literal["l1", "l2", "taylor", "bn-scale", "hessian"]

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import beside, percent_text, points_text
-from toolchain.core.quantity_fields import Points
+from toolchain.core.settings import Points
 from toolchain.evaluation.paired_answers import Confidences, Pairs
 from toolchain.gate.limit import LimitDefinition, MarginLimit
 from toolchain.gate.outcome import Verdict

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from toolchain.core.errors import EvidenceError, PolicyError
 from toolchain.core.quantities import beside, points_text
-from toolchain.core.quantity_fields import Points
+from toolchain.core.settings import Points
 from toolchain.evaluation.metrics import confusion_matrix
 from toolchain.evaluation.paired_answers import Answers, Pairs
 from toolchain.gate.limit import LimitDefinition, MarginLimit, Measure

@@ -6,7 +6,7 @@ from functools import partial
 from typing import ClassVar
 
 from toolchain.core.quantities import beside, size_beside, size_text
-from toolchain.core.quantity_fields import Bytes, Ratio
+from toolchain.core.settings import Bytes, Ratio
 from toolchain.formats.packed import packed_size
 from toolchain.gate.candidate import Sources
 from toolchain.gate.limit import Limit, LimitDefinition, Measure

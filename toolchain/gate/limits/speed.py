@@ -20,7 +20,7 @@ from typing import ClassVar
 from targets.target import Timings, taints_of
 from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import beside, time_beside
-from toolchain.core.quantity_fields import Ratio, Seconds
+from toolchain.core.settings import Ratio, Seconds
 from toolchain.evaluation.ratio import LatencyRatio, latency_bounds, samples_for
 from toolchain.gate.limit import Confidence, Limit, LimitDefinition, Measure
 from toolchain.gate.outcome import Verdict
