@@ -12,6 +12,7 @@ from toolchain.cli.checkpoint_options import preprocess_options
 
 if TYPE_CHECKING:
     from targets.preprocess import Preprocess
+    from toolchain.core.context import RunContext
 
 
 @click.command()
@@ -19,11 +20,9 @@ if TYPE_CHECKING:
 @options.data_option
 @options.classes_option
 @preprocess_options
-@options.force_option
+@options.run_options(force=True)
 @options.json_option
-def adopt(
-    *, file: Path, data: str, data_root: Path | None, preprocess: Preprocess | None, force: bool, as_json: bool
-) -> None:
+def adopt(*, file: Path, data: str, preprocess: Preprocess | None, context: RunContext, as_json: bool) -> None:
     """Write the sidecar of an .onnx or .tflite of your own: its classes, and how it wants its images.
 
     Without options, this is found on the train split of --data. The file itself is not changed.
@@ -35,8 +34,9 @@ def adopt(
     from calibration.load import load
     from toolchain.evaluation.untracked import training_images, write_sidecar
 
-    images = training_images(data, data_root)() if preprocess is None else load(data, "test", data_root)
-    artifact = write_sidecar(file, images, preprocess, force=force)
+    root = context.data_root
+    images = training_images(data, root)() if preprocess is None else load(data, "test", root)
+    artifact = write_sidecar(file, images, preprocess, force=context.force)
     if as_json:
         console.emit("adopt", artifact.facts())
     else:

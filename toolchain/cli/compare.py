@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from toolchain.cli import console, options
+
+if TYPE_CHECKING:
+    from toolchain.core.context import RunContext
 
 
 @click.command()
@@ -15,9 +19,10 @@ from toolchain.cli import console, options
 @options.optional_data_option
 @options.classes_option
 @options.target_option
+@options.run_options()
 @options.json_option
 def compare(
-    *, base: Path, candidate: Path, data: str | None, data_root: Path | None, target: str | None, as_json: bool
+    *, base: Path, candidate: Path, data: str | None, target: str | None, context: RunContext, as_json: bool
 ) -> None:
     """Compare two model files, or two saved evaluations (.npz), image by image.
 
@@ -34,10 +39,9 @@ def compare(
     from toolchain.gate.collect import compare_files
     from toolchain.report.reading import show_comparison
 
-    dataset = load(data, "test", data_root) if data else None
-    with console.progress() as progress:
-        train = training_images(data, data_root) if data else None
-        comparison = compare_files(base, candidate, dataset, train=train, target=target, progress=progress)
+    dataset = load(data, "test", context.data_root) if data else None
+    train = training_images(data, context.data_root) if data else None
+    comparison = compare_files(base, candidate, dataset, train=train, target=target, progress=context.progress)
     if as_json:
         console.emit("compare", comparison.to_dict())
     else:

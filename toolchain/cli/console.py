@@ -1,4 +1,7 @@
-"""What a person sees: results on stdout, progress on stderr, or one JSON object and nothing else; `-q` and `-v`."""
+"""What a person sees: results on stdout, progress on stderr, or one JSON object and nothing else; `-q` and `-v`.
+
+Results end the progress bars, so that no bar is left on the terminal between them.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,22 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import rich_click as click
 
 from targets.terminal_text import json_text, one_line
-from toolchain.cli.streams import coloured
+from toolchain.cli.streams import Lossy, coloured
 from toolchain.core.progress import Progress, silent
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from toolchain.cli.bars import Bars
+    from rich.progress import Progress as BarDisplay
+    from rich.progress import TaskID
 
 _VERBOSITY = f"{__name__}.verbosity"
-_shown: list[Bars] = []
-"""The bars that are on the terminal now, at most one set of them."""
+_bars: list[Bars] = []
+"""The progress bars of the command that runs, at most one set of them."""
 
 
 def no_colour() -> bool:
@@ -38,20 +41,26 @@ def plain() -> bool:
 def emit(command: str, payload: dict[str, Any]) -> None:
     """Print the one JSON object of `--json`; its schema is the command's, whatever is inside has one of its own."""
     schema = {"schema": f"glyphpress/{command}/1"}
-    click.echo(json_text(schema | payload | schema))
+    write(json_text(schema | payload | schema))
 
 
 def tell(text: str) -> None:
     """Print a line of results on stdout; a line break that a name brings along is escaped."""
-    click.echo(one_line(text))
+    write(one_line(text))
+
+
+def write(text: str, *, newline: bool = True) -> None:
+    """Print results of several lines on stdout as they are."""
+    end_bars()
+    click.echo(text, nl=newline)
 
 
 def say(text: str) -> None:
     """Print a line of progress or advice on stderr, above the bars if there are any; -q keeps it."""
     if quiet():
         return
-    if _shown:
-        _shown[-1].print(one_line(text))
+    if _bars and _bars[-1].shown:
+        _bars[-1].print(one_line(text))
     else:
         click.echo(one_line(text), err=True)
 
@@ -66,6 +75,7 @@ def out() -> Console:
     """Return the console for results: colours only on a terminal, never a line broken by width in a log."""
     from rich.console import Console
 
+    end_bars()
     wide = not sys.stdout.isatty()
     return Console(
         file=coloured(sys.stdout), soft_wrap=wide, highlight=False, color_system=None if no_colour() else "auto"
@@ -74,6 +84,7 @@ def out() -> Console:
 
 def show(text: str) -> None:
     """Print a table of results that was made into text, with its colours."""
+    end_bars()
     coloured(sys.stdout).write(f"{text}\n")
 
 
@@ -92,14 +103,82 @@ def progress() -> Iterator[Progress]:
     elif plain():
         yield _Lines()
     else:
-        from toolchain.cli.bars import bars
+        bars = Bars()
+        _bars.append(bars)
+        try:
+            yield bars
+        finally:
+            _bars.remove(bars)
+            bars.end()
 
-        with bars() as shown:
-            _shown.append(shown)
-            try:
-                yield shown
-            finally:
-                _shown.remove(shown)
+
+def end_bars() -> None:
+    """Take the progress bars off the terminal."""
+    for bars in _bars:
+        bars.end()
+
+
+class Bars:
+    """A bar for each label until it is done; one without a total pulses until the next label starts.
+
+    They are shown from the first label on, through a descriptor of their own: meanwhile a stage may send 1 and 2 to a
+    log.
+    """
+
+    def __init__(self) -> None:
+        """Show nothing yet."""
+        self.shown: BarDisplay | None = None
+        self._terminal: TextIO | None = None
+        self._running: dict[str, TaskID] = {}
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        """Move the bar of a label; `toolchain.core.progress.Progress`."""
+        display = self.shown or self._start()
+        if label not in self._running:
+            self._remove(*(old for old, task in self._running.items() if display.tasks[task].total is None))
+            self._running[label] = display.add_task(one_line(label), total=total or None, count="")
+        count = f"{done:{len(str(total))}}/{total}" if total else ""
+        display.update(self._running[label], completed=done, total=total or None, count=count)
+        if total and done >= total:
+            self._remove(label)
+
+    def print(self, line: str) -> None:
+        """Print a line above the bars."""
+        assert self.shown, "there are bars"
+        self.shown.console.print(line, markup=False, highlight=False)
+
+    def end(self) -> None:
+        """Take the bars off the terminal; the next label shows them again."""
+        if self.shown and self._terminal:
+            self.shown.stop()
+            self._terminal.close()
+        self.shown, self._terminal = None, None
+        self._running.clear()
+
+    def _start(self) -> BarDisplay:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as BarDisplay
+
+        self._terminal = Lossy(os.dup(2), "w").text(raw=True)
+        columns = (
+            *(TextColumn("{task.description}"), BarColumn()),
+            *(TextColumn("{task.fields[count]}", style="progress.download", markup=False), TimeRemainingColumn()),
+        )
+        self.shown = BarDisplay(
+            *columns,
+            console=Console(file=self._terminal),
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self.shown.start()
+        return self.shown
+
+    def _remove(self, *labels: str) -> None:
+        assert self.shown, "there are bars"
+        for label in labels:
+            self.shown.update(self._running.pop(label), visible=False)
 
 
 class _Lines:

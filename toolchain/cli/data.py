@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from toolchain.cli import complete, console
 from toolchain.cli.groups import NearestGroup
-from toolchain.cli.options import FOLDER, classes_option, force_option, json_option, seed_option
+from toolchain.cli.options import FOLDER, classes_option, json_option, run_options
 from toolchain.core.errors import StageError
+
+if TYPE_CHECKING:
+    from toolchain.core.context import RunContext
 
 
 def root_option(command: click.decorators.FC) -> click.decorators.FC:
@@ -35,8 +38,9 @@ def data() -> None:
 
 @data.command("list")
 @root_option
+@run_options()
 @json_option
-def list_(data_root: Path | None, as_json: bool) -> None:
+def list_(context: RunContext, as_json: bool) -> None:
     """List the data sets, their official sizes, and where they are on this machine.
 
     \b
@@ -46,7 +50,7 @@ def list_(data_root: Path | None, as_json: bool) -> None:
 
     from calibration.catalog import catalog
 
-    entries = catalog(data_root)
+    entries = catalog(context.data_root)
     if as_json:
         console.emit("data-list", {"data": [entry.to_dict() for entry in entries]})
         return
@@ -58,10 +62,10 @@ def list_(data_root: Path | None, as_json: bool) -> None:
 @click.argument("data", metavar="DATA", shell_complete=complete.DATA)
 @classes_option
 @root_option
-@seed_option
 @click.option("--strict", is_flag=True, help="Exit 3 if anything is found.")
+@run_options(seed=True)
 @json_option
-def check(data: str, data_root: Path | None, seed: int, strict: bool, as_json: bool) -> None:
+def check(data: str, context: RunContext, strict: bool, as_json: bool) -> None:
     """Check counts, balance, copies between train and test, and orientation.
 
     \b
@@ -70,8 +74,7 @@ def check(data: str, data_root: Path | None, seed: int, strict: bool, as_json: b
     """
     from calibration.check import check as check_data
 
-    with console.progress() as progress:
-        report = check_data(data, data_root, seed, progress)
+    report = check_data(data, context.data_root, context.seed, context.progress)
     if as_json:
         console.emit("data-check", report.to_dict())
     else:
@@ -84,9 +87,9 @@ def check(data: str, data_root: Path | None, seed: int, strict: bool, as_json: b
 @data.command()
 @root_option
 @click.option("--url", help="A mirror of the archive; its MD5 must be NIST's.")
-@force_option
+@run_options(force=True)
 @json_option
-def fetch(data_root: Path | None, url: str | None, force: bool, as_json: bool) -> None:
+def fetch(url: str | None, context: RunContext, as_json: bool) -> None:
     """Download the official archive (562 MB), verify and unpack it; an interrupted download is resumed.
 
     \b
@@ -96,8 +99,7 @@ def fetch(data_root: Path | None, url: str | None, force: bool, as_json: bool) -
     from calibration import download
 
     archive = replace(download.OFFICIAL, url=url) if url else download.OFFICIAL
-    with console.progress() as progress:
-        folder = download.fetch(data_root, archive, force=force, progress=progress)
+    folder = download.fetch(context.data_root, archive, force=context.force, progress=context.progress)
     files = sorted(path.name for path in folder.iterdir())
     if as_json:
         console.emit("data-fetch", {"folder": str(folder), "files": files})

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from toolchain.cli import console, options
 
+if TYPE_CHECKING:
+    from toolchain.core.context import RunContext
+
 
 @click.command()
 @click.option("--out", type=options.FOLDER, default="demo-out", show_default=True, help="Folder for the results.")
-@options.seed_option
-@options.threads_option(0)
-@options.force_option
+@options.run_options(seed=True, threads=0, force=True)
 @options.json_option
-def demo(*, out: Path, seed: int, threads: int, force: bool, as_json: bool) -> None:
+def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
     """Train a small model on real handwritten digits, press it three ways, and judge every file.
 
     \b
@@ -28,8 +30,7 @@ def demo(*, out: Path, seed: int, threads: int, force: bool, as_json: bool) -> N
     from toolchain.gate.gate import raise_for
     from toolchain.report.table import show
 
-    with console.progress() as progress:
-        report = run(out, force=force, seed=seed, threads=threads, progress=progress)
+    report = run(out, force=context.force, seed=context.seed, threads=context.threads, progress=context.progress)
     if as_json:
         console.emit("demo", {"out": str(out), "report": report.to_dict()})
     else:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from toolchain.cli import complete, console, options
+from toolchain.cli import complete, options
 from toolchain.cli.checkpoint_options import checkpoint_options
 from toolchain.cli.prune import show
+
+if TYPE_CHECKING:
+    from toolchain.core.context import RunContext
 
 
 @click.command()
@@ -47,20 +50,15 @@ from toolchain.cli.prune import show
 )
 @click.option("--soft", type=options.SHARE, default="90%", show_default=True, help="Weight of the teacher's answers.")
 @click.option("-o", "--output", type=options.FILE, required=True, help="The .pt2 program to write.")
-@options.seed_option
-@options.threads_option(0)
-@options.force_option
+@options.run_options(seed=True, threads=0, force=True)
 @options.json_option
 def distill(
     *,
     checkpoint: str,
     request: Any,
     data: str,
-    data_root: Path | None,
     output: Path,
-    seed: int,
-    threads: int,
-    force: bool,
+    context: RunContext,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -71,13 +69,10 @@ def distill(
       glyphpress distill cnn-small --data emnist:balanced -o student.pt2
     """
     from toolchain.commands.compress import compress_checkpoint
-    from toolchain.core.context import RunContext
     from toolchain.recipe import Distill
 
     fields = {key: value for key, value in settings.items() if value is not None}
     if not 0 < fields["soft"] <= 1:
         raise click.BadParameter("give more than 0% and at most 100%", param_hint="--soft")
-    with console.progress() as progress:
-        context = RunContext(seed, threads, progress, data_root, force)
-        made = compress_checkpoint(checkpoint, request, Distill(**fields), output, data=data, context=context)
+    made = compress_checkpoint(checkpoint, request, Distill(**fields), output, data=data, context=context)
     show(made, output, "distill", as_json=as_json)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from toolchain.cli import console, options
+
+if TYPE_CHECKING:
+    from toolchain.core.context import RunContext
 
 
 @click.command()
@@ -14,19 +18,16 @@ from toolchain.cli import console, options
 @options.data_option
 @options.classes_option
 @options.target_option
-@options.threads_option(0)
 @click.option("-o", "--output", type=options.FILE, help="Save the answers (.npz) for `compare` and `gate`.")
-@options.force_option
+@options.run_options(threads=0, force=True)
 @options.json_option
 def evaluate(
     *,
     artifact: Path,
     data: str,
-    data_root: Path | None,
     target: str | None,
-    threads: int,
     output: Path | None,
-    force: bool,
+    context: RunContext,
     as_json: bool,
 ) -> None:
     """Run an exported file over the whole test split: accuracy, per class, confusions.
@@ -44,14 +45,15 @@ def evaluate(
 
     if output:
         refuse_source(output, artifact)
-        refuse_unfit(output, ".npz", force=force)
-    dataset = load(data, "test", data_root)
-    with console.progress() as progress:
-        train = training_images(data, data_root)
-        evaluation = evaluate_file(artifact, dataset, train=train, target=target, threads=threads, progress=progress)
+        refuse_unfit(output, ".npz", force=context.force)
+    dataset = load(data, "test", context.data_root)
+    train = training_images(data, context.data_root)
+    evaluation = evaluate_file(
+        artifact, dataset, train=train, target=target, threads=context.threads, progress=context.progress
+    )
     metrics = measure(evaluation)
     if output:
-        evaluation.save(output, force=force)
+        evaluation.save(output, force=context.force)
     if as_json:
         console.emit("evaluate", evaluation.to_dict() | {"metrics": metrics.to_dict()})
     else:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from toolchain.cli import console, options
+
+if TYPE_CHECKING:
+    from toolchain.core.context import RunContext
 
 
 @click.command()
@@ -21,11 +25,9 @@ from toolchain.cli import console, options
     show_default=True,
     help="Number of images of the train split, none of them used in calibration.",
 )
-@options.seed_option
+@options.run_options(seed=True)
 @options.json_option
-def explain(
-    *, base: Path, candidate: Path, data: str, data_root: Path | None, images: int, seed: int, as_json: bool
-) -> None:
+def explain(*, base: Path, candidate: Path, data: str, images: int, context: RunContext, as_json: bool) -> None:
     """Show the error of a quantized file layer by layer, and which operators still run in float and why.
 
     BASE is the float file, CANDIDATE the quantized one made from it, both .onnx or both .tflite. SQNR is the ratio of
@@ -40,9 +42,8 @@ def explain(
     from toolchain.report.explanation import show_explanation
 
     why = "explain reads training images; `glyphpress compare` shows what changed on the test split"
-    train, test = train_split(data, data_root, why), load(data, "test", data_root)
-    with console.progress() as progress:
-        found = explain_files(base, candidate, train, test, images=images, seed=seed, progress=progress)
+    train, test = train_split(data, context.data_root, why), load(data, "test", context.data_root)
+    found = explain_files(base, candidate, train, test, images=images, seed=context.seed, progress=context.progress)
     if as_json:
         console.emit("explain", found.to_dict())
     else:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from toolchain.cli import complete, console, options
 from toolchain.cli.checkpoint_options import checkpoint_options
+
+if TYPE_CHECKING:
+    from toolchain.checkpoint.request import CheckpointRequest
+    from toolchain.core.context import RunContext
 
 
 @click.command()
@@ -22,19 +26,18 @@ from toolchain.cli.checkpoint_options import checkpoint_options
 @click.option(
     "--this-cpu", is_flag=True, help="Optimize a float .ort for this kind of x86 processor: faster, but only there."
 )
-@options.seed_option
-@options.force_option
+@options.run_options(seed=True, force=True)
 @options.json_option
 def export(
     *,
     checkpoint: str,
-    request: Any,
-    data_root: Path | None,
+    request: CheckpointRequest,
+    data: str | None,
     output: Path,
-    seed: int,
-    force: bool,
+    ops_config: bool,
+    this_cpu: bool,
+    context: RunContext,
     as_json: bool,
-    **words: Any,
 ) -> None:
     """Convert a checkpoint to float ONNX or TFLite, or an .onnx made by glyphpress to .ort, and check the result.
 
@@ -47,10 +50,10 @@ def export(
       glyphpress export cnn-small.static-int8.onnx -o cnn.ort --ops-config
     """
     from toolchain.commands.export import export_checkpoint
-    from toolchain.core.context import RunContext
 
-    context = RunContext(seed=seed, data_root=data_root, force=force)
-    artifact = export_checkpoint(checkpoint, request, output, **words, context=context)
+    artifact = export_checkpoint(
+        checkpoint, request, output, data=data, ops_config=ops_config, this_cpu=this_cpu, context=context
+    )
     if as_json:
         console.emit("export", artifact.facts())
     else:

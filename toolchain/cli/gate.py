@@ -15,6 +15,7 @@ from toolchain.cli.groups import NearestGroup
 from toolchain.cli.options import Command
 
 if TYPE_CHECKING:
+    from toolchain.core.context import RunContext
     from toolchain.report.judgement import Judgement
     from toolchain.report.outputs import Outputs
 
@@ -55,7 +56,6 @@ _OPTIONS = (
         "--max-p95", "p95", type=options.DURATION, help="Largest P95 latency at batch 1, instead of the policy's."
     ),
     options.target_option,
-    options.threads_option(1),
     click.option("--junit", type=options.FILE, help="Write JUnit XML with one test case per limit."),
     click.option("--sarif", type=options.FILE, help="Write SARIF with one result per limit that did not pass."),
     click.option(
@@ -65,7 +65,7 @@ _OPTIONS = (
     click.option(
         "--evidence", multiple=True, type=options.FILE, help="Store the evidence for --from (once per candidate)."
     ),
-    options.force_option,
+    options.run_options(threads=1, force=True),
     options.json_option,
 )
 
@@ -77,11 +77,11 @@ def gate_options(command: Command) -> Command:
     return command
 
 
-def asked_outputs(words: dict[str, Any]) -> tuple[Outputs, dict[str, Any], dict[str, float | None]]:
+def asked_outputs(words: dict[str, Any], *, force: bool) -> tuple[Outputs, dict[str, Any], dict[str, float | None]]:
     """Return the files that are asked for, the words of `GateRequest`, and the limits."""
     from toolchain.report.outputs import Outputs
 
-    outputs = Outputs(**{name: words.pop(name) for name in _FILES}, force=words.pop("force"))
+    outputs = Outputs(**{name: words.pop(name) for name in _FILES}, force=force)
     limits = {name: words.pop(name) for name in _LIMITS}
     return outputs, words, limits
 
@@ -113,7 +113,14 @@ def show(judgement: Judgement, next_steps: list[str], *, as_json: bool) -> None:
 @gate_options
 @click.pass_context
 def gate(
-    ctx: click.Context, /, *, policy_words: str | None, stored: tuple[Path, ...], as_json: bool, **words: Any
+    ctx: click.Context,
+    /,
+    *,
+    policy_words: str | None,
+    stored: tuple[Path, ...],
+    context: RunContext,
+    as_json: bool,
+    **words: Any,
 ) -> None:
     """Judge a candidate: exit 0 passed, 1 failed, 5 inconclusive.
 
@@ -134,15 +141,16 @@ def gate(
     from toolchain.gate.policy import choose_policy
     from toolchain.report.advice import gate_next
 
-    outputs, request, limits = asked_outputs(words)
+    outputs, request, limits = asked_outputs(words, force=context.force)
     policy = choose_policy(policy_words, **limits)
     if stored:
         judgement = judge_stored(policy, stored, outputs)
     else:
-        with console.progress() as progress:
-            asked = GateRequest(policy=policy, outputs=outputs, **request)
-            judgement = run(asked, progress=progress)
-    images = options.data_words(request["data"], request["data_root"])
+        asked = GateRequest(
+            policy=policy, outputs=outputs, data_root=context.data_root, threads=context.threads, **request
+        )
+        judgement = run(asked, progress=context.progress)
+    images = options.data_words(request["data"], context.data_root)
     steps = gate_next(judgement, baseline=request["baseline"], candidates=request["candidates"], data=images)
     show(judgement, steps, as_json=as_json)
     judgement.raise_unless_passed()

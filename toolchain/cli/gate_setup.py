@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from toolchain.cli import complete, console, options
 from toolchain.cli.options import Choice
+
+if TYPE_CHECKING:
+    from toolchain.core.context import RunContext
 
 
 @click.command()
@@ -32,10 +36,10 @@ from toolchain.cli.options import Choice
     type=options.FILE,
     help="File to write. Default: gate.toml, or the file that the service looks for.",
 )
-@options.force_option
+@options.run_options(force=True)
 @click.pass_context
 def init(
-    ctx: click.Context, *, policy_words: str | None, service: str | None, output: Path | None, force: bool
+    ctx: click.Context, *, policy_words: str | None, service: str | None, output: Path | None, context: RunContext
 ) -> None:
     """Write a gate.toml with every limit explained, or a ready CI file.
 
@@ -48,7 +52,11 @@ def init(
         ctx.fail("--ci writes a CI file, which reads gate.toml; write that with --policy in a run of its own")
     from toolchain.ci import write_ci, write_policy
 
-    place = write_ci(service, output, force=force) if service else write_policy(policy_words, output, force=force)
+    place = (
+        write_ci(service, output, force=context.force)
+        if service
+        else write_policy(policy_words, output, force=context.force)
+    )
     console.tell(f"wrote {place}")
 
 
@@ -75,17 +83,16 @@ def schema(*, what: str) -> None:
 @options.policy_option
 @options.target_option
 @click.option("-o", "--output", type=options.FILE, required=True, help="Where to store it (.npz).")
-@options.force_option
+@options.run_options(force=True)
 @options.json_option
 def baseline(
     *,
     artifact: Path,
     data: str,
-    data_root: Path | None,
     policy_words: str | None,
     target: str | None,
     output: Path,
-    force: bool,
+    context: RunContext,
     as_json: bool,
 ) -> None:
     """Store a float model's answers, signed by a digest, so that CI need not hold the model.
@@ -101,11 +108,17 @@ def baseline(
     from toolchain.gate.collect import needs_file
     from toolchain.gate.policy import choose_policy
 
-    policy, root = choose_policy(policy_words), data_root
-    with console.progress() as progress:
-        made = store_baseline(
-            artifact, policy, data, output, data_root=root, target=target, force=force, progress=progress
-        )
+    policy = choose_policy(policy_words)
+    made = store_baseline(
+        artifact,
+        policy,
+        data,
+        output,
+        data_root=context.data_root,
+        target=target,
+        force=context.force,
+        progress=context.progress,
+    )
     for line in needs_file(policy):
         console.say(line)
     if as_json:
@@ -113,4 +126,4 @@ def baseline(
         console.emit("gate-baseline", facts | {"damage": [one.kind for one in made.stress]})
     else:
         console.say(f"wrote {output}; these lines in a policy pin it:")
-        click.echo(f'[baseline]\ndigest = "{made.digest}"')
+        console.write(f'[baseline]\ndigest = "{made.digest}"')

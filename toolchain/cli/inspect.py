@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from toolchain.cli import complete, console
 from toolchain.cli.checkpoint_options import weights_option
-from toolchain.cli.options import json_option, packed_option
+from toolchain.cli.options import json_option, packed_option, run_options
+
+if TYPE_CHECKING:
+    from toolchain.core.context import RunContext
 
 
 @click.command()
@@ -17,9 +21,17 @@ from toolchain.cli.options import json_option, packed_option
 @click.option("--trust-pickle", is_flag=True, help="Allow the code in a pickle, .pt2 or TorchScript file to run.")
 @weights_option
 @packed_option
+@run_options()
 @json_option
 def inspect(
-    *, file: str, model: str | None, trust_pickle: bool, weights: str | None, packed: bool, as_json: bool
+    *,
+    file: str,
+    model: str | None,
+    trust_pickle: bool,
+    weights: str | None,
+    packed: bool,
+    context: RunContext,
+    as_json: bool,
 ) -> None:
     """Show what a checkpoint, .onnx or .tflite holds: layers, shapes, parameters, MACs, dtypes, sizes, metadata.
 
@@ -33,8 +45,7 @@ def inspect(
 
     found = inspect_file(file, model=model, trust_pickle=trust_pickle, weights=weights)
     if found.kind in ("onnx", "tflite"):
-        with console.progress() as progress:
-            found = replace(found, packed=shown_size(found.path, asked=packed, progress=progress))
+        found = replace(found, packed=shown_size(found.path, asked=packed, progress=context.progress))
     if as_json:
         console.emit("inspect", found.to_dict())
     else:

@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -15,7 +15,7 @@ import rich_click as click
 from calibration.choice import class_names, narrowed
 from calibration.errors import UnknownData
 from targets.errors import nearest
-from toolchain.cli import complete
+from toolchain.cli import complete, console
 from toolchain.core import quantities
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -186,31 +186,50 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")(command)
 
 
-def force_option(command: Command) -> Command:
-    """Add `--force`: overwrite what is there."""
-    return click.option("--force", is_flag=True, help="Overwrite existing results.")(command)
-
-
 def packed_option(command: Command) -> Command:
     """Add `--packed`: the packed size of large files too, which takes long."""
     text = "Measure the packed size of files over 8 MB too (zstd, level 19, slow)."
     return click.option("--packed", is_flag=True, help=text)(command)
 
 
-def seed_option(command: Command) -> Command:
-    """Add `--seed`."""
-    return click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of every random choice.")(command)
+_SEED = click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of every random choice.")
+_FORCE = click.option("--force", is_flag=True, help="Overwrite existing results.")
 
 
-def threads_option(default: int) -> Callable[[Command], Command]:
-    """Add `--threads` (0: all cores)."""
+def _threads_option(default: int) -> Callable[[Command], Command]:
     return click.option(
-        "--threads",
-        type=THREADS,
-        default=default,
-        show_default=True,
-        help="Number of threads; 0 uses all cores.",
+        "--threads", type=THREADS, default=default, show_default=True, help="Number of threads; 0 uses all cores."
     )
+
+
+def run_options(*, seed: bool = False, threads: int | None = None, force: bool = False) -> Callable[[Command], Command]:
+    """Add those of `--seed`, `--threads` and `--force` that a command takes; threads: the default of that option.
+
+    The command gets one `context: RunContext` of them, of `--data-root` if it has that option, and of progress bars.
+    """
+    added = [_SEED] if seed else []
+    added += [_threads_option(threads)] if threads is not None else []
+    added += [_FORCE] if force else []
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            from toolchain.core.context import RunContext
+
+            settings = {name: kwargs.pop(name) for name in ("seed", "threads", "force", "data_root") if name in kwargs}
+            with console.progress() as progress:
+                return command(*args, context=RunContext(progress=progress, **settings), **kwargs)
+
+        return with_options(cast(Command, wrapped), added)
+
+    return decorate
+
+
+def with_options(command: Command, added: Sequence[Callable[[Command], Command]]) -> Command:
+    """Add options to a command, so that its help lists them in this order."""
+    for option in reversed(added):
+        command = option(command)
+    return command
 
 
 def policy_option(command: Command) -> Command:

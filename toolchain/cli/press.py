@@ -15,6 +15,7 @@ from toolchain.cli.options import Command
 
 if TYPE_CHECKING:
     from toolchain.commands.press_request import PressRequest
+    from toolchain.core.context import RunContext
     from toolchain.report.winner import Prefer
 
 
@@ -75,15 +76,13 @@ def press_request(
     checkpoint: str,
     request: Any,
     data: str,
-    data_root: Path | None,
     recipes: tuple[str, ...],
     formats: tuple[str, ...],
     target: str | None,
     policy_words: str | None,
     prefer: Prefer,
     seconds: float,
-    seed: int,
-    threads: int,
+    context: RunContext,
     **limits: float | None,
 ) -> PressRequest:
     """Return what the options ask for; raises UsageProblem and PolicyError."""
@@ -92,22 +91,22 @@ def press_request(
     from toolchain.gate.policy import choose_policy
     from toolchain.recipe import find
 
-    context = click.get_current_context()
-    assert context, "a command is running"
+    ctx = click.get_current_context()
+    assert ctx, "a command is running"
     return PressRequest(
         checkpoint=checkpoint,
         data=data,
         recipes=tuple(find(name) for name in dict.fromkeys(recipes)),
         words=request,
-        data_root=data_root,
+        data_root=context.data_root,
         formats=tuple(kind for kind in FORMATS if kind in formats),
-        formats_named=context.get_parameter_source("formats") is not ParameterSource.DEFAULT,
+        formats_named=ctx.get_parameter_source("formats") is not ParameterSource.DEFAULT,
         policy=choose_policy(policy_words, **limits),
         plan=TimingPlan(min_seconds=seconds, min_runs=1000, inner=1),
         target=target,
         prefer=prefer,
-        seed=seed,
-        threads=threads,
+        seed=context.seed,
+        threads=context.threads,
         command=("glyphpress", *sys.argv[1:]),
     )
 
@@ -118,11 +117,9 @@ def press_request(
 @options.data_option
 @press_options
 @click.option("--out", type=options.FOLDER, required=True, help="Folder for the files, their sidecars and the report.")
-@options.seed_option
-@options.threads_option(0)
-@options.force_option
+@options.run_options(seed=True, threads=0, force=True)
 @options.json_option
-def press(*, out: Path, force: bool, as_json: bool, **words: Any) -> None:
+def press(*, out: Path, context: RunContext, as_json: bool, **words: Any) -> None:
     """Prune, convert and quantize a model, then evaluate, time and judge every file that came out.
 
     Exit 0 if every file passed, 1 if one failed, 5 if one could not be decided, 3 if one could not be made; the other
@@ -137,9 +134,9 @@ def press(*, out: Path, force: bool, as_json: bool, **words: Any) -> None:
     from toolchain.report.advice import pressed_next
     from toolchain.report.table import show
 
-    with console.progress() as progress:
-        report = run(press_request(**words), out, force=force, progress=progress)
-    steps = pressed_next(report, out, options.data_words(words["data"], words["data_root"]))
+    request = press_request(**words, context=context)
+    report = run(request, out, force=context.force, progress=context.progress)
+    steps = pressed_next(report, out, options.data_words(request.data, request.data_root))
     if as_json:
         console.emit("press", {"out": str(out), "report": report.to_dict(), "next_steps": steps})
     else:

@@ -17,17 +17,15 @@ from toolchain.cli.options import (
     FILE,
     RUNS,
     THREAD_NUMBERS,
-    force_option,
     json_option,
     packed_option,
-    seed_option,
-    threads_option,
+    run_options,
 )
 
 if TYPE_CHECKING:
     from targets.artifact import Artifact
     from targets.target import TimingPlan
-    from toolchain.core.progress import Progress
+    from toolchain.core.context import RunContext
     from toolchain.profiling.measurements import Measurements
 
 
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     shell_complete=complete.TARGET,
     help="Target to measure on (repeatable). Default: ort-cpu for .onnx, litert-cpu for .tflite.",
 )
-@threads_option(1)
 @click.option("--batch", type=BATCH, default=1, show_default=True, help="Images per inference.")
 @click.option("--seconds", type=DURATION, default="2s", show_default=True, help="Shortest time to measure each file.")
 @click.option("--runs", type=RUNS, default=1000, show_default=True, help="Fewest samples of each file.")
@@ -70,9 +67,8 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=FILE, help="Write the raw nanoseconds to this .npz.")
 @click.option("--markdown", type=FILE, help="Write the table and its remarks to this file as Markdown.")
 @click.option("--csv", type=FILE, help="Write every figure to this file, in bytes and nanoseconds.")
-@seed_option
+@run_options(seed=True, threads=1, force=True)
 @json_option
-@force_option
 def profile(
     *,
     artifacts: tuple[Path, ...],
@@ -85,8 +81,8 @@ def profile(
     output: Path | None,
     markdown: Path | None,
     csv: Path | None,
+    context: RunContext,
     as_json: bool,
-    force: bool,
     **words: Any,
 ) -> None:
     """Measure latency, or instructions on emulated processors, of model files on one or more targets.
@@ -108,23 +104,22 @@ def profile(
     for made in outputs:
         for path in artifacts:
             files.refuse_source(made, path)
-        files.refuse_existing(made, force=force)
+        files.refuse_existing(made, force=context.force)
     if output:
-        files.refuse_unfit(output, ".npz", force=force)
+        files.refuse_unfit(output, ".npz", force=context.force)
     plan = TimingPlan(batch=batch, min_seconds=seconds, min_runs=runs, max_runs=max(runs, TimingPlan.max_runs))
     loaded = tuple(timeable(path) for path in artifacts)
     if not (per_op or sweep_threads or sweep_batch):
         _announce(batch, runs)
-    with console.progress() as progress:
-        if per_op:
-            answer = _per_operator(loaded, words, batch, progress)
-        elif sweep_threads or sweep_batch:
-            answer = _sweep(loaded, words, plan, progress, threads=sweep_threads, batches=sweep_batch)
-        else:
-            measured = _profiled(loaded, words, plan, progress)
-            _write(measured, output, markdown, csv, force=force)
-            text = measurements_text(measured, width=console.width(), colour=not console.plain())
-            answer = "profile", measured.to_dict(), text
+    if per_op:
+        answer = _per_operator(loaded, words, batch, context)
+    elif sweep_threads or sweep_batch:
+        answer = _sweep(loaded, words, plan, context, threads=sweep_threads, batches=sweep_batch)
+    else:
+        measured = _profiled(loaded, words, plan, context)
+        _write(measured, output, markdown, csv, force=context.force)
+        text = measurements_text(measured, width=console.width(), colour=not console.plain())
+        answer = "profile", measured.to_dict(), text
     kind, values, text = answer
     if as_json:
         console.emit(kind, values)
@@ -148,14 +143,14 @@ Answer = tuple[str, dict[str, Any], str]
 """Schema, values and text of a command."""
 
 
-def _per_operator(loaded: tuple[Artifact, ...], words: dict[str, Any], batch: int, progress: Progress) -> Answer:
+def _per_operator(loaded: tuple[Artifact, ...], words: dict[str, Any], batch: int, context: RunContext) -> Answer:
     from toolchain.profiling.per_operator import per_operator
     from toolchain.report.profile_tables import operators_text
 
     timed = ("memory", "packed", "strict", "output", "markdown", "csv", "seconds", "runs", "seed")
     _refuse_unused("--per-op", "sweep_threads", "sweep_batch", *timed)
     found = per_operator(
-        loaded, words["targets"], threads=words["threads"], batch=batch, pin=words["pin"], progress=progress
+        loaded, words["targets"], threads=context.threads, batch=batch, pin=words["pin"], progress=context.progress
     )
     values = {"breakdowns": [one.to_dict() for one in found]}
     return "profile-operators", values, operators_text(found, colour=not console.plain())
@@ -165,7 +160,7 @@ def _sweep(
     loaded: tuple[Artifact, ...],
     words: dict[str, Any],
     plan: TimingPlan,
-    progress: Progress,
+    context: RunContext,
     *,
     threads: tuple[int, ...] | None,
     batches: tuple[int, ...] | None,
@@ -176,19 +171,22 @@ def _sweep(
 
     swept = ["threads"] * bool(threads) + ["batch"] * bool(batches)
     _refuse_unused("a sweep", "memory", "packed", "require", "strict", "output", "markdown", "csv", *swept)
-    ways = (threads or (words["threads"],), batches or (plan.batch,))
-    points = sweep(loaded, words["targets"], *ways, plan=plan, seed=words["seed"], pin=words["pin"], progress=progress)
+    ways = (threads or (context.threads,), batches or (plan.batch,))
+    points = sweep(
+        loaded, words["targets"], *ways, plan=plan, seed=context.seed, pin=words["pin"], progress=context.progress
+    )
     tainted = taints_of(point.timings for point in points if point.timings)
     values = {"points": [point.to_dict() for point in points], "taints": list(tainted)}
     return "profile-sweep", values, sweep_text(points, colour=not console.plain())
 
 
 def _profiled(
-    loaded: tuple[Artifact, ...], words: dict[str, Any], plan: TimingPlan, progress: Progress
+    loaded: tuple[Artifact, ...], words: dict[str, Any], plan: TimingPlan, context: RunContext
 ) -> Measurements:
     from toolchain.commands.profile import ProfileRequest, profile_files
 
-    return profile_files(ProfileRequest(loaded, plan=plan, **words), progress=progress)
+    request = ProfileRequest(loaded, plan=plan, seed=context.seed, threads=context.threads, **words)
+    return profile_files(request, progress=context.progress)
 
 
 def _write(
@@ -209,9 +207,9 @@ def _refuse_unused(way: str, *names: str) -> None:
     """Raise UsageProblem where an option was given that this way to profile has no use for."""
     from toolchain.core.errors import UsageProblem
 
-    context = click.get_current_context()
-    assert context, "a command is running"
-    given = [name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    ctx = click.get_current_context()
+    assert ctx, "a command is running"
+    given = [name for name in names if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if given:
         option = given[0].replace("_", "-")
         raise UsageProblem(f"--{option} has no meaning with {way}; leave one of them out")

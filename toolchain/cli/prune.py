@@ -15,6 +15,7 @@ from toolchain.cli.options import Command
 
 if TYPE_CHECKING:
     from toolchain.commands.compress import Compressed
+    from toolchain.core.context import RunContext
 
 METHODS = ("structured", "magnitude", "n:m")
 IMPORTANCES = ("l1", "l2", "taylor", "bn-scale", "hessian")
@@ -159,20 +160,15 @@ def show(made: Compressed, output: Path, command: str, *, as_json: bool) -> None
 @importance_options
 @amount_options
 @click.option("-o", "--output", type=options.FILE, required=True, help="The .pt2 program to write.")
-@options.seed_option
-@options.threads_option(0)
-@options.force_option
+@options.run_options(seed=True, threads=0, force=True)
 @options.json_option
 def prune(
     *,
     checkpoint: str,
     request: Any,
     data: str,
-    data_root: Path | None,
     output: Path,
-    seed: int,
-    threads: int,
-    force: bool,
+    context: RunContext,
     as_json: bool,
     **words: Any,
 ) -> None:
@@ -184,12 +180,9 @@ def prune(
       glyphpress prune cnn-small --data emnist:balanced --macs 3M -o s.pt2
     """
     from toolchain.commands.compress import compress_checkpoint
-    from toolchain.core.context import RunContext
 
     step = step_of(words)
-    with console.progress() as progress:
-        context = RunContext(seed, threads, progress, data_root, force)
-        made = compress_checkpoint(checkpoint, request, step, output, data=data, context=context)
+    made = compress_checkpoint(checkpoint, request, step, output, data=data, context=context)
     show(made, output, "prune", as_json=as_json)
 
 
@@ -209,22 +202,17 @@ def prune(
 @click.option("-o", "--output", type=options.FILE, help="Save the curves as JSON.")
 @click.option("--plot", "picture", type=options.FILE, help="Draw the curves, one chart per layer (.svg).")
 @click.option("--recipe", "recipe_file", type=options.FILE, help="Write the proposal as a recipe (.toml).")
-@options.seed_option
-@options.threads_option(0)
-@options.force_option
+@options.run_options(seed=True, threads=0, force=True)
 @options.json_option
 def sensitivity(
     *,
     checkpoint: str,
     request: Any,
     data: str,
-    data_root: Path | None,
     output: Path | None,
     picture: Path | None,
     recipe_file: Path | None,
-    seed: int,
-    threads: int,
-    force: bool,
+    context: RunContext,
     as_json: bool,
     **how: Any,
 ) -> None:
@@ -240,23 +228,20 @@ def sensitivity(
     """
     from targets.terminal_text import json_text
     from toolchain.commands.compress import proposed_recipe, sensitivity_of
-    from toolchain.core.context import RunContext
     from toolchain.core.files import refuse_unfit, write_whole
     from toolchain.report.sensitivity import plot, show_sensitivity
 
     for path, suffix in ((output, ".json"), (picture, ".svg"), (recipe_file, ".toml")):
         if path:
-            refuse_unfit(path, suffix, force=force)
-    with console.progress() as progress:
-        context = RunContext(seed, threads, progress, data_root, force)
-        found = sensitivity_of(checkpoint, request, data=data, context=context, **how)
+            refuse_unfit(path, suffix, force=context.force)
+    found = sensitivity_of(checkpoint, request, data=data, context=context, **how)
     if output:
-        write_whole(output, json_text(found.to_dict(), indent=1) + "\n", force=force)
+        write_whole(output, json_text(found.to_dict(), indent=1) + "\n", force=context.force)
     if picture:
-        write_whole(picture, plot(found), force=force)
+        write_whole(picture, plot(found), force=context.force)
     if as_json:
         console.emit("sensitivity", found.to_dict())
     else:
         show_sensitivity(found, console.out())
     if recipe_file:
-        write_whole(recipe_file, proposed_recipe(found, recipe_file.stem).toml(), force=force)
+        write_whole(recipe_file, proposed_recipe(found, recipe_file.stem).toml(), force=context.force)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +99,7 @@ def calibration_options(command: Command) -> Command:
     help="With --fallback: largest drop in accuracy, instead of the policy's.",
 )
 @click.option("-o", "--output", type=options.FILE, required=True, help="The file to write, of the same format.")
-@options.seed_option
-@options.force_option
+@options.run_options(seed=True, force=True)
 @options.json_option
 def quantize(
     *,
@@ -110,10 +108,8 @@ def quantize(
     per_tensor: bool,
     full_range: bool,
     data: str | None,
-    data_root: Path | None,
     save_ranges: Path | None,
-    seed: int,
-    force: bool,
+    context: RunContext,
     as_json: bool,
     policy_words: str | None,
     drop: float | None,
@@ -132,14 +128,12 @@ def quantize(
       glyphpress quantize a.onnx --data emnist:balanced --fallback 8 -o b.onnx
     """
     from toolchain.commands.quantize import quantize_file
-    from toolchain.core.context import RunContext
     from toolchain.gate.limits.drop import DropLimit
     from toolchain.gate.policy import choose_policy
     from toolchain.recipe import Quantize
 
     step = Quantize.from_options(**settings, per_channel=not per_tensor, reduce_range=False if full_range else None)
     _refuse_uncounted(step)
-    context = RunContext(seed=seed, data_root=data_root, force=force)
     if step.fallback:
         if save_ranges:
             raise click.UsageError("--save-ranges keeps those of one file, and --fallback tries several; leave one out")
@@ -158,9 +152,9 @@ def quantize(
 
 def _refuse_uncounted(step: Quantize) -> None:
     """Raise UsageError where a number of calibration images was given, and none is read."""
-    context = click.get_current_context()
-    assert context, "a command is running"
-    if not step.needs_images and context.get_parameter_source("calibration_images") is not ParameterSource.DEFAULT:
+    ctx = click.get_current_context()
+    assert ctx, "a command is running"
+    if not step.needs_images and ctx.get_parameter_source("calibration_images") is not ParameterSource.DEFAULT:
         why = f"the ranges are taken from {step.ranges}" if step.ranges else f"{step.scheme} has no ranges"
         raise click.UsageError(f"--calibration-images: {why}, so no images are read for them; leave it out")
 
@@ -183,9 +177,7 @@ def _within(
 
     if not data:
         raise UsageProblem("--fallback reads images to see which layers must stay float; add --data")
-    with console.progress() as progress:
-        context = replace(context, progress=progress)
-        found, verdict = quantize_within(artifact, step, output, limit, data=data, context=context)
+    found, verdict = quantize_within(artifact, step, output, limit, data=data, context=context)
     if as_json:
         said = {"fallback": found.to_dict(), "verdict": verdict.to_dict()}
         console.emit("quantize", found.artifact.facts() | said)
@@ -216,9 +208,9 @@ def _why_not_compared(artifact: Path, made: Artifact, data: str | None) -> str:
 @click.command()
 @click.argument("file", type=options.FILE)
 @click.option("-o", "--output", type=options.FILE, help="A picture (.svg): histogram and range of every tensor.")
-@options.force_option
+@options.run_options(force=True)
 @options.json_option
-def ranges(file: Path, output: Path | None, force: bool, as_json: bool) -> None:
+def ranges(file: Path, output: Path | None, context: RunContext, as_json: bool) -> None:
     """Show and draw the ranges that `quantize --save-ranges` saved.
 
     \b
@@ -227,7 +219,7 @@ def ranges(file: Path, output: Path | None, force: bool, as_json: bool) -> None:
     """
     from toolchain.report.ranges import ranges_picture, ranges_text
 
-    kept = ranges_picture(file, output, force=force)
+    kept = ranges_picture(file, output, force=context.force)
     if as_json:
         console.emit("ranges", kept.model_dump(mode="json", exclude={"schema_"}))
     else:

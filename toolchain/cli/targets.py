@@ -9,11 +9,12 @@ import rich_click as click
 
 from toolchain.cli import complete, console
 from toolchain.cli.groups import NearestGroup
-from toolchain.cli.options import force_option, json_option
+from toolchain.cli.options import json_option, run_options
 
 if TYPE_CHECKING:
     from targets.profiles import DeviceProfile
     from targets.target import Availability, Target
+    from toolchain.core.context import RunContext
 
 
 @click.group(cls=NearestGroup)
@@ -142,9 +143,9 @@ def _words(value: object) -> str:
 
 @targets.command()
 @click.argument("name", metavar="TARGET", shell_complete=complete.TARGET)
-@force_option
+@run_options(force=True)
 @json_option
-def setup(name: str, force: bool, as_json: bool) -> None:
+def setup(name: str, context: RunContext, as_json: bool) -> None:
     """Prepare a board over ssh (copy the agent and its wheels), or build the root folder of the emulated processors.
 
     What is already there is not done again. The board needs ssh and Python 3.9, but no network.
@@ -155,8 +156,7 @@ def setup(name: str, force: bool, as_json: bool) -> None:
     """
     from targets import catalog
 
-    with console.progress() as progress:
-        done = catalog.get(name).set_up(force=force, progress=progress)
+    done = catalog.get(name).set_up(force=context.force, progress=context.progress)
     if as_json:
         console.emit("targets-setup", {"name": name, "done": done})
         return

@@ -12,6 +12,7 @@ from toolchain.cli import complete, console, options
 from toolchain.training.settings import FEW_IMAGES, MOST_LR, PRESETS
 
 if TYPE_CHECKING:
+    from toolchain.core.context import RunContext
     from toolchain.training.train import EpochResult, TrainResult
 
 
@@ -38,20 +39,15 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=options.EPOCHS, help="Passes over the training images. Default: the preset's.")
 @click.option("--batch", type=click.IntRange(2, options.MOST_IMAGES), help="Images per step. Default: the preset's.")
 @click.option("--lr", type=options.Finite(0, MOST_LR, min_open=True), help="Peak learning rate. Default: the preset's.")
-@options.seed_option
-@options.threads_option(0)
-@options.force_option
+@options.run_options(seed=True, threads=0, force=True)
 @options.json_option
 def train(
     *,
     model: str,
     data: str,
-    data_root: Path | None,
     output: Path,
     preset: str | None,
-    seed: int,
-    threads: int,
-    force: bool,
+    context: RunContext,
     as_json: bool,
     **changes: Any,
 ) -> None:
@@ -67,27 +63,25 @@ def train(
     from calibration.dataset import Dataset
     from calibration.holdout import parted_off
     from calibration.load import load_or_why, train_split
-    from toolchain.core.context import RunContext
     from toolchain.models.saving import refuse_unfit
     from toolchain.training import train as training
 
-    refuse_unfit(output, force=force)
-    images = train_split(data, data_root, "train needs training images")
-    test = load_or_why(data, "test", data_root)
+    refuse_unfit(output, force=context.force)
+    images = train_split(data, context.data_root, "train needs training images")
+    test = load_or_why(data, "test", context.data_root)
     if not isinstance(test, Dataset):
         console.say(f"{data} has no test split, so a fifth of each class of the train split is held out to test")
         images, test = parted_off(images)
     settings = (training.preset(preset) if preset else training.preset_for(len(images))).changed(**changes)
-    with console.progress() as progress:
-        result = training.train(
-            images,
-            model=model,
-            settings=settings,
-            test=test,
-            out=output,
-            on_epoch=_epoch,
-            context=RunContext(seed, threads, progress, data_root, force),
-        )
+    result = training.train(
+        images,
+        model=model,
+        settings=settings,
+        test=test,
+        out=output,
+        on_epoch=_epoch,
+        context=context,
+    )
     if as_json:
         console.emit("train", result.to_dict())
     else:
