@@ -29,7 +29,7 @@ from typing import Any
 from targets.artifact import Artifact
 from targets.catalog import default_for
 from targets.host.machine import machine_state
-from targets.target import TimingPlan, Timings
+from targets.session import TimingPlan, Timings
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.cli.console import progress
 from toolchain.commands.export import export_checkpoint

@@ -21,7 +21,7 @@ import numpy as np
 from targets.artifact import Artifact
 from targets.catalog import default_for
 from targets.host.clock import time_calls
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 from toolchain.core.quantities import time_text
 from toolchain.profiling.latency import timeable
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 from toolchain.cli.console import progress
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest

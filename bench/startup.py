@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from targets.preprocess import Preprocess
-from targets.target import RuntimeFacts
+from targets.session import RuntimeFacts
 from toolchain.evaluation.evaluate import Evaluation
 
 PROGRAM = "from toolchain.cli.main import main; main()"

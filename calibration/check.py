@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.builtin import DIGITS
-from calibration.dataset import Dataset, Split
+from calibration.dataset import Dataset, Split, chunks
 from calibration.errors import DataNotFound
-from calibration.load import load
+from calibration.load import DIGITS, load
 from calibration.orientation import UNDONE_BY, Orientation, orientation
 from calibration.sample import image_hashes
 from calibration.splits import SPLITS, EmnistSplit
-from calibration.streamed import chunks
 
 _PARTS: tuple[Split, Split] = ("test", "train")
 _EVEN = 1.05

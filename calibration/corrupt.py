@@ -19,9 +19,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import SIDE, Images, ImageSource, Labels
+from calibration.dataset import SIDE, Images, ImageSource, Labels, chunks
 from calibration.errors import UnknownData
-from calibration.streamed import chunks
 
 STRENGTHS = (1, 2, 3, 4, 5)
 

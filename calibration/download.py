@@ -2,19 +2,172 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import re
 import shutil
+import time
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from calibration import whole
-from calibration.disk import full_disk_is_said, require_space
+from calibration import atomic_files
 from calibration.emnist import find, user_cache
 from calibration.errors import DownloadFailed
-from calibration.resume import Progress, ResumingDownloader
 from calibration.splits import SPLITS
+
+if TYPE_CHECKING:
+    import requests
+
+
+_ADVICE = "free some or name another disk with --data-root"
+
+
+def require_space(folder: Path, need: int) -> None:
+    """Raise DownloadFailed when `folder`'s disk has less than `need` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise DownloadFailed(f"{folder} has {free / 1e6:,.0f} MB free and {need / 1e6:,.0f} MB are needed; {_ADVICE}")
+
+
+@contextmanager
+def full_disk_is_said(path: Path) -> Iterator[None]:
+    """Turn an OSError for want of space into DownloadFailed; every other one passes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise
+        raise DownloadFailed(f"the disk is full at {path}; {_ADVICE}, what came so far is kept") from error
+
+
+Progress = Callable[[str, int, int], None]
+
+_CHUNK = 1 << 18
+_AGAIN = {408, 429, 500, 502, 503, 504}
+"""Statuses that may pass; every other one is final."""
+
+
+class ResumingDownloader:
+    """Fetches a URL into `part`, which stays when it is cut off.
+
+    size: bytes the file must have, known beforehand, or None. attempts: tries in a row that may bring no new byte.
+    Raises DownloadFailed naming what came and what was expected.
+    """
+
+    def __init__(
+        self,
+        part: Path,
+        size: int | None,
+        progress: Progress,
+        *,
+        attempts: int = 4,
+        pause: float = 1.0,
+        patience: float = 30,
+    ) -> None:
+        """Take where the unfinished file is kept; `pause` and `patience` are seconds."""
+        self._part, self._size, self._progress = part, size, progress
+        self._attempts, self._pause, self._patience = attempts, pause, patience
+
+    def fetch(self, url: str) -> None:
+        """Bring `url` to the end."""
+        left, problem = self._attempts, ""
+        while left:
+            before = self._have()
+            try:
+                with full_disk_is_said(self._part), _translated(url):
+                    self._fetch_rest(url)
+                return
+            except _Interrupted as interruption:
+                problem = str(interruption)
+            left = self._attempts if self._have() > before else left - 1
+            time.sleep(self._pause if left else 0)
+        raise DownloadFailed(f"{url}: {problem} after {self._have():,} bytes; run it again, it goes on from there")
+
+    def _have(self) -> int:
+        return self._part.stat().st_size if self._part.exists() else 0
+
+    def _fetch_rest(self, url: str) -> None:
+        import requests
+
+        have = self._have()
+        if have == self._size:
+            return
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        with requests.get(url, headers=headers, stream=True, timeout=self._patience) as response:
+            if response.status_code == requests.codes.requested_range_not_satisfiable:
+                # What is here is not the beginning of what is there.
+                self._part.unlink()
+                raise _Interrupted("the server has no more bytes than an earlier try left here")
+            self._refuse(url, response)
+            start, total = _extent(response, have)
+            self._check_total(url, total)
+            self._receive(response, start, total)
+
+    def _refuse(self, url: str, response: requests.Response) -> None:
+        status = f"the server answers {response.status_code} {response.reason}"
+        if response.status_code in _AGAIN:
+            raise _Interrupted(status)
+        if response.status_code not in {200, 206}:
+            raise DownloadFailed(f"{url}: {status}; check the address, or give another with --url")
+
+    def _check_total(self, url: str, total: int) -> None:
+        if self._size and total and total != self._size:
+            self._part.unlink(missing_ok=True)
+            raise DownloadFailed(
+                f"{url}: expected {self._size:,} bytes, the server offers {total:,}: another file; try another --url"
+            )
+
+    def _receive(self, response: requests.Response, start: int, total: int) -> None:
+        need = max(0, (total or self._size or 0) - start)
+        require_space(self._part.parent, need)
+        with self._part.open("r+b" if start else "wb") as file:
+            file.seek(start)
+            # iter_content would throw away what came of a chunk before the cut; read1 gives every byte.
+            while chunk := response.raw.read1(_CHUNK):
+                file.write(chunk)
+                self._progress("downloading EMNIST, kB", file.tell() // 1000, (total or self._size or 0) // 1000)
+        wanted = self._size or total
+        if wanted and self._have() < wanted:
+            raise _Interrupted(f"the connection ended short of {wanted:,} bytes")
+
+
+class _Interrupted(Exception):
+    """This try is over, another may bring the rest."""
+
+
+def _extent(response: requests.Response, have: int) -> tuple[int, int]:
+    """Return at which byte the answer starts and how long the whole file is (0: not said)."""
+    if response.status_code == 200:
+        return 0, int(response.headers.get("Content-Length", 0))
+    extent = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if not extent or int(extent[1]) != have:
+        raise _Interrupted("the server sends another range than the one asked for")
+    return have, 0 if extent[2] == "*" else int(extent[2])
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    import requests
+    import urllib3
+
+    try:
+        yield
+    except (
+        requests.exceptions.MissingSchema,
+        requests.exceptions.InvalidSchema,
+        requests.exceptions.InvalidURL,
+    ) as error:
+        raise DownloadFailed(f"{url} is no address that can be fetched; it begins with https://") from error
+    except requests.exceptions.ConnectionError as error:
+        raise _Interrupted("the server cannot be reached or hung up") from error
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise _Interrupted(f"the connection broke ({type(error).__name__})") from error
+
 
 FOLDER = "gzip"
 """Where the files end up under the data root, as in the archive itself."""
@@ -52,7 +205,7 @@ def fetch(
     if root is None:
         raise DownloadFailed("you have no home to keep EMNIST's files in; name a folder with --data-root")
     folder = root / FOLDER
-    whole.sweep(root)
+    atomic_files.sweep(root)
     if not force and _complete(folder):
         # Where the run that unpacked it was killed before it came to that.
         _zipped(root, archive).unlink(missing_ok=True)
@@ -116,10 +269,10 @@ def _unpack(zipped: Path, folder: Path, progress: Progress) -> None:
             if not members:
                 raise DownloadFailed(f"{zipped} holds no EMNIST files; fetch it again from another --url")
             require_space(folder.parent, sum(item.file_size for item in members))
-            with whole.room(folder.parent) as room:
+            with atomic_files.room(folder.parent) as room:
                 fresh = room / "new" / folder.name
                 _extract(archive, members, fresh, progress)
-                whole.place_folder(fresh, folder, replaceable=lambda old: not _strangers(old))
+                atomic_files.place_folder(fresh, folder, replaceable=lambda old: not _strangers(old))
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         zipped.unlink()
         raise DownloadFailed(f"{zipped} is not a complete zip ({error}) and was removed; fetch it again") from error

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from calibration.choice import brackets, chosen
-from calibration.dataset import Dataset, Labels, Split, refuse_absent, relabelled
+from calibration.dataset import Dataset, Labels, Split, StreamedImages, refuse_absent, relabelled
 from calibration.errors import CorruptData, DataNotFound
 from calibration.idx import open_idx
 from calibration.splits import EmnistSplit
-from calibration.streamed import StreamedImages
 
 
 @dataclass(frozen=True)

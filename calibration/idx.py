@@ -9,16 +9,33 @@ import gzip
 import io
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
+from zipfile import ZipInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.errors import CorruptData, DataNotFound
-from calibration.unpack import unpacks_to_too_much
+
+_ALWAYS = 64 << 20
+_TIMES = 50
+
+
+def unpacks_to_too_much(announced: int, packed: int) -> bool:
+    """Return whether `packed` bytes on the disk cannot honestly be `announced` bytes in memory.
+
+    Images and weights pack to a half or a tenth; a thousandth is a file that was made to fill the memory.
+    """
+    return announced > _ALWAYS and announced > _TIMES * packed
+
+
+def announced_bytes(parts: Iterable[ZipInfo]) -> int:
+    """Return what the parts of a zip archive unpack to, as its directory says."""
+    return sum(part.file_size for part in parts)
+
 
 UNSIGNED_BYTE = 8
 _CHUNK = 1 << 20

@@ -3,13 +3,65 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from calibration.builtin import DIGITS
+import numpy as np
+
+from calibration import emnist
 from calibration.choice import parted
-from calibration.dataset import Dataset, Split
+from calibration.dataset import Dataset, Images, Labels, Split
 from calibration.errors import DataNotFound, UnknownData
+from calibration.sample import held_out
 from calibration.splits import SPLITS, emnist_split
+
+DIGITS = "builtin:digits"
+_TEST_SHARE = 1 / 3
+"""600 test images can decide a margin of a few points; fewer could not."""
+
+
+@cache
+def all_digits() -> tuple[Images, Labels]:
+    """Return all 1,797 images, uint8 [N, 28, 28], and their labels.
+
+    They are the test part of the UCI set "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998),
+    8x8 pixels of 17 grays, as scikit-learn carries them. Raises DataNotFound when scikit-learn lacks the file.
+    """
+    from calibration.glyph import glyph
+
+    table = np.loadtxt(_digits_file(), delimiter=",", dtype=np.uint8)
+    scans = (table[:, :64].reshape(-1, 8, 8).astype(np.uint16) * 255 // 16).astype(np.uint8)
+    return np.stack([glyph(scan) for scan in scans]), table[:, 64].astype(np.int64)
+
+
+@cache
+def digits(split: Split = "test") -> Dataset:
+    """Return about 1,200 training or 600 test digits, always the same ones.
+
+    The source does not say who wrote which digit, so a writer may stand on both sides.
+    """
+    images, labels = all_digits()
+    classes = tuple("0123456789")
+    test = held_out(images, labels, classes, _TEST_SHARE)
+    keep = test if split == "test" else ~test
+    return Dataset.of(images[keep], labels[keep], classes, f"{DIGITS}/{split}", split)
+
+
+def _digits_file() -> Path:
+    # sklearn.datasets.load_digits reads this very file, but importing it costs more than a second.
+    found = find_spec("sklearn")
+    folders = list(found.submodule_search_locations or ()) if found else []
+    for folder in folders:
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            return path
+    raise DataNotFound(
+        "scikit-learn's digits are not installed; `pip install --force-reinstall scikit-learn` adds them"
+    )
+
 
 _FORMS = f"{DIGITS}, emnist:SPLIT, DIR:SPLIT, or a folder of pictures with a subfolder a class"
 
@@ -22,8 +74,7 @@ def load(spec: str, split: Split = "test", data_root: Path | None = None) -> Dat
     behind any of them choose classes, as in `emnist:byclass[A-Z]` (`calibration.choice`).
     Raises UnknownData, DataNotFound, CorruptData, EmptyData.
     """
-    from calibration import emnist, pictures
-    from calibration.builtin import digits
+    from calibration import pictures
 
     if Path(spec).is_dir():
         return pictures.load_folder(Path(spec), split)
@@ -76,3 +127,49 @@ def _not_known(spec: str) -> UnknownData | DataNotFound:
             f"no folder and no data set is called '{spec}'; did you mean {', '.join(dict.fromkeys(near))}?"
         )
     return DataNotFound(f"no folder {spec}; --data takes {_FORMS}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A data set. train, test: image counts, EMNIST's as published. found: folder by split, only where it is."""
+
+    spec: str
+    classes: tuple[str, ...]
+    train: int
+    test: int
+    found: dict[str, str]
+
+    def where(self) -> str:
+        """Say where it is, in a few words."""
+        places = sorted(set(self.found.values()))
+        only = f" ({' '.join(self.found)} only)" if len(self.found) == 1 else ""
+        return ", ".join(places) + only if places else "not here; `glyphpress data fetch` gets it"
+
+    def line(self) -> str:
+        """Say it in a line whose columns stand under each other."""
+        return f"{self.spec:16} {len(self.classes):3} classes {self.train:9,} train {self.test:9,} test  {self.where()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return asdict(self)
+
+
+def catalog(data_root: Path | None = None) -> list[Entry]:
+    """Return the built-in digits and EMNIST's six splits, which are looked for as `load` does."""
+    places = emnist.roots(data_root)
+    train, test = digits("train"), digits("test")
+    inside = {"train": "built in", "test": "built in"}
+    entries = [Entry(DIGITS, test.classes, len(train), len(test), inside)]
+    for table in SPLITS.values():
+        found: dict[str, str] = {}
+        parts: tuple[Split, Split] = ("train", "test")
+        for split in parts:
+            try:
+                files = emnist.find(table, split, places)
+            except PermissionError as error:
+                found[split] = f"{error.filename}, which cannot be read"
+                continue
+            if files and files.complete:
+                found[split] = str(files.folder)
+        entries.append(Entry(f"emnist:{table.name}", table.classes, table.train, table.test, found))
+    return entries

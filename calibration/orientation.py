@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from calibration.builtin import all_digits
 from calibration.dataset import SIDE, Dataset, Images
 from calibration.glyph import glyph
+from calibration.load import all_digits
 
 Features = NDArray[np.float32]
 

@@ -12,7 +12,7 @@ from calibration.choice import brackets, chosen
 from calibration.dataset import SIDE, Dataset, Images, Labels, Split
 from calibration.errors import CorruptData, DataNotFound, EmptyData
 from calibration.glyph import glyph
-from calibration.holdout import TEST_SHARE, held_out
+from calibration.sample import TEST_SHARE, held_out
 
 _PIXELS = 16 << 20
 _PARTS: tuple[Split, Split] = ("train", "test")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from targets.errors import ArtifactError
+from targets.host.result_files import instead_of
+from targets.host.text import argument, json_text
 from targets.preprocess import Preprocess
-from targets.results import instead_of
-from targets.terminal_text import argument, json_text
 
 Format = Literal["onnx", "ort", "tflite"]
 PreprocessSource = Literal["sidecar", "file metadata", "options", "searched"]

@@ -18,8 +18,8 @@ from targets.artifact import (
     sidecar_of,
 )
 from targets.errors import ArtifactError, translated
+from targets.host.text import json_value
 from targets.preprocess import Preprocess
-from targets.terminal_text import json_value
 
 
 def save_sidecar(artifact: Artifact) -> Path:
@@ -45,7 +45,7 @@ def load_artifact(path: Path) -> Artifact:
     """
     kind = file_format(path)
     if kind == "onnx":
-        from targets.onnxruntime.onnx_sizes import refuse_huge
+        from targets.onnxruntime.onnx_file import refuse_huge
 
         refuse_huge(path)
     sidecar = sidecar_of(path)

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from targets.artifact import Artifact, Format
 from targets.errors import RunFailed
 from targets.host.machine import machine_state
-from targets.session import check_glyphs, finite, resolved_threads
-from targets.target import Availability, Cost, RuntimeFacts, Session, Target, TimingPlan, Timings
+from targets.host.runtime_session import check_glyphs, finite, resolved_threads
+from targets.session import Cost, RuntimeFacts, Session, TimingPlan, Timings
+from targets.target import Availability, Target
 
 Logits = Callable[[NDArray[np.uint8]], ArrayLike]
 Times = Callable[[np.random.Generator, int], ArrayLike]

@@ -1,207 +1,284 @@
-"""RuntimeSession: what the sessions of runtimes that take and give numpy arrays have in common."""
+"""What it means to have an artifact open on a target: Session, and all that it measures."""
 
 from __future__ import annotations
 
-import os
-from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import prod
-from time import perf_counter_ns
-from typing import Any
+import re
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from math import isfinite
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.artifact import Artifact, TensorSpec
+from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.host.clock import Interrupted, time_calls
-from targets.host.machine import machine_state
-from targets.target import RuntimeFacts, Session, TimingPlan, Timings
+from targets.host.machine import busy_by_others, taints
+
+_TIMED: Final = ("batch", "inner", "warmup", "load_ns", "first_run_ns")
+LARGEST: Final = 2**63 - 1
+"""Of an int64, which every stored count must fit."""
+
+
+DeviceType = Literal["cpu", "gpu", "emulated", "software", "script"]
+"""What answers: a processor, a graphics device, a processor that QEMU plays, a graphics device that a processor plays
+(SwiftShader, lavapipe), a script (`null`). The last three are simulated."""
+
+Cost = Literal["latency", "instructions", "outputs", "scripted"]
+"""What a place can say of an inference: how long it takes, how many instructions it retires, only what it answers."""
+
+COSTS: Final[dict[DeviceType, Cost]] = {
+    "cpu": "latency",
+    "gpu": "latency",
+    "emulated": "instructions",
+    "software": "outputs",
+    "script": "scripted",
+}
 
 
 @dataclass(frozen=True)
-class TensorCodec:
-    """An input or output of a file, and how its integers stand for numbers. Its first axis counts images (-1: any)."""
+class RuntimeFacts:
+    """Which runtime answered where: recorded with every evaluation and timing.
 
-    spec: TensorSpec
-
-    @property
-    def scale(self) -> float:
-        """Return what a step of its integers is worth; 1 where they stand for themselves."""
-        return 1.0 if self.spec.scale is None else self.spec.scale
-
-    @property
-    def zero_point(self) -> int:
-        """Return the integer that stands for 0."""
-        return self.spec.zero_point or 0
-
-    @property
-    def batch(self) -> int:
-        """Return the number of images that the file fixes, or 0 where its batch is dynamic."""
-        return max(self.spec.shape[0], 0) if self.spec.shape else 0
-
-    def encode(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return float32 [N, ...] in the tensor's own dtype and shape [N, ...]; uint8 are its integers already."""
-        dtype = np.dtype(self.spec.dtype)
-        inner = self.spec.shape[1:]
-        shaped = values if -1 in inner else values.reshape(len(values), *inner)
-        if dtype.kind == "f":
-            return shaped.astype(dtype, copy=False)
-        if values.dtype == dtype:
-            return shaped
-        limits = np.iinfo(dtype)
-        steps = np.rint(shaped / np.float32(self.scale)) + self.zero_point
-        quantized: NDArray[Any] = np.clip(steps, limits.min, limits.max).astype(dtype)
-        return quantized
-
-    def decode(self, raw: NDArray[Any]) -> NDArray[np.float32]:
-        """Return a tensor of the file as float32."""
-        if raw.dtype.kind == "f":
-            return raw.astype(np.float32, copy=False)
-        return (raw.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
-
-
-def image_input(artifact: Artifact, inputs: list[TensorCodec]) -> TensorCodec:
-    """Return the one input that takes 28x28 glyphs; raises RunFailed where there is none or more than one."""
-    if len(inputs) != 1:
-        names = ", ".join(port.spec.name for port in inputs)
-        raise RunFailed(f"{artifact.path}: needs one input, has {len(inputs)} ({names}); export the model alone")
-    inner = inputs[0].spec.shape[1:]
-    fits = len(inner) == 3 if -1 in inner else prod(inner) == 28 * 28 and bool(inner)
-    if not fits:
-        shape = "x".join("?" if axis < 0 else str(axis) for axis in inputs[0].spec.shape)
-        raise RunFailed(f"{artifact.path}: takes {shape}, not one-channel 28x28 glyphs; give a model of those")
-    return inputs[0]
-
-
-def logits_output(artifact: Artifact, outputs: list[TensorCodec]) -> int:
-    """Return the index of the output that is as wide as the classes; raises RunFailed naming both where none is."""
-    expected = artifact.preprocess.label_offset + len(artifact.classes)
-    widths = [prod(port.spec.shape[1:]) if -1 not in port.spec.shape[1:] else -1 for port in outputs]
-    for wanted in (expected, -1):
-        if wanted in widths:
-            return widths.index(wanted)
-    raise RunFailed(
-        f"{artifact.path}: its outputs are {widths} wide, but {len(artifact.classes)} classes with label offset "
-        f"{artifact.preprocess.label_offset} need {expected}; name the right data set or label offset"
-    )
-
-
-def resolved_threads(threads: int) -> int:
-    """Return the thread count that is meant; 0 stands for every core this process may use."""
-    return threads or len(os.sched_getaffinity(0))
-
-
-class RuntimeSession(Session):
-    """An artifact in a runtime of this process; a runtime adds `_infer` and `_prepared`.
-
-    The first inference, on one blank batch (one image where the batch is dynamic), is made when the session opens: a
-    file that cannot run fails there, and `first_run_ns` is truly the first.
+    target: the word that names the place, settings included. device: the name of the device as its system or runtime
+    gives it. precision: what float operators compute in ("float32", "float16"), whatever the file stores.
+    placement: how many nodes each execution provider or delegate was given when the graph was parted; empty where the
+    runtime does not say. simulated: whether no device of this kind was there, so that it has no latency. Raises
+    TypeError for values of other types.
     """
 
-    def __init__(
-        self,
-        artifact: Artifact,
-        facts: RuntimeFacts,
-        source: TensorCodec,
-        sink: TensorCodec,
-        *,
-        batch: int,
-        load_ns: int,
-    ) -> None:
-        """Take input and output of the open file; `batch` is what `run` gives at once where the file leaves it open."""
-        self.artifact, self.facts = artifact, facts
-        self.source, self.sink = source, sink
-        self.batch = source.batch or batch
-        self.load_ns = load_ns
-        start = perf_counter_ns()
-        blank = artifact.preprocess.apply(np.zeros((source.batch or 1, 28, 28), np.uint8))
-        finite(self._columns(blank), artifact)
-        self.first_run_ns = perf_counter_ns() - start
+    target: str
+    runtime: str
+    version: str
+    device: str
+    threads: int
+    device_type: DeviceType = "cpu"
+    precision: str = "float32"
+    placement: dict[str, int] = field(default_factory=dict, hash=False)
+    simulated: bool = False
 
-    @abstractmethod
-    def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Return the raw output of one inference; raises RunFailed."""
+    def __post_init__(self) -> None:
+        """Reject what was stored by something else, or changed by hand."""
+        if type(self.threads) is not int:
+            raise TypeError("the facts of a runtime hold a number of threads")
+        words = [self.target, self.runtime, self.version, self.device, self.precision, *self.placement]
+        if not all(type(word) is str for word in words) or self.device_type not in COSTS:
+            raise TypeError(f"the facts of a runtime are words, and a device type of {', '.join(COSTS)}")
+        _counts([self.threads, *self.placement.values()])
+        if self.simulated not in (False, self.cost != "latency"):
+            raise TypeError(f"a device of type {self.device_type} is not simulated")
+        object.__setattr__(self, "simulated", self.cost != "latency")
 
-    @abstractmethod
-    def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
-        """Put `batch` in place and return the call that infers: input ready in memory, output readable after it."""
+    @property
+    def cost(self) -> Cost:
+        """What a session there can say of an inference."""
+        return COSTS[self.device_type]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RuntimeFacts:
+        """Rebuild from `dataclasses.asdict`; raises KeyError or TypeError on anything else."""
+        if not isinstance(values["placement"], dict):
+            raise TypeError("the facts of a runtime hold a placement: nodes by execution provider or delegate")
+        facts = cls(**values | {one.name: values[one.name] for one in fields(cls)})
+        if values["simulated"] is not facts.simulated:
+            raise TypeError(f"the facts of a runtime of type {facts.device_type} say otherwise")
+        return facts
+
+
+@dataclass(frozen=True)
+class TimingPlan:
+    """How long to time: until both `min_runs` and `min_seconds` are reached, never past `max_runs` samples.
+
+    batch: images per inference. warmup: untimed inferences first. inner: inferences per sample; 0 calibrates it
+    so that one sample is at least 100 times the clock's resolution. Raises RunFailed on a plan that times nothing.
+    """
+
+    batch: int = 1
+    warmup: int = 20
+    min_runs: int = 100
+    min_seconds: float = 1.0
+    max_runs: int = 200_000
+    inner: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject what would time nothing or never end."""
+        if min(self.batch, self.min_runs) < 1 or min(self.warmup, self.inner) < 0 or self.max_runs < self.min_runs:
+            raise RunFailed("a timing plan needs a batch and 1 <= min_runs <= max_runs; correct the plan")
+        if not (isfinite(self.min_seconds) and self.min_seconds >= 0):
+            raise RunFailed(f"cannot time for {self.min_seconds} seconds; give 0 or more")
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Raw latencies of one artifact in one session.
+
+    samples_ns: int64 [N], nanoseconds an inference (of `batch` images) took, unrounded, in order; where `inner` is
+    above 1 each is the mean of that many. load_ns and first_run_ns are what opening the session and its very
+    first inference took. machine: state of the host when it was measured. blocks: where in samples_ns each block of
+    an interleaved measurement starts; a single 0 otherwise. interrupted: the samples in the middle of which the system
+    gave the core to others, by their number, and for how many nanoseconds an inference, as far as that is known.
+    """
+
+    artifact_sha256: str
+    facts: RuntimeFacts
+    samples_ns: NDArray[np.int64]
+    batch: int
+    inner: int
+    warmup: int
+    load_ns: int
+    first_run_ns: int
+    machine: dict[str, Any] = field(default_factory=dict)
+    blocks: tuple[int, ...] = (0,)
+    interrupted: tuple[tuple[int, int], ...] = ()
+
+    @cached_property
+    def worked_ns(self) -> NDArray[np.int64]:
+        """The samples without the time that the system gave to others meanwhile: what the file itself took."""
+        worked = self.samples_ns.copy()
+        for index, away in self.interrupted:
+            worked[index] -= away
+        return worked
+
+    @property
+    def taints(self) -> tuple[str, ...]:
+        """What made the machine less than quiet meanwhile, in words (`targets.host.machine.taints`)."""
+        return taints(self.machine, self.machine.get("end", self.machine))
+
+    @property
+    def busy_cores(self) -> float:
+        """How many cores other processes kept busy meanwhile; 0 where that is not known."""
+        return busy_by_others(self.machine, self.machine.get("end", self.machine)) or 0.0
+
+    def percentile(self, q: float) -> float | None:
+        """Return the q-th percentile (0 to 100) in nanoseconds, or None where the samples cannot carry it.
+
+        Of `worked_ns`. At least ten samples must lie beyond it (on each side for the median), and tails need single
+        inferences.
+        """
+        # 100 - 99.9 is a little less than 0.1 in floating point.
+        beyond = round(len(self.samples_ns) * min(q, 100 - q) / 100, 6)
+        if beyond < 10 or (self.inner > 1 and q > 50):
+            return None
+        return float(np.percentile(self.worked_ns, q))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types, every sample included; `from_dict` is the inverse."""
+        return (
+            asdict(self)
+            | {"samples_ns": self.samples_ns.tolist(), "blocks": list(self.blocks)}
+            | {"interrupted": [list(one) for one in self.interrupted]}
+        )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Timings:
+        """Rebuild from `to_dict`; raises RunFailed on anything else."""
+        try:
+            samples, blocks = _counts(values["samples_ns"]), _counts(values["blocks"])
+            if not (samples and blocks and sorted({*blocks, 0}) == blocks and blocks[-1] < len(samples)):
+                raise ValueError("samples and blocks do not fit")
+            stored = values["interrupted"]
+            if type(stored) is not list or any(type(one) is not list for one in stored):
+                raise TypeError("interruptions are pairs in a list")
+            interrupted = [tuple(_counts(one)) for one in stored]
+            if any(len(one) != 2 or one[0] >= len(samples) or one[1] >= samples[one[0]] for one in interrupted):
+                raise ValueError("samples and interruptions do not fit")
+            _counts(values[name] for name in _TIMED)
+            if not (isinstance(values["artifact_sha256"], str) and isinstance(values["machine"], dict)):
+                raise TypeError("a digest or the machine is missing")
+            read = {"samples_ns": np.array(samples, np.int64), "facts": RuntimeFacts.from_dict(values["facts"])}
+            return cls(**values | read | {"blocks": tuple(blocks), "interrupted": tuple(interrupted)})
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunFailed(f"not stored timings ({error!r}); time again") from error
+
+
+def taints_of(timings: Iterable[Timings]) -> tuple[str, ...]:
+    """Return what made the machine less than quiet while these were taken, in words.
+
+    What differs in its figures alone is said once, as it was for the timings that met the busiest machine.
+    """
+    devices = sorted((one for one in timings if not one.facts.simulated), key=lambda one: one.busy_cores)
+    return tuple({re.sub(r"[\d.]+", "", word): word for one in devices for word in one.taints}.values())
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """Nanoseconds, of one fresh process."""
+
+    load_ns: int
+    first_run_ns: int
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """How many instructions an inference of `batch` images retires on an emulated processor: a cost, never a time.
+
+    samples: of single inferences, in order, with what counting itself costs taken off.
+    """
+
+    artifact_sha256: str
+    facts: RuntimeFacts
+    samples: tuple[int, ...]
+    batch: int
+
+    @property
+    def median(self) -> float:
+        """The middle one of the samples."""
+        from statistics import median
+
+        return float(median(self.samples))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types; `from_dict` is the inverse."""
+        return asdict(self) | {"median": self.median}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator in the order of execution.
+
+    kernel: what the runtime calls it. layer: the layer of the file that it computes, empty for one that the runtime put
+    in. ns: nanoseconds of an inference, of `RUNS` after `WARMUP` (`typical_ns`). Profilers count whole microseconds.
+    """
+
+    kernel: str
+    layer: str
+    ns: float
+
+
+def _counts(values: Iterable[object]) -> list[int]:
+    """Return whole numbers of 0 or more that fit an int64; raises TypeError on anything else, true and false too."""
+    counts = []
+    for value in values:
+        if type(value) is not int or not 0 <= value <= LARGEST:
+            raise TypeError(f"{str(value)[:40]!r} is no count")
+        counts.append(value)
+    return counts
+
+
+class Session(AbstractContextManager["Session"], Protocol):
+    """An artifact opened on a target."""
+
+    artifact: Artifact
+    facts: RuntimeFacts
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `Session.run`."""
-        check_glyphs(images, self.artifact)
-        first = self.artifact.preprocess.label_offset
-        logits = np.empty((len(images), len(self.artifact.classes)), np.float32)
-        for start in range(0, len(images), self.batch):
-            chunk = images[start : start + self.batch]
-            logits[start : start + len(chunk)] = self._columns(self.artifact.preprocess.apply(chunk))[:, first:]
-        return finite(logits, self.artifact)
+        """Return float32 logits [N, len(artifact.classes)] of upright uint8 glyphs [N, 28, 28].
+
+        The artifact's own Preprocess is applied, integer inputs and outputs are quantized and dequantized, and the
+        columns before `label_offset` are dropped. Any N works, also on files with a fixed batch. Raises RunFailed
+        on a runtime error, a wrong width or logits that are not finite.
+        """
+        ...
 
     def time(self, plan: TimingPlan) -> Timings:
-        """See `Session.time`: the inference alone, without Preprocess and without copying the output."""
-        if self.facts.cost != "latency":
-            raise RunFailed(f"{self.facts.target} is simulated on {self.facts.device}: it has no latency, only answers")
-        machine = machine_state()
-        samples, inner, interrupted = self._timed(plan)
-        return Timings(
-            artifact_sha256=self.artifact.sha256,
-            facts=self.facts,
-            samples_ns=samples,
-            batch=plan.batch,
-            inner=inner,
-            warmup=plan.warmup,
-            load_ns=self.load_ns,
-            first_run_ns=self.first_run_ns,
-            machine=machine,
-            interrupted=interrupted,
-        )
+        """Time the inference alone (input ready in memory) where it runs, by a monotonic clock.
 
-    def _timed(self, plan: TimingPlan) -> tuple[NDArray[np.int64], int, Interrupted]:
-        """Return what `time_calls` does; a runtime with a clock of its own counts by that."""
-        return time_calls(self.prepared(plan.batch), plan)
+        Raises RunFailed where `facts.cost` is neither `latency` nor `scripted`: such a place has no latency.
+        """
+        ...
 
-    def prepared(self, batch: int) -> Callable[[], object]:
-        """Return the call that infers on `batch` seeded images that are ready in memory; raises RunFailed."""
-        if self.source.batch not in (0, batch):
-            raise RunFailed(
-                f"{self.artifact.path}: its batch is fixed at {self.source.batch}; time it with that, not {batch}"
-            )
-        images = np.random.default_rng(0).integers(0, 256, (batch, 28, 28), dtype=np.uint8)
-        return self._prepared(self.source.encode(self.artifact.preprocess.apply(images)))
-
-    def answer(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Return every column [N, width] of the file's answer to values that are preprocessed already."""
-        parts = range(0, len(values), self.batch)
-        return np.concatenate([self._columns(values[start : start + self.batch]) for start in parts])
-
-    def _columns(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Answer at most one batch, padding where its size is fixed."""
-        count, fixed = len(values), self.source.batch
-        if count < fixed:
-            # Repeating an image, unlike zeros, leaves the ranges of dynamic quantization alone.
-            values = np.concatenate([values, np.repeat(values[-1:], fixed - count, axis=0)])
-        raw = self._infer(self.source.encode(values))
-        width = self.artifact.preprocess.label_offset + len(self.artifact.classes)
-        if raw.size != len(values) * width:
-            raise RunFailed(
-                f"{self.artifact.path}: answered {list(raw.shape)} for {len(values)} images, expected {width} columns "
-                f"for {len(self.artifact.classes)} classes and label offset {self.artifact.preprocess.label_offset}"
-            )
-        return self.sink.decode(raw).reshape(len(values), width)[:count]
-
-
-def check_glyphs(images: NDArray[np.uint8], artifact: Artifact) -> None:
-    """Raise RunFailed on anything but uint8 glyphs [N, 28, 28]."""
-    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28):
-        raise RunFailed(f"{artifact.path}: takes uint8 glyphs [N, 28, 28], got {images.dtype} {list(images.shape)}")
-
-
-def finite(logits: NDArray[np.float32], artifact: Artifact) -> NDArray[np.float32]:
-    """Return the logits; raises RunFailed saying for how many images they are not finite."""
-    bad = int((~np.isfinite(logits).all(axis=1)).sum()) if logits.size else 0
-    if bad:
-        raise RunFailed(
-            f"{artifact.path}: logits of {bad} of {len(logits)} images are not finite; the file is broken, export again"
-        )
-    return logits
+    def count(self, *, runs: int = 5, batch: int = 1) -> Instructions:  # noqa: ARG002 (few places can)
+        """Count the instructions of `runs` inferences, one by one; raises RunFailed unless `facts.cost` says it can."""
+        raise RunFailed(f"{self.facts.target} counts no instructions; take arm64:cortex-a72 or another emulated target")

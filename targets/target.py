@@ -1,26 +1,15 @@
-"""The contract of every place where an artifact runs: Target, Session, and what they give back."""
+"""The contract of every place where an artifact runs."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
-from math import isfinite
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from targets.artifact import Artifact, Format
 from targets.errors import RunFailed, UnknownTarget
-from targets.host.cpu_load import busy_by_others
-from targets.host.machine import taints
-from targets.host.pinning import pin
-
-if TYPE_CHECKING:
-    from targets.operator_time import Operator
+from targets.host.machine import pin
+from targets.session import ColdStart, Cost, Instructions, Operator, Session
 
 Progress = Callable[[str, int, int], None]
 """What is called while something takes long: a label, how many steps are done, of how many."""
@@ -30,11 +19,6 @@ def silent(_label: str, _done: int, _total: int) -> None:
     """Say nothing: a Progress for whoever shows none."""
 
 
-_TIMED: Final = ("batch", "inner", "warmup", "load_ns", "first_run_ns")
-LARGEST: Final = 2**63 - 1
-"""Of an int64, which every stored count must fit."""
-
-
 @dataclass(frozen=True)
 class Availability:
     """Whether a target can run here; when not, why and what would change that."""
@@ -42,255 +26,6 @@ class Availability:
     ok: bool
     reason: str = ""
     fix: str = ""
-
-
-DeviceType = Literal["cpu", "gpu", "emulated", "software", "script"]
-"""What answers: a processor, a graphics device, a processor that QEMU plays, a graphics device that a processor plays
-(SwiftShader, lavapipe), a script (`null`). The last three are simulated."""
-
-Cost = Literal["latency", "instructions", "outputs", "scripted"]
-"""What a place can say of an inference: how long it takes, how many instructions it retires, only what it answers."""
-
-COSTS: Final[dict[DeviceType, Cost]] = {
-    "cpu": "latency",
-    "gpu": "latency",
-    "emulated": "instructions",
-    "software": "outputs",
-    "script": "scripted",
-}
-
-
-@dataclass(frozen=True)
-class RuntimeFacts:
-    """Which runtime answered where: recorded with every evaluation and timing.
-
-    target: the word that names the place, settings included. device: the name of the device as its system or runtime
-    gives it. precision: what float operators compute in ("float32", "float16"), whatever the file stores.
-    placement: how many nodes each execution provider or delegate was given when the graph was parted; empty where the
-    runtime does not say. simulated: whether no device of this kind was there, so that it has no latency. Raises
-    TypeError for values of other types.
-    """
-
-    target: str
-    runtime: str
-    version: str
-    device: str
-    threads: int
-    device_type: DeviceType = "cpu"
-    precision: str = "float32"
-    placement: dict[str, int] = field(default_factory=dict, hash=False)
-    simulated: bool = False
-
-    def __post_init__(self) -> None:
-        """Reject what was stored by something else, or changed by hand."""
-        if type(self.threads) is not int:
-            raise TypeError("the facts of a runtime hold a number of threads")
-        words = [self.target, self.runtime, self.version, self.device, self.precision, *self.placement]
-        if not all(type(word) is str for word in words) or self.device_type not in COSTS:
-            raise TypeError(f"the facts of a runtime are words, and a device type of {', '.join(COSTS)}")
-        _counts([self.threads, *self.placement.values()])
-        if self.simulated not in (False, self.cost != "latency"):
-            raise TypeError(f"a device of type {self.device_type} is not simulated")
-        object.__setattr__(self, "simulated", self.cost != "latency")
-
-    @property
-    def cost(self) -> Cost:
-        """What a session there can say of an inference."""
-        return COSTS[self.device_type]
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> RuntimeFacts:
-        """Rebuild from `dataclasses.asdict`; raises KeyError or TypeError on anything else."""
-        if not isinstance(values["placement"], dict):
-            raise TypeError("the facts of a runtime hold a placement: nodes by execution provider or delegate")
-        facts = cls(**values | {one.name: values[one.name] for one in fields(cls)})
-        if values["simulated"] is not facts.simulated:
-            raise TypeError(f"the facts of a runtime of type {facts.device_type} say otherwise")
-        return facts
-
-
-@dataclass(frozen=True)
-class TimingPlan:
-    """How long to time: until both `min_runs` and `min_seconds` are reached, never past `max_runs` samples.
-
-    batch: images per inference. warmup: untimed inferences first. inner: inferences per sample; 0 calibrates it
-    so that one sample is at least 100 times the clock's resolution. Raises RunFailed on a plan that times nothing.
-    """
-
-    batch: int = 1
-    warmup: int = 20
-    min_runs: int = 100
-    min_seconds: float = 1.0
-    max_runs: int = 200_000
-    inner: int = 0
-
-    def __post_init__(self) -> None:
-        """Reject what would time nothing or never end."""
-        if min(self.batch, self.min_runs) < 1 or min(self.warmup, self.inner) < 0 or self.max_runs < self.min_runs:
-            raise RunFailed("a timing plan needs a batch and 1 <= min_runs <= max_runs; correct the plan")
-        if not (isfinite(self.min_seconds) and self.min_seconds >= 0):
-            raise RunFailed(f"cannot time for {self.min_seconds} seconds; give 0 or more")
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Raw latencies of one artifact in one session.
-
-    samples_ns: int64 [N], nanoseconds an inference (of `batch` images) took, unrounded, in order; where `inner` is
-    above 1 each is the mean of that many. load_ns and first_run_ns are what opening the session and its very
-    first inference took. machine: state of the host when it was measured. blocks: where in samples_ns each block of
-    an interleaved measurement starts; a single 0 otherwise. interrupted: the samples in the middle of which the system
-    gave the core to others, by their number, and for how many nanoseconds an inference, as far as that is known.
-    """
-
-    artifact_sha256: str
-    facts: RuntimeFacts
-    samples_ns: NDArray[np.int64]
-    batch: int
-    inner: int
-    warmup: int
-    load_ns: int
-    first_run_ns: int
-    machine: dict[str, Any] = field(default_factory=dict)
-    blocks: tuple[int, ...] = (0,)
-    interrupted: tuple[tuple[int, int], ...] = ()
-
-    @cached_property
-    def worked_ns(self) -> NDArray[np.int64]:
-        """The samples without the time that the system gave to others meanwhile: what the file itself took."""
-        worked = self.samples_ns.copy()
-        for index, away in self.interrupted:
-            worked[index] -= away
-        return worked
-
-    @property
-    def taints(self) -> tuple[str, ...]:
-        """What made the machine less than quiet meanwhile, in words (`targets.host.machine.taints`)."""
-        return taints(self.machine, self.machine.get("end", self.machine))
-
-    @property
-    def busy_cores(self) -> float:
-        """How many cores other processes kept busy meanwhile; 0 where that is not known."""
-        return busy_by_others(self.machine, self.machine.get("end", self.machine)) or 0.0
-
-    def percentile(self, q: float) -> float | None:
-        """Return the q-th percentile (0 to 100) in nanoseconds, or None where the samples cannot carry it.
-
-        Of `worked_ns`. At least ten samples must lie beyond it (on each side for the median), and tails need single
-        inferences.
-        """
-        # 100 - 99.9 is a little less than 0.1 in floating point.
-        beyond = round(len(self.samples_ns) * min(q, 100 - q) / 100, 6)
-        if beyond < 10 or (self.inner > 1 and q > 50):
-            return None
-        return float(np.percentile(self.worked_ns, q))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types, every sample included; `from_dict` is the inverse."""
-        return (
-            asdict(self)
-            | {"samples_ns": self.samples_ns.tolist(), "blocks": list(self.blocks)}
-            | {"interrupted": [list(one) for one in self.interrupted]}
-        )
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Timings:
-        """Rebuild from `to_dict`; raises RunFailed on anything else."""
-        try:
-            samples, blocks = _counts(values["samples_ns"]), _counts(values["blocks"])
-            if not (samples and blocks and sorted({*blocks, 0}) == blocks and blocks[-1] < len(samples)):
-                raise ValueError("samples and blocks do not fit")
-            stored = values["interrupted"]
-            if type(stored) is not list or any(type(one) is not list for one in stored):
-                raise TypeError("interruptions are pairs in a list")
-            interrupted = [tuple(_counts(one)) for one in stored]
-            if any(len(one) != 2 or one[0] >= len(samples) or one[1] >= samples[one[0]] for one in interrupted):
-                raise ValueError("samples and interruptions do not fit")
-            _counts(values[name] for name in _TIMED)
-            if not (isinstance(values["artifact_sha256"], str) and isinstance(values["machine"], dict)):
-                raise TypeError("a digest or the machine is missing")
-            read = {"samples_ns": np.array(samples, np.int64), "facts": RuntimeFacts.from_dict(values["facts"])}
-            return cls(**values | read | {"blocks": tuple(blocks), "interrupted": tuple(interrupted)})
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunFailed(f"not stored timings ({error!r}); time again") from error
-
-
-def taints_of(timings: Iterable[Timings]) -> tuple[str, ...]:
-    """Return what made the machine less than quiet while these were taken, in words.
-
-    What differs in its figures alone is said once, as it was for the timings that met the busiest machine.
-    """
-    devices = sorted((one for one in timings if not one.facts.simulated), key=lambda one: one.busy_cores)
-    return tuple({re.sub(r"[\d.]+", "", word): word for one in devices for word in one.taints}.values())
-
-
-@dataclass(frozen=True)
-class ColdStart:
-    """Nanoseconds, of one fresh process."""
-
-    load_ns: int
-    first_run_ns: int
-
-
-@dataclass(frozen=True)
-class Instructions:
-    """How many instructions an inference of `batch` images retires on an emulated processor: a cost, never a time.
-
-    samples: of single inferences, in order, with what counting itself costs taken off.
-    """
-
-    artifact_sha256: str
-    facts: RuntimeFacts
-    samples: tuple[int, ...]
-    batch: int
-
-    @property
-    def median(self) -> float:
-        """The middle one of the samples."""
-        from statistics import median
-
-        return float(median(self.samples))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types; `from_dict` is the inverse."""
-        return asdict(self) | {"median": self.median}
-
-
-def _counts(values: Iterable[object]) -> list[int]:
-    """Return whole numbers of 0 or more that fit an int64; raises TypeError on anything else, true and false too."""
-    counts = []
-    for value in values:
-        if type(value) is not int or not 0 <= value <= LARGEST:
-            raise TypeError(f"{str(value)[:40]!r} is no count")
-        counts.append(value)
-    return counts
-
-
-class Session(AbstractContextManager["Session"], Protocol):
-    """An artifact opened on a target."""
-
-    artifact: Artifact
-    facts: RuntimeFacts
-
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return float32 logits [N, len(artifact.classes)] of upright uint8 glyphs [N, 28, 28].
-
-        The artifact's own Preprocess is applied, integer inputs and outputs are quantized and dequantized, and the
-        columns before `label_offset` are dropped. Any N works, also on files with a fixed batch. Raises RunFailed
-        on a runtime error, a wrong width or logits that are not finite.
-        """
-        ...
-
-    def time(self, plan: TimingPlan) -> Timings:
-        """Time the inference alone (input ready in memory) where it runs, by a monotonic clock.
-
-        Raises RunFailed where `facts.cost` is neither `latency` nor `scripted`: such a place has no latency.
-        """
-        ...
-
-    def count(self, *, runs: int = 5, batch: int = 1) -> Instructions:  # noqa: ARG002 (few places can)
-        """Count the instructions of `runs` inferences, one by one; raises RunFailed unless `facts.cost` says it can."""
-        raise RunFailed(f"{self.facts.target} counts no instructions; take arm64:cortex-a72 or another emulated target")
 
 
 class Target(Protocol):
@@ -368,7 +103,7 @@ class Target(Protocol):
     def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:  # noqa: ARG002
         """Return the operators of an inference with their times, in this process; raises RunFailed where it cannot.
 
-        `targets.operators.operators` measures them in a fresh process.
+        `targets.host.fresh_process.operators` measures them in a fresh process.
         """
         raise RunFailed(f"{self.name} does not report the time of its operators; take ort-cpu or litert-cpu")
 

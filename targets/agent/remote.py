@@ -20,8 +20,8 @@ from targets import errors
 from targets.agent.wire import TIMED_OUT, BrokenWire, greeted, receive, send
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, translated
-from targets.session import check_glyphs, finite
-from targets.target import RuntimeFacts, Session, TimingPlan, Timings
+from targets.host.runtime_session import check_glyphs, finite
+from targets.session import RuntimeFacts, Session, TimingPlan, Timings
 
 CHUNK = 256
 """Images in a frame: 200 KB, so that a progress bar moves and a lost connection loses little."""

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,13 +21,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from targets import catalog, errors
-from targets.agent.marks import marked
 from targets.agent.wire import GREETING, TIMED_OUT, BrokenWire, receive, send
 from targets.artifact import Artifact, from_facts
+from targets.errors import RunFailed
 from targets.host import fresh_process
-from targets.host.machine import machine_state
-from targets.host.pinning import pin
-from targets.target import Session, Target, TimingPlan
+from targets.host.machine import machine_state, pin
+from targets.host.runtime_session import RuntimeSession
+from targets.session import Session, TimingPlan
+from targets.target import Target
 
 HUNG_UP = 3
 IDLE_S = 1800
@@ -185,3 +187,34 @@ def _sweep(folder: Path) -> None:
 
 def _artifact(path: str, facts: dict[str, Any]) -> Artifact:
     return from_facts(Path(path), facts)
+
+
+MARK = 1_000_000
+"""A write to descriptor MARK + k is mark k; it fails with EBADF, which nobody minds."""
+EMPTY = 5
+"""So many pairs of marks with nothing between them tell what a mark costs."""
+PASSES = 4
+"""Only the last one counts: Python specialises its bytecode and runtimes settle their memory in those before."""
+
+
+def marked(session: Session, runs: int, batch: int) -> list[str]:
+    """Infer `runs` times on `batch` seeded images, between marks; return what stands between each two of the last ones.
+
+    `empty` for nothing, `run` for one inference, in order.
+    """
+    if not isinstance(session, RuntimeSession):
+        raise RunFailed(f"{session.facts.target} cannot be counted; take a runtime's own target")
+    once = session.prepared(batch)
+    plan = ["empty"] * EMPTY + ["run"] * runs
+    for _ in range(PASSES):
+        _mark(0)
+        for index, what in enumerate(plan, 1):
+            if what == "run":
+                once()
+            _mark(index)
+    return plan
+
+
+def _mark(index: int) -> None:
+    with suppress(OSError):
+        os.write(MARK + index, b"")

@@ -10,7 +10,7 @@ import json
 import struct
 from typing import Any, BinaryIO
 
-from targets.terminal_text import json_value
+from targets.host.text import json_value
 
 GREETING = b"\n\x00glyphpress-agent/1\n"
 NOISE = 65_536

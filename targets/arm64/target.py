@@ -18,13 +18,13 @@ from pathlib import Path
 from statistics import median
 
 from targets.agent.remote import Channel, RemoteSession
-from targets.arm64.processors import PROCESSORS, Processor
-from targets.arm64.root import PYTHON, SITE, arm64_root
+from targets.arm64.root import PROCESSORS, PYTHON, SITE, Processor, arm64_root
 from targets.artifact import Artifact, Format
 from targets.catalog import DEFAULTS
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget, nearest
 from targets.host.cache import cached, ran
-from targets.target import Availability, Cost, Instructions, Progress, Target, silent
+from targets.session import Cost, Instructions
+from targets.target import Availability, Progress, Target, silent
 
 QEMU, COMPILER = "qemu-aarch64", "gcc"
 NEEDS = {QEMU: "qemu-user", "mmdebstrap": "mmdebstrap", COMPILER: "gcc libc6-dev"}

@@ -16,12 +16,12 @@ from targets.artifact import Artifact, Format
 from targets.browser.chromium import Page
 from targets.errors import Misplaced, RunFailed
 from targets.host.clock import RESOLUTIONS, Interrupted
+from targets.host.runtime_session import RuntimeSession, TensorCodec, image_input, logits_output
 from targets.litert.cpu import codecs
 from targets.onnxruntime.cpu import batch_size
 from targets.onnxruntime.single_provider import refuse_misplaced
 from targets.onnxruntime.webgpu import PROVIDER
-from targets.session import RuntimeSession, TensorCodec, image_input, logits_output
-from targets.target import LARGEST, RuntimeFacts, TimingPlan
+from targets.session import LARGEST, RuntimeFacts, TimingPlan
 
 RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime-web", "ort": "onnxruntime-web", "tflite": "litert-js"}
 """Format -> the module of the page that runs it."""

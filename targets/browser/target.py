@@ -20,8 +20,9 @@ from targets.host import gpu_adapters
 from targets.host.fresh_process import REPEATS, MemoryRise
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name
-from targets.session import resolved_threads
-from targets.target import Availability, Cost, DeviceType, RuntimeFacts
+from targets.host.runtime_session import resolved_threads
+from targets.session import Cost, DeviceType, RuntimeFacts
+from targets.target import Availability
 
 PAGE = Path(__file__).with_name("page")
 WEBGPU = ("--enable-unsafe-webgpu", "--ignore-gpu-blocklist", "--enable-features=Vulkan")

@@ -10,10 +10,13 @@ from time import perf_counter_ns, thread_time_ns
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 
 Interrupted = tuple[tuple[int, int], ...]
 """Samples in the middle of which the system gave the core to others, by number, and for how many nanoseconds."""
+
+PROFILE_WARMUP, PROFILE_RUNS = 20, 200
+"""Inferences of a per-operator profile: untimed ones first, then those that count."""
 
 RESOLUTIONS = 100
 """A calibrated sample lasts at least this many times the clock's resolution."""
@@ -97,3 +100,10 @@ def _sample(once: Callable[[], object], inner: int) -> int:
     for _ in range(inner):
         once()
     return perf_counter_ns() - start
+
+
+def typical_ns(microseconds: list[int]) -> float:
+    """Return the mean of the middle three fifths in nanoseconds, so that others at work do not decide."""
+    ranked, cut = sorted(microseconds), len(microseconds) // 5
+    middle = ranked[cut : len(ranked) - cut]
+    return sum(middle) / len(middle) * 1000

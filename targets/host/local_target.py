@@ -7,7 +7,8 @@ from typing import Protocol
 from targets.artifact import Artifact
 from targets.catalog import TARGETS
 from targets.host.fresh_process import cold_start, peak_memory
-from targets.target import ColdStart, Target
+from targets.session import ColdStart
+from targets.target import Target
 
 
 class LocalTarget(Target, Protocol):

@@ -6,10 +6,12 @@ import os
 import platform
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
-from targets.host.cpu_load import busy_by_others, cpu_seconds, quiet_cores
+from targets.errors import RunFailed
 
 # What integer and float kernels choose by, as the kernel names them on x86 and on Arm.
 ISA_FLAGS = (
@@ -45,7 +47,7 @@ def machine_state(root: Path = Path("/")) -> dict[str, Any]:
 
     cpu, board, architecture, cores, usable_cores, pinned (to which, where they are not all), isa, governor, mhz,
     load_average (1, 5, 15 minutes), memory_bytes, available_bytes, temperature_c, throttled (the Raspberry Pi
-    firmware's bits), os, kernel, python, and what `targets.host.cpu_load.cpu_seconds` tells.
+    firmware's bits), os, kernel, python, and what `targets.host.machine.cpu_seconds` tells.
     """
     cpu, memory = _read(root / "proc/cpuinfo"), _read(root / "proc/meminfo")
     frequency = root / "sys/devices/system/cpu/cpu0/cpufreq"
@@ -183,3 +185,100 @@ def _kilobytes(meminfo: str, name: str) -> int | None:
 
 def _os_name(release: str) -> str:
     return (_field(release, "PRETTY_NAME") or platform.system()).strip('"')
+
+
+QUIET = 0.25
+"""Cores that other processes may keep busy on a quiet machine; a tenth of the machine where that is more."""
+COUNTERS = ("work_s", "own_s", "clock_s")
+"""What `cpu_seconds` returns: seconds whose differences say something, and which alone say nothing."""
+
+
+def cpu_seconds(root: Path = Path("/")) -> dict[str, float]:
+    """Return `work_s`, processor seconds of all since the machine started, `own_s` of those ours, and `clock_s`.
+
+    What a hypervisor gave to other machines counts as worked by others. Empty where /proc does not tell.
+    """
+    lines = _text(root / "proc/stat").splitlines()
+    if not lines or not lines[0].startswith("cpu "):
+        return {}
+    user, nice, system, _idle, _wait, irq, softirq, steal, *_ = map(int, lines[0].split()[1:])
+    ticks = os.sysconf("SC_CLK_TCK")
+    everybody = (user + nice + system + irq + softirq + steal) / ticks
+    return {"work_s": everybody, "own_s": _own(root) / ticks, "clock_s": monotonic()}
+
+
+def quiet_cores(cores: int) -> float:
+    """Return how many of the cores others may keep busy on a quiet machine."""
+    return max(QUIET, cores / 10)
+
+
+def busy_by_others(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
+    """Return how many cores others kept busy between two answers of `cpu_seconds`; None where they do not tell."""
+    if not {*COUNTERS} <= before.keys() & after.keys():
+        return None
+    worked, own, passed = (after[name] - before[name] for name in COUNTERS)
+    return max(0.0, (worked - own) / passed) if passed > 0 else None
+
+
+def _own(root: Path) -> int:
+    """Return the ticks of this process and its descendants, those that ended and were waited for included."""
+    parents, ticks = dict[int, int](), dict[int, int]()
+    for process, parent, used in _processes(root):
+        parents[process], ticks[process] = parent, used
+    return sum(used for process, used in ticks.items() if os.getpid() in _ancestry(process, parents))
+
+
+def _ancestry(process: int, parents: Mapping[int, int]) -> Iterator[int]:
+    """Yield a process, its parent, and so on."""
+    while process in parents:
+        yield process
+        process = parents[process]
+
+
+def _processes(root: Path) -> Iterator[tuple[int, int, int]]:
+    """Yield number, parent and ticks of every process."""
+    for folder in (root / "proc").glob("[0-9]*"):
+        with suppress(IndexError, ValueError):  # it has just ended
+            # The name, in parentheses, may hold anything.
+            fields = _text(folder / "stat").rpartition(")")[2].split()
+            yield int(folder.name), int(fields[1]), sum(map(int, fields[11:15]))
+
+
+def _text(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(errors="replace")
+    return ""
+
+
+def pin(cores: Collection[int]) -> None:
+    """Keep this thread, and all threads and processes that it starts from now on, on some cores, numbered from 0.
+
+    Raises RunFailed where a core is not there, or not for this process, or the system pins nothing.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        raise RunFailed("this system pins no process to cores; measure on Linux, or without --pin")
+    usable = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, cores)
+    except (OSError, ValueError) as error:
+        named, there = (", ".join(map(str, sorted(some))) for some in (cores, usable))
+        raise RunFailed(f"cannot run on core {named} ({error}); this process may take {there}") from error
+    missing = set(cores) - os.sched_getaffinity(0)
+    if missing:  # Linux takes those that exist and says nothing
+        os.sched_setaffinity(0, usable)
+        named, there = (", ".join(map(str, sorted(some))) for some in (missing, usable))
+        raise RunFailed(f"there is no core {named}; this process may take {there}")
+
+
+@contextmanager
+def pinned(cores: Collection[int]) -> Iterator[None]:
+    """Pin while a block runs; without cores leave everything as it is."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    pin(cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

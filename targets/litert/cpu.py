@@ -17,12 +17,13 @@ from targets.catalog import spelled
 from targets.errors import ArtifactError, RunFailed, TargetUnavailable, in_one_line, translated
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name, machine_state
+from targets.host.runtime_session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
 from targets.host.stderr import quiet_stderr
-from targets.session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
-from targets.target import Availability, RuntimeFacts
+from targets.session import RuntimeFacts
+from targets.target import Availability
 
 if TYPE_CHECKING:
-    from targets.operator_time import Operator
+    from targets.session import Operator
 
 BATCH = 64
 MOST = 2**31

@@ -23,10 +23,11 @@ from targets.catalog import spelled
 from targets.errors import Misplaced, RunFailed, TargetUnavailable, in_one_line
 from targets.host import gpu_adapters
 from targets.host.local_target import LocalTarget
+from targets.host.runtime_session import RuntimeSession, image_input, logits_output, resolved_threads
 from targets.host.stderr import captured_output
 from targets.litert.cpu import FIX, codec_of, load_runtime
-from targets.session import RuntimeSession, image_input, logits_output, resolved_threads
-from targets.target import Availability, Cost, RuntimeFacts
+from targets.session import Cost, RuntimeFacts
+from targets.target import Availability
 
 ACCELERATOR = "GPU WebGPU"
 """As LiteRT registers it."""

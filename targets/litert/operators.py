@@ -14,7 +14,8 @@ from typing import Any
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.operator_time import RUNS, WARMUP, Operator, typical_ns
+from targets.host.clock import PROFILE_RUNS, PROFILE_WARMUP, typical_ns
+from targets.session import Operator
 
 LIBRARY = "libLiteRt.so"
 _CPU = 1
@@ -93,13 +94,13 @@ def litert_events(artifact: Artifact, *, threads: int, xnnpack: bool) -> list[tu
     one = c_size_t(1)
     profiler = litert.made("CompiledModelGetProfiler", compiled)
     found: list[tuple[str, int, int, int]] = []
-    for run in range(WARMUP + RUNS):
+    for run in range(PROFILE_WARMUP + PROFILE_RUNS):
         # The profiler keeps as many events as it has room for, and forgets the first.
         litert.done("ResetProfiler", profiler)
         litert.done("StartProfiler", profiler)
         litert.done("RunCompiledModel", compiled, c_size_t(0), one, byref(source), one, byref(sink))
         litert.done("StopProfiler", profiler)
-        if run >= WARMUP:
+        if run >= PROFILE_WARMUP:
             count = c_int()
             litert.done("GetNumProfilerEvents", profiler, byref(count))
             events = (_Event * count.value)()

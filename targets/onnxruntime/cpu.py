@@ -19,16 +19,17 @@ from targets.catalog import spelled
 from targets.errors import RunFailed, TargetUnavailable, in_one_line
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name, machine_state
+from targets.host.runtime_session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
 from targets.host.stderr import quiet_stderr
-from targets.session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
-from targets.target import Availability, RuntimeFacts
+from targets.session import RuntimeFacts
+from targets.target import Availability
 
 BATCH = 64
 """Images at once in `run`: larger batches fall out of the cache and are slower (256: 51 us an image, 64: 40)."""
 FIX = "install it with `pip install onnxruntime`"
 
 if TYPE_CHECKING:
-    from targets.operator_time import Operator
+    from targets.session import Operator
 
 
 class OrtKernels(LocalTarget):

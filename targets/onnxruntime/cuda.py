@@ -22,10 +22,11 @@ from targets.artifact import Artifact, Format
 from targets.catalog import spelled
 from targets.errors import TargetUnavailable
 from targets.host.local_target import LocalTarget
+from targets.host.runtime_session import resolved_threads
 from targets.onnxruntime.cpu import load_runtime
 from targets.onnxruntime.single_provider import DeviceSession, single_provider_session
-from targets.session import resolved_threads
-from targets.target import Availability, RuntimeFacts
+from targets.session import RuntimeFacts
+from targets.target import Availability
 
 DRIVER = "libcuda.so.1"
 FIX = "`pip uninstall onnxruntime`, then `pip install onnxruntime-gpu[cuda,cudnn]`: both fill the same folder"

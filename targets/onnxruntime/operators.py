@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
+from targets.host.clock import PROFILE_RUNS, PROFILE_WARMUP, typical_ns
 from targets.onnxruntime.protobuf import without_weights
-from targets.operator_time import RUNS, WARMUP, Operator, typical_ns
+from targets.session import Operator
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
@@ -48,7 +49,7 @@ def ort_operators(artifact: Artifact, options: Any, prepared: Callable[[Any], Ca
             said = " ".join(str(error).split())[:300]
             raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({said}); export it again") from error
         call = prepared(session)
-        for _ in range(WARMUP + RUNS):
+        for _ in range(PROFILE_WARMUP + PROFILE_RUNS):
             call()
         events = json.loads(Path(session.end_profiling()).read_text())
     layers = _layers(without_weights(artifact.path).graph)
@@ -64,7 +65,7 @@ def _operators(events: list[dict[str, Any]], layers: dict[str, str]) -> Iterable
             took.setdefault(found["name"], []).append(event["dur"])
             kernels[found["name"]] = event["args"]["op_name"]
     for name, durations in took.items():
-        yield Operator(kernels[name], layers.get(origin(name), ""), typical_ns(durations[-RUNS:]))
+        yield Operator(kernels[name], layers.get(origin(name), ""), typical_ns(durations[-PROFILE_RUNS:]))
 
 
 def origin(name: str) -> str:

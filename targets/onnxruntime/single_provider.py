@@ -16,7 +16,7 @@ from targets.artifact import Artifact
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
 from targets.host.stderr import captured_output
 from targets.onnxruntime.cpu import BATCH, OrtSession, load_runtime
-from targets.target import RuntimeFacts
+from targets.session import RuntimeFacts
 
 INTEGER = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"})
 """Operators of int8 arithmetic, as QDQ files and dynamic quantization have them."""

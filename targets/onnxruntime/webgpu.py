@@ -15,11 +15,12 @@ from targets.catalog import spelled
 from targets.errors import TargetUnavailable
 from targets.host import gpu_adapters
 from targets.host.local_target import LocalTarget
+from targets.host.runtime_session import resolved_threads
 from targets.host.stderr import quiet_stderr
 from targets.onnxruntime.cpu import load_runtime
 from targets.onnxruntime.single_provider import DeviceSession, single_provider_session
-from targets.session import resolved_threads
-from targets.target import Availability, Cost, RuntimeFacts
+from targets.session import Cost, RuntimeFacts
+from targets.target import Availability
 
 PROVIDER = "WebGpuExecutionProvider"
 FIX = "install it with `pip install onnxruntime-ep-webgpu`"

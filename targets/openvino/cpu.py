@@ -17,8 +17,9 @@ from targets.artifact import Artifact, Format
 from targets.errors import RunFailed, TargetUnavailable, in_one_line
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name
-from targets.session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
-from targets.target import Availability, RuntimeFacts
+from targets.host.runtime_session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
+from targets.session import RuntimeFacts
+from targets.target import Availability
 
 BATCH = 64
 FIX = "install it with `pip install openvino`"

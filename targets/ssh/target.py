@@ -13,10 +13,10 @@ from targets.agent.remote import Channel, RemoteSession
 from targets.artifact import Artifact, Format
 from targets.catalog import DEFAULTS
 from targets.errors import ConnectionLost, TargetError
-from targets.ssh.address import Address
-from targets.ssh.connection import explained, ssh
-from targets.ssh.setup import ready, set_up
-from targets.target import Availability, ColdStart, Progress, Target, silent
+from targets.session import ColdStart
+from targets.ssh.bundle import ready, set_up
+from targets.ssh.connection import Address, explained, ssh
+from targets.target import Availability, Progress, Target, silent
 
 RETRIES_S = (1, 3, 9)
 """Waits before each try to connect again after a connection broke."""

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from calibration import builtin
+from calibration import load as builtin
 from calibration.errors import DataNotFound
 from calibration.load import load
 from calibration.sample import image_hashes

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calibration import streamed
+from calibration import dataset
 from calibration.choice import class_names, narrowed, parted, words_for
 from calibration.dataset import Dataset
 from calibration.errors import DataError, EmptyData, UnknownData
@@ -148,9 +148,9 @@ def test_row55_a_large_file_is_streamed_and_reads_the_same(
     write_split(tmp_path, "byclass", "train", strokes(len(labels)), labels, suffix=suffix)
     held = load(f"{tmp_path}:byclass{choice}", "train")
     monkeypatch.setattr("calibration.dataset.LARGE", 10)
-    monkeypatch.setattr(streamed, "CHUNK", 50)
+    monkeypatch.setattr(dataset, "CHUNK", 50)
     data = load(f"{tmp_path}:byclass{choice}", "train")
-    assert isinstance(data.images, streamed.StreamedImages)
+    assert isinstance(data.images, dataset.StreamedImages)
     assert (data.sha256, data.origin, data.classes) == (held.sha256, held.origin, held.classes)
     order = np.random.default_rng(1).permutation(len(data))
     for key in (slice(0, 20), slice(30, 33), slice(5, 60), slice(0, 0), order, order[:3], labels[: len(data)] > 30):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration import disk, resume
+from calibration import download
 from calibration.download import OFFICIAL, Archive, fetch
 from calibration.errors import DownloadFailed
 from calibration.load import load
@@ -171,7 +171,7 @@ Usage = namedtuple("Usage", "total used free")
 def test_a_disk_too_small_is_said_before_the_download(
     zipped: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _folder: Usage(10, 10, 3))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _folder: Usage(10, 10, 3))
     with serving(Behaviour(zipped)) as url, pytest.raises(DownloadFailed, match=r"MB free and .* MB are needed"):
         get(tmp_path, url, zipped)
     assert not list(tmp_path.iterdir())
@@ -181,7 +181,7 @@ def test_a_disk_that_fills_up(zipped: bytes, tmp_path: Path, monkeypatch: pytest
     def full(*_words: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(resume.ResumingDownloader, "_receive", full)
+    monkeypatch.setattr(download.ResumingDownloader, "_receive", full)
     with (
         serving(Behaviour(zipped)) as url,
         pytest.raises(DownloadFailed, match=r"the disk is full at .*part; free some"),

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from calibration.builtin import all_digits
 from calibration.errors import CorruptData
 from calibration.glyph import glyph
-from calibration.load import load
+from calibration.load import all_digits, load
 
 
 def scan(char: str = "R", size: int = 120, ink: int = 20, paper: int = 235) -> Image.Image:

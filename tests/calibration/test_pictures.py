@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calibration.builtin import all_digits
 from calibration.errors import CorruptData, DataError, DataNotFound, EmptyData
-from calibration.load import load
+from calibration.load import all_digits, load
 from calibration.sample import image_hashes
 
 PER_CLASS = 10

@@ -15,7 +15,7 @@ from targets import catalog
 from targets.agent.remote import Channel, RemoteSession
 from targets.agent.wire import GREETING
 from targets.metadata import load_artifact
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 from tests.fuzz import mutate
 from tests.fuzz.program import guarded
 

@@ -14,7 +14,7 @@ from calibration.load import load
 from targets.browser.chromium import Page
 from targets.browser.session import BrowserSession
 from targets.metadata import load_artifact
-from targets.target import RuntimeFacts, TimingPlan
+from targets.session import RuntimeFacts, TimingPlan
 from tests.fuzz import mutate
 from tests.fuzz.program import guarded
 

@@ -166,11 +166,11 @@ class Program:
     def _stand_in(self) -> None:
         """Let the archive and the wheels be small ones that need no network."""
         from calibration import download
-        from targets.ssh import setup
+        from targets.ssh import bundle
         from targets.ssh.bundle import BoardFolder
 
         download.OFFICIAL = download.Archive(self.url, hashlib.md5(self.archive).hexdigest(), len(self.archive))
-        setup.wheels_layer = lambda _python, _machine: BoardFolder(
+        bundle.wheels_layer = lambda _python, _machine: BoardFolder(
             "wheels", "small", lambda part: part.write_bytes(_tar())
         )
 

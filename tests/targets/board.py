@@ -20,8 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from targets.arm64.processors import PROCESSORS
-from targets.arm64.root import arm64_root
+from targets.arm64.root import PROCESSORS, arm64_root
 
 PROGRAMS = {"sshd": "openssh-server", "ssh": "openssh-client", "qemu-aarch64-static": "qemu-user-static"}
 PROGRAMS |= {"mmdebstrap": "mmdebstrap", "unshare": "util-linux"}

@@ -14,7 +14,7 @@ import pytest
 
 from targets.artifact import Artifact, Format
 from targets.ssh import target as ssh_target
-from targets.ssh.setup import set_up
+from targets.ssh.bundle import set_up
 from tests.once import artifact_once, once, run_folder
 from tests.targets.board import Board, board
 from tests.targets.models import artifact, conv_net

@@ -13,7 +13,8 @@ from targets import catalog
 from targets.artifact import Artifact, file_sha256
 from targets.errors import ArtifactError, Misplaced, RunFailed
 from targets.null import NullTarget
-from targets.target import Session, Target, TimingPlan, Timings
+from targets.session import Session, TimingPlan, Timings
+from targets.target import Target
 from tests.targets.models import artifact, conv_net, glyphs, integer_net
 
 SHORT = TimingPlan(warmup=3, min_runs=30, min_seconds=0.01)

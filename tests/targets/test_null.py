@@ -8,7 +8,7 @@ import pytest
 from targets.artifact import Artifact
 from targets.errors import RunFailed
 from targets.null import NullTarget
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 from tests.targets.models import glyphs
 
 

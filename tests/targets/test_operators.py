@@ -12,7 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.operators import operators
+from targets.host.fresh_process import operators
 from tests.targets.models import artifact, conv_net
 
 NAMES = {"w": "features.conv1.weight", "fc": "classifier.weight"}

@@ -19,10 +19,8 @@ from targets.agent.serve import Agent
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
 from targets.ssh import target
-from targets.ssh.address import Address
-from targets.ssh.bundle import MODULES, agent_layer, wheels_layer
-from targets.ssh.connection import explained, ssh
-from targets.ssh.setup import SetUp
+from targets.ssh.bundle import MODULES, SetUp, agent_layer, wheels_layer
+from targets.ssh.connection import Address, explained, ssh
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
 THERE = [TARGETS / f"{module}.py" for module in MODULES] + [TARGETS / "ssh/bootstrap.py"]
@@ -145,7 +143,7 @@ def _annotated(node: ast.AST) -> list[ast.AST]:
 
 
 def test_a_request_that_takes_too_long_is_ended_there(onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    from targets.target import TimingPlan
+    from targets.session import TimingPlan
 
     monkeypatch.setattr(remote, "LIMIT_S", 1)
     channel = local_agent("board")

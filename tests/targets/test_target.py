@@ -10,9 +10,10 @@ import pytest
 
 from targets import catalog
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
+from targets.host.fresh_process import operators
 from targets.host.machine import machine_state
-from targets.operators import operators
-from targets.target import Cost, Target
+from targets.session import Cost
+from targets.target import Target
 from tests.targets.models import artifact, conv_net
 
 BOARD = "ssh://pi@kitchen"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from targets.target import RuntimeFacts
+from targets.session import RuntimeFacts
 from tests.fixtures.timings import flat_timings
 from tests.toolchain.readers import digits, linear_reader, pair
 from toolchain.evaluation.flip_images import Flipped

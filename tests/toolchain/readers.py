@@ -14,7 +14,7 @@ from calibration.load import load
 from targets.artifact import Artifact, file_sha256
 from targets.metadata import describe, save_sidecar
 from targets.preprocess import Preprocess
-from targets.target import RuntimeFacts
+from targets.session import RuntimeFacts
 from toolchain.evaluation.evaluate import Evaluation
 
 DIGITS = tuple("0123456789")

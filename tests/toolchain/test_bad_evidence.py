@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from targets.target import Timings
+from targets.session import Timings
 from tests.conftest import Finished
 from tests.fixtures.evidence import OWN, Path_, changed, places, stored, timings_of, whole
 from tests.fixtures.strategies import ANY

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from targets.host.clock import time_calls
-from targets.target import TimingPlan, Timings, taints_of
+from targets.session import TimingPlan, Timings, taints_of
 from tests.conftest import Finished
 from tests.fixtures.timings import noisy_timings, ratio
 from tests.toolchain.readers import linear_reader
@@ -100,9 +100,9 @@ def loud() -> Iterator[None]:
 @pytest.fixture
 def others_at_work(monkeypatch: pytest.MonkeyPatch, loud: None) -> None:
     """The planted processes count as others, though this process started them."""
-    from targets.host import cpu_load
+    from targets.host import machine
 
-    monkeypatch.setattr(cpu_load, "_own", lambda _root: int(sum(os.times()[:2]) * os.sysconf("SC_CLK_TCK")))
+    monkeypatch.setattr(machine, "_own", lambda _root: int(sum(os.times()[:2]) * os.sysconf("SC_CLK_TCK")))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="interruptions are counted on Linux only: NOT checked")

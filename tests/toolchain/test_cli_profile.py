@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from targets import catalog, session
+from targets import catalog
+from targets.host import runtime_session
 from targets.metadata import save_sidecar
 from tests.targets.models import artifact, conv_net
 
@@ -137,7 +138,7 @@ def test_places_that_are_not_here_say_why_or_end_the_run(glyphpress: Program, fi
 def test_a_machine_that_is_not_quiet_is_marked_and_with_strict_refused(
     glyphpress: Program, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "machine_state", lambda: {"load_average": [9.0, 1.0, 1.0], "usable_cores": 2})
+    monkeypatch.setattr(runtime_session, "machine_state", lambda: {"load_average": [9.0, 1.0, 1.0], "usable_cores": 2})
     assert "NOT QUIET: load 9.0 on 2 cores" in glyphpress("profile", files[0], *SHORT).out
     refused = glyphpress("profile", files[0], *SHORT, "--strict")
     assert (refused.code, refused.out) == (3, "")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from targets.terminal_text import json_text, one_line
+from targets.host.text import json_text, one_line
 from toolchain.cli.streams import escaped, ours
 from toolchain.core.visible import visible
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw, image_hashes, unseen
 from targets.artifact import Artifact, Format, TensorSpec
+from targets.host.runtime_session import TensorCodec
 from targets.preprocess import Preprocess
-from targets.session import TensorCodec
 from tests.conftest import Finished
 from tests.lazily import blocks, torch
 from tests.toolchain.planted import CONV3, planted, scale_times

@@ -14,7 +14,7 @@ from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format
 from targets.metadata import load_artifact
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 from tests.conftest import Finished
 from tests.toolchain.conftest import OnDemand
 from tests.toolchain.fragile import FRAGILE, fragile

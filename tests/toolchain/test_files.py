@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from calibration import whole
+from calibration import atomic_files
 from targets.metadata import load_artifact
 from tests.conftest import Finished
 from tests.kills.hook import end_at
@@ -87,7 +87,7 @@ FILES = [
 def disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A disk that can exchange two folders in one step, and one that cannot."""
     if request.param == "two renames":
-        monkeypatch.setattr(whole, "_renameat2", lambda *_words: False)
+        monkeypatch.setattr(atomic_files, "_renameat2", lambda *_words: False)
     return str(request.param)
 
 
@@ -107,7 +107,7 @@ def test_kill_between_any_two_operations(
         if disk == "exchanged" and name in {"out", "o.npz"}:
             # Nobody ever sees less than one whole result, not even before the next run.
             assert {file: text for file, text in seen(place).items() if file[0] != "."} in (before, new)
-        whole.sweep(place)
+        atomic_files.sweep(place)
         assert seen(place) in (before, new)
         assert [path.name for path in place.iterdir() if path.name.startswith(".")] == []
         if not came_so_far:

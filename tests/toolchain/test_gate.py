@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.load import load
-from targets.target import RuntimeFacts, Timings
+from targets.session import RuntimeFacts, Timings
 from tests.toolchain.readers import digits, linear_reader, pair, ridge
 from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive
 from toolchain.evaluation.compare import compare

@@ -17,7 +17,7 @@ from calibration.sample import draw
 from targets import catalog
 from targets.artifact import Artifact, Format
 from targets.errors import UnknownTarget
-from targets.target import RuntimeFacts
+from targets.session import RuntimeFacts
 from tests.fixtures.emulated import emulated
 from toolchain.commands.probe_int8 import Int8Probe, Ratio, probe_int8
 from toolchain.commands.probe_models import Shape, probe_model, probe_pair

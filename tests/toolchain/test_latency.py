@@ -16,7 +16,7 @@ from targets.artifact import Artifact, file_sha256
 from targets.null import NullTarget
 from targets.onnxruntime.cpu import OrtCpu
 from targets.preprocess import Preprocess
-from targets.target import RuntimeFacts, Session, TimingPlan, Timings
+from targets.session import RuntimeFacts, Session, TimingPlan, Timings
 from tests.targets.models import artifact, conv_net
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.evaluation.ratio import LatencyRatio, latency_bounds

@@ -14,7 +14,7 @@ from targets import catalog
 from targets.errors import RunFailed
 from targets.host import gpu_adapters
 from targets.metadata import load_artifact
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 from tests.calibration.official_files import write_split
 from tests.fixtures.emulated import emulated
 from tests.toolchain.readers import linear_reader

@@ -11,7 +11,7 @@ import pytest
 from targets.artifact import Artifact, Format
 from targets.catalog import isa
 from targets.host.machine import machine_state, saturates
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 from tests.conftest import Finished
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest

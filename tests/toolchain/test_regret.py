@@ -19,7 +19,7 @@ from targets.catalog import default_for, get, isa
 from targets.host.machine import multiplies_bytes
 from targets.metadata import adopt
 from targets.preprocess import Preprocess
-from targets.target import Instructions, RuntimeFacts, TimingPlan
+from targets.session import Instructions, RuntimeFacts, TimingPlan
 from tests.fixtures.timings import flat_timings
 from toolchain.commands.profile import _with_ratios
 from toolchain.evaluation.evaluate import evaluate

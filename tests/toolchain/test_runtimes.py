@@ -19,7 +19,8 @@ from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
 from targets.metadata import load_artifact
 from targets.null import NullTarget
 from targets.onnxruntime.cpu import OrtCpu
-from targets.target import Availability, RuntimeFacts
+from targets.session import RuntimeFacts
+from targets.target import Availability
 from tests.toolchain.readers import DIGITS, FACTS, digits, linear_reader, pair
 from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.evaluate import Evaluation, evaluate

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from targets.target import RuntimeFacts, Timings
+from targets.session import RuntimeFacts, Timings
 from tests.targets.models import artifact, conv_net
 from toolchain.commands.profile import ProfileRequest, profile_files
 from toolchain.core.errors import EvidenceError

@@ -17,7 +17,8 @@ from targets.errors import ConnectionLost, Misplaced, RunFailed
 from targets.host.fresh_process import ColdStart
 from targets.null import NullSession, NullTarget
 from targets.onnxruntime.cpu import OrtCpu, OrtKernels
-from targets.target import Availability, Instructions, RuntimeFacts, Session, TimingPlan, Timings
+from targets.session import Instructions, RuntimeFacts, Session, TimingPlan, Timings
+from targets.target import Availability
 from tests.targets.models import artifact, conv_net
 from toolchain.commands.profile import ProfileRequest, profile_files
 from toolchain.core.errors import UsageProblem

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from targets.target import Timings
+from targets.session import Timings
 from tests.conftest import Finished
 from tests.fixtures.timings import noisy_timings
 from tests.toolchain.readers import digits, linear_reader, pair, written

@@ -7,10 +7,10 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-from calibration.unpack import announced_bytes, unpacks_to_too_much
+from calibration.idx import announced_bytes, unpacks_to_too_much
 from targets.artifact import utf8
 from targets.errors import translated
-from targets.results import instead_of
+from targets.host.result_files import instead_of
 from toolchain.checkpoint.pickled import NUMPY, TO_ONNX
 from toolchain.core.errors import CheckpointError
 

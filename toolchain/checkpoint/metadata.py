@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.choice import advice, words_for
 from targets.errors import ArtifactError
+from targets.host.text import json_value
 from targets.preprocess import Preprocess
-from targets.terminal_text import json_value
 from toolchain import models
 from toolchain.checkpoint.float_model import Range
 from toolchain.checkpoint.foreign_metadata import number_in, scaling_in, unread_in

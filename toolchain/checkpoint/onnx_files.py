@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.errors import first_line
-from targets.onnxruntime.onnx_sizes import refuse_huge
+from targets.onnxruntime.onnx_file import refuse_huge
 from targets.onnxruntime.protobuf import has_broken_text, without_weights
 from toolchain.checkpoint.state import listing
 from toolchain.core.errors import CheckpointError

@@ -17,7 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from calibration.unpack import announced_bytes, unpacks_to_too_much
+from calibration.idx import announced_bytes, unpacks_to_too_much
 from toolchain.checkpoint.operators import computes, overloads
 from toolchain.core.errors import CheckpointError
 

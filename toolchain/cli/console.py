@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import rich_click as click
 
-from targets.terminal_text import json_text, one_line
+from targets.host.text import json_text, one_line
 from toolchain.cli.streams import Lossy, coloured
 from toolchain.core.progress import Progress, silent
 

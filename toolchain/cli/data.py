@@ -48,7 +48,7 @@ def list_(context: RunContext, as_json: bool) -> None:
       glyphpress data list
     """
 
-    from calibration.catalog import catalog
+    from calibration.load import catalog
 
     entries = catalog(context.data_root)
     if as_json:

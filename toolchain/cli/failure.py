@@ -9,7 +9,7 @@ import traceback
 import rich_click as click
 from click.exceptions import NoArgsIsHelpError
 
-from calibration.whole import PREFIX
+from calibration.atomic_files import PREFIX
 from targets.host.cache import crowded_disk, full_disk
 from toolchain.core.errors import BUG, StageError, exit_code
 from toolchain.core.interrupt import interrupted

@@ -86,7 +86,7 @@ def press_request(
     **limits: float | None,
 ) -> PressRequest:
     """Return what the options ask for; raises UsageProblem and PolicyError."""
-    from targets.target import TimingPlan
+    from targets.session import TimingPlan
     from toolchain.commands.press_request import FORMATS, PressRequest
     from toolchain.gate.policy import choose_policy
     from toolchain.recipe import find

@@ -24,7 +24,7 @@ from toolchain.cli.options import (
 
 if TYPE_CHECKING:
     from targets.artifact import Artifact
-    from targets.target import TimingPlan
+    from targets.session import TimingPlan
     from toolchain.core.context import RunContext
     from toolchain.profiling.measurements import Measurements
 
@@ -92,7 +92,7 @@ def profile(
       glyphpress profile a.onnx b.onnx --target ort-cpu --target arm64:cortex-a72
       glyphpress profile a.onnx --per-op
     """
-    from targets.target import TimingPlan
+    from targets.session import TimingPlan
     from toolchain.core import files
     from toolchain.core.errors import UsageProblem
     from toolchain.profiling.latency import timeable
@@ -165,7 +165,7 @@ def _sweep(
     threads: tuple[int, ...] | None,
     batches: tuple[int, ...] | None,
 ) -> Answer:
-    from targets.target import taints_of
+    from targets.session import taints_of
     from toolchain.profiling.sweep import sweep
     from toolchain.report.profile_tables import sweep_text
 

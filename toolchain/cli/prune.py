@@ -226,7 +226,7 @@ def sensitivity(
       glyphpress sensitivity cnn-small --data emnist:balanced --plot layers.svg
       glyphpress sensitivity cnn-small --data builtin:digits --recipe mine.toml
     """
-    from targets.terminal_text import json_text
+    from targets.host.text import json_text
     from toolchain.commands.compress import proposed_recipe, sensitivity_of
     from toolchain.core.files import refuse_unfit, write_whole
     from toolchain.report.sensitivity import plot, show_sensitivity

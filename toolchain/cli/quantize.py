@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 from click.core import ParameterSource
 
-from targets.terminal_text import argument
+from targets.host.text import argument
 from toolchain.cli import console, options
 from toolchain.cli.options import Command
 from toolchain.quantize.schemes import SCHEMES

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from targets.terminal_text import as_lines
+from targets.host.text import as_lines
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

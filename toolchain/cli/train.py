@@ -61,8 +61,8 @@ def train(
       glyphpress train --model cnn-small --data builtin:digits -o model.pt
     """
     from calibration.dataset import Dataset
-    from calibration.holdout import parted_off
     from calibration.load import load_or_why, train_split
+    from calibration.sample import parted_off
     from toolchain.models.saving import refuse_unfit
     from toolchain.training import train as training
 

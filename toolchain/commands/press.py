@@ -9,7 +9,7 @@ from calibration.dataset import Dataset
 from calibration.load import load, load_or_why
 from targets.artifact import Artifact
 from targets.host.machine import machine_state
-from targets.target import Instructions
+from targets.session import Instructions
 from toolchain.checkpoint import Settled, settle
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.press_extra_file import to_add

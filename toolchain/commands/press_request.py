@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from targets.artifact import Format
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.press_target import PressTarget
 from toolchain.core.context import RunContext

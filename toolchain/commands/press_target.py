@@ -12,7 +12,8 @@ from targets import catalog
 from targets.artifact import Artifact, Format
 from targets.errors import TargetUnavailable
 from targets.host.machine import machine_state, saturates
-from targets.target import Instructions, Target, TimingPlan
+from targets.session import Instructions, TimingPlan
+from targets.target import Target
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.progress import Progress
 from toolchain.evaluation.evaluate import Evaluation, evaluate

@@ -9,7 +9,8 @@ from typing import Any
 from targets import catalog
 from targets.artifact import Artifact, Format
 from targets.errors import TargetUnavailable
-from targets.target import RuntimeFacts, Target, TimingPlan, Timings, taints_of
+from targets.session import RuntimeFacts, TimingPlan, Timings, taints_of
+from targets.target import Target
 from toolchain.commands.probe_models import Shape, probe_pair
 from toolchain.commands.probe_shapes import wanted_shapes
 from toolchain.core.context import RunContext

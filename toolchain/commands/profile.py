@@ -11,10 +11,10 @@ from threading import Lock
 from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
-from targets.host.machine import machine_state
-from targets.host.pinning import pinned
-from targets.session import resolved_threads
-from targets.target import Availability, Target, TimingPlan, taints_of
+from targets.host.machine import machine_state, pinned
+from targets.host.runtime_session import resolved_threads
+from targets.session import TimingPlan, taints_of
+from targets.target import Availability, Target
 from toolchain.core.errors import TaintedRun, UsageProblem
 from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.ratio import LatencyRatio

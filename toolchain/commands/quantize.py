@@ -11,9 +11,9 @@ from calibration.dataset import Dataset
 from calibration.load import load, load_or_why, train_split
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact
+from targets.host.result_files import instead_of
+from targets.host.text import argument
 from targets.metadata import load_artifact
-from targets.results import instead_of
-from targets.terminal_text import argument
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.export import labelled, onnx_artifact
 from toolchain.core.context import RunContext

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from calibration import whole
+from calibration import atomic_files
 from targets.host.cache import temporary
-from targets.results import instead_of
+from targets.host.result_files import instead_of
 from toolchain.core.errors import EvidenceError, StageError, UsageProblem
 from toolchain.core.interrupt import held
 
@@ -24,7 +24,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def refuse_existing(path: Path, *, force: bool) -> None:
     """Raise UsageProblem when `path` is there without `force`, or cannot be written; call it before long work."""
-    whole.sweep(path.parent)
+    atomic_files.sweep(path.parent)
     _refuse_taken(path, force=force)
     if path.exists() and not path.is_file():
         raise UsageProblem(f"{path} is not a file that can be replaced; give another name")
@@ -96,7 +96,7 @@ def whole_files(path: Path, *others: Path, force: bool = False) -> Iterator[tupl
         yield part, *rest
         try:
             with held():
-                whole.place_files([part, *(each for each in rest if each.exists())], path.parent, replace=force)
+                atomic_files.place_files([part, *(each for each in rest if each.exists())], path.parent, replace=force)
         except FileExistsError as error:
             raise _taken(room / "new", path) from error
 
@@ -111,7 +111,7 @@ def write_whole(path: Path, words: str, *, force: bool = False) -> None:
 def refuse_folder(path: Path, *, force: bool) -> None:
     """Raise UsageProblem where `whole_folder` would not take `path`; call it before long work."""
     target = _behind(path)
-    whole.sweep(target.parent)
+    atomic_files.sweep(target.parent)
     occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
     if occupied and not _ours(target):
         raise UsageProblem(
@@ -148,7 +148,7 @@ def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         yield part
         try:
             with held():
-                whole.place_folder(part, target, replaceable=_ours if force else None)
+                atomic_files.place_folder(part, target, replaceable=_ours if force else None)
         except FileExistsError as error:
             raise _taken(part, target) from error
 
@@ -160,7 +160,7 @@ def scratch() -> Iterator[None]:
     with ExitStack() as stack:
         # Most commands need none, and those that do say why it cannot be had.
         with suppress(OSError):
-            tempfile.tempdir = str(stack.enter_context(whole.room(Path(before) if before else temporary())))
+            tempfile.tempdir = str(stack.enter_context(atomic_files.room(Path(before) if before else temporary())))
         try:
             yield
         finally:
@@ -182,7 +182,7 @@ def _ours(folder: Path) -> bool:
 
 
 def _taken(part: Path, path: Path) -> StageError:
-    kept = whole.put_aside(part, path)
+    kept = atomic_files.put_aside(part, path)
     return StageError(f"{path} was made by another process meanwhile, and stays; the finished results are in {kept}")
 
 
@@ -192,7 +192,7 @@ def _room_beside(path: Path) -> Iterator[Path]:
     missing, temporary_file = [parent for parent in path.absolute().parents if not parent.exists()], False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole.room(path.parent) as folder:
+        with atomic_files.room(path.parent) as folder:
             try:
                 yield folder
             except OSError as error:
@@ -203,7 +203,7 @@ def _room_beside(path: Path) -> Iterator[Path]:
             # Someone else may have put something there meanwhile.
             with suppress(OSError):
                 parent.rmdir()
-        hidden = isinstance(error, OSError) and (error.errno in _FULL or whole.PREFIX in str(error.filename))
+        hidden = isinstance(error, OSError) and (error.errno in _FULL or atomic_files.PREFIX in str(error.filename))
         if isinstance(error, OSError) and hidden and not temporary_file:
             # Python does not say which file did not fit, or names a hidden one; the outermost is what was asked for.
             raise OSError(error.errno, error.strerror, str(path)) from error
@@ -216,7 +216,7 @@ def _is_temporary(error: OSError, folder: Path) -> bool:
     Where the error names no file, that is the one whose disk has less room.
     """
     if named := error.filename2 or error.filename:
-        return whole.PREFIX in str(named) and folder.name not in str(named)
+        return atomic_files.PREFIX in str(named) and folder.name not in str(named)
     return shutil.disk_usage(folder).free > shutil.disk_usage(temporary()).free
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from targets.terminal_text import one_line
+from targets.host.text import one_line
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.choice import advice, words_for
-from calibration.dataset import Dataset, Labels
+from calibration.dataset import Dataset, Labels, chunks
 from calibration.sample import image_hashes
-from calibration.streamed import chunks
+from targets.host.text import json_value
 from targets.preprocess import Preprocess
-from targets.target import RuntimeFacts, Session
-from targets.terminal_text import json_value
+from targets.session import RuntimeFacts, Session
 from toolchain.core.errors import EvidenceError
 from toolchain.core.files import refuse_other, whole_file
 from toolchain.core.progress import Progress, silent

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from calibration.dataset import Labels
 from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
-from targets.target import LARGEST, RuntimeFacts
+from targets.session import LARGEST, RuntimeFacts
 from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.strict_json import integers, members, shares, told

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.target import Timings
+from targets.session import Timings
 from toolchain.core.errors import EvidenceError
 from toolchain.stats.bootstrap import MIN_ROUNDS, bounds, resampled, trimmed_mean
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.unpack import announced_bytes, unpacks_to_too_much
+from calibration.idx import announced_bytes, unpacks_to_too_much
 from targets.errors import ArtifactError
 
 UNREADABLE = (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.target import LARGEST
+from targets.session import LARGEST
 
 
 def members(values: Any, *kinds: type) -> list[Any]:

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import RunFailed
-from targets.target import Timings
-from targets.terminal_text import json_value
+from targets.host.text import json_value
+from targets.session import Timings
 from toolchain.core.errors import EvidenceError
 from toolchain.core.files import refuse_other, whole_file
 from toolchain.evaluation.read_npz import UNREADABLE, unpacked

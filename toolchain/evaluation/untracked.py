@@ -13,10 +13,10 @@ from calibration.errors import DataNotFound, EmptyData
 from calibration.load import load
 from targets import catalog
 from targets.artifact import Artifact, sidecar_of
+from targets.host.runtime_session import RuntimeSession
+from targets.host.text import argument
 from targets.metadata import adopt, describe, explained, load_artifact
 from targets.preprocess import Preprocess
-from targets.session import RuntimeSession
-from targets.terminal_text import argument
 from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding, search, tie_message
 from toolchain.core.errors import CheckpointError, EvidenceError
 from toolchain.core.files import refuse_existing, write_whole

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.session import TensorCodec
+from targets.host.runtime_session import TensorCodec
 
 
 @dataclass(frozen=True)

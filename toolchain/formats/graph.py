@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from targets.errors import nearest
-from targets.session import TensorCodec
-from targets.terminal_text import argument
+from targets.host.runtime_session import TensorCodec
+from targets.host.text import argument
 from toolchain.core.errors import UsageProblem
 
 
@@ -36,8 +36,7 @@ class Constant:
 class Layer:
     """An operator with weights.
 
-    name: of its weights, as `targets.operators` names layers. node: its place in the file. chain: what it writes, and
-    what operators that only serve it make of that: activation, quantization, dequantization; the last is its result.
+    name: of its weights, as a profile names layers. node: its place in the file. chain: what it writes, and what operators that only serve it make of that: activation, quantization, dequantization; the last is its result.
     copies: other tensors of the same values.
     """
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from targets.host.text import json_value
 from targets.preprocess import Preprocess
-from targets.target import RuntimeFacts
-from targets.terminal_text import json_value
+from targets.session import RuntimeFacts
 from toolchain.core.errors import EvidenceError
 from toolchain.core.files import whole_file
 from toolchain.evaluation.damaged import StressAnswers

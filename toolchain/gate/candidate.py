@@ -9,7 +9,7 @@ from calibration.dataset import Dataset
 from targets.artifact import Artifact, file_format
 from targets.catalog import default_for, get
 from targets.preprocess import Preprocess
-from targets.target import Session
+from targets.session import Session
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.damaged import Damage, StressAnswers, answers_under

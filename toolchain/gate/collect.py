@@ -9,7 +9,8 @@ from typing import Any
 
 from calibration.dataset import Dataset
 from targets.catalog import get
-from targets.target import Target, TimingPlan, Timings
+from targets.session import TimingPlan, Timings
+from targets.target import Target
 from toolchain.core.errors import UsageProblem
 from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.compare import Comparison, compare

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import RunFailed
-from targets.target import Timings
-from targets.terminal_text import json_text, json_value
+from targets.host.text import json_text, json_value
+from targets.session import Timings
 from toolchain.core.errors import EvidenceError
 from toolchain.core.files import refuse_other, write_whole
 from toolchain.evaluation.flip_images import Flipped

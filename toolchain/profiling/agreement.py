@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.load import load
-from targets.target import Session
+from targets.session import Session
 
 IMAGES = 64
 """Real digits, of the built-in set: enough to move every logit, and few enough for an emulated processor."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from targets.target import taints_of
+from targets.session import taints_of
 from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.evaluation.timings_file import StoredRow, StoredRun

@@ -23,10 +23,11 @@ import numpy as np
 from targets.artifact import Artifact
 from targets.catalog import default_for
 from targets.errors import ArtifactError
-from targets.host.cpu_load import quiet_cores
+from targets.host.machine import quiet_cores
 from targets.metadata import adopt, describe, explained, load_artifact
 from targets.preprocess import Preprocess
-from targets.target import Session, Target, TimingPlan, Timings, taints_of
+from targets.session import Session, TimingPlan, Timings, taints_of
+from targets.target import Target
 from toolchain.core.errors import UsageProblem
 from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.ratio import LatencyRatio

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from targets.artifact import Artifact
-from targets.target import Instructions, RuntimeFacts, TimingPlan, Timings
+from targets.session import Instructions, RuntimeFacts, TimingPlan, Timings
 from toolchain.evaluation.ratio import SLOWER, LatencyRatio
 from toolchain.evaluation.timings_file import save_timings
 from toolchain.profiling.agreement import Agreement

@@ -9,11 +9,11 @@ from typing import Any
 
 from targets.artifact import Artifact
 from targets.errors import TargetUnavailable
-from targets.host.machine import machine_state, taints
-from targets.host.pinning import pinned
-from targets.operator_time import RUNS, Operator
-from targets.operators import operators
-from targets.session import resolved_threads
+from targets.host.clock import PROFILE_RUNS
+from targets.host.fresh_process import operators
+from targets.host.machine import machine_state, pinned, taints
+from targets.host.runtime_session import resolved_threads
+from targets.session import Operator
 from toolchain.core.progress import Progress, silent
 from toolchain.profiling.pairs import paired
 
@@ -43,7 +43,7 @@ class Breakdown:
         words = {name: getattr(self, name) for name in ("target", "threads", "batch", "ns")}
         rows = [asdict(one) for one in self.operators]
         named = {"artifact": self.artifact.path.name, "sha256": self.artifact.sha256}
-        return named | words | {"runs": RUNS, "taints": list(self.taints), "operators": rows}
+        return named | words | {"runs": PROFILE_RUNS, "taints": list(self.taints), "operators": rows}
 
 
 def per_operator(

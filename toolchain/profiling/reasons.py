@@ -13,9 +13,9 @@ import numpy as np
 from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import RunFailed
+from targets.host.fresh_process import operators
 from targets.host.machine import multiplies_bytes
-from targets.operator_time import Operator
-from targets.operators import operators
+from targets.session import Operator
 from targets.target import Target
 from toolchain.checkpoint.inspection import inspect_file
 from toolchain.formats.onnx.optimized import optimized_graph

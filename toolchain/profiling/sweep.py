@@ -10,9 +10,9 @@ from typing import Any
 
 from targets.agent.remote import Channel, RemoteSession, local_agent
 from targets.artifact import Artifact
-from targets.host.pinning import pinned
-from targets.session import resolved_threads
-from targets.target import TimingPlan, Timings
+from targets.host.machine import pinned
+from targets.host.runtime_session import resolved_threads
+from targets.session import TimingPlan, Timings
 from toolchain.core.errors import UsageProblem
 from toolchain.core.progress import Progress, silent
 from toolchain.profiling.latency import ROUNDS, time_interleaved

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from targets.terminal_text import argument
+from targets.host.text import argument
 from toolchain.gate.outcome import Verdict
 from toolchain.report.judgement import Judgement
 from toolchain.stats.decision import Outcome

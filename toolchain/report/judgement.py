@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from targets.target import Timings
-from targets.terminal_text import json_text, json_value
+from targets.host.text import json_text, json_value
+from targets.session import Timings
 from toolchain.core.errors import EvidenceError, PolicyError
 from toolchain.core.files import write_whole
 from toolchain.core.versions import tool_versions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from targets.host.cpu_load import COUNTERS
+from targets.host.machine import COUNTERS
 from toolchain.core.quantities import percent_text, points_text, size_text, time_text
 from toolchain.core.visible import visible
 from toolchain.evaluation.compare import Comparison

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from targets.operator_time import RUNS
-from targets.target import taints_of
-from targets.terminal_text import one_line
+from targets.host.clock import PROFILE_RUNS
+from targets.host.text import one_line
+from targets.session import taints_of
 from toolchain.core.quantities import time_text
 from toolchain.core.visible import shown
 from toolchain.profiling.per_operator import Breakdown
@@ -20,7 +20,7 @@ def operators_text(breakdowns: Sequence[Breakdown], *, colour: bool = False) -> 
     """Return a table for each artifact in each place, and what the figures are."""
     tables = [f"{one_line(_heading(one))}\n{unbroken(_operator_table(one), colour=colour)}" for one in breakdowns]
     note = (
-        f"mean of the middle three fifths of {RUNS} inferences, by the runtime's own profiler: it counts whole "
+        f"mean of the middle three fifths of {PROFILE_RUNS} inferences, by the runtime's own profiler: it counts whole "
         "microseconds, and its own work (some 2 us an operator in ONNX Runtime) is in them"
     )
     taints = tuple(dict.fromkeys(word for one in breakdowns for word in one.taints))

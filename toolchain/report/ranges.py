@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 from rich.table import Table
 
-from targets.terminal_text import one_line
+from targets.host.text import one_line
 from toolchain.core.errors import UsageProblem
 from toolchain.core.files import write_whole
 from toolchain.core.visible import shown, visible

@@ -9,9 +9,9 @@ from typing import Any
 
 from targets.artifact import Fidelity
 from targets.errors import ArtifactError
+from targets.host.text import json_text, json_value
 from targets.preprocess import Preprocess
-from targets.target import Timings
-from targets.terminal_text import json_text, json_value
+from targets.session import Timings
 from toolchain.core.errors import EvidenceError, StageError
 from toolchain.core.files import MARK, refuse_other, write_whole
 from toolchain.evaluation.compare import Comparison

@@ -8,7 +8,7 @@ from typing import Any
 
 from targets.artifact import Artifact
 from targets.catalog import get
-from targets.target import Instructions
+from targets.session import Instructions
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.ratio import LatencyRatio

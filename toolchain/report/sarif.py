@@ -11,7 +11,7 @@ import hashlib
 from typing import Any
 from urllib.parse import quote
 
-from targets.terminal_text import json_text
+from targets.host.text import json_text
 from toolchain.core.errors import GateFailed, GateInconclusive, exit_code
 from toolchain.core.visible import visible
 from toolchain.evaluation.paired_answers import FileFacts

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from targets.target import RuntimeFacts
+from targets.session import RuntimeFacts
 from toolchain.evaluation.compare import ClassDrop, Comparison, NewConfusion
 from toolchain.evaluation.paired_answers import FileFacts
 from toolchain.gate.outcome import Part, Verdict

@@ -22,7 +22,7 @@ from targets.agent.wire import GREETING, BrokenWire, greeted, receive, send
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, UnknownTarget
 from targets.onnxruntime.cpu import OrtCpu
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 from tests.targets.models import glyphs
 
 

@@ -15,7 +15,7 @@ from targets.arm64.target import Arm64Target
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
 from targets.host import cache
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 from tests.fixtures.emulated import emulated
 from tests.targets.models import glyphs
 

@@ -21,7 +21,7 @@ from targets.browser.packages import ONNXRUNTIME_WEB
 from targets.browser.target import PAGE, BrowserTarget
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
 from targets.host import cache
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 from tests.targets.models import artifact, glyphs, integer_net, stored
 
 STATE = BrowserTarget().probe()

@@ -10,7 +10,7 @@ import pytest
 
 from targets.errors import RunFailed
 from targets.host import clock
-from targets.target import RuntimeFacts, TimingPlan, Timings
+from targets.session import RuntimeFacts, TimingPlan, Timings
 
 
 def test_the_clock_is_finer_than_a_microsecond() -> None:

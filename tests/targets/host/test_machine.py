@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from targets.host.cpu_load import busy_by_others, cpu_seconds
-from targets.host.machine import cpu_name, machine_state, taints
+from targets.host.machine import busy_by_others, cpu_name, cpu_seconds, machine_state, taints
 
 PI = {
     "proc/cpuinfo": "processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd evtstrm crc32 cpuid asimddp\n"

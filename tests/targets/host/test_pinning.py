@@ -12,7 +12,7 @@ from targets import catalog
 from targets.agent.remote import local_agent
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.host.pinning import pinned
+from targets.host.machine import pinned
 
 CORES = sorted(os.sched_getaffinity(0))
 MISSING = os.cpu_count() or 0

@@ -15,7 +15,7 @@ from targets.artifact import Artifact
 from targets.errors import ArtifactError, RunFailed
 from targets.litert.cpu import LiteRtCpu, LiteRtReference
 from targets.metadata import describe
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 from tests.targets.models import glyphs
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -17,7 +17,7 @@ from targets.errors import Misplaced, RunFailed
 from targets.litert import gpu
 from targets.litert.cpu import LiteRtCpu
 from targets.litert.gpu import ACCELERATOR, LiteRtGpu
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 from tests.targets.models import artifact, glyphs
 
 _STATE = LiteRtGpu(adapter="software").probe()

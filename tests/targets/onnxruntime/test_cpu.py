@@ -14,7 +14,7 @@ from targets.artifact import Artifact
 from targets.errors import ArtifactError, RunFailed, UnknownTarget
 from targets.host.machine import machine_state, saturates
 from targets.onnxruntime.cpu import OrtCpu, OrtPrecise, OrtReference, switches_kernels
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 from tests.targets.models import artifact, conv_net, glyphs, integer_net
 
 

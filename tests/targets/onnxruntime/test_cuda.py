@@ -19,7 +19,7 @@ from targets.errors import TargetUnavailable
 from targets.onnxruntime import cuda
 from targets.onnxruntime.cpu import OrtCpu
 from targets.onnxruntime.cuda import OrtCuda, OrtTensorRt, cuda_device, missing_library
-from targets.target import TimingPlan
+from targets.session import TimingPlan
 from tests.fixtures.drivers import library
 from tests.targets.models import glyphs
 

@@ -12,8 +12,8 @@ import pytest
 from targets import catalog
 from targets.artifact import ONNX_METADATA_KEY, Artifact
 from targets.errors import ArtifactError, RunFailed
+from targets.host.fresh_process import operators
 from targets.metadata import adopt, explained, load_artifact, save_sidecar
-from targets.operators import operators
 from tests.targets.models import artifact, glyphs, integer_net, stored
 
 

@@ -20,7 +20,7 @@ from targets.errors import Misplaced, RunFailed, TargetUnavailable, UnknownTarge
 from targets.metadata import adopt
 from targets.onnxruntime.cpu import OrtCpu
 from targets.onnxruntime.webgpu import PROVIDER, OrtWebGpu
-from targets.target import Session, TimingPlan
+from targets.session import Session, TimingPlan
 from tests.fixtures.drivers import CHROMIUM, SWIFTSHADER, drivers_that_say, manifest, needs_chromium
 from tests.targets.models import glyphs, integer_net
 from toolchain.quantize.weight_only import expand_at_load

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from targets import catalog
-from targets.arm64.processors import PROCESSORS
+from targets.arm64.root import PROCESSORS
 from targets.errors import TargetUnavailable, UnknownTarget
 from targets.host.machine import ISA_FLAGS
 from targets.profiles import SHIPPED, DeviceProfile, profile_names

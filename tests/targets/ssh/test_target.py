@@ -21,10 +21,10 @@ from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
 from targets.metadata import save_sidecar
+from targets.session import TimingPlan
 from targets.ssh import bootstrap
 from targets.ssh import target as ssh_target
-from targets.ssh.setup import set_up
-from targets.target import TimingPlan
+from targets.ssh.bundle import set_up
 from tests.targets.board import Board, board, needs
 from tests.targets.models import glyphs
 from toolchain.commands.profile import ProfileRequest, profile_files

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from targets.artifact import file_sha256
-from targets.terminal_text import json_value
+from targets.host.text import json_value
 from toolchain.checkpoint.kinds import Kind
 
 

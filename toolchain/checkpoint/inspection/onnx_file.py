@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.artifact import ONNX_METADATA_KEY, file_sha256
+from targets.host.text import json_value
 from targets.onnxruntime.onnx_file import scales
-from targets.terminal_text import json_value
 from toolchain.checkpoint.inspection.facts import (
     InspectedLayer,
     Inspection,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from targets.artifact import file_sha256
 from targets.errors import first_line
-from targets.terminal_text import json_value
+from targets.host.text import json_value
 from toolchain import models
 from toolchain.checkpoint.bake import bake
 from toolchain.checkpoint.inspection.facts import InspectedLayer, Inspection, StoredTensor, largest_first, left_out

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from targets.artifact import TensorSpec
+from targets.host.runtime_session import TensorCodec
 from targets.onnxruntime.operators import layer_of_weight
-from targets.session import TensorCodec
 from toolchain.formats.graph import Constant, Graph, Node
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact
+from targets.host.runtime_session import TensorCodec
 from targets.onnxruntime.cpu import OrtReference, batch_size
 from targets.onnxruntime.protobuf import without_weights
-from targets.session import TensorCodec
 from toolchain.core.errors import StageError
 from toolchain.formats.onnx.layers import onnx_graph
 from toolchain.formats.onnx.write import write_model

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from targets.artifact import TensorSpec
+from targets.host.runtime_session import TensorCodec
 from targets.litert.operators import layer_of_tensor
-from targets.session import TensorCodec
 from toolchain.formats.graph import Constant, Graph, Node
 
 WEIGHTED = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "BATCH_MATMUL": 1}

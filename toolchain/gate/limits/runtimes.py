@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from calibration.dataset import Dataset, Images
-from calibration.streamed import chunks
+from calibration.dataset import Dataset, Images, chunks
 from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable
-from targets.target import RuntimeFacts, Session, Target
+from targets.session import RuntimeFacts, Session
+from targets.target import Target
 from toolchain.core.errors import EvidenceError
 from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.evaluate import Evaluation, check_classes

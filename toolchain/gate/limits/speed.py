@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import ClassVar
 
-from targets.target import Timings, taints_of
+from targets.session import Timings, taints_of
 from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import beside, time_beside
 from toolchain.core.settings import Ratio, Seconds

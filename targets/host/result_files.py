@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from targets.terminal_text import argument
+from targets.host.text import argument
 
 _HEAD = 4096
 """Bytes that are looked at: a schema is the first thing in every file of ours (of 4 bytes a letter in an `.npz`)."""
