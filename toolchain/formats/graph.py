@@ -36,7 +36,8 @@ class Constant:
 class Layer:
     """An operator with weights.
 
-    name: of its weights, as a profile names layers. node: its place in the file. chain: what it writes, and what operators that only serve it make of that: activation, quantization, dequantization; the last is its result.
+    name: of its weights, as a profile names layers. node: its place in the file. chain: what it writes, and what
+    operators that only serve it make of that: activation, quantization, dequantization; the last is its result.
     copies: other tensors of the same values.
     """
 
