@@ -1,7 +1,7 @@
 """How often the limits `[rejects]` and `[ece]` err at their margins: `python -m bench.confidence_rates`, ten minutes.
 
-Draws images, with replacement, of populations whose truth is known exactly: 300,000 images that two readers
-answered. The limit is set to that truth, so every PASS and every FAIL is a wrong one. Writes
+Draws images with replacement from populations of 300,000 images that two readers answered, so that the true rise is
+known. The limit is set to exactly that rise, so every PASS and every FAIL is wrong. Writes
 `results/confidence_rates.json`.
 """
 
@@ -23,16 +23,18 @@ RESULTS = Path(__file__).resolve().parent / "results" / "confidence_rates.json"
 SCHEMA = "glyphpress/confidence-rates/1"
 POPULATION, SEED, CONFIDENCE = 300_000, 5, 0.95
 DRAWS = {"rejects": 300, "ece": 120}
-"""By limit; a calibration error takes long to judge."""
+"""Number of draws by limit; a calibration error takes longer to judge."""
 SIZES = (200, 600, 2_000, 6_000, 18_800)
 
 
 @dataclass(frozen=True)
 class Readers:
-    """A baseline and a candidate. ease: mean log odds that an image is read rightly, which vary by 2.5.
+    """A baseline and a candidate.
 
-    sharpness: what the baseline's confidence makes of these; 1 is calibrated. noise, sharper, worse: what the candidate
-    adds to its confidence, multiplies it by, and loses of the odds. error: of `[rejects]`.
+    ease: mean log odds of a correct answer; they vary between images with a standard deviation of 2.5. sharpness: the
+    baseline's log odds of confidence as a multiple of the true ones; 1 is calibrated. noise: standard deviation of what
+    the candidate adds to its log odds of confidence. sharper: what it multiplies them by. worse: how far its odds of a
+    correct answer fall. error: the largest error of `[rejects]`.
     """
 
     ease: float
@@ -55,7 +57,7 @@ CASES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One limit on `images` images, set to the truth. wrong_pass, wrong_fail: shares of draws."""
+    """One limit on `images` images, set to the true rise. wrong_pass, wrong_fail: shares of draws."""
 
     case: str
     limit: str
@@ -66,12 +68,12 @@ class Cell:
 
 
 def population(readers: Readers, rng: np.random.Generator, size: int) -> tuple[Answered, Answered]:
-    """Return what both readers answered of ten classes, about equally sure of the same images."""
+    """Return the answers of both readers among ten classes; their confidences are correlated image by image."""
     odds, chance = rng.normal(readers.ease, 2.5, size), rng.random(size)
     after = odds - readers.worse * np.abs(rng.normal(0, 1, size))
-    sure = readers.sharpness * odds
-    own = (sure + rng.normal(0, readers.noise, size)) * readers.sharper
-    return _answered(sure, chance < _share(odds)), _answered(own, chance < _share(after))
+    baseline = readers.sharpness * odds
+    candidate = (baseline + rng.normal(0, readers.noise, size)) * readers.sharper
+    return _answered(baseline, chance < _share(odds)), _answered(candidate, chance < _share(after))
 
 
 def _share(odds: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -79,7 +81,7 @@ def _share(odds: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _answered(odds: NDArray[np.float64], right: NDArray[np.bool_]) -> Answered:
-    # Of ten classes the likeliest has at least a tenth.
+    # The most likely of ten classes has a probability of at least 0.1.
     return Answered((0.1 + 0.9 * _share(odds)).astype(np.float32), right)
 
 
@@ -99,15 +101,17 @@ def simulate(
             drawn = [rng.integers(0, population_size, images) for _ in range(max(draws.values()))]
             for limit, count in draws.items():
                 truth = _truth(limit, readers, *both)
-                rises = [_rise(limit, readers, *(_some(one, of) for one in both)) for of in drawn[:count]]
+                rises = [
+                    _rise(limit, readers, *(_selected(answers, chosen) for answers in both)) for chosen in drawn[:count]
+                ]
                 yield Cell(case, limit, images, truth, *_wrong(rises, truth))
 
 
 def _truth(limit: str, readers: Readers, before: Answered, after: Answered) -> float:
     if limit == "ece":
-        old, new = (ece(one.confidence, one.right) for one in (before, after))
+        old, new = (ece(answers.confidence, answers.right) for answers in (before, after))
     else:
-        old, new = (rejection(one.confidence, one.right, readers.error).rate for one in (before, after))
+        old, new = (rejection(answers.confidence, answers.right, readers.error).rate for answers in (before, after))
     return new - old
 
 
@@ -117,12 +121,12 @@ def _rise(limit: str, readers: Readers, before: Answered, after: Answered) -> Ri
     return reject_rise(before, after, readers.error, CONFIDENCE)
 
 
-def _some(answered: Answered, of: NDArray[np.int64]) -> Answered:
-    return Answered(answered.confidence[of], answered.right[of])
+def _selected(answers: Answered, chosen: NDArray[np.int64]) -> Answered:
+    return Answered(answers.confidence[chosen], answers.right[chosen])
 
 
 def _wrong(rises: Sequence[Rise], truth: float) -> tuple[float, float]:
-    """Return how often a limit that equals the truth is passed, and how often failed; a fall is judged as a rise."""
+    """Return the shares of PASS and FAIL of a limit that equals the truth; a true fall is mirrored to a rise."""
     turned = [rise if truth >= 0 else rise.mirrored for rise in rises]
     passed = sum(rise.upper < abs(truth) for rise in turned)
     failed = sum(rise.lower > abs(truth) for rise in turned)
@@ -131,8 +135,8 @@ def _wrong(rises: Sequence[Rise], truth: float) -> tuple[float, float]:
 
 def line(cell: Cell) -> str:
     """Return one cell as a line."""
-    wrong = f"wrong PASS {percent_text(cell.wrong_pass):>7}  wrong FAIL {percent_text(cell.wrong_fail):>7}"
-    return f"{cell.case:37} {cell.limit:8} {cell.images:7,} at {points_text(cell.truth):>5} pp  {wrong}"
+    rates = f"wrong PASS {percent_text(cell.wrong_pass):>7}  wrong FAIL {percent_text(cell.wrong_fail):>7}"
+    return f"{cell.case:37} {cell.limit:8} {cell.images:7,} at {points_text(cell.truth):>5} pp  {rates}"
 
 
 def main() -> None:
@@ -140,9 +144,9 @@ def main() -> None:
     for cell in simulate():
         print(line(cell), flush=True)
         cells.append(cell)
-    kept = {"schema": SCHEMA, "confidence": CONFIDENCE, "population": POPULATION, "draws": DRAWS, "seed": SEED}
+    stored = {"schema": SCHEMA, "confidence": CONFIDENCE, "population": POPULATION, "draws": DRAWS, "seed": SEED}
     with whole_file(RESULTS, force=True) as part:
-        part.write_text(json.dumps(kept | {"cells": [asdict(cell) for cell in cells]}, indent=1) + "\n")
+        part.write_text(json.dumps(stored | {"cells": [asdict(cell) for cell in cells]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Does the gate cry wolf over latency? `python -m bench.gate_aa`, about ten minutes on two cores.
+"""How often the latency limits give a false alarm: `python -m bench.gate_aa`, about ten minutes on two cores.
 
-Times the same file against itself, a hundred times over, and judges every run as a user's policy would, at limits of
-exactly 1.0x and of 1.05x on P50 and P95: each FAIL is a false alarm. Twice: as the product times, which opens the file
-anew in every round, and with two sessions that are held open, which is why it does not. Then a file that is slower in
-truth, which must fail. Everything goes through the public API, on the machine as busy as it is; the ratios and the
-counts are kept in `results/gate_aa.json`. Exit 1 when more than one run of a hundred raised an alarm.
+An A/A test: it times the same file against itself a hundred times and judges every run at limits of 1.0x and 1.05x on
+P50 and P95. Each FAIL is a false alarm. It does so in two ways: as the product times, which opens the file again in
+every round, and with two sessions that stay open for the whole run, to show why the product does not do that. Then it
+times a file that is really slower, which must fail. Everything goes through the public API, however busy the machine
+is. The ratios and counts are stored in `results/gate_aa.json`. Exit 1 if more than 1 % of the runs raised an alarm.
 
-`--busy 1` keeps one core busy with another process meanwhile, and writes `results/gate_aa_busy.json`: there a limit may
-pass or stay open, but a FAIL, or a PASS of the slower file, is a false one, and any of them is exit 1.
+`--busy 1` keeps one core busy with another process and writes `results/gate_aa_busy.json`. On a busy machine a limit
+may pass or stay undecided, but a FAIL, or a PASS of the slower file, is false; any of them is exit 1.
 """
 
 from __future__ import annotations
@@ -50,13 +50,18 @@ BUSY_REPEATS = 40
 FORMATS = ("onnx", "tflite")
 PERCENTILES = {"p50_ratio": 50.0, "p95_ratio": 95.0}
 LIMITS = (1.0, 1.05)
-# A short run: a tenth of the gate's, so that a hundred of them take minutes.
+# A tenth of what the gate measures, so that a hundred runs take minutes.
 PLAN = TimingPlan(min_runs=2000, min_seconds=0.3, inner=1)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Many runs of one pair of files. way: how they were timed; verdicts: outcome to how often, by limit."""
+    """Many runs of one pair of files.
+
+    way: how the sessions were opened. seconds: mean time of a run. alarms: runs in which any limit failed. slower: runs
+    that the report would call slower. verdicts: for each limit, how often each outcome came. ratios: by percentile, the
+    ratio and its interval in every run.
+    """
 
     baseline: str
     candidate: str
@@ -69,7 +74,7 @@ class Trial:
     ratios: dict[str, list[list[float]]]
 
     def lines(self) -> Iterator[str]:
-        """Yield what people read."""
+        """Yield the trial as lines of text."""
         pair = f"{self.candidate} against {'itself' if self.baseline == self.candidate else self.baseline}"
         yield f"{pair}, {self.way}, {self.repeats} runs of {self.seconds:.1f} s: {self.alarms} with an alarm"
         for limit, outcomes in self.verdicts.items():
@@ -84,13 +89,13 @@ def trial(pair: tuple[Artifact, Artifact], repeats: int, *, held: bool, listen: 
     alarms = slower = 0
     began = time.monotonic()
     for seed in range(repeats):
-        base, own = timed(pair, seed=seed, held=held)
-        outcomes = judged(own, base)
+        base, candidate = timed(pair, seed=seed, held=held)
+        outcomes = judged(candidate, base)
         for limit, outcome in outcomes.items():
             counts[limit][str(outcome)] += 1
         alarms += Outcome.FAIL in outcomes.values()
         for name, q in PERCENTILES.items():
-            ratio = LatencyRatio.of(own, base, q=q)
+            ratio = LatencyRatio.of(candidate, base, q=q)
             if ratio is None or ratio.low is None or ratio.high is None:
                 raise SystemExit(f"{name}: too few samples on this machine; raise PLAN.min_runs")
             ratios[name].append([round(value, 5) for value in (ratio.ratio, ratio.low, ratio.high)])
@@ -109,7 +114,7 @@ def trial(pair: tuple[Artifact, Artifact], repeats: int, *, held: bool, listen: 
 
 
 def timed(pair: tuple[Artifact, Artifact], *, seed: int, held: bool) -> list[Timings]:
-    """Time both files in turns, in sessions that are opened in every round or held open for the whole run."""
+    """Time both files in turns, in sessions that are opened in every round, or once for the whole run (held)."""
     openings = [partial(default_for(artifact.format).open, artifact, threads=1) for artifact in pair]
     with ExitStack() as stack:
         if held:
@@ -117,10 +122,10 @@ def timed(pair: tuple[Artifact, Artifact], *, seed: int, held: bool) -> list[Tim
         return time_interleaved(openings, PLAN, seed=seed)
 
 
-def judged(own: Timings, base: Timings) -> dict[str, Outcome]:
-    """Judge every limit, at the confidence that a policy has by default."""
+def judged(candidate: Timings, base: Timings) -> dict[str, Outcome]:
+    """Judge every limit at the default confidence of a policy."""
     return {
-        f"{name} {limit:g}x": judge_time_ratio(TimeRatioLimit(max=limit), name, q, own, base).outcome
+        f"{name} {limit:g}x": judge_time_ratio(TimeRatioLimit(max=limit), name, q, candidate, base).outcome
         for name, q in PERCENTILES.items()
         for limit in LIMITS
     }
@@ -148,26 +153,26 @@ def files(folder: Path) -> Iterator[tuple[Artifact, Artifact]]:
 def measure() -> list[Trial]:
     """Run every trial."""
     with tempfile.TemporaryDirectory() as folder, progress() as listen:
-        made = list(files(Path(folder)))
-        same = [trial((small, small), REPEATS, held=False, listen=listen) for _, small in made]
-        slow = [trial((small, big), SLOW_REPEATS, held=False, listen=listen) for big, small in made]
-        held = [trial((small, small), HELD_REPEATS, held=True, listen=listen) for _, small in made]
+        pairs = list(files(Path(folder)))
+        same = [trial((small, small), REPEATS, held=False, listen=listen) for _, small in pairs]
+        slow = [trial((small, big), SLOW_REPEATS, held=False, listen=listen) for big, small in pairs]
+        held = [trial((small, small), HELD_REPEATS, held=True, listen=listen) for _, small in pairs]
         return [*same, *held, *slow]
 
 
 def measure_busy(others: int) -> list[Trial]:
-    """Run the trials of files that are opened anew while other processes keep so many cores busy."""
+    """Run the trials that open the files in every round, while `others` processes keep a core busy each."""
     with tempfile.TemporaryDirectory() as folder, progress() as listen:
-        made = list(files(Path(folder)))
+        pairs = list(files(Path(folder)))
         with kept_busy(others):
-            same = [trial((small, small), BUSY_REPEATS, held=False, listen=listen) for _, small in made]
-            slow = [trial((small, big), BUSY_REPEATS, held=False, listen=listen) for big, small in made]
+            same = [trial((small, small), BUSY_REPEATS, held=False, listen=listen) for _, small in pairs]
+            slow = [trial((small, big), BUSY_REPEATS, held=False, listen=listen) for big, small in pairs]
         return [*same, *slow]
 
 
 @contextmanager
 def kept_busy(others: int) -> Iterator[None]:
-    """Let so many processes do nothing but work, until the end of the block."""
+    """Keep `others` processes in an endless loop until the end of the block."""
     started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
     try:
         yield
@@ -177,37 +182,37 @@ def kept_busy(others: int) -> Iterator[None]:
             process.wait()
 
 
-def false_ones(one: Trial) -> int:
-    """Return how many verdicts of a busy machine are false: every FAIL, and every PASS of the slower file."""
-    wrong = ("FAIL",) if one.baseline == one.candidate else ("FAIL", "PASS")
-    return sum(counts.get(outcome, 0) for counts in one.verdicts.values() for outcome in wrong)
+def false_verdicts(trial: Trial) -> int:
+    """Return how many verdicts are false on a busy machine: every FAIL, and every PASS of the slower file."""
+    wrong = ("FAIL",) if trial.baseline == trial.candidate else ("FAIL", "PASS")
+    return sum(counts.get(outcome, 0) for counts in trial.verdicts.values() for outcome in wrong)
 
 
 def main() -> int:
-    """Measure, keep, print; return the exit code."""
+    """Measure, store and print; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.gate_aa")
-    parser.add_argument("--busy", type=int, default=0, metavar="N", help="cores that others keep busy")
+    parser.add_argument("--busy", type=int, default=0, metavar="N", help="number of cores kept busy by other processes")
     others = parser.parse_args().busy
     before = machine_state()
     trials = measure_busy(others) if others else measure()
-    kept = {
+    stored = {
         "schema": "glyphpress/bench/gate_aa/1",
         "plan": asdict(PLAN),
         "rounds": ROUNDS,
         "confidence": TimeRatioLimit.model_fields["confidence"].default,
         "machine": before | {"load_average_end": machine_state().get("load_average")},
         "busy": others,
-        "trials": [asdict(one) for one in trials],
+        "trials": [asdict(measured) for measured in trials],
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     result = RESULTS / ("gate_aa_busy.json" if others else "gate_aa.json")
-    result.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    for one in trials:
-        print(*one.lines(), sep="\n")
+    result.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    for measured in trials:
+        print(*measured.lines(), sep="\n")
     if others:
-        return int(any(map(false_ones, trials)))
-    same = [one for one in trials if one.baseline == one.candidate and one.way == "opened anew"]
-    return int(any(one.alarms > one.repeats // 100 for one in same))
+        return int(any(map(false_verdicts, trials)))
+    same = [run for run in trials if run.baseline == run.candidate and run.way == "opened anew"]
+    return int(any(run.alarms > run.repeats // 100 for run in same))
 
 
 if __name__ == "__main__":

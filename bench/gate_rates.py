@@ -1,8 +1,8 @@
 """How often the accuracy gate errs: `python -m bench.gate_rates`, a few seconds.
 
-Draws paired outcomes whose truth is known, judges them by the gate's own decision (`paired_difference.decide`) and by
-the two rules that others use, and sets the exact chance (`exact_power.chance`) beside each rate. Writes
-`results/gate_rates.json`; the rates are those of 20,000 draws a cell from a fixed seed.
+Draws paired outcomes from a known truth and judges them by the gate's own decision (`paired_difference.decide`) and by
+two rules that other tools use. The exact probability (`exact_power.chance`) stands beside each rate. Writes
+`results/gate_rates.json`; each rate comes from 20,000 draws with a fixed seed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ SIZES = (1_000, 4_000, 18_800)
 DISCORDANCES = (0.005, 0.01, 0.02)
 SCAN = (*range(200, 1_500, 37), *range(1_500, 4_000, 171), *range(4_000, 20_001, 1_600))
 SCANNED = (MARGIN, 0.0036, 0.005, 0.007, 0.01, 0.02, 0.05)
-"""Images and discordances among which the worst wrong PASS and FAIL are sought; a drop needs as much discordance."""
+"""The grid of image counts (SCAN) and discordances that is searched for the worst rates; a discordance below the margin
+cannot have a drop of that size."""
 
 Judge = Callable[[Floats, Floats, int, float], Any]
 
@@ -39,7 +40,7 @@ def by_gate(lost: Floats, gained: Floats, count: int, margin: float) -> Any:
 
 
 def by_threshold(lost: Floats, gained: Floats, count: int, margin: float) -> Any:
-    """Fail when more than the margin was seen, pass otherwise."""
+    """Fail when the observed drop exceeds the margin, pass otherwise."""
     return np.where((lost - gained) / count > margin, Outcome.FAIL, Outcome.PASS)
 
 
@@ -50,7 +51,7 @@ def by_mcnemar(lost: Floats, gained: Floats, _count: int, _margin: float) -> Any
 
 
 def by_one_sided_mcnemar(lost: Floats, gained: Floats, _count: int, _margin: float) -> Any:
-    """The same with the normal approximation, one-sided: the mildest reading of the rule."""
+    """Do the same with the one-sided normal approximation, the most lenient form of the rule."""
     spread = np.sqrt(np.maximum(lost + gained, 1))
     return np.where((lost - gained) / spread > normal_quantile(0.95), Outcome.FAIL, Outcome.PASS)
 
@@ -60,7 +61,7 @@ RULES: dict[str, Judge] = {"gate": by_gate, "threshold": by_threshold, "McNemar"
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of draws, and the chance that it estimates."""
+    """The share of draws, and the exact probability that it estimates."""
 
     drawn: float
     exact: float
@@ -68,7 +69,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Cell:
-    """One rule on `images` images. false_pass: where the truth is the margin; the others where it is no drop at all."""
+    """One rule on `images` images. false_pass: the true drop is the margin; right_pass and false_fail: it is zero."""
 
     rule: str
     images: int
@@ -79,7 +80,7 @@ class Cell:
 
 
 def exact(judge: Judge, truth: Truth, outcome: Outcome, margin: float = MARGIN) -> float:
-    """Return the chance that a rule gives PASS or FAIL."""
+    """Return the exact probability that a rule gives PASS or FAIL."""
 
     def judged(lost: Floats, gained: Floats) -> Any:
         return judge(lost, gained, truth.count, margin)
@@ -100,13 +101,13 @@ def simulate(*, draws: int = DRAWS, seed: int = SEED, margin: float = MARGIN) ->
                 generator.multinomial(images, [t.lost, t.gained, 1 - t.lost - t.gained], size=draws).T for t in truths
             ]
             for rule, judge in RULES.items():
-                at, none = (judge(table[0], table[1], images, margin) for table in tables)
+                at_margin, no_drop = (judge(table[0], table[1], images, margin) for table in tables)
                 rates = (
-                    Rate(float(np.mean(seen == outcome)), exact(judge, truth, outcome, margin))
-                    for seen, truth, outcome in (
-                        (at, truths[0], Outcome.PASS),
-                        (none, truths[1], Outcome.PASS),
-                        (none, truths[1], Outcome.FAIL),
+                    Rate(float(np.mean(outcomes == outcome)), exact(judge, truth, outcome, margin))
+                    for outcomes, truth, outcome in (
+                        (at_margin, truths[0], Outcome.PASS),
+                        (no_drop, truths[1], Outcome.PASS),
+                        (no_drop, truths[1], Outcome.FAIL),
                     )
                 )
                 cells.append(Cell(rule, images, discordance, *rates))
@@ -120,9 +121,9 @@ def _truth(images: int, drop: float, discordance: float) -> Truth:
 
 
 def claims() -> dict[str, float]:
-    """Return exact figures behind what is said of the rules that others use, and of the gate at its worst."""
+    """Return the exact figures that the documentation quotes for other tools' rules, and for the gate at its worst."""
     unchanged, dropped = _truth(1_000, 0.0, 0.022), _truth(1_000, 0.006, 0.022)
-    found = {
+    figures = {
         "0.5 pp threshold, 1,000 images, discordance 2.2 %: unchanged models failed": exact(
             by_threshold, unchanged, Outcome.FAIL, 0.005
         ),
@@ -133,19 +134,19 @@ def claims() -> dict[str, float]:
     for name, judge in (("exact two-sided", by_mcnemar), ("one-sided z", by_one_sided_mcnemar)):
         for discordance in (0.02, 0.03, 0.05):
             key = f"McNemar {name}, 100 images, discordance {discordance:.0%}: true 1 pp drops let through"
-            found[key.replace("%", " %")] = exact(judge, _truth(100, 0.01, discordance), Outcome.PASS)
+            figures[key.replace("%", " %")] = exact(judge, _truth(100, 0.01, discordance), Outcome.PASS)
     for outcome in (Outcome.PASS, Outcome.FAIL):
-        worst = max(worst_at_margin(outcome).items(), key=lambda one: one[1])
+        worst = max(worst_at_margin(outcome).items(), key=lambda item: item[1])
         key = (
             f"gate at its margin of 0.3 pp: worst false {outcome} of {len(SCAN)} numbers of images from 200 to 20,000 "
             f"and discordances from 0.3 % (nothing gained) to 5 %, found at {worst[0][0]:,} and {worst[0][1]:.2%}"
         )
-        found[key.replace("%", " %").replace("  %", " %")] = worst[1]
-    return found
+        figures[key.replace("%", " %").replace("  %", " %")] = worst[1]
+    return figures
 
 
 def worst_at_margin(outcome: Outcome) -> dict[tuple[int, float], float]:
-    """Return the exact chance of PASS or FAIL where the truth is the margin, by images and discordance."""
+    """Return the exact probability of PASS or FAIL when the true drop is the margin, by images and discordance."""
     return {
         (images, discordance): exact(by_gate, _truth(images, MARGIN, discordance), outcome)
         for images in SCAN
@@ -159,19 +160,21 @@ def table(cells: list[Cell]) -> str:
     lines = [f"{'rule':10} {'images':>7} {'discordance':>11}  " + "  ".join(f"{head:>24}" for head in heads)]
     for cell in cells:
         rates = (cell.false_pass, cell.right_pass, cell.false_fail)
-        words = "  ".join(f"{f'{percent_text(r.drawn)} [{percent_text(r.exact)}]':>24}" for r in rates)
-        lines.append(f"{cell.rule:10} {cell.images:7,} {percent_text(cell.discordance):>11}  {words}")
+        columns = "  ".join(f"{f'{percent_text(r.drawn)} [{percent_text(r.exact)}]':>24}" for r in rates)
+        lines.append(f"{cell.rule:10} {cell.images:7,} {percent_text(cell.discordance):>11}  {columns}")
     return "\n".join(lines)
 
 
 def main() -> None:
-    cells, said = simulate(), claims()
-    kept = {"schema": SCHEMA, "margin": MARGIN, "confidence": 0.95, "draws": DRAWS, "seed": SEED}
+    cells, figures = simulate(), claims()
+    stored = {"schema": SCHEMA, "margin": MARGIN, "confidence": 0.95, "draws": DRAWS, "seed": SEED}
     with whole_file(RESULTS, force=True) as part:
-        part.write_text(json.dumps(kept | {"cells": [asdict(cell) for cell in cells], "claims": said}, indent=1) + "\n")
+        part.write_text(
+            json.dumps(stored | {"cells": [asdict(cell) for cell in cells], "claims": figures}, indent=1) + "\n"
+        )
     print(f"margin 0.3 pp, {DRAWS:,} draws a cell, seed {SEED}; exact chances in brackets")
     print(table(cells))
-    print(*(f"{percent_text(share):>8}  {words}" for words, share in said.items()), sep="\n")
+    print(*(f"{percent_text(share):>8}  {claim}" for claim, share in figures.items()), sep="\n")
 
 
 if __name__ == "__main__":

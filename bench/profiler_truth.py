@@ -1,10 +1,10 @@
-"""Whether the profiler tells the truth: its p50 against a bare loop, and what it adds to every inference.
+"""Compare the profiler's p50 with that of a bare loop, and measure the overhead per inference.
 
     python -m bench.profiler_truth ARTIFACT...
 
-In every round each file is opened once and timed twice, by `Session.time` and by a loop that is written out here with
-nothing of ours in it, in an order that is drawn: both see the same session, the same memory and the same minutes. The
-overhead is what `time_calls` measures of a call that does nothing. All medians.
+In every round each file is opened once and timed twice in random order: by `Session.time`, and by a plain loop around
+the runtime's own call. Both use the same session, the same memory and the same minutes. The overhead is what
+`time_calls` measures for a call that does nothing. All figures are medians.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROUNDS, RUNS, WARMUP = 20, 300, 20
 
 @dataclass(frozen=True)
 class Truth:
-    """Of one file: medians over rounds of each p50, in nanoseconds, and of their ratio round by round."""
+    """One file: the medians over rounds of both p50s, in nanoseconds, and of their ratio in each round."""
 
     name: str
     bare_ns: float
@@ -39,7 +39,7 @@ class Truth:
 
 
 def bare(session: Any) -> Callable[[], object]:
-    """Return the runtime's own call on one image in memory, without a line of the product around it."""
+    """Return the runtime's own call on one image in memory, without any code of ours around it."""
     if hasattr(session, "_interpreter"):
         session.prepared(1)
         return session._interpreter.invoke
@@ -55,7 +55,7 @@ def bare(session: Any) -> Callable[[], object]:
 
 
 def bare_p50(call: Callable[[], object], runs: int = RUNS) -> float:
-    """Return the median nanoseconds of a call in the plainest loop there is."""
+    """Return the median time of a call in nanoseconds, measured by a plain loop."""
     for _ in range(WARMUP):
         call()
     samples = []
@@ -68,32 +68,32 @@ def bare_p50(call: Callable[[], object], runs: int = RUNS) -> float:
 
 def truth(artifact: Artifact, rounds: int = ROUNDS, seed: int = 0) -> Truth:
     """Time a file both ways in `rounds` rounds."""
-    random, found = np.random.default_rng(seed), []
+    random, pairs = np.random.default_rng(seed), []
     plan = TimingPlan(warmup=WARMUP, min_runs=RUNS, max_runs=RUNS, min_seconds=0, inner=1)
     for _ in range(rounds):
         with default_for(artifact.format).open(artifact) as session:
-            ways = {
+            methods = {
                 "bare": lambda session=session: bare_p50(bare(session)),
                 "profiled": lambda session=session: float(np.median(session.time(plan).samples_ns)),
             }
-            took = {name: ways[name]() for name in random.permutation(list(ways))}
-            found.append((took["bare"], took["profiled"]))
-    pairs = np.array(found)
-    return Truth(artifact.path.name, *np.median(pairs, axis=0), float(np.median(pairs[:, 1] / pairs[:, 0])))
+            p50 = {name: methods[name]() for name in random.permutation(list(methods))}
+            pairs.append((p50["bare"], p50["profiled"]))
+    both = np.array(pairs)
+    return Truth(artifact.path.name, *np.median(both, axis=0), float(np.median(both[:, 1] / both[:, 0])))
 
 
 def overhead_ns() -> float:
-    """Return what the loop adds to one inference: the median of timing a call that does nothing."""
+    """Return the overhead of the timing loop per inference: the median time of a call that does nothing."""
     samples, _, _ = time_calls(lambda: None, TimingPlan(min_runs=20_000, min_seconds=0, inner=1))
     return float(np.median(samples))
 
 
-def main(words: list[str]) -> None:
-    print(f"overhead of the loop: {overhead_ns():.0f} ns an inference")
-    for word in words:
-        one = truth(timeable(Path(word)))
-        told = f"bare {time_text(one.bare_ns / 1e9)}, profiled {time_text(one.profiled_ns / 1e9)}"
-        print(f"{one.name}: {told}, profiled / bare {one.ratio:.3f}")
+def main(paths: list[str]) -> None:
+    print(f"overhead of the loop: {overhead_ns():.0f} ns per inference")
+    for path in paths:
+        measured = truth(timeable(Path(path)))
+        p50 = f"bare {time_text(measured.bare_ns / 1e9)}, profiled {time_text(measured.profiled_ns / 1e9)}"
+        print(f"{measured.name}: {p50}, profiled / bare {measured.ratio:.3f}")
 
 
 if __name__ == "__main__":

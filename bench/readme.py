@@ -1,8 +1,8 @@
-"""Measure README's table again: `make bench DATA=DIR:balanced`, about a quarter of an hour on two cores.
+"""Measure README's table again: `make bench DATA=DIR:balanced`, about 15 minutes on two cores.
 
-Presses the shipped model by every shipped recipe that trains no student, in both formats, on EMNIST's balanced split,
-evaluates each file on every test image and times all of them in one interleaved run. `results/balanced/` keeps the
-report and the raw nanoseconds; README's table is written from that report and from nothing else.
+Presses the built-in model with every shipped recipe that trains no student, in both formats, on EMNIST's balanced
+split. Every file is evaluated on all test images, and all files are timed in one interleaved run. `results/balanced/`
+holds the report and the raw timings in nanoseconds; README's table is made from that report alone.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from toolchain.report.table import drop_text, verdict_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results" / "balanced"
-KEPT = ("report.json", "timings.npz")
+STORED = ("report.json", "timings.npz")
 MARKS = "<!-- table: make bench -->\n", "<!-- end of table -->\n"
 PLAN = TimingPlan(min_seconds=5.0, min_runs=2000, inner=1)
 
 
 def measure(data: str) -> Report:
-    """Press, judge and time; keep the report and the samples."""
-    # A student takes half an hour to train: `bench/README.md` has those.
+    """Press, judge and time; store the report and the samples."""
+    # A student takes half an hour to train; bench/README.md has the results of those recipes.
     recipes = tuple(
         recipe
         for name, recipe in shipped().items()
@@ -43,7 +43,7 @@ def measure(data: str) -> Report:
     with tempfile.TemporaryDirectory() as folder, progress() as listen:
         report = press(request, Path(folder) / "out", progress=listen)
         RESULTS.mkdir(parents=True, exist_ok=True)
-        for name in KEPT:
+        for name in STORED:
             shutil.copy(Path(folder) / "out" / name, RESULTS / name)
     return report
 
@@ -72,15 +72,15 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def written(readme: str, report: Report) -> str:
-    """Return README's text with its table made anew."""
+def with_new_table(readme: str, report: Report) -> str:
+    """Return README's text with the table of this report."""
     start, end = map(re.escape, MARKS)
-    return re.sub(f"({start}).*?({end})", lambda found: found[1] + table(report) + found[2], readme, flags=re.S)
+    return re.sub(f"({start}).*?({end})", lambda match: match[1] + table(report) + match[2], readme, flags=re.S)
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m bench.readme DATA, where DATA is a balanced split such as emnist:balanced")
     path, report = ROOT / "README.md", measure(sys.argv[1])
-    path.write_text(written(path.read_text(encoding="utf-8"), report), encoding="utf-8")
+    path.write_text(with_new_table(path.read_text(encoding="utf-8"), report), encoding="utf-8")
     print(table(Report.load(RESULTS)), end="")

@@ -1,7 +1,7 @@
-"""What a command costs before it works: `python -m bench.startup`, about a minute.
+"""How much CPU time a command takes to start: `python -m bench.startup`, about a minute.
 
-CPU time (user and system, with all threads) of fresh processes, in turns: each command beside what it cannot do
-without. The gate judges two saved evaluations of 18,800 images. Exit 1 where a command takes more than its limit.
+Measures the CPU time (user and system, all threads) of fresh processes in turns: each command, and the imports that it
+cannot do without. The gate judges two saved evaluations of 18,800 images. Exit 1 if a command exceeds its limit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GATE = ("gate", "--baseline", "float.npz", "--candidate", "int8.npz")
 
 @dataclass(frozen=True)
 class Start:
-    """A command, the Python code that it is compared with, and how many times as much it may take at most."""
+    """A command, the Python code that it is compared with, and the largest ratio of the two times that is allowed."""
 
     words: tuple[str, ...]
     floor: str
@@ -51,33 +51,34 @@ def main() -> int:
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:
         answers(Path(folder))
-        taken = [
+        times = [
             [(seconds(start.floor, (), folder), seconds(PROGRAM, start.words, folder)) for start in STARTS]
             for _ in range(rounds)
         ]
     print(f"{'command':46} {'CPU':>7} {'floor':>7} {'ratio':>6} {'at most':>8}  floor")
     slow = False
-    for start, *of in zip(STARTS, *taken, strict=True):
-        floor, own = (statistics.median(column) for column in zip(*of, strict=True))
-        slow |= start.most is not None and own > start.most * floor
+    for start, *pairs in zip(STARTS, *times, strict=True):
+        floor, command = (statistics.median(column) for column in zip(*pairs, strict=True))
+        slow |= start.most is not None and command > start.most * floor
         most = f"{start.most:.1f}" if start.most else "-"
-        print(f"{' '.join(start.words):46} {own:5.3f} s {floor:5.3f} s {own / floor:6.2f} {most:>8}  {start.floor}")
+        figures = f"{command:5.3f} s {floor:5.3f} s {command / floor:6.2f} {most:>8}"
+        print(f"{' '.join(start.words):46} {figures}  {start.floor}")
     return int(slow)
 
 
 def seconds(code: str, words: tuple[str, ...], folder: str) -> float:
     """Return the CPU time of a fresh interpreter from its start to its end."""
-    silent = os.open(os.devnull, os.O_WRONLY)
+    null = os.open(os.devnull, os.O_WRONLY)
     command = [sys.executable, "-c", f"import os; os.chdir({folder!r})\n{code}", *words]
-    actions = [(os.POSIX_SPAWN_DUP2, silent, 1)]
+    actions = [(os.POSIX_SPAWN_DUP2, null, 1)]
     _, status, used = os.wait4(os.posix_spawn(sys.executable, command, os.environ, file_actions=actions), 0)
-    os.close(silent)
+    os.close(null)
     assert not status, f"{words}: {status}"
     return used.ru_utime + used.ru_stime
 
 
 def answers(folder: Path) -> None:
-    """Store what two readers answered on the same images: 30 are lost and 20 gained of them."""
+    """Save two evaluations of the same images; the second has 30 new errors and 20 new correct answers."""
     labels = np.arange(IMAGES) % 10
     before, after = labels.copy(), labels.copy()
     after[:30], before[30:50] = (labels[:30] + 1) % 10, (labels[30:50] + 1) % 10

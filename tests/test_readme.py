@@ -9,7 +9,7 @@ import pytest
 
 from bench.example import examples, run
 from bench.readme import RESULTS
-from bench.readme import written as with_table
+from bench.readme import with_new_table as with_table
 from toolchain.cli.reference import written as with_commands
 from toolchain.report.report import Report
 
