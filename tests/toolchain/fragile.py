@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 from tests.lazily import torch
 from toolchain.checkpoint.float_model import FloatModel
@@ -23,4 +22,4 @@ def fragile(model: FloatModel, *convolutions: int) -> FloatModel:
             norm = module.features.get_submodule(f"norm{number - 1}")
             norm.weight[0], norm.bias[0] = 0, -1
             module.features.get_submodule(f"conv{number}").weight[:, 0] = 100
-    return replace(model, module=module)
+    return model.with_module(module)

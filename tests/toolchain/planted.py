@@ -179,7 +179,7 @@ def unevenly_scaled(model: FloatModel, factor: float) -> FloatModel:
         module.features.norm5.weight *= factors
         module.features.norm5.bias *= factors
         module.features.pool.weight /= factors[:, None, None, None]
-    return replace(model, module=module)
+    return model.with_module(module)
 
 
 def statically(artifact: Artifact, drawn: CalibrationSet, path: Path, *, per_channel: bool) -> Artifact:

@@ -12,7 +12,7 @@ from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Format
 from targets.preprocess import Preprocess
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import FloatModel, TorchModel
 from toolchain.export import export
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
@@ -148,7 +148,7 @@ def activated(name: str) -> FloatModel:
             answer: Tensor = self.logits(self.act(self.first(x)).flatten(1))
             return answer
 
-    return FloatModel(name, Activated().eval(), Preprocess(), tuple("0123456789"), "0" * 64)
+    return TorchModel(name, Preprocess(), tuple("0123456789"), "0" * 64, Activated().eval())
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from targets.artifact import Artifact, Format
 from targets.metadata import load_artifact
 from targets.preprocess import Preprocess
 from tests.lazily import nn, torch
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import TorchModel
 from toolchain.core.errors import CheckpointError, EvidenceError
 from toolchain.evaluation.untracked import open_artifact
 from toolchain.export import export
@@ -34,7 +34,7 @@ def strange(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
         nn.functional.cross_entropy(module(pixels), labels).backward()
         optimizer.step()
     folder = tmp_path_factory.mktemp("strange")
-    model = FloatModel("strange", module.eval(), preprocess, digits.classes, "0" * 64)
+    model = TorchModel("strange", preprocess, digits.classes, "0" * 64, module.eval())
     made = export(model, "onnx", folder / "made.onnx")
     proto = onnx.load(made.path)
     del proto.metadata_props[:]

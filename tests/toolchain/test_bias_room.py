@@ -12,7 +12,7 @@ from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format
 from targets.preprocess import Preprocess
 from tests.toolchain.conftest import OnDemand
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import FloatModel, TorchModel
 from toolchain.export import export
 from toolchain.quantize import quantize
 from toolchain.quantize.bias_overflow import ROOM, Weight, wider
@@ -49,7 +49,7 @@ def faint_model(groups: int = 1) -> FloatModel:
             x = self.down(self.up(self.first(x).relu()).relu()).relu()
             return self.logits(self.dense(x.flatten(1)).relu())
 
-    return FloatModel("faint", Faint().eval(), Preprocess(), tuple("0123456789"), "0" * 64)
+    return TorchModel("faint", Preprocess(), tuple("0123456789"), "0" * 64, Faint().eval())
 
 
 @pytest.fixture(scope="module")

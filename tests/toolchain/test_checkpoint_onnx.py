@@ -94,7 +94,7 @@ def test_an_onnx_checkpoint_comes_back_to_torch_and_can_be_trained_and_traced(ca
     module = loaded.model.torch_module("pruning")
     with torch.no_grad():
         np.testing.assert_allclose(module(torch.from_numpy(IMAGES)).numpy(), original(path), atol=1e-4)
-    assert loaded.model.onnx == path
+    assert loaded.model.path == path
     module(torch.from_numpy(IMAGES)).sum().backward()
     assert all(weight.grad is not None for weight in module.parameters())
     torch.export.export(module, (torch.zeros(2, 1, 28, 28),), dynamic_shapes=({0: torch.export.Dim("batch")},))

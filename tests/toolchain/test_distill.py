@@ -10,7 +10,7 @@ from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from tests.lazily import nn, torch
 from toolchain.checkpoint import CheckpointRequest, settle
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import FloatModel, TorchModel
 from toolchain.compress.distill import distill
 from toolchain.compress.fold import folded
 from toolchain.core.context import RunContext
@@ -134,7 +134,7 @@ def test_norms_fold_where_nobody_else_reads_the_convolution_and_answers_stay() -
     torch.manual_seed(0)
     plain = Plain().train()
     plain(torch.rand(64, 1, 28, 28))
-    model = FloatModel("plain", plain.eval(), Preprocess(), tuple("0123456789"), "0" * 64)
+    model = TorchModel("plain", Preprocess(), tuple("0123456789"), "0" * 64, plain.eval())
     inside = folded(model, "the test")
     image = torch.rand(8, 1, 28, 28)
     assert torch.allclose(inside(image), plain(image), atol=1e-5)

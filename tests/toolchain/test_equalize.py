@@ -13,7 +13,7 @@ from targets import catalog
 from targets.artifact import Artifact
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, nn, torch
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import FloatModel, TorchModel
 from toolchain.compress.equalize import equalize
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError
@@ -31,7 +31,7 @@ def model(kind: type[nn.Module]) -> FloatModel:
         if isinstance(layer, nn.BatchNorm2d):
             layer.running_mean.uniform_(-1, 1)
             layer.running_var.uniform_(0.5, 2)
-    return FloatModel("tried", module, Preprocess(), DIGITS, "0" * 64)
+    return TorchModel("tried", Preprocess(), DIGITS, "0" * 64, module)
 
 
 def answers(one: FloatModel) -> np.ndarray:

@@ -22,7 +22,7 @@ from tests.conftest import Finished
 from tests.lazily import blocks, torch
 from tests.toolchain.planted import CONV3, planted, scale_times
 from tests.toolchain.readers import linear_reader
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import TorchModel
 from toolchain.explain.error import ErrorSums
 from toolchain.explain.explanation import explain, kernels
 from toolchain.export import export
@@ -106,7 +106,7 @@ def test_a_layer_ends_at_the_same_tensor_where_its_activation_is_taken_apart(
     kind: Format, images: CalibrationSet, sample: Dataset, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    model = FloatModel("swish", blocks.HardSwished().eval(), Preprocess(), sample.classes, "0" * 64)
+    model = TorchModel("swish", Preprocess(), sample.classes, "0" * 64, blocks.HardSwished().eval())
     whole = export(model, kind, tmp_path / f"float.{kind}")
     rounded = quantize(whole, Quantize(scheme="static-int8"), images, tmp_path / f"int8.{kind}", recipe="static-int8")
     assert min(row.alone.sqnr_db for row in explain(whole, rounded, sample).layers) > 25

@@ -14,7 +14,7 @@ from targets.artifact import Artifact, Format
 from targets.metadata import load_artifact
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, nn, torch
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import FloatModel, TorchModel
 from toolchain.core.errors import PackageMissing, ParityError, StageError, UsageProblem
 from toolchain.export import export
 from toolchain.export.parity import reference_logits
@@ -77,7 +77,7 @@ def test_preprocess_and_label_offset_reach_the_file(digits_test: Dataset, tmp_pa
     torch.manual_seed(0)
     module = nn.Sequential(nn.Flatten(), nn.Linear(784, 11)).eval()
     preprocess = Preprocess(orientation="rot90", invert=True, mean=0.2, std=0.3, label_offset=1)
-    model = FloatModel("turned", module, preprocess, tuple("0123456789"), "0" * 64)
+    model = TorchModel("turned", preprocess, tuple("0123456789"), "0" * 64, module)
     artifact = export(model, "onnx", tmp_path / "turned.onnx")
     # np.rot90 turns counter-clockwise, as `rot90` says
     turned = (255 - np.rot90(digits_test.images, axes=(1, 2)).astype(np.float32)) / 255
@@ -91,7 +91,7 @@ def test_a_conversion_that_changes_or_refuses_the_model_leaves_nothing(
     kind: Format, module: str, error: type[StageError], tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    model = FloatModel("broken", getattr(blocks, module)().eval(), Preprocess(), tuple("0123456789"), "0" * 64)
+    model = TorchModel("broken", Preprocess(), tuple("0123456789"), "0" * 64, getattr(blocks, module)().eval())
     with pytest.raises(error) as refused:
         export(model, kind, tmp_path / f"broken.{kind}")
     assert "\n" not in str(refused.value)
@@ -105,12 +105,12 @@ def test_row12_large_logits_are_allowed_the_rounding_of_their_size(kind: Format,
     module = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 676, 10)).eval()
     with torch.no_grad():
         module[3].weight.mul_(scale)
-    model = FloatModel("large", module, Preprocess(), tuple("0123456789"), "0" * 64)
+    model = TorchModel("large", Preprocess(), tuple("0123456789"), "0" * 64, module)
     export(model, kind, tmp_path / f"large.{kind}")
 
 
 def test_row12_what_a_conversion_changed_is_told_with_the_size_of_the_logits(tmp_path: Path) -> None:
-    model = FloatModel("broken", blocks.Unfaithful().eval(), Preprocess(), tuple("0123456789"), "0" * 64)
+    model = TorchModel("broken", Preprocess(), tuple("0123456789"), "0" * 64, blocks.Unfaithful().eval())
     with pytest.raises(ParityError, match=r"logits differ .* where .* is allowed \(the largest logit is"):
         export(model, "onnx", tmp_path / "broken.onnx")
 

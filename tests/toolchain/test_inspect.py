@@ -22,7 +22,7 @@ from tests.lazily import torch
 from tests.targets.models import integer_net
 from tests.toolchain.checkpoint_files import graph, net_file
 from toolchain import models
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import TorchModel
 from toolchain.checkpoint.inspection import counted, inspect_file
 from toolchain.checkpoint.source import build_from, parse_source
 from toolchain.core.errors import CheckpointError
@@ -119,7 +119,7 @@ def test_our_own_checkpoint_is_counted_without_being_told_its_class(tmp_path: Pa
     found = inspect_file(str(tmp_path / "m.pt"))
     assert found.parameters == sum(weight.numel() for weight in module.parameters())
     assert found.macs is not None
-    model = FloatModel("m", module.eval(), Preprocess(), tuple(facts["classes"]), "")
+    model = TorchModel("m", Preprocess(), tuple(facts["classes"]), "", module.eval())
     assert counted(model) == (found.parameters, found.macs)
 
 

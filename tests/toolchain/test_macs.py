@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from targets.artifact import Format
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, torch
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import FloatModel, TorchModel
 from toolchain.checkpoint.inspection import counted, inspect_file
 from toolchain.export import export
 
@@ -32,7 +32,7 @@ MACS = {
 
 def model_of(name: str) -> FloatModel:
     torch.manual_seed(0)
-    return FloatModel(name, getattr(blocks, name)().eval(), Preprocess(), tuple("0123456789"), "0" * 64)
+    return TorchModel(name, Preprocess(), tuple("0123456789"), "0" * 64, getattr(blocks, name)().eval())
 
 
 @pytest.mark.parametrize("name", MACS, ids=[f"row25-{name}" for name in MACS])
@@ -84,7 +84,7 @@ def test_row25_what_cannot_be_counted_is_named_and_never_left_out_silently(tmp_p
         def forward(self, image: Any) -> Any:
             return self.head(torch.fft.rfft(image).abs().flatten(1))
 
-    model = FloatModel("fft", Transformed().eval(), Preprocess(), tuple("0123456789"), "0" * 64)
+    model = TorchModel("fft", Preprocess(), tuple("0123456789"), "0" * 64, Transformed().eval())
     assert counted(model)[1] is None
     nodes = [
         helper.make_node("Flatten", ["x"], ["flat"]),

@@ -22,7 +22,7 @@ from targets.metadata import load_artifact
 from targets.preprocess import Preprocess
 from tests.fixtures.quantized import optimized_ops, read
 from tests.lazily import blocks, torch
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import TorchModel
 from toolchain.core.errors import StageError
 from toolchain.export import export
 from toolchain.formats.uint8_input import PixelInput
@@ -118,7 +118,7 @@ def test_a_model_that_flattens_first_takes_raw_pixels(
     kind: Format, images: CalibrationSet, digits_test: Dataset, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    model = FloatModel("mlp", blocks.Perceptron().eval(), Preprocess(), digits_test.classes, "0" * 64)
+    model = TorchModel("mlp", Preprocess(), digits_test.classes, "0" * 64, blocks.Perceptron().eval())
     source = export(model, kind, tmp_path / f"float.{kind}")
     made = quantize(source, STEP, images, tmp_path / f"pixels.{kind}", recipe="x")
     assert made.inputs[0].dtype == "uint8"

@@ -4,19 +4,19 @@ import copy
 import json
 import re
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import ModelProto
 
 from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from tests.lazily import functional, nn, torch
 from toolchain.checkpoint import CheckpointRequest, load, settle
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import FloatModel, OnnxModel, TorchModel
 from toolchain.checkpoint.inspection import counted
 from toolchain.compress.prune import prune
 from toolchain.compress.prune.graph import ChannelGraph
@@ -221,10 +221,13 @@ def test_what_cannot_be_pruned_is_refused_with_the_reason(float_model: FloatMode
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return image.flatten(1)[:, :10]
 
-    only_onnx = replace(float_model, module=None, refusal="operator Loop has no counterpart in torch")
+    only_onnx = OnnxModel(
+        "loop", Preprocess(), digits.classes, "0" * 64, ModelProto(), Path("loop.onnx"),
+        refusal="operator Loop has no counterpart in torch",
+    )  # fmt: skip
     with pytest.raises(StageError, match="pruning needs the model in torch: operator Loop"):
         prune(only_onnx, Prune(ratio=0.5), digits, context=RunContext())
-    tangled = FloatModel("tangled", Tangled().eval(), Preprocess(), digits.classes, "0" * 64)
+    tangled = TorchModel("tangled", Preprocess(), digits.classes, "0" * 64, Tangled().eval())
     with pytest.raises(StageError, match="no Linear or Conv2d"):
         prune(tangled, Prune(ratio=0.5), digits, context=RunContext())
 

@@ -15,7 +15,7 @@ from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, nn, torch
 from toolchain.checkpoint import CheckpointRequest, load, settle
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import FloatModel, TorchModel
 from toolchain.compress.prune import prune
 from toolchain.compress.prune.graph import ChannelGraph, by_reason, prunable
 from toolchain.core.context import RunContext
@@ -38,7 +38,7 @@ BLOCKS = (
 
 
 def model_of(module: nn.Module, classes: tuple[str, ...] = tuple("0123456789")) -> FloatModel:
-    return FloatModel("block", module.eval(), Preprocess(), classes, "0" * 64)
+    return TorchModel("block", Preprocess(), classes, "0" * 64, module.eval())
 
 
 @pytest.mark.slow

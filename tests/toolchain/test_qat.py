@@ -13,7 +13,7 @@ from targets import catalog
 from targets.preprocess import Preprocess
 from tests.lazily import Lazy, nn, torch
 from toolchain.checkpoint import CheckpointRequest, settle
-from toolchain.checkpoint.float_model import FloatModel, Range
+from toolchain.checkpoint.float_model import FloatModel, Range, TorchModel
 from toolchain.compress.distill import distill
 from toolchain.compress.qat import qat
 from toolchain.core.context import RunContext
@@ -139,7 +139,7 @@ def test_a_model_without_a_layer_is_refused(digits: Dataset) -> None:
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return image.flatten(1)[:, :10]
 
-    bare = FloatModel("bare", Bare(), Preprocess(), digits.classes, "0" * 64)
+    bare = TorchModel("bare", Preprocess(), digits.classes, "0" * 64, Bare())
     with pytest.raises(StageError, match="nothing to quantize"):
         qat(bare, Qat(epochs=1), INT4, digits, teacher=bare, context=RunContext(threads=1))
 

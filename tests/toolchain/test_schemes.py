@@ -22,7 +22,7 @@ from targets.artifact import Artifact, Format
 from targets.preprocess import Preprocess
 from tests.fixtures.quantized import WAYS, optimized_ops, read
 from tests.toolchain.conftest import OnDemand
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import TorchModel
 from toolchain.commands.quantize import quantize_file
 from toolchain.core.context import RunContext
 from toolchain.core.errors import PolicyError, StageError, UsageProblem
@@ -230,7 +230,7 @@ def test_the_command_makes_what_it_can_and_says_in_one_line_what_it_cannot(
 def own(layers: list[Any], folder: Path, kind: Format) -> Artifact:
     from torch import nn
 
-    model = FloatModel("own", nn.Sequential(*layers).eval(), Preprocess(), tuple("0123456789"), "0" * 64)
+    model = TorchModel("own", Preprocess(), tuple("0123456789"), "0" * 64, nn.Sequential(*layers).eval())
     return export(model, kind, folder / f"own.float.{kind}")
 
 

@@ -12,7 +12,7 @@ from calibration.sample import draw
 from targets.artifact import Format
 from targets.preprocess import Preprocess
 from tests.lazily import functional, nn, torch
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import TorchModel
 from toolchain.export import export
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
@@ -56,7 +56,7 @@ def tied() -> Any:
 @pytest.mark.parametrize("build", [looped, tied], ids=["row10-loop", "row10-tied"])
 def test_layers_that_are_used_again_are_quantized(build: Any, kind: Format, digits: Dataset, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = FloatModel("shared", build().eval(), Preprocess(), tuple("0123456789"), "0" * 64)
+    model = TorchModel("shared", Preprocess(), tuple("0123456789"), "0" * 64, build().eval())
     source = export(model, kind, tmp_path / f"shared.float.{kind}")
     images = draw(digits, 64, seed=0)
     made = quantize(source, Quantize(scheme="static-int8"), images, tmp_path / f"shared.{kind}", recipe="static-int8")

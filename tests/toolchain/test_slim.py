@@ -18,7 +18,7 @@ from targets.preprocess import Preprocess
 from tests.lazily import nn
 from tests.toolchain.planted import _static_onnx
 from toolchain.checkpoint import CheckpointRequest, settle
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import TorchModel
 from toolchain.export import export
 from toolchain.formats.onnx.slim import slim_onnx
 from toolchain.formats.onnx.write import write_model
@@ -186,7 +186,7 @@ def test_tensors_of_a_subgraph_keep_their_names() -> None:
 def test_weights_that_stand_behind_the_flatbuffer_come_along(tmp_path: Path) -> None:
     # A model of matrices is large enough that litert-quantizer stores their weights so.
     matrices = nn.Sequential(nn.Flatten(), nn.Linear(784, 576), nn.ReLU(), nn.Linear(576, 128), nn.Linear(128, 10))
-    model = FloatModel("wide", matrices.eval(), Preprocess(), tuple("0123456789"), "0" * 64)
+    model = TorchModel("wide", Preprocess(), tuple("0123456789"), "0" * 64, matrices.eval())
     source = export(model, "tflite", tmp_path / "wide.float.tflite")
     images = draw(load("builtin:digits", "train"), 64, seed=0)
     pressed = quantize(source, Quantize(scheme="static-int8"), images, tmp_path / "wide.int8.tflite", recipe="x")

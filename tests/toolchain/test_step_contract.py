@@ -111,7 +111,7 @@ class Scale(ModelStep):
         *_, last = [part for part in module.modules() if part._parameters]
         for parameter in last.parameters():
             parameter.data *= self.factor
-        return replace(model, module=module, onnx=None, history=(*model.history, f"scaled by {self.factor}"))
+        return replace(model.with_module(module), history=(*model.history, f"scaled by {self.factor}"))
 '''
 RECIPE = 'name = "scaled"\nformats = ["onnx"]\n[[steps]]\nkind = "scale"\nfactor = 0.5\n'
 

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
 from targets.preprocess import Preprocess
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import FloatModel, TorchModel
 from toolchain.checkpoint.onnx_files import refuse_not_finite
 from toolchain.core.errors import CheckpointError, StageError
 from toolchain.export import export
@@ -156,7 +156,7 @@ def formed(name: str) -> FloatModel:
             answer: Tensor = self.logits(self.form(torch.relu(self.first(x))).flatten(1))
             return answer
 
-    return FloatModel(name, Formed().eval(), Preprocess(), tuple("0123456789"), "0" * 64)
+    return TorchModel(name, Preprocess(), tuple("0123456789"), "0" * 64, Formed().eval())
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from targets.artifact import Artifact, Format
 from targets.preprocess import Preprocess
 from tests.lazily import blocks, torch
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import TorchModel
 from toolchain.export import export
 
 CLASSES = tuple("0123456789")
@@ -19,7 +19,7 @@ CLASSES = tuple("0123456789")
 
 def exported(module: Any, kind: Format, folder: Path) -> Artifact:
     torch.manual_seed(0)
-    model = FloatModel("net", module.eval(), Preprocess(), CLASSES, "0" * 64)
+    model = TorchModel("net", Preprocess(), CLASSES, "0" * 64, module.eval())
     return export(model, kind, folder / f"net.float.{kind}")
 
 

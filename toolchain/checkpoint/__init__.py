@@ -1,6 +1,6 @@
 """A user's trained model, in whatever form it was saved, as a FloatModel."""
 
-from toolchain.checkpoint.forward import forward
+from toolchain.checkpoint.float_model import forward
 from toolchain.checkpoint.load import Loaded, load
 from toolchain.checkpoint.onnx_normal import normalised
 from toolchain.checkpoint.request import CheckpointRequest, Settled, settle

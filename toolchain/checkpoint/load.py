@@ -14,7 +14,7 @@ from targets.errors import translated
 from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.checkpoint.bake import bake
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import FloatModel, OnnxModel, TorchModel
 from toolchain.checkpoint.kinds import KIND_WORDS, Kind, kind_of
 from toolchain.checkpoint.metadata import (
     Metadata,
@@ -114,7 +114,7 @@ def load(
     words = KIND_WORDS[kind]
     with translated(lambda reason: CheckpointError(f"{path} is a damaged {words} ({reason}); save or copy it again")):
         loaded = _OPENERS[kind](wanted)
-    return replace(loaded, model=replace(loaded.model, checkpoint_sha256=_digest(path, loaded.model)))
+    return replace(loaded, model=replace(loaded.model, checkpoint_sha256=_digest(path, kind)))
 
 
 def _locate(path_or_name: str) -> Path:
@@ -186,7 +186,7 @@ def _open_torchscript(wanted: _Wanted) -> Loaded:
     wanted = wanted.agreed(Metadata())
     module, note = from_torchscript(wanted.path, len(wanted.classes), wanted.label_offset, trusted=wanted.trust_pickle)
     loaded = _finish(wanted, module, (note,), KIND_WORDS["torchscript"])
-    return replace(loaded, model=replace(loaded.model, refusal=SCRIPT_REFUSAL if is_script(module) else ""))
+    return replace(loaded, model=replace(loaded.model, refusal=SCRIPT_REFUSAL)) if is_script(module) else loaded
 
 
 def _open_exported(wanted: _Wanted) -> Loaded:
@@ -210,8 +210,15 @@ def _open_onnx(wanted: _Wanted) -> Loaded:
     normal = normalise(wanted.path, len(wanted.classes), wanted.label_offset)
     module, refusal = to_torch(normal.proto)
     width = normal.proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    model = _float_model(wanted, module, ("from ONNX", *normal.notes), KIND_WORDS["onnx"])
-    model = replace(model, onnx=wanted.path, refusal=refusal, origin_sha256=origin(metadata))
+    facts = _facts(wanted, ("from ONNX", *normal.notes), KIND_WORDS["onnx"])
+    model = OnnxModel(
+        **facts,
+        graph=normal.proto,
+        path=wanted.path,
+        module=module,
+        refusal=refusal,
+        origin_sha256=origin(metadata),
+    )
     return Loaded(model, wanted.preprocess is not None, width, wanted.scaling)
 
 
@@ -242,27 +249,27 @@ def _finish(wanted: _Wanted, module: nn.Module, notes: tuple[str, ...], kind: st
     )
     with torch.no_grad():
         width = module(torch.zeros(2, 1, 28, 28)).shape[1]
-    model = _float_model(wanted, module, (*notes, *chosen), kind)
+    model = TorchModel(**_facts(wanted, (*notes, *chosen), kind), module=module)
     return Loaded(model, wanted.preprocess is not None, width, wanted.scaling)
 
 
-def _float_model(wanted: _Wanted, module: nn.Module | None, history: tuple[str, ...], kind: str) -> FloatModel:
+def _facts(wanted: _Wanted, history: tuple[str, ...], kind: str) -> dict[str, Any]:
+    """Return the arguments that every FloatModel takes."""
     name = wanted.path.stem
     while name.endswith(_FLOAT):
         name = name.removesuffix(_FLOAT)
-    return FloatModel(
-        name=name or wanted.path.stem,
-        kind=kind,
-        module=module,
-        preprocess=replace(wanted.preprocess or Preprocess(), layout="NCHW"),
-        classes=wanted.classes,
-        checkpoint_sha256="",
-        history=(*history, *filter(None, (wanted.unread,))),
-    )
+    return {
+        "name": name or wanted.path.stem,
+        "kind": kind,
+        "preprocess": replace(wanted.preprocess or Preprocess(), layout="NCHW"),
+        "classes": wanted.classes,
+        "checkpoint_sha256": "",
+        "history": (*history, *filter(None, (wanted.unread,))),
+    }
 
 
-def _digest(path: Path, model: FloatModel) -> str:
-    if model.onnx is None:
+def _digest(path: Path, kind: Kind) -> str:
+    if kind != "onnx":
         return file_sha256(path)
     from toolchain.checkpoint.onnx_files import weight_files
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from calibration.choice import narrowed
 from targets.preprocess import Preprocess
-from toolchain.checkpoint.float_model import FloatModel
-from toolchain.checkpoint.forward import forward
+from toolchain.checkpoint.float_model import FloatModel, forward
 from toolchain.checkpoint.load import load
 from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding, search
 from toolchain.checkpoint.preprocess_trial import options_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,8 @@ from targets.artifact import Artifact, Format
 from targets.host.cache import cached
 from targets.metadata import load_artifact
 from targets.preprocess import Preprocess
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint import normalised
+from toolchain.checkpoint.float_model import OnnxModel
 from toolchain.core.errors import UsageProblem
 from toolchain.core.versions import tool_versions
 from toolchain.export import TOOLS, export
@@ -68,13 +69,14 @@ def probe_pair(shape: str, kind: Format, seed: int) -> tuple[Artifact, Artifact]
 
     def build(folder: Path) -> None:
         proto = probe_model(Shape.parse(shape), seed)
-        (folder / "source.onnx").write_bytes(proto.SerializeToString())
-        model = FloatModel("probe", None, Preprocess(), CLASSES, "0" * 64, onnx=folder / "source.onnx")
+        path = folder / "source.onnx"
+        path.write_bytes(proto.SerializeToString())
+        model = OnnxModel("probe", Preprocess(), CLASSES, "0" * 64, normalised(path, len(CLASSES)), path)
         if kind == "tflite":
             from toolchain.checkpoint.onnx_torch import to_torch
 
             module, refusal = to_torch(proto)
-            model = FloatModel("probe", module, Preprocess(), CLASSES, "0" * 64, refusal=refusal)
+            model = replace(model, module=module, refusal=refusal)
         source = export(model, kind, folder / f"float.{kind}")
         quantize(source, Quantize(scheme="static-int8"), _images(), folder / f"int8.{kind}", recipe="static-int8")
 

@@ -97,13 +97,13 @@ def distill(
         f"loss soft, seed {context.seed}"
     )
     history = (*model.history, *notes_on(teacher, model), line)
-    return replace(model, module=module.eval(), onnx=None, preprocess=preprocess, history=history)
+    return replace(model.with_module(module.eval()), preprocess=preprocess, history=history)
 
 
 def untrained(model: FloatModel, step: Distill, *, seed: int = 0) -> FloatModel:
     """Return the student that a step names before it has learned anything: it converts as it will when it has."""
     student = baked(_student(step, len(model.classes), seed).eval())
-    return replace(model, module=student, onnx=None, preprocess=replace(model.preprocess, label_offset=0))
+    return replace(model.with_module(student), preprocess=replace(model.preprocess, label_offset=0))
 
 
 def _student(step: Distill, classes: int, seed: int) -> nn.Module:

@@ -88,7 +88,7 @@ def equalize(model: FloatModel, step: Equalize) -> FloatModel:
             if max([_balance(pair) for pair in pairs]) < STILL:
                 break
     line = f"equalized {len(pairs)} pairs of layers" + (f", left alone: {words}" if words else "")
-    changed = replace(model, module=module, onnx=None, history=(*model.history, line))
+    changed = replace(model.with_module(module), history=(*model.history, line))
     images = reference_images()
     expected = reference_logits(model, images)
     worst = float(abs(reference_logits(changed, images) - expected).max())

@@ -112,7 +112,7 @@ def qat(
         f"teacher {teacher.name} ({step.soft:.0%} of the loss, temperature {step.temperature:g}), seed {context.seed}"
     )
     history = (*model.history, *notes_on(teacher, model), line)
-    return replace(model, module=fitted.eval(), onnx=None, input_ranges=learned, history=history)
+    return replace(model.with_module(fitted.eval()), input_ranges=learned, history=history)
 
 
 def _ran(module: nn.Module, pixels: Any) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from targets.errors import first_line
 from toolchain.checkpoint.compiled import export_script, is_script
-from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.float_model import FloatModel, OnnxModel
 from toolchain.checkpoint.onnx_normal import normalised
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
@@ -38,9 +38,9 @@ def write_onnx(model: FloatModel, path: Path, log: Path | None = None) -> None:
 
 
 def _converted(model: FloatModel, log: Path | None) -> ModelProto | ir.Model:
-    if model.onnx:
-        return _folded(normalised(model.onnx, len(model.classes), model.preprocess.label_offset))
-    if model.module is not None and is_script(model.module):
+    if isinstance(model, OnnxModel):
+        return _folded(model.graph)
+    if is_script(model.module):
         return _from_script(model, model.module, log)
     return _from_torch(model.torch_module("the ONNX export"), model.name, log)
 

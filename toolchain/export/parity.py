@@ -12,8 +12,7 @@ from calibration.dataset import Images
 from calibration.load import load
 from targets import catalog
 from targets.artifact import Artifact
-from toolchain.checkpoint.float_model import FloatModel
-from toolchain.checkpoint.forward import forward
+from toolchain.checkpoint.float_model import FloatModel, forward
 from toolchain.core.errors import ParityError
 
 TOLERANCE = 1e-4

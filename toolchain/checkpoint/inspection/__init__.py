@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from targets.errors import translated
 from toolchain import models
+from toolchain.checkpoint.float_model import FloatModel, OnnxModel
 from toolchain.checkpoint.inspection.facts import InspectedLayer, Inspection, StoredTensor
 from toolchain.checkpoint.kinds import KIND_WORDS, kind_of
 from toolchain.core.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from toolchain.checkpoint.float_model import FloatModel
 
 __all__ = ["InspectedLayer", "Inspection", "StoredTensor", "counted", "inspect_file"]
 
@@ -50,14 +47,14 @@ def inspect_file(
 
 def counted(model: FloatModel) -> tuple[int | None, int | None]:
     """Return a model's parameters and multiply-accumulates an image; None where not all of them can be counted."""
-    if model.onnx is not None:
+    if isinstance(model, OnnxModel):
         from toolchain.checkpoint.inspection.onnx_file import inspect_onnx
 
-        found = inspect_onnx(model.onnx)
+        found = inspect_onnx(model.path)
         return found.parameters, found.macs
     from toolchain.checkpoint.inspection.torch_file import module_layers
 
-    if model.refusal and model.module is not None:
+    if model.refusal:
         return sum(weight.numel() for weight in model.module.parameters()), None
     module = model.torch_module("counting its layers")
     parameters = sum(weight.numel() for weight in module.parameters())

@@ -45,7 +45,7 @@ def prune(
     taught = f", {step.soft:.0%} of the loss by the whole model's answers" if step.soft and step.epochs else ""
     epochs = f"{step.epochs} epoch{'s' * (step.epochs != 1)}"
     line = f"{work.line(module)}; {epochs} of fine-tuning on {data.origin}{rounds}{taught}, seed {context.seed}"
-    return replace(model, module=module.eval(), onnx=None, history=(*model.history, line))
+    return replace(model.with_module(module.eval()), history=(*model.history, line))
 
 
 def planned(model: FloatModel, step: PruneSettings, data: Dataset, *, seed: int = 0) -> Structured | Unstructured:
