@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from toolchain.export.disk_weights import LARGE, DiskWeights
+from toolchain.export.large_models import LARGE, DiskWeights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,7 +49,7 @@ def test_row56_a_module_answers_as_before_and_its_weights_leave_memory(module: n
     assert weights.size >= 2 * LARGE
     assert answer(module).equal(before)
     there = resident()
-    weights.leave()
+    weights.release()
     assert resident() < there - LARGE
     assert answer(module).equal(before)
 
@@ -62,7 +62,7 @@ def test_row56_tied_weights_stay_tied_and_what_is_written_stays(module: nn.Modul
         module[0].weight.zero_()
     assert not module[1].weight.any()
     assert module[2].weight.any()
-    weights.leave()
+    weights.release()
     assert module[0].weight.any(), "what a converter writes to a weight is not kept"
 
 
@@ -71,5 +71,5 @@ def test_row56_a_small_module_stays_in_memory() -> None:
 
     module = nn.Linear(256, 256)
     place = module.weight.data_ptr()
-    DiskWeights(module).leave()
+    DiskWeights(module).release()
     assert module.weight.data_ptr() == place

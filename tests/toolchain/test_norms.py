@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from toolchain.export.disk_weights import DiskWeights
-from toolchain.export.norms import fold_norms
+from toolchain.export.large_models import DiskWeights, fold_norms
 
 if TYPE_CHECKING:
     from torch import nn

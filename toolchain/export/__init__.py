@@ -1,4 +1,4 @@
-"""FloatModel to a float Artifact."""
+"""Export: convert a FloatModel to a float artifact."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def export(
 ) -> Artifact:
     """Convert the model to `kind`, check the file against it on 256 images, and write it with its sidecar.
 
-    log: where the converter's own words go. Raises StageError when the converter refuses the model, ParityError when
-    the file's logits differ from the model's by 1e-4 of the largest logit (or of 1) and by more than float32 rounds,
+    log: takes the converter's output. Raises StageError when the converter refuses the model, ParityError when the
+    file's logits differ from the model's by more than 1e-4 of the largest logit (or of 1) and more than float32 rounds,
     and PackageMissing when the converter is not installed.
     """
     if kind == "onnx":
@@ -27,7 +27,7 @@ def export(
     else:
         from toolchain.export.tflite import write_tflite as convert
     images = reference_images()
-    # Before the conversion, after which the weights may be out of memory.
+    # Before the conversion, which may move the weights out of memory.
     expected = reference_logits(model, images)
     origin = Origin(
         model.preprocess,

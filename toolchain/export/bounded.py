@@ -1,7 +1,7 @@
-"""Activations without branches, for TFLite: each intermediate value stays bounded, so that integers can hold it.
+"""Activations whose intermediate values stay bounded, so that integers can hold them.
 
-The usual lowering of softplus is `where(x > 20, x, log1p(exp(x)))`. A range for integers then spans the exp of the
-branch that is not taken, and nothing else is left of it.
+The usual lowering of softplus is `where(x > 20, x, log1p(exp(x)))`. The range of its integers then spans the exp of the
+branch that is not taken, which leaves no precision for the rest.
 """
 
 from __future__ import annotations
@@ -11,22 +11,21 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from toolchain.export.branches import bound_branches
-from toolchain.export.by_hand import operator, use_own_operators
+from toolchain.export.graph_rewrites import bound_branches, operator, use_own_operators
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.export import ExportedProgram
 
-FELT = 15.0
-"""Beyond this threshold of softplus float32 hardly tells it from x."""
+THRESHOLD_FELT = 15.0
+"""From this threshold of softplus on, float32 can hardly tell it from x, so the threshold is left out."""
 
 
 @contextmanager
 def bounded_programs() -> Iterator[None]:
-    """Bound what a model writes by hand, in every program that `torch.export.export` returns inside the block.
+    """Apply `bounded` to every program that `torch.export.export` returns inside the block.
 
-    Converters call it themselves. A program that they are given in place of the module has lost its layers' names.
+    Converters call it themselves: given a program in place of the module, they would lose the names of its layers.
     """
     import torch
 
@@ -36,11 +35,11 @@ def bounded_programs() -> Iterator[None]:
 
 
 def bounded(program: ExportedProgram) -> ExportedProgram:
-    """Return the program with bounded intermediate values where exp or a `where` is written by hand."""
+    """Return the program with bounded intermediate values (`graph_rewrites`)."""
     if not any(operator(node) in ("exp", "where") for node in program.graph.nodes):
         return program
     if any(getattr(getattr(node.target, "_schema", None), "is_mutable", False) for node in program.graph.nodes):
-        # What another operator reads again must not be changed in place meanwhile.
+        # The rewrites read a value again, so no operator may change one in place.
         program = program.run_decompositions({})
     if use_own_operators(program.graph) | bound_branches(program.graph):
         program.graph.eliminate_dead_code()
@@ -49,7 +48,7 @@ def bounded(program: ExportedProgram) -> ExportedProgram:
 
 
 def bounded_forms() -> dict[Any, Callable[..., Any]]:
-    """Return for each of torch's operators that needs it a function to write it as, for `run_decompositions`."""
+    """Return the bounded form of each of torch's operators that needs one, for `run_decompositions`."""
     import torch
 
     aten = torch.ops.aten
@@ -69,8 +68,8 @@ def bounded_forms() -> dict[Any, Callable[..., Any]]:
 def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """Return log(1 + exp(beta x)) / beta, and x where beta x is above the threshold."""
     scaled = x * beta if beta != 1 else x
-    rest = _below_zero(scaled)
-    if threshold < FELT:
+    rest = _log_sigmoid_of_magnitude(scaled)
+    if threshold < THRESHOLD_FELT:
         rest = rest * (scaled <= threshold)
     total = scaled.relu() - rest
     return total / beta if beta != 1 else total
@@ -100,7 +99,7 @@ def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
 def rrelu(
     x: Tensor, noise: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, *_settings: Any
 ) -> tuple[Tensor, Tensor]:
-    """Return a leaky ReLU of the mean slope, which RReLU is outside training, and the noise, which is unused."""
+    """Return a leaky ReLU of the mean slope, which is RReLU outside training, and the unused noise."""
     from torch.nn.functional import leaky_relu
 
     return leaky_relu(x, (lower + upper) / 2), noise
@@ -111,11 +110,11 @@ def log_sigmoid(x: Tensor) -> Tensor:
     return -softplus(-x)
 
 
-def logaddexp(one: Tensor, other: Tensor) -> Tensor:
-    """Return log(exp(one) + exp(other)) of finite values."""
+def logaddexp(first: Tensor, second: Tensor) -> Tensor:
+    """Return log(exp(first) + exp(second)) of finite values."""
     import torch
 
-    return torch.maximum(one, other) - _below_zero(one - other)
+    return torch.maximum(first, second) - _log_sigmoid_of_magnitude(first - second)
 
 
 def logsumexp(x: Tensor, dim: list[int], keepdim: bool = False) -> Tensor:
@@ -125,10 +124,10 @@ def logsumexp(x: Tensor, dim: list[int], keepdim: bool = False) -> Tensor:
     return total if keepdim else total.squeeze(dim)
 
 
-def _below_zero(x: Tensor) -> Tensor:
-    """Return -log(1 + exp(-|x|)).
+def _log_sigmoid_of_magnitude(x: Tensor) -> Tensor:
+    """Return -log(1 + exp(-|x|)), at most 0.
 
-    With log1p there would be a sum of 1 and at most 1: scales that LiteRT takes for powers of two, for which its 16-bit
-    ADD then refuses the file.
+    log1p would add 1 to at most 1. LiteRT takes the scales of that sum for powers of two, and its 16-bit ADD then
+    refuses the file.
     """
     return x.abs().sigmoid().log()

@@ -1,4 +1,4 @@
-"""FloatModel to float ONNX: dynamic batch, input `image`, output `logits`."""
+"""Convert a FloatModel to float ONNX: dynamic batch, input `image`, output `logits`."""
 
 from __future__ import annotations
 

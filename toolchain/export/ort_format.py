@@ -1,4 +1,4 @@
-"""ONNX Artifact to .ort: ONNX Runtime's own format, for builds that hold only the operators of the file."""
+"""Convert an ONNX artifact to .ort, ONNX Runtime's own format, for builds with only the operators of the file."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ UNPACKED = (
     "is done for good in an .ort, so ship the .onnx where size counts"
 )
 GROWN = 1.25
-"""From here on an .ort is larger than the room that its graph takes."""
+"""From this ratio to the .onnx on, weights were unpacked; the graph alone adds less."""
 FITTED = "holds the layout of float convolutions on the processor that it was made on; only processors like it read it"
 
 
 def export_ort(
     artifact: Artifact, path: Path, *, ops_config: bool = False, fitted: bool = False, force: bool = False
 ) -> Artifact:
-    """Convert an .onnx artifact, check that the .ort answers alike on 256 images, and write it with its sidecar.
+    """Convert an .onnx artifact, check that the .ort gives the same answers on 256 images, and write it with a sidecar.
 
-    ops_config: write the operators and types that it needs too (`operators_path`), which a build of ONNX Runtime with
-    `--minimal_build --include_ops_by_config FILE --enable_reduced_operator_type_support` takes. fitted: keep the layout
-    of this processor's float convolutions. The graph is optimized for good, in the style that onnxruntime.tools calls
-    Fixed: what style Runtime saves is replayed only by sessions that ask for it, and holds no layout either. Raises
-    StageError when onnxruntime cannot convert the file, and ParityError when it answers otherwise.
+    ops_config: also write the list of operators and types that it needs (`operators_path`), for a build of ONNX Runtime
+    with `--minimal_build --include_ops_by_config FILE --enable_reduced_operator_type_support`. fitted: keep the layout
+    of this processor's float convolutions. The graph is optimized for good (style Fixed of onnxruntime.tools): what
+    style Runtime saves is replayed only by sessions that ask for it, and holds no layout either. Raises StageError when
+    onnxruntime cannot convert the file, and ParityError when the answers differ.
     """
     images = reference_images()
     with catalog.default_for("onnx").open(artifact) as session:
@@ -51,7 +51,7 @@ def export_ort(
     origin = Origin.of(artifact, artifact.recipe, "onnxruntime", calibration=artifact.calibration, notes=notes)
     with tempfile.TemporaryDirectory() as folder:
         content, operators = _converted(artifact, origin, Path(folder), platform="amd64" if fitted else None)
-        # The list names the file that it was drawn from by its path here.
+        # onnxruntime writes its own temporary path into the list.
         listed = operators.replace(str(content.resolve()), path.name)
         if (size := content.stat().st_size) > GROWN * artifact.size:
             origin = replace(origin, notes=(*notes, UNPACKED.format(size, artifact.size)))
@@ -67,19 +67,19 @@ def export_ort(
 
 
 def operators_path(path: Path) -> Path:
-    """Return where the required operators of an .ort file stand: `model.required_operators.config`."""
+    """Return the path of the list of required operators: `model.required_operators.config` beside `model.ort`."""
     return path.with_suffix(".required_operators.config")
 
 
 def _converted(artifact: Artifact, origin: Origin, folder: Path, *, platform: str | None) -> tuple[Path, str]:
-    """Return the .ort file, made in `folder`, and the text of its operators' list."""
+    """Return the path of the .ort file, made in `folder`, and the text of its list of operators."""
     from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
 
     source = folder / "model.onnx"
     shutil.copyfile(artifact.path, source)
-    # It becomes the metadata of the .ort file.
+    # onnxruntime copies it into the metadata of the .ort file.
     embed(source, origin)
-    _tell_scales(source, artifact)
+    _embed_scales(source, artifact)
     try:
         with output_to_log() as log_file:
             convert_onnx_models_to_ort(
@@ -99,11 +99,12 @@ def _converted(artifact: Artifact, origin: Origin, folder: Path, *, platform: st
     return source.with_suffix(".ort"), operators
 
 
-def _tell_scales(source: Path, artifact: Artifact) -> None:
+def _embed_scales(source: Path, artifact: Artifact) -> None:
+    """Append the scales and zero points of integer inputs and outputs to the metadata, which an .ort does not show."""
     from onnx import ModelProto, StringStringEntryProto
 
-    borders = (*artifact.inputs, *artifact.outputs)
-    scales = {spec.name: (spec.scale, spec.zero_point) for spec in borders if "float" not in spec.dtype}
+    tensors = (*artifact.inputs, *artifact.outputs)
+    scales = {spec.name: (spec.scale, spec.zero_point) for spec in tensors if "float" not in spec.dtype}
     if scales:
         entry = StringStringEntryProto(key=SCALES_KEY, value=json.dumps(scales))
         append(source, ModelProto(metadata_props=[entry]))

@@ -1,4 +1,4 @@
-"""A converted file must answer like the model it was made from; that is checked on the file itself, when it is made."""
+"""Check on the file itself, when it is made, that a converted file gives the same answers as its model."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from toolchain.checkpoint.float_model import FloatModel, forward
 from toolchain.core.errors import ParityError
 
 TOLERANCE = 1e-4
-"""Difference allowed between a converted float file and its model, as a part of the largest logit or of 1."""
+"""Allowed difference between the logits of a float file and its model, as a share of the largest logit (at least 1)."""
 ROUNDINGS = 4
-"""How many times float32's own error in the model is allowed too: a converter adds up in another order."""
+"""A difference of this many times the model's own float32 error is allowed too: a converter adds in another order."""
 
 
 def reference_images(count: int = 256) -> Images:
-    """Return uint8 [count, 28, 28] real handwriting that is always there (the built-in digits)."""
+    """Return uint8 [count, 28, 28], the first of the built-in digits."""
     return load("builtin:digits", "train").images[:count]
 
 
 def reference_logits(model: FloatModel, images: Images) -> NDArray[np.float32]:
-    """Return float32 [N, classes], what the model itself answers to uint8 [N, 28, 28]."""
+    """Return the model's own logits, float32 [N, classes], for uint8 [N, 28, 28]."""
     first = model.preprocess.label_offset
     return forward(model)(model.preprocess.apply(images))[:, first : first + len(model.classes)]
 
 
-def rounding_error(model: FloatModel, images: Images, answered: NDArray[np.float32]) -> float:
-    """Return how far float32 takes the model from what it answers in float64, in logits; 0 where it cannot be run so.
+def rounding_error(model: FloatModel, images: Images, logits: NDArray[np.float32]) -> float:
+    """Return the largest difference of `logits` from those in float64; 0 where the model cannot run in float64.
 
-    answered: the model's own logits, as of `reference_logits`.
+    logits: the model's own, from `reference_logits`.
     """
     import torch
 
@@ -47,21 +47,21 @@ def rounding_error(model: FloatModel, images: Images, answered: NDArray[np.float
             exact = copy.deepcopy(model.module).double()(torch.from_numpy(pixels)).numpy()
     except Exception:  # noqa: BLE001 (a stranger's forward may insist on float32 in any way)
         return 0.0
-    error = float(np.abs(exact[:, first : first + len(model.classes)] - answered).max())
+    error = float(np.abs(exact[:, first : first + len(model.classes)] - logits).max())
     return error if np.isfinite(error) else 0.0
 
 
 def allowed_difference(expected: NDArray[np.float32]) -> float:
-    """Return by how much logits may differ from the expected ones: float32 rounds large ones more than small ones."""
+    """Return how far logits may lie from the expected ones; float32 rounds large ones more than small ones."""
     return TOLERANCE * max(1.0, float(np.abs(expected).max()))
 
 
 def check_parity(
     artifact: Artifact, expected: NDArray[np.float32], images: Images, rounding: Callable[[], float] = lambda: 0.0
 ) -> None:
-    """Raise ParityError when the file's logits on `images` differ by TOLERANCE or more, and by float32's error too.
+    """Raise ParityError when the file's logits on `images` differ by more than TOLERANCE and the rounding error allow.
 
-    rounding: returns that error (`rounding_error`); it is asked for only where the logits differ.
+    rounding: returns `rounding_error`; called only where the logits differ by more than TOLERANCE.
     """
     with catalog.default_for(artifact.format).open(artifact) as session:
         worst = float(np.abs(session.run(images) - expected).max())

@@ -1,4 +1,4 @@
-"""FloatModel to a torch.export program (.pt2): the form that keeps a pruned model's own shapes."""
+"""Save a FloatModel as a torch.export program (.pt2), which keeps the shapes of a pruned model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from toolchain.core.files import whole_file
 
 
 def save_program(model: FloatModel, path: Path, *, compared: dict[str, Any] | None = None, force: bool = False) -> str:
-    """Write the model, its classes, preprocess and history with a dynamic batch, and return the file's SHA-256.
+    """Write the model with a dynamic batch, its classes, preprocess and history, and return the file's SHA-256.
 
-    compared: how it reads beside the model that it was made of.
+    compared: its comparison with the model that it was made from, as JSON types.
 
     Raises StageError when torch.export refuses the model.
     """
@@ -30,7 +30,7 @@ def save_program(model: FloatModel, path: Path, *, compared: dict[str, Any] | No
         "preprocess": model.preprocess.to_dict(),
         "history": model.history,
         **({"compared": compared} if compared else {}),
-        "input_ranges": [[one.low, one.high] for one in model.input_ranges],
+        "input_ranges": [[limits.low, limits.high] for limits in model.input_ranges],
         "checkpoint_sha256": model.root_sha256,
     }
     # Through memory: on a full disk torch's own writer aborts the process.

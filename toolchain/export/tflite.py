@@ -1,4 +1,4 @@
-"""FloatModel to float TFLite: batch 1, float32 [1, 1, 28, 28] in, float32 logits out."""
+"""Convert a FloatModel to float TFLite: batch 1, float32 [1, 1, 28, 28] to float32 logits."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import PackageMissing, StageError
 from toolchain.core.files import require_room
 from toolchain.export.bounded import bounded_forms, bounded_programs
-from toolchain.export.disk_weights import LARGE, DiskWeights
-from toolchain.export.norms import folded_norms
+from toolchain.export.large_models import LARGE, DiskWeights, folded_norms
 from toolchain.formats.tflite.layers import mapped
 from toolchain.formats.tflite.slim import slim_tflite
 
 _MLIR = re.compile(r"/\S+:\d+:\d+: error: |: %\d+ = .*")
-"""Of a converter's message: a place in torch's own sources, and the whole operation as MLIR writes it."""
+"""Parts of a converter's message that help nobody: a line of torch's sources, and the operation as MLIR writes it."""
 
 
 def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None:
@@ -32,7 +31,7 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
     to torch; PackageMissing where litert-torch is not installed.
     """
     module = model.torch_module("the TFLite export")
-    # Where the converter cannot write, its C++ ends the whole program, with the code of a failed gate.
+    # Where its C++ cannot write, it exits the process with 1, the code of a failed gate.
     require_room(4 * sum(weight.nbytes for weight in module.state_dict().values()) + 1_000_000)
     if find_spec("litert_torch") is None:
         raise PackageMissing(
@@ -49,12 +48,12 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
             decomp.update_pre_convert_decomp(bounded_forms())
             made = Path(folder) / "model.tflite"
             weights = DiskWeights(module)
-            with bounded_programs(), folded_norms(weights), _left_when_lowered(weights):
+            with bounded_programs(), folded_norms(weights), _released_when_lowered(weights):
                 converted = litert_torch.convert(module, (torch.zeros(1, 1, 28, 28),))
             if weights.size >= LARGE:
-                _read_anew(converted, Path(folder) / "model.mlir")
+                _reload(converted, Path(folder) / "model.mlir")
             converted.export(str(made))
-            # With all that the converter holds.
+            # Frees the memory of the converter.
             del converted
             path.write_bytes(slim_tflite(mapped(made)))
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
@@ -66,28 +65,28 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
 
 
 @contextmanager
-def _left_when_lowered(weights: DiskWeights) -> Iterator[None]:
-    """Let the converter leave each weight on the disk again as soon as it has a copy."""
+def _released_when_lowered(weights: DiskWeights) -> Iterator[None]:
+    """Release the memory of each weight as soon as the converter has its copy."""
     from litert_torch.backend import lowerings
     from litert_torch.backend.inline_consts import tensor_lowering_placeholder as weight
 
     lower = lowerings.lookup(weight)
 
-    def lower_and_leave(context: Any, tensor: Any) -> Any:
+    def lower_and_release(context: Any, tensor: Any) -> Any:
         try:
             return lower(context, tensor)
         finally:
-            weights.leave()
+            weights.release()
 
-    lowerings.lower(weight)(lower_and_leave)
+    lowerings.lower(weight)(lower_and_release)
     try:
         yield
     finally:
         lowerings.lower(weight)(lower)
 
 
-def _read_anew(converted: Any, code: Path) -> None:
-    """Write the last form of a `LiteRTModel` to a file and read it: the context it is in keeps every form before it."""
+def _reload(converted: Any, code: Path) -> None:
+    """Write the module of a `LiteRTModel` to a file and read it back: its context keeps every earlier form alive."""
     from litert_converter.mlir import ir  # type: ignore[import-untyped]  # it ships no types
     from litert_torch.backend.export_utils import create_ir_context
 

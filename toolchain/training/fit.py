@@ -1,4 +1,4 @@
-"""fit: the training loop, for a new reference model and for the fine-tune after pruning alike."""
+"""fit: the training loop, of new reference models and of fine-tuning, with its augmentation."""
 
 from __future__ import annotations
 
@@ -20,23 +20,29 @@ from targets.preprocess import Preprocess
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.progress import Progress
-from toolchain.training.augment import random_affine
 from toolchain.training.losses import Lesson, Loss, log_frequencies
 from toolchain.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Generator, Tensor, nn
 
     Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 WARM_UP = 0.2
 """Share of the steps in which the learning rate rises."""
 
+# Half ranges of the augmentation at strength 1, drawn uniformly for each image. Shifts are in half image widths, so
+# 0.13 is 1.8 of 28 pixels. No mirroring: `b` is not `d`.
+ROTATION = math.radians(12)
+SCALE = 0.13
+SHEAR = 0.2
+SHIFT = 0.13
+
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One pass over the training images.
+    """The result of one pass over the training images.
 
     loss: mean over the epoch. held_out_accuracy: of the averaged weights on the held-out images, None without any.
     seconds: since the start. module: the averaged weights so far, eval mode; the next epoch changes them.
@@ -60,12 +66,12 @@ def fit(
     on_epoch: Callable[[EpochResult], None] | None = None,
     context: RunContext,
 ) -> nn.Module:
-    """Return a copy of `module` fitted to `data`: the averaged weights, eval mode; `module` itself stays as it is.
+    """Return a copy of `module` fitted to `data`, with averaged weights, in eval mode; `module` itself is not changed.
 
-    module: input as `preprocess` gives it, to float32 logits [N, columns]; class 0 is column `label_offset`.
-    lesson: a teacher whose answers count too. The same inputs, seed and threads on the same machine give the same bits.
-    torch's own generator and thread count are put back. Raises UsageProblem for a test split, and StageError when the
-    module does not run on these images, when it has too few columns, or when the loss is no longer finite.
+    module: takes what `preprocess` returns, and gives float32 logits [N, columns]; class 0 is column `label_offset`.
+    lesson: a teacher whose answers are part of the loss. The same inputs, seed and threads on the same machine give the
+    same bits. torch's global generator and thread count are restored. Raises UsageProblem for a test split, and
+    StageError when the module does not run on these images, has too few columns, or the loss is no longer finite.
     """
     import torch
 
@@ -85,8 +91,8 @@ def fit(
             log_frequencies(data.labels[fitted], len(data.classes), columns, preprocess.label_offset)
         )
         prior *= settings.balance
-        loss_of = Loss(prior, settings.label_smoothing, len(data.classes), preprocess.label_offset, lesson)
-        loop = _Loop(student, data, preprocess, settings, fitted=fitted, loss=loss_of, seed=context.seed)
+        loss_function = Loss(prior, settings.label_smoothing, len(data.classes), preprocess.label_offset, lesson)
+        loop = _Loop(student, data, preprocess, settings, fitted=fitted, loss=loss_function, seed=context.seed)
         start = time.perf_counter()
         for epoch in range(1, settings.epochs + 1):
             loss = loop.epoch(epoch, context.progress)
@@ -94,7 +100,7 @@ def fit(
                 epoch,
                 settings.epochs,
                 loss,
-                _share(loop.average, data, preprocess, held_out) if len(held_out) else None,
+                _share_right(loop.average, data, preprocess, held_out) if len(held_out) else None,
                 time.perf_counter() - start,
                 loop.average,
             )
@@ -104,19 +110,19 @@ def fit(
 
 
 def accuracy(module: nn.Module, data: Dataset, preprocess: Preprocess, *, threads: int = 0) -> float:
-    """Return the share of `data` that the module reads right, 0 to 1; it is run in eval mode and left in it."""
+    """Return the share of `data` that the module classifies correctly, 0 to 1; the module is left in eval mode."""
     with torch_threads(threads):
-        return _share(module.eval(), data, preprocess, np.arange(len(data)))
+        return _share_right(module.eval(), data, preprocess, np.arange(len(data)))
 
 
 def hold_out(labels: Labels, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return sorted indices (to fit, held out): of each class `share`, at least one image where it has two or more."""
-    chance = np.random.default_rng(seed)
+    """Return sorted indices (to fit, held out): `share` of each class is held out, at least one image of two."""
+    generator = np.random.default_rng(seed)
     held = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels) if share else ():
-        places = np.flatnonzero(labels == label)
-        count = max(round(share * len(places)), 1) if len(places) > 1 else 0
-        held[chance.permutation(places)[:count]] = True
+        indices = np.flatnonzero(labels == label)
+        count = max(round(share * len(indices)), 1) if len(indices) > 1 else 0
+        held[generator.permutation(indices)[:count]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
@@ -124,13 +130,13 @@ def memory_format(module: nn.Module) -> torch.memory_format:
     """Return the memory layout that the module's class names, or the contiguous one."""
     import torch
 
-    # Only a class of our own names one: another model that flattens with view() would fail on it.
-    chosen: torch.memory_format = getattr(module, "memory_format", torch.contiguous_format)
-    return chosen
+    # Only our own classes name one: a model of others that flattens with view() would fail on channels_last.
+    layout: torch.memory_format = getattr(module, "memory_format", torch.contiguous_format)
+    return layout
 
 
 def as_tensor(module: nn.Module, pixels: NDArray[np.float32]) -> torch.Tensor:
-    """Return float32 [N, 1, 28, 28] (`Preprocess.apply`) as the module's input, in the layout it is fastest on."""
+    """Return pixels, float32 [N, 1, 28, 28] of `Preprocess.apply`, as the module's input in its memory layout."""
     import torch
 
     return torch.from_numpy(pixels).contiguous(memory_format=memory_format(module))
@@ -138,7 +144,7 @@ def as_tensor(module: nn.Module, pixels: NDArray[np.float32]) -> torch.Tensor:
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """Run torch on that many threads (0: all cores this process may use), and put its own number back."""
+    """Run torch on that many threads (0: all cores this process may use) inside the block."""
     import torch
 
     before = torch.get_num_threads()
@@ -150,13 +156,13 @@ def torch_threads(threads: int) -> Iterator[None]:
 
 
 def _safe_threads(threads: int) -> int:
-    """Return 1 where torch dies of more: the BLAS of its Arm wheels needs the atomics that a Raspberry Pi 4 lacks."""
+    """Return 1 where torch crashes with more: the BLAS of its Arm wheels needs atomics, as a Raspberry Pi 4 lacks."""
     state = machine_state()
     return 1 if state["architecture"] == "aarch64" and "atomics" not in state.get("isa", ()) else threads
 
 
 class _Loop:
-    """What the steps of a training share: student, averaged weights, optimizer and schedule."""
+    """The state of a training: student, averaged weights, optimizer and schedule."""
 
     def __init__(
         self,
@@ -173,13 +179,13 @@ class _Loop:
         from torch import optim
 
         self.student, self.data, self.preprocess, self.settings = student, data, preprocess, settings
-        self.fitted, self.chance = fitted, torch.Generator().manual_seed(seed)
+        self.fitted, self.generator = fitted, torch.Generator().manual_seed(seed)
         self.batch = min(settings.batch, len(fitted))
-        # What is left over at the end of an epoch is dropped: it comes in the next, and a batch of one has no variance.
+        # The incomplete last batch is dropped: a batch of one has no variance, and each epoch has another order.
         self.steps = len(fitted) // self.batch
         self.loss = loss
         self.optimizer = optim.AdamW(student.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-        # Two steps are the fewest that its phases can be laid over.
+        # The two phases of the schedule need at least two steps.
         total = max(self.steps * settings.epochs, 2)
         self.schedule = optim.lr_scheduler.OneCycleLR(self.optimizer, settings.lr, total_steps=total, pct_start=WARM_UP)
         self._averaged = optim.swa_utils.AveragedModel(student, multi_avg_fn=_average(settings.ema), use_buffers=True)
@@ -190,7 +196,7 @@ class _Loop:
         import torch
 
         self.student.train()
-        order = self.fitted[torch.randperm(len(self.fitted), generator=self.chance).numpy()]
+        order = self.fitted[torch.randperm(len(self.fitted), generator=self.generator).numpy()]
         total = 0.0
         for step in range(self.steps):
             loss = self.step(order[step * self.batch : (step + 1) * self.batch])
@@ -200,13 +206,15 @@ class _Loop:
             progress("train", (number - 1) * self.steps + step + 1, self.settings.epochs * self.steps)
         return total / self.steps
 
-    def step(self, places: NDArray[np.int64]) -> float:
+    def step(self, indices: NDArray[np.int64]) -> float:
         """Fit one batch, given by its indices in the data, and return its loss."""
         import torch
 
-        glyphs = random_affine(torch.from_numpy(self.data.images[places]), self.settings.augment, self.chance).numpy()
+        glyphs = random_affine(
+            torch.from_numpy(self.data.images[indices]), self.settings.augment, self.generator
+        ).numpy()
         logits = self.student(as_tensor(self.student, self.preprocess.apply(glyphs)))
-        loss = self.loss(logits, self.data.labels[places], glyphs)
+        loss = self.loss(logits, self.data.labels[indices], glyphs)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call] # torch has not typed it
         self.optimizer.step()
@@ -227,7 +235,7 @@ def _average(decay: float) -> Callable[[Tensors, Tensors, torch.Tensor | int], N
     from torch.optim.swa_utils import get_ema_multi_avg_fn
 
     def update(averaged: Tensors, current: Tensors, count: torch.Tensor | int) -> None:
-        # A young average follows closely; otherwise the random start is read for the first epochs.
+        # The decay grows with the steps; otherwise the random start would dominate the first epochs.
         young = (1 + int(count)) / (10 + int(count))
         get_ema_multi_avg_fn(min(decay, young))(averaged, current, count)  # type: ignore[no-untyped-call] # torch has not typed it
 
@@ -247,7 +255,7 @@ def _columns(student: nn.Module, data: Dataset, preprocess: Preprocess) -> int:
         with torch.no_grad():
             return int(student.eval()(batch).shape[-1])
     except Exception as error:
-        # A stranger's forward may raise anything; what matters is that it does not take these images.
+        # The forward of a user's module may raise anything.
         reason = (str(error).splitlines() or [""])[0]
         raise StageError(
             f"the model does not run on images float32 {list(batch.shape)} ({type(error).__name__}: {reason}); "
@@ -255,13 +263,45 @@ def _columns(student: nn.Module, data: Dataset, preprocess: Preprocess) -> int:
         ) from error
 
 
-def _share(module: nn.Module, data: Dataset, preprocess: Preprocess, places: NDArray[np.int64]) -> float:
+def _share_right(module: nn.Module, data: Dataset, preprocess: Preprocess, indices: NDArray[np.int64]) -> float:
     import torch
 
     right, first = 0, preprocess.label_offset
     with torch.inference_mode():
-        for part in np.array_split(places, math.ceil(len(places) / 1000)):
+        for part in np.array_split(indices, math.ceil(len(indices) / 1000)):
             logits = module(as_tensor(module, preprocess.apply(data.images[part])))
             best = logits[:, first : first + len(data.classes)].argmax(1).numpy()
             right += int((best == data.labels[part]).sum())
-    return right / len(places)
+    return right / len(indices)
+
+
+def random_affine(images: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Return uint8 [N, H, W]: each upright glyph rotated, scaled, sheared and shifted a little, on black.
+
+    images: uint8 [N, H, W] on the CPU. strength: factor on every range; 0 returns the images unchanged.
+    The result is rounded to uint8, so that training sees values as a scanner gives them.
+    """
+    import torch
+    from torch.nn import functional
+
+    if strength == 0:
+        return images
+    grid = functional.affine_grid(
+        _matrices(len(images), strength, generator), [len(images), 1, *images.shape[1:]], align_corners=False
+    )
+    moved = functional.grid_sample(images[:, None].float(), grid, align_corners=False)
+    return moved[:, 0].round_().to(torch.uint8)
+
+
+def _matrices(count: int, strength: float, generator: Generator) -> Tensor:
+    """Return float32 [count, 2, 3]: affine maps from a pixel of the result to one of the image, in half widths."""
+    import torch
+
+    def draw(half_range: float) -> Tensor:
+        return (torch.rand(count, generator=generator) * 2 - 1) * (half_range * strength)
+
+    angle, width, height, shear = draw(ROTATION), 1 + draw(SCALE), 1 + draw(SCALE), draw(SHEAR)
+    cosine, sine = angle.cos(), angle.sin()
+    across = torch.stack([cosine * width, shear - sine * height, draw(SHIFT)], dim=1)
+    down = torch.stack([sine * width, cosine * height, draw(SHIFT)], dim=1)
+    return torch.stack([across, down], dim=1)

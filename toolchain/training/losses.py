@@ -1,4 +1,4 @@
-"""What a training step minimises: the loss on labels, and a teacher's answers beside it."""
+"""The loss of a training step: on labels, and on the answers of a teacher."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lesson:
-    """A teacher's answers, and how much they count.
+    """A teacher's answers, and their weight in the loss.
 
     answers: uint8 [N, 28, 28] to float32 logits [N, classes]. temperature: softens the probabilities of teacher and
     student (1: as they are). soft: weight of the teacher's answers, 0 to 1; the labels have the rest.
@@ -34,29 +34,29 @@ class Lesson:
     def divergence(self, logits: Tensor, glyphs: Images) -> Tensor:
         """Return the mean Kullback-Leibler divergence from the teacher's probabilities, times the squared temperature.
 
-        logits: float32 [N, classes] of the student on uint8 [N, 28, 28]. The square keeps the size of gradients
-        whatever the temperature (Hinton, arXiv:1503.02531, 2).
+        logits: float32 [N, classes] of the student on glyphs, uint8 [N, 28, 28]. The square makes the size of gradients
+        independent of the temperature (Hinton, arXiv:1503.02531, 2).
         """
         import torch
         from torch.nn.functional import kl_div, log_softmax
 
         answers = torch.from_numpy(self.answers(glyphs))
-        ours, theirs = (log_softmax(one / self.temperature, dim=1) for one in (logits, answers))
-        return kl_div(ours, theirs, reduction="batchmean", log_target=True) * self.temperature**2
+        student, teacher = (log_softmax(each / self.temperature, dim=1) for each in (logits, answers))
+        return kl_div(student, teacher, reduction="batchmean", log_target=True) * self.temperature**2
 
 
 def notes_on(teacher: FloatModel, model: FloatModel) -> tuple[str, ...]:
-    """Return what the history of a model that is taught says of another model that teaches it."""
-    another = teacher.checkpoint_sha256 != model.checkpoint_sha256
-    return tuple(f"teacher {teacher.name}: {line}" for line in teacher.history) if another else ()
+    """Return the teacher's history for that of the model it teaches; nothing where the model teaches itself."""
+    different = teacher.checkpoint_sha256 != model.checkpoint_sha256
+    return tuple(f"teacher {teacher.name}: {line}" for line in teacher.history) if different else ()
 
 
 @contextmanager
-def taught_by(teacher: FloatModel, *, temperature: float, soft: float, threads: int = 0) -> Iterator[Lesson]:
-    """Yield the lesson of a teacher, which answers as the float .onnx that it becomes.
+def taught_by(teacher: FloatModel, *, temperature: float, soft: float, threads: int) -> Iterator[Lesson]:
+    """Yield the lesson of a teacher, which is exported to ONNX to answer.
 
-    ONNX Runtime reads a batch some times faster than torch, which would spend half of a training on the teacher.
-    Raises what `export` raises.
+    ONNX Runtime is several times faster than torch, which would spend half of a training on the teacher. Raises what
+    `export` raises.
     """
     from targets import catalog
     from toolchain.export import export
@@ -69,9 +69,10 @@ def taught_by(teacher: FloatModel, *, temperature: float, soft: float, threads: 
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of a batch; its parts are weighed by the lesson, where there is one.
+    """The loss of a batch: on labels, and on the lesson where there is one.
 
-    prior: float32 [columns], added to logits before the loss on labels. classes, first: where the classes stand.
+    prior: float32 [columns], added to logits before the loss on labels. classes, first: number of classes, and the
+    column of class 0.
     """
 
     prior: Tensor
@@ -89,14 +90,14 @@ class Loss:
         hard = cross_entropy(logits + self.prior, target, label_smoothing=self.label_smoothing)
         if self.lesson is None:
             return hard
-        ours = logits[:, self.first : self.first + self.classes]
-        return (1 - self.lesson.soft) * hard + self.lesson.soft * self.lesson.divergence(ours, glyphs)
+        class_logits = logits[:, self.first : self.first + self.classes]
+        return (1 - self.lesson.soft) * hard + self.lesson.soft * self.lesson.divergence(class_logits, glyphs)
 
 
 def log_frequencies(labels: Labels, classes: int, columns: int, first: int) -> NDArray[np.float32]:
-    """Return float32 [columns]: how often each class occurs, as a logarithm against the mean; 0 in other columns.
+    """Return float32 [columns]: the logarithm of each class's frequency over the mean frequency; 0 in other columns.
 
-    One image is added to each class, so that a class without any stays finite.
+    One image is added to each class, so that a class without images stays finite.
     """
     counts = np.bincount(labels, minlength=classes) + 1.0
     logs = np.zeros(columns, np.float32)

@@ -1,4 +1,4 @@
-"""TrainSettings: every knob of a training, and the named presets."""
+"""TrainSettings: the hyperparameters of a training, and the named presets."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from targets.errors import nearest
 from toolchain.core.errors import UsageProblem
 
 FEW_IMAGES = 10_000
-"""Below this many training images the `digits` preset is taken by default, otherwise `emnist`."""
+"""Below this number of training images the default preset is `digits`, otherwise `emnist`."""
 MOST_LR = 1.0
-"""AdamW moves each weight by about the learning rate in a step, so that a larger one only diverges."""
+"""AdamW moves each weight by about the learning rate per step, so a larger one only diverges."""
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """How a model is fitted: AdamW under a one-cycle learning rate (Smith, arXiv:1708.07120).
 
-    epochs: passes over the training images. batch: images a step; fewer when there are not so many.
+    epochs: passes over the training images. batch: images per step, at most all of them.
     lr: peak of the learning rate. weight_decay: AdamW's, decoupled from the rate.
     label_smoothing: share of the target spread over all classes (Szegedy, arXiv:1512.00567).
-    ema: decay a step of the averaged weights, which are what is kept; 0 keeps the last step's weights.
+    ema: decay per step of the averaged weights, which are the result; 0 returns the last step's weights.
     balance: 1 fits for classes that are equally likely in use, however many images each has in training; 0 for classes
-    as frequent as in training (logit adjustment, Menon, arXiv:2007.07314). No matter where all are equally frequent.
+    as frequent as in training (logit adjustment, Menon, arXiv:2007.07314). No effect where all are equally frequent.
     augment: strength of the random affine maps; 1 is what the reference model was trained with, 0 none.
-    held_out: share of each class that is kept from fitting and gives the accuracy shown after each epoch; 0 for none.
+    held_out: share of each class that is not fitted and gives the accuracy shown after each epoch; 0 for none.
     """
 
     epochs: int = 24
@@ -40,7 +40,7 @@ class TrainSettings:
     held_out: float = 0.02
 
     def __post_init__(self) -> None:
-        """Raise UsageProblem on values that no training can have."""
+        """Raise UsageProblem for an impossible value."""
         limits = {
             "epochs": (self.epochs >= 1, "1 or more"),
             "batch": (self.batch >= 2, "2 images or more"),
@@ -52,12 +52,12 @@ class TrainSettings:
             "augment": (0 <= self.augment <= 3, "from 0 to 3"),
             "held_out": (0 <= self.held_out <= 0.5, "from 0 to 0.5"),
         }
-        for name, (possible, wanted) in limits.items():
+        for name, (possible, allowed) in limits.items():
             if not possible:
-                raise UsageProblem(f"training with {name} {getattr(self, name)} is not possible; give {wanted}")
+                raise UsageProblem(f"training with {name} {getattr(self, name)} is not possible; give {allowed}")
 
     def changed(self, **values: float | None) -> TrainSettings:
-        """Return the settings with every value that is not None put in."""
+        """Return the settings with every value replaced that is not None."""
         return replace(self, **{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type] # names are checked by replace
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,5 +80,5 @@ def preset(name: str) -> TrainSettings:
 
 
 def preset_for(images: int) -> TrainSettings:
-    """Return the preset for that many training images: few need more epochs of smaller batches."""
+    """Return the preset for that many training images: fewer images need smaller batches."""
     return PRESETS["digits" if images < FEW_IMAGES else "emnist"]

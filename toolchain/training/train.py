@@ -1,4 +1,4 @@
-"""train: a reference model from random weights to a checkpoint on disk."""
+"""train: fit a reference model from random weights, and save it as a checkpoint."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ __all__ = [
 class TrainResult:
     """A finished training.
 
-    module: the averaged weights, eval mode. epochs: one result each. test_accuracy: of the last epoch's weights, None
-    when no test split was given. out: the file that holds them. facts: what the file says about them.
+    module: averaged weights, in eval mode. epochs: one result each. test_accuracy: of the last epoch's weights, None
+    without a test split. out: the file with the weights. facts: the description that the file holds.
     """
 
     module: nn.Module
@@ -49,11 +49,11 @@ class TrainResult:
 
     @property
     def parameters(self) -> int:
-        """Return the number of trained values."""
+        """Return the number of parameters."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `--json` shows: JSON types only."""
+        """Return what `--json` prints, as JSON types."""
         epochs = [
             {"loss": epoch.loss, "held_out_accuracy": epoch.held_out_accuracy, "seconds": epoch.seconds}
             for epoch in self.epochs
@@ -72,12 +72,12 @@ def train(
     on_epoch: Callable[[EpochResult], None] | None = None,
     context: RunContext,
 ) -> TrainResult:
-    """Fit `model` (a name, or a module that is copied) to a train split and return the averaged weights.
+    """Fit `model` (a name, or a module, which is copied) to a train split and return the averaged weights.
 
     settings: by default the preset for that many images. out: rewritten whole after each epoch, so that an interruption
-    (KeyboardInterrupt, its message says where) or a diverging loss (StageError) leaves the last good epoch.
-    The last epoch is what is kept: nothing is picked, neither by the held-out images, which are only shown, nor by
-    `test`, which is read once, at the end.
+    (KeyboardInterrupt, whose message names the file) or a diverging loss (StageError) leaves the last good epoch.
+    The result is the last epoch. No epoch is selected: the accuracy on held-out images is only shown, and `test` is
+    evaluated once, at the end.
     """
     if out:
         refuse_unfit(out, force=context.force)
@@ -91,7 +91,7 @@ def train(
 
     def keep(epoch: EpochResult) -> None:
         if out:
-            save(out, epoch.module, facts | _reached(epoch), force=context.force or bool(done))
+            save(out, epoch.module, facts | _progress_facts(epoch), force=context.force or bool(done))
         done.append(epoch)
         if on_epoch:
             on_epoch(epoch)
@@ -99,14 +99,14 @@ def train(
     try:
         fitted = fit(module, data, preprocess, settings, on_epoch=keep, context=context)
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"interrupted; {_kept(out, done)}") from stop
+        raise KeyboardInterrupt(f"interrupted; {_saved_text(out, done)}") from stop
     except StageError as error:
-        raise StageError(f"{error}; {_kept(out, done)}") from error
-    facts |= _reached(done[-1])
+        raise StageError(f"{error}; {_saved_text(out, done)}") from error
+    facts |= _progress_facts(done[-1])
     share = None
     if test is not None:
         share = accuracy(fitted, test, preprocess, threads=context.threads)
-        facts["test"] = _data(test) | {"right": round(share * len(test)), "accuracy": share}
+        facts["test"] = _data_facts(test) | {"right": round(share * len(test)), "accuracy": share}
         if out:
             save(out, fitted, facts, force=True)
     return TrainResult(fitted, preprocess, tuple(done), share, out, facts)
@@ -130,19 +130,19 @@ def _facts(name: str, data: Dataset, preprocess: Preprocess, settings: TrainSett
         "preprocess": preprocess.to_dict(),
         "settings": settings.to_dict(),
         "seed": seed,
-        "data": _data(data),
+        "data": _data_facts(data),
     }
 
 
-def _data(data: Dataset) -> dict[str, Any]:
+def _data_facts(data: Dataset) -> dict[str, Any]:
     return {"origin": data.origin, "sha256": data.sha256, "images": len(data)}
 
 
-def _reached(epoch: EpochResult) -> dict[str, Any]:
+def _progress_facts(epoch: EpochResult) -> dict[str, Any]:
     return {"epoch": epoch.epoch, "held_out_accuracy": epoch.held_out_accuracy}
 
 
-def _kept(out: Path | None, done: list[EpochResult]) -> str:
+def _saved_text(out: Path | None, done: list[EpochResult]) -> str:
     if not out or not done:
         return "no epoch was finished, so nothing was written" if not done else "nothing was written"
     return f"{out} holds epoch {done[-1].epoch} of {done[-1].epochs}"
