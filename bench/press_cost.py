@@ -171,7 +171,7 @@ def train(data: Path, scratch: Path) -> None:
     torch.manual_seed(0)
     model, count = new_model(scratch), 30_000
     images, labels = (
-        torch.from_numpy(array[:count]) for array in (read_images(data, "train"), read_labels(data, "train"))
+        torch.from_numpy(array[:count].copy()) for array in (read_images(data, "train"), read_labels(data, "train"))
     )
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     for _ in range(2):

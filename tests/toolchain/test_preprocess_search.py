@@ -15,7 +15,7 @@ from targets.preprocess import Preprocess
 from tests.lazily import nn, torch
 from tests.toolchain.checkpoint_files import graph
 from toolchain.checkpoint import CheckpointRequest, settle
-from toolchain.checkpoint.preprocess_search import PreprocessFinding, search
+from toolchain.checkpoint.preprocess_search import PreprocessFinding, larger_p_value, search
 from toolchain.core.errors import CheckpointError
 
 
@@ -300,3 +300,13 @@ def test_row20_a_file_that_is_judged_is_not_guessed_at_but_adopted(
     assert adopted.code == 0, adopted.err
     assert adopted.out.count("a tie of mean and std") == 1
     assert glyphpress("evaluate", tmp_path / "u.onnx", *data).code == 0
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.05, -0.05])
+def test_the_paired_t_test_is_that_of_scipy(shift: float) -> None:
+    from scipy.stats import ttest_rel
+
+    one, noise = np.random.default_rng(0).normal(size=(2, 400))
+    other = one + 0.5 * noise + shift
+    assert larger_p_value(one, other) == pytest.approx(ttest_rel(one, other, alternative="greater").pvalue, rel=1e-12)
+    assert np.isnan(larger_p_value(one, one))
