@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from toolchain.cli import complete, console
+from toolchain.cli import complete, console, values
 from toolchain.cli.groups import NearestGroup
-from toolchain.cli.options import FOLDER, classes_option, json_option, run_options
+from toolchain.cli.options import classes_option, json_option, run_options
 from toolchain.core.errors import StageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def root_option(command: click.decorators.FC) -> click.decorators.FC:
     """Add `--data-root` to a command that names its data in other words than `--data`."""
     return click.option(
         "--data-root",
-        type=FOLDER,
+        type=values.FOLDER,
         envvar="GLYPHPRESS_DATA",
         help="Folder of EMNIST's files, searched first and downloaded to. Default: the user cache.",
     )(command)

@@ -1,4 +1,4 @@
-"""`glyphpress evaluate`: how well an exported file itself reads."""
+"""`glyphpress evaluate`, `compare` and `explain`: how well a file reads, and how its answers differ from another's."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from toolchain.cli import console, options
+from toolchain.cli import console, options, values
 
 if TYPE_CHECKING:
     from toolchain.core.context import RunContext
 
 
 @click.command()
-@click.argument("artifact", type=options.FILE)
+@click.argument("artifact", type=values.FILE)
 @options.data_option
 @options.classes_option
 @options.target_option
-@click.option("-o", "--output", type=options.FILE, help="Save the answers (.npz) for `compare` and `gate`.")
+@click.option("-o", "--output", type=values.OUTPUT_FILE, help="Save the answers (.npz) for `compare` and `gate`.")
 @options.run_options(threads=0, force=True)
 @options.json_option
 def evaluate(
@@ -58,3 +58,75 @@ def evaluate(
         console.emit("evaluate", evaluation.to_dict() | {"metrics": metrics.to_dict()})
     else:
         show_evaluation(evaluation, metrics, console.out())
+
+
+@click.command()
+@click.argument("base", type=values.FILE)
+@click.argument("candidate", type=values.FILE)
+@options.optional_data_option
+@options.classes_option
+@options.target_option
+@options.run_options()
+@options.json_option
+def compare(
+    *, base: Path, candidate: Path, data: str | None, target: str | None, context: RunContext, as_json: bool
+) -> None:
+    """Compare two model files, or two saved evaluations (.npz), image by image.
+
+    Shows lost, gained and changed answers, the drop in accuracy with its Tango score interval, and the worst classes.
+    Model files need `--data`; for saved evaluations it checks that they are of those images.
+    Stored timings are compared by `glyphpress report`.
+
+    \b
+    Example:
+      glyphpress compare float.onnx int8.onnx --data emnist:balanced
+    """
+    from calibration.load import load
+    from toolchain.evaluation.untracked import training_images
+    from toolchain.gate.collect import compare_files
+    from toolchain.report.reading import show_comparison
+
+    dataset = load(data, "test", context.data_root) if data else None
+    train = training_images(data, context.data_root) if data else None
+    comparison = compare_files(base, candidate, dataset, train=train, target=target, progress=context.progress)
+    if as_json:
+        console.emit("compare", comparison.to_dict())
+    else:
+        show_comparison(comparison, console.out())
+
+
+@click.command()
+@click.argument("base", type=values.FILE)
+@click.argument("candidate", type=values.FILE)
+@options.data_option
+@options.classes_option
+@click.option(
+    "--images",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="Number of images of the train split, none of them used in calibration.",
+)
+@options.run_options(seed=True)
+@options.json_option
+def explain(*, base: Path, candidate: Path, data: str, images: int, context: RunContext, as_json: bool) -> None:
+    """Show the error of a quantized file layer by layer, and which operators still run in float and why.
+
+    BASE is the float file, CANDIDATE the quantized one made from it, both .onnx or both .tflite. SQNR is the ratio of
+    signal to quantization noise after each layer; `alone` counts only the noise that the layer itself adds.
+
+    \b
+    Example:
+      glyphpress explain cnn.float.onnx cnn.int8.onnx --data emnist:balanced
+    """
+    from calibration.load import load, train_split
+    from toolchain.commands.explain import explain_files
+    from toolchain.report.explanation import show_explanation
+
+    why = "explain reads training images; `glyphpress compare` shows what changed on the test split"
+    train, test = train_split(data, context.data_root, why), load(data, "test", context.data_root)
+    found = explain_files(base, candidate, train, test, images=images, seed=context.seed, progress=context.progress)
+    if as_json:
+        console.emit("explain", found.to_dict())
+    else:
+        show_explanation(found, console.out())

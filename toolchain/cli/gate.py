@@ -1,126 +1,80 @@
-"""`glyphpress gate`: whether a candidate may ship; the exit code says it."""
+"""`glyphpress gate`: whether a candidate may ship, how many images that takes, and the files that a gate needs."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rich_click as click
 from click.core import ParameterSource
 
-from toolchain.cli import complete, console, options
-from toolchain.cli.gate_plan import plan
-from toolchain.cli.gate_setup import baseline, init, schema
+from toolchain.cli import complete, console, options, values
 from toolchain.cli.groups import NearestGroup
-from toolchain.cli.options import Command
 
 if TYPE_CHECKING:
     from toolchain.core.context import RunContext
     from toolchain.report.judgement import Judgement
-    from toolchain.report.outputs import Outputs
 
-
-_LIMITS = ("drop", "size", "p50", "p95")
-_FILES = ("junit", "sarif", "markdown", "verdict")
-_OPTIONS = (
-    click.option("--baseline", type=options.FILE, help="Float file, its saved evaluation, or a stored baseline."),
-    click.option(
-        "--candidate",
-        "candidates",
-        multiple=True,
-        type=options.FILE,
-        help="File to judge, or its saved evaluation (repeatable: the best one ships).",
-    ),
-    options.optional_data_option,
-    options.classes_option,
-    click.option(
-        "--train-data",
-        metavar="DATA",
-        shell_complete=complete.DATA,
-        help="What the candidate was trained and calibrated on, for [leaks]; by default the train split of --data.",
-    ),
-    click.option(
-        "--from",
-        "stored",
-        multiple=True,
-        type=options.FILE,
-        help="Judge evidence that --evidence stored, without running anything (once per candidate).",
-    ),
-    options.policy_option,
-    click.option("--max-drop", "drop", type=options.POINTS, help="Largest drop in accuracy, instead of the policy's."),
-    click.option("--max-size", "size", type=options.SIZE, help="Largest file size, instead of the policy's."),
-    click.option(
-        "--max-p50", "p50", type=options.DURATION, help="Largest median latency at batch 1, instead of the policy's."
-    ),
-    click.option(
-        "--max-p95", "p95", type=options.DURATION, help="Largest P95 latency at batch 1, instead of the policy's."
-    ),
-    options.target_option,
-    click.option("--junit", type=options.FILE, help="Write JUnit XML with one test case per limit."),
-    click.option("--sarif", type=options.FILE, help="Write SARIF with one result per limit that did not pass."),
-    click.option(
-        "--markdown", type=options.FILE, help="Write a summary for a pull request, with its pictures beside it."
-    ),
-    click.option("--verdict", type=options.FILE, help="Write the whole verdict as JSON (`gate schema verdict`)."),
-    click.option(
-        "--evidence", multiple=True, type=options.FILE, help="Store the evidence for --from (once per candidate)."
-    ),
-    options.run_options(threads=1, force=True),
-    options.json_option,
-)
-
-
-def gate_options(command: Command) -> Command:
-    """Add the options."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def asked_outputs(words: dict[str, Any], *, force: bool) -> tuple[Outputs, dict[str, Any], dict[str, float | None]]:
-    """Return the files that are asked for, the words of `GateRequest`, and the limits."""
-    from toolchain.report.outputs import Outputs
-
-    outputs = Outputs(**{name: words.pop(name) for name in _FILES}, force=force)
-    limits = {name: words.pop(name) for name in _LIMITS}
-    return outputs, words, limits
-
-
-def show(judgement: Judgement, next_steps: list[str], *, as_json: bool) -> None:
-    """Print the judgement on stdout, and what a user can do next.
-
-    As JSON it is what `--verdict` writes, and beside it `next_steps`, and `verdicts` and `comparison` of the candidate
-    that won, or of the first where none did.
-    """
-    from toolchain.report.reading import show_comparison, show_verdicts, show_winner
-
-    if as_json:
-        whole = judgement.to_dict()
-        named = [one for one in whole["candidates"] if one["file"]["name"] == judgement.winner]
-        first = (named or whole["candidates"])[0]
-        beside = {"verdicts": first["verdicts"], "comparison": first["comparison"], "next_steps": next_steps}
-        console.emit("gate", whole | beside)
-        return
-    out = console.out()
-    for judged in judgement.candidates:
-        show_comparison(judged.comparison, out)
-        show_verdicts(judged.verdicts, out)
-    show_winner(judgement, out)
-    console.advise(next_steps)
+CHANCE = values.Finite(0.5, 1, min_open=True, max_open=True)
 
 
 @click.group(cls=NearestGroup, invoke_without_command=True)
-@gate_options
+@click.option("--baseline", type=values.FILE, help="Float file, its saved evaluation, or a stored baseline.")
+@click.option(
+    "--candidate",
+    "candidates",
+    multiple=True,
+    type=values.FILE,
+    help="File to judge, or its saved evaluation (repeatable: the best one ships).",
+)
+@options.optional_data_option
+@options.classes_option
+@click.option(
+    "--train-data",
+    metavar="DATA",
+    shell_complete=complete.DATA,
+    help="What the candidate was trained and calibrated on, for [leaks]; by default the train split of --data.",
+)
+@click.option(
+    "--from",
+    "stored",
+    multiple=True,
+    type=values.FILE,
+    help="Judge evidence that --evidence stored, without running anything (once per candidate).",
+)
+@options.limit_options("drop", "size", "p50", "p95")
+@options.target_option
+@click.option("--junit", type=values.OUTPUT_FILE, help="Write JUnit XML with one test case per limit.")
+@click.option("--sarif", type=values.OUTPUT_FILE, help="Write SARIF with one result per limit that did not pass.")
+@click.option(
+    "--markdown", type=values.OUTPUT_FILE, help="Write a summary for a pull request, with its pictures beside it."
+)
+@click.option("--verdict", type=values.OUTPUT_FILE, help="Write the whole verdict as JSON (`gate schema verdict`).")
+@click.option(
+    "--evidence", multiple=True, type=values.OUTPUT_FILE, help="Store the evidence for --from (once per candidate)."
+)
+@options.run_options(threads=1, force=True)
+@options.json_option
 @click.pass_context
 def gate(
     ctx: click.Context,
     /,
     *,
-    policy_words: str | None,
+    baseline: Path | None,
+    candidates: tuple[Path, ...],
+    data: str | None,
+    train_data: str | None,
     stored: tuple[Path, ...],
+    limits: options.Limits,
+    target: str | None,
+    junit: Path | None,
+    sarif: Path | None,
+    markdown: Path | None,
+    verdict: Path | None,
+    evidence: tuple[Path, ...],
     context: RunContext,
     as_json: bool,
-    **words: Any,
 ) -> None:
     """Judge a candidate: exit 0 passed, 1 failed, 5 inconclusive.
 
@@ -133,45 +87,78 @@ def gate(
       glyphpress gate --from evidence.json --policy gate.toml
     """
     if ctx.invoked_subcommand is not None:
-        _refuse_stray(ctx)
+        _refuse_options_of_the_gate(ctx)
         return
-    _refuse_half(ctx, stored)
+    _refuse_incomplete(ctx, stored)
     from toolchain.commands.gate import GateRequest, judge_stored
     from toolchain.commands.gate import gate as run
-    from toolchain.gate.policy import choose_policy
     from toolchain.report.advice import gate_next
+    from toolchain.report.outputs import Outputs
 
-    outputs, request, limits = asked_outputs(words, force=context.force)
-    policy = choose_policy(policy_words, **limits)
+    outputs = Outputs(junit, sarif, markdown, verdict, force=context.force)
     if stored:
-        judgement = judge_stored(policy, stored, outputs)
+        judgement = judge_stored(limits.chosen(), stored, outputs)
     else:
-        asked = GateRequest(
-            policy=policy, outputs=outputs, data_root=context.data_root, threads=context.threads, **request
+        assert baseline, "--baseline was given"
+        request = GateRequest(
+            limits.chosen(),
+            baseline,
+            candidates,
+            data=data,
+            train_data=train_data,
+            data_root=context.data_root,
+            target=target,
+            threads=context.threads,
+            evidence=evidence,
+            outputs=outputs,
         )
-        judgement = run(asked, progress=context.progress)
-    images = options.data_words(request["data"], context.data_root)
-    steps = gate_next(judgement, baseline=request["baseline"], candidates=request["candidates"], data=images)
-    show(judgement, steps, as_json=as_json)
+        judgement = run(request, progress=context.progress)
+    images = options.data_words(data, context.data_root)
+    _show(judgement, gate_next(judgement, baseline=baseline, candidates=candidates, data=images), as_json=as_json)
     judgement.raise_unless_passed()
 
 
-def _given(ctx: click.Context) -> list[str]:
-    """Return the options that stand on the command line."""
-    said = (param for param in ctx.command.params if param.name)
+def _show(judgement: Judgement, next_steps: list[str], *, as_json: bool) -> None:
+    """Print the judgement on stdout, and what a user can do next.
+
+    The JSON is that of `--verdict` with `next_steps` added, and `verdicts` and `comparison` of the candidate that won
+    (of the first one if none did).
+    """
+    from toolchain.report.reading import show_comparison, show_verdicts, show_winner
+
+    if as_json:
+        whole = judgement.to_dict()
+        winners = [row for row in whole["candidates"] if row["file"]["name"] == judgement.winner]
+        shown = (winners or whole["candidates"])[0]
+        added = {"verdicts": shown["verdicts"], "comparison": shown["comparison"], "next_steps": next_steps}
+        console.emit("gate", whole | added)
+        return
+    out = console.out()
+    for judged in judgement.candidates:
+        show_comparison(judged.comparison, out)
+        show_verdicts(judged.verdicts, out)
+    show_winner(judgement, out)
+    console.advise(next_steps)
+
+
+def _given_options(ctx: click.Context) -> list[str]:
+    """Return the options that were given on the command line."""
     return [
-        param.opts[0] for param in said if ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+        param.opts[0]
+        for param in ctx.command.params
+        if param.name and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
     ]
 
 
-def _refuse_stray(ctx: click.Context) -> None:
-    if stray := [option for option in _given(ctx) if option not in ("-q", "-v")]:
-        ctx.fail(f"{stray[0]} belongs behind `gate {ctx.invoked_subcommand}`, or to a gate without it")
+def _refuse_options_of_the_gate(ctx: click.Context) -> None:
+    """Raise UsageError for an option in front of a subcommand, which would do nothing there."""
+    if misplaced := [option for option in _given_options(ctx) if option not in ("-q", "-v")]:
+        ctx.fail(f"{misplaced[0]} belongs behind `gate {ctx.invoked_subcommand}`, or to a gate without it")
 
 
-def _refuse_half(ctx: click.Context, stored: tuple[Path, ...]) -> None:
-    """Refuse a gate without anything to judge, and one of stored evidence that something should be run for."""
-    given = _given(ctx)
+def _refuse_incomplete(ctx: click.Context, stored: tuple[Path, ...]) -> None:
+    """Raise UsageError for a gate with nothing to judge, or for stored evidence with options that run something."""
+    given = _given_options(ctx)
     images = ("--data", "--classes", "--train-data", "--data-root")
     running = ("--baseline", "--candidate", *images, "--target", "--threads")
     if stored and (extra := [option for option in (*running, "--evidence") if option in given]):
@@ -180,5 +167,195 @@ def _refuse_half(ctx: click.Context, stored: tuple[Path, ...]) -> None:
         ctx.fail(f"missing option '{missing[0]}'; give --baseline and --candidate, or --from")
 
 
-for command in (init, plan, schema, baseline):
-    gate.add_command(command)
+@gate.command()
+@click.option(
+    "--policy",
+    "policy_words",
+    metavar="POLICY",
+    shell_complete=complete.POLICY,
+    help="Policy whose limits are set: strict, default, smoke, or a TOML file; other limits are commented out.",
+)
+@click.option(
+    "--ci",
+    "service",
+    metavar="SERVICE",
+    shell_complete=complete.SERVICE,
+    help="Write the file that runs the gate on this service instead: github, gitlab or pre-commit.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=values.OUTPUT_FILE,
+    help="File to write. Default: gate.toml, or the file that the service looks for.",
+)
+@options.run_options(force=True)
+@click.pass_context
+def init(
+    ctx: click.Context, *, policy_words: str | None, service: str | None, output: Path | None, context: RunContext
+) -> None:
+    """Write a gate.toml with every limit explained, or a ready CI file.
+
+    \b
+    Example:
+      glyphpress gate init --policy strict
+      glyphpress gate init --ci github -o .github/workflows/gate.yml
+    """
+    if service and policy_words:
+        ctx.fail("--ci writes a CI file, which reads gate.toml; write that with --policy in a run of its own")
+    from toolchain.ci import write_ci, write_policy
+
+    if service:
+        path = write_ci(service, output, force=context.force)
+    else:
+        path = write_policy(policy_words, output, force=context.force)
+    console.tell(f"wrote {path}")
+
+
+@gate.command()
+@click.option("--margin", type=values.POINTS, help="Largest drop in accuracy that should pass.")
+@options.limit_options()
+@click.option(
+    "--classes", type=click.IntRange(2), default=47, show_default=True, help="With --policy: number of classes."
+)
+@click.option(
+    "--discordance",
+    required=True,
+    type=values.POINTS,
+    help="Share of the images that only one of the two files reads correctly.",
+)
+@click.option(
+    "--drop", type=values.POINTS, default="0pp", show_default=True, help="With --margin: the candidate's true drop."
+)
+@click.option(
+    "--confidence", type=CHANCE, default=0.95, show_default=True, help="With --margin: confidence of PASS and of FAIL."
+)
+@click.option(
+    "--power",
+    multiple=True,
+    type=CHANCE,
+    default=(0.8, 0.9),
+    show_default=True,
+    help="Wanted chance of PASS (repeatable).",
+)
+@options.json_option
+def plan(
+    *,
+    margin: float | None,
+    limits: options.Limits,
+    classes: int,
+    discordance: float,
+    drop: float,
+    confidence: float,
+    power: tuple[float, ...],
+    as_json: bool,
+) -> None:
+    """Print how many images decide a margin, and what the gate would say with other numbers of images.
+
+    With --margin: for that one limit, exactly. With --policy: for all its limits that depend on right and wrong
+    answers, by simulating a candidate without a drop. `glyphpress compare` prints the discordance of two files like
+    yours: lost plus gained.
+
+    \b
+    Example:
+      glyphpress gate plan --margin 0.3pp --discordance 1%
+      glyphpress gate plan --policy default --discordance 1%
+    """
+    if (margin is None) == (not limits):
+        raise click.UsageError("give either --margin, for one limit, or --policy, for all of a policy")
+    if margin is None:
+        _refuse_options(("drop", "confidence"), needed="--margin")
+    else:
+        _refuse_options(("classes",), needed="--policy")
+    from toolchain.report.planned import show_plan, show_policy_plan
+
+    if margin is None:
+        from toolchain.gate.policy_plan import plan_policy
+
+        policy_plan = plan_policy(limits.chosen(), discordance, classes=classes, power=power)
+        if as_json:
+            console.emit("gate-plan-policy", policy_plan.to_dict())
+        else:
+            show_policy_plan(policy_plan, console.out())
+        return
+    from toolchain.gate.plan import plan as plan_margin
+
+    margin_plan = plan_margin(margin, discordance, drop=drop, confidence=confidence, power=power)
+    if as_json:
+        console.emit("gate-plan", margin_plan.to_dict())
+    else:
+        show_plan(margin_plan, console.out())
+
+
+def _refuse_options(names: tuple[str, ...], *, needed: str) -> None:
+    """Raise UsageError for options of the other kind of plan, since they would do nothing."""
+    for name in names:
+        if options.was_given(name):
+            raise click.UsageError(f"--{name} goes with {needed}; leave it out")
+
+
+@gate.command()
+@click.argument("what", type=values.Choice(["policy", "verdict"]), default="policy")
+def schema(*, what: str) -> None:
+    """Print the JSON schema of a policy file, or of what --verdict writes.
+
+    \b
+    Example:
+      glyphpress gate schema > gate.schema.json
+      glyphpress gate schema verdict > verdict.schema.json
+    """
+    from toolchain.gate.policy import schema as policy_schema
+    from toolchain.report.verdict_schema import verdict_schema
+
+    click.echo(json.dumps({"policy": policy_schema, "verdict": verdict_schema}[what](), indent=2, ensure_ascii=False))
+
+
+@gate.command()
+@click.argument("artifact", type=values.FILE)
+@options.data_option
+@options.classes_option
+@options.limit_options()
+@options.target_option
+@click.option("-o", "--output", type=values.OUTPUT_FILE, required=True, help="Where to store it (.npz).")
+@options.run_options(force=True)
+@options.json_option
+def baseline(
+    *,
+    artifact: Path,
+    data: str,
+    limits: options.Limits,
+    target: str | None,
+    output: Path,
+    context: RunContext,
+    as_json: bool,
+) -> None:
+    """Store a float model's answers, signed by a digest, so that CI need not hold the model.
+
+    Includes the answers under scanner damage if the policy has [stress]. Prints the lines that pin a policy to this
+    baseline.
+
+    \b
+    Example:
+      glyphpress gate baseline float.onnx --data emnist:balanced -o baseline.npz
+    """
+    from toolchain.commands.gate import store_baseline
+    from toolchain.gate.collect import needs_file
+
+    policy = limits.chosen()
+    made = store_baseline(
+        artifact,
+        policy,
+        data,
+        output,
+        data_root=context.data_root,
+        target=target,
+        force=context.force,
+        progress=context.progress,
+    )
+    for line in needs_file(policy):
+        console.say(line)
+    if as_json:
+        facts = {"digest": made.digest, "path": str(output), "images": len(made.evaluation)}
+        console.emit("gate-baseline", facts | {"damage": [damaged.kind for damaged in made.stress]})
+    else:
+        console.say(f"wrote {output}; these lines in a policy pin it:")
+        console.write(f'[baseline]\ndigest = "{made.digest}"')

@@ -1,21 +1,19 @@
-"""What help looks like, and `glyphpress help`: the exit codes, and the help of a command."""
+"""`glyphpress help` and `version`: the exit codes, the help of a command, and what to paste into a bug report."""
 
 from __future__ import annotations
 
-import sys
+import platform
 from typing import TYPE_CHECKING
 
 import rich_click as click
-from click.core import Command as PlainCommand
 
 from targets.errors import nearest
-from toolchain.cli.console import no_colour
-from toolchain.cli.groups import NearestGroup
-from toolchain.cli.streams import ours
+from toolchain.cli import console, options
 from toolchain.core.errors import UsageProblem
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
 
 EXIT_CODES = """\
   0  passed, or done
@@ -26,34 +24,6 @@ EXIT_CODES = """\
   5  inconclusive: no verdict is FAIL, but at least one limit could not be decided
  70  a bug in glyphpress: please report it with the lines on stderr
 130  interrupted (Ctrl-C, SIGTERM)"""
-
-
-class _Page(click.RichContext):
-    """Help with boxes and colours on a terminal; elsewhere plain text, which takes no time to import rich."""
-
-    def get_help(self) -> str:
-        return ours(super().get_help()) if sys.stdout.isatty() else _plain(self.command, self)
-
-
-def style_help() -> None:
-    """Give every command such help; no colours under CI, where rich-click would force them (GITHUB_ACTIONS)."""
-    click.RichCommand.context_class = _Page
-    if no_colour():
-        click.rich_click.COLOR_SYSTEM = None
-        click.rich_click.FORCE_TERMINAL = False
-
-
-def _plain(command: click.Command, ctx: click.Context) -> str:
-    page = click.HelpFormatter(width=ctx.terminal_width, max_width=ctx.max_content_width)
-    command.format_usage(ctx, page)
-    PlainCommand.format_help_text(command, ctx, page)
-    records = (param.get_help_record(ctx) for param in command.get_params(ctx))
-    with page.section("Options"):
-        page.write_dl([record for record in records if record])
-    if isinstance(command, NearestGroup):
-        with page.section("Commands"):
-            page.write_dl(command.summaries(ctx))
-    return page.getvalue().rstrip("\n")
 
 
 def _topics(ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem[str]]:
@@ -100,3 +70,32 @@ def _below(ctx: click.Context) -> list[str]:
     """Return the words that may follow those of a context."""
     names = ctx.command.list_commands(ctx) if isinstance(ctx.command, click.Group) else []
     return names if ctx.parent else ["exit-codes", *names]
+
+
+PACKAGES = (
+    *("torch", "onnx", "onnxscript", "onnxruntime", "litert-torch", "ai-edge-litert", "litert-quantizer"),
+    *("torch-pruning", "onnx2torch", "numpy", "scipy", "scikit-learn", "safetensors"),
+)
+
+
+@click.command()
+@options.json_option
+def version(as_json: bool) -> None:
+    """Print the versions of glyphpress, Python, the system and every installed runtime.
+
+    \b
+    Example:
+      glyphpress version --json
+    """
+    from targets.host.machine import machine_state
+    from toolchain.core.versions import tool_versions
+
+    state = machine_state()
+    place = {key: state[key] for key in ("os", "kernel", "architecture", "cpu") if key in state}
+    installed = tool_versions(*PACKAGES)
+    if as_json:
+        console.emit("version", {"python": platform.python_version(), "machine": place, "packages": installed})
+        return
+    facts = {"glyphpress": installed.pop("glyphpress", "not installed"), "python": platform.python_version()}
+    for name, value in (facts | place | installed).items():
+        click.echo(f"{name:18} {value}")

@@ -25,8 +25,7 @@ try:
     import rich_click as click
 
     from toolchain.cli import console
-    from toolchain.cli.groups import LazyGroup
-    from toolchain.cli.help import style_help
+    from toolchain.cli.groups import LazyGroup, style_help
     from toolchain.cli.streams import lossy_streams, undelivered
     from toolchain.core.interrupt import heard
 finally:
@@ -35,7 +34,7 @@ finally:
 # name -> (module:attribute, the first sentence of its help); a command is imported only when it is used.
 COMMANDS = {
     "inspect": (
-        "toolchain.cli.inspect:inspect",
+        "toolchain.cli.model_files:inspect",
         "Show what a checkpoint, .onnx or .tflite holds: layers, shapes, parameters, MACs, dtypes, sizes, metadata.",
     ),
     "data": ("toolchain.cli.data:data", "List, check and fetch the images."),
@@ -48,23 +47,23 @@ COMMANDS = {
         "Prune, convert and quantize a model, then evaluate, time and judge every file that came out.",
     ),
     "adopt": (
-        "toolchain.cli.adopt:adopt",
+        "toolchain.cli.model_files:adopt",
         "Write the sidecar of an .onnx or .tflite of your own: its classes, and how it wants its images.",
     ),
     "prune": (
-        "toolchain.cli.prune:prune",
+        "toolchain.cli.compress:prune",
         "Prune a checkpoint and fine-tune the rest; the result is a torch.export program for `export` and `press`.",
     ),
     "distill": (
-        "toolchain.cli.distill:distill",
+        "toolchain.cli.compress:distill",
         "Fit a smaller model to a checkpoint's answers; the result is a torch.export program for `export` and `press`.",
     ),
     "sensitivity": (
-        "toolchain.cli.prune:sensitivity",
+        "toolchain.cli.compress:sensitivity",
         "Prune each layer alone at rising ratios, measure the accuracy, and propose a ratio for each layer.",
     ),
     "export": (
-        "toolchain.cli.export:export",
+        "toolchain.cli.model_files:export",
         "Convert a checkpoint to float ONNX or TFLite, or an .onnx made by glyphpress to .ort, and check the result.",
     ),
     "quantize": (
@@ -73,7 +72,7 @@ COMMANDS = {
     ),
     "ranges": ("toolchain.cli.quantize:ranges", "Show and draw the ranges that `quantize --save-ranges` saved."),
     "explain": (
-        "toolchain.cli.explain:explain",
+        "toolchain.cli.evaluate:explain",
         "Show the error of a quantized file layer by layer, and which operators still run in float and why.",
     ),
     "evaluate": (
@@ -81,7 +80,7 @@ COMMANDS = {
         "Run an exported file over the whole test split: accuracy, per class, confusions.",
     ),
     "compare": (
-        "toolchain.cli.compare:compare",
+        "toolchain.cli.evaluate:compare",
         "Compare two model files, or two saved evaluations (.npz), image by image.",
     ),
     "profile": (
@@ -89,7 +88,7 @@ COMMANDS = {
         "Measure latency, or instructions on emulated processors, of model files on one or more targets.",
     ),
     "probe-int8": (
-        "toolchain.cli.probe_int8:probe_int8",
+        "toolchain.cli.profile:probe_int8",
         "Estimate what int8 costs compared with float on a target, with small models of your layers' shapes.",
     ),
     "gate": ("toolchain.cli.gate:gate", "Judge a candidate: exit 0 passed, 1 failed, 5 inconclusive."),
@@ -103,11 +102,11 @@ COMMANDS = {
         "Print the report of a press, or the timings that `profile -o` or a press stored.",
     ),
     "demo": (
-        "toolchain.cli.demo:demo",
+        "toolchain.cli.press:demo",
         "Train a small model on real handwritten digits, press it three ways, and judge every file.",
     ),
     "version": (
-        "toolchain.cli.version:version",
+        "toolchain.cli.help:version",
         "Print the versions of glyphpress, Python, the system and every installed runtime.",
     ),
     "help": ("toolchain.cli.help:help_", "Explain the exit codes, or show the help of a command."),

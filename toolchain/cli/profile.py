@@ -1,36 +1,24 @@
-"""`glyphpress profile`: what an inference costs, place by place."""
+"""`glyphpress profile` and `probe-int8`: what an inference costs on each target."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rich_click as click
-from click.core import ParameterSource
 
-from toolchain.cli import complete, console
-from toolchain.cli.options import (
-    BATCH,
-    BATCH_NUMBERS,
-    CORES,
-    DURATION,
-    FILE,
-    RUNS,
-    THREAD_NUMBERS,
-    json_option,
-    packed_option,
-    run_options,
-)
+from toolchain.cli import complete, console, options, values
 
 if TYPE_CHECKING:
-    from targets.artifact import Artifact
-    from targets.session import TimingPlan
+    from toolchain.commands.profile import ProfileRequest
     from toolchain.core.context import RunContext
     from toolchain.profiling.measurements import Measurements
 
 
 @click.command()
-@click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=FILE)
+@click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=values.FILE)
 @click.option(
     "--target",
     "targets",
@@ -39,51 +27,60 @@ if TYPE_CHECKING:
     shell_complete=complete.TARGET,
     help="Target to measure on (repeatable). Default: ort-cpu for .onnx, litert-cpu for .tflite.",
 )
-@click.option("--batch", type=BATCH, default=1, show_default=True, help="Images per inference.")
-@click.option("--seconds", type=DURATION, default="2s", show_default=True, help="Shortest time to measure each file.")
-@click.option("--runs", type=RUNS, default=1000, show_default=True, help="Fewest samples of each file.")
+@click.option("--batch", type=values.BATCH, default=1, show_default=True, help="Images per inference.")
+@click.option(
+    "--seconds", type=values.DURATION, default="2s", show_default=True, help="Shortest time to measure each file."
+)
+@click.option("--runs", type=values.RUNS, default=1000, show_default=True, help="Fewest samples of each file.")
 @click.option(
     "--sweep-threads",
-    type=THREAD_NUMBERS,
+    type=values.THREAD_NUMBERS,
     metavar="N,N...",
     help="Measure with each of these numbers of threads, in fresh processes.",
 )
 @click.option(
     "--sweep-batch",
-    type=BATCH_NUMBERS,
+    type=values.BATCH_NUMBERS,
     metavar="N,N...",
     help="Measure with each of these batch sizes, in fresh processes.",
 )
-@click.option("--pin", type=CORES, default=(), metavar="N,N...", help="Run on these cores only, numbered from 0.")
+@click.option(
+    "--pin", type=values.CORES, default=(), metavar="N,N...", help="Run on these cores only, numbered from 0."
+)
 @click.option("--per-op", is_flag=True, help="Show the time of each operator, by the runtime's own profiler.")
 @click.option(
     "--memory",
     is_flag=True,
     help="Also measure the memory of opening and a first inference, in three fresh processes each.",
 )
-@packed_option
+@options.packed_option
 @click.option("--require", is_flag=True, help="Exit 4 if a target is not available; without it the table says why.")
 @click.option("--strict", is_flag=True, help="Exit 3 if the machine was busy, hot or throttled.")
-@click.option("-o", "--output", type=FILE, help="Write the raw nanoseconds to this .npz.")
-@click.option("--markdown", type=FILE, help="Write the table and its remarks to this file as Markdown.")
-@click.option("--csv", type=FILE, help="Write every figure to this file, in bytes and nanoseconds.")
-@run_options(seed=True, threads=1, force=True)
-@json_option
+@click.option("-o", "--output", type=values.OUTPUT_FILE, help="Write the raw nanoseconds to this .npz.")
+@click.option("--markdown", type=values.OUTPUT_FILE, help="Write the table and its remarks to this file as Markdown.")
+@click.option("--csv", type=values.OUTPUT_FILE, help="Write every figure to this file, in bytes and nanoseconds.")
+@options.run_options(seed=True, threads=1, force=True)
+@options.json_option
 def profile(
     *,
     artifacts: tuple[Path, ...],
+    targets: tuple[str, ...],
     batch: int,
     seconds: float,
     runs: int,
     sweep_threads: tuple[int, ...] | None,
     sweep_batch: tuple[int, ...] | None,
+    pin: tuple[int, ...],
     per_op: bool,
+    memory: bool,
+    packed: bool,
+    require: bool,
+    strict: bool,
     output: Path | None,
     markdown: Path | None,
     csv: Path | None,
     context: RunContext,
     as_json: bool,
-    **words: Any,
 ) -> None:
     """Measure latency, or instructions on emulated processors, of model files on one or more targets.
 
@@ -93,123 +90,174 @@ def profile(
       glyphpress profile a.onnx --per-op
     """
     from targets.session import TimingPlan
-    from toolchain.core import files
-    from toolchain.core.errors import UsageProblem
+    from toolchain.commands.profile import ProfileRequest
     from toolchain.profiling.latency import timeable
+
+    files = Files(output, markdown, csv)
+    files.refuse_unfit(artifacts, force=context.force)
+    request = ProfileRequest(
+        tuple(timeable(path) for path in artifacts),
+        targets=targets,
+        threads=context.threads,
+        plan=TimingPlan(batch=batch, min_seconds=seconds, min_runs=runs, max_runs=max(runs, TimingPlan.max_runs)),
+        seed=context.seed,
+        pin=pin,
+        memory=memory,
+        packed=packed,
+        require=require,
+        strict=strict,
+    )
+    if per_op:
+        _profile_operators(request, context, as_json=as_json)
+    elif sweep_threads or sweep_batch:
+        _sweep(request, sweep_threads, sweep_batch, context, as_json=as_json)
+    else:
+        _profile_files(request, files, context, as_json=as_json)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files that a profile is written to; None where one was not asked for."""
+
+    output: Path | None
+    markdown: Path | None
+    csv: Path | None
+
+    def refuse_unfit(self, artifacts: Sequence[Path], *, force: bool) -> None:
+        """Raise UsageProblem where two have one name, or one is a model file, exists or has another suffix."""
+        from toolchain.core.errors import UsageProblem
+        from toolchain.core.files import refuse_existing, refuse_source, refuse_unfit
+
+        paths = [path for path in (self.output, self.markdown, self.csv) if path]
+        if len({path.resolve() for path in paths}) < len(paths):
+            raise UsageProblem("--output, --markdown and --csv name one file; give each a file of its own")
+        for path in paths:
+            for artifact in artifacts:
+                refuse_source(path, artifact)
+            refuse_existing(path, force=force)
+        if self.output:
+            refuse_unfit(self.output, ".npz", force=force)
+
+    def write(self, measured: Measurements, *, force: bool) -> None:
+        """Write the files."""
+        from toolchain.core.files import write_whole
+        from toolchain.report.measurement_files import measurements_csv, measurements_markdown
+
+        if self.output:
+            measured.save_samples(self.output, force=force)
+        if self.markdown:
+            write_whole(self.markdown, measurements_markdown(measured), force=force)
+        if self.csv:
+            write_whole(self.csv, measurements_csv(measured), force=force)
+
+
+def _profile_files(request: ProfileRequest, files: Files, context: RunContext, *, as_json: bool) -> None:
+    from toolchain.commands.profile import profile_files
     from toolchain.report.timings import measurements_text
 
-    outputs = [path for path in (output, markdown, csv) if path]
-    if len({path.resolve() for path in outputs}) < len(outputs):
-        raise UsageProblem("--output, --markdown and --csv name one file; give each a file of its own")
-    for made in outputs:
-        for path in artifacts:
-            files.refuse_source(made, path)
-        files.refuse_existing(made, force=context.force)
-    if output:
-        files.refuse_unfit(output, ".npz", force=context.force)
-    plan = TimingPlan(batch=batch, min_seconds=seconds, min_runs=runs, max_runs=max(runs, TimingPlan.max_runs))
-    loaded = tuple(timeable(path) for path in artifacts)
-    if not (per_op or sweep_threads or sweep_batch):
-        _announce(batch, runs)
-    if per_op:
-        answer = _per_operator(loaded, words, batch, context)
-    elif sweep_threads or sweep_batch:
-        answer = _sweep(loaded, words, plan, context, threads=sweep_threads, batches=sweep_batch)
-    else:
-        measured = _profiled(loaded, words, plan, context)
-        _write(measured, output, markdown, csv, force=context.force)
-        text = measurements_text(measured, width=console.width(), colour=not console.plain())
-        answer = "profile", measured.to_dict(), text
-    kind, values, text = answer
-    if as_json:
-        console.emit(kind, values)
-    else:
-        console.show(text)
-
-
-def _announce(batch: int, runs: int) -> None:
-    """Say before the work how much of it is asked for, where it takes minutes."""
+    batch, runs = request.plan.batch, request.plan.min_runs
     if batch > 1 and batch * runs > MANY_IMAGES:
         console.say(
             f"each file runs {runs:,} times or more on {batch:,} images, {batch * runs:,} in all, which may take long; "
             "--runs takes fewer"
         )
+    measured = profile_files(request, progress=context.progress)
+    files.write(measured, force=context.force)
+    if as_json:
+        console.emit("profile", measured.to_dict())
+    else:
+        console.show(measurements_text(measured, width=console.width(), colour=not console.plain()))
 
 
 MANY_IMAGES = 1_000_000
-"""Images that a file reads in a second or in minutes."""
-
-Answer = tuple[str, dict[str, Any], str]
-"""Schema, values and text of a command."""
+"""Images that a small model reads in a second, and a large one in minutes."""
 
 
-def _per_operator(loaded: tuple[Artifact, ...], words: dict[str, Any], batch: int, context: RunContext) -> Answer:
+def _profile_operators(request: ProfileRequest, context: RunContext, *, as_json: bool) -> None:
     from toolchain.profiling.per_operator import per_operator
     from toolchain.report.profile_tables import operators_text
 
-    timed = ("memory", "packed", "strict", "output", "markdown", "csv", "seconds", "runs", "seed")
-    _refuse_unused("--per-op", "sweep_threads", "sweep_batch", *timed)
-    found = per_operator(
-        loaded, words["targets"], threads=context.threads, batch=batch, pin=words["pin"], progress=context.progress
+    timing = ("memory", "packed", "strict", "output", "markdown", "csv", "seconds", "runs", "seed")
+    _refuse_unused("--per-op", "sweep_threads", "sweep_batch", *timing)
+    breakdowns = per_operator(
+        request.artifacts,
+        request.targets,
+        threads=request.threads,
+        batch=request.plan.batch,
+        pin=request.pin,
+        progress=context.progress,
     )
-    values = {"breakdowns": [one.to_dict() for one in found]}
-    return "profile-operators", values, operators_text(found, colour=not console.plain())
+    if as_json:
+        console.emit("profile-operators", {"breakdowns": [breakdown.to_dict() for breakdown in breakdowns]})
+    else:
+        console.show(operators_text(breakdowns, colour=not console.plain()))
 
 
 def _sweep(
-    loaded: tuple[Artifact, ...],
-    words: dict[str, Any],
-    plan: TimingPlan,
-    context: RunContext,
-    *,
+    request: ProfileRequest,
     threads: tuple[int, ...] | None,
     batches: tuple[int, ...] | None,
-) -> Answer:
+    context: RunContext,
+    *,
+    as_json: bool,
+) -> None:
     from targets.session import taints_of
     from toolchain.profiling.sweep import sweep
     from toolchain.report.profile_tables import sweep_text
 
     swept = ["threads"] * bool(threads) + ["batch"] * bool(batches)
     _refuse_unused("a sweep", "memory", "packed", "require", "strict", "output", "markdown", "csv", *swept)
-    ways = (threads or (context.threads,), batches or (plan.batch,))
     points = sweep(
-        loaded, words["targets"], *ways, plan=plan, seed=context.seed, pin=words["pin"], progress=context.progress
+        request.artifacts,
+        request.targets,
+        threads or (request.threads,),
+        batches or (request.plan.batch,),
+        plan=request.plan,
+        seed=request.seed,
+        pin=request.pin,
+        progress=context.progress,
     )
-    tainted = taints_of(point.timings for point in points if point.timings)
-    values = {"points": [point.to_dict() for point in points], "taints": list(tainted)}
-    return "profile-sweep", values, sweep_text(points, colour=not console.plain())
+    if as_json:
+        tainted = taints_of(point.timings for point in points if point.timings)
+        console.emit("profile-sweep", {"points": [point.to_dict() for point in points], "taints": list(tainted)})
+    else:
+        console.show(sweep_text(points, colour=not console.plain()))
 
 
-def _profiled(
-    loaded: tuple[Artifact, ...], words: dict[str, Any], plan: TimingPlan, context: RunContext
-) -> Measurements:
-    from toolchain.commands.profile import ProfileRequest, profile_files
-
-    request = ProfileRequest(loaded, plan=plan, seed=context.seed, threads=context.threads, **words)
-    return profile_files(request, progress=context.progress)
-
-
-def _write(
-    measured: Measurements, output: Path | None, markdown: Path | None, csv: Path | None, *, force: bool
-) -> None:
-    from toolchain.core.files import write_whole
-    from toolchain.report.measurement_files import measurements_csv, measurements_markdown
-
-    if output:
-        measured.save_samples(output, force=force)
-    if markdown:
-        write_whole(markdown, measurements_markdown(measured), force=force)
-    if csv:
-        write_whole(csv, measurements_csv(measured), force=force)
-
-
-def _refuse_unused(way: str, *names: str) -> None:
-    """Raise UsageProblem where an option was given that this way to profile has no use for."""
+def _refuse_unused(mode: str, *names: str) -> None:
+    """Raise UsageProblem where an option was given that this way of profiling has no use for."""
     from toolchain.core.errors import UsageProblem
 
-    ctx = click.get_current_context()
-    assert ctx, "a command is running"
-    given = [name for name in names if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
-    if given:
-        option = given[0].replace("_", "-")
-        raise UsageProblem(f"--{option} has no meaning with {way}; leave one of them out")
+    for name in filter(options.was_given, names):
+        raise UsageProblem(f"--{name.replace('_', '-')} has no meaning with {mode}; leave one of them out")
+
+
+@click.command("probe-int8")
+@click.argument("shapes", metavar="[SHAPE...]", nargs=-1)
+@options.target_option
+@options.run_options(seed=True)
+@options.json_option
+def probe_int8(*, shapes: tuple[str, ...], target: str | None, context: RunContext, as_json: bool) -> None:
+    """Estimate what int8 costs compared with float on a target, with small models of your layers' shapes.
+
+    SHAPE is INxOUT of a matrix (576x47), or INxOUTxKERNEL@HEIGHTxWIDTH of a convolution (16x32x3@14x14); without one,
+    three shapes that are common in handwriting models. A float .onnx instead gives the shapes of its layers. Each shape
+    is weighted by its cost in float.
+
+    \b
+    Example:
+      glyphpress probe-int8 --target arm64:cortex-a72 16x32x3@14x14
+      glyphpress probe-int8 --target arm64:cortex-a72 cnn.float.onnx
+    """
+    from toolchain.commands.probe_int8 import probe_int8 as run
+    from toolchain.report.timings import not_quiet
+
+    probe = run(target or "ort-cpu", shapes, context)
+    if as_json:
+        console.emit("probe-int8", probe.to_dict())
+        return
+    for row in probe.ratios:
+        interval = f" [{row.low:.2f}, {row.high:.2f}]" if row.low is not None and row.high is not None else ""
+        console.write(f"{row.format:8} {row.shape:18} {row.ratio:.2f}{interval}")
+    for line in [*probe.advice(), *not_quiet(probe.taints)]:
+        console.tell(line)

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
-from click.core import ParameterSource
 
 from targets.host.text import argument
-from toolchain.cli import console, options
-from toolchain.cli.options import Command
+from toolchain.cli import console, options, values
 from toolchain.quantize.schemes import SCHEMES
 
 if TYPE_CHECKING:
@@ -22,47 +20,12 @@ if TYPE_CHECKING:
 
 METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
 
-_OPTIONS = (
-    click.option(
-        "--calibration-images",
-        type=click.IntRange(8),
-        metavar="COUNT",
-        default=512,
-        show_default=True,
-        help="Number of images of the train split: 8 or more, at least one per class; all if there are fewer.",
-    ),
-    click.option(
-        "--calibration",
-        type=options.Choice(METHODS),
-        default="min-max",
-        show_default=True,
-        help="How ranges are chosen.",
-    ),
-    click.option(
-        "--percentile",
-        type=options.Finite(50, 100, min_open=True),
-        default=99.99,
-        show_default=True,
-        help="Share of the values that --calibration percentile keeps.",
-    ),
-    click.option("--ranges", metavar="FILE", help="Use the ranges in a file that --save-ranges wrote."),
-    click.option("--save-ranges", type=options.FILE, help="Save the ranges to a file; `glyphpress ranges` draws it."),
-    click.option("--bias-correction", is_flag=True, help="Static: correct the mean error of each layer in its bias."),
-)
-
-
-def calibration_options(command: Command) -> Command:
-    """Add the options, which are named as in `toolchain.recipe.Quantize`; and `save_ranges`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
 
 @click.command()
-@click.argument("artifact", type=options.FILE)
+@click.argument("artifact", type=values.FILE)
 @click.option(
     "--scheme",
-    type=options.Choice(list(SCHEMES)),
+    type=values.Choice(list(SCHEMES)),
     default="static-int8",
     show_default=True,
     help="; ".join(f"{row.name}: {row.summary}" for row in SCHEMES.values()) + ".",
@@ -70,12 +33,36 @@ def calibration_options(command: Command) -> Command:
 @click.option("--per-tensor", is_flag=True, help="One scale for each weight tensor instead of one per channel.")
 @click.option(
     "--activations",
-    type=options.Choice(["uint8", "int8"]),
+    type=values.Choice(["uint8", "int8"]),
     help="Static: type of activations. Default: uint8 in ONNX, int8 in TFLite.",
 )
 @options.optional_data_option
 @options.classes_option
-@calibration_options
+@click.option(
+    "--calibration-images",
+    type=click.IntRange(8),
+    metavar="COUNT",
+    default=512,
+    show_default=True,
+    help="Number of images of the train split: 8 or more, at least one per class; all if there are fewer.",
+)
+@click.option(
+    "--calibration",
+    type=values.Choice(METHODS),
+    default="min-max",
+    show_default=True,
+    help="How ranges are chosen.",
+)
+@click.option(
+    "--percentile",
+    type=values.Finite(50, 100, min_open=True),
+    default=99.99,
+    show_default=True,
+    help="Share of the values that --calibration percentile keeps.",
+)
+@click.option("--ranges", metavar="FILE", help="Use the ranges in a file that --save-ranges wrote.")
+@click.option("--save-ranges", type=values.OUTPUT_FILE, help="Save the ranges to a file; `glyphpress ranges` draws it.")
+@click.option("--bias-correction", is_flag=True, help="Static: correct the mean error of each layer in its bias.")
 @click.option("--integer-io", is_flag=True, help="Static: take raw uint8 pixels; the preprocessing is inside the file.")
 @click.option(
     "--full-range", is_flag=True, help="ONNX: use all 8 bits of int8 weights; they saturate on x86 without VNNI."
@@ -91,14 +78,8 @@ def calibration_options(command: Command) -> Command:
     metavar="N",
     help="If the drop is too large, try up to N files with some layers kept in float.",
 )
-@options.policy_option
-@click.option(
-    "--max-drop",
-    "drop",
-    type=options.POINTS,
-    help="With --fallback: largest drop in accuracy, instead of the policy's.",
-)
-@click.option("-o", "--output", type=options.FILE, required=True, help="The file to write, of the same format.")
+@options.limit_options("drop", condition="with --fallback: ")
+@click.option("-o", "--output", type=values.OUTPUT_FILE, required=True, help="The file to write, of the same format.")
 @options.run_options(seed=True, force=True)
 @options.json_option
 def quantize(
@@ -111,8 +92,7 @@ def quantize(
     save_ranges: Path | None,
     context: RunContext,
     as_json: bool,
-    policy_words: str | None,
-    drop: float | None,
+    limits: options.Limits,
     **settings: Any,
 ) -> None:
     """Quantize a float artifact, or a float .onnx of your own, to 16, 8 or 4 bits.
@@ -129,7 +109,6 @@ def quantize(
     """
     from toolchain.commands.quantize import quantize_file
     from toolchain.gate.limits.drop import DropLimit
-    from toolchain.gate.policy import choose_policy
     from toolchain.recipe import Quantize
 
     step = Quantize.from_options(**settings, per_channel=not per_tensor, reduce_range=False if full_range else None)
@@ -137,10 +116,10 @@ def quantize(
     if step.fallback:
         if save_ranges:
             raise click.UsageError("--save-ranges keeps those of one file, and --fallback tries several; leave one out")
-        limit = choose_policy(policy_words, drop=drop).settings(DropLimit)
+        limit = limits.chosen().settings(DropLimit)
         _within(artifact, step, output, data, limit, context=context, as_json=as_json)
         return
-    if policy_words or drop:
+    if limits:
         raise click.UsageError("--policy and --max-drop are for --fallback; add it, or leave them out")
     made = quantize_file(artifact, step, output, data=data, save_ranges=save_ranges, context=context)
     if as_json:
@@ -152,9 +131,7 @@ def quantize(
 
 def _refuse_uncounted(step: Quantize) -> None:
     """Raise UsageError where a number of calibration images was given, and none is read."""
-    ctx = click.get_current_context()
-    assert ctx, "a command is running"
-    if not step.needs_images and ctx.get_parameter_source("calibration_images") is not ParameterSource.DEFAULT:
+    if not step.needs_images and options.was_given("calibration_images"):
         why = f"the ranges are taken from {step.ranges}" if step.ranges else f"{step.scheme} has no ranges"
         raise click.UsageError(f"--calibration-images: {why}, so no images are read for them; leave it out")
 
@@ -206,8 +183,8 @@ def _why_not_compared(artifact: Path, made: Artifact, data: str | None) -> str:
 
 
 @click.command()
-@click.argument("file", type=options.FILE)
-@click.option("-o", "--output", type=options.FILE, help="A picture (.svg): histogram and range of every tensor.")
+@click.argument("file", type=values.FILE)
+@click.option("-o", "--output", type=values.OUTPUT_FILE, help="A picture (.svg): histogram and range of every tensor.")
 @options.run_options(force=True)
 @options.json_option
 def ranges(file: Path, output: Path | None, context: RunContext, as_json: bool) -> None:

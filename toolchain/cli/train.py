@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from toolchain import models
-from toolchain.cli import complete, console, options
+from toolchain.cli import complete, console, options, values
 from toolchain.training.settings import FEW_IMAGES, MOST_LR, PRESETS
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @options.data_option
 @options.classes_option
 @click.option(
-    "-o", "--output", "--out", type=options.FILE, required=True, help="The .pt or .safetensors file to write."
+    "-o", "--output", "--out", type=values.OUTPUT_FILE, required=True, help="The .pt or .safetensors file to write."
 )
 @click.option(
     "--preset",
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     shell_complete=complete.PRESET,
     help=f"Settings: {', '.join(PRESETS)}.  [default: digits below {FEW_IMAGES:,} images, else emnist]",
 )
-@click.option("--epochs", type=options.EPOCHS, help="Passes over the training images. Default: the preset's.")
-@click.option("--batch", type=click.IntRange(2, options.MOST_IMAGES), help="Images per step. Default: the preset's.")
-@click.option("--lr", type=options.Finite(0, MOST_LR, min_open=True), help="Peak learning rate. Default: the preset's.")
+@click.option("--epochs", type=values.EPOCHS, help="Passes over the training images. Default: the preset's.")
+@click.option("--batch", type=click.IntRange(2, values.MOST_IMAGES), help="Images per step. Default: the preset's.")
+@click.option("--lr", type=values.Finite(0, MOST_LR, min_open=True), help="Peak learning rate. Default: the preset's.")
 @options.run_options(seed=True, threads=0, force=True)
 @options.json_option
 def train(

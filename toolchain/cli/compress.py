@@ -1,4 +1,4 @@
-"""`glyphpress prune` and `sensitivity`: fewer channels, or zeros; and which layers bear that."""
+"""`glyphpress prune`, `sensitivity` and `distill`: fewer channels, zeros, or a smaller model."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from toolchain.cli import complete, console, options
+from toolchain.cli import complete, console, options, values
 from toolchain.cli.checkpoint_options import checkpoint_options
 from toolchain.cli.options import Command
 
 if TYPE_CHECKING:
+    from toolchain.checkpoint.request import CheckpointRequest
     from toolchain.commands.compress import Compressed
     from toolchain.core.context import RunContext
+
 
 METHODS = ("structured", "magnitude", "n:m")
 IMPORTANCES = ("l1", "l2", "taylor", "bn-scale", "hessian")
@@ -26,7 +28,7 @@ def method_option(*methods: str) -> Callable[[Command], Command]:
     others = "magnitude sets" if methods[1:] == ("magnitude",) else "the others set"
     return click.option(
         "--method",
-        type=options.Choice(methods),
+        type=values.Choice(methods),
         default=methods[0],
         show_default=True,
         help=f"structured removes whole channels; {others} weights to zero, which makes the packed file smaller.",
@@ -44,7 +46,7 @@ def importance_options(command: Command) -> Command:
     )(command)
     return click.option(
         "--importance",
-        type=options.Choice(IMPORTANCES),
+        type=values.Choice(IMPORTANCES),
         default="l2",
         show_default=True,
         help="Structured: how channels are ranked; the least important are removed first.",
@@ -67,18 +69,18 @@ def _layers(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]
             raise click.BadParameter(f"'{word}' gives no layer a ratio; write features.conv1=25%")
         if layer in found:
             raise click.BadParameter(f"{layer} is given two ratios; give one")
-        found[layer] = options.SHARE.convert(ratio, None, None)
+        found[layer] = values.SHARE.convert(ratio, None, None)
     return found
 
 
 _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
     click.option(
-        "--ratio", type=options.SHARE, help="Share of the channels, or of the weights, to remove. Default: 25%."
+        "--ratio", type=values.SHARE, help="Share of the channels, or of the weights, to remove. Default: 25%."
     ),
-    click.option("--macs", type=options.COUNT, help="Prune to at most this many multiply-accumulates, such as 3M."),
-    click.option("--parameters", type=options.COUNT, help="Prune to at most this many parameters, such as 120k."),
+    click.option("--macs", type=values.COUNT, help="Prune to at most this many multiply-accumulates, such as 3M."),
+    click.option("--parameters", type=values.COUNT, help="Prune to at most this many parameters, such as 120k."),
     click.option(
-        "--bytes", type=options.SIZE, help="Prune until the float parameters take at most this, such as 250KB."
+        "--bytes", type=values.SIZE, help="Prune until the float parameters take at most this, such as 250KB."
     ),
     click.option(
         "--layer",
@@ -91,7 +93,7 @@ _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
     click.option("--pattern", default="2:4", show_default=True, help="n:m: keep n of every m weights."),
     click.option(
         "--scope",
-        type=options.Choice(["layer", "global"]),
+        type=values.Choice(["layer", "global"]),
         default="layer",
         show_default=True,
         help="The same ratio in each layer, or one ranking over all.",
@@ -101,21 +103,21 @@ _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option(
         "--epochs",
-        type=options.EPOCHS_OR_NONE,
+        type=values.EPOCHS_OR_NONE,
         default=4,
         show_default=True,
         help="Epochs of fine-tuning per round.",
     ),
     click.option(
         "--soft",
-        type=options.SHARE,
+        type=values.SHARE,
         default="0%",
         show_default=True,
         help="Fine-tuning: weight of the unpruned model's answers (distillation).",
     ),
     click.option(
         "--temperature",
-        type=options.Finite(1, 20),
+        type=values.Finite(1, 20),
         default=2.0,
         show_default=True,
         help="Temperature of those answers.",
@@ -159,13 +161,13 @@ def show(made: Compressed, output: Path, command: str, *, as_json: bool) -> None
 @method_option(*METHODS)
 @importance_options
 @amount_options
-@click.option("-o", "--output", type=options.FILE, required=True, help="The .pt2 program to write.")
+@click.option("-o", "--output", type=values.OUTPUT_FILE, required=True, help="The .pt2 program to write.")
 @options.run_options(seed=True, threads=0, force=True)
 @options.json_option
 def prune(
     *,
     checkpoint: str,
-    request: Any,
+    request: CheckpointRequest,
     data: str,
     output: Path,
     context: RunContext,
@@ -194,20 +196,20 @@ def prune(
 @importance_options
 @click.option(
     "--tolerance",
-    type=options.POINTS,
+    type=values.POINTS,
     default="1pp",
     show_default=True,
     help="Largest drop in accuracy that a layer may cause.",
 )
-@click.option("-o", "--output", type=options.FILE, help="Save the curves as JSON.")
-@click.option("--plot", "picture", type=options.FILE, help="Draw the curves, one chart per layer (.svg).")
-@click.option("--recipe", "recipe_file", type=options.FILE, help="Write the proposal as a recipe (.toml).")
+@click.option("-o", "--output", type=values.OUTPUT_FILE, help="Save the curves as JSON.")
+@click.option("--plot", "picture", type=values.OUTPUT_FILE, help="Draw the curves, one chart per layer (.svg).")
+@click.option("--recipe", "recipe_file", type=values.OUTPUT_FILE, help="Write the proposal as a recipe (.toml).")
 @options.run_options(seed=True, threads=0, force=True)
 @options.json_option
 def sensitivity(
     *,
     checkpoint: str,
-    request: Any,
+    request: CheckpointRequest,
     data: str,
     output: Path | None,
     picture: Path | None,
@@ -245,3 +247,66 @@ def sensitivity(
         show_sensitivity(found, console.out())
     if recipe_file:
         write_whole(recipe_file, proposed_recipe(found, recipe_file.stem).toml(), force=context.force)
+
+
+@click.command()
+@click.argument("checkpoint", shell_complete=complete.CHECKPOINT)
+@checkpoint_options
+@options.data_option
+@click.option(
+    "--student",
+    default="cnn-small",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=complete.MODEL,
+    help="A reference architecture, with fresh weights.",
+)
+@click.option("--channels", type=values.Numbers(), help="Channels of its convolutions, such as 16,16,32,56,72.")
+@click.option(
+    "--dropout", type=values.Finite(0, 1, max_open=True), help="Dropout in its training. Default: the architecture's."
+)
+@click.option(
+    "--teacher",
+    metavar="CHECKPOINT",
+    shell_complete=complete.CHECKPOINT,
+    help="Learn from this checkpoint's answers instead of CHECKPOINT's, for example a larger model's.",
+)
+@click.option("--epochs", type=values.EPOCHS, default=24, show_default=True, help="Passes over the train split.")
+@click.option(
+    "--augment", type=values.Finite(0, 3), default=1.0, show_default=True, help="Strength of augmentation; 0 for none."
+)
+@click.option(
+    "--temperature",
+    type=values.Finite(1, 20),
+    default=2.0,
+    show_default=True,
+    help="Temperature of the teacher's answers.",
+)
+@click.option("--soft", type=values.SHARE, default="90%", show_default=True, help="Weight of the teacher's answers.")
+@click.option("-o", "--output", type=values.OUTPUT_FILE, required=True, help="The .pt2 program to write.")
+@options.run_options(seed=True, threads=0, force=True)
+@options.json_option
+def distill(
+    *,
+    checkpoint: str,
+    request: CheckpointRequest,
+    data: str,
+    output: Path,
+    context: RunContext,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Fit a smaller model to a checkpoint's answers; the result is a torch.export program for `export` and `press`.
+
+    \b
+    Example:
+      glyphpress distill cnn-small --data emnist:balanced -o student.pt2
+    """
+    from toolchain.commands.compress import compress_checkpoint
+    from toolchain.recipe import Distill
+
+    fields = {key: value for key, value in settings.items() if value is not None}
+    if not 0 < fields["soft"] <= 1:
+        raise click.BadParameter("give more than 0% and at most 100%", param_hint="--soft")
+    made = compress_checkpoint(checkpoint, request, Distill(**fields), output, data=data, context=context)
+    show(made, output, "distill", as_json=as_json)
