@@ -18,9 +18,9 @@ from tests.lazily import functional, nn, torch
 from toolchain.checkpoint import CheckpointRequest, load, settle
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel, TorchModel
 from toolchain.checkpoint.inspection import counted
-from toolchain.compress.prune import prune
 from toolchain.compress.prune.graph import ChannelGraph
 from toolchain.compress.prune.importance import scores
+from toolchain.compress.prune.step import prune
 from toolchain.compress.prune.unstructured import n_of_m, outputs_first, weights
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem

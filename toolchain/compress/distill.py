@@ -1,4 +1,4 @@
-"""Knowledge distillation (Hinton, Vinyals and Dean, arXiv:1503.02531): FloatModel in, FloatModel out."""
+"""Knowledge distillation (Hinton, Vinyals and Dean, arXiv:1503.02531)."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
-from calibration.dataset import Dataset
 from toolchain import models
-from toolchain.checkpoint.float_model import FloatModel
-from toolchain.compress.prune import baked, zeros_kept
 from toolchain.compress.step import ModelStep, StepContext
-from toolchain.core.context import RunContext
-from toolchain.training.fit import fit
-from toolchain.training.losses import notes_on, taught_by
 from toolchain.training.settings import preset_for
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from calibration.dataset import Dataset
+    from toolchain.checkpoint.float_model import FloatModel
+    from toolchain.core.context import RunContext
+
 
 class Distill(ModelStep):
-    """Knowledge distillation (Hinton, arXiv:1503.02531): a student is fitted to the answers of the model as it came.
+    """Knowledge distillation (Hinton, arXiv:1503.02531): a student is fitted to the answers of the original model.
 
     The loss is `soft` times the divergence from the teacher's probabilities at `temperature` (times its square, so that
-    gradients keep their size), and the rest the usual loss on labels.
+    gradients keep their size), plus 1 - `soft` times the usual loss on labels.
     """
 
     kind: Literal["distill"] = "distill"
@@ -49,38 +47,35 @@ class Distill(ModelStep):
 
     @property
     def architecture(self) -> dict[str, tuple[int, ...] | float]:
-        """Return what the student is built with in place of its own."""
+        """Return the options that replace the student's own."""
         channels = {"channels": self.channels} if self.channels else {}
         return channels | ({} if self.dropout is None else {"dropout": self.dropout})
 
     @property
     def builds_student(self) -> bool:
-        """Return whether it ends in a model of another architecture."""
+        """Return whether it builds a student of another architecture."""
         return bool(self.student)
 
     def apply(self, model: FloatModel, context: StepContext) -> FloatModel:
-        """Return the student, or the model itself after it has learned."""
+        """Return the fitted student, or the model itself trained further."""
         return distill(model, self, context.train, teacher=context.teacher(self.teacher), context=context.run)
 
     def untrained(self, model: FloatModel, context: StepContext) -> FloatModel:
-        """Return the student before it has learned anything."""
-        return untrained(model, self, seed=context.run.seed) if self.student else model
+        """Return the student before any training."""
+        return untrained(model, self, context.run.seed) if self.student else model
 
 
-def distill(
-    model: FloatModel,
-    step: Distill,
-    data: Dataset,
-    *,
-    teacher: FloatModel,
-    context: RunContext,
-) -> FloatModel:
+def distill(model: FloatModel, step: Distill, data: Dataset, *, teacher: FloatModel, context: RunContext) -> FloatModel:
     """Return a student of `teacher`, fitted to `data` (a train split).
 
-    The student is `step.student` with fresh weights, or `model` itself where the step names none, whose zeros stay;
-    it takes images as `model` does. Raises UsageProblem for a test split, StageError when the
-    model that goes on is not in torch.
+    The student is `step.student` with fresh weights, or `model` itself where the step names none; zeros of `model` stay
+    zero. It has the preprocess of `model`. Raises UsageProblem for a test split, StageError when `model` is to be
+    trained further and is not in torch.
     """
+    from toolchain.compress.prune.unstructured import baked, zeros_kept
+    from toolchain.training.fit import fit
+    from toolchain.training.losses import notes_on, taught_by
+
     # No smoothing: the teacher's answers are smooth already.
     settings = preset_for(len(data)).changed(epochs=step.epochs, augment=step.augment, label_smoothing=0.0)
     preprocess = model.preprocess
@@ -100,8 +95,10 @@ def distill(
     return replace(model.with_module(module.eval()), preprocess=preprocess, history=history)
 
 
-def untrained(model: FloatModel, step: Distill, *, seed: int = 0) -> FloatModel:
-    """Return the student that a step names before it has learned anything: it converts as it will when it has."""
+def untrained(model: FloatModel, step: Distill, seed: int) -> FloatModel:
+    """Return the student that a step names before any training; it can be converted just as the trained one."""
+    from toolchain.compress.prune.unstructured import baked
+
     student = baked(_student(step, len(model.classes), seed).eval())
     return replace(model.with_module(student), preprocess=replace(model.preprocess, label_offset=0))
 

@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.fold import folded
 from toolchain.compress.step import ModelStep, StepContext
-from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import ParityError, StageError
-from toolchain.export.parity import allowed_difference, reference_images, reference_logits
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.fx import Node
 
+    from toolchain.checkpoint.float_model import FloatModel
+
 _RANK = {"conv2d": 4, "linear": 2}
-"""Layers, and the rank of what they give and take: their channels stand at axis 1."""
-_SEEN_THROUGH = {
+"""Kinds of layers, and the rank of their inputs and outputs, whose channels are axis 1."""
+_SCALABLE = {
     "relu",
     "leaky_relu",
     "dropout",
@@ -31,25 +30,25 @@ _SEEN_THROUGH = {
     "adaptive_avg_pool2d",
     "flatten",
 }
-"""f(s x) = s f(x) for s > 0, channel by channel: what stands between two layers may be scaled through these."""
-STILL = 1e-3
-"""A sweep that scales nothing by more than this share is the last."""
+"""Operators with f(s x) = s f(x) for s > 0, channel by channel; only these may stand between two layers of a pair."""
+CONVERGED = 1e-3
+"""The sweeps end when no channel is scaled by more than this share."""
 
 
 class Equalize(ModelStep):
-    """Cross-layer equalization (Nagel, arXiv:1906.04721): what a layer's channel shrinks by, the next one grows by.
+    """Cross-layer equalization (Nagel, arXiv:1906.04721): a layer's channel is scaled down as the next one's is up.
 
-    What the model computes stays; quantized per tensor it loses less, since no channel is much smaller than another.
+    The model computes the same; quantized per tensor it loses less, since no channel is much smaller than another.
     """
 
     kind: Literal["equalize"] = "equalize"
     sweeps: int = Field(
-        default=20, ge=1, le=1000, description="at most so many times over all pairs; it ends once nothing moves"
+        default=20, ge=1, le=1000, description="passes over all pairs at most; it ends once nothing changes"
     )
 
     @property
     def needs_training(self) -> bool:
-        """Return False: weights alone say how to scale."""
+        """Return False: the scales follow from the weights alone."""
         return False
 
     def apply(self, model: FloatModel, context: StepContext) -> FloatModel:  # noqa: ARG002 (of every step)
@@ -59,7 +58,7 @@ class Equalize(ModelStep):
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two layers, the second of which alone reads what the first gives. groups: of the second."""
+    """Two layers: `following` is the weight of the only reader of the first one's output. groups: of that reader."""
 
     weight: Tensor
     bias: Tensor | None
@@ -68,38 +67,42 @@ class Pair:
 
 
 def equalize(model: FloatModel, step: Equalize) -> FloatModel:
-    """Return a model that answers the same, with the channels of neighbouring layers brought to one scale.
+    """Return a model with the same answers, in which the channels of neighbouring layers have one scale.
 
     Batch norms are folded first. Of each channel between two layers, both largest weights become the square root of
-    their product. Layers with another activation than ReLU between them, or whose output something else reads too, are
-    left alone, and the history says how many. Raises StageError when the model is not in torch, cannot be traced or has
-    no two layers that can be equalized, ParityError when its answers move by more than rounding.
+    their product. Layers with an activation other than ReLU between them, or with more than one reader, are left alone,
+    and the history counts them. Raises StageError when the model is not in torch, cannot be traced or has no two layers
+    that can be equalized, ParityError when its answers change by more than rounding.
     """
     import torch
 
+    from toolchain.export.parity import allowed_difference, reference_images, reference_logits
+
     module = folded(model, "equalization")
-    pairs, left = _pairs(module, model.name)
-    words = ", ".join(f"{count} {reason}" for reason, count in left.items())
+    pairs, unpaired = _pairs(module, model.name)
+    left_alone = ", ".join(f"{count} {reason}" for reason, count in unpaired.items())
     if not pairs:
-        reason = words or "it has fewer than two layers with weights"
+        reason = left_alone or "it has fewer than two layers with weights"
         raise StageError(f"{model.name}: no two layers can be equalized ({reason}); leave equalize out")
     with torch.no_grad():
         for _ in range(step.sweeps):
-            if max([_balance(pair) for pair in pairs]) < STILL:
+            if max([_balance(pair) for pair in pairs]) < CONVERGED:
                 break
-    line = f"equalized {len(pairs)} pairs of layers" + (f", left alone: {words}" if words else "")
+    line = f"equalized {len(pairs)} pairs of layers" + (f", left alone: {left_alone}" if left_alone else "")
     changed = replace(model.with_module(module), history=(*model.history, line))
     images = reference_images()
     expected = reference_logits(model, images)
     worst = float(abs(reference_logits(changed, images) - expected).max())
     if not worst < allowed_difference(expected):
-        raise ParityError(f"{model.name}: equalizing moved its logits by {worst:.2g}; leave equalize out")
+        raise ParityError(f"{model.name}: equalizing changed its logits by {worst:.2g}; leave equalize out")
     return changed
 
 
 def _pairs(module: nn.Module, name: str) -> tuple[list[Pair], Counter[str]]:
-    """Return the pairs in execution order, and how many layers are followed by none for which reason."""
+    """Return the pairs in execution order, and the number of layers without a partner by reason."""
     import torch
+
+    from toolchain.core.converter_log import output_to_log
 
     try:
         with output_to_log() as log:
@@ -109,70 +112,71 @@ def _pairs(module: nn.Module, name: str) -> tuple[list[Pair], Counter[str]]:
         reason = str(error).strip().splitlines()[0]
         raise StageError(f"{name}: torch.export cannot follow it ({reason}); details are in {log}") from error
     names = program.graph_signature.inputs_to_parameters
-    pairs, left = [], Counter[str]()
+    pairs, unpaired = [], Counter[str]()
     for layer in [node for node in program.graph.nodes if _operator(node) in _RANK]:
-        after = _follower(layer, names)
-        if isinstance(after, str):
-            left[after] += bool(after)
+        follower = _follower(layer, names)
+        if isinstance(follower, str):
+            unpaired[follower] += bool(follower)
             continue
         weight, bias = (module.get_parameter(names[node.name]) if node else None for node in _constants(layer))
-        following = module.get_parameter(names[_constants(after)[0].name])
-        groups = _argument(after, 6, "groups", 1) if _operator(after) == "conv2d" else 1
+        following = module.get_parameter(names[_constants(follower)[0].name])
+        groups = _argument(follower, 6, "groups", 1) if _operator(follower) == "conv2d" else 1
         assert weight is not None, "a layer has a weight"
         pairs.append(Pair(weight, bias, following, groups))
-    return pairs, +left
+    return pairs, +unpaired
 
 
 def _follower(layer: Node, names: dict[str, str]) -> Node | str:
-    """Return the layer that alone reads this one's channels, or why there is none; empty for the last layer."""
-    if not _own(layer, names) or layer.meta["val"].dim() != _RANK[_operator(layer)]:
+    """Return the layer that alone reads this one's channels, or the reason why none does; empty for the last layer."""
+    if not _has_unshared_parameters(layer, names) or layer.meta["val"].dim() != _RANK[_operator(layer)]:
         return "with shared weights or an unusual shape"
     node = layer
     while len(node.users) == 1:
-        (after,) = node.users
-        if after.op == "output":
+        (reader,) = node.users
+        if reader.op == "output":
             return ""
-        kind = _operator(after)
+        kind = _operator(reader)
         if kind in _RANK:
-            fits = node.meta["val"].dim() == _RANK[kind] and after.args[0] is node and _own(after, names)
-            return after if fits else "before a layer with shared weights or an unusual shape"
-        if kind not in _SEEN_THROUGH or (kind == "flatten" and after.args[1:] not in ((1,), (1, -1))):
-            return f"before {kind or after.name}"
-        node = after
+            usual_shape = node.meta["val"].dim() == _RANK[kind] and reader.args[0] is node
+            fits = usual_shape and _has_unshared_parameters(reader, names)
+            return reader if fits else "before a layer with shared weights or an unusual shape"
+        if kind not in _SCALABLE or (kind == "flatten" and reader.args[1:] not in ((1,), (1, -1))):
+            return f"before {kind or reader.name}"
+        node = reader
     return "whose output is read more than once"
 
 
 def _operator(node: Node) -> str:
-    """Return an ATen operator's name without overload and the underscore of working in place; empty for other nodes."""
+    """Return an ATen operator's name without its overload and in-place underscore; empty for other nodes."""
     packet = getattr(node.target, "overloadpacket", None)
     return str(packet.__name__).rstrip("_") if packet is not None else ""
 
 
 def _constants(layer: Node) -> list[Any]:
-    """Return the nodes of a layer's weight and bias, None for a bias that it does not have."""
+    """Return the nodes of a layer's weight and bias; None for a missing bias."""
     return [_argument(layer, 1, "weight", None), _argument(layer, 2, "bias", None)]
 
 
-def _argument(node: Node, place: int, name: str, default: Any) -> Any:
-    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+def _argument(node: Node, index: int, name: str, default: Any) -> Any:
+    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
 
 
-def _own(layer: Node, names: dict[str, str]) -> bool:
-    """Return whether weight and bias are parameters that this layer alone reads."""
+def _has_unshared_parameters(layer: Node, names: dict[str, str]) -> bool:
+    """Return whether weight and bias are parameters that no other layer reads."""
     return all(node.name in names and len(node.users) == 1 for node in _constants(layer) if node is not None)
 
 
 def _balance(pair: Pair) -> float:
-    """Scale one pair in place; return by how much the channel that moved most was scaled, as |log s|."""
+    """Scale one pair in place; return the largest |log s| of its scales s."""
     import torch
 
     channels = len(pair.weight)
-    # [groups, out, in, taps]: input channels count through the first and third; behind a flatten each has several taps.
+    # [groups, out, in, taps]: input channels run over the first and third axis; after a flatten each has several taps.
     inputs = pair.following.reshape(pair.groups, -1, channels // pair.groups, _taps(pair))
-    ours = pair.weight.abs().flatten(1).amax(dim=1)
-    theirs = inputs.abs().amax(dim=(1, 3)).flatten()
-    alive = (ours > 0) & (theirs > 0)
-    scale = torch.where(alive, (ours / theirs.where(alive, 1)).sqrt(), 1)
+    largest_out = pair.weight.abs().flatten(1).amax(dim=1)
+    largest_in = inputs.abs().amax(dim=(1, 3)).flatten()
+    alive = (largest_out > 0) & (largest_in > 0)
+    scale = torch.where(alive, (largest_out / largest_in.where(alive, 1)).sqrt(), 1)
     pair.weight.div_(scale.reshape(-1, *[1] * (pair.weight.dim() - 1)))
     if pair.bias is not None:
         pair.bias.div_(scale)
@@ -181,5 +185,5 @@ def _balance(pair: Pair) -> float:
 
 
 def _taps(pair: Pair) -> int:
-    """Return how many weights of one output channel meet one input channel."""
+    """Return the number of weights between one output channel and one input channel."""
     return pair.following[0].numel() * pair.groups // len(pair.weight)

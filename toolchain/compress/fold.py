@@ -1,21 +1,22 @@
-"""Batch norms put into the convolutions before them, where every exporter puts them in the end."""
+"""Fold batch norms into the convolutions before them, as every exporter does in the end."""
 
 from __future__ import annotations
 
 import copy
 from typing import TYPE_CHECKING
 
-from toolchain.checkpoint.float_model import FloatModel
 from toolchain.core.errors import StageError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from toolchain.checkpoint.float_model import FloatModel
+
 
 def folded(model: FloatModel, stage: str) -> nn.Module:
-    """Return a copy of the model's module, eval mode, in which batch norms after convolutions are identities.
+    """Return a copy of the model's module, in eval mode, whose batch norms after convolutions became identities.
 
-    Its outputs stay what they were, but for rounding. Raises StageError, naming `stage`, when the model is not in torch
+    Its outputs stay the same but for rounding. Raises StageError, naming `stage`, when the model is not in torch
     or torch.fx cannot trace it.
     """
     from torch import fx, nn
@@ -34,9 +35,9 @@ def folded(model: FloatModel, stage: str) -> nn.Module:
         before = node.args[0] if node.args else None
         if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
             continue
-        norm, convolution = (module.get_submodule(str(one.target)) for one in (node, before))
-        once = len(before.users) == 1 and all(calls.count(str(one.target)) == 1 for one in (node, before))
-        if once and isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d):
+        norm, convolution = (module.get_submodule(str(each.target)) for each in (node, before))
+        unshared = len(before.users) == 1 and all(calls.count(str(each.target)) == 1 for each in (node, before))
+        if unshared and isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d):
             module.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
             module.set_submodule(str(node.target), nn.Identity())
     return module

@@ -1,4 +1,4 @@
-"""Float Artifact and CalibrationSet to a quantized Artifact."""
+"""Quantize: convert a float artifact to one of fewer bits."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from calibration.dataset import Images
-from calibration.sample import CalibrationSet
-from targets.artifact import Artifact
-from toolchain.checkpoint.float_model import Range
 from toolchain.core.errors import StageError
-from toolchain.formats.uint8_input import PixelInput
-from toolchain.formats.write_artifact import Origin, write_artifact
-from toolchain.quantize.calibrate import Calibrated, calibrated
-from toolchain.quantize.fidelity import COMPARED, fidelity
-from toolchain.quantize.remaining_float import left_in_float, weights_left
-from toolchain.quantize.step import Quantize, refusal
-from toolchain.quantize.tflite_refusals import refusals_explained
+
+if TYPE_CHECKING:
+    from calibration.dataset import Images
+    from calibration.sample import CalibrationSet
+    from targets.artifact import Artifact
+    from toolchain.checkpoint.float_model import Range
+    from toolchain.quantize.calibrate import Calibrated
+    from toolchain.quantize.step import Quantize
 
 FULL_RANGE = "weights of 8 bits: may be read otherwise on x86 processors without VNNI, whose products saturate"
 TOOLS = {"onnx": ("onnxruntime", "onnx"), "tflite": ("litert-quantizer",)}
@@ -42,35 +40,42 @@ def quantize(
 ) -> Artifact:
     """Quantize a float artifact into `path`, in its own format, with a sidecar.
 
-    `recipe` is the name that the sidecar records, `log` takes the quantizer's own words. saturates: whether the 8-bit
-    kernels of the target may (`Quantize.reduce_range`). save_ranges: a file that takes the ranges of a static scheme.
-    learned: ranges of the layers' inputs from training (`FloatModel.input_ranges`), in place of those of the images.
-    compared: images on which the file is compared with the float one (`Artifact.fidelity`), by default those of the
-    calibration set. Raises StageError when the artifact is quantized already, cannot be quantized so, needs a
-    calibration set that is not given, or the step's ranges are another file's.
+    recipe: the name that the sidecar records. log: takes the quantizer's output. saturates: whether the 8-bit kernels
+    of the target may saturate (`Quantize.reduce_range`). save_ranges: the file to which the ranges of a static scheme
+    are saved. learned: ranges of the layers' inputs from training (`FloatModel.input_ranges`), in place of those of the
+    images. compared: images on which the file is compared with the float one (`Artifact.fidelity`), by default those
+    of the calibration set. Raises StageError when the artifact is quantized already, its format has no such scheme, a
+    needed calibration set is missing, or the step's ranges belong to another file.
     """
+    from toolchain.formats.uint8_input import PixelInput
+    from toolchain.formats.write_artifact import Origin, write_artifact
+    from toolchain.quantize.calibrate import Calibrated, calibrated
+    from toolchain.quantize.fidelity import COMPARED, fidelity
+    from toolchain.quantize.step import refusal
+    from toolchain.quantize.tflite_refusals import refusals_explained
+
     if reason := refusal(step, artifact.format):
         raise StageError(f"{artifact.path.name}: no {step.scheme} in this format: {reason}")
     if save_ranges and not step.calibrated:
-        raise StageError(f"{step.scheme} has no ranges to save; leave that out")
+        raise StageError(f"{step.scheme} has no ranges to save; leave --save-ranges out")
     if artifact.format == "ort":
         raise StageError(f"{artifact.path}: its graph is optimized already; quantize the .onnx that it was made of")
-    settled = Calibrated()
+    prepared = Calibrated()
     if step.calibrated:
-        settled = calibrated(artifact, step, calibration, log, saturates=saturates, learned=learned)
+        prepared = calibrated(artifact, step, calibration, log, saturates=saturates, learned=learned)
     with tempfile.TemporaryDirectory() as folder:
         source = artifact
-        if settled.content is not None:
+        if prepared.content is not None:
             source = replace(artifact, path=Path(folder) / artifact.path.name)
-            source.path.write_bytes(settled.content)
-            settled = replace(settled, content=None)
-        content = step.row.quantizer(artifact.format)(source, step, settled.ranges, log, saturates=saturates)
-        notes = _notes(artifact, step, settled, calibration, content, saturates=saturates)
-        # From here on a file, since the comparison needs the memory.
+            source.path.write_bytes(prepared.content)
+            prepared = replace(prepared, content=None)
+        content = step.row.quantizer(artifact.format)(source, step, prepared.ranges, log, saturates=saturates)
+        notes = _notes(artifact, step, prepared, calibration, content, saturates=saturates)
+        # A file from here on: the comparison needs the memory.
         made = Path(folder) / f"made.{artifact.format}"
         made.write_bytes(content)
         del content
-        facts = settled.ranges.calibration if settled.ranges else None
+        facts = prepared.ranges.calibration if prepared.ranges else None
         origin = Origin.of(artifact, recipe, *TOOLS[artifact.format], calibration=facts, notes=notes)
         if step.integer_io:
             origin = replace(origin, preprocess=PixelInput.of(artifact.preprocess).given)
@@ -79,29 +84,31 @@ def quantize(
         if images is not None:
             compare = partial(fidelity, artifact, images=images[:COMPARED], bits=step.weight_bits)
         with refusals_explained(artifact, step, made):
-            sealed = write_artifact(path, origin, partial(shutil.copyfile, made), force=force, compare=compare)
-    # Last, so that a run that was killed in between left its file or nothing.
-    if save_ranges and settled.ranges:
-        settled.ranges.save(save_ranges, force=force)
-    return sealed
+            quantized = write_artifact(path, origin, partial(shutil.copyfile, made), force=force, compare=compare)
+    # Last, so that a killed run leaves no ranges without their file.
+    if save_ranges and prepared.ranges:
+        prepared.ranges.save(save_ranges, force=force)
+    return quantized
 
 
 def _notes(
     artifact: Artifact,
     step: Quantize,
-    settled: Calibrated,
+    prepared: Calibrated,
     calibration: CalibrationSet | None,
     content: bytes,
     *,
     saturates: bool,
 ) -> tuple[str, ...]:
-    """Return what the sidecar notes, a line each."""
-    notes = (*artifact.notes, *settled.notes)
+    """Return the notes of the sidecar, one line each."""
+    from toolchain.quantize.remaining_float import left_in_float, weights_left
+
+    notes = (*artifact.notes, *prepared.notes)
     if artifact.format == "onnx" and step.row.saturating and not step.reduced(saturates=saturates):
         notes += (FULL_RANGE,)
     if calibration and calibration.note and step.needs_images:
         notes += (calibration.note,)
-    if step.calibrated and (left := left_in_float(content, artifact.format)):
-        notes += (f"computed in float: {', '.join(left)}",)
+    if step.calibrated and (operators := left_in_float(content, artifact.format)):
+        notes += (f"computed in float: {', '.join(operators)}",)
     notes += (f"kept float: {', '.join(step.keep)}",) if step.keep else ()
     return (*notes, *filter(None, [weights_left(content, artifact.format, step)]))

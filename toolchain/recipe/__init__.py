@@ -1,4 +1,4 @@
-"""Recipes: the steps that a model is pressed by, one a file; each says what it takes and refuses the impossible."""
+"""Recipes, and the steps that they hold."""
 
 from toolchain.compress.distill import Distill as Distill
 from toolchain.compress.equalize import Equalize as Equalize

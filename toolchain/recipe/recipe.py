@@ -1,4 +1,4 @@
-"""Recipe: which steps a model is pressed by; impossible orders are rejected when it is built."""
+"""Recipe: the steps by which a model is pressed; impossible orders are refused when it is built."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import Field, ValidationError, model_validator
 
-from calibration.dataset import Dataset
-from calibration.errors import DataNotFound
 from targets.errors import nearest, translated
-from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.step import ModelStep, StepContext
-from toolchain.core.context import RunContext
 from toolchain.core.errors import PolicyError, UsageProblem
 from toolchain.core.settings import FROM_FILE, Step, Strict, problem_text
 from toolchain.quantize.step import Quantize, refusal
+
+if TYPE_CHECKING:
+    from calibration.dataset import Dataset
+    from calibration.errors import DataNotFound
+    from toolchain.checkpoint.float_model import FloatModel
+    from toolchain.core.context import RunContext
 
 STEPS: dict[str, str] = {
     "prune": "toolchain.compress.prune.step:Prune",
@@ -29,16 +31,16 @@ STEPS: dict[str, str] = {
     "qat": "toolchain.compress.qat:Qat",
     "quantize": "toolchain.quantize.step:Quantize",
 }
-"""Kind of step -> "module:Class"; a `ModelStep`, or what works on a file."""
+"""Kind of step -> "module:Class": a `ModelStep`, or a step that works on a file."""
 
 
-def _imported(place: str) -> type[Step]:
-    module, _, name = place.partition(":")
+def _imported(reference: str) -> type[Step]:
+    module, _, name = reference.partition(":")
     step: type[Step] = getattr(import_module(module), name)
     return step
 
 
-KINDS = {kind: _imported(place) for kind, place in STEPS.items()}
+KINDS = {kind: _imported(reference) for kind, reference in STEPS.items()}
 if TYPE_CHECKING:
     AnyStep = ModelStep | Quantize
 else:
@@ -46,7 +48,7 @@ else:
 
 
 class Recipe(Strict):
-    """Named steps in order, and the formats they end in."""
+    """A named sequence of steps, and the formats of the files it makes."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     summary: str = ""
@@ -79,29 +81,32 @@ class Recipe(Strict):
 
     @property
     def shaping(self) -> tuple[ModelStep, ...]:
-        """Return the steps from model to model, in order: all but the quantization."""
+        """Return the steps that change the model, in order: all but the quantization."""
         return tuple(step for step in self.steps if isinstance(step, ModelStep))
 
     @property
     def needs_training(self) -> bool:
-        """Return whether training images are needed: to calibrate, to train, or to choose layers."""
+        """Return whether any step needs training images: to calibrate, to train, or to choose layers."""
         return any(step.needs_training for step in self.steps)
 
     def check(self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound) -> None:
-        """Raise what the first step would raise before it trains: other recipes may train for an hour before."""
+        """Raise what the first step would raise before it trains: recipes before this one may train for an hour."""
         for step, context in self._contexts(model, run, training)[:1]:
             step.check(model, context)
 
     def apply(self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound) -> FloatModel:
-        """Take a model through all steps but the quantization; training: the train split, or why there is none."""
+        """Apply all steps but the quantization. training: the train split, or the error that says why there is none."""
         for step, context in self._contexts(model, run, training):
             model = step.apply(model, context)
         return model
 
     def untrained(self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound) -> FloatModel | None:
-        """Return the student that the steps end in before it has learned anything, None where there is none."""
-        built = [one for one in self._contexts(model, run, training) if one[0].builds_student]
-        return built[-1][0].untrained(model, built[-1][1]) if built else None
+        """Return the student that the steps build, before any training; None where they build none."""
+        students = [(step, context) for step, context in self._contexts(model, run, training) if step.builds_student]
+        if not students:
+            return None
+        step, context = students[-1]
+        return step.untrained(model, context)
 
     def _contexts(
         self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound
@@ -113,8 +118,8 @@ class Recipe(Strict):
         ]
 
     def toml(self) -> str:
-        """Return the recipe as a TOML file with every default written out; `parse` is the inverse."""
-        # TOML has no word for None, which is what a key that is left out means.
+        """Return the recipe as a TOML file with every default; `parse` is the inverse."""
+        # TOML cannot write None, which a missing key stands for.
         values = self.model_dump(mode="json", exclude_none=True)
         steps = values.pop("steps")
         return "\n".join([_toml_table(values), *(f"[[steps]]\n{_toml_table(step)}" for step in steps)])
@@ -127,7 +132,7 @@ def _toml_table(values: dict[str, Any]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{_value(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
-    # A JSON string, number or array of strings is the same text in TOML.
+    # A JSON string, number or array of strings is valid TOML.
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -135,25 +140,25 @@ def _value(value: Any) -> str:
 def shipped() -> dict[str, Recipe]:
     """Return the recipes that come with glyphpress, by name."""
     folder = files("toolchain") / "recipe" / "shipped"
-    found = [
+    recipes = [
         parse(entry.read_text(encoding="utf-8"), entry.name)
         for entry in folder.iterdir()
         if entry.name.endswith(".toml")
     ]
-    return {recipe.name: recipe for recipe in sorted(found, key=lambda recipe: recipe.name)}
+    return {recipe.name: recipe for recipe in sorted(recipes, key=lambda recipe: recipe.name)}
 
 
-def find(words: str) -> Recipe:
+def find(name_or_path: str) -> Recipe:
     """Return a shipped recipe by name, or read a TOML file.
 
     Raises UsageProblem for an unknown name and PolicyError for a file that is no recipe.
     """
-    if words in shipped():
-        return shipped()[words]
-    path = Path(words)
+    if name_or_path in shipped():
+        return shipped()[name_or_path]
+    path = Path(name_or_path)
     if path.suffix != ".toml":
-        near = nearest(words, shipped(), "`glyphpress recipe list` shows the shipped ones.")
-        raise UsageProblem(f"no recipe '{words}'; {near} A file of your own ends in .toml")
+        near = nearest(name_or_path, shipped(), "`glyphpress recipe list` shows the shipped ones.")
+        raise UsageProblem(f"no recipe '{name_or_path}'; {near} A file of your own ends in .toml")
     if not path.is_file():
         raise UsageProblem(f"{path}: no such recipe file; `glyphpress recipe list` shows the shipped ones")
     with translated(lambda reason: PolicyError(f"{path}: not TOML in UTF-8 ({reason}); save it as that")):
@@ -161,28 +166,28 @@ def find(words: str) -> Recipe:
 
 
 def parse(text: str, origin: str) -> Recipe:
-    """Read a recipe from TOML; raises PolicyError naming `origin` and the first thing that is wrong."""
+    """Read a recipe from TOML; raises PolicyError that names `origin` and the first problem."""
     try:
         return Recipe.model_validate(tomllib.loads(text), context=FROM_FILE)
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{origin}: not TOML: {error}") from error
     except ValidationError as error:
-        why = _explain(error)
+        problem = _explain(error)
         raise PolicyError(
-            f"{origin}: {why}{' See' if why.endswith('?') else '; see'} `glyphpress recipe schema`"
+            f"{origin}: {problem}{' See' if problem.endswith('?') else '; see'} `glyphpress recipe schema`"
         ) from error
 
 
 def _explain(error: ValidationError) -> str:
-    """Return one line about the first thing that is wrong: which step, which key, which value."""
-    # A key that is not known often explains the one that is missing.
-    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    place = list(first["loc"])
+    """Return one line about the first problem: which step, which key, which value."""
+    # An unknown key often explains a missing one.
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    location = list(first["loc"])
     where = ""
-    if place[:1] == ["steps"] and len(place) > 1:
-        where = f"step {int(place[1]) + 1}{f' ({place[2]})' if len(place) > 2 else ''}: "
-        place = place[3:]
-    key = ".".join(map(str, place))
+    if location[:1] == ["steps"] and len(location) > 1:
+        where = f"step {int(location[1]) + 1}{f' ({location[2]})' if len(location) > 2 else ''}: "
+        location = location[3:]
+    key = ".".join(map(str, location))
     if first["type"] == "extra_forbidden":
         known = KINDS[str(first["loc"][2])] if where else Recipe
         return f"{where}unknown key '{key}'; {nearest(key, known.model_fields, 'it is none of ours')}"
