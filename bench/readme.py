@@ -17,6 +17,7 @@ from targets.session import TimingPlan
 from toolchain.cli.console import progress
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
+from toolchain.core.context import RunContext
 from toolchain.core.quantities import percent_text, size_text, time_text
 from toolchain.recipe import shipped
 from toolchain.report.report import Report, Row
@@ -41,7 +42,7 @@ def measure(data: str) -> Report:
         checkpoint="cnn-small", data=data, recipes=recipes, plan=PLAN, command=("make", "bench", "DATA=DIR:balanced")
     )
     with tempfile.TemporaryDirectory() as folder, progress() as listen:
-        report = press(request, Path(folder) / "out", progress=listen)
+        report = press(request, Path(folder) / "out", RunContext(progress=listen))
         RESULTS.mkdir(parents=True, exist_ok=True)
         for name in STORED:
             shutil.copy(Path(folder) / "out" / name, RESULTS / name)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.toolchain.readers import pair
-from toolchain.commands.press_extra_file import to_add
+from toolchain.commands.press_measure import extra_recipe
 from toolchain.evaluation.compare import compare
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.evidence import Evidence
@@ -118,25 +118,27 @@ def test_row62_what_is_slower_than_float_never_wins_by_default_and_float_goes_by
 @pytest.mark.parametrize("made", ["lenet without", "cnn without", "lenet with VNNI"])
 def test_row62_with_the_file_that_is_added_there_is_always_one_that_is_small_and_not_slower(made: str) -> None:
     measured = MEASURED[made]
-    need = to_add(*rows(measured), POLICY)
+    need = extra_recipe(*rows(measured), POLICY)
     assert need == (("weight-int8", "float.tflite") if made == "lenet without" else None)
     if need:
         # As measured: 68,640 bytes and 1.00 [0.99, 1.01] of float's time.
         measured = [*measured, ("weight-int8.tflite", 68_640, 17.7)]
-        assert to_add(*rows(measured), POLICY) is None
+        assert extra_recipe(*rows(measured), POLICY) is None
         assert won(choice(measured)) == "weight-int8.tflite"
 
 
 def test_row62_a_second_file_is_added_where_the_first_reads_worse_and_none_without_hope() -> None:
     measured = [*MEASURED["lenet without"], ("weight-int8.tflite", 68_640, 17.7)]
-    assert to_add(*rows(measured, {"weight-int8.tflite": 3_000}), POLICY) == ("float16", "float.tflite")
+    assert extra_recipe(*rows(measured, {"weight-int8.tflite": 3_000}), POLICY) == ("float16", "float.tflite")
     strict = policy_from({"drop": {"max": "0.3pp"}, "size": {"max": "10KB"}})
     found, evidence = rows(measured)
-    assert to_add(found, evidence, strict) is None, "it answers as float does and did not pass"
-    assert to_add(found[:2], evidence[:1], POLICY) is None, "only float was asked for"
+    assert extra_recipe(found, evidence, strict) is None, "it answers as float does and did not pass"
+    assert extra_recipe(found[:2], evidence[:1], POLICY) is None, "only float was asked for"
     unshowable = policy_from({"drop": {"max": "0.001pp"}})
     slow, proof = rows(MEASURED["lenet without"], {"static-int8.onnx": 9, "static-int8.tflite": 9})
-    assert to_add(slow, proof, unshowable) is None, "so few images could not even show of float itself that it passes"
+    assert extra_recipe(slow, proof, unshowable) is None, (
+        "so few images could not even show of float itself that it passes"
+    )
 
 
 @pytest.mark.parametrize("prefer", ["balanced", "speed"])

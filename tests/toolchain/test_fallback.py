@@ -208,9 +208,8 @@ def test_a_press_falls_back_where_its_recipe_says_so(float_model: FloatModel, tm
         formats=("onnx",),
         policy=choose_policy("smoke"),
         plan=TimingPlan(min_seconds=0.01, min_runs=10),
-        threads=1,
     )
-    report = press(request, tmp_path / "out")
+    report = press(request, tmp_path / "out", RunContext(threads=1))
     assert any(f"trial 1: keep {FRAGILE}" in note and "PASS" in note for note in report.notes)
     assert report.notes[-1].endswith("1 layer kept float")
     assert [verdict.outcome for verdict in report.verdicts if verdict.limit == "drop"] == [Outcome.PASS]

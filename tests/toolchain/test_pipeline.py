@@ -18,9 +18,11 @@ from targets.session import TimingPlan
 from tests.calibration.official_files import write_split
 from tests.fixtures.emulated import emulated
 from tests.toolchain.readers import linear_reader
+from toolchain.commands import press as press_module
 from toolchain.commands import press_files, press_target
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
+from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import Policy, choose_policy, policy_from
@@ -33,6 +35,13 @@ PRUNED = Recipe(name="pruned", steps=(Prune(ratio=0.25, epochs=1),))
 SMALL = Recipe(name="small", steps=(Prune(ratio=0.25, epochs=1), Quantize(scheme="static-int8")))
 
 
+ONE_THREAD = RunContext(threads=1)
+
+
+def listening(told: list[str]) -> RunContext:
+    return RunContext(threads=1, progress=lambda what, *_: told.append(what))
+
+
 @pytest.fixture(scope="module")
 def request_(checkpoint: Path) -> PressRequest:
     return PressRequest(
@@ -41,14 +50,13 @@ def request_(checkpoint: Path) -> PressRequest:
         recipes=(shipped()["float"], shipped()["static-int8"]),
         policy=Policy(drop=DropLimit(max=0.02, confidence=0.95)),
         plan=QUICK,
-        threads=1,
     )
 
 
 @pytest.fixture(scope="module")
 def pressed(request_: PressRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     out = tmp_path_factory.mktemp("press") / "out"
-    return press(request_, out), out
+    return press(request_, out, ONE_THREAD), out
 
 
 def test_every_file_of_the_report_is_there_with_a_sidecar_that_traces_it_to_the_checkpoint(
@@ -99,13 +107,13 @@ def test_the_report_judges_sizes_and_reading_against_the_float_file(pressed: tup
 def test_the_same_press_gives_the_same_files(
     pressed: tuple[Report, Path], request_: PressRequest, tmp_path: Path
 ) -> None:
-    again = press(replace(request_, formats=("onnx",)), tmp_path / "out")
+    again = press(replace(request_, formats=("onnx",)), tmp_path / "out", ONE_THREAD)
     assert {row.sha256 for row in again.rows} == {row.sha256 for row in pressed[0].rows if row.format == "onnx"}
 
 
 @pytest.mark.slow
 def test_pruned_recipes_end_in_files_of_their_own(request_: PressRequest, tmp_path: Path) -> None:
-    report = press(replace(request_, recipes=(PRUNED, SMALL), formats=("onnx",)), tmp_path / "out")
+    report = press(replace(request_, recipes=(PRUNED, SMALL), formats=("onnx",)), tmp_path / "out", ONE_THREAD)
     sizes = {row.recipe: row.bytes for row in report.rows}
     assert sizes["pruned"] < 0.7 * sizes["float"]
     assert sizes["small"] < 0.3 * sizes["pruned"]
@@ -119,7 +127,7 @@ def test_a_folder_that_is_there_is_refused_before_any_work(request_: PressReques
     with pytest.raises(UsageProblem, match="--force"):
         press(request_, tmp_path / "mine")
     with pytest.raises(UsageProblem, match=r"no report\.json"):
-        press(request_, tmp_path / "mine", force=True)
+        press(request_, tmp_path / "mine", RunContext(force=True))
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "irreplaceable"
 
 
@@ -166,7 +174,7 @@ def test_pruning_that_cannot_be_done_is_refused_before_other_recipes_train(
     wrong = Recipe(name="wrong", steps=(Prune(ratio=0.25, layers={"no.such.layer": 0.5}),))
     told: list[str] = []
     with pytest.raises(UsageProblem, match=r"no\.such\.layer"):
-        press(replace(request_, recipes=(PRUNED, wrong)), tmp_path / "o", progress=lambda what, *_: told.append(what))
+        press(replace(request_, recipes=(PRUNED, wrong)), tmp_path / "o", listening(told))
     assert told == []
 
 
@@ -397,7 +405,7 @@ def test_what_worked_is_kept_when_one_file_fails(
 ) -> None:
     monkeypatch.setattr(press_files, stage, refusing(getattr(press_files, stage), refused, "log"))
     out = tmp_path / "out"
-    report = press(request_, out)
+    report = press(request_, out, ONE_THREAD)
     names = ["float.onnx", "float.tflite", "static-int8.onnx", "static-int8.tflite"]
     assert [one.name for one in report.failures] == missing
     assert [row.name for row in report.rows if not row.added] == [
@@ -416,9 +424,19 @@ def test_row15_a_file_that_cannot_be_read_does_not_ship(
     request_: PressRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(press_target, "evaluate", refusing_session(press_target.evaluate, "static-int8.onnx"))
-    report = press(replace(request_, formats=("onnx",)), tmp_path / "out")
+    report = press(replace(request_, formats=("onnx",)), tmp_path / "out", ONE_THREAD)
     assert [one.name for one in report.failures] == ["digits.static-int8.onnx"]
     assert not [path.name for path in (tmp_path / "out").iterdir() if "static-int8" in path.name]
+
+
+def test_a_file_that_the_press_added_and_cannot_read_is_not_added_again(
+    request_: PressRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(press_target, "evaluate", refusing_session(press_target.evaluate, "weight-int8.onnx"))
+    monkeypatch.setattr(press_module, "extra_recipe", lambda *_: ("weight-int8", "digits.float.onnx"))
+    report = press(replace(request_, formats=("onnx",)), tmp_path / "out", ONE_THREAD)
+    assert [one.name for one in report.failures] == ["digits.weight-int8.onnx"]
+    assert [row.name for row in report.rows] == ["digits.float.onnx", "digits.static-int8.onnx"]
 
 
 def refusing_session(read: Callable[..., Any], refused: str) -> Callable[..., Any]:
@@ -436,7 +454,7 @@ def test_row15_what_cannot_be_quantized_is_known_before_anything_is_pruned(
     monkeypatch.setattr(press_files, "quantize", refusing(press_files.quantize, ".onnx"))
     told: list[str] = []
     asked = replace(request_, recipes=(SMALL,), formats=("onnx",))
-    report = press(asked, tmp_path / "out", progress=lambda what, *_: told.append(what))
+    report = press(asked, tmp_path / "out", listening(told))
     assert [one.name for one in report.failures] == ["digits.small.onnx"]
     assert "trying small onnx" in told
     assert not [what for what in told if "prune" in what or "epoch" in what or "fine" in what], told
@@ -447,6 +465,6 @@ def test_row15_where_nothing_was_made_the_log_that_is_named_stays(
 ) -> None:
     monkeypatch.setattr(press_files, "export", refusing(press_files.export, "", "log"))
     with pytest.raises(StageError, match="the converter's whole output is in ") as caught:
-        press(request_, tmp_path / "out")
+        press(request_, tmp_path / "out", ONE_THREAD)
     assert not (tmp_path / "out").exists()
     assert "the whole story" in Path(str(caught.value).rpartition(" in ")[2]).read_text()

@@ -16,6 +16,7 @@ from tests.conftest import Finished
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.commands.press_target import PressTarget
+from toolchain.core.context import RunContext
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import Policy
 from toolchain.quantize import FULL_RANGE
@@ -58,9 +59,8 @@ def test_a_press_takes_the_bits_that_its_target_allows(
         target=str(device),
         policy=Policy(drop=DropLimit(max=0.02, confidence=0.95)),
         plan=TimingPlan(warmup=1, min_runs=5, min_seconds=0.0, inner=1),
-        threads=1,
     )
-    report = press(request, tmp_path / "out")
+    report = press(request, tmp_path / "out", RunContext(threads=1))
     (made,) = (row for row in report.rows if row.recipe == "static-int8")
     assert (FULL_RANGE in made.notes) is wide
 

@@ -100,18 +100,15 @@ def press(
         data=data,
         recipes=tuple(find(name) for name in dict.fromkeys(recipes)),
         words=request,
-        data_root=context.data_root,
         formats=tuple(format_ for format_ in FORMATS if format_ in formats),
         formats_named=options.was_given("formats"),
         policy=limits.chosen(),
         plan=TimingPlan(min_seconds=seconds, min_runs=1000, inner=1),
         target=target,
         prefer=prefer,
-        seed=context.seed,
-        threads=context.threads,
         command=("glyphpress", *sys.argv[1:]),
     )
-    report = run(asked, out, force=context.force, progress=context.progress)
+    report = run(asked, out, context)
     steps = pressed_next(report, out, options.data_words(data, context.data_root))
     if as_json:
         console.emit("press", {"out": str(out), "report": report.to_dict(), "next_steps": steps})
@@ -141,7 +138,7 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
     from toolchain.gate.gate import raise_for
     from toolchain.report.table import show
 
-    report = run(out, force=context.force, seed=context.seed, threads=context.threads, progress=context.progress)
+    report = run(out, context)
     if as_json:
         console.emit("demo", {"out": str(out), "report": report.to_dict()})
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from toolchain.commands.press import press
 from toolchain.commands.press_request import FORMATS, PressRequest
 from toolchain.core.context import RunContext
 from toolchain.core.files import refuse_folder, whole_file
-from toolchain.core.progress import Progress, silent
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import Policy
 from toolchain.recipe import shipped
@@ -25,26 +25,25 @@ MARGIN = 0.02
 """A few hundred test images cannot decide a smaller drop: a single one of them is 0.17 percentage points."""
 
 
-def demo(out: Path, *, force: bool = False, seed: int = 0, threads: int = 0, progress: Progress = silent) -> Report:
+def demo(out: Path, context: RunContext | None = None) -> Report:
     """Train cnn-small on the built-in digits and press it into `out`; the trained model is left there as model.pt.
 
     Where litert-torch cannot be installed (it has x86-64 wheels only), only ONNX files are made.
     """
-    refuse_folder(out, force=force)
+    context = context or RunContext()
+    refuse_folder(out, force=context.force)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "cnn-digits.pt"
-        train(load(DATA, "train"), out=model, context=RunContext(seed, threads, progress))
+        train(load(DATA, "train"), out=model, context=replace(context, force=False))
         request = PressRequest(
             checkpoint=str(model),
             data=DATA,
             recipes=tuple(shipped()[name] for name in RECIPES),
             formats=FORMATS if find_spec("litert_torch") else ("onnx",),
             policy=Policy.model_validate({"drop": DropLimit(max=MARGIN, confidence=0.95)}),
-            seed=seed,
-            threads=threads,
             command=("glyphpress", "demo"),
         )
-        report = press(request, out, force=force, progress=progress)
+        report = press(request, out, context)
         with whole_file(out / "model.pt", force=True) as part:
             # The temporary folder may lie on another disk.
             shutil.copyfile(model, part)

@@ -1,18 +1,19 @@
-"""How the files of a press are made: float conversions first, then recipe by recipe; one that fails costs no other."""
+"""The files of a press: float conversions first, then recipe by recipe; one that cannot be made costs no other."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from calibration.dataset import Dataset, Images
 from calibration.errors import DataNotFound
-from calibration.load import required
+from calibration.load import load, load_or_why, required
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format, sidecar_of
 from targets.errors import RunFailed
@@ -21,35 +22,47 @@ from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
 from toolchain.core.converter_log import default_log
 from toolchain.core.errors import CheckpointError, StageError
-from toolchain.core.progress import Progress
 from toolchain.export import export
 from toolchain.export.program import save_program
+from toolchain.gate.collect import check_classes
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample
-from toolchain.quantize.ranges import read_ranges
 from toolchain.recipe import Quantize, Recipe, shipped
 from toolchain.report.report import Failure
 
-REFUSALS = (StageError, CheckpointError, RunFailed)
+_REFUSALS = (StageError, CheckpointError, RunFailed)
 """What keeps one file from being made or read, and says nothing of the others."""
 
 
-@dataclass
-class Maker:
-    """The files of one press. folder: where they are made; out: the name that it will have. failures: those missing."""
+@dataclass(frozen=True)
+class PressImages:
+    """The images of a press. training: the train split, or why there is none. calibrations: by number of images."""
 
-    request: PressRequest
-    folder: Path
-    out: Path
     training: Dataset | DataNotFound
     test: Dataset
-    progress: Progress
-    calibrations: dict[int, CalibrationSet] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    errors: list[Exception] = field(default_factory=list)
-    proven: set[tuple[Format, str]] = field(default_factory=set)
+    calibrations: Mapping[int, CalibrationSet]
+
+    @classmethod
+    def load(cls, request: PressRequest, context: RunContext) -> PressImages:
+        """Read both splits and draw what calibrates.
+
+        Raises DataNotFound if a missing train split is needed, PolicyError if the policy names a class that the data
+        does not have.
+        """
+        data = request.words.data(request.data)
+        training, test = load_or_why(data, "train", context.data_root), load(data, "test", context.data_root)
+        check_classes(request.policy, test.classes)
+        if request.policy.needs_training_images:
+            required(training, "the policy's [leaks] needs them; drop it, or take another --policy")
+        if needing := [recipe.name for recipe in request.recipes if recipe.needs_training]:
+            others = [name for name, recipe in shipped().items() if recipe.steps and not recipe.needs_training]
+            required(training, f"--recipe {', '.join(needing)} needs them; {', '.join(others)} do without")
+        steps = [recipe.quantize for recipe in request.recipes if recipe.quantize]
+        sizes = dict.fromkeys(step.calibration_images for step in steps if step.needs_images)
+        images = cls(training, test, {})
+        drawn = {size: draw(images.train, size, seed=context.seed, exclude=test, at_most=True) for size in sizes}
+        return cls(training, test, drawn)
 
     @property
     def train(self) -> Dataset:
@@ -57,57 +70,56 @@ class Maker:
         return required(self.training, "they are needed to calibrate, train or choose layers")
 
     @property
-    def known(self) -> Dataset | None:
-        """The train split, None where there is none."""
+    def train_or_none(self) -> Dataset | None:
+        """The train split, or None."""
         return None if isinstance(self.training, DataNotFound) else self.training
 
-    @property
-    def compared(self) -> Images | None:
-        """Images to compare a quantized file on where none calibrate it."""
-        return None if self.known is None else sample(self.known, self.request.seed)
+    def calibration(self, step: Quantize) -> CalibrationSet | None:
+        """Return what calibrates a step, None where it needs no images."""
+        return self.calibrations[step.calibration_images] if step.needs_images else None
+
+    def comparison(self, seed: int) -> Images | None:
+        """Return images on which a file that none calibrate is compared with its float file."""
+        return None if self.train_or_none is None else sample(self.train_or_none, seed)
+
+
+@dataclass
+class PressFolder:
+    """The folder of a press, and what its report will say of files that are missing or need a note.
+
+    path: where the files are made; out: the name that the folder gets in the end.
+    """
+
+    path: Path
+    out: Path
+    notes: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
 
     @property
     def log(self) -> Path:
         """Where converters write."""
-        return self.folder / "converters.log"
-
-    @property
-    def run(self) -> RunContext:
-        """What every step is run with."""
-        return self.request.run(self.progress)
-
-    def check(self) -> None:
-        """Draw and read what quantization takes its ranges from, before the long work; raises what that raises."""
-        if self.request.policy.needs_training_images:
-            required(self.training, "the policy's [leaks] needs them; drop it, or take another --policy")
-        if needing := [recipe.name for recipe in self.request.recipes if recipe.needs_training]:
-            others = [name for name, recipe in shipped().items() if recipe.steps and not recipe.needs_training]
-            required(self.training, f"--recipe {', '.join(needing)} needs them; {', '.join(others)} do without")
-        for last in filter(None, (recipe.quantize for recipe in self.request.recipes)):
-            if last.needs_images:
-                self._calibration(last.calibration_images)
-            if last.ranges:
-                read_ranges(Path(last.ranges))
+        return self.path / "converters.log"
 
     @contextmanager
-    def keeping(self, *names: str) -> Iterator[None]:
-        """Go on where the block cannot make or read these files: they are listed as failures and leave nothing."""
+    def skipping(self, *names: str) -> Iterator[None]:
+        """If the block cannot make or read these files, list them as failures, delete what is there, and go on."""
         try:
             yield
-        except REFUSALS as error:
+        except _REFUSALS as error:
             self.errors.append(error)
-            reason = str(error).replace(str(self.folder), str(self.out))
+            reason = str(error).replace(str(self.path), str(self.out))
             self.failures += [Failure(name, reason) for name in names]
             for name in names:
-                for path in (self.folder / name, sidecar_of(self.folder / name)):
+                for path in (self.path / name, sidecar_of(self.path / name)):
                     path.unlink(missing_ok=True)
 
     @contextmanager
-    def log_kept(self) -> Iterator[None]:
-        """Where the block fails, so that the folder goes, keep the converters' log that the error names."""
+    def keeping_log(self) -> Iterator[None]:
+        """If the block fails, so that the folder is deleted, keep the converters' log that the error names."""
         try:
             yield
-        except REFUSALS as error:
+        except _REFUSALS as error:
             if str(self.log) not in str(error):
                 raise
             kept = default_log()
@@ -115,122 +127,159 @@ class Maker:
                 shutil.copyfileobj(source, sink)
             raise type(error)(str(error).replace(str(self.log), str(kept))) from error
 
-    def with_float(self, artifacts: list[Artifact]) -> list[Artifact]:
-        """Return the artifacts, a float one first; raises the first failure where there is no float one."""
+    def require_float(self, artifacts: list[Artifact]) -> None:
+        """Raise the first error of the press unless the first artifact is a float one."""
         if not (artifacts and artifacts[0].recipe == "float"):
             raise self.errors[0]
-        return artifacts
 
-    def artifacts(self, model: FloatModel) -> Iterator[Artifact]:
-        """Write every file, the float conversions first; raises the first failure where none of those is made."""
+
+def make_files(
+    request: PressRequest, model: FloatModel, images: PressImages, folder: PressFolder, context: RunContext
+) -> list[Artifact]:
+    """Write every file that is asked for, the float conversions first.
+
+    A file that a stage refuses becomes a failure of `folder`; raises the first error if no float file could be made.
+    """
+    for recipe in request.recipes:
+        recipe.check(model, context, images.training)
+    folder.notes += [drawn.note for drawn in images.calibrations.values() if drawn.note]
+    maker = _FileMaker(request, model, images, folder, context)
+    floats = maker.floats()
+    folder.require_float(list(floats.values()))
+    possible = [(recipe, maker.possible(recipe, floats)) for recipe in request.recipes]
+    pressed = [artifact for recipe, formats in possible for artifact in maker.pressed(recipe, floats, formats)]
+    return [*floats.values(), *pressed]
+
+
+def add_file(
+    recipe: str, source: Artifact, path: Path, *, images: PressImages, folder: PressFolder, seed: int
+) -> Artifact:
+    """Quantize a float file by a shipped recipe that was not asked for, and note that."""
+    step = shipped()[recipe].quantize
+    assert step, "the recipes that a press adds quantize"
+    folder.notes.append(
+        f"{path.name} was added to what was asked for, of which nothing passes, is small and not slower than float"
+    )
+    return quantize(source, step, None, path, recipe=recipe, log=folder.log, compared=images.comparison(seed))
+
+
+@dataclass(frozen=True)
+class _FileMaker:
+    """Makes the files of one press. tried: formats and schemes whose quantizer took the model as it came."""
+
+    request: PressRequest
+    model: FloatModel
+    images: PressImages
+    folder: PressFolder
+    context: RunContext
+    tried: set[tuple[Format, str]] = field(default_factory=set)
+
+    def floats(self) -> dict[Format, Artifact]:
+        """Convert the model to every format."""
         floats: dict[Format, Artifact] = {}
-        for kind in self.request.press_target.kinds():
-            self.progress(f"export {kind}", 0, 0)
-            path = self.folder / f"{model.name}.float.{kind}"
-            with self.keeping(path.name):
-                floats[kind] = export(model, kind, path, log=self.log)
-        self.with_float(list(floats.values()))
-        yield from floats.values()
-        possible = {recipe.name: self._possible(recipe, model, floats) for recipe in self.request.recipes}
-        for recipe in self.request.recipes:
-            yield from self._pressed(recipe, model, floats, possible[recipe.name])
+        for format_ in self.request.press_target.formats():
+            self._progress(f"export {format_}")
+            path = self.folder.path / f"{self.model.name}.float.{format_}"
+            with self.folder.skipping(path.name):
+                floats[format_] = export(self.model, format_, path, log=self.folder.log)
+        return floats
 
-    def _possible(self, recipe: Recipe, model: FloatModel, floats: dict[Format, Artifact]) -> list[Format]:
+    def possible(self, recipe: Recipe, floats: Mapping[Format, Artifact]) -> list[Format]:
         """Return the formats that a recipe can end in, as far as that shows before anything is trained or pruned.
 
         The model as it came is quantized, or a student that has learned nothing is converted and quantized.
         """
-        kinds = [kind for kind in self.request.press_target.kinds() if kind in recipe.formats and recipe.steps]
         possible: list[Format] = []
-        for kind in kinds:
-            with self.keeping(f"{model.name}.{recipe.name}.{kind}"), tempfile.TemporaryDirectory() as spare:
-                self._tried(recipe, model, kind, floats.get(kind), Path(spare))
-                possible.append(kind)
+        for format_ in self.request.press_target.formats():
+            if format_ not in recipe.formats or not recipe.steps:
+                continue
+            name = self._path(recipe, format_).name
+            with self.folder.skipping(name), tempfile.TemporaryDirectory() as scratch:
+                self._try(recipe, format_, floats.get(format_), Path(scratch))
+                possible.append(format_)
         return possible
 
-    def _tried(self, recipe: Recipe, model: FloatModel, kind: Format, source: Artifact | None, spare: Path) -> None:
+    def _try(self, recipe: Recipe, format_: Format, source: Artifact | None, scratch: Path) -> None:
         """Raise what keeps a recipe from ending in a format."""
-        student, last = recipe.untrained(model, self.run, self.training), recipe.quantize
+        student, step = recipe.untrained(self.model, self.context, self.images.training), recipe.quantize
         if student:
-            self.progress(f"trying {recipe.name} {kind}", 0, 0)
-            source = export(student, kind, spare / f"student.float.{kind}", log=self.log)
+            self._progress(f"trying {recipe.name} {format_}")
+            source = export(student, format_, scratch / f"student.float.{format_}", log=self.folder.log)
         if source is None:
-            raise StageError(f"there is no float .{kind} file to make it of")
+            raise StageError(f"there is no float .{format_} file to make it of")
         # What has no shaping is quantized at once anyway; ranges belong to the file that is still to be made.
-        if not (recipe.shaping and last) or last.ranges or ((kind, last.scheme) in self.proven and not student):
+        if not (recipe.shaping and step) or step.ranges or ((format_, step.scheme) in self.tried and not student):
             return
-        self.progress(f"trying {recipe.name} {kind}", 0, 0)
-        images = self._calibration(last.calibration_images) if last.needs_images else None
-        step = last.model_copy(update={"fallback": 0, "keep": ()})
-        quantize(source, step, images, spare / f"tried.{kind}", recipe=recipe.name, log=self.log)
+        self._progress(f"trying {recipe.name} {format_}")
+        plain = step.model_copy(update={"fallback": 0, "keep": ()})
+        path = scratch / f"tried.{format_}"
+        quantize(source, plain, self.images.calibration(step), path, recipe=recipe.name, log=self.folder.log)
         if not student:
-            self.proven.add((kind, last.scheme))
+            self.tried.add((format_, step.scheme))
 
-    def _pressed(
-        self, recipe: Recipe, model: FloatModel, floats: dict[Format, Artifact], kinds: list[Format]
-    ) -> Iterator[Artifact]:
-        """Write the files of one recipe; the float file of a changed model is kept only where the recipe ends in it."""
-        if not kinds:
-            return
-        paths = {kind: self.folder / f"{model.name}.{recipe.name}.{kind}" for kind in kinds}
+    def pressed(self, recipe: Recipe, floats: Mapping[Format, Artifact], formats: list[Format]) -> list[Artifact]:
+        """Write the files of one recipe; the float file of a changed model is kept only if the recipe ends in it."""
+        if not formats:
+            return []
+        paths = {format_: self._path(recipe, format_) for format_ in formats}
         shaped: list[FloatModel] = []
-        with self.keeping(*(path.name for path in paths.values())):
-            shaped.append(recipe.apply(model, self.run, self.training))
+        with self.folder.skipping(*(path.name for path in paths.values())):
+            model = recipe.apply(self.model, self.context, self.images.training)
             if recipe.shaping:
-                save_program(shaped[0], self.folder / f"{model.name}.{recipe.name}.pt2")
-        with tempfile.TemporaryDirectory() as spare:
-            for own in shaped:
-                for kind, path in paths.items():
-                    self.progress(f"{recipe.name} {kind}", 0, 0)
-                    made: list[Artifact] = []
-                    with self.keeping(path.name):
-                        made.append(self._made(recipe, own, path, floats.get(kind), Path(spare)))
-                    yield from made
+                save_program(model, self.folder.path / f"{self.model.name}.{recipe.name}.pt2")
+            shaped.append(model)
+        artifacts: list[Artifact] = []
+        with tempfile.TemporaryDirectory() as scratch:
+            for model, (format_, path) in product(shaped, paths.items()):
+                self._progress(f"{recipe.name} {format_}")
+                with self.folder.skipping(path.name):
+                    source = self._source(recipe, model, format_, floats, Path(scratch))
+                    step = recipe.quantize
+                    artifacts.append(self._quantized(recipe.name, step, model, source, path) if step else source)
+        return artifacts
 
-    def _made(self, recipe: Recipe, model: FloatModel, path: Path, source: Artifact | None, spare: Path) -> Artifact:
-        kind: Format = "onnx" if path.suffix == ".onnx" else "tflite"
-        last = recipe.quantize
-        if recipe.shaping:
-            whole = spare / f"{model.name}.{recipe.name}.float.{kind}" if last else path
-            source = export(model, kind, whole, recipe="float" if last else recipe.name, log=self.log)
-        assert source, "a recipe without a float file is not possible"
-        return self._quantized(recipe, last, model, source, path) if last else source
+    def _source(
+        self, recipe: Recipe, model: FloatModel, format_: Format, floats: Mapping[Format, Artifact], scratch: Path
+    ) -> Artifact:
+        """Return the float file that a recipe quantizes, or ends in if it does not quantize."""
+        if not recipe.shaping:
+            return floats[format_]
+        if not recipe.quantize:
+            return export(model, format_, self._path(recipe, format_), recipe=recipe.name, log=self.folder.log)
+        return export(model, format_, scratch / f"{model.name}.{recipe.name}.float.{format_}", log=self.folder.log)
 
-    def _quantized(self, recipe: Recipe, step: Quantize, model: FloatModel, source: Artifact, path: Path) -> Artifact:
+    def _quantized(self, recipe: str, step: Quantize, model: FloatModel, source: Artifact, path: Path) -> Artifact:
         """Quantize one file; where the step has a fallback, layers are chosen on images of the train split."""
-        request, target = self.request, self.request.press_target
-        images = self._calibration(step.calibration_images) if step.needs_images else None
-        ways: dict[str, Any] = {
-            "recipe": recipe.name,
-            "log": self.log,
+        target = self.request.press_target
+        calibration = self.images.calibration(step)
+        options: dict[str, Any] = {
+            "recipe": recipe,
+            "log": self.folder.log,
             "saturates": target.saturates,
             "learned": model.input_ranges,
-            "compared": None if images else self.compared,
+            "compared": None if calibration else self.images.comparison(self.context.seed),
         }
         if not step.fallback:
-            return quantize(source, step, images, path, **ways)
+            return quantize(source, step, calibration, path, **options)
         from toolchain.commands.quantize_fallback import quantize_with_fallback
 
-        found = quantize_with_fallback(
+        fallback = quantize_with_fallback(
             source,
             step,
-            images,
+            calibration,
             path,
-            limit=request.policy.settings(DropLimit),
-            train=self.train,
-            test=self.test,
-            read=lambda artifact, images: target.read(
-                artifact, images, threads=request.threads, seed=request.seed, progress=self.progress
-            ),
-            context=self.run,
-            **ways,
+            limit=self.request.policy.settings(DropLimit),
+            train=self.images.train,
+            test=self.images.test,
+            read=lambda artifact, images: target.read(artifact, images, self.context),
+            context=self.context,
+            **options,
         )
-        self.notes += [f"{path.name}: {line}" for line in found.lines()]
-        return found.artifact
+        self.folder.notes += [f"{path.name}: {line}" for line in fallback.lines()]
+        return fallback.artifact
 
-    def _calibration(self, size: int) -> CalibrationSet:
-        if size not in self.calibrations:
-            drawn = draw(self.train, size, seed=self.request.seed, exclude=self.test, at_most=True)
-            self.calibrations[size] = drawn
-            self.notes += [drawn.note] * bool(drawn.note)
-        return self.calibrations[size]
+    def _path(self, recipe: Recipe, format_: Format) -> Path:
+        return self.folder.path / f"{self.model.name}.{recipe.name}.{format_}"
+
+    def _progress(self, label: str) -> None:
+        self.context.progress(label, 0, 0)

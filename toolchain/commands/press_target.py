@@ -1,4 +1,4 @@
-"""The target that files are pressed for: evaluated there, or checked there where it is emulated, and measured there."""
+"""Where the files of a press are read, timed or counted."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from targets.errors import TargetUnavailable
 from targets.host.machine import machine_state, saturates
 from targets.session import Instructions, TimingPlan
 from targets.target import Target
+from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.core.progress import Progress
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.gate.collect import check_target
 from toolchain.gate.policy import Policy
@@ -23,27 +23,27 @@ from toolchain.profiling.agreement import agreement
 from toolchain.profiling.latency import Profile, profile
 
 CHECKED = 200
-"""Test images that an emulated processor answers too: it is some hundred times slower than this machine."""
+"""Number of test images that an emulated processor reads too: it is several hundred times slower than this machine."""
 
 
 @dataclass(frozen=True)
 class PressTarget:
-    """A target of the catalog, or each format's usual one (`name` None).
+    """A target of the catalog, or the default target of each format (`name` None).
 
-    formats: what the press was asked to end in.
+    asked: the output formats of the press.
     """
 
     name: str | None
-    formats: tuple[Format, ...]
+    asked: tuple[Format, ...]
 
     @property
     def target(self) -> Target | None:
-        """The one place of all files, or None."""
+        """The target that is named, or None."""
         return catalog.get(self.name) if self.name else None
 
     @property
     def emulated(self) -> bool:
-        """Whether its cost is told in instructions."""
+        """Whether its cost is counted in instructions."""
         target = self.target
         return target is not None and target.cost == "instructions"
 
@@ -52,62 +52,61 @@ class PressTarget:
         """Whether the 8-bit kernels of ONNX Runtime may saturate there, or it is not known where files will run."""
         return self.name is None or saturates(catalog.isa(self.name))
 
-    def check(self, policy: Policy) -> None:
-        """Raise before any work what a press there would end in."""
+    def refuse_impossible(self, policy: Policy) -> None:
+        """Raise UsageProblem or TargetUnavailable, before any work, if no press can be run or judged there."""
         target = self.target
         if target is None:
             return
-        if not set(self.formats) & target.formats:
+        if not set(self.asked) & target.formats:
             raise UsageProblem(f"{target.name} runs {', '.join(sorted(target.formats))} files only; change --format")
         check_target(policy, target)
         state = target.probe()
         if not state.ok:
             raise TargetUnavailable(f"{target.name}: {state.reason}; {state.fix}")
 
-    def kinds(self) -> tuple[Format, ...]:
-        """Return the formats that the place takes, in their order."""
+    def formats(self) -> tuple[Format, ...]:
+        """Return the output formats that the target runs, in the order in which they were asked for."""
         target = self.target
-        return tuple(kind for kind in self.formats if target is None or kind in target.formats)
+        return tuple(format_ for format_ in self.asked if target is None or format_ in target.formats)
 
-    def read(self, artifact: Artifact, test: Dataset, *, threads: int, seed: int, progress: Progress) -> Evaluation:
-        """Read the test images: there, or where that is emulated here, after a seeded sample of them was checked there.
+    def read(self, artifact: Artifact, test: Dataset, context: RunContext) -> Evaluation:
+        """Read the test images on the target.
 
-        Raises StageError when the emulated place answers one of the sample otherwise, or a place has answers only.
+        For an emulated target they are read on this machine, after a seeded sample of them was read on both. Raises
+        StageError if the two answer differently, or if the target is simulated and has no latency.
         """
-        usual = catalog.default_for(artifact.format)
-        target = _exact(artifact.format) if self.emulated else self.target or usual
-        with target.open(artifact, threads=threads) as session:
+        default = catalog.default_for(artifact.format)
+        target = _exact(artifact.format) if self.emulated else self.target or default
+        with target.open(artifact, threads=context.threads) as session:
             if session.facts.cost == "outputs":
                 device = session.facts.device
                 raise StageError(
                     f"{target.name} is simulated on {device}: no latency to choose by; take another target"
                 )
             if self.emulated:
-                sample = np.random.default_rng(seed).choice(len(test), min(CHECKED, len(test)), replace=False)
-                with self._target().open(artifact) as there:
-                    found = agreement(there, session, test.images[np.sort(sample)])
-                if found.differing:
-                    raise StageError(f"{artifact.path.name} on {self.name}: {found}; it answers differently there")
-            return evaluate(session, test, progress=progress)
+                sample = np.random.default_rng(context.seed).choice(len(test), min(CHECKED, len(test)), replace=False)
+                with self._required().open(artifact) as emulated:
+                    compared = agreement(emulated, session, test.images[np.sort(sample)])
+                if compared.differing:
+                    raise StageError(f"{artifact.path.name} on {self.name}: {compared}; it answers differently there")
+            return evaluate(session, test, progress=context.progress)
 
-    def times(
-        self, artifacts: Sequence[Artifact], plan: TimingPlan, *, seed: int, progress: Progress
-    ) -> Profile | None:
-        """Return the latency of every file there, or None where the place is emulated."""
+    def times(self, artifacts: Sequence[Artifact], plan: TimingPlan, context: RunContext) -> Profile | None:
+        """Return the latency of every file, or None if the target is emulated."""
         if self.emulated:
             return None
-        return profile(artifacts, target=self.target, plan=plan, seed=seed, progress=progress)
+        return profile(artifacts, target=self.target, plan=plan, seed=context.seed, progress=context.progress)
 
-    def counts(self, artifacts: Sequence[Artifact], *, progress: Progress) -> list[Instructions | None]:
-        """Return the instructions of every file there, or None each where the place is not emulated."""
+    def counts(self, artifacts: Sequence[Artifact], context: RunContext) -> list[Instructions | None]:
+        """Return the instructions of one inference of every file, or None for each if the target is not emulated."""
         if not self.emulated:
             return [None] * len(artifacts)
-        return list(self._target().count(artifacts, progress=progress))
+        return list(self._required().count(artifacts, progress=context.progress))
 
     def notes(self) -> tuple[str, ...]:
-        """Return what a report says of the place: formats that it does not take, and that it is emulated."""
-        left = [f".{kind}" for kind in self.formats if kind not in self.kinds()]
-        notes = (f"{self.name} does not run {', '.join(left)}, so none was made",) if left else ()
+        """Return the notes for the report: formats that the target does not run, and how an emulated one is used."""
+        missing = [f".{format_}" for format_ in self.asked if format_ not in self.formats()]
+        notes = (f"{self.name} does not run {', '.join(missing)}, so none was made",) if missing else ()
         if not self.emulated:
             return notes
         return (
@@ -116,15 +115,15 @@ class PressTarget:
             "test images of each file. instructions: of one inference on one thread there, which is no time",
         )
 
-    def _target(self) -> Target:
+    def _required(self) -> Target:
         target = self.target
         if target is None:
             raise UsageProblem("no target is named; give one")
         return target
 
 
-def _exact(kind: Format) -> Target:
+def _exact(format_: Format) -> Target:
     """Return the target of this machine whose kernels do not saturate, as those of an emulated Arm do not."""
     precise = catalog.get("ort-precise")
-    needed = kind in precise.formats and saturates(machine_state().get("isa", ())) and precise.probe().ok
-    return precise if needed else catalog.default_for(kind)
+    needed = format_ in precise.formats and saturates(machine_state().get("isa", ())) and precise.probe().ok
+    return precise if needed else catalog.default_for(format_)
