@@ -18,8 +18,7 @@ from targets.session import TimingPlan
 from tests.calibration.official_files import write_split
 from tests.fixtures.emulated import emulated
 from tests.toolchain.readers import linear_reader
-from toolchain.commands import press as press_module
-from toolchain.commands import press_files, press_target
+from toolchain.commands import press_files, press_measure, press_target
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
@@ -433,7 +432,7 @@ def test_a_file_that_the_press_added_and_cannot_read_is_not_added_again(
     request_: PressRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(press_target, "evaluate", refusing_session(press_target.evaluate, "weight-int8.onnx"))
-    monkeypatch.setattr(press_module, "extra_recipe", lambda *_: ("weight-int8", "digits.float.onnx"))
+    monkeypatch.setattr(press_measure, "extra_recipe", lambda *_: ("weight-int8", "digits.float.onnx"))
     report = press(replace(request_, formats=("onnx",)), tmp_path / "out", ONE_THREAD)
     assert [one.name for one in report.failures] == ["digits.weight-int8.onnx"]
     assert [row.name for row in report.rows] == ["digits.float.onnx", "digits.static-int8.onnx"]

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from calibration.dataset import Dataset
-from targets.artifact import Artifact
 from targets.host.machine import machine_state
 from toolchain.checkpoint import Settled, settle
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.commands.press_files import PressFolder, PressImages, add_file, make_files
-from toolchain.commands.press_measure import MeasuredFiles, extra_recipe, measure_files
+from toolchain.commands.press_files import FileMaker, PressFolder, PressImages
+from toolchain.commands.press_measure import FileMeasurer, MeasuredFiles
 from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
 from toolchain.core.files import MARK, whole_folder
 from toolchain.evaluation.compare import comparison
-from toolchain.quantize.ranges import read_ranges
 from toolchain.report.markdown import markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report
 from toolchain.report.timings import not_quiet
@@ -36,22 +33,14 @@ def press(request: PressRequest, out: Path, context: RunContext | None = None) -
     with whole_folder(out, force=context.force) as path:
         folder = PressFolder(path, out)
         images = PressImages.load(request, context)
-        _refuse_foreign_ranges(request)
         settled = _settled(request, images, context)
         with folder.keeping_log():
-            artifacts = make_files(request, settled.model, images, folder, context)
-            measured = _measured(request, artifacts, images, folder, context)
+            artifacts = FileMaker(request, settled.model, images, folder, context).make()
+            measured = FileMeasurer(request, images, folder, context).measure(artifacts)
         report = _report(request, settled, images, measured, folder)
         report.save(path / MARK)
         (path / "report.md").write_text(markdown(report), encoding="utf-8")
     return report
-
-
-def _refuse_foreign_ranges(request: PressRequest) -> None:
-    """Raise what reading the ranges of a recipe raises, before the long work."""
-    for recipe in request.recipes:
-        if recipe.quantize and recipe.quantize.ranges:
-            read_ranges(Path(recipe.quantize.ranges))
 
 
 def _settled(request: PressRequest, images: PressImages, context: RunContext) -> Settled:
@@ -59,26 +48,6 @@ def _settled(request: PressRequest, images: PressImages, context: RunContext) ->
     train = images.train_or_none
     words = request.words if train else replace(request.words, classes=images.test.classes)
     return settle(request.checkpoint, words, train, seed=context.seed)
-
-
-def _measured(
-    request: PressRequest, artifacts: list[Artifact], images: PressImages, folder: PressFolder, context: RunContext
-) -> MeasuredFiles:
-    """Measure the files that were made; as long as no small one passes that is not slow, add one and measure again."""
-    measure = partial(measure_files, request, images=images, folder=folder, context=context)
-    measured = measure(artifacts)
-    added = set[str]()
-    while extra := extra_recipe(measured.rows, measured.evidence, request.policy):
-        recipe, base = extra
-        name = base.replace(".float.", f".{recipe}.")
-        if name in added:
-            # It was made already, but could not be read.
-            break
-        added.add(name)
-        source = next(artifact for artifact in measured.artifacts if artifact.path.name == base)
-        artifact = add_file(recipe, source, folder.path / name, images=images, folder=folder, seed=context.seed)
-        measured = measure([*measured.artifacts, artifact], earlier=measured)
-    return replace(measured, rows=tuple(replace(row, added=row.name in added) for row in measured.rows))
 
 
 def _report(

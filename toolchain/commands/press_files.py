@@ -28,6 +28,7 @@ from toolchain.gate.collect import check_classes
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample
+from toolchain.quantize.ranges import read_ranges
 from toolchain.recipe import Quantize, Recipe, shipped
 from toolchain.report.report import Failure
 
@@ -133,24 +134,6 @@ class PressFolder:
             raise self.errors[0]
 
 
-def make_files(
-    request: PressRequest, model: FloatModel, images: PressImages, folder: PressFolder, context: RunContext
-) -> list[Artifact]:
-    """Write every file that is asked for, the float conversions first.
-
-    A file that a stage refuses becomes a failure of `folder`; raises the first error if no float file could be made.
-    """
-    for recipe in request.recipes:
-        recipe.check(model, context, images.training)
-    folder.notes += [drawn.note for drawn in images.calibrations.values() if drawn.note]
-    maker = _FileMaker(request, model, images, folder, context)
-    floats = maker.floats()
-    folder.require_float(list(floats.values()))
-    possible = [(recipe, maker.possible(recipe, floats)) for recipe in request.recipes]
-    pressed = [artifact for recipe, formats in possible for artifact in maker.pressed(recipe, floats, formats)]
-    return [*floats.values(), *pressed]
-
-
 def add_file(
     recipe: str, source: Artifact, path: Path, *, images: PressImages, folder: PressFolder, seed: int
 ) -> Artifact:
@@ -164,8 +147,11 @@ def add_file(
 
 
 @dataclass(frozen=True)
-class _FileMaker:
-    """Makes the files of one press. tried: formats and schemes whose quantizer took the model as it came."""
+class FileMaker:
+    """Makes the files of one press. A file that a stage refuses becomes a failure of `folder`.
+
+    tried: formats and schemes whose quantizer took the model as it came.
+    """
 
     request: PressRequest
     model: FloatModel
@@ -174,7 +160,24 @@ class _FileMaker:
     context: RunContext
     tried: set[tuple[Format, str]] = field(default_factory=set)
 
-    def floats(self) -> dict[Format, Artifact]:
+    def make(self) -> list[Artifact]:
+        """Write every file that is asked for, the float conversions first.
+
+        Raises what makes a recipe impossible before any work, and the first error if no float file could be made.
+        """
+        recipes = self.request.recipes
+        for recipe in recipes:
+            if recipe.quantize and recipe.quantize.ranges:
+                read_ranges(Path(recipe.quantize.ranges))
+            recipe.check(self.model, self.context, self.images.training)
+        self.folder.notes += [drawn.note for drawn in self.images.calibrations.values() if drawn.note]
+        floats = self._floats()
+        self.folder.require_float(list(floats.values()))
+        possible = [(recipe, self._possible(recipe, floats)) for recipe in recipes]
+        pressed = [artifact for recipe, formats in possible for artifact in self._pressed(recipe, floats, formats)]
+        return [*floats.values(), *pressed]
+
+    def _floats(self) -> dict[Format, Artifact]:
         """Convert the model to every format."""
         floats: dict[Format, Artifact] = {}
         for format_ in self.request.press_target.formats():
@@ -184,7 +187,7 @@ class _FileMaker:
                 floats[format_] = export(self.model, format_, path, log=self.folder.log)
         return floats
 
-    def possible(self, recipe: Recipe, floats: Mapping[Format, Artifact]) -> list[Format]:
+    def _possible(self, recipe: Recipe, floats: Mapping[Format, Artifact]) -> list[Format]:
         """Return the formats that a recipe can end in, as far as that shows before anything is trained or pruned.
 
         The model as it came is quantized, or a student that has learned nothing is converted and quantized.
@@ -217,7 +220,7 @@ class _FileMaker:
         if not student:
             self.tried.add((format_, step.scheme))
 
-    def pressed(self, recipe: Recipe, floats: Mapping[Format, Artifact], formats: list[Format]) -> list[Artifact]:
+    def _pressed(self, recipe: Recipe, floats: Mapping[Format, Artifact], formats: list[Format]) -> list[Artifact]:
         """Write the files of one recipe; the float file of a changed model is kept only if the recipe ends in it."""
         if not formats:
             return []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from targets.artifact import Artifact
 from targets.target import Instructions
-from toolchain.commands.press_files import PressFolder, PressImages
+from toolchain.commands.press_files import PressFolder, PressImages, add_file
 from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
 from toolchain.gate.baseline import check_floor, prepared
@@ -51,70 +51,87 @@ class MeasuredFiles:
         return [file.file("be pressed") for file in self.files]
 
 
-def measure_files(
-    request: PressRequest,
-    artifacts: Sequence[Artifact],
-    *,
-    images: PressImages,
-    folder: PressFolder,
-    context: RunContext,
-    earlier: MeasuredFiles | None = None,
-) -> MeasuredFiles:
-    """Read, time or count, and judge files, and save the times in the folder.
+@dataclass(frozen=True)
+class FileMeasurer:
+    """Reads, times and judges the files of one press, and adds one if none of them is small, passes and is not slow.
 
-    earlier: what was measured of the first of them; only their latencies are taken again, in turns with the others. A
-    file that cannot be read becomes a failure of `folder`; raises its error if no float file could be read.
+    A file that cannot be read becomes a failure of `folder`.
     """
-    earlier = earlier or MeasuredFiles()
-    target, policy = request.press_target, request.policy
-    files = list(earlier.files)
-    for artifact in artifacts[len(files) :]:
-        with folder.skipping(artifact.path.name):
-            evaluation = target.read(artifact, images.test, context)
-            files.append(JudgedFile(evaluation, artifact))
-            if len(files) == 1:
-                check_floor(policy, evaluation.artifact, evaluation.predictions, evaluation.labels)
-    read = [file.file("be pressed") for file in files]
-    folder.require_float(read)
-    times = target.times(read, request.plan, context)
-    if times is not None:
-        times.save_samples(folder.path / "timings.npz", force=True)
-    files[0] = prepared(policy, files[0], images.test, context.progress)
-    evidence = _evidence(policy, files, times, images=images, context=context, earlier=earlier.evidence)
-    counts = [*earlier.counts, *target.counts(read[len(earlier.counts) :], context)]
-    evaluations = [file.evaluation for file in files]
-    rows = measured_rows(read, evaluations, evidence, policy, times=times, counts=counts)
-    return MeasuredFiles(files, rows, evidence, counts, times.taints if times else ())
 
+    request: PressRequest
+    images: PressImages
+    folder: PressFolder
+    context: RunContext
 
-def _evidence(
-    policy: Policy,
-    files: Sequence[JudgedFile],
-    times: Profile | None,
-    *,
-    images: PressImages,
-    context: RunContext,
-    earlier: Sequence[Evidence],
-) -> list[Evidence]:
-    """Return the evidence on every file but the first, the baseline; of the earlier ones only the times are new."""
-    first, *timings = [row.timings for row in times.rows] if times else [None] * len(files)
-    again = [
-        replace(evidence, timings=own, baseline_timings=first)
-        for evidence, own in zip(earlier, timings[: len(earlier)], strict=True)
-    ]
-    baseline, *candidates = files
-    return again + [
-        gather(
-            policy,
-            baseline,
-            candidate,
-            images.test,
-            images.train_or_none,
-            times=(own, first),
-            progress=context.progress,
-        )
-        for candidate, own in zip(candidates[len(earlier) :], timings[len(earlier) :], strict=True)
-    ]
+    def measure(self, artifacts: Sequence[Artifact]) -> MeasuredFiles:
+        """Return what was measured, and save the times in the folder; raises the first error if no float file is left.
+
+        All files are timed in turns, so that they are timed again with each one that is added.
+        """
+        measured = self._measured(artifacts, MeasuredFiles())
+        added = set[str]()
+        while extra := extra_recipe(measured.rows, measured.evidence, self.request.policy):
+            recipe, base = extra
+            path = self.folder.path / base.replace(".float.", f".{recipe}.")
+            if path.name in added:
+                # It was made already, but could not be read.
+                break
+            added.add(path.name)
+            source = next(artifact for artifact in measured.artifacts if artifact.path.name == base)
+            artifact = add_file(recipe, source, path, images=self.images, folder=self.folder, seed=self.context.seed)
+            measured = self._measured([*measured.artifacts, artifact], measured)
+        return replace(measured, rows=tuple(replace(row, added=row.name in added) for row in measured.rows))
+
+    def _measured(self, artifacts: Sequence[Artifact], earlier: MeasuredFiles) -> MeasuredFiles:
+        """Measure the files; of those that were measured earlier only the latencies are taken again."""
+        target, policy = self.request.press_target, self.request.policy
+        files = self._read(artifacts, earlier.files)
+        read = [file.file("be pressed") for file in files]
+        self.folder.require_float(read)
+        times = target.times(read, self.request.plan, self.context)
+        if times is not None:
+            times.save_samples(self.folder.path / "timings.npz", force=True)
+        files[0] = prepared(policy, files[0], self.images.test, self.context.progress)
+        evidence = self._evidence(files, times, earlier.evidence)
+        counts = [*earlier.counts, *target.counts(read[len(earlier.counts) :], self.context)]
+        evaluations = [file.evaluation for file in files]
+        rows = measured_rows(read, evaluations, evidence, policy, times=times, counts=counts)
+        return MeasuredFiles(files, rows, evidence, counts, times.taints if times else ())
+
+    def _read(self, artifacts: Sequence[Artifact], earlier: Sequence[JudgedFile]) -> list[JudgedFile]:
+        """Read the test images with every file that was not read earlier."""
+        files = list(earlier)
+        for artifact in artifacts[len(files) :]:
+            with self.folder.skipping(artifact.path.name):
+                evaluation = self.request.press_target.read(artifact, self.images.test, self.context)
+                files.append(JudgedFile(evaluation, artifact))
+                if len(files) == 1:
+                    answers, labels = evaluation.predictions, evaluation.labels
+                    check_floor(self.request.policy, evaluation.artifact, answers, labels)
+        return files
+
+    def _evidence(
+        self, files: Sequence[JudgedFile], times: Profile | None, earlier: Sequence[Evidence]
+    ) -> list[Evidence]:
+        """Return the evidence on every file but the first, the baseline; of the earlier ones only the times are new."""
+        baseline, *candidates = files
+        first, *timings = [row.timings for row in times.rows] if times else [None] * len(files)
+        again = [
+            replace(evidence, timings=own, baseline_timings=first)
+            for evidence, own in zip(earlier, timings[: len(earlier)], strict=True)
+        ]
+        return again + [
+            gather(
+                self.request.policy,
+                baseline,
+                candidate,
+                self.images.test,
+                self.images.train_or_none,
+                times=(own, first),
+                progress=self.context.progress,
+            )
+            for candidate, own in zip(candidates[len(earlier) :], timings[len(earlier) :], strict=True)
+        ]
 
 
 def extra_recipe(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy) -> tuple[str, str] | None:
