@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from targets.artifact import Artifact
-from targets.target import Instructions
+from targets.session import Instructions
 from toolchain.commands.press_files import PressFolder, PressImages, add_file
 from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
