@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from calibration.dataset import Dataset
 from targets.host.machine import machine_state
 from toolchain.checkpoint import Settled, settle
 from toolchain.checkpoint.float_model import FloatModel
@@ -55,11 +54,11 @@ def _report(
 ) -> Report:
     """Choose the winner and put together the report."""
     choice = chosen(measured.rows, measured.evidence, request.policy, request.prefer)
-    model, finding = settled.model, settled.finding
+    model, finding, test = settled.model, settled.finding, images.test
     calibration = next(iter(images.calibrations.values()), None)
     return Report(
         checkpoint=_checkpoint_facts(model, request.checkpoint),
-        dataset=_dataset_facts(images.test),
+        dataset=DatasetFacts(test.origin, len(test), test.classes, test.sha256),
         preprocess=model.preprocess,
         rows=choice.rows,
         comparisons=tuple(comparison(evidence.pairs) for evidence in measured.evidence),
@@ -87,7 +86,3 @@ def _checkpoint_facts(model: FloatModel, name: str) -> CheckpointFacts:
 
     parameters, macs = counted(model)
     return CheckpointFacts(Path(name).name, model.kind, model.checkpoint_sha256, parameters, macs, model.history)
-
-
-def _dataset_facts(test: Dataset) -> DatasetFacts:
-    return DatasetFacts(test.origin, len(test), test.classes, test.sha256)

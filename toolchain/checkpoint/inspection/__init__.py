@@ -48,10 +48,9 @@ def inspect_file(
 def counted(model: FloatModel) -> tuple[int | None, int | None]:
     """Return a model's parameters and multiply-accumulates an image; None where not all of them can be counted."""
     if isinstance(model, OnnxModel):
-        from toolchain.checkpoint.inspection.onnx_file import inspect_onnx
+        from toolchain.checkpoint.inspection.onnx_file import count_onnx
 
-        found = inspect_onnx(model.path)
-        return found.parameters, found.macs
+        return count_onnx(model.path)
     from toolchain.checkpoint.inspection.torch_file import module_layers
 
     if model.refusal:

@@ -62,6 +62,13 @@ def inspect_onnx(path: Path) -> Inspection:
     )
 
 
+def count_onnx(path: Path) -> tuple[int, int | None]:
+    """Return an ONNX file's parameters, and its MACs for one image or None where not all of them can be counted."""
+    proto = read_onnx(path, weights=False)
+    macs, unknown = onnx_macs(proto.graph, _sizes(proto))
+    return sum(_parameter_counts(proto.graph).values()), None if unknown else sum(macs.values())
+
+
 def _sizes(proto: ModelProto) -> dict[str, tuple[int, ...]]:
     """Return every known shape of one image, 0 for an axis that is not known."""
     import onnx
