@@ -51,7 +51,12 @@ class Misplaced(RunFailed):
 
 
 class ConnectionLost(RunFailed):
-    """The link to the place where the artifact ran broke; nothing is left running there."""
+    """The link to the place where the artifact ran broke; nothing is left running there. reason: why, alone."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        """Take the whole line, and the part of it that says why."""
+        super().__init__(message)
+        self.reason = reason or message
 
 
 @contextmanager

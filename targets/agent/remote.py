@@ -17,103 +17,115 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets import errors
-from targets.agent.wire import TIMED_OUT, BrokenWire, greeted, receive, send
+from targets.agent.wire import IDLE_S, TIMED_OUT, BrokenWire, read_greeting, receive, send
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, translated
 from targets.host.runtime_session import check_glyphs, finite
 from targets.session import RuntimeFacts, Session, TimingPlan, Timings
 
 CHUNK = 256
-"""Images in a frame: 200 KB, so that a progress bar moves and a lost connection loses little."""
-_AGAIN = "run `glyphpress targets setup` again"
+"""Images in a frame (200 KB): small, so that a lost connection loses little."""
+_SET_UP = "run `glyphpress targets setup` again"
 LIMIT_S = 600
-"""Of one request: what takes longer there is ended there."""
+"""Seconds that one request may take; the agent ends what takes longer."""
 
 
 class Channel:
     """A process that speaks the wire on its stdin and stdout: an agent here, in an emulator, or behind ssh.
 
-    where: the target word, for messages. Raises ConnectionLost where the process ends before it greets, with the last
-    line that it said on stderr.
+    where: the name in messages, such as a target word. Raises ConnectionLost where the process ends before it greets,
+    with the last line of its stderr.
     """
 
     def __init__(self, command: Sequence[str], where: str, *, environment: dict[str, str] | None = None) -> None:
         """Start the process and wait for its greeting."""
         self.where, self.lost, self._turn = where, False, threading.Lock()
-        # A file, since a pipe that nobody empties stops whoever fills it.
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the channel)
+        self._limit_s = 0
+        # A file, since a pipe that nobody reads blocks the writer when it is full.
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the channel)
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._stderr,
             env=environment,
             start_new_session=True,
         )
         self._sink = cast("BinaryIO", self._process.stdin)
         self._source = cast("BinaryIO", self._process.stdout)
         try:
-            greeted(self._source)
+            read_greeting(self._source)
         except BrokenWire as error:
             raise self._lost(error) from error
 
-    def request(self, name: str, payload: bytes = b"", **words: Any) -> tuple[dict[str, Any], bytes]:
-        """Ask and wait for the answer; raises the agent's own TargetError, or ConnectionLost."""
+    def request(
+        self, name: str, payload: bytes = b"", *, limit_s: int = IDLE_S, **fields: Any
+    ) -> tuple[dict[str, Any], bytes]:
+        """Send a request, and return header and payload of the answer.
+
+        limit_s: seconds after which the agent gives up. Raises the agent's own TargetError, or ConnectionLost.
+        """
         with self._turn:
+            self._limit_s = limit_s
             try:
-                send(self._sink, {"request": name} | words, payload)
+                send(self._sink, {"request": name, "limit_s": limit_s} | fields, payload)
                 header, content = receive(self._source)
             except BrokenWire as error:
                 raise self._lost(error) from error
-            except BaseException:  # Ctrl-C: the answer is still to come, and nobody waits for it
+            except BaseException:  # Ctrl-C: the answer would be taken for that of the next request
                 self.lost = True
                 self.close()
                 raise
         if "error" in header:
-            raise _told(header)
+            raise _error_of(header)
         return header, content
 
     def close(self) -> None:
-        """Hang up, which ends the agent, and wait for the process."""
+        """Hang up, which ends the agent, and wait for the process to end."""
         for stream in (self._sink, self._source):
-            with suppress(OSError):  # what was never sent has nobody to read it
+            with suppress(OSError):  # the process may be gone, with unsent data left in the buffer
                 stream.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._said.close()
+        self._stderr.close()
 
     def _lost(self, error: BrokenWire) -> RunFailed:
-        """Return what to raise: the last line on stderr says more than a closed pipe does.
+        """Return what to raise, with the last line of stderr, which says more than a closed pipe does.
 
-        A request that took too long is no ConnectionLost: asked again it would take as long again.
+        A request that took too long is no ConnectionLost, since it would take as long again.
         """
         if self.lost:
-            return ConnectionLost(f"{self.where}: {error}; run the same command again to go on")
+            return self._lost_because(str(error))
         self.lost = True
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(2)
         self._process.kill()
         if self._process.wait() == TIMED_OUT:
             self.close()
-            return RunFailed(f"{self.where}: it took longer there than it may ({LIMIT_S} s); ask for less at once")
-        self._said.seek(0)
-        said = self._said.read().decode(errors="replace").strip().splitlines()
+            return RunFailed(
+                f"{self.where}: it took longer there than it may ({self._limit_s} s); ask for less at once"
+            )
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         self.close()
-        return ConnectionLost(f"{self.where}: {said[-1] if said else error}; run the same command again to go on")
+        return self._lost_because(lines[-1] if lines else str(error))
+
+    def _lost_because(self, reason: str) -> ConnectionLost:
+        return ConnectionLost(f"{self.where}: {reason}; run the same command again to go on", reason)
 
 
-def _told(header: dict[str, Any]) -> errors.TargetError:
-    """Return the error that an agent says it met; one whose name is not known here stays an error of the run."""
+def _error_of(header: dict[str, Any]) -> errors.TargetError:
+    """Return the error that an agent reports; RunFailed where its name is not known here."""
     kind = getattr(errors, str(header["error"]), None)
     known = kind if isinstance(kind, type) and issubclass(kind, errors.TargetError) else RunFailed
-    return known(str(header.get("message", "it failed without a word")))
+    return known(str(header.get("message", "it failed without a message")))
 
 
 class RemoteSession(Session):
-    """An artifact that an agent has open: everything happens there, only images and answers travel."""
+    """An artifact that an agent has open: it runs and is timed there; only images and answers are transferred."""
 
     def __init__(
         self,
@@ -125,14 +137,15 @@ class RemoteSession(Session):
         threads: int = 1,
         facts: dict[str, Any] | None = None,
     ) -> None:
-        """Open `path`, where the artifact lies there, on the agent's target `runtime`; `facts` replaces facts of it.
+        """Open the artifact on the agent's target `runtime`.
 
-        The target of the facts becomes `channel.where`.
+        path: the artifact's file on the agent's side. facts: replaces some of the session's facts, whose target is
+        `channel.where`.
         """
         self.artifact, self._channel = artifact, channel
         self._session, self._path = 0, path
         opened, _ = self._request("open", target=runtime, threads=threads, path=path, facts=artifact.facts())
-        with self._understood():
+        with self._checked_answer():
             self._session = opened["session"]
             self.facts = replace(RuntimeFacts.from_dict(opened["facts"]), **{"target": channel.where} | (facts or {}))
 
@@ -143,7 +156,7 @@ class RemoteSession(Session):
         for start in range(0, len(images), CHUNK):
             chunk = np.ascontiguousarray(images[start : start + CHUNK])
             _, content = self._request("run", chunk.tobytes())
-            with self._understood():
+            with self._checked_answer():
                 answer = np.frombuffer(content, "<f4")
             if answer.size != len(chunk) * logits.shape[1]:
                 raise RunFailed(f"{self._channel.where}: answered {answer.size} numbers for {len(chunk)} images")
@@ -155,34 +168,35 @@ class RemoteSession(Session):
         if self.facts.cost != "latency":
             raise RunFailed(f"{self.facts.target} is emulated, so it has no latency; count its instructions")
         timings, samples = self._request("time", plan=asdict(plan))
-        with self._understood():
+        with self._checked_answer():
             facts = {"facts": asdict(self.facts), "samples_ns": np.frombuffer(samples, "<i8").tolist()}
             return Timings.from_dict(timings | facts)
 
     def __exit__(self, *_error: object) -> None:
-        """Close the session there, unless all there has ended; the channel stays."""
+        """Close the session there, unless the agent has ended; the channel stays open."""
         if not self._channel.lost:
             self._request("close")
 
-    def _understood(self) -> AbstractContextManager[None]:
+    def _checked_answer(self) -> AbstractContextManager[None]:
+        """Raise RunFailed where the block finds that an answer is not what this version of the agent sends."""
         where = self._channel.where
         return translated(
-            lambda why: RunFailed(f"{where}: its answer is damaged or of another version ({why}); {_AGAIN}")
+            lambda reason: RunFailed(f"{where}: its answer is damaged or of another version ({reason}); {_SET_UP}")
         )
 
-    def _request(self, name: str, payload: bytes = b"", **words: Any) -> tuple[dict[str, Any], bytes]:
-        """Ask the agent about this session; raises its TargetError, or ConnectionLost."""
+    def _request(self, name: str, payload: bytes = b"", **fields: Any) -> tuple[dict[str, Any], bytes]:
+        """Send a request about this session; raises the agent's TargetError, or ConnectionLost."""
         if self._session:
-            words["session"] = self._session
+            fields["session"] = self._session
         try:
-            return self._channel.request(name, payload, limit_s=LIMIT_S, **words)
+            return self._channel.request(name, payload, limit_s=LIMIT_S, **fields)
         except RunFailed as error:
             # The user knows the file by its name here.
             raise type(error)(str(error).replace(self._path, str(self.artifact.path))) from error
 
 
 def local_agent(where: str = "a fresh process") -> Channel:
-    """Start an agent in a fresh process of this machine, so that nothing has warmed it."""
-    home = str(Path(__file__).parents[2])
-    paths = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    """Start an agent in a fresh process of this machine, in which nothing is loaded or cached yet."""
+    root = str(Path(__file__).parents[2])
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     return Channel([sys.executable, "-m", "targets.agent"], where, environment=os.environ | {"PYTHONPATH": paths})

@@ -20,10 +20,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from targets import catalog, errors
-from targets.agent.wire import GREETING, TIMED_OUT, BrokenWire, receive, send
+from targets import catalog
+from targets.agent.wire import GREETING, IDLE_S, TIMED_OUT, BrokenWire, receive, send
 from targets.artifact import Artifact, from_facts
-from targets.errors import RunFailed
+from targets.errors import RunFailed, TargetError
 from targets.host import fresh_process
 from targets.host.machine import machine_state, pin
 from targets.host.runtime_session import RuntimeSession
@@ -31,8 +31,14 @@ from targets.session import Session, TimingPlan
 from targets.target import Target
 
 HUNG_UP = 3
-IDLE_S = 1800
-"""An agent that hears nothing for so long ends: the network may have died without a word."""
+
+FIRST_MARK = 1_000_000
+"""A write to descriptor FIRST_MARK + k is mark k for the emulator that counts instructions; it fails with EBADF."""
+EMPTY_PAIRS = 5
+"""Pairs of marks with nothing between them, which tell what a mark costs."""
+PASSES = 4
+"""Only the last one counts: in those before, Python specialises its bytecode and runtimes settle their memory."""
+
 Frame = tuple[dict[str, Any], bytes]
 
 
@@ -54,8 +60,8 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
         try:
             answer, content = agent.answer(header, payload)
         except Exception as error:  # noqa: BLE001 (the host gets whatever went wrong, and raises it there)
-            known = type(error).__name__ if isinstance(error, errors.TargetError) else "RunFailed"
-            answer, content = {"error": known, "message": " ".join(f"{error}".split()) or repr(error)}, b""
+            kind = type(error).__name__ if isinstance(error, TargetError) else "RunFailed"
+            answer, content = {"error": kind, "message": " ".join(f"{error}".split()) or repr(error)}, b""
         watchdog.cancel()
         try:
             send(sink, answer, content)
@@ -64,7 +70,7 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 
 
 def _listen(source: BinaryIO, requests: queue.Queue[Frame]) -> None:
-    """Hand over frames; end the process, in the middle of an inference too, when there are no more."""
+    """Queue the frames; end the process when there are no more, even in the middle of an inference."""
     try:
         while True:
             requests.put(receive(source))
@@ -78,67 +84,80 @@ class Agent:
     def __init__(self) -> None:
         """Begin without any."""
         self._sessions: dict[int, Session] = {}
-        # A browser's pages end with their target, so that one serves all sessions.
-        self._places: dict[str, Target] = {}
+        # A browser's pages end with their target, so one target serves all sessions.
+        self._targets: dict[str, Target] = {}
         self._opened = 0
 
     def answer(self, header: dict[str, Any], payload: bytes) -> Frame:
         """Answer one request; raises what went wrong."""
         name = header.pop("request")
         if name not in REQUESTS:
-            raise errors.RunFailed(f"this agent knows no '{name}'; run `glyphpress targets setup` again")
+            raise RunFailed(f"this agent knows no '{name}'; run `glyphpress targets setup` again")
         return REQUESTS[name](self, payload, **header)
 
     def hello(self, _payload: bytes) -> Frame:
-        """Say who is here."""
+        """Return the Python version and the state of this machine."""
         return {"python": sys.version.split()[0], "machine": machine_state()}, b""
 
     def pin(self, _payload: bytes, *, cores: list[int]) -> Frame:
-        """Keep what is opened from now on on some cores."""
+        """Keep what is opened from now on on these cores."""
         pin(cores)
         return {}, b""
 
     def open(self, _payload: bytes, *, target: str, threads: int, path: str, facts: dict[str, Any]) -> Frame:
-        """Open an artifact that lies here."""
-        if target not in self._places:
-            self._places[target] = catalog.get(target)
-        session = self._places[target].open(_artifact(path, facts), threads=threads)
+        """Open an artifact that is a file here; facts: its sidecar."""
+        if target not in self._targets:
+            self._targets[target] = catalog.get(target)
+        session = self._targets[target].open(_artifact(path, facts), threads=threads)
         self._opened += 1
         self._sessions[self._opened] = session
         return {"session": self._opened, "facts": asdict(session.facts)}, b""
 
     def run(self, payload: bytes, *, session: int) -> Frame:
-        """Answer uint8 glyphs [N, 28, 28] with float32 logits [N, classes]."""
+        """Return float32 logits [N, classes] of uint8 glyphs [N, 28, 28]."""
         images = np.frombuffer(payload, np.uint8).reshape(-1, 28, 28)
         logits = self._sessions[session].run(images)
         return {"images": len(images)}, logits.astype("<f4").tobytes()
 
     def time(self, _payload: bytes, *, session: int, plan: dict[str, Any]) -> Frame:
-        """Time here; the payload of the answer is the samples, int64."""
+        """Return timings; the payload holds the samples as int64."""
         timings = self._sessions[session].time(TimingPlan(**plan)).to_dict()
         samples = np.array(timings.pop("samples_ns"), "<i8")
         return timings, samples.tobytes()
 
     def count(self, _payload: bytes, *, session: int, runs: int, batch: int) -> Frame:
-        """Infer between marks that an emulator counts at."""
-        return {"marks": marked(self._sessions[session], runs, batch)}, b""
+        """Infer between marks at which an emulator writes down its count of instructions."""
+        return {"marks": _marked_runs(self._sessions[session], runs, batch)}, b""
 
     def cold(self, _payload: bytes, *, target: str, threads: int, path: str, facts: dict[str, Any]) -> Frame:
-        """Tell load, first run and peak memory of processes that do nothing else."""
+        """Return load, first run and peak memory of processes that do nothing else."""
         artifact = _artifact(path, facts)
         start = fresh_process.cold_start(artifact, target, threads=threads)
         return asdict(start) | {"peak_bytes": fresh_process.peak_memory(artifact, target, threads=threads)}, b""
 
+    def measure(
+        self,
+        _payload: bytes,
+        *,
+        measurement: str,
+        target: str,
+        path: str,
+        facts: dict[str, Any],
+        settings: dict[str, int],
+    ) -> Frame:
+        """Take one of `fresh_process.MEASUREMENTS` in this process, which has done nothing before."""
+        return {"measured": fresh_process.measured(_artifact(path, facts), target, measurement, settings)}, b""
+
     def have(self, _payload: bytes, *, file: str) -> Frame:
-        """Say where an artifact (`SHA256.FORMAT`) lies here, or that it does not, whole (an empty path)."""
+        """Return the path of a whole artifact (`SHA256.FORMAT`) that is here, else an empty path."""
         path = _folder() / file
         whole = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == path.stem
         return {"path": str(path) if whole else ""}, b""
 
     def put(self, payload: bytes, *, file: str, sha256: str) -> Frame:
-        """Keep an artifact under its digest, whole or not at all."""
+        """Store an artifact under its digest, whole or not at all."""
         if hashlib.sha256(payload).hexdigest() != sha256:
-            raise errors.RunFailed(f"{file} arrived damaged; run the same command again")
+            raise RunFailed(f"{file} arrived damaged; run the same command again")
         path = _folder() / file
         part = path.with_name(f".part-{file}")
         try:
@@ -147,7 +166,7 @@ class Agent:
             part.write_bytes(payload)
             part.replace(path)
         except OSError as error:
-            raise errors.RunFailed(f"{path.parent}: {error.strerror}; free some space there") from error
+            raise RunFailed(f"{path.parent}: {error.strerror}; free some space there") from error
         finally:
             if part.exists():
                 part.unlink()
@@ -167,6 +186,7 @@ REQUESTS: dict[str, Callable[..., Frame]] = {
     "time": Agent.time,
     "count": Agent.count,
     "cold": Agent.cold,
+    "measure": Agent.measure,
     "have": Agent.have,
     "put": Agent.put,
     "close": Agent.close,
@@ -174,47 +194,40 @@ REQUESTS: dict[str, Callable[..., Frame]] = {
 
 
 def _folder() -> Path:
-    """Return where artifacts are kept by digest: in the home that the host names."""
+    """Return the folder that keeps artifacts by digest: in the home that the host names."""
     return Path(os.environ.get("GLYPHPRESS_HOME", "~/.cache/glyphpress")).expanduser() / "artifacts"
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what agents left that were killed while they wrote, which takes seconds."""
-    for left in folder.glob(".part-*"):
-        if time.time() - left.lstat().st_mtime > IDLE_S:
-            left.unlink(missing_ok=True)
+    """Remove the parts of files that killed agents left; writing one takes seconds."""
+    for part in folder.glob(".part-*"):
+        if time.time() - part.lstat().st_mtime > IDLE_S:
+            part.unlink(missing_ok=True)
 
 
 def _artifact(path: str, facts: dict[str, Any]) -> Artifact:
     return from_facts(Path(path), facts)
 
 
-MARK = 1_000_000
-"""A write to descriptor MARK + k is mark k; it fails with EBADF, which nobody minds."""
-EMPTY = 5
-"""So many pairs of marks with nothing between them tell what a mark costs."""
-PASSES = 4
-"""Only the last one counts: Python specialises its bytecode and runtimes settle their memory in those before."""
+def _marked_runs(session: Session, runs: int, batch: int) -> list[str]:
+    """Infer `runs` times on `batch` seeded images, between marks.
 
-
-def marked(session: Session, runs: int, batch: int) -> list[str]:
-    """Infer `runs` times on `batch` seeded images, between marks; return what stands between each two of the last ones.
-
-    `empty` for nothing, `run` for one inference, in order.
+    Returns what happened between each two marks of the last pass, in order: `empty` for nothing, `run` for one
+    inference.
     """
     if not isinstance(session, RuntimeSession):
         raise RunFailed(f"{session.facts.target} cannot be counted; take a runtime's own target")
-    once = session.prepared(batch)
-    plan = ["empty"] * EMPTY + ["run"] * runs
+    infer = session.prepared(batch)
+    steps = ["empty"] * EMPTY_PAIRS + ["run"] * runs
     for _ in range(PASSES):
         _mark(0)
-        for index, what in enumerate(plan, 1):
-            if what == "run":
-                once()
+        for index, step in enumerate(steps, 1):
+            if step == "run":
+                infer()
             _mark(index)
-    return plan
+    return steps
 
 
 def _mark(index: int) -> None:
     with suppress(OSError):
-        os.write(MARK + index, b"")
+        os.write(FIRST_MARK + index, b"")

@@ -13,20 +13,22 @@ from typing import Any, BinaryIO
 from targets.host.text import json_value
 
 GREETING = b"\n\x00glyphpress-agent/1\n"
-NOISE = 65_536
-"""So many bytes may come before the greeting."""
+MOST_BEFORE_GREETING = 65_536
+"""Bytes that may come before the greeting."""
+IDLE_S = 1800
+"""An agent that receives nothing for so long ends: the network may be gone without notice."""
 TIMED_OUT = 124
-"""How an agent ends when a request took longer than its `limit_s`: as timeout(1) does."""
+"""Exit code of an agent whose request took longer than its `limit_s`, as of timeout(1)."""
 _LENGTHS = struct.Struct(">IQ")
 _HEADER_LIMIT, _PAYLOAD_LIMIT = 1 << 24, 1 << 32
 
 
 class BrokenWire(Exception):
-    """The other side is gone, or does not speak this protocol."""
+    """The other side is gone, or does not follow this protocol."""
 
 
 def send(stream: BinaryIO, header: dict[str, Any], payload: bytes = b"") -> None:
-    """Write one frame and flush it; raises BrokenWire when nobody reads."""
+    """Write one frame and flush it; raises BrokenWire when the other side is gone."""
     text = json.dumps(header, allow_nan=False).encode()
     try:
         stream.write(_LENGTHS.pack(len(text), len(payload)) + text)
@@ -37,27 +39,27 @@ def send(stream: BinaryIO, header: dict[str, Any], payload: bytes = b"") -> None
 
 
 def receive(stream: BinaryIO) -> tuple[dict[str, Any], bytes]:
-    """Read one frame; raises BrokenWire at the end of the stream or on anything that is no frame."""
+    """Return header and payload of one frame; raises BrokenWire at the end of the stream, or where it is no frame."""
     size, payload = _LENGTHS.unpack(_exactly(stream, _LENGTHS.size))
     if size > _HEADER_LIMIT or payload > _PAYLOAD_LIMIT:
-        raise BrokenWire("the other side does not speak this protocol")
+        raise BrokenWire("the other side does not follow this protocol")
     try:
         header = json_value(_exactly(stream, size))
     except (ValueError, RecursionError) as error:
-        raise BrokenWire("the other side does not speak this protocol") from error
+        raise BrokenWire("the other side does not follow this protocol") from error
     if not isinstance(header, dict):
-        raise BrokenWire("the other side does not speak this protocol")
+        raise BrokenWire("the other side does not follow this protocol")
     return header, _exactly(stream, payload)
 
 
-def greeted(stream: BinaryIO) -> None:
-    """Read up to and with the greeting; raises BrokenWire, with what came instead, where none comes."""
-    seen = b""
-    while not seen.endswith(GREETING):
+def read_greeting(stream: BinaryIO) -> None:
+    """Read up to the end of the greeting; raises BrokenWire, with what came instead, where none comes."""
+    received = b""
+    while not received.endswith(GREETING):
         byte = stream.read(1)
-        seen += byte
-        if not byte or len(seen) > NOISE:
-            raise BrokenWire(" ".join(seen.decode(errors="replace").split())[-300:] or "nothing answered")
+        received += byte
+        if not byte or len(received) > MOST_BEFORE_GREETING:
+            raise BrokenWire(" ".join(received.decode(errors="replace").split())[-300:] or "nothing answered")
 
 
 def _exactly(stream: BinaryIO, count: int) -> bytes:

@@ -22,7 +22,6 @@ from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name
 from targets.host.runtime_session import resolved_threads
 from targets.session import Cost, DeviceType, RuntimeFacts
-from targets.target import Availability
 
 PAGE = Path(__file__).with_name("page")
 WEBGPU = ("--enable-unsafe-webgpu", "--ignore-gpu-blocklist", "--enable-features=Vulkan")
@@ -62,16 +61,12 @@ class BrowserTarget(LocalTarget):
         """Only answers where the browser will take SwiftShader."""
         return "outputs" if self._flags() == SWIFTSHADER else "latency"
 
-    def probe(self) -> Availability:
-        """Say whether Playwright and a Chromium are here, and the runtimes or npm to fetch them; starts none."""
-        try:
-            executable()
-        except TargetUnavailable as error:
-            return Availability(False, error.reason, error.fix)
+    def require(self) -> None:
+        """See `LocalTarget.require`: Playwright, a Chromium, and the runtimes or npm to fetch them."""
+        executable()
         missing = [package.name for packages in NEEDED.values() for package in packages if not package.folder.is_dir()]
         if missing and not shutil.which("npm"):
-            return Availability(False, f"npm is not here to fetch {', '.join(missing)}", "apt-get install npm")
-        return Availability(True)
+            raise TargetUnavailable(f"npm is not here to fetch {', '.join(missing)}", "apt-get install npm")
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> BrowserSession:
         """Load the file in a fresh browser with `threads` threads (0: all cores), or take the page that has it.

@@ -1,8 +1,8 @@
-"""Which adapter WebGPU runs on: the one whose driver this process lets its Vulkan loader see, and no other.
+"""Targets on WebGPU, and the adapter that they run on.
 
-Dawn, the WebGPU inside ONNX Runtime's and LiteRT's libraries, takes the best adapter that it can work with: where it
-refuses the GPU's driver it goes on with a software adapter beside it, and says nothing. A loader that sees one driver
-leaves no choice.
+Dawn, the WebGPU implementation inside ONNX Runtime's and LiteRT's libraries, takes the best adapter that it can use.
+Where it refuses the GPU's driver it silently continues on a software adapter. So this process lets its Vulkan loader
+see the driver of one adapter only.
 """
 
 from __future__ import annotations
@@ -11,17 +11,24 @@ import json
 import os
 import subprocess
 import sys
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
+from targets.catalog import spelled
 from targets.errors import TargetUnavailable
 from targets.host import vulkan
+from targets.host.local_target import LocalTarget
+from targets.session import Cost
 
 SETTINGS: dict[str, tuple[str, ...]] = {"adapter": ("auto", "gpu", "software"), "copies": ("with", "without")}
-"""Of targets that run on WebGPU. adapter `auto`: a GPU, else a software adapter. copies: whether a timed inference
-brings its input to the device; the read of the logits is always in it, since nothing else waits until they are there.
+"""Settings of targets on WebGPU.
+
+adapter: `auto` takes a GPU, else a software adapter. copies: whether a timed inference copies its input to the device;
+reading the logits is always timed, since nothing else waits until they are there.
 """
 
 _SWIFTSHADER = ("/usr/lib/chromium", "/usr/lib/chromium-browser", "/opt/google/chrome", "/opt/chromium.org/chromium")
@@ -146,3 +153,32 @@ def restricted_to(adapter: Adapter) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+class WebGpuTarget(LocalTarget):
+    """A target on WebGPU. On a software adapter it gives outputs, and no latency.
+
+    base_name: the target's name without settings. adapter, copies: see `SETTINGS`.
+    """
+
+    base_name: ClassVar[str]
+    settings = SETTINGS
+
+    def __init__(self, *, adapter: str = "auto", copies: str = "with") -> None:
+        """Take the settings; raises UnknownTarget."""
+        self.name = spelled(self.base_name, self.settings, adapter=adapter, copies=copies)
+        self.adapter, self.copies = adapter, copies == "with"
+
+    @property
+    def cost(self) -> Cost:
+        """Latency on a GPU, outputs alone on a software adapter; raises TargetUnavailable where there is neither."""
+        return "outputs" if find(self.adapter).software else "latency"
+
+    def require(self) -> None:
+        """See `LocalTarget.require`: the runtime, then an adapter."""
+        self.runtime()
+        find(self.adapter)
+
+    @abstractmethod
+    def runtime(self) -> Any:
+        """Return the package that runs files on WebGPU; raises TargetUnavailable."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
@@ -16,11 +16,10 @@ from targets.artifact import Artifact, Format, TensorSpec
 from targets.catalog import spelled
 from targets.errors import ArtifactError, RunFailed, TargetUnavailable, in_one_line, translated
 from targets.host.local_target import LocalTarget
-from targets.host.machine import cpu_name, machine_state
+from targets.host.machine import cpu_name
 from targets.host.runtime_session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
 from targets.host.stderr import quiet_stderr
 from targets.session import RuntimeFacts
-from targets.target import Availability
 
 if TYPE_CHECKING:
     from targets.session import Operator
@@ -38,13 +37,9 @@ class LiteRtKernels(LocalTarget):
     resolver: str
     formats: frozenset[Format] = frozenset({"tflite"})
 
-    def probe(self) -> Availability:
-        """Say whether ai-edge-litert can be imported, without raising."""
-        try:
-            load_runtime()
-        except TargetUnavailable as error:
-            return Availability(False, str(error), FIX)
-        return Availability(True)
+    def require(self) -> None:
+        """See `LocalTarget.require`: ai-edge-litert."""
+        load_runtime()
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> LiteRtSession:
         """Load the file with `threads` threads (0: all cores)."""
@@ -81,10 +76,6 @@ class LiteRtCpu(LiteRtKernels):
         """Take the setting; raises UnknownTarget."""
         self.name = spelled("litert-cpu", self.settings, xnnpack=xnnpack)
         self.resolver = "AUTO" if xnnpack == "on" else "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
-
-    def isa(self) -> Collection[str]:
-        """Return this machine's."""
-        return tuple(machine_state().get("isa", ()))
 
     def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:
         """See `Target.operators`; in the batch that the file has."""
@@ -196,7 +187,7 @@ def load_runtime() -> Any:
         with quiet_stderr():
             from ai_edge_litert import interpreter
     except ImportError as error:
-        raise TargetUnavailable(f"ai-edge-litert cannot be imported ({error}); {FIX}") from error
+        raise TargetUnavailable(f"ai-edge-litert cannot be imported ({error})", FIX) from error
     return interpreter
 
 

@@ -19,15 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
-from targets.catalog import spelled
 from targets.errors import Misplaced, RunFailed, TargetUnavailable, in_one_line
 from targets.host import gpu_adapters
-from targets.host.local_target import LocalTarget
 from targets.host.runtime_session import RuntimeSession, image_input, logits_output, resolved_threads
 from targets.host.stderr import captured_output
 from targets.litert.cpu import FIX, codec_of, load_runtime
-from targets.session import Cost, RuntimeFacts
-from targets.target import Availability
+from targets.session import RuntimeFacts
 
 ACCELERATOR = "GPU WebGPU"
 """As LiteRT registers it."""
@@ -44,39 +41,31 @@ _UNSUPPORTED = re.compile(r"^(?!INFO|WARNING|ERROR)([A-Z][A-Z0-9_]+): ", re.MULT
 _SHARES = re.compile(r"(\d+) operations will run on the GPU, and the remaining (\d+)")
 
 
-class LiteRtGpu(LocalTarget):
-    """Target `litert-gpu`. Without a GPU it answers on a software adapter, of which it tells no latency.
+class LiteRtGpu(gpu_adapters.WebGpuTarget):
+    """Target `litert-gpu`: LiteRT's WebGPU accelerator; on a software adapter it gives outputs and no latency.
 
     Float operators compute in 32 bits (`enforce_f32`; by default LiteRT takes 16 where the device has them). Where a
     CPU rounds the activations of a dynamically quantized file, this does not: it answers as with int8 weights alone.
     adapter, copies: see `targets.host.gpu_adapters.SETTINGS`.
     """
 
+    base_name = "litert-gpu"
     formats: frozenset[Format] = frozenset({"tflite"})
-    settings = gpu_adapters.SETTINGS
 
-    def __init__(self, *, adapter: str = "auto", copies: str = "with") -> None:
-        """Take the settings."""
-        self.name = spelled("litert-gpu", self.settings, adapter=adapter, copies=copies)
-        self.adapter, self.copies = adapter, copies == "with"
-
-    @property
-    def cost(self) -> Cost:
-        """Only answers where the adapter is software."""
-        return "outputs" if gpu_adapters.find(self.adapter).software else "latency"
-
-    def probe(self) -> Availability:
-        """Say whether LiteRT's accelerator and an adapter are here, without opening a device."""
+    def runtime(self) -> Any:
+        """Return the module of CompiledModel; raises TargetUnavailable."""
+        load_runtime()
         try:
-            _accelerator()
-            gpu_adapters.find(self.adapter)
-        except TargetUnavailable as error:
-            return Availability(False, error.reason, error.fix)
-        return Availability(True)
+            from ai_edge_litert import compiled_model
+        except ImportError as error:
+            raise TargetUnavailable(f"this ai-edge-litert has no CompiledModel ({error})", FIX) from error
+        if not Path(compiled_model.__file__).with_name(_LIBRARY).is_file():
+            raise TargetUnavailable(f"this ai-edge-litert comes without {_LIBRARY}", "take a wheel that has it")
+        return compiled_model
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> LiteRtGpuSession:
         """Load the file, every operator on the GPU; `threads` has no say there and is recorded."""
-        compiled = _accelerator()
+        compiled = self.runtime()
         interpreter = _described(artifact)
         options = compiled.Options(
             hardware_accelerators=compiled.HardwareAccelerator.GPU,
@@ -158,18 +147,6 @@ class LiteRtGpuSession(RuntimeSession):
             self._inputs = self._outputs = []
             self._model.close()
             self._model.environment.close()
-
-
-def _accelerator() -> Any:
-    """Return the module of CompiledModel; raises TargetUnavailable."""
-    load_runtime()
-    try:
-        from ai_edge_litert import compiled_model
-    except ImportError as error:
-        raise TargetUnavailable(f"this ai-edge-litert has no CompiledModel ({error})", FIX) from error
-    if not Path(compiled_model.__file__).with_name(_LIBRARY).is_file():
-        raise TargetUnavailable(f"this ai-edge-litert comes without {_LIBRARY}", "take a wheel that has it")
-    return compiled_model
 
 
 def _described(artifact: Artifact) -> Any:

@@ -22,7 +22,6 @@ from targets.host.machine import cpu_name, machine_state
 from targets.host.runtime_session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
 from targets.host.stderr import quiet_stderr
 from targets.session import RuntimeFacts
-from targets.target import Availability
 
 BATCH = 64
 """Images at once in `run`: larger batches fall out of the cache and are slower (256: 51 us an image, 64: 40)."""
@@ -45,13 +44,9 @@ class OrtKernels(LocalTarget):
     graph = "all"
     entries: Mapping[str, str] = {}
 
-    def probe(self) -> Availability:
-        """Say whether onnxruntime can be imported, without raising."""
-        try:
-            load_runtime()
-        except TargetUnavailable as error:
-            return Availability(False, str(error), FIX)
-        return Availability(True)
+    def require(self) -> None:
+        """See `LocalTarget.require`: onnxruntime."""
+        load_runtime()
 
     def options(self, threads: int) -> Any:
         """Return the session options: `threads` intra-op threads, one inter-op thread, sequential execution."""
@@ -113,10 +108,6 @@ class OrtCpu(OrtKernels):
         """Take the setting; raises UnknownTarget."""
         self.graph, self.name = graph, spelled("ort-cpu", self.settings, graph=graph)
 
-    def isa(self) -> Collection[str]:
-        """Return this machine's."""
-        return tuple(machine_state().get("isa", ()))
-
 
 class OrtReference(OrtKernels):
     """Target `ort-reference`: the file's own operators one by one, no graph optimization; slow.
@@ -143,12 +134,14 @@ class OrtPrecise(OrtKernels):
     name = "ort-precise"
     entries: Mapping[str, str] = {"session.x64quantprecision": "1"}
 
-    def probe(self) -> Availability:
-        """Say whether ONNX Runtime is here, and has other kernels to switch to on this processor."""
+    def require(self) -> None:
+        """See `LocalTarget.require`: onnxruntime, and other kernels to switch to on this processor."""
         if not switches_kernels(machine_state().get("isa", ())):
-            reason = "ONNX Runtime has unsigned kernels to switch to only on x86 with AVX2 and FMA; not this processor"
-            return Availability(False, reason, "take ort-reference, which needs none")
-        return super().probe()
+            raise TargetUnavailable(
+                "ONNX Runtime has unsigned kernels to switch to only on x86 with AVX2 and FMA; not this processor",
+                "take ort-reference, which needs none",
+            )
+        super().require()
 
 
 def switches_kernels(isa: Collection[str]) -> bool:
@@ -209,7 +202,7 @@ def load_runtime() -> Any:
         with quiet_stderr():
             import onnxruntime
     except ImportError as error:
-        raise TargetUnavailable(f"onnxruntime cannot be imported ({error}); {FIX}") from error
+        raise TargetUnavailable(f"onnxruntime cannot be imported ({error})", FIX) from error
     return onnxruntime
 
 

@@ -26,7 +26,6 @@ from targets.host.runtime_session import resolved_threads
 from targets.onnxruntime.cpu import load_runtime
 from targets.onnxruntime.single_provider import DeviceSession, single_provider_session
 from targets.session import RuntimeFacts
-from targets.target import Availability
 
 DRIVER = "libcuda.so.1"
 FIX = "`pip uninstall onnxruntime`, then `pip install onnxruntime-gpu[cuda,cudnn]`: both fill the same folder"
@@ -60,13 +59,9 @@ class OrtCuda(LocalTarget):
         self.name = spelled(self.word, self.settings, copies=copies)
         self.copies = copies == "with"
 
-    def probe(self) -> Availability:
-        """Say whether provider, driver, device and libraries are here; no library is loaded into this process."""
-        try:
-            self._device()
-        except TargetUnavailable as error:
-            return Availability(False, error.reason, error.fix)
-        return Availability(True)
+    def require(self) -> None:
+        """See `LocalTarget.require`: provider, driver, device, libraries; none is loaded into this process."""
+        self._device()
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> DeviceSession:
         """Load the file, every node on the provider; `threads` are those of ONNX Runtime on the host."""

@@ -11,52 +11,40 @@ from time import perf_counter_ns
 from typing import Any
 
 from targets.artifact import Artifact, Format
-from targets.catalog import spelled
 from targets.errors import TargetUnavailable
 from targets.host import gpu_adapters
-from targets.host.local_target import LocalTarget
 from targets.host.runtime_session import resolved_threads
 from targets.host.stderr import quiet_stderr
 from targets.onnxruntime.cpu import load_runtime
 from targets.onnxruntime.single_provider import DeviceSession, single_provider_session
-from targets.session import Cost, RuntimeFacts
-from targets.target import Availability
+from targets.session import RuntimeFacts
 
 PROVIDER = "WebGpuExecutionProvider"
 FIX = "install it with `pip install onnxruntime-ep-webgpu`"
 
 
-class OrtWebGpu(LocalTarget):
-    """Target `ort-webgpu`. Without a GPU it answers on a software adapter, of which it tells no latency.
+class OrtWebGpu(gpu_adapters.WebGpuTarget):
+    """Target `ort-webgpu`: ONNX Runtime's WebGPU plugin; on a software adapter it gives outputs and no latency.
 
     adapter, copies: see `targets.host.gpu_adapters.SETTINGS`.
     """
 
+    base_name = "ort-webgpu"
     formats: frozenset[Format] = frozenset({"onnx"})
-    settings = gpu_adapters.SETTINGS
 
-    def __init__(self, *, adapter: str = "auto", copies: str = "with") -> None:
-        """Take the settings."""
-        self.name = spelled("ort-webgpu", self.settings, adapter=adapter, copies=copies)
-        self.adapter, self.copies = adapter, copies == "with"
-
-    @property
-    def cost(self) -> Cost:
-        """Only answers where the adapter is software."""
-        return "outputs" if gpu_adapters.find(self.adapter).software else "latency"
-
-    def probe(self) -> Availability:
-        """Say whether plugin and adapter are here, without opening a device."""
+    def runtime(self) -> Any:
+        """Return the plugin's package; raises TargetUnavailable."""
+        if not hasattr(load_runtime(), "get_ep_devices"):
+            raise TargetUnavailable("this onnxruntime takes no plugins", "install onnxruntime 1.24.4 or newer")
         try:
-            _plugin()
-            gpu_adapters.find(self.adapter)
-        except TargetUnavailable as error:
-            return Availability(False, error.reason, error.fix)
-        return Availability(True)
+            import onnxruntime_ep_webgpu
+        except ImportError as error:
+            raise TargetUnavailable(f"onnxruntime-ep-webgpu cannot be imported ({error})", FIX) from error
+        return onnxruntime_ep_webgpu
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> DeviceSession:
         """Load the file, every node on WebGPU; `threads` are those of ONNX Runtime on the host."""
-        ort, plugin = load_runtime(), _plugin()
+        ort, plugin = load_runtime(), self.runtime()
         adapter = gpu_adapters.find(self.adapter)
         threads = resolved_threads(threads)
         with gpu_adapters.restricted_to(adapter):
@@ -78,17 +66,6 @@ class OrtWebGpu(LocalTarget):
         # A run whose output stays on the device returns when its commands are queued, and synchronizing does not wait
         # for them either (0.04 ms of 29).
         return DeviceSession(artifact, facts, session, load_ns, copies=self.copies, memory="cpu")
-
-
-def _plugin() -> Any:
-    """Return the plugin's package; raises TargetUnavailable."""
-    if not hasattr(load_runtime(), "get_ep_devices"):
-        raise TargetUnavailable("this onnxruntime takes no plugins", "install onnxruntime 1.24.4 or newer")
-    try:
-        import onnxruntime_ep_webgpu
-    except ImportError as error:
-        raise TargetUnavailable(f"onnxruntime-ep-webgpu cannot be imported ({error})", FIX) from error
-    return onnxruntime_ep_webgpu
 
 
 def _device(ort: Any, plugin: Any) -> Any:

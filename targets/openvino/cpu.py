@@ -19,7 +19,6 @@ from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name
 from targets.host.runtime_session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
 from targets.session import RuntimeFacts
-from targets.target import Availability
 
 BATCH = 64
 FIX = "install it with `pip install openvino`"
@@ -36,15 +35,10 @@ class OpenVinoCpu(LocalTarget):
     name = "openvino-cpu"
     formats: frozenset[Format] = frozenset({"onnx"})
 
-    def probe(self) -> Availability:
-        """Say whether openvino can be imported and has its CPU plugin, without raising."""
-        try:
-            devices = _runtime().Core().available_devices
-        except TargetUnavailable as error:
-            return Availability(False, str(error).removesuffix(f"; {FIX}"), FIX)
-        if "CPU" not in devices:
-            return Availability(False, "this OpenVINO has no CPU plugin", "install it anew: `pip install openvino`")
-        return Availability(True)
+    def require(self) -> None:
+        """See `LocalTarget.require`: openvino with its CPU plugin."""
+        if "CPU" not in _runtime().Core().available_devices:
+            raise TargetUnavailable("this OpenVINO has no CPU plugin", "install it anew: `pip install openvino`")
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> OpenVinoSession:
         """Compile the file for `threads` threads (0: all cores)."""
@@ -112,5 +106,5 @@ def _runtime() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise TargetUnavailable(f"openvino cannot be imported ({error}); {FIX}") from error
+        raise TargetUnavailable(f"openvino cannot be imported ({error})", FIX) from error
     return openvino

@@ -24,6 +24,7 @@ MODULES = (
     "__init__",
     "agent/__init__",
     "agent/__main__",
+    "agent/remote",
     "agent/serve",
     "agent/wire",
     "artifact",

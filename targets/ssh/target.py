@@ -110,8 +110,7 @@ class Board:
                         ssh(self.address, f"{paths} exec python3 -m targets.agent"), str(self.address)
                     )
                 except ConnectionLost as error:
-                    said, _, _ = str(error).removeprefix(f"{self.address}: ").rpartition("; ")
-                    raise explained(self.address, said) from error
+                    raise explained(self.address, error.reason) from error
                 if self._cores:
                     self._channel.request("pin", cores=self._cores)
             return self._channel

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from targets.agent.remote import Channel, RemoteSession, local_agent
-from targets.agent.wire import GREETING, BrokenWire, greeted, receive, send
+from targets.agent.wire import GREETING, BrokenWire, read_greeting, receive, send
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, UnknownTarget
 from targets.onnxruntime.cpu import OrtCpu
@@ -118,14 +118,14 @@ def test_a_frame_that_was_cut_is_a_broken_wire(payload: bytes, cut: int) -> None
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
 def test_row35_a_number_that_is_not_finite_is_a_broken_wire(number: str) -> None:
     header = f'{{"session": {number}}}'.encode()
-    with pytest.raises(BrokenWire, match="does not speak this protocol"):
+    with pytest.raises(BrokenWire, match="does not follow this protocol"):
         receive(io.BytesIO(struct.pack(">IQ", len(header), 0) + header))
 
 
 def test_what_a_shell_says_first_is_skipped_and_told_when_nothing_follows() -> None:
-    greeted(io.BytesIO(b"Welcome to Debian\n" + GREETING))
+    read_greeting(io.BytesIO(b"Welcome to Debian\n" + GREETING))
     with pytest.raises(BrokenWire, match="python3: not found"):
-        greeted(io.BytesIO(b"sh: python3: not found\n"))
+        read_greeting(io.BytesIO(b"sh: python3: not found\n"))
 
 
 def test_a_command_that_is_no_agent_says_why() -> None:
