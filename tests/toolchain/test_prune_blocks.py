@@ -107,7 +107,7 @@ def test_channels_that_change_places_on_the_way_stay_and_say_so(kind: str, layer
     graph = ChannelGraph(pruned, kind)
     with torch.no_grad():
         image = torch.rand(4, 1, 28, 28)
-        with graph.silenced(layer, places):
+        with graph.zeroed(layer, places):
             meant = pruned(image)
         graph.cut({layer: places})
         assert not torch.allclose(pruned(image), meant, atol=1e-2)

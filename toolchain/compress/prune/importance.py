@@ -1,4 +1,4 @@
-"""How important each channel is: what its group's weights weigh, or what the training loss would lose with them."""
+"""Importance of channels: the norm of their group's weights, or the effect of removing them on the training loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 IMAGES = 256
-"""How many images of the train split gradients are taken from."""
+"""Number of images of the train split for the gradients."""
 
 
 def scores(
@@ -28,9 +28,9 @@ def scores(
     data: Dataset,
     preprocess: Preprocess,
     *,
-    seed: int = 0,
+    seed: int,
 ) -> dict[str, list[float]]:
-    """Return the importance of the channels of `layers`, the mean of a layer being 1: one number a place in a block.
+    """Return the importance of the channels of `layers`, one number per index in a block; the mean of a layer is 1.
 
     l1, l2: norms of the group's weights (Li, arXiv:1608.08710). bn-scale: batch norms' factors (Liu, arXiv:1708.06519);
     layers without one are left out. taylor: weight times gradient (Molchanov, arXiv:1906.10771). hessian: squared
@@ -40,14 +40,16 @@ def scores(
     if kind in ("taylor", "hessian"):
         _fill_gradients(graph.module, data, preprocess, seed, single=kind == "hessian")
     estimate = _estimator(kind)
-    found = {layer: estimate(own.group) for layer, own in graph.channels.items() if layer in layers}
-    return {layer: _a_block(values, graph.channels[layer]) for layer, values in found.items() if values is not None}
+    estimates = {layer: estimate(graph.channels[layer].group) for layer in graph.channels if layer in layers}
+    return {
+        layer: _block_mean(values, graph.channels[layer]) for layer, values in estimates.items() if values is not None
+    }
 
 
-def _a_block(values: Tensor, own: Channels) -> list[float]:
-    together = values.detach().reshape(own.blocks, -1).mean(0)
-    # All zero, as where no gradient comes through, is 0 divided by 0 once the mean is made 1.
-    return [float(value) for value in together.nan_to_num(0.0)]
+def _block_mean(values: Tensor, channels: Channels) -> list[float]:
+    mean = values.detach().reshape(channels.blocks, -1).mean(0)
+    # Normalised to a mean of 1, values that are all zero, as without any gradient, became NaN.
+    return [float(value) for value in mean.nan_to_num(0.0)]
 
 
 def _estimator(kind: Importance) -> Any:
@@ -55,20 +57,20 @@ def _estimator(kind: Importance) -> Any:
     from torch_pruning.pruner import importance
 
     # The library's defaults for these are shared mutable lists.
-    weighed = [nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm]
+    weighted = [nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm]
     match kind:
         case "l1" | "l2":
-            return importance.GroupMagnitudeImportance(p=int(kind[1]), target_types=weighed)
+            return importance.GroupMagnitudeImportance(p=int(kind[1]), target_types=weighted)
         case "bn-scale":
             return importance.BNScaleImportance()
         case "taylor":
-            return importance.GroupTaylorImportance(target_types=weighed)
-    # Its own accumulate_grad keeps the last image alone (1.6.1); without it, it takes the gradients as they stand.
-    return importance.GroupHessianImportance(target_types=weighed)
+            return importance.GroupTaylorImportance(target_types=weighted)
+    # Its own accumulate_grad keeps only the last image (1.6.1); without it, it uses the gradients as they are.
+    return importance.GroupHessianImportance(target_types=weighted)
 
 
 def _fill_gradients(module: nn.Module, data: Dataset, preprocess: Preprocess, seed: int, *, single: bool) -> None:
-    """Leave in each parameter's `grad` the mean gradient of the loss, or of single images the mean of its square."""
+    """Set each parameter's `grad` to the mean gradient of the loss, or with `single` to the mean square over images."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -79,9 +81,9 @@ def _fill_gradients(module: nn.Module, data: Dataset, preprocess: Preprocess, se
     for pixels, labels in batches:
         loss = cross_entropy(module(pixels), labels, label_smoothing=smoothing)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        for place, gradient in enumerate(gradients):
+        for index, gradient in enumerate(gradients):
             if gradient is not None:
-                sums[place] += gradient.square() if single else gradient
+                sums[index] += gradient.square() if single else gradient
     for parameter, total in zip(parameters, sums, strict=True):
         parameter.grad = total / len(batches)
 

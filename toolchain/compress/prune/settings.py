@@ -1,4 +1,4 @@
-"""What of a model is to go by pruning, and how."""
+"""The settings of pruning: how much of a model is removed, and how it is chosen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STRUCTURED_ONLY = ("macs", "parameters", "bytes", "importance", "round_to")
 
 
 class PruneSettings(ModelStep):
-    """The settings of pruning; `Prune` says what they mean and does it."""
+    """The settings of pruning; `Prune` documents and applies them."""
 
     kind: Literal["prune"] = "prune"
     method: Method = "structured"
@@ -38,28 +38,28 @@ class PruneSettings(ModelStep):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        said = [name for name in ("ratio", "macs", "parameters", "bytes") if getattr(self, name) is not None]
-        if len(said) > 1:
-            raise ValueError(f"{' and '.join(said)} exclude each other; give one of them")
-        if self.layers and said and said != ["ratio"]:
-            raise ValueError(f"layers and {said[0]} exclude each other; give layers alone or with ratio")
+        amounts = [name for name in ("ratio", "macs", "parameters", "bytes") if getattr(self, name) is not None]
+        if len(amounts) > 1:
+            raise ValueError(f"{' and '.join(amounts)} exclude each other; give one of them")
+        if self.layers and amounts and amounts != ["ratio"]:
+            raise ValueError(f"layers and {amounts[0]} exclude each other; give layers alone or with ratio")
         if self.layers and self.scope == "global":
             raise ValueError("layers and scope global exclude each other; take scope layer")
         if self.method == "n:m":
-            self._settled_by_pattern(said)
-        elif not said and not self.layers:
+            self._check_pattern(amounts)
+        elif not amounts and not self.layers:
             raise ValueError("it does not say how much to prune; give ratio, macs, parameters, bytes or layers")
-        self._fits_method()
+        self._check_method()
         return self
 
-    def _settled_by_pattern(self, said: list[str]) -> None:
+    def _check_pattern(self, amounts: list[str]) -> None:
         stay, of = self.n_of_m
         if stay >= of:
             raise ValueError(f"pattern {self.pattern} keeps every weight; keep fewer than there are, such as 2:4")
-        if said or self.layers or self.scope != "layer" or self.iterations != 1:
+        if amounts or self.layers or self.scope != "layer" or self.iterations != 1:
             raise ValueError("n:m takes pattern alone; ratio, layers, scope and iterations belong to other methods")
 
-    def _fits_method(self) -> None:
+    def _check_method(self) -> None:
         fields = type(self).model_fields
         foreign: tuple[str, ...] = () if self.method == "structured" else _STRUCTURED_ONLY
         if self.method != "n:m":

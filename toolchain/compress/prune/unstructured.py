@@ -1,4 +1,4 @@
-"""Unstructured pruning: single weights become zero, by magnitude (arXiv:1506.02626) or n of m (arXiv:2104.08378)."""
+"""Unstructured pruning: single weights become zero, by magnitude (arXiv:1506.02626) or n:m (arXiv:2104.08378)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 def weights(module: nn.Module) -> dict[str, tuple[nn.Module, str]]:
-    """Return the layer and the attribute of every weight of two and more axes that takes part, by its layer's name."""
+    """Return layer and attribute of every weight that can be pruned (two or more axes), by the layer's name."""
     from torch import nn
 
-    found: dict[str, tuple[nn.Module, str]] = {}
+    prunable: dict[str, tuple[nn.Module, str]] = {}
     for name, layer in module.named_modules():
         if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
-            found[name] = layer, "weight"
+            prunable[name] = layer, "weight"
         elif isinstance(layer, nn.MultiheadAttention) and layer.in_proj_weight is not None:
-            found[name] = layer, "in_proj_weight"
-    return found
+            prunable[name] = layer, "in_proj_weight"
+    return prunable
 
 
-def lowest(values: Tensor, count: int) -> Tensor:
-    """Return a mask, True where a weight stays: all but the `count` of smallest magnitude; of equals the first go."""
+def magnitude_mask(values: Tensor, count: int) -> Tensor:
+    """Return a mask, False for the `count` weights of smallest magnitude; of equal ones the first are removed."""
     import torch
 
     mask = torch.ones(values.numel(), dtype=torch.bool)
@@ -39,25 +39,26 @@ def lowest(values: Tensor, count: int) -> Tensor:
 
 
 def n_of_m(values: Tensor, stay: int, of: int) -> Tensor | None:
-    """Return a mask that keeps the `stay` largest of each `of` weights along the inputs; None where a part is over.
+    """Return a mask that keeps the `stay` largest of each `of` weights along the inputs.
 
-    values: [outputs, inputs / groups, ...]; places of a kernel are ranked by themselves.
+    values: [outputs, inputs / groups, ...]; each position of a kernel is ranked by itself. None where the number of
+    inputs is not a multiple of `of`.
     """
     import torch
 
     inputs = values.abs().movedim(1, -1)
     if inputs.shape[-1] % of:
         return None
-    parts = inputs.reshape(-1, of)
-    mask = torch.zeros_like(parts, dtype=torch.bool)
-    mask.scatter_(1, parts.argsort(dim=1, descending=True, stable=True)[:, :stay], True)
+    groups = inputs.reshape(-1, of)
+    mask = torch.zeros_like(groups, dtype=torch.bool)
+    mask.scatter_(1, groups.argsort(dim=1, descending=True, stable=True)[:, :stay], True)
     return mask.view(inputs.shape).movedim(-1, 1)
 
 
 def outputs_first(layer: nn.Module, values: Tensor) -> Tensor:
     """Return a layer's weights, or a mask of them, with outputs on the first axis and inputs on the second.
 
-    Only a transposed convolution stores them the other way, in each of its groups; the second time it takes them back.
+    Only a transposed convolution stores them the other way, in each of its groups; applied twice, it is the identity.
     """
     from torch.nn.modules.conv import _ConvTransposeNd
 
@@ -67,16 +68,16 @@ def outputs_first(layer: nn.Module, values: Tensor) -> Tensor:
 
 
 def zeros_kept(module: nn.Module) -> nn.Module:
-    """Return the module in a form that can be copied and fitted while every weight that is zero now stays zero.
+    """Return the module with masks that keep every weight that is zero now at zero while it is copied and fitted.
 
-    Nothing else needs to know: the mask is a parametrization of the weight. `baked` ends it, in one of the copies;
-    torch leaves the others without their weights then.
+    Each mask is a parametrization of its weight. `baked` removes them from one of the copies; torch leaves the others
+    without their weights then.
     """
     from torch import nn
     from torch.nn.utils import parametrize
 
     class Masked(nn.Module):
-        """A weight times its mask, which is no buffer, since those are averaged in training."""
+        """A weight times its mask, which is no buffer, since training averages buffers."""
 
         def __init__(self, mask: Tensor) -> None:
             super().__init__()
@@ -93,7 +94,7 @@ def zeros_kept(module: nn.Module) -> nn.Module:
 
 
 def baked(module: nn.Module) -> nn.Module:
-    """Return the module with plain weights, the zeros of `zeros_kept` among them."""
+    """Return the module with plain weights, without the masks of `zeros_kept`."""
     from torch.nn.utils import parametrize
 
     for layer in list(module.modules()):
@@ -105,13 +106,13 @@ def baked(module: nn.Module) -> nn.Module:
 
 @dataclass
 class Unstructured:
-    """Unstructured pruning of one model, in as many rounds as the step says."""
+    """Unstructured pruning of one model, in the rounds of the step."""
 
     model: FloatModel
     step: PruneSettings
 
     def __post_init__(self) -> None:
-        """Raise UsageProblem or StageError where the step cannot be done, before any of it is."""
+        """Raise UsageProblem or StageError where the step cannot be done."""
         known = list(weights(self.model.torch_module("pruning")))
         for layer in self.step.layers:
             if layer not in known:
@@ -125,31 +126,31 @@ class Unstructured:
             raise UsageProblem(f"{self.model.name}: this ratio removes no weight; give a higher one")
 
     def cut(self, module: nn.Module, share: float) -> nn.Module:
-        """Return the module with `share`, 0 to 1, of what is to go zeroed by now; `module` is used up."""
+        """Return the module with `share`, 0 to 1, of the pruning done; `module` is changed in place."""
         import torch
 
-        places = weights(module)
+        layers = weights(module)
         with torch.no_grad():
             for name, mask in self._masks(module, share).items():
-                layer, attribute = places[name]
+                layer, attribute = layers[name]
                 getattr(layer, attribute).mul_(mask)
         return module
 
     def line(self, module: nn.Module) -> str:
-        """Return what was done and what it is good for, for the history."""
+        """Return a line on what was done and gained, for the history."""
         tensors = {name: getattr(layer, attribute).detach() for name, (layer, attribute) in weights(module).items()}
         zeros = sum(int((tensor == 0).sum()) for tensor in tensors.values())
         total = sum(tensor.numel() for tensor in tensors.values())
-        left = [name for name in tensors if self.step.method == "n:m" and not bool((tensors[name] == 0).any())]
-        note = f"; left whole: {', '.join(left)} (inputs no multiple of {self.step.n_of_m[1]})" if left else ""
-        if others := _others(module):
+        unpruned = [name for name in tensors if self.step.method == "n:m" and not bool((tensors[name] == 0).any())]
+        note = f"; left whole: {', '.join(unpruned)} (inputs no multiple of {self.step.n_of_m[1]})" if unpruned else ""
+        if others := _unsupported_layers(module):
             note += f"; left whole: {', '.join(others)}"
         return (
-            f"zeroed {zeros / total:.1%} of {total:,} weights {self._aim()}{note}; the file gets neither smaller nor "
-            f"faster until it is packed{_gain(self.model.torch_module('pruning'), module)}"
+            f"zeroed {zeros / total:.1%} of {total:,} weights {self._amount()}{note}; the file gets neither smaller "
+            f"nor faster until it is packed{_packed_gain(self.model.torch_module('pruning'), module)}"
         )
 
-    def _aim(self) -> str:
+    def _amount(self) -> str:
         if self.step.method == "n:m":
             return "({} of {} stay)".format(*self.step.n_of_m)
         scope = "over all layers" if self.step.scope == "global" else "in each layer"
@@ -161,42 +162,44 @@ class Unstructured:
         tensors = {name: getattr(layer, attribute).detach() for name, (layer, attribute) in weights(module).items()}
         if self.step.method == "n:m":
             layers = {name: layer for name, (layer, _) in weights(module).items()}
-            tried = {
+            masks = {
                 name: n_of_m(outputs_first(layers[name], tensor), *self.step.n_of_m) for name, tensor in tensors.items()
             }
-            return {name: outputs_first(layers[name], mask) for name, mask in tried.items() if mask is not None}
+            return {name: outputs_first(layers[name], mask) for name, mask in masks.items() if mask is not None}
         if self.step.scope == "global":
-            return _over_all(tensors, (self.step.ratio or 0.0) * share)
+            return _global_masks(tensors, (self.step.ratio or 0.0) * share)
         ratios = {name: self.step.layers.get(name, self.step.ratio or 0.0) * share for name in tensors}
         return {
-            name: lowest(tensors[name], round(ratio * tensors[name].numel())) for name, ratio in ratios.items() if ratio
+            name: magnitude_mask(tensors[name], round(ratio * tensors[name].numel()))
+            for name, ratio in ratios.items()
+            if ratio
         }
 
 
-def _others(module: nn.Module) -> list[str]:
-    """Return layers of other kinds, with theirs, that have weights of two and more axes."""
+def _unsupported_layers(module: nn.Module) -> list[str]:
+    """Return the layers of other kinds, with their classes, that have weights of two or more axes."""
     known = {id(layer) for layer, _ in weights(module).values()}
-    wide = {
+    others = {
         name: layer
         for name, layer in module.named_modules()
-        if name and id(layer) not in known and any(one.ndim > 1 for one in layer.parameters(recurse=False))
+        if name and id(layer) not in known and any(weight.ndim > 1 for weight in layer.parameters(recurse=False))
     }
-    return [f"{name} ({type(layer).__name__})" for name, layer in wide.items()]
+    return [f"{name} ({type(layer).__name__})" for name, layer in others.items()]
 
 
-def _over_all(tensors: dict[str, Tensor], ratio: float) -> dict[str, Tensor]:
+def _global_masks(tensors: dict[str, Tensor], ratio: float) -> dict[str, Tensor]:
     import torch
 
     flat = torch.cat([tensor.flatten() for tensor in tensors.values()])
-    mask = lowest(flat, round(ratio * flat.numel()))
+    mask = magnitude_mask(flat, round(ratio * flat.numel()))
     parts = torch.split(mask, [tensor.numel() for tensor in tensors.values()])
     return {name: part.view(tensors[name].shape) for name, part in zip(tensors, parts, strict=True)}
 
 
-def _gain(module: nn.Module, pruned: nn.Module) -> str:
-    """Return what the parameters pack to and packed to before; nothing where that would take long."""
+def _packed_gain(module: nn.Module, pruned: nn.Module) -> str:
+    """Return the packed sizes of the parameters after and before; empty where packing would take long."""
     if sum(value.nbytes for value in module.parameters()) > QUICK:
         return ""
-    contents = (b"".join(value.detach().numpy().tobytes() for value in one.parameters()) for one in (module, pruned))
+    contents = (b"".join(value.detach().numpy().tobytes() for value in each.parameters()) for each in (module, pruned))
     before, after = map(packed_bytes, contents)
     return f": its float parameters pack to {size_text(after)}, {size_text(before)} before"
