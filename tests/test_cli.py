@@ -27,6 +27,7 @@ from tests.toolchain.readers import linear_reader
 from toolchain.cli import complete, console
 from toolchain.cli.main import COMMANDS
 from toolchain.cli.main import glyphpress as program
+from toolchain.cli.values import Output
 from toolchain.core.errors import BUG, EXIT_CODES, exit_code
 
 Run = Callable[..., Finished]
@@ -257,6 +258,25 @@ def test_a_terminal_with_no_color_or_ci_gets_plain_lines(folder: Path, setting: 
     assert "accuracy" in plain
     assert "evaluate float.onnx 599/599" in plain
     assert "\x1b" not in plain
+
+
+WRITTEN = [
+    (path, param.opts[-1])
+    for path, command in LEAVES.items()
+    for param in command.params
+    if isinstance(param.type, Output)
+]
+
+
+def test_every_command_that_writes_a_file_refuses_a_dash(glyphpress: Run, folder: Path) -> None:
+    assert len(WRITTEN) >= 20
+    for path, option in WRITTEN:
+        command = LEAVES[path]
+        arguments = [param for param in command.params if isinstance(param, click.Argument) and param.required]
+        done = glyphpress(*path.split(), *["a.onnx"] * len(arguments), option, "-")
+        assert (done.code, done.out) == (2, ""), path
+        assert "'-' does not mean stdout here; give a name" in done.err
+    assert not (folder / "-").exists()
 
 
 def test_help_is_coloured_on_a_terminal_and_never_under_ci() -> None:

@@ -46,7 +46,7 @@ def test_a_student_is_built_as_the_step_says(float_model: FloatModel, digits: Da
     step = Distill(student="cnn-small", channels=NARROW, dropout=0.5, epochs=1)
     student = module(distill(float_model, step, digits, teacher=float_model, context=ONE_THREAD))
     assert [layer.p for layer in student.modules() if isinstance(layer, nn.Dropout)] == [0.5]
-    with pytest.raises(UsageProblem, match="channels and dropout belong to a student; name one"):
+    with pytest.raises(UsageProblem, match="`channels` and `dropout` belong to a student; name one"):
         Distill.from_options(channels=NARROW, dropout=0.0)
 
 

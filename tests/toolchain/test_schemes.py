@@ -196,10 +196,10 @@ def test_what_a_format_cannot_do_is_refused_when_the_recipe_is_read(
     ("settings", "said"),
     [
         ({"scheme": "float16", "per_channel": False}, "no scales"),
-        ({"scheme": "weight-int4", "integer_io": True}, "integer_io needs"),
-        ({"scheme": "static-int8-act16", "integer_io": True}, "integer_io needs"),
-        ({"scheme": "dynamic-int8", "activations": "uint8"}, "leave activations out"),
-        ({"scheme": "weight-int8", "reduce_range": True}, "leave reduce_range out"),
+        ({"scheme": "weight-int4", "integer_io": True}, "`integer_io` needs"),
+        ({"scheme": "static-int8-act16", "integer_io": True}, "`integer_io` needs"),
+        ({"scheme": "dynamic-int8", "activations": "uint8"}, "leave `activations` out"),
+        ({"scheme": "weight-int8", "reduce_range": True}, "leave `reduce_range` out"),
     ],
     ids=str,
 )
@@ -220,10 +220,7 @@ def test_the_command_makes_what_it_can_and_says_in_one_line_what_it_cannot(
     assert "dynamic kernels take int8 weights" in refused.err
     useless = glyphpress("quantize", source, "--scheme", "float16", "--per-tensor", "-o", tmp_path / "b.onnx")
     assert useless.code == 2
-    assert (
-        useless.err.strip().splitlines()[-1]
-        == "glyphpress: float16 has no scales; leave per_channel (--per-tensor) out"
-    )
+    assert useless.err.strip().splitlines()[-1] == "glyphpress: float16 has no scales; leave --per-tensor out"
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.onnx", "a.onnx.json"]
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from toolchain.checkpoint.request import CheckpointRequest
     from toolchain.commands.compress import Compressed
     from toolchain.core.context import RunContext
+    from toolchain.recipe import Prune
 
 
 METHODS = ("structured", "magnitude", "n:m")
@@ -125,25 +126,17 @@ _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
 )
 
 
-def step_of(words: dict[str, Any]) -> Any:
-    """Return the step that the options mean; raises UsageError on what cannot be."""
-    from pydantic import ValidationError
-
-    from toolchain.core.settings import problem_text
+def _prune_step(settings: dict[str, Any]) -> Prune:
+    """Return the step that the options describe; raises UsageProblem where they contradict each other."""
     from toolchain.recipe import Prune
 
-    given = any(words[name] is not None for name in ("ratio", "macs", "parameters", "bytes")) or words["layers"]
-    if not given and words["method"] != "n:m":
-        words = words | {"ratio": 0.25}
-    try:
-        return Prune.model_validate(words)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = f"--{first['loc'][0]}: ".replace("layers", "layer") if first["loc"] else ""
-        raise click.UsageError(where + problem_text(first)) from error
+    amounts = (settings[name] for name in ("ratio", "macs", "parameters", "bytes"))
+    if not settings["layers"] and settings["method"] != "n:m" and all(amount is None for amount in amounts):
+        settings |= {"ratio": 0.25}
+    return Prune.from_options(**settings)
 
 
-def show(made: Compressed, output: Path, command: str, *, as_json: bool) -> None:
+def _show(made: Compressed, output: Path, command: str, *, as_json: bool) -> None:
     """Print what a step made of a checkpoint."""
     model, compared = made.model, made.compared
     if as_json:
@@ -164,6 +157,7 @@ def show(made: Compressed, output: Path, command: str, *, as_json: bool) -> None
 @click.option("-o", "--output", type=values.OUTPUT_FILE, required=True, help="The .pt2 program to write.")
 @options.run_options(seed=True, threads=0, force=True)
 @options.json_option
+@options.names_options()
 def prune(
     *,
     checkpoint: str,
@@ -172,7 +166,7 @@ def prune(
     output: Path,
     context: RunContext,
     as_json: bool,
-    **words: Any,
+    **settings: Any,
 ) -> None:
     """Prune a checkpoint and fine-tune the rest; the result is a torch.export program for `export` and `press`.
 
@@ -183,9 +177,9 @@ def prune(
     """
     from toolchain.commands.compress import compress_checkpoint
 
-    step = step_of(words)
+    step = _prune_step(settings)
     made = compress_checkpoint(checkpoint, request, step, output, data=data, context=context)
-    show(made, output, "prune", as_json=as_json)
+    _show(made, output, "prune", as_json=as_json)
 
 
 @click.command()
@@ -206,6 +200,7 @@ def prune(
 @click.option("--recipe", "recipe_file", type=values.OUTPUT_FILE, help="Write the proposal as a recipe (.toml).")
 @options.run_options(seed=True, threads=0, force=True)
 @options.json_option
+@options.names_options()
 def sensitivity(
     *,
     checkpoint: str,
@@ -286,6 +281,7 @@ def sensitivity(
 @click.option("-o", "--output", type=values.OUTPUT_FILE, required=True, help="The .pt2 program to write.")
 @options.run_options(seed=True, threads=0, force=True)
 @options.json_option
+@options.names_options()
 def distill(
     *,
     checkpoint: str,
@@ -309,4 +305,4 @@ def distill(
     if not 0 < fields["soft"] <= 1:
         raise click.BadParameter("give more than 0% and at most 100%", param_hint="--soft")
     made = compress_checkpoint(checkpoint, request, Distill(**fields), output, data=data, context=context)
-    show(made, output, "distill", as_json=as_json)
+    _show(made, output, "distill", as_json=as_json)

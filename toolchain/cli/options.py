@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from click.core import ParameterSource
 
 from calibration.choice import narrowed
 from toolchain.cli import complete, console, values
+from toolchain.core.errors import GlyphpressError
 
 if TYPE_CHECKING:
     from toolchain.gate.policy import Policy
@@ -66,9 +68,40 @@ def with_options(command: Command, added: Sequence[Callable[[Command], Command]]
 
 def was_given(name: str) -> bool:
     """Return whether an option of the command that runs was given; name: of its parameter."""
+    return _context().get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
+def _context() -> click.Context:
     ctx = click.get_current_context()
     assert ctx, "a command is running"
-    return ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    return ctx
+
+
+def names_options(**other_names: str) -> Callable[[Command], Command]:
+    """Let the errors of a command name its options: a recipe's key, in backquotes, becomes the option that sets it.
+
+    `layers.conv1` becomes `--layer conv1`.
+
+    other_names: key -> option, where the option is not called as the key is.
+    """
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return command(*args, **kwargs)
+            except GlyphpressError as error:
+                names = {param.name: param.opts[0] for param in _context().command.params} | other_names
+
+                def option(key: re.Match[str]) -> str:
+                    return " ".join([names[key[1]], *(key[2] or "").split(".", 1)[1:]]) if key[1] in names else key[0]
+
+                error.args = (re.sub(r"`(\w+)(\.[^`]+)?`", option, str(error)),)
+                raise
+
+        return cast(Command, wrapped)
+
+    return decorate
 
 
 def data_option(command: Command) -> Command:

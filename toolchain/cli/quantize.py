@@ -82,6 +82,7 @@ METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
 @click.option("-o", "--output", type=values.OUTPUT_FILE, required=True, help="The file to write, of the same format.")
 @options.run_options(seed=True, force=True)
 @options.json_option
+@options.names_options(per_channel="--per-tensor", reduce_range="--full-range")
 def quantize(
     *,
     artifact: Path,

@@ -42,7 +42,8 @@ class Distill(ModelStep):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if not self.student and self.architecture:
-            raise ValueError(f"{' and '.join(self.architecture)} belong to a student; name one, or leave them out")
+            keys = " and ".join(f"`{key}`" for key in self.architecture)
+            raise ValueError(f"{keys} belong to a student; name one, or leave them out")
         return self
 
     @property

@@ -53,7 +53,7 @@ class Qat(ModelStep):
         """Raise ValueError unless one static quantization follows at once, and no other qat comes before."""
         last = _quantization([*before, *after])
         if last and not last.per_channel:
-            raise ValueError("qat rounds weights channel by channel; leave per_channel out")
+            raise ValueError("qat rounds weights channel by channel; leave `per_channel` out")
         repeated = any(isinstance(step, Qat) for step in before)
         if repeated or len(after) != 1 or not last or not last.calibrated:
             raise ValueError(

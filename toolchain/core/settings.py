@@ -39,7 +39,7 @@ class Strict(BaseModel):
             return cls(**options)
         except ValidationError as error:
             key, reason = first_problem(error)
-            raise UsageProblem(f"{key}: {reason}" if key else reason) from error
+            raise UsageProblem(f"`{key}`: {reason}" if key else reason) from error
 
 
 class Step(Strict):

@@ -35,7 +35,7 @@ class PixelInput:
             zero = 255 - zero
         if not 0 <= zero <= 255:
             raise StageError(
-                f"integer_io: a mean of {preprocess.mean:g} is outside of what pixels can be; leave integer_io out"
+                f"`integer_io`: a mean of {preprocess.mean:g} is outside of what pixels can be; leave `integer_io` out"
             )
         sign, scale, point = -1 if preprocess.invert else 1, 1 / (unit * preprocess.std), round(zero)
         return cls(preprocess, scale, point, sign, sign * scale * (point - zero))
@@ -55,5 +55,5 @@ def refuse_first(kind: str) -> StageError:
     """Return the error for a model whose first layer cannot take in sign and shift."""
     return StageError(
         f"integer_io: the input goes to {kind}, but a mean between two grey levels, or an inversion, has to go into "
-        "the weights of a convolution or dense layer; leave integer_io out"
+        "the weights of a convolution or dense layer; leave `integer_io` out"
     )

@@ -100,27 +100,30 @@ class Quantize(Step):
     def _meant(self) -> Self:
         """Refuse settings that a scheme has no use for: nothing asked for is left out unsaid."""
         if not self.row.scaled and not self.per_channel:
-            raise ValueError(f"{self.scheme} has no scales; leave per_channel (--per-tensor) out")
+            raise ValueError(f"{self.scheme} has no scales; leave `per_channel` out")
         if self.integer_io and self.row.activations != "int8":
             raise ValueError(
-                f"{self.scheme} computes with more than 8 bits; integer_io needs static-int8 or static-int4"
+                f"{self.scheme} computes with more than 8 bits; `integer_io` needs static-int8 or static-int4"
             )
         if self.activations and self.row.activations != "int8":
-            raise ValueError(f"{self.scheme} has no activations of 8 bits to choose; leave activations out")
+            raise ValueError(f"{self.scheme} has no activations of 8 bits to choose; leave `activations` out")
         if self.reduce_range is not None and not self.row.saturating:
-            raise ValueError(f"{self.scheme} has no products of 8 bits that could saturate; leave reduce_range out")
+            raise ValueError(f"{self.scheme} has no products of 8 bits that could saturate; leave `reduce_range` out")
         return self
 
     @model_validator(mode="after")
     def _calibration_meant(self) -> Self:
         """Refuse words on ranges where there are none, or where others decide."""
-        if self.percentile != PERCENTILE and self.calibration != "percentile":
-            raise ValueError(f'percentile does not apply to calibration = "{self.calibration}"; set it to "percentile"')
-        if self.ranges and self.calibration != "min-max":
-            raise ValueError(f'ranges are taken from {self.ranges}, so calibration = "{self.calibration}" has no part')
-        asked = self.calibration != "min-max" or self.ranges or self.bias_correction
+        method = self.calibration
+        if self.percentile != PERCENTILE and method != "percentile":
+            raise ValueError(f"`percentile` does not apply to `calibration` {method}; set that to percentile")
+        if self.ranges and method != "min-max":
+            raise ValueError(f"the ranges are taken from {self.ranges}, so `calibration` {method} does nothing")
+        asked = method != "min-max" or self.ranges or self.bias_correction
         if asked and not self.calibrated:
-            raise ValueError(f"{self.scheme} has no ranges: calibration, ranges and bias_correction need a static one")
+            raise ValueError(
+                f"{self.scheme} has no ranges: `calibration`, `ranges` and `bias_correction` need a static scheme"
+            )
         return self
 
 
@@ -132,9 +135,9 @@ def refusal(step: Quantize, kind: str) -> str | None:
     if kind in row.channels_only and not step.per_channel:
         return row.channels_only[kind]
     if kind == "onnx" and step.integer_io and step.activations == "int8":
-        return "pixels are uint8, and onnxruntime's kernels take and give the same type; leave activations out"
+        return "pixels are uint8, and onnxruntime's kernels take and give the same type; leave `activations` out"
     if kind == "tflite" and step.activations == "uint8":
-        return "LiteRT's kernels take int8 activations; leave activations out"
+        return "LiteRT's kernels take int8 activations; leave `activations` out"
     if kind == "tflite" and step.reduce_range:
-        return "LiteRT's kernels do not saturate; leave reduce_range out"
+        return "LiteRT's kernels do not saturate; leave `reduce_range` out"
     return None

@@ -71,7 +71,7 @@ class Recipe(Strict):
                 fix = f"; or set formats = {json.dumps(others)}" if others else ""
                 raise ValueError(f"no {last.scheme} in {kind}: {reason}{fix}")
         if last and last.ranges and len(self.formats) > 1:
-            raise ValueError('ranges belong to one file; set formats = ["onnx"] or ["tflite"]')
+            raise ValueError('`ranges` belong to one file; set formats = ["onnx"] or ["tflite"]')
         return self
 
     @property

@@ -100,7 +100,7 @@ def sensitivity(
     if data.split != "train":
         raise UsageProblem(f"{data.origin} is a test split; a recipe that was chosen on it could not be judged on it")
     if method == "magnitude" and (importance, round_to) != ("l2", 8):
-        raise UsageProblem("importance and round_to belong to structured pruning; leave them out of magnitude's")
+        raise UsageProblem("`importance` and `round_to` belong to structured pruning; leave them out of magnitude's")
     rest, held = hold_out(data.labels, min(0.5, IMAGES / len(data)), context.seed)
     others, validation = data.take(rest, "fitted"), data.take(held, "validation")
     with torch_threads(context.threads):

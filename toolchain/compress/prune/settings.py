@@ -40,24 +40,28 @@ class PruneSettings(ModelStep):
     def _possible(self) -> Self:
         amounts = [name for name in ("ratio", "macs", "parameters", "bytes") if getattr(self, name) is not None]
         if len(amounts) > 1:
-            raise ValueError(f"{' and '.join(amounts)} exclude each other; give one of them")
+            raise ValueError(f"{' and '.join(f'`{name}`' for name in amounts)} exclude each other; give one of them")
         if self.layers and amounts and amounts != ["ratio"]:
-            raise ValueError(f"layers and {amounts[0]} exclude each other; give layers alone or with ratio")
+            raise ValueError(f"`layers` and `{amounts[0]}` exclude each other; give `layers` alone or with `ratio`")
         if self.layers and self.scope == "global":
-            raise ValueError("layers and scope global exclude each other; take scope layer")
+            raise ValueError("`layers` and `scope` global exclude each other; take `scope` layer")
         if self.method == "n:m":
             self._check_pattern(amounts)
         elif not amounts and not self.layers:
-            raise ValueError("it does not say how much to prune; give ratio, macs, parameters, bytes or layers")
+            raise ValueError(
+                "it does not say how much to prune; give `ratio`, `macs`, `parameters`, `bytes` or `layers`"
+            )
         self._check_method()
         return self
 
     def _check_pattern(self, amounts: list[str]) -> None:
         stay, of = self.n_of_m
         if stay >= of:
-            raise ValueError(f"pattern {self.pattern} keeps every weight; keep fewer than there are, such as 2:4")
+            raise ValueError(f"`pattern` {self.pattern} keeps every weight; keep fewer than there are, such as 2:4")
         if amounts or self.layers or self.scope != "layer" or self.iterations != 1:
-            raise ValueError("n:m takes pattern alone; ratio, layers, scope and iterations belong to other methods")
+            raise ValueError(
+                "n:m takes `pattern` alone; `ratio`, `layers`, `scope` and `iterations` belong to other methods"
+            )
 
     def _check_method(self) -> None:
         fields = type(self).model_fields
@@ -66,7 +70,7 @@ class PruneSettings(ModelStep):
             foreign += ("pattern",)
         for name in foreign:
             if getattr(self, name) != fields[name].default:
-                raise ValueError(f"{name} does not belong to method {self.method}; leave it out")
+                raise ValueError(f"`{name}` does not belong to `method` {self.method}; leave it out")
 
     @property
     def n_of_m(self) -> tuple[int, int]:

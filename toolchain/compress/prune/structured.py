@@ -212,7 +212,7 @@ class Structured:
         widths = ", ".join(f"{layer} has {channels.width}" for layer, channels in list(layers.items())[:3])
         return (
             f"no channel goes when {self.step.round_to} or a multiple of it must stay ({widths}); "
-            "give a higher ratio, or a smaller round_to"
+            "give a higher ratio, or a smaller `round_to`"
         )
 
 

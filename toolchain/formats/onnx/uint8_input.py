@@ -65,7 +65,7 @@ def integer_borders(model: ModelProto) -> ModelProto:
     (tail,) = (node for node in graph.node if sink.name in node.output)
     if [node.op_type for node in heads] != ["QuantizeLinear"] or tail.op_type != "DequantizeLinear":
         kinds = ", ".join(node.op_type for node in (*heads, tail))
-        raise StageError(f"integer_io: the first or last operator ({kinds}) is not quantized; leave integer_io out")
+        raise StageError(f"`integer_io`: the first or last operator ({kinds}) is not quantized; leave `integer_io` out")
     for node in graph.node:
         node.input[:] = [entry if name == heads[0].output[0] else name for name in node.input]
         node.output[:] = [sink.name if name == tail.input[0] else name for name in node.output]
