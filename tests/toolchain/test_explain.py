@@ -24,8 +24,9 @@ from tests.toolchain.planted import CONV3, planted, scale_times
 from tests.toolchain.readers import linear_reader
 from toolchain.checkpoint.float_model import TorchModel
 from toolchain.explain.error import ErrorSums
-from toolchain.explain.explanation import explain, kernels
+from toolchain.explain.explanation import explain
 from toolchain.export import export
+from toolchain.formats import catalog
 from toolchain.formats import kernels as kernel_words
 from toolchain.quantize import onnx as onnx_quantizer
 from toolchain.quantize import quantize
@@ -114,9 +115,11 @@ def test_a_layer_ends_at_the_same_tensor_where_its_activation_is_taken_apart(
 
 def test_what_runs_in_float_is_told_with_its_reason(pressed: dict[tuple[Format, str], Artifact]) -> None:
     for kind in KINDS:
-        ran = kernels(pressed[kind, "static-int8"])
+        ran = catalog.get(kind).kernels(pressed[kind, "static-int8"])
         assert [(one.layer, one.integer, one.reason) for one in ran] == [(layer, True, "") for layer in LAYERS]
-    dynamic = {one.layer: (one.integer, one.reason) for one in kernels(pressed["onnx", "dynamic-int8"])}
+    dynamic = {
+        one.layer: (one.integer, one.reason) for one in catalog.get("onnx").kernels(pressed["onnx", "dynamic-int8"])
+    }
     assert dynamic == dict.fromkeys(LAYERS[:-1], (False, kernel_words.EXPANDED)) | {
         "classifier": (True, kernel_words.AT_RUN_TIME)
     }
@@ -130,7 +133,7 @@ def test_a_layer_that_is_kept_really_runs_in_float(
     made = quantize(
         floats[kind], Quantize(scheme="static-int8", keep=keep), images, tmp_path / f"kept.{kind}", recipe="kept"
     )
-    ran = {one.layer: one for one in kernels(made) if one.layer}
+    ran = {one.layer: one for one in catalog.get(made.format).kernels(made) if one.layer}
     assert {layer for layer, one in ran.items() if not one.integer} == set(keep)
     assert {ran[layer].reason for layer in keep} == {kernel_words.FLOAT_WEIGHTS}
 
@@ -142,7 +145,7 @@ def test_onnxruntime_would_round_a_float_layer_between_integers(
     monkeypatch.setattr(onnx_quantizer, "keep_apart", lambda model, _kept: model)
     step = Quantize(scheme="static-int8", keep=("features.conv4",))
     made = quantize(floats["onnx"], step, images, tmp_path / "kept.onnx", recipe="kept")
-    ran = {one.layer: one for one in kernels(made)}
+    ran = {one.layer: one for one in catalog.get(made.format).kernels(made)}
     assert ran["features.conv4"].integer
     assert "rounds them itself" in ran["features.conv4"].reason
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import zipfile
 from pathlib import Path
-from typing import Literal
 
 from calibration.idx import announced_bytes, unpacks_to_too_much
 from targets.artifact import utf8
@@ -13,23 +12,20 @@ from targets.errors import translated
 from targets.host.result_files import instead_of
 from toolchain.checkpoint.pickled import NUMPY, TO_ONNX
 from toolchain.core.errors import CheckpointError
+from toolchain.formats import catalog
 
-Kind = Literal["state", "torchscript", "exported", "safetensors", "onnx", "tflite"]
-
-KIND_WORDS: dict[Kind, str] = {
+KIND_WORDS: dict[str, str] = {
     "state": "torch file",
     "torchscript": "TorchScript",
     "exported": "torch.export program",
     "safetensors": "safetensors",
-    "onnx": "ONNX",
-    "tflite": "TFLite",
+    **{model_format.name: model_format.title for model_format in catalog.readable()},
 }
-_SUFFIXES: dict[str, tuple[Kind, ...]] = {
+_SUFFIXES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), ("state", "torchscript")),
     ".pt2": ("exported",),
     ".safetensors": ("safetensors",),
-    ".onnx": ("onnx",),
-    ".tflite": ("tflite",),
+    **{model_format.suffix: (model_format.name,) for model_format in catalog.readable()},
 }
 """What a file of a name may be; one of another name may be anything."""
 _FORMS = "a .pt, .pth, .ckpt, .pt2, .safetensors or .onnx file"
@@ -59,8 +55,8 @@ def present_file(path: Path) -> Path:
     return path
 
 
-def kind_of(path: Path) -> Kind:
-    """Return what kind of model file this is.
+def kind_of(path: Path) -> str:
+    """Return what kind of model file this is, of KIND_WORDS.
 
     Raises CheckpointError when there is no such file, when it is a folder or empty, when it is none of them, and when
     its name says another kind: a file that passes for another is not opened.
@@ -76,31 +72,32 @@ def kind_of(path: Path) -> Kind:
     return kind
 
 
-def _kind(path: Path) -> Kind:
+def _kind(path: Path) -> str:
     with present_file(path).open("rb") as stream:
         head = stream.read(64)
     if words := instead_of(path):
         raise CheckpointError(f"{path} {words}")
     if head.startswith(b"PK"):
         return _kind_of_zip(path)
-    if head[4:8] == b"TFL3":
-        return "tflite"
+    for model_format in catalog.formats():
+        if model_format.magic and head[4:8] == model_format.magic:
+            if model_format.opaque:
+                raise CheckpointError(f"{path} {model_format.opaque}")
+            return model_format.name
     if 2 <= int.from_bytes(head[:8], "little") < 2**32 and head[8:9] == b"{":
         return "safetensors"
     if head.startswith(b"\x80"):
         return "state"
-    # An ONNX file is a bare protobuf: field 1 (ir_version, a varint) comes first, so its bytes begin 08.
-    if path.suffix == ".onnx" or head.startswith(b"\x08"):
-        return "onnx"
+    for model_format in catalog.readable():
+        if model_format.recognises(path, head):
+            return model_format.name
     if foreign := next((reason for start, reason in _FOREIGN.items() if head.startswith(start)), None):
         raise CheckpointError(f"{path} {foreign}")
-    if head[4:8] == b"ORTM":
-        raise CheckpointError(f"{path} is optimized by ONNX Runtime already; give the .onnx that it was made of")
     looks = "text" if _is_text(head) else f"bytes {head[:4].hex(' ')}"
     raise CheckpointError(f"{path} is no model file (it begins with {looks}); give {_FORMS}")
 
 
-def _kind_of_zip(path: Path) -> Kind:
+def _kind_of_zip(path: Path) -> str:
     with (
         translated(lambda reason: CheckpointError(f"{path} is cut off or damaged ({reason}); save or copy it again")),
         zipfile.ZipFile(path) as archive,

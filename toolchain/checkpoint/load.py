@@ -15,7 +15,7 @@ from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.checkpoint.bake import bake
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel, TorchModel
-from toolchain.checkpoint.kinds import KIND_WORDS, Kind, kind_of
+from toolchain.checkpoint.kinds import KIND_WORDS, kind_of
 from toolchain.checkpoint.metadata import (
     Metadata,
     agreed_classes,
@@ -31,6 +31,7 @@ from toolchain.checkpoint.source import ModelSource, build_from, import_source, 
 from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
 from toolchain.checkpoint.trial import settle_output
 from toolchain.core.errors import CheckpointError, UsageProblem
+from toolchain.formats import catalog
 
 if TYPE_CHECKING:
     from torch import nn
@@ -113,7 +114,7 @@ def load(
         raise UsageProblem(f"--weights {weights}: {path} is one whole model ({KIND_WORDS[kind]}); leave --weights out")
     words = KIND_WORDS[kind]
     with translated(lambda reason: CheckpointError(f"{path} is a damaged {words} ({reason}); save or copy it again")):
-        loaded = _OPENERS[kind](wanted)
+        loaded = _OPENERS.get(kind, _refuse_artifact)(wanted)
     return replace(loaded, model=replace(loaded.model, checkpoint_sha256=_digest(path, kind)))
 
 
@@ -201,9 +202,9 @@ def _open_exported(wanted: _Wanted) -> Loaded:
 
 
 def _open_onnx(wanted: _Wanted) -> Loaded:
-    from toolchain.checkpoint.onnx_files import read_onnx
     from toolchain.checkpoint.onnx_normal import normalise
     from toolchain.checkpoint.onnx_torch import to_torch
+    from toolchain.formats.onnx.read import read_onnx
 
     metadata = {entry.key: entry.value for entry in read_onnx(wanted.path, weights=False).metadata_props}
     wanted = wanted.agreed(metadata_facts(metadata, wanted.path))
@@ -222,20 +223,20 @@ def _open_onnx(wanted: _Wanted) -> Loaded:
     return Loaded(model, wanted.preprocess is not None, width, wanted.scaling)
 
 
-def _open_tflite(wanted: _Wanted) -> Loaded:
+def _refuse_artifact(wanted: _Wanted) -> Loaded:
+    title = KIND_WORDS[kind_of(wanted.path)]
     raise CheckpointError(
-        f"{wanted.path} is a TFLite artifact, which cannot be pressed; give the checkpoint it was made from "
-        f"(to judge this file use evaluate, compare or profile)"
+        f"{wanted.path} is a {title} artifact, which cannot be pressed; give the checkpoint it was made from "
+        "(to judge this file use evaluate, compare or profile)"
     )
 
 
-_OPENERS: dict[Kind, Callable[[_Wanted], Loaded]] = {
+_OPENERS: dict[str, Callable[[_Wanted], Loaded]] = {
     "state": _open_state,
     "safetensors": _open_safetensors,
     "torchscript": _open_torchscript,
     "exported": _open_exported,
     "onnx": _open_onnx,
-    "tflite": _open_tflite,
 }
 
 
@@ -268,12 +269,8 @@ def _facts(wanted: _Wanted, history: tuple[str, ...], kind: str) -> dict[str, An
     }
 
 
-def _digest(path: Path, kind: Kind) -> str:
-    if kind != "onnx":
-        return file_sha256(path)
-    from toolchain.checkpoint.onnx_files import weight_files
-
-    beside = weight_files(path)
+def _digest(path: Path, kind: str) -> str:
+    beside = catalog.get(kind).weight_files(path) if kind in catalog.FORMATS else ()
     if not beside:
         return file_sha256(path)
     return hashlib.sha256("".join(map(file_sha256, (path, *beside))).encode()).hexdigest()

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from targets.errors import first_line, translated
 from toolchain.checkpoint.onnx_batch import BATCH_AXIS, fixed_batch, free_batch
-from toolchain.checkpoint.onnx_files import image_layout, input_shape, read_onnx, refuse_not_finite, refuse_quantized
+from toolchain.checkpoint.onnx_files import image_layout, input_shape, refuse_not_finite, refuse_quantized
 from toolchain.checkpoint.onnx_pads import explicit_pads
 from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, open_session, seeded_images
 from toolchain.checkpoint.state import listing
 from toolchain.checkpoint.trial import choose
 from toolchain.core.errors import CheckpointError
 from toolchain.formats.onnx import edit
+from toolchain.formats.onnx.read import read_onnx
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -40,11 +40,12 @@ def inspect(
       glyphpress inspect cnn-small
     """
     from toolchain.checkpoint.inspection import inspect_file
+    from toolchain.formats import catalog
     from toolchain.formats.packed import shown_size
     from toolchain.report.inspection import show_inspection
 
     found = inspect_file(file, model=model, trust_pickle=trust_pickle, weights=weights)
-    if found.kind in ("onnx", "tflite"):
+    if found.kind in catalog.FORMATS:
         found = replace(found, packed=shown_size(found.path, asked=packed, progress=context.progress))
     if as_json:
         console.emit("inspect", found.to_dict())

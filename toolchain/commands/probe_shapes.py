@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain.checkpoint.onnx_files import read_onnx
 from toolchain.commands.probe_models import Shape
 from toolchain.core.errors import UsageProblem
+from toolchain.formats.onnx.read import read_onnx
 
 if TYPE_CHECKING:
     from onnx import NodeProto

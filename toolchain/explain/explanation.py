@@ -13,6 +13,7 @@ from targets.artifact import Artifact
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.progress import Progress, silent
 from toolchain.explain.error import Error, ErrorSums
+from toolchain.formats import catalog
 from toolchain.formats.graph import Layer
 from toolchain.formats.kernels import Kernel
 from toolchain.formats.trace import Trace
@@ -75,22 +76,23 @@ def explain(base: Artifact, candidate: Artifact, images: Dataset, *, progress: P
     Raises UsageProblem for files of two formats, or where nothing is quantized or the base is; EvidenceError for files
     of two models; StageError where a runtime cannot show the layers.
     """
-    if {base.format, candidate.format} not in ({"onnx"}, {"tflite"}):
+    if base.format != candidate.format or catalog.get(base.format).opaque:
+        pairs_of = " or ".join(f"two {readable.suffix}" for readable in catalog.readable())
         raise UsageProblem(
-            f"{base.path.name} and {candidate.path.name} cannot be compared layer by layer; "
-            f"give two .onnx or two .tflite"
+            f"{base.path.name} and {candidate.path.name} cannot be compared layer by layer; give {pairs_of}"
         )
-    exact, rounded = opened(base), opened(candidate)
+    own_format = catalog.get(base.format)
+    exact, rounded = own_format.trace(base), own_format.trace(candidate)
     pairs = _paired(exact, rounded, base, candidate)
     # Before the sessions that show the layers are opened, so that its own does not stand beside them in memory.
-    ran = kernels(candidate)
+    ran = own_format.kernels(candidate)
     ports = rounded.graph.ports
     whole = {own.name: ErrorSums(ports.get(own.result)) for _, own in pairs}
     alone = {own.name: ErrorSums(ports.get(own.result)) for _, own in pairs}
     done = 0
     # One after the other, each in a session of its own: the two hold the expanded weights twice.
     for tallies in (whole, alone):
-        rounded = opened(candidate)
+        rounded = own_format.trace(candidate)
         for some in _batches(images.images, exact, rounded, base.path.name):
             # A quantized file may take raw pixels.
             given, pixels = exact.whole(base.preprocess.apply(some)), candidate.preprocess.apply(some)
@@ -114,31 +116,6 @@ def explain(base: Artifact, candidate: Artifact, images: Dataset, *, progress: P
         for _, own in pairs
     )
     return Explanation(base, candidate, images, rows, tuple(one for one in ran if not one.layer))
-
-
-def kernels(artifact: Artifact) -> tuple[Kernel, ...]:
-    """Return the kernels of all layers, and of other operators that compute in float, in the order of execution.
-
-    Raises StageError where the runtime refuses the file.
-    """
-    if artifact.format == "tflite":
-        from toolchain.formats.tflite.kernels import tflite_kernels
-
-        return tflite_kernels(artifact)
-    from toolchain.formats.onnx.kernels import onnx_kernels
-
-    return onnx_kernels(artifact)
-
-
-def opened(artifact: Artifact) -> Trace:
-    """Open an .onnx or .tflite file; its session is made when it is first run, and raises StageError."""
-    if artifact.format == "tflite":
-        from toolchain.formats.tflite.trace import TfliteTrace
-
-        return TfliteTrace(artifact)
-    from toolchain.formats.onnx.trace import OnnxTrace
-
-    return OnnxTrace(artifact)
 
 
 def _paired(exact: Trace, rounded: Trace, base: Artifact, candidate: Artifact) -> list[tuple[Layer, Layer]]:

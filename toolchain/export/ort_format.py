@@ -18,7 +18,8 @@ from targets.onnxruntime.protobuf import append
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
 from toolchain.export.parity import check_parity, reference_images
-from toolchain.formats.write_artifact import Origin, embed, write_artifact
+from toolchain.formats import catalog as formats
+from toolchain.formats.write_artifact import Origin, write_artifact
 
 PORTABLE = (
     "for any processor: without the layout of x86's float convolutions (NCHWc), which no other processor can read; "
@@ -45,7 +46,7 @@ def export_ort(
     onnxruntime cannot convert the file, and ParityError when the answers differ.
     """
     images = reference_images()
-    with catalog.default_for("onnx").open(artifact) as session:
+    with catalog.default_for(artifact.format).open(artifact) as session:
         expected = session.run(images).astype(np.float32)
     notes = (*artifact.notes, FITTED if fitted else PORTABLE)
     origin = Origin.of(artifact, artifact.recipe, "onnxruntime", calibration=artifact.calibration, notes=notes)
@@ -78,7 +79,7 @@ def _converted(artifact: Artifact, origin: Origin, folder: Path, *, platform: st
     source = folder / "model.onnx"
     shutil.copyfile(artifact.path, source)
     # onnxruntime copies it into the metadata of the .ort file.
-    embed(source, origin)
+    formats.get(artifact.format).embed(source, origin.facts())
     _embed_scales(source, artifact)
     try:
         with output_to_log() as log_file:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from targets.artifact import ONNX_METADATA_KEY, SCHEMA, Artifact, Fidelity, file_format, file_sha256, sidecar_of, utf8
+from targets.artifact import SCHEMA, Artifact, Fidelity, file_format, file_sha256, sidecar_of, utf8
 from targets.errors import ArtifactError, RunFailed
 from targets.metadata import describe
-from targets.onnxruntime.protobuf import append
 from targets.preprocess import Preprocess
 from toolchain.core.errors import UsageProblem
 from toolchain.core.files import refuse_existing, whole_files
 from toolchain.core.versions import tool_versions
+from toolchain.formats import catalog
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,15 @@ class Origin:
         tools = parent.tools | tool_versions(*packages)
         changes = {"checkpoint_sha256": parent.checkpoint_sha256} | changes
         return cls(parent.preprocess, parent.classes, recipe, parent.sha256, tools, **changes)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a file says of itself, as JSON types.
+
+        Its notes stand in the sidecar alone: they are for people, and in a file of 16 KiB they would take a fortieth.
+        """
+        facts = {"schema": SCHEMA} | asdict(self)
+        del facts["notes"]
+        return facts
 
 
 def write_artifact(
@@ -63,8 +71,7 @@ def write_artifact(
         inputs, outputs = describe(part)
         # vars, not asdict: the preprocess stays the object that it is
         artifact = Artifact(part, file_format(part), "", inputs, outputs, **vars(origin))
-        if artifact.format == "onnx":
-            embed(part, origin)
+        catalog.get(artifact.format).embed(part, origin.facts())
         artifact = replace(artifact, sha256=file_sha256(part))
         if check:
             check(artifact)
@@ -93,16 +100,3 @@ def _renamed(part: Path, path: Path) -> Iterator[None]:
         yield
     except (ArtifactError, RunFailed) as error:
         raise type(error)(str(error).replace(str(part), str(path))) from error
-
-
-def embed(path: Path, origin: Origin) -> None:
-    """Write the origin into an ONNX file's metadata_props, so that it explains itself; of several the last one counts.
-
-    Its notes stand in the sidecar alone: they are for people, and in a file of 16 KiB they would take a fortieth.
-    """
-    from onnx import ModelProto, StringStringEntryProto
-
-    facts = {"schema": SCHEMA} | asdict(origin)
-    del facts["notes"]
-    value = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
-    append(path, ModelProto(metadata_props=[StringStringEntryProto(key=ONNX_METADATA_KEY, value=value)]))

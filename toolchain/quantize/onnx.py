@@ -13,12 +13,13 @@ import numpy as np
 from targets.artifact import Artifact
 from targets.errors import translated
 from targets.onnxruntime.protobuf import without_weights
-from toolchain.checkpoint.onnx_files import read_onnx, refuse_not_finite, refuse_quantized
+from toolchain.checkpoint.onnx_files import refuse_not_finite, refuse_quantized
 from toolchain.checkpoint.onnx_run import open_session
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
 from toolchain.formats.onnx.edit import value_names
 from toolchain.formats.onnx.pack_int4 import pack_int4
+from toolchain.formats.onnx.read import read_onnx
 from toolchain.formats.onnx.slim import slim_onnx
 from toolchain.formats.onnx.uint8_input import absorb, integer_borders
 from toolchain.formats.onnx.write import write_model

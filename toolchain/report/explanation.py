@@ -11,13 +11,9 @@ from toolchain.core.quantities import percent_text
 from toolchain.core.visible import shown
 from toolchain.explain.error import Error
 from toolchain.explain.explanation import Explanation, LayerError
+from toolchain.formats import catalog
 from toolchain.report.table import unfold
 from toolchain.report.timings import DASH
-
-_ARITHMETIC = {
-    "onnx": "errors: ONNX Runtime without graph optimizations, which is what the file means; kernels: with all of them",
-    "tflite": "errors: LiteRT's own kernels; kernels: by the types of the tensors",
-}
 
 
 def show_explanation(found: Explanation, console: Console) -> None:
@@ -32,7 +28,7 @@ def show_explanation(found: Explanation, console: Console) -> None:
     for line in lines:
         console.print(shown(line))
     console.print(_layer_table(found))
-    for line in ["", *_told(found), _ARITHMETIC[found.candidate.format]]:
+    for line in ["", *_told(found), catalog.get(found.candidate.format).arithmetic]:
         console.print(shown(line))
 
 

@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from targets.artifact import Fidelity
-from toolchain.checkpoint.inspection.facts import Inspection
 from toolchain.checkpoint.kinds import KIND_WORDS
 from toolchain.core.visible import shown
+from toolchain.formats import catalog
+from toolchain.formats.inspection import Inspection
 from toolchain.formats.packed import LEVEL, QUICK
 from toolchain.report.table import LOG_WIDTH
 
@@ -44,7 +45,7 @@ def _summary(found: Inspection) -> Table:
     table.add_row("file", shown(f"{found.path}  {KIND_WORDS[found.kind]}  {found.bytes:,} bytes"))
     if found.packed is not None:
         table.add_row("packed", f"{found.packed:,} bytes (zstd, level {LEVEL})")
-    elif found.kind in ("onnx", "tflite"):
+    elif found.kind in catalog.FORMATS:
         table.add_row("packed", f"not measured for a file over {QUICK // 10**6} MB; --packed measures it")
     table.add_row("sha256", found.sha256)
     table.add_row("parameters", f"{found.parameters:,}")

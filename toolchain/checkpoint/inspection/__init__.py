@@ -7,9 +7,10 @@ from pathlib import Path
 from targets.errors import translated
 from toolchain import models
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel
-from toolchain.checkpoint.inspection.facts import InspectedLayer, Inspection, StoredTensor
 from toolchain.checkpoint.kinds import KIND_WORDS, kind_of
 from toolchain.core.errors import CheckpointError
+from toolchain.formats import catalog
+from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor
 
 __all__ = ["InspectedLayer", "Inspection", "StoredTensor", "counted", "inspect_file"]
 
@@ -32,14 +33,8 @@ def inspect_file(
     kind = kind_of(path)
     words = KIND_WORDS[kind]
     with translated(lambda reason: CheckpointError(f"{path} is a damaged {words} ({reason}); save or export it again")):
-        if kind == "onnx":
-            from toolchain.checkpoint.inspection.onnx_file import inspect_onnx
-
-            return inspect_onnx(path)
-        if kind == "tflite":
-            from toolchain.checkpoint.inspection.tflite_file import inspect_tflite
-
-            return inspect_tflite(path)
+        if kind in catalog.FORMATS:
+            return catalog.get(kind).inspect(path)
         from toolchain.checkpoint.inspection.torch_file import inspect_torch
 
         return inspect_torch(path, kind, model, trust_pickle=trust_pickle, weights=weights)
@@ -48,7 +43,7 @@ def inspect_file(
 def counted(model: FloatModel) -> tuple[int | None, int | None]:
     """Return a model's parameters and multiply-accumulates an image; None where not all of them can be counted."""
     if isinstance(model, OnnxModel):
-        from toolchain.checkpoint.inspection.onnx_file import count_onnx
+        from toolchain.formats.onnx.inspection import count_onnx
 
         return count_onnx(model.path)
     from toolchain.checkpoint.inspection.torch_file import module_layers

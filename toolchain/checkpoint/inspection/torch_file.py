@@ -13,9 +13,7 @@ from targets.errors import first_line
 from targets.host.text import json_value
 from toolchain import models
 from toolchain.checkpoint.bake import bake
-from toolchain.checkpoint.inspection.facts import InspectedLayer, Inspection, StoredTensor, largest_first, left_out
 from toolchain.checkpoint.inspection.torch_macs import MacCounts, tally
-from toolchain.checkpoint.kinds import Kind
 from toolchain.checkpoint.metadata import METADATA_KEY, build_reference, metadata_of
 from toolchain.checkpoint.pickled import refuse_quantized
 from toolchain.checkpoint.private_copy import private_copy
@@ -23,6 +21,7 @@ from toolchain.checkpoint.source import build_from, import_source, parse_source
 from toolchain.checkpoint.state import Fitted, find_state, fit_state, modules_in, preferred, tensors_in
 from toolchain.checkpoint.torch_files import read_pickle, read_program, read_torchscript, read_weights
 from toolchain.core.errors import CheckpointError
+from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor, largest_first, left_out
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,7 +45,7 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def inspect_torch(
-    path: Path, kind: Kind, model: str | None, *, trust_pickle: bool, weights: str | None = None
+    path: Path, kind: str, model: str | None, *, trust_pickle: bool, weights: str | None = None
 ) -> Inspection:
     """Return what a torch or .safetensors file is; layers and MACs where there is a module to run."""
     counts = Counted([], set())
@@ -89,7 +88,7 @@ def inspect_torch(
 
 
 def _weights(
-    path: Path, kind: Kind, model: str | None, trust_pickle: bool, weights: str | None
+    path: Path, kind: str, model: str | None, trust_pickle: bool, weights: str | None
 ) -> tuple[Fitted, dict[str, Any], nn.Module | None]:
     from torch import nn
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from targets.artifact import ONNX_METADATA_KEY, file_sha256
 from targets.host.text import json_value
 from targets.onnxruntime.onnx_file import scales
-from toolchain.checkpoint.inspection.facts import (
+from toolchain.formats.inspection import (
     InspectedLayer,
     Inspection,
     StoredTensor,
@@ -20,9 +20,9 @@ from toolchain.checkpoint.inspection.facts import (
     largest_first,
     left_out,
 )
-from toolchain.checkpoint.inspection.onnx_macs import onnx_macs
-from toolchain.checkpoint.onnx_files import image_inputs, read_onnx, weight_files
 from toolchain.formats.onnx.layers import onnx_graph
+from toolchain.formats.onnx.macs import onnx_macs
+from toolchain.formats.onnx.read import image_inputs, read_onnx, weight_files
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto

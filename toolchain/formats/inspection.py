@@ -9,7 +9,6 @@ from typing import Any
 
 from targets.artifact import file_sha256
 from targets.host.text import json_value
-from toolchain.checkpoint.kinds import Kind
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,8 @@ class StoredTensor:
 class Inspection:
     """A model file, taken apart.
 
-    packed: bytes once packed, None of a checkpoint and where that was not measured.
+    kind: a format's name, or the kind of a checkpoint. packed: bytes once packed, None of a checkpoint and where that
+    was not measured.
     parameters: weights, without scales, zero points and shapes. macs: multiply-accumulates an image, of convolutions
     and matrix products; None where the file holds weights alone, or an operator whose products nobody counts. inputs,
     outputs: one line each. tensors: the largest first. metadata: what stands beside the weights. notes: what
@@ -47,7 +47,7 @@ class Inspection:
     """
 
     path: Path
-    kind: Kind
+    kind: str
     bytes: int
     sha256: str
     parameters: int

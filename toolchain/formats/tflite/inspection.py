@@ -11,7 +11,8 @@ from typing import Any
 
 from targets.artifact import file_sha256
 from targets.errors import first_line
-from toolchain.checkpoint.inspection.facts import (
+from toolchain.core.errors import CheckpointError
+from toolchain.formats.inspection import (
     InspectedLayer,
     Inspection,
     StoredTensor,
@@ -19,7 +20,6 @@ from toolchain.checkpoint.inspection.facts import (
     left_out,
     sidecar_facts,
 )
-from toolchain.core.errors import CheckpointError
 from toolchain.formats.tflite.layers import mapped, parsed
 
 Shape = tuple[int, ...]
