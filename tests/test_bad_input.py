@@ -18,8 +18,8 @@ from PIL import Image
 
 from targets.preprocess import Preprocess
 from tests.conftest import Finished
-from tests.lazily import torch
-from tests.toolchain.readers import linear_reader, written
+from tests.fixtures.lazy import torch
+from tests.fixtures.small_readers import linear_reader, written
 from toolchain import models
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.models.saving import save

@@ -23,7 +23,7 @@ from click.shell_completion import ShellComplete
 import targets.errors
 import toolchain.core.errors
 from tests.conftest import Finished
-from tests.toolchain.readers import linear_reader
+from tests.fixtures.small_readers import linear_reader
 from toolchain.cli import complete, console
 from toolchain.cli.main import COMMANDS
 from toolchain.cli.main import glyphpress as program
@@ -171,7 +171,7 @@ def test_a_bare_number_is_a_usage_error_that_says_so(glyphpress: Run, *, words: 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A float reader, one that is rounded, and a checkpoint of random weights, in the current folder."""
-    from tests.toolchain.checkpoint_files import graph
+    from tests.fixtures.checkpoint_files import graph
 
     linear_reader(tmp_path / "float.onnx")
     linear_reader(tmp_path / "int8.onnx", step=1e-4)

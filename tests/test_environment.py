@@ -19,7 +19,7 @@ from targets.errors import TargetUnavailable
 from targets.host import cache
 from targets.metadata import load_artifact
 from tests.conftest import Finished
-from tests.toolchain.readers import linear_reader
+from tests.fixtures.small_readers import linear_reader
 
 Run = Callable[..., Finished]
 ROOT = Path(__file__).resolve().parents[1]

@@ -73,7 +73,7 @@ def test_help_and_version_import_nothing_heavy(words: list[str]) -> None:
 
 
 def test_collecting_the_tests_imports_neither_torch_nor_tensorflow() -> None:
-    """Both take seconds, and each process of the suite collects every file: `tests.lazily` imports torch on use."""
+    """Both take seconds, and each process collects every file: `tests.fixtures.lazy` imports torch on use."""
     program = (
         "import pytest, sys\n"
         "code = pytest.main(['tests', '--collect-only', '-q', '-p', 'no:cacheprovider'])\n"

@@ -16,7 +16,7 @@ from targets import catalog
 from targets.errors import UnknownTarget
 from targets.profiles import BUDGETS, DeviceProfile, profile_names
 from tests.conftest import Finished
-from tests.toolchain.readers import linear_reader
+from tests.fixtures.small_readers import linear_reader
 from toolchain.cli.main import COMMANDS
 from toolchain.cli.main import glyphpress as program
 from toolchain.core.errors import PolicyError

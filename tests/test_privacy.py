@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.watched import require_strace, watch
+from tests.fixtures.system_calls import require_strace, watch
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.toolchain.readers import pair
+from tests.fixtures.small_readers import pair
 from toolchain.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]

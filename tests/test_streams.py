@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from targets.metadata import load_artifact
-from tests.toolchain.readers import linear_reader, pair, written
+from tests.fixtures.small_readers import linear_reader, pair, written
 
 ROOT = Path(__file__).resolve().parents[1]
 # A shell's background job ignores SIGINT, and so would its children.

@@ -18,7 +18,7 @@ import pytest
 from targets import catalog
 from targets.profiles import profile_names
 from targets.target import Target
-from tests.targets.models import conv_net
+from tests.fixtures.small_models import conv_net
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS_OF_TEXT = {"startswith", "endswith", "removeprefix", "removesuffix", "partition", "rpartition", "split", "find"}

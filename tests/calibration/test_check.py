@@ -9,8 +9,7 @@ import pytest
 from calibration.check import CheckReport, check
 from calibration.errors import CorruptData, DataNotFound
 from calibration.load import load
-
-from .official_files import write_split
+from tests.fixtures.official_files import write_split
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from calibration.errors import DataError, EmptyData, UnknownData
 from calibration.load import load
 from calibration.sample import draw, image_hashes
 from calibration.splits import SPLITS
-
-from .official_files import strokes, write_split
+from tests.fixtures.official_files import strokes, write_split
 
 
 @pytest.mark.parametrize(

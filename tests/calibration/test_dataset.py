@@ -8,8 +8,7 @@ import pytest
 from calibration.dataset import Dataset
 from calibration.errors import CorruptData, DataError, DataNotFound, EmptyData, UnknownData
 from calibration.load import load
-
-from .official_files import strokes
+from tests.fixtures.official_files import strokes
 
 CLASSES = ("a", "b")
 

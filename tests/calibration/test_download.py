@@ -15,9 +15,8 @@ from calibration.download import OFFICIAL, Archive, fetch
 from calibration.errors import DownloadFailed
 from calibration.load import load
 from calibration.splits import SPLITS
-
-from .archive_server import Behaviour, serving
-from .official_files import strokes, write_split
+from tests.fixtures.archive_server import Behaviour, serving
+from tests.fixtures.official_files import strokes, write_split
 
 
 @pytest.fixture(scope="module")

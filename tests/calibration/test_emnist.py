@@ -11,8 +11,7 @@ from calibration.errors import CorruptData, DataNotFound
 from calibration.idx import write_idx
 from calibration.load import load
 from calibration.splits import SPLITS
-
-from .official_files import strokes, write_split
+from tests.fixtures.official_files import strokes, write_split
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,7 @@ from calibration.dataset import Dataset
 from calibration.load import load
 from calibration.orientation import TURNS, UNDONE_BY, orientation
 from targets.preprocess import ORIENTATIONS, Preprocess
-
-from .official_files import strokes
+from tests.fixtures.official_files import strokes
 
 
 def turned(data: Dataset, name: str) -> Dataset:

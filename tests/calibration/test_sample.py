@@ -12,8 +12,7 @@ from calibration.dataset import Dataset
 from calibration.errors import EmptyData, TestLeak, UnknownData
 from calibration.load import load
 from calibration.sample import draw, image_hashes
-
-from .official_files import strokes
+from tests.fixtures.official_files import strokes
 
 CLASSES = tuple("abc")
 

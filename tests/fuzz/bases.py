@@ -12,10 +12,10 @@ import numpy as np
 from calibration.load import load
 from calibration.sample import draw
 from targets.preprocess import Preprocess
-from tests.calibration.official_files import write_split
+from tests.fixtures.official_files import write_split
 from tests.fixtures.reports import pressed_report
+from tests.fixtures.small_readers import linear_reader
 from tests.fuzz.program import run
-from tests.toolchain.readers import linear_reader
 from toolchain import models
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.export import export

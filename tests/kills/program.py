@@ -25,11 +25,11 @@ from typing import NoReturn
 import numpy as np
 
 from calibration.splits import SPLITS
-from tests.calibration.official_files import strokes, write_split
+from tests.fixtures.official_files import strokes, write_split
+from tests.fixtures.small_readers import linear_reader
 from tests.kills.cases import Case
 from tests.kills.content import Parts, parts
 from tests.kills.hook import before_operation
-from tests.toolchain.readers import linear_reader
 
 SSH = '#!/bin/sh\nfor last; do :; done\nexec sh -c "$last"\n'
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.calibration.archive_server import Behaviour, serving
+from tests.fixtures.archive_server import Behaviour, serving
 from tests.kills.cases import CASES, Case
 from tests.kills.content import Parts, Pattern, tree
 from tests.kills.program import SIGNALS, Ended, Program

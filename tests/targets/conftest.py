@@ -15,9 +15,9 @@ import pytest
 from targets.artifact import Artifact, Format
 from targets.ssh import target as ssh_target
 from targets.ssh.bundle import set_up
-from tests.once import artifact_once, once, run_folder
-from tests.targets.board import Board, board
-from tests.targets.models import artifact, conv_net
+from tests.fixtures.board import Board, board
+from tests.fixtures.made_once import artifact_once, once, run_folder
+from tests.fixtures.small_models import artifact, conv_net
 from toolchain.core.progress import silent
 
 

@@ -16,8 +16,8 @@ from targets.artifact import DTYPES, ONNX_METADATA_KEY, SCHEMA, Artifact, Tensor
 from targets.errors import ArtifactError
 from targets.metadata import adopt, describe, load_artifact, save_sidecar
 from targets.preprocess import Preprocess
+from tests.fixtures.small_models import CLASSES, artifact, conv_net, integer_net
 from tests.fixtures.strategies import preprocesses
-from tests.targets.models import CLASSES, artifact, conv_net, integer_net
 
 words = st.text(max_size=8)
 facts = st.fixed_dictionaries(

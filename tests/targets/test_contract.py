@@ -15,7 +15,7 @@ from targets.errors import ArtifactError, Misplaced, RunFailed
 from targets.null import NullTarget
 from targets.session import Session, TimingPlan, Timings
 from targets.target import Target
-from tests.targets.models import artifact, conv_net, glyphs, integer_net
+from tests.fixtures.small_models import artifact, conv_net, glyphs, integer_net
 
 SHORT = TimingPlan(warmup=3, min_runs=30, min_seconds=0.01)
 

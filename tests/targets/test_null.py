@@ -9,7 +9,7 @@ from targets.artifact import Artifact
 from targets.errors import RunFailed
 from targets.null import NullTarget
 from targets.session import TimingPlan
-from tests.targets.models import glyphs
+from tests.fixtures.small_models import glyphs
 
 
 def test_rows_are_answered_in_order_over_several_calls(onnx_artifact: Artifact) -> None:

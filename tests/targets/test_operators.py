@@ -13,7 +13,7 @@ from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import RunFailed
 from targets.host.fresh_process import operators
-from tests.targets.models import artifact, conv_net
+from tests.fixtures.small_models import artifact, conv_net
 
 NAMES = {"w": "features.conv1.weight", "fc": "classifier.weight"}
 

@@ -10,8 +10,8 @@ from hypothesis import given
 
 from targets.errors import ArtifactError
 from targets.preprocess import ORIENTATIONS, Orientation, Preprocess
+from tests.fixtures.small_models import glyphs
 from tests.fixtures.strategies import preprocesses
-from tests.targets.models import glyphs
 
 NUMPYS_WORDS = {
     "upright": lambda x: x,

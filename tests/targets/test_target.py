@@ -14,7 +14,7 @@ from targets.host.fresh_process import operators
 from targets.host.machine import machine_state
 from targets.session import Cost
 from targets.target import Target
-from tests.targets.models import artifact, conv_net
+from tests.fixtures.small_models import artifact, conv_net
 
 BOARD = "ssh://pi@kitchen"
 SET_UP = {BOARD, *(word for word in catalog.listed() if word.startswith("arm64:"))}

@@ -12,7 +12,7 @@ from calibration.dataset import Dataset
 from calibration.load import load
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format
-from tests.once import artifact_once, once, run_folder
+from tests.fixtures.made_once import artifact_once, once, run_folder
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.core.context import RunContext

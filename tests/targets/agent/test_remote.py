@@ -23,7 +23,7 @@ from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, UnknownTarget
 from targets.onnxruntime.cpu import OrtCpu
 from targets.session import TimingPlan
-from tests.targets.models import glyphs
+from tests.fixtures.small_models import glyphs
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
 from targets.host import cache
 from targets.session import TimingPlan
 from tests.fixtures.emulated import emulated
-from tests.targets.models import glyphs
+from tests.fixtures.small_models import glyphs
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -22,7 +22,7 @@ from targets.browser.target import PAGE, BrowserTarget
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
 from targets.host import cache
 from targets.session import TimingPlan
-from tests.targets.models import artifact, glyphs, integer_net, stored
+from tests.fixtures.small_models import artifact, glyphs, integer_net, stored
 
 STATE = BrowserTarget().probe()
 needs_browser = pytest.mark.skipif(not STATE.ok, reason=f"no browser ({STATE.reason}): NOT checked")

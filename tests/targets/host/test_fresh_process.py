@@ -10,7 +10,7 @@ import pytest
 from targets.artifact import Artifact
 from targets.errors import RunFailed
 from targets.host.fresh_process import cold_start, peak_memory
-from tests.targets.models import artifact, conv_net, integer_net
+from tests.fixtures.small_models import artifact, conv_net, integer_net
 
 
 def test_both_runtimes_start_cold(

@@ -16,7 +16,7 @@ from targets.errors import ArtifactError, RunFailed
 from targets.litert.cpu import LiteRtCpu, LiteRtReference
 from targets.metadata import describe
 from targets.session import TimingPlan
-from tests.targets.models import glyphs
+from tests.fixtures.small_models import glyphs
 
 ROOT = Path(__file__).resolve().parents[3]
 

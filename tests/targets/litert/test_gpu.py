@@ -18,7 +18,7 @@ from targets.litert import gpu
 from targets.litert.cpu import LiteRtCpu
 from targets.litert.gpu import ACCELERATOR, LiteRtGpu
 from targets.session import TimingPlan
-from tests.targets.models import artifact, glyphs
+from tests.fixtures.small_models import artifact, glyphs
 
 _STATE = LiteRtGpu(adapter="software").probe()
 needs_adapter = pytest.mark.skipif(not _STATE.ok, reason=f"no software adapter ({_STATE.reason}): LiteRT NOT checked")

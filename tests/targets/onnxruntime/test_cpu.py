@@ -15,7 +15,7 @@ from targets.errors import ArtifactError, RunFailed, UnknownTarget
 from targets.host.machine import machine_state, saturates
 from targets.onnxruntime.cpu import OrtCpu, OrtPrecise, OrtReference, switches_kernels
 from targets.session import TimingPlan
-from tests.targets.models import artifact, conv_net, glyphs, integer_net
+from tests.fixtures.small_models import artifact, conv_net, glyphs, integer_net
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9])

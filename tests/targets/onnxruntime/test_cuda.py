@@ -21,7 +21,7 @@ from targets.onnxruntime.cpu import OrtCpu
 from targets.onnxruntime.cuda import OrtCuda, OrtTensorRt, cuda_device, missing_library
 from targets.session import TimingPlan
 from tests.fixtures.drivers import library
-from tests.targets.models import glyphs
+from tests.fixtures.small_models import glyphs
 
 TARGETS = [OrtCuda(), OrtTensorRt()]
 BUILT_IN = [place for place in TARGETS if place.provider in onnxruntime.get_available_providers()]

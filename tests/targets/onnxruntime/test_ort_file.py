@@ -14,7 +14,7 @@ from targets.artifact import ONNX_METADATA_KEY, Artifact
 from targets.errors import ArtifactError, RunFailed
 from targets.host.fresh_process import operators
 from targets.metadata import adopt, explained, load_artifact, save_sidecar
-from tests.targets.models import artifact, glyphs, integer_net, stored
+from tests.fixtures.small_models import artifact, glyphs, integer_net, stored
 
 
 @pytest.fixture

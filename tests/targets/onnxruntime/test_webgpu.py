@@ -22,7 +22,7 @@ from targets.onnxruntime.cpu import OrtCpu
 from targets.onnxruntime.webgpu import PROVIDER, OrtWebGpu
 from targets.session import Session, TimingPlan
 from tests.fixtures.drivers import CHROMIUM, SWIFTSHADER, drivers_that_say, manifest, needs_chromium
-from tests.targets.models import glyphs, integer_net
+from tests.fixtures.small_models import glyphs, integer_net
 from toolchain.quantize.weight_only import expand_at_load
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -12,7 +12,7 @@ from targets import catalog
 from targets.artifact import Artifact
 from targets.onnxruntime.cpu import OrtCpu
 from targets.openvino.cpu import OpenVinoCpu
-from tests.targets.models import artifact, conv_net, glyphs, integer_net
+from tests.fixtures.small_models import artifact, conv_net, glyphs, integer_net
 
 
 def test_floats_stay_floats(onnx_artifact: Artifact) -> None:

@@ -25,8 +25,8 @@ from targets.session import TimingPlan
 from targets.ssh import bootstrap
 from targets.ssh import target as ssh_target
 from targets.ssh.bundle import set_up
-from tests.targets.board import Board, board, needs
-from tests.targets.models import glyphs
+from tests.fixtures.board import Board, board, needs
+from tests.fixtures.small_models import glyphs
 from toolchain.commands.profile import ProfileRequest, profile_files
 from toolchain.core.progress import silent
 

@@ -1,0 +1,108 @@
+"""Two evaluations, paired image by image."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tests.fixtures.small_readers import digits, linear_reader, pair, written
+from toolchain.core.errors import EvidenceError
+from toolchain.evaluation.compare import Comparison, compare
+from toolchain.gate.candidate import evaluate_file
+from toolchain.stats import paired_difference
+
+answers = st.integers(1, 40).flatmap(
+    lambda n: st.tuples(*[hnp.arrays(np.int64, n, elements=st.integers(0, 9)) for _ in range(3)])
+)
+
+
+@settings(max_examples=50)
+@given(answers)
+def test_counts_are_those_of_a_plain_loop(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    labels, before, after = case
+    found = compare(written(before, labels), written(after, labels))
+    triples = list(zip(labels.tolist(), before.tolist(), after.tolist(), strict=True))
+    assert found.lost == sum(b == y != a for y, b, a in triples)
+    assert found.gained == sum(a == y != b for y, b, a in triples)
+    assert found.flips == sum(a != b for _, b, a in triples)
+    assert found.drop == pytest.approx(found.baseline_accuracy - found.candidate_accuracy)
+    for k, row in enumerate(found.per_class):
+        assert row.images == sum(y == k for y, _, _ in triples)
+        assert row.lost == sum(b == y != a for y, b, a in triples if y == k)
+    assert sum(row.lost for row in found.per_class) == found.lost
+    for one in found.confusions:
+        key = int(one.truth), int(one.read)
+        assert one.extra == sum((y, a) == key for y, _, a in triples) - sum((y, b) == key for y, b, _ in triples) > 0
+
+
+def test_bounds_are_tangos(tmp_path: Path) -> None:
+    found = compare(*pair(12, 5, 2_000))
+    assert found.interval == paired_difference.interval(12, 5, 2_000)
+    assert (found.lower, found.upper) == (
+        paired_difference.lower_bound(12, 5, 2_000),
+        paired_difference.upper_bound(12, 5, 2_000),
+    )
+    assert found.drop == 7 / 2_000
+
+
+def test_worst_classes_and_new_confusions_are_named() -> None:
+    found = compare(*pair(14, 3, 1_000))
+    assert [row.label for row in found.worst()] == ["3"]
+    assert str(found.confusions[0]) == "3 read as 8: +14"
+
+
+def test_the_same_file_twice_changes_nothing() -> None:
+    base, _ = pair(5, 5, 500)
+    found = compare(base, base)
+    assert (found.lost, found.gained, found.flips, found.drop, found.worst()) == (0, 0, 0, 0.0, ())
+    assert found.upper > 0
+
+
+@settings(max_examples=20)
+@given(answers)
+def test_a_comparison_comes_back_from_json(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    labels, before, after = case
+    found = compare(written(before, labels), written(after, labels))
+    assert Comparison.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+
+
+def test_what_is_no_comparison_is_refused() -> None:
+    stored = compare(*pair(1, 1, 50)).to_dict()
+    for broken in (stored | {"per_class": [{}]}, {k: v for k, v in stored.items() if k != "lost"}, {}):
+        with pytest.raises(EvidenceError, match="not a stored comparison"):
+            Comparison.from_dict(broken)
+
+
+def test_evaluations_that_do_not_belong_together_are_refused() -> None:
+    base, other = pair(5, 5, 500)
+    turn = np.r_[1:500, 0]
+    moved = replace(other, labels=other.labels[turn], logits=other.logits[turn], sample_ids=other.sample_ids[turn])
+    foreign = replace(other, sample_ids=np.r_[other.sample_ids[:-2], np.array([b"a" * 32, b"b" * 32])])
+    short = replace(other, labels=other.labels[:9], logits=other.logits[:9], sample_ids=other.sample_ids[:9])
+    labels = other.labels.copy()
+    labels[7] = (labels[7] + 1) % 10
+    for candidate, message in (
+        (moved, "the same images in another order, first at image 0"),
+        (foreign, "other images: 2 of 500 differ, first image 498"),
+        (short, "on 500 and 9 images"),
+        (replace(other, labels=labels), "under other labels: 1 of 500, first image 7"),
+        (replace(other, classes=tuple("0123456798")), "other classes"),
+    ):
+        with pytest.raises(EvidenceError, match=message):
+            compare(base, candidate)
+
+
+def test_a_class_that_two_real_files_read_differently_is_the_worst(tmp_path: Path) -> None:
+    base = evaluate_file(linear_reader(tmp_path / "float.onnx"), digits())
+    broken = evaluate_file(linear_reader(tmp_path / "broken.onnx", dead=(4,)), digits())
+    found = compare(base, broken)
+    assert found.worst()[0].label == "4"
+    assert found.worst()[0].drop > 0.8
+    assert found.confusions[0].truth == "4"

@@ -1,0 +1,61 @@
+"""Metrics against scikit-learn and scipy."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tests.fixtures.lazy import metrics, stats
+from tests.fixtures.small_readers import written
+from toolchain.core.errors import EvidenceError
+from toolchain.evaluation.metrics import Confusion, measure, wilson
+
+answers = st.integers(1, 60).flatmap(
+    lambda n: st.tuples(*[hnp.arrays(np.int64, n, elements=st.integers(0, 9)) for _ in range(2)])
+)
+
+
+@settings(max_examples=60)
+@given(answers)
+def test_agrees_with_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
+    labels, predictions = case
+    found = measure(written(predictions, labels))
+    for average, ours in (("macro", found.macro), ("micro", found.micro)):
+        reference = metrics.precision_recall_fscore_support(labels, predictions, average=average, zero_division=0)[:3]
+        assert (ours.precision, ours.recall, ours.f1) == pytest.approx(reference)
+    assert np.array_equal(found.confusion, metrics.confusion_matrix(labels, predictions, labels=range(10)))
+    each = metrics.precision_recall_fscore_support(labels, predictions, labels=range(10), zero_division=0)
+    ours_each = [(row.precision or 0.0, row.recall or 0.0, row.f1, row.images) for row in found.per_class]
+    assert np.allclose(ours_each, np.transpose(each))
+    assert found.accuracy == np.mean(labels == predictions)
+
+
+@given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_interval_agrees_with_scipy(case: tuple[int, int]) -> None:
+    reference = stats.binomtest(*case).proportion_ci(0.95, method="wilson")
+    assert wilson(*case) == pytest.approx((reference.low, reference.high), abs=1e-12)
+
+
+def test_an_interval_of_nothing_is_refused() -> None:
+    with pytest.raises(EvidenceError, match="at least one image"):
+        wilson(0, 0)
+
+
+def test_the_most_confused_pairs_come_first_and_right_answers_never() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2, 2, 2])
+    predictions = np.array([0, 7, 7, 7, 1, 0, 2, 2])
+    found = measure(written(predictions, labels), pairs=2)
+    assert found.confusions == (Confusion("0", "7", 2), Confusion("1", "7", 1))
+    assert len(measure(written(predictions, labels)).confusions) == 3
+
+
+def test_a_class_without_images_has_no_recall_and_one_never_answered_no_precision() -> None:
+    found = measure(written(np.array([0, 7]), np.array([0, 1])))
+    assert (found.per_class[7].recall, found.per_class[7].precision) == (None, 0.0)
+    assert (found.per_class[1].recall, found.per_class[1].precision) == (0.0, None)
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["confusion"][1][7] == 1

@@ -1,0 +1,145 @@
+"""The pull request's Markdown: what it says, as GitHub would show it, whatever classes are called."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from tests.fixtures.judgements import DAMAGED, LOOSE, ODD, STRICT, answers, concluded, gathered, with_damage
+from toolchain.report import gfm
+from toolchain.report.pull_request import pull_request
+
+Table = list[list[str]]
+
+
+def shown(token: Token) -> str:
+    """The words of an inline token as a browser shows them."""
+    parts = (one for one in token.children or [] if one.type in {"text", "code_inline", "image"})
+    return "".join(one.content for one in parts)
+
+
+def tables(markdown: str) -> list[Table]:
+    """Every table as rows of the words in its cells; the parser, like GitHub's, cuts rows that are too long."""
+    found: list[Table] = []
+    cell = False
+    for token in MarkdownIt("commonmark", {"html": True}).enable("table").parse(markdown):
+        if token.type == "table_open":
+            found.append([])
+        elif token.type == "tr_open":
+            found[-1].append([])
+        elif token.type in {"td_open", "th_open"}:
+            cell = True
+        elif token.type == "inline" and cell:
+            found[-1][-1].append(shown(token))
+            cell = False
+    for table in found:
+        assert {len(row) for row in table} == {len(table[0])}, table
+    return found
+
+
+def table(markdown: str, first: str) -> Table:
+    """The table whose heading starts with `first`, without its heading."""
+    (found,) = (one[1:] for one in tables(markdown) if one[0][0] == first)
+    return found
+
+
+def test_it_says_the_outcome_and_each_limit_with_its_figures() -> None:
+    told = pull_request(concluded(STRICT, gathered()), [gathered()])
+    assert told.startswith("## glyphpress gate: INCONCLUSIVE")
+    drop, size = table(told, "limit")
+    assert drop[:2] == ["drop", "INCONCLUSIVE"]
+    assert drop[2].endswith(" pp")
+    assert drop[4] == "at most 0.300 pp"
+    assert "images like these would decide" in drop[5]
+    assert size[:5] == ["size (only warns)", "FAIL", size[2], "-", "at most 1.0 KB"]
+    assert "599 images rightly" in told
+    assert "sha256" in told
+
+
+def test_of_a_real_file_that_lost_two_digits_it_names_them_and_what_they_are_read_as() -> None:
+    told = pull_request(concluded(LOOSE, gathered(broken=True)), [gathered(broken=True)])
+    assert {row[0] for row in table(told, "worst classes")[:2]} == {"4", "7"}
+    assert re.search(r"New confusions: `[47]` read as `\d` \+\d", told)
+    parts = table(told, "part")
+    assert [row[1] for row in parts[:2]] == ["FAIL", "FAIL"]
+    assert len(parts) == 10
+    assert "classes: 10 parts, " in told
+
+
+def test_class_names_that_mean_something_to_markdown_break_no_table() -> None:
+    evidence = with_damage(answers(400, 10))
+    told = pull_request(concluded(DAMAGED, evidence), [evidence], picture="gate.flips.png")
+    classes, damage, places = (one[1:] for one in tables(told) if one[0][0] == "part")
+    assert {row[0] for row in classes} == set(ODD)
+    assert [row[:2] for row in (*damage, *places)] == [["blur", "FAIL"], ["ort-reference", "FAIL"]]
+    flipped = [row for one in tables(told) if one[0][:2] == ["image", "label"] and len(one[0]) == 5 for row in one[1:]]
+    assert len(flipped) == 60
+    for row in flipped:
+        assert {row[1], *(one.rpartition(" ")[0] for one in row[2:4])} <= set(ODD)
+    assert table(told, "damage: drop in pp") == [["blur", "40.00", "0.00", "0.00", "0.00", "100.00", "100.00"]]
+    elsewhere = [one for one in tables(told) if one[0] == ["image", "label", "here", "there"]]
+    assert elsewhere == [[["image", "label", "here", "there"], ["7", "|", "`", "<"]]]
+    assert "1 of 18,800 images read differently" in told
+
+
+def test_the_picture_is_linked_once_or_the_reader_is_told_how_to_get_it() -> None:
+    judgement = concluded(LOOSE, gathered())
+    linked = pull_request(judgement, [gathered()], picture="gate.flips.png")
+    assert linked.count("](gate.flips.png)") == 1
+    assert "--data" not in linked
+    page = pull_request(judgement, [gathered()])
+    assert "![" not in page
+    assert "<summary>16 of 16 characters that flipped</summary>" in page
+    stored = replace(gathered(), flipped=None)
+    bare = pull_request(concluded(LOOSE, stored), [stored])
+    assert "gate again with `--data`" in bare
+    assert "16 of 16 characters that flipped" in bare
+
+
+def test_nothing_flipped_is_said_in_a_line() -> None:
+    same = answers(0, 0)
+    assert "No answer changed." in pull_request(concluded(STRICT, same), [same])
+
+
+def test_several_candidates_are_compared_and_each_has_its_part() -> None:
+    rivals = answers(5, 5), answers(400, 0, name="bad.onnx", p50=67_000)
+    told = pull_request(concluded(STRICT, *rivals), rivals, picture="gate.flips.png")
+    rows = table(told, "candidate")
+    assert [row[:2] for row in rows] == [["int8.onnx ships", "PASS"], ["bad.onnx", "FAIL"]]
+    assert [row[5] for row in rows] == ["-", "67.0 us"]
+    assert "corrected for a choice among 2" in told
+    assert [line for line in told.splitlines() if line.startswith("### ")] == [
+        "### `int8.onnx`: PASS",
+        "### `bad.onnx`: FAIL",
+    ]
+    assert told.count("](gate.flips.png)") == 1
+
+
+words = st.text(st.characters(exclude_categories=["Cs", "Cn", "Cc"]) | st.sampled_from("|`\\*_<>&[]~!#@$ "))
+
+
+@settings(max_examples=200)
+@given(words)
+def test_any_words_are_shown_as_they_are_in_a_cell(said: str) -> None:
+    markdown = gfm.table(["a", "b", "c"], [[gfm.text(said), gfm.code(said), "end"]])
+    ((_, row),) = tables(markdown)
+    plain = gfm.visible(said)
+    assert [row[0], row[2]] == [plain.strip(), "end"]
+    # A code span of spaces only stays one space or more; anything else is shown exactly.
+    assert row[1].strip() == plain.strip()
+
+
+@pytest.mark.parametrize("said", ["@octocat", "#12", "$x$"])
+def test_github_makes_no_mention_issue_or_formula_of_a_name(said: str) -> None:
+    # GitHub looks for these within one run of text: an element between the mark and the name ends it.
+    rendered = MarkdownIt("commonmark", {"html": True}).render(gfm.text(said))
+    runs = re.split(r"<[^>]*>", rendered)
+    assert html.unescape("".join(runs)).strip() == said
+    assert said not in map(html.unescape, runs)
