@@ -36,6 +36,7 @@ from toolchain.commands.export import export_checkpoint
 from toolchain.commands.quantize import quantize_file
 from toolchain.core.context import RunContext
 from toolchain.evaluation.ratio import LatencyRatio
+from toolchain.formats.catalog import pressed
 from toolchain.gate.limits.speed import TimeRatioLimit, judge_time_ratio
 from toolchain.profiling.latency import ROUNDS, time_interleaved
 from toolchain.recipe import shipped
@@ -47,7 +48,7 @@ REPEATS = 100
 HELD_REPEATS = 50
 SLOW_REPEATS = 10
 BUSY_REPEATS = 40
-FORMATS = ("onnx", "tflite")
+FORMATS = pressed()
 PERCENTILES = {"p50_ratio": 50.0, "p95_ratio": 95.0}
 LIMITS = (1.0, 1.05)
 # A tenth of what the gate measures, so that a hundred runs take minutes.

@@ -10,6 +10,7 @@ import rich_click as click
 
 from toolchain.cli import complete, console, options, values
 from toolchain.cli.checkpoint_options import checkpoint_options
+from toolchain.formats.catalog import pressed
 
 if TYPE_CHECKING:
     from targets.artifact import Format
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     "--format",
     "formats",
     multiple=True,
-    type=values.Choice(["onnx", "tflite"]),
-    default=("onnx", "tflite"),
+    type=values.Choice(pressed()),
+    default=pressed(),
     show_default=True,
     help="Output format (repeatable).",
 )
@@ -135,6 +136,8 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
     from toolchain.commands.demo import MARGIN
     from toolchain.commands.demo import demo as run
     from toolchain.core.quantities import points_text
+    from toolchain.export.exporters import EXPORTERS
+    from toolchain.formats import catalog
     from toolchain.gate.gate import raise_for
     from toolchain.report.table import show
 
@@ -143,8 +146,9 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
         console.emit("demo", {"out": str(out), "report": report.to_dict()})
     else:
         show(report, console.out())
-        if {row.format for row in report.rows} == {"onnx"}:
-            console.tell("TFLite was left out: litert-torch has no wheels for this machine; press on x86-64 for it")
+        for name, exporter in EXPORTERS.items():
+            if name not in {row.format for row in report.rows}:
+                console.tell(f"{catalog.get(name).title} was left out: {exporter.missing}")
         console.tell(
             f"margin: {points_text(MARGIN, 0)} pp, since {report.dataset.images} test images cannot decide 0.3 pp "
             "(that takes EMNIST's thousands: press cnn-small --data emnist:balanced)"

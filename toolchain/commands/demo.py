@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from calibration.load import load
 from toolchain.commands.press import press
-from toolchain.commands.press_request import FORMATS, PressRequest
+from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
 from toolchain.core.files import refuse_folder, whole_file
+from toolchain.export.exporters import installed_formats
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import Policy
 from toolchain.recipe import shipped
@@ -39,7 +39,7 @@ def demo(out: Path, context: RunContext | None = None) -> Report:
             checkpoint=str(model),
             data=DATA,
             recipes=tuple(shipped()[name] for name in RECIPES),
-            formats=FORMATS if find_spec("litert_torch") else ("onnx",),
+            formats=installed_formats(),
             policy=Policy.model_validate({"drop": DropLimit(max=MARGIN, confidence=0.95)}),
             command=("glyphpress", "demo"),
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from calibration.dataset import Dataset
 from calibration.load import load_or_why
-from targets.artifact import Artifact, Format
+from targets.artifact import Artifact
 from targets.metadata import explained, load_artifact
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.core.context import RunContext
@@ -16,6 +16,7 @@ from toolchain.core.errors import UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source
 from toolchain.export import export
 from toolchain.export.ort_format import export_ort, operators_path
+from toolchain.formats import catalog as formats
 from toolchain.formats.write_artifact import refuse_model
 
 
@@ -34,23 +35,23 @@ def export_checkpoint(
     ops_config, this_cpu: of an .ort alone, see `export_ort`. Raises what `settle`, `export` and `export_ort` raise, and
     UsageProblem for another suffix, or for either of them with another format.
     """
-    kinds: dict[str, Format] = {".onnx": "onnx", ".ort": "ort", ".tflite": "tflite"}
-    if output.suffix not in kinds:
-        raise UsageProblem(f"{output} names no format; let it end in .onnx, .ort or .tflite")
-    kind = kinds[output.suffix]
+    output_format = formats.of(output)
+    if output_format is None:
+        raise UsageProblem(f"{output} names no format; let it end in {formats.suffixes(formats.formats(), 'or')}")
     refuse_source(output, Path(checkpoint))
     refuse_model(output, force=context.force)
-    if kind != "ort" and (ops_config or this_cpu):
+    if not output_format.parent and (ops_config or this_cpu):
         option = "--ops-config" if ops_config else "--this-cpu"
-        raise UsageProblem(f"{option} is for .ort files, and {output.name} is none; leave it out")
-    if kind == "ort":
+        converted = formats.suffixes((file_format for file_format in formats.formats() if file_format.parent), "and")
+        raise UsageProblem(f"{option} is for {converted} files, and {output.name} is none; leave it out")
+    if output_format.parent:
         if ops_config:
             refuse_existing(operators_path(output), force=context.force)
         with tempfile.TemporaryDirectory() as folder:
             source = onnx_artifact(checkpoint, *labelled(words, data, context.data_root), Path(folder), context.seed)
             return export_ort(source, output, ops_config=ops_config, fitted=this_cpu, force=context.force)
     settled = settle(checkpoint, *labelled(words, data, context.data_root), seed=context.seed)
-    return export(settled.model, kind, output, force=context.force)
+    return export(settled.model, output_format.name, output, force=context.force)
 
 
 def onnx_artifact(
@@ -58,7 +59,8 @@ def onnx_artifact(
 ) -> Artifact:
     """Return the float .onnx that a checkpoint is, or is converted to in `folder`."""
     path = Path(checkpoint)
-    if path.suffix == ".onnx" and path.is_file() and explained(path):
+    file_format = formats.of(path)
+    if file_format and file_format.loads and path.is_file() and explained(path):
         return load_artifact(path)
     settled = settle(checkpoint, words, train, seed=seed)
     return export(settled.model, "onnx", folder / f"{settled.model.name}.onnx")

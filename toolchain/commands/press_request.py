@@ -9,11 +9,12 @@ from targets.session import TimingPlan
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.press_target import PressTarget
 from toolchain.core.errors import UsageProblem
+from toolchain.formats.catalog import pressed
 from toolchain.gate.policy import Policy, default_policy
 from toolchain.recipe import Recipe
 from toolchain.report.winner import Prefer
 
-FORMATS: tuple[Format, ...] = ("onnx", "tflite")
+FORMATS = pressed()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from toolchain.commands.probe_models import Shape, probe_pair
 from toolchain.commands.probe_shapes import wanted_shapes
 from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
+from toolchain.export.exporters import EXPORTERS
+from toolchain.formats import catalog as formats
 from toolchain.profiling.latency import profile
 
 DEFAULTS = ("16x32x3@14x14", "32x64x3@7x7", "576x128")
@@ -121,10 +123,10 @@ def probe_int8(target: str, shapes: Sequence[str], context: RunContext) -> Int8P
     state = place.probe()
     if not state.ok:
         raise TargetUnavailable(f"{place.name}: {state.reason}; {state.fix}")
-    formats: tuple[Format, ...] = ("onnx", "tflite")
-    cells = [(kind, shape) for kind in formats if kind in place.formats for shape in wanted]
+    cells = [(kind, shape) for kind in EXPORTERS if kind in place.formats for shape in wanted]
     if not cells:
-        raise UsageProblem(f"{place.name} runs neither .onnx nor .tflite files; take another target")
+        names = formats.suffixes(map(formats.get, EXPORTERS), "nor")
+        raise UsageProblem(f"{place.name} runs neither {names} files; take another target")
     measure = _counted if place.cost == "instructions" else _timed
     found = measure(place, cells, context)
     ratios = tuple(replace(one, times=counted[shape]) for one, (_, shape) in zip(found.ratios, cells, strict=True))

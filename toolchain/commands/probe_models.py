@@ -26,7 +26,8 @@ from toolchain.checkpoint import normalised
 from toolchain.checkpoint.float_model import OnnxModel
 from toolchain.core.errors import UsageProblem
 from toolchain.core.versions import tool_versions
-from toolchain.export import TOOLS, export
+from toolchain.export import export
+from toolchain.export.exporters import EXPORTERS
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 
@@ -72,7 +73,7 @@ def probe_pair(shape: str, kind: Format, seed: int) -> tuple[Artifact, Artifact]
         path = folder / "source.onnx"
         path.write_bytes(proto.SerializeToString())
         model = OnnxModel("probe", Preprocess(), CLASSES, "0" * 64, normalised(path, len(CLASSES)), path)
-        if kind == "tflite":
+        if not EXPORTERS[kind].takes_onnx:
             from toolchain.checkpoint.onnx_torch import to_torch
 
             module, refusal = to_torch(proto)
@@ -80,7 +81,7 @@ def probe_pair(shape: str, kind: Format, seed: int) -> tuple[Artifact, Artifact]
         source = export(model, kind, folder / f"float.{kind}")
         quantize(source, Quantize(scheme="static-int8"), _images(), folder / f"int8.{kind}", recipe="static-int8")
 
-    tools = tool_versions(*TOOLS[kind], "onnxruntime", "litert-quantizer")
+    tools = tool_versions(*EXPORTERS[kind].packages, "onnxruntime", "litert-quantizer")
     folder = cached(f"int8-probe/{shape}.{kind}", f"{tools} {seed} {LAYERS} side by side", build)
     return load_artifact(folder / f"float.{kind}"), load_artifact(folder / f"int8.{kind}")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from toolchain.commands.probe_models import Shape
 from toolchain.core.errors import UsageProblem
+from toolchain.formats import catalog
 from toolchain.formats.onnx.read import read_onnx
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def wanted_shapes(words: Sequence[str]) -> tuple[Counter[Shape], tuple[str, ...]
     words: shapes, or one float .onnx file. Raises UsageProblem for anything else, and
     CheckpointError for a file that is no ONNX.
     """
-    files = [word for word in words if word.endswith(".onnx")]
+    files = [word for word in words if (file_format := catalog.of(Path(word))) and file_format.loads]
     if not files:
         return Counter(map(Shape.parse, words)), ()
     if len(words) > 1:

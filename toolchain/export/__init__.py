@@ -7,10 +7,9 @@ from pathlib import Path
 from targets.artifact import Artifact, Format
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.core.versions import tool_versions
+from toolchain.export.exporters import EXPORTERS
 from toolchain.export.parity import check_parity, reference_images, reference_logits, rounding_error
 from toolchain.formats.write_artifact import Origin, write_artifact
-
-TOOLS = {"onnx": ("torch", "onnx", "onnxscript"), "tflite": ("torch", "litert-torch")}
 
 
 def export(
@@ -22,10 +21,7 @@ def export(
     file's logits differ from the model's by more than 1e-4 of the largest logit (or of 1) and more than float32 rounds,
     and PackageMissing when the converter is not installed.
     """
-    if kind == "onnx":
-        from toolchain.export.onnx import write_onnx as convert
-    else:
-        from toolchain.export.tflite import write_tflite as convert
+    exporter = EXPORTERS[kind]
     images = reference_images()
     # Before the conversion, which may move the weights out of memory.
     expected = reference_logits(model, images)
@@ -34,7 +30,7 @@ def export(
         model.classes,
         recipe,
         model.checkpoint_sha256,
-        tool_versions(*TOOLS[kind]),
+        tool_versions(*exporter.packages),
         notes=model.history,
         checkpoint_sha256=model.root_sha256,
     )
@@ -42,4 +38,4 @@ def export(
     def check(artifact: Artifact) -> None:
         check_parity(artifact, expected, images, lambda: rounding_error(model, images, expected))
 
-    return write_artifact(path, origin, lambda part: convert(model, part, log), force=force, check=check)
+    return write_artifact(path, origin, lambda part: exporter.convert(model, part, log), force=force, check=check)

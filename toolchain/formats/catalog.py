@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -36,6 +37,12 @@ def of(path: Path) -> FileFormat | None:
     """Return the format that a file's name says, None where it says none."""
     name = path.suffix.removeprefix(".")
     return get(name) if name in FORMATS else None
+
+
+def suffixes(some: Iterable[FileFormat], word: str) -> str:
+    """Return how a sentence lists the suffixes of formats: `.onnx, .ort or .tflite`."""
+    *others, last = [file_format.suffix for file_format in some]
+    return f"{', '.join(others)} {word} {last}" if others else last
 
 
 def readable() -> tuple[FileFormat, ...]:

@@ -22,9 +22,10 @@ class FileFormat:
 
     name: as in `Artifact.format`; the suffix without its dot. title, runtime: what people call the format, and what
     runs it here. magic: bytes 4 to 8 of a file, where the format has such an identifier. pressed: whether a press makes
-    such files. loads: whether a float file of it can be loaded and pressed as a checkpoint can. opaque: why its graph
-    cannot be read and what to give instead, behind the file's name; empty where it can. arithmetic: how `explain`
-    computes the errors and finds the kernels.
+    such files. loads: whether a float file of it can be loaded and pressed as a checkpoint can. parent: the format
+    whose files it is converted from, None where it is exported from a model. opaque: why its graph cannot be read and
+    what to give instead, to be put behind the file's name; empty where it can. arithmetic: how `explain` computes the
+    errors and finds the kernels.
     """
 
     name: ClassVar[Format]
@@ -33,6 +34,7 @@ class FileFormat:
     magic: ClassVar[bytes] = b""
     pressed: ClassVar[bool] = False
     loads: ClassVar[bool] = False
+    parent: ClassVar[Format | None] = None
     opaque: ClassVar[str] = ""
     arithmetic: ClassVar[str] = ""
 

@@ -16,11 +16,13 @@ from targets.errors import nearest, translated
 from toolchain.compress.step import ModelStep, StepContext
 from toolchain.core.errors import PolicyError, UsageProblem
 from toolchain.core.settings import FROM_FILE, Step, Strict, problem_text
+from toolchain.formats.catalog import pressed
 from toolchain.quantize.step import Quantize, refusal
 
 if TYPE_CHECKING:
     from calibration.dataset import Dataset
     from calibration.errors import DataNotFound
+    from targets.artifact import Format
     from toolchain.checkpoint.float_model import FloatModel
     from toolchain.core.context import RunContext
 
@@ -43,8 +45,10 @@ def _imported(reference: str) -> type[Step]:
 KINDS = {kind: _imported(reference) for kind, reference in STEPS.items()}
 if TYPE_CHECKING:
     AnyStep = ModelStep | Quantize
+    PressedFormat = Format
 else:
     AnyStep = Annotated[Union[tuple(KINDS.values())], Field(discriminator="kind")]  # noqa: UP007 (of a table)
+    PressedFormat = Literal[*pressed()]
 
 
 class Recipe(Strict):
@@ -52,7 +56,7 @@ class Recipe(Strict):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     summary: str = ""
-    formats: tuple[Literal["onnx", "tflite"], ...] = Field(default=("onnx", "tflite"), min_length=1)
+    formats: tuple[PressedFormat, ...] = Field(default=pressed(), min_length=1)
     steps: tuple[AnyStep, ...] = ()
 
     @model_validator(mode="after")
@@ -71,7 +75,8 @@ class Recipe(Strict):
                 fix = f"; or set formats = {json.dumps(others)}" if others else ""
                 raise ValueError(f"no {last.scheme} in {kind}: {reason}{fix}")
         if last and last.ranges and len(self.formats) > 1:
-            raise ValueError('`ranges` belong to one file; set formats = ["onnx"] or ["tflite"]')
+            choices = " or ".join(f'["{name}"]' for name in self.formats)
+            raise ValueError(f"`ranges` belong to one file; set formats = {choices}")
         return self
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from targets.host.text import argument
+from toolchain.formats import catalog
 from toolchain.gate.outcome import Verdict
 from toolchain.report.judgement import Judgement
 from toolchain.stats.decision import Outcome
@@ -45,7 +46,8 @@ def next_steps(
     if PREPROCESS in limits:
         lines.append("convert it again without a turn or scale of its own: it must take images as the baseline does")
     # What it was made of has its format, and is no stored baseline.
-    if data and candidate and source.suffix == candidate.suffix and source.suffix in (".onnx", ".tflite"):
+    own_format = catalog.of(source) if candidate and source.suffix == candidate.suffix else None
+    if data and candidate and own_format and not own_format.opaque:
         if reading:
             explain = _command("explain", source, candidate, *data)
             lines += [*_quantizing(source, data), f"see which layers lose most: {explain}"]

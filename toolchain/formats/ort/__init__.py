@@ -20,6 +20,7 @@ class OrtFormat(FileFormat):
     title = "ORT"
     runtime = "ONNX Runtime"
     magic = b"ORTM"
+    parent = "onnx"
     opaque = "is optimized by ONNX Runtime already; give the .onnx that it was made of"
 
     def diagnosis(self, artifact: Artifact) -> Diagnosis:
