@@ -1,4 +1,4 @@
-"""Artifact: a model file and the sidecar that says what it is."""
+"""Artifact: a model file and the sidecar that describes it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from targets.preprocess import Preprocess
 
 Format = Literal["onnx", "ort", "tflite"]
 PreprocessSource = Literal["sidecar", "file metadata", "options", "searched"]
-"""What says how a file wants its images: the JSON beside it, itself, the user, or a search on training images."""
+"""Where the preprocess of a file comes from: its sidecar, itself, the user, or a search on training images."""
 SCHEMA = "glyphpress/artifact/1"
 ONNX_METADATA_KEY = "glyphpress"
 
 DTYPES = ("float16", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
-"""Of inputs and outputs in a sidecar."""
+"""Types of inputs and outputs that a sidecar may name."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
     """Name, shape and dtype of an input or output; a dynamic axis is -1.
 
-    An integer q stands for `scale * (q - zero_point)`, as ONNX's QuantizeLinear and LiteRT's specification have it;
-    both are None for floats, and for integers that stand for themselves.
+    An integer q stands for `scale * (q - zero_point)`, as in ONNX's QuantizeLinear and LiteRT's specification; both
+    are None for floats, and for integers that are not quantized.
     """
 
     name: str
@@ -42,10 +42,10 @@ class TensorSpec:
 class Fidelity:
     """A comparison of a quantized file with its float file on a few images.
 
-    base: the float file's name. images: how many both files read. sqnr_db: ratio of signal to quantization noise of all
-    their logits in decibels, None where none differs. agreement: share of the images with the same answer. collapsed:
-    whether either is below what sound quantization of that many bits keeps. worst: the layers that add the most error
-    themselves, and their SQNR; only of a file that collapsed.
+    base: the float file's name. images: how many images both files read. sqnr_db: ratio of signal to quantization noise
+    of all logits in decibels, None where none differs. agreement: share of the images with the same answer. collapsed:
+    whether either is below what working quantization of that many bits reaches. worst: the layers that add the most
+    error, and their SQNR; only of a file that collapsed.
     """
 
     base: str
@@ -62,7 +62,7 @@ class Fidelity:
 
     @property
     def agreement_text(self) -> str:
-        """Return `99.6 %`; what is not all is never rounded up to all."""
+        """Return `99.6 %`; only full agreement is given as 100 %."""
         return "100 %" if self.agreement == 1 else f"{min(self.agreement * 100, 99.9):.1f} %"
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ class Fidelity:
         return f"SQNR of the logits {self.sqnr_text}, {self.agreement_text} equal answers on {self.images} images"
 
     def warning(self, file: str) -> str | None:
-        """Return what is wrong with `file`, the worst layers and what to do, on one line; None where all is well."""
+        """Return one line: what is wrong with `file`, its worst layers, what to do; None where nothing is."""
         if not self.collapsed:
             return None
         noise = [f"{layer} ({'exact' if db is None else f'{db:.1f} dB'})" for layer, db in self.worst.items()]
@@ -86,10 +86,10 @@ class Fidelity:
         """Rebuild from `dataclasses.asdict`; raises ValueError, KeyError or TypeError on anything else."""
         read = cls(**values)
         if not isinstance(read.worst, dict):
-            raise TypeError("the worst layers of a fidelity are no table")
-        numbers = [one for one in (read.sqnr_db, *read.worst.values()) if one is not None]
+            raise TypeError("fidelity: worst must map layers to numbers")
+        numbers = [number for number in (read.sqnr_db, *read.worst.values()) if number is not None]
         if not (isinstance(read.base, str) and isinstance(read.collapsed, bool) and 0 <= read.agreement <= 1):
-            raise ValueError("fidelity holds a name, a share between 0 and 1 and a yes or no")
+            raise ValueError("fidelity needs a name, a share from 0 to 1 and true or false")
         if read.images < 1 or not all(isfinite(number) for number in numbers):
             raise ValueError("fidelity needs images and finite numbers")
         return read
@@ -99,13 +99,12 @@ class Fidelity:
 class Artifact:
     """A file that can be shipped, and everything needed to judge it.
 
-    path is the file; its sidecar is `<path>.json`. sha256 is the digest of the file's bytes. `classes` are the
-    characters that the logits stand for, in order. `recipe` names how it was made (`float` for the export itself),
-    `parent_sha256` the checkpoint or artifact that it was made from, `checkpoint_sha256` the checkpoint that its line
-    began with (None where that is not known), `calibration` the digest, size and seed of the calibration set (None
-    where none was used), `tools` the versions of the packages that made it, `fidelity` how a quantized file answers
-    against its float file (None of a float file, and where there were no images to compare on). `preprocess_source` is
-    of this reading of the file, so no sidecar holds it.
+    path: the file; its sidecar is `<path>.json`. sha256: digest of the file's bytes. classes: the characters of the
+    logits, in order. recipe: how it was made (`float` for the export itself). parent_sha256: the checkpoint or artifact
+    from which it was artifact. checkpoint_sha256: the checkpoint at the start of that chain (None where it is not known).
+    calibration: digest, size and seed of the calibration set (None where none was used). tools: versions of the
+    packages that made it. fidelity: comparison of a quantized file with its float file (None for a float file, and
+    where there were no images to compare on). preprocess_source: of this reading of the file; not in the sidecar.
     """
 
     path: Path
@@ -139,7 +138,7 @@ class Artifact:
         return json_text(self.facts(), indent=2) + "\n"
 
     def facts(self) -> dict[str, Any]:
-        """Return everything but the path as JSON types: the sidecar."""
+        """Return the content of the sidecar as JSON types: everything but the path."""
         facts = asdict(replace(self, path=Path()))
         del facts["path"], facts["preprocess_source"]
         about = {"schema": SCHEMA, "file": self.path.name, "bytes": self.size}
@@ -153,7 +152,7 @@ def file_sha256(path: Path) -> str:
 
 
 def utf8(path: Path) -> bool:
-    """Return whether a name is UTF-8, as the libraries in C++ want it that open models."""
+    """Return whether a name is UTF-8, as the C++ libraries that open models require."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -162,15 +161,15 @@ def utf8(path: Path) -> bool:
 
 
 def file_format(path: Path) -> Format:
-    """Return the format that the name says; raises ArtifactError where there is no such file or it is another kind."""
+    """Return the format by the name's suffix; raises ArtifactError where the file is missing or of another kind."""
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; give an .onnx, .ort or .tflite file")
     if not utf8(path):
         raise ArtifactError(f"{path}: the name is not UTF-8, so the runtimes cannot open it; rename the file")
     kind = path.suffix.lower().removeprefix(".")
     if kind not in get_args(Format):
-        if words := instead_of(path):
-            raise ArtifactError(f"{path} {words}")
+        if advice := instead_of(path):
+            raise ArtifactError(f"{path} {advice}")
         raise ArtifactError(f"{path}: neither .onnx, .ort nor .tflite; `glyphpress export` makes one of a checkpoint")
     if path.stat().st_size == 0:
         raise ArtifactError(f"{path}: is empty; export the model again")
@@ -178,18 +177,18 @@ def file_format(path: Path) -> Format:
 
 
 def sidecar_of(path: Path) -> Path:
-    """Return where the sidecar of a model file stands."""
+    """Return the path of a model file's sidecar."""
     return path.with_name(path.name + ".json")
 
 
 def from_facts(path: Path, facts: dict[str, Any]) -> Artifact:
-    """Rebuild from `Artifact.facts` without a look at the file.
+    """Rebuild from `Artifact.facts` without reading the file.
 
-    Raises ValueError, KeyError, TypeError or ArtifactError, as the facts are wrong.
+    Raises ValueError, KeyError, TypeError or ArtifactError where the facts are wrong.
     """
     if facts["schema"] != SCHEMA:
         raise ValueError(f"schema {facts['schema']}, this version reads {SCHEMA}")
-    made = Artifact(
+    artifact = Artifact(
         path=path,
         format=facts["format"],
         sha256=facts["sha256"],
@@ -205,42 +204,42 @@ def from_facts(path: Path, facts: dict[str, Any]) -> Artifact:
         checkpoint_sha256=facts.get("checkpoint_sha256"),
         fidelity=Fidelity.from_dict(facts["fidelity"]) if facts.get("fidelity") else None,
     )
-    _check_types(made)
-    return made
+    _check_types(artifact)
+    return artifact
 
 
-def _check_types(made: Artifact) -> None:
-    """Raise TypeError where a value is of another type than its field, which a sidecar edited by hand can hold."""
+def _check_types(artifact: Artifact) -> None:
+    """Raise TypeError where a value has another type than its field, as in a sidecar that was edited by hand."""
     texts: list[object] = [
-        made.format,
-        made.sha256,
-        made.recipe,
-        *made.classes,
-        *made.notes,
-        *made.tools,
-        *made.tools.values(),
+        artifact.format,
+        artifact.sha256,
+        artifact.recipe,
+        *artifact.classes,
+        *artifact.notes,
+        *artifact.tools,
+        *artifact.tools.values(),
     ]
-    texts += [one for one in (made.parent_sha256, made.checkpoint_sha256) if one is not None]
-    texts += [word for spec in (*made.inputs, *made.outputs) for word in (spec.name, spec.dtype)]
+    texts += [digest for digest in (artifact.parent_sha256, artifact.checkpoint_sha256) if digest is not None]
+    texts += [text for spec in (*artifact.inputs, *artifact.outputs) for text in (spec.name, spec.dtype)]
     if wrong := [text for text in texts if type(text) is not str]:
-        raise TypeError(f"{wrong[0]!r:.60} is no text")
-    if type(made.preprocess.label_offset) is not int:
-        raise TypeError(f"{made.preprocess.label_offset!r:.60} is no label offset")
-    specs = (*made.inputs, *made.outputs)
+        raise TypeError(f"{wrong[0]!r:.60} is not a text")
+    if type(artifact.preprocess.label_offset) is not int:
+        raise TypeError(f"{artifact.preprocess.label_offset!r:.60} is not a label offset")
+    specs = (*artifact.inputs, *artifact.outputs)
     if wrong := [spec.dtype for spec in specs if spec.dtype not in DTYPES]:
-        raise TypeError(f"{wrong[0]!r:.60} is no type of numbers")
+        raise TypeError(f"{wrong[0]!r:.60} is not a number type")
     for spec in specs:
         scaled = isinstance(spec.scale, (int, float)) and spec.scale > 0 and type(spec.zero_point) is int
         if not scaled and (spec.scale, spec.zero_point) != (None, None):
-            raise TypeError(f"{spec.scale!r:.60} and {spec.zero_point!r:.60} are no scale and zero point")
+            raise TypeError(f"{spec.scale!r:.60} and {spec.zero_point!r:.60} are not a scale and zero point")
     axes: list[object] = [axis for spec in specs for axis in spec.shape]
     if wrong := [axis for axis in axes if type(axis) is not int or axis not in range(-1, 2**31)]:
-        raise TypeError(f"{wrong[0]!r:.60} is no size of an axis")
-    if not isinstance(made.calibration, dict | None):
-        raise TypeError(f"{made.calibration!r:.60} is no calibration set")
+        raise TypeError(f"{wrong[0]!r:.60} is not the size of an axis")
+    if not isinstance(artifact.calibration, dict | None):
+        raise TypeError(f"{artifact.calibration!r:.60} is not a calibration set")
 
 
 def _spec(facts: dict[str, Any]) -> TensorSpec:
-    # Sidecars of before scales were recorded say enough of floats alone.
+    # Old sidecars have no scales; for floats none are needed.
     facts = ({"scale": None, "zero_point": None} if "float" in facts["dtype"] else {}) | facts
     return TensorSpec(facts["name"], tuple(facts["shape"]), facts["dtype"], facts["scale"], facts["zero_point"])

@@ -1,4 +1,4 @@
-"""What an artifact says of itself: the JSON sidecar beside the file, or the metadata inside it."""
+"""Reads and writes the description of an artifact: its JSON sidecar, or the metadata inside the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from targets.preprocess import Preprocess
 
 
 def save_sidecar(artifact: Artifact) -> Path:
-    """Write `<path>.json` whole or not at all, over an earlier one of the same file, and return its path."""
+    """Write `<path>.json`, whole or not at all, over an earlier one, and return its path."""
     with tempfile.TemporaryDirectory(prefix=".glyphpress-", dir=artifact.path.parent) as folder:
         part = Path(folder) / artifact.sidecar.name
         part.write_text(artifact.description(), encoding="utf-8", errors="backslashreplace")
@@ -32,7 +32,7 @@ def save_sidecar(artifact: Artifact) -> Path:
 
 
 def explained(path: Path) -> bool:
-    """Return whether a sidecar, or metadata in the file, says what it is; raises ArtifactError."""
+    """Return whether a sidecar or metadata in the file describes it; raises ArtifactError."""
     kind = file_format(path)
     return sidecar_of(path).is_file() or bool(_embedded_text(path, kind))
 
@@ -40,8 +40,8 @@ def explained(path: Path) -> bool:
 def load_artifact(path: Path) -> Artifact:
     """Read an artifact from its file and sidecar, or from its own metadata where an .onnx or .ort file has no sidecar.
 
-    Raises ArtifactError when the file is missing or unreadable, nothing says what it is, the sidecar is that of other
-    bytes, or an .onnx asks for more memory than any reader of characters.
+    Raises ArtifactError when the file is missing or unreadable, nothing describes it, the sidecar belongs to other
+    bytes, or an .onnx asks for more memory than any model that reads characters.
     """
     kind = file_format(path)
     if kind == "onnx":
@@ -68,7 +68,7 @@ def load_artifact(path: Path) -> Artifact:
 
 
 def adopt(path: Path, *, preprocess: Preprocess, classes: tuple[str, ...]) -> Artifact:
-    """Return the artifact of a user's own .onnx, .ort or .tflite file that has no sidecar; nothing is written.
+    """Return the artifact of a user's .onnx, .ort or .tflite file that has no sidecar; nothing is written.
 
     Its recipe is `foreign`. Raises ArtifactError when the file cannot be read, or no output can hold the classes.
     """
@@ -98,7 +98,7 @@ def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]
 
 
 def _embedded_text(path: Path, kind: Format) -> str:
-    """Return what a file holds under ONNX_METADATA_KEY, or an empty string; a .tflite holds nothing."""
+    """Return the text under ONNX_METADATA_KEY in a file, empty where there is none; a .tflite has none."""
     if kind == "tflite":
         return ""
     if kind == "ort":
@@ -109,8 +109,8 @@ def _embedded_text(path: Path, kind: Format) -> str:
 
 
 def _embedded_facts(path: Path, sha256: str) -> dict[str, Any]:
-    """Return a sidecar's facts: the file's metadata says how it was made, its graph and bytes the rest."""
+    """Return the facts of a sidecar from the file itself: its metadata, its graph and its bytes."""
     kind = file_format(path)
-    made: dict[str, Any] = json_value(_embedded_text(path, kind))
+    stored: dict[str, Any] = json_value(_embedded_text(path, kind))
     inputs, outputs = (tuple(map(asdict, specs)) for specs in describe(path))
-    return made | {"format": kind, "sha256": sha256, "inputs": inputs, "outputs": outputs}
+    return stored | {"format": kind, "sha256": sha256, "inputs": inputs, "outputs": outputs}

@@ -1,4 +1,4 @@
-"""The null target: scripted logits and times for tests of whatever stands on top of a target."""
+"""The null target: scripted logits and times, for tests of code that uses targets."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Times = Callable[[np.random.Generator, int], ArrayLike]
 
 
 class NullTarget(Target):
-    """Target `null`: answers what it was told to, of either format, and marks everything as simulated.
+    """Target `null`: gives scripted logits and times for files of any format, marked as simulated.
 
     logits: an array [M, classes], answered row by row over successive calls of `run`, starting over after the last;
-    or a callable from uint8 images [N, 28, 28] to [N, classes]. Without it each image gets logits of its own,
-    drawn from its pixels and `seed`.
-    times: nanoseconds an inference takes: a number (5 % of log-normal noise is added, as a quiet machine has), or a
-    callable `(generator, n) -> n nanoseconds`. Nothing sleeps: a minute of samples takes a millisecond. As many
-    samples come as a real run of that speed would have given, so `TimingPlan` means what it always means.
+    or a callable from uint8 images [N, 28, 28] to [N, classes]. Without it the logits of an image are drawn from its
+    pixels and `seed`.
+    times: nanoseconds per inference: a number (5 % of log-normal noise is added, as on a quiet machine), or a callable
+    `(generator, n) -> n nanoseconds`. Nothing sleeps: a minute of samples takes a millisecond. The number of samples is
+    that of a real run of this speed, so a `TimingPlan` keeps its meaning.
 
         right = np.eye(47)[labels]
         with NullTarget(logits=right, times=120_000).open(artifact) as session: ...
@@ -44,7 +44,7 @@ class NullTarget(Target):
         self.logits, self.times, self.seed = logits, times, seed
 
     def probe(self) -> Availability:
-        """Say that it is always there."""
+        """Return that it is always available."""
         return Availability(True)
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> NullSession:
@@ -54,7 +54,7 @@ class NullTarget(Target):
 
 
 class NullSession(Session):
-    """A session that plays a NullTarget's script; every session starts at its beginning."""
+    """A session with a NullTarget's script; every session starts at its beginning."""
 
     def __init__(self, artifact: Artifact, facts: RuntimeFacts, target: NullTarget) -> None:
         """Start the script."""
@@ -95,16 +95,16 @@ class NullSession(Session):
         if script is None:
             return [self._drawn(image) for image in images] or np.empty((0, len(self.artifact.classes)))
         rows = np.asarray(script, dtype=np.float32)
-        wanted = np.arange(self._row, self._row + len(images)) % len(rows)
+        indices = np.arange(self._row, self._row + len(images)) % len(rows)
         self._row += len(images)
-        return rows[wanted]
+        return rows[indices]
 
     def _drawn(self, image: NDArray[np.uint8]) -> NDArray[Any]:
-        words = np.frombuffer(image.tobytes(), np.uint32).tolist()
-        return np.random.default_rng([self._target.seed, *words]).normal(size=len(self.artifact.classes))
+        pixels = np.frombuffer(image.tobytes(), np.uint32).tolist()
+        return np.random.default_rng([self._target.seed, *pixels]).normal(size=len(self.artifact.classes))
 
     def _durations(self, plan: TimingPlan) -> NDArray[np.int64]:
-        """Return as many samples as the plan would have let a real run take."""
+        """Return as many samples as a real run would have taken by the plan."""
         samples = np.asarray(self._draw(plan.min_runs), dtype=np.int64)
         while samples.sum() < plan.min_seconds * 1e9 and len(samples) < plan.max_runs:
             missing = plan.min_seconds * 1e9 - samples.sum()
@@ -118,4 +118,4 @@ class NullSession(Session):
         return self._target.times * np.exp(self._random.normal(0.0, 0.05, count))
 
     def __exit__(self, *_error: object) -> None:
-        """Hold nothing."""
+        """Do nothing: it holds no resources."""

@@ -1,6 +1,6 @@
-"""Preprocess: the one way from uint8 pixels to what a model was trained on.
+"""Preprocess: turns uint8 pixels into the input of a model.
 
-It is serialised into every artifact, and a board's agent runs it too, so it needs nothing but numpy.
+It is stored in every artifact, and boards run it too, so it needs numpy alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TURNS: dict[Orientation, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     "rot270": lambda x: x.swapaxes(1, 2)[:, :, ::-1],
     "anti-transpose": lambda x: x.swapaxes(1, 2)[:, ::-1, ::-1],
 }
-"""What each orientation does to upright images [N, 28, 28]."""
+"""Orientation -> function that turns upright images [N, 28, 28]."""
 
 _TURNING: dict[Orientation, str] = {
     "mirror": "swap left and right",
@@ -44,7 +44,7 @@ _TURNING: dict[Orientation, str] = {
 }
 
 MOST = 1e6
-"""Pixels reach 255; a mean or std far beyond is damage, and float32 has no room for what it makes of them."""
+"""Largest mean and std: pixels reach 255, so more is a damaged value, and would overflow float32."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Preprocess:
 
     orientation: turn applied to upright pixels (`rot90` is counter-clockwise).
     scale: `0-1` divides by 255; `0-255` keeps the raw values.
-    mean, std: subtracted and divided after scaling, in scaled units.
-    invert: dark ink on white, applied before scaling.
-    layout: where the channel axis stands; with one channel the bytes are the same.
-    label_offset: the model's column of class 0 (1 for a letters model that keeps EMNIST's 1 to 26).
-    dtype: `uint8` where a file takes turned pixels as they are: scale, mean, std and invert tell what it does inside.
+    mean, std: subtracted and divided by after scaling, in scaled units.
+    invert: dark ink on white; applied before scaling.
+    layout: position of the channel axis; with one channel the bytes are the same.
+    label_offset: the model's output column of class 0 (1 for a letters model that keeps EMNIST's labels 1 to 26).
+    dtype: `uint8` where a file takes the turned pixels unchanged; it then applies scale, mean, std and invert itself.
     """
 
     orientation: Orientation = "upright"
@@ -70,9 +70,9 @@ class Preprocess:
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
-        """Reject what cannot be applied."""
-        words = {"scale": get_args(Scale), "layout": get_args(Layout), "dtype": get_args(Dtype)}
-        for key, known in ({"orientation": ORIENTATIONS} | words).items():
+        """Reject values that cannot be applied; raises ArtifactError."""
+        choices = {"scale": get_args(Scale), "layout": get_args(Layout), "dtype": get_args(Dtype)}
+        for key, known in ({"orientation": ORIENTATIONS} | choices).items():
             if getattr(self, key) not in known:
                 raise ArtifactError(f"unknown {key} {getattr(self, key)!r} in a preprocess; give {', '.join(known)}")
         numbers = all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in (self.mean, self.std))
@@ -89,7 +89,7 @@ class Preprocess:
     def apply(self, images: NDArray[np.uint8]) -> NDArray[Any]:
         """Return float32, or what `dtype` says, [N, 1, 28, 28] (NCHW) or [N, 28, 28, 1] (NHWC) of uint8 [N, 28, 28].
 
-        The steps and their order are torchvision's ToTensor and Normalize, so the floats are the very same.
+        The steps and their order are those of torchvision's ToTensor and Normalize, so the floats are identical.
         """
         if images.dtype != np.uint8 or images.ndim != 3:
             raise ArtifactError(f"expected uint8 images [N, H, W], got {images.dtype} {list(images.shape)}")
@@ -108,40 +108,43 @@ class Preprocess:
         return pixels
 
     def __str__(self) -> str:
-        """Say it in a few words."""
+        """Return orientation and values in a few words."""
         labels = [f"labels from {self.label_offset}"] * (self.label_offset > 0)
         return ", ".join([self.orientation, self._values(), *labels])
 
     def unlike(self, other: Preprocess) -> tuple[str, ...]:
-        """Return in words what an application that feeds this file as it feeds the other one would get wrong.
+        """Return how this preprocess differs from another one, as texts.
 
-        Nothing where they differ in layout alone, which is the same bytes, or in dtype, which the runtime refuses.
+        A difference in layout alone is left out, since the bytes are the same, as is one in dtype, which the runtime
+        refuses.
         """
-        found = []
+        differences = []
         if self.orientation != other.orientation:
-            found.append(f"orientation {self.orientation} instead of {other.orientation}")
-        if self.dtype == other.dtype == "float32" and not np.allclose(self._ends(), other._ends(), rtol=0, atol=1e-3):
-            found.append(f"pixels {self._values()} instead of {other._values()}")
+            differences.append(f"orientation {self.orientation} instead of {other.orientation}")
+        if self.dtype == other.dtype == "float32" and not np.allclose(
+            self._extremes(), other._extremes(), rtol=0, atol=1e-3
+        ):
+            differences.append(f"pixels {self._values()} instead of {other._values()}")
         if self.label_offset != other.label_offset:
-            found.append(f"labels from {self.label_offset} instead of {other.label_offset}")
-        return tuple(found)
+            differences.append(f"labels from {self.label_offset} instead of {other.label_offset}")
+        return tuple(differences)
 
     def _values(self) -> str:
         if self.dtype == "uint8":
             return "raw uint8"
-        words = [{"0-1": "0 to 1", "0-255": "0 to 255"}[self.scale]]
-        words += [f"mean {self.mean:g} std {self.std:g}"] * ((self.mean, self.std) != (0.0, 1.0))
-        return ", ".join(words + ["inverted"] * self.invert)
+        parts = [{"0-1": "0 to 1", "0-255": "0 to 255"}[self.scale]]
+        parts += [f"mean {self.mean:g} std {self.std:g}"] * ((self.mean, self.std) != (0.0, 1.0))
+        return ", ".join(parts + ["inverted"] * self.invert)
 
-    def _ends(self) -> tuple[float, float]:
-        """Return what black and white become."""
+    def _extremes(self) -> tuple[float, float]:
+        """Return the model's input values of black and white."""
         black, white = self._normalized(np.array([[[0, 255]]], np.uint8)).ravel().tolist()
         return black, white
 
     def duties(self) -> dict[str, list[str]]:
-        """Return in words what the `caller` does, in this order, with an upright glyph, and what the `file` does.
+        """Return as texts what the `caller` does with an upright glyph, in this order, and what the `file` does itself.
 
-        The sidecar says it beside the preprocess, whose fields alone do not tell who applies them.
+        Stands in the sidecar beside the preprocess, whose fields alone do not say who applies them.
         """
         values = ["invert: 255 - pixel"] * self.invert + ["divide by 255"] * (self.scale == "0-1")
         values += [f"subtract {self.mean}"] * (self.mean != 0) + [f"divide by {self.std}"] * (self.std != 1)

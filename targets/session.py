@@ -1,4 +1,4 @@
-"""What it means to have an artifact open on a target: Session, and all that it measures."""
+"""Session: an artifact that is open on a target, and the types of what it measures."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from targets.host.machine import busy_by_others, taints
 
 _TIMED: Final = ("batch", "inner", "warmup", "load_ns", "first_run_ns")
 LARGEST: Final = 2**63 - 1
-"""Of an int64, which every stored count must fit."""
+"""The largest int64: every stored count must fit one."""
 
 
 DeviceType = Literal["cpu", "gpu", "emulated", "software", "script"]
-"""What answers: a processor, a graphics device, a processor that QEMU plays, a graphics device that a processor plays
-(SwiftShader, lavapipe), a script (`null`). The last three are simulated."""
+"""What computes the answers: a processor, a GPU, a processor emulated by QEMU, a GPU emulated in software (SwiftShader,
+lavapipe), or a script (`null`). The last three are simulated."""
 
 Cost = Literal["latency", "instructions", "outputs", "scripted"]
-"""What a place can say of an inference: how long it takes, how many instructions it retires, only what it answers."""
+"""What a target can measure of an inference: its latency, its instructions, only its outputs, or scripted times."""
 
 COSTS: Final[dict[DeviceType, Cost]] = {
     "cpu": "latency",
@@ -40,13 +40,12 @@ COSTS: Final[dict[DeviceType, Cost]] = {
 
 @dataclass(frozen=True)
 class RuntimeFacts:
-    """Which runtime answered where: recorded with every evaluation and timing.
+    """Which runtime gave the answers, and on which device: recorded with every evaluation and timing.
 
-    target: the word that names the place, settings included. device: the name of the device as its system or runtime
-    gives it. precision: what float operators compute in ("float32", "float16"), whatever the file stores.
-    placement: how many nodes each execution provider or delegate was given when the graph was parted; empty where the
-    runtime does not say. simulated: whether no device of this kind was there, so that it has no latency. Raises
-    TypeError for values of other types.
+    target: the target's name, settings included. device: the name that its system or runtime gives the device.
+    precision: the type in which float operators compute ("float32", "float16"), whatever the file stores.
+    placement: number of nodes that each execution provider or delegate runs; empty where the runtime does not tell.
+    simulated: whether the device is emulated, so that it has no latency. Raises TypeError for values of other types.
     """
 
     target: str
@@ -60,12 +59,12 @@ class RuntimeFacts:
     simulated: bool = False
 
     def __post_init__(self) -> None:
-        """Reject what was stored by something else, or changed by hand."""
+        """Reject values that another program stored, or that were changed by hand."""
         if type(self.threads) is not int:
-            raise TypeError("the facts of a runtime hold a number of threads")
-        words = [self.target, self.runtime, self.version, self.device, self.precision, *self.placement]
-        if not all(type(word) is str for word in words) or self.device_type not in COSTS:
-            raise TypeError(f"the facts of a runtime are words, and a device type of {', '.join(COSTS)}")
+            raise TypeError("facts of a runtime: threads must be a whole number")
+        texts = [self.target, self.runtime, self.version, self.device, self.precision, *self.placement]
+        if not all(type(text) is str for text in texts) or self.device_type not in COSTS:
+            raise TypeError(f"facts of a runtime must be texts, and the device type one of {', '.join(COSTS)}")
         _counts([self.threads, *self.placement.values()])
         if self.simulated not in (False, self.cost != "latency"):
             raise TypeError(f"a device of type {self.device_type} is not simulated")
@@ -73,17 +72,19 @@ class RuntimeFacts:
 
     @property
     def cost(self) -> Cost:
-        """What a session there can say of an inference."""
+        """What a session there can measure of an inference."""
         return COSTS[self.device_type]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RuntimeFacts:
         """Rebuild from `dataclasses.asdict`; raises KeyError or TypeError on anything else."""
         if not isinstance(values["placement"], dict):
-            raise TypeError("the facts of a runtime hold a placement: nodes by execution provider or delegate")
-        facts = cls(**values | {one.name: values[one.name] for one in fields(cls)})
+            raise TypeError(
+                "facts of a runtime: placement must map execution providers or delegates to numbers of nodes"
+            )
+        facts = cls(**values | {each.name: values[each.name] for each in fields(cls)})
         if values["simulated"] is not facts.simulated:
-            raise TypeError(f"the facts of a runtime of type {facts.device_type} say otherwise")
+            raise TypeError(f"facts of a runtime: simulated does not fit the device type {facts.device_type}")
         return facts
 
 
@@ -91,8 +92,8 @@ class RuntimeFacts:
 class TimingPlan:
     """How long to time: until both `min_runs` and `min_seconds` are reached, never past `max_runs` samples.
 
-    batch: images per inference. warmup: untimed inferences first. inner: inferences per sample; 0 calibrates it
-    so that one sample is at least 100 times the clock's resolution. Raises RunFailed on a plan that times nothing.
+    batch: images per inference. warmup: untimed inferences at the start. inner: inferences per sample; 0 chooses it
+    so that one sample takes at least 100 times the clock's resolution. Raises RunFailed on a plan that times nothing.
     """
 
     batch: int = 1
@@ -103,7 +104,7 @@ class TimingPlan:
     inner: int = 0
 
     def __post_init__(self) -> None:
-        """Reject what would time nothing or never end."""
+        """Reject a plan that times nothing or never ends."""
         if min(self.batch, self.min_runs) < 1 or min(self.warmup, self.inner) < 0 or self.max_runs < self.min_runs:
             raise RunFailed("a timing plan needs a batch and 1 <= min_runs <= max_runs; correct the plan")
         if not (isfinite(self.min_seconds) and self.min_seconds >= 0):
@@ -114,11 +115,11 @@ class TimingPlan:
 class Timings:
     """Raw latencies of one artifact in one session.
 
-    samples_ns: int64 [N], nanoseconds an inference (of `batch` images) took, unrounded, in order; where `inner` is
-    above 1 each is the mean of that many. load_ns and first_run_ns are what opening the session and its very
-    first inference took. machine: state of the host when it was measured. blocks: where in samples_ns each block of
-    an interleaved measurement starts; a single 0 otherwise. interrupted: the samples in the middle of which the system
-    gave the core to others, by their number, and for how many nanoseconds an inference, as far as that is known.
+    samples_ns: int64 [N], nanoseconds per inference (of `batch` images), unrounded, in order; where `inner` is above 1
+    each is the mean of that many. load_ns, first_run_ns: time of opening the session and of its very first inference.
+    machine: state of the host when it was measured. blocks: index in samples_ns at which each block of an interleaved
+    measurement starts; a single 0 otherwise. interrupted: index of each sample during which the system gave the core
+    to other processes, and for how many nanoseconds per inference, where that is known.
     """
 
     artifact_sha256: str
@@ -135,7 +136,7 @@ class Timings:
 
     @cached_property
     def worked_ns(self) -> NDArray[np.int64]:
-        """The samples without the time that the system gave to others meanwhile: what the file itself took."""
+        """The samples without the time of interruptions: what the file itself took."""
         worked = self.samples_ns.copy()
         for index, away in self.interrupted:
             worked[index] -= away
@@ -143,19 +144,19 @@ class Timings:
 
     @property
     def taints(self) -> tuple[str, ...]:
-        """What made the machine less than quiet meanwhile, in words (`targets.host.machine.taints`)."""
+        """What disturbed the measurement, as texts (`targets.host.machine.taints`)."""
         return taints(self.machine, self.machine.get("end", self.machine))
 
     @property
     def busy_cores(self) -> float:
-        """How many cores other processes kept busy meanwhile; 0 where that is not known."""
+        """How many cores other processes kept busy during the measurement; 0 where that is not known."""
         return busy_by_others(self.machine, self.machine.get("end", self.machine)) or 0.0
 
     def percentile(self, q: float) -> float | None:
-        """Return the q-th percentile (0 to 100) in nanoseconds, or None where the samples cannot carry it.
+        """Return the q-th percentile (0 to 100) in nanoseconds, or None where there are too few samples.
 
-        Of `worked_ns`. At least ten samples must lie beyond it (on each side for the median), and tails need single
-        inferences.
+        Of `worked_ns`. At least ten samples must lie beyond it (on each side for the median), and percentiles above the
+        median need single inferences.
         """
         # 100 - 99.9 is a little less than 0.1 in floating point.
         beyond = round(len(self.samples_ns) * min(q, 100 - q) / 100, 6)
@@ -168,7 +169,7 @@ class Timings:
         return (
             asdict(self)
             | {"samples_ns": self.samples_ns.tolist(), "blocks": list(self.blocks)}
-            | {"interrupted": [list(one) for one in self.interrupted]}
+            | {"interrupted": [list(interruption) for interruption in self.interrupted]}
         )
 
     @classmethod
@@ -179,10 +180,10 @@ class Timings:
             if not (samples and blocks and sorted({*blocks, 0}) == blocks and blocks[-1] < len(samples)):
                 raise ValueError("samples and blocks do not fit")
             stored = values["interrupted"]
-            if type(stored) is not list or any(type(one) is not list for one in stored):
+            if type(stored) is not list or any(type(pair) is not list for pair in stored):
                 raise TypeError("interruptions are pairs in a list")
-            interrupted = [tuple(_counts(one)) for one in stored]
-            if any(len(one) != 2 or one[0] >= len(samples) or one[1] >= samples[one[0]] for one in interrupted):
+            interrupted = [tuple(_counts(pair)) for pair in stored]
+            if any(len(pair) != 2 or pair[0] >= len(samples) or pair[1] >= samples[pair[0]] for pair in interrupted):
                 raise ValueError("samples and interruptions do not fit")
             _counts(values[name] for name in _TIMED)
             if not (isinstance(values["artifact_sha256"], str) and isinstance(values["machine"], dict)):
@@ -194,17 +195,19 @@ class Timings:
 
 
 def taints_of(timings: Iterable[Timings]) -> tuple[str, ...]:
-    """Return what made the machine less than quiet while these were taken, in words.
+    """Return what disturbed these measurements, as texts.
 
-    What differs in its figures alone is said once, as it was for the timings that met the busiest machine.
+    Of texts that differ in their numbers alone, only that of the timings on the busiest machine is kept.
     """
-    devices = sorted((one for one in timings if not one.facts.simulated), key=lambda one: one.busy_cores)
-    return tuple({re.sub(r"[\d.]+", "", word): word for one in devices for word in one.taints}.values())
+    measured = sorted(
+        (timing for timing in timings if not timing.facts.simulated), key=lambda timing: timing.busy_cores
+    )
+    return tuple({re.sub(r"[\d.]+", "", taint): taint for timing in measured for taint in timing.taints}.values())
 
 
 @dataclass(frozen=True)
 class ColdStart:
-    """Nanoseconds, of one fresh process."""
+    """Nanoseconds of loading and of the first inference in a fresh process."""
 
     load_ns: int
     first_run_ns: int
@@ -212,9 +215,9 @@ class ColdStart:
 
 @dataclass(frozen=True)
 class Instructions:
-    """How many instructions an inference of `batch` images retires on an emulated processor: a cost, never a time.
+    """Number of instructions that an inference of `batch` images executes on an emulated processor; it is no time.
 
-    samples: of single inferences, in order, with what counting itself costs taken off.
+    samples: of single inferences, in order, without the instructions of the counting itself.
     """
 
     artifact_sha256: str
@@ -224,7 +227,7 @@ class Instructions:
 
     @property
     def median(self) -> float:
-        """The middle one of the samples."""
+        """The median of the samples."""
         from statistics import median
 
         return float(median(self.samples))
@@ -236,10 +239,10 @@ class Instructions:
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator in the order of execution.
+    """One operator and its time, in the order of execution.
 
-    kernel: what the runtime calls it. layer: the layer of the file that it computes, empty for one that the runtime put
-    in. ns: nanoseconds of an inference, of `RUNS` after `WARMUP` (`typical_ns`). Profilers count whole microseconds.
+    kernel: the runtime's name for it. layer: the layer of the file that it computes, empty for an operator that the
+    runtime added. ns: nanoseconds per inference (`targets.host.clock.typical_ns`). Profilers count whole microseconds.
     """
 
     kernel: str
@@ -248,7 +251,7 @@ class Operator:
 
 
 def _counts(values: Iterable[object]) -> list[int]:
-    """Return whole numbers of 0 or more that fit an int64; raises TypeError on anything else, true and false too."""
+    """Return whole numbers of 0 or more that fit an int64; raises TypeError on anything else, booleans too."""
     counts = []
     for value in values:
         if type(value) is not int or not 0 <= value <= LARGEST:
@@ -273,12 +276,12 @@ class Session(AbstractContextManager["Session"], Protocol):
         ...
 
     def time(self, plan: TimingPlan) -> Timings:
-        """Time the inference alone (input ready in memory) where it runs, by a monotonic clock.
+        """Time the inference alone (input ready in memory) on the device, by a monotonic clock.
 
-        Raises RunFailed where `facts.cost` is neither `latency` nor `scripted`: such a place has no latency.
+        Raises RunFailed where `facts.cost` is neither `latency` nor `scripted`: such a target has no latency.
         """
         ...
 
-    def count(self, *, runs: int = 5, batch: int = 1) -> Instructions:  # noqa: ARG002 (few places can)
-        """Count the instructions of `runs` inferences, one by one; raises RunFailed unless `facts.cost` says it can."""
+    def count(self, *, runs: int = 5, batch: int = 1) -> Instructions:  # noqa: ARG002 (few targets can)
+        """Count the instructions of `runs` inferences, one by one; raises RunFailed where `facts.cost` is another."""
         raise RunFailed(f"{self.facts.target} counts no instructions; take arm64:cortex-a72 or another emulated target")

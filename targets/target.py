@@ -1,4 +1,4 @@
-"""The contract of every place where an artifact runs."""
+"""The contract of a target: a runtime, board or emulator that runs artifacts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from targets.host.machine import pin
 from targets.session import ColdStart, Cost, Instructions, Operator, Session
 
 Progress = Callable[[str, int, int], None]
-"""What is called while something takes long: a label, how many steps are done, of how many."""
+"""Called during long work with a label, the number of steps that are done, and the number of all steps."""
 
 
 def silent(_label: str, _done: int, _total: int) -> None:
-    """Say nothing: a Progress for whoever shows none."""
+    """Show no progress."""
 
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a target can run here; when not, why and what would change that."""
+    """Whether a target can run here; if not, the reason and how to fix it."""
 
     ok: bool
     reason: str = ""
@@ -29,13 +29,13 @@ class Availability:
 
 
 class Target(Protocol):
-    """A place where artifacts run, and all that others may ask of it: nobody tests its name or class.
+    """A runtime, board or emulator that runs artifacts; code elsewhere never looks at its name or class.
 
-    Targets derive from this class and say what differs from the defaults, which are those of a device of this machine.
-    name: the word that names it, with its settings (`ort-cpu,graph=basic`). settings: the values that each setting
-    takes, the default first. members: of a family, what may stand after its colon. default_kernels: whether ONNX
-    Runtime and LiteRT run there as they ship, on the CPU, so that this machine's show how a file is run there.
-    has_profiler: whether `operators` answers.
+    Targets derive from this class and override what differs from the defaults, which fit a device of this machine.
+    name: its name with its settings (`ort-cpu,graph=basic`). settings: the values of each setting, the default first.
+    members: what may follow the colon in the name of a family. default_kernels: whether ONNX Runtime and LiteRT run
+    there as they ship, on the CPU, so that this machine's runtimes show how they run a file there. has_profiler:
+    whether `operators` works.
     """
 
     name: str
@@ -46,59 +46,59 @@ class Target(Protocol):
     has_profiler: ClassVar[bool] = False
 
     def probe(self) -> Availability:
-        """Say whether it is there, without raising; within a second where nothing has to be reached."""
+        """Return whether it can be used, without raising; takes at most a second where no network is needed."""
         ...
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> Session:
         """Load the artifact. Raises TargetUnavailable, or RunFailed when the runtime refuses the file.
 
-        Raises Misplaced, a RunFailed, when a node would run anywhere else than on the device that was asked for.
+        Raises Misplaced, a RunFailed, when a node would not run on the requested device.
         """
         ...
 
     @property
     def summary(self) -> str:
-        """What it is, in one line."""
+        """Its description in one line."""
         return (type(self).__doc__ or "").partition("\n")[0]
 
     @property
     def host(self) -> str:
-        """The other machine that it is on; empty for this one."""
+        """The other machine on which it runs; empty for this machine."""
         return ""
 
     @property
     def cost(self) -> Cost:
-        """What its sessions can say of an inference; raises TargetUnavailable where a missing device decides that."""
+        """What its sessions can measure; raises TargetUnavailable where that depends on a missing device."""
         return "latency"
 
     def isa(self) -> Collection[str]:
-        """Return the flags by which its kernels are chosen (see `machine_state`); none where they are not known.
+        """Return the CPU flags by which its kernels are chosen (see `machine_state`); none where they are not known.
 
-        Raises as `open` does where a board has to be asked.
+        Raises as `open` does where a board must be asked.
         """
         return ()
 
     def set_up(self, *, force: bool = False, progress: Progress = silent) -> list[str]:  # noqa: ARG002 (few need it)
-        """Make it ready and return what was done, a line each; nothing where all was there. force: do it again.
+        """Install what it needs, and return what was done in lines; none where nothing was missing.
 
-        Raises UnknownTarget for a target that needs no setting up.
+        force: install it again. Raises UnknownTarget for a target that needs no setup.
         """
         raise UnknownTarget(f"{self.name} needs no setup; ssh://[USER@]HOST and arm64:CPU do")
 
     def pin(self, cores: Collection[int]) -> None:
-        """Keep what is opened there from now on on some cores; raises RunFailed where one is missing."""
+        """Keep sessions that are opened from now on on these cores; raises RunFailed where one is missing."""
         pin(cores)
 
     def cold_start(self, artifact: Artifact, *, threads: int = 1) -> ColdStart | None:  # noqa: ARG002 (a device can)
-        """Return load and first run of a process that does nothing else; None where there is no such process."""
+        """Return load and first inference in a fresh process; None where the target has no such process."""
         return None
 
     def peak_memory(self, artifact: Artifact, *, threads: int = 1) -> int:  # noqa: ARG002 (a device can)
-        """Return by how many bytes opening the artifact raises the memory of a process that does nothing else.
+        """Return by how many bytes opening the artifact raises the memory of a fresh process.
 
         Raises RunFailed where that cannot be measured.
         """
-        raise RunFailed(f"{self.name} does not tell how much memory a file takes; take a device")
+        raise RunFailed(f"{self.name} cannot measure how much memory a file takes; take a device")
 
     def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:  # noqa: ARG002
         """Return the operators of an inference with their times, in this process; raises RunFailed where it cannot.
@@ -118,7 +118,7 @@ class Target(Protocol):
     ) -> list[Instructions]:
         """Count the instructions of `runs` inferences of each artifact; raises as opening and `Session.count` do.
 
-        together: one emulator for all saves its start, but what ran before moves a small count by some percent.
+        together: use one emulator for all; this saves starting more of them, but changes small counts by a few percent.
         """
         counts = []
         for done, artifact in enumerate(artifacts, 1):

@@ -66,7 +66,7 @@ REST = [
     (("pairs", "candidate", "bytes"), "1000", "no name, digest, size or runtime"),
     (("pairs", "candidate", "bytes"), 2**63, "so many bytes"),
     (("pairs", "candidate", "sha256"), "b", "no name, digest, size or runtime"),
-    (("pairs", "candidate", "runtime", "threads"), True, "the facts of a runtime"),
+    (("pairs", "candidate", "runtime", "threads"), True, "facts of a runtime"),
     (("packed",), -1, "-1 is no count"),
     (("packed",), 1.5, "1.5 is no count"),
     (("memory",), True, "True is no count"),
