@@ -70,7 +70,7 @@ class Fidelity:
         return f"SQNR of the logits {self.sqnr_text}, {self.agreement_text} equal answers on {self.images} images"
 
     def warning(self, file: str) -> str | None:
-        """Return one line: what is wrong with `file`, its worst layers, what to do; None where nothing is."""
+        """Return what is wrong with `file`, its worst layers and what to do, on one line; None where nothing is."""
         if not self.collapsed:
             return None
         noise = [f"{layer} ({'exact' if db is None else f'{db:.1f} dB'})" for layer, db in self.worst.items()]
@@ -101,7 +101,7 @@ class Artifact:
 
     path: the file; its sidecar is `<path>.json`. sha256: digest of the file's bytes. classes: the characters of the
     logits, in order. recipe: how it was made (`float` for the export itself). parent_sha256: the checkpoint or artifact
-    from which it was artifact. checkpoint_sha256: the checkpoint at the start of that chain (None where it is not known).
+    it was made from. checkpoint_sha256: the checkpoint at the start of that chain (None where it is not known).
     calibration: digest, size and seed of the calibration set (None where none was used). tools: versions of the
     packages that made it. fidelity: comparison of a quantized file with its float file (None for a float file, and
     where there were no images to compare on). preprocess_source: of this reading of the file; not in the sidecar.
@@ -161,7 +161,7 @@ def utf8(path: Path) -> bool:
 
 
 def file_format(path: Path) -> Format:
-    """Return the format by the name's suffix; raises ArtifactError where the file is missing or of another kind."""
+    """Return the format by the suffix; raises ArtifactError where the file is missing, empty or of another kind."""
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; give an .onnx, .ort or .tflite file")
     if not utf8(path):

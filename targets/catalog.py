@@ -1,7 +1,7 @@
-"""The catalog of targets: an explicit table of names and of families, imported when a word is asked for.
+"""The catalog of targets: tables of names and of families, whose modules are imported when they are used.
 
-A word is `NAME`, `NAME,SETTING=VALUE...` (`litert-cpu,xnnpack=off`), `arm64:CPU`, `ssh://[USER@]HOST[:PORT]`, or the
-name or file of a device profile (`targets.profiles`).
+A target word is `NAME`, `NAME,SETTING=VALUE...` (`litert-cpu,xnnpack=off`), `arm64:CPU`, `ssh://[USER@]HOST[:PORT]`,
+or the name or file of a device profile (`targets.profiles`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from targets.target import Target
 
 
 def table(entries: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return name -> "module:Class"; raises ValueError on a name that stands there twice."""
-    found: dict[str, str] = {}
-    for name, place in entries:
-        if name in found:
-            raise ValueError(f"target {name} stands in the catalog twice: {found[name]} and {place}")
-        found[name] = place
-    return found
+    """Return name -> "module:Class"; raises ValueError for a name that is given twice."""
+    by_name: dict[str, str] = {}
+    for name, entry in entries:
+        if name in by_name:
+            raise ValueError(f"target {name} is in the catalog twice: {by_name[name]} and {entry}")
+        by_name[name] = entry
+    return by_name
 
 
 TARGETS = table(
@@ -43,10 +43,10 @@ TARGETS = table(
 )
 
 FAMILIES = table([("arm64", "targets.arm64.target:Arm64Target"), ("ssh", "targets.ssh.target:SshTarget")])
-"""What stands before the colon of a word -> a class that takes what stands after it."""
+"""Part of a word before the colon -> class that takes the part after it."""
 
 KERNELS = ("ort-cpu", "ort-precise", "ort-reference", "litert-cpu", "litert-reference")
-"""The same processor by other kernels: what a file is compared on where nobody names other places."""
+"""The same processor with other kernels: where the answers of a file are compared when no targets are given."""
 
 DEFAULTS: dict[Format, str] = {"onnx": "ort-cpu", "ort": "ort-cpu", "tflite": "litert-cpu"}
 
@@ -58,91 +58,91 @@ def names() -> list[str]:
 
 def listed() -> list[str]:
     """Return the words of all targets that need no address: `names`, and the members of families."""
-    members = ((family, _loaded(place).members) for family, place in FAMILIES.items())
-    return [*TARGETS, *(f"{family}:{member}" for family, own in members for member in own)]
+    members = ((family, _class(entry).members) for family, entry in FAMILIES.items())
+    return [*TARGETS, *(f"{family}:{member}" for family, all_members in members for member in all_members)]
 
 
 def get(word: str) -> Target:
     """Return the target that a word names.
 
-    Raises UnknownTarget with the nearest names and all that are known, or with the settings that the target takes.
+    Raises UnknownTarget with similar names, or with the settings that the target takes.
     """
     family, colon, rest = word.partition(":")
     if colon and family in FAMILIES:
-        target: Target = _loaded(FAMILIES[family])(rest)
+        target: Target = _class(FAMILIES[family])(rest)
         return target
     name, *settings = word.split(",")
     if name in TARGETS:
-        return _set(name, settings)
+        return _configured(name, settings)
     from targets.profiles import is_profile, profile_names
 
     if is_profile(word):
-        return get(_reached(word))
+        return get(_followed(word))
     known = [*TARGETS, *profile_names()]
     raise UnknownTarget(f"no target '{word}'; {nearest(name, known, '`glyphpress targets list` shows them')}")
 
 
-def _reached(word: str) -> str:
-    """Return the target that a device profile leads to, through others too; raises UnknownTarget for a ring."""
+def _followed(word: str) -> str:
+    """Return the target word at the end of a chain of device profiles; raises UnknownTarget for a ring."""
     from targets.profiles import is_profile
 
-    seen = [word]
-    while is_profile(seen[-1]) and seen[-1] not in TARGETS:
-        following = address(seen[-1])
-        if following in seen:
-            ring = " to ".join([*seen, following])
+    chain = [word]
+    while is_profile(chain[-1]) and chain[-1] not in TARGETS:
+        following = address(chain[-1])
+        if following in chain:
+            ring = " to ".join([*chain, following])
             raise UnknownTarget(f"{word}: its reach refers back to itself ({ring}); name a target in one of them")
-        seen.append(following)
-    return seen[-1]
+        chain.append(following)
+    return chain[-1]
 
 
 def address(word: str) -> str:
-    """Return the word itself, or where a device profile's device is reached; raises as `DeviceProfile.address`."""
+    """Return the word itself, or the `reach` of a device profile; raises as `DeviceProfile.address`."""
     from targets.profiles import DeviceProfile, is_profile
 
     return DeviceProfile.load(word).address() if is_profile(word) else word
 
 
 def isa(word: str) -> Collection[str]:
-    """Return the flags of the processor that a word leads to: those that its device profile states, else `Target.isa`.
+    """Return the CPU flags of a target: those of its device profile where it lists some, else `Target.isa`.
 
-    Raises as `get` and `Target.isa` do, where the profile states none.
+    Raises as `get` and `Target.isa` do.
     """
     from targets.profiles import DeviceProfile, is_profile
 
-    stated = DeviceProfile.load(word).features if is_profile(word) else ()
-    return stated or get(word).isa()
+    listed_flags = DeviceProfile.load(word).features if is_profile(word) else ()
+    return listed_flags or get(word).isa()
 
 
 def default_for(kind: Format) -> Target:
-    """Return the target that runs a file of that format when none is named."""
+    """Return the target that runs a file of this format by default."""
     return get(DEFAULTS[kind])
 
 
-def spelled(name: str, settings: Mapping[str, tuple[str, ...]], **values: str) -> str:
-    """Return the word of a target with these values of its settings, defaults left out; raises UnknownTarget."""
+def full_name(name: str, settings: Mapping[str, tuple[str, ...]], **values: str) -> str:
+    """Return a target's name with its settings, defaults left out; raises UnknownTarget for other values."""
     for key, value in values.items():
         if value not in settings[key]:
             raise UnknownTarget(f"{name} takes {key}={'|'.join(settings[key])}, not '{value}'")
     return ",".join([name, *(f"{key}={value}" for key, value in values.items() if value != settings[key][0])])
 
 
-def _set(name: str, words: list[str]) -> Target:
-    """Return the target with its settings; the class takes each as a keyword, of those that its `settings` lists."""
-    kind = _loaded(TARGETS[name])
-    known: Mapping[str, tuple[str, ...]] = kind.settings
+def _configured(name: str, pairs: list[str]) -> Target:
+    """Return the target with settings `KEY=VALUE`, which its class takes as keywords; raises UnknownTarget."""
+    target_class = _class(TARGETS[name])
+    known: Mapping[str, tuple[str, ...]] = target_class.settings
     given = dict[str, str]()
-    for word in words:
-        key, _, value = word.partition("=")
+    for pair in pairs:
+        key, _, value = pair.partition("=")
         if value not in known.get(key, ()) or key in given:
             takes = "; ".join(f"{key}={'|'.join(values)}" for key, values in known.items()) or "none"
-            raise UnknownTarget(f"{name} has no setting '{word}', or has it twice; it takes: {takes}")
+            raise UnknownTarget(f"{name} has no setting '{pair}', or it is given twice; it takes: {takes}")
         given[key] = value
-    target: Target = kind(**given)
+    target: Target = target_class(**given)
     return target
 
 
-def _loaded(entry: str) -> Any:
-    """Return the class of an entry: one that derives from Target, made with what its words say."""
+def _class(entry: str) -> Any:
+    """Return the class of an entry "module:Class", a subclass of Target; imports its module."""
     module, name = entry.split(":")
     return getattr(import_module(module), name)

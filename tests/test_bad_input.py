@@ -377,7 +377,7 @@ def test_a_full_disk_of_temporary_files_is_named(place: Path, small_disk: Path, 
     before = contents(place)
     code, out, err, left = on_small_disk(small_disk, words, TMPDIR=str(small_disk))
     assert (code, out, left) == (3, "", ["taken"]), err
-    assert re.search(f" {small_disk} .*free some, or set TMPDIR", one_line(err))
+    assert re.search(f" {small_disk} .*free some space, or set TMPDIR", one_line(err))
     assert contents(place) == before
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from targets.artifact import Format
 from targets.errors import TargetUnavailable
-from targets.host.cache import cached, place, ran
+from targets.host.cache import cache_folder, cached, ran
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Package:
     @property
     def folder(self) -> Path:
         """Return where the cache keeps it, there or not."""
-        return place(self._kind, self._made_of)
+        return cache_folder(self._kind, self._made_of)
 
     @property
     def path(self) -> str:

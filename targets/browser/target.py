@@ -14,7 +14,7 @@ from targets.artifact import Artifact, Format
 from targets.browser.chromium import Page, executable
 from targets.browser.packages import NEEDED
 from targets.browser.session import BrowserSession, Ended
-from targets.catalog import spelled
+from targets.catalog import full_name
 from targets.errors import RunFailed, TargetUnavailable
 from targets.host import gpu_adapters
 from targets.host.fresh_process import REPEATS, MemoryRise
@@ -50,7 +50,7 @@ class BrowserTarget(LocalTarget):
 
     def __init__(self, *, device: str = "wasm") -> None:
         """Take the setting; raises UnknownTarget."""
-        self.name, self.device = spelled("browser", self.settings, device=device), device
+        self.name, self.device = full_name("browser", self.settings, device=device), device
         # An .ort is optimized for processors.
         self.formats = frozenset(NEEDED) - ({"ort"} if device == "webgpu" else set())
         self._kept: list[BrowserSession] = []

@@ -1,1 +1,1 @@
-"""This machine: its state, the CPU load of other processes, pinning, the clock, GPU adapters and caches."""
+"""What targets need of this machine: its state, the clock, fresh processes, GPU adapters, caches and text."""

@@ -1,4 +1,4 @@
-"""What is built once and kept in the user's cache: whole or not at all, by one process at a time."""
+"""The user's cache: folders that are built once, whole or not at all, by one process at a time; and full disks."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from platformdirs import user_cache_path
 
 from targets.errors import TargetUnavailable
 
-_LITTLE = 1 << 20
+_FULL_BELOW = 1 << 20
 """A disk with fewer bytes free counts as full."""
-_CROWDED = 16 << 20
-"""With fewer bytes free a library may well have failed for want of them."""
-_ROOMY = 2 << 30
-"""A disk with more free is not the one that was full a moment ago."""
-_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "ENOSPC")
-"""How programs say that a disk is full."""
+_CROWDED_BELOW = 16 << 20
+"""With fewer bytes free, lack of space may be why a library failed."""
+_ROOMY_ABOVE = 2 << 30
+"""A disk with more bytes free was not full a moment ago."""
+_DISK_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "ENOSPC")
+"""How programs report a full disk."""
 
 
-def place(kind: str, made_of: str) -> Path:
-    """Return where `cached` keeps what `made_of` describes, there or not. kind: a path, as `arm64/root`."""
+def cache_folder(kind: str, made_of: str) -> Path:
+    """Return the folder in which `cached` keeps what `made_of` describes, present or not. kind: as `arm64/root`."""
     name = f"{kind}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
     try:
         folder = user_cache_path("glyphpress") / name
-        taken = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     except (OSError, RuntimeError):
-        # No home, or one that may not be looked into.
+        # There is no home, or no permission to read it.
         return _spare() / name
-    return folder if folder.is_dir() or (taken.is_dir() and os.access(taken, os.W_OK)) else _spare() / name
+    return folder if folder.is_dir() or (existing.is_dir() and os.access(existing, os.W_OK)) else _spare() / name
 
 
 def cached(kind: str, made_of: str, build: Callable[[Path], None], *, need: int = 0) -> Path:
-    """Return the folder of what `made_of` describes, building it where it is not there yet.
+    """Return the folder of what `made_of` describes, after building it where it is not there yet.
 
-    `build` fills a folder beside it, which gets its name when it is whole. Without a cache that takes files it is built
-    for this process alone. need: about how many bytes that takes. Raises TargetUnavailable where the disk has fewer,
-    and what `build` raises.
+    `build` fills a temporary folder, which is renamed when it is complete. Without a writable cache the folder is built
+    for this process alone. need: about how many bytes it takes. Raises TargetUnavailable where the disk has fewer, and
+    what `build` raises.
     """
-    folder = place(kind, made_of)
+    folder = cache_folder(kind, made_of)
     if folder.is_dir():
         return folder
     home, name = folder.parent, Path(kind).name
@@ -76,10 +76,10 @@ def _spare() -> Path:
 
 
 def _sweep(home: Path, name: str) -> None:
-    """Remove what builders left that were killed; who holds the lock knows that no other one lives."""
-    half = re.compile(rf"\.{re.escape(name)}-[a-z0-9_]{{8}}")
-    for left in [entry for entry in home.iterdir() if half.fullmatch(entry.name)]:
-        shutil.rmtree(left, ignore_errors=True)
+    """Remove what killed builders left; the caller holds the lock, so no other builder is running."""
+    unfinished = re.compile(rf"\.{re.escape(name)}-[a-z0-9_]{{8}}")
+    for folder in [entry for entry in home.iterdir() if unfinished.fullmatch(entry.name)]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _require_space(home: Path, need: int) -> None:
@@ -88,12 +88,12 @@ def _require_space(home: Path, need: int) -> None:
         if free < need:
             raise TargetUnavailable(
                 f"{folder} has {free / 1e6:,.0f} MB free and about {need / 1e6:,.0f} MB are needed",
-                f"free some, or let {variable} name a folder on another disk",
+                f"free some space, or set {variable} to a folder on another disk",
             )
 
 
 def _disks(home: Path | None) -> Iterator[tuple[Path, str]]:
-    """Yield a folder on the disk of the cache and of temporary files, each with the variable that names another one."""
+    """Yield a folder on the disk of the cache, and one on that of temporary files, with their variables."""
     # There may be no home.
     with suppress(OSError, RuntimeError):
         home = home or user_cache_path("glyphpress")
@@ -102,47 +102,52 @@ def _disks(home: Path | None) -> Iterator[tuple[Path, str]]:
 
 
 def temporary() -> Path:
-    """Return the folder that temporary files are meant to lie in, though its disk may be full.
+    """Return the folder for temporary files, even where its disk is full.
 
-    Not `tempfile.gettempdir`: that passes over a full disk, and tries each folder by a file, which a kill would leave.
+    Not by `tempfile.gettempdir`, which skips a full disk, and tries each folder with a file that a kill would leave.
     """
     named = map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))
     return next((Path(name) for name in named if name and Path(name).is_dir()), Path("/tmp"))
 
 
-def full_disk(home: Path | None = None, *, said: str = "") -> str:
+def full_disk(home: Path | None = None, *, message: str = "") -> str:
     """Return which of the cache's and the temporary folder's disks is full, or an empty string.
 
-    said: the error of what failed. Where that speaks of a full disk, but both have room again, since what filled one
-    of them is gone, the one with the least room is named.
+    message: the error message of what failed. Where it reports a full disk, but both have space again, since the files
+    of the failed program are gone, the disk with the least space is named.
     """
-    free = {place: shutil.disk_usage(place[0]).free for place in _disks(home)}
-    full = [place for place, room in free.items() if room < _LITTLE]
-    if full or not any(words in said for words in _FULL):
-        return "; ".join(f"the disk of {folder} is full: free some, or set {variable}" for folder, variable in full)
-    (folder, variable), room = min(free.items(), key=lambda one: one[1])
-    if room > _ROOMY:
+    free = {disk: shutil.disk_usage(disk[0]).free for disk in _disks(home)}
+    full = [disk for disk, room in free.items() if room < _FULL_BELOW]
+    if full or not any(text in message for text in _DISK_FULL):
+        return "; ".join(
+            f"the disk of {folder} is full: free some space, or set {variable}" for folder, variable in full
+        )
+    (folder, variable), room = min(free.items(), key=lambda item: item[1])
+    if room > _ROOMY_ABOVE:
         return ""
     return (
-        f"most likely the disk of {folder} was full, which has {room / 1e6:,.0f} MB free now: free some, or set "
-        f"{variable}"
+        f"most likely the disk of {folder} was full, which has {room / 1e6:,.0f} MB free now: free some space, "
+        f"or set {variable}"
     )
 
 
-def crowded_disk(said: str) -> str:
-    """Return that temporary files have hardly any room, which many libraries do not say themselves, or nothing.
+def crowded_disk(message: str) -> str:
+    """Return that there is hardly any space for temporary files, which many libraries do not report, or nothing.
 
-    said: the error that it would explain; one that names the folder needs no more.
+    message: the error message that this would explain; nothing is added to one that names the folder.
     """
     folder = temporary()
     free = shutil.disk_usage(folder).free
-    if free >= _CROWDED or str(folder) in said:
+    if free >= _CROWDED_BELOW or str(folder) in message:
         return ""
-    return f"{folder} has {free / 1e6:.1f} MB free for temporary files: if that is why, free some, or set TMPDIR"
+    return f"{folder} has {free / 1e6:.1f} MB free for temporary files: if that is why, free some space, or set TMPDIR"
 
 
 def ran(command: Sequence[str | Path], what: str) -> str:
-    """Return what a command printed that builds something; raises TargetUnavailable with the last line of its error."""
+    """Run a command and return its output; raises TargetUnavailable with the last line of its errors.
+
+    what: the command's name in the message.
+    """
     try:
         done = subprocess.run(
             command, check=True, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
@@ -150,9 +155,9 @@ def ran(command: Sequence[str | Path], what: str) -> str:
     except OSError as error:
         raise TargetUnavailable(f"{what} failed: {error}") from error
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or error.stdout).strip()
-        last = (said.splitlines() or [f"exit {error.returncode}"])[-1]
-        advice = full_disk(said=said) or "try again with the network at hand"
+        output = (error.stderr or error.stdout).strip()
+        last = (output.splitlines() or [f"exit {error.returncode}"])[-1]
+        advice = full_disk(message=output) or "try again with a network connection"
         raise TargetUnavailable(f"{what} failed: {last}; {advice}") from error
     return done.stdout
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from targets.catalog import spelled
+from targets.catalog import full_name
 from targets.errors import TargetUnavailable
 from targets.host import vulkan
 from targets.host.local_target import LocalTarget
@@ -33,23 +33,23 @@ reading the logits is always timed, since nothing else waits until they are ther
 
 _SWIFTSHADER = ("/usr/lib/chromium", "/usr/lib/chromium-browser", "/opt/google/chrome", "/opt/chromium.org/chromium")
 _GPUS = ("discrete", "integrated")
-_taken: Adapter | None = None
+_opened: Adapter | None = None
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A driver's best device. software: a processor plays it, or nothing says that none does."""
+    """A driver's best device. software: it is emulated by the processor, or may be."""
 
     name: str
     software: bool
     manifest: str
 
 
-def find(wanted: str = "auto") -> Adapter:
-    """Return the adapter of a setting (`auto`, `gpu`, `software`); raises TargetUnavailable saying what is missing."""
+def find(setting: str = "auto") -> Adapter:
+    """Return the adapter for a setting (`auto`, `gpu`, `software`); raises TargetUnavailable with what is missing."""
     drivers = manifests()
     every = adapters(drivers)
-    chosen = [one for one in every if wanted == "auto" or one.software is (wanted == "software")]
+    chosen = [adapter for adapter in every if setting in ("auto", "software" if adapter.software else "gpu")]
     if chosen:
         return chosen[0]
     if every:
@@ -64,7 +64,7 @@ def find(wanted: str = "auto") -> Adapter:
 def manifests() -> list[str]:
     """Return the manifests of all Vulkan drivers: those that the user names, else the system's and SwiftShader's.
 
-    Where the loader looks: https://github.com/KhronosGroup/Vulkan-Loader, docs/LoaderDriverInterface.md.
+    The loader's search path: https://github.com/KhronosGroup/Vulkan-Loader, docs/LoaderDriverInterface.md.
     """
     named = os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES")
     if named:
@@ -86,7 +86,7 @@ def manifests() -> list[str]:
 
 
 def _at_home(folder: str) -> str:
-    """Return a folder of the user's, or one that holds nothing where there is no home."""
+    """Return a folder in the user's home, or a path without files where there is no home."""
     try:
         return str(Path.home() / folder)
     except RuntimeError:
@@ -96,12 +96,13 @@ def _at_home(folder: str) -> str:
 def adapters(drivers: list[str]) -> list[Adapter]:
     """Return the adapter of every driver that has one: GPUs first, SwiftShader before other software.
 
-    Raises TargetUnavailable where there is no Vulkan loader. Asked in another process, which a driver may crash.
+    Raises TargetUnavailable where there is no Vulkan loader. Drivers are loaded in another process, which they may
+    crash.
     """
-    found: list[tuple[int, Adapter]] = []
-    waiting = drivers
-    while waiting:
-        command = [sys.executable, "-I", vulkan.__file__, *waiting]
+    ranked: list[tuple[int, Adapter]] = []
+    remaining = drivers
+    while remaining:
+        command = [sys.executable, "-I", vulkan.__file__, *remaining]
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=False)
         except subprocess.TimeoutExpired as error:
@@ -110,16 +111,16 @@ def adapters(drivers: list[str]) -> list[Adapter]:
             raise TargetUnavailable(f"there is no Vulkan loader ({vulkan.LOADER})", "install the package libvulkan1")
         answers = done.stdout.splitlines()
         for position, answer in enumerate(answers):
-            found += _adapter(waiting[position], json.loads(answer))
-        # The first without an answer crashed the process.
-        waiting = waiting[len(answers) + 1 :]
-    return [adapter for _, adapter in sorted(found, key=lambda pair: pair[0])]
+            ranked += _adapter(remaining[position], json.loads(answer))
+        # The first driver without an answer crashed the process.
+        remaining = remaining[len(answers) + 1 :]
+    return [adapter for _, adapter in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def _adapter(manifest: str, devices: list[tuple[str, str]]) -> list[tuple[int, Adapter]]:
-    """Return rank and adapter of a driver, an empty list where it has no device.
+    """Return rank and adapter of a driver; an empty list where it has no device.
 
-    A virtual device may stand for a GPU or for a program, so it counts as software.
+    A virtual device may be a GPU or a program, so it counts as software.
     """
     if not devices:
         return []
@@ -131,20 +132,20 @@ def _adapter(manifest: str, devices: list[tuple[str, str]]) -> list[tuple[int, A
 
 @contextmanager
 def restricted_to(adapter: Adapter) -> Iterator[None]:
-    """Let Vulkan show this process one adapter while the block opens a session; raises TargetUnavailable.
+    """Restrict Vulkan to one adapter while the block opens a session; raises TargetUnavailable.
 
-    Dawn keeps what it has once seen, so a process stays with the adapter that it opened first.
+    Dawn keeps the adapters that it found first, so a process can use only the first adapter that it opens.
     """
-    global _taken  # noqa: PLW0603 (it is the process that has one)
-    if _taken not in (None, adapter):
-        reason = f"this process runs WebGPU on {_taken.name}, not on {adapter.name}"
+    global _opened  # noqa: PLW0603 (one per process)
+    if _opened not in (None, adapter):
+        reason = f"this process runs WebGPU on {_opened.name}, not on {adapter.name}"
         raise TargetUnavailable(reason, "open it in a process of its own")
-    _taken = adapter
-    # ONNX Runtime's plugin offers itself without a GPU that it recognizes (on a board, say) only with the last one.
-    seen = dict.fromkeys(("VK_DRIVER_FILES", "VK_ICD_FILENAMES"), adapter.manifest)
-    seen["ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"] = "1"
-    before = {name: os.environ.get(name) for name in seen}
-    os.environ.update(seen)
+    _opened = adapter
+    # Without a GPU that it recognizes (as on a board), ONNX Runtime's plugin works only with the last variable.
+    variables = dict.fromkeys(("VK_DRIVER_FILES", "VK_ICD_FILENAMES"), adapter.manifest)
+    variables["ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"] = "1"
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -166,7 +167,7 @@ class WebGpuTarget(LocalTarget):
 
     def __init__(self, *, adapter: str = "auto", copies: str = "with") -> None:
         """Take the settings; raises UnknownTarget."""
-        self.name = spelled(self.base_name, self.settings, adapter=adapter, copies=copies)
+        self.name = full_name(self.base_name, self.settings, adapter=adapter, copies=copies)
         self.adapter, self.copies = adapter, copies == "with"
 
     @property

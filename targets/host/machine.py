@@ -1,11 +1,11 @@
-"""The state of the machine that a timing was taken on; what cannot be read is absent, never invented."""
+"""This machine while something is timed: its state, the CPU load of other processes, and pinning to cores."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
@@ -13,7 +13,7 @@ from typing import Any
 
 from targets.errors import RunFailed
 
-# What integer and float kernels choose by, as the kernel names them on x86 and on Arm.
+# The flags by which runtimes choose their kernels, as Linux names them on x86 and on Arm.
 ISA_FLAGS = (
     *("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_tile", "amx_int8", "amx_bf16"),
@@ -36,18 +36,22 @@ _PARTS = {
     "0xd41": "Cortex-A78",
     "0xd49": "Neoverse N2",
 }
-"""Arm's MIDR_EL1 part numbers: the kernel of an Arm tells no name of its processor."""
+"""Arm's MIDR_EL1 part numbers: on Arm, Linux does not give the processor's name."""
 _OWN_POWERSAVE = {"intel_pstate", "amd-pstate-epp"}
-"""Drivers whose powersave follows the load, and is what most machines use; elsewhere it keeps the lowest frequency."""
+"""Drivers whose powersave governor follows the load; with others it keeps the lowest frequency."""
 _THROTTLED = "/sys/devices/platform/soc/soc:firmware/get_throttled"
+QUIET = 0.25
+"""Cores that other processes may keep busy on a quiet machine; a tenth of the machine's cores where that is more."""
+COUNTERS = ("work_s", "own_s", "clock_s")
+"""The keys of `cpu_seconds`, whose values mean something only as differences."""
 
 
 def machine_state(root: Path = Path("/")) -> dict[str, Any]:
-    """Return what could change a latency here, as JSON types; `root` is where /proc and /sys are looked for.
+    """Return what can change a latency on this machine, as JSON types; what cannot be read is left out.
 
-    cpu, board, architecture, cores, usable_cores, pinned (to which, where they are not all), isa, governor, mhz,
-    load_average (1, 5, 15 minutes), memory_bytes, available_bytes, temperature_c, throttled (the Raspberry Pi
-    firmware's bits), os, kernel, python, and what `targets.host.machine.cpu_seconds` tells.
+    cpu, board, architecture, cores, usable_cores, pinned (the usable cores, where they are not all), isa, governor,
+    mhz, load_average (1, 5, 15 minutes), memory_bytes, available_bytes, temperature_c, throttled (the Raspberry Pi
+    firmware's bits), os, kernel, python, and the keys of `cpu_seconds`. root: the folder that has /proc and /sys.
     """
     cpu, memory = _read(root / "proc/cpuinfo"), _read(root / "proc/meminfo")
     frequency = root / "sys/devices/system/cpu/cpu0/cpufreq"
@@ -79,28 +83,28 @@ def _pinned() -> list[int]:
 
 
 def taints(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return in words what made a measurement between two states (`machine_state`) less than quiet; nothing if quiet.
+    """Return what disturbed a measurement between two states (`machine_state`), as texts; none if nothing did.
 
-    Other processes at work (`busy_by_others`, else a load of one minute above the cores), a governor that saves power,
-    a frequency that fell by a tenth, a temperature at which boards slow down, and what a Raspberry Pi's firmware says
-    (`vcgencmd get_throttled`: bits 0 to 3 now, 16 to 19 since it was started).
+    These are: other processes (`busy_by_others`, else a load average of one minute above the number of cores), a
+    governor that saves power, a frequency that fell by a tenth, a temperature at which boards slow down, and what a
+    Raspberry Pi's firmware reports (`vcgencmd get_throttled`: bits 0 to 3 now, 16 to 19 since it was started).
     """
-    found = [*_busy(before, after)]
+    disturbances = [*_busy(before, after)]
     if "powersave" in (before.get("governor"), after.get("governor")):
-        found.append("governor powersave")
+        disturbances.append("governor powersave")
     if before.get("mhz") and after.get("mhz", before["mhz"]) < 0.9 * before["mhz"]:
-        found.append(f"frequency fell from {before['mhz']:.0f} to {after['mhz']:.0f} MHz")
+        disturbances.append(f"frequency fell from {before['mhz']:.0f} to {after['mhz']:.0f} MHz")
     if max(before.get("temperature_c", 0), after.get("temperature_c", 0)) >= HOT_C:
-        found.append(f"{max(before.get('temperature_c', 0), after.get('temperature_c', 0)):.0f} C")
-    return (*found, *_throttling(after.get("throttled", "")))
+        disturbances.append(f"{max(before.get('temperature_c', 0), after.get('temperature_c', 0)):.0f} C")
+    return (*disturbances, *_throttling(after.get("throttled", "")))
 
 
 def _busy(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what others were seen to do."""
+    """Yield the load by other processes, where it is more than on a quiet machine."""
     used, cores = busy_by_others(before, after), after.get("cores", 1)
     if used is not None:
         if used > quiet_cores(cores):
-            yield f"others kept {used:.1f} of {cores} core{'s' * (cores != 1)} busy"
+            yield f"other processes kept {used:.1f} of {cores} core{'s' * (cores != 1)} busy"
         return
     loads = [state["load_average"][0] for state in (before, after) if "load_average" in state]
     usable = after.get("usable_cores", 1)
@@ -109,29 +113,29 @@ def _busy(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _throttling(bits: str) -> Iterator[str]:
-    """Yield what the firmware's hexadecimal bits say."""
+    """Yield what the firmware's hexadecimal bits mean."""
     try:
         flags = int(bits or "0", 16)
     except ValueError:
         return
-    for bit, word in enumerate(_FIRMWARE):
+    for bit, event in enumerate(_FIRMWARE):
         if flags >> bit & 1:
-            yield f"{word} now"
+            yield f"{event} now"
         elif flags >> (16 + bit) & 1:
-            yield f"{word} since it was started"
+            yield f"{event} since it was started"
 
 
 def _governor(frequency: Path) -> str:
-    """Return the governor; where its name does not mean what it does elsewhere, with the driver that it belongs to."""
+    """Return the governor's name, with the driver where that gives the name another meaning."""
     name, driver = (_read(frequency / f"scaling_{word}").strip() for word in ("governor", "driver"))
     return f"{name} of {driver}" if name == "powersave" and driver in _OWN_POWERSAVE else name
 
 
 def saturates(isa: Collection[str]) -> bool:
-    """Return whether ONNX Runtime's 8-bit kernels may saturate on a processor with these flags, or with none known.
+    """Return whether ONNX Runtime's 8-bit kernels can saturate on a processor with these flags, or with unknown ones.
 
-    x86 without VNNI multiplies by `pmaddubsw`, which adds two products of uint8 and int8 in 16 bits. Arm's kernels,
-    and those of VNNI and AMX, add in 32.
+    x86 without VNNI multiplies by `pmaddubsw`, which adds two products of uint8 and int8 in 16 bits. Kernels for Arm,
+    VNNI and AMX add in 32 bits.
     """
     return not {"neon", "asimd", "avx_vnni", "avx512_vnni", "amx_int8"} & set(isa)
 
@@ -146,7 +150,7 @@ def multiplies_bytes(isa: Collection[str]) -> bool:
 
 
 def cpu_name(root: Path = Path("/")) -> str:
-    """Return the name of the board or processor, or its architecture where neither is told."""
+    """Return the name of the board or processor, or its architecture where neither is known."""
     state = machine_state(root)
     return str(state.get("board") or state.get("cpu") or platform.machine())
 
@@ -164,7 +168,7 @@ def _field(text: str, name: str) -> str | None:
 
 
 def _isa(cpuinfo: str) -> list[str]:
-    """Return the flags that matter; the kernel calls the line `flags` on x86 and `Features` on Arm."""
+    """Return those of `ISA_FLAGS` that are set; the line is called `flags` on x86 and `Features` on Arm."""
     flags = set((_field(cpuinfo, "flags") or _field(cpuinfo, "Features") or "").split())
     return [flag for flag in ISA_FLAGS if flag in flags]
 
@@ -174,54 +178,48 @@ def _scaled(text: str, divisor: int) -> float | None:
 
 
 def _mhz(cpuinfo: str, current_khz: str) -> float | None:
-    stated = _field(cpuinfo, "cpu MHz")
-    return _scaled(current_khz, 1000) or (float(stated) if stated else None)
+    mhz = _field(cpuinfo, "cpu MHz")
+    return _scaled(current_khz, 1000) or (float(mhz) if mhz else None)
 
 
 def _kilobytes(meminfo: str, name: str) -> int | None:
-    stated = _field(meminfo, name)
-    return int(stated.split()[0]) * 1024 if stated else None
+    line = _field(meminfo, name)
+    return int(line.split()[0]) * 1024 if line else None
 
 
 def _os_name(release: str) -> str:
     return (_field(release, "PRETTY_NAME") or platform.system()).strip('"')
 
 
-QUIET = 0.25
-"""Cores that other processes may keep busy on a quiet machine; a tenth of the machine where that is more."""
-COUNTERS = ("work_s", "own_s", "clock_s")
-"""What `cpu_seconds` returns: seconds whose differences say something, and which alone say nothing."""
-
-
 def cpu_seconds(root: Path = Path("/")) -> dict[str, float]:
-    """Return `work_s`, processor seconds of all since the machine started, `own_s` of those ours, and `clock_s`.
+    """Return CPU seconds since the machine started (`work_s`), those of this process (`own_s`), and `clock_s`.
 
-    What a hypervisor gave to other machines counts as worked by others. Empty where /proc does not tell.
+    Time that a hypervisor gave to other machines counts as work of other processes. Empty where /proc has no counts.
     """
-    lines = _text(root / "proc/stat").splitlines()
+    lines = _read(root / "proc/stat").splitlines()
     if not lines or not lines[0].startswith("cpu "):
         return {}
     user, nice, system, _idle, _wait, irq, softirq, steal, *_ = map(int, lines[0].split()[1:])
     ticks = os.sysconf("SC_CLK_TCK")
-    everybody = (user + nice + system + irq + softirq + steal) / ticks
-    return {"work_s": everybody, "own_s": _own(root) / ticks, "clock_s": monotonic()}
+    all_processes = (user + nice + system + irq + softirq + steal) / ticks
+    return {"work_s": all_processes, "own_s": _own_ticks(root) / ticks, "clock_s": monotonic()}
 
 
 def quiet_cores(cores: int) -> float:
-    """Return how many of the cores others may keep busy on a quiet machine."""
+    """Return how many of the cores other processes may keep busy on a quiet machine."""
     return max(QUIET, cores / 10)
 
 
 def busy_by_others(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
-    """Return how many cores others kept busy between two answers of `cpu_seconds`; None where they do not tell."""
+    """Return how many cores other processes kept busy between two results of `cpu_seconds`; None if one is empty."""
     if not {*COUNTERS} <= before.keys() & after.keys():
         return None
-    worked, own, passed = (after[name] - before[name] for name in COUNTERS)
-    return max(0.0, (worked - own) / passed) if passed > 0 else None
+    all_seconds, own_seconds, elapsed = (after[name] - before[name] for name in COUNTERS)
+    return max(0.0, (all_seconds - own_seconds) / elapsed) if elapsed > 0 else None
 
 
-def _own(root: Path) -> int:
-    """Return the ticks of this process and its descendants, those that ended and were waited for included."""
+def _own_ticks(root: Path) -> int:
+    """Return the ticks of this process and its descendants, with those that ended and were waited for."""
     parents, ticks = dict[int, int](), dict[int, int]()
     for process, parent, used in _processes(root):
         parents[process], ticks[process] = parent, used
@@ -238,41 +236,40 @@ def _ancestry(process: int, parents: Mapping[int, int]) -> Iterator[int]:
 def _processes(root: Path) -> Iterator[tuple[int, int, int]]:
     """Yield number, parent and ticks of every process."""
     for folder in (root / "proc").glob("[0-9]*"):
-        with suppress(IndexError, ValueError):  # it has just ended
-            # The name, in parentheses, may hold anything.
-            fields = _text(folder / "stat").rpartition(")")[2].split()
+        with suppress(IndexError, ValueError):  # the process has just ended
+            # The name, in parentheses, may contain anything.
+            fields = _read(folder / "stat").rpartition(")")[2].split()
             yield int(folder.name), int(fields[1]), sum(map(int, fields[11:15]))
 
 
-def _text(path: Path) -> str:
-    with suppress(OSError):
-        return path.read_text(errors="replace")
-    return ""
-
-
 def pin(cores: Collection[int]) -> None:
-    """Keep this thread, and all threads and processes that it starts from now on, on some cores, numbered from 0.
+    """Keep this thread, and all threads and processes that it starts from now on, on these cores.
 
-    Raises RunFailed where a core is not there, or not for this process, or the system pins nothing.
+    Cores are numbered from 0. Raises RunFailed where a core does not exist, this process may not use it, or the system
+    cannot pin.
     """
     if not hasattr(os, "sched_setaffinity"):
-        raise RunFailed("this system pins no process to cores; measure on Linux, or without --pin")
+        raise RunFailed("this system cannot pin a process to cores; measure on Linux, or without --pin")
     usable = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, cores)
     except (OSError, ValueError) as error:
-        named, there = (", ".join(map(str, sorted(some))) for some in (cores, usable))
-        raise RunFailed(f"cannot run on core {named} ({error}); this process may take {there}") from error
+        raise RunFailed(
+            f"cannot run on core {_listed(cores)} ({error}); this process may use {_listed(usable)}"
+        ) from error
     missing = set(cores) - os.sched_getaffinity(0)
-    if missing:  # Linux takes those that exist and says nothing
+    if missing:  # Linux ignores cores that do not exist
         os.sched_setaffinity(0, usable)
-        named, there = (", ".join(map(str, sorted(some))) for some in (missing, usable))
-        raise RunFailed(f"there is no core {named}; this process may take {there}")
+        raise RunFailed(f"there is no core {_listed(missing)}; this process may use {_listed(usable)}")
+
+
+def _listed(cores: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(cores)))
 
 
 @contextmanager
 def pinned(cores: Collection[int]) -> Iterator[None]:
-    """Pin while a block runs; without cores leave everything as it is."""
+    """Pin inside the block; without cores do nothing."""
     if not cores:
         yield
         return

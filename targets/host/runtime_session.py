@@ -1,4 +1,4 @@
-"""RuntimeSession: what the sessions of runtimes that take and give numpy arrays have in common."""
+"""RuntimeSession: the base of sessions of runtimes that take and return numpy arrays."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from targets.session import RuntimeFacts, Session, TimingPlan, Timings
 
 @dataclass(frozen=True)
 class TensorCodec:
-    """An input or output of a file, and how its integers stand for numbers. Its first axis counts images (-1: any)."""
+    """An input or output of a file, with conversion to and from its integers. The first axis is the batch (-1: any)."""
 
     spec: TensorSpec
 
     @property
     def scale(self) -> float:
-        """Return what a step of its integers is worth; 1 where they stand for themselves."""
+        """Return the scale of its integers; 1 where they are not quantized."""
         return 1.0 if self.spec.scale is None else self.spec.scale
 
     @property
     def zero_point(self) -> int:
-        """Return the integer that stands for 0."""
+        """Return the integer that represents 0."""
         return self.spec.zero_point or 0
 
     @property
     def batch(self) -> int:
-        """Return the number of images that the file fixes, or 0 where its batch is dynamic."""
+        """Return the batch size that the file fixes, or 0 where it is dynamic."""
         return max(self.spec.shape[0], 0) if self.spec.shape else 0
 
     def encode(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return float32 [N, ...] in the tensor's own dtype and shape [N, ...]; uint8 are its integers already."""
+        """Return float32 values [N, ...] in the tensor's dtype and shape; values of that dtype are not scaled."""
         dtype = np.dtype(self.spec.dtype)
         inner = self.spec.shape[1:]
         shaped = values if -1 in inner else values.reshape(len(values), *inner)
@@ -56,7 +56,7 @@ class TensorCodec:
         return quantized
 
     def decode(self, raw: NDArray[Any]) -> NDArray[np.float32]:
-        """Return a tensor of the file as float32."""
+        """Return values in the tensor's dtype as float32."""
         if raw.dtype.kind == "f":
             return raw.astype(np.float32, copy=False)
         return (raw.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
@@ -65,7 +65,7 @@ class TensorCodec:
 def image_input(artifact: Artifact, inputs: list[TensorCodec]) -> TensorCodec:
     """Return the one input that takes 28x28 glyphs; raises RunFailed where there is none or more than one."""
     if len(inputs) != 1:
-        names = ", ".join(port.spec.name for port in inputs)
+        names = ", ".join(codec.spec.name for codec in inputs)
         raise RunFailed(f"{artifact.path}: needs one input, has {len(inputs)} ({names}); export the model alone")
     inner = inputs[0].spec.shape[1:]
     fits = len(inner) == 3 if -1 in inner else prod(inner) == 28 * 28 and bool(inner)
@@ -76,12 +76,12 @@ def image_input(artifact: Artifact, inputs: list[TensorCodec]) -> TensorCodec:
 
 
 def logits_output(artifact: Artifact, outputs: list[TensorCodec]) -> int:
-    """Return the index of the output that is as wide as the classes; raises RunFailed naming both where none is."""
+    """Return the index of the output as wide as classes and label offset; raises RunFailed where there is none."""
     expected = artifact.preprocess.label_offset + len(artifact.classes)
-    widths = [prod(port.spec.shape[1:]) if -1 not in port.spec.shape[1:] else -1 for port in outputs]
-    for wanted in (expected, -1):
-        if wanted in widths:
-            return widths.index(wanted)
+    widths = [prod(codec.spec.shape[1:]) if -1 not in codec.spec.shape[1:] else -1 for codec in outputs]
+    for width in (expected, -1):
+        if width in widths:
+            return widths.index(width)
     raise RunFailed(
         f"{artifact.path}: its outputs are {widths} wide, but {len(artifact.classes)} classes with label offset "
         f"{artifact.preprocess.label_offset} need {expected}; name the right data set or label offset"
@@ -89,15 +89,15 @@ def logits_output(artifact: Artifact, outputs: list[TensorCodec]) -> int:
 
 
 def resolved_threads(threads: int) -> int:
-    """Return the thread count that is meant; 0 stands for every core this process may use."""
+    """Return the number of threads; 0 means every core that this process may use."""
     return threads or len(os.sched_getaffinity(0))
 
 
 class RuntimeSession(Session):
-    """An artifact in a runtime of this process; a runtime adds `_infer` and `_prepared`.
+    """An artifact in a runtime of this process; each runtime implements `_infer` and `_prepared`.
 
-    The first inference, on one blank batch (one image where the batch is dynamic), is made when the session opens: a
-    file that cannot run fails there, and `first_run_ns` is truly the first.
+    The first inference, on one blank batch (one image where the batch is dynamic), runs when the session opens: a file
+    that cannot run fails there, and `first_run_ns` is the time of the very first inference.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class RuntimeSession(Session):
         batch: int,
         load_ns: int,
     ) -> None:
-        """Take input and output of the open file; `batch` is what `run` gives at once where the file leaves it open."""
+        """Take input and output of the open file. batch: images per inference where the file's batch is dynamic."""
         self.artifact, self.facts = artifact, facts
         self.source, self.sink = source, sink
         self.batch = source.batch or batch
@@ -126,7 +126,7 @@ class RuntimeSession(Session):
 
     @abstractmethod
     def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
-        """Put `batch` in place and return the call that infers: input ready in memory, output readable after it."""
+        """Set the input to `batch`, and return the call that runs one inference, after which the output can be read."""
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Session.run`."""
@@ -158,11 +158,11 @@ class RuntimeSession(Session):
         )
 
     def _timed(self, plan: TimingPlan) -> tuple[NDArray[np.int64], int, Interrupted]:
-        """Return what `time_calls` does; a runtime with a clock of its own counts by that."""
+        """Return what `time_calls` does; a runtime with a clock of its own overrides it."""
         return time_calls(self.prepared(plan.batch), plan)
 
     def prepared(self, batch: int) -> Callable[[], object]:
-        """Return the call that infers on `batch` seeded images that are ready in memory; raises RunFailed."""
+        """Return the call that runs one inference on `batch` seeded images, ready in memory; raises RunFailed."""
         if self.source.batch not in (0, batch):
             raise RunFailed(
                 f"{self.artifact.path}: its batch is fixed at {self.source.batch}; time it with that, not {batch}"
@@ -171,15 +171,15 @@ class RuntimeSession(Session):
         return self._prepared(self.source.encode(self.artifact.preprocess.apply(images)))
 
     def answer(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Return every column [N, width] of the file's answer to values that are preprocessed already."""
+        """Return all columns [N, width] of the file's output for preprocessed values."""
         parts = range(0, len(values), self.batch)
         return np.concatenate([self._columns(values[start : start + self.batch]) for start in parts])
 
     def _columns(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Answer at most one batch, padding where its size is fixed."""
+        """Return all columns for at most one batch, padded where the file fixes its size."""
         count, fixed = len(values), self.source.batch
         if count < fixed:
-            # Repeating an image, unlike zeros, leaves the ranges of dynamic quantization alone.
+            # A repeated image, unlike zeros, does not change the ranges of dynamic quantization.
             values = np.concatenate([values, np.repeat(values[-1:], fixed - count, axis=0)])
         raw = self._infer(self.source.encode(values))
         width = self.artifact.preprocess.label_offset + len(self.artifact.classes)
@@ -192,13 +192,13 @@ class RuntimeSession(Session):
 
 
 def check_glyphs(images: NDArray[np.uint8], artifact: Artifact) -> None:
-    """Raise RunFailed on anything but uint8 glyphs [N, 28, 28]."""
+    """Raise RunFailed for anything but uint8 glyphs [N, 28, 28]."""
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28):
         raise RunFailed(f"{artifact.path}: takes uint8 glyphs [N, 28, 28], got {images.dtype} {list(images.shape)}")
 
 
 def finite(logits: NDArray[np.float32], artifact: Artifact) -> NDArray[np.float32]:
-    """Return the logits; raises RunFailed saying for how many images they are not finite."""
+    """Return the logits; raises RunFailed with the number of images whose logits are not finite."""
     bad = int((~np.isfinite(logits).all(axis=1)).sum()) if logits.size else 0
     if bad:
         raise RunFailed(

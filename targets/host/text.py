@@ -1,6 +1,7 @@
-"""Characters of strangers' names and texts that a terminal, XML or a reader would obey, and their escapes.
+"""Text from outside: escapes for names that a terminal would obey, paths as arguments, and strict JSON.
 
-They could break a line, move the cursor, set a window's title, or show a name as another by turning its direction.
+Control characters in a file name could break a line, move the cursor, set the window's title, or make a name look like
+another one by changing its reading direction.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from math import isinf
 from pathlib import PurePath
 from typing import Any, NoReturn
 
-# Control characters, separators of lines, marks that turn the reading direction, halves of pairs (of a file name that
-# is no UTF-8), and what is no character at all.
+# Control characters, line separators, direction marks, surrogates (of a file name that is not UTF-8), noncharacters.
 _ACTIVE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff\ufffe\uffff]")
-_KEPT = "\t\n"
+_LAYOUT = "\t\n"
 
 
 def one_line(text: str) -> str:
@@ -24,12 +24,12 @@ def one_line(text: str) -> str:
 
 
 def as_lines(text: str) -> str:
-    """Return text as `one_line` does, but for its line breaks and tabs, which stay."""
-    return _ACTIVE.sub(lambda mark: mark[0] if mark[0] in _KEPT else _escape(mark[0]), text)
+    """Return text as `one_line` does, but keep its line breaks and tabs."""
+    return _ACTIVE.sub(lambda mark: mark[0] if mark[0] in _LAYOUT else _escape(mark[0]), text)
 
 
 def argument(path: str | PurePath) -> str:
-    """Return a path as a command line takes it: quoted, and `./-x.onnx` where it would be taken for an option."""
+    """Return a path as a command-line argument: quoted, and `./-x.onnx` where it would be read as an option."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
@@ -40,12 +40,12 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 
 def json_value(text: str | bytes) -> Any:
-    """Return what JSON text holds; raises ValueError for text that is none, and for numbers that are not finite."""
+    """Return the value of JSON text; raises ValueError for invalid JSON and for numbers that are not finite."""
     return json.loads(text, parse_constant=_refuse, parse_float=_finite)
 
 
 def _refuse(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON")
+    raise ValueError(f"{word} is not valid JSON")
 
 
 def _finite(digits: str) -> float:
@@ -55,5 +55,5 @@ def _finite(digits: str) -> float:
 
 
 def _escape(mark: str) -> str:
-    # Where JSON lets a character stand as it is, the escape is one of JSON's.
+    # For characters that JSON allows unescaped, the escape must be one of JSON's.
     return ascii(mark)[1:-1] if mark < "\x7f" else f"\\u{ord(mark):04x}"

@@ -1,7 +1,7 @@
-"""The devices of Vulkan drivers, asked through the system's loader.
+"""Lists the devices of Vulkan drivers through the system's loader.
 
-Also a program, with nothing but the standard library: `python -I vulkan.py MANIFEST...` prints one line of JSON for
-each driver. A process of its own can be crashed by a driver, and keeps what it loads to itself.
+This is also a program that needs the standard library alone: `python -I vulkan.py MANIFEST...` prints one line of JSON
+per driver. It runs in a process of its own, since a driver can crash it, and should not be loaded into this one.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ def devices(manifest: str) -> list[tuple[str, str]]:
         return []
     count = ctypes.c_uint32()
     vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), None)
-    found = (ctypes.c_void_p * count.value)()
-    vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), found)
-    listed = []
-    for device in found:
+    handles = (ctypes.c_void_p * count.value)()
+    vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), handles)
+    names = []
+    for device in handles:
         properties = _Properties()
         vulkan.vkGetPhysicalDeviceProperties(ctypes.c_void_p(device), ctypes.byref(properties))
         kind = KINDS[properties.kind] if properties.kind < len(KINDS) else "other"
-        listed.append((properties.name.decode(errors="replace"), kind))
+        names.append((properties.name.decode(errors="replace"), kind))
     vulkan.vkDestroyInstance(instance, None)
-    return listed
+    return names
 
 
 if __name__ == "__main__":
-    # Whatever a driver prints goes to stderr.
+    # Output of drivers goes to stderr.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for path in sys.argv[1:]:

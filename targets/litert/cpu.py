@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format, TensorSpec
-from targets.catalog import spelled
+from targets.catalog import full_name
 from targets.errors import ArtifactError, RunFailed, TargetUnavailable, in_one_line, translated
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name
@@ -74,7 +74,7 @@ class LiteRtCpu(LiteRtKernels):
 
     def __init__(self, *, xnnpack: str = "on") -> None:
         """Take the setting; raises UnknownTarget."""
-        self.name = spelled("litert-cpu", self.settings, xnnpack=xnnpack)
+        self.name = full_name("litert-cpu", self.settings, xnnpack=xnnpack)
         self.resolver = "AUTO" if xnnpack == "on" else "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
 
     def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:

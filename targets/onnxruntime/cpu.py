@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
-from targets.catalog import spelled
+from targets.catalog import full_name
 from targets.errors import RunFailed, TargetUnavailable, in_one_line
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name, machine_state
@@ -106,7 +106,7 @@ class OrtCpu(OrtKernels):
 
     def __init__(self, *, graph: str = "all") -> None:
         """Take the setting; raises UnknownTarget."""
-        self.graph, self.name = graph, spelled("ort-cpu", self.settings, graph=graph)
+        self.graph, self.name = graph, full_name("ort-cpu", self.settings, graph=graph)
 
 
 class OrtReference(OrtKernels):

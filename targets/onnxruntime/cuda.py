@@ -19,7 +19,7 @@ from time import perf_counter_ns
 from typing import Any, ClassVar
 
 from targets.artifact import Artifact, Format
-from targets.catalog import spelled
+from targets.catalog import full_name
 from targets.errors import TargetUnavailable
 from targets.host.local_target import LocalTarget
 from targets.host.runtime_session import resolved_threads
@@ -56,7 +56,7 @@ class OrtCuda(LocalTarget):
 
     def __init__(self, *, copies: str = "with") -> None:
         """Take the setting."""
-        self.name = spelled(self.word, self.settings, copies=copies)
+        self.name = full_name(self.word, self.settings, copies=copies)
         self.copies = copies == "with"
 
     def require(self) -> None:

@@ -78,7 +78,7 @@ def _told(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         # Of two files the second is the one that was written.
         named = error.filename2 or error.filename
-        full = full_disk(said=error.strerror) if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+        full = full_disk(message=error.strerror) if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
         if full and _temporary(named):
             return f"{error.strerror}; {full}"
         place = f"{named}: " if named else ""

@@ -106,7 +106,7 @@ def test_the_adapter_that_is_asked_for_is_not_replaced(
 
 
 def test_a_process_stays_with_its_first_adapter_and_gets_its_environment_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_adapters, "_taken", None)
+    monkeypatch.setattr(gpu_adapters, "_opened", None)
     monkeypatch.setenv("VK_DRIVER_FILES", "own.json")
     monkeypatch.delenv("VK_ICD_FILENAMES", raising=False)
     before = dict(os.environ)

@@ -145,9 +145,9 @@ def test_others_are_seen_at_work() -> None:
     ("cores", "worked", "said"),
     [
         (2, 10.0, ()),
-        (2, 14.0, ("others kept 0.4 of 2 cores busy",)),
+        (2, 14.0, ("other processes kept 0.4 of 2 cores busy",)),
         (8, 16.0, ()),
-        (1, 20.0, ("others kept 1.0 of 1 core busy",)),
+        (1, 20.0, ("other processes kept 1.0 of 1 core busy",)),
     ],
 )
 def test_a_run_is_tainted_by_others_and_not_by_itself(cores: int, worked: float, said: tuple[str, ...]) -> None:

@@ -43,7 +43,7 @@ def test_the_threads_of_a_runtime_keep_to_the_cores(word: str, request: pytest.F
 
 @pytest.mark.parametrize("cores", [[MISSING], [CORES[0], MISSING]], ids=["alone", "among others"])
 def test_a_core_that_is_not_there_is_named_and_nothing_changes(cores: list[int]) -> None:
-    with pytest.raises(RunFailed, match=f"{MISSING}.*may take {CORES[0]}") as caught, pinned(cores):
+    with pytest.raises(RunFailed, match=f"{MISSING}.*may use {CORES[0]}") as caught, pinned(cores):
         pass
     assert "\n" not in str(caught.value)
     assert sorted(os.sched_getaffinity(0)) == CORES
@@ -52,7 +52,7 @@ def test_a_core_that_is_not_there_is_named_and_nothing_changes(cores: list[int])
 @needs_two
 def test_an_agent_is_pinned_by_request(onnx_artifact: Artifact) -> None:
     with closing(local_agent()) as agent:
-        with pytest.raises(RunFailed, match="may take"):
+        with pytest.raises(RunFailed, match="may use"):
             agent.request("pin", cores=[MISSING])
         agent.request("pin", cores=[CORES[1]])
         answer, _ = agent.request("hello")

@@ -110,7 +110,7 @@ def test_a_run_outlives_a_connection_that_is_cut_in_the_middle(
 
 def test_cores_are_kept_to_after_a_cut_too(reached: Board, onnx_artifact: Artifact) -> None:
     target = fresh(reached.word)
-    with pytest.raises(RunFailed, match="may take"):
+    with pytest.raises(RunFailed, match="may use"):
         target.pin([4095])
     target.pin([0])
     reached.cut()

@@ -139,7 +139,7 @@ def test_a_file_that_holds_no_evidence_is_one_line(glyphpress: Run, tmp_path: Pa
 
 def test_nan_hidden_where_anything_goes_is_refused_too(tmp_path: Path) -> None:
     (tmp_path / "evidence.json").write_text(json.dumps(changed(("timings", "machine", "model"), float("nan"))))
-    with pytest.raises(EvidenceError, match="NaN is no JSON"):
+    with pytest.raises(EvidenceError, match="NaN is not valid JSON"):
         Evidence.load(tmp_path / "evidence.json")
 
 

@@ -117,9 +117,11 @@ def spoiled(path: Path, folder: Path, change: dict) -> Path:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        pytest.param({"low": float("nan")}, "NaN is no JSON", id="NaN"),
-        pytest.param({"high": float("inf")}, "Infinity is no JSON", id="infinity"),
-        pytest.param({"calibration": {"images": float("nan")}}, "NaN is no JSON", id="row35-NaN in facts of images"),
+        pytest.param({"low": float("nan")}, "NaN is not valid JSON", id="NaN"),
+        pytest.param({"high": float("inf")}, "Infinity is not valid JSON", id="infinity"),
+        pytest.param(
+            {"calibration": {"images": float("nan")}}, "NaN is not valid JSON", id="row35-NaN in facts of images"
+        ),
         pytest.param({"low": 2.0, "high": 1.0}, "must hold 0", id="inverted"),
         pytest.param({"name": "other"}, "has no range for", id="another tensor"),
         pytest.param({"source_sha256": "0" * 64}, "holds the ranges of digits.float.onnx", id="another file"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from calibration.dataset import Dataset
-from targets.errors import MOST, nearest
+from targets.errors import MOST_SUGGESTIONS, nearest
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.checkpoint.inspection.torch_file import module_layers
 from toolchain.compress.prune.graph import ChannelGraph, Channels, by_reason, prunable
@@ -231,6 +231,6 @@ def refuse_unranked(
 def refuse_unknown(layer: str, known: list[str], name: str) -> None:
     """Raise UsageProblem for a layer that the model does not have, with the names nearest to it."""
     # Names of layers share long prefixes; users often give the last part alone.
-    same_end = [name for name in known if name.rsplit(".", 1)[-1] == layer][:MOST]
-    near = nearest(layer, same_end or known, f"it has {', '.join(known[:MOST])} ...", cutoff=0.5)
+    same_end = [name for name in known if name.rsplit(".", 1)[-1] == layer][:MOST_SUGGESTIONS]
+    near = nearest(layer, same_end or known, f"it has {', '.join(known[:MOST_SUGGESTIONS])} ...", cutoff=0.5)
     raise UsageProblem(f"{name} has no layer '{layer}' to prune; {near}")

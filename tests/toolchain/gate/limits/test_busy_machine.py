@@ -57,7 +57,7 @@ def test_a_busy_machine_may_pass_a_limit_but_never_fails_it(
     seen = busy(noisy_timings(np.random.default_rng(1)), cores)
     verdict = judge_time(TimeLimit(max=most), f"p{q:g}", q, seen)
     assert verdict.outcome is outcome, verdict.reason
-    assert ("others kept 1.0 of 2 cores busy" in verdict.reason) == (cores > 0)
+    assert ("other processes kept 1.0 of 2 cores busy" in verdict.reason) == (cores > 0)
     if outcome is Outcome.INCONCLUSIVE:
         assert "stop what else runs here" in verdict.reason
 
@@ -69,7 +69,7 @@ def test_row46_a_ratio_of_a_busy_machine_never_fails_either() -> None:
     verdict = ratio(busy(own, 1.0), busy(base, 1.0), 1.0, 95)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert "NOT" not in verdict.reason
-    assert "was not quiet (others kept 1.0 of 2 cores busy)" in verdict.reason
+    assert "was not quiet (other processes kept 1.0 of 2 cores busy)" in verdict.reason
 
 
 def test_row46_intervals_hold_though_slices_fall_more_often_on_the_slower_file() -> None:
@@ -102,7 +102,7 @@ def others_at_work(monkeypatch: pytest.MonkeyPatch, loud: None) -> None:
     """The planted processes count as others, though this process started them."""
     from targets.host import machine
 
-    monkeypatch.setattr(machine, "_own", lambda _root: int(sum(os.times()[:2]) * os.sysconf("SC_CLK_TCK")))
+    monkeypatch.setattr(machine, "_own_ticks", lambda _root: int(sum(os.times()[:2]) * os.sysconf("SC_CLK_TCK")))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="interruptions are counted on Linux only: NOT checked")
@@ -138,10 +138,10 @@ def test_row45_the_gate_says_inconclusive_and_marks_what_passes(
     slow = glyphpress(*words, "--max-p50", "1ns")
     assert slow.code == 5, slow.out
     assert "timing again, since others were at work" in slow.err
-    assert "but the machine was not quiet (others kept" in slow.out
+    assert "but the machine was not quiet (other processes kept" in slow.out
     fast = glyphpress(*words, "--max-p50", "10s")
     assert fast.code == 0, fast.out
-    assert "NOT QUIET: others kept" in fast.out
+    assert "NOT QUIET: other processes kept" in fast.out
 
 
 def test_row9_sweeps_and_operators_carry_the_mark_too(
@@ -151,19 +151,19 @@ def test_row9_sweeps_and_operators_carry_the_mark_too(
 ) -> None:
     file = linear_reader(tmp_path / "float.onnx")
     swept = ("profile", file, "--sweep-batch", "1,2", "--seconds", "300ms", "--runs", "100")
-    assert "NOT QUIET: others kept" in glyphpress(*swept).out
+    assert "NOT QUIET: other processes kept" in glyphpress(*swept).out
     found = json.loads(glyphpress("profile", file, "--per-op", "--json").out)
-    assert any("others kept" in word for word in found["breakdowns"][0]["taints"])
+    assert any("other processes kept" in word for word in found["breakdowns"][0]["taints"])
 
 
 def test_row9_a_probe_carries_the_mark_too(glyphpress: Run, others_at_work: None) -> None:
     done = glyphpress("probe-int8", "--target", "ort-cpu", "64x64")
     assert done.code == 0, done.err
-    assert done.out.count("NOT QUIET: others kept") == 1
+    assert done.out.count("NOT QUIET: other processes kept") == 1
 
 
 def test_row9_the_mark_says_each_thing_once_however_many_files_were_timed() -> None:
     one = noisy_timings(np.random.default_rng(4))
     hot = {"end": WATCHED | {"work_s": 124.0, "own_s": 20.0, "clock_s": 60.0, "temperature_c": 85.0}}
     files = [busy(one, 1.2), replace(one, machine=WATCHED | hot), busy(one, 0.9)]
-    assert taints_of(files) == ("others kept 1.4 of 2 cores busy", "85 C")
+    assert taints_of(files) == ("other processes kept 1.4 of 2 cores busy", "85 C")
