@@ -41,7 +41,7 @@ def evaluate(
     from toolchain.evaluation.metrics import measure
     from toolchain.evaluation.untracked import training_images
     from toolchain.gate.candidate import evaluate_file
-    from toolchain.report.reading import show_evaluation
+    from toolchain.report.gate_terminal import show_evaluation
 
     if output:
         refuse_source(output, artifact)
@@ -84,7 +84,7 @@ def compare(
     from calibration.load import load
     from toolchain.evaluation.untracked import training_images
     from toolchain.gate.collect import compare_files
-    from toolchain.report.reading import show_comparison
+    from toolchain.report.gate_terminal import show_comparison
 
     dataset = load(data, "test", context.data_root) if data else None
     train = training_images(data, context.data_root) if data else None

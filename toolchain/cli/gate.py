@@ -124,7 +124,7 @@ def _show(judgement: Judgement, next_steps: list[str], *, as_json: bool) -> None
     The JSON is that of `--verdict` with `next_steps` added, and `verdicts` and `comparison` of the candidate that won
     (of the first one if none did).
     """
-    from toolchain.report.reading import show_comparison, show_verdicts, show_winner
+    from toolchain.report.gate_terminal import show_comparison, show_verdicts, show_winner
 
     if as_json:
         whole = judgement.to_dict()
@@ -266,7 +266,7 @@ def plan(
         _refuse_options(("drop", "confidence"), needed="--margin")
     else:
         _refuse_options(("classes",), needed="--policy")
-    from toolchain.report.planned import show_plan, show_policy_plan
+    from toolchain.report.gate_terminal import show_plan, show_policy_plan
 
     if margin is None:
         from toolchain.gate.policy_plan import plan_policy

@@ -141,7 +141,7 @@ class Files:
     def write(self, measured: Measurements, *, force: bool) -> None:
         """Write the files."""
         from toolchain.core.files import write_whole
-        from toolchain.report.measurement_files import measurements_csv, measurements_markdown
+        from toolchain.report.timings import measurements_csv, measurements_markdown
 
         if self.output:
             measured.save_samples(self.output, force=force)
@@ -175,7 +175,7 @@ MANY_IMAGES = 1_000_000
 
 def _profile_operators(request: ProfileRequest, context: RunContext, *, as_json: bool) -> None:
     from toolchain.profiling.per_operator import per_operator
-    from toolchain.report.profile_tables import operators_text
+    from toolchain.report.timings import operators_text
 
     timing = ("memory", "packed", "strict", "output", "markdown", "csv", "seconds", "runs", "seed")
     _refuse_unused("--per-op", "sweep_threads", "sweep_batch", *timing)
@@ -203,7 +203,7 @@ def _sweep(
 ) -> None:
     from targets.session import taints_of
     from toolchain.profiling.sweep import sweep
-    from toolchain.report.profile_tables import sweep_text
+    from toolchain.report.timings import sweep_text
 
     swept = ["threads"] * bool(threads) + ["batch"] * bool(batches)
     _refuse_unused("a sweep", "memory", "packed", "require", "strict", "output", "markdown", "csv", *swept)

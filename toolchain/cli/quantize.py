@@ -151,7 +151,7 @@ def _within(
     from toolchain.commands.quantize import quantize_within
     from toolchain.core.errors import UsageProblem
     from toolchain.gate.outcome import raise_for
-    from toolchain.report.reading import show_verdicts
+    from toolchain.report.gate_terminal import show_verdicts
 
     if not data:
         raise UsageProblem("--fallback reads images to see which layers must stay float; add --data")

@@ -12,8 +12,7 @@ from toolchain.core.visible import shown
 from toolchain.explain.error import Error
 from toolchain.explain.explanation import Explanation, LayerError
 from toolchain.formats import catalog
-from toolchain.report.table import unfold
-from toolchain.report.timings import DASH
+from toolchain.report.terminal import DASH, plain_table, unfold
 
 
 def show_explanation(found: Explanation, console: Console) -> None:
@@ -33,12 +32,8 @@ def show_explanation(found: Explanation, console: Console) -> None:
 
 
 def _layer_table(found: Explanation) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("layer", "operator", "weights", "values"):
-        table.add_column(name, no_wrap=True)
-    for name in ("SQNR", "alone", "cosine", "saturated"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("runs in", no_wrap=True)
+    texts, figures = ("layer", "operator", "weights", "values"), ("SQNR", "alone", "cosine", "saturated")
+    table = plain_table((*texts, *figures, "runs in"), left=(*texts, "runs in"))
     for row in found.layers:
         words = (row.layer, row.operator, row.weights, row.values)
         whole, alone = row.whole, row.alone

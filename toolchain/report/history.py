@@ -13,10 +13,11 @@ from toolchain.evaluation.timings_file import StoredRun
 from toolchain.profiling.history import Line, history, notes
 from toolchain.profiling.latency import PERCENTILES
 from toolchain.report import gfm
-from toolchain.report.timings import DASH, fitted, ratio_text, unbroken
+from toolchain.report.terminal import DASH, fitted, plain_table, unbroken
+from toolchain.report.timings import ratio_text
 
-_NAMES = ("artifact", "target", "run")
-_LESS = ("p99.9", "p90", "samples", "p99", "p95")
+_TEXT_COLUMNS = ("artifact", "target", "run")
+_DROPPED_FIRST = ("p99.9", "p90", "samples", "p99", "p95")
 """Columns that a narrow terminal does without, the first of them first."""
 
 
@@ -26,21 +27,19 @@ def history_text(runs: Sequence[StoredRun], *, width: int | None = None, colour:
 
     def table(without: Sequence[str]) -> Table:
         names, rows = _cells(lines, without)
-        made = Table(box=None, pad_edge=False, header_style="bold")
-        for name in names:
-            made.add_column(name, justify="left" if name in _NAMES else "right", no_wrap=True)
+        made = plain_table(names, left=_TEXT_COLUMNS)
         for row in rows:
             made.add_row(*map(shown, row))
         return made
 
-    made, hidden = fitted(table, _LESS, width)
-    return unbroken(made, *hidden, *_remarks(runs), colour=colour)
+    fitting, hidden = fitted(table, _DROPPED_FIRST, width)
+    return unbroken(fitting, *hidden, *_remarks(runs), colour=colour)
 
 
 def history_markdown(runs: Sequence[StoredRun]) -> str:
     """Return the same as Markdown, with every column."""
     names, rows = _cells(history(runs), ())
-    right = [k for k, name in enumerate(names) if name not in _NAMES]
+    right = [k for k, name in enumerate(names) if name not in _TEXT_COLUMNS]
     table = gfm.table(names, [[gfm.text(cell) for cell in row] for row in rows], right=right)
     return "\n".join([table, "", *(f"- {gfm.text(line)}" for line in _remarks(runs))])
 

@@ -15,7 +15,7 @@ from toolchain.core.visible import shown
 from toolchain.formats import catalog
 from toolchain.formats.inspection import Inspection
 from toolchain.formats.packed import LEVEL, QUICK
-from toolchain.report.table import LOG_WIDTH
+from toolchain.report.terminal import LOG_WIDTH
 
 _ROWS = 25
 _NAME = 60

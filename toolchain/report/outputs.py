@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+import click
+
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.files import refuse_existing, whole_file, write_whole
+from toolchain.core.visible import visible
 from toolchain.gate.evidence import Evidence
-from toolchain.report.annotations import annotate, in_actions
-from toolchain.report.judgement import Judgement
+from toolchain.report.judgement import Judgement, Standing
+from toolchain.stats.decision import Outcome
 
 
 @dataclass(frozen=True)
@@ -91,3 +95,43 @@ def _title(evidence: Evidence) -> str:
     pairs = evidence.pairs
     count = int(pairs.flipped.sum())
     return f"{pairs.candidate.name} against {pairs.baseline.name}: {count:,} answer{'s' * (count != 1)} changed"
+
+
+_COMMANDS: dict[Standing, str] = {"stopped": "error", "warned": "warning", "beaten": "notice"}
+_DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
+_PROPERTY = _DATA | str.maketrans({":": "%3A", ",": "%2C"})
+
+
+def in_actions(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether this is a step of GitHub Actions."""
+    return environment.get("GITHUB_ACTIONS") == "true"
+
+
+def commands(judgement: Judgement) -> Iterator[str]:
+    """Yield a workflow command for each verdict that is no PASS, and a last one that says what ships.
+
+    What keeps a candidate from shipping is an error, INCONCLUSIVE too, since the job is red for it.
+    """
+    for judged, verdict, standing in judgement.verdicts():
+        if standing != "passed":
+            title = f"glyphpress gate {verdict.outcome}: {verdict.limit}"
+            yield _command(_COMMANDS[standing], f"{judged.file.name}: {verdict.reason}", title, judged.path)
+    if judgement.outcome is Outcome.PASS:
+        against = f"{judgement.winner} may ship in place of {judgement.baseline.name}"
+        yield _command("notice", against, "glyphpress gate PASS")
+
+
+def annotate(judgement: Judgement, summary: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Print the annotations to stderr and append `summary` to the step's page; nothing outside GitHub Actions."""
+    if not in_actions(environment):
+        return
+    for line in commands(judgement):
+        click.echo(line, err=True)
+    if page := environment.get("GITHUB_STEP_SUMMARY"):
+        with Path(page).open("a", encoding="utf-8") as file:
+            file.write(summary)
+
+
+def _command(name: str, message: str, title: str, path: str = "") -> str:
+    place = f"file={visible(path).translate(_PROPERTY)},line=1," if path else ""
+    return f"::{name} {place}title={visible(title).translate(_PROPERTY)}::{visible(message).translate(_DATA)}"

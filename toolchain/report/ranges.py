@@ -10,14 +10,12 @@ from math import log10
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from rich.table import Table
-
 from targets.host.text import one_line
 from toolchain.core.errors import UsageProblem
 from toolchain.core.files import write_whole
 from toolchain.core.visible import shown, visible
 from toolchain.quantize.ranges import KEPT_BINS, Ranges, TensorRange, read_ranges
-from toolchain.report.timings import unbroken
+from toolchain.report.terminal import plain_table, unbroken
 
 _KEPT, _CLIPPED, _INK, _QUIET, _PAPER = "#0072B2", "#D55E00", "#1a1a1a", "#595959", "#ffffff"
 _COLUMNS, _WIDTH, _HEIGHT, _GAP, _HEAD = 3, 300, 90, 30, 64
@@ -58,15 +56,11 @@ def ranges_svg(ranges: Ranges) -> str:
 
 
 def ranges_text(ranges: Ranges, *, colour: bool = False) -> str:
-    """Return a table, a row a tensor, and where the ranges come from."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("tensor", no_wrap=True)
-    for title in ("low", "high", "lowest", "highest", "clipped"):
-        table.add_column(title, justify="right")
-    for one in ranges.tensors:
-        table.add_row(
-            shown(one.title), *(f"{end:.4g}" for end in (one.low, one.high, one.lowest, one.highest)), _share(one)
-        )
+    """Return a table with one row per tensor, and where the ranges come from."""
+    table = plain_table(("tensor", "low", "high", "lowest", "highest", "clipped"), left=("tensor",))
+    for tensor in ranges.tensors:
+        ends = (tensor.low, tensor.high, tensor.lowest, tensor.highest)
+        table.add_row(shown(tensor.title), *(f"{end:.4g}" for end in ends), _share(tensor))
     drawn = f"{ranges.calibration.get('images')} images of {ranges.calibration.get('origin')}"
     return f"{unbroken(table, colour=colour)}\n{one_line(f'{ranges.source}: ranges by {words(ranges)}, {drawn}')}"
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from xml.sax.saxutils import escape
 
 from rich.console import Console
-from rich.table import Table
 
 from toolchain.compress.prune.graph import by_reason
 from toolchain.compress.prune.sensitivity import Curve, Sensitivity, SensitivityPoint
 from toolchain.core.quantities import percent_text, points_text
 from toolchain.core.visible import shown, visible
-from toolchain.report.table import unfold
+from toolchain.report.terminal import plain_table, unfold
 
 _INK, _QUIET, _LINE, _LIMIT = "#1a1a1a", "#595959", "#0072B2", "#D55E00"
 _COLUMNS, _WIDTH, _HEIGHT, _TOP = 4, 250, 190, 64
@@ -23,9 +22,9 @@ def show_sensitivity(found: Sensitivity, console: Console) -> None:
     unfold(console)
     ratios = sorted({point.ratio for curve in found.curves for point in curve.points})
     what = "channels" if found.method == "structured" else "weights"
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for place, name in enumerate(("layer", what, *(f"{ratio:.1%}" for ratio in ratios), "proposal")):
-        table.add_column(name, justify="right" if place else "left")
+    table = plain_table(
+        ("layer", what, *(f"{ratio:.1%}" for ratio in ratios), "proposal"), left=("layer",), gap=3, fold=True
+    )
     for curve in found.curves:
         drops = {point.ratio: points_text(found.accuracy - point.accuracy) for point in curve.points}
         best = found.proposal.get(curve.layer)

@@ -12,16 +12,13 @@ from toolchain.core.quantities import macs_text, percent_text, points_text, size
 from toolchain.core.visible import shown
 from toolchain.formats.packed import QUICK, packed_remark
 from toolchain.report.report import Report, Row
+from toolchain.report.terminal import STYLE, plain_table, unfold
 from toolchain.stats.decision import Outcome
-
-# Wide enough for every column: a line that is folded by a terminal is better than a figure that is cut short.
-LOG_WIDTH = 240
 
 _WARNING = "warning: "
 _REGRETS = ("slower than", "more instructions than", "larger than")
 
 NOT_MADE = "not made"
-STYLE = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.INCONCLUSIVE: "yellow"}
 
 
 def show(report: Report, console: Console) -> None:
@@ -33,11 +30,6 @@ def show(report: Report, console: Console) -> None:
     console.print(table(report))
     for line in [*reasons(report), *remarks(report)]:
         console.print(shown(line, style="red" if line.startswith((_WARNING, *_REGRETS)) else ""))
-
-
-def unfold(console: Console) -> None:
-    """Let the console print whole lines, however narrow the terminal is."""
-    console.width = max(console.width, LOG_WIDTH)
 
 
 def header(report: Report) -> list[str]:
@@ -79,13 +71,10 @@ def _short(sha256: str) -> str:
 
 def table(report: Report) -> Table:
     """Return the table of artifacts."""
-    lines = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     named, of_own, near = packed_known(report), own_known(report), fidelity_known(report)
     cost = [cost_heading(report), "of float", *["of own float"] * of_own]
     read = ["accuracy", "drop [bound]", *["SQNR [equal]"] * near]
-    for name in ("artifact", "size", *["packed"] * named, "of float", *read, *cost, "verdict"):
-        # As Text, since [bound] would be taken for markup.
-        lines.add_column(shown(name), no_wrap=True)
+    lines = plain_table(("artifact", "size", *["packed"] * named, "of float", *read, *cost, "verdict"), gap=3)
     for row in report.rows:
         lines.add_row(
             shown(row.name),

@@ -2,75 +2,45 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
+from targets.host.clock import PROFILE_RUNS
+from targets.host.text import one_line
+from targets.session import taints_of
 from toolchain.core.quantities import size_text, time_text
-from toolchain.core.visible import shown
+from toolchain.core.visible import shown, visible
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.formats.packed import packed_remark
 from toolchain.profiling.latency import PERCENTILES
 from toolchain.profiling.measurements import MeasuredFile, Measurements
+from toolchain.profiling.per_operator import Breakdown
+from toolchain.profiling.sweep import SweepPoint
+from toolchain.report import gfm
+from toolchain.report.terminal import DASH, fitted, plain_table, unbroken
 
-DASH = "-"
-
-
-_LESS = ("p99.9", "p90", "first run", "packed", "p95 of first", "load", "p99", "memory", "p95")
+_DROPPED_FIRST = ("p99.9", "p90", "first run", "packed", "p95 of first", "load", "p99", "memory", "p95")
 """Columns that a narrow terminal does without, the first of them first."""
 
 
 def measurements_text(measurements: Measurements, *, width: int | None = None, colour: bool = False) -> str:
     """Return the table and its remarks. width: of the terminal, None where nothing limits it."""
-    table, hidden = fitted(partial(measurements_table, measurements), _LESS, width)
+    table, hidden = fitted(partial(measurements_table, measurements), _DROPPED_FIRST, width)
     return unbroken(table, *hidden, *remarks(measurements), colour=colour)
 
 
-def fitted(make: Callable[[Sequence[str]], Table], less: Sequence[str], width: int | None) -> tuple[Table, list[str]]:
-    """Return a table without as many of the columns `less` as `width` asks for, and a line that names them.
-
-    make: returns the table without columns.
-    """
-    table, without = make(()), list[str]()
-    names = [name for name in less if name in [column.header for column in table.columns]]
-    while width is not None and len(without) < len(names) and table_width(table) > width:
-        without = names[: len(without) + 1]
-        table = make(without)
-    named = ", ".join(name for name in names if name in without)
-    return table, [f"not shown at this width: {named}; a wider window or a file shows them"] if named else []
-
-
-def table_width(table: Table) -> int:
-    """Return how many characters a table takes where nothing is cut off."""
-    console = Console(width=1000)
-    return Measurement.get(console, console.options, table).maximum
-
-
-def unbroken(table: Table, *lines: str, colour: bool = False) -> str:
-    """Return a table, and lines, as wide as they need: a figure cut off in a narrow window would be no figure."""
-    console = Console(width=1000, highlight=False, force_terminal=colour, no_color=not colour, markup=False)
-    with console.capture() as capture:
-        console.print(table, width=Measurement.get(console, console.options, table).maximum)
-        for line in lines:
-            console.print(shown(line))
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
-
-
 def measurements_table(measurements: Measurements, without: Sequence[str] = ()) -> Table:
-    """Return one row a file, without the columns that no file fills; a dash stands where there is no figure.
+    """Return one row per file, without columns that no file fills; a dash stands where there is no figure.
 
+    Devices have latencies, emulated processors instructions; of other simulated targets only the answers are known.
     without: columns to leave out.
-
-    Latencies of devices, instructions of emulated processors; of other simulated places only how they answer.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
     headings, rows = measurements_cells(measurements, without)
-    for heading in headings:
-        left = heading in ("artifact", "target", "answers")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    table = plain_table(headings, left=_TEXT_COLUMNS)
     for row in rows:
         table.add_row(*map(shown, row))
     return table
@@ -78,11 +48,13 @@ def measurements_table(measurements: Measurements, without: Sequence[str] = ()) 
 
 def measurements_cells(measurements: Measurements, without: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
     """Return the headings and the rows of the table."""
-    filled = {heading: [text(file) for file in measurements.files] for heading, text in _COLUMNS.items()}
-    filled = {heading: words for heading, words in filled.items() if set(words) != {DASH} and heading not in without}
     files = measurements.files
-    names = {"artifact": [file.artifact.path.name for file in files], "target": [file.target for file in files]}
-    columns = names | filled
+    figures = {heading: [text(file) for file in files] for heading, text in _COLUMNS.items() if heading not in without}
+    columns = {
+        "artifact": [file.artifact.path.name for file in files],
+        "target": [file.target for file in files],
+        **{heading: cells for heading, cells in figures.items() if set(cells) != {DASH}},
+    }
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
 
@@ -104,12 +76,13 @@ def _of_first(file: MeasuredFile) -> str:
 def _answers(file: MeasuredFile) -> str:
     if file.refused:
         return file.refused
-    words = f"{file.agreement}" if file.agreement else ""
+    agreement = f"{file.agreement}" if file.agreement else ""
     if file.facts and file.facts.simulated:
-        return f"simulated: {words or 'a script'}"
-    return words or DASH
+        return f"simulated: {agreement or 'a script'}"
+    return agreement or DASH
 
 
+_TEXT_COLUMNS = ("artifact", "target", "answers")
 _COLUMNS: dict[str, Callable[[MeasuredFile], str]] = {
     "size": lambda file: size_text(file.artifact.size),
     "packed": lambda file: size_text(file.packed) if file.packed is not None else DASH,
@@ -131,7 +104,7 @@ def ratio_text(ratio: LatencyRatio) -> str:
 
 
 def remarks(measurements: Measurements) -> list[str]:
-    """Return the lines below the table: where it ran and how, and why a dash is a dash."""
+    """Return the lines below the table: where and how the files ran, and why figures are missing."""
     facts = {(file.target, file.facts.runtime): file.facts for file in measurements.files if file.facts}
     batch = measurements.plan.batch
     threads = " or ".join(threads_text(n) for n in sorted({fact.threads for fact in facts.values()}))
@@ -153,13 +126,13 @@ def remarks(measurements: Measurements) -> list[str]:
         unweighed = dict.fromkeys(file.target for file in measurements.files if file.facts and file.peak_bytes is None)
         lines.append(f"memory: not of {', '.join(unweighed)}, where nothing is a device" if unweighed else "")
     timed = [file.timed for file in measurements.files if file.timed]
-    lines += crowded((one.facts.threads, one.machine.get("usable_cores", 0)) for one in timed)
+    lines += crowded((timings.facts.threads, timings.machine.get("usable_cores", 0)) for timings in timed)
     lines += not_quiet(measurements.taints)
     return [line for line in (*lines, *_reasons(measurements), *_dashes(measurements)) if line]
 
 
 def not_quiet(taints: Sequence[str]) -> list[str]:
-    """Return the line that marks times of a machine that was not quiet; none where it was."""
+    """Return the line that marks times from a machine that was not quiet; none if it was."""
     return [f"NOT QUIET: {'; '.join(taints)}; latencies may be longer than they need be"] if taints else []
 
 
@@ -169,7 +142,7 @@ def threads_text(threads: int) -> str:
 
 
 def crowded(runs: Iterable[tuple[int, int]]) -> list[str]:
-    """Return a line on more threads than cores, of (threads, usable cores or 0 where unknown); none where they fit."""
+    """Return a line for each run with more threads than cores. runs: threads, and usable cores or 0 if unknown."""
     over = [(threads, cores) for threads, cores in dict.fromkeys(runs) if 0 < cores < threads]
     return [
         f"{threads_text(threads)} on {cores} core{'s' * (cores != 1)}: they wait for each other; times are longer and "
@@ -179,7 +152,7 @@ def crowded(runs: Iterable[tuple[int, int]]) -> list[str]:
 
 
 def _reasons(measurements: Measurements) -> Iterator[str]:
-    """Yield why a file is slower or larger than the first one in its runtime, or counts more, a line a reason."""
+    """Yield one line for each reason why a file is slower or larger than the first one in its runtime."""
     first: dict[tuple[str, str], str] = {}
     for file in measurements.files:
         name = file.artifact.path.name
@@ -191,7 +164,7 @@ def _reasons(measurements: Measurements) -> Iterator[str]:
 
 
 def machine_text(measurements: Measurements) -> str:
-    """Return this machine's state in a line; what could not be read is not there."""
+    """Return this machine's state on one line, without what could not be read."""
     state = measurements.machine
     ends = [file.timings.machine for file in measurements.files if file.timings]
     pinned: list[int] = next((end["pinned"] for end in ends if "pinned" in end), [])
@@ -210,7 +183,7 @@ def machine_text(measurements: Measurements) -> str:
 
 
 def _dashes(measurements: Measurements) -> Iterator[str]:
-    """Yield why percentiles are missing, a line a reason."""
+    """Yield one line for each file that lacks percentiles: which, and why."""
     for file in measurements.files:
         missing = [name for name, ns in file.percentiles().items() if ns is None]
         if not (missing and file.timed):
@@ -220,3 +193,104 @@ def _dashes(measurements: Measurements) -> Iterator[str]:
         if inner > 1:
             reason = f"each sample is the mean of {inner} inferences, too short for the clock one by one"
         yield f"{name}: no {', '.join(missing)}: {reason}"
+
+
+def measurements_markdown(measurements: Measurements) -> str:
+    """Return the table, with every column, and its remarks."""
+    headings, rows = measurements_cells(measurements)
+    right = [k for k, heading in enumerate(headings) if heading not in _TEXT_COLUMNS]
+    table = gfm.table(headings, [[gfm.text(cell) for cell in row] for row in rows], right=right)
+    return "\n".join([table, "", *(f"- {gfm.text(line)}" for line in remarks(measurements))]) + "\n"
+
+
+def measurements_csv(measurements: Measurements) -> str:
+    """Return one line for each file and target, in bytes and nanoseconds; what is not known is empty."""
+    lines = [_figures(file) for file in measurements.files]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return stream.getvalue()
+
+
+def _figures(file: MeasuredFile) -> dict[str, object]:
+    timed, facts = file.timed, file.facts
+    known: dict[str, object] = {
+        "artifact": _spreadsheet_text(file.artifact.path.name),
+        "sha256": file.artifact.sha256,
+        "target": _spreadsheet_text(file.target),
+        "runtime": f"{facts.runtime} {facts.version}" if facts else None,
+        "device": facts.device if facts else None,
+        "threads": facts.threads if facts else None,
+        "batch": timed.batch if timed else None,
+        "bytes": file.artifact.size,
+        "packed_bytes": file.packed,
+        "memory_bytes": file.peak_bytes,
+        "load_ns": timed.load_ns if timed else None,
+        "first_run_ns": timed.first_run_ns if timed else None,
+        "samples": len(timed.samples_ns) if timed else None,
+    }
+    known |= {f"{name}_ns": ns if timed else None for name, ns in file.percentiles().items()}
+    known |= {"instructions": file.instructions.median if file.instructions else None}
+    known |= _ratio_columns("of_first", file.ratio if timed else None)
+    known |= _ratio_columns("p95_of_first", file.ratio_p95 if timed else None)
+    return known | {"instructions_of_first": file.instructions_ratio, "refused": _spreadsheet_text(file.refused)}
+
+
+def _spreadsheet_text(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula (OWASP, CSV injection)."""
+    return f"'{visible(text)}" if text.startswith(tuple("=+-@\t\r")) else visible(text)
+
+
+def _ratio_columns(name: str, ratio: LatencyRatio | None) -> dict[str, object]:
+    parts = (ratio.ratio, ratio.low, ratio.high) if ratio else (None, None, None)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), parts, strict=True))
+
+
+def operators_text(breakdowns: Sequence[Breakdown], *, colour: bool = False) -> str:
+    """Return a table for each artifact on each target, and what the figures are."""
+    tables = [
+        f"{one_line(_heading(breakdown))}\n{unbroken(_operator_table(breakdown), colour=colour)}"
+        for breakdown in breakdowns
+    ]
+    note = (
+        f"mean of the middle three fifths of {PROFILE_RUNS} inferences, by the runtime's own profiler: it counts whole "
+        "microseconds, and its own work (some 2 us an operator in ONNX Runtime) is in them"
+    )
+    taints = tuple(dict.fromkeys(taint for breakdown in breakdowns for taint in breakdown.taints))
+    crowds = crowded((breakdown.threads, breakdown.cores) for breakdown in breakdowns)
+    notes = [note, *crowds, *not_quiet(taints)]
+    return "\n\n".join([*tables, "\n".join(map(one_line, notes))])
+
+
+def _heading(breakdown: Breakdown) -> str:
+    threads = threads_text(breakdown.threads)
+    return f"{breakdown.artifact.path.name} on {breakdown.target}, {threads}, batch {breakdown.batch}"
+
+
+def _operator_table(breakdown: Breakdown) -> Table:
+    table = plain_table(("operator", "layer", "time", "share"), left=("operator", "layer"))
+    for operator in breakdown.operators:
+        share = operator.ns / breakdown.ns if breakdown.ns else 0.0
+        time = time_text(operator.ns / 1e9) if operator.ns else "< 1 us"
+        table.add_row(shown(operator.kernel), shown(operator.layer or DASH), time, f"{share:.1%}")
+    table.add_row("all", "", time_text(breakdown.ns / 1e9), "")
+    return table
+
+
+def sweep_text(points: Sequence[SweepPoint], *, colour: bool = False) -> str:
+    """Return one row for each number of threads and batch size: time per inference and image, and the speed-up."""
+    headings = ("artifact", "target", "threads", "batch", "p50", "an image", "speed-up")
+    table = plain_table(headings, left=_TEXT_COLUMNS)
+    first: dict[tuple[str, str, int], SweepPoint] = {}
+    for point in points:
+        base = first.setdefault((point.artifact, point.target, point.batch), point)
+        labels = [*map(shown, (point.artifact, point.target, str(point.threads), str(point.batch)))]
+        if point.timings is None or point.image_ns is None or not base.image_ns:
+            table.add_row(*labels, shown(point.refused or DASH), DASH, DASH)
+            continue
+        each, all_ = (time_text(ns / 1e9) for ns in (point.image_ns, point.image_ns * point.batch))
+        table.add_row(*labels, all_, each, f"{base.image_ns / point.image_ns:.2f}")
+    timed = [point.timings for point in points if point.timings]
+    notes = crowded((timings.facts.threads, timings.machine.get("usable_cores", 0)) for timings in timed)
+    return unbroken(table, *notes, *not_quiet(taints_of(timed)), colour=colour)

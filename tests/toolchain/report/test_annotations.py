@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.fixtures.judgements import STRICT, answers, concluded, gathered
 from toolchain.core.visible import visible
-from toolchain.report.annotations import annotate, commands
 from toolchain.report.judgement import Judgement
+from toolchain.report.outputs import annotate, commands
 
 COMMAND = re.compile(r"::(error|warning|notice) ((?:[a-z]+=[^,:]*,)*title=[^,:]*)::(.*)")
 

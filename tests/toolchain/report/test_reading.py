@@ -7,8 +7,8 @@ import io
 from rich.console import Console
 
 from tests.fixtures.judgements import DAMAGED, LOOSE, ODD, STRICT, answers, concluded, gathered, with_damage
+from toolchain.report.gate_terminal import show_verdicts, show_winner
 from toolchain.report.judgement import Judgement
-from toolchain.report.reading import show_verdicts, show_winner
 
 
 def lines(judgement: Judgement) -> list[str]:

@@ -1,22 +1,28 @@
-"""Evaluations, comparisons and verdicts as lines on a terminal."""
+"""Evaluations, comparisons, verdicts and plans as lines on a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from toolchain.core.quantities import percent_text, points_text, size_text, time_text
+from toolchain.core.quantities import POINTS, percent_text, points_text, size_text, time_text
 from toolchain.core.visible import shown
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.metrics import Averages, Metrics
 from toolchain.gate.outcome import Part, Verdict
 from toolchain.report.judgement import Judgement
-from toolchain.report.table import STYLE, unfold
+from toolchain.report.terminal import STYLE, plain_table, print_lines, unfold
 from toolchain.report.values import allowed_text, value_text
 from toolchain.stats.decision import Outcome
+
+if TYPE_CHECKING:
+    # Only a plan needs them, and they are slow to import.
+    from toolchain.gate.plan import Plan
+    from toolchain.gate.policy_plan import PolicyPlan
 
 # A wider matrix is read by programs only; `--json` holds it.
 _MATRIX_CLASSES = 16
@@ -39,7 +45,7 @@ def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console) 
     ]
     confused = [f"{one.truth} read as {one.read}: {one.count}" for one in metrics.confusions]
     lines += [f"confused   {', '.join(confused)}"] if confused else []
-    _print(console, lines)
+    print_lines(console, lines)
     console.print()
     console.print(_per_class(metrics))
     if len(evaluation.classes) <= _MATRIX_CLASSES:
@@ -66,7 +72,7 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
     ]
     lines += [f"worst      {', '.join(worst)}"] if worst else []
     lines += [f"confused   {', '.join(map(str, comparison.confusions))}"] if comparison.confusions else []
-    _print(console, lines)
+    print_lines(console, lines)
 
 
 def show_verdicts(verdicts: Iterable[Verdict], console: Console) -> None:
@@ -77,7 +83,7 @@ def show_verdicts(verdicts: Iterable[Verdict], console: Console) -> None:
         word = shown(f"{verdict.outcome:<12} ", style=STYLE[verdict.outcome])
         warns = " (only warns)" if verdict.action == "warn" else ""
         console.print(word + shown(f"{verdict.limit}{warns}: {verdict.reason}"))
-        _print(console, _open_parts(verdict))
+        print_lines(console, _open_parts(verdict))
 
 
 def show_winner(judgement: Judgement, console: Console) -> None:
@@ -91,7 +97,7 @@ def show_winner(judgement: Judgement, console: Console) -> None:
     else:
         speed = "" if judged.p50 is None else f", p50 {time_text(judged.p50)}"
         words = f"{judged.file.name}  {size_text(judged.file.bytes)}{speed}, of {len(judgement.candidates)} candidates"
-    _print(console, ["", f"winner     {words}"])
+    print_lines(console, ["", f"winner     {words}"])
 
 
 def _open_parts(verdict: Verdict) -> list[str]:
@@ -110,12 +116,6 @@ def _failed_first(part: Part) -> tuple[bool, float]:
     return part.outcome is not Outcome.FAIL, part.threshold - part.measured
 
 
-def _print(console: Console, lines: Iterable[str]) -> None:
-    # As Text, since classes such as [ would be taken for markup.
-    for line in lines:
-        console.print(shown(line))
-
-
 def _averages(averages: Averages) -> str:
     return (
         f"precision {percent_text(averages.precision)}  recall {percent_text(averages.recall)}  "
@@ -124,7 +124,7 @@ def _averages(averages: Averages) -> str:
 
 
 def _per_class(metrics: Metrics) -> Table:
-    table = _columns("class", "images", "precision", "recall", "F1")
+    table = plain_table(("class", "images", "precision", "recall", "F1"), left=("class",))
     for row in metrics.per_class:
         shares = ("-" if share is None else percent_text(share) for share in (row.precision, row.recall))
         table.add_row(shown(row.label), f"{row.images:,}", *shares, percent_text(row.f1))
@@ -132,15 +132,51 @@ def _per_class(metrics: Metrics) -> Table:
 
 
 def _matrix(classes: tuple[str, ...], metrics: Metrics) -> Table:
-    table = _columns("truth", *classes)
+    table = plain_table(("truth", *classes), left=("truth",))
     for label, counts in zip(classes, metrics.confusion.tolist(), strict=True):
         table.add_row(shown(label), *(str(count) if count else "." for count in counts))
     return table
 
 
-def _columns(first: str, *names: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column(first, no_wrap=True)
-    for name in names:
-        table.add_column(shown(name), justify="right", no_wrap=True)
+def show_plan(plan: Plan, console: Console) -> None:
+    """Print the plan; `-` stands where the truth cannot be had at that discordance."""
+    unfold(console)
+    asked = f"{POINTS.text(plan.margin)} at {plan.confidence * 100:.4g} % confidence"
+    truth = f"{POINTS.text(plan.drop)}, on {plan.discordance * 100:.4g} % of the images only one of the two is right"
+    lines = [f"margin     {asked}", f"true drop  {truth}"]
+    lines += [f"needed     about {one.images:,} images for {one.power * 100:.4g} % power" for one in plan.needed]
+    print_lines(console, [*lines, ""])
+    console.print(_chances(plan))
+
+
+def show_policy_plan(plan: PolicyPlan, console: Console) -> None:
+    """Print how often a candidate without a drop passes each limit of a policy, and all of them."""
+    unfold(console)
+    truth = f"0pp, on {plan.discordance * 100:.4g} % of the images only one of the two is right"
+    lines = [f"true drop  {truth}", f"simulated  {plan.draws:,} candidates, {plan.classes} classes with as many images"]
+    lines += [f"left out   {', '.join(plan.left_out)}"] if plan.left_out else []
+    for one in plan.needed:
+        alone = ", ".join(f"{name} alone {_images(count)}" for name, count in one.limits.items())
+        lines.append(f"needed     about {_images(one.all)} images for {one.power * 100:.4g} % power ({alone})")
+    print_lines(console, [*lines, ""])
+    headings = ("images", *(f"{name} PASS" for name in plan.rows[0].passes), "all PASS", "wrong FAIL")
+    table = plain_table(headings, left=())
+    for row in plan.rows:
+        chances = (*row.passes.values(), row.all_pass, row.wrong_fail)
+        table.add_row(f"{row.images:,}", *(f"{one * 100:.1f} %" for one in chances))
+    console.print(table)
+
+
+def _images(count: int | None) -> str:
+    from toolchain.gate.policy_plan import MOST_IMAGES
+
+    return f"more than {MOST_IMAGES:,}" if count is None else f"{count:,}"
+
+
+def _chances(plan: Plan) -> Table:
+    headings = ("images", "PASS", "wrong FAIL", "FAIL at twice the margin", "wrong PASS at the margin")
+    table = plain_table(headings, left=())
+    for row in plan.rows:
+        chances = (row.right_pass, row.false_fail, row.right_fail, row.false_pass)
+        table.add_row(f"{row.images:,}", *("-" if one is None else f"{one * 100:.1f} %" for one in chances))
     return table
