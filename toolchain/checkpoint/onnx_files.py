@@ -64,8 +64,6 @@ def image_layout(proto: ModelProto, path: Path) -> str:
         raise CheckpointError(
             f"{path} has {len(inputs)} inputs ({listing(i.name for i in inputs)}); give a model of one image"
         )
-    for unused in [value for value in proto.graph.input if value.name != inputs[0].name]:
-        proto.graph.input.remove(unused)
     tensor = inputs[0].type.tensor_type
     shape = tuple(axis.dim_value or axis.dim_param or "?" for axis in tensor.shape.dim)
     layout = _LAYOUTS.get(shape[1:])
@@ -82,5 +80,11 @@ def image_layout(proto: ModelProto, path: Path) -> str:
 
 def input_shape(proto: ModelProto) -> tuple[int, ...]:
     """Return the shape of one image as the graph takes it."""
-    shape = tuple(axis.dim_value for axis in proto.graph.input[0].type.tensor_type.shape.dim[1:])
+    shape = tuple(axis.dim_value for axis in image_inputs(proto)[0].type.tensor_type.shape.dim[1:])
     return shape if 0 not in shape else (1, 28, 28)
+
+
+def fixed_batch(proto: ModelProto) -> int | None:
+    """Return the batch size that the image is fixed to, None when it is dynamic."""
+    axis = image_inputs(proto)[0].type.tensor_type.shape.dim[0]
+    return axis.dim_value if axis.HasField("dim_value") and axis.dim_value > 0 else None

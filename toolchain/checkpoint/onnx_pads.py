@@ -4,47 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.formats.onnx.edit import add_constant, infer_shapes
+from toolchain.formats.onnx.edit import node as new_node
+
 if TYPE_CHECKING:
     import onnx_ir as ir
-    from onnx import ModelProto
 
 _POOLS = ("MaxPool", "AveragePool", "LpPool")
 _WINDOWED = ("Conv", "ConvTranspose", *_POOLS)
 
 
-def explicit_pads(proto: ModelProto) -> ModelProto:
-    """Return the graph with `pads` where it had `auto_pad`: with one size of image these are known.
+def explicit_pads(model: ir.Model) -> bool:
+    """Write `pads` where a window has `auto_pad`: with one size of image these are known.
 
     An operator whose sizes cannot be inferred keeps its `auto_pad`.
     """
-    if not any(attribute.name == "auto_pad" for node in proto.graph.node for attribute in node.attribute):
-        return proto
-    return _each_window(proto, _resolve)
+    return any("auto_pad" in node.attributes for node in model.graph) and _each_window(model, _resolve)
 
 
-def pads_apart(proto: ModelProto) -> ModelProto:
-    """Return the graph with a Pad in front of each window that is padded unevenly, as torch's layers cannot be.
+def pads_apart(model: ir.Model) -> bool:
+    """Put a Pad in front of each window that is padded unevenly, as torch's layers cannot be.
 
     An average that leaves padding out is multiplied by what its windows lack; an uneven ConvTranspose gets a Slice.
     """
-    return _each_window(proto, _take_apart)
+    return _each_window(model, _take_apart)
 
 
-def _each_window(proto: ModelProto, change: Callable[[ir.Node], None]) -> ModelProto:
-    import onnx_ir as ir
-    from onnx import shape_inference
-
-    model = ir.from_proto(shape_inference.infer_shapes(proto))
+def _each_window(model: ir.Model, change: Callable[[ir.Node], None]) -> bool:
+    infer_shapes(model)
     for node in list(model.graph):
-        if node.op_type in _WINDOWED and node.domain in ("", "ai.onnx"):
+        if node.op_type in _WINDOWED and node.domain == "":
             change(node)
-    changed: ModelProto = ir.to_proto(model)
-    return changed
+    return True
 
 
 def _resolve(node: ir.Node) -> None:
@@ -93,14 +89,13 @@ def _take_apart(node: ir.Node) -> None:
 
 
 def _pad_in_front(node: ir.Node, pads: list[int], sizes: Sequence[int]) -> None:
-    import onnx_ir as ir
-
     half, name = len(pads) // 2, str(node.outputs[0].name)
     fill = -np.inf if node.op_type == "MaxPool" else 0.0
-    amounts = _constant(f"{name}_pads", np.array([0, 0, *pads[:half], 0, 0, *pads[half:]]))
-    pad = ir.node("Pad", [node.inputs[0], amounts, _constant(f"{name}_fill", np.float32(fill))])
-    pad.outputs[0].name = f"{name}_padded"
-    _insert(node, [pad], before=True)
+    graph = _graph(node)
+    amounts = add_constant(graph, f"{name}_pads", np.array([0, 0, *pads[:half], 0, 0, *pads[half:]]))
+    filler = add_constant(graph, f"{name}_fill", np.float32(fill))
+    pad = new_node("Pad", [node.inputs[0], amounts, filler], [f"{name}_padded"])
+    graph.insert_before(node, pad)
     node.replace_input_with(0, pad.outputs[0])
     del node.attributes["pads"]
     if node.op_type == "AveragePool" and not node.attributes.get_int("count_include_pad", 0):
@@ -120,51 +115,37 @@ def _lacking(node: ir.Node, pads: list[int], sizes: Sequence[int]) -> NDArray[np
 
 
 def _fill_up(node: ir.Node, factors: NDArray[np.float32]) -> None:
-    import onnx_ir as ir
-
     mean = node.outputs[0]
-    filled = ir.node("Mul", [mean, _constant(f"{mean.name}_factors", factors)])
-    _follow(node, filled)
+    _follow(node, "Mul", [add_constant(_graph(node), f"{mean.name}_factors", factors)])
 
 
 def _slice_behind(node: ir.Node, begins: list[int], ends: list[int]) -> None:
-    import onnx_ir as ir
-
-    name = node.outputs[0].name
+    graph, name = _graph(node), node.outputs[0].name
     # A large number is "to the end", where nothing is cut off.
     stops = [-end if end else np.iinfo(np.int64).max for end in ends]
     bounds = (("starts", begins), ("stops", stops), ("axes", list(range(2, 2 + len(ends)))))
-    cut = ir.node("Slice", [node.outputs[0], *(_constant(f"{name}_{word}", np.array(at)) for word, at in bounds)])
+    constants = [add_constant(graph, f"{name}_{bound}", np.array(numbers)) for bound, numbers in bounds]
     del node.attributes["pads"]
     node.outputs[0].shape = None
-    _follow(node, cut)
+    _follow(node, "Slice", constants)
 
 
-def _follow(node: ir.Node, after: ir.Node) -> None:
-    """Let `after`, which takes the node's output, stand in for it everywhere else."""
-    output, made = node.outputs[0], after.outputs[0]
-    made.name, output.name = output.name, f"{output.name}_whole"
+def _follow(node: ir.Node, kind: str, constants: list[ir.Value]) -> None:
+    """Let another operator take the node's output and stand in for it everywhere else."""
+    output = node.outputs[0]
+    after = new_node(kind, [output, *constants], [str(output.name)])
+    made = after.outputs[0]
+    output.name = f"{output.name}_whole"
     output.replace_all_uses_with(made, replace_graph_outputs=True)
     after.replace_input_with(0, output)
-    _insert(node, [after], before=False)
+    _graph(node).insert_after(node, after)
 
 
-def _insert(node: ir.Node, nodes: list[ir.Node], *, before: bool) -> None:
+def _graph(node: ir.Node) -> ir.Graph:
+    """Return the graph that a node was taken from."""
     graph = node.graph
     assert graph is not None, "it was taken from a graph"
-    for one in nodes:
-        for value in one.inputs:
-            if value is not None and value.const_value is not None and value.producer() is None:
-                graph.register_initializer(value)
-    (graph.insert_before if before else graph.insert_after)(node, nodes)
-
-
-def _constant(name: str, values: Any) -> ir.Value:
-    import onnx_ir as ir
-
-    array = np.asarray(values)
-    tensor = ir.tensor(array, name=name)
-    return ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    return graph
 
 
 def _spatial(value: ir.Value | None) -> list[int] | None:

@@ -12,8 +12,6 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from targets.errors import first_line, of_the_system
 from targets.onnxruntime.operators import layer_of_weight
 from toolchain.checkpoint.onnx_pads import pads_apart
@@ -22,6 +20,7 @@ from toolchain.core.converter_log import output_to_log
 from toolchain.formats.onnx import edit
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from onnx import ModelProto
     from torch import nn
 
@@ -37,14 +36,18 @@ def to_torch(proto: ModelProto) -> tuple[nn.Module | None, str]:
     The module takes float32 [N, 1, 28, 28], its layers are torch's own (so that pruning finds them), and its logits
     are within 1e-4 of onnxruntime's on 64 seeded images, and torch.export takes it with a dynamic batch axis.
     """
+    import onnx_ir as ir
     import torch
 
     if find_spec("onnx2torch") is None:
         return None, "onnx2torch, which brings ONNX back, is not installed: pip install --no-deps onnx2torch"
     try:
         with output_to_log():
-            ready = _for_onnx2torch(proto)
-            names = _name_layers(ready)
+            model = ir.from_proto(folded(proto))
+            # Shapes first, since nothing is inferred about an operator that is newer than the opset of its graph.
+            edit.run(model, pads_apart, edit.infer_shapes, _for_onnx2torch)
+            names = _name_layers(model)
+            ready = edit.to_proto(model)
             # Before it runs at all: a batch norm that is not folded would move its statistics.
             module = _static(_renamed(_converter()(ready).eval(), names)).eval()
             images = seeded_images()
@@ -109,34 +112,32 @@ def _absent(*_args: object, **_kwargs: object) -> None:
     raise NotImplementedError("torchvision is not installed")
 
 
-def _for_onnx2torch(proto: ModelProto) -> ModelProto:
+def _for_onnx2torch(model: ir.Model) -> bool:
     """Relabel the graph as opset 17; where an operator means something else there, the comparison finds it."""
-    from onnx import helper, shape_inference
+    import onnx_ir as ir
 
-    # While the opset is the true one, since nothing is inferred about an operator that is newer than its opset.
-    older = shape_inference.infer_shapes(pads_apart(folded(proto)))
-    for entry in older.opset_import:
-        if entry.domain in ("", "ai.onnx") and entry.version > _OPSET:
-            entry.version = _OPSET
-    for node in older.graph.node:
-        if node.op_type in _REDUCTIONS and len(node.input) == 2:
-            axes = edit.constant(older.graph, node.input.pop())
+    model.opset_imports[""] = min(model.opset_imports[""], _OPSET)
+    for node in model.graph:
+        if node.op_type in _REDUCTIONS and len(node.inputs) == 2:
+            axes = edit.constant(node.inputs[1])
+            node.resize_inputs(1)
             if axes is not None:
-                node.attribute.append(helper.make_attribute("axes", np.asarray(axes).tolist()))
-    return older
+                node.attributes.add(ir.AttrInt64s("axes", axes.tolist()))
+    return True
 
 
-def _name_layers(proto: ModelProto) -> dict[str, str]:
+def _name_layers(model: ir.Model) -> dict[str, str]:
     """Name nodes as torch named their weights; return onnx2torch's name of each -> the layer's."""
-    found: dict[str, str] = {}
-    taken = {node.name for node in proto.graph.node}
-    for node in proto.graph.node:
-        layer = layer_of_weight(node.input[1]) if len(node.input) > 1 else ""
+    layers: dict[str, str] = {}
+    taken = {node.name for node in model.graph}
+    for node in model.graph:
+        weight = node.inputs[1] if len(node.inputs) > 1 else None
+        layer = layer_of_weight(str(weight.name)) if weight is not None else ""
         if layer and layer not in taken:
             node.name = layer
             taken.add(layer)
-            found[layer.replace(".", "/")] = layer
-    return found
+            layers[layer.replace(".", "/")] = layer
+    return layers
 
 
 def _renamed(module: Any, names: dict[str, str]) -> Any:

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.formats.onnx.edit import constant, numbers, set_constant
+from toolchain.quantize.onnx_layers import name_of
+
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    import onnx_ir as ir
 
 ROOM = 2**26
 """Largest integer of a bias. 32 bits hold 32 times as much, but the products of the layer are added to it, and the
@@ -47,33 +50,30 @@ def wider(held: Weight, floats: Floats, bias: Floats, unit: float) -> Weight | N
     return Weight(np.where(same, held.integers, rounded), scale, held.axis)
 
 
-def onnx_with_room(model: ModelProto, source: ModelProto) -> ModelProto:
-    """Return a QDQ model (changed in place) whose float biases all have room; `source` holds its weights in float."""
-    from onnx import numpy_helper
-
-    def read(name: str) -> NDArray[Any]:
-        return numpy_helper.to_array(stored[name])
-
-    floats = {tensor.name: tensor for tensor in source.graph.initializer}
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    readers = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    for node in model.graph.node:
-        if len(node.input) < 3 or node.input[2] not in stored or not set(node.input[:2]) <= set(readers):
+def onnx_with_room(model: ir.Model, source: ir.Model) -> bool:
+    """Let all float biases of a QDQ model have room; `source` holds its weights in float."""
+    changed = False
+    for node in model.graph:
+        bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        readers = [reader for value in node.inputs[:2] if (reader := _dequantizer(value))]
+        if bias is None or len(readers) < 2:
             continue
-        unit, (integers, scale) = readers[node.input[0]].input[1], readers[node.input[1]].input[:2]
-        original = floats.get(integers.removesuffix(STORED))
-        if original is None:
+        unit, (integers, scale) = readers[0].inputs[1], readers[1].inputs[:2]
+        original = source.graph.initializers.get(name_of(integers).removesuffix(STORED))
+        if original is None or integers is None or scale is None:
             continue
-        held = Weight(read(integers), read(scale), _axis(readers[node.input[1]]))
-        found = wider(held, numpy_helper.to_array(original), read(node.input[2]), float(read(unit)))
-        if found:
-            stored[integers].CopyFrom(numpy_helper.from_array(found.integers, integers))
-            stored[scale].CopyFrom(numpy_helper.from_array(found.scale, scale))
-    return model
+        held = Weight(numbers(integers), numbers(scale), readers[1].attributes.get_int("axis", 0))
+        if widened := wider(held, numbers(original), bias, float(numbers(unit))):
+            set_constant(integers, widened.integers)
+            set_constant(scale, widened.scale)
+            changed = True
+    return changed
 
 
-def _axis(reader: NodeProto) -> int:
-    return next((one.i for one in reader.attribute if one.name == "axis"), 0)
+def _dequantizer(value: ir.Value | None) -> ir.Node | None:
+    """Return the DequantizeLinear that makes a value, None where anything else does."""
+    reader = None if value is None else value.producer()
+    return reader if reader is not None and reader.op_type == "DequantizeLinear" else None
 
 
 def tflite_with_room(content: bytes, source: bytes) -> bytes:

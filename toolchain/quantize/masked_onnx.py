@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from targets.onnxruntime.protobuf import without_weights
 from toolchain.checkpoint.onnx_files import MASK_VIEWS, MASKS
-from toolchain.formats.onnx.write import write_model
+from toolchain.formats.onnx.edit import constant, read, rewrite
+from toolchain.quantize.onnx_layers import is_float_constant, name_of
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
+    import onnx_ir as ir
 
 ENDS = ("MaxPool", "Softmax")
 """Operators for which a masked value is none."""
@@ -22,53 +23,49 @@ MASKED = -1e3
 """A constant of this or less is a mask: its exp is nothing, beside whatever value."""
 
 
-def masked(model: ModelProto) -> list[NodeProto]:
+def masked(model: ir.Model) -> list[ir.Node]:
     """Return each end whose input is masked, and the operators from its masks to it."""
     graph = model.graph
-    hiding = {tensor.name for tensor in graph.initializer if _hides(tensor)}
-    chains: dict[str, frozenset[str]] = {}
-    found = set[str]()
-    for node in graph.node:
-        chain = frozenset[str]().union(*(chains.get(name, ()) for name in node.input))
+    masks = {value for value in graph.initializers.values() if _hides(value)}
+    chains: dict[ir.Value | None, frozenset[ir.Node]] = {}
+    nodes: set[ir.Node] = set()
+    for node in graph:
+        chain: frozenset[ir.Node] = frozenset().union(*(chains.get(value, ()) for value in node.inputs))
         if node.op_type in ENDS and chain:
-            found |= {*chain, node.output[0]}
-        elif (node.op_type in MASKS and hiding & set(node.input)) or (node.op_type in (*MASKS, *MASK_VIEWS) and chain):
-            chains[node.output[0]] = chain | {node.output[0]}
-    return [node for node in graph.node if node.output[0] in found]
+            nodes |= {*chain, node}
+        elif (node.op_type in MASKS and masks & set(node.inputs)) or (node.op_type in (*MASKS, *MASK_VIEWS) and chain):
+            chains[node.outputs[0]] = chain | {node}
+    return [node for node in graph if node in nodes]
 
 
 def named_masks(path: Path) -> list[str]:
     """Give what is `masked` in the file names of its own, and return them."""
-    import onnx
+    names: list[str] = []
 
-    if not _may_be_masked(without_weights(path)):
-        return []
-    model = onnx.load(path)
-    names = []
-    for number, node in enumerate(masked(model)):
-        node.name = f"masked {number}"
-        names.append(node.name)
-    if names:
-        write_model(model, path)
+    def name_masked(model: ir.Model) -> bool:
+        for number, node in enumerate(masked(model)):
+            node.name = f"masked {number}"
+            names.append(node.name)
+        return bool(names)
+
+    if _may_be_masked(path):
+        rewrite(path, name_masked)
     return names
 
 
 def masked_tensors(path: Path) -> set[str]:
     """Return the tensors that hold values and masks; none of an end."""
-    import onnx
-
-    if not _may_be_masked(without_weights(path)):
+    if not _may_be_masked(path):
         return set()
-    return {name for node in masked(onnx.load(path)) if node.op_type not in ENDS for name in node.output}
+    return {name_of(value) for node in masked(read(path)) if node.op_type not in ENDS for value in node.outputs}
 
 
-def _may_be_masked(model: ModelProto) -> bool:
+def _may_be_masked(path: Path) -> bool:
     """Return whether it is worth reading the numbers, which are much for a large model."""
-    kinds = {node.op_type for node in model.graph.node}
+    kinds = {node.op_type for node in without_weights(path).graph.node}
     return bool(kinds & {"Softmax", "Pad"} and kinds & {*MASKS})
 
 
-def _hides(tensor: TensorProto) -> bool:
-    from onnx import TensorProto, numpy_helper
-
-    return tensor.data_type == TensorProto.FLOAT and bool(numpy_helper.to_array(tensor).min(initial=0) <= MASKED)
+def _hides(value: ir.Value) -> bool:
+    numbers = constant(value) if is_float_constant(value) else None
+    return numbers is not None and bool(numbers.min(initial=0) <= MASKED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,25 +18,35 @@ from toolchain.checkpoint.onnx_files import refuse_not_finite, refuse_quantized
 from toolchain.checkpoint.onnx_run import open_session
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
-from toolchain.formats.onnx.edit import value_names
+from toolchain.formats.onnx.edit import (
+    add_constant,
+    constant,
+    insert_first,
+    numbers,
+    read,
+    rewrite,
+    run,
+    set_constant,
+    values,
+)
+from toolchain.formats.onnx.edit import node as new_node
 from toolchain.formats.onnx.pack_int4 import pack_int4
 from toolchain.formats.onnx.read import read_onnx
 from toolchain.formats.onnx.slim import slim_onnx
 from toolchain.formats.onnx.uint8_input import absorb, integer_borders
-from toolchain.formats.onnx.write import write_model
 from toolchain.formats.uint8_input import PixelInput
 from toolchain.quantize.bias_overflow import STORED, onnx_with_room
 from toolchain.quantize.dynamic_onnx import dynamic_onnx
 from toolchain.quantize.keep_onnx import keep_apart, named_layers
 from toolchain.quantize.masked_onnx import named_masks
-from toolchain.quantize.onnx_layers import KINDS, of_one_channel, weighted
+from toolchain.quantize.onnx_layers import KINDS, name_of, of_one_channel, weighted
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize
 from toolchain.quantize.weight_only import expand_at_load
 from toolchain.quantize.weights import integers
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    import onnx_ir as ir
 
 
 def static(artifact: Artifact, step: Quantize, ranges: Ranges | None, log: Path | None, *, saturates: bool) -> bytes:
@@ -60,12 +71,13 @@ def dynamic(artifact: Artifact, step: Quantize, _ranges: Ranges | None, log: Pat
     # ConvInteger is several times slower than a float Conv, so convolutions keep float arithmetic.
     level = 64 if step.reduced(saturates=saturates) else 127
 
-    def made(prepared: Path) -> ModelProto:
-        import onnx
-
+    def made(prepared: Path) -> ir.Model:
         kept = named_layers(prepared, step.keep, artifact.path.name)
-        model = dynamic_onnx(onnx.load(prepared), per_channel=step.per_channel, largest_level=level, keep=kept)
-        return expand_at_load(model, bits=step.weight_bits, per_channel=step.per_channel, keep=kept)
+        return run(
+            read(prepared),
+            partial(dynamic_onnx, per_channel=step.per_channel, largest_level=level, keep=kept),
+            partial(expand_at_load, bits=step.weight_bits, per_channel=step.per_channel, keep=kept),
+        )
 
     return _quantized(artifact, log, made)
 
@@ -80,21 +92,21 @@ def weight_only(
 ) -> bytes:
     """Return a file whose layers expand their weights when it is loaded; errors as in `static`."""
 
-    def made(prepared: Path) -> ModelProto:
-        import onnx
-
+    def made(prepared: Path) -> ir.Model:
         kept = named_layers(prepared, step.keep, artifact.path.name)
-        return expand_at_load(onnx.load(prepared), bits=step.weight_bits, per_channel=step.per_channel, keep=kept)
+        expand = partial(expand_at_load, bits=step.weight_bits, per_channel=step.per_channel, keep=kept)
+        return run(read(prepared), expand)
 
     return _quantized(artifact, log, made)
 
 
-def _quantized(artifact: Artifact, log: Path | None, make: Callable[[Path], ModelProto]) -> bytes:
+def _quantized(artifact: Artifact, log: Path | None, make: Callable[[Path], ir.Model]) -> bytes:
     """Open a float file, hand it to `make` as `prepare` leaves it, and return the bytes, which pass onnx.checker.
 
     Raises StageError when the file is quantized already, onnxruntime cannot quantize its graph, or it has nothing to.
     """
     import onnx
+    import onnx_ir as ir
 
     name = artifact.path.name
     with (
@@ -110,7 +122,7 @@ def _quantized(artifact: Artifact, log: Path | None, make: Callable[[Path], Mode
         del proto
         prepared = Path(folder) / "prepared.onnx"
         prepare(artifact.path, prepared)
-        if not weighted(without_weights(prepared)):
+        if not weighted(ir.from_proto(without_weights(prepared))):
             raise StageError(f"{name} has no layer with weights to quantize ({', '.join(KINDS)}); it stays as it is")
         model = slim_onnx(make(prepared))
         onnx.checker.check_model(model, full_check=True)
@@ -130,36 +142,32 @@ def prepare(source: Path, prepared: Path) -> None:
     optimized = prepared.with_name("optimized.onnx")
     open_session(prepared, optimized)
     onnx.shape_inference.infer_shapes_path(optimized, prepared)
-    write_model(_biases_apart(onnx.load(prepared)), prepared)
+    rewrite(prepared, biases_apart)
 
 
-def _biases_apart(model: ModelProto) -> ModelProto:
+def biases_apart(model: ir.Model) -> bool:
     """Give each layer a bias of its own, as where one layer runs several times.
 
     onnxruntime copies a shared bias too, but under the name with a number behind it, which another value may have.
     """
-    import onnx
-
-    biases = {tensor.name: tensor for tensor in model.graph.initializer}
-    names, seen = value_names(model.graph), set[str]()
-    for node in model.graph.node:
-        bias = node.input[2] if node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.input) > 2 else ""
+    names = {value.name for value in values(model.graph)}
+    seen: set[ir.Value] = set()
+    changed = False
+    for node in model.graph:
+        bias = node.inputs[2] if node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.inputs) > 2 else None
+        if bias is None or not bias.is_initializer():
+            continue
         if bias in seen:
-            node.input[2] = next(name for number in count(2) if (name := f"{bias}_{number}") not in names)
-            names.add(node.input[2])
-            copied = onnx.TensorProto.FromString(biases[bias].SerializeToString())
-            copied.name = node.input[2]
-            model.graph.initializer.append(copied)
-        elif bias in biases:
-            seen.add(bias)
-    return model
+            name = next(name for number in count(2) if (name := f"{bias.name}_{number}") not in names)
+            names.add(name)
+            node.replace_input_with(2, add_constant(model.graph, name, numbers(bias)))
+            changed = True
+        seen.add(bias)
+    return changed
 
 
-def static_onnx(
-    prepared: Path, artifact: Artifact, step: Quantize, ranges: Ranges, *, reduce_range: bool
-) -> ModelProto:
+def static_onnx(prepared: Path, artifact: Artifact, step: Quantize, ranges: Ranges, *, reduce_range: bool) -> ir.Model:
     """Return the QDQ graph of a prepared file, with its tensors' names; raises what onnxruntime raises."""
-    import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
@@ -167,7 +175,7 @@ def static_onnx(
     masks = named_masks(prepared)
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
     if pixels:
-        write_model(absorb(onnx.load(prepared), pixels), prepared)
+        rewrite(prepared, partial(absorb, pixels=pixels))
     # A calibration cache is how onnxruntime takes ranges that it did not find itself; they pass for its min-max.
     cache, quantized = prepared.with_name("ranges.json"), prepared.with_name("quantized.onnx")
     bounds = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.bounds.items()}
@@ -184,15 +192,16 @@ def static_onnx(
         extra_options=_extra(artifact, pixels),
         calibration_cache_path=cache,
     )
-    model = keep_apart(onnx.load(quantized), kept)
-    source = onnx.load(prepared)
-    if step.weight_bits == 4:
-        model = four_bits(model, source)
-    model = onnx_with_room(model, source)
-    if step.weight_bits == 4:
-        model = pack_int4(model)
-    model = expand_at_load(model, per_channel=step.per_channel, keep=weighted(model))
-    return integer_borders(model) if pixels else float_logits(model)
+    source, four = read(prepared), step.weight_bits == 4
+    return run(
+        read(quantized),
+        partial(keep_apart, kept=kept),
+        *([partial(four_bits, source=source)] if four else []),
+        partial(onnx_with_room, source=source),
+        *([pack_int4] if four else []),
+        partial(_expand_recurrent, per_channel=step.per_channel),
+        integer_borders if pixels else float_logits,
+    )
 
 
 def _extra(artifact: Artifact, pixels: PixelInput | None) -> dict[str, Any]:
@@ -211,73 +220,72 @@ def _extra(artifact: Artifact, pixels: PixelInput | None) -> dict[str, Any]:
     return options
 
 
-def four_bits(model: ModelProto, source: ModelProto) -> ModelProto:
-    """Return the QDQ model (changed in place) with weights in [-7, 7], rounded anew from the float graph `source`.
+def four_bits(model: ir.Model, source: ir.Model) -> bool:
+    """Round the weights of a QDQ model to [-7, 7], anew from the float graph `source`.
 
     Biases must be float yet (`QuantizeBias`), since their scale is the weights'. Convolutions of one channel keep eight
     bits, as they do in TFLite: they hold few weights and are hit hardest. `toolchain.formats.onnx.pack_int4` stores the
     result in half the bytes.
     """
-    from onnx import numpy_helper
-
-    floats = {tensor.name: tensor for tensor in source.graph.initializer}
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    readers = {node.input[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    stored = model.graph.initializers
     for name, layer in weighted(source).items():
-        reader = readers.get(name + STORED)
-        if reader is None or of_one_channel(layer, floats[name].dims):
+        held, floats = stored.get(name + STORED), numbers(source.graph.initializers[name])
+        readers = [] if held is None else [one for one in held.consumers() if one.op_type == "DequantizeLinear"]
+        if held is None or not readers or of_one_channel(layer, floats.shape):
             continue
-        held, factor = (stored[one] for one in reader.input[:2])
-        values, scale = integers(numpy_helper.to_array(floats[name]), 4, _axis(reader) if factor.dims else None)
-        held.CopyFrom(numpy_helper.from_array(values, held.name))
-        factor.CopyFrom(numpy_helper.from_array(scale.reshape(factor.dims), factor.name))
-    return model
+        factor = stored[name_of(readers[-1].inputs[1])]
+        shape = numbers(factor).shape
+        rounded, scale = integers(floats, 4, readers[-1].attributes.get_int("axis", 1) if shape else None)
+        set_constant(held, rounded)
+        set_constant(factor, scale.reshape(shape))
+    return True
 
 
-def _axis(reader: NodeProto) -> int:
-    return next((one.i for one in reader.attribute if one.name == "axis"), 1)
+def _expand_recurrent(model: ir.Model, *, per_channel: bool) -> bool:
+    """Expand at load what stays float of a static file: the weights of recurrent layers."""
+    return expand_at_load(model, per_channel=per_channel, keep=weighted(model))
 
 
-def float_logits(model: ModelProto) -> ModelProto:
-    """Leave out the last QuantizeLinear and DequantizeLinear after a Gemm or MatMul, in place.
+def float_logits(model: ir.Model) -> bool:
+    """Leave out the last QuantizeLinear and DequantizeLinear after a Gemm or MatMul.
 
     One node less to run, and no clipping of the logits to the calibrated range.
     """
     graph = model.graph
-    made_by = {name: node for node in graph.node for name in node.output}
-    for output in graph.output:
-        chain = [made_by[output.name]]
-        while len(chain) < 3 and chain[-1].input[0] in made_by:
-            chain.append(made_by[chain[-1].input[0]])
+    changed = False
+    for position, output in enumerate(graph.outputs):
+        chain: list[ir.Node] = []
+        value: ir.Value | None = output
+        while len(chain) < 3 and value is not None and (producer := value.producer()) is not None:
+            chain.append(producer)
+            value = producer.inputs[0]
         kinds = [node.op_type for node in chain]
         if kinds[:2] == ["DequantizeLinear", "QuantizeLinear"] and kinds[2:] in (["Gemm"], ["MatMul"]):
-            chain[2].output[0] = output.name
-            graph.node.remove(chain[0])
-            graph.node.remove(chain[1])
+            logits = chain[2].outputs[0]
+            logits.name, logits.type, logits.shape = output.name, output.type, output.shape
+            graph.outputs[position] = logits
+            graph.remove(chain[:2], safe=True)
             _integer_bias(graph, chain[2])
-    return model
+            changed = True
+    return changed
 
 
-def _integer_bias(graph: GraphProto, layer: NodeProto) -> None:
+def _integer_bias(graph: ir.Graph, layer: ir.Node) -> None:
     """Store the layer's bias as int32 in units of its products.
 
     onnxruntime quantizes a float bias itself only where the answer is quantized too, and its kernel takes no other.
     """
-    from onnx import helper, numpy_helper
-
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    readers = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
-    if not (set(layer.input[:2]) <= set(readers) and set(layer.input[2:]) & set(constants)):
+    bias = constant(layer.inputs[2]) if len(layer.inputs) > 2 else None
+    readers = [value.producer() if value is not None else None for value in layer.inputs[:2]]
+    scales = [reader.inputs[1] for reader in readers if reader is not None and reader.op_type == "DequantizeLinear"]
+    if bias is None or len(scales) < 2:
         return
-    names = [readers[name].input[1] for name in layer.input[:2]]
-    factors = [numpy_helper.to_array(constants[name]) for name in names]
+    factors = [numbers(scale) for scale in scales]
     scale = np.float32(factors[0]) * factors[1].astype(np.float32)
-    bias = numpy_helper.to_array(constants[layer.input[2]])
-    stored, factor, zero, given = (f"logits_bias_{part}" for part in ("quantized", "scale", "zero_point", "float"))
-    integers = np.rint(bias / scale).astype(np.int32)
-    for name, values in ((stored, integers), (zero, np.zeros_like(scale, np.int32))):
-        graph.initializer.append(numpy_helper.from_array(values, name))
-    graph.node.insert(0, helper.make_node("DequantizeLinear", [stored, factor, zero], [given], axis=0))
+    stored = add_constant(graph, "logits_bias_quantized", np.rint(bias / scale).astype(np.int32))
+    zero = add_constant(graph, "logits_bias_zero_point", np.zeros_like(scale, np.int32))
     # A product of constants, folded when a session starts: the same bits in fewer bytes.
-    graph.node.insert(0, helper.make_node("Mul", names, [factor]))
-    layer.input[2] = given
+    product = new_node("Mul", scales, ["logits_bias_scale"])
+    given = new_node("DequantizeLinear", [stored, product.outputs[0], zero], ["logits_bias_float"], axis=0)
+    insert_first(graph, [product, given])
+    layer.replace_input_with(2, given.outputs[0])

@@ -23,6 +23,7 @@ from targets.onnxruntime.webgpu import PROVIDER, OrtWebGpu
 from targets.session import Session, TimingPlan
 from tests.fixtures.drivers import CHROMIUM, SWIFTSHADER, drivers_that_say, manifest, needs_chromium
 from tests.fixtures.small_models import glyphs, integer_net
+from toolchain.formats.onnx.edit import edited
 from toolchain.quantize.weight_only import expand_at_load
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -93,7 +94,7 @@ def test_int8_arithmetic_is_refused_with_nodes_and_advice(tmp_path: Path, onnx_a
 @needs_adapter
 def test_the_advice_is_true(tmp_path: Path, onnx_artifact: Artifact) -> None:
     path = tmp_path / "weights.onnx"
-    onnx.save(expand_at_load(onnx.load(onnx_artifact.path)), path)
+    onnx.save(edited(onnx.load(onnx_artifact.path), expand_at_load), path)
     stored = {tensor.data_type for tensor in onnx.load(path).graph.initializer}
     assert onnx.TensorProto.INT8 in stored
     weights = adopt(path, preprocess=onnx_artifact.preprocess, classes=onnx_artifact.classes)

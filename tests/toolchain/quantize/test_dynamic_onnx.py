@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from toolchain.formats.onnx.edit import edited
 from toolchain.quantize.dynamic_onnx import dynamic_onnx
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -72,13 +74,13 @@ def test_it_answers_as_onnxruntimes_own(tmp_path: Path, per_channel: bool, level
         op_types_to_quantize=["MatMul"],
     )
     theirs = onnx.load(tmp_path / "theirs.onnx")
-    ours = dynamic_onnx(dense(), per_channel=per_channel, largest_level=level)
+    ours = edited(dense(), partial(dynamic_onnx, per_channel=per_channel, largest_level=level))
     assert Counter(node.op_type for node in ours.graph.node) == Counter(node.op_type for node in theirs.graph.node)
     np.testing.assert_array_equal(answers(ours), answers(theirs))
 
 
 def test_row56_a_layer_that_is_kept_stays_as_it_was() -> None:
-    made = dynamic_onnx(dense(), per_channel=True, largest_level=127, keep={"a", "e"})
+    made = edited(dense(), partial(dynamic_onnx, per_channel=True, largest_level=127, keep={"a", "e"}))
     kinds = Counter(node.op_type for node in made.graph.node)
     # The one with a factor is none of those that integers do.
     assert (kinds["MatMulInteger"], kinds["Gemm"], kinds["MatMul"]) == (2, 2, 1)
@@ -90,7 +92,7 @@ def test_row56_tied_weights_that_are_read_both_ways_stay_float() -> None:
     stored = {"a": weights(WIDTH, WIDTH)}
     exact = answers(graph(tied, stored))
     np.testing.assert_array_equal(
-        answers(dynamic_onnx(graph(tied, stored), per_channel=True, largest_level=127)), exact
+        answers(edited(graph(tied, stored), partial(dynamic_onnx, per_channel=True, largest_level=127))), exact
     )
 
 
@@ -98,12 +100,12 @@ def test_row56_weights_that_two_layers_share_are_stored_once() -> None:
     shared = [helper.make_node(GEMM, ["x", "a"], ["1"], transB=1), helper.make_node(GEMM, ["1", "a"], ["y"], transB=1)]
     stored = {"a": weights(WIDTH, WIDTH)}
     exact = answers(graph(shared, stored))
-    made = dynamic_onnx(graph(shared, stored), per_channel=True, largest_level=127)
+    made = edited(graph(shared, stored), partial(dynamic_onnx, per_channel=True, largest_level=127))
     assert sum(tensor.data_type == TensorProto.INT8 and len(tensor.dims) == 2 for tensor in made.graph.initializer) == 1
     assert np.abs(answers(made) - exact).max() < 0.03 * np.abs(exact).max()
 
 
 def test_row56_a_file_of_an_older_opset_gets_one_that_has_the_operator() -> None:
     exact = answers(dense(opset=9))
-    made = dynamic_onnx(dense(opset=9), per_channel=True, largest_level=127)
+    made = edited(dense(opset=9), partial(dynamic_onnx, per_channel=True, largest_level=127))
     assert np.abs(answers(made) - exact).max() < 0.03 * np.abs(exact).max()

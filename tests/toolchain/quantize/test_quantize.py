@@ -20,6 +20,7 @@ from tests.fixtures.quantized import WAYS, optimized_ops, read
 from toolchain.commands.quantize import quantize_file
 from toolchain.core.context import RunContext
 from toolchain.core.errors import CheckpointError, StageError, UsageProblem
+from toolchain.formats.onnx.edit import edited
 from toolchain.quantize import quantize
 from toolchain.quantize.weight_only import expand_at_load
 from toolchain.recipe import Quantize
@@ -185,7 +186,8 @@ def test_expanded_weights_are_within_half_a_step_of_the_floats(weights: np.ndarr
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 4, 1, 1])],
         [numpy_helper.from_array(weights, "w")],
     )
-    model = expand_at_load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model = edited(model, expand_at_load)
     onnx.checker.check_model(model, full_check=True)
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     assert stored["w_int8"].dtype == np.int8

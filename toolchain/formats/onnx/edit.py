@@ -1,116 +1,241 @@
-"""Small edits of an ONNX graph, each of which leaves it valid."""
+"""Edits of ONNX graphs: passes over an `onnx_ir` model, and the small operations that they share.
+
+An edit is a function that changes a model in place and returns whether it changed anything; `run` runs several as one
+sequence of passes. Files, onnx's checker and converter, and ONNX Runtime take protobuf. `ir.from_proto` copies no
+weights, `ir.to_proto` copies them once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from toolchain.formats.onnx.write import write_model
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto
+    import onnx_ir as ir
+    from onnx import ModelProto
+    from onnx_ir.passes import PassBase
+
+Edit = Callable[["ir.Model"], bool]
+_LARGE = 4096
+"""Bytes from which on a tensor is a weight, and not a shape, a scale or axes."""
 
 
-def rename(graph: GraphProto, old: str, new: str) -> None:
-    """Rename a value wherever it is made, used or declared, subgraphs included; `new` must be free."""
-    for node in graph.node:
-        _replace(node.input, old, new)
-        _replace(node.output, old, new)
-        for inner in subgraphs(node):
-            rename(inner, old, new)
-    for named in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
-        if named.name == old:
-            named.name = new
+def run(model: ir.Model, *edits: Edit | PassBase) -> ir.Model:
+    """Run edits and passes of onnx-ir in their order, and return the model, changed in place.
+
+    What an edit raises leaves as it is, with a note that names the edit.
+    """
+    from onnx_ir.passes import PassBase, PassError, Sequential
+
+    passes = [edit if isinstance(edit, PassBase) else _as_pass(edit) for edit in edits]
+    try:
+        return Sequential(*passes)(model).model
+    except PassError as error:
+        cause = error.__cause__ or error
+        cause.add_note(str(error))
+        raise cause from cause.__cause__
 
 
-def make_free(graph: GraphProto, name: str) -> None:
-    """Rename whatever bears `name`, so that it can be given to something else."""
-    if name in value_names(graph):
-        rename(graph, name, f"{name}_inner")
+def edited(proto: ModelProto, *edits: Edit | PassBase) -> ModelProto:
+    """Return the result of `run` on a model that is protobuf; the one given is to be used no more."""
+    import onnx_ir as ir
+
+    return to_proto(run(ir.from_proto(proto), *edits))
 
 
-def value_names(graph: GraphProto) -> set[str]:
-    """Return the name of every value of a graph, subgraphs included."""
-    names = {named.name for named in (*graph.input, *graph.output, *graph.initializer)}
-    for node in graph.node:
-        names |= {*node.input, *node.output}
-        for inner in subgraphs(node):
-            names |= value_names(inner)
-    return names
+def read(path: Path) -> ir.Model:
+    """Return the model of an .onnx file with its weights."""
+    import onnx
+    import onnx_ir as ir
+
+    return ir.from_proto(onnx.load(path))
 
 
-def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
-    """Yield the graphs that a node holds (If, Loop, Scan)."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
+def rewrite(path: Path, *edits: Edit | PassBase) -> None:
+    """Run edits on a file of our own."""
+    write_model(to_proto(run(read(path), *edits)), path)
 
 
-def producer(graph: GraphProto, value: str) -> NodeProto | None:
-    """Return the node that makes a value, None for an input or initializer."""
-    return next((node for node in graph.node if value in node.output), None)
+def to_proto(model: ir.Model) -> ModelProto:
+    """Return a model as protobuf; its weights are described by themselves alone, as other writers do it."""
+    import onnx_ir as ir
+
+    proto: ModelProto = ir.to_proto(model)
+    described = [info for info in proto.graph.value_info if info.name not in model.graph.initializers]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(described)
+    return proto
 
 
-def consumers(graph: GraphProto, value: str) -> list[NodeProto]:
-    """Return the nodes that use a value, directly or in a subgraph."""
-    return [node for node in graph.node if value in _needs(node)]
+def _as_pass(edit: Edit) -> PassBase:
+    from onnx_ir.passes import InPlacePass, PassResult
+
+    class EditPass(InPlacePass):
+        """An edit as onnx-ir runs it."""
+
+        def call(self, model: ir.Model) -> PassResult:
+            return PassResult(model, edit(model))
+
+        def __str__(self) -> str:
+            return str(getattr(getattr(edit, "func", edit), "__name__", edit))
+
+    return EditPass()
 
 
-def constant(graph: GraphProto, value: str) -> NDArray[np.generic] | None:
-    """Return the array of an initializer or Constant node, None when the value is computed."""
-    from onnx import numpy_helper
+def constant(value: ir.Value | None) -> NDArray[Any] | None:
+    """Return the array of an initializer or of a Constant node, None when the value is computed."""
+    from onnx_ir.convenience import get_const_tensor
 
-    for initializer in graph.initializer:
-        if initializer.name == value:
-            return numpy_helper.to_array(initializer)
-    node = producer(graph, value)
-    if node is None or node.op_type != "Constant":
-        return None
-    attribute = node.attribute[0]
-    if attribute.name == "value":
-        return numpy_helper.to_array(attribute.t)
-    return np.array(attribute.ints) if attribute.name == "value_ints" else None
+    tensor = None if value is None else get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
 
 
-def set_input_constant(graph: GraphProto, node: NodeProto, position: int, values: Iterable[int]) -> None:
-    """Give a node a constant int64 vector as an input of its own, so that other users keep theirs."""
-    from onnx import numpy_helper
+def numbers(value: ir.Value | None) -> NDArray[Any]:
+    """Return the array of a value that is known to be a constant."""
+    array = constant(value)
+    assert array is not None, "the caller has looked that it is one"
+    return array
 
-    name = f"{node.output[0]}_{position}_constant"
+
+def set_constant(value: ir.Value, array: ArrayLike) -> None:
+    """Give an initializer other numbers, of whatever type and shape."""
+    import onnx_ir as ir
+
+    values = np.asarray(array)
+    tensor = ir.tensor(values, name=value.name)
+    value.const_value, value.type, value.shape = tensor, ir.TensorType(tensor.dtype), ir.Shape(values.shape)
+
+
+def add_constant(graph: ir.Graph, name: str, array: ArrayLike) -> ir.Value:
+    """Add an initializer and return it; another value of that name gets another one."""
+    import onnx_ir as ir
+
     make_free(graph, name)
-    graph.initializer.append(numpy_helper.from_array(np.array(list(values), dtype=np.int64), name))
-    node.input[position] = name
+    value = ir.Value(name=name)
+    set_constant(value, array)
+    graph.initializers.add(value)
+    return value
 
 
-def drop_unused(graph: GraphProto) -> None:
-    """Remove the nodes, initializers and shape notes that no output needs."""
-    needed = {output.name for output in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if needed & set(node.output):
-            kept.append(node)
-            needed |= _needs(node)
-    # Copies, since clearing the repeated field frees what it held.
-    copies = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
-    del graph.node[:]
-    graph.node.extend(copies)
-    for field in (graph.initializer, graph.input):
-        unused = [item for item in field if item.name not in needed]
-        for item in unused:
-            field.remove(item)
-    del graph.value_info[:]
+def node(
+    kind: str, inputs: Iterable[ir.Value | None], outputs: Iterable[str], name: str = "", **attributes: Any
+) -> ir.Node:
+    """Return a new operator that makes values with the names `outputs`."""
+    import onnx_ir as ir
+
+    return ir.node(kind, list(inputs), attributes, outputs=[ir.Value(name=output) for output in outputs], name=name)
 
 
-def _needs(node: NodeProto) -> set[str]:
-    needed = set(node.input)
-    for inner in subgraphs(node):
-        needed |= value_names(inner)
-    return needed - {""}
+def substitute(operator: ir.Node, operators: list[ir.Node]) -> None:
+    """Put operators in the place of one; the last of them makes what it made."""
+    graph, old, new = operator.graph, operator.outputs[0], operators[-1].outputs[0]
+    assert graph is not None, "only operators of a graph are replaced"
+    graph.insert_before(operator, operators)
+    new.name, new.type, new.shape = old.name, old.type, old.shape
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    graph.remove(operator, safe=True)
 
 
-def _replace(names: object, old: str, new: str) -> None:
-    for position, name in enumerate(names):  # type: ignore[arg-type, var-annotated]  # protobuf's repeated field
-        if name == old:
-            names[position] = new  # type: ignore[index]  # as above
+def insert_first(graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:
+    """Put operators before all others."""
+    added = list(nodes)
+    if added:
+        graph.insert_before(graph[0], added)
+
+
+def values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Yield every value of a graph, subgraphs included."""
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for operator in graph:
+        yield from operator.outputs
+        for inner in subgraphs(operator):
+            yield from values(inner)
+
+
+def subgraphs(operator: ir.Node) -> Iterator[ir.Graph]:
+    """Yield the graphs that an operator holds (If, Loop, Scan)."""
+    import onnx_ir as ir
+
+    for attribute in operator.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def rename(graph: ir.Graph, names: dict[ir.Value, str]) -> None:
+    """Give values other names; initializers keep their order, which decides about the bytes of a file."""
+    initializers = list(graph.initializers.values())
+    graph.initializers.clear()
+    for value, name in names.items():
+        value.name = name
+    for value in initializers:
+        graph.initializers.add(value)
+
+
+def make_free(graph: ir.Graph, name: str) -> None:
+    """Rename whatever bears `name`, so that it can be given to something else."""
+    bearers = [value for value in values(graph) if value.name == name]
+    if bearers:
+        rename(graph, dict.fromkeys(bearers, f"{name}_inner"))
+
+
+def forget_shapes(model: ir.Model) -> bool:
+    """Drop the types and shapes of all computed values but the outputs; an edit may have made them wrong."""
+    for value in values(model.graph):
+        if value.producer() is not None and not value.is_graph_output():
+            value.type = value.shape = None
+    return True
+
+
+def drop_unused(model: ir.Model) -> bool:
+    """Remove the operators and initializers that no output needs."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    return RemoveUnusedNodesPass()(model).modified
+
+
+def lift(model: ir.Model, opset: int, ir_version: int = 0) -> bool:
+    """Bring a graph of an older opset to `opset` with onnx's converter, past which large weights are led.
+
+    Raises what the converter raises.
+    """
+    import onnx
+    import onnx_ir as ir
+    from onnx.version_converter import convert_version
+
+    if model.opset_imports[""] >= opset:
+        return False
+    large = [
+        (value, value.const_value)
+        for value in model.graph.initializers.values()
+        if value.const_value is not None and value.const_value.nbytes >= _LARGE
+    ]
+    for value, tensor in large:
+        empty = onnx.TensorProto(data_type=tensor.dtype.value, dims=tensor.shape.numpy())
+        value.const_value = ir.serde.deserialize_tensor(empty)
+    try:
+        lifted = ir.from_proto(convert_version(ir.to_proto(model), opset))
+    finally:
+        for value, tensor in large:
+            value.const_value = tensor
+    for value, tensor in large:
+        lifted.graph.initializers[str(value.name)].const_value = tensor
+    model.graph, model.ir_version = lifted.graph, max(lifted.ir_version, ir_version)
+    return forget_shapes(model)
+
+
+def infer_shapes(model: ir.Model) -> bool:
+    """Note the type and shape of every value for which onnx can tell them."""
+    import onnx
+    import onnx_ir as ir
+
+    model.graph = ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model))).graph
+    return True

@@ -7,15 +7,16 @@ import re
 from itertools import count
 from typing import TYPE_CHECKING
 
+from toolchain.formats.onnx.edit import constant, rename, run, subgraphs
+
 if TYPE_CHECKING:
     import onnx_ir as ir
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+    from onnx import AttributeProto, ModelProto
 
 _WEIGHT = re.compile(r"(.+\.weight)(?:_quantized|_int8)?(?:_int4)?")
 """A layer's weight as torch names it, and what quantizers put behind it."""
 _IMPLIED = {"strides": 1, "dilations": 1, "pads": 0}
 """What convolutions and pools do without the attribute; ONNX states it in words, not as a default of the schema."""
-
 _MUCH = 4 << 20
 """Bytes that are worth a collection of garbage at once: it takes 0.3 s in a process that has imported torch."""
 
@@ -29,116 +30,145 @@ def slim_onnx(model: ModelProto | ir.Model) -> ModelProto:
     but for inputs, outputs and weights: those keep their layer's, `features.conv1.weight`, in quantized files too.
     """
     import onnx_ir as ir
-    from onnx_ir.passes import Sequential, common
+    from onnx_ir.passes import common
 
-    if not isinstance(model, ir.Model):
-        _drop_zero_points(model.graph)
-        _drop_requantized_reshapes(model.graph)
-        model = ir.from_proto(model)
-    tidy = Sequential(
+    slim = run(
+        model if isinstance(model, ir.Model) else ir.from_proto(model),
+        drop_zero_points,
+        drop_requantized_reshapes,
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]  # it is not annotated
         common.RemoveUnusedOpsetsPass(),
         common.DeduplicateInitializersPass(),
         common.ClearMetadataAndDocStringPass(),
+        drop_defaults,
+        shorten_names,
     )
-    slim = ir.to_proto(tidy(model).model)
+    slim.graph.doc_string = None
+    slim.graph.metadata_props.clear()
+    slim.metadata_props.clear()
+    proto: ModelProto = ir.to_proto(slim)
+    del proto.graph.value_info[:]
+    for node in () if _has_subgraphs(slim) else proto.graph.node:
+        node.name = ""  # said, as in the files of before, whose bytes these are
     # The parts of an ir.Model refer to each other, and each keeps all weights that were given.
-    held = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    del model
+    held = sum(value.const_value.nbytes for value in slim.graph.initializers.values() if value.const_value is not None)
+    del model, slim
     if held >= _MUCH:
         gc.collect()
-    graph = slim.graph
-    del graph.value_info[:], graph.metadata_props[:], slim.metadata_props[:]
-    graph.ClearField("doc_string")
-    versions = {entry.domain: entry.version for entry in slim.opset_import}
-    for node in graph.node:
-        _drop_defaults(node, versions)
-    _shorten(graph)
-    return slim
+    return proto
 
 
-def _drop_zero_points(graph: GraphProto) -> None:
-    """Of biases, and of weights in front of Conv: onnxruntime fuses Gemm and MatMul by the zero points they are given.
+def drop_zero_points(model: ir.Model) -> bool:
+    """Drop zero points that are all zero: of biases, and of weights in front of Conv alone.
 
-    uint8 is the type that a missing zero point means to QuantizeLinear, so those of activations stay.
+    onnxruntime fuses Gemm and MatMul by the zero points they are given. uint8 is the type that a missing zero point
+    means to QuantizeLinear, so those of activations stay.
     """
-    import onnx
+    import onnx_ir as ir
 
-    kinds = (onnx.TensorProto.INT8, onnx.TensorProto.INT32)
-    zero = {
-        tensor.name: tensor.data_type
-        for tensor in graph.initializer
-        if tensor.data_type in kinds and not onnx.numpy_helper.to_array(tensor).any()
-    }
-    elsewhere = {name for node in graph.node if node.op_type != "Conv" for name in node.input}
-    for node in graph.node:
-        if node.op_type == "DequantizeLinear" and len(node.input) == 3 and node.input[2] in zero:
-            bias = zero[node.input[2]] == onnx.TensorProto.INT32
-            if bias or node.output[0] not in elsewhere:
-                del node.input[2]
-
-
-def _drop_requantized_reshapes(graph: GraphProto) -> None:
-    """Of Dequantize, Reshape, Quantize by the same scale keep the Reshape: it moves integers as it moves floats."""
-    made_by = {name: node for node in graph.node for name in node.output}
-    readers: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    outputs = {value.name for value in graph.output}
-    for quantize in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
-        reshape = made_by.get(quantize.input[0])
-        dequantize = made_by.get(reshape.input[0]) if reshape is not None and reshape.op_type == "Reshape" else None
-        if reshape is None or dequantize is None or dequantize.op_type != "DequantizeLinear":
+    changed = False
+    for node in model.graph:
+        point = node.inputs[2] if node.op_type == "DequantizeLinear" and len(node.inputs) == 3 else None
+        if point is None or not point.is_initializer() or point.dtype not in (ir.DataType.INT8, ir.DataType.INT32):
             continue
-        between = (dequantize.output[0], reshape.output[0])
-        alone = all(len(readers[name]) == 1 and name not in outputs for name in between)
-        if alone and quantize.input[1:] == dequantize.input[1:]:
-            reshape.input[0], reshape.output[0] = dequantize.input[0], quantize.output[0]
-            graph.node.remove(dequantize)
-            graph.node.remove(quantize)
+        of_bias = point.dtype == ir.DataType.INT32
+        if (of_bias or all(reader.op_type == "Conv" for reader in node.outputs[0].consumers())) and _all_zero(point):
+            node.resize_inputs(2)
+            changed = True
+    return changed
 
 
-def _drop_defaults(node: NodeProto, versions: dict[str, int]) -> None:
+def _all_zero(value: ir.Value) -> bool:
+    numbers = constant(value)
+    return numbers is not None and not numbers.any()
+
+
+def drop_requantized_reshapes(model: ir.Model) -> bool:
+    """Of Dequantize, Reshape, Quantize by the same scale keep the Reshape: it moves integers as it moves floats."""
+    changed = False
+    for quantize in [node for node in model.graph if node.op_type == "QuantizeLinear"]:
+        reshape = _sole_producer(quantize, "Reshape")
+        dequantize = None if reshape is None else _sole_producer(reshape, "DequantizeLinear")
+        if reshape is None or dequantize is None or quantize.inputs[1:] != dequantize.inputs[1:]:
+            continue
+        integers, moved = quantize.outputs[0], reshape.outputs[0]
+        integers.replace_all_uses_with(moved, replace_graph_outputs=True)
+        moved.name, moved.type, moved.shape = integers.name, integers.type, integers.shape
+        reshape.replace_input_with(0, dequantize.inputs[0])
+        model.graph.remove([quantize, dequantize], safe=True)
+        changed = True
+    return changed
+
+
+def _sole_producer(node: ir.Node, kind: str) -> ir.Node | None:
+    """Return what makes the first input of a node, where that is of a kind and made for this node alone."""
+    value = node.inputs[0]
+    producer = None if value is None else value.producer()
+    if value is None or producer is None or producer.op_type != kind:
+        return None
+    return producer if len(value.uses()) == 1 and not value.is_graph_output() else None
+
+
+def drop_defaults(model: ir.Model) -> bool:
+    """Drop the attributes that say what would be so without them."""
     import onnx
 
-    try:
-        schema = onnx.defs.get_schema(node.op_type, versions[node.domain], node.domain)
-    except onnx.defs.SchemaError:
-        return  # of a domain of its own
-    windowed = "kernel_shape" in schema.attributes
-    for attribute in list(node.attribute):
-        default = schema.attributes[attribute.name].default_value
-        value = onnx.helper.get_attribute_value(attribute)
-        implied = windowed and attribute.name in _IMPLIED and set(value) <= {_IMPLIED[attribute.name]}
-        if implied or (default.type == attribute.type and value == onnx.helper.get_attribute_value(default)):
-            node.attribute.remove(attribute)
+    changed = False
+    for node in model.graph:
+        try:
+            schema = onnx.defs.get_schema(node.op_type, model.opset_imports[node.domain], node.domain)
+        except onnx.defs.SchemaError:
+            continue  # of a domain of its own
+        windowed = "kernel_shape" in schema.attributes
+        for attribute in list(node.attributes.values()):
+            implied = windowed and attribute.name in _IMPLIED and set(attribute.value) <= {_IMPLIED[attribute.name]}
+            if implied or _is_default(attribute, schema.attributes[attribute.name].default_value):
+                del node.attributes[attribute.name]
+                changed = True
+    return changed
 
 
-def _shorten(graph: GraphProto) -> None:
-    if any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute):
-        return  # a subgraph may refer to outer names
-    short = {value.name: value.name for value in (*graph.input, *graph.output)}
-    for tensor in graph.initializer:
-        if tensor.name not in short and (name := _weight_name(tensor)):
-            short[tensor.name] = name if name not in short.values() else tensor.name
-    taken = set(short.values())
+def _is_default(attribute: ir.Attr, default: AttributeProto) -> bool:
+    from onnx.helper import get_attribute_value
+
+    if default.type != attribute.type.value:
+        return False
+    value = get_attribute_value(default)
+    if isinstance(value, bytes):
+        value = value.decode()
+    return bool(attribute.value == (tuple(value) if isinstance(attribute.value, tuple) else value))
+
+
+def shorten_names(model: ir.Model) -> bool:
+    """Name every value but inputs, outputs and weights `t0`, `t1` and so on, and no operator."""
+    graph = model.graph
+    if _has_subgraphs(model):
+        return False  # a subgraph may refer to outer names
+    names = {value: value.name or "" for value in (*graph.inputs, *graph.outputs)}
+    weights = list(graph.initializers.values())
+    for value in weights:
+        if value not in names and (name := _weight_name(value)):
+            names[value] = name if name not in names.values() else value.name or ""
+    taken = set(names.values())
     free = (f"t{number}" for number in count() if f"t{number}" not in taken)
-    made = (name for node in graph.node for name in node.output if name)
-    for name in (*(tensor.name for tensor in graph.initializer), *made):
-        if name not in short:
-            short[name] = next(free)
-    for tensor in graph.initializer:
-        tensor.name = short[tensor.name]
-    for node in graph.node:
+    for value in (*weights, *(output for node in graph for output in node.outputs if output.name)):
+        if value not in names:
+            names[value] = next(free)
+    rename(graph, names)
+    for node in graph:
         node.name = ""
-        for names in (node.input, node.output):
-            names[:] = [short.get(name, name) for name in names]
+    return True
 
 
-def _weight_name(tensor: TensorProto) -> str:
+def _has_subgraphs(model: ir.Model) -> bool:
+    return any(True for node in model.graph for _ in subgraphs(node))
+
+
+def _weight_name(value: ir.Value) -> str:
     """Return what a weight is called, empty for any other initializer; a user's file may call it anything."""
-    if named := _WEIGHT.fullmatch(tensor.name):
+    name = value.name or ""
+    if named := _WEIGHT.fullmatch(name):
         return named[1]
-    return tensor.name if sum(size > 1 for size in tensor.dims) > 1 else ""
+    shape = value.const_value.shape.numpy() if value.const_value is not None else ()
+    return name if sum(size > 1 for size in shape) > 1 else ""

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolchain.core.errors import StageError
+from toolchain.formats.onnx.edit import add_constant, constant, forget_shapes, numbers
 from toolchain.formats.uint8_input import PixelInput, refuse_first
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    import onnx_ir as ir
 
 MOVES = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Pad")
 """Operators that leave numbers as they are, so that sign and shift can be taken in behind them."""
@@ -18,71 +19,74 @@ SHAPED = tuple(kind for kind in MOVES if kind != "Pad")
 SUMMED = ("Conv", "Gemm")
 
 
-def absorb(model: ModelProto, pixels: PixelInput) -> ModelProto:
-    """Return the float model (changed in place) with sign and shift in its first layer; raises StageError."""
-    from onnx import numpy_helper
-
+def absorb(model: ir.Model, pixels: PixelInput) -> bool:
+    """Put sign and shift into the first layer of a float model; raises StageError."""
     if pixels.sign == 1 and pixels.shift == 0:
-        return model
+        return False
     graph = model.graph
     layer = _first(graph)
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    if layer.op_type not in SUMMED or any(name not in stored for name in layer.input[1:]):
+    constants = [constant(value) for value in layer.inputs[1:] if value is not None and value.is_initializer()]
+    if layer.op_type not in SUMMED or len(constants) < len(layer.inputs) - 1 or not constants:
         raise refuse_first(layer.op_type)
-    weights = numpy_helper.to_array(stored[layer.input[1]])
-    numbers = {one.name: one.f if one.type == one.FLOAT else one.i for one in layer.attribute}
-    along = 0 if layer.op_type == "Gemm" and not numbers.get("transB") else tuple(range(1, weights.ndim))
-    change = np.float32(pixels.shift * numbers.get("alpha", 1.0) / numbers.get("beta", 1.0)) * weights.sum(along)
-    bias = numpy_helper.to_array(stored[layer.input[2]]) if len(layer.input) > 2 else np.float32(0)
-    del layer.input[1:]
-    for name, values in (("pixel_weights", weights * np.float32(pixels.sign)), ("pixel_bias", bias + change)):
-        graph.initializer.append(numpy_helper.from_array(values, name))
-        layer.input.append(name)
-    return model
+    weights = numbers(layer.inputs[1])
+    alpha, beta = (layer.attributes.get_float(name, 1.0) for name in ("alpha", "beta"))
+    transposed = layer.op_type == "Gemm" and not layer.attributes.get_int("transB", 0)
+    along = 0 if transposed else tuple(range(1, weights.ndim))
+    change = np.float32(pixels.shift * alpha / beta) * weights.sum(along)
+    bias = constants[1] if len(constants) > 1 else np.float32(0)
+    layer.resize_inputs(3)
+    layer.replace_input_with(1, add_constant(graph, "pixel_weights", weights * np.float32(pixels.sign)))
+    layer.replace_input_with(2, add_constant(graph, "pixel_bias", bias + change))
+    return True
 
 
-def _first(graph: GraphProto) -> NodeProto:
+def _first(graph: ir.Graph) -> ir.Node:
     """Return the layer that the input goes to; raises StageError where it goes to several places."""
-    name = graph.input[0].name
+    value = graph.inputs[0]
     while True:
-        readers = [node for node in graph.node if name in node.input]
+        readers = value.consumers()
         if len(readers) != 1:
-            raise refuse_first(", ".join(node.op_type for node in readers))
-        layer: NodeProto = readers[0]
-        if layer.op_type not in MOVES:
-            return layer
-        name = layer.output[0]
+            raise refuse_first(", ".join(reader.op_type for reader in readers))
+        if readers[0].op_type not in MOVES:
+            return readers[0]
+        value = readers[0].outputs[0]
 
 
-def integer_borders(model: ModelProto) -> ModelProto:
-    """Return the QDQ model (changed in place) that takes and gives the integers of its first and last tensor.
+def integer_borders(model: ir.Model) -> bool:
+    """Let a QDQ model take and give the integers of its first and last tensor.
 
     Each border keeps one of its two nodes, which tells scale and zero point. Raises StageError where a border is float.
     """
     graph = model.graph
-    source, sink = graph.input[0], graph.output[0]
+    source, sink = graph.inputs[0], graph.outputs[0]
     entry, heads = _behind_moves(graph)
-    (tail,) = (node for node in graph.node if sink.name in node.output)
-    if [node.op_type for node in heads] != ["QuantizeLinear"] or tail.op_type != "DequantizeLinear":
-        kinds = ", ".join(node.op_type for node in (*heads, tail))
+    tail = sink.producer()
+    if tail is None or [node.op_type for node in heads] != ["QuantizeLinear"] or tail.op_type != "DequantizeLinear":
+        kinds = ", ".join(node.op_type for node in (*heads, tail) if node is not None)
         raise StageError(f"`integer_io`: the first or last operator ({kinds}) is not quantized; leave `integer_io` out")
-    for node in graph.node:
-        node.input[:] = [entry if name == heads[0].output[0] else name for name in node.input]
-        node.output[:] = [sink.name if name == tail.input[0] else name for name in node.output]
-    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    for border, node in ((source, heads[0]), (sink, tail)):
-        border.type.tensor_type.elem_type = types[node.input[2]]
-        graph.node.remove(node)
+    head, answer = heads[0], tail.inputs[0]
+    assert answer is not None, "DequantizeLinear has an input"
+    source.type, head_type = _integer_type(head), _integer_type(tail)
+    head.outputs[0].replace_all_uses_with(entry)
+    answer.name, answer.type, answer.shape = sink.name, head_type, sink.shape
+    graph.outputs[0] = answer
+    graph.remove([head, tail], safe=True)
     # What moved floats moves integers now.
-    graph.ClearField("value_info")
-    return model
+    return forget_shapes(model)
 
 
-def _behind_moves(graph: GraphProto) -> tuple[str, list[NodeProto]]:
+def _integer_type(node: ir.Node) -> ir.TensorType:
+    """Return the type of the integers that a QuantizeLinear makes or a DequantizeLinear takes: its zero point's."""
+    import onnx_ir as ir
+
+    return ir.TensorType(ir.DataType.from_numpy(numbers(node.inputs[2]).dtype))
+
+
+def _behind_moves(graph: ir.Graph) -> tuple[ir.Value, list[ir.Node]]:
     """Return the image as operators that only change its shape leave it, and what reads it then."""
-    name = graph.input[0].name
+    value = graph.inputs[0]
     while True:
-        readers = [node for node in graph.node if name in node.input]
+        readers = list(value.consumers())
         if [node.op_type in SHAPED for node in readers] != [True]:
-            return name, readers
-        name = readers[0].output[0]
+            return value, readers
+        value = readers[0].outputs[0]

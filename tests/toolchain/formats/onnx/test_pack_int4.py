@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from toolchain.formats.onnx.edit import edited
 from toolchain.formats.onnx.pack_int4 import pack_int4
 
 
@@ -90,7 +91,7 @@ def session(
 
 def test_packed_layers_take_half_a_byte_a_weight_and_run_on_the_same_kernels_to_the_same_bits(tmp_path: Path) -> None:
     whole = Graph(-8, 7).model(opset=18)
-    packed = pack_int4(copy.deepcopy(whole))
+    packed = edited(copy.deepcopy(whole), pack_int4)
     onnx.checker.check_model(packed, full_check=True)
     weights = 8 * 9 + 8 * 9 + 4 * 8 + 5 * 4 * 24 * 24
     assert weights / 2 - 300 < whole.ByteSize() - packed.ByteSize() < weights / 2
@@ -113,7 +114,7 @@ def test_packed_layers_take_half_a_byte_a_weight_and_run_on_the_same_kernels_to_
 @pytest.mark.parametrize(("least", "most"), [(-9, 7), (-8, 8)])
 def test_weights_of_more_bits_stay_as_they_are(least: int, most: int) -> None:
     wide = Graph(least, most).model(opset=18)
-    assert pack_int4(copy.deepcopy(wide)) == wide
+    assert edited(copy.deepcopy(wide), pack_int4) == wide
 
 
 @given(st.lists(st.integers(-8, 7), min_size=2, max_size=9))
@@ -125,6 +126,6 @@ def test_every_number_of_four_bits_comes_back(values: list[int]) -> None:
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, [len(values)])],
         [numpy_helper.from_array(np.array(values, np.int8), "w"), numpy_helper.from_array(np.float32(1), "one")],
     )
-    model = pack_int4(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
+    model = edited(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), pack_int4)
     assert {one.data_type for one in model.graph.initializer} == {TensorProto.INT4, TensorProto.FLOAT}
     assert session(model).run(None, {})[0].tolist() == values
