@@ -1,11 +1,19 @@
-"""Calibrate: from a float artifact and images to the range of every tensor, by one rule for every format."""
+"""Calibrate: the range of every tensor of a float artifact, from images, by the same rules in every format.
+
+Empirical bias correction (Nagel et al., "Data-Free Quantization", arXiv:1906.04721, section 4.2, appendix D): rounded
+weights and clipped activations shift the mean of a layer's output; the bias can take back the shift that a calibration
+set shows. Layers are corrected in execution order, so that each corrects what its predecessors left.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from calibration.sample import CalibrationSet
 from targets.artifact import Artifact
@@ -13,17 +21,19 @@ from targets.errors import translated
 from toolchain.checkpoint.float_model import Range
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
-from toolchain.formats.activations import feeds
-from toolchain.quantize.bias import correct_biases
-from toolchain.quantize.float_file import FloatFile
+from toolchain.formats.activations import Values, feeds
+from toolchain.quantize.clipping import collect_statistics
+from toolchain.quantize.float_file import BiasedLayer, FloatFile
 from toolchain.quantize.ranges import Ranges, read_ranges
 from toolchain.quantize.step import Quantize
-from toolchain.quantize.tensor_statistics import collect_statistics
+
+LEAST_ACTIVE = 0.05
+"""Channels that are active less often keep their bias: the shift cannot be measured."""
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What a static scheme gets: ranges, and the float file again where its biases were moved; notes, a line each."""
+    """The result of a calibration. content: the float file, where its biases were moved. notes: one line each."""
 
     ranges: Ranges | None = None
     content: bytes | None = None
@@ -39,11 +49,10 @@ def calibrated(
     saturates: bool = True,
     learned: Sequence[Range] = (),
 ) -> Calibrated:
-    """Find the ranges of a float artifact on `images`, or read and check the step's; correct biases where it says so.
+    """Find the ranges of a float artifact on `images`, or read and check the step's; correct biases if it says so.
 
-    learned: what training learned of each layer's input (`FloatModel.input_ranges`); it stands before what is seen.
-
-    Raises StageError when images are needed and not given, a tensor is not finite, or the ranges are another file's.
+    learned: ranges of each layer's input from training (`FloatModel.input_ranges`), in place of those on the images.
+    Raises StageError when needed images are missing, a tensor is not finite, or the ranges belong to another file.
     """
     if images is None and step.needs_images:
         raise StageError(f"{step.scheme} takes its ranges from a calibration set; give --data")
@@ -57,23 +66,22 @@ def calibrated(
     ):
         source = open_float_file(artifact, Path(folder))
         if step.ranges:
-            kept = read_ranges(Path(step.ranges))
-            ranges = kept.belong_to(artifact, source.tensors(), step.ranges)
+            ranges = read_ranges(Path(step.ranges)).belong_to(artifact, source.tensors(), step.ranges)
         else:
             ranges = _observed(source, step, images).with_learned(_by_tensor(source, learned))
         if not step.bias_correction:
             return Calibrated(ranges, notes=_notes(ranges, step))
         assert images is not None, "bias correction needs images, which is checked above"
-        # What a bias has to mend depends on how the weights are rounded.
+        # The shift of the mean depends on how the weights are rounded.
         rounded = step.model_copy(update={"reduce_range": step.reduced(saturates=saturates)})
-        said = correct_biases(source, rounded, ranges, feeds(artifact, images))
-        return Calibrated(ranges, source.content(), (*_notes(ranges, step), said))
+        note = correct_biases(source, rounded, ranges, feeds(artifact, images))
+        return Calibrated(ranges, source.content(), (*_notes(ranges, step), note))
 
 
 def open_float_file(artifact: Artifact, folder: Path) -> FloatFile:
     """Open a float artifact of either format; raises StageError or CheckpointError on one that is quantized already.
 
-    folder: has room for another form of the file, as long as it is used.
+    folder: takes another form of the file, and must exist as long as the result is used.
     """
     if artifact.format == "onnx":
         from toolchain.quantize.float_onnx import FloatOnnx
@@ -86,9 +94,10 @@ def open_float_file(artifact: Artifact, folder: Path) -> FloatFile:
 
 def _observed(source: FloatFile, step: Quantize, images: CalibrationSet | None) -> Ranges:
     assert images is not None, "ranges need images, which is checked above"
-    names, fed = source.tensors(), feeds(source.artifact, images)
-    seen = collect_statistics(lambda: source.values(names, fed), source.artifact.path.name)
-    return Ranges.choose(source.artifact, step, {name: seen[name] for name in names}, images.facts(), source.origins())
+    names, inputs = source.tensors(), feeds(source.artifact, images)
+    collected = collect_statistics(lambda: source.values(names, inputs), source.artifact.path.name)
+    statistics = {name: collected[name] for name in names}
+    return Ranges.choose(source.artifact, step, statistics, images.facts(), source.origins())
 
 
 def _by_tensor(source: FloatFile, learned: Sequence[Range]) -> dict[str, Range]:
@@ -100,10 +109,48 @@ def _by_tensor(source: FloatFile, learned: Sequence[Range]) -> dict[str, Range]:
             f"{source.artifact.path.name} has {len(inputs)} layers with weights, but training learned the ranges of "
             f"{len(learned)}; leave the qat step out"
         )
-    return {name: one for names, one in zip(inputs, learned, strict=True) for name in names}
+    return {name: limits for names, limits in zip(inputs, learned, strict=True) for name in names}
 
 
 def _notes(ranges: Ranges, step: Quantize) -> tuple[str, ...]:
-    kept = f"{ranges.percentile:g} " if ranges.percentile else ""
-    where = f", from {Path(step.ranges).name}" if step.ranges else ""
-    return (f"ranges: {kept}{ranges.method}{where}",) if where or ranges.method != "min-max" else ()
+    percentile = f"{ranges.percentile:g} " if ranges.percentile else ""
+    origin = f", from {Path(step.ranges).name}" if step.ranges else ""
+    return (f"ranges: {percentile}{ranges.method}{origin}",) if origin or ranges.method != "min-max" else ()
+
+
+def correct_biases(source: FloatFile, step: Quantize, ranges: Ranges, inputs: NDArray[np.float32]) -> str:
+    """Move the biases of the open file so that each layer's mean output is the float file's; return a note on it.
+
+    The mean is taken after the activation, the tensor that both files have. There a shift of the bias moves only the
+    outputs that are not saturated, so the shift is divided by their share. Raises StageError when no bias can be moved.
+    """
+    layers = source.layers()
+    if not layers:
+        raise StageError(
+            f"{source.artifact.path.name} has no layer whose bias can be corrected; leave the bias correction out"
+        )
+    # The types of the file's inputs and outputs do not change the values inside.
+    step = step.model_copy(update={"integer_io": False})
+    names = [layer.output for layer in layers]
+    exact = _means(layers, source.values(names, inputs))
+    for layer in layers:
+        mean, active = exact[layer]
+        quantized, _ = _means([layer], source.quantized_values(step, ranges, [layer.output], inputs))[layer]
+        move = np.where(active >= LEAST_ACTIVE, (mean - quantized) / np.maximum(active, LEAST_ACTIVE), 0)
+        source.move(layer, move.astype(np.float32))
+    return f"corrected the biases of {len(layers)} of {source.weighted()} layers"
+
+
+def _means(
+    layers: list[BiasedLayer], outputs: Iterable[Values]
+) -> dict[BiasedLayer, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return for each layer, per channel, the mean output and the share of outputs that are not saturated."""
+    sums: dict[BiasedLayer, list[NDArray[np.float64]]] = {layer: [] for layer in layers}
+    for values in outputs:
+        for layer in layers:
+            channels = np.moveaxis(values[layer.output].astype(np.float64), layer.axis, 0)
+            channels = channels.reshape(len(channels), -1)
+            active = (channels > layer.low) & (channels < layer.high)
+            sums[layer].append(np.stack([channels.mean(axis=1), active.mean(axis=1)]))
+    means = {layer: np.mean(parts, axis=0) for layer, parts in sums.items()}
+    return {layer: (mean, active) for layer, (mean, active) in means.items()}

@@ -1,4 +1,4 @@
-"""Ranges: the [low, high] of every tensor that a static scheme quantizes, kept in a file, checked, taken again."""
+"""Ranges: the [low, high] of every tensor that a static scheme quantizes, which can be saved to a file and reused."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from toolchain.checkpoint.float_model import Range
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.files import write_whole
 from toolchain.core.settings import Strict
-from toolchain.quantize.clipping import chosen
+from toolchain.quantize.clipping import TensorStatistics, choose_range
 from toolchain.quantize.step import Calibration, Quantize
-from toolchain.quantize.tensor_statistics import TensorStatistics
 
 KEPT_BINS = 128
-"""Of a histogram in a file: enough to draw it."""
+"""Bins of a histogram in a file: enough to draw it."""
 
 
 class TensorRange(Strict):
-    """The range of one tensor, and what it was chosen from.
+    """The range of one tensor, and the statistics that it was chosen from.
 
-    counts: how many values fell into each of KEPT_BINS bins between lowest and highest; zeros are counted apart.
+    counts: values in each of KEPT_BINS bins between lowest and highest, without zeros, which are counted apart.
     origin: the layer and operator that compute it, where its name does not tell.
     """
 
@@ -45,24 +44,24 @@ class TensorRange(Strict):
         if not self.low <= 0 <= self.high:
             raise ValueError(f"the range of {self.name} is [{self.low:g}, {self.high:g}]; it must hold 0")
         if self.lowest > self.highest or any(count < 0 for count in self.counts):
-            raise ValueError(f"what {self.name} held is inverted or negative")
+            raise ValueError(f"the histogram of {self.name} has inverted limits or negative counts")
         return self
 
     @classmethod
-    def of(cls, name: str, seen: TensorStatistics, low: float, high: float, origin: str = "") -> TensorRange:
-        """Keep what was observed in few bins."""
-        counts = tuple(map(int, seen.counts.reshape(KEPT_BINS, -1).sum(axis=1)))
-        ends = _float32(low, high) | {"lowest": seen.lowest, "highest": seen.highest}
-        return cls(name=name, origin=origin, **ends, zeros=seen.zeros, counts=counts)
+    def of(cls, name: str, statistics: TensorStatistics, low: float, high: float, origin: str = "") -> TensorRange:
+        """Build it from statistics, whose bins are merged to KEPT_BINS."""
+        counts = tuple(map(int, statistics.counts.reshape(KEPT_BINS, -1).sum(axis=1)))
+        ends = _float32(low, high) | {"lowest": statistics.lowest, "highest": statistics.highest}
+        return cls(name=name, origin=origin, **ends, zeros=statistics.zeros, counts=counts)
 
     @property
     def title(self) -> str:
-        """The name for people."""
+        """The name and the origin, for people."""
         return f"{self.name}: {self.origin}" if self.origin else self.name
 
     @property
     def clipped(self) -> float:
-        """Share of the values that lie outside the range, as exactly as the kept bins tell."""
+        """Share of the values that lie outside the range, estimated from the bins."""
         edges = np.linspace(self.lowest, self.highest, KEPT_BINS + 1)
         middles = (edges[1:] + edges[:-1]) / 2
         outside = (middles < self.low) | (middles > self.high)
@@ -70,9 +69,10 @@ class TensorRange(Strict):
 
 
 class Ranges(Strict):
-    """The ranges of a file's tensors. calibration: `CalibrationSet.facts()` of the images that they were chosen on.
+    """The ranges of a file's tensors.
 
-    learned: whether training found those of layers' inputs, and rounded the weights.
+    calibration: `CalibrationSet.facts()` of the images on which they were chosen. learned: whether training found those
+    of layers' inputs, and rounded the weights.
     """
 
     schema_: Literal["glyphpress/ranges/1"] = Field(default="glyphpress/ranges/1", alias="schema")
@@ -89,14 +89,14 @@ class Ranges(Strict):
         cls,
         artifact: Artifact,
         step: Quantize,
-        seen: dict[str, TensorStatistics],
+        statistics: dict[str, TensorStatistics],
         calibration: dict[str, Any],
         origins: Mapping[str, str],
     ) -> Ranges:
-        """Choose every tensor's range by the step's rule, for activations of 16 bits or of 8."""
+        """Choose every tensor's range by the step's method, for the levels of its activations."""
         bounds = {
-            name: chosen(one, step.calibration, percentile=step.percentile, levels=step.row.levels)
-            for name, one in seen.items()
+            name: choose_range(values, step.calibration, percentile=step.percentile, levels=step.row.levels)
+            for name, values in statistics.items()
         }
         return cls(
             source=artifact.path.name,
@@ -105,7 +105,8 @@ class Ranges(Strict):
             percentile=step.percentile if step.calibration == "percentile" else None,
             calibration=calibration,
             tensors=tuple(
-                TensorRange.of(name, one, *bounds[name], origins.get(name, "")) for name, one in seen.items()
+                TensorRange.of(name, values, *bounds[name], origins.get(name, ""))
+                for name, values in statistics.items()
             ),
         )
 
@@ -115,8 +116,8 @@ class Ranges(Strict):
         return {tensor.name: (tensor.low, tensor.high) for tensor in self.tensors}
 
     def with_learned(self, learned: dict[str, Range]) -> Ranges:
-        """Return the ranges with those in place that training learned, by the names of their tensors."""
-        ends = {name: _float32(one.low, one.high) for name, one in learned.items()}
+        """Return the ranges with those replaced that training learned, by the names of their tensors."""
+        ends = {name: _float32(limits.low, limits.high) for name, limits in learned.items()}
         tensors = tuple(tensor.model_copy(update=ends.get(tensor.name, {})) for tensor in self.tensors)
         return self.model_copy(update={"tensors": tensors, "learned": bool(learned)})
 
@@ -125,24 +126,24 @@ class Ranges(Strict):
         write_whole(path, as_lines(self.model_dump_json(by_alias=True, indent=1)) + "\n", force=force)
 
     def belong_to(self, artifact: Artifact, tensors: list[str], path: str) -> Ranges:
-        """Return the ranges; raises StageError when `path` holds those of another file than the artifact."""
+        """Return the ranges; raises StageError when they are not the artifact's. path: their file, for messages."""
         if self.source_sha256 != artifact.sha256:
             raise StageError(
                 f"{path} holds the ranges of {self.source} (sha256 {self.source_sha256[:12]}), not of "
                 f"{artifact.path.name} ({artifact.sha256[:12]}); calibrate this file with --data"
             )
-        if absent := sorted(set(tensors) - set(self.bounds)):
-            raise StageError(f"{path} has no range for {', '.join(absent[:3])}; calibrate again with --data")
+        if missing := sorted(set(tensors) - set(self.bounds)):
+            raise StageError(f"{path} has no range for {', '.join(missing[:3])}; calibrate again with --data")
         return self
 
 
 def _float32(low: float, high: float) -> dict[str, float]:
-    """As float32, which the quantizers take, so that ranges from a file and fresh ones give the same bytes."""
+    """Round to float32, as the quantizers do, so that saved and new ranges give the same bytes."""
     return {"low": float(np.float32(low)), "high": float(np.float32(high))}
 
 
 def read_ranges(path: Path) -> Ranges:
-    """Read a file of ranges; raises UsageProblem when there is none, StageError naming what is wrong in it."""
+    """Read a file of ranges; raises UsageProblem when it does not exist, StageError that says what is wrong in it."""
     if not path.is_file():
         raise UsageProblem(f"{path}: no such file of ranges; `glyphpress quantize --save-ranges` writes one")
     if words := instead_of(path, "ranges"):

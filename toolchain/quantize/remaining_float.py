@@ -1,4 +1,4 @@
-"""What a quantization leaves in float: operators without integers, and weights that nothing quantizes."""
+"""What a quantized file still computes or stores in float."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from toolchain.quantize.step import Quantize
 
 
 def left_in_float(content: bytes, kind: str) -> tuple[str, ...]:
-    """Return the kinds of operators of a statically quantized file that compute in float, sorted; its border aside."""
-    return tuple(sorted(_onnx(content) if kind == "onnx" else _tflite(content)))
+    """Return the kinds of operators of a statically quantized file that compute in float, sorted.
+
+    Conversions at its inputs and outputs do not count.
+    """
+    return tuple(sorted(_onnx_float_kinds(content) if kind == "onnx" else _tflite_float_kinds(content)))
 
 
-def _onnx(content: bytes) -> set[str]:
+def _onnx_float_kinds(content: bytes) -> set[str]:
     import onnx
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
@@ -27,74 +30,76 @@ def _onnx(content: bytes) -> set[str]:
     }
     known = {"QuantizeLinear", "DequantizeLinear", *QDQRegistry, *QLinearOpsRegistry}
     constants = {tensor.name for tensor in graph.initializer}
-    found = set()
+    float_kinds = set()
     for node in graph.node:
         if constants.issuperset(node.input):
             # Folded when the file is loaded.
             constants.update(node.output)
         elif node.op_type not in known and set(node.output) & floats:
-            found.add(node.op_type)
-    return found
+            float_kinds.add(node.op_type)
+    return float_kinds
 
 
-def _tflite(content: bytes) -> set[str]:
+def _tflite_float_kinds(content: bytes) -> set[str]:
     from ai_edge_litert.schema_py_generated import TensorType
 
-    made = operators(content)
-    return {kind for kind, types in made.items() if TensorType.FLOAT32 in types and kind != "DEQUANTIZE"}
+    return {kind for kind, types in operators(content).items() if TensorType.FLOAT32 in types and kind != "DEQUANTIZE"}
 
 
 def operators(content: bytes) -> dict[str, set[int]]:
-    """Return each kind of operator of a TFLite file, and the types (`TensorType`) of what it gives."""
+    """Return each kind of operator of a TFLite file, and the types (`TensorType`) of its outputs."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = parsed(content)
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-    found: dict[str, set[int]] = {}
+    output_types: dict[str, set[int]] = {}
     for graph in model.subgraphs:
         for node in graph.operators:
             kind = names[model.operatorCodes[node.opcodeIndex].builtinCode]
-            found.setdefault(kind, set()).update(graph.tensors[index].type for index in node.outputs if index >= 0)
-    return found
+            output_types.setdefault(kind, set()).update(
+                graph.tensors[index].type for index in node.outputs if index >= 0
+            )
+    return output_types
 
 
+_NOT_FLOAT = ""
+"""Name under which weights of other types than float32 are counted."""
 MOSTLY = 0.5
-"""Share of the weights beyond which a file is not what its scheme promises."""
+"""Share of float weights above which a file is not what its scheme promises."""
 
 
 def weights_left(content: bytes, kind: str, step: Quantize) -> str:
     """Return a note where most weights of a quantized file are still float32; an empty string otherwise.
 
-    Layers that were kept float by the step itself are no surprise, and not told.
+    Empty too where the step itself keeps layers in float.
     """
-    found = _onnx_weights(content) if kind == "onnx" else _tflite_weights(content)
-    every, left = sum(found.values()), found.copy()
-    left.subtract({kinds: count for kinds, count in found.items() if not kinds})
-    total = sum(left.values())
-    if step.keep or not every or total <= MOSTLY * every:
+    counts = _onnx_weights(content) if kind == "onnx" else _tflite_weights(content)
+    total = counts.total()
+    small = counts.pop(_NOT_FLOAT, 0)
+    if step.keep or not total or counts.total() <= MOSTLY * total:
         return ""
-    named = ", ".join(kinds for kinds, count in left.most_common(3) if count)
+    kinds = ", ".join(kind for kind, count in counts.most_common(3) if count)
     return (
-        f"{total / every:.0%} of the weights stay float32, those of {named}, which {step.scheme} does not quantize; "
-        f"{'' if step.calibrated else 'try --scheme static-int8, '}prune or distill the model, or write these layers "
-        "otherwise"
+        f"{(total - small) / total:.0%} of the weights stay float32, those of {kinds}, which {step.scheme} does not "
+        f"quantize; {'' if step.calibrated else 'try --scheme static-int8, '}prune or distill the model, or write "
+        "these layers otherwise"
     )
 
 
 def _onnx_weights(content: bytes) -> Counter[str]:
-    """Return how many numbers of weights operators of each kind read as float32; of other types under an empty name."""
+    """Return how many float32 weights the operators of each kind read; weights of other types count as _NOT_FLOAT."""
     import onnx
 
     graph = onnx.load_from_string(content).graph
     readers: dict[str, str] = {}
     for node in graph.node:
         readers |= {name: node.op_type for name in node.input if name not in readers}
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for tensor in graph.initializer:
         if _is_weight(tensor.dims):
-            small = tensor.data_type != onnx.TensorProto.FLOAT
-            found["" if small else readers.get(tensor.name, "nothing")] += prod(tensor.dims)
-    return found
+            is_float = tensor.data_type == onnx.TensorProto.FLOAT
+            counts[readers.get(tensor.name, "nothing") if is_float else _NOT_FLOAT] += prod(tensor.dims)
+    return counts
 
 
 def _tflite_weights(content: bytes) -> Counter[str]:
@@ -102,7 +107,7 @@ def _tflite_weights(content: bytes) -> Counter[str]:
 
     model = parsed(content)
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for graph in model.subgraphs:
         readers: dict[int, str] = {}
         for node in graph.operators:
@@ -111,11 +116,11 @@ def _tflite_weights(content: bytes) -> Counter[str]:
         for number, tensor in enumerate(graph.tensors):
             buffer, shape = model.buffers[tensor.buffer], [] if tensor.shape is None else [int(n) for n in tensor.shape]
             if _is_weight(shape) and (buffer.data is not None or buffer.size):
-                small = tensor.type != schema.TensorType.FLOAT32
-                found["" if small else readers.get(number, "nothing")] += prod(shape)
-    return found
+                is_float = tensor.type == schema.TensorType.FLOAT32
+                counts[readers.get(number, "nothing") if is_float else _NOT_FLOAT] += prod(shape)
+    return counts
 
 
 def _is_weight(shape: Iterable[int]) -> bool:
-    """Return whether a constant is a matrix or more; biases, scales and shapes have a single axis."""
+    """Return whether a constant has two or more axes longer than 1; biases, scales and shapes have one."""
     return sum(size > 1 for size in shape) > 1

@@ -1,4 +1,4 @@
-"""The schemes of quantization, one row each: what becomes integers, in which formats, and what makes the file."""
+"""The schemes of quantization, one row each: bits of weights and activations, formats, and the function for each."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Scheme:
     """One scheme.
 
     weights: bits of a weight in the file. activations: `float`, integers with ranges taken at run time (`dynamic`), or
-    integers with ranges set beforehand. formats: format -> "module:function" that takes an artifact, the step, the
-    ranges (None without a calibration) and the converters' log, and `saturates`, and returns the bytes of the
-    quantized file. summary: one line for the help. refused: format -> why no such file is made. scaled: whether weights
-    have scales, of channels or of tensors. channels_only: format -> why one scale for a tensor is refused.
+    integers with calibrated ranges. formats: format -> "module:function" that takes an artifact, the step, the ranges
+    (None without a calibration), the converters' log, and `saturates`, and returns the bytes of the quantized file.
+    summary: one line for the help. refused: format -> why no such file is made. scaled: whether weights have scales, of
+    channels or of tensors. channels_only: format -> why one scale per tensor is refused.
     """
 
     name: str
@@ -32,19 +32,19 @@ class Scheme:
 
     @property
     def calibrated(self) -> bool:
-        """Return whether activations have ranges that are set beforehand."""
+        """Return whether activations have calibrated ranges."""
         return self.activations in ("int8", "int16")
 
     @property
     def levels(self) -> int:
-        """Return how many levels a calibrated activation has."""
+        """Return the number of levels of a calibrated activation."""
         return 2**16 if self.activations == "int16" else 2**8
 
     @property
     def saturating(self) -> bool:
-        """Return whether weights of 8 bits meet integers in kernels that may saturate, which LiteRT's never do.
+        """Return whether 8-bit weights are multiplied by integers in kernels that may saturate (never in LiteRT).
 
-        In `static-int4` those of convolutions of one channel do.
+        In `static-int4` those are the weights of convolutions of one channel.
         """
         return self.activations in ("int8", "dynamic") and "onnx" in self.formats
 

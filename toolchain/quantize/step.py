@@ -1,4 +1,4 @@
-"""Quantize: fewer bits a weight, and a number."""
+"""Quantize: the settings of a quantization, as a step of a recipe."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Quantize(Step):
     """Weights of fewer bits; activations by scheme.
 
     `static-*`: activations are integers with ranges from a calibration set. `dynamic-*`: with ranges taken at run time.
-    `weight-*` and `float16`: weights are small in the file, and computed with in float.
+    `weight-*` and `float16`: weights are small in the file, but computations are in float.
 
     reduce_range: x86 processors without VNNI add two products of an activation (0 to 255) and a weight in 16 bits,
-    which saturate beyond weights of 64; 7 bits of them give the same answers on every processor.
+    which saturate for weights above 64; 7-bit weights give the same answers on every processor.
 
-    calibration: see `toolchain.quantize.clipping.chosen`.
+    calibration: see `toolchain.quantize.clipping.choose_range`.
     """
 
     ends: ClassVar[bool] = True
@@ -64,12 +64,12 @@ class Quantize(Step):
 
     @property
     def row(self) -> Scheme:
-        """Return what its scheme is."""
+        """Return the row of its scheme."""
         return SCHEMES[self.scheme]
 
     @property
     def calibrated(self) -> bool:
-        """Return whether activations have ranges that are set beforehand."""
+        """Return whether activations have calibrated ranges."""
         return self.row.calibrated
 
     @property
@@ -84,21 +84,21 @@ class Quantize(Step):
 
     @property
     def weight_bits(self) -> int:
-        """Return how many bits a weight takes in the file."""
+        """Return the bits of a weight in the file."""
         return self.row.weights
 
     @property
     def top_level(self) -> int:
-        """Return the largest level of an integer weight, safe on any target; as many lie below zero."""
+        """Return the largest level of an integer weight that is safe on any target; the smallest is its negative."""
         return 7 if self.weight_bits == 4 else 64 if self.reduced(saturates=True) else 127
 
     def reduced(self, *, saturates: bool) -> bool:
-        """Return whether int8 weights keep to 7 bits; `saturates` says whether the target's kernels need that."""
+        """Return whether int8 weights are limited to 7 bits. saturates: whether the target's kernels may saturate."""
         return saturates if self.reduce_range is None else self.reduce_range
 
     @model_validator(mode="after")
-    def _meant(self) -> Self:
-        """Refuse settings that a scheme has no use for: nothing asked for is left out unsaid."""
+    def _fits_scheme(self) -> Self:
+        """Refuse settings that do not apply to the scheme, so that none is silently ignored."""
         if not self.row.scaled and not self.per_channel:
             raise ValueError(f"{self.scheme} has no scales; leave `per_channel` out")
         if self.integer_io and self.row.activations != "int8":
@@ -112,15 +112,15 @@ class Quantize(Step):
         return self
 
     @model_validator(mode="after")
-    def _calibration_meant(self) -> Self:
-        """Refuse words on ranges where there are none, or where others decide."""
+    def _calibration_fits(self) -> Self:
+        """Refuse settings of ranges where the scheme has none, or where they are read from a file."""
         method = self.calibration
         if self.percentile != PERCENTILE and method != "percentile":
             raise ValueError(f"`percentile` does not apply to `calibration` {method}; set that to percentile")
         if self.ranges and method != "min-max":
             raise ValueError(f"the ranges are taken from {self.ranges}, so `calibration` {method} does nothing")
-        asked = method != "min-max" or self.ranges or self.bias_correction
-        if asked and not self.calibrated:
+        needs_ranges = method != "min-max" or self.ranges or self.bias_correction
+        if needs_ranges and not self.calibrated:
             raise ValueError(
                 f"{self.scheme} has no ranges: `calibration`, `ranges` and `bias_correction` need a static scheme"
             )
@@ -128,7 +128,7 @@ class Quantize(Step):
 
 
 def refusal(step: Quantize, kind: str) -> str | None:
-    """Return why a file of that format cannot be quantized so, or None where it can."""
+    """Return why a file of format `kind` cannot be quantized by the step, or None where it can."""
     row = step.row
     if kind not in row.formats:
         return row.refused.get(kind, f"this scheme makes {', '.join(row.formats)} only")

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from toolchain.core.errors import StageError
 from toolchain.formats.activations import Values
-from toolchain.quantize.clipping import chosen
-from toolchain.quantize.tensor_statistics import BINS, TensorStatistics, collect_statistics
+from toolchain.quantize.clipping import BINS, TensorStatistics, choose_range, collect_statistics
 from toolchain.recipe import Calibration
 
 METHODS: tuple[Calibration, ...] = ("min-max", "moving-average", "percentile", "entropy", "mse")
@@ -24,7 +23,7 @@ def seen(*images: np.ndarray) -> TensorStatistics:
 
 
 def bounds(values: np.ndarray, method: Calibration, percentile: float = 99.0) -> tuple[float, float]:
-    return chosen(seen(values), method, percentile=percentile, levels=256)
+    return choose_range(seen(values), method, percentile=percentile, levels=256)
 
 
 def rounded_error(values: np.ndarray, low: float, high: float) -> float:
@@ -48,7 +47,9 @@ def test_every_value_is_in_its_bin_and_zeros_are_apart() -> None:
 
 
 def test_moving_average_follows_each_images_extremes() -> None:
-    found = chosen(seen(*(np.array([-x, x]) for x in (1.0, 2.0, 10.0))), "moving-average", percentile=99, levels=256)
+    found = choose_range(
+        seen(*(np.array([-x, x]) for x in (1.0, 2.0, 10.0))), "moving-average", percentile=99, levels=256
+    )
     assert found[1] == pytest.approx(0.95 * (0.95 * 1 + 0.05 * 2) + 0.05 * 10)
     assert found[0] == -found[1]
 
@@ -83,7 +84,7 @@ def test_entropy_gives_up_an_outlier_and_nothing_of_an_even_spread() -> None:
 def test_a_range_holds_zero_and_nothing_that_was_never_seen(
     values: list[float], method: Calibration, levels: int
 ) -> None:
-    low, high = chosen(seen(np.array(values)), method, percentile=99, levels=levels)
+    low, high = choose_range(seen(np.array(values)), method, percentile=99, levels=levels)
     if any(values):
         assert min(*values, 0) - 1e-6 <= low <= 0 <= high <= max(*values, 0) + 1e-6
     else:

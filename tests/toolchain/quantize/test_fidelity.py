@@ -36,7 +36,7 @@ def test_every_scheme_is_compared_and_the_sidecar_says_so(
     kind: Format, scheme: str, floats: dict[Format, Artifact], images: CalibrationSet, digits: Dataset, tmp_path: Path
 ) -> None:
     step = Quantize.from_options(scheme=scheme)
-    drawn, compared = (images, None) if step.calibrated else (None, sample(digits))
+    drawn, compared = (images, None) if step.calibrated else (None, sample(digits, 0))
     made = quantize(floats[kind], step, drawn, tmp_path / f"q.{kind}", recipe=scheme, compared=compared)
     seen = made.fidelity
     assert seen is not None
@@ -147,7 +147,7 @@ def test_row3_answers_that_change_are_warned_of_at_a_sound_sqnr(
     answers = iter([exact, rounded])
     module = sys.modules["toolchain.quantize.fidelity"]
     monkeypatch.setattr(module, "_logits", lambda *_: next(answers))
-    seen = fidelity(base, base, sample(digits), 8)
+    seen = fidelity(base, base, sample(digits, 0), 8)
     assert seen.sqnr_db > 40
     assert (seen.collapsed, seen.warning("q.onnx") is not None) == (warned, warned)
 
