@@ -92,6 +92,8 @@ def gate(
     _refuse_incomplete(ctx, stored)
     from toolchain.commands.gate import GateRequest, judge_stored
     from toolchain.commands.gate import gate as run
+    from toolchain.core.errors import UsageProblem
+    from toolchain.gate.candidate import saved
     from toolchain.report.advice import gate_next
     from toolchain.report.outputs import Outputs
 
@@ -112,6 +114,8 @@ def gate(
             evidence=evidence,
             outputs=outputs,
         )
+        if options.was_given("threads") and all(map(saved, (baseline, *candidates))):
+            raise UsageProblem("--threads would do nothing: saved evaluations are not run; leave it out")
         judgement = run(request, progress=context.progress)
     images = options.data_words(data, context.data_root)
     _show(judgement, gate_next(judgement, baseline=baseline, candidates=candidates, data=images), as_json=as_json)

@@ -18,7 +18,7 @@ from toolchain.compress.step import ModelStep, StepContext
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source
-from toolchain.core.quantities import percent_text
+from toolchain.evaluation.compare import ComparedModels
 from toolchain.export.parity import reference_logits
 from toolchain.export.program import save_program
 from toolchain.recipe import Prune, Recipe
@@ -28,36 +28,11 @@ COMPARED = 1_024
 
 
 @dataclass(frozen=True)
-class Compared:
-    """How a model reads after a step beside the model before it, `base`, on `images` images of `origin`.
-
-    agreement: share of equal answers. base_accuracy, accuracy: before and after.
-    """
-
-    base: str
-    images: int
-    origin: str
-    agreement: float
-    base_accuracy: float
-    accuracy: float
-
-    def __str__(self) -> str:
-        """Return `against cnn-small: 97.7 % equal answers, accuracy 89.36 % before and 88.96 % after, on ...`."""
-        before, after = percent_text(self.base_accuracy), percent_text(self.accuracy)
-        # What is not all is never rounded up to all.
-        equal = "100 %" if self.agreement == 1 else percent_text(min(self.agreement, 0.999), 1)
-        return (
-            f"against {self.base}: {equal} equal answers, accuracy {before} before and {after} after, on "
-            f"{self.images:,} images of {self.origin}"
-        )
-
-
-@dataclass(frozen=True)
 class Compressed:
     """What a step made of a checkpoint, and how it reads beside it."""
 
     model: FloatModel
-    compared: Compared
+    compared: ComparedModels
 
 
 def compress_checkpoint(
@@ -86,12 +61,12 @@ def compress_checkpoint(
     return Compressed(replace(shaped, checkpoint_sha256=digest, origin_sha256=shaped.root_sha256), compared)
 
 
-def compare_models(before: FloatModel, after: FloatModel, data: Dataset, seed: int = 0) -> Compared:
+def compare_models(before: FloatModel, after: FloatModel, data: Dataset, seed: int = 0) -> ComparedModels:
     """Return how both models read the same seeded sample of labelled images."""
     some = np.random.default_rng(seed).permutation(len(data))[:COMPARED]
     old, new = (reference_logits(model, data.images[some]).argmax(axis=1) for model in (before, after))
     accuracies = (float((answers == data.labels[some]).mean()) for answers in (old, new))
-    return Compared(before.name, len(some), data.origin, float((old == new).mean()), *accuracies)
+    return ComparedModels(before.name, len(some), data.origin, float((old == new).mean()), *accuracies)
 
 
 def sensitivity_of(

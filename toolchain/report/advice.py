@@ -7,11 +7,16 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from targets.errors import ArtifactError
 from targets.host.text import argument
+from targets.metadata import load_artifact
 from toolchain.formats import catalog
+from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.outcome import Verdict
+from toolchain.gate.policy import default_policy
 from toolchain.report.judgement import Judgement
 from toolchain.stats.decision import Outcome
+from toolchain.stats.paired_difference import decide
 
 if TYPE_CHECKING:
     from toolchain.report.report import Report
@@ -31,12 +36,19 @@ def open_limits(verdicts: Iterable[Verdict]) -> dict[str, Outcome]:
 
 
 def next_steps(
-    verdicts: Iterable[Verdict], *, source: Path, candidate: Path | None, data: Sequence[str], quantized: bool = True
+    verdicts: Iterable[Verdict],
+    *,
+    source: Path,
+    candidate: Path | None,
+    data: Sequence[str],
+    quantized: bool = True,
+    images: int | None = None,
 ) -> list[str]:
     """Return a line for each thing that helps a candidate that did not pass: words, a colon, a command; none otherwise.
 
     source: the float file that it is judged against or was made of. data: the options that name the images, empty where
-    there were none. candidate: None where it need not be there. quantized: whether the candidate is.
+    there were none. candidate: None where it need not be there. quantized: whether the candidate is. images: how many
+    it was judged on, None where that is not known.
     """
     limits = open_limits(verdicts)
     if not limits:
@@ -50,7 +62,7 @@ def next_steps(
     if data and candidate and own_format and not own_format.opaque:
         if reading:
             explain = _command("explain", source, candidate, *data)
-            lines += [*_quantizing(source, data), f"see which layers lose most: {explain}"]
+            lines += [*_quantizing(source, data, images), f"see which layers lose most: {explain}"]
         if {*BYTES} & set(limits):
             lines.append(f"make it smaller: {_quantize(source, data, 'int4', '--scheme', SMALLER)}")
     if candidate and {*TIMES} & set(limits):
@@ -67,7 +79,14 @@ def pressed_next(report: Report, out: Path, data: Sequence[str]) -> list[str]:
     row = min(stopped, key=lambda one: (one.outcome is not Outcome.FAIL, one.recipe in UNQUANTIZED))
     quantized = row.recipe not in UNQUANTIZED
     source = next((one.name for one in report.rows if one.recipe == "float" and one.format == row.format), row.name)
-    steps = next_steps(row.verdicts, source=out / source, candidate=out / row.name, data=data, quantized=quantized)
+    steps = next_steps(
+        row.verdicts,
+        source=out / source,
+        candidate=out / row.name,
+        data=data,
+        quantized=quantized,
+        images=report.dataset.images,
+    )
     # No other recipe helps a float file that only reads otherwise; one that is too large or too slow it may.
     again = quantized or {*BYTES, *TIMES} & set(open_limits(row.verdicts))
     return [*(pressed_again(report.command, out, row.verdicts) if again else []), *steps]
@@ -82,10 +101,24 @@ def gate_next(
     """
     if judgement.outcome is Outcome.PASS:
         return []
-    judged = next(one for one in judgement.candidates if one.outcome is judgement.outcome)
-    place = judgement.candidates.index(judged)
-    candidate = candidates[place] if candidates else None
-    return next_steps(judged.verdicts, source=baseline or Path(), candidate=candidate, data=data)
+    judged = next(candidate for candidate in judgement.candidates if candidate.outcome is judgement.outcome)
+    candidate = candidates[judgement.candidates.index(judged)] if candidates else None
+    return next_steps(
+        judged.verdicts,
+        source=baseline or Path(),
+        candidate=candidate,
+        data=data,
+        quantized=candidate is None or _quantized(candidate),
+        images=judged.comparison.images,
+    )
+
+
+def _quantized(path: Path) -> bool:
+    """Return whether a candidate may hold quantized layers: it does, or nothing says how it was made."""
+    try:
+        return load_artifact(path).recipe not in UNQUANTIZED
+    except ArtifactError:
+        return True
 
 
 def pressed_again(command: Sequence[str], out: Path, verdicts: Iterable[Verdict]) -> list[str]:
@@ -110,11 +143,16 @@ def _command(name: str, *words: str | Path) -> str:
     )
 
 
-def _quantizing(source: Path, data: Sequence[str]) -> list[str]:
-    return [
-        f"keep the layers float that lose most: {_quantize(source, data, 'fallback', '--fallback', '8')}",
-        f"choose ranges by least squared error: {_quantize(source, data, 'mse', '--calibration', 'mse')}",
-    ]
+def _quantizing(source: Path, data: Sequence[str], images: int | None) -> list[str]:
+    fallback = f"keep the layers float that lose most: {_quantize(source, data, 'fallback', '--fallback', '8')}"
+    ranges = f"choose ranges by least squared error: {_quantize(source, data, 'mse', '--calibration', 'mse')}"
+    return [fallback, ranges] if images is None or _can_pass(images) else [ranges]
+
+
+def _can_pass(images: int) -> bool:
+    """Return whether that many images can show that a file holds the default policy's [drop], if no answer changes."""
+    limit = default_policy().settings(DropLimit)
+    return limit is None or decide(0, 0, images, limit.max, limit.confidence).item() == Outcome.PASS
 
 
 def _quantize(source: Path, data: Sequence[str], name: str, *options: str) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 from targets.artifact import Fidelity
 from toolchain.checkpoint.kinds import KIND_WORDS
 from toolchain.core.visible import shown
+from toolchain.evaluation.compare import ComparedModels
 from toolchain.formats import catalog
 from toolchain.formats.inspection import Inspection
 from toolchain.formats.packed import LEVEL, QUICK
@@ -63,7 +64,7 @@ def _summary(found: Inspection) -> Table:
     for key, value in found.metadata.items():
         table.add_row(
             shown(f"{'stored' if foreign else 'our'} {key}"),
-            shown(_compared(value) if key == "fidelity" else _short(value)),
+            shown(_comparison(key, value)),
         )
     return table
 
@@ -104,13 +105,17 @@ def _name(words: str) -> Text:
     return shown(words if len(words) <= _NAME else "..." + words[3 - _NAME :])
 
 
-def _compared(value: Any) -> str:
-    """Return what a sidecar says of the float file in words, or as it stands where it is none of ours."""
+def _comparison(key: str, value: Any) -> str:
+    """Return a value of the metadata for people; a comparison with the float file, or the model before, in words."""
     try:
-        seen = Fidelity.from_dict(value)
+        if key == "fidelity":
+            fidelity = Fidelity.from_dict(value)
+            return f"against {fidelity.base}: {fidelity}"
+        if key == "compared":
+            return str(ComparedModels(**value))
     except (KeyError, TypeError, ValueError):
-        return _short(value)
-    return f"against {seen.base}: {seen}"
+        pass  # none of ours
+    return _short(value)
 
 
 def _short(value: Any) -> str:

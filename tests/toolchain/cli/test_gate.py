@@ -115,6 +115,9 @@ def test_the_gate_judges_saved_evaluations_by_a_policy_file(glyphpress: Run, tmp
     assert warned.code == 0
     assert "FAIL         size (only warns)" in warned.out
     assert glyphpress("gate", *words, "--policy", policy, "--max-drop", "0.05pp").code == 1
+    idle = glyphpress("gate", *words, "--policy", policy, "--threads", "2")
+    assert (idle.code, idle.out) == (2, "")
+    assert "--threads would do nothing: saved evaluations are not run" in idle.err
     policy.write_text('[drop]\nmaximum = "0.3pp"')
     wrong = glyphpress("gate", *words, "--policy", policy)
     assert (wrong.code, wrong.out) == (2, "")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from targets.metadata import load_artifact, save_sidecar
 from targets.preprocess import Preprocess
 from tests.fixtures.small_readers import linear_reader
 from toolchain.gate.outcome import Verdict
@@ -88,17 +89,28 @@ def test_a_candidate_that_need_not_be_there_is_not_named_in_a_command() -> None:
     assert not commands(said)
 
 
+@pytest.mark.parametrize(("images", "offered"), [(599, False), (18_800, True), (None, True)])
+def test_a_fallback_is_offered_where_the_images_can_show_that_it_helped(images: int | None, offered: bool) -> None:
+    source, candidate = Path("x.float.onnx"), Path("x.int8.onnx")
+    steps = next_steps([verdict("drop")], source=source, candidate=candidate, data=["--data", "d"], images=images)
+    assert any("--fallback" in command for command in commands(steps)) is offered
+    assert any("--calibration" in command for command in commands(steps))
+
+
 def test_row36_a_gate_that_fails_ends_in_steps_that_run_and_says_no_reason_twice(glyphpress, tmp_path: Path) -> None:
     base = linear_reader(tmp_path / "digits.float.onnx")
     broken = linear_reader(tmp_path / "broken.onnx", dead=(4, 7))
     words = ["--baseline", base, "--candidate", broken, "--data", "builtin:digits"]
+    floating = json.loads(glyphpress("gate", *words, "--json").out)["next_steps"]
+    assert [step.partition(" ")[0] for step in floating] == ["allow"], "a float file is not quantized again"
+    save_sidecar(replace(load_artifact(broken), recipe="static-int8"))
     failed = glyphpress("gate", *words)
     assert failed.code == 1
     last = failed.err.splitlines()[-1]
     assert last.startswith("glyphpress: FAIL: broken.onnx (drop")
     assert len(last) < 120
     steps = [line for line in failed.out.splitlines() if ": glyphpress " in line and ";" not in line]
-    _, squared, _ = commands(steps)
+    squared, _ = commands(steps)
     done = glyphpress(*squared[1:])
     assert done.code == 0, done.err
     assert (tmp_path / "digits.mse.onnx").is_file()
@@ -106,7 +118,7 @@ def test_row36_a_gate_that_fails_ends_in_steps_that_run_and_says_no_reason_twice
     assert shown.out.count("\n") == 1
     told = [line.removeprefix("next").strip() for line in failed.out.splitlines() if line.startswith(("next", "     "))]
     listed = json.loads(shown.out)["next_steps"]
-    assert listed[0].startswith("keep the layers float that lose most: glyphpress quantize ")
+    assert listed[0].startswith("choose ranges by least squared error: glyphpress quantize ")
     assert listed == told[-len(listed) :]
 
 

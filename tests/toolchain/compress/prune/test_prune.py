@@ -255,6 +255,8 @@ def test_the_command_writes_a_program_that_the_press_reads_back(
     with zipfile.ZipFile(out) as stored:
         (facts,) = (stored.read(name) for name in stored.namelist() if name.endswith("extra/glyphpress"))
     assert json.loads(facts)["compared"]["accuracy"] == pytest.approx(after / 100)
+    assert "our compared" in (inspected := glyphpress("inspect", out).out)
+    assert said[0] in inspected
     loaded = load(str(out))
     assert loaded.preprocess_known
     assert loaded.model.classes == digits_test.classes
