@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.errors import first_line
+from toolchain.checkpoint.logits_output import settle_output
 from toolchain.checkpoint.onnx_run import TOLERANCE, differs, seeded_images
 from toolchain.checkpoint.torch_files import read_torchscript
-from toolchain.checkpoint.trial import settle_output
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import CheckpointError
 

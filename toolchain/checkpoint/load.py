@@ -13,9 +13,10 @@ from targets.artifact import file_sha256
 from targets.errors import translated
 from targets.preprocess import Preprocess
 from toolchain import models
-from toolchain.checkpoint.bake import bake
+from toolchain.checkpoint.computed_weights import bake
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel, TorchModel
 from toolchain.checkpoint.kinds import KIND_WORDS, kind_of
+from toolchain.checkpoint.logits_output import settle_output
 from toolchain.checkpoint.metadata import (
     Metadata,
     agreed_classes,
@@ -26,10 +27,9 @@ from toolchain.checkpoint.metadata import (
     metadata_of,
     origin,
 )
-from toolchain.checkpoint.private_copy import private_copy
 from toolchain.checkpoint.source import ModelSource, build_from, import_source, parse_source
 from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
-from toolchain.checkpoint.trial import settle_output
+from toolchain.checkpoint.torch_files import private_copy
 from toolchain.core.errors import CheckpointError, UsageProblem
 from toolchain.formats import catalog
 

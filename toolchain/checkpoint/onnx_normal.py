@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import first_line, translated
-from toolchain.checkpoint.onnx_files import (
+from toolchain.checkpoint.logits_output import choose
+from toolchain.checkpoint.onnx_checks import (
     fixed_batch,
     image_layout,
     input_shape,
@@ -27,7 +28,6 @@ from toolchain.checkpoint.onnx_files import (
 from toolchain.checkpoint.onnx_pads import explicit_pads
 from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, open_session, seeded_images
 from toolchain.checkpoint.state import listing
-from toolchain.checkpoint.trial import choose
 from toolchain.core.errors import CheckpointError
 from toolchain.formats.onnx import edit
 from toolchain.formats.onnx.read import read_onnx

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from toolchain import models
-from toolchain.checkpoint.folded import computed, fold, prefixes
+from toolchain.checkpoint.computed_weights import computed, fold, prefixes
 from toolchain.checkpoint.source import argument, called
 from toolchain.core.errors import CheckpointError, UsageProblem
 

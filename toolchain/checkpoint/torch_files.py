@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pickle
 import re
+import shutil
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -17,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from targets.errors import first_line
 from toolchain.checkpoint.metadata import METADATA_KEY
 from toolchain.checkpoint.pickled import refuse_foreign
-from toolchain.checkpoint.private_copy import private_copy
 from toolchain.checkpoint.program_check import refuse_harmful_program
 from toolchain.checkpoint.script_check import refuse_false_lengths, refuse_harmful_code, refuse_harmful_graphs
 from toolchain.checkpoint.state import UNINITIALISED
@@ -28,6 +30,27 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 _PLAIN_PICKLES = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+
+
+@contextmanager
+def private_copy(path: Path) -> Iterator[Path]:
+    """Give a copy in the temporary folder that only this process can open; what was mapped of it stays there.
+
+    A training may save over the file at any time. Where the disk has no room for the copy it is the file itself.
+    """
+    with tempfile.TemporaryFile() as stream:
+        try:
+            with path.open("rb") as source:
+                shutil.copyfileobj(source, stream, 1 << 20)
+            stream.flush()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            copied = path
+        else:
+            # It has no name of its own, so that nothing is left of it however the process ends.
+            copied = Path(f"/proc/self/fd/{stream.fileno()}")
+        yield copied
 
 
 def read_weights(path: Path) -> Any:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact
 from targets.onnxruntime.protobuf import without_weights
-from toolchain.checkpoint.onnx_files import refuse_quantized
+from toolchain.checkpoint.onnx_checks import refuse_quantized
 from toolchain.formats.activations import Values, onnx_activations
 from toolchain.formats.onnx.edit import add_constant, constant, numbers, rewrite, set_constant, to_proto
 from toolchain.formats.onnx.layers import onnx_graph
 from toolchain.formats.onnx.write import write_model
 from toolchain.quantize.float_file import BiasedLayer, without_masks
-from toolchain.quantize.masked_onnx import masked_tensors
+from toolchain.quantize.keep_onnx import masked_tensors
 from toolchain.quantize.onnx import prepare, static_onnx
 from toolchain.quantize.onnx_layers import is_float_constant, name_of, weighted
 from toolchain.quantize.ranges import Ranges

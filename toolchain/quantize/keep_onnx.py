@@ -1,4 +1,8 @@
-"""Layers of an ONNX graph that stay float while the rest is quantized."""
+"""What stays float of an ONNX graph while the rest is quantized: layers that the user names, and masked operators.
+
+Operators whose values a mask of minus infinity leaves no integers for stay float up to their softmax, as in TFLite
+(`toolchain.quantize.unsuited_tflite`): the range of a masked tensor has room for the mask alone.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,68 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from targets.onnxruntime.protobuf import without_weights
+from toolchain.checkpoint.onnx_checks import MASK_VIEWS, MASKS
 from toolchain.formats.graph import chosen
+from toolchain.formats.onnx.edit import constant, read, rewrite, substitute
 from toolchain.formats.onnx.edit import node as new_node
-from toolchain.formats.onnx.edit import rewrite, substitute
 from toolchain.formats.onnx.layers import onnx_graph
+from toolchain.quantize.onnx_layers import is_float_constant, name_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+ENDS = ("MaxPool", "Softmax")
+"""Operators for which a masked value is none."""
+MASKED = -1e3
+"""A constant of this or less is a mask: its exp is nothing, beside whatever value."""
+
+
+def masked(model: ir.Model) -> list[ir.Node]:
+    """Return each end whose input is masked, and the operators from its masks to it."""
+    graph = model.graph
+    masks = {value for value in graph.initializers.values() if _hides(value)}
+    chains: dict[ir.Value | None, frozenset[ir.Node]] = {}
+    nodes: set[ir.Node] = set()
+    for node in graph:
+        chain: frozenset[ir.Node] = frozenset().union(*(chains.get(value, ()) for value in node.inputs))
+        if node.op_type in ENDS and chain:
+            nodes |= {*chain, node}
+        elif (node.op_type in MASKS and masks & set(node.inputs)) or (node.op_type in (*MASKS, *MASK_VIEWS) and chain):
+            chains[node.outputs[0]] = chain | {node}
+    return [node for node in graph if node in nodes]
+
+
+def named_masks(path: Path) -> list[str]:
+    """Give what is `masked` in the file names of its own, and return them."""
+    names: list[str] = []
+
+    def name_masked(model: ir.Model) -> bool:
+        for number, node in enumerate(masked(model)):
+            node.name = f"masked {number}"
+            names.append(node.name)
+        return bool(names)
+
+    if _may_be_masked(path):
+        rewrite(path, name_masked)
+    return names
+
+
+def masked_tensors(path: Path) -> set[str]:
+    """Return the tensors that hold values and masks; none of an end."""
+    if not _may_be_masked(path):
+        return set()
+    return {name_of(value) for node in masked(read(path)) if node.op_type not in ENDS for value in node.outputs}
+
+
+def _may_be_masked(path: Path) -> bool:
+    """Return whether it is worth reading the numbers, which are much for a large model."""
+    kinds = {node.op_type for node in without_weights(path).graph.node}
+    return bool(kinds & {"Softmax", "Pad"} and kinds & {*MASKS})
+
+
+def _hides(value: ir.Value) -> bool:
+    numbers = constant(value) if is_float_constant(value) else None
+    return numbers is not None and bool(numbers.min(initial=0) <= MASKED)
 
 
 def named_layers(path: Path, keep: Collection[str], file: str) -> dict[str, str]:

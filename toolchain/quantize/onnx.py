@@ -14,7 +14,7 @@ import numpy as np
 from targets.artifact import Artifact
 from targets.errors import translated
 from targets.onnxruntime.protobuf import without_weights
-from toolchain.checkpoint.onnx_files import refuse_not_finite, refuse_quantized
+from toolchain.checkpoint.onnx_checks import refuse_not_finite, refuse_quantized
 from toolchain.checkpoint.onnx_run import open_session
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
@@ -37,8 +37,7 @@ from toolchain.formats.onnx.uint8_input import absorb, integer_borders
 from toolchain.formats.uint8_input import PixelInput
 from toolchain.quantize.bias_overflow import STORED, onnx_with_room
 from toolchain.quantize.dynamic_onnx import dynamic_onnx
-from toolchain.quantize.keep_onnx import keep_apart, named_layers
-from toolchain.quantize.masked_onnx import named_masks
+from toolchain.quantize.keep_onnx import keep_apart, named_layers, named_masks
 from toolchain.quantize.onnx_layers import KINDS, name_of, of_one_channel, weighted
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize

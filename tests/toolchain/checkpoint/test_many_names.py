@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.fixtures.lazy import nn, torch
-from toolchain.checkpoint.folded import computed
+from toolchain.checkpoint.computed_weights import computed
 from toolchain.checkpoint.state import find_state, fit_state
 from toolchain.quantize.unsuited_tflite import masked, unsuited
 

@@ -13,8 +13,7 @@ from typing import Any, Self
 
 import pytest
 
-from toolchain.checkpoint.private_copy import private_copy
-from toolchain.checkpoint.torch_files import read_weights
+from toolchain.checkpoint.torch_files import private_copy, read_weights
 
 NET = """
 from torch import nn

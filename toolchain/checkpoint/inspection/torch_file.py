@@ -12,14 +12,13 @@ from targets.artifact import file_sha256
 from targets.errors import first_line
 from targets.host.text import json_value
 from toolchain import models
-from toolchain.checkpoint.bake import bake
+from toolchain.checkpoint.computed_weights import bake
 from toolchain.checkpoint.inspection.torch_macs import MacCounts, tally
 from toolchain.checkpoint.metadata import METADATA_KEY, build_reference, metadata_of
 from toolchain.checkpoint.pickled import refuse_quantized
-from toolchain.checkpoint.private_copy import private_copy
 from toolchain.checkpoint.source import build_from, import_source, parse_source
 from toolchain.checkpoint.state import Fitted, find_state, fit_state, modules_in, preferred, tensors_in
-from toolchain.checkpoint.torch_files import read_pickle, read_program, read_torchscript, read_weights
+from toolchain.checkpoint.torch_files import private_copy, read_pickle, read_program, read_torchscript, read_weights
 from toolchain.core.errors import CheckpointError
 from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor, largest_first, left_out
 

@@ -17,7 +17,7 @@ from tests.conftest import Finished
 from tests.fixtures.checkpoint_files import DIGITS, graph
 from tests.fixtures.lazy import nn, torch
 from toolchain.checkpoint import CheckpointRequest, load, settle
-from toolchain.checkpoint.foreign_metadata import scaling_in
+from toolchain.checkpoint.metadata import scaling_in
 from toolchain.core.errors import CheckpointError
 
 FOREIGN = {"mean": (0.2, 0.2, 0.2), "std": (0.4,)}
