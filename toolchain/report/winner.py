@@ -1,4 +1,4 @@
-"""The file to ship: which one wins, by which measure, and why; where no pressed file wins, a float file does."""
+"""Which file to ship and why: a pressed file, or a float file if no pressed one passes and is better."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Prefer = Literal["balanced", "size", "speed"]
 """balanced: the smallest file that is not shown to be slower than float; size: the smallest; speed: the fastest."""
 MEASURES: tuple[Prefer, ...] = get_args(Prefer)
 TOLERANCE = 1.05
-"""A cost of up to 5 % more is no regret, and two sizes or two costs that differ by less count as equal."""
+"""Sizes and costs that differ by less than 5 % count as equal."""
 
 
 @dataclass(frozen=True)
 class Winner:
-    """rows: with the winner marked. winners: the winner's name by each measure. notes: why, in words."""
+    """The choice. rows: with the winner marked. winners: the winner's name by each measure. notes: the reasons."""
 
     rows: tuple[Row, ...]
     winners: dict[str, str]
@@ -30,20 +30,20 @@ class Winner:
 
 
 def fastest_float(rows: Sequence[Row]) -> Row | None:
-    """Return the float file of least cost that did not fail, the baseline included; None where nothing has a cost."""
+    """Return the float file of least cost that passes, the baseline included; None if none has a cost."""
     floats = [row for row in rows if row.recipe == "float" and row.cost is not None]
     passing = [row for row in floats if row.baseline or row.outcome is Outcome.PASS]
     return min(passing, key=_cost, default=None)
 
 
 def rivals(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy) -> list[Row]:
-    """Return the pressed files with a cost that pass as the chosen one of all of them.
+    """Return the pressed files with a cost that pass at the confidence of a choice among all of them.
 
     evidence: of all rows but the first, the baseline.
     """
-    competing = _competing(rows)
-    judged = [(row, proof) for row, proof in zip(rows[1:], evidence, strict=True) if row in competing]
-    return [row for row, proof in judged if overall(judge(policy, proof, competitors=len(competing))) is Outcome.PASS]
+    count = len(competing := _competing(rows))
+    judged = [(row, own) for row, own in zip(rows[1:], evidence, strict=True) if row in competing]
+    return [row for row, own in judged if overall(judge(policy, own, competitors=count)) is Outcome.PASS]
 
 
 def small_and_not_slower(row: Row, base: Row) -> bool:
@@ -70,10 +70,9 @@ def winner(passing: Sequence[Row], base: Row, prefer: Prefer) -> Row:
 
 
 def chosen(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy, prefer: Prefer = "balanced") -> Winner:
-    """Return the rows with the winner marked, who would win by each measure, and why.
+    """Return the rows with the winner marked, the winner by each measure, and the reasons.
 
-    A pure function of what was measured. evidence: of all rows but the first, the baseline. Nothing wins where nothing
-    was pressed, or no place told a cost.
+    evidence: of all rows but the first, the baseline. Nothing wins if nothing was pressed or no float file has a cost.
     """
     base = fastest_float(rows)
     if base is None or all(row.recipe == "float" for row in rows):
@@ -85,19 +84,19 @@ def chosen(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy, pr
     notes = (
         _reason(best[prefer], base, prefer, len(competing)),
         *_undecided(alone, len(competing)),
-        _otherwise(best, base, prefer),
+        _other_winners(best, base, prefer),
     )
     marked = tuple(replace(row, winner=row is best[prefer]) for row in rows)
     return Winner(marked, {measure: row.name for measure, row in best.items()}, notes)
 
 
 def _competing(rows: Sequence[Row]) -> list[Row]:
-    """Return the pressed files with a cost, of which the best one ships."""
+    """Return the pressed files with a cost: the best one of them ships."""
     return [row for row in rows[1:] if row.recipe != "float" and row.cost is not None]
 
 
 def _reason(best: Row, base: Row, prefer: Prefer, competitors: int) -> str:
-    """Return why the winner won, or why no pressed file did."""
+    """Return why the winner won, or why no pressed file won."""
     counted = base.instructions is not None
     more = "over 5 % more instructions" if counted else "over 5 % longer"
     least = "takes the fewest instructions" if counted else "is the fastest"
@@ -111,14 +110,14 @@ def _reason(best: Row, base: Row, prefer: Prefer, competitors: int) -> str:
             f"float is given back: ship {base.name}, which {least} of the float files that pass; "
             f"no pressed file is shown to pass that {missing}"
         )
-    of_all = f" as the best of {competitors}" if competitors > 1 else ""
     why = {
-        "balanced": f"the smallest that passes{of_all} and is not shown to take {more} than {base.name}; "
+        "balanced": f"the smallest that passes and is not shown to take {more} than {base.name}; "
         f"of those within 5 % of that size it {least}",
-        "size": f"the smallest that passes{of_all}",
-        "speed": f"it {least} of those that pass{of_all}, or is the smallest within 5 % of that",
+        "size": "the smallest that passes",
+        "speed": f"it {least} of those that pass, or is the smallest within 5 % of that",
     }[prefer]
-    return f"winner: {best.name} ({_against(best, base)}): {why}"
+    stricter = f"; since {competitors} files were compared, each had to pass at a higher confidence"
+    return f"winner: {best.name} ({_size_and_cost(best, base)}): {why}{stricter * (competitors > 1)}"
 
 
 def _undecided(alone: Sequence[str], competitors: int) -> list[str]:
@@ -127,23 +126,24 @@ def _undecided(alone: Sequence[str], competitors: int) -> list[str]:
         return []
     verb = "passes" if len(alone) == 1 else "pass"
     return [
-        f"not chosen: {', '.join(alone)} {verb} alone, but not as the best of {competitors}, "
-        "which takes a higher confidence; more test images may decide"
+        f"not chosen: {', '.join(alone)} {verb} alone, but not at the higher confidence that is required since "
+        f"{competitors} files were compared; more test images may decide"
     ]
 
 
-def _otherwise(best: dict[Prefer, Row], base: Row, prefer: Prefer) -> str:
-    """Return who would win by the other measures."""
+def _other_winners(best: dict[Prefer, Row], base: Row, prefer: Prefer) -> str:
+    """Return which files would win by the other measures."""
     others = [
-        f"--prefer {measure}: " + ("the winner too" if row is best[prefer] else f"{row.name} ({_against(row, base)})")
+        f"--prefer {measure}: "
+        + ("the winner too" if row is best[prefer] else f"{row.name} ({_size_and_cost(row, base)})")
         for measure, row in best.items()
         if measure != prefer
     ]
     return f"by another measure: {'; '.join(others)}"
 
 
-def _against(row: Row, base: Row) -> str:
-    """Return what a file takes of the fastest float file's size and cost."""
+def _size_and_cost(row: Row, base: Row) -> str:
+    """Return a file's size, and its cost as a share of the fastest float file's."""
     if row is base:
         return size_text(row.bytes)
     what = "instructions" if row.instructions is not None else "time"
@@ -152,7 +152,7 @@ def _against(row: Row, base: Row) -> str:
 
 
 def _least_ratio(row: Row, base: Row) -> float:
-    """Return the least that a file's cost is shown to be of the fastest float file's."""
+    """Return the lower bound of a file's cost as a share of the fastest float file's."""
     if row.float_ratio_interval:
         return row.float_ratio_interval[0]
     return _cost(row) / _cost(base)
