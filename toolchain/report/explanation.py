@@ -1,4 +1,4 @@
-"""An explanation as lines on a terminal."""
+"""The errors of a quantized file, layer by layer, as lines on a terminal."""
 
 from __future__ import annotations
 
@@ -12,34 +12,33 @@ from toolchain.core.visible import shown
 from toolchain.explain.error import Error
 from toolchain.explain.explanation import Explanation, LayerError
 from toolchain.formats import catalog
-from toolchain.report.terminal import DASH, plain_table, unfold
+from toolchain.report.terminal import DASH, plain_table, print_lines, unfold
 
 
-def show_explanation(found: Explanation, console: Console) -> None:
-    """Print the table of layers in execution order, and what runs in float and why."""
+def show_explanation(explanation: Explanation, console: Console) -> None:
+    """Print the table of layers in execution order, and which operators run in float and why."""
     unfold(console)
-    lines = [
-        f"base       {found.base.path.name}",
-        f"candidate  {found.candidate.path.name}",
-        f"images     {found.images.origin}",
+    header = [
+        f"base       {explanation.base.path.name}",
+        f"candidate  {explanation.candidate.path.name}",
+        f"images     {explanation.images.origin}",
         "",
     ]
-    for line in lines:
-        console.print(shown(line))
-    console.print(_layer_table(found))
-    for line in ["", *_told(found), catalog.get(found.candidate.format).arithmetic]:
-        console.print(shown(line))
+    print_lines(console, header)
+    console.print(_layer_table(explanation))
+    arithmetic = catalog.get(explanation.candidate.format).arithmetic
+    print_lines(console, ["", *_worst_layer(explanation), *_float_reasons(explanation), arithmetic])
 
 
-def _layer_table(found: Explanation) -> Table:
+def _layer_table(explanation: Explanation) -> Table:
     texts, figures = ("layer", "operator", "weights", "values"), ("SQNR", "alone", "cosine", "saturated")
     table = plain_table((*texts, *figures, "runs in"), left=(*texts, "runs in"))
-    for row in found.layers:
-        words = (row.layer, row.operator, row.weights, row.values)
+    for row in explanation.layers:
+        names = (row.layer, row.operator, row.weights, row.values)
         whole, alone = row.whole, row.alone
         cosine = DASH if whole.cosine is None else f"{whole.cosine:.5f}"
         saturated = DASH if whole.saturated is None else percent_text(whole.saturated)
-        table.add_row(*map(shown, words), _decibels(whole), _decibels(alone), cosine, saturated, shown(_kernel(row)))
+        table.add_row(*map(shown, names), _decibels(whole), _decibels(alone), cosine, saturated, shown(_kernel(row)))
     return table
 
 
@@ -55,16 +54,22 @@ def _kernel(row: LayerError) -> str:
     return f"{'integers' if row.kernel.integer else 'float'} ({row.kernel.operator})"
 
 
-def _told(found: Explanation) -> list[str]:
-    """Return the lines about the layer to blame, and a line for each reason to run in float."""
-    worst = found.blame()[:1]
-    lines = [f"to blame   {one.layer}: {_decibels(one.alone)} by itself, the least of all layers" for one in worst]
+def _worst_layer(explanation: Explanation) -> list[str]:
+    """Return a line on the layer that adds the most error itself, none if no layer adds any."""
+    return [
+        f"to blame   {row.layer}: {_decibels(row.alone)} by itself, the least of all layers"
+        for row in explanation.blame()[:1]
+    ]
+
+
+def _float_reasons(explanation: Explanation) -> list[str]:
+    """Return a line for each reason why layers or other operators run in float."""
     reasons: dict[str, list[str]] = {}
-    for row in found.layers:
+    for row in explanation.layers:
         if row.kernel and row.kernel.reason:
             reasons.setdefault(row.kernel.reason, []).append(row.layer)
-    lines += [f"{', '.join(layers)}: {reason}" for reason, layers in reasons.items()]
-    others = Counter((one.operator, one.reason) for one in found.others)
+    lines = [f"{', '.join(layers)}: {reason}" for reason, layers in reasons.items()]
+    others = Counter((operator.operator, operator.reason) for operator in explanation.others)
     lines += [
         f"{operator}{f' ({count} times)' if count > 1 else ''}: float, since {reason}"
         for (operator, reason), count in others.items()

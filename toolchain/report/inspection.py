@@ -1,4 +1,4 @@
-"""An Inspection as tables."""
+"""What a model file holds, as tables on a terminal."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ _NAME = 60
 _VALUE = 300
 
 
-def show_inspection(found: Inspection, console: Console) -> None:
-    """Print what a person reads; folded only where `console` is a terminal."""
+def show_inspection(inspection: Inspection, console: Console) -> None:
+    """Print the tables; lines are folded only if `console` is a terminal."""
     if not console.is_terminal:
         console.width = LOG_WIDTH
-    for table in inspection_tables(found):
+    for table in inspection_tables(inspection):
         console.print(table)
 
 
-def inspection_tables(found: Inspection) -> Iterator[RenderableType]:
-    """Yield what a person reads: a summary, the layers, the tensors by size."""
-    yield _summary(found)
-    if found.layers:
-        yield _layers(found)
-    yield _tensors(found)
+def inspection_tables(inspection: Inspection) -> Iterator[RenderableType]:
+    """Yield a summary, the layers, and the tensors by size."""
+    yield _summary(inspection)
+    if inspection.layers:
+        yield _layers(inspection)
+    yield _tensors(inspection)
 
 
-def _summary(found: Inspection) -> Table:
+def _summary(inspection: Inspection) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("file", shown(f"{found.path}  {KIND_WORDS[found.kind]}  {found.bytes:,} bytes"))
-    if found.packed is not None:
-        table.add_row("packed", f"{found.packed:,} bytes (zstd, level {LEVEL})")
-    elif found.kind in catalog.FORMATS:
+    table.add_row("file", shown(f"{inspection.path}  {KIND_WORDS[inspection.kind]}  {inspection.bytes:,} bytes"))
+    if inspection.packed is not None:
+        table.add_row("packed", f"{inspection.packed:,} bytes (zstd, level {LEVEL})")
+    elif inspection.kind in catalog.FORMATS:
         table.add_row("packed", f"not measured for a file over {QUICK // 10**6} MB; --packed measures it")
-    table.add_row("sha256", found.sha256)
-    table.add_row("parameters", f"{found.parameters:,}")
-    table.add_row("MACs", "unknown" if found.macs is None else f"{found.macs:,} an image")
-    sizes = (f"{dtype} {size:,} bytes" for dtype, size in found.bytes_by_dtype.items())
+    table.add_row("sha256", inspection.sha256)
+    table.add_row("parameters", f"{inspection.parameters:,}")
+    table.add_row("MACs", "unknown" if inspection.macs is None else f"{inspection.macs:,} an image")
+    sizes = (f"{dtype} {size:,} bytes" for dtype, size in inspection.bytes_by_dtype.items())
     table.add_row("dtypes", shown(", ".join(sizes)))
-    for label, lines in (("input", found.inputs), ("output", found.outputs), ("note", found.notes)):
+    for label, lines in (("input", inspection.inputs), ("output", inspection.outputs), ("note", inspection.notes)):
         for line in lines:
             table.add_row(label, shown(line))
-    if found.quantized:
-        channels = sum(tensor.scales > 1 for tensor in found.quantized)
-        table.add_row("quantized", f"{len(found.quantized)} tensors, {channels} of them per channel")
-    # What stands beside weights is whoever's program saved them.
-    foreign = found.kind == "state" and not str(found.metadata.get("schema", "")).startswith("glyphpress/")
-    for key, value in found.metadata.items():
+    if inspection.quantized:
+        channels = sum(tensor.scales > 1 for tensor in inspection.quantized)
+        table.add_row("quantized", f"{len(inspection.quantized)} tensors, {channels} of them per channel")
+    # Metadata beside plain weights belongs to whichever program saved them.
+    foreign = inspection.kind == "state" and not str(inspection.metadata.get("schema", "")).startswith("glyphpress/")
+    for key, value in inspection.metadata.items():
         table.add_row(
             shown(f"{'stored' if foreign else 'our'} {key}"),
             shown(_comparison(key, value)),
@@ -69,22 +69,22 @@ def _summary(found: Inspection) -> Table:
     return table
 
 
-def _layers(found: Inspection) -> Table:
+def _layers(inspection: Inspection) -> Table:
     table = _columns("layer", "kind", "output", "parameters", "MACs", right=(3, 4))
-    for layer in found.layers[:_ROWS]:
+    for layer in inspection.layers[:_ROWS]:
         shape = "x".join(map(str, layer.shape)) or "-"
         table.add_row(_name(layer.name), shown(layer.kind), shape, f"{layer.parameters:,}", f"{layer.macs:,}")
-    _rest(table, len(found.layers))
+    _rest(table, len(inspection.layers))
     return table
 
 
-def _tensors(found: Inspection) -> Table:
+def _tensors(inspection: Inspection) -> Table:
     table = _columns("tensor", "dtype", "shape", "bytes", "scales", "zero points", right=(3, 4, 5))
-    for tensor in found.tensors[:_ROWS]:
+    for tensor in inspection.tensors[:_ROWS]:
         shape = "x".join(map(str, tensor.shape)) or "scalar"
         counts = [str(count) if count else "-" for count in (tensor.scales, tensor.zero_points)]
         table.add_row(_name(tensor.name), shown(tensor.dtype), shape, f"{tensor.bytes:,}", *counts)
-    _rest(table, len(found.tensors))
+    _rest(table, len(inspection.tensors))
     return table
 
 
@@ -100,9 +100,9 @@ def _rest(table: Table, count: int) -> None:
         table.add_row(f"and {count - _ROWS} more (--json shows all)")
 
 
-def _name(words: str) -> Text:
-    # TFLite's names list every module that was fused, the last one being what is left.
-    return shown(words if len(words) <= _NAME else "..." + words[3 - _NAME :])
+def _name(name: str) -> Text:
+    # TFLite's names list all modules that were fused; the last one is the most telling.
+    return shown(name if len(name) <= _NAME else "..." + name[3 - _NAME :])
 
 
 def _comparison(key: str, value: Any) -> str:
@@ -119,12 +119,12 @@ def _comparison(key: str, value: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    words = _plain(value)
-    return words if len(words) <= _VALUE else f"{words[:_VALUE]}... (--json shows all)"
+    text = _plain(value)
+    return text if len(text) <= _VALUE else f"{text[:_VALUE]}... (--json shows all)"
 
 
 def _plain(value: Any) -> str:
-    """Return a value of JSON without its braces and quotes, as far as they tell nothing."""
+    """Return a JSON value as text, its outermost braces and quotes left out."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {one}" for key, one in value.items()) or "-"
+        return ", ".join(f"{key} {member}" for key, member in value.items()) or "-"
     return ", ".join(map(str, value)) or "-" if isinstance(value, list | tuple) else str(value)

@@ -1,4 +1,4 @@
-"""Ranges as a picture and as a table: what each tensor held, and how much of it the chosen range keeps.
+"""Ranges as a picture and as a table: the values of each tensor, and how many of them the chosen range clips.
 
 Kept and clipped bars differ in height and place as well as in colour; the colours are of M. Okabe and K. Ito's palette,
 which colour-blind people can tell apart (https://jfly.uni-koeln.de/color).
@@ -23,9 +23,9 @@ _PITCH = (_WIDTH + _GAP, _HEIGHT + 78)
 
 
 def ranges_picture(path: Path, output: Path | None = None, *, force: bool = False) -> Ranges:
-    """Read a file of ranges, draw it into `output` (.svg) where one is named, and return it.
+    """Read a file of ranges, draw it into `output` (.svg) if that is given, and return the ranges.
 
-    Raises UsageProblem for another suffix or a file that is there, and what `read_ranges` raises.
+    Raises UsageProblem for another suffix or an existing file, and what `read_ranges` raises.
     """
     ranges = read_ranges(path)
     if output is not None:
@@ -36,14 +36,14 @@ def ranges_picture(path: Path, output: Path | None = None, *, force: bool = Fals
 
 
 def ranges_svg(ranges: Ranges) -> str:
-    """Return one picture: a histogram a tensor, its bars as high as the logarithm of their counts."""
+    """Return one picture with a histogram per tensor; the height of a bar is the logarithm of its count."""
     rows = -(-len(ranges.tensors) // _COLUMNS)
     width, height = _GAP + _COLUMNS * _PITCH[0], _HEAD + rows * _PITCH[1]
     panels = [
-        _panel(tensor, _GAP + place % _COLUMNS * _PITCH[0], _HEAD + place // _COLUMNS * _PITCH[1])
-        for place, tensor in enumerate(ranges.tensors)
+        _panel(tensor, _GAP + index % _COLUMNS * _PITCH[0], _HEAD + index // _COLUMNS * _PITCH[1])
+        for index, tensor in enumerate(ranges.tensors)
     ]
-    head = f"{ranges.source}: ranges by {words(ranges)}"
+    head = f"{ranges.source}: ranges by {method_text(ranges)}"
     meaning = "bars: log of how often; outside the two lines, with hatched ground: clipped; exact zeros counted apart"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
@@ -60,38 +60,38 @@ def ranges_text(ranges: Ranges, *, colour: bool = False) -> str:
     table = plain_table(("tensor", "low", "high", "lowest", "highest", "clipped"), left=("tensor",))
     for tensor in ranges.tensors:
         ends = (tensor.low, tensor.high, tensor.lowest, tensor.highest)
-        table.add_row(shown(tensor.title), *(f"{end:.4g}" for end in ends), _share(tensor))
+        table.add_row(shown(tensor.title), *(f"{end:.4g}" for end in ends), _clipped_text(tensor))
     drawn = f"{ranges.calibration.get('images')} images of {ranges.calibration.get('origin')}"
-    return f"{unbroken(table, colour=colour)}\n{one_line(f'{ranges.source}: ranges by {words(ranges)}, {drawn}')}"
+    return f"{unbroken(table, colour=colour)}\n{one_line(f'{ranges.source}: ranges by {method_text(ranges)}, {drawn}')}"
 
 
-def words(ranges: Ranges) -> str:
-    """Return the method that chose the ranges."""
+def method_text(ranges: Ranges) -> str:
+    """Return the method that chose the ranges: `mse`, or `percentile 99.9`."""
     return f"percentile {ranges.percentile:g}" if ranges.percentile else ranges.method
 
 
-def _share(tensor: TensorRange) -> str:
+def _clipped_text(tensor: TensorRange) -> str:
     if not tensor.clipped:
         return "-"
     return f"{tensor.clipped:.2%}" if tensor.clipped >= 1e-4 else "< 0.01%"
 
 
 def _panel(tensor: TensorRange, left: float, top: float) -> str:
-    """Draw one tensor in the box of _WIDTH and _HEIGHT below its name."""
+    """Draw the histogram of one tensor between its name and a line of figures."""
     ground = top + 22 + _HEIGHT
-    clipped = f", clipped {_share(tensor)}" if tensor.clipped else ""
+    clipped = f", clipped {_clipped_text(tensor)}" if tensor.clipped else ""
     zeros = tensor.zeros / max(1, tensor.zeros + sum(tensor.counts))
-    told = f"[{tensor.low:.4g}, {tensor.high:.4g}] of [{tensor.lowest:.4g}, {tensor.highest:.4g}]"
+    spans = f"[{tensor.low:.4g}, {tensor.high:.4g}] of [{tensor.lowest:.4g}, {tensor.highest:.4g}]"
     return (
         _text(left, top + 14, _shortened(tensor.title), 13, _INK)
         + _bars(tensor, left, ground)
         + f'<path d="M{left} {ground}H{left + _WIDTH}" stroke="{_QUIET}"/>\n'
-        + _text(left, ground + 20, told + clipped + (f", zeros {zeros:.0%}" if zeros else ""), 11, _QUIET)
+        + _text(left, ground + 20, spans + clipped + (f", zeros {zeros:.0%}" if zeros else ""), 11, _QUIET)
     )
 
 
 def _bars(tensor: TensorRange, left: float, ground: float) -> str:
-    """Draw hatched ground where values are clipped, the histogram, and a line at each end of the range."""
+    """Draw the histogram, a line at each end of the range, and a hatched background where values are clipped."""
     first = min(tensor.lowest, tensor.low)
     unit = _WIDTH / (max(tensor.highest, tensor.high) - first or 1.0)
     ends = [left + (end - first) * unit for end in (tensor.low, tensor.high)]
@@ -102,8 +102,8 @@ def _bars(tensor: TensorRange, left: float, ground: float) -> str:
         for a, b in ((left, ends[0]), (ends[1], left + _WIDTH))
         if b - a > 0.5
     ]
-    for place, count in enumerate(tensor.counts):
-        start, tall = tensor.lowest + place * wide, _HEIGHT * log10(1 + count) / most
+    for index, count in enumerate(tensor.counts):
+        start, tall = tensor.lowest + index * wide, _HEIGHT * log10(1 + count) / most
         if count:
             colour = _KEPT if tensor.low <= start + wide / 2 <= tensor.high else _CLIPPED
             box = f'x="{left + (start - first) * unit:.1f}" y="{ground - tall:.1f}" width="{max(1.0, wide * unit):.1f}"'
@@ -116,5 +116,5 @@ def _shortened(name: str, most: int = 42) -> str:
     return name if len(name) <= most else f"…{name[-most:]}"
 
 
-def _text(left: float, line: float, words: str, size: int, colour: str) -> str:
-    return f'<text x="{left}" y="{line}" font-size="{size}" fill="{colour}">{escape(visible(words))}</text>\n'
+def _text(left: float, line: float, text: str, size: int, colour: str) -> str:
+    return f'<text x="{left}" y="{line}" font-size="{size}" fill="{colour}">{escape(visible(text))}</text>\n'

@@ -1,4 +1,4 @@
-"""How the rows of a report come about: from what was read, timed, counted and judged of every file."""
+"""The rows of a report, from what was evaluated, timed, counted and judged of every file."""
 
 from __future__ import annotations
 
@@ -31,22 +31,23 @@ def measured_rows(
     times: Profile | None,
     counts: Sequence[Instructions | None],
 ) -> tuple[Row, ...]:
-    """Return a row an artifact, the float baseline first; what is slower or larger than float says why.
+    """Return one row per artifact, the float baseline first; a row that is slower or larger than float has the reasons.
 
-    evidence: of all but the first. times: None where the target is emulated; then there are counts. Raises RunFailed.
+    evidence: of all but the first. times: None if the target is emulated; then there are counts. Raises RunFailed.
     """
-    rows = _rows(artifacts, evaluations, evidence, times, policy)
-    rows = [replace(row, packed=shown_size(one.path)) for row, one in zip(rows, artifacts, strict=True)]
-    rows = _against_own(_counted(rows, counts), _floats(artifacts), times)
-    rows = _against_fastest(rows, times)
-    # An emulated place counts, but this machine reads for it.
-    places = [own.facts.target if own else row.target for row, own in zip(rows, counts, strict=True)]
+    rows = _judged_rows(artifacts, evaluations, evidence, times, policy)
+    rows = [replace(row, packed=shown_size(file.path)) for row, file in zip(rows, artifacts, strict=True)]
+    rows = _against_own_float(_counted(rows, counts), _float_positions(artifacts), times)
+    rows = _against_fastest_float(rows, times)
+    # For an emulated target, this machine gave the answers.
+    targets = [count.facts.target if count else row.target for row, count in zip(rows, counts, strict=True)]
     return tuple(
-        _explained(row, one, place, artifacts, rows) for row, one, place in zip(rows, artifacts, places, strict=True)
+        _with_reasons(row, file, target, artifacts, rows)
+        for row, file, target in zip(rows, artifacts, targets, strict=True)
     )
 
 
-def _rows(
+def _judged_rows(
     artifacts: Sequence[Artifact],
     evaluations: Sequence[Evaluation],
     evidence: Sequence[Evidence],
@@ -56,16 +57,16 @@ def _rows(
     timed = times.rows if times else [None] * len(artifacts)
     base = timed[0].timings if timed[0] else None
     rows = [Row.of(evaluations[0], format=artifacts[0].format, recipe=artifacts[0].recipe, timings=base)]
-    for artifact, seen, proof, taken in zip(artifacts[1:], evaluations[1:], evidence, timed[1:], strict=True):
+    for artifact, evaluation, own, latency in zip(artifacts[1:], evaluations[1:], evidence, timed[1:], strict=True):
         rows.append(
             Row.of(
-                seen,
+                evaluation,
                 format=artifact.format,
                 recipe=artifact.recipe,
-                comparison=comparison(proof.pairs),
-                timings=taken.timings if taken else None,
-                ratio=taken.ratio if taken else None,
-                verdicts=judge(policy, proof),
+                comparison=comparison(own.pairs),
+                timings=latency.timings if latency else None,
+                ratio=latency.ratio if latency else None,
+                verdicts=judge(policy, own),
                 notes=artifact.notes,
                 fidelity=artifact.fidelity,
             )
@@ -74,69 +75,71 @@ def _rows(
 
 
 def _counted(rows: list[Row], counts: Sequence[Instructions | None]) -> list[Row]:
-    """Return the rows with the instructions of their files, which a place that is emulated tells."""
+    """Return the rows with the instructions of their files, as far as they were counted."""
     base = counts[0].median if counts[0] else 0.0
     return [
-        replace(row, instructions=own.median, instructions_ratio=own.median / base) if own else row
-        for row, own in zip(rows, counts, strict=True)
+        replace(row, instructions=count.median, instructions_ratio=count.median / base) if count else row
+        for row, count in zip(rows, counts, strict=True)
     ]
 
 
-def _floats(artifacts: Sequence[Artifact]) -> dict[str, int]:
-    """Return where the float file of each format stands."""
-    return {one.format: place for place, one in reversed(list(enumerate(artifacts))) if one.recipe == "float"}
+def _float_positions(artifacts: Sequence[Artifact]) -> dict[str, int]:
+    """Return the index of the float file of each format."""
+    return {file.format: index for index, file in reversed(list(enumerate(artifacts))) if file.recipe == "float"}
 
 
-def _against_own(rows: list[Row], floats: dict[str, int], times: Profile | None) -> list[Row]:
-    """Return the rows with what they are against the float file of their own format, in the same runtime."""
-    found = []
-    for place, row in enumerate(rows):
-        own = floats.get(row.format)
-        if own is None:
-            found.append(row)
+def _against_own_float(rows: list[Row], floats: dict[str, int], times: Profile | None) -> list[Row]:
+    """Return the rows with their size and cost against the float file of their own format, in the same runtime."""
+    compared = []
+    for index, row in enumerate(rows):
+        position = floats.get(row.format)
+        if position is None:
+            compared.append(row)
             continue
-        base = rows[own]
+        base = rows[position]
         changes: dict[str, Any] = {}
         if row.instructions is not None and base.instructions:
             changes["own_ratio"] = row.instructions / base.instructions
         elif times:
-            ratio, known = _ratio(times, place, own)
-            changes = {"own_ratio": ratio, "own_ratio_interval": known}
-        found.append(replace(row, own_shrink=base.bytes / row.bytes, **changes))
-    return found
+            ratio, interval = _latency_ratio(times, index, position)
+            changes = {"own_ratio": ratio, "own_ratio_interval": interval}
+        compared.append(replace(row, own_shrink=base.bytes / row.bytes, **changes))
+    return compared
 
 
-def _against_fastest(rows: list[Row], times: Profile | None) -> list[Row]:
-    """Return the rows with what they cost of the fastest float file that passes."""
+def _against_fastest_float(rows: list[Row], times: Profile | None) -> list[Row]:
+    """Return the rows with their cost against the fastest float file that passes."""
     base = fastest_float(rows)
     if base is None or base.cost is None:
         return rows
     if times is None:
         return [replace(row, float_ratio=row.cost / base.cost) if row.cost else row for row in rows]
-    ratios = [_ratio(times, place, rows.index(base)) for place in range(len(rows))]
+    ratios = [_latency_ratio(times, index, rows.index(base)) for index in range(len(rows))]
     return [
-        replace(row, float_ratio=ratio, float_ratio_interval=known)
-        for row, (ratio, known) in zip(rows, ratios, strict=True)
+        replace(row, float_ratio=ratio, float_ratio_interval=interval)
+        for row, (ratio, interval) in zip(rows, ratios, strict=True)
     ]
 
 
-def _ratio(times: Profile, place: int, base: int) -> tuple[float | None, tuple[float, float] | None]:
-    """Return the latency of one file against another's, with its interval where the rounds carry one."""
-    found = LatencyRatio.of(times.rows[place].timings, times.rows[base].timings, seed=times.seed)
-    if found is None:
+def _latency_ratio(times: Profile, index: int, base: int) -> tuple[float | None, tuple[float, float] | None]:
+    """Return the latency of one file against another's, with its interval if there were enough rounds for one."""
+    ratio = LatencyRatio.of(times.rows[index].timings, times.rows[base].timings, seed=times.seed)
+    if ratio is None:
         return None, None
-    if place == base or found.low is None or found.high is None:
-        return found.ratio, None
-    return found.ratio, (found.low, found.high)
+    if index == base or ratio.low is None or ratio.high is None:
+        return ratio.ratio, None
+    return ratio.ratio, (ratio.low, ratio.high)
 
 
-def _explained(row: Row, artifact: Artifact, place: str, artifacts: Sequence[Artifact], rows: Sequence[Row]) -> Row:
+def _with_reasons(row: Row, artifact: Artifact, target: str, artifacts: Sequence[Artifact], rows: Sequence[Row]) -> Row:
+    """Return the row with the reasons why the file is slower or larger than the float file in its runtime."""
     if row.recipe == "float" or not (row.slower or row.larger):
         return row
-    own = _floats(artifacts).get(artifact.format, 0)
-    behind = row.slower_than_own or (row.slower and not rows[own].slower)
-    reasons = reasons_for(artifact, artifacts[own], get(place), slower=behind, larger=row.larger)
-    if row.slower and not behind:
+    position = _float_positions(artifacts).get(artifact.format, 0)
+    base = rows[position]
+    slower = row.slower_than_own or (row.slower and not base.slower)
+    reasons = reasons_for(artifact, artifacts[position], get(target), slower=slower, larger=row.larger)
+    if row.slower and not slower:
         more = "instructions" if row.instructions is not None else "time"
-        reasons = (f"{rows[own].name} takes more {more} than {rows[0].name} too: it is the runtime, not int8", *reasons)
+        reasons = (f"{base.name} takes more {more} than {rows[0].name} too: it is the runtime, not int8", *reasons)
     return replace(row, reasons=reasons)

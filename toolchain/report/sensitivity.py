@@ -1,4 +1,4 @@
-"""A Sensitivity as a table, and as a picture: one small chart a layer, all on the same axes."""
+"""How sensitive layers are to pruning: as a table, and as a picture with a chart per layer on the same axes."""
 
 from __future__ import annotations
 
@@ -17,91 +17,100 @@ _COLUMNS, _WIDTH, _HEIGHT, _TOP = 4, 250, 190, 64
 _LEFT, _RIGHT, _ABOVE, _BELOW = 46, 22, 40, 34
 
 
-def show_sensitivity(found: Sensitivity, console: Console) -> None:
-    """Print the table, a line a layer, and what is proposed."""
+def show_sensitivity(sensitivity: Sensitivity, console: Console) -> None:
+    """Print the table with one row per layer, and the ratios that are proposed."""
     unfold(console)
-    ratios = sorted({point.ratio for curve in found.curves for point in curve.points})
-    what = "channels" if found.method == "structured" else "weights"
+    ratios = sorted({point.ratio for curve in sensitivity.curves for point in curve.points})
+    what = "channels" if sensitivity.method == "structured" else "weights"
     table = plain_table(
         ("layer", what, *(f"{ratio:.1%}" for ratio in ratios), "proposal"), left=("layer",), gap=3, fold=True
     )
-    for curve in found.curves:
-        drops = {point.ratio: points_text(found.accuracy - point.accuracy) for point in curve.points}
-        best = found.proposal.get(curve.layer)
+    for curve in sensitivity.curves:
+        drops = {point.ratio: points_text(sensitivity.accuracy - point.accuracy) for point in curve.points}
+        best = sensitivity.proposal.get(curve.layer)
         cells = [drops.get(ratio, "") for ratio in ratios]
         table.add_row(shown(_name(curve)), f"{curve.whole:,}", *cells, "-" if best is None else f"{best:.1%}")
-    console.print(shown(summary(found)))
+    console.print(shown(summary(sensitivity)))
     console.print(table)
-    for line in notes(found):
+    for line in notes(sensitivity):
         console.print(shown(line))
 
 
-def summary(found: Sensitivity) -> str:
-    """Return what the figures of the table are."""
-    by = f"structured, {found.importance}" if found.method == "structured" else "magnitude"
+def summary(sensitivity: Sensitivity) -> str:
+    """Return the line that explains the figures of the table."""
+    accuracy, images = percent_text(sensitivity.accuracy), f"{sensitivity.images:,}"
     return (
-        f"{found.model}  {percent_text(found.accuracy)} right on {found.images:,} validation images of {found.origin}, "
-        f"seed {found.seed}; fall in pp when a share of one layer goes ({by}), before fine-tuning"
+        f"{sensitivity.model}  {accuracy} right on {images} validation images of {sensitivity.origin}, seed "
+        f"{sensitivity.seed}; drop in pp when a share of one layer is pruned ({_method(sensitivity)}), before "
+        "fine-tuning"
     )
 
 
-def notes(found: Sensitivity) -> list[str]:
-    """Return the lines below the table: what the proposal does, and which layers cannot be pruned."""
-    lines = [*found.history, *([f"cannot be pruned: {by_reason(found.refused)}"] if found.refused else [])]
-    limit = f"{found.tolerance * 100:g} pp"
-    if found.together is None:
-        return [*lines, f"no layer can lose an eighth within {limit}; raise --tolerance"]
-    fall = points_text(found.accuracy - found.together.accuracy)
-    size = f", {found.together.parameters:,} parameters left" if found.method == "structured" else ""
-    return [*lines, f"proposal: each layer alone within {limit}; all at once {fall} pp before fine-tuning{size}"]
+def notes(sensitivity: Sensitivity) -> list[str]:
+    """Return the lines below the table: the accuracy after the proposal, and which layers cannot be pruned."""
+    lines = list(sensitivity.history)
+    if sensitivity.refused:
+        lines.append(f"cannot be pruned: {by_reason(sensitivity.refused)}")
+    limit = f"{sensitivity.tolerance * 100:g} pp"
+    if sensitivity.together is None:
+        return [*lines, f"an eighth of any layer costs more than {limit}; raise --tolerance"]
+    drop = points_text(sensitivity.accuracy - sensitivity.together.accuracy)
+    size = f", {sensitivity.together.parameters:,} parameters left" if sensitivity.method == "structured" else ""
+    return [*lines, f"proposal: each layer alone within {limit}; all at once {drop} pp before fine-tuning{size}"]
 
 
 def _name(curve: Curve) -> str:
     return curve.layer if not curve.tied else f"{curve.layer} (with {', '.join(curve.tied)})"
 
 
-def plot(found: Sensitivity) -> str:
-    """Return the curves as an SVG picture; the dashed line is the tolerance, the ring what is proposed."""
-    shares = [point.accuracy for curve in found.curves for point in curve.points]
-    floor = min(0.9, int(10 * min([found.accuracy - found.tolerance, *shares])) / 10)
-    rows = -(-len(found.curves) // _COLUMNS)
+def plot(sensitivity: Sensitivity) -> str:
+    """Return the curves as an SVG picture; a dashed line marks the tolerance, a ring the proposed ratio."""
+    shares = [point.accuracy for curve in sensitivity.curves for point in curve.points]
+    floor = min(0.9, int(10 * min([sensitivity.accuracy - sensitivity.tolerance, *shares])) / 10)
+    rows = -(-len(sensitivity.curves) // _COLUMNS)
     width, height = _COLUMNS * _WIDTH, _TOP + rows * _HEIGHT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         'font-family="sans-serif" font-size="11">',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        _text(16, 24, f"{found.model}: accuracy when a share of one layer goes, before fine-tuning", _INK, size=15),
-        _text(16, 44, _legend(found), _QUIET),
+        _text(
+            16, 24, f"{sensitivity.model}: accuracy when a share of one layer goes, before fine-tuning", _INK, size=15
+        ),
+        _text(16, 44, _legend(sensitivity), _QUIET),
     ]
-    for place, curve in enumerate(found.curves):
-        row, column = divmod(place, _COLUMNS)
+    for index, curve in enumerate(sensitivity.curves):
+        row, column = divmod(index, _COLUMNS)
         parts.append(f'<g transform="translate({column * _WIDTH} {_TOP + row * _HEIGHT})">')
-        parts += [*_chart(found, curve, floor), "</g>"]
+        parts += [*_chart(sensitivity, curve, floor), "</g>"]
     return "\n".join([*parts, "</svg>\n"])
 
 
-def _legend(found: Sensitivity) -> str:
-    by = f"structured, {found.importance}" if found.method == "structured" else "magnitude"
+def _legend(sensitivity: Sensitivity) -> str:
+    tolerance, accuracy = f"{sensitivity.tolerance * 100:g} pp", percent_text(sensitivity.accuracy)
     return (
-        f"{found.images:,} validation images of {found.origin}, {by}; dashed: {found.tolerance * 100:g} pp below the "
-        f"{percent_text(found.accuracy)} of the whole model; ring: proposed"
+        f"{sensitivity.images:,} validation images of {sensitivity.origin}, {_method(sensitivity)}; dashed: {tolerance} "
+        f"below the {accuracy} of the whole model; ring: proposed"
     )
 
 
-def _chart(found: Sensitivity, curve: Curve, floor: float) -> list[str]:
-    """Return one layer's chart: share gone from left to right, accuracy from the floor to 1."""
+def _method(sensitivity: Sensitivity) -> str:
+    return f"structured, {sensitivity.importance}" if sensitivity.method == "structured" else "magnitude"
+
+
+def _chart(sensitivity: Sensitivity, curve: Curve, floor: float) -> list[str]:
+    """Return the chart of one layer: x is the pruned share, y the accuracy from `floor` to 1."""
     wide, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _ABOVE - _BELOW
 
-    def spot(share: float, right: float) -> tuple[float, float]:
-        return round(_LEFT + share * wide, 1), round(_ABOVE + (1 - right) / (1 - floor) * high, 1)
+    def position(share: float, accuracy: float) -> tuple[float, float]:
+        return round(_LEFT + share * wide, 1), round(_ABOVE + (1 - accuracy) / (1 - floor) * high, 1)
 
-    def of(point: SensitivityPoint) -> tuple[float, float]:
-        # What is really gone: channels in multiples of 8 are not always the ratio.
-        return spot(1 - point.left / curve.whole, point.accuracy)
+    def position_of(point: SensitivityPoint) -> tuple[float, float]:
+        # The share that was really pruned: channels go in multiples of 8, so it is not always the ratio.
+        return position(1 - point.left / curve.whole, point.accuracy)
 
-    bottom, limit = _ABOVE + high, spot(0, found.accuracy - found.tolerance)[1]
-    track = [spot(0, found.accuracy), *(of(point) for point in curve.points)]
-    what = "channels" if found.method == "structured" else "weights"
+    bottom, limit = _ABOVE + high, position(0, sensitivity.accuracy - sensitivity.tolerance)[1]
+    track = [position(0, sensitivity.accuracy), *(position_of(point) for point in curve.points)]
+    what = "channels" if sensitivity.method == "structured" else "weights"
     parts = [
         _text(_LEFT, 14, _short(curve.layer), _INK, size=12),
         _text(_LEFT, 29, f"{curve.whole:,} {what}", _QUIET),
@@ -118,17 +127,17 @@ def _chart(found: Sensitivity, curve: Curve, floor: float) -> list[str]:
             for ratio in (0.0, 0.5, 1.0)
         ),
     ]
-    if (best := found.proposal.get(curve.layer)) is not None:
-        x, y = next(of(point) for point in curve.points if point.ratio == best)
+    if (best := sensitivity.proposal.get(curve.layer)) is not None:
+        x, y = next(position_of(point) for point in curve.points if point.ratio == best)
         parts.append(f'<circle cx="{x}" cy="{y}" r="6" fill="none" stroke="{_INK}" stroke-width="1.5"/>')
     return parts
 
 
-def _short(words: str, most: int = 30) -> str:
-    # The end of a layer's path is what tells it from its neighbours.
-    return words if len(words) <= most else "…" + words[1 - most :]
+def _short(name: str, most: int = 30) -> str:
+    # The end of a layer's path is what distinguishes it from its neighbours.
+    return name if len(name) <= most else "…" + name[1 - most :]
 
 
-def _text(x: float, y: float, words: str, colour: str, *, anchor: str = "start", size: int = 11) -> str:
-    place = f'x="{x:g}" y="{y:g}" fill="{colour}" font-size="{size}" text-anchor="{anchor}"'
-    return f"<text {place}>{escape(visible(words))}</text>"
+def _text(x: float, y: float, text: str, colour: str, *, anchor: str = "start", size: int = 11) -> str:
+    attributes = f'x="{x:g}" y="{y:g}" fill="{colour}" font-size="{size}" text-anchor="{anchor}"'
+    return f"<text {attributes}>{escape(visible(text))}</text>"
