@@ -88,8 +88,8 @@ def plot(sensitivity: Sensitivity) -> str:
 def _legend(sensitivity: Sensitivity) -> str:
     tolerance, accuracy = f"{sensitivity.tolerance * 100:g} pp", percent_text(sensitivity.accuracy)
     return (
-        f"{sensitivity.images:,} validation images of {sensitivity.origin}, {_method(sensitivity)}; dashed: {tolerance} "
-        f"below the {accuracy} of the whole model; ring: proposed"
+        f"{sensitivity.images:,} validation images of {sensitivity.origin}, {_method(sensitivity)}; dashed: "
+        f"{tolerance} below the {accuracy} of the whole model; ring: proposed"
     )
 
 
