@@ -22,7 +22,7 @@ from toolchain.formats.write_artifact import refuse_model
 
 def export_checkpoint(
     checkpoint: str,
-    words: CheckpointRequest,
+    request: CheckpointRequest,
     output: Path,
     *,
     data: str | None = None,
@@ -30,10 +30,10 @@ def export_checkpoint(
     this_cpu: bool = False,
     context: RunContext,
 ) -> Artifact:
-    """Convert a checkpoint to what the suffix of `output` says, or an .onnx artifact to .ort.
+    """Convert a checkpoint to the format of the suffix of `output`, or an .onnx artifact to .ort.
 
-    ops_config, this_cpu: of an .ort alone, see `export_ort`. Raises what `settle`, `export` and `export_ort` raise, and
-    UsageProblem for another suffix, or for either of them with another format.
+    ops_config, this_cpu: for an .ort only, see `export_ort`. Raises what `settle`, `export` and `export_ort` raise, and
+    UsageProblem for an unknown suffix, or one of the two options with another format.
     """
     output_format = formats.of(output)
     if output_format is None:
@@ -48,34 +48,34 @@ def export_checkpoint(
         if ops_config:
             refuse_existing(operators_path(output), force=context.force)
         with tempfile.TemporaryDirectory() as folder:
-            source = onnx_artifact(checkpoint, *labelled(words, data, context.data_root), Path(folder), context.seed)
+            source = onnx_artifact(checkpoint, *labelled(request, data, context.data_root), Path(folder), context.seed)
             return export_ort(source, output, ops_config=ops_config, fitted=this_cpu, force=context.force)
-    settled = settle(checkpoint, *labelled(words, data, context.data_root), seed=context.seed)
+    settled = settle(checkpoint, *labelled(request, data, context.data_root), seed=context.seed)
     return export(settled.model, output_format.name, output, force=context.force)
 
 
 def onnx_artifact(
-    checkpoint: str, words: CheckpointRequest, train: Dataset | None, folder: Path, seed: int
+    checkpoint: str, request: CheckpointRequest, train: Dataset | None, folder: Path, seed: int
 ) -> Artifact:
-    """Return the float .onnx that a checkpoint is, or is converted to in `folder`."""
+    """Return the checkpoint as an .onnx artifact, converted in `folder` unless it is one."""
     path = Path(checkpoint)
     file_format = formats.of(path)
     if file_format and file_format.loads and path.is_file() and explained(path):
         return load_artifact(path)
-    settled = settle(checkpoint, words, train, seed=seed)
+    settled = settle(checkpoint, request, train, seed=seed)
     return export(settled.model, "onnx", folder / f"{settled.model.name}.onnx")
 
 
 def labelled(
-    words: CheckpointRequest, data: str | None, data_root: Path | None
+    request: CheckpointRequest, data: str | None, data_root: Path | None
 ) -> tuple[CheckpointRequest, Dataset | None]:
-    """Return the train split, or the words with the classes of the test split where that alone is there."""
+    """Return the train split, or the request with the classes of the test split where there is only that."""
     if data is None:
-        return words, None
-    train = load_or_why(words.data(data), "train", data_root)
+        return request, None
+    train = load_or_why(request.data(data), "train", data_root)
     if isinstance(train, Dataset):
-        return words, train
-    test = load_or_why(words.data(data), "test", data_root)
+        return request, train
+    test = load_or_why(request.data(data), "test", data_root)
     if not isinstance(test, Dataset):
         raise train
-    return replace(words, classes=test.classes), None
+    return replace(request, classes=test.classes), None

@@ -1,4 +1,4 @@
-"""Quantize one file."""
+"""Quantize one file, and judge it where layers may be kept in float."""
 
 from __future__ import annotations
 
@@ -45,20 +45,21 @@ def quantize_file(
 ) -> Artifact:
     """Quantize an artifact, or a float .onnx that glyphpress did not make, into `output`.
 
-    save_ranges: a file that takes the ranges of a static scheme. Raises UsageProblem when images are needed and `data`
-    is not given, the format has no such files, the suffix changes, or the step has a fallback (`quantize_within`).
+    save_ranges: the file to which the ranges of a static scheme are saved. Raises UsageProblem when images are needed
+    and `data` is not given, the format has no such files, the suffix changes, or the step has a fallback
+    (`quantize_within`).
     """
     if step.fallback:
         raise UsageProblem("a fallback needs a margin for the drop; call quantize_within, or leave fallback out")
     _check(path, step, output, data, force=context.force)
     if save_ranges:
         refuse_existing(save_ranges, force=context.force)
-    words, train = labelled(CheckpointRequest(), data, context.data_root)
+    request, train = labelled(CheckpointRequest(), data, context.data_root)
     if data and step.needs_images:
-        train = _calibrating(data, context.data_root, step)
+        train = _train_split(data, context.data_root, step)
     test = load_or_why(data, "test", context.data_root) if data and train else None
     with tempfile.TemporaryDirectory() as folder:
-        source = _float_artifact(path, words, train, Path(folder), context.seed)
+        source = _float_artifact(path, request, train, Path(folder), context.seed)
         images = _calibration(step, train, test if isinstance(test, Dataset) else None, context.seed)
         return quantize(
             source,
@@ -81,9 +82,9 @@ def quantize_within(
     data: str,
     context: RunContext,
 ) -> tuple[Fallback, Verdict]:
-    """Quantize as `quantize_file` does, but with layers kept float where the drop is beyond `limit` otherwise.
+    """Quantize as `quantize_file` does, but keep layers in float where the drop would exceed `limit`.
 
-    The second thing returned is what the limit says of the file that came of it on the test split, which chose nothing.
+    Returns the search and the verdict on the written file, measured on the test split, which no choice was made on.
     Raises what `quantize_file` and `quantize_with_fallback` raise.
     """
     from toolchain.commands.quantize_fallback import quantize_with_fallback, read_here
@@ -98,7 +99,7 @@ def quantize_within(
     read = read_here(context)
     with tempfile.TemporaryDirectory() as folder:
         source = _float_artifact(path, CheckpointRequest(), train, Path(folder), context.seed)
-        found = quantize_with_fallback(
+        fallback = quantize_with_fallback(
             source,
             step,
             _calibration(step, train, test, context.seed),
@@ -111,15 +112,15 @@ def quantize_within(
             compared=None if step.needs_images else sample(train, context.seed),
             context=context,
         )
-        verdict = judge_drop(limit, compare(read(source, test), read(found.artifact, test)))
-        return found, replace(verdict, artifact=found.artifact.path.name)
+        verdict = judge_drop(limit, compare(read(source, test), read(fallback.artifact, test)))
+        return fallback, replace(verdict, artifact=fallback.artifact.path.name)
 
 
 def _check(path: Path, step: Quantize, output: Path, data: str | None, *, force: bool) -> None:
-    """Raise UsageProblem before any work on what cannot be asked for."""
+    """Raise UsageProblem before any work where the request is impossible."""
     if path.suffix not in (".onnx", ".tflite"):
-        if words := instead_of(path):
-            raise UsageProblem(f"{path} {words}")
+        if explanation := instead_of(path):
+            raise UsageProblem(f"{path} {explanation}")
         fix = f"convert it first: `glyphpress export {argument(path)} -o NAME.onnx`"
         raise UsageProblem(f"{path.name} is neither .onnx nor .tflite; {fix}")
     if output.suffix != path.suffix:
@@ -136,10 +137,14 @@ def _check(path: Path, step: Quantize, output: Path, data: str | None, *, force:
         read_ranges(Path(step.ranges))
 
 
-def _calibrating(data: str, data_root: Path | None, step: Quantize) -> Dataset:
-    why = f"{step.scheme} takes its ranges from training images; take --ranges FILE of an earlier --save-ranges, or "
-    why += NEEDS_NO_IMAGES
-    return train_split(data, data_root, "--bias-correction needs training images; leave it out" if step.ranges else why)
+def _train_split(data: str, data_root: Path | None, step: Quantize) -> Dataset:
+    reason = (
+        "--bias-correction needs training images; leave it out"
+        if step.ranges
+        else f"{step.scheme} takes its ranges from training images; take --ranges FILE of an earlier --save-ranges, or "
+        f"{NEEDS_NO_IMAGES}"
+    )
+    return train_split(data, data_root, reason)
 
 
 def _calibration(step: Quantize, train: Dataset | None, test: Dataset | None, seed: int) -> CalibrationSet | None:
@@ -148,10 +153,10 @@ def _calibration(step: Quantize, train: Dataset | None, test: Dataset | None, se
     return draw(train, step.calibration_images, seed=seed, exclude=test, at_most=True)
 
 
-def _float_artifact(path: Path, words: CheckpointRequest, train: Dataset | None, folder: Path, seed: int) -> Artifact:
+def _float_artifact(path: Path, request: CheckpointRequest, train: Dataset | None, folder: Path, seed: int) -> Artifact:
     if path.suffix != ".onnx":
         return load_artifact(path)
     try:
-        return onnx_artifact(str(path), words, train, folder, seed)
+        return onnx_artifact(str(path), request, train, folder, seed)
     except PreprocessUnknown as error:
         raise PreprocessUnknown(f"{error}; options go to `glyphpress adopt {argument(path)} --data DATA`") from error

@@ -1,7 +1,7 @@
-"""Fallback: where a quantized file reads too badly, the fewest layers that must stay float for it to pass.
+"""Fallback: find the fewest layers that must stay in float for a quantized file to pass the limit on the drop.
 
-It is judged as a press is, by the paired drop, but on images of the train split that neither calibrate the file nor
-judge it in the end: a choice that was made on the test split would pass there by having been chosen.
+Trials are judged by the paired drop, as in a press, but on images of the train split that do not calibrate the file: a
+file chosen on the test split would be biased to pass there.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
 
 VALIDATION = 5000
-"""Images of the train split that trials are judged on, where it has so many."""
+"""Number of images of the train split on which trials are judged, at most."""
 BLAMED = 128
-"""Of those, on how many the layers are blamed."""
+"""Number of those images on which the layers are ranked by their error."""
 
 Read = Callable[[Artifact, Dataset], Evaluation]
-"""Opens a file where it will run, and evaluates it."""
+"""Evaluates a file where it will run."""
 
 
 @dataclass(frozen=True)
 class FallbackTrial:
-    """One file that was tried: the layers that stay float in it, its bytes, and what the gate says of its drop.
+    """One file that was tried: the layers kept in float, its size, and the verdict on its drop.
 
-    bound: what the drop is at most, with the limit's confidence.
+    bound: upper bound of the drop, with the limit's confidence.
     """
 
     keep: tuple[str, ...]
@@ -58,14 +58,14 @@ class FallbackTrial:
 
     @property
     def passed(self) -> bool:
-        """Whether it holds the limit."""
+        """Whether the drop is within the limit."""
         return self.verdict.outcome is Outcome.PASS
 
     def __str__(self) -> str:
         """Return `keep features.conv4: drop 0.12 [0.31] pp, PASS`."""
-        kept = ", ".join(self.keep) or "nothing"
+        layers = ", ".join(self.keep) or "nothing"
         drop, bound = (points_text(value, 3) for value in (self.verdict.measured or 0.0, self.bound))
-        return f"keep {kept} float: {self.bytes:,} bytes, drop {drop} [{bound}] pp, {self.verdict.outcome}"
+        return f"keep {layers} float: {self.bytes:,} bytes, drop {drop} [{bound}] pp, {self.verdict.outcome}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
@@ -74,7 +74,7 @@ class FallbackTrial:
 
 @dataclass(frozen=True)
 class Fallback:
-    """What a search found. trials: in their order, the plain file first. chosen: the one that was written."""
+    """The result of a search. trials: in order, the plain file first. chosen: the trial whose file was written."""
 
     artifact: Artifact
     images: Dataset
@@ -82,19 +82,23 @@ class Fallback:
     chosen: FallbackTrial
 
     def lines(self) -> list[str]:
-        """Return a line a trial, and what came of them."""
+        """Return one line for each trial, and the conclusion."""
         where = f"trials on {len(self.images):,} images of {self.images.origin}"
-        told = [f"trial {number}: {trial}" for number, trial in enumerate(self.trials)]
+        lines = [f"trial {number}: {trial}" for number, trial in enumerate(self.trials)]
         if self.chosen.passed:
-            kept = len(self.chosen.keep)
-            return [where, *told, f"{kept} layer{'' if kept == 1 else 's'} kept float" if kept else "nothing to keep"]
-        best = min(self.trials, key=lambda one: (one.verdict.measured or 0.0, one.bytes))
-        return [where, *told, f"no trial passes, so nothing more is kept; the best: {best}"]
+            count = len(self.chosen.keep)
+            return [
+                where,
+                *lines,
+                f"{count} layer{'' if count == 1 else 's'} kept float" if count else "nothing to keep",
+            ]
+        best = min(self.trials, key=lambda trial: (trial.verdict.measured or 0.0, trial.bytes))
+        return [where, *lines, f"no trial passes, so nothing more is kept; the best: {best}"]
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
         images = {"origin": self.images.origin, "count": len(self.images), "sha256": self.images.sha256}
-        return {"images": images, "trials": [one.to_dict() for one in self.trials], "chosen": self.chosen.to_dict()}
+        return {"images": images, "trials": [trial.to_dict() for trial in self.trials], "chosen": self.chosen.to_dict()}
 
 
 def read_here(context: RunContext) -> Read:
@@ -119,19 +123,19 @@ def quantize_with_fallback(
     test: Dataset,
     read: Read,
     context: RunContext,
-    **ways: Any,
+    **options: Any,
 ) -> Fallback:
-    """Quantize as `quantize` does (`ways` go to it), and where the drop is beyond the limit keep layers float.
+    """Quantize as `quantize` does (`options` go to it), and keep layers in float where the drop exceeds the limit.
 
-    Layers are blamed by the noise that each adds itself (`toolchain.explain`). First the number of blamed layers that
-    must be kept is found, by doubling and then halving, then whether one of them can be done without; at most
-    `step.fallback` files are tried beside the plain one. Where none passes, the plain file is written.
+    Layers are ranked by the noise that each adds itself (`toolchain.explain`). First the number of the worst layers
+    that must be kept is found, by doubling and then halving, then whether any of them can be quantized after all; at
+    most `step.fallback` files are tried besides the plain one. Where none passes, the plain file is written.
 
     Raises UsageProblem without a limit, EvidenceError where the images are too few for any file to pass, and what
     `quantize` raises.
     """
     if limit is None:
-        raise UsageProblem("fallback searches for what holds the policy's [drop], which it does not have; add it")
+        raise UsageProblem("a fallback needs the policy's limit [drop], which it does not have; add it")
     refuse_model(path, force=context.force)
     facts = calibration.facts() if calibration else None
     images = unseen(train, test, VALIDATION, context.seed, facts, at_most=True)
@@ -147,28 +151,30 @@ def quantize_with_fallback(
 
         def attempt(keep: Sequence[str]) -> FallbackTrial:
             layers = tuple(sorted({*step.keep, *keep}))
-            place = Path(folder, str(len(made)), path.name)
-            tried = step.model_copy(update={"keep": layers})
-            made[layers] = quantize(artifact, tried, calibration, place, recipe=recipe, **ways)
-            seen = compare(base, read(made[layers], images))
-            bound = paired_difference.upper_bound(seen.lost, seen.gained, seen.images, limit.confidence)
-            return FallbackTrial(layers, made[layers].size, float(bound), judge_drop(limit, seen))
+            trial_path = Path(folder, str(len(made)), path.name)
+            trial_step = step.model_copy(update={"keep": layers})
+            made[layers] = quantize(artifact, trial_step, calibration, trial_path, recipe=recipe, **options)
+            comparison = compare(base, read(made[layers], images))
+            bound = paired_difference.upper_bound(
+                comparison.lost, comparison.gained, comparison.images, limit.confidence
+            )
+            return FallbackTrial(layers, made[layers].size, float(bound), judge_drop(limit, comparison))
 
         trials = [attempt(())]
         if not trials[0].passed:
             sample = images.take(np.arange(min(BLAMED, len(images))), "blame")
             blamed = explain(artifact, made[trials[0].keep], sample, progress=context.progress).blame()
-            trials += _search([one.layer for one in blamed], attempt, step.fallback, context.progress)
-        passing = [one for one in trials if one.passed]
-        chosen = min(passing, key=lambda one: (len(one.keep), one.bytes)) if passing else trials[0]
-        written = _written(made[chosen.keep], path, force=context.force)
-    return Fallback(written, images, tuple(trials), chosen)
+            trials += _search([layer.layer for layer in blamed], attempt, step.fallback, context.progress)
+        passing = [trial for trial in trials if trial.passed]
+        chosen = min(passing, key=lambda trial: (len(trial.keep), trial.bytes)) if passing else trials[0]
+        artifact = _copied(made[chosen.keep], path, force=context.force)
+    return Fallback(artifact, images, tuple(trials), chosen)
 
 
 def _search(
     blamed: Sequence[str], attempt: Callable[[Sequence[str]], FallbackTrial], most: int, progress: Progress
 ) -> list[FallbackTrial]:
-    """Return the trials: ever more of the blamed layers, then fewer, then without one of them."""
+    """Return the trials: with more and more of the worst layers, then with fewer, then without single ones."""
     trials: list[FallbackTrial] = []
 
     def passes(keep: Sequence[str]) -> bool:
@@ -176,7 +182,7 @@ def _search(
         trials.append(attempt(keep))
         return trials[-1].passed
 
-    # One layer at least is quantized.
+    # At least one layer is quantized.
     low, high, limit = 0, 0, len(blamed) - 1
     while len(trials) < most and low < limit and (not high or high - low > 1):
         size = (low + high) // 2 if high else min(max(1, 2 * low), limit)
@@ -185,18 +191,18 @@ def _search(
         else:
             low = size
     kept = list(blamed[:high])
-    # The last one that was added is needed; of the others the least blamed may go first.
+    # The last layer that was added is needed; of the others the one with the least noise is tried first.
     for layer in reversed(kept[:-1]):
-        if len(trials) < most and passes([one for one in kept if one != layer]):
+        if len(trials) < most and passes([other for other in kept if other != layer]):
             kept.remove(layer)
     progress("fallback trials", len(trials), len(trials))
     return trials
 
 
-def _written(made: Artifact, path: Path, *, force: bool) -> Artifact:
-    """Give a file that was tried its name, together with its sidecar."""
-    written = replace(made, path=path)
-    with whole_files(path, written.sidecar, force=force) as (part, side):
+def _copied(made: Artifact, path: Path, *, force: bool) -> Artifact:
+    """Copy a trial's file and sidecar to `path`."""
+    copied = replace(made, path=path)
+    with whole_files(path, copied.sidecar, force=force) as (part, side):
         shutil.copyfile(made.path, part)
         shutil.copyfile(made.sidecar, side)
-    return written
+    return copied

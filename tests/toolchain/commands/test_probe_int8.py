@@ -20,8 +20,7 @@ from targets.errors import UnknownTarget
 from targets.session import RuntimeFacts
 from tests.fixtures.emulated import emulated
 from toolchain.commands.probe_int8 import Int8Probe, Ratio, probe_int8
-from toolchain.commands.probe_models import Shape, probe_model, probe_pair
-from toolchain.commands.probe_shapes import wanted_shapes
+from toolchain.commands.probe_models import Shape, probe_model, probe_pair, shapes_of
 from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
 from toolchain.quantize import quantize
@@ -132,19 +131,19 @@ def test_row7_a_probe_that_counts_speaks_of_no_speed() -> None:
 
 
 def test_row5_a_model_gives_its_own_shapes_and_names_what_none_stands_for(floats: dict[Format, Artifact]) -> None:
-    shapes, left_out = wanted_shapes([str(floats["onnx"].path)])
+    shapes, left_out = shapes_of([str(floats["onnx"].path)])
     assert {str(shape): count for shape, count in shapes.items()} == {
         **{"1x24x5@14x14": 1, "24x48x3@14x14": 1, "48x64x3@7x7": 1, "64x96x3@7x7": 1, "96x128x3@4x4": 1},
         "128x10": 1,
     }
     assert left_out == ("Conv 128x1x4x4",)
-    assert wanted_shapes(["8x8", "8x8"])[0] == {Shape(8, 8): 2}
+    assert shapes_of(["8x8", "8x8"])[0] == {Shape(8, 8): 2}
 
 
 @pytest.mark.parametrize("words", [["no.onnx"], ["8x8", "a.onnx"]])
 def test_row5_a_model_that_is_none_is_refused(words: list[str]) -> None:
     with pytest.raises(UsageProblem):
-        wanted_shapes(words)
+        shapes_of(words)
 
 
 @pytest.mark.slow
