@@ -286,6 +286,20 @@ def test_help_is_coloured_on_a_terminal_and_never_under_ci() -> None:
     assert "\x1b" not in screen(words, {"CI": "true", "GITHUB_ACTIONS": "true"})
 
 
+def test_help_on_a_terminal_is_drawn_in_boxes_without_importing_rich() -> None:
+    program = (
+        "import sys\nfrom toolchain.cli.main import main\ntry:\n    main()\nfinally:\n    print('rich' in sys.modules)"
+    )
+    for page in ([], ["gate"], ["quantize"]):
+        seen = screen([sys.executable, "-c", program, *page, "--help"], {})
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", seen).splitlines()
+        assert lines[-1] == "False"
+        boxes = [line for line in lines if line[:1] in set("╭│╰")]
+        assert {len(line) for line in boxes} == {80}
+        assert sum(line.startswith("╭─ Options ─") for line in boxes) == 1
+    assert any("│ --calibration [min-max|moving-average|percentile|entropy|mse]" in line for line in lines)
+
+
 def screen(command: list[str], settings: dict[str, str]) -> str:
     """What a program writes when stdout and stderr are a terminal."""
     side, terminal = pty.openpty()

@@ -1,8 +1,7 @@
-"""What every command and group of commands has in common: help pages, near names, lazy imports, `-q` and `-v`."""
+"""Groups of commands: an unknown name is answered with the nearest ones, and every command takes `-q` and `-v`."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -10,11 +9,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
-from click.core import Command as PlainCommand
 
 from targets.errors import nearest
 from toolchain.cli import console
-from toolchain.cli.streams import ours
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -72,11 +69,6 @@ class LazyGroup(NearestGroup):
         """Return every command's name and the first sentence of its help."""
         return [(name, summary) for name, (_, summary) in self.table.items()]
 
-    def format_help(self, ctx: click.RichContext, formatter: click.RichHelpFormatter) -> None:  # type: ignore[override]
-        """Write the help of the group."""
-        with self._names_alone():
-            super().format_help(ctx, formatter)
-
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
         """Return the options and the commands that begin so."""
         with self._names_alone():
@@ -120,31 +112,3 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:
         raise click.Abort(str(stop) or "interrupted") from stop
-
-
-class _Page(click.RichContext):
-    """Help with boxes and colours on a terminal; elsewhere plain text, which takes no time to import rich."""
-
-    def get_help(self) -> str:
-        return ours(super().get_help()) if sys.stdout.isatty() else _plain(self.command, self)
-
-
-def style_help() -> None:
-    """Give every command such help; no colours under CI, where rich-click would force them (GITHUB_ACTIONS)."""
-    click.RichCommand.context_class = _Page
-    if console.no_colour():
-        click.rich_click.COLOR_SYSTEM = None
-        click.rich_click.FORCE_TERMINAL = False
-
-
-def _plain(command: click.Command, ctx: click.Context) -> str:
-    page = click.HelpFormatter(width=ctx.terminal_width, max_width=ctx.max_content_width)
-    command.format_usage(ctx, page)
-    PlainCommand.format_help_text(command, ctx, page)
-    records = (param.get_help_record(ctx) for param in command.get_params(ctx))
-    with page.section("Options"):
-        page.write_dl([record for record in records if record])
-    if isinstance(command, NearestGroup):
-        with page.section("Commands"):
-            page.write_dl(command.summaries(ctx))
-    return page.getvalue().rstrip("\n")

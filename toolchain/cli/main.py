@@ -25,7 +25,8 @@ try:
     import rich_click as click
 
     from toolchain.cli import console
-    from toolchain.cli.groups import LazyGroup, style_help
+    from toolchain.cli.groups import LazyGroup
+    from toolchain.cli.help_page import style_help
     from toolchain.cli.streams import lossy_streams, undelivered
     from toolchain.core.interrupt import heard
 finally:

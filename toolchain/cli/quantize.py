@@ -26,6 +26,7 @@ METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
 @click.option(
     "--scheme",
     type=values.Choice(list(SCHEMES)),
+    metavar="SCHEME",
     default="static-int8",
     show_default=True,
     help="; ".join(f"{row.name}: {row.summary}" for row in SCHEMES.values()) + ".",
