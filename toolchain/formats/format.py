@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from targets.artifact import Artifact, Format
     from toolchain.formats.diagnosis import Diagnosis
-    from toolchain.formats.graph import Graph
+    from toolchain.formats.graph import FloatParts, Graph
     from toolchain.formats.inspection import Inspection
     from toolchain.formats.kernels import Kernel
     from toolchain.formats.trace import Trace
@@ -26,6 +26,9 @@ class FileFormat:
     whose files it is converted from, None where it is exported from a model. opaque: why its graph cannot be read and
     what to give instead, to be put behind the file's name; empty where it can. arithmetic: how `explain` computes the
     errors and finds the kernels.
+
+    Of the runtime's kernels: saturates: whether sums of 8-bit products may saturate on some processors. activations:
+    the 8-bit types that they take. converts_pixels: whether uint8 pixels can go into a file of int8 activations.
     """
 
     name: ClassVar[Format]
@@ -37,6 +40,9 @@ class FileFormat:
     parent: ClassVar[Format | None] = None
     opaque: ClassVar[str] = ""
     arithmetic: ClassVar[str] = ""
+    saturates: ClassVar[bool] = False
+    activations: ClassVar[tuple[str, ...]] = ()
+    converts_pixels: ClassVar[bool] = False
 
     @property
     def suffix(self) -> str:
@@ -82,6 +88,20 @@ class FileFormat:
         most = ", ".join(f"{size:,} {dtype}" for dtype, size in list(dtypes.items())[:2])
         graph = inspection.bytes - weights
         return f"of its {inspection.bytes:,} bytes {most} are weights and constants, {graph:,} are the graph"
+
+    def float_parts(self, content: bytes) -> FloatParts:  # noqa: ARG002 (of every format)
+        """Parse a quantized file, so that it can be asked what of it is still float."""
+        raise UsageProblem(f"an {self.suffix} {self.opaque}")
+
+    def check_runs(self, content: bytes) -> None:
+        """Raise RunFailed where the runtime refuses a file when it opens it, if that shows without the sidecar."""
+
+    def refused_operator(self, content: bytes, message: str) -> str | None:  # noqa: ARG002 (of every format)
+        """Return ` (ADD behind layer conv1)` for the operator that a runtime's message is about, empty for none.
+
+        None where the runtime's message is plain enough as it is.
+        """
+        return None
 
     def embed(self, path: Path, facts: dict[str, Any]) -> None:
         """Write how a file was made into the file itself, where the format has room for metadata."""

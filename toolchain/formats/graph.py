@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 from targets.errors import nearest
 from targets.host.runtime_session import TensorCodec
@@ -125,6 +126,31 @@ class Graph:
             scaled = kind.endswith("Integer") and node.kind == "Mul"
             return scaled or (bool(others) and all(name in self.constants for name in others))
         return node.kind in self.followed
+
+
+NOT_FLOAT = ""
+"""Kind under which weights of other types than float32 are counted."""
+
+
+class FloatParts(Protocol):
+    """What of a quantized file is still float."""
+
+    def operators(self) -> set[str]:
+        """Return the kinds of operators of a statically quantized file that compute in float.
+
+        Conversions at its inputs and outputs do not count.
+        """
+
+    def weights(self) -> Counter[str]:
+        """Return how many float32 weights operators of each kind read, and under NOT_FLOAT how many have other types.
+
+        A weight is a constant of which `is_matrix` is true; one that nothing reads counts under `nothing`.
+        """
+
+
+def is_matrix(shape: Iterable[int]) -> bool:
+    """Return whether a constant has two or more axes longer than 1; biases, scales and shapes have one."""
+    return sum(size > 1 for size in shape) > 1
 
 
 def chosen(graph: Graph, names: Collection[str], file: str) -> tuple[Layer, ...]:

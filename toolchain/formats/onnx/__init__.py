@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from targets.artifact import Artifact
     from toolchain.formats.diagnosis import Diagnosis
-    from toolchain.formats.graph import Graph
+    from toolchain.formats.graph import FloatParts, Graph
     from toolchain.formats.inspection import Inspection
     from toolchain.formats.kernels import Kernel
     from toolchain.formats.trace import Trace
@@ -26,6 +26,8 @@ class OnnxFormat(FileFormat):
     title = "ONNX"
     runtime = "ONNX Runtime"
     pressed = loads = True
+    saturates = True
+    activations = ("uint8", "int8")
     arithmetic = (
         "errors: ONNX Runtime without graph optimizations, which is what the file means; kernels: with all of them"
     )
@@ -70,6 +72,12 @@ class OnnxFormat(FileFormat):
         from toolchain.formats.onnx.diagnosis import OnnxDiagnosis
 
         return OnnxDiagnosis(artifact)
+
+    def float_parts(self, content: bytes) -> FloatParts:
+        """Parse a quantized file."""
+        from toolchain.formats.onnx.layers import OnnxFloatParts
+
+        return OnnxFloatParts(content)
 
     def embed(self, path: Path, facts: dict[str, Any]) -> None:
         """Append to the file's metadata_props; of several entries with this key the last one counts."""

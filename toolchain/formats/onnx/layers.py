@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from targets.artifact import TensorSpec
 from targets.host.runtime_session import TensorCodec
 from targets.onnxruntime.operators import layer_of_weight
-from toolchain.formats.graph import Constant, Graph, Node
+from toolchain.formats.graph import NOT_FLOAT, Constant, Graph, Node, is_matrix
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -27,6 +29,7 @@ WEIGHTED = {
     "QLinearConv": 3,
     "QLinearMatMul": 3,
 }
+"""Operator with weights -> which input holds them."""
 # Not HardSwish and Mish, which ONNX Runtime takes apart before it quantizes: a layer would end before or behind them.
 _ACTIVATIONS = [
     "Relu",
@@ -104,3 +107,50 @@ def _ports(nodes: tuple[Node, ...], values: dict[str, Any]) -> dict[str, TensorC
             spec = TensorSpec(node.outputs[0], (-1, -1), point.dtype.name, float(values[scale]), int(point))
             found[node.outputs[0]] = TensorCodec(spec)
     return found
+
+
+class OnnxFloatParts:
+    """See `toolchain.formats.graph.FloatParts`."""
+
+    def __init__(self, content: bytes) -> None:
+        """Parse the file."""
+        import onnx
+
+        self._model = onnx.load_from_string(content)
+
+    def operators(self) -> set[str]:
+        """Return the kinds of operators that compute in float."""
+        import onnx
+        from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+        graph = onnx.shape_inference.infer_shapes(self._model).graph
+        floats = {
+            value.name
+            for value in (*graph.value_info, *graph.output)
+            if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        }
+        known = {"QuantizeLinear", "DequantizeLinear", *QDQRegistry, *QLinearOpsRegistry}
+        constants = {tensor.name for tensor in graph.initializer}
+        float_kinds = set()
+        for node in graph.node:
+            if constants.issuperset(node.input):
+                # Folded when the file is loaded.
+                constants.update(node.output)
+            elif node.op_type not in known and set(node.output) & floats:
+                float_kinds.add(node.op_type)
+        return float_kinds
+
+    def weights(self) -> Counter[str]:
+        """Return how many float32 weights operators of each kind read."""
+        import onnx
+
+        graph = self._model.graph
+        readers: dict[str, str] = {}
+        for node in graph.node:
+            readers |= {name: node.op_type for name in node.input if name not in readers}
+        counts: Counter[str] = Counter()
+        for tensor in graph.initializer:
+            if is_matrix(tensor.dims):
+                is_float = tensor.data_type == onnx.TensorProto.FLOAT
+                counts[readers.get(tensor.name, "nothing") if is_float else NOT_FLOAT] += prod(tensor.dims)
+        return counts

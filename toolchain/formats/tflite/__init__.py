@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from toolchain.formats.format import FileFormat
@@ -11,10 +12,13 @@ if TYPE_CHECKING:
 
     from targets.artifact import Artifact
     from toolchain.formats.diagnosis import Diagnosis
-    from toolchain.formats.graph import Graph
+    from toolchain.formats.graph import FloatParts, Graph
     from toolchain.formats.inspection import Inspection
     from toolchain.formats.kernels import Kernel
     from toolchain.formats.trace import Trace
+
+_NODE = re.compile(r"Node number (\d+) \(\w+\) failed")
+_TENSOR = re.compile(r"Tensor (\d+) has")
 
 
 class TfliteFormat(FileFormat):
@@ -25,6 +29,8 @@ class TfliteFormat(FileFormat):
     runtime = "LiteRT"
     magic = b"TFL3"
     pressed = True
+    activations = ("int8",)
+    converts_pixels = True
     arithmetic = "errors: LiteRT's own kernels; kernels: by the types of the tensors"
 
     def inspect(self, path: Path) -> Inspection:
@@ -56,3 +62,39 @@ class TfliteFormat(FileFormat):
         from toolchain.formats.tflite.diagnosis import TfliteDiagnosis
 
         return TfliteDiagnosis(artifact)
+
+    def float_parts(self, content: bytes) -> FloatParts:
+        """Parse a quantized file."""
+        from toolchain.formats.tflite.layers import TfliteFloatParts
+
+        return TfliteFloatParts(content)
+
+    def check_runs(self, content: bytes) -> None:
+        """Raise RunFailed where LiteRT's own kernels refuse the file."""
+        from targets.errors import RunFailed
+        from toolchain.formats.activations import open_bare
+
+        try:
+            open_bare(content)
+        except (RuntimeError, ValueError) as error:
+            raise RunFailed(str(error)) from error
+
+    def refused_operator(self, content: bytes, message: str) -> str:
+        """Return which operator LiteRT names by its number or by that of a tensor."""
+        from toolchain.formats.tflite.layers import parsed, tflite_graph
+
+        graph = tflite_graph(parsed(content))
+        node, tensor = _NODE.search(message), _TENSOR.search(message)
+        if node:
+            numbers = [int(node[1])]
+        else:
+            touched = ({*operator.inputs, *operator.outputs} for operator in graph.nodes)
+            numbers = [number for number, tensors in enumerate(touched) if tensor and tensor[1] in tensors]
+        if not numbers or numbers[0] >= len(graph.nodes):
+            return ""
+        before = [layer for layer in graph.layers if layer.node <= numbers[0]]
+        kind = graph.nodes[numbers[0]].kind
+        if not before:
+            return f" ({kind} before the first layer)"
+        last = before[-1]
+        return f" (layer {last.name})" if last.node == numbers[0] else f" ({kind} behind layer {last.name})"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from toolchain.formats.inspection import (
     left_out,
     sidecar_facts,
 )
-from toolchain.formats.tflite.layers import mapped, parsed
+from toolchain.formats.tflite.layers import enum_names, mapped, operator_kinds, parsed
 
 Shape = tuple[int, ...]
 
@@ -114,16 +113,8 @@ def _read(path: Path) -> Any:
     return model
 
 
-@cache
-def _names(table: str) -> dict[int, str]:
-    from ai_edge_litert import schema_py_generated as schema
-
-    return {value: name for name, value in vars(getattr(schema, table)).items() if isinstance(value, int)}
-
-
 def _layer(model: Any, graph: Any, number: int, operator: Any) -> InspectedLayer:
-    code = model.operatorCodes[operator.opcodeIndex]
-    kind = _names("BuiltinOperator").get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM")
+    kind = operator_kinds(model)[operator.opcodeIndex]
     output = _shape(graph.tensors[operator.outputs[0]])
     weights = [graph.tensors[index] for index in operator.inputs[1:] if index >= 0]
     weights = [tensor for tensor in weights if _data(model, tensor) is not None and _is_weight(kind, tensor)]
@@ -132,7 +123,7 @@ def _layer(model: Any, graph: Any, number: int, operator: Any) -> InspectedLayer
 
 def _is_weight(kind: str, tensor: Any) -> bool:
     # Integers of a reshape, pad or slice say where, not how much; a quantized bias is INT32.
-    return kind in _WITH_BIAS or _names("TensorType")[tensor.type] not in ("INT32", "INT64", "BOOL")
+    return kind in _WITH_BIAS or enum_names("TensorType")[tensor.type] not in ("INT32", "INT64", "BOOL")
 
 
 _WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -157,7 +148,7 @@ def _shape(tensor: Any) -> tuple[int, ...]:
 
 
 def _tensor(tensor: Any) -> StoredTensor:
-    kind = _names("TensorType")[tensor.type]
+    kind = enum_names("TensorType")[tensor.type]
     size = -(-prod(_shape(tensor)) * _BITS.get(kind, 32) // 8)
     return StoredTensor(_name(tensor), kind.lower(), _shape(tensor), size, *_scales(tensor))
 
@@ -175,7 +166,7 @@ def _name(tensor: Any) -> str:
 
 
 def _words(tensor: Any) -> str:
-    words = f"{_name(tensor)} {_names('TensorType')[tensor.type].lower()} [{', '.join(map(str, _shape(tensor)))}]"
+    words = f"{_name(tensor)} {enum_names('TensorType')[tensor.type].lower()} [{', '.join(map(str, _shape(tensor)))}]"
     how = tensor.quantization
     if how is not None and how.scale is not None and len(how.scale):
         words += f" scale {how.scale[0]:.6g} zero point {how.zeroPoint[0]}"

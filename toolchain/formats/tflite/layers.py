@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import mmap
+from collections import Counter
+from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,10 @@ import numpy as np
 from targets.artifact import TensorSpec
 from targets.host.runtime_session import TensorCodec
 from targets.litert.operators import layer_of_tensor
-from toolchain.formats.graph import Constant, Graph, Node
+from toolchain.formats.graph import NOT_FLOAT, Constant, Graph, Node, is_matrix
 
-WEIGHTED = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "BATCH_MATMUL": 1}
+WEIGHTED = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "TRANSPOSE_CONV": 1, "FULLY_CONNECTED": 1, "BATCH_MATMUL": 1}
+"""Operator with weights -> which input holds them."""
 _ACTIVATIONS = ["RELU", "RELU6", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "ELU", "GELU"]
 FOLLOWED = frozenset([*_ACTIVATIONS, "QUANTIZE", "DEQUANTIZE"])
 
@@ -33,16 +37,12 @@ def parsed(content: bytes | mmap.mmap) -> Any:
 
 def tflite_graph(model: Any) -> Graph:
     """Return the operators and layers of the first subgraph."""
-    from ai_edge_litert import schema_py_generated as schema
-
     graph = model.subgraphs[0]
-    dtypes, kinds = (_words(table) for table in (schema.TensorType, schema.BuiltinOperator))
-
-    def kind(code: Any) -> str:
-        number = max(code.builtinCode, code.deprecatedBuiltinCode)
-        return code.customCode.decode() if code.customCode else kinds[number]
-
-    codes = [kind(code) for code in model.operatorCodes]
+    dtypes = enum_names("TensorType")
+    codes = [
+        code.customCode.decode() if code.customCode else kind
+        for code, kind in zip(model.operatorCodes, operator_kinds(model), strict=True)
+    ]
     nodes = tuple(Node(codes[one.opcodeIndex], _keys(one.inputs), _keys(one.outputs)) for one in graph.operators)
     constants = {
         str(number): _constant(number, tensor, dtypes[tensor.type].lower())
@@ -81,5 +81,52 @@ def _keys(tensors: Any) -> tuple[str, ...]:
     return tuple("" if index < 0 else str(index) for index in (tensors if tensors is not None else ()))
 
 
-def _words(table: type) -> dict[int, str]:
-    return {number: word for word, number in vars(table).items() if isinstance(number, int)}
+@cache
+def enum_names(enum: str) -> dict[int, str]:
+    """Return number -> name of an enumeration of the schema, such as `TensorType`."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return {number: name for name, number in vars(getattr(schema, enum)).items() if isinstance(number, int)}
+
+
+def operator_kinds(model: Any) -> list[str]:
+    """Return the kind of each of a model's operator codes, CUSTOM for operators that TFLite does not have."""
+    names = enum_names("BuiltinOperator")
+    return [names.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM") for code in model.operatorCodes]
+
+
+class TfliteFloatParts:
+    """See `toolchain.formats.graph.FloatParts`; of all subgraphs."""
+
+    def __init__(self, content: bytes) -> None:
+        """Parse the file."""
+        self._model = parsed(content)
+        self._kinds = operator_kinds(self._model)
+
+    def operators(self) -> set[str]:
+        """Return the kinds of operators that compute in float."""
+        names = enum_names("TensorType")
+        return {
+            kind
+            for graph in self._model.subgraphs
+            for node in graph.operators
+            if (kind := self._kinds[node.opcodeIndex]) != "DEQUANTIZE"
+            and any(names[graph.tensors[index].type] == "FLOAT32" for index in node.outputs if index >= 0)
+        }
+
+    def weights(self) -> Counter[str]:
+        """Return how many float32 weights operators of each kind read."""
+        names = enum_names("TensorType")
+        counts: Counter[str] = Counter()
+        for graph in self._model.subgraphs:
+            readers: dict[int, str] = {}
+            for node in graph.operators:
+                kind = self._kinds[node.opcodeIndex]
+                readers |= {index: kind for index in node.inputs if index not in readers}
+            for number, tensor in enumerate(graph.tensors):
+                shape = [] if tensor.shape is None else list(map(int, tensor.shape))
+                buffer = self._model.buffers[tensor.buffer]
+                if is_matrix(shape) and (buffer.data is not None or buffer.size):
+                    is_float = names[tensor.type] == "FLOAT32"
+                    counts[readers.get(number, "nothing") if is_float else NOT_FLOAT] += prod(shape)
+        return counts

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.formats.tflite.layers import parsed
+from toolchain.formats.tflite.layers import operator_kinds, parsed
 from toolchain.formats.tflite.slim import packed, slim_tflite
 from toolchain.formats.uint8_input import PixelInput, refuse_first
 
@@ -20,12 +20,12 @@ def absorb(content: bytes, pixels: PixelInput) -> bytes:
     """Return the float file with sign and shift in its first layer; raises StageError."""
     if pixels.sign == 1 and pixels.shift == 0:
         return content
-    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.schema_py_generated import BufferT
 
     # Slim, since then no weights stand behind the FlatBuffer.
     model = parsed(bytes(slim_tflite(content)))
     graph = model.subgraphs[0]
-    kind, layer = _first(model, schema)
+    kind, layer = _first(model)
     if kind not in SUMMED or len(layer.inputs) < 3 or layer.inputs[2] < 0:
         raise refuse_first(kind)
     weights, bias = (_floats(model, graph.tensors[index]) for index in layer.inputs[1:3])
@@ -34,20 +34,20 @@ def absorb(content: bytes, pixels: PixelInput) -> bytes:
     for index, values in changed.items():
         # A new buffer, since the old one may be that of other tensors too.
         graph.tensors[index].buffer = len(model.buffers)
-        buffer = schema.BufferT()
+        buffer = BufferT()
         buffer.data = np.frombuffer(values.astype(np.float32).tobytes(), np.uint8)
         model.buffers.append(buffer)
     return packed(model, len(content))
 
 
-def _first(model: Any, schema: Any) -> tuple[str, Any]:
+def _first(model: Any) -> tuple[str, Any]:
     """Return operator and node that the input goes to; raises StageError where it goes to several places."""
-    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    codes = operator_kinds(model)
     graph = model.subgraphs[0]
     tensor = graph.inputs[0]
     while True:
         readers = [node for node in graph.operators if tensor in node.inputs]
-        kinds = [names[model.operatorCodes[node.opcodeIndex].builtinCode] for node in readers]
+        kinds = [codes[node.opcodeIndex] for node in readers]
         if len(readers) != 1:
             raise refuse_first(", ".join(kinds))
         if kinds[0] not in MOVES:
