@@ -19,11 +19,13 @@ from toolchain.commands.export import labelled, onnx_artifact
 from toolchain.core.context import RunContext
 from toolchain.core.errors import PreprocessUnknown, UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source
+from toolchain.formats import catalog as formats
 from toolchain.formats.write_artifact import refuse_model
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample
 from toolchain.quantize.ranges import read_ranges
-from toolchain.quantize.step import refusal
+from toolchain.quantize.refusals import refusal
+from toolchain.quantize.schemes import QUANTIZERS
 from toolchain.recipe import Quantize
 
 if TYPE_CHECKING:
@@ -118,17 +120,19 @@ def quantize_within(
 
 def _check(path: Path, step: Quantize, output: Path, data: str | None, *, force: bool) -> None:
     """Raise UsageProblem before any work where the request is impossible."""
-    if path.suffix not in (".onnx", ".tflite"):
+    file_format = formats.of(path)
+    if file_format is None or file_format.name not in QUANTIZERS:
         if explanation := instead_of(path):
             raise UsageProblem(f"{path} {explanation}")
         fix = f"convert it first: `glyphpress export {argument(path)} -o NAME.onnx`"
-        raise UsageProblem(f"{path.name} is neither .onnx nor .tflite; {fix}")
+        raise UsageProblem(f"{path.name} is neither {formats.suffixes(map(formats.get, QUANTIZERS), 'nor')}; {fix}")
     if output.suffix != path.suffix:
         raise UsageProblem(f"{output} should end in {path.suffix}, like {path.name}: quantizing does not convert")
-    if reason := refusal(step, path.suffix.removeprefix(".")):
+    if reason := refusal(step, file_format.name):
         raise UsageProblem(f"{path.name}: no {step.scheme} in this format: {reason}")
-    if path.suffix == ".tflite" and step.reduce_range is not None:
-        raise UsageProblem(f"--full-range is for .onnx files, and {path.name} is none; leave it out")
+    if not file_format.saturates and step.reduce_range is not None:
+        saturating = formats.suffixes((other for other in formats.formats() if other.saturates), "and")
+        raise UsageProblem(f"--full-range is for {saturating} files, and {path.name} is none; leave it out")
     if step.needs_images and not data:
         raise UsageProblem(f"{step.scheme} takes its ranges from images; give --data, or take {NEEDS_NO_IMAGES}")
     refuse_source(output, path)
@@ -154,7 +158,8 @@ def _calibration(step: Quantize, train: Dataset | None, test: Dataset | None, se
 
 
 def _float_artifact(path: Path, request: CheckpointRequest, train: Dataset | None, folder: Path, seed: int) -> Artifact:
-    if path.suffix != ".onnx":
+    file_format = formats.of(path)
+    if file_format is None or not file_format.loads:
         return load_artifact(path)
     try:
         return onnx_artifact(str(path), request, train, folder, seed)

@@ -93,10 +93,10 @@ class FileFormat:
         """Parse a quantized file, so that it can be asked what of it is still float."""
         raise UsageProblem(f"an {self.suffix} {self.opaque}")
 
-    def check_runs(self, content: bytes) -> None:
+    def check_runs(self, path: Path) -> None:
         """Raise RunFailed where the runtime refuses a file when it opens it, if that shows without the sidecar."""
 
-    def refused_operator(self, content: bytes, message: str) -> str | None:  # noqa: ARG002 (of every format)
+    def refused_operator(self, path: Path, message: str) -> str | None:  # noqa: ARG002 (of every format)
         """Return ` (ADD behind layer conv1)` for the operator that a runtime's message is about, empty for none.
 
         None where the runtime's message is plain enough as it is.

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from toolchain.core.errors import StageError
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from calibration.dataset import Images
     from calibration.sample import CalibrationSet
     from targets.artifact import Artifact
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from toolchain.quantize.step import Quantize
 
 FULL_RANGE = "weights of 8 bits: may be read otherwise on x86 processors without VNNI, whose products saturate"
-TOOLS = {"onnx": ("onnxruntime", "onnx"), "tflite": ("litert-quantizer",)}
+MOSTLY = 0.5
+"""Share of float weights above which a file is not what its scheme promises."""
 
 
 def quantize(
@@ -47,19 +50,20 @@ def quantize(
     of the calibration set. Raises StageError when the artifact is quantized already, its format has no such scheme, a
     needed calibration set is missing, or the step's ranges belong to another file.
     """
+    from toolchain.formats import catalog
     from toolchain.formats.uint8_input import PixelInput
     from toolchain.formats.write_artifact import Origin, write_artifact
     from toolchain.quantize.calibrate import Calibrated, calibrated
     from toolchain.quantize.fidelity import COMPARED, fidelity
-    from toolchain.quantize.step import refusal
-    from toolchain.quantize.tflite_refusals import refusals_explained
+    from toolchain.quantize.refusals import refusal, refusals_explained
+    from toolchain.quantize.schemes import QUANTIZERS
 
+    if opaque := catalog.get(artifact.format).opaque:
+        raise StageError(f"{artifact.path} {opaque}")
     if reason := refusal(step, artifact.format):
         raise StageError(f"{artifact.path.name}: no {step.scheme} in this format: {reason}")
     if save_ranges and not step.calibrated:
         raise StageError(f"{step.scheme} has no ranges to save; leave --save-ranges out")
-    if artifact.format == "ort":
-        raise StageError(f"{artifact.path}: its graph is optimized already; quantize the .onnx that it was made of")
     prepared = Calibrated()
     if step.calibrated:
         prepared = calibrated(artifact, step, calibration, log, saturates=saturates, learned=learned)
@@ -76,7 +80,7 @@ def quantize(
         made.write_bytes(content)
         del content
         facts = prepared.ranges.calibration if prepared.ranges else None
-        origin = Origin.of(artifact, recipe, *TOOLS[artifact.format], calibration=facts, notes=notes)
+        origin = Origin.of(artifact, recipe, *QUANTIZERS[artifact.format].packages, calibration=facts, notes=notes)
         if step.integer_io:
             origin = replace(origin, preprocess=PixelInput.of(artifact.preprocess).given)
         images = calibration.images if calibration and compared is None else compared
@@ -101,14 +105,35 @@ def _notes(
     saturates: bool,
 ) -> tuple[str, ...]:
     """Return the notes of the sidecar, one line each."""
-    from toolchain.quantize.remaining_float import left_in_float, weights_left
+    from toolchain.formats import catalog
 
+    file_format = catalog.get(artifact.format)
+    float_parts = file_format.float_parts(content)
     notes = (*artifact.notes, *prepared.notes)
-    if artifact.format == "onnx" and step.row.saturating and not step.reduced(saturates=saturates):
+    if file_format.saturates and step.row.saturating and not step.reduced(saturates=saturates):
         notes += (FULL_RANGE,)
     if calibration and calibration.note and step.needs_images:
         notes += (calibration.note,)
-    if step.calibrated and (operators := left_in_float(content, artifact.format)):
-        notes += (f"computed in float: {', '.join(operators)}",)
+    if step.calibrated and (operators := float_parts.operators()):
+        notes += (f"computed in float: {', '.join(sorted(operators))}",)
     notes += (f"kept float: {', '.join(step.keep)}",) if step.keep else ()
-    return (*notes, *filter(None, [weights_left(content, artifact.format, step)]))
+    return (*notes, *filter(None, [_weights_note(step, float_parts.weights())]))
+
+
+def _weights_note(step: Quantize, counts: Counter[str]) -> str:
+    """Return a note where most weights are still float32; an empty string where the step itself keeps layers in float.
+
+    counts: as `FloatParts.weights` returns them.
+    """
+    from toolchain.formats.graph import NOT_FLOAT
+
+    total = counts.total()
+    small = counts.pop(NOT_FLOAT, 0)
+    if step.keep or not total or counts.total() <= MOSTLY * total:
+        return ""
+    kinds = ", ".join(kind for kind, count in counts.most_common(3) if count)
+    return (
+        f"{(total - small) / total:.0%} of the weights stay float32, those of {kinds}, which {step.scheme} does not "
+        f"quantize; {'' if step.calibrated else 'try --scheme static-int8, '}prune or distill the model, or write "
+        "these layers otherwise"
+    )

@@ -25,6 +25,7 @@ from toolchain.formats.activations import Values, feeds
 from toolchain.quantize.clipping import collect_statistics
 from toolchain.quantize.float_file import BiasedLayer, FloatFile
 from toolchain.quantize.ranges import Ranges, read_ranges
+from toolchain.quantize.schemes import QUANTIZERS
 from toolchain.quantize.step import Quantize
 
 LEAST_ACTIVE = 0.05
@@ -64,7 +65,7 @@ def calibrated(
         ),
         tempfile.TemporaryDirectory() as folder,
     ):
-        source = open_float_file(artifact, Path(folder))
+        source: FloatFile = QUANTIZERS[artifact.format].opener()(artifact, Path(folder))
         if step.ranges:
             ranges = read_ranges(Path(step.ranges)).belong_to(artifact, source.tensors(), step.ranges)
         else:
@@ -76,20 +77,6 @@ def calibrated(
         rounded = step.model_copy(update={"reduce_range": step.reduced(saturates=saturates)})
         note = correct_biases(source, rounded, ranges, feeds(artifact, images))
         return Calibrated(ranges, source.content(), (*_notes(ranges, step), note))
-
-
-def open_float_file(artifact: Artifact, folder: Path) -> FloatFile:
-    """Open a float artifact of either format; raises StageError or CheckpointError on one that is quantized already.
-
-    folder: takes another form of the file, and must exist as long as the result is used.
-    """
-    if artifact.format == "onnx":
-        from toolchain.quantize.float_onnx import FloatOnnx
-
-        return FloatOnnx(artifact, folder)
-    from toolchain.quantize.float_tflite import FloatTflite
-
-    return FloatTflite(artifact)
 
 
 def _observed(source: FloatFile, step: Quantize, images: CalibrationSet | None) -> Ranges:

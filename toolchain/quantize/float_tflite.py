@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ VIEWS = ("EXPAND_DIMS", "MAX_POOL_2D", "PAD", "RESHAPE", "SQUEEZE", "TRANSPOSE")
 class FloatTflite:
     """See `toolchain.quantize.float_file.FloatFile`."""
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, _folder: Path) -> None:
         """Unpack the artifact's graph; raises StageError when it is quantized already."""
         from ai_edge_litert import schema_py_generated as schema
 

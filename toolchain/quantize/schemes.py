@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
+
+from targets.artifact import Artifact
+from toolchain.formats import catalog
 
 Activations = Literal["float", "dynamic", "int8", "int16"]
 
@@ -46,13 +50,37 @@ class Scheme:
 
         In `static-int4` those are the weights of convolutions of one channel.
         """
-        return self.activations in ("int8", "dynamic") and "onnx" in self.formats
+        return self.activations in ("int8", "dynamic") and any(catalog.get(name).saturates for name in self.formats)
 
     def quantizer(self, kind: str) -> Callable[..., bytes]:
         """Return the function that makes a file of that format."""
-        module, _, name = self.formats[kind].partition(":")
-        function: Callable[..., bytes] = getattr(import_module(module), name)
+        function: Callable[..., bytes] = _imported(self.formats[kind])
         return function
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """What all schemes of one format share.
+
+    packages: those whose versions the sidecar records. float_file: "module:Class" of the format's `FloatFile`, which
+    takes the artifact and a folder.
+    """
+
+    packages: tuple[str, ...]
+    float_file: str
+
+    def opener(self) -> Callable[[Artifact, Path], Any]:
+        """Return the class that opens a float artifact; raises StageError or CheckpointError on a quantized one.
+
+        The folder takes another form of the file, and must exist as long as the result is used.
+        """
+        opener: Callable[[Artifact, Path], Any] = _imported(self.float_file)
+        return opener
+
+
+def _imported(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)
 
 
 _ONNX = "toolchain.quantize.onnx"
@@ -104,3 +132,8 @@ _ROWS = (
     ),
 )
 SCHEMES = {row.name: row for row in _ROWS}
+QUANTIZERS = {
+    "onnx": Quantizer(("onnxruntime", "onnx"), "toolchain.quantize.float_onnx:FloatOnnx"),
+    "tflite": Quantizer(("litert-quantizer",), "toolchain.quantize.float_tflite:FloatTflite"),
+}
+"""Format -> what quantizes its files; a file of another format is made of one of these."""

@@ -125,19 +125,3 @@ class Quantize(Step):
                 f"{self.scheme} has no ranges: `calibration`, `ranges` and `bias_correction` need a static scheme"
             )
         return self
-
-
-def refusal(step: Quantize, kind: str) -> str | None:
-    """Return why a file of format `kind` cannot be quantized by the step, or None where it can."""
-    row = step.row
-    if kind not in row.formats:
-        return row.refused.get(kind, f"this scheme makes {', '.join(row.formats)} only")
-    if kind in row.channels_only and not step.per_channel:
-        return row.channels_only[kind]
-    if kind == "onnx" and step.integer_io and step.activations == "int8":
-        return "pixels are uint8, and onnxruntime's kernels take and give the same type; leave `activations` out"
-    if kind == "tflite" and step.activations == "uint8":
-        return "LiteRT's kernels take int8 activations; leave `activations` out"
-    if kind == "tflite" and step.reduce_range:
-        return "LiteRT's kernels do not saturate; leave `reduce_range` out"
-    return None

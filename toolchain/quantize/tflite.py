@@ -17,23 +17,20 @@ from targets.litert.cpu import refuse_huge
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
 from toolchain.formats.graph import chosen
-from toolchain.formats.tflite.layers import parsed, tflite_graph
+from toolchain.formats.tflite.layers import WEIGHTED, operator_kinds, parsed, tflite_graph
 from toolchain.formats.tflite.slim import slim_tflite
 from toolchain.formats.tflite.uint8_input import absorb
 from toolchain.formats.uint8_input import PixelInput
 from toolchain.quantize.bias_overflow import tflite_with_room
 from toolchain.quantize.ranges import Ranges
-from toolchain.quantize.remaining_float import operators
+from toolchain.quantize.refusals import way_out
 from toolchain.quantize.step import Quantize
-from toolchain.quantize.tflite_refusals import way_out
 from toolchain.quantize.unsuited_tflite import unsuited
 
 if TYPE_CHECKING:
     from litert_quantizer.quantizer import Quantizer
 
 
-LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
-"""Operators that have weights."""
 FOUR = ("CONV_2D", "FULLY_CONNECTED")
 """Operators that LiteRT has 4-bit kernels for."""
 HUGE = 1e30
@@ -77,12 +74,14 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
     """
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
     source = quantizable(absorb(source, pixels) if pixels else source)
-    if not set(LAYERS) & set(operators(source)):
+    model = parsed(source)
+    kinds = operator_kinds(model)
+    if not any(kinds[node.opcodeIndex] in WEIGHTED for graph in model.subgraphs for node in graph.operators):
         raise StageError(
-            f"{artifact.path.name} has no layer with weights to quantize ({', '.join(LAYERS)}); it stays as it is"
+            f"{artifact.path.name} has no layer with weights to quantize ({', '.join(WEIGHTED)}); it stays as it is"
         )
     quantizer = _quantizer(source, step, rounded=ranges is not None and ranges.learned)
-    keep_float(quantizer, source, step, artifact.path.name)
+    keep_float(quantizer, model, step, artifact.path.name)
     statistics = _statistics(source, ranges, step, artifact.path.name) if ranges else None
     if statistics and pixels:
         statistics[_input_tensor(source)] = pixel_range(pixels)
@@ -230,7 +229,7 @@ def _biases(model: Any, graph: Any, places: dict[int, int]) -> Iterator[Any]:
             yield graph.tensors[node.inputs[place]]
 
 
-def keep_float(quantizer: Quantizer, source: bytes, step: Quantize, file: str) -> None:
+def keep_float(quantizer: Quantizer, model: Any, step: Quantize, file: str) -> None:
     """Tell the quantizer to leave out the step's layers to keep, and what integers cannot do (`unsuited`).
 
     Bodies of loops and reductions, which are subgraphs behind the first, are given float tensors. Raises UsageProblem
@@ -239,7 +238,6 @@ def keep_float(quantizer: Quantizer, source: bytes, step: Quantize, file: str) -
     from litert_quantizer.algorithm_manager import AlgorithmName
     from litert_quantizer.qtyping import TFLOperationName
 
-    model = parsed(source)
     main, *bodies = model.subgraphs
     written = [(body, node.outputs) for body in bodies for node in body.operators]
     # What goes in and out counts as written by operators too.

@@ -17,7 +17,8 @@ from toolchain.compress.step import ModelStep, StepContext
 from toolchain.core.errors import PolicyError, UsageProblem
 from toolchain.core.settings import FROM_FILE, Step, Strict, problem_text
 from toolchain.formats.catalog import pressed
-from toolchain.quantize.step import Quantize, refusal
+from toolchain.quantize.refusals import refusal
+from toolchain.quantize.step import Quantize
 
 if TYPE_CHECKING:
     from calibration.dataset import Dataset

@@ -69,21 +69,19 @@ class TfliteFormat(FileFormat):
 
         return TfliteFloatParts(content)
 
-    def check_runs(self, content: bytes) -> None:
+    def check_runs(self, path: Path) -> None:
         """Raise RunFailed where LiteRT's own kernels refuse the file."""
         from targets.errors import RunFailed
         from toolchain.formats.activations import open_bare
 
         try:
-            open_bare(content)
+            open_bare(path.read_bytes())
         except (RuntimeError, ValueError) as error:
             raise RunFailed(str(error)) from error
 
-    def refused_operator(self, content: bytes, message: str) -> str:
+    def refused_operator(self, path: Path, message: str) -> str:
         """Return which operator LiteRT names by its number or by that of a tensor."""
-        from toolchain.formats.tflite.layers import parsed, tflite_graph
-
-        graph = tflite_graph(parsed(content))
+        graph = self.graph(path)
         node, tensor = _NODE.search(message), _TENSOR.search(message)
         if node:
             numbers = [int(node[1])]
