@@ -23,7 +23,8 @@ def refusal(step: Quantize, kind: str) -> str | None:
     if step.activations and step.activations not in file_format.activations:
         return f"{file_format.runtime}'s kernels take {file_format.activations[0]} activations; leave `activations` out"
     if step.integer_io and step.activations == "int8" and not file_format.converts_pixels:
-        return f"pixels are uint8, and {file_format.runtime}'s kernels take and give the same type; leave `activations` out"
+        kernels = f"{file_format.runtime}'s kernels"
+        return f"pixels are uint8, and {kernels} take and give the same type; leave `activations` out"
     if step.reduce_range and not file_format.saturates:
         return f"{file_format.runtime}'s kernels do not saturate; leave `reduce_range` out"
     return None
