@@ -119,14 +119,11 @@ def explain(*, base: Path, candidate: Path, data: str, images: int, context: Run
     Example:
       glyphpress explain cnn.float.onnx cnn.int8.onnx --data emnist:balanced
     """
-    from calibration.load import load, train_split
     from toolchain.commands.explain import explain_files
     from toolchain.report.explanation import show_explanation
 
-    why = "explain reads training images; `glyphpress compare` shows what changed on the test split"
-    train, test = train_split(data, context.data_root, why), load(data, "test", context.data_root)
-    found = explain_files(base, candidate, train, test, images=images, seed=context.seed, progress=context.progress)
+    explanation = explain_files(base, candidate, data, context, images=images)
     if as_json:
-        console.emit("explain", found.to_dict())
+        console.emit("explain", explanation.to_dict())
     else:
-        show_explanation(found, console.out())
+        show_explanation(explanation, console.out())

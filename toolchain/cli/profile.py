@@ -100,7 +100,6 @@ def profile(
         targets=targets,
         threads=context.threads,
         plan=TimingPlan(batch=batch, min_seconds=seconds, min_runs=runs, max_runs=max(runs, TimingPlan.max_runs)),
-        seed=context.seed,
         pin=pin,
         memory=memory,
         packed=packed,
@@ -161,7 +160,7 @@ def _profile_files(request: ProfileRequest, files: Files, context: RunContext, *
             f"each file runs {runs:,} times or more on {batch:,} images, {batch * runs:,} in all, which may take long; "
             "--runs takes fewer"
         )
-    measured = profile_files(request, progress=context.progress)
+    measured = profile_files(request, context)
     files.write(measured, force=context.force)
     if as_json:
         console.emit("profile", measured.to_dict())
@@ -213,7 +212,7 @@ def _sweep(
         threads or (request.threads,),
         batches or (request.plan.batch,),
         plan=request.plan,
-        seed=request.seed,
+        seed=context.seed,
         pin=request.pin,
         progress=context.progress,
     )

@@ -1,4 +1,4 @@
-"""Profile: pair artifacts with targets, open each pair once, then measure what the target can tell."""
+"""Profile: pair artifacts with targets, check each pair, then measure what its target can measure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from targets.host.machine import machine_state, pinned
 from targets.host.runtime_session import resolved_threads
 from targets.session import TimingPlan, taints_of
 from targets.target import Availability, Target
+from toolchain.core.context import RunContext
 from toolchain.core.errors import TaintedRun, UsageProblem
-from toolchain.core.progress import Progress, silent
+from toolchain.core.progress import Progress
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.formats.packed import shown_size
 from toolchain.profiling.agreement import agreement
@@ -30,11 +31,10 @@ from toolchain.profiling.reasons import reasons_for
 class ProfileRequest:
     """What to profile.
 
-    targets: words of the catalog; none for the place that each format runs on by default. threads, plan: of every
-    timing. pin: the cores to keep to, on this machine and on boards; none for all. memory: weigh opening too.
-    packed: pack large files too.
-    require: a place that is not here, refuses a file or answers otherwise is an error. strict: so is a machine that was
-    not quiet.
+    targets: names of the catalog; none takes the default target of each format. threads, plan: for every timing. pin:
+    the cores to run on, of this machine and of boards; none takes all. memory: measure the peak memory of a session
+    too. packed: pack large files too. require: it is an error if a target is unavailable, refuses a file or answers
+    differently. strict: so it is if the machine was not quiet.
     """
 
     artifacts: tuple[Artifact, ...]
@@ -42,7 +42,6 @@ class ProfileRequest:
     threads: int = 1
     plan: TimingPlan = field(default_factory=TimingPlan)
     rounds: int = ROUNDS
-    seed: int = 0
     pin: tuple[int, ...] = ()
     memory: bool = False
     packed: bool = False
@@ -52,9 +51,9 @@ class ProfileRequest:
 
 @dataclass
 class _Pair:
-    """An artifact in a place, and what is known of it so far."""
+    """An artifact on a target, and what is known of it so far."""
 
-    place: Target
+    target: Target
     file: MeasuredFile
 
     @property
@@ -63,110 +62,131 @@ class _Pair:
 
     @property
     def host(self) -> str:
-        return self.place.host
+        return self.target.host
 
 
-def profile_files(request: ProfileRequest, *, progress: Progress = silent) -> Measurements:
-    """Cost every artifact in every place that takes it.
+def profile_files(request: ProfileRequest, context: RunContext | None = None) -> Measurements:
+    """Measure every artifact on every target that runs its format.
 
-    Places of this machine are timed in one interleaved run; then remote boards, all at once, each in a run of its own;
-    then emulated processors count. Raises UsageProblem for an artifact or a place without a partner, UnknownTarget,
-    RunFailed for a file that its usual place, or every place, refuses, TaintedRun where `strict`, TargetUnavailable if
-    no place is here. A place that refuses a file, or goes away for good, costs the others nothing. Where `require`, any
-    place that is not here or refuses a file is an error, and so are answers that are others than on the usual place.
+    Targets on this machine are timed in one interleaved run; then remote boards, all at once, each in a run of its own;
+    then instructions are counted on emulated processors. Raises UsageProblem for an artifact or a target without a
+    partner, UnknownTarget, RunFailed for a file that its default target, or every target, refuses, TaintedRun if
+    `strict`, TargetUnavailable if no target is available. A target that refuses a file, or disconnects for good, does
+    not affect the others, unless the request says `require`: then it is an error, and so are answers that differ from
+    those of the default target.
     """
-    pairs = [_Pair(place, MeasuredFile(one, place.name)) for place, one in paired(request.artifacts, request.targets)]
-    states = {place.name: place.probe() for place in {pair.place.name: pair.place for pair in pairs}.values()}
+    context = context or RunContext()
+    pairs = [
+        _Pair(target, MeasuredFile(artifact, target.name))
+        for target, artifact in paired(request.artifacts, request.targets)
+    ]
+    states = {target.name: target.probe() for target in {pair.target.name: pair.target for pair in pairs}.values()}
     local = any(not pair.host for pair in pairs)
     with pinned(request.pin if local else ()):
-        return _measured(request, pairs, states, progress)
+        _pin_boards(request, pairs, states)
+        _open_all(request, pairs, states, context.progress)
+        before = machine_state()
+        taints = _time_all(request, pairs, context)
+        _count_all(request, pairs, context.progress)
+        if taints and request.strict:
+            raise TaintedRun(f"the machine was not quiet: {'; '.join(taints)}; time when it is, or without --strict")
+        packed = partial(shown_size, asked=request.packed, progress=context.progress)
+        sized = [replace(pair.file, packed=packed(pair.file.artifact.path)) for pair in pairs]
+        files = tuple(_with_ratios(sized, context.seed))
+    threads = resolved_threads(request.threads)
+    return Measurements(files, request.plan, threads, request.rounds, context.seed, tuple(taints), before)
 
 
-def _measured(
-    request: ProfileRequest, pairs: list[_Pair], states: dict[str, Availability], progress: Progress
-) -> Measurements:
-    for place in {pair.host: pair.place for pair in pairs if pair.host and request.pin}.values():
-        if states[place.name].ok:
-            place.pin(request.pin)
+def _pin_boards(request: ProfileRequest, pairs: list[_Pair], states: dict[str, Availability]) -> None:
+    for board in {pair.host: pair.target for pair in pairs if pair.host and request.pin}.values():
+        if states[board.name].ok:
+            board.pin(request.pin)
+
+
+def _open_all(request: ProfileRequest, pairs: list[_Pair], states: dict[str, Availability], progress: Progress) -> None:
+    """Open each pair once; raises if none can be measured, or the memory of none can."""
     for done, pair in enumerate(pairs, 1):
-        pair.file = _opened(request, pair, states[pair.place.name])
+        pair.file = _opened(request, pair, states[pair.target.name])
         progress("opening", done, len(pairs))
     if all(pair.file.missing for pair in pairs):
-        raise TargetUnavailable(f"{pairs[0].place.name}: {pairs[0].file.refused.removeprefix('not here: ')}")
+        raise TargetUnavailable(f"{pairs[0].target.name}: {pairs[0].file.refused.removeprefix('not here: ')}")
     if all(pair.file.refused for pair in pairs):
         raise RunFailed(next(pair.file.refused for pair in pairs if not pair.file.missing))
     if request.memory and not any(pair.cost == "latency" for pair in pairs):
-        places = ", ".join(dict.fromkeys(pair.place.name for pair in pairs))
-        raise UsageProblem(f"--memory measures devices, and of {places} none is one; leave it out")
-    before = machine_state()
-    here = [pair for pair in pairs if pair.cost in ("latency", "scripted") and not pair.host]
-    _time(request, here, progress)
-    tainted = [*taints_of(pair.file.timings for pair in here if pair.file.timings)]
-    boards = {pair.host: [one for one in pairs if one.host == pair.host] for pair in pairs if pair.host and pair.cost}
-    turn = Lock()
+        names = ", ".join(dict.fromkeys(pair.target.name for pair in pairs))
+        raise UsageProblem(f"--memory measures devices, and of {names} none is one; leave it out")
+
+
+def _time_all(request: ProfileRequest, pairs: list[_Pair], context: RunContext) -> list[str]:
+    """Time the pairs of this machine, then those of all boards at once; return what kept machines from being quiet."""
+    local = [pair for pair in pairs if pair.cost in ("latency", "scripted") and not pair.host]
+    _time(request, local, context)
+    taints = [*taints_of(pair.file.timings for pair in local if pair.file.timings)]
+    hosts = dict.fromkeys(pair.host for pair in pairs if pair.host and pair.cost)
+    boards = {host: [pair for pair in pairs if pair.host == host] for host in hosts}
+    lock = Lock()
     with ThreadPoolExecutor(max(1, len(boards))) as pool:
-        told = [_of_board(host, progress, turn) for host in boards]
-        lost = [*filter(None, pool.map(partial(_time_there, request), boards.values(), told))]
+        contexts = [replace(context, progress=_board_progress(host, context.progress, lock)) for host in boards]
+        lost = [*filter(None, pool.map(partial(_time_board, request), boards.values(), contexts))]
     if lost and (request.require or all(pair.file.refused for pair in pairs)):
         raise lost[0]
+    for host, (first, *_) in boards.items():
+        taints += [f"{host}: {taint}" for taint in (first.file.timings.taints if first.file.timings else ())]
+    return taints
+
+
+def _count_all(request: ProfileRequest, pairs: list[_Pair], progress: Progress) -> None:
     for pair in pairs:
         if pair.cost == "instructions":
-            counts = pair.place.count([pair.file.artifact], batch=request.plan.batch, progress=progress)
+            counts = pair.target.count([pair.file.artifact], batch=request.plan.batch, progress=progress)
             pair.file = replace(pair.file, instructions=counts[0], facts=counts[0].facts)
-    for host, (first, *_) in boards.items():
-        tainted += [f"{host}: {word}" for word in (first.file.timings.taints if first.file.timings else ())]
-    if tainted and request.strict:
-        raise TaintedRun(f"the machine was not quiet: {'; '.join(tainted)}; time when it is, or without --strict")
-    packed = partial(shown_size, asked=request.packed, progress=progress)
-    sized = [replace(pair.file, packed=packed(pair.file.artifact.path)) for pair in pairs]
-    files = tuple(_with_ratios(sized, request.seed))
-    threads = resolved_threads(request.threads)
-    return Measurements(files, request.plan, threads, request.rounds, request.seed, tuple(tainted), before)
 
 
 def _opened(request: ProfileRequest, pair: _Pair, state: Availability) -> MeasuredFile:
-    """Return the file with the facts and the agreement of its session, or with why there is none."""
-    artifact, place = pair.file.artifact, pair.place
+    """Return the file with the facts and the agreement of its session, or with the reason why there is none."""
+    artifact, target = pair.file.artifact, pair.target
     if not state.ok:
         if request.require:
-            raise TargetUnavailable(f"{place.name}: {state.reason}; {state.fix}")
+            raise TargetUnavailable(f"{target.name}: {state.reason}; {state.fix}")
         return replace(pair.file, refused=f"not here: {state.reason}; {state.fix}", missing=True)
-    usual = catalog.default_for(artifact.format)
+    default = catalog.default_for(artifact.format)
     try:
-        with place.open(artifact, threads=request.threads) as session:
+        with target.open(artifact, threads=request.threads) as session:
             file = replace(pair.file, facts=session.facts)
-            if place.name == usual.name or session.facts.cost == "scripted":
+            if target.name == default.name or session.facts.cost == "scripted":
                 return file
-            with usual.open(artifact) as here:
-                file = replace(file, agreement=agreement(session, here))
+            with default.open(artifact) as reference:
+                file = replace(file, agreement=agreement(session, reference))
             if request.require and file.agreement and file.agreement.differing:
-                raise RunFailed(f"{artifact.path} on {place.name}: {file.agreement} than on {usual.name}")
+                raise RunFailed(f"{artifact.path} on {target.name}: {file.agreement} than on {default.name}")
             return file
     except (RunFailed, TargetUnavailable) as error:
-        # What its usual place refuses is broken everywhere.
-        if request.require or (place.name == usual.name and isinstance(error, RunFailed)):
+        # A file that its default target refuses is broken everywhere.
+        if request.require or (target.name == default.name and isinstance(error, RunFailed)):
             raise
         missing = isinstance(error, TargetUnavailable | ConnectionLost)
         return replace(pair.file, refused=str(error), missing=missing)
 
 
-def _time(request: ProfileRequest, pairs: Sequence[_Pair], progress: Progress) -> None:
-    """Time pairs in turns, then start each cold, and weigh it where asked."""
+def _time(request: ProfileRequest, pairs: Sequence[_Pair], context: RunContext) -> None:
+    """Time pairs in turns, then start each one cold, and measure its memory if that was asked for."""
     if not pairs:
         return
-    openings = [partial(pair.place.open, pair.file.artifact, threads=request.threads) for pair in pairs]
-    measured = time_interleaved(openings, request.plan, rounds=request.rounds, seed=request.seed, progress=progress)
-    for pair, timings in zip(pairs, measured, strict=True):
-        artifact = pair.file.artifact
-        weighed = request.memory and pair.cost == "latency"
-        peak = pair.place.peak_memory(artifact, threads=request.threads) if weighed else None
-        pair.file = replace(pair.file, timings=started_cold(timings, artifact, pair.place), peak_bytes=peak)
+    openings = [partial(pair.target.open, pair.file.artifact, threads=request.threads) for pair in pairs]
+    all_timings = time_interleaved(
+        openings, request.plan, rounds=request.rounds, seed=context.seed, progress=context.progress
+    )
+    for pair, timings in zip(pairs, all_timings, strict=True):
+        artifact, target = pair.file.artifact, pair.target
+        measures_memory = request.memory and pair.cost == "latency"
+        peak = target.peak_memory(artifact, threads=request.threads) if measures_memory else None
+        pair.file = replace(pair.file, timings=started_cold(timings, artifact, target), peak_bytes=peak)
 
 
-def _time_there(request: ProfileRequest, pairs: Sequence[_Pair], progress: Progress) -> ConnectionLost | None:
-    """Time the pairs of one board; return what went wrong, in their files too, where it went away for good."""
+def _time_board(request: ProfileRequest, pairs: Sequence[_Pair], context: RunContext) -> ConnectionLost | None:
+    """Time the pairs of one board; if the connection is lost for good, note it in their files and return the error."""
     try:
-        _time(request, pairs, progress)
+        _time(request, pairs, context)
     except ConnectionLost as error:
         for pair in pairs:
             pair.file = replace(pair.file, timings=None, peak_bytes=None, refused=str(error), missing=True)
@@ -174,22 +194,22 @@ def _time_there(request: ProfileRequest, pairs: Sequence[_Pair], progress: Progr
     return None
 
 
-def _of_board(host: str, progress: Progress, turn: Lock) -> Progress:
-    """Return the progress of one of several boards; they speak one at a time."""
+def _board_progress(host: str, progress: Progress, lock: Lock) -> Progress:
+    """Return the progress of one board, which names it; `lock` lets one board at a time report."""
 
-    def told(label: str, done: int, total: int) -> None:
-        with turn:
+    def report(label: str, done: int, total: int) -> None:
+        with lock:
             progress(f"{label} on {host}", done, total)
 
-    return told
+    return report
 
 
 def _with_ratios(files: list[MeasuredFile], seed: int) -> Iterator[MeasuredFile]:
-    """Yield the files with their ratios to the first one of the same runtime in the same place, and what is behind."""
+    """Yield the files with their ratios to the first one in the same runtime on the same target, and the reasons."""
     first: dict[tuple[str, str], MeasuredFile] = {}
     for file in files:
         base = first.setdefault((file.target, file.facts.runtime if file.facts else ""), file)
-        yield file if file is base else _explained(_with_ratio(file, base, seed), base)
+        yield file if file is base else _with_reasons(_with_ratio(file, base, seed), base)
 
 
 def _with_ratio(file: MeasuredFile, base: MeasuredFile, seed: int) -> MeasuredFile:
@@ -201,9 +221,11 @@ def _with_ratio(file: MeasuredFile, base: MeasuredFile, seed: int) -> MeasuredFi
     return file
 
 
-def _explained(file: MeasuredFile, base: MeasuredFile) -> MeasuredFile:
+def _with_reasons(file: MeasuredFile, base: MeasuredFile) -> MeasuredFile:
+    """Return the file with the reasons why it is slower or larger than another one."""
     if not file.facts or file.facts.cost == "scripted":
         return file
     file = replace(file, larger=file.artifact.size > base.artifact.size)
-    why = reasons_for(file.artifact, base.artifact, catalog.get(file.target), slower=file.slower, larger=file.larger)
-    return replace(file, reasons=why)
+    target = catalog.get(file.target)
+    reasons = reasons_for(file.artifact, base.artifact, target, slower=file.slower, larger=file.larger)
+    return replace(file, reasons=reasons)

@@ -21,6 +21,7 @@ from targets.session import Instructions, RuntimeFacts, Session, TimingPlan, Tim
 from targets.target import Availability
 from tests.fixtures.small_models import artifact, conv_net
 from toolchain.commands.profile import ProfileRequest, profile_files
+from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
 from toolchain.report.timings import measurements_text
 
@@ -155,7 +156,7 @@ def leaving(places: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_board_that_goes_away_costs_the_others_nothing(files: tuple[Artifact, ...]) -> None:
     said: list[tuple[str, int, int]] = []
     request = ProfileRequest(files[:1], ("board", "leaving"), plan=PLAN, rounds=3)
-    stayed, left = profile_files(request, progress=lambda *words: said.append(words)).files
+    stayed, left = profile_files(request, RunContext(progress=lambda *words: said.append(words))).files
     assert stayed.timed is not None
     assert (left.timings, left.missing) == (None, True)
     assert "the cable was pulled" in left.refused
