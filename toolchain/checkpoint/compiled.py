@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from targets.errors import first_line
 from toolchain.checkpoint.logits_output import settle_output
-from toolchain.checkpoint.onnx_run import TOLERANCE, differs, seeded_images
+from toolchain.checkpoint.onnx_run import TOLERANCE, largest_difference, seeded_images
 from toolchain.checkpoint.torch_files import read_torchscript
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import CheckpointError
@@ -122,7 +122,7 @@ def _same(whole: nn.Module, module: nn.Module, classes: int, label_offset: int |
     except CheckpointError:
         return True
     with torch.no_grad():
-        return differs(whole(images).numpy(), module(images).numpy()) < TOLERANCE
+        return largest_difference(whole(images).numpy(), module(images).numpy()) < TOLERANCE
 
 
 def _as_module(program: Any) -> nn.Module:

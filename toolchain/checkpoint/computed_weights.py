@@ -58,8 +58,8 @@ def fold(tensors: Mapping[str, Tensor], expected: Collection[str]) -> tuple[dict
     """
     made, used = {}, set[str]()
     for weight, (compute, parts) in _forms(tensors).items():
-        wanted = weight in expected and weight not in tensors
-        if wanted and (value := compute(*(tensors[part] for part in parts))) is not None:
+        is_needed = weight in expected and weight not in tensors
+        if is_needed and (value := compute(*(tensors[part] for part in parts))) is not None:
             made[weight] = value
             used.update(parts)
     return {key: value for key, value in tensors.items() if key not in used} | made, tuple(made)
@@ -96,14 +96,14 @@ def _alone(key: str, names: Collection[str], sizes: Mapping[str, int]) -> bool:
 
     sizes: how many tensors the file has under each prefix.
     """
-    below, found, _ = key.rpartition(".original")
-    return not found or sizes[f"{below}."] == sum(name.startswith(f"{below}.") for name in names)
+    below, dot, _ = key.rpartition(".original")
+    return not dot or sizes[f"{below}."] == sum(name.startswith(f"{below}.") for name in names)
 
 
 def _weight_norm(g: Tensor, v: Tensor) -> Tensor | None:
     import torch
 
-    shapes = [[size if axis == kept else 1 for axis, size in enumerate(v.shape)] for kept in range(v.ndim)]
+    shapes = [[size if axis == channels else 1 for axis, size in enumerate(v.shape)] for channels in range(v.ndim)]
     if g.ndim and list(g.shape) not in shapes:
         return None
     axis = shapes.index(list(g.shape)) if g.ndim else -1
@@ -120,7 +120,7 @@ def _spectral_norm(weight: Tensor, u: Tensor, v: Tensor) -> Tensor | None:
         if u.shape == (size,) and v.shape == matrix.shape[1:]:
             products.append(matrix @ v)
     # Transposed convolutions are normed over their second axis; that u is of this product tells the two apart.
-    product = max(products, key=lambda one: float(cosine_similarity(one, u, dim=0)), default=None)
+    product = max(products, key=lambda product: float(cosine_similarity(product, u, dim=0)), default=None)
     return None if product is None else weight / u.dot(product)
 
 

@@ -14,7 +14,7 @@ from toolchain.checkpoint.pickled import NUMPY, TO_ONNX
 from toolchain.core.errors import CheckpointError
 from toolchain.formats import catalog
 
-KIND_WORDS: dict[str, str] = {
+KIND_NAMES: dict[str, str] = {
     "state": "torch file",
     "torchscript": "TorchScript",
     "exported": "torch.export program",
@@ -56,7 +56,7 @@ def present_file(path: Path) -> Path:
 
 
 def kind_of(path: Path) -> str:
-    """Return what kind of model file this is, of KIND_WORDS.
+    """Return what kind of model file this is, of KIND_NAMES.
 
     Raises CheckpointError when there is no such file, when it is a folder or empty, when it is none of them, and when
     its name says another kind: a file that passes for another is not opened.
@@ -66,7 +66,7 @@ def kind_of(path: Path) -> str:
     if kind not in allowed:
         right = next(suffix for suffix, kinds in _SUFFIXES.items() if kind in kinds)
         raise CheckpointError(
-            f"{path} is no {KIND_WORDS[allowed[0]]} but a {KIND_WORDS[kind]}; if that is meant, name it "
+            f"{path} is no {KIND_NAMES[allowed[0]]} but a {KIND_NAMES[kind]}; if that is meant, name it "
             f"{path.with_suffix(right).name}"
         )
     return kind

@@ -15,7 +15,7 @@ from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.checkpoint.computed_weights import bake
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel, TorchModel
-from toolchain.checkpoint.kinds import KIND_WORDS, kind_of
+from toolchain.checkpoint.kinds import KIND_NAMES, kind_of
 from toolchain.checkpoint.logits_output import settle_output
 from toolchain.checkpoint.metadata import (
     Metadata,
@@ -59,10 +59,10 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Request:
     path: Path
     source: ModelSource | None
-    ours: str | None
+    reference_name: str | None
     classes: tuple[str, ...]
     preprocess: Preprocess | None
     trust_pickle: bool
@@ -71,13 +71,20 @@ class _Wanted:
     scaling: Preprocess | None = None
     unread: str = ""
 
-    def agreed(self, stored: Metadata) -> _Wanted:
+    def agreed(self, stored: Metadata) -> _Request:
         """Join what was asked for with what the file says; what was asked for wins, except for the data's classes."""
         classes = agreed_classes(self.classes, stored.classes, self.path, chosen=self.chosen)
-        ours = self.ours or (None if self.source else stored.model)
+        reference_name = self.reference_name or (None if self.source else stored.model)
         preprocess = self.preprocess or stored.preprocess
         unread = "" if preprocess else stored.unread
-        return replace(self, classes=classes, ours=ours, preprocess=preprocess, scaling=stored.scaling, unread=unread)
+        return replace(
+            self,
+            classes=classes,
+            reference_name=reference_name,
+            preprocess=preprocess,
+            scaling=stored.scaling,
+            unread=unread,
+        )
 
     @property
     def label_offset(self) -> int | None:
@@ -106,15 +113,17 @@ def load(
     Raises CheckpointError when the file is not the model it is said to be, UsageProblem on words that cannot be meant.
     """
     path = _locate(path_or_name)
-    ours = model if model in models.names() else None
-    source = parse_source(model) if model and not ours else None
-    wanted = _Wanted(path, source, ours, classes, preprocess, trust_pickle, weights, chosen)
+    reference_name = model if model in models.names() else None
+    source = parse_source(model) if model and not reference_name else None
+    request = _Request(path, source, reference_name, classes, preprocess, trust_pickle, weights, chosen)
     kind = kind_of(path)
     if weights is not None and kind not in ("state", "safetensors"):
-        raise UsageProblem(f"--weights {weights}: {path} is one whole model ({KIND_WORDS[kind]}); leave --weights out")
-    words = KIND_WORDS[kind]
-    with translated(lambda reason: CheckpointError(f"{path} is a damaged {words} ({reason}); save or copy it again")):
-        loaded = _OPENERS.get(kind, _refuse_artifact)(wanted)
+        raise UsageProblem(f"--weights {weights}: {path} is one whole model ({KIND_NAMES[kind]}); leave --weights out")
+    kind_name = KIND_NAMES[kind]
+    with translated(
+        lambda reason: CheckpointError(f"{path} is a damaged {kind_name} ({reason}); save or copy it again")
+    ):
+        loaded = _OPENERS.get(kind, _refuse_artifact)(request)
     return replace(loaded, model=replace(loaded.model, checkpoint_sha256=_digest(path, kind)))
 
 
@@ -133,105 +142,107 @@ def _locate(path_or_name: str) -> Path:
     return weights
 
 
-def _open_state(wanted: _Wanted) -> Loaded:
+def _open_state(request: _Request) -> Loaded:
     from torch import nn
 
     from toolchain.checkpoint.pickled import refuse_quantized
     from toolchain.checkpoint.torch_files import read_pickle, read_weights
 
-    refuse_quantized(wanted.path)
-    if wanted.trust_pickle:
-        payload = read_pickle(wanted.path, import_source(wanted.source) if wanted.source else None)
+    refuse_quantized(request.path)
+    if request.trust_pickle:
+        payload = read_pickle(request.path, import_source(request.source) if request.source else None)
     else:
-        payload = read_weights(wanted.path)
+        payload = read_weights(request.path)
     if isinstance(payload, nn.Module):
-        return _finish(wanted.agreed(Metadata()), payload, ("whole pickled model, trusted",), class_name(payload))
+        return _finish(request.agreed(Metadata()), payload, ("whole pickled model, trusted",), class_name(payload))
     facts = metadata_of(payload) if isinstance(payload, Mapping) else Metadata()
     if whole := modules_in(payload):
-        key, notes = preferred(whole, wanted.weights, str(wanted.path))
+        key, notes = preferred(whole, request.weights, str(request.path))
         return _finish(
-            wanted.agreed(facts), whole[key], ("whole pickled model, trusted", *notes), class_name(whole[key])
+            request.agreed(facts), whole[key], ("whole pickled model, trusted", *notes), class_name(whole[key])
         )
-    return _fill(wanted, facts, tensors_in(payload, str(wanted.path)))
+    return _fill(request, facts, tensors_in(payload, str(request.path)))
 
 
-def _open_safetensors(wanted: _Wanted) -> Loaded:
+def _open_safetensors(request: _Request) -> Loaded:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with private_copy(wanted.path) as copy, safe_open(copy, framework="pt") as file:
-            facts = metadata_facts(file.metadata(), wanted.path)
+        with private_copy(request.path) as copy, safe_open(copy, framework="pt") as file:
+            facts = metadata_facts(file.metadata(), request.path)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
     except SafetensorError as error:
         raise CheckpointError(
-            f"{wanted.path} is a damaged .safetensors file ({error}); save or copy it again"
+            f"{request.path} is a damaged .safetensors file ({error}); save or copy it again"
         ) from error
-    return _fill(wanted, facts, tensors_in(tensors, str(wanted.path)))
+    return _fill(request, facts, tensors_in(tensors, str(request.path)))
 
 
-def _fill(wanted: _Wanted, stored: Metadata, tensors: dict[str, Any]) -> Loaded:
-    wanted = wanted.agreed(stored)
-    if wanted.source:
-        module = build_from(wanted.source)
-    elif wanted.ours:
-        module = build_reference(wanted.path, wanted.ours, len(wanted.classes), stored.options)
+def _fill(request: _Request, stored: Metadata, tensors: dict[str, Any]) -> Loaded:
+    request = request.agreed(stored)
+    if request.source:
+        module = build_from(request.source)
+    elif request.reference_name:
+        module = build_reference(request.path, request.reference_name, len(request.classes), stored.options)
     else:
-        raise CheckpointError(f"{wanted.path} holds weights alone; say whose they are, --model FILE.py:CLASS")
+        raise CheckpointError(f"{request.path} holds weights alone; say whose they are, --model FILE.py:CLASS")
     kind = class_name(module)
-    return _finish(wanted, module, fit_state(module, tensors, str(wanted.path), wanted.weights).notes, kind)
+    return _finish(request, module, fit_state(module, tensors, str(request.path), request.weights).notes, kind)
 
 
-def _open_torchscript(wanted: _Wanted) -> Loaded:
+def _open_torchscript(request: _Request) -> Loaded:
     from toolchain.checkpoint.compiled import SCRIPT_REFUSAL, from_torchscript, is_script
 
-    wanted = wanted.agreed(Metadata())
-    module, note = from_torchscript(wanted.path, len(wanted.classes), wanted.label_offset, trusted=wanted.trust_pickle)
-    loaded = _finish(wanted, module, (note,), KIND_WORDS["torchscript"])
+    request = request.agreed(Metadata())
+    module, note = from_torchscript(
+        request.path, len(request.classes), request.label_offset, trusted=request.trust_pickle
+    )
+    loaded = _finish(request, module, (note,), KIND_NAMES["torchscript"])
     return replace(loaded, model=replace(loaded.model, refusal=SCRIPT_REFUSAL)) if is_script(module) else loaded
 
 
-def _open_exported(wanted: _Wanted) -> Loaded:
+def _open_exported(request: _Request) -> Loaded:
     from toolchain.checkpoint.compiled import from_program
     from toolchain.checkpoint.torch_files import read_program
 
-    program, extra = read_program(wanted.path, trusted=wanted.trust_pickle)
-    wanted = wanted.agreed(metadata_facts(extra, wanted.path))
-    module, note = from_program(program, len(wanted.classes), wanted.label_offset)
-    loaded = _finish(wanted, module, (*history(extra), note), KIND_WORDS["exported"])
+    program, extra = read_program(request.path, trusted=request.trust_pickle)
+    request = request.agreed(metadata_facts(extra, request.path))
+    module, note = from_program(program, len(request.classes), request.label_offset)
+    loaded = _finish(request, module, (*history(extra), note), KIND_NAMES["exported"])
     return replace(loaded, model=replace(loaded.model, origin_sha256=origin(extra), input_ranges=input_ranges(extra)))
 
 
-def _open_onnx(wanted: _Wanted) -> Loaded:
+def _open_onnx(request: _Request) -> Loaded:
     from toolchain.checkpoint.onnx_normal import normalise
     from toolchain.checkpoint.onnx_torch import to_torch
     from toolchain.formats.onnx.read import read_onnx
 
-    metadata = {entry.key: entry.value for entry in read_onnx(wanted.path, weights=False).metadata_props}
-    wanted = wanted.agreed(metadata_facts(metadata, wanted.path))
-    normal = normalise(wanted.path, len(wanted.classes), wanted.label_offset)
+    metadata = {entry.key: entry.value for entry in read_onnx(request.path, weights=False).metadata_props}
+    request = request.agreed(metadata_facts(metadata, request.path))
+    normal = normalise(request.path, len(request.classes), request.label_offset)
     module, refusal = to_torch(normal.proto)
     width = normal.proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    facts = _facts(wanted, ("from ONNX", *normal.notes), KIND_WORDS["onnx"])
+    facts = _facts(request, ("from ONNX", *normal.notes), KIND_NAMES["onnx"])
     model = OnnxModel(
         **facts,
         graph=normal.proto,
-        path=wanted.path,
+        path=request.path,
         module=module,
         refusal=refusal,
         origin_sha256=origin(metadata),
     )
-    return Loaded(model, wanted.preprocess is not None, width, wanted.scaling)
+    return Loaded(model, request.preprocess is not None, width, request.scaling)
 
 
-def _refuse_artifact(wanted: _Wanted) -> Loaded:
-    title = KIND_WORDS[kind_of(wanted.path)]
+def _refuse_artifact(request: _Request) -> Loaded:
+    title = KIND_NAMES[kind_of(request.path)]
     raise CheckpointError(
-        f"{wanted.path} is a {title} artifact, which cannot be pressed; give the checkpoint it was made from "
+        f"{request.path} is a {title} artifact, which cannot be pressed; give the checkpoint it was made from "
         "(to judge this file use evaluate, compare or profile)"
     )
 
 
-_OPENERS: dict[str, Callable[[_Wanted], Loaded]] = {
+_OPENERS: dict[str, Callable[[_Request], Loaded]] = {
     "state": _open_state,
     "safetensors": _open_safetensors,
     "torchscript": _open_torchscript,
@@ -240,32 +251,32 @@ _OPENERS: dict[str, Callable[[_Wanted], Loaded]] = {
 }
 
 
-def _finish(wanted: _Wanted, module: nn.Module, notes: tuple[str, ...], kind: str) -> Loaded:
+def _finish(request: _Request, module: nn.Module, notes: tuple[str, ...], kind: str) -> Loaded:
     import torch
 
     module = module.eval().float()
     notes = (*notes, *bake(module))
     module, chosen = settle_output(
-        module, str(wanted.path), classes=len(wanted.classes), label_offset=wanted.label_offset
+        module, str(request.path), classes=len(request.classes), label_offset=request.label_offset
     )
     with torch.no_grad():
         width = module(torch.zeros(2, 1, 28, 28)).shape[1]
-    model = TorchModel(**_facts(wanted, (*notes, *chosen), kind), module=module)
-    return Loaded(model, wanted.preprocess is not None, width, wanted.scaling)
+    model = TorchModel(**_facts(request, (*notes, *chosen), kind), module=module)
+    return Loaded(model, request.preprocess is not None, width, request.scaling)
 
 
-def _facts(wanted: _Wanted, history: tuple[str, ...], kind: str) -> dict[str, Any]:
+def _facts(request: _Request, history: tuple[str, ...], kind: str) -> dict[str, Any]:
     """Return the arguments that every FloatModel takes."""
-    name = wanted.path.stem
+    name = request.path.stem
     while name.endswith(_FLOAT):
         name = name.removesuffix(_FLOAT)
     return {
-        "name": name or wanted.path.stem,
+        "name": name or request.path.stem,
         "kind": kind,
-        "preprocess": replace(wanted.preprocess or Preprocess(), layout="NCHW"),
-        "classes": wanted.classes,
+        "preprocess": replace(request.preprocess or Preprocess(), layout="NCHW"),
+        "classes": request.classes,
         "checkpoint_sha256": "",
-        "history": (*history, *filter(None, (wanted.unread,))),
+        "history": (*history, *filter(None, (request.unread,))),
     }
 
 

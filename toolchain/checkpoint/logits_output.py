@@ -31,12 +31,12 @@ def widths(classes: int, label_offset: int | None) -> tuple[int, ...]:
     return (classes + label_offset,) if label_offset else (classes, classes + 1)
 
 
-def wrong_width(found: int, classes: int, label_offset: int | None) -> str:
+def wrong_width(width: int, classes: int, label_offset: int | None) -> str:
     """Return the sentence about an output of another width."""
-    guess = f"; {found} is the width of {_SPLITS[found]}" if found in _SPLITS else ""
+    guess = f"; {width} is the width of {_SPLITS[width]}" if width in _SPLITS else ""
     shift = f" from label offset {label_offset} on" if label_offset else ""
     return (
-        f"it answers {found} columns, but there are {classes} classes{shift}{guess}; give the --data it was trained "
+        f"it answers {width} columns, but there are {classes} classes{shift}{guess}; give the --data it was trained "
         "on, or choose its classes with --classes"
     )
 
@@ -81,9 +81,9 @@ def choose(
         (shape,) = shapes.values()
         if len(shape) == 2 and shape[0] == batch:
             raise CheckpointError(f"{name}: {wrong_width(shape[1], classes, label_offset)}")
-    found = listing(f"{key or 'output'} {list(shape)}" for key, shape in shapes.items()) or "nothing"
+    shown = listing(f"{key or 'output'} {list(shape)}" for key, shape in shapes.items()) or "nothing"
     raise CheckpointError(
-        f"{name}: for {batch} images it answers {found}, none of them [{batch}, {classes}]; return logits [N, classes]"
+        f"{name}: for {batch} images it answers {shown}, none of them [{batch}, {classes}]; return logits [N, classes]"
     )
 
 

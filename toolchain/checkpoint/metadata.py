@@ -78,9 +78,9 @@ def metadata_facts(metadata: Mapping[str, str] | None, path: Path) -> Metadata:
     """Read the JSON under `glyphpress` in the metadata of a .safetensors or .onnx file, else what others left there."""
     text = (metadata or {}).get(METADATA_KEY)
     if text is None:
-        left = dict(map(_parsed, (metadata or {}).items()))
-        scaling = scaling_in(left)
-        return Metadata(scaling=scaling, unread="" if scaling else unread_in(left))
+        foreign = dict(map(_parsed, (metadata or {}).items()))
+        scaling = scaling_in(foreign)
+        return Metadata(scaling=scaling, unread="" if scaling else unread_in(foreign))
     try:
         facts = json_value(text)
     except ValueError as error:
@@ -140,13 +140,13 @@ def agreed_classes(
         return given or stored
     if chosen and not set(given) <= set(stored):
         return given
-    otherwise = f"; where the file means something else, --classes {words_for(given)} says what its columns stand for"
-    hint = advice(stored, given) + ("" if set(given) <= set(stored) else otherwise)
+    rename_hint = f"; where the file means something else, --classes {words_for(given)} says what its columns stand for"
+    hint = advice(stored, given) + ("" if set(given) <= set(stored) else rename_hint)
     if len(given) != len(stored):
         raise CheckpointError(f"{path} was trained on {len(stored)} classes, the data has {len(given)}; {hint}")
-    place = next(index for index, pair in enumerate(zip(stored, given, strict=True)) if pair[0] != pair[1])
+    index = next(index for index, pair in enumerate(zip(stored, given, strict=True)) if pair[0] != pair[1])
     raise CheckpointError(
-        f"{path}: class {place} is '{stored[place]}' in the checkpoint and '{given[place]}' in the data; {hint}"
+        f"{path}: class {index} is '{stored[index]}' in the checkpoint and '{given[index]}' in the data; {hint}"
     )
 
 
@@ -178,15 +178,15 @@ def unread_in(facts: Mapping[Any, Any], depth: int = 0) -> str:
         only, other, value = ("mean", "std", mean) if mean else ("std", "mean", std)
         return f"the file's {only} {value} has no {other} beside it, and is not taken; give --mean and --std"
     nested = facts.values() if depth < _DEEPEST and not _weights(facts) else ()
-    return next(filter(None, (unread_in(one, depth + 1) for one in nested if isinstance(one, Mapping))), "")
+    return next(filter(None, (unread_in(value, depth + 1) for value in nested if isinstance(value, Mapping))), "")
 
 
 def _listed(value: Any) -> list[float]:
     """Return the one to four numbers that a value is; nothing for anything else."""
     if hasattr(value, "tolist") and getattr(value, "ndim", 2) < 2:
         value = value.tolist()
-    numbers = [number_in(one) for one in (value if isinstance(value, (list, tuple)) else (value,))]
-    return [one for one in numbers if one is not None] if len(numbers) <= _CHANNELS and None not in numbers else []
+    numbers = [number_in(item) for item in (value if isinstance(value, (list, tuple)) else (value,))]
+    return [item for item in numbers if item is not None] if len(numbers) <= _CHANNELS and None not in numbers else []
 
 
 def number_in(value: Any) -> float | None:
@@ -201,7 +201,7 @@ def number_in(value: Any) -> float | None:
             return None
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        numbers = {number_in(one) for one in value} if 0 < len(value) <= _CHANNELS else set()
+        numbers = {number_in(item) for item in value} if 0 < len(value) <= _CHANNELS else set()
         return numbers.pop() if len(numbers) == 1 else None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
         return None

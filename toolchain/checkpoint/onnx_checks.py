@@ -44,10 +44,12 @@ def refuse_not_finite(proto: ModelProto, path: Path) -> None:
 
 def refuse_quantized(proto: ModelProto, path: Path) -> None:
     """Raise CheckpointError on a quantized graph: pressing starts from the float model."""
-    found = sorted({n.op_type for n in proto.graph.node if n.op_type in _QUANTIZED or n.op_type.startswith("QLinear")})
-    if found:
+    kinds = sorted(
+        {node.op_type for node in proto.graph.node if node.op_type in _QUANTIZED or node.op_type.startswith("QLinear")}
+    )
+    if kinds:
         raise CheckpointError(
-            f"{path} is quantized already ({listing(found)}), and what was rounded cannot be pressed again; "
+            f"{path} is quantized already ({listing(kinds)}), and what was rounded cannot be pressed again; "
             f"give the float model it was made from (to judge this file use evaluate, compare or profile)"
         )
 

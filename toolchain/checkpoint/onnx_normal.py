@@ -26,7 +26,7 @@ from toolchain.checkpoint.onnx_checks import (
     refuse_quantized,
 )
 from toolchain.checkpoint.onnx_pads import explicit_pads
-from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, open_session, seeded_images
+from toolchain.checkpoint.onnx_run import TOLERANCE, answers, largest_difference, open_session, seeded_images
 from toolchain.checkpoint.state import listing
 from toolchain.core.errors import CheckpointError
 from toolchain.formats.onnx import edit
@@ -98,9 +98,9 @@ def _normalised(path: Path, classes: int | None, label_offset: int | None, *, ke
         edit.drop_unused,
         edit.forget_shapes,
     )
-    several = len(before) > 1 or outputs > 1
+    was_chosen = len(before) > 1 or outputs > 1
     notes = (
-        *([f"output {chosen} {list(before[chosen].shape[1:])} of {outputs} taken as the logits"] * several),
+        *([f"output {chosen} {list(before[chosen].shape[1:])} of {outputs} taken as the logits"] * was_chosen),
         *lifted,
         *([f"batch axis, fixed at {batch}, made dynamic"] * (batch is not None)),
         *([f"{layout} input turned to NCHW inside the graph"] * (layout != "NCHW")),
@@ -230,8 +230,8 @@ def _targets(model: ir.Model, nodes: list[ir.Node], batch: int) -> list[NDArray[
         graph.outputs.clear()
         graph.outputs.extend(outputs)
     shape = [batch, *(size if isinstance(size, int) else 0 for size in list(graph.inputs[0].shape or ())[1:])]
-    found = answers(session, np.zeros(shape, np.float32))
-    return [np.asarray(found[str(target.name)]).ravel() for target in targets]
+    sizes = answers(session, np.zeros(shape, np.float32))
+    return [np.asarray(sizes[str(target.name)]).ravel() for target in targets]
 
 
 def take_nchw(model: ir.Model, layout: str, shape: tuple[int, ...]) -> bool:
@@ -319,7 +319,7 @@ def _check(
     else:
         if softmax:
             after = _softmax(after, log=softmax == "LogSoftmax")
-        difference = differs(before, after)
+        difference = largest_difference(before, after)
         if difference < TOLERANCE:
             return
         reason = f"answers differ by {difference:.2g}"

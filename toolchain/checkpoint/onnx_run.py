@@ -72,8 +72,8 @@ def seeded_images(batch: int | None = None) -> NDArray[np.float32]:
     return np.random.default_rng(0).random((count, 1, 28, 28), dtype=np.float32)
 
 
-def differs(one: NDArray[Any], other: NDArray[Any]) -> float:
+def largest_difference(expected: NDArray[Any], answered: NDArray[Any]) -> float:
     """Return the largest absolute difference, relative to the answers where these are larger than 1."""
-    if one.shape != other.shape or not (np.isfinite(one).all() and np.isfinite(other).all()):
+    if expected.shape != answered.shape or not (np.isfinite(expected).all() and np.isfinite(answered).all()):
         return float("inf")
-    return float(np.abs(one - other).max() / max(1.0, float(np.abs(one).max())))
+    return float(np.abs(expected - answered).max() / max(1.0, float(np.abs(expected).max())))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from targets.errors import first_line, of_the_system
 from targets.onnxruntime.operators import layer_of_weight
 from toolchain.checkpoint.onnx_pads import pads_apart
-from toolchain.checkpoint.onnx_run import TOLERANCE, answers, differs, folded, open_session, seeded_images
+from toolchain.checkpoint.onnx_run import TOLERANCE, answers, folded, largest_difference, open_session, seeded_images
 from toolchain.core.converter_log import output_to_log
 from toolchain.formats.onnx import edit
 
@@ -61,7 +61,7 @@ def to_torch(proto: ModelProto) -> tuple[nn.Module | None, str]:
             raise
         # onnx2torch answers what it does not know with any exception.
         return None, f"onnx2torch cannot bring this ONNX graph back ({first_line(error)}); give the torch checkpoint"
-    difference = differs(answers(open_session(proto), images)["logits"], answer)
+    difference = largest_difference(answers(open_session(proto), images)["logits"], answer)
     if difference >= TOLERANCE:
         return (
             None,
@@ -129,13 +129,13 @@ def _for_onnx2torch(model: ir.Model) -> bool:
 def _name_layers(model: ir.Model) -> dict[str, str]:
     """Name nodes as torch named their weights; return onnx2torch's name of each -> the layer's."""
     layers: dict[str, str] = {}
-    taken = {node.name for node in model.graph}
+    names = {node.name for node in model.graph}
     for node in model.graph:
         weight = node.inputs[1] if len(node.inputs) > 1 else None
         layer = layer_of_weight(str(weight.name)) if weight is not None else ""
-        if layer and layer not in taken:
+        if layer and layer not in names:
             node.name = layer
-            taken.add(layer)
+            names.add(layer)
             layers[layer.replace(".", "/")] = layer
     return layers
 
@@ -165,7 +165,7 @@ def _static(module: Any) -> nn.Module:
     for node in list(module.graph.nodes):
         part = module.get_submodule(node.target) if node.op == "call_module" else None
         rewrite = rewrites.get(type(part).__name__)
-        if rewrite is None or any(one.op != "get_attr" for one in (*node.args[1:], *node.kwargs.values())):
+        if rewrite is None or any(argument.op != "get_attr" for argument in (*node.args[1:], *node.kwargs.values())):
             continue
         with module.graph.inserting_before(node):
             new = rewrite(module, node, part)
@@ -184,9 +184,9 @@ def _note_shapes(module: Any) -> None:
 
     class Shapes(Interpreter):
         def run_node(self, n: Any) -> Any:
-            gave = super().run_node(n)
-            n.meta["shape"] = tuple(gave.shape) if isinstance(gave, torch.Tensor) else ()
-            return gave
+            result = super().run_node(n)
+            n.meta["shape"] = tuple(result.shape) if isinstance(result, torch.Tensor) else ()
+            return result
 
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -224,18 +224,18 @@ def _squeeze(module: Any, node: Any, _part: Any) -> Any:
     import torch
 
     data, *axes = node.args
-    return module.graph.call_function(torch.squeeze, (data, *(tuple(_numbers(module, one)) for one in axes)))
+    return module.graph.call_function(torch.squeeze, (data, *(tuple(_numbers(module, constant)) for constant in axes)))
 
 
 def _sum(module: Any, node: Any, part: Any) -> Any:
     import torch
 
-    how = vars(part)
-    axes = [axis for one in node.args[1:] for axis in _numbers(module, one)]
-    if not axes and how["_noop_with_empty_axes"]:
+    settings = vars(part)
+    axes = [axis for constant in node.args[1:] for axis in _numbers(module, constant)]
+    if not axes and settings["_noop_with_empty_axes"]:
         return module.graph.call_function(torch.clone, (node.args[0],))
     axes = axes or list(range(len(node.args[0].meta["shape"])))
-    return module.graph.call_function(torch.sum, (node.args[0], axes, bool(how["_keepdims"])))
+    return module.graph.call_function(torch.sum, (node.args[0], axes, bool(settings["_keepdims"])))
 
 
 def _split(module: Any, node: Any, part: Any) -> Any:
@@ -276,7 +276,7 @@ def _slice(module: Any, node: Any, _part: Any) -> Any:
     data, *inputs = node.args
     # onnx2torch calls what stands behind an input that was left out by its name.
     given = dict(zip(("starts", "ends", "axes", "steps"), inputs, strict=False)) | node.kwargs
-    bounds = {name: module.get_buffer(one.target).tolist() for name, one in given.items()}
+    bounds = {name: module.get_buffer(constant.target).tolist() for name, constant in given.items()}
     starts, ends = bounds["starts"], bounds["ends"]
     axes, steps = bounds.get("axes", range(len(starts))), bounds.get("steps", [1] * len(starts))
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):

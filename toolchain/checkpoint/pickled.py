@@ -94,17 +94,17 @@ def _names(stream: IO[bytes]) -> tuple[list[str], int | None]:
     number = None
     # Arrays of joblib stand between opcodes, and damage leads anywhere; what came before says enough.
     with suppress(Exception):
-        for one in _named(stream):
-            if isinstance(one, int):
-                number = one
+        for item in _named(stream):
+            if isinstance(item, int):
+                number = item
             else:
-                names.append(one)
+                names.append(item)
     return names, number
 
 
 def _named(stream: IO[bytes]) -> Iterator[str | int]:
     """Yield `module.name` of each global in a pickle, and each long number."""
-    words: list[str] = []
+    strings: list[str] = []
     memo: dict[int, str] = {}
     before = ""
     value: Any
@@ -113,7 +113,7 @@ def _named(stream: IO[bytes]) -> Iterator[str | int]:
             case "GLOBAL":
                 yield str(value).replace(" ", ".")
             case "STACK_GLOBAL":
-                yield ".".join(words[-2:])
+                yield ".".join(strings[-2:])
             case "LONG1":
                 yield int(value)
             case "MEMOIZE":
@@ -121,6 +121,6 @@ def _named(stream: IO[bytes]) -> Iterator[str | int]:
             case "BINPUT" | "LONG_BINPUT":
                 memo[int(value)] = before
             case "BINGET" | "LONG_BINGET":
-                words.append(memo.get(int(value), ""))
+                strings.append(memo.get(int(value), ""))
         before = str(value) if "UNICODE" in opcode.name else ""
-        words += [before] if before else []
+        strings += [before] if before else []

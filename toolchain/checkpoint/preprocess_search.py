@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from calibration.dataset import Images, Labels
 from targets.preprocess import Layout, Preprocess
-from toolchain.checkpoint.preprocess_trial import Look, PreprocessTrial, Reading, Run, candidates, options_of
+from toolchain.checkpoint.preprocess_trial import LabelledRun, PreprocessTrial, Reading, Run, candidates, options_of
 from toolchain.core.errors import PreprocessUnknown
 
 ROUNDS = (32, 100, 400)
@@ -139,14 +139,14 @@ def search(
         raise PreprocessUnknown(
             f"{len(images)} labelled images are too few to find the preprocess; give {LEAST_IMAGES} or options"
         )
-    look = Look(run, images, labels, len(classes))
-    seen: dict[Preprocess, PreprocessTrial] = {}
+    labelled = LabelledRun(run, images, labels, len(classes))
+    tried: dict[Preprocess, PreprocessTrial] = {}
     remaining = list(candidates(layout))
     for known in filter(None, (likely, stored)):
-        remaining = list(dict.fromkeys([*remaining, *(_scaled_as(known, one) for one in remaining)]))
+        remaining = list(dict.fromkeys([*remaining, *(_scaled_as(known, candidate) for candidate in remaining)]))
     for count in (*ROUNDS, len(images)):
-        trials = look.at(remaining, min(count, len(images)), every_offset=not seen)
-        seen |= {trial.preprocess: trial for trial in trials}
+        trials = labelled.at(remaining, min(count, len(images)), every_offset=not tried)
+        tried |= {trial.preprocess: trial for trial in trials}
         if count > ROUNDS[0]:
             _refuse_chance(trials[0], classes, labels)
         remaining = _still_open(trials, _KEPT if count > ROUNDS[0] else len(trials))
@@ -154,7 +154,7 @@ def search(
             remaining = [trial.preprocess for trial in _scalings(trials)]
             if len(remaining) == 1:
                 break
-    return _finding(trials, seen.values(), likely, stored)
+    return _finding(trials, tried.values(), likely, stored)
 
 
 def _refuse_chance(best: PreprocessTrial, classes: tuple[str, ...], labels: Labels) -> None:
@@ -190,19 +190,19 @@ def _likelier(better: PreprocessTrial, worse: PreprocessTrial) -> bool:
     return bool(min(tempered, raw) < SIGNIFICANCE)
 
 
-def larger_p_value(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+def larger_p_value(likelihood: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """Return the p-value of a paired t-test that the mean of `one` is the larger; NaN where they are the same."""
     from scipy.special import stdtr
 
-    difference = one - other
+    difference = likelihood - other
     error = difference.std(ddof=1) / np.sqrt(len(difference))
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(stdtr(len(difference) - 1, -difference.mean() / error))
 
 
-def _alike(one: PreprocessTrial, other: PreprocessTrial) -> bool:
+def _alike(trial: PreprocessTrial, other: PreprocessTrial) -> bool:
     """Say whether two scalings give nearly the same answers, so that it hardly matters which is taken."""
-    return float((one.predictions == other.predictions).mean()) >= ALIKE
+    return float((trial.predictions == other.predictions).mean()) >= ALIKE
 
 
 def _scalings(trials: list[PreprocessTrial]) -> list[PreprocessTrial]:
@@ -232,8 +232,8 @@ def _scaling_ties(trials: list[PreprocessTrial]) -> list[PreprocessTrial]:
     return [trial for trial in others if not (_alike(winner, trial) or _likelier(winner, trial))]
 
 
-def _scaled_as(known: Preprocess, one: Preprocess) -> Preprocess:
-    return replace(one, scale=known.scale, mean=known.mean, std=known.std)
+def _scaled_as(known: Preprocess, preprocess: Preprocess) -> Preprocess:
+    return replace(preprocess, scale=known.scale, mean=known.mean, std=known.std)
 
 
 def _known(
@@ -248,7 +248,10 @@ def _known(
 
 
 def _finding(
-    trials: list[PreprocessTrial], seen: Iterable[PreprocessTrial], likely: Preprocess | None, stored: Preprocess | None
+    trials: list[PreprocessTrial],
+    tried: Iterable[PreprocessTrial],
+    likely: Preprocess | None,
+    stored: Preprocess | None,
 ) -> PreprocessFinding:
     known = _known(trials, likely, stored)
     winner = known or _scalings(trials)[0]
@@ -259,7 +262,7 @@ def _finding(
         raise PreprocessUnknown(
             tie_message([trial.preprocess for trial in (winner, *(readings or ties))], len(winner.correct))
         )
-    table = sorted(seen, key=lambda trial: (len(trial.correct), *trial.rank), reverse=True)
+    table = sorted(tried, key=lambda trial: (len(trial.correct), *trial.rank), reverse=True)
     runner_up = next(trial for trial in table if trial.reading != winner.reading)
     rows = tuple(Tried(t.preprocess, t.accuracy, float(t.likelihood.mean()), len(t.correct)) for t in table)
     alike = {trial.preprocess for trial in table if trial.reading == winner.reading} - {winner.preprocess}

@@ -77,7 +77,7 @@ class PreprocessTrial:
 
 
 @dataclass(frozen=True)
-class Look:
+class LabelledRun:
     """Labelled images, and the model that they are shown to; see `preprocess_search.search`.
 
     answered: the logits of each Preprocess on the first images, so that no image is shown twice.
@@ -110,9 +110,9 @@ class Look:
 
     def _logits(self, preprocess: Preprocess, count: int) -> NDArray[np.float32]:
         known = self.answered.get(preprocess)
-        seen = 0 if known is None else len(known)
-        if seen < count:
-            inputs = preprocess.apply(self.images[seen:count])
+        shown = 0 if known is None else len(known)
+        if shown < count:
+            inputs = preprocess.apply(self.images[shown:count])
             parts = [self.run(inputs[at : at + _BATCH]) for at in range(0, len(inputs), _BATCH)]
             self.answered[preprocess] = np.concatenate([*([] if known is None else [known]), *parts])
         return self.answered[preprocess][:count]

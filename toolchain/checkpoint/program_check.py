@@ -96,10 +96,13 @@ def _check_payloads(reader: Any, folder: str, config: str) -> None:
             raise _Refused(f"an object ({stored})")
         meta = payload["tensor_meta"]
         sizes = [int(size["as_int"]) for size in meta["sizes"]]
-        announced, there = prod(sizes) * _BYTES.get(meta["dtype"], 1), reader.get_record_size(f"{folder}/{stored}")
+        announced, stored_bytes = (
+            prod(sizes) * _BYTES.get(meta["dtype"], 1),
+            reader.get_record_size(f"{folder}/{stored}"),
+        )
         strided = all(stride["as_int"] for stride in meta["strides"])
-        if min(sizes, default=0) < 0 or (strided and announced > there) or (not there and announced):
-            raise _Refused(f"a tensor of {announced:,} bytes in a part of {there:,} ({name})")
+        if min(sizes, default=0) < 0 or (strided and announced > stored_bytes) or (not stored_bytes and announced):
+            raise _Refused(f"a tensor of {announced:,} bytes in a part of {stored_bytes:,} ({name})")
 
 
 def _check_samples(reader: Any) -> None:

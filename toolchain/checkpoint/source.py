@@ -29,27 +29,27 @@ _EXAMPLE = "such as net.py:Net, net.py:Net(num_classes=47) or mypackage.net:Net"
 class ModelSource:
     """Where a model's class is and what it is built with; arguments are literals, never evaluated."""
 
-    place: str
+    location: str
     attribute: str
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_file(self) -> bool:
-        """Return whether `place` is a Python file rather than an importable module."""
-        return self.place.endswith(".py")
+        """Return whether `location` is a Python file rather than an importable module."""
+        return self.location.endswith(".py")
 
 
-def parse_source(words: str) -> ModelSource:
+def parse_source(text: str) -> ModelSource:
     """Read `--model`. Raises UsageProblem saying the form that was expected."""
-    match = re.fullmatch(r"(?P<place>[^()]+):(?P<name>[A-Za-z_]\w*)(?P<call>\(.*\))?", words.strip(), re.DOTALL)
+    match = re.fullmatch(r"(?P<location>[^()]+):(?P<name>[A-Za-z_]\w*)(?P<call>\(.*\))?", text.strip(), re.DOTALL)
     if not match:
-        raise UsageProblem(f"--model '{words}' names no class; write FILE.py:CLASS or MODULE:CLASS, {_EXAMPLE}")
-    args, kwargs = _literals(match["call"] or "()", words)
-    return ModelSource(match["place"], match["name"], args, kwargs)
+        raise UsageProblem(f"--model '{text}' names no class; write FILE.py:CLASS or MODULE:CLASS, {_EXAMPLE}")
+    args, kwargs = _literals(match["call"] or "()", text)
+    return ModelSource(match["location"], match["name"], args, kwargs)
 
 
-def _literals(call: str, words: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _literals(call: str, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     try:
         tree = ast.parse("f" + call, mode="eval").body
         if not isinstance(tree, ast.Call) or any(keyword.arg is None for keyword in tree.keywords):
@@ -57,21 +57,23 @@ def _literals(call: str, words: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args = tuple(ast.literal_eval(value) for value in tree.args)
         return args, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in tree.keywords}
     except (ValueError, SyntaxError, TypeError) as error:
-        raise UsageProblem(f"--model '{words}': the arguments must be literals, {_EXAMPLE}") from error
+        raise UsageProblem(f"--model '{text}': the arguments must be literals, {_EXAMPLE}") from error
 
 
 def import_source(source: ModelSource) -> ModuleType:
     """Import the user's module, which runs it. Raises CheckpointError when that fails, whatever it raises."""
     try:
-        return _import_file(Path(source.place)) if source.is_file else importlib.import_module(source.place)
+        return _import_file(Path(source.location)) if source.is_file else importlib.import_module(source.location)
     except Exception as error:  # a user's module can raise anything while it is imported
         advice = _meant(source) or "correct it, or name another file"
-        raise CheckpointError(f"--model: {source.place} cannot be imported ({_words_of(error)}); {advice}") from error
+        raise CheckpointError(
+            f"--model: {source.location} cannot be imported ({_words_of(error)}); {advice}"
+        ) from error
 
 
 def _meant(source: ModelSource) -> str:
     """Return the advice to name a file by its path, where the words name a module and a file would fit; or nothing."""
-    paths = [Path(f"{place}.py") for place in (source.place, source.place.replace(".", "/"))]
+    paths = [Path(f"{name}.py") for name in (source.location, source.location.replace(".", "/"))]
     path = None if source.is_file else next((path for path in paths if path.is_file()), None)
     return f"for the file {path} write --model {path}:{source.attribute}" if path else ""
 
@@ -86,23 +88,24 @@ def build_from(source: ModelSource) -> nn.Module:
     except Exception as error:  # a user's constructor can raise anything
         raise CheckpointError(
             f"--model: {source.attribute}{_signature(make)} cannot be built ({_words_of(error)}); "
-            f'give its arguments, such as --model "{source.place}:{source.attribute}({_required(make)})"'
+            f'give its arguments, such as --model "{source.location}:{source.attribute}({_required(make)})"'
         ) from error
     if not isinstance(model, nn.Module):
         raise CheckpointError(
-            f"--model: {source.place}:{source.attribute} gives a {type(model).__name__}, no nn.Module; name the class"
+            f"--model: {source.location}:{source.attribute} gives a {type(model).__name__}, no nn.Module; "
+            "name the class"
         )
     return model
 
 
 def _attribute(module: ModuleType, source: ModelSource) -> Callable[..., Any]:
-    found = getattr(module, source.attribute, None)
-    if callable(found):
-        return found  # type: ignore[no-any-return]  # what a user's module holds has no type
+    attribute = getattr(module, source.attribute, None)
+    if callable(attribute):
+        return attribute  # type: ignore[no-any-return]  # what a user's module holds has no type
     callables = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
     near = difflib.get_close_matches(source.attribute, callables, n=3) or _classes_in(module) or ["nothing callable"]
-    meant = f"; {advice}" if (advice := _meant(source)) else ""
-    raise CheckpointError(f"--model: {source.place} has no '{source.attribute}'; it has {', '.join(near[:3])}{meant}")
+    fix = f"; {advice}" if (advice := _meant(source)) else ""
+    raise CheckpointError(f"--model: {source.location} has no '{source.attribute}'; it has {', '.join(near[:3])}{fix}")
 
 
 def _classes_in(module: ModuleType) -> list[str]:
@@ -149,26 +152,29 @@ def _signature(make: Callable[..., Any]) -> str:
 def _required(make: Callable[..., Any]) -> str:
     """Return the arguments that must be given, `num_classes=...`; all of them where none must."""
     try:
-        known = list(inspect.signature(make).parameters.values())
+        parameters = list(inspect.signature(make).parameters.values())
     except (TypeError, ValueError):
         return "..."
     needed = [
-        one for one in known if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+        parameter
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    return ", ".join(f"{one.name}=..." for one in needed or known) or "..."
+    return ", ".join(f"{parameter.name}=..." for parameter in needed or parameters) or "..."
 
 
-def called(module: nn.Module, arguments: dict[str, Any]) -> str:
+def model_option(module: nn.Module, arguments: dict[str, Any]) -> str:
     """Return words of `--model` that build a module of the same class."""
-    words = ", ".join(f"{name}={value!r}" for name, value in arguments.items()) or "..."
-    return f'--model "FILE.py:{type(module).__name__}({words})"'
+    text = ", ".join(f"{name}={value!r}" for name, value in arguments.items()) or "..."
+    return f'--model "FILE.py:{type(module).__name__}({text})"'
 
 
-def argument(module: nn.Module, size: int, *, outputs: bool) -> str:
+def size_argument(module: nn.Module, size: int, *, outputs: bool) -> str:
     """Return the argument of a module's class that likely gave it a size, such as its `outputs`; or nothing."""
-    known = list(inspect.signature(type(module)).parameters.values())
-    named = [one.name for one in known if outputs and _OUTPUTS.search(one.name)]
-    same = [one.name for one in known if one.default == size and one.default is not True]
+    parameters = list(inspect.signature(type(module)).parameters.values())
+    named = [parameter.name for parameter in parameters if outputs and _OUTPUTS.search(parameter.name)]
+    same = [parameter.name for parameter in parameters if parameter.default == size and parameter.default is not True]
     return (named or same or [""])[0]
 
 

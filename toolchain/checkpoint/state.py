@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolchain import models
 from toolchain.checkpoint.computed_weights import computed, fold, prefixes
-from toolchain.checkpoint.source import argument, called
+from toolchain.checkpoint.source import model_option, size_argument
 from toolchain.core.errors import CheckpointError, UsageProblem
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ def tensors_in(payload: Any, name: str) -> dict[str, Tensor]:
     parts = dict(enumerate(payload)) if isinstance(payload, (list, tuple)) else payload
     if not isinstance(parts, Mapping):
         raise CheckpointError(f"{name} holds a {type(payload).__name__}, not weights; save model.state_dict()")
-    found = dict(_flat(parts))
-    if not found:
+    tensors = dict(_flat(parts))
+    if not tensors:
         keys = listing(map(str, parts)) if parts else "nothing"
         raise CheckpointError(f"{name} holds {keys}, but no weights; save model.state_dict()")
-    if any(is_lazy(value) for value in found.values()):
+    if any(is_lazy(value) for value in tensors.values()):
         raise CheckpointError(f"{name} {UNINITIALISED}")
-    return found
+    return tensors
 
 
 def _flat(parts: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
@@ -67,7 +67,7 @@ def _flat(parts: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterato
             yield without_wrappers(name), value
         elif str(key).endswith(_PACKED) and isinstance(value, tuple):
             # A quantized layer's weights and biases.
-            yield from _flat({str(place): part for place, part in enumerate(value)}, f"{name}.", _DEEPEST)
+            yield from _flat({str(position): part for position, part in enumerate(value)}, f"{name}.", _DEEPEST)
         # An optimizer counts its parameters by number, and a damaged file may hold a dict in itself.
         elif isinstance(value, Mapping) and depth < _DEEPEST and all(isinstance(inner, str) for inner in value):
             yield from _flat(value, f"{name}.", depth + 1)
@@ -94,45 +94,45 @@ def modules_in(payload: Any) -> dict[str, nn.Module]:
     return {str(key): value for key, value in items if isinstance(value, nn.Module)}
 
 
-def find_state(payload: Any, name: str, wanted: str | None) -> Fitted:
-    """Return the weights in what a file held, where nobody named the class: under `wanted`, else the likeliest key.
+def find_state(payload: Any, name: str, key: str | None) -> Fitted:
+    """Return the weights in what a file held, where nobody named the class: under `key`, else the likeliest one.
 
-    Raises as `tensors_in`, and UsageProblem when there is nothing under `wanted`.
+    Raises as `tensors_in`, and UsageProblem when there is nothing under `key`.
     """
     tensors = tensors_in(payload, name)
     parts = payload if isinstance(payload, Mapping) else {}
-    keys = {str(key) for key, value in parts.items() if isinstance(value, Mapping)} | ({wanted} if wanted else set())
-    below = _grouped(tensors, {f"{key}." for key in keys})
+    keys = {str(chosen) for chosen, value in parts.items() if isinstance(value, Mapping)} | ({key} if key else set())
+    below = _grouped(tensors, {f"{chosen}." for chosen in keys})
     groups = {prefix[:-1]: weights for prefix, weights in below.items() if weights}
-    if wanted is None and (not groups or any(str(key) in tensors for key in parts)):
+    if key is None and (not groups or any(str(chosen) in tensors for chosen in parts)):
         return Fitted(tensors, ())
-    key, notes = preferred(groups, wanted, name)
-    return Fitted(groups[key], notes)
+    chosen, notes = preferred(groups, key, name)
+    return Fitted(groups[chosen], notes)
 
 
-def no_such_weights(name: str, wanted: str, keys: Sequence[str]) -> UsageProblem:
+def no_such_weights(name: str, key: str, keys: Sequence[str]) -> UsageProblem:
     """Return the error of a `--weights` that names nothing in the file."""
-    there = f"it has them under {listing(keys)}" if keys else "its weights stand under no key, so leave --weights out"
-    return UsageProblem(f"{name} has no weights under '{wanted}'; {there}")
+    fix = f"it has them under {listing(keys)}" if keys else "its weights stand under no key, so leave --weights out"
+    return UsageProblem(f"{name} has no weights under '{key}'; {fix}")
 
 
-def preferred(keys: Iterable[str], wanted: str | None, name: str) -> tuple[str, tuple[str, ...]]:
-    """Return the key to take, `wanted` or the likeliest, and the note where there are others to take instead."""
+def preferred(keys: Iterable[str], key: str | None, name: str) -> tuple[str, tuple[str, ...]]:
+    """Return the key to take, `key` or the likeliest, and the note where there are others to take instead."""
     keys = sorted(keys, key=_rank)
-    if wanted is not None and wanted not in keys:
-        raise no_such_weights(name, wanted, keys)
-    chosen = wanted if wanted is not None else keys[0]
-    return chosen, _taken(chosen, [key for key in keys if key not in ("", chosen)])
+    if key is not None and key not in keys:
+        raise no_such_weights(name, key, keys)
+    chosen = key if key is not None else keys[0]
+    return chosen, _choice_note(chosen, [key for key in keys if key not in ("", chosen)])
 
 
 def _rank(key: str) -> tuple[bool, int, int]:
     """Order keys: what was trained before its average, the usual keys before others, short before long."""
     first = key.partition(".")[0]
-    place = STATE_KEYS.index(first) if first in STATE_KEYS else len(STATE_KEYS)
-    return bool(_LATER.search(key)), place, key.count(".")
+    position = STATE_KEYS.index(first) if first in STATE_KEYS else len(STATE_KEYS)
+    return bool(_LATER.search(key)), position, key.count(".")
 
 
-def _taken(key: str, others: Sequence[str]) -> tuple[str, ...]:
+def _choice_note(key: str, others: Sequence[str]) -> tuple[str, ...]:
     if others:
         fix = f"--weights {others[0]}" + (f" (or {listing(others[1:])})" if others[1:] else "")
         return (f"weights taken from '{key or 'the top of the file'}'; {fix} takes the others",)
@@ -140,24 +140,24 @@ def _taken(key: str, others: Sequence[str]) -> tuple[str, ...]:
 
 
 def fit_state(
-    module: nn.Module, tensors: Mapping[str, Tensor], name: str, wanted: str | None = None, *, assign: bool = False
+    module: nn.Module, tensors: Mapping[str, Tensor], name: str, weights_key: str | None = None, *, assign: bool = False
 ) -> Fitted:
     """Load weights into `module`: those under the one prefix, of keys and wrappers, that makes all names fit.
 
-    tensors: of the whole file, by dotted name. wanted: the key of `--weights`; without it the raw weights go before
-    averaged ones, and the note names the others. assign: the module takes the tensors themselves, in their own type,
-    and weights that it shares are no longer shared; otherwise it copies them.
+    tensors: of the whole file, by dotted name. weights_key: the key of `--weights`; without it raw weights are taken
+    before averaged ones, and the note names the others. assign: the module takes the tensors themselves, in their own
+    type, and weights that it shares are no longer shared; otherwise it copies them.
 
     Raises CheckpointError listing the missing, the unexpected and the misshapen, and saying the fix; UsageProblem when
-    there is nothing under `wanted`.
+    there is nothing under `weights_key`.
     """
     expected = module.state_dict()
     near = _candidates([*tensors, *computed(tensors)], expected)
     keys = [prefix.rstrip(".") for prefix in near]
-    if wanted is not None:
-        near = [prefix for prefix in near if prefix.startswith(f"{wanted}.")]
+    if weights_key is not None:
+        near = [prefix for prefix in near if prefix.startswith(f"{weights_key}.")]
         if not near:
-            raise no_such_weights(name, wanted, keys)
+            raise no_such_weights(name, weights_key, keys)
     groups, enough = _grouped(tensors, set(near)), len(_missing(expected, ()))
     fitting = [
         prefix
@@ -170,7 +170,7 @@ def fit_state(
     key, notes = preferred([prefix.rstrip(".") for prefix in fitting], None, name)
     below, plain = fold(_below(tensors, f"{key}." if key else ""), expected)
     module.load_state_dict(below, strict=False, assign=assign)
-    return Fitted(below, (*notes, *_plain(plain), *_left(below, expected)))
+    return Fitted(below, (*notes, *_computed_note(plain), *_left_out_note(below, expected)))
 
 
 def _fit_nearest(
@@ -188,12 +188,15 @@ def _fit_nearest(
         renamed, plain = fold(named, expected)
         if not _problems(module, expected, renamed) or _loads(module, renamed):
             module.load_state_dict(renamed, strict=False, assign=assign)
-            return Fitted(renamed, (*_taken(prefix.rstrip("."), ()), *_plain(plain), *_left(renamed, expected)))
+            return Fitted(
+                renamed,
+                (*_choice_note(prefix.rstrip("."), ()), *_computed_note(plain), *_left_out_note(renamed, expected)),
+            )
     problems = "; ".join(_problems(module, expected, below))
     raise CheckpointError(f"{name} is not a checkpoint of {type(module).__name__}: {problems}")
 
 
-def _plain(names: Sequence[str]) -> tuple[str, ...]:
+def _computed_note(names: Sequence[str]) -> tuple[str, ...]:
     return (f"weights computed once and kept: {listing(names)}",) if names else ()
 
 
@@ -228,7 +231,7 @@ def _grouped(tensors: Mapping[str, Tensor], starts: Collection[str]) -> dict[str
     return groups
 
 
-def _left(below: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[str, ...]:
+def _left_out_note(below: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[str, ...]:
     extra = [key for key in below if key not in expected and not key.endswith((".weight_g", ".weight_v"))]
     return (f"not of the model, left out: {listing(extra)}",) if extra else ()
 
@@ -249,44 +252,44 @@ def _problems(module: nn.Module, expected: Mapping[str, Tensor], state: Mapping[
     missing = _missing(expected, state)
     unexpected = _unexpected(state, [key for key in state if key not in expected])
     shapes = {
-        key: (tuple(wanted.shape), tuple(state[key].shape))
-        for key, wanted in expected.items()
+        key: (tuple(weight.shape), tuple(state[key].shape))
+        for key, weight in expected.items()
         # A lazy layer takes the shape that comes.
-        if key in state and not is_lazy(wanted) and state[key].shape != wanted.shape
+        if key in state and not is_lazy(weight) and state[key].shape != weight.shape
     }
-    found = []
+    problems = []
     if missing:
-        found.append(f"missing {listing(missing)}")
+        problems.append(f"missing {listing(missing)}")
     if unexpected:
-        found.append(f"unexpected {listing(unexpected)}")
+        problems.append(f"unexpected {listing(unexpected)}")
     if shapes:
-        words = (f"{key} is {list(given)}, the model wants {list(wanted)}" for key, (wanted, given) in shapes.items())
-        found.append(f"wrong shapes: {listing(words)}")
-    if found:
+        mismatches = (f"{key} is {list(given)}, the model wants {list(own)}" for key, (own, given) in shapes.items())
+        problems.append(f"wrong shapes: {listing(mismatches)}")
+    if problems:
         fix = "give the class and arguments that it was trained with (--model)"
         if shapes and not (missing or unexpected):
             fix = _sizes_fix(module, list(shapes.values()))
-        found.append(fix)
-    return found
+        problems.append(fix)
+    return problems
 
 
 def _sizes_fix(module: nn.Module, shapes: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> str:
     """Return what to build the model with. shapes: those that the model wants, each with the one that came."""
     axes = [
         (axis, pair)
-        for wanted, given in shapes
-        for axis, pair in enumerate(zip_longest(wanted, given, fillvalue=0))
+        for own, given in shapes
+        for axis, pair in enumerate(zip_longest(own, given, fillvalue=0))
         if pair[0] != pair[1]
     ]
     sizes, outputs = {pair for _, pair in axes}, all(axis == 0 for axis, _ in axes)
     if len(sizes) > 1:
-        return f"build the model with the sizes it was trained with: {called(module, {})}"
-    ((wanted, given),) = sizes
+        return f"build the model with the sizes it was trained with: {model_option(module, {})}"
+    ((own, given),) = sizes
     if outputs and models.is_ours(module):
-        return f"it was trained on {given} classes, not {wanted}; give their --data, or name them with --classes"
-    name = argument(module, wanted, outputs=outputs)
-    how = f": {called(module, {name: given})}" if name else ""
-    return f"the file has {given} where the model has {wanted}; build it with {given}{how}"
+        return f"it was trained on {given} classes, not {own}; give their --data, or name them with --classes"
+    name = size_argument(module, own, outputs=outputs)
+    how = f": {model_option(module, {name: given})}" if name else ""
+    return f"the file has {given} where the model has {own}; build it with {given}{how}"
 
 
 def listing(items: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from targets.artifact import Fidelity
-from toolchain.checkpoint.kinds import KIND_WORDS
+from toolchain.checkpoint.kinds import KIND_NAMES
 from toolchain.core.visible import shown
 from toolchain.evaluation.compare import ComparedModels
 from toolchain.formats import catalog
@@ -43,7 +43,7 @@ def _summary(inspection: Inspection) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("file", shown(f"{inspection.path}  {KIND_WORDS[inspection.kind]}  {inspection.bytes:,} bytes"))
+    table.add_row("file", shown(f"{inspection.path}  {KIND_NAMES[inspection.kind]}  {inspection.bytes:,} bytes"))
     if inspection.packed is not None:
         table.add_row("packed", f"{inspection.packed:,} bytes (zstd, level {LEVEL})")
     elif inspection.kind in catalog.FORMATS:

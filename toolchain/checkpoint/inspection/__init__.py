@@ -7,7 +7,7 @@ from pathlib import Path
 from targets.errors import translated
 from toolchain import models
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel
-from toolchain.checkpoint.kinds import KIND_WORDS, kind_of
+from toolchain.checkpoint.kinds import KIND_NAMES, kind_of
 from toolchain.core.errors import CheckpointError
 from toolchain.formats import catalog
 from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor
@@ -31,7 +31,7 @@ def inspect_file(
         )
     path = shipped or Path(path_or_name)
     kind = kind_of(path)
-    words = KIND_WORDS[kind]
+    words = KIND_NAMES[kind]
     with translated(lambda reason: CheckpointError(f"{path} is a damaged {words} ({reason}); save or export it again")):
         if kind in catalog.FORMATS:
             return catalog.get(kind).inspect(path)
