@@ -534,7 +534,7 @@ def raising(error: BaseException) -> Callable[[], click.Command]:
     ("error", "code", "line"),
     [
         (toolchain.core.errors.StageError("it broke\nin two lines; mend it"), 3, "it broke in two lines; mend it"),
-        (PermissionError(13, "Permission denied", "/x/y"), 3, "/x/y: Permission denied; name a place that you may"),
+        (PermissionError(13, "Permission denied", "/x/y"), 3, "/x/y: Permission denied; give a path that you may"),
         (OSError(28, "No space left on device"), 3, "No space left on device; free some space"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (KeyboardInterrupt("interrupted; m.pt holds epoch 2"), 130, "interrupted; m.pt holds epoch 2"),

@@ -1,4 +1,4 @@
-"""Shell completion: the names that options and arguments take, found without importing anything heavy."""
+"""Shell completion: the values of options and arguments, listed without importing anything heavy."""
 
 from __future__ import annotations
 
@@ -14,40 +14,42 @@ Completer = Callable[[click.Context, click.Parameter, str], list["CompletionItem
 
 
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".pt2", ".ts", ".safetensors", ".onnx")
-"""What a checkpoint's name may end in."""
+"""The suffixes of checkpoints."""
 ARTIFACTS = (".ort", ".tflite")
-"""What only `inspect` takes beside them."""
+"""The suffixes of the other model files that `inspect` reads."""
 
 
 def _names(names: Callable[[], Iterable[str]], *, suffixes: Sequence[str] = (), or_file: bool = False) -> Completer:
-    """Offer the names that begin so, and files and folders; where nothing begins so, what the shell itself offers.
+    """Return a completer that offers the names, files and folders which begin with the typed text.
 
-    suffixes: of the files to offer. or_file: whether a file or folder may stand in a name's place.
+    If none does, the shell offers what it finds. suffixes: of the files to offer. or_file: whether a path is a value.
     """
 
     def complete(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem[str]]:
-        found = [name for name in names() if name.startswith(begun)]
-        inside, below = _entries(begun, suffixes)
-        found += inside
-        # Folders alone are left to the shell, which goes on in them without a space.
-        offered = [CompletionItem(name) for name in (*found, *(below if found and or_file else []))]
+        files, folders = _entries(begun, suffixes)
+        matches = [*(name for name in names() if name.startswith(begun)), *files]
+        # If only folders match, the shell completes them, since it adds no space after a folder.
+        offered = [CompletionItem(name) for name in (*matches, *(folders if matches and or_file else []))]
         return offered or ([CompletionItem(begun, type="file")] if or_file else [])
 
     return complete
 
 
 def _entries(begun: str, suffixes: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the files with such a suffix and the folders that begin so, as they would be typed; no hidden ones."""
+    """Return the files with such a suffix and the folders that begin with the typed text, as they would be typed.
+
+    Hidden ones are left out, unless a dot was typed.
+    """
     folder, slash, start = begun.rpartition("/")
     try:
         entries = sorted(os.scandir(folder + slash or "."), key=lambda entry: entry.name)
     except OSError:
         return [], []
-    seen = [(folder + slash + one.name, one) for one in entries if one.name.startswith(start)]
-    shown = [(name, one) for name, one in seen if start or not one.name.startswith(".")]
+    matches = [entry for entry in entries if entry.name.startswith(start) and (start or entry.name[0] != ".")]
+    named = [(folder + slash + entry.name, entry) for entry in matches]
     return (
-        [name for name, one in shown if one.name.endswith(tuple(suffixes)) and one.is_file()],
-        [f"{name}/" for name, one in shown if one.is_dir()],
+        [name for name, entry in named if name.endswith(tuple(suffixes)) and entry.is_file()],
+        [f"{name}/" for name, entry in named if entry.is_dir()],
     )
 
 
@@ -101,7 +103,7 @@ DATA = _names(_data, or_file=True)
 
 
 class _Bash(BashComplete):
-    """Bash splits words at colons: put `emnist:bal` together again, and answer with what follows its colon."""
+    """Bash splits words at colons, so `emnist:bal` is joined again, and the answer is what follows its colon."""
 
     def get_completion_args(self) -> tuple[list[str], str]:
         args, begun = super().get_completion_args()
@@ -115,12 +117,12 @@ class _Bash(BashComplete):
 
     def format_completion(self, item: CompletionItem[str]) -> str:
         value = item.value.removeprefix(self.before)
-        # What Bash inserts it does not quote, and the script's `read` takes one backslash away.
+        # Bash does not quote what it inserts, and `read` in the script removes one backslash.
         quoted = re.sub(r"([^\w@%+=:,./~\[\]-])", r"\\\\\1", value) if item.type == "plain" else value
         return f"{item.type},{quoted}"
 
 
 def register() -> None:
-    """Let Click use the completion above where the shell asks for one."""
+    """Register the completion for Bash if a shell asks for completion."""
     if "_GLYPHPRESS_COMPLETE" in os.environ:
         add_completion_class(_Bash)

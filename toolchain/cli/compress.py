@@ -61,17 +61,17 @@ def amount_options(command: Command) -> Command:
     return command
 
 
-def _layers(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> dict[str, float]:
-    """Return ratios by layer, of words such as `features.conv1=25%`."""
-    found: dict[str, float] = {}
-    for word in words:
-        layer, equals, ratio = word.rpartition("=")
+def _layers(_ctx: click.Context, _param: click.Parameter, settings: tuple[str, ...]) -> dict[str, float]:
+    """Return layer -> ratio, parsed from values such as `features.conv1=25%`."""
+    ratios: dict[str, float] = {}
+    for setting in settings:
+        layer, equals, ratio = setting.rpartition("=")
         if not equals or not layer:
-            raise click.BadParameter(f"'{word}' gives no layer a ratio; write features.conv1=25%")
-        if layer in found:
+            raise click.BadParameter(f"'{setting}' is not LAYER=RATIO; write features.conv1=25%")
+        if layer in ratios:
             raise click.BadParameter(f"{layer} is given two ratios; give one")
-        found[layer] = values.SHARE.convert(ratio, None, None)
-    return found
+        ratios[layer] = values.SHARE.convert(ratio, None, None)
+    return ratios
 
 
 _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
@@ -136,9 +136,9 @@ def _prune_step(settings: dict[str, Any]) -> Prune:
     return Prune.from_options(**settings)
 
 
-def _show(made: Compressed, output: Path, command: str, *, as_json: bool) -> None:
+def _show(result: Compressed, output: Path, command: str, *, as_json: bool) -> None:
     """Print what a step made of a checkpoint."""
-    model, compared = made.model, made.compared
+    model, compared = result.model, result.compared
     if as_json:
         digest, beside = model.checkpoint_sha256, {"history": model.history, "compared": asdict(compared)}
         console.emit(command, {"out": str(output), "sha256": digest, **beside})
@@ -178,8 +178,8 @@ def prune(
     from toolchain.commands.compress import compress_checkpoint
 
     step = _prune_step(settings)
-    made = compress_checkpoint(checkpoint, request, step, output, data=data, context=context)
-    _show(made, output, "prune", as_json=as_json)
+    result = compress_checkpoint(checkpoint, request, step, output, data=data, context=context)
+    _show(result, output, "prune", as_json=as_json)
 
 
 @click.command()
@@ -211,7 +211,7 @@ def sensitivity(
     recipe_file: Path | None,
     context: RunContext,
     as_json: bool,
-    **how: Any,
+    **settings: Any,
 ) -> None:
     """Prune each layer alone at rising ratios, measure the accuracy, and propose a ratio for each layer.
 
@@ -231,17 +231,17 @@ def sensitivity(
     for path, suffix in ((output, ".json"), (picture, ".svg"), (recipe_file, ".toml")):
         if path:
             refuse_unfit(path, suffix, force=context.force)
-    found = sensitivity_of(checkpoint, request, data=data, context=context, **how)
+    curves = sensitivity_of(checkpoint, request, data=data, context=context, **settings)
     if output:
-        write_whole(output, json_text(found.to_dict(), indent=1) + "\n", force=context.force)
+        write_whole(output, json_text(curves.to_dict(), indent=1) + "\n", force=context.force)
     if picture:
-        write_whole(picture, plot(found), force=context.force)
+        write_whole(picture, plot(curves), force=context.force)
     if as_json:
-        console.emit("sensitivity", found.to_dict())
+        console.emit("sensitivity", curves.to_dict())
     else:
-        show_sensitivity(found, console.out())
+        show_sensitivity(curves, console.out())
     if recipe_file:
-        write_whole(recipe_file, proposed_recipe(found, recipe_file.stem).toml(), force=context.force)
+        write_whole(recipe_file, proposed_recipe(curves, recipe_file.stem).toml(), force=context.force)
 
 
 @click.command()
@@ -304,5 +304,5 @@ def distill(
     fields = {key: value for key, value in settings.items() if value is not None}
     if not 0 < fields["soft"] <= 1:
         raise click.BadParameter("give more than 0% and at most 100%", param_hint="--soft")
-    made = compress_checkpoint(checkpoint, request, Distill(**fields), output, data=data, context=context)
-    _show(made, output, "distill", as_json=as_json)
+    result = compress_checkpoint(checkpoint, request, Distill(**fields), output, data=data, context=context)
+    _show(result, output, "distill", as_json=as_json)

@@ -34,18 +34,18 @@ def no_colour() -> bool:
 
 
 def plain() -> bool:
-    """Return whether output goes to a log rather than a terminal (no terminal, CI, NO_COLOR or -v)."""
+    """Return whether progress is printed as plain lines (no terminal, CI, NO_COLOR or -v)."""
     return not sys.stderr.isatty() or no_colour() or verbose()
 
 
 def emit(command: str, payload: dict[str, Any]) -> None:
-    """Print the one JSON object of `--json`; its schema is the command's, whatever is inside has one of its own."""
+    """Print the one JSON object of `--json`; its `schema` is that of the command, whatever the payload holds."""
     schema = {"schema": f"glyphpress/{command}/1"}
     write(json_text(schema | payload | schema))
 
 
 def tell(text: str) -> None:
-    """Print a line of results on stdout; a line break that a name brings along is escaped."""
+    """Print a line of results on stdout; a line break inside it, such as in a file name, is escaped."""
     write(one_line(text))
 
 
@@ -56,7 +56,7 @@ def write(text: str, *, newline: bool = True) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line of progress or advice on stderr, above the bars if there are any; -q keeps it."""
+    """Print a line of progress or advice on stderr, above the bars if there are any; not with -q."""
     if quiet():
         return
     if _bars and _bars[-1].shown:
@@ -66,13 +66,13 @@ def say(text: str) -> None:
 
 
 def advise(lines: Iterable[str]) -> None:
-    """Print what a user can do next, one a line, on stdout."""
+    """Print what a user can do next on stdout, one step per line."""
     for number, line in enumerate(lines):
         tell(f"{'next' if number == 0 else '':8}{line}")
 
 
 def out() -> Console:
-    """Return the console for results: colours only on a terminal, never a line broken by width in a log."""
+    """Return the console for results; colours on a terminal only, and no lines folded elsewhere."""
     from rich.console import Console
 
     end_bars()
@@ -83,13 +83,13 @@ def out() -> Console:
 
 
 def show(text: str) -> None:
-    """Print a table of results that was made into text, with its colours."""
+    """Print a rendered table of results, with its colours."""
     end_bars()
     coloured(sys.stdout).write(f"{text}\n")
 
 
 def width() -> int | None:
-    """Return the columns of the terminal that results go to; None where they go elsewhere."""
+    """Return the width of the terminal that results go to, None if stdout is no terminal."""
     from rich.console import Console
 
     return Console().width if sys.stdout.isatty() else None
@@ -97,7 +97,7 @@ def width() -> int | None:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Give a listener for stages: bars on a terminal, else a line at the start and end of each label; -q: nothing."""
+    """Yield a progress listener: bars on a terminal, else a line at the start and end of each label; with -q silent."""
     if quiet():
         yield silent
     elif plain():
@@ -121,8 +121,8 @@ def end_bars() -> None:
 class Bars:
     """A bar for each label until it is done; one without a total pulses until the next label starts.
 
-    They are shown from the first label on, through a descriptor of their own: meanwhile a stage may send 1 and 2 to a
-    log.
+    They are shown from the first label on. They have a file descriptor of their own, since a stage may send descriptors
+    1 and 2 to a log meanwhile.
     """
 
     def __init__(self) -> None:
@@ -182,7 +182,7 @@ class Bars:
 
 
 class _Lines:
-    """The first and the last line of each label, and between them one in a while, so that a log stays short."""
+    """Prints a line at the start and the end of each label, and at most every 10 seconds between: logs stay short."""
 
     SECONDS = 10.0
 
@@ -203,12 +203,12 @@ class _Lines:
 
 def quiet() -> bool:
     """Return whether `-q` was given to the command that runs."""
-    return _said() == "quiet"
+    return _verbosity() == "quiet"
 
 
 def verbose() -> bool:
     """Return whether `-v` was given to the command that runs."""
-    return _said() == "verbose"
+    return _verbosity() == "verbose"
 
 
 def accept(command: click.Command) -> click.Command:
@@ -217,8 +217,8 @@ def accept(command: click.Command) -> click.Command:
     A group takes them only where it does something by itself.
     """
     if isinstance(command, click.Group):
-        for one in command.commands.values():
-            accept(one)
+        for subcommand in command.commands.values():
+            accept(subcommand)
         if not command.invoke_without_command:
             return command
     if all(param.name != "quiet" for param in command.params):
@@ -238,10 +238,10 @@ def verbosity_options(command: Any) -> Any:
     return command
 
 
-def _said() -> str | None:
+def _verbosity() -> str | None:
     ctx = click.get_current_context(silent=True)
-    said: str | None = ctx.meta.get(_VERBOSITY) if ctx else None
-    return said
+    verbosity: str | None = ctx.meta.get(_VERBOSITY) if ctx else None
+    return verbosity
 
 
 def _take(ctx: click.Context, param: click.Parameter, given: bool) -> None:
@@ -263,7 +263,7 @@ def _show_log(ctx: click.Context) -> None:
     handler = logging.StreamHandler()
     log.addHandler(handler)
     log.setLevel(logging.INFO)
-    # Third-party packages hang handlers of their own on the root.
+    # Third-party packages add handlers of their own to the root logger.
     log.propagate = False
 
     def close() -> None:

@@ -1,4 +1,4 @@
-"""`glyphpress data`: which images there are, whether they are what they say, and how to get them."""
+"""`glyphpress data`: list the data sets, check their images, and download EMNIST."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def root_option(command: click.decorators.FC) -> click.decorators.FC:
-    """Add `--data-root` to a command that names its data in other words than `--data`."""
+    """Add `--data-root` to a command that has no `--data`."""
     return click.option(
         "--data-root",
         type=values.FOLDER,
@@ -62,7 +62,7 @@ def list_(context: RunContext, as_json: bool) -> None:
 @click.argument("data", metavar="DATA", shell_complete=complete.DATA)
 @classes_option
 @root_option
-@click.option("--strict", is_flag=True, help="Exit 3 if anything is found.")
+@click.option("--strict", is_flag=True, help="Exit 3 if a check finds a problem.")
 @run_options(seed=True)
 @json_option
 def check(data: str, context: RunContext, strict: bool, as_json: bool) -> None:

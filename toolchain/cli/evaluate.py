@@ -74,8 +74,8 @@ def compare(
     """Compare two model files, or two saved evaluations (.npz), image by image.
 
     Shows lost, gained and changed answers, the drop in accuracy with its Tango score interval, and the worst classes.
-    Model files need `--data`; for saved evaluations it checks that they are of those images.
-    Stored timings are compared by `glyphpress report`.
+    Model files need --data; saved evaluations need not, but --data checks that they are of those images.
+    `glyphpress report` compares stored timings.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""How the program ends when it cannot go on: one line and the exit code of the error's family, or a bug's traceback."""
+"""How the program ends after an error: one line and an exit code; a bug also keeps its traceback."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from toolchain.core.interrupt import interrupted
 
 _ADVICE: tuple[tuple[type[OSError], str], ...] = (
     (FileNotFoundError, "check the path"),
-    (PermissionError, "name a place that you may read and write"),
-    (FileExistsError, "name a place whose parents are folders"),
-    (IsADirectoryError, "name a file, not a folder"),
-    (NotADirectoryError, "name a place whose parents are folders"),
-    (OSError, "free some space, or name another place"),
+    (PermissionError, "give a path that you may read and write"),
+    (FileExistsError, "give a path whose parents are folders"),
+    (IsADirectoryError, "give a file, not a folder"),
+    (NotADirectoryError, "give a path whose parents are folders"),
+    (OSError, "free some space, or give another path"),
 )
 
 
 def end(error: BaseException) -> int:
-    """Say on stderr what went wrong and return the exit code; only a bug keeps its traceback."""
+    """Print on stderr what went wrong, and return the exit code; only a bug keeps its traceback."""
     if isinstance(error, NoArgsIsHelpError):
         error.show()
         return error.exit_code
-    error = _seen(error)
+    error = _translated(error)
     code = _code(error)
     if code == BUG:
         traceback.print_exception(error)
         click.echo("glyphpress: this is a bug; report it with the lines above and `glyphpress version`", err=True)
     else:
-        said = " ".join(_told(error).split())
-        if code == exit_code(StageError()) and not isinstance(error, OSError) and (crowded := crowded_disk(said)):
-            said = f"{said}; {crowded}"
-        click.echo(f"glyphpress: {said}", err=True)
+        message = " ".join(_message(error).split())
+        if code == exit_code(StageError()) and not isinstance(error, OSError) and (crowded := crowded_disk(message)):
+            message = f"{message}; {crowded}"
+        click.echo(f"glyphpress: {message}", err=True)
     return code
 
 
@@ -48,13 +48,13 @@ def _code(error: BaseException) -> int:
     return exit_code(KeyboardInterrupt() if isinstance(error, click.Abort) else error)
 
 
-def _seen(error: BaseException) -> BaseException:
-    """Return what a library made another error of: an interruption (in an import), or memory that is not there.
+def _translated(error: BaseException) -> BaseException:
+    """Return the cause that a library hid: an interruption during an import, or memory that ran out.
 
-    Of an exit that is not ours, 0 would say that the work is done, and 1 that a gate failed.
+    An exit of a library becomes a StageError: its code 0 would say that the work is done, and 1 that a gate failed.
     """
-    _, torchs, reason = str(error).partition("DefaultCPUAllocator: ")
-    if torchs and isinstance(error, RuntimeError):
+    _, allocator, reason = str(error).partition("DefaultCPUAllocator: ")
+    if allocator and isinstance(error, RuntimeError):
         return MemoryError(reason)
     if isinstance(error, SystemExit):
         return StageError(
@@ -63,27 +63,26 @@ def _seen(error: BaseException) -> BaseException:
     return KeyboardInterrupt("interrupted") if interrupted() and _code(error) == BUG else error
 
 
-def _temporary(named: object) -> bool:
-    """Return whether what could not be written is no result: it has no name, or one in the folder of `scratch`."""
-    return not isinstance(named, str | bytes) or PREFIX in os.fsdecode(named)
+def _temporary(path: object) -> bool:
+    """Return whether a file that could not be written is a temporary one: without a name, or in `scratch`."""
+    return not isinstance(path, str | bytes) or PREFIX in os.fsdecode(path)
 
 
-def _told(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     if isinstance(error, click.UsageError):
-        where = error.ctx.command_path if error.ctx else "glyphpress"
-        said = error.format_message().rstrip(".")
-        return f"{said}{' See' if said.endswith('?') else '; see'} `{where} --help`"
+        command = error.ctx.command_path if error.ctx else "glyphpress"
+        problem = error.format_message().rstrip(".")
+        return f"{problem}{' See' if problem.endswith('?') else '; see'} `{command} --help`"
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, OSError) and error.strerror:
         # Of two files the second is the one that was written.
-        named = error.filename2 or error.filename
+        path = error.filename2 or error.filename
         full = full_disk(message=error.strerror) if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
-        if full and _temporary(named):
+        if full and _temporary(path):
             return f"{error.strerror}; {full}"
-        place = f"{named}: " if named else ""
-        advice = next(words for family, words in _ADVICE if isinstance(error, family))
-        return f"{place}{error.strerror}; {advice}"
+        advice = next(text for family, text in _ADVICE if isinstance(error, family))
+        return f"{f'{path}: ' if path else ''}{error.strerror}; {advice}"
     if isinstance(error, MemoryError):
-        return f"not enough memory{f' ({error})' if str(error) else ''}; take a smaller batch, or free some memory"
+        return f"not enough memory{f' ({error})' if str(error) else ''}; use a smaller batch, or free some memory"
     return str(error) or "interrupted"

@@ -345,7 +345,7 @@ def baseline(
     from toolchain.gate.collect import needs_file
 
     policy = limits.chosen()
-    made = store_baseline(
+    stored = store_baseline(
         artifact,
         policy,
         data,
@@ -358,8 +358,8 @@ def baseline(
     for line in needs_file(policy):
         console.say(line)
     if as_json:
-        facts = {"digest": made.digest, "path": str(output), "images": len(made.evaluation)}
-        console.emit("gate-baseline", facts | {"damage": [damaged.kind for damaged in made.stress]})
+        facts = {"digest": stored.digest, "path": str(output), "images": len(stored.evaluation)}
+        console.emit("gate-baseline", facts | {"damage": [damaged.kind for damaged in stored.stress]})
     else:
         console.say(f"wrote {output}; these lines in a policy pin it:")
-        console.write(f'[baseline]\ndigest = "{made.digest}"')
+        console.write(f'[baseline]\ndigest = "{stored.digest}"')

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 WHOLE = 1000
-"""Letters of a sentence that is not cut off."""
+"""So many letters that no sentence is cut off."""
 
 
 class NearestGroup(click.RichGroup):
@@ -29,11 +29,11 @@ class NearestGroup(click.RichGroup):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or fail with the nearest names."""
         known = self.list_commands(ctx)
-        # While the shell completes a line, Click wants no errors.
+        # While a shell completes a line there are no errors.
         if args and args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
             near = nearest(args[0], known, "")
-            said = " ".join([*ctx.command_path.split()[1:], args[0]])
-            ctx.fail(f"no command '{said}'; {near}" if near else f"no command '{said}'")
+            path = " ".join([*ctx.command_path.split()[1:], args[0]])
+            ctx.fail(f"no command '{path}'; {near}" if near else f"no command '{path}'")
         return super().resolve_command(ctx, args)
 
     def summaries(self, ctx: click.Context) -> list[tuple[str, str]]:
@@ -55,13 +55,13 @@ class LazyGroup(NearestGroup):
         return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import and return a command, or None when there is no such name; in a list, one that has help alone."""
+        """Import and return a command, None if there is none of that name; for a list, only its summary."""
         if cmd_name not in self.table:
             return None
-        place, summary = self.table[cmd_name]
+        target, summary = self.table[cmd_name]
         if self._listing:
             return click.RichCommand(name=cmd_name, help=summary)
-        module, attribute = place.split(":")
+        module, attribute = target.split(":")
         command: click.Command = getattr(import_module(module), attribute)
         return console.accept(command)
 
@@ -70,7 +70,7 @@ class LazyGroup(NearestGroup):
         return [(name, summary) for name, (_, summary) in self.table.items()]
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
-        """Return the options and the commands that begin so."""
+        """Return the options and the commands that begin with the typed text."""
         with self._names_alone():
             return super().shell_complete(ctx, incomplete)
 
@@ -83,7 +83,7 @@ class LazyGroup(NearestGroup):
             self._listing = False
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse an empty word: as a path it would be the current folder, as an option it would be left out."""
+        """Refuse an empty argument: a path would be the current folder, and an option would be ignored."""
         for before, word in pairwise(["", *args]):
             name = word.removesuffix("=") if word.startswith("--") and word.endswith("=") else before
             if word in {"", f"{name}="} and not ctx.resilient_parsing:
@@ -107,7 +107,7 @@ class LazyGroup(NearestGroup):
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C keep what the stage said about it, which Click would drop for an empty line."""
+    """Keep the message of an interrupted stage, which Click would replace with an empty line."""
     try:
         yield
     except KeyboardInterrupt as stop:

@@ -27,13 +27,13 @@ EXIT_CODES = """\
 
 
 def _topics(ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem[str]]:
-    """Offer what may follow the words that stand there."""
+    """Offer the words that may follow those that are typed already."""
     from click.shell_completion import CompletionItem
 
     above: click.Context | None = ctx.find_root()
     for word in ctx.params.get("topic") or ():
-        above = above and _entered(above, word)
-    return [CompletionItem(name) for name in (_below(above) if above else ()) if name.startswith(begun)]
+        above = above and _subcommand(above, word)
+    return [CompletionItem(name) for name in (_topics_below(above) if above else ()) if name.startswith(begun)]
 
 
 @click.command("help")
@@ -52,22 +52,22 @@ def help_(ctx: click.Context, topic: tuple[str, ...]) -> None:
         return
     above = ctx.find_root()
     for word in topic:
-        command = _entered(above, word)
+        command = _subcommand(above, word)
         if command is None:
             see = " ".join(["glyphpress", *above.command_path.split()[1:], "--help"])
-            raise UsageProblem(f"no help on '{' '.join(topic)}'; {nearest(word, _below(above), f'see `{see}`')}")
+            raise UsageProblem(f"no help on '{' '.join(topic)}'; {nearest(word, _topics_below(above), f'see `{see}`')}")
         above = command
     click.echo(above.get_help())
 
 
-def _entered(ctx: click.Context, word: str) -> click.Context | None:
-    """Return the context of the command that a word leads to from another one's, or None."""
+def _subcommand(ctx: click.Context, word: str) -> click.Context | None:
+    """Return the context of a subcommand, or None if there is none of that name."""
     command = ctx.command.get_command(ctx, word) if isinstance(ctx.command, click.Group) else None
     return type(ctx)(command, info_name=word, parent=ctx) if command else None
 
 
-def _below(ctx: click.Context) -> list[str]:
-    """Return the words that may follow those of a context."""
+def _topics_below(ctx: click.Context) -> list[str]:
+    """Return the names of the subcommands, and at the root the other topics of help."""
     names = ctx.command.list_commands(ctx) if isinstance(ctx.command, click.Group) else []
     return names if ctx.parent else ["exit-codes", *names]
 
@@ -91,11 +91,11 @@ def version(as_json: bool) -> None:
     from toolchain.core.versions import tool_versions
 
     state = machine_state()
-    place = {key: state[key] for key in ("os", "kernel", "architecture", "cpu") if key in state}
+    machine = {key: state[key] for key in ("os", "kernel", "architecture", "cpu") if key in state}
     installed = tool_versions(*PACKAGES)
     if as_json:
-        console.emit("version", {"python": platform.python_version(), "machine": place, "packages": installed})
+        console.emit("version", {"python": platform.python_version(), "machine": machine, "packages": installed})
         return
     facts = {"glyphpress": installed.pop("glyphpress", "not installed"), "python": platform.python_version()}
-    for name, value in (facts | place | installed).items():
+    for name, value in (facts | machine | installed).items():
         click.echo(f"{name:18} {value}")

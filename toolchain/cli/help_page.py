@@ -84,9 +84,9 @@ def _head(lines: list[str]) -> Iterator[str]:
     example = False
     for line in lines:
         example |= line.strip() == "Example:"
-        usage, found, rest = line.partition("Usage:")
-        if found:
-            yield f" {usage}{_styled(found, YELLOW)}{_styled(rest, BOLD)}"
+        _, usage, rest = line.partition("Usage:")
+        if usage:
+            yield f" {_styled(usage, YELLOW)}{_styled(rest, BOLD)}"
         else:
             yield f" {_styled(line.removeprefix('  '), DIM) if example else _coloured(line.removeprefix('  '))}"
 
@@ -115,7 +115,7 @@ def _named(name: str) -> str:
 
 def _coloured(text: str) -> str:
     for pattern, code in _COLOURED:
-        text = pattern.sub(lambda found, code=code: _styled(found[0], code), text)  # type: ignore[misc]
+        text = pattern.sub(lambda match, code=code: _styled(match[0], code), text)  # type: ignore[misc]
     return text
 
 

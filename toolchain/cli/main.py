@@ -1,4 +1,4 @@
-"""The program `glyphpress`: finds the command, and turns what stops it into one line and an exit code."""
+"""The program `glyphpress`: its table of commands, and how it starts and ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _on_ctrl_c(handler: signal.Handlers | object) -> None:
             signal.signal(signal.SIGINT, handler)  # type: ignore[arg-type]
 
 
-# While there is nothing to clean up yet, Ctrl-C ends the process at once and without a traceback.
+# Until there is something to clean up, Ctrl-C ends the process at once and without a traceback.
 _on_ctrl_c(signal.SIG_DFL)
 try:
     import gc
@@ -150,9 +150,9 @@ def main() -> NoReturn:
         if (lost := undelivered(stdout)) and not code:
             code = _end(OSError(lost.errno, lost.strerror, "stdout"))
     if stdout and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Nothing is left to clean up, so that Ctrl-C may end the libraries' own clean-up without a traceback.
+        # Nothing of ours is left to clean up: Ctrl-C may now end the libraries' clean-up without a traceback.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        # Nor does the interpreter need to search everything that was imported for garbage before it ends.
+        # The interpreter need not search all imported modules for garbage before it ends.
         gc.freeze()
     sys.exit(code)
 
@@ -160,7 +160,7 @@ def main() -> NoReturn:
 def _run() -> Any:
     # Read when torch is loaded: threads that spin while they wait make training several times slower on busy cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Pydantic would look for plug-ins in every package that is installed; none has a say in what the gate accepts.
+    # Pydantic would search every installed package for plug-ins, and none may change what the gate accepts.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         with heard():
@@ -173,7 +173,7 @@ def _run() -> Any:
     except SystemExit as stop:
         if "_GLYPHPRESS_COMPLETE" in os.environ:
             return stop.code
-        # Click answers a pipe that was closed with 1, which is a failed gate's alone; other exits are not ours.
+        # Click exits with 1 after a closed pipe, but 1 means a failed gate; other exits are of libraries.
         return _end(stop.__context__ if isinstance(stop.__context__, OSError) else stop)
     except BaseException as error:  # noqa: BLE001 (a bug keeps its traceback and gets an exit code of its own)
         return _end(error)

@@ -44,13 +44,13 @@ def inspect(
     from toolchain.formats.packed import shown_size
     from toolchain.report.inspection import show_inspection
 
-    found = inspect_file(file, model=model, trust_pickle=trust_pickle, weights=weights)
-    if found.kind in catalog.FORMATS:
-        found = replace(found, packed=shown_size(found.path, asked=packed, progress=context.progress))
+    inspection = inspect_file(file, model=model, trust_pickle=trust_pickle, weights=weights)
+    if inspection.kind in catalog.FORMATS:
+        inspection = replace(inspection, packed=shown_size(inspection.path, asked=packed, progress=context.progress))
     if as_json:
-        console.emit("inspect", found.to_dict())
+        console.emit("inspect", inspection.to_dict())
     else:
-        show_inspection(found, console.out())
+        show_inspection(inspection, console.out())
 
 
 @click.command()

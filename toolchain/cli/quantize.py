@@ -114,31 +114,33 @@ def quantize(
     from toolchain.recipe import Quantize
 
     step = Quantize.from_options(**settings, per_channel=not per_tensor, reduce_range=False if full_range else None)
-    _refuse_uncounted(step)
+    _refuse_unused_images(step)
     if step.fallback:
         if save_ranges:
-            raise click.UsageError("--save-ranges keeps those of one file, and --fallback tries several; leave one out")
+            raise click.UsageError(
+                "--save-ranges saves the ranges of one file, but --fallback tries several; leave one out"
+            )
         limit = limits.chosen().settings(DropLimit)
-        _within(artifact, step, output, data, limit, context=context, as_json=as_json)
+        _quantize_within(artifact, step, output, data, limit, context=context, as_json=as_json)
         return
     if limits:
         raise click.UsageError("--policy and --max-drop are for --fallback; add it, or leave them out")
-    made = quantize_file(artifact, step, output, data=data, save_ranges=save_ranges, context=context)
+    quantized = quantize_file(artifact, step, output, data=data, save_ranges=save_ranges, context=context)
     if as_json:
-        console.emit("quantize", made.facts())
+        console.emit("quantize", quantized.facts())
     else:
-        for line in _lines(artifact, made, data):
+        for line in _lines(artifact, quantized, data):
             console.tell(line)
 
 
-def _refuse_uncounted(step: Quantize) -> None:
+def _refuse_unused_images(step: Quantize) -> None:
     """Raise UsageError where a number of calibration images was given, and none is read."""
     if not step.needs_images and options.was_given("calibration_images"):
         why = f"the ranges are taken from {step.ranges}" if step.ranges else f"{step.scheme} has no ranges"
         raise click.UsageError(f"--calibration-images: {why}, so no images are read for them; leave it out")
 
 
-def _within(
+def _quantize_within(
     artifact: Path,
     step: Quantize,
     output: Path,
@@ -148,7 +150,7 @@ def _within(
     context: RunContext,
     as_json: bool,
 ) -> None:
-    """Search for the layers to keep, tell every trial, and judge what came of it."""
+    """Search for the layers to keep in float, print every trial, and judge the file that was chosen."""
     from toolchain.commands.quantize import quantize_within
     from toolchain.core.errors import UsageProblem
     from toolchain.gate.outcome import raise_for
@@ -156,32 +158,33 @@ def _within(
 
     if not data:
         raise UsageProblem("--fallback reads images to see which layers must stay float; add --data")
-    found, verdict = quantize_within(artifact, step, output, limit, data=data, context=context)
+    fallback, verdict = quantize_within(artifact, step, output, limit, data=data, context=context)
     if as_json:
-        said = {"fallback": found.to_dict(), "verdict": verdict.to_dict()}
-        console.emit("quantize", found.artifact.facts() | said)
+        added = {"fallback": fallback.to_dict(), "verdict": verdict.to_dict()}
+        console.emit("quantize", fallback.artifact.facts() | added)
     else:
-        for line in [*found.lines(), *_lines(artifact, found.artifact, data)]:
+        for line in [*fallback.lines(), *_lines(artifact, fallback.artifact, data)]:
             console.tell(line)
         show_verdicts([verdict], console.out())
     raise_for([verdict])
 
 
-def _lines(artifact: Path, made: Artifact, data: str | None) -> list[str]:
-    shrink = artifact.stat().st_size / made.size
-    words = f"{shrink:.1f}x smaller" if shrink >= 1 else f"{1 / shrink:.2f}x LARGER than {artifact.name}"
-    lines = [f"{made.path}: {made.size:,} bytes, {words}", *(f"note: {note}" for note in made.notes)]
-    if made.fidelity is None:
-        return [*lines, f"not compared with {artifact.name}: {_why_not_compared(artifact, made, data)}"]
-    warning = made.fidelity.warning(made.path.name)
-    return [*lines, f"against {made.fidelity.base}: {made.fidelity}", *([f"warning: {warning}"] if warning else [])]
+def _lines(artifact: Path, quantized: Artifact, data: str | None) -> list[str]:
+    shrink = artifact.stat().st_size / quantized.size
+    change = f"{shrink:.1f}x smaller" if shrink >= 1 else f"{1 / shrink:.2f}x LARGER than {artifact.name}"
+    lines = [f"{quantized.path}: {quantized.size:,} bytes, {change}", *(f"note: {note}" for note in quantized.notes)]
+    fidelity = quantized.fidelity
+    if fidelity is None:
+        return [*lines, f"not compared with {artifact.name}: {_why_not_compared(artifact, quantized, data)}"]
+    warning = fidelity.warning(quantized.path.name)
+    return [*lines, f"against {fidelity.base}: {fidelity}", *([f"warning: {warning}"] if warning else [])]
 
 
-def _why_not_compared(artifact: Path, made: Artifact, data: str | None) -> str:
+def _why_not_compared(artifact: Path, quantized: Artifact, data: str | None) -> str:
     if data is None:
-        return "there were no images; give --data"
-    command = f"glyphpress compare {argument(artifact)} {argument(made.path)} --data {argument(data)}"
-    return f"{data} has no train split, on which that is done; `{command}` compares them on its test split"
+        return "no images were given; add --data"
+    command = f"glyphpress compare {argument(artifact)} {argument(quantized.path)} --data {argument(data)}"
+    return f"{data} has no train split, which the comparison uses; `{command}` compares them on its test split"
 
 
 @click.command()
@@ -198,8 +201,8 @@ def ranges(file: Path, output: Path | None, context: RunContext, as_json: bool) 
     """
     from toolchain.report.ranges import ranges_picture, ranges_text
 
-    kept = ranges_picture(file, output, force=context.force)
+    saved = ranges_picture(file, output, force=context.force)
     if as_json:
-        console.emit("ranges", kept.model_dump(mode="json", exclude={"schema_"}))
+        console.emit("ranges", saved.model_dump(mode="json", exclude={"schema_"}))
     else:
-        console.show(ranges_text(kept))
+        console.show(ranges_text(saved))

@@ -32,11 +32,11 @@ def list_(*, as_json: bool) -> None:
     from toolchain.recipe import shipped
 
     if as_json:
-        console.emit("recipe-list", {"recipes": [one.model_dump() for one in shipped().values()]})
+        console.emit("recipe-list", {"recipes": [shipped_recipe.model_dump() for shipped_recipe in shipped().values()]})
         return
     width = max(map(len, shipped()))
-    for name, one in shipped().items():
-        click.echo(f"{name:{width}}  {one.summary}")
+    for name, shipped_recipe in shipped().items():
+        click.echo(f"{name:{width}}  {shipped_recipe.summary}")
 
 
 @recipe.command()
@@ -51,11 +51,11 @@ def show(*, name: str, as_json: bool) -> None:
     """
     from toolchain.recipe import find
 
-    found = find(name)
+    chosen = find(name)
     if as_json:
-        console.emit("recipe-show", found.model_dump())
+        console.emit("recipe-show", chosen.model_dump())
     else:
-        click.echo(found.toml(), nl=False)
+        click.echo(chosen.toml(), nl=False)
 
 
 @recipe.command()

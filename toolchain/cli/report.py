@@ -1,4 +1,4 @@
-"""`glyphpress report`: the report of an earlier press, or the timings of earlier runs, again."""
+"""`glyphpress report`: prints the report of an earlier press, or the timings of earlier runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from toolchain.cli import console, options
 
 
 @click.command()
-@click.argument("places", metavar="DIR|TIMINGS.npz...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="DIR|TIMINGS.npz...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the whole report as Markdown.")
 @options.json_option
-def report(places: tuple[Path, ...], as_markdown: bool, as_json: bool) -> None:
+def report(paths: tuple[Path, ...], as_markdown: bool, as_json: bool) -> None:
     """Print the report of a press, or the timings that `profile -o` or a press stored.
 
     Several timing files are runs over time: each is compared with the first one, model by model.
@@ -25,21 +25,21 @@ def report(places: tuple[Path, ...], as_markdown: bool, as_json: bool) -> None:
     """
     from toolchain.core.errors import UsageProblem
 
-    timings = [place for place in places if place.suffix == ".npz"]
-    if timings and len(timings) == len(places):
-        _timings(places, as_markdown=as_markdown, as_json=as_json)
-    elif len(places) == 1:
-        _press(places[0], as_markdown=as_markdown, as_json=as_json)
+    timings = [path for path in paths if path.suffix == ".npz"]
+    if timings and len(timings) == len(paths):
+        _timings(paths, as_markdown=as_markdown, as_json=as_json)
+    elif len(paths) == 1:
+        _press(paths[0], as_markdown=as_markdown, as_json=as_json)
     else:
-        raise UsageProblem("give one folder of a press, or files of timings (.npz) alone")
+        raise UsageProblem("give one folder of a press, or only files of timings (.npz)")
 
 
-def _press(place: Path, *, as_markdown: bool, as_json: bool) -> None:
+def _press(folder: Path, *, as_markdown: bool, as_json: bool) -> None:
     from toolchain.report.markdown import markdown
     from toolchain.report.report import Report
     from toolchain.report.table import show
 
-    stored = Report.load(place)
+    stored = Report.load(folder)
     if as_json:
         console.emit("report", stored.to_dict())
     elif as_markdown:
@@ -48,11 +48,11 @@ def _press(place: Path, *, as_markdown: bool, as_json: bool) -> None:
         show(stored, console.out())
 
 
-def _timings(places: tuple[Path, ...], *, as_markdown: bool, as_json: bool) -> None:
+def _timings(paths: tuple[Path, ...], *, as_markdown: bool, as_json: bool) -> None:
     from toolchain.evaluation.timings_file import load_timings
     from toolchain.report.history import history_dict, history_markdown, history_text
 
-    runs = [load_timings(place) for place in places]
+    runs = [load_timings(path) for path in paths]
     if as_json:
         console.emit("report-timings", history_dict(runs))
     elif as_markdown:

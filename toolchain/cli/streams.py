@@ -1,7 +1,8 @@
-"""stdout and stderr that end no run, and that show no control characters of names in strangers' files.
+"""stdout and stderr: a failed write ends no run, and control characters from strangers' files are escaped.
 
-Progress may be lost, and lost results are said at the end. Class and file names, and text in metadata, could move the
-cursor, set a window's title, turn the reading direction or start a command of a CI workflow; here they are escaped.
+Lost progress is ignored; lost results are reported at the end. Without escaping, names of classes and files, and text
+in metadata, could move the cursor, set the window's title, reverse the reading direction or start a command of a CI
+workflow.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-# What no file can guess, so that no text in one can pass for the program's own.
+# Random, so that no text in a file can pass for the program's own.
 _OURS = f"\x1b[{int.from_bytes(os.urandom(5))};"
 _COLOUR = re.compile(r"\x1b\[([0-9;]*m)")
 _OUR_COLOUR = re.compile(rf"{re.escape(_OURS)}([0-9;]*m)")
@@ -73,12 +74,12 @@ class _Escaping(io.TextIOWrapper):
 
 
 class Lossy(io.FileIO):
-    """A descriptor that takes everything; `lost` is why some of it did not arrive."""
+    """A file descriptor whose writes never fail; `lost` is why some of the data was dropped."""
 
     lost: OSError | None = None
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write, or drop the bytes; after the first that were dropped nothing is written, so that no hole appears."""
+        """Write the bytes or drop them; after a first loss nothing more is written, so that there is no gap."""
         if self.lost is None:
             try:
                 return super().write(data)
@@ -94,9 +95,9 @@ class Lossy(io.FileIO):
 
 @contextmanager
 def lossy_streams() -> Iterator[Lossy | None]:
-    """Make sys.stdout and sys.stderr lossy, closed ones too; yields stdout's descriptor, or None where a test captures.
+    """Make sys.stdout and sys.stderr lossy, open or closed; yields stdout's descriptor, None if a test captures it.
 
-    A descriptor that is closed would go to the next file that is opened, and what C++ code prints would land there.
+    The next file that is opened would get a closed descriptor's number, and what C++ code prints would go into it.
     """
     before = sys.stdout, sys.stderr
     if sys.stdout is not sys.__stdout__:
@@ -119,7 +120,7 @@ def lossy_streams() -> Iterator[Lossy | None]:
 
 
 def undelivered(stdout: Lossy | None) -> OSError | None:
-    """Return why results did not arrive; a reader that has gone (`| head`) had what it wanted."""
+    """Return why results were lost, or None; a reader that has closed the pipe (`| head`) is no loss."""
     sys.stdout.flush()
     lost = stdout.lost if stdout else None
     return None if lost is None or lost.errno == errno.EPIPE else lost

@@ -1,4 +1,4 @@
-"""`glyphpress targets`: the places where an artifact can run."""
+"""`glyphpress targets`: the runtimes, boards and emulated processors that can run an artifact."""
 
 from __future__ import annotations
 
@@ -39,29 +39,31 @@ def list_(as_json: bool) -> None:
     from targets import catalog
     from targets.profiles import profile_names
 
-    found = {name: catalog.get(name) for name in catalog.listed()}
-    probed = {name: _probed(target) for name, target in found.items()}
+    known = {name: catalog.get(name) for name in catalog.listed()}
+    probed = {name: _probed(target) for name, target in known.items()}
     profiles = [_profile(name) for name in profile_names()]
     if as_json:
-        rows = [{"name": n, "formats": sorted(t.formats)} | asdict(probed[n]) for n, t in found.items()]
+        rows = [
+            {"name": name, "formats": sorted(target.formats)} | asdict(probed[name]) for name, target in known.items()
+        ]
         console.emit("targets-list", {"targets": rows, "profiles": [asdict(profile) for profile in profiles]})
         return
-    for name, target in found.items():
+    for name, target in known.items():
         state = "available" if probed[name].ok else f"not here: {probed[name].reason}"
         console.tell(f"{name:18} {','.join(sorted(target.formats)):15} {state}")
-    console.tell(f"{'ssh://[USER@]HOST':18} {'onnx,ort,tflite':15} a board; `glyphpress targets setup` readies it")
+    console.tell(f"{'ssh://[USER@]HOST':18} {'onnx,ort,tflite':15} a board; `glyphpress targets setup` prepares it")
     for profile in profiles:
         console.tell(f"{profile.name:34} {profile.summary}")
 
 
 def _probed(target: Target) -> Availability:
-    """Return whether a target is available, or why that cannot be known, so that one fault does not hide the others."""
+    """Return whether a target is available; if probing it fails, why, so that the other targets are still listed."""
     from targets.target import Availability
 
     try:
         return target.probe()
     except OSError as error:
-        return Availability(False, f"{error.filename or target.name}: {error.strerror}", "mend it, then list again")
+        return Availability(False, f"{error.filename or target.name}: {error.strerror}", "repair it, then list again")
 
 
 def _profile(name: str) -> DeviceProfile:
@@ -116,26 +118,26 @@ def show(name: str, as_json: bool) -> None:
     if is_profile(name):
         facts = asdict(DeviceProfile.load(name))
     else:
-        place = catalog.get(name)
-        facts = {"name": name, "summary": place.summary, "formats": sorted(place.formats)}
-        facts["settings"] = place.settings
+        target = catalog.get(name)
+        facts = {"name": name, "summary": target.summary, "formats": sorted(target.formats)}
+        facts["settings"] = target.settings
     if as_json:
         console.emit("targets-show", facts)
         return
     for key, value in facts.items():
         for line in _lines(value):
             console.tell(f"{key:10} {line}")
-            key = ""  # noqa: PLW2901 (a list's first line alone bears the name)
+            key = ""  # noqa: PLW2901 (the name stands on the first line only)
 
 
 def _lines(value: object) -> list[str]:
-    """Return a value as lines; nothing for what is empty."""
+    """Return a value as lines; none for an empty one."""
     if isinstance(value, dict):
-        return [f"{key} = {_words(one)}" for key, one in value.items()]
-    return [_words(value)] if value not in ("", (), []) else []
+        return [f"{key} = {_text(setting)}" for key, setting in value.items()]
+    return [_text(value)] if value not in ("", (), []) else []
 
 
-def _words(value: object) -> str:
+def _text(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     return str(value)
@@ -148,7 +150,7 @@ def _words(value: object) -> str:
 def setup(name: str, context: RunContext, as_json: bool) -> None:
     """Prepare a board over ssh (copy the agent and its wheels), or build the root folder of the emulated processors.
 
-    What is already there is not done again. The board needs ssh and Python 3.9, but no network.
+    What is there already is left as it is. The board needs ssh and Python 3.9, but no network.
 
     \b
     Example:
@@ -160,5 +162,5 @@ def setup(name: str, context: RunContext, as_json: bool) -> None:
     if as_json:
         console.emit("targets-setup", {"name": name, "done": done})
         return
-    for line in done or [f"{name}: nothing to do, all is there"]:
+    for line in done or [f"{name}: nothing to do, everything is there"]:
         console.tell(line)

@@ -49,7 +49,7 @@ COUNT = Quantity(quantities.COUNT)
 MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
 """More of them than cores only wait for each other: a thousand open a session for minutes."""
 MOST_IMAGES = 65_536
-"""In one batch."""
+"""The most images in a batch."""
 THREADS = click.IntRange(0, MOST_THREADS)
 BATCH = click.IntRange(1, MOST_IMAGES)
 EPOCHS = click.IntRange(1, 100_000)
@@ -76,7 +76,7 @@ class Numbers(click.ParamType[tuple[int, ...]]):
     name = "numbers"
 
     def __init__(self, most: int = 999_999, *, least: int = 1) -> None:
-        """Take the largest and the smallest number that is meant."""
+        """Take the largest and the smallest number that is allowed."""
         self.most, self.least = most, least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:

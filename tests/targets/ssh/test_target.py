@@ -261,5 +261,5 @@ def test_the_command_line_evaluates_there(
     compared = glyphpress("compare", saved["ort-cpu"], saved[reached.word])
     assert compared.code == 0, compared.err
     started = time.monotonic()
-    assert glyphpress("targets", "setup", reached.word).out.strip().endswith("nothing to do, all is there")
+    assert glyphpress("targets", "setup", reached.word).out.strip().endswith("nothing to do, everything is there")
     assert time.monotonic() - started < 20

@@ -106,7 +106,7 @@ def test_row21_quantize_says_that_test_images_compare_nothing(glyphpress, data: 
     source, made = floats["onnx"].path, tmp_path / "h.onnx"
     ran = glyphpress("quantize", source, "--data", data, "--scheme", "float16", "-o", made)
     command = f"glyphpress compare {source} {made} --data {data}"
-    assert f"{data} has no train split, on which that is done; `{command}`" in ran.out
+    assert f"{data} has no train split, which the comparison uses; `{command}`" in ran.out
     assert "give --data" not in ran.out
     assert glyphpress(*command.split()[1:]).code == 0
 

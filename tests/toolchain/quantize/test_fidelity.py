@@ -108,7 +108,7 @@ def test_without_images_the_command_says_that_nothing_was_compared(
 ) -> None:
     source = floats["onnx"].path
     done = glyphpress("quantize", source, "--scheme", "weight-int8", "-o", tmp_path / "q.onnx")
-    assert f"not compared with {source.name}: there were no images; give --data" in done.out
+    assert f"not compared with {source.name}: no images were given; add --data" in done.out
     assert load_artifact(tmp_path / "q.onnx").fidelity is None
 
 
