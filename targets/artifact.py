@@ -19,6 +19,9 @@ PreprocessSource = Literal["sidecar", "file metadata", "options", "searched"]
 SCHEMA = "glyphpress/artifact/1"
 ONNX_METADATA_KEY = "glyphpress"
 
+MOST_BYTES = 2**31
+"""Largest size of all tensors of a model: the limit of a FlatBuffer, far above any model that reads characters."""
+
 DTYPES = ("float16", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 """Types of inputs and outputs that a sidecar may name."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.artifact import Artifact, Format, TensorSpec
+from targets.artifact import MOST_BYTES, Artifact, Format, TensorSpec
 from targets.catalog import full_name
 from targets.errors import ArtifactError, RunFailed, TargetUnavailable, in_one_line, translated
 from targets.host.local_target import LocalTarget
@@ -25,13 +25,11 @@ if TYPE_CHECKING:
     from targets.session import Operator
 
 BATCH = 64
-MOST = 2**31
-"""Bytes of all tensors: what a FlatBuffer can hold of weights, and far beyond any reader of characters."""
 FIX = "install it with `pip install ai-edge-litert`"
 
 
 class LiteRtKernels(LocalTarget):
-    """LiteRT's interpreter on the CPU; a target says with which kernels."""
+    """LiteRT's interpreter on the CPU; subclasses choose the kernels."""
 
     name: str
     resolver: str
@@ -47,7 +45,7 @@ class LiteRtKernels(LocalTarget):
         threads = resolved_threads(threads)
         start = perf_counter_ns()
         try:
-            # XNNPACK announces itself on descriptor 2, below Python.
+            # XNNPACK prints a line on descriptor 2 from C++.
             with quiet_stderr():
                 interpreter = litert.Interpreter(
                     model_path=str(artifact.path),
@@ -66,7 +64,7 @@ class LiteRtKernels(LocalTarget):
 
 
 class LiteRtCpu(LiteRtKernels):
-    """Target `litert-cpu`: LiteRT as it ships. xnnpack: `off` leaves the delegate out; its own fast kernels remain."""
+    """Target `litert-cpu`: LiteRT as it ships. xnnpack: `off` takes LiteRT's own kernels in place of the delegate."""
 
     settings: ClassVar[dict[str, tuple[str, ...]]] = {"xnnpack": ("on", "off")}
     default_kernels = True
@@ -78,7 +76,7 @@ class LiteRtCpu(LiteRtKernels):
         self.resolver = "AUTO" if xnnpack == "on" else "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
 
     def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:
-        """See `Target.operators`; in the batch that the file has."""
+        """See `Target.operators`; batch must be the file's own."""
         from targets.litert.operators import litert_operators
 
         return litert_operators(
@@ -87,7 +85,7 @@ class LiteRtCpu(LiteRtKernels):
 
 
 class LiteRtReference(LiteRtKernels):
-    """Target `litert-reference`: the plain kernels that define what an operator means; slow, and no delegate."""
+    """Target `litert-reference`: the plain kernels that define an operator's meaning; slow, without a delegate."""
 
     name = "litert-reference"
     resolver = "BUILTIN_REF"
@@ -96,21 +94,21 @@ class LiteRtReference(LiteRtKernels):
 class LiteRtSession(RuntimeSession):
     """A .tflite file in LiteRT's interpreter.
 
-    Images run one by one where the file fixes its batch at 1, as files from torch do (their reshapes hold the 1, so
-    resizing the input fails); only a file whose signature leaves the batch open is resized. Timed is `invoke`
-    alone: the input already lies in the arena, the output can be read there afterwards.
+    Images run one by one where the file fixes its batch at 1, as files from torch do (their reshapes contain the 1, so
+    resizing the input fails); only a file with a dynamic batch in its signature is resized. `invoke` alone is timed:
+    the input is in the arena before it, and the output can be read there after it.
     """
 
     def __init__(self, artifact: Artifact, facts: RuntimeFacts, interpreter: Any, load_ns: int) -> None:
-        """Find the image input and the logits output of the allocated interpreter."""
+        """Take the allocated interpreter; raises RunFailed where it has no image input or no logits output."""
         self._interpreter = interpreter
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         source = image_input(artifact, [codec_of(detail) for detail in inputs])
         codecs = [codec_of(detail) for detail in outputs]
-        chosen = logits_output(artifact, codecs)
-        self._input, self._output = inputs[0]["index"], outputs[chosen]["index"]
+        index = logits_output(artifact, codecs)
+        self._input, self._output = inputs[0]["index"], outputs[index]["index"]
         self._allocated = int(inputs[0]["shape"][0])
-        super().__init__(artifact, facts, source, codecs[chosen], batch=BATCH, load_ns=load_ns)
+        super().__init__(artifact, facts, source, codecs[index], batch=BATCH, load_ns=load_ns)
 
     def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
         self._prepared(batch)()
@@ -140,16 +138,16 @@ class LiteRtSession(RuntimeSession):
 
 
 def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return the inputs and outputs that a .tflite file declares; raises ArtifactError."""
+    """Return inputs and outputs of a .tflite file; raises ArtifactError."""
     inputs, outputs = codecs(path)
-    return tuple(port.spec for port in inputs), tuple(port.spec for port in outputs)
+    return tuple(codec.spec for codec in inputs), tuple(codec.spec for codec in outputs)
 
 
 def codecs(path: Path) -> tuple[list[TensorCodec], list[TensorCodec]]:
-    """Return the inputs and outputs of a .tflite file with their scales; raises ArtifactError."""
+    """Return codecs of the inputs and outputs of a .tflite file; raises ArtifactError."""
     litert = load_runtime()
-    truncated = f"{path}: no TFLite model, or a truncated one"
-    with translated(lambda reason: ArtifactError(f"{truncated} ({reason}); export it again")):
+    broken = f"{path}: not a TFLite model, or a truncated one"
+    with translated(lambda reason: ArtifactError(f"{broken} ({reason}); export it again")):
         with quiet_stderr():
             interpreter = litert.Interpreter(model_path=str(path))
         refuse_huge(interpreter, path)
@@ -158,27 +156,27 @@ def codecs(path: Path) -> tuple[list[TensorCodec], list[TensorCodec]]:
 
 
 def refuse_huge(interpreter: Any, path: Path) -> None:
-    """Raise ArtifactError on a file whose tensors together take more than MOST bytes; call it before allocation."""
+    """Raise ArtifactError for a file whose tensors together take more than MOST_BYTES; call it before allocation."""
     sizes = {
         detail["name"]: prod(map(int, detail["shape"])) * np.dtype(detail["dtype"]).itemsize
         for detail in interpreter.get_tensor_details()
     }
-    if sum(sizes.values()) > MOST:
+    if sum(sizes.values()) > MOST_BYTES:
         largest = max(sizes, key=sizes.__getitem__)
         raise ArtifactError(
-            f"{path}: its tensors take {sum(sizes.values()):,} bytes, over the limit of {MOST:,} "
+            f"{path}: its tensors take {sum(sizes.values()):,} bytes, over the limit of {MOST_BYTES:,} "
             f"({sizes[largest]:,} are those of {largest!r:.60}); export the model again"
         )
 
 
 def _placement(interpreter: Any) -> dict[str, int]:
-    """Return into how many parts of the graph XNNPACK was put, or how many operators run on built-in kernels.
+    """Return how many parts of the graph XNNPACK runs, or how many operators run on built-in kernels.
 
-    LiteRT lists a DELEGATE beside the operators of the file, and does not tell which of them it took.
+    LiteRT lists DELEGATE among the operators of the file, and does not tell which operators it replaces.
     """
-    kinds = [one["op_name"] for one in interpreter._get_ops_details()]
-    taken = kinds.count("DELEGATE")
-    return {"XNNPACK": taken} if taken else {"builtin": len(kinds)}
+    kinds = [operator["op_name"] for operator in interpreter._get_ops_details()]
+    delegates = kinds.count("DELEGATE")
+    return {"XNNPACK": delegates} if delegates else {"builtin": len(kinds)}
 
 
 def load_runtime() -> Any:
@@ -192,9 +190,9 @@ def load_runtime() -> Any:
 
 
 def codec_of(detail: dict[str, Any]) -> TensorCodec:
-    """Return the codec of a tensor as the interpreter describes it."""
+    """Return the codec of a tensor from the interpreter's description."""
     shape = tuple(int(axis) for axis in detail.get("shape_signature", detail["shape"]))
     scale, zero_point = detail["quantization"]
-    # The interpreter says 0, 0 of what has no scale.
+    # The interpreter gives 0, 0 for a tensor without a scale.
     known = (float(scale), int(zero_point)) if scale else ()
     return TensorCodec(TensorSpec(detail["name"], shape, np.dtype(detail["dtype"]).name, *known))

@@ -1,4 +1,4 @@
-"""LiteRT on a GPU: its CompiledModel with the WebGPU accelerator that its wheel carries."""
+"""LiteRT on a GPU: CompiledModel with the WebGPU accelerator in LiteRT's wheel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from targets.litert.cpu import FIX, codec_of, load_runtime
 from targets.session import RuntimeFacts
 
 ACCELERATOR = "GPU WebGPU"
-"""As LiteRT registers it."""
+"""LiteRT's name for it."""
 _LIBRARY = "libLiteRtWebGpuAccelerator.so"
 _COMPILE = """
 import os, sys
@@ -44,8 +44,8 @@ _SHARES = re.compile(r"(\d+) operations will run on the GPU, and the remaining (
 class LiteRtGpu(gpu_adapters.WebGpuTarget):
     """Target `litert-gpu`: LiteRT's WebGPU accelerator; on a software adapter it gives outputs and no latency.
 
-    Float operators compute in 32 bits (`enforce_f32`; by default LiteRT takes 16 where the device has them). Where a
-    CPU rounds the activations of a dynamically quantized file, this does not: it answers as with int8 weights alone.
+    Float operators compute in 32 bits (`enforce_f32`; by default LiteRT takes 16 where the device has them). A
+    dynamically quantized file gives the answers of int8 weights alone, since activations are not rounded.
     adapter, copies: see `targets.host.gpu_adapters.SETTINGS`.
     """
 
@@ -60,30 +60,30 @@ class LiteRtGpu(gpu_adapters.WebGpuTarget):
         except ImportError as error:
             raise TargetUnavailable(f"this ai-edge-litert has no CompiledModel ({error})", FIX) from error
         if not Path(compiled_model.__file__).with_name(_LIBRARY).is_file():
-            raise TargetUnavailable(f"this ai-edge-litert comes without {_LIBRARY}", "take a wheel that has it")
+            raise TargetUnavailable(f"this ai-edge-litert comes without {_LIBRARY}", "install a wheel that has it")
         return compiled_model
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> LiteRtGpuSession:
-        """Load the file, every operator on the GPU; `threads` has no say there and is recorded."""
+        """Load the file, every operator on the GPU; `threads` is only recorded."""
         compiled = self.runtime()
-        interpreter = _described(artifact)
+        interpreter = _interpreter(artifact)
         options = compiled.Options(
             hardware_accelerators=compiled.HardwareAccelerator.GPU,
             gpu_options=compiled.GpuOptions(enforce_f32=True),
         )
         adapter = gpu_adapters.find(self.adapter)
-        _hush_at_exit()
-        with gpu_adapters.restricted_to(adapter), captured_output(1, 2) as said:
-            _survive(artifact)
+        _silence_exit()
+        with gpu_adapters.restricted_to(adapter), captured_output(1, 2) as captured:
+            _refuse_crashing(artifact)
             start = perf_counter_ns()
             environment = compiled.Environment.create()
             try:
                 model = compiled.CompiledModel.from_file(str(artifact.path), environment=environment, options=options)
             except (ValueError, RuntimeError) as error:
                 environment.close()
-                raise _refused(artifact, adapter, error, said()) from error
+                raise _refused(artifact, adapter, error, captured()) from error
             load_ns = perf_counter_ns() - start
-            device, software = _selected(said())
+            device, software = _selected(captured())
         facts = RuntimeFacts(
             target=self.name,
             runtime="ai-edge-litert",
@@ -97,15 +97,16 @@ class LiteRtGpu(gpu_adapters.WebGpuTarget):
 
 
 class LiteRtGpuSession(RuntimeSession):
-    """A .tflite file on the GPU, compiled for one image at a time where it leaves its batch open.
+    """A .tflite file on the GPU, compiled for one image at a time where its batch is dynamic.
 
-    `run_by_index` returns when its commands are queued (0.04 ms of 4.6): timed until the logits are read.
+    `run_by_index` returns when its commands are queued (0.04 ms of 4.6), so an inference is timed until its logits are
+    read.
     """
 
     def __init__(
         self, artifact: Artifact, facts: RuntimeFacts, interpreter: Any, model: Any, load_ns: int, *, copies: bool
     ) -> None:
-        """Find the image input and the logits output, of which `interpreter` tells scales and zero points."""
+        """Take the compiled model, and an interpreter that knows the scales of its input and output."""
         self._model, self._copies = model, copies
         details = interpreter.get_output_details()
         try:
@@ -126,7 +127,7 @@ class LiteRtGpuSession(RuntimeSession):
     def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
         if len(batch) != self._shape[0]:
             raise RunFailed(
-                f"{self.artifact.path}: the GPU has it compiled for {self._shape[0]}; time it with that batch"
+                f"{self.artifact.path}: it is compiled for a batch of {self._shape[0]} on the GPU; time it with that"
             )
         self._infer(batch)
         return lambda: self._call(batch, copies=self._copies)
@@ -149,8 +150,8 @@ class LiteRtGpuSession(RuntimeSession):
             self._model.environment.close()
 
 
-def _described(artifact: Artifact) -> Any:
-    """Return an interpreter of the file, which knows its tensors and operators; raises RunFailed."""
+def _interpreter(artifact: Artifact) -> Any:
+    """Return an interpreter that knows the file's tensors and operators; raises RunFailed."""
     litert = load_runtime()
     with captured_output(2):
         try:
@@ -159,35 +160,35 @@ def _described(artifact: Artifact) -> Any:
             raise RunFailed(f"{artifact.path}: LiteRT refuses it ({in_one_line(error)}); export it again") from error
 
 
-def _survive(artifact: Artifact) -> None:
-    """Raise RunFailed where compiling the file would end this process, as LiteRT 2.3 does on int8 weights alone."""
+def _refuse_crashing(artifact: Artifact) -> None:
+    """Raise RunFailed where compiling the file crashes a process, as in LiteRT 2.3 with int8 weights alone."""
     done = subprocess.run([sys.executable, "-c", _COMPILE, str(artifact.path)], capture_output=True, check=False)
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         raise RunFailed(f"{artifact.path}: LiteRT's GPU accelerator crashes on it ({name}); take litert-cpu")
 
 
-def _refused(artifact: Artifact, adapter: gpu_adapters.Adapter, error: Exception, said: str) -> Exception:
-    """Return what to raise, by what LiteRT said on its way: its exceptions tell neither operators nor adapters."""
-    if "No adapters found" in said:
-        return TargetUnavailable(f"WebGPU cannot work with {adapter.name}", "update its driver")
+def _refused(artifact: Artifact, adapter: gpu_adapters.Adapter, error: Exception, output: str) -> Exception:
+    """Return what to raise, from LiteRT's output: its exceptions name neither operators nor adapters."""
+    if "No adapters found" in output:
+        return TargetUnavailable(f"WebGPU cannot use {adapter.name}", "update its driver")
     if "not accelerated" in str(error):
-        strays, shares = dict.fromkeys(_UNSUPPORTED.findall(said)), _SHARES.search(said)
+        strays, shares = dict.fromkeys(_UNSUPPORTED.findall(output)), _SHARES.search(output)
         count = f"{shares[2]} of {int(shares[1]) + int(shares[2])}" if shares else "some"
         return Misplaced(
-            f"{artifact.path}: {count} operators would run on the CPU, not on the GPU, which lacks "
-            f"{', '.join(strays)} as the file has them; express them by others, or take litert-cpu"
+            f"{artifact.path}: {count} operators would run on the CPU, not on the GPU, which cannot "
+            f"run {', '.join(strays)} of this file; replace them by others, or take litert-cpu"
         )
     return RunFailed(f"{artifact.path}: LiteRT's GPU accelerator refuses it ({in_one_line(error)}); take litert-cpu")
 
 
-def _selected(said: str) -> tuple[str, bool]:
-    """Return the adapter that LiteRT says it took, and whether a processor plays it: unless it says, one does."""
-    match = _SELECTED.search(said)
-    return (match["name"], "cpu" in match["kind"].lower()) if match else ("an adapter without a name", True)
+def _selected(output: str) -> tuple[str, bool]:
+    """Return the adapter that LiteRT reports, and whether it is software; an unreported one counts as software."""
+    match = _SELECTED.search(output)
+    return (match["name"], "cpu" in match["kind"].lower()) if match else ("an unnamed adapter", True)
 
 
 @cache
-def _hush_at_exit() -> None:
-    """Silence descriptor 2 when Python ends: an environment of LiteRT's own ends after it, and reports that there."""
+def _silence_exit() -> None:
+    """Discard output on descriptor 2 when Python ends: an environment of LiteRT ends later, and writes to it."""
     atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))

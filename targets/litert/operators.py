@@ -1,7 +1,7 @@
-"""LiteRT's profiler, through the C interface of the library that its package ships; Python has no way to it.
+"""LiteRT's profiler, through the C interface of the library in its package; it has no Python interface.
 
 Interface: litert/c/litert_profiler.h, litert_compiled_model.h and litert_options.h of LiteRT 2. The runtime's options
-travel as text under the key `runtime_options_string`, the processor's under `xnnpack`.
+are text under the key `runtime_options_string`, those of the CPU under `xnnpack`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Event(ctypes.Structure):
 
 
 class _LiteRt:
-    """The library; a call that does not return kLiteRtStatusOk raises RunFailed."""
+    """The library; a call that returns anything but kLiteRtStatusOk raises RunFailed."""
 
     def __init__(self, artifact: Artifact) -> None:
         import ai_edge_litert
@@ -60,13 +60,13 @@ class _LiteRt:
             raise RunFailed(f"this ai-edge-litert has no profiler ({error}); install version 2.3 or newer") from error
         self._path = artifact.path
 
-    def made(self, function: str, *arguments: Any) -> c_void_p:
-        """Return the handle that a function writes to its last argument."""
+    def create(self, function: str, *arguments: Any) -> c_void_p:
+        """Call a function and return the handle that it writes to its last argument."""
         handle = c_void_p()
-        self.done(function, *arguments, byref(handle))
+        self.call(function, *arguments, byref(handle))
         return handle
 
-    def done(self, function: str, *arguments: Any) -> None:
+    def call(self, function: str, *arguments: Any) -> None:
         try:
             status = getattr(self._library, f"LiteRt{function}")(*arguments)
         except AttributeError as error:
@@ -78,39 +78,41 @@ class _LiteRt:
 def litert_events(artifact: Artifact, *, threads: int, xnnpack: bool) -> list[tuple[str, int, int, int]]:
     """Return tag, kind, number and microseconds of every event of `RUNS` inferences; raises RunFailed."""
     litert = _LiteRt(artifact)
-    environment = litert.made("CreateEnvironment", 0, None)
-    model = litert.made("CreateModelFromFile", environment, str(artifact.path).encode())
-    compiled = litert.made("CreateCompiledModel", environment, model, _options(litert, threads, xnnpack))
-    signature = litert.made("GetModelSignature", model, c_size_t(0))
+    environment = litert.create("CreateEnvironment", 0, None)
+    model = litert.create("CreateModelFromFile", environment, str(artifact.path).encode())
+    compiled = litert.create("CreateCompiledModel", environment, model, _options(litert, threads, xnnpack))
+    signature = litert.create("GetModelSignature", model, c_size_t(0))
 
     def buffer(side: str) -> c_void_p:
-        tensor = litert.made(f"GetSignature{side}TensorByIndex", signature, c_size_t(0))
+        tensor = litert.create(f"GetSignature{side}TensorByIndex", signature, c_size_t(0))
         kind = ctypes.create_string_buffer(512)  # LiteRtRankedTensorType, which only LiteRT reads
-        litert.done("GetRankedTensorType", tensor, kind)
-        needs = litert.made(f"GetCompiledModel{side}BufferRequirements", compiled, c_size_t(0), c_size_t(0))
-        return litert.made("CreateManagedTensorBufferFromRequirements", environment, kind, needs)
+        litert.call("GetRankedTensorType", tensor, kind)
+        requirements = litert.create(f"GetCompiledModel{side}BufferRequirements", compiled, c_size_t(0), c_size_t(0))
+        return litert.create("CreateManagedTensorBufferFromRequirements", environment, kind, requirements)
 
     source, sink = buffer("Input"), buffer("Output")
-    one = c_size_t(1)
-    profiler = litert.made("CompiledModelGetProfiler", compiled)
-    found: list[tuple[str, int, int, int]] = []
+    count_of_buffers = c_size_t(1)
+    profiler = litert.create("CompiledModelGetProfiler", compiled)
+    records: list[tuple[str, int, int, int]] = []
     for run in range(PROFILE_WARMUP + PROFILE_RUNS):
-        # The profiler keeps as many events as it has room for, and forgets the first.
-        litert.done("ResetProfiler", profiler)
-        litert.done("StartProfiler", profiler)
-        litert.done("RunCompiledModel", compiled, c_size_t(0), one, byref(source), one, byref(sink))
-        litert.done("StopProfiler", profiler)
+        # The profiler has room for a limited number of events, and drops the oldest.
+        litert.call("ResetProfiler", profiler)
+        litert.call("StartProfiler", profiler)
+        litert.call(
+            "RunCompiledModel", compiled, c_size_t(0), count_of_buffers, byref(source), count_of_buffers, byref(sink)
+        )
+        litert.call("StopProfiler", profiler)
         if run >= PROFILE_WARMUP:
             count = c_int()
-            litert.done("GetNumProfilerEvents", profiler, byref(count))
+            litert.call("GetNumProfilerEvents", profiler, byref(count))
             events = (_Event * count.value)()
-            litert.done("GetProfilerEvents", profiler, count, events)
-            found += [(event.tag.decode(), event.kind, event.number, event.elapsed_us) for event in events]
-    return found
+            litert.call("GetProfilerEvents", profiler, count, events)
+            records += [(event.tag.decode(), event.kind, event.number, event.elapsed_us) for event in events]
+    return records
 
 
 def _options(litert: _LiteRt, threads: int, xnnpack: bool) -> c_void_p:
-    # LiteRT frees the texts, so they must be the C library's.
+    # LiteRT frees the texts, so the C library must allocate them.
     libc = ctypes.CDLL(None)
     libc.strdup.restype = c_void_p
     mode = _DELEGATE if xnnpack else _BUILTIN
@@ -118,59 +120,59 @@ def _options(litert: _LiteRt, threads: int, xnnpack: bool) -> c_void_p:
         "runtime_options_string": "enable_profiling = true\n",
         "xnnpack": f"num_threads = {threads}\nkernel_mode = {mode}\n",
     }
-    options = litert.made("CreateOptions")
-    litert.done("SetOptionsHardwareAccelerators", options, _CPU)
+    options = litert.create("CreateOptions")
+    litert.call("SetOptionsHardwareAccelerators", options, _CPU)
     for key, text in texts.items():
         copy = c_void_p(libc.strdup(text.encode()))
-        litert.done("AddOpaqueOptions", options, litert.made("CreateOpaqueOptions", key.encode(), copy, libc.free))
+        litert.call("AddOpaqueOptions", options, litert.create("CreateOpaqueOptions", key.encode(), copy, libc.free))
     return options
 
 
 def litert_operators(artifact: Artifact, *, threads: int, batch: int, xnnpack: bool) -> list[Operator]:
-    """Return the kernels of an inference; raises RunFailed where LiteRT refuses the file or the batch is another.
+    """Return the kernels of an inference; raises RunFailed where LiteRT refuses the file or has another batch.
 
-    XNNPACK numbers kernels of its own: those
-    with weights are the file's operators with weights, in the same order; others are told without a layer.
+    XNNPACK has kernels of its own: those with weights are the file's operators with weights, in the same order; others
+    get no layer.
     """
     layers = _layers(artifact, batch)
-    took: dict[tuple[str, int], list[int]] = {}
+    durations: dict[tuple[str, int], list[int]] = {}
     kinds: dict[tuple[str, int], int] = {}
     for tag, kind, number, elapsed in litert_events(artifact, threads=threads, xnnpack=xnnpack):
         if kind & _KERNELS and number >= 0:
-            took.setdefault((tag, number), []).append(elapsed)
+            durations.setdefault((tag, number), []).append(elapsed)
             kinds[tag, number] = kind
     weighted = [layer for operator, layer in layers if operator in _WITH_WEIGHTS]
-    heavy = [key for key in took if _WEIGHTED.search(key[0])]
+    heavy = [key for key in durations if _WEIGHTED.search(key[0])]
     joined = dict(zip(heavy, weighted, strict=True)) if len(heavy) == len(weighted) else {}
     return [
         Operator(
             tag, layers[number][1] if kinds[tag, number] == 2 else joined.get((tag, number), ""), typical_ns(times)
         )
-        for (tag, number), times in took.items()
+        for (tag, number), times in durations.items()
     ]
 
 
 def _layers(artifact: Artifact, batch: int) -> list[tuple[str, str]]:
-    """Return kind and layer of the file's operators: its weights' name, else that of what it writes."""
+    """Return kind and layer of the file's operators: the name of their weights, else of their output."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate would hide the operators
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate would replace the operators
     try:
         interpreter = Interpreter(str(artifact.path), experimental_op_resolver_type=plain)
     except ValueError as error:
         raise RunFailed(f"{artifact.path}: LiteRT refuses it ({error}); export it again") from error
-    has = int(interpreter.get_input_details()[0]["shape"][0])
-    if has != batch:
-        raise RunFailed(f"{artifact.path}: LiteRT profiles it in its own batch; give {has}, not {batch}")
-    names = {one["index"]: one["name"] for one in interpreter.get_tensor_details()}
-    found = []
+    fixed = int(interpreter.get_input_details()[0]["shape"][0])
+    if fixed != batch:
+        raise RunFailed(f"{artifact.path}: LiteRT profiles it in its own batch; give {fixed}, not {batch}")
+    names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
+    layers = []
     for operator in interpreter._get_ops_details():
         kind, (_, *constants) = operator["op_name"], operator["inputs"]
         named = constants[0] if kind in _WITH_WEIGHTS else operator["outputs"][0]
-        found.append((kind, layer_of_tensor(names.get(named, ""))))
-    return found
+        layers.append((kind, layer_of_tensor(names.get(named, ""))))
+    return layers
 
 
 def layer_of_tensor(tensor: str) -> str:
-    """Return a tensor's name as a layer: the first of several, without the number that sets it apart."""
+    """Return the layer of a tensor: the first of several names, without the number that makes it unique."""
     return re.sub(r"\.\d+$", "", tensor.partition(";")[0]).replace("/", ".")

@@ -1,1 +1,1 @@
-"""ONNX Runtime on this machine: its CPU kernels, CUDA, TensorRT and WebGPU, its profiler, and its files."""
+"""ONNX Runtime on this machine: CPU kernels, CUDA, TensorRT and WebGPU, the profiler, and .onnx and .ort files."""

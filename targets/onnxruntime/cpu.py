@@ -24,7 +24,7 @@ from targets.host.stderr import quiet_stderr
 from targets.session import RuntimeFacts
 
 BATCH = 64
-"""Images at once in `run`: larger batches fall out of the cache and are slower (256: 51 us an image, 64: 40)."""
+"""Images per inference in `run`; larger batches do not fit the cache and are slower (256: 51 us an image, 64: 40)."""
 FIX = "install it with `pip install onnxruntime`"
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 
 class OrtKernels(LocalTarget):
-    """ONNX Runtime's own CPU kernels; a target says which of them, and how far the graph is optimized.
+    """ONNX Runtime's CPU kernels; subclasses choose the kernels and the level of graph optimization.
 
-    On x86 without VNNI they sum products of unsigned activations and signed weights in pairs, in 16 bits that
-    saturate, so an int8 file may be read otherwise there; `ort-precise` and `ort-reference` show whether it is.
+    On x86 without VNNI, products of unsigned activations and signed weights are summed in pairs in saturating 16 bits,
+    so an int8 file may give other answers there; `ort-precise` and `ort-reference` show whether it does.
     """
 
     name: str
@@ -58,9 +58,9 @@ class OrtKernels(LocalTarget):
         options.log_severity_level = 4
         levels = ort.GraphOptimizationLevel
         level = "ORT_DISABLE_ALL" if self.graph == "disable" else f"ORT_ENABLE_{self.graph.upper()}"
-        # Before ONNX Runtime 1.22 `extended` has no level of layout above it.
+        # ONNX Runtime before 1.22 has no level `layout`.
         options.graph_optimization_level = getattr(levels, level, levels.ORT_ENABLE_ALL)
-        with suppress(RuntimeError):  # older ones refuse entries that they do not know
+        with suppress(RuntimeError):  # older versions refuse unknown entries
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         for key, value in self.entries.items():
             options.add_session_config_entry(key, value)
@@ -113,8 +113,8 @@ class OrtReference(OrtKernels):
     """Target `ort-reference`: the file's own operators one by one, no graph optimization; slow.
 
     QuantizeLinear and DequantizeLinear stay where the file has them and everything between them runs in float, so
-    this is what a QDQ file means, without the integer kernels and their saturation. MatMulInteger and its like, of
-    dynamic quantization, are integer operators by themselves and stay that.
+    this is what a QDQ file means by definition, without integer kernels and their saturation. Integer operators of the
+    file itself, such as MatMulInteger of dynamic quantization, stay integer.
     """
 
     name = "ort-reference"
@@ -156,12 +156,12 @@ def switches_kernels(isa: Collection[str]) -> bool:
 class OrtSession(RuntimeSession):
     """An .onnx or .ort file in ONNX Runtime.
 
-    Timed through IO binding on preallocated buffers: it is the way with the least overhead (2 to 4 us an inference
-    below `run`), and the counterpart of LiteRT's `invoke`.
+    Timed through IO binding on preallocated buffers: this has the least overhead (2 to 4 us per inference less than
+    `run`), and corresponds to LiteRT's `invoke`.
     """
 
     def __init__(self, artifact: Artifact, facts: RuntimeFacts, session: Any, *, batch: int, load_ns: int) -> None:
-        """Find the image input and the logits output of the open session."""
+        """Take the open session; raises RunFailed where it has no image input or no logits output."""
         self._session = session
         source = image_input(artifact, [TensorCodec(spec) for spec in artifact.inputs])
         outputs = [TensorCodec(spec) for spec in artifact.outputs]
@@ -180,16 +180,16 @@ class OrtSession(RuntimeSession):
     def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
         ort = load_runtime()
         binding = self._session.io_binding()
-        # The binding holds the buffers' owners for as long as the call is used.
-        held = [ort.OrtValue.ortvalue_from_numpy(array) for array in (batch, self._infer(batch))]
-        binding.bind_ortvalue_input(self.source.spec.name, held[0])
-        binding.bind_ortvalue_output(self.sink.spec.name, held[1])
+        # The buffers must live as long as the function that is returned.
+        buffers = [ort.OrtValue.ortvalue_from_numpy(array) for array in (batch, self._infer(batch))]
+        binding.bind_ortvalue_input(self.source.spec.name, buffers[0])
+        binding.bind_ortvalue_output(self.sink.spec.name, buffers[1])
         run = self._session.run_with_iobinding
 
-        def once(_held: Any = held) -> None:
+        def infer(_buffers: Any = buffers) -> None:
             run(binding)
 
-        return once
+        return infer
 
     def __exit__(self, *_error: object) -> None:
         """Release the session."""
@@ -207,19 +207,19 @@ def load_runtime() -> Any:
 
 
 def _placement(session: Any) -> dict[str, int]:
-    """Return how many nodes each execution provider runs; nothing where ONNX Runtime is too old to tell."""
-    told = getattr(session, "get_provider_graph_assignment_info", None)
+    """Return how many nodes each execution provider runs; empty where ONNX Runtime is too old to tell."""
+    assignment = getattr(session, "get_provider_graph_assignment_info", None)
     nodes: Counter[str] = Counter()
-    for part in told() if told else ():
+    for part in assignment() if assignment else ():
         nodes[part.ep_name] += len(part.get_nodes())
     return dict(nodes)
 
 
 def batch_size(path: Path) -> int:
-    """Return how many images `run` gives at once; read before the session is there, so that its peak is its own."""
+    """Return the batch size of `run`; call it before the session is opened, so that its peak memory is not raised."""
     try:
         content = path.read_bytes()
     except OSError:
-        return BATCH  # the runtime says it better
-    # Dynamic quantization takes its ranges from the whole batch: judged as a device runs it, image by image.
+        return BATCH  # the runtime gives a better message
+    # Dynamic quantization takes its ranges from the whole batch; a device runs single images.
     return 1 if b"DynamicQuantize" in content else BATCH

@@ -1,7 +1,8 @@
 """ONNX Runtime on NVIDIA GPUs: the providers CUDA and TensorRT of the package onnxruntime-gpu.
 
-The package lists both wherever it is installed; without driver, device or libraries its sessions are silently the
-CPU's. So the driver is asked first, then whether the provider's library can be loaded, then where the nodes are.
+The package lists both providers wherever it is installed; without driver, device or libraries its sessions silently run
+on the CPU. So the driver is asked first, then the provider's library is loaded in another process, and finally the
+placement of the nodes is checked.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from targets.session import RuntimeFacts
 
 DRIVER = "libcuda.so.1"
 FIX = "`pip uninstall onnxruntime`, then `pip install onnxruntime-gpu[cuda,cudnn]`: both fill the same folder"
-_LOADS = """
+_LOAD_LIBRARY = """
 import contextlib, ctypes, importlib, sys, onnxruntime
 for package in sys.argv[2:]:
     with contextlib.suppress(ImportError):
@@ -43,12 +44,12 @@ _MISSING = re.compile(r"(\S+): cannot open shared object file")
 class OrtCuda(LocalTarget):
     """Target `ort-cuda`: the CUDA provider and no other, float32 without TF32.
 
-    copies: whether a timed inference brings its input to the device and its logits back.
+    copies: whether a timed inference copies its input to the device and its logits back.
     """
 
     formats: frozenset[Format] = frozenset({"onnx"})
     settings: ClassVar[dict[str, tuple[str, ...]]] = {"copies": ("with", "without")}
-    word = "ort-cuda"
+    base_name = "ort-cuda"
     provider = "CUDAExecutionProvider"
     library = "libonnxruntime_providers_cuda.so"
     packages: tuple[str, ...] = ()
@@ -56,7 +57,7 @@ class OrtCuda(LocalTarget):
 
     def __init__(self, *, copies: str = "with") -> None:
         """Take the setting."""
-        self.name = full_name(self.word, self.settings, copies=copies)
+        self.name = full_name(self.base_name, self.settings, copies=copies)
         self.copies = copies == "with"
 
     def require(self) -> None:
@@ -94,12 +95,12 @@ class OrtCuda(LocalTarget):
         return name
 
     def _preloaded(self) -> Any:
-        """Load what pip installed of NVIDIA's libraries: no loader looks where it puts them."""
+        """Load NVIDIA's libraries from their pip packages, where the system's loader does not look for them."""
         ort = load_runtime()
         for package in self.packages:
             with contextlib.suppress(ImportError):
                 import_module(package)
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints the libraries that it does not find
             ort.preload_dlls()
         return ort
 
@@ -114,13 +115,13 @@ class OrtCuda(LocalTarget):
 
 
 class OrtTensorRt(OrtCuda):
-    """Target `ort-tensorrt`: TensorRT and no other; what it cannot run is Misplaced, also where CUDA could.
+    """Target `ort-tensorrt`: the TensorRT provider and no other, not even CUDA for what it cannot run.
 
-    TF32 is off unless the user's NVIDIA_TF32_OVERRIDE says otherwise; only that switches it
-    (https://github.com/microsoft/onnxruntime/issues/26029). Engines are built when a batch size is first seen.
+    TF32 is off unless the user sets NVIDIA_TF32_OVERRIDE, the only switch for it
+    (https://github.com/microsoft/onnxruntime/issues/26029). Engines are built for each new batch size.
     """
 
-    word = "ort-tensorrt"
+    base_name = "ort-tensorrt"
     provider = "TensorrtExecutionProvider"
     library = "libonnxruntime_providers_tensorrt.so"
     packages = ("tensorrt",)
@@ -152,17 +153,18 @@ def cuda_device() -> str:
     if code:
         text = ctypes.c_char_p()
         driver.cuGetErrorString(code, ctypes.byref(text))
-        said = text.value.decode() if text.value else f"error {code}"
-        raise TargetUnavailable(f"NVIDIA's driver has no device ({said})", "see `nvidia-smi`")
+        reason = text.value.decode() if text.value else f"error {code}"
+        raise TargetUnavailable(f"NVIDIA's driver has no device ({reason})", "see `nvidia-smi`")
     return name.value.decode()
 
 
 def missing_library(provider: Path, *packages: str) -> str:
-    """Return the first library that a provider's library needs and the loader does not find; "" where all are here.
+    """Return the first library that a provider's library needs and the loader does not find; "" where none is missing.
 
-    packages: those that load libraries when they are imported. Asked in another process, so that this one loads none.
+    packages: Python packages that load libraries when they are imported. The check runs in another process, so that
+    this one loads none.
     """
-    command = [sys.executable, "-c", _LOADS, str(provider), *packages]
+    command = [sys.executable, "-c", _LOAD_LIBRARY, str(provider), *packages]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     match = _MISSING.search(done.stderr)
     return match[1] if match else ""

@@ -1,7 +1,7 @@
-"""ONNX Runtime's profiler: the kernels that ran, found again in the file after its graph was optimized.
+"""ONNX Runtime's profiler: the times of kernels, joined to the layers of the file.
 
-The optimizer keeps a node's name in what it makes of it, or the name of the tensor that a fused node wrote; so nodes
-without a name are given one first, which changes nothing of what runs.
+The optimizer keeps the name of a node, or of the tensor that a fused node writes, in the names of the nodes that it
+makes. So each node is given its number as a name first; this does not change what runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.artifact import Artifact
-from targets.errors import RunFailed
+from targets.errors import RunFailed, in_one_line
 from targets.host.clock import PROFILE_RUNS, PROFILE_WARMUP, typical_ns
 from targets.onnxruntime.protobuf import without_weights
 from targets.session import Operator
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 _EVENT = re.compile(r"(?P<name>.*)_kernel_time")
 _NUMBER = re.compile(r"\[node (\d+)\]")
-_OWN = re.compile(r"(?:_pre_q)?(?:_nchwc|_token_\d+)?$")
-"""What the optimizer puts behind the name of a node or tensor."""
+_ADDED_SUFFIX = re.compile(r"(?:_pre_q)?(?:_nchwc|_token_\d+)?$")
+"""Suffix that the optimizer adds to the name of a node or tensor."""
 
 
 def ort_operators(artifact: Artifact, options: Any, prepared: Callable[[Any], Callable[[], object]]) -> list[Operator]:
     """Return the kernels of an inference; raises RunFailed where ONNX Runtime refuses the file.
 
-    options: of the session. prepared: returns the call that infers in an open session.
+    options: of the session. prepared: returns the function that runs one inference in an open session.
     """
     import onnx
     import onnxruntime
 
     if artifact.format == "ort":
-        raise RunFailed(f"{artifact.path}: its graph is optimized already; profile the .onnx that it was made of")
+        raise RunFailed(f"{artifact.path}: its graph is optimized already; profile the .onnx that it was made from")
     model = numbered(onnx.load(artifact.path))
     with tempfile.TemporaryDirectory() as folder:
         options.enable_profiling = True
@@ -46,60 +46,61 @@ def ort_operators(artifact: Artifact, options: Any, prepared: Callable[[Any], Ca
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            said = " ".join(str(error).split())[:300]
-            raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({said}); export it again") from error
-        call = prepared(session)
+            raise RunFailed(
+                f"{artifact.path}: ONNX Runtime refuses it ({in_one_line(error)}); export it again"
+            ) from error
+        infer = prepared(session)
         for _ in range(PROFILE_WARMUP + PROFILE_RUNS):
-            call()
+            infer()
         events = json.loads(Path(session.end_profiling()).read_text())
     layers = _layers(without_weights(artifact.path).graph)
     return list(_operators(events, layers))
 
 
 def _operators(events: list[dict[str, Any]], layers: dict[str, str]) -> Iterable[Operator]:
-    """Yield the kernels in the order of the last inference, by their last `RUNS`."""
-    took: dict[str, list[int]] = {}
+    """Yield the kernels in the order of the last inference, timed by their last PROFILE_RUNS."""
+    durations: dict[str, list[int]] = {}
     kernels: dict[str, str] = {}
     for event in events:
-        if event["cat"] == "Node" and (found := _EVENT.fullmatch(event["name"])):
-            took.setdefault(found["name"], []).append(event["dur"])
-            kernels[found["name"]] = event["args"]["op_name"]
-    for name, durations in took.items():
-        yield Operator(kernels[name], layers.get(origin(name), ""), typical_ns(durations[-PROFILE_RUNS:]))
+        if event["cat"] == "Node" and (match := _EVENT.fullmatch(event["name"])):
+            durations.setdefault(match["name"], []).append(event["dur"])
+            kernels[match["name"]] = event["args"]["op_name"]
+    for name, microseconds in durations.items():
+        yield Operator(kernels[name], layers.get(origin(name), ""), typical_ns(microseconds[-PROFILE_RUNS:]))
 
 
 def origin(name: str) -> str:
-    """Return the node (`[node K]`) or tensor of the file that a node of the optimized graph is named after."""
+    """Return the node (`[node K]`) or tensor of the file from which a node of the optimized graph has its name."""
     number = _NUMBER.match(name)
-    return number[0] if number else _OWN.sub("", name)
+    return number[0] if number else _ADDED_SUFFIX.sub("", name)
 
 
 def numbered(model: ModelProto) -> ModelProto:
-    """Return the model (changed in place) with nodes that bear their number as a name."""
+    """Return the model (changed in place) with `[node K]` as the name of node K."""
     for number, node in enumerate(model.graph.node):
         node.name = f"[node {number}]"
     return model
 
 
 def _layers(graph: GraphProto) -> dict[str, str]:
-    """Return the layer of every node (`[node K]`) and of every tensor that one writes.
+    """Return the layer of every node (`[node K]`) and of every tensor that a node writes.
 
-    A node belongs to the layer whose weight it takes, else bears its own name, else goes with what it reads.
+    It is the layer of the weight that a node reads, else the node's own name, else the layer of its input.
     """
     weights = {tensor.name: layer_of_weight(tensor.name) for tensor in graph.initializer}
     flow: dict[str, str] = {}
-    found = {}
+    by_node = {}
     for number, node in enumerate(graph.node):
         if all(name in weights for name in node.input if name):
             layer = next((weights[name] for name in node.input if name), "")
             weights |= dict.fromkeys(node.output, layer)
-            found[f"[node {number}]"] = layer
+            by_node[f"[node {number}]"] = layer
             continue
-        own = next((weights[name] for name in node.input if weights.get(name)), "")
-        layer = own or node.name or next((flow[name] for name in node.input if name in flow), "")
+        weighted = next((weights[name] for name in node.input if weights.get(name)), "")
+        layer = weighted or node.name or next((flow[name] for name in node.input if name in flow), "")
         flow |= dict.fromkeys(node.output, layer)
-        found[f"[node {number}]"] = layer
-    return found | flow
+        by_node[f"[node {number}]"] = layer
+    return by_node | flow
 
 
 def layer_of_weight(weight: str) -> str:

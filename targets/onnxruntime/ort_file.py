@@ -1,4 +1,4 @@
-"""What an .ort file says of itself: a graph that ONNX Runtime has optimized and stored in its own format."""
+"""Reads what an .ort file declares: a graph that ONNX Runtime has optimized and stored in its own format."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from targets.artifact import TensorSpec
-from targets.errors import ArtifactError, translated
+from targets.errors import ArtifactError, in_one_line, translated
 from targets.onnxruntime.cpu import load_runtime
 
 SCALES_KEY = "glyphpress.scales"
-"""Metadata that says what the integers of inputs and outputs stand for, since the optimized graph no longer does."""
+"""Metadata with the scales of integer inputs and outputs, which the optimized graph no longer tells."""
 _DTYPES = {"float": "float32", "double": "float64"}
 
 
 def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return the inputs and outputs that it declares; raises ArtifactError, also where integers are not explained."""
+    """Return its inputs and outputs; raises ArtifactError, also where the scales of integers are missing."""
     session = _session(path)
     with translated(lambda reason: ArtifactError(f"{path}: its metadata is damaged ({reason}); convert it again")):
-        scales = json.loads(_told(path, session).get(SCALES_KEY, "{}"))
+        scales = json.loads(_metadata(path, session).get(SCALES_KEY, "{}"))
         sides = (session.get_inputs(), session.get_outputs())
         inputs, outputs = (tuple(_spec(path, node, scales) for node in nodes) for nodes in sides)
         return inputs, outputs
@@ -30,23 +30,23 @@ def _spec(path: Path, node: Any, scales: dict[str, list[Any]]) -> TensorSpec:
     dtype = _DTYPES.get(kind, kind)
     if "float" not in dtype and node.name not in scales:
         raise ArtifactError(
-            f"{path}: does not tell what the {dtype} of {node.name} stand for; make it with `glyphpress export`"
+            f"{path}: has no scale for the {dtype} values of {node.name}; make it with `glyphpress export`"
         )
     shape = tuple(axis if isinstance(axis, int) else -1 for axis in node.shape)
     return TensorSpec(node.name, shape, dtype, *scales.get(node.name, ()))
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """Return the metadata that it took over from the .onnx file it was made of; raises ArtifactError."""
-    return _told(path, _session(path))
+    """Return its metadata, copied from the .onnx file it was made from; raises ArtifactError."""
+    return _metadata(path, _session(path))
 
 
-def _told(path: Path, session: Any) -> dict[str, str]:
+def _metadata(path: Path, session: Any) -> dict[str, str]:
     try:
-        found: dict[str, str] = session.get_modelmeta().custom_metadata_map
+        values: dict[str, str] = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError as error:
         raise ArtifactError(f"{path}: its metadata is damaged ({error.reason}); convert it again") from error
-    return found
+    return values
 
 
 def _session(path: Path) -> Any:
@@ -56,7 +56,6 @@ def _session(path: Path) -> Any:
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        said = " ".join(str(error).split())[:300]
         raise ArtifactError(
-            f"{path}: no .ort file, or one of another ONNX Runtime ({said}); convert it again"
+            f"{path}: not an .ort file, or one of another ONNX Runtime ({in_one_line(error)}); convert it again"
         ) from error

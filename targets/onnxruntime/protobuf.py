@@ -1,4 +1,4 @@
-"""The protobuf messages of an .onnx file, read without its weights and added to without reading it.
+"""The protobuf messages of an .onnx file: read without its weights, and appended to without reading it.
 
 Format: https://protobuf.dev/programming-guides/encoding.
 """
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 _TENSORS = (7, 5)
-"""Where weights stand in an .onnx file: ModelProto.graph, GraphProto.initializer."""
+"""Path of field numbers to the weights: ModelProto.graph, GraphProto.initializer."""
 _NUMBERS = frozenset({4, 5, 6, 7, 9, 10, 11})
-"""Fields of a TensorProto that hold its numbers: float_data, int32_data and so on, and raw_data."""
+"""Fields of a TensorProto with its values: float_data, int32_data and so on, and raw_data."""
 _LARGE = 4096
-"""Bytes of numbers from which on they are weights, and not scales, shapes or axes."""
+"""Values of at least this many bytes are weights; smaller ones are scales, shapes or axes."""
 _VARINT, _LENGTH = 0, 2
 _SIZES = {1: 8, 5: 4}
-"""How a field is stored: a number of its own length, bytes behind their length, or a number of 8 or 4 bytes."""
+"""Wire types of a field: a varint, bytes after their length, and numbers of 8 or 4 bytes."""
 
 
 def without_weights(path: Path) -> ModelProto:
-    """Return the model of an .onnx file, whose large tensors have their name, type and shape but no numbers.
+    """Return the model of an .onnx file, whose large tensors have name, type and shape but no values.
 
-    onnx.load takes twice the file in memory. Raises DecodeError, as protobuf does.
+    onnx.load takes twice the file's size in memory. Raises DecodeError, as protobuf does.
     """
     from onnx import ModelProto
 
@@ -35,7 +35,7 @@ def without_weights(path: Path) -> ModelProto:
 
 
 def append(path: Path, more: ModelProto) -> None:
-    """Add what `more` lists to an .onnx file without reading it: protobuf joins messages that stand one behind another.
+    """Append the fields of `more` to an .onnx file without reading it: protobuf merges concatenated messages.
 
     See https://protobuf.dev/programming-guides/encoding/#last-one-wins.
     """
@@ -44,7 +44,7 @@ def append(path: Path, more: ModelProto) -> None:
 
 
 def has_broken_text(message: Any) -> bool:
-    """Say whether a name in an ONNX model is no UTF-8 text: protobuf hands such a one out as bytes."""
+    """Return whether a name in an ONNX model is not UTF-8; protobuf returns such a name as bytes."""
     # Not ListFields, which would copy the weights.
     for field in message.DESCRIPTOR.fields:
         if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
@@ -53,19 +53,19 @@ def has_broken_text(message: Any) -> bool:
             continue
         value = getattr(message, field.name)
         values = value if field.is_repeated else (value,)
-        if any(isinstance(one, bytes) if field.type == field.TYPE_STRING else has_broken_text(one) for one in values):
+        if any(isinstance(v, bytes) if field.type == field.TYPE_STRING else has_broken_text(v) for v in values):
             return True
     return False
 
 
 def _without_numbers(stream: BinaryIO, end: int, inner: tuple[int, ...]) -> bytes:
-    """Return the protobuf message up to `end`; inner: fields that lead to tensors, none where it is one."""
-    kept = []
+    """Return the protobuf message up to `end` without weights. inner: path of fields to tensors, empty inside one."""
+    parts = []
     while stream.tell() < end:
         key = _read_varint(stream)
         field, kind = key >> 3, key & 7
         if kind == _VARINT:
-            kept.append(varint(key) + varint(_read_varint(stream)))
+            parts.append(varint(key) + varint(_read_varint(stream)))
             continue
         length = _read_varint(stream) if kind == _LENGTH else _SIZES.get(kind, end)
         after = stream.tell() + length
@@ -76,8 +76,8 @@ def _without_numbers(stream: BinaryIO, end: int, inner: tuple[int, ...]) -> byte
             continue
         deeper = inner[:1] == (field,) and kind == _LENGTH
         content = _without_numbers(stream, after, inner[1:]) if deeper else stream.read(length)
-        kept.append(varint(key) + (varint(len(content)) if kind == _LENGTH else b"") + content)
-    return b"".join(kept)
+        parts.append(varint(key) + (varint(len(content)) if kind == _LENGTH else b"") + content)
+    return b"".join(parts)
 
 
 def _read_varint(stream: BinaryIO) -> int:
@@ -93,12 +93,12 @@ def _read_varint(stream: BinaryIO) -> int:
 
 
 def varint(value: int) -> bytes:
-    """Return a number as protobuf writes it: seven bits a byte, the lowest first."""
-    made = bytearray()
+    """Return a number as protobuf writes it: seven bits per byte, the lowest first."""
+    encoded = bytearray()
     while value >= 0x80:
-        made.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    return bytes((*made, value))
+    return bytes((*encoded, value))
 
 
 def _truncated() -> Exception:

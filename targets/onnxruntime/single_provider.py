@@ -1,6 +1,7 @@
-"""Sessions of ONNX Runtime that run every node on one execution provider, or are not opened.
+"""Sessions of ONNX Runtime that run every node on one execution provider, or are refused.
 
-ONNX Runtime gives what a provider cannot run to its CPU provider, and everything where the provider does not start.
+By default ONNX Runtime gives nodes that a provider cannot run to its CPU provider, and all nodes where the provider
+does not start.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact
-from targets.errors import Misplaced, RunFailed, TargetUnavailable
+from targets.errors import Misplaced, RunFailed, TargetUnavailable, in_one_line
 from targets.host.stderr import captured_output
 from targets.onnxruntime.cpu import BATCH, OrtSession, load_runtime
 from targets.session import RuntimeFacts
 
 INTEGER = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"})
-"""Operators of int8 arithmetic, as QDQ files and dynamic quantization have them."""
+"""Operators of int8 arithmetic, from QDQ files and dynamic quantization."""
 
 Attach = Callable[[Any], dict[str, Any]]
 
@@ -27,9 +28,9 @@ Attach = Callable[[Any], dict[str, Any]]
 class DeviceSession(OrtSession):
     """An .onnx file on a GPU.
 
-    Timed until the logits can be read. copies: each inference brings its input to the device (a bound input is copied
-    when it is bound, so it is bound anew) and its logits to the host; else the input stays on the device, and the
-    logits stay in `memory`. A device whose `synchronize_outputs` does not wait needs "cpu" there.
+    Timed until the logits can be read. copies: each inference copies its input to the device (this happens when an
+    input is bound, so it is bound again) and its logits to the host; else the input stays on the device, and the logits
+    stay in `memory`. A device whose `synchronize_outputs` does not wait needs "cpu" there.
     """
 
     def __init__(
@@ -49,28 +50,28 @@ class DeviceSession(OrtSession):
         else:
             binding.bind_output(self.sink.spec.name, self._memory)
 
-        def once() -> None:
+        def infer() -> None:
             if self._copies:
                 binding.bind_ortvalue_input(self.source.spec.name, source)
             self._session.run_with_iobinding(binding)
             binding.synchronize_outputs()
 
-        return once
+        return infer
 
 
 def single_provider_session(artifact: Artifact, provider: str, attach: Attach, threads: int) -> tuple[Any, int]:
     """Return a session of the file whose nodes all run on `provider`, and their number.
 
-    attach: adds the provider to session options; returns what InferenceSession wants beside them. The number is of
-    nodes as they are handed to the provider: with the layout changes made for it, before it fuses any.
-    Raises Misplaced naming the nodes that would run elsewhere, TargetUnavailable where the provider does not start,
-    RunFailed where ONNX Runtime refuses the file.
+    attach: adds the provider to session options, and returns further arguments of InferenceSession. The number counts
+    the nodes that the provider is given: with layout changes for it, before it fuses any. Raises Misplaced with the
+    nodes that would run elsewhere, TargetUnavailable where the provider does not start, RunFailed where ONNX Runtime
+    refuses the file.
     """
-    with captured_output(1, 2) as said:
+    with captured_output(1, 2) as captured:
         try:
             session = _open(artifact, attach, threads, strict=True)
-        except Exception:  # noqa: BLE001 (its exceptions share no other base)
-            session = _explained(artifact, provider, attach, threads, said)
+        except Exception:  # noqa: BLE001 (they have no other base class)
+            session = _opened_with_cpu(artifact, provider, attach, threads, captured)
     nodes = _placed(session)
     refuse_misplaced(provider, nodes, artifact)
     return session, len(nodes.get(provider, ()))
@@ -78,9 +79,9 @@ def single_provider_session(artifact: Artifact, provider: str, attach: Attach, t
 
 def refuse_misplaced(provider: str, nodes: dict[str, list[tuple[str, str]]], artifact: Artifact) -> None:
     """Raise Misplaced unless every node (provider -> operator and name) is placed on `provider`."""
-    elsewhere = {place: names for place, names in nodes.items() if place != provider}
-    if elsewhere:
-        raise Misplaced(f"{artifact.path}: {_sentence(nodes, elsewhere, provider)}")
+    misplaced = {other: names for other, names in nodes.items() if other != provider}
+    if misplaced:
+        raise Misplaced(f"{artifact.path}: {_misplaced_text(nodes, misplaced, provider)}")
 
 
 def _open(artifact: Artifact, attach: Attach, threads: int, *, strict: bool) -> Any:
@@ -94,41 +95,40 @@ def _open(artifact: Artifact, attach: Attach, threads: int, *, strict: bool) -> 
     return ort.InferenceSession(artifact.path, options, enable_fallback=0, **attach(options))
 
 
-def _explained(artifact: Artifact, provider: str, attach: Attach, threads: int, said: Callable[[], str]) -> Any:
-    """Open once more with the CPU allowed, which tells what was in the way; raises unless nodes are misplaced."""
+def _opened_with_cpu(
+    artifact: Artifact, provider: str, attach: Attach, threads: int, captured: Callable[[], str]
+) -> Any:
+    """Return a session that may use the CPU too, which shows misplaced nodes; raises where that is not the cause."""
     try:
         session = _open(artifact, attach, threads, strict=False)
     except Exception as error:
-        line = " ".join(str(error).split())
-        if "WebGPU adapter" in line:
-            raise TargetUnavailable(
-                f"{provider} finds no adapter that it can work with", "update its driver"
-            ) from error
-        raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({line[:300]}); export it again") from error
+        if "WebGPU adapter" in str(error):
+            raise TargetUnavailable(f"{provider} finds no adapter that it can use", "update its driver") from error
+        raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({in_one_line(error)}); export it again") from error
     if provider not in session.get_providers():
-        complaint = re.search(r"Failed to [^\x1b\n]{1,300}", said())
-        why = complaint[0] if complaint else "it does not say why"
-        raise TargetUnavailable(f"{provider} is listed but does not start ({why})", "install what it needs")
+        complaint = re.search(r"Failed to [^\x1b\n]{1,300}", captured())
+        reason = complaint[0] if complaint else "it does not say why"
+        raise TargetUnavailable(f"{provider} is listed but does not start ({reason})", "install what it needs")
     return session
 
 
 def _placed(session: Any) -> dict[str, list[tuple[str, str]]]:
-    """Return operator and name of the nodes of each provider."""
+    """Return for each provider operator and name of its nodes."""
     nodes: dict[str, list[tuple[str, str]]] = {}
     for part in session.get_provider_graph_assignment_info():
         nodes.setdefault(part.ep_name, []).extend((node.op_type, node.name) for node in part.get_nodes())
     return nodes
 
 
-def _sentence(
-    nodes: dict[str, list[tuple[str, str]]], elsewhere: dict[str, list[tuple[str, str]]], provider: str
+def _misplaced_text(
+    nodes: dict[str, list[tuple[str, str]]], misplaced: dict[str, list[tuple[str, str]]], provider: str
 ) -> str:
-    strays = [node for names in elsewhere.values() for node in names]
+    strays = [node for names in misplaced.values() for node in names]
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(kind for kind, _ in strays).items())
     named = [name for _, name in strays if name][:3]
     which = f"{kinds}: {', '.join(named)}" if named else kinds
     advice = "take the float file, or one whose weights alone are int8"
     if not INTEGER.intersection(kind for kind, _ in strays):
-        advice = "express them by other operators, or take a target on the CPU"
+        advice = "replace them by other operators, or take a target on the CPU"
     total = sum(map(len, nodes.values()))
-    return f"{len(strays)} of {total} nodes would run on {', '.join(elsewhere)}, not on {provider} ({which}); {advice}"
+    return f"{len(strays)} of {total} nodes would run on {', '.join(misplaced)}, not on {provider} ({which}); {advice}"

@@ -1,7 +1,7 @@
 """ONNX Runtime on WebGPU: any vendor's GPU through Vulkan, by the plugin onnxruntime-ep-webgpu.
 
-int8 saves memory there, not time: it has no integer kernels, and leaves QuantizeLinear and MatMulInteger to the CPU,
-so QDQ and dynamically quantized files are Misplaced. Files whose weights alone are int8 run whole.
+int8 saves memory there, not time: it has no integer kernels, and leaves QuantizeLinear and MatMulInteger to the CPU, so
+QDQ and dynamically quantized files are refused (Misplaced). Files with int8 weights alone run wholly on the GPU.
 """
 
 from __future__ import annotations
@@ -63,22 +63,22 @@ class OrtWebGpu(gpu_adapters.WebGpuTarget):
             device_type="software" if adapter.software else "gpu",
             placement={PROVIDER: nodes},
         )
-        # A run whose output stays on the device returns when its commands are queued, and synchronizing does not wait
-        # for them either (0.04 ms of 29).
+        # With outputs on the device a run returns when its commands are queued, and synchronizing does not wait for
+        # them either (0.04 ms of 29), so outputs go to the CPU.
         return DeviceSession(artifact, facts, session, load_ns, copies=self.copies, memory="cpu")
 
 
 def _device(ort: Any, plugin: Any) -> Any:
-    """Return the provider's device, registering its library where this process has not yet."""
+    """Return the provider's device; registers its library where this process has not done so yet."""
     for register in (True, False):
-        found = [device for device in ort.get_ep_devices() if device.ep_name == PROVIDER]
-        if found:
-            return found[0]
+        devices = [device for device in ort.get_ep_devices() if device.ep_name == PROVIDER]
+        if devices:
+            return devices[0]
         if register:
             with quiet_stderr():
                 ort.register_execution_provider_library("glyphpress-webgpu", plugin.get_library_path())
     raise TargetUnavailable(
-        "onnxruntime-ep-webgpu offers no device", "see whether `vulkaninfo --summary` lists the GPU"
+        "onnxruntime-ep-webgpu offers no device", "check whether `vulkaninfo --summary` lists the GPU"
     )
 
 

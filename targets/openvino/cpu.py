@@ -1,7 +1,7 @@
 """OpenVINO on the CPU, through its own package.
 
-Its plugin for ONNX Runtime offers no device on processors of other makers than Intel, where OpenVINO itself runs well;
-so the package is used, which takes .onnx files directly.
+Its plugin for ONNX Runtime offers a device on Intel's processors alone, while OpenVINO itself runs well on others too.
+So its own package is used, which takes .onnx files directly.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 class OpenVinoCpu(LocalTarget):
     """Target `openvino-cpu`: one stream, for latency, and float operators in 32 bits.
 
-    Left to itself OpenVINO computes in bfloat16 on processors that have it, which moves logits by 0.1; what it was told
-    is read back into the facts. .tflite files are not run: its front end fails on quantized ones.
+    By default OpenVINO computes in bfloat16 on processors that have it, which changes logits by 0.1. The precision that
+    it reports goes into the facts. It runs no .tflite files, since its front end fails on quantized ones.
     """
 
     name = "openvino-cpu"
@@ -38,7 +38,9 @@ class OpenVinoCpu(LocalTarget):
     def require(self) -> None:
         """See `LocalTarget.require`: openvino with its CPU plugin."""
         if "CPU" not in _runtime().Core().available_devices:
-            raise TargetUnavailable("this OpenVINO has no CPU plugin", "install it anew: `pip install openvino`")
+            raise TargetUnavailable(
+                "this OpenVINO has no CPU plugin", "install it again: `pip install --force-reinstall openvino`"
+            )
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> OpenVinoSession:
         """Compile the file for `threads` threads (0: all cores)."""
@@ -69,10 +71,10 @@ class OpenVinoCpu(LocalTarget):
 
 
 class OpenVinoSession(RuntimeSession):
-    """An .onnx file that OpenVINO compiled. Timed is `infer` on tensors that are bound already."""
+    """An .onnx file that OpenVINO compiled. `infer` alone is timed, on tensors that are bound before."""
 
     def __init__(self, artifact: Artifact, facts: RuntimeFacts, model: Any, load_ns: int) -> None:
-        """Find the image input and the logits output of the compiled model."""
+        """Take the compiled model; raises RunFailed where it has no image input or no logits output."""
         self._request = model.create_infer_request()
         source = image_input(artifact, [TensorCodec(spec) for spec in artifact.inputs])
         outputs = [TensorCodec(spec) for spec in artifact.outputs]
