@@ -7,7 +7,7 @@ import os
 from targets.agent.serve import serve
 
 if __name__ == "__main__":
-    # Whatever a runtime prints goes to stderr: stdout is the wire.
+    # Output of runtimes goes to stderr, since stdout is the wire.
     wire = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(os.fdopen(os.dup(0), "rb"), wire)

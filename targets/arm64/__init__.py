@@ -1,1 +1,1 @@
-"""Emulated arm64 processors: the agent in a root folder of Debian, run by QEMU's user mode, counted by a TCG plugin."""
+"""Emulated arm64 processors: the agent in a Debian root folder under QEMU's user mode, counted by a TCG plugin."""

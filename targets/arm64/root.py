@@ -1,4 +1,8 @@
-"""The root folder: Debian's arm64 Python, and the wheels of the runtimes in the versions that this host has."""
+"""What is emulated: processors, and a root folder with Debian's arm64 Python and the runtimes in the host's versions.
+
+Runtimes choose kernels by /proc/cpuinfo and by the hardware capabilities that QEMU reports. The host's own file, of
+another architecture, makes ONNX Runtime crash, so each processor gets that of a board.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ _BASE = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
 
 @dataclass(frozen=True)
 class Processor:
-    """A processor by QEMU's name: its part number (Arm's MIDR_EL1), its cores on that board, its feature flags."""
+    """A processor by QEMU's name, with its part number (Arm's MIDR_EL1), a board that has it, and its CPU flags."""
 
     name: str
     part: str
@@ -48,22 +52,22 @@ PROCESSORS = {
 
 SUITE = "bookworm"
 PYTHON = "3.11"
-"""Of that suite."""
+"""The suite's version."""
 PACKAGES = (
     *("base-files", "bash", "dash", "coreutils", "procps", "python3-minimal", "libpython3-stdlib"),
     *("libgomp1", "libstdc++6", "zlib1g"),
 )
 SITE = "opt/site"
-"""Where the wheels lie in the root."""
+"""The folder of the wheels in the root."""
 
 NEEDED_BYTES = 350_000_000
-"""Of disk, with what pip and mmdebstrap keep while they work."""
+"""Disk space, with temporary files of pip and mmdebstrap."""
 
 
 def arm64_root(progress: Progress = silent) -> Path:
-    """Return the root folder, building it in the user's cache where it is not there: 10 s and 280 MB.
+    """Return the root folder, after building it in the user's cache where it is missing: 10 s and 280 MB.
 
-    Needs mmdebstrap and pip, and the network once; no privileges. Raises TargetUnavailable.
+    This needs mmdebstrap, pip and the network, but no privileges. Raises TargetUnavailable.
     """
 
     def build(part: Path) -> None:

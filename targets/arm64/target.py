@@ -1,8 +1,8 @@
-"""Targets `arm64:cortex-a53|a72|a76`: what an artifact answers on an Arm processor, and how many instructions it takes.
+"""Targets `arm64:cortex-a53|a72|a76`: answers and instruction counts of an artifact on an emulated Arm processor.
 
-Emulated time means nothing (a float inference is some hundred times slower than on the host), so there is none.
-Instructions retired are exact for what runs in one thread, and tell whether a kernel is there: int8 on a Cortex-A76,
-which multiplies bytes in one instruction, takes a third of what it takes on a Cortex-A72, which does not.
+Emulated time means nothing (a float inference is some hundred times slower than on the host), so there is no latency.
+Counts of executed instructions are exact in one thread, and show which kernels are used: int8 on a Cortex-A76, which
+multiplies bytes in one instruction, takes a third of the instructions on a Cortex-A72, which does not.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from targets.session import Cost, Instructions
 from targets.target import Availability, Progress, Target, silent
 
 QEMU, COMPILER = "qemu-aarch64", "gcc"
-NEEDS = {QEMU: "qemu-user", "mmdebstrap": "mmdebstrap", COMPILER: "gcc libc6-dev"}
-"""Program -> Debian's packages."""
+DEBIAN_PACKAGES = {QEMU: "qemu-user", "mmdebstrap": "mmdebstrap", COMPILER: "gcc libc6-dev"}
+"""Program -> Debian packages."""
 SOURCE = Path(__file__).with_name("count.c")
 
 
 class Arm64Target(Target):
-    """The agent under QEMU's user mode, pinned to one processor; built into the user's cache at the first opening.
+    """The agent under QEMU's user mode with one processor; its root is built in the user's cache on first use.
 
     ONNX files run in ONNX Runtime, TFLite files in LiteRT, in the versions that the host has. One emulator serves all
     sessions of a target; it ends with the target.
@@ -54,10 +54,10 @@ class Arm64Target(Target):
         self._channel: Channel | None = None
 
     def probe(self) -> Availability:
-        """Say whether the programs are here that emulate and build; builds nothing."""
-        missing = [program for program in NEEDS if not shutil.which(program)]
+        """Return whether the programs that emulate and build are here; builds nothing."""
+        missing = [program for program in DEBIAN_PACKAGES if not shutil.which(program)]
         if missing:
-            packages = " ".join(NEEDS[program] for program in missing)
+            packages = " ".join(DEBIAN_PACKAGES[program] for program in missing)
             return Availability(False, f"{', '.join(missing)} not found", f"apt-get install {packages}")
         return Availability(True)
 
@@ -69,7 +69,7 @@ class Arm64Target(Target):
         return Arm64Session(self, self._channel, artifact, threads)
 
     def isa(self) -> Collection[str]:
-        """Return the flags that the emulated processor has."""
+        """Return the CPU flags of the emulated processor."""
         return self._processor.features.split()
 
     def set_up(self, *, force: bool = False, progress: Progress = silent) -> list[str]:  # noqa: ARG002 (built once)
@@ -85,24 +85,24 @@ class Arm64Target(Target):
         together: bool = False,
         progress: Progress = silent,
     ) -> list[Instructions]:
-        """See `Target.count`. Starting an emulator takes seconds; what ran before moves where memory lies."""
+        """See `Target.count`. Starting an emulator takes seconds; earlier runs change where memory is allocated."""
         if not together:
             return super().count(artifacts, runs=runs, batch=batch, progress=progress)
-        return self.counted(artifacts, runs=runs, batch=batch, progress=progress)
+        return self.count_in_one(artifacts, runs=runs, batch=batch, progress=progress)
 
-    def counted(
+    def count_in_one(
         self, artifacts: Sequence[Artifact], *, runs: int, batch: int, progress: Progress = silent
     ) -> list[Instructions]:
-        """Count artifacts one after another, in one emulator that does nothing else."""
+        """Count artifacts one after another in a new emulator."""
         with tempfile.TemporaryDirectory(prefix="glyphpress-") as folder:
-            log, counted = Path(folder) / "marks", []
+            log, counts = Path(folder) / "marks", []
             with closing(self._emulator("-plugin", f"{_plugin()},out={log}")) as channel:
                 for done, artifact in enumerate(artifacts, 1):
                     session = Arm64Session(self, channel, artifact, 1)
-                    samples = session.marked(log, runs, batch)
-                    counted.append(Instructions(artifact.sha256, session.facts, samples, batch))
+                    samples = session.count_here(log, runs, batch)
+                    counts.append(Instructions(artifact.sha256, session.facts, samples, batch))
                     progress(f"counting on {self.name}", done, len(artifacts))
-        return counted
+        return counts
 
     def _emulator(self, *options: str) -> Channel:
         state = self.probe()
@@ -111,12 +111,12 @@ class Arm64Target(Target):
         prefix = _prefix(arm64_root(self.progress), self._processor)
         paths = os.pathsep.join([str(Path(__file__).parents[2]), str(prefix / SITE)])
         guest = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
-        set_ = [word for key, value in guest.items() for word in ("-E", f"{key}={value}")]
+        variables = [option for key, value in guest.items() for option in ("-E", f"{key}={value}")]
         python = str(prefix / f"usr/bin/python{PYTHON}")
-        # Left to choose, QEMU 7.2 plays a processor with features on which LiteRT's int8 kernels answer wrongly.
-        pinned = [QEMU, "-cpu", self._processor.name, "-L", str(prefix)]
+        # QEMU 7.2's default processor has features with which LiteRT's int8 kernels give wrong answers.
+        qemu = [QEMU, "-cpu", self._processor.name, "-L", str(prefix)]
         return Channel(
-            [*pinned, *set_, *options, python, "-m", "targets.agent"], self.name, environment=dict(os.environ)
+            [*qemu, *variables, *options, python, "-m", "targets.agent"], self.name, environment=dict(os.environ)
         )
 
 
@@ -137,28 +137,31 @@ class Arm64Session(RemoteSession):
         )
 
     def count(self, *, runs: int = 5, batch: int = 1) -> Instructions:
-        """Count in an emulator of its own, on one thread; what the marks cost is taken off.
+        """Count in a new emulator on one thread, without the instructions of the marks.
 
-        Repeatable to 1 %: exactly in LiteRT, but for where memory comes to lie in ONNX Runtime.
+        Repeatable exactly in LiteRT, and to 1 % in ONNX Runtime, where it depends on memory addresses.
         """
-        (counted,) = self._target.counted([self.artifact], runs=runs, batch=batch)
+        (counted,) = self._target.count_in_one([self.artifact], runs=runs, batch=batch)
         return counted
 
-    def marked(self, log: Path, runs: int, batch: int) -> tuple[int, ...]:
-        """Return the instructions of inferences in this emulator, whose plugin writes its totals to `log`."""
+    def count_here(self, log: Path, runs: int, batch: int) -> tuple[int, ...]:
+        """Return the instructions of each inference in this emulator, whose plugin appends its totals to `log`."""
         answer, _ = self._request("count", runs=runs, batch=batch)
         totals = [int(line.split()[1]) for line in log.read_text().splitlines()]
-        spent = [after - before for before, after in pairwise(totals[-len(answer["marks"]) - 1 :])]
-        if len(spent) != len(answer["marks"]):
-            raise RunFailed(f"{self.facts.target}: the plugin counted {len(spent)} of {len(answer['marks'])} marks")
+        differences = [after - before for before, after in pairwise(totals[-len(answer["marks"]) - 1 :])]
+        if len(differences) != len(answer["marks"]):
+            raise RunFailed(
+                f"{self.facts.target}: the plugin counted {len(differences)} of {len(answer['marks'])} marks"
+            )
         empty, counted = (
-            [own for own, what in zip(spent, answer["marks"], strict=True) if what == kind] for kind in ("empty", "run")
+            [difference for difference, step in zip(differences, answer["marks"], strict=True) if step == kind]
+            for kind in ("empty", "run")
         )
-        return tuple(own - int(median(empty)) for own in counted)
+        return tuple(difference - int(median(empty)) for difference in counted)
 
 
 def _prefix(root: Path, processor: Processor) -> Path:
-    """Return the root with the /proc/cpuinfo of a processor: links, so that all of them share one root."""
+    """Return a root with the /proc/cpuinfo of a processor; links, so that all processors share one root."""
 
     def build(part: Path) -> None:
         for entry in root.iterdir():
@@ -171,7 +174,7 @@ def _prefix(root: Path, processor: Processor) -> Path:
 
 
 def _plugin() -> Path:
-    """Return the plugin, compiled at first use."""
+    """Return the plugin's library, compiled on first use."""
 
     def build(part: Path) -> None:
         ran([COMPILER, "-shared", "-fPIC", "-O2", "-o", part / "libcount.so", SOURCE], COMPILER)

@@ -1,1 +1,1 @@
-"""Boards behind ssh: the agent is put there once, artifacts once by digest, and everything is run and timed there."""
+"""Boards behind ssh: agent and artifacts are pushed there once; everything runs and is timed there."""

@@ -1,6 +1,6 @@
-"""What runs on a board before the agent is there: it says what the board has, and takes folders as tar archives.
+"""Runs on a board before the agent is there: reports what the board has, and unpacks folders from tar archives.
 
-Sent as the text of `python3 -c`, so it holds to what any Python 3.6 understands.
+Sent as the text of `python3 -c`, so it uses only what Python 3.6 has.
 """
 
 import hashlib
@@ -16,34 +16,34 @@ import time
 from pathlib import Path
 
 STALLED_S = 120
-"""A push of which nothing comes for so long ends: the network may have died without a word."""
-FORGOTTEN_S = 24 * 3600
-"""No push takes so long: what is older is of one that was killed."""
+"""A push that receives nothing for so long ends: the network may be gone without notice."""
+ABANDONED_S = 24 * 3600
+"""Parts that are older belong to a push that was killed."""
 HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glyphpress"
 
 
 def facts() -> None:
-    """Print what the host decides by: Python, architecture, and the folders that are there, whole."""
-    there = sorted(path.name for path in HOME.iterdir()) if HOME.is_dir() else []
-    # A 64-bit kernel may carry a 32-bit system.
+    """Print Python version, architecture, home and the folders that are there, whole, as JSON."""
+    folders = sorted(path.name for path in HOME.iterdir()) if HOME.is_dir() else []
+    # A 64-bit kernel may run a 32-bit system.
     architecture = platform.machine() if struct.calcsize("P") == 8 else "32 bits on " + platform.machine()
-    known = {"python": platform.python_version(), "architecture": architecture, "home": str(HOME), "there": there}
+    known = {"python": platform.python_version(), "architecture": architecture, "home": str(HOME), "there": folders}
     print(json.dumps(known))
 
 
 def sweep() -> None:
-    """Remove what killed pushes left, of other layers too, which nobody may ever push again."""
-    for left in HOME.glob(".part-*"):
-        if time.time() - left.lstat().st_mtime < FORGOTTEN_S:
+    """Remove parts that killed pushes left, those of other layers too."""
+    for part in HOME.glob(".part-*"):
+        if time.time() - part.lstat().st_mtime < ABANDONED_S:
             continue
-        if left.is_dir():
-            shutil.rmtree(str(left), ignore_errors=True)
+        if part.is_dir():
+            shutil.rmtree(str(part), ignore_errors=True)
         else:
-            left.unlink()
+            part.unlink()
 
 
 def take(name: str, sha256: str) -> None:
-    """Unpack the archive on stdin as folder `name`, if its digest is `sha256`; whole or not at all."""
+    """Unpack the archive on stdin as folder `name`, whole or not at all, if its digest is `sha256`."""
     part, archive = HOME / (".part-" + name), HOME / (".part-" + name + ".tar.gz")
     try:
         signal.alarm(STALLED_S)

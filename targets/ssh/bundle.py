@@ -1,4 +1,7 @@
-"""What a board is given: the modules of the agent, and the runtimes' wheels for its Python and architecture."""
+"""Sets a board up: pushes the agent's modules, and the runtimes' wheels for its Python and architecture.
+
+Only layers that are not there yet are pushed; another setup costs one round trip.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from targets.host.cache import cached
 from targets.host.wheels import ARCHITECTURES, installed, unpack
 from targets.ssh.connection import Address, board_facts, run_on_board
 
-HOME = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 MODULES = (
     "__init__",
     "agent/__init__",
@@ -47,14 +50,15 @@ MODULES = (
     "session",
     "target",
 )
-"""Of `targets`: all that the agent imports."""
+"""All modules of `targets` that the agent imports."""
 
 
 @dataclass(frozen=True)
 class BoardFolder:
-    """A folder that a board gets whole. made_of: what is in it; build: writes that as the archive that it is given.
+    """A folder that a board gets as a whole.
 
-    need: about how many bytes that takes here.
+    made_of: text that identifies its content. build: writes the content to an archive of the given path. need: about
+    how many bytes that takes on this machine.
     """
 
     kind: str
@@ -64,12 +68,12 @@ class BoardFolder:
 
     @property
     def name(self) -> str:
-        """Its name there, which says what is in it."""
+        """Its name on the board, which depends on its content."""
         return f"{self.kind}-{hashlib.sha256(self.made_of.encode()).hexdigest()[:16]}"
 
     @cached_property
     def archive(self) -> Path:
-        """The archive that it comes as, made when it is asked for; raises TargetUnavailable where it cannot be."""
+        """The archive to push, built on first use; raises TargetUnavailable where it cannot be built."""
         name = "layer.tar.gz"
         return cached(f"ssh/{self.kind}", self.made_of, lambda part: self.build(part / name), need=self.need) / name
 
@@ -80,25 +84,25 @@ class BoardFolder:
 
 
 def agent_layer() -> BoardFolder:
-    """Return the agent's modules."""
-    found = [HOME / "targets" / f"{module}.py" for module in MODULES]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in found)).hexdigest()
+    """Return the layer with the agent's modules."""
+    paths = [ROOT / "targets" / f"{module}.py" for module in MODULES]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
     def build(archive: Path) -> None:
-        _archived(archive, {str(path.relative_to(HOME)): path for path in found})
+        _archived(archive, {str(path.relative_to(ROOT)): path for path in paths})
 
     return BoardFolder("agent", digest, build)
 
 
 def wheels_layer(python: str, architecture: str) -> BoardFolder:
-    """Return the runtimes for a Python (`3.11`) and an architecture; fetched when its archive is first asked for.
+    """Return the layer with the runtimes for a Python (`3.11`) and an architecture; fetched when its archive is built.
 
-    Raises TargetUnavailable where there are none.
+    Raises TargetUnavailable for an architecture without wheels.
     """
     if architecture not in ARCHITECTURES:
         raise TargetUnavailable(
             f"ONNX Runtime and LiteRT have no wheels for {architecture} (there is tflite-runtime 2.14 for Python 3.11, "
-            "which the agent does not speak to); install a 64-bit system there"
+            "which the agent cannot use); install a 64-bit system there"
         )
     made_of = " ".join((python, architecture, *installed()))
 
@@ -112,7 +116,7 @@ def wheels_layer(python: str, architecture: str) -> BoardFolder:
 
 
 def _archived(archive: Path, files: dict[str, Path]) -> None:
-    """Write a tar archive that depends on names and contents alone, so that the same files have the same digest."""
+    """Write a tar archive that depends on names and contents alone, so that the same files give the same digest."""
     with (
         gzip.GzipFile(archive, "wb", compresslevel=4, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w") as tar,
@@ -126,7 +130,7 @@ def _archived(archive: Path, files: dict[str, Path]) -> None:
 
 @dataclass(frozen=True)
 class SetUp:
-    """What a board has after it was set up. folders: the layers there; pushed: those that were not, and their bytes."""
+    """What a board has after its setup. folders: its layers. pushed: those that were missing, and their bytes."""
 
     address: str
     python: str
@@ -136,20 +140,20 @@ class SetUp:
     pushed: dict[str, int]
 
     def lines(self) -> list[str]:
-        """Return what was pushed, a line each."""
+        """Return a line for each layer that was pushed."""
         return [f"{self.address}: {name}, {size / 1e3:,.0f} KB" for name, size in self.pushed.items()]
 
 
 def set_up(word: str, *, force: bool = False, progress: Callable[[str, int, int], None]) -> SetUp:
-    """Push the agent and its wheels to a board; `force` pushes them over what is there.
+    """Push the agent and its wheels to a board where they are missing; `force` replaces them.
 
-    Each layer is verified by its digest there, and appears whole or not at all. Raises UnknownTarget,
-    TargetUnavailable, or RunFailed with what ssh or the board said.
+    The board verifies each layer by its digest, and keeps it whole or not at all. Raises UnknownTarget,
+    TargetUnavailable, or RunFailed with the message of ssh or the board.
     """
     address = Address.parse(word.removeprefix("ssh:"))
-    known = board_facts(address)
-    layers = layers_for(known)
-    missing = [layer for layer in layers if force or layer.name not in known["there"]]
+    facts = board_facts(address)
+    layers = layers_for(facts)
+    missing = [layer for layer in layers if force or layer.name not in facts["there"]]
     for done, layer in enumerate(missing):
         progress(f"pushing to {address}", done, len(missing))
         with layer.archive.open("rb") as stream:
@@ -158,19 +162,19 @@ def set_up(word: str, *, force: bool = False, progress: Callable[[str, int, int]
         progress(f"pushing to {address}", len(missing), len(missing))
     pushed = {layer.name: layer.archive.stat().st_size for layer in missing}
     names = tuple(layer.name for layer in layers)
-    return SetUp(str(address), known["python"], known["architecture"], known["home"], names, pushed)
+    return SetUp(str(address), facts["python"], facts["architecture"], facts["home"], names, pushed)
 
 
-def layers_for(known: dict[str, Any]) -> tuple[BoardFolder, BoardFolder]:
+def layers_for(facts: dict[str, Any]) -> tuple[BoardFolder, BoardFolder]:
     """Return the layers that a board of these facts needs."""
-    python = ".".join(known["python"].split(".")[:2])
-    return agent_layer(), wheels_layer(python, known["architecture"])
+    python = ".".join(facts["python"].split(".")[:2])
+    return agent_layer(), wheels_layer(python, facts["architecture"])
 
 
 def ready(address: Address) -> tuple[str, list[str]]:
-    """Return the home and the layers of a board that is set up; raises TargetUnavailable where it is not."""
-    known = board_facts(address)
-    layers = layers_for(known)
-    if not {layer.name for layer in layers} <= set(known["there"]):
+    """Return home and layers of a board that is set up; raises TargetUnavailable where it is not."""
+    facts = board_facts(address)
+    layers = layers_for(facts)
+    if not {layer.name for layer in layers} <= set(facts["there"]):
         raise TargetUnavailable(f"{address}: not set up for this version; run `glyphpress targets setup {address}`")
-    return known["home"], [layer.name for layer in layers]
+    return facts["home"], [layer.name for layer in layers]

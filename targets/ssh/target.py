@@ -1,4 +1,4 @@
-"""Target `ssh://[user@]host[:port]`: a board that was set up; everything runs and is timed there."""
+"""Target `ssh://[user@]host[:port]`: a board on which everything runs and is timed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from targets.ssh.connection import Address, explained, ssh
 from targets.target import Availability, Progress, Target, silent
 
 RETRIES_S = (1, 3, 9)
-"""Waits before each try to connect again after a connection broke."""
+"""Seconds to wait before each attempt to reconnect."""
 
 
 class SshTarget(Target):
-    """A board. All sessions of this process there share one connection, which is made again when it breaks.
+    """A board. All sessions of this process share one connection to it, which is renewed when it breaks.
 
     ONNX files run in ONNX Runtime, TFLite files in LiteRT.
     """
@@ -42,16 +42,16 @@ class SshTarget(Target):
         return self.name
 
     def isa(self) -> Collection[str]:
-        """Ask the board."""
-        told, _ = board(self.address).channel().request("hello")
-        return tuple(told["machine"].get("isa", ()))
+        """Return the board's CPU flags; raises TargetUnavailable or RunFailed."""
+        answer, _ = board(self.address).channel().request("hello")
+        return tuple(answer["machine"].get("isa", ()))
 
     def set_up(self, *, force: bool = False, progress: Progress = silent) -> list[str]:
-        """Push the agent and its wheels, as far as they are not there."""
+        """Push the agent and its wheels where they are missing."""
         return set_up(self.name, force=force, progress=progress).lines()
 
     def probe(self) -> Availability:
-        """Say whether the board answers and is set up; takes a second or two, or what a time-out takes."""
+        """Return whether the board answers and is set up; takes a second or two, or as long as a time-out."""
         try:
             ready(self.address)
         except TargetError as error:
@@ -60,26 +60,26 @@ class SshTarget(Target):
         return Availability(True)
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> SshSession:
-        """Push the artifact unless it is there, by digest, and open it; raises TargetUnavailable or RunFailed."""
+        """Push the artifact unless its digest is there, and open it; raises TargetUnavailable or RunFailed."""
         return SshSession(board(self.address), artifact, threads)
 
     def pin(self, cores: Collection[int]) -> None:
-        """Keep what is opened there on some cores, over broken connections too; raises RunFailed."""
+        """Keep sessions there on these cores, after reconnecting too; raises RunFailed."""
         board(self.address).pin(cores)
 
     def cold_start(self, artifact: Artifact, *, threads: int = 1) -> ColdStart:
-        """Tell load and first run of a fresh process there."""
+        """Return load and first inference of a fresh process there."""
         answer = self._cold(artifact, threads)
         return ColdStart(answer["load_ns"], answer["first_run_ns"])
 
     def peak_memory(self, artifact: Artifact, *, threads: int = 1) -> int:
-        """Tell the peak that opening adds to a fresh process there, in bytes."""
+        """Return by how many bytes opening the artifact raises the memory of a fresh process there."""
         return int(self._cold(artifact, threads)["peak_bytes"])
 
     def _cold(self, artifact: Artifact, threads: int) -> dict[str, Any]:
-        link = board(self.address)
-        words: dict[str, Any] = {"target": DEFAULTS[artifact.format], "threads": threads, "facts": artifact.facts()}
-        answer, _ = link.channel().request("cold", path=link.path(artifact), **words)
+        connection = board(self.address)
+        fields: dict[str, Any] = {"target": DEFAULTS[artifact.format], "threads": threads, "facts": artifact.facts()}
+        answer, _ = connection.channel().request("cold", path=connection.path(artifact), **fields)
         return answer
 
 
@@ -87,19 +87,19 @@ class Board:
     """The connection to one board."""
 
     def __init__(self, address: Address) -> None:
-        """Connect at the first need."""
+        """Take the address; the first request connects."""
         self.address, self._lock = address, threading.Lock()
         self._channel: Channel | None = None
         self._cores: list[int] = []
         self._paths: dict[str, str] = {}
 
     def pin(self, cores: Collection[int]) -> None:
-        """Keep what is opened there from now on on some cores; raises RunFailed where one is not there."""
+        """Keep sessions that are opened there from now on on these cores; raises RunFailed where one is missing."""
         self._cores = sorted(cores)
         self.channel().request("pin", cores=self._cores)
 
     def channel(self) -> Channel:
-        """Return the open channel, made anew where it broke; raises TargetUnavailable or RunFailed."""
+        """Return the open channel, reconnected where it broke; raises TargetUnavailable or RunFailed."""
         with self._lock:
             if self._channel is None or self._channel.lost:
                 home, layers = ready(self.address)
@@ -115,8 +115,8 @@ class Board:
                     self._channel.request("pin", cores=self._cores)
             return self._channel
 
-    def again(self) -> Channel:
-        """Connect again after the connection broke; raises ConnectionLost after the last try."""
+    def reconnect(self) -> Channel:
+        """Reconnect after the connection broke; raises ConnectionLost after the last attempt."""
         for wait in RETRIES_S:
             time.sleep(wait)
             try:
@@ -126,7 +126,7 @@ class Board:
         raise ConnectionLost(f"{last}; nothing is left running there, run the same command again") from last
 
     def path(self, artifact: Artifact) -> str:
-        """Return where the artifact lies there, pushing it first where it does not."""
+        """Return the path of the artifact there, after pushing it where it is missing."""
         if artifact.sha256 not in self._paths:
             name = f"{artifact.sha256}.{artifact.format}"
             answer, _ = self.channel().request("have", file=name)
@@ -143,32 +143,32 @@ class Board:
 
 
 class SshSession(RemoteSession):
-    """An artifact that is open on a board; it outlives a broken connection."""
+    """An artifact that is open on a board; it survives a broken connection."""
 
-    def __init__(self, link: Board, artifact: Artifact, threads: int) -> None:
+    def __init__(self, connection: Board, artifact: Artifact, threads: int) -> None:
         """Push and open it there."""
-        self._link = link
-        self._words: dict[str, Any] = {"runtime": DEFAULTS[artifact.format], "threads": threads}
+        self._connection = connection
+        self._options: dict[str, Any] = {"runtime": DEFAULTS[artifact.format], "threads": threads}
         self.artifact = artifact
         try:
-            self._settle(link.channel())
-        except ConnectionLost:  # it broke while nobody asked for anything
-            self._settle(link.again())
+            self._open_on(connection.channel())
+        except ConnectionLost:  # it broke while it was idle
+            self._open_on(connection.reconnect())
 
-    def _settle(self, channel: Channel) -> None:
-        RemoteSession.__init__(self, channel, self.artifact, path=self._link.path(self.artifact), **self._words)
+    def _open_on(self, channel: Channel) -> None:
+        RemoteSession.__init__(self, channel, self.artifact, path=self._connection.path(self.artifact), **self._options)
 
-    def _request(self, name: str, payload: bytes = b"", **words: Any) -> tuple[dict[str, Any], bytes]:
-        """Ask; where the connection broke, connect and open again and go on: an answer is asked for once more."""
+    def _request(self, name: str, payload: bytes = b"", **fields: Any) -> tuple[dict[str, Any], bytes]:
+        """Send a request; where the connection broke, reconnect, open the artifact again and repeat the request."""
         try:
-            return super()._request(name, payload, **words)
+            return super()._request(name, payload, **fields)
         except ConnectionLost:
             if name == "close":
                 return {}, b""
-            if name == "open":  # a file whose opening ends the agent would do so each time
+            if name == "open":  # a file that crashes the agent would do so each time
                 raise
-        self._settle(self._link.again())
-        return super()._request(name, payload, **words)
+        self._open_on(self._connection.reconnect())
+        return super()._request(name, payload, **fields)
 
 
 _BOARDS: dict[str, Board] = {}
@@ -176,7 +176,7 @@ _GUARD = threading.Lock()
 
 
 def board(address: Address) -> Board:
-    """Return this process's one connection to a board; it hangs up when the process ends."""
+    """Return this process's only connection to a board; it is closed when the process ends."""
     with _GUARD:
         if str(address) not in _BOARDS:
             _BOARDS[str(address)] = Board(address)

@@ -56,10 +56,16 @@ def test_host_checking_and_passwords_are_left_to_the_user(monkeypatch: pytest.Mo
     [
         ("pi@kitchen: Permission denied (publickey).", "add one with `ssh-copy-id -p 22 pi@kitchen`"),
         ("No ED25519 host key is known for kitchen\nHost key verification failed.", "its host key is not known"),
-        ("@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.", "another than before"),
+        (
+            "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.",
+            "its host key has changed",
+        ),
         ("ssh: Could not resolve hostname kitchen: Name or service not known", "no such host"),
         ("ssh: connect to host kitchen port 22: Connection refused", "no ssh server answers"),
-        ("ssh: connect to host kitchen port 22: Connection timed out", "is it on, and on this network?"),
+        (
+            "ssh: connect to host kitchen port 22: Connection timed out",
+            "check that it is on and connected to this network",
+        ),
         ("sh: 1: python3: not found", "apt-get install python3"),
         ("/home/pi/.cache/glyphpress: No space left on device", "its disk is full"),
         ("/home/pi/.cache/glyphpress: Permission denied", "its home cannot be written"),
