@@ -1,4 +1,4 @@
-"""One page in a headless Chromium, driven by Playwright in a thread of its own."""
+"""One page in a headless Chromium, driven by Playwright in a thread of its own, and the server of its files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any
 
 from targets.errors import RunFailed, TargetUnavailable
 
-NOWHERE = "/nonexistent"
+MISSING_FILE = "/nonexistent"
 
 
 class _Files(SimpleHTTPRequestHandler):
-    """Files of some folders by the first part of the path."""
+    """Serves files of some folders, which are named by the first part of the path."""
 
     protocol_version = "HTTP/1.1"
     extensions_map = {  # noqa: RUF012 (as the base class declares it)
@@ -33,22 +33,22 @@ class _Files(SimpleHTTPRequestHandler):
 
     def translate_path(self, path: str) -> str:
         first, _, rest = path.lstrip("/").partition("/")
-        return str(self.folders[first] / rest) if first in self.folders and ".." not in rest else NOWHERE
+        return str(self.folders[first] / rest) if first in self.folders and ".." not in rest else MISSING_FILE
 
     def end_headers(self) -> None:
-        # Isolated pages may share memory among threads, and have a clock of 5 us instead of 100
+        # Isolated pages can use threads with shared memory, and have a clock of 5 us instead of 100
         # (https://www.w3.org/TR/hr-time-3/#dfn-coarsen-time).
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         super().end_headers()
 
     def log_message(self, *_words: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
-def served(folders: Mapping[str, Path]) -> Iterator[str]:
-    """Serve `http://127.0.0.1:PORT/NAME/...` from these folders, and yield the address up to the port."""
+def serve_files(folders: Mapping[str, Path]) -> Iterator[str]:
+    """Serve `http://127.0.0.1:PORT/NAME/...` from these folders on the loopback interface; yields the address."""
     handler = type("Files", (_Files,), {"folders": folders})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
@@ -63,20 +63,20 @@ def served(folders: Mapping[str, Path]) -> Iterator[str]:
 
 NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable")
 FLAGS = (
-    # A container's root has no namespaces to make a sandbox of; the page is our own and opens nothing else.
+    # The root user of a container cannot make a sandbox; the page is our own and opens nothing else.
     "--no-sandbox",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # Reports of failed requests and of links that were followed; Playwright turns off metrics and crash reports.
+    # No reports of failed requests and followed links; Playwright turns off metrics and crash reports.
     "--disable-domain-reliability",
     "--no-pings",
 )
-PATIENCE_MS = 60_000
-LINES = 20_000
-"""How much of a page's console is kept."""
+TIMEOUT_MS = 60_000
+CONSOLE_LINES = 20_000
+"""Lines of a page's console that are kept."""
 
 
 def executable() -> str:
@@ -86,24 +86,24 @@ def executable() -> str:
     """
     named = os.environ.get("GLYPHPRESS_CHROMIUM")
     if named and not shutil.which(named):
-        raise TargetUnavailable(f"GLYPHPRESS_CHROMIUM names no program ({named})", "correct it, or unset it")
+        raise TargetUnavailable(f"GLYPHPRESS_CHROMIUM is not a program ({named})", "correct it, or unset it")
     try:
         import playwright
     except ImportError as error:
         raise TargetUnavailable(
             f"playwright cannot be imported ({error})", "install it with `pip install playwright`"
         ) from error
-    wanted = (named,) if named else NAMES
-    found = next(filter(None, map(shutil.which, wanted)), None) or _bundled(Path(playwright.__file__).parent)
-    if not found:
+    names = (named,) if named else NAMES
+    program = next(filter(None, map(shutil.which, names)), None) or _bundled(Path(playwright.__file__).parent)
+    if not program:
         raise TargetUnavailable(
             "no Chromium is installed", "apt-get install chromium, or `playwright install chromium`"
         )
-    return found
+    return program
 
 
 def _bundled(package: Path) -> str | None:
-    """Return the browser that `playwright install` brought, which it keeps in the user's cache."""
+    """Return the browser that `playwright install` put into the user's cache, or None."""
     try:
         home = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache/ms-playwright")
     except RuntimeError:
@@ -118,18 +118,18 @@ def _bundled(package: Path) -> str | None:
 class Worker:
     """A thread that runs calls, one after another.
 
-    An executor takes one lock of all executors in `submit`. Where garbage is collected inside it, a browser that is
-    garbage closes by another `submit`, and waits for that lock for ever. A SimpleQueue may be used there.
+    This is no executor, whose `submit` holds a lock shared by all executors: if garbage is collected inside it, and a
+    browser that is garbage closes by another `submit`, that waits for the lock for ever. A SimpleQueue is reentrant.
     """
 
     def __init__(self) -> None:
-        """Start it."""
+        """Start the thread."""
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self.ended = False
         Thread(target=self._work, name="browser", daemon=True).start()
 
     def run(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what the call returns there, or raise what it raises; RuntimeError after `end`."""
+        """Run a call in the thread, and return or raise what it does; raises RuntimeError after `end`."""
         if self.ended:
             raise RuntimeError("this browser was closed")
         done: Future[Any] = Future()
@@ -137,26 +137,26 @@ class Worker:
         return done.result()
 
     def end(self) -> None:
-        """Let the thread end after what was asked of it."""
+        """Let the thread end after the calls that are queued."""
         self.ended = True
         self._calls.put(None)
 
     def _work(self) -> None:
-        while asked := self._calls.get():
-            done, call = asked
+        while item := self._calls.get():
+            done, call = item
             try:
                 done.set_result(call())
-            except BaseException as error:  # noqa: BLE001 (it is raised where the call was asked for)
+            except BaseException as error:  # noqa: BLE001 (`run` raises it)
                 done.set_exception(error)
-            # What was called must not be kept from being garbage while the thread waits.
-            del asked, done, call
+            # While the thread waits it must not keep objects of the call alive.
+            del item, done, call
 
 
 class Page:
-    """A page of `index.html` in a folder that is served as `/page`, beside other folders; `close` ends the browser.
+    """The page `/page/index.html`, served from folders by name; `close` ends the browser.
 
-    Playwright's synchronous interface belongs to one thread and keeps an event loop running in it, so every page has
-    its own. `console` is what the page has printed.
+    Playwright's synchronous interface belongs to one thread, in which it runs an event loop, so every page has its own
+    thread. console: what the page has printed.
     """
 
     def __init__(self, folders: Mapping[str, Path], flags: tuple[str, ...] = ()) -> None:
@@ -165,7 +165,7 @@ class Page:
         self._worker = Worker()
         self._open = ExitStack()
         program = executable()
-        address = self._open.enter_context(served(folders))
+        address = self._open.enter_context(serve_files(folders))
         try:
             self._worker.run(self._start, program, (*FLAGS, *flags), address)
         except BaseException:
@@ -181,20 +181,20 @@ class Page:
             self._open.callback(self._browser.close)
             self.version = self._browser.version
             self._page = self._browser.new_page()
-            self._page.set_default_timeout(PATIENCE_MS)
-            self._page.on("console", lambda message: self._heard(message.text))
+            self._page.set_default_timeout(TIMEOUT_MS)
+            self._page.on("console", lambda message: self._keep_line(message.text))
             self._page.goto(f"{address}/page/index.html")
         except Error as error:
             raise TargetUnavailable(
                 f"{program} does not start ({_line(error)})", "run it by hand to see why"
             ) from error
 
-    def _heard(self, text: str) -> None:
-        if len(self.console) < LINES:
+    def _keep_line(self, text: str) -> None:
+        if len(self.console) < CONSOLE_LINES:
             self.console.append(text)
 
     def evaluate(self, script: str, argument: Any = None) -> Any:
-        """Return what a JavaScript function answers to an argument; raises RunFailed with the line that it threw."""
+        """Call a JavaScript function in the page and return its result; raises RunFailed with the error it threw."""
         return self._worker.run(self._evaluate, script, argument)
 
     def _evaluate(self, script: str, argument: Any) -> Any:
@@ -206,16 +206,16 @@ class Page:
             raise RunFailed(_line(error)) from error
 
     def processes(self) -> list[str]:
-        """Return the numbers of the processes that render pages: this page's, and one that Chromium has in reserve."""
+        """Return the ids of renderer processes: that of this page, and one that Chromium keeps in reserve."""
         renderers: list[str] = self._worker.run(self._renderers)
         return renderers
 
     def _renderers(self) -> list[str]:
-        told = self._browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
-        return [str(one["id"]) for one in told if one["type"] == "renderer"]
+        processes = self._browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
+        return [str(process["id"]) for process in processes if process["type"] == "renderer"]
 
     def close(self) -> None:
-        """End browser and server; again is nothing."""
+        """End browser and server; a second call does nothing."""
         if not self._worker.ended:
             try:
                 self._worker.run(self._open.close)

@@ -1,4 +1,4 @@
-"""The runtimes of browsers, from the package registry of npm: pinned by digest, kept in the user's cache."""
+"""The runtimes for browsers: npm packages, pinned by digest and kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Package:
 
     @property
     def folder(self) -> Path:
-        """Return where the cache keeps it, there or not."""
+        """Return its folder in the cache, present or not."""
         return cache_folder(self._kind, self._made_of)
 
     @property
     def path(self) -> str:
-        """Return the name as one part of a path: the scope loses its mark, and no slash is left."""
+        """Return the name as one part of a path, without `@` and slashes."""
         return self.name.removeprefix("@").replace("/", "-")
 
     def fetch(self) -> Path:
-        """Return its folder, filled from the registry the first time; raises TargetUnavailable."""
+        """Return its folder, after fetching it from the registry on first use; raises TargetUnavailable."""
         return cached(self._kind, self._made_of, self._unpack, need=150_000_000)
 
     @property
@@ -46,16 +46,18 @@ class Package:
         return " ".join((self.integrity, *self.files))
 
     def _unpack(self, folder: Path) -> None:
-        wanted = f"{self.name}@{self.version}"
-        ran(["npm", "pack", wanted, "--pack-destination", folder], f"fetching {wanted} with npm")
+        release = f"{self.name}@{self.version}"
+        ran(["npm", "pack", release, "--pack-destination", folder], f"fetching {release} with npm")
         (archive,) = folder.glob("*.tgz")
-        found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-        if found != self.integrity:
-            raise TargetUnavailable(f"{wanted} has another digest than its release ({found})", "ask another registry")
+        digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+        if digest != self.integrity:
+            raise TargetUnavailable(
+                f"{release} has the wrong digest ({digest}), so it was changed", "use another registry"
+            )
         with tarfile.open(archive) as content:
             for name in self.files:
                 member = content.extractfile(f"package/{name}")
-                assert member is not None, name  # the digest says what is in it
+                assert member is not None, name  # its digest guarantees its content
                 (folder / name).parent.mkdir(exist_ok=True)
                 with (folder / name).open("wb") as stream:
                     shutil.copyfileobj(member, stream)
@@ -93,9 +95,9 @@ WASM_UTILS = Package(
     "4fJiw6tBQnIs+0jH/OQ16nYOiSl8/+zZnn5h2ul8aTKHi05sVqZW580Tmk78pC2kT39A9OYBVdFawteZ/sI1kQ==",
     ("dist/index.js",),
 )
-NEEDED: dict[Format, tuple[Package, ...]] = {
+PACKAGES: dict[Format, tuple[Package, ...]] = {
     "onnx": (ONNXRUNTIME_WEB,),
     "ort": (ONNXRUNTIME_WEB,),
     "tflite": (LITERT_JS, WASM_UTILS),
 }
-"""Format -> what runs it, the runtime itself first."""
+"""Format -> packages that run it, the runtime first."""

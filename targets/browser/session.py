@@ -1,4 +1,4 @@
-"""A session in a page: arrays go there and back, the timing loop and its clock are the page's own."""
+"""A session in a page: arrays are sent there and back; the page has its own timing loop and clock."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from targets.session import LARGEST, RuntimeFacts, TimingPlan
 
 RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime-web", "ort": "onnxruntime-web", "tflite": "litert-js"}
 """Format -> the module of the page that runs it."""
-CARRIED: dict[Format, tuple[str, ...]] = {
+ARRAY_TYPES: dict[Format, tuple[str, ...]] = {
     **dict.fromkeys(("onnx", "ort"), ("float32", "float16", "uint8", "int8", "int32")),
     "tflite": ("float32", "uint8", "int32"),
 }
-"""Format -> the types of arrays that its runtime takes and gives in a page."""
+"""Format -> array types that its runtime takes and returns in a page."""
 OPEN = "async (options) => (await import('/page/model.mjs')).Model.open(options)"
 
 
-Ended = Callable[["BrowserSession"], None]
+OnExit = Callable[["BrowserSession"], None]
 
 
 class BrowserSession(RuntimeSession):
     """A file in a page's runtime; owns the page.
 
-    Timed is what a page waits for: the promise of `run`, the copies into and out of the runtime's memory in it. The
-    load includes the start of the runtime itself, which every page pays.
+    The time of an inference is that of the promise of `run`, with the copies into and out of the runtime's memory. The
+    load includes the start of the runtime, which every page pays.
     """
 
     def __init__(
-        self, artifact: Artifact, facts: RuntimeFacts, page: Page, device: str, *, ended: Ended | None = None
+        self, artifact: Artifact, facts: RuntimeFacts, page: Page, device: str, *, on_exit: OnExit | None = None
     ) -> None:
-        """Load the file in the page, on `wasm` or `webgpu`; raises Misplaced, or RunFailed with what was said.
+        """Load the file in the page, on `wasm` or `webgpu`; raises Misplaced, or RunFailed with the page's error.
 
-        ended: takes the session when its block ends, unless it has failed; by default it is closed.
+        on_exit: takes the session when its block ends, unless it has failed; by default it is closed.
         """
-        self._page, self._ended, self._failed = page, ended, False
+        self._page, self._on_exit, self._failed = page, on_exit, False
         inputs, outputs = _codecs(artifact)
-        source, chosen = image_input(artifact, inputs), logits_output(artifact, outputs)
-        sink = outputs[chosen]
-        _check_carried(artifact, [source, sink])
+        source, index = image_input(artifact, inputs), logits_output(artifact, outputs)
+        sink = outputs[index]
+        _check_array_types(artifact, [source, sink])
         options = {
             "runtime": RUNTIMES[artifact.format],
             "file": base64.b64encode(artifact.path.read_bytes()).decode(),
@@ -62,70 +62,71 @@ class BrowserSession(RuntimeSession):
             "threads": facts.threads,
             "input": source.spec.name,
             "output": sink.spec.name,
-            "outputIndex": chosen,
+            "outputIndex": index,
         }
         self.artifact, self.facts = artifact, facts
-        told = self._asked(OPEN, options)
+        opened = self._evaluate(OPEN, options)
         if device == "webgpu":
-            facts = replace(facts, placement=_placement(artifact, told, page.console))
-        with self._believed():
-            load_ns = _nanoseconds(told["loadNs"])
+            facts = replace(facts, placement=_placement(artifact, opened, page.console))
+        with self._checked_answer():
+            load_ns = _nanoseconds(opened["loadNs"])
         super().__init__(artifact, facts, source, sink, batch=batch_size(artifact.path), load_ns=load_ns)
         self.first_run_ns = self._took_ns
 
     def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
         self._prepared(batch)
-        answer = self._asked("() => model.answer()")
-        with self._believed():
+        answer = self._evaluate("() => model.answer()")
+        with self._checked_answer():
             (dtype, shape, values), took = answer
             self._took_ns = _nanoseconds(took)
-            if dtype not in CARRIED[self.artifact.format]:
+            if dtype not in ARRAY_TYPES[self.artifact.format]:
                 raise ValueError(f"an array of {dtype}")
             return np.frombuffer(base64.b64decode(values, validate=True), dtype).reshape(shape)
 
     def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
         content = base64.b64encode(np.ascontiguousarray(batch).tobytes()).decode()
-        self._asked("(array) => model.place(array)", [batch.dtype.name, list(batch.shape), content])
-        return lambda: self._asked("() => model.answer()")
+        self._evaluate("(array) => model.place(array)", [batch.dtype.name, list(batch.shape), content])
+        return lambda: self._evaluate("() => model.answer()")
 
     def _timed(self, plan: TimingPlan) -> tuple[NDArray[np.int64], int, Interrupted]:
         self.prepared(plan.batch)
-        wanted = {
+        settings = {
             "warmup": plan.warmup,
             "minRuns": plan.min_runs,
             "minSeconds": plan.min_seconds,
             "maxRuns": plan.max_runs,
             "inner": plan.inner,
         }
-        told = self._asked(f"(plan) => model.time(plan, {RESOLUTIONS})", wanted)
-        with self._believed():
-            samples = np.array([_nanoseconds(one) for one in told["samples"]], np.int64)
-            if len(samples) < plan.min_runs or type(told["inner"]) is not int or told["inner"] < 1:
-                raise ValueError(f"{len(samples)} samples of {told['inner']} inferences")
-            return samples, told["inner"], ()
+        answer = self._evaluate(f"(plan) => model.time(plan, {RESOLUTIONS})", settings)
+        with self._checked_answer():
+            samples = np.array([_nanoseconds(sample) for sample in answer["samples"]], np.int64)
+            if len(samples) < plan.min_runs or type(answer["inner"]) is not int or answer["inner"] < 1:
+                raise ValueError(f"{len(samples)} samples of {answer['inner']} inferences")
+            return samples, answer["inner"], ()
 
     @contextmanager
-    def _believed(self) -> Iterator[None]:
-        """Raise RunFailed where the page's answer is not what its script gives."""
+    def _checked_answer(self) -> Iterator[None]:
+        """Raise RunFailed where the block finds that the page's answer is not what its script returns."""
         try:
             yield
         except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
             self._failed = True
-            said = f"the page of {self.facts.runtime} answered what it should not ({error})"
-            raise RunFailed(f"{self.artifact.path}: {said}; run it again") from error
+            problem = f"the page of {self.facts.runtime} gave an invalid answer ({error})"
+            raise RunFailed(f"{self.artifact.path}: {problem}; run it again") from error
 
-    def _asked(self, script: str, argument: Any = None) -> Any:
+    def _evaluate(self, script: str, argument: Any = None) -> Any:
         try:
             return self._page.evaluate(script, argument)
         except RunFailed as error:
             self._failed = True
-            said = f"{self.facts.runtime} failed on it ({error})"
-            raise RunFailed(f"{self.artifact.path}: {said}; export it again") from error
+            raise RunFailed(
+                f"{self.artifact.path}: {self.facts.runtime} failed on it ({error}); export it again"
+            ) from error
 
     def __exit__(self, *_error: object) -> None:
-        """End the browser, or hand the session over to whoever keeps it."""
-        if self._ended and not self._failed:
-            self._ended(self)
+        """Pass the session to `on_exit`, or end the browser."""
+        if self._on_exit and not self._failed:
+            self._on_exit(self)
         else:
             self.close()
 
@@ -134,15 +135,15 @@ class BrowserSession(RuntimeSession):
         self._page.close()
 
 
-def _nanoseconds(told: Any) -> int:
-    """Return a duration that a page told; raises TypeError or ValueError on anything else."""
-    if not isinstance(told, int | float) or isinstance(told, bool) or not 0 <= told <= LARGEST:
-        raise ValueError(f"{told!r} is no duration")
-    return round(told)
+def _nanoseconds(value: Any) -> int:
+    """Return a duration from a page as a whole number; raises ValueError for anything else."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= LARGEST:
+        raise ValueError(f"{value!r} is not a duration")
+    return round(value)
 
 
 def _codecs(artifact: Artifact) -> tuple[list[TensorCodec], list[TensorCodec]]:
-    """Return inputs and outputs; LiteRT.js resizes none, so an open batch is the one image that is allocated."""
+    """Return inputs and outputs; LiteRT.js cannot resize, so a dynamic batch is the one image that is allocated."""
     if artifact.format == "tflite":
         inputs, outputs = codecs(artifact.path)
         return [replace(codec, spec=replace(codec.spec, shape=_allocated(codec))) for codec in inputs], outputs
@@ -153,25 +154,25 @@ def _allocated(codec: TensorCodec) -> tuple[int, ...]:
     return tuple(max(axis, 1) for axis in codec.spec.shape)
 
 
-def _check_carried(artifact: Artifact, codecs: Iterable[TensorCodec]) -> None:
-    carried = CARRIED[artifact.format]
+def _check_array_types(artifact: Artifact, codecs: Iterable[TensorCodec]) -> None:
+    array_types = ARRAY_TYPES[artifact.format]
     for codec in codecs:
-        if codec.spec.dtype not in carried:
+        if codec.spec.dtype not in array_types:
             raise RunFailed(
-                f"{artifact.path}: browsers carry {', '.join(carried)} for this format, not the {codec.spec.dtype} of "
-                f"{codec.spec.name}; export it with float input and output"
+                f"{artifact.path}: browsers take arrays of {', '.join(array_types)} for this format, "
+                f"not {codec.spec.dtype} as {codec.spec.name} has; export it with float input and output"
             )
 
 
-def _placement(artifact: Artifact, told: dict[str, Any], console: list[str]) -> dict[str, int]:
+def _placement(artifact: Artifact, opened: dict[str, Any], console: list[str]) -> dict[str, int]:
     """Return how many nodes run on WebGPU; raises Misplaced where one does not.
 
-    onnxruntime-web tells it in its log alone, and LiteRT.js only whether all of them do.
+    onnxruntime-web reports it in its log alone, and LiteRT.js only whether all nodes do.
     """
     if artifact.format == "tflite":
-        if not told["accelerated"]:
+        if not opened["accelerated"]:
             raise Misplaced(
-                f"{artifact.path}: LiteRT.js leaves nodes of it to the processor; take browser without webgpu"
+                f"{artifact.path}: LiteRT.js runs some of its nodes on the CPU; take browser without webgpu"
             )
         return {"WebGPU": 1}
     nodes = _logged(console)
@@ -184,14 +185,14 @@ def _placement(artifact: Artifact, told: dict[str, Any], console: list[str]) -> 
 
 
 def _logged(console: list[str]) -> dict[str, list[tuple[str, str]]]:
-    """Return operator and name of the nodes of each provider; both are empty where a provider has all of them."""
+    """Return for each provider operator and name of its nodes; both are empty where one provider has all nodes."""
     nodes: dict[str, list[tuple[str, str]]] = {}
-    place = ""
+    provider = ""
     for line in console:
         if head := re.search(r"placed on \[(\w+)\]\. Number of nodes: (\d+)", line):
-            place = head[1]
-            nodes[place] = [("", "")] * int(head[2]) if "All nodes" in line else []
+            provider = head[1]
+            nodes[provider] = [("", "")] * int(head[2]) if "All nodes" in line else []
         elif node := re.search(r"VerifyEachNodeIsAssignedToAnEp\]   (\w+) \((.*)\)", line):
-            # Names with a token in them are ONNX Runtime's own.
-            nodes[place].append((node[1], "" if "_token_" in node[2] else node[2]))
+            # ONNX Runtime made the names with a token in them.
+            nodes[provider].append((node[1], "" if "_token_" in node[2] else node[2]))
     return nodes

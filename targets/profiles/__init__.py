@@ -1,4 +1,4 @@
-"""Device profiles: named devices, shipped in this folder or written by a user, in TOML."""
+"""Device profiles: TOML files that describe named devices, shipped in this folder or written by the user."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ BUDGETS = ("size", "packed", "p50", "p95", "memory")
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """A device that artifacts are made for.
+    """A device for which artifacts are made.
 
-    reach: the target word that leads to it (`ort-cpu`, `ssh://pi@kitchen`), empty where only the user knows it.
-    emulate: the target word of its stand-in. runtime: the runtime that its users take. threads: what they run with.
-    features: flags of its CPU, as `machine_state` names them. budgets: typical limits, by their names in a policy.
+    reach: the target that connects to it (`ort-cpu`, `ssh://pi@kitchen`), empty where only the user knows it. emulate:
+    the target that emulates it. runtime, threads: what applications there use. features: its CPU flags, named as in
+    `machine_state`. budgets: typical limits, by their names in a policy.
     """
 
     name: str
@@ -43,30 +43,30 @@ class DeviceProfile:
 
     @classmethod
     def load(cls, word: str) -> DeviceProfile:
-        """Read a profile by its name or its file; `extends = NAME` takes what it does not say from another.
+        """Read a profile by its name or path; `extends = NAME` takes missing keys from another profile.
 
-        Raises UnknownTarget in one line that names the file and the key.
+        Raises UnknownTarget with the file and the key.
         """
         path = _path(word)
         values = _read(path)
         return cls(**values | {"name": path.stem, "features": tuple(values.get("features", ()))})
 
     def address(self) -> str:
-        """Return the word that leads to the device; raises TargetUnavailable where the profile names none."""
+        """Return the target word in `reach`; raises TargetUnavailable where there is none."""
         if self.reach:
             return self.reach
-        stand_in = f", or its stand-in {self.emulate}" if self.emulate else ""
+        emulator = f", or its emulator {self.emulate}" if self.emulate else ""
         raise TargetUnavailable(
             f"{self.name}: the profile names no host",
-            f'take ssh://USER@HOST{stand_in}, or write a profile with `extends = "{self.name}"` and '
+            f'take ssh://USER@HOST{emulator}, or write a profile with `extends = "{self.name}"` and '
             '`reach = "ssh://USER@HOST"`',
         )
 
 
 def folders() -> tuple[Path, ...]:
-    """Return where profiles are looked for, a user's own first (GLYPHPRESS_TARGETS, else his configuration folder)."""
-    if own := os.environ.get("GLYPHPRESS_TARGETS"):
-        return Path(own), SHIPPED
+    """Return the folders of profiles: the user's (GLYPHPRESS_TARGETS, else the configuration folder), then ours."""
+    if named := os.environ.get("GLYPHPRESS_TARGETS"):
+        return Path(named), SHIPPED
     try:
         return user_config_path("glyphpress") / "targets", SHIPPED
     except RuntimeError:
@@ -93,44 +93,44 @@ def _path(word: str) -> Path:
     raise UnknownTarget(f"no device profile '{word}'; {nearest(word, profile_names(), _LIST)}")
 
 
-def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Return what a file says, on top of what it extends."""
+def _read(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the values of a file, added to those of the profile that it extends."""
     try:
         with translated(
-            lambda reason: UnknownTarget(f"{path}: no device profile ({reason}); see `glyphpress targets show`")
+            lambda reason: UnknownTarget(f"{path}: not a device profile ({reason}); see `glyphpress targets show`")
         ):
             values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UnknownTarget(f"{path}: no device profile ({error}); see `glyphpress targets show`") from error
+        raise UnknownTarget(f"{path}: not a device profile ({error}); see `glyphpress targets show`") from error
     base = values.pop("extends", None)
     _check(path, values)
     if base is None:
         return values
-    if not isinstance(base, str) or path in seen:
-        raise UnknownTarget(f"{path}: extends names no other profile; {_LIST}")
-    below = _read(_path(base), (*seen, path))
-    return below | values | {"budgets": below.get("budgets", {}) | values.get("budgets", {})}
+    if not isinstance(base, str) or path in extended_by:
+        raise UnknownTarget(f"{path}: extends is not the name of another profile; {_LIST}")
+    base_values = _read(_path(base), (*extended_by, path))
+    return base_values | values | {"budgets": base_values.get("budgets", {}) | values.get("budgets", {})}
 
 
 def _check(path: Path, values: dict[str, Any]) -> None:
-    known = {one.name: str(one.type) for one in fields(DeviceProfile) if one.name != "name"}
+    known = {each.name: str(each.type) for each in fields(DeviceProfile) if each.name != "name"}
     for key, value in values.items():
         if key not in known:
             raise UnknownTarget(f"{path}: no key '{key}'; {nearest(key, known, _EXAMPLE)}")
         if not _fits(known[key], value):
-            raise UnknownTarget(f"{path}: {key} is no {known[key]}; correct it")
+            raise UnknownTarget(f"{path}: {key} is not of type {known[key]}; correct it")
     if not 0 <= values.get("threads", 1) <= _THREADS:
         raise UnknownTarget(f"{path}: threads is {values['threads']}, not 0 (all cores) to {_THREADS:,}; correct it")
     for budget, text in values.get("budgets", {}).items():
         if budget in BUDGETS and not _BUDGET.fullmatch(text):
-            raise UnknownTarget(f"{path}: the budget {budget} is '{text:.40}', no number and unit such as 10ms")
+            raise UnknownTarget(f"{path}: the budget {budget} is '{text:.40}', not a number and unit such as 10ms")
     for budget in sorted(set(values.get("budgets", {})) - set(BUDGETS)):
         raise UnknownTarget(f"{path}: no budget '{budget}'; {nearest(budget, BUDGETS, _EXAMPLE)}")
 
 
 def _fits(kind: str, value: object) -> bool:
     if kind.startswith("dict"):
-        return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+        return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
     if kind.startswith("tuple"):
-        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+        return isinstance(value, list) and all(isinstance(text, str) for text in value)
     return type(value).__name__ == kind

@@ -10,7 +10,7 @@ export async function load(file, { device, threads, outputIndex }) {
     gpuOptions: { precision: "fp32" },
   });
   return {
-    // A browser without JSPI falls back to wasm, whole, and says so in its options alone.
+    // A browser without JSPI falls back to wasm for the whole model, which only its options show.
     accelerated: model.isFullyAccelerated && model.options.accelerator === device,
     input: (_type, shape, values) => Tensor.fromTypedArray(values, shape),
     infer: async (tensor) => {
@@ -18,7 +18,7 @@ export async function load(file, { device, threads, outputIndex }) {
       const answer = answers[outputIndex];
       const values = await answer.data();
       const { dtype, layout } = answer.type;
-      for (const one of answers) one.delete();
+      for (const each of answers) each.delete();
       return [dtype, [...layout.dimensions], values];
     },
   };

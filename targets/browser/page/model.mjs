@@ -1,7 +1,7 @@
 // The model in this page (`model`), for targets/browser/session.py. Arrays travel as [type, shape, base64], named as numpy does.
 
 const MS = 1e6;
-// How long a page's first warm-up lasts at least: V8 compiles what runs often again, beside it, for some tenths of a second.
+// Shortest first warm-up of a page: for some tenths of a second V8 recompiles, in parallel, what runs often.
 const TIERING_MS = 500;
 
 function decoded(base64) {
@@ -22,7 +22,7 @@ function encoded([type, shape, values]) {
   return [type, shape, btoa(text)];
 }
 
-// The smallest step that the clock is seen to make: 5 us in an isolated page, 100 us in any other.
+// The smallest measured step of the clock: 5 us in an isolated page, 100 us in any other.
 export function resolution() {
   let smallest = Infinity;
   for (let before = performance.now(), steps = 0; steps < 100; ) {
@@ -67,10 +67,10 @@ export class Model {
   }
 
   // Nanoseconds that a call took, each sample the mean of `inner`.
-  async time(plan, apart) {
+  async time(plan, resolutions) {
     await this.warm(plan.warmup);
-    const least = apart * resolution();
-    // A calibration that something else slowed down finds too few calls, and what was timed with them is let go.
+    const least = resolutions * resolution();
+    // A calibration during other load finds too few calls per sample; its samples are discarded.
     for (let inner = plan.inner || (await this.calibrated(least)); ; inner *= 2) {
       const samples = await this.collected(plan, inner);
       if (plan.inner || middle(samples) * inner >= least * MS) return { samples, inner };

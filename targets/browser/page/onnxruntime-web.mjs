@@ -1,6 +1,6 @@
 // An .onnx file in onnxruntime-web.
 
-// Options of a run: no log of its own.
+// Options of a run that turn its log off.
 const QUIET = { logSeverityLevel: 3 };
 
 export async function load(file, { device, threads, input, output }) {
@@ -8,7 +8,7 @@ export async function load(file, { device, threads, input, output }) {
   ort.env.wasm.numThreads = threads;
   ort.env.wasm.wasmPaths = "/onnxruntime-web/dist/";
   const options = { executionProviders: [device] };
-  // Where nodes are placed is told in the log alone.
+  // The placement of nodes is in the log alone.
   if (device === "webgpu") options.logSeverityLevel = 0;
   const session = await ort.InferenceSession.create(file, options);
   return {
