@@ -1,1 +1,1 @@
-"""The images: EMNIST and other glyph data sets, calibration sets drawn from them, and scans turned into glyphs."""
+"""Images: EMNIST and other data sets of glyphs, calibration sets drawn from them, and scans turned into glyphs."""

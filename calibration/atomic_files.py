@@ -1,7 +1,7 @@
-"""Results take their final names whole, and what a killed process left behind is finished or removed by the next one.
+"""Atomic results: files and folders get their final names when they are complete.
 
-Each process works in hidden folders beside its results, whose names say who made them:
-`.glyphpress-PLACE-PID-START-RANDOM`. PLACE stands for a boot of the machine and its process namespace.
+Each process works in hidden folders beside its results, `.glyphpress-MACHINE-PID-START-RANDOM`. MACHINE identifies a
+boot of the machine and its process namespace. What a killed process left there, the next process finishes or removes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pathlib import Path
 
 PREFIX = ".glyphpress-"
 _OURS = re.compile(rf"{re.escape(PREFIX)}([0-9a-f]+)-(\d+)-(\d+)-\w+")
-_FORGOTTEN_S = 7 * 24 * 3600
-"""How long a folder from another machine must rest before it is swept, since its process cannot be seen from here."""
+_ABANDONED_S = 7 * 24 * 3600
+"""Age at which a folder of another machine, whose processes cannot be seen here, counts as abandoned."""
 _AT_FDCWD = -100
 _NOREPLACE, _EXCHANGE = 1, 2
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
@@ -33,17 +33,17 @@ _OCCUPIED = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 @contextmanager
 def room(parent: Path) -> Iterator[Path]:
-    """Yield a hidden folder in `parent` that goes at the end; those of processes that were killed are swept first."""
+    """Yield a hidden folder in `parent` that is removed at the end; first sweep those of killed processes."""
     sweep(parent)
     with tempfile.TemporaryDirectory(prefix=_signature(), dir=parent) as name, Path(name, "lock").open("wb") as lock:
-        # Some network disks have no locks.
+        # Some network disks do not support locks.
         with suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_SH)
         yield Path(name)
 
 
 def sweep(parent: Path) -> None:
-    """Finish or remove what killed processes left in `parent`; a folder whose owner may be alive stays."""
+    """Finish or remove what killed processes left in `parent`; a folder whose process may be alive is kept."""
     with suppress(OSError):
         for entry in list(os.scandir(parent)):
             if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
@@ -53,10 +53,10 @@ def sweep(parent: Path) -> None:
 
 
 def place_folder(part: Path, path: Path, *, replaceable: Callable[[Path], bool] | None = None) -> None:
-    """Give the finished folder `part`, which lies in a `room` beside `path`, that name.
+    """Rename the finished folder `part`, which is in a `room` beside `path`, to `path`.
 
-    Only an empty folder makes way for it, or one that `replaceable` accepts; both are exchanged in one step where the
-    disk can do that. Raises FileExistsError where something else is there, and leaves both as they were.
+    It replaces an empty folder, or one that `replaceable` accepts; the two are exchanged in one step where the disk
+    supports it. Raises FileExistsError where something else is there, and changes nothing then.
     """
     _flush(part)
     try:
@@ -69,14 +69,14 @@ def place_folder(part: Path, path: Path, *, replaceable: Callable[[Path], bool] 
 
 
 def place_files(parts: Sequence[Path], folder: Path, *, replace: bool) -> None:
-    """Give finished files, which lie in one folder of a `room` in `folder`, their names there, the first one first.
+    """Move finished files from one folder of a `room` in `folder` to `folder`, in order.
 
-    A process that is killed in between leaves the others to the next `sweep`. Raises FileExistsError where the first
-    one's name is taken and `replace` is not given; the others follow it over whatever is there.
+    Where the process is killed in between, the next `sweep` moves the others. Raises FileExistsError where the first
+    file's name is taken and `replace` is false; the other files replace what is there.
     """
     first, *others = parts
     _flush(first.parent)
-    # Now the sweep can tell whether the first file has got its name: that has this inode then.
+    # By the inode the sweep can tell whether the first file has been moved.
     pending = first.parent.with_name(f"pending-{first.stat().st_ino}")
     first.parent.rename(pending)
     try:
@@ -95,7 +95,7 @@ def place_files(parts: Sequence[Path], folder: Path, *, replace: bool) -> None:
 
 
 def put_aside(part: Path, path: Path) -> Path:
-    """Give a finished folder a free name like that of `path`, which is taken, and return it."""
+    """Rename a finished folder to a free name like that of `path`, which is taken, and return it."""
     number = 1
     while True:
         free = path.with_name(f"{path.name}.{number}")
@@ -113,7 +113,7 @@ def _exchange(part: Path, path: Path, replaceable: Callable[[Path], bool]) -> No
     if not path.is_dir() or not replaceable(path):
         raise taken
     if _renameat2(part, path, _EXCHANGE):
-        # Someone may have put another folder there since it was looked at.
+        # Another process may have put another folder there since the check.
         if not replaceable(part):
             _renameat2(part, path, _EXCHANGE)
             raise taken
@@ -139,11 +139,11 @@ def _rename_to_free(part: Path, path: Path) -> None:
 
 
 def _renameat2(source: Path, target: Path, flags: int) -> bool:
-    """Rename as renameat2(2) does; return whether the system and the disk can do that."""
+    """Rename by renameat2(2); return whether the system and the disk support it."""
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         return False
-    # As os.rename tells those who listen.
+    # os.rename raises this audit event too.
     sys.audit("os.rename", source, target, -1, -1)
     if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) == 0:
         return True
@@ -153,7 +153,7 @@ def _renameat2(source: Path, target: Path, flags: int) -> bool:
 
 
 def _flush(tree: Path) -> None:
-    """Bring a folder and everything in it to the disk, before a name makes it a result."""
+    """Flush a folder and everything in it to the disk, before it gets its final name."""
     for folder, _, names in os.walk(tree):
         for name in names:
             with Path(folder, name).open("rb") as file:
@@ -162,7 +162,7 @@ def _flush(tree: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    # Some disks cannot do that for a folder.
+    # Some disks cannot flush a folder.
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -171,11 +171,11 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _sweep(left: Path) -> None:
-    if left.lstat().st_uid != os.geteuid() or not _abandoned(left):
+def _sweep(folder: Path) -> None:
+    if folder.lstat().st_uid != os.geteuid() or not _abandoned(folder):
         return
-    # Of two sweepers one gets it, and if that is killed too, its own name says so.
-    mine = left.rename(left.with_name(f"{_signature()}{os.urandom(4).hex()}"))
+    # Only one of two processes can rename it; if that is killed too, the new name shows it.
+    mine = folder.rename(folder.with_name(f"{_signature()}{os.urandom(4).hex()}"))
     for old in mine.glob("old/*"):
         if not os.path.lexists(mine.parent / old.name):
             new = mine / "new" / old.name
@@ -186,23 +186,23 @@ def _sweep(left: Path) -> None:
 
 
 def _finish_files(pending: Path, folder: Path) -> None:
-    """Move the other files of a result whose first file has its name; where that has not, they are nothing."""
+    """Move the other files of a result whose first file has been moved; else leave them."""
     inode = int(pending.name.removeprefix("pending-"))
     if any(entry.inode() == inode for entry in os.scandir(folder)):
         for other in pending.iterdir():
             other.replace(folder / other.name)
 
 
-def _abandoned(left: Path) -> bool:
+def _abandoned(folder: Path) -> bool:
     """Return whether the process that made a hidden folder is gone."""
-    name = _OURS.fullmatch(left.name)
-    if name and name[1] == _place():
+    name = _OURS.fullmatch(folder.name)
+    if name and name[1] == _machine():
         return _started(int(name[2])) != int(name[3])
-    # Of another machine, container or boot, or of an early version, which kept a folder that it replaced in `old`.
-    if not name and (left / "old").exists():
+    # Of another machine, container or boot, or of an early version, which kept a replaced folder in `old`.
+    if not name and (folder / "old").exists():
         return False
-    newest = max(path.lstat().st_mtime for path in (left, *left.rglob("*")))
-    return time.time() - newest > _FORGOTTEN_S and not _locked(left / "lock")
+    newest = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    return time.time() - newest > _ABANDONED_S and not _locked(folder / "lock")
 
 
 def _locked(path: Path) -> bool:
@@ -217,22 +217,22 @@ def _locked(path: Path) -> bool:
 
 
 def _signature() -> str:
-    return f"{PREFIX}{_place()}-{os.getpid()}-{_started(os.getpid())}-"
+    return f"{PREFIX}{_machine()}-{os.getpid()}-{_started(os.getpid())}-"
 
 
 @cache
-def _place() -> str:
+def _machine() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
         processes = Path("/proc/self/ns/pid").readlink()
     except OSError:
-        # Processes cannot be told apart here, so nothing but age says that a folder was left.
+        # Processes cannot be identified here, so only age shows that a folder is abandoned.
         return os.urandom(4).hex()
     return hashlib.sha256(boot + os.fsencode(processes)).hexdigest()[:8]
 
 
 def _started(pid: int) -> int:
-    """Return when a process started, in the kernel's ticks; 0 where there is none, or only its exit code is left."""
+    """Return the start time of a process in the kernel's ticks; 0 where it does not exist or is a zombie."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:

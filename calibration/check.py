@@ -1,6 +1,6 @@
-"""Is a data set what it says it is? Counts, balance, copies and orientation, put into words.
+"""Checks a data set: counts, balance, duplicates and orientation.
 
-Files that cannot be read are errors (CorruptData); everything a readable data set can have wrong is a finding.
+Files that cannot be read are errors (CorruptData); other problems of a data set are findings.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from calibration.orientation import UNDONE_BY, Orientation, orientation
 from calibration.sample import image_hashes
 from calibration.splits import SPLITS, EmnistSplit
 
-_PARTS: tuple[Split, Split] = ("test", "train")
-_EVEN = 1.05
-_LOPSIDED = 10.0
+_SPLITS: tuple[Split, Split] = ("test", "train")
+_EVEN_RATIO = 1.05
+_UNEVEN_RATIO = 10.0
 
 
 @dataclass(frozen=True)
 class SplitCheck:
-    """One split. official: the published count, None when there is none. copies: images that repeat an earlier one.
+    """One split. official: the published number of images, None where there is none. copies: repeats of an image.
 
-    conflicts: images whose copy carries another label. inverted: dark ink on light.
+    conflicts: images with a copy that has another label. inverted: dark ink on light.
     """
 
     split: str
@@ -50,11 +50,11 @@ class SplitCheck:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What was found; JSON through `to_dict` and `from_dict`.
+    """The result of a check; JSON through `to_dict` and `from_dict`.
 
-    shared: images of the test split whose pixels stand in the train split too; None when one of them is missing.
-    orientation: of the first split that is there; None when no class can be compared.
-    findings: one sentence for each thing that is not as it should be; empty when all is well.
+    shared: number of images of the test split that are in the train split too; None when one of the splits is missing.
+    orientation: of the first split that is there; None when no class can be compared. findings: a sentence for each
+    problem.
     """
 
     spec: str
@@ -69,18 +69,18 @@ class CheckReport:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Say it all, a line each."""
-        said = [f"{self.spec}: {len(self.classes)} classes: {' '.join(self.classes)}"]
-        for found in self.splits:
-            official = f", official {found.official:,}" if found.official is not None else ""
-            least, most = min(found.per_class.values()), max(found.per_class.values())
-            said.append(
-                f"{found.split:6}{found.images:,} images of 28x28{official}; {least:,} to {most:,} a class; "
-                f"{found.copies:,} copies; sha256 {found.sha256[:12]}  {found.origin}"
+        """Return the report as lines of text."""
+        lines = [f"{self.spec}: {len(self.classes)} classes: {' '.join(self.classes)}"]
+        for check in self.splits:
+            official = f", official {check.official:,}" if check.official is not None else ""
+            least, most = min(check.per_class.values()), max(check.per_class.values())
+            lines.append(
+                f"{check.split:6}{check.images:,} images of 28x28{official}; {least:,} to {most:,} a class; "
+                f"{check.copies:,} copies; sha256 {check.sha256[:12]}  {check.origin}"
             )
-        said.append(f"shared by train and test: {'not known' if self.shared is None else format(self.shared, ',')}")
-        said.append(f"orientation: {self.orientation or 'not known'}")
-        return [*said, *(f"finding: {text}" for text in self.findings or ("none",))]
+        lines.append(f"shared by train and test: {'not known' if self.shared is None else format(self.shared, ',')}")
+        lines.append(f"orientation: {self.orientation or 'not known'}")
+        return [*lines, *(f"finding: {text}" for text in self.findings or ("none",))]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CheckReport:
@@ -103,36 +103,38 @@ def check(
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda _label, _done, _total: None,
 ) -> CheckReport:
-    """Check what `spec` names, one split in memory at a time; raises as `load` does, and when no split is there.
+    """Check the data set `spec`, with one split in memory at a time; raises as `load` does, and when it has no split.
 
-    The built-in digits are the reference of their own orientation, so for them that part can find nothing.
+    The built-in digits are the reference for orientation, so theirs is always right.
     """
-    # A choice of classes has brackets behind the name, and no official counts.
+    # A spec with a choice of classes has brackets, and no official counts.
     table = None if spec == DIGITS or Path(spec).is_dir() else SPLITS.get(spec.rpartition(":")[2])
     checked: list[SplitCheck] = []
     hashes: list[NDArray[np.bytes_]] = []
     findings: list[str] = []
-    stands: Orientation | None = None
-    for done, split in enumerate(_PARTS):
-        progress(f"checking {spec}", done, len(_PARTS))
+    orientation_found: Orientation | None = None
+    for done, split in enumerate(_SPLITS):
+        progress(f"checking {spec}", done, len(_SPLITS))
         try:
             data = load(spec, split, data_root)
         except DataNotFound as error:
-            if split == _PARTS[-1] and not checked:
+            if split == _SPLITS[-1] and not checked:
                 raise
             findings.append(f"{split}: not checked, nor compared with the other split: {error}")
             continue
         hashes.append(image_hashes(data.images))
         checked.append(_split_check(data, hashes[-1], table))
-        stands = stands or orientation(data, seed)
-    progress(f"checking {spec}", len(_PARTS), len(_PARTS))
-    shared = int(np.isin(hashes[0], hashes[1]).sum()) if len(hashes) == len(_PARTS) else None
-    for found in checked:
-        findings += _split_findings(found, table)
+        orientation_found = orientation_found or orientation(data, seed)
+    progress(f"checking {spec}", len(_SPLITS), len(_SPLITS))
+    shared = int(np.isin(hashes[0], hashes[1]).sum()) if len(hashes) == len(_SPLITS) else None
+    for split_check in checked:
+        findings += _split_findings(split_check, table)
     if shared:
-        findings.append(f"{shared:,} images of the test split are in the train split too; results on them are too good")
-    findings += _orientation_findings(stands)
-    return CheckReport(spec, tuple(checked[0].per_class), tuple(checked), shared, stands, tuple(findings))
+        findings.append(
+            f"{shared:,} images of the test split are in the train split too, so results on them are too good"
+        )
+    findings += _orientation_findings(orientation_found)
+    return CheckReport(spec, tuple(checked[0].per_class), tuple(checked), shared, orientation_found, tuple(findings))
 
 
 def _split_check(data: Dataset, hashes: NDArray[np.bytes_], table: EmnistSplit | None) -> SplitCheck:
@@ -152,31 +154,31 @@ def _split_check(data: Dataset, hashes: NDArray[np.bytes_], table: EmnistSplit |
     )
 
 
-def _split_findings(found: SplitCheck, table: EmnistSplit | None) -> list[str]:
-    said = []
-    if found.official is not None and found.images != found.official:
-        said.append(f"{found.split}: {found.images:,} images, not the official {found.official:,}")
-    if absent := [name for name, count in found.per_class.items() if not count]:
-        said.append(f"{found.split}: no image of {len(absent)} classes: {' '.join(absent[:10])}")
-    most, least = max(found.per_class.values()), min(found.per_class.values())
-    limit = _EVEN if table and table.balanced else np.inf if table else _LOPSIDED
+def _split_findings(split: SplitCheck, table: EmnistSplit | None) -> list[str]:
+    findings = []
+    if split.official is not None and split.images != split.official:
+        findings.append(f"{split.split}: {split.images:,} images, not the official {split.official:,}")
+    if absent := [name for name, count in split.per_class.items() if not count]:
+        findings.append(f"{split.split}: no image of {len(absent)} classes: {' '.join(absent[:10])}")
+    most, least = max(split.per_class.values()), min(split.per_class.values())
+    limit = _EVEN_RATIO if table and table.balanced else np.inf if table else _UNEVEN_RATIO
     if most > limit * max(1, least):
-        said.append(f"{found.split}: classes are uneven, {least:,} to {most:,} images each")
-    if found.conflicts:
-        said.append(f"{found.split}: {found.conflicts:,} images are copies of one that has another label")
-    elif found.copies:
-        said.append(f"{found.split}: {found.copies:,} images are copies of another one in it")
-    if found.inverted:
-        said.append(f"{found.split}: dark ink on light, the reverse of EMNIST")
-    return said
+        findings.append(f"{split.split}: classes are uneven, {least:,} to {most:,} images each")
+    if split.conflicts:
+        findings.append(f"{split.split}: {split.conflicts:,} images are copies of one that has another label")
+    elif split.copies:
+        findings.append(f"{split.split}: {split.copies:,} images are copies of another one in it")
+    if split.inverted:
+        findings.append(f"{split.split}: dark ink on light, the reverse of EMNIST")
+    return findings
 
 
-def _orientation_findings(stands: Orientation | None) -> list[str]:
-    if stands is None:
+def _orientation_findings(result: Orientation | None) -> list[str]:
+    if result is None:
         return ["orientation was not checked: no class is a digit or a Latin letter"]
-    if not stands.sure:
-        return [f"orientation is undecided: {stands}"]
-    if stands.looks != "upright":
-        undo = UNDONE_BY.get(stands.looks, stands.looks)
-        return [f"the images are not upright: {stands}; {undo} them and save them again"]
+    if not result.sure:
+        return [f"orientation is undecided: {result}"]
+    if result.looks != "upright":
+        undo = UNDONE_BY.get(result.looks, result.looks)
+        return [f"the images are not upright: {result}; {undo} them and save them again"]
     return []

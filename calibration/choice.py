@@ -1,7 +1,7 @@
-"""A choice of classes: the words in brackets after a data set's name, as in `emnist:byclass[A-Z]`, or of --classes.
+"""A choice of classes, as text in brackets after a data set's name (`emnist:byclass[A-Z]`) or of --classes.
 
-The words are characters and ranges of digits or letters of one case (`0-9A-Z`), or names with commas between them
-(`cat,dog`). Their order is the order of the labels.
+The text is characters and ranges of digits or letters of one case (`0-9A-Z`), or names separated by commas (`cat,dog`).
+Their order is the order of the labels.
 """
 
 from __future__ import annotations
@@ -17,70 +17,70 @@ _KINDS = (r"[0-9]", r"[A-Z]", r"[a-z]")
 _RANGE = "|".join(f"{kind}-{kind}" for kind in _KINDS)
 
 
-def parted(spec: str) -> tuple[str, tuple[str, ...]]:
-    """Return the name of a data set without its brackets, and the classes in them; none where there are no brackets.
+def split_brackets(spec: str) -> tuple[str, tuple[str, ...]]:
+    """Return a spec without its brackets, and the classes in them; no classes where there are no brackets.
 
-    Raises UnknownData for brackets that choose nothing or a class twice.
+    Raises UnknownData for brackets that choose nothing, or a class twice.
     """
-    before, bracket, words = spec.rpartition("[")
+    before, bracket, text = spec.rpartition("[")
     if not bracket or not spec.endswith("]"):
         return spec, ()
-    names = class_names(words[:-1])
-    base, within = parted(before)
-    return base, chosen(names, within, base) if within else names
+    names = class_names(text[:-1])
+    base, within = split_brackets(before)
+    return base, chosen_classes(names, within, base) if within else names
 
 
-def narrowed(spec: str, names: tuple[str, ...]) -> str:
-    """Return the name of a data set with its classes chosen in brackets; unchanged without names."""
+def with_classes(spec: str, names: tuple[str, ...]) -> str:
+    """Return a spec with the chosen classes in brackets; unchanged without names."""
     return f"{spec}{brackets(names)}"
 
 
-def class_names(words: str) -> tuple[str, ...]:
-    """Return the classes that the words name, in their order; raises UnknownData where one is empty or named twice."""
-    if "," in words:
-        parts = [_ranged(name.strip()) for name in words.split(",")]
+def class_names(text: str) -> tuple[str, ...]:
+    """Return the classes that a text names, in its order; raises UnknownData for an empty or repeated name."""
+    if "," in text:
+        parts = [_expanded(name.strip()) for name in text.split(",")]
         names = tuple(name for part in parts for name in part)
     else:
-        names = tuple(name for part in re.findall(f"{_RANGE}|.", words, re.DOTALL) for name in _ranged(part))
+        names = tuple(name for part in re.findall(f"{_RANGE}|.", text, re.DOTALL) for name in _expanded(part))
     if not names or "" in names:
-        raise UnknownData(f"the choice of classes '{words}' has an empty name; {_EXAMPLE}")
+        raise UnknownData(f"the choice of classes '{text}' has an empty name; {_EXAMPLE}")
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UnknownData(f"the choice of classes '{words}' names '{twice}' twice; name each class once")
+        raise UnknownData(f"the choice of classes '{text}' names '{twice}' twice; name each class once")
     return names
 
 
-def _ranged(word: str) -> tuple[str, ...]:
-    """Return every class of a range such as `0-9`, or the word alone."""
-    if not re.fullmatch(_RANGE, word):
-        return (word,)
-    first, last = ord(word[0]), ord(word[2])
+def _expanded(name: str) -> tuple[str, ...]:
+    """Return all classes of a range such as `0-9`, or the name itself."""
+    if not re.fullmatch(_RANGE, name):
+        return (name,)
+    first, last = ord(name[0]), ord(name[2])
     if first > last:
-        raise UnknownData(f"the range of classes '{word}' runs backwards; write {word[2]}-{word[0]}")
+        raise UnknownData(f"the range of classes '{name}' runs backwards; write {name[2]}-{name[0]}")
     return tuple(map(chr, range(first, last + 1)))
 
 
-def chosen(names: tuple[str, ...], classes: tuple[str, ...], data: str) -> tuple[str, ...]:
-    """Return the classes of the data set `data` that the names mean, in the order of the names.
+def chosen_classes(names: tuple[str, ...], classes: tuple[str, ...], data: str) -> tuple[str, ...]:
+    """Return the classes of the data set `data` that the names choose, in the order of the names.
 
-    Where the data set has no letter in both cases, as EMNIST's letters, either case means it.
-    Raises UnknownData that names what is missing.
+    Where no letter of the data set is there in both cases, as in EMNIST's letters, either case chooses it. Raises
+    UnknownData with the names that are missing.
     """
-    meant = {name.casefold(): name for name in classes}
-    meant = (meant if len(meant) == len(classes) else {}) | {name: name for name in classes}
-    found = [meant.get(name) or meant.get(name.casefold(), "") for name in names]
-    if missing := [name for name, known in zip(names, found, strict=True) if not known]:
-        raise UnknownData(f"{data} has no class {_listed(missing)}; it has {words_for(classes)}")
-    if len(set(found)) < len(found):
+    by_name = {name.casefold(): name for name in classes}
+    by_name = (by_name if len(by_name) == len(classes) else {}) | {name: name for name in classes}
+    classes_found = [by_name.get(name) or by_name.get(name.casefold(), "") for name in names]
+    if missing := [name for name, known in zip(names, classes_found, strict=True) if not known]:
+        raise UnknownData(f"{data} has no class {_listed(missing)}; it has {classes_text(classes)}")
+    if len(set(classes_found)) < len(classes_found):
         raise UnknownData(f"{data} has both cases of a letter in one class; name each of {_listed(names)} once")
-    return tuple(found)
+    return tuple(classes_found)
 
 
 def advice(names: tuple[str, ...], classes: tuple[str, ...]) -> str:
-    """Return what to do about a model that reads `names` and data with `classes`: choose them where they are there."""
+    """Return the advice for a model with classes `names` and data with `classes`: choose them where data has them."""
     try:
-        return f"choose the model's classes with --classes {words_for(chosen(names, classes, ''))}"
+        return f"choose the model's classes with --classes {classes_text(chosen_classes(names, classes, ''))}"
     except UnknownData:
-        return "give the data that it was trained for"
+        return "give the data set that the model was trained for"
 
 
 def _listed(names: tuple[str, ...] | list[str]) -> str:
@@ -88,11 +88,11 @@ def _listed(names: tuple[str, ...] | list[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:_LISTED]) + more
 
 
-def words_for(names: tuple[str, ...]) -> str:
-    """Return the shortest words that choose the names, in their order: `0-9A-Z`, or `cat,dog`."""
+def classes_text(names: tuple[str, ...]) -> str:
+    """Return the shortest text that chooses these classes, in their order: `0-9A-Z`, or `cat,dog`."""
     if any(len(name) > 1 for name in names) or "-" in names:
         return ",".join(names)
-    # A run of neighbours of one kind becomes a range.
+    # Runs of consecutive characters of one kind become ranges.
     runs: list[list[str]] = []
     for name in names:
         if runs and _follows(runs[-1][-1], name):
@@ -102,10 +102,10 @@ def words_for(names: tuple[str, ...]) -> str:
     return "".join(f"{run[0]}-{run[-1]}" if len(run) >= _FEWEST_IN_A_RANGE else "".join(run) for run in runs)
 
 
-def _follows(one: str, other: str) -> bool:
-    return ord(one) + 1 == ord(other) and any(re.fullmatch(kind * 2, one + other) for kind in _KINDS)
+def _follows(first: str, second: str) -> bool:
+    return ord(first) + 1 == ord(second) and any(re.fullmatch(kind * 2, first + second) for kind in _KINDS)
 
 
 def brackets(names: tuple[str, ...]) -> str:
-    """Return `[0-9A-Z]`, or nothing for no names."""
-    return f"[{words_for(names)}]" if names else ""
+    """Return the classes in brackets, as `[0-9A-Z]`; empty without names."""
+    return f"[{classes_text(names)}]" if names else ""

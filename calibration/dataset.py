@@ -1,4 +1,4 @@
-"""Dataset: labelled glyphs, whatever they were read from."""
+"""Dataset: labelled glyphs, held in memory or read from a large file as they are asked for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.choice import brackets, chosen
+from calibration.choice import brackets, chosen_classes
 from calibration.errors import CorruptData, EmptyData
 from calibration.idx import IdxReader, open_idx
 
@@ -20,29 +20,29 @@ Indices = NDArray[np.int64]
 
 SIDE = 28
 CHUNK = 4096
-"""Images that are read and turned at a time."""
+"""Images that are read at once."""
 LARGE = (128 << 20) // SIDE**2
-"""From so many images on, a file is read as it is needed; smaller ones are held."""
+"""Files with at least this many images are read as they are needed; smaller ones are held in memory."""
 
 
 class StreamedImages:
-    """The images of an official file as an array would hold them: uint8 [N, 28, 28], upright.
+    """The images of an official EMNIST file, indexed like an array uint8 [N, 28, 28], upright.
 
-    Indexed by a slice of step 1, by indices or by a mask. Slices in ascending order read the file once; going back
-    starts again, and indices in any order cost a pass. Raises CorruptData where the file is not what it should be, or
-    was changed since it was opened first.
+    Takes a slice of step 1, indices or a mask. Slices in ascending order read the file once; an earlier slice starts
+    again from its beginning, and indices in any order cost one pass. Raises CorruptData where the file is invalid, or
+    was changed since it was first opened.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, path: Path, kept: Indices | None = None) -> None:
-        """Read the header. kept: which images of the file these are, in ascending order; by default all of them."""
+    def __init__(self, path: Path, selected: Indices | None = None) -> None:
+        """Read the header. selected: indices of the file's images to use, in ascending order; by default all."""
         self.path = path
         self._stamp = _stamp(path)
         with open_idx(path) as reader:
             reader.expect(SIDE, SIDE)
             self.stored = reader.shape[0]
-        self._kept = np.arange(self.stored) if kept is None else kept
+        self._selected = np.arange(self.stored) if selected is None else selected
         self._open = ExitStack()
         self._reader: IdxReader | None = None
         self._next = 0
@@ -50,42 +50,41 @@ class StreamedImages:
     @property
     def shape(self) -> tuple[int, ...]:
         """Return `(N, 28, 28)`."""
-        return len(self._kept), SIDE, SIDE
+        return len(self._selected), SIDE, SIDE
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._kept)
+        return len(self._selected)
 
     def __getitem__(self, key: slice | NDArray[Any]) -> Images:
         """Return the images of a slice, of indices in their order, or of a mask."""
         if isinstance(key, slice):
-            return self._read(self._kept[key])
-        wanted = self._kept[key]
-        order, back = np.unique(wanted, return_inverse=True)
-        return self._read(order)[back]
+            return self._read(self._selected[key])
+        ascending, inverse = np.unique(self._selected[key], return_inverse=True)
+        return self._read(ascending)[inverse]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Hold all of them, for what takes arrays only."""
+        """Return all of them as an array."""
         return np.array(self[:], dtype, copy=copy)
 
-    def only(self, indices: Indices) -> StreamedImages:
-        """Return those at ascending indices, without reading them."""
-        return StreamedImages(self.path, self._kept[indices])
+    def subset(self, indices: Indices) -> StreamedImages:
+        """Return the images at ascending indices, without reading them."""
+        return StreamedImages(self.path, self._selected[indices])
 
-    def _read(self, wanted: Indices) -> Images:
-        """Return the images at these places of the file, which are in ascending order."""
-        images = np.empty((len(wanted), SIDE, SIDE), np.uint8)
+    def _read(self, indices: Indices) -> Images:
+        """Return the images at these indices of the file, which are in ascending order."""
+        images = np.empty((len(indices), SIDE, SIDE), np.uint8)
         stored = np.empty((CHUNK, SIDE, SIDE), np.uint8)
         done = 0
-        while done < len(wanted):
-            if self._reader is None or wanted[done] < self._next:
+        while done < len(indices):
+            if self._reader is None or indices[done] < self._next:
                 self._start()
-            # What lies between is read too: a gzip stream cannot be entered in its middle.
-            start, count = self._next, min(CHUNK, int(wanted[-1]) + 1 - self._next)
+            # Images in between are read too, since a gzip stream has no random access.
+            start, count = self._next, min(CHUNK, int(indices[-1]) + 1 - self._next)
             self._pull(stored[:count])
-            inside = int(np.searchsorted(wanted, start + count))
-            images[done:inside] = stored[wanted[done:inside] - start].swapaxes(1, 2)
-            done = inside
+            end = int(np.searchsorted(indices, start + count))
+            images[done:end] = stored[indices[done:end] - start].swapaxes(1, 2)
+            done = end
         return images
 
     def _start(self) -> None:
@@ -108,14 +107,14 @@ ImageSource: TypeAlias = Images | StreamedImages
 
 def _stamp(path: Path) -> tuple[int, int]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise CorruptData(f"{path} cannot be read ({error.strerror}); check the path") from error
-    return found.st_mtime_ns, found.st_size
+    return status.st_mtime_ns, status.st_size
 
 
 def chunks(count: int, size: int = CHUNK) -> list[slice]:
-    """Return the slices that go through so many images once."""
+    """Return slices of at most `size` that together cover `count` images."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
@@ -127,12 +126,12 @@ __all__ = ["SIDE", "Dataset", "ImageSource", "Images", "Labels", "Split"]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled glyphs as a person reads them.
+    """Labelled glyphs.
 
-    images: uint8 [N, 28, 28], upright, bright ink on black, 0 to 255; of a large file read as they are asked for.
-    labels: int64 [N], an index into `classes` (EMNIST's own numbering is gone).
-    classes: the character each index stands for.
-    origin: the words that name it, such as `emnist:balanced/test`, or `emnist:balanced[0-9]/test` of chosen classes.
+    images: uint8 [N, 28, 28], upright, bright ink on black, 0 to 255; those of a large file are read when asked for.
+    labels: int64 [N], indices into `classes` (not EMNIST's own numbering).
+    classes: the character of each index.
+    origin: its name, such as `emnist:balanced/test`, or `emnist:balanced[0-9]/test` with chosen classes.
     sha256: digest of images and labels in order.
     """
 
@@ -171,27 +170,27 @@ class Dataset:
     def take(self, indices: NDArray[np.int64], name: str) -> Dataset:
         """Return the images at `indices`, in that order; `name` is added to the origin in brackets."""
         return Dataset.of(
-            _taken(self.images, indices), self.labels[indices], self.classes, f"{self.origin} [{name}]", self.split
+            _subset(self.images, indices), self.labels[indices], self.classes, f"{self.origin} [{name}]", self.split
         )
 
     def choose(self, names: tuple[str, ...]) -> Dataset:
-        """Return the images of some classes alone, labelled in the order of the names; the origin says which.
+        """Return the images of some classes alone, labelled in the order of the names; the origin lists them.
 
-        Names that are all of the classes in their order change nothing. Raises UnknownData for a class that it has
-        not, EmptyData for one without images.
+        Naming all classes in their order changes nothing. Raises UnknownData for a class that the data does not have,
+        EmptyData for a class without images.
         """
         base, slash, split = self.origin.rpartition("/")
-        classes = chosen(names, self.classes, base)
+        classes = chosen_classes(names, self.classes, base)
         if classes == self.classes:
             return self
         labels = relabelled(self.labels, self.classes, classes)
-        kept = np.flatnonzero(labels >= 0)
+        indices = np.flatnonzero(labels >= 0)
         origin = f"{base}{brackets(classes)}{slash}{split}"
         refuse_absent(labels, classes, origin)
-        return Dataset.of(_taken(self.images, kept), labels[kept], classes, origin, self.split)
+        return Dataset.of(_subset(self.images, indices), labels[indices], classes, origin, self.split)
 
-    def held(self) -> Dataset:
-        """Return it with all images in memory, for what takes them in random order again and again."""
+    def in_memory(self) -> Dataset:
+        """Return it with all images in memory, for repeated access in random order."""
         return self if isinstance(self.images, np.ndarray) else replace(self, images=self.images[:])
 
     def __len__(self) -> int:
@@ -199,22 +198,22 @@ class Dataset:
         return len(self.images)
 
 
-def _taken(images: ImageSource, indices: NDArray[np.int64]) -> ImageSource:
-    """Return the images at `indices`, of a large file without reading them where they are in ascending order."""
+def _subset(images: ImageSource, indices: NDArray[np.int64]) -> ImageSource:
+    """Return the images at `indices`; those of a large file are not read yet where the indices ascend."""
     if isinstance(images, np.ndarray) or bool((np.diff(indices) <= 0).any()):
         return images[indices]
-    return images.only(indices)
+    return images.subset(indices)
 
 
 def relabelled(labels: Labels, classes: tuple[str, ...], names: tuple[str, ...]) -> Labels:
-    """Return labels into `names` instead of `classes`, -1 where a class is not among them."""
+    """Return labels as indices into `names` instead of `classes`, -1 for a class that is not in `names`."""
     index = {name: label for label, name in enumerate(names)}
     changed: Labels = np.array([index.get(name, -1) for name in classes], np.int64)[labels]
     return changed
 
 
 def refuse_absent(labels: Labels, names: tuple[str, ...], origin: str) -> None:
-    """Raise EmptyData that names the chosen classes of which there is no image."""
+    """Raise EmptyData with the chosen classes that have no image."""
     counts = np.bincount(labels[labels >= 0], minlength=len(names))
     if absent := [f"'{name}'" for name, count in zip(names, counts, strict=True) if not count]:
         raise EmptyData(f"{origin} has no image of class {', '.join(absent[:10])}; leave it out of the choice")

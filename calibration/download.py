@@ -1,4 +1,4 @@
-"""Fetch the official EMNIST archive: resumed, verified, unpacked whole or not at all."""
+"""Fetches the official EMNIST archive: resumed, verified, unpacked whole or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import requests
 
 
-_ADVICE = "free some or name another disk with --data-root"
+_ADVICE = "free some space, or choose another disk with --data-root"
 
 
 def require_space(folder: Path, need: int) -> None:
@@ -35,28 +35,28 @@ def require_space(folder: Path, need: int) -> None:
 
 
 @contextmanager
-def full_disk_is_said(path: Path) -> Iterator[None]:
-    """Turn an OSError for want of space into DownloadFailed; every other one passes."""
+def full_disk_reported(path: Path) -> Iterator[None]:
+    """Raise DownloadFailed instead of an OSError about a full disk; other errors pass."""
     try:
         yield
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise
-        raise DownloadFailed(f"the disk is full at {path}; {_ADVICE}, what came so far is kept") from error
+        raise DownloadFailed(f"the disk is full at {path}; {_ADVICE}; the part that was downloaded is kept") from error
 
 
 Progress = Callable[[str, int, int], None]
 
 _CHUNK = 1 << 18
-_AGAIN = {408, 429, 500, 502, 503, 504}
-"""Statuses that may pass; every other one is final."""
+_RETRIED = {408, 429, 500, 502, 503, 504}
+"""Statuses after which another attempt may succeed; others are final."""
 
 
 class ResumingDownloader:
-    """Fetches a URL into `part`, which stays when it is cut off.
+    """Downloads a URL into `part`, which is kept and resumed when the download is interrupted (RFC 9110, section 14).
 
-    size: bytes the file must have, known beforehand, or None. attempts: tries in a row that may bring no new byte.
-    Raises DownloadFailed naming what came and what was expected.
+    size: expected bytes of the file, or None where that is not known. attempts: consecutive attempts without a new byte
+    after which it fails. Raises DownloadFailed with what was received and what was expected.
     """
 
     def __init__(
@@ -69,24 +69,24 @@ class ResumingDownloader:
         pause: float = 1.0,
         patience: float = 30,
     ) -> None:
-        """Take where the unfinished file is kept; `pause` and `patience` are seconds."""
+        """Take the path of the unfinished file; `pause` and `patience` are seconds."""
         self._part, self._size, self._progress = part, size, progress
         self._attempts, self._pause, self._patience = attempts, pause, patience
 
     def fetch(self, url: str) -> None:
-        """Bring `url` to the end."""
-        left, problem = self._attempts, ""
-        while left:
+        """Download `url` completely."""
+        attempts_left, problem = self._attempts, ""
+        while attempts_left:
             before = self._have()
             try:
-                with full_disk_is_said(self._part), _translated(url):
+                with full_disk_reported(self._part), _translated(url):
                     self._fetch_rest(url)
                 return
             except _Interrupted as interruption:
                 problem = str(interruption)
-            left = self._attempts if self._have() > before else left - 1
-            time.sleep(self._pause if left else 0)
-        raise DownloadFailed(f"{url}: {problem} after {self._have():,} bytes; run it again, it goes on from there")
+            attempts_left = self._attempts if self._have() > before else attempts_left - 1
+            time.sleep(self._pause if attempts_left else 0)
+        raise DownloadFailed(f"{url}: {problem} after {self._have():,} bytes; run it again to continue from there")
 
     def _have(self) -> int:
         return self._part.stat().st_size if self._part.exists() else 0
@@ -100,9 +100,9 @@ class ResumingDownloader:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with requests.get(url, headers=headers, stream=True, timeout=self._patience) as response:
             if response.status_code == requests.codes.requested_range_not_satisfiable:
-                # What is here is not the beginning of what is there.
+                # The part here is not the beginning of the file there.
                 self._part.unlink()
-                raise _Interrupted("the server has no more bytes than an earlier try left here")
+                raise _Interrupted("the server has no more bytes than an earlier attempt downloaded")
             self._refuse(url, response)
             start, total = _extent(response, have)
             self._check_total(url, total)
@@ -110,7 +110,7 @@ class ResumingDownloader:
 
     def _refuse(self, url: str, response: requests.Response) -> None:
         status = f"the server answers {response.status_code} {response.reason}"
-        if response.status_code in _AGAIN:
+        if response.status_code in _RETRIED:
             raise _Interrupted(status)
         if response.status_code not in {200, 206}:
             raise DownloadFailed(f"{url}: {status}; check the address, or give another with --url")
@@ -127,26 +127,26 @@ class ResumingDownloader:
         require_space(self._part.parent, need)
         with self._part.open("r+b" if start else "wb") as file:
             file.seek(start)
-            # iter_content would throw away what came of a chunk before the cut; read1 gives every byte.
+            # iter_content would drop the part of a chunk before an interruption; read1 returns every byte.
             while chunk := response.raw.read1(_CHUNK):
                 file.write(chunk)
                 self._progress("downloading EMNIST, kB", file.tell() // 1000, (total or self._size or 0) // 1000)
-        wanted = self._size or total
-        if wanted and self._have() < wanted:
-            raise _Interrupted(f"the connection ended short of {wanted:,} bytes")
+        expected = self._size or total
+        if expected and self._have() < expected:
+            raise _Interrupted(f"the connection ended short of {expected:,} bytes")
 
 
 class _Interrupted(Exception):
-    """This try is over, another may bring the rest."""
+    """This attempt failed; another one may succeed."""
 
 
 def _extent(response: requests.Response, have: int) -> tuple[int, int]:
-    """Return at which byte the answer starts and how long the whole file is (0: not said)."""
+    """Return the first byte of the answer and the size of the whole file (0 where it is not known)."""
     if response.status_code == 200:
         return 0, int(response.headers.get("Content-Length", 0))
     extent = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
     if not extent or int(extent[1]) != have:
-        raise _Interrupted("the server sends another range than the one asked for")
+        raise _Interrupted("the server sends another range than the requested one")
     return have, 0 if extent[2] == "*" else int(extent[2])
 
 
@@ -162,7 +162,7 @@ def _translated(url: str) -> Iterator[None]:
         requests.exceptions.InvalidSchema,
         requests.exceptions.InvalidURL,
     ) as error:
-        raise DownloadFailed(f"{url} is no address that can be fetched; it begins with https://") from error
+        raise DownloadFailed(f"{url} is not an address that can be fetched; it must begin with https://") from error
     except requests.exceptions.ConnectionError as error:
         raise _Interrupted("the server cannot be reached or hung up") from error
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -170,12 +170,12 @@ def _translated(url: str) -> Iterator[None]:
 
 
 FOLDER = "gzip"
-"""Where the files end up under the data root, as in the archive itself."""
+"""Folder of the files under the data root, as in the archive itself."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip to fetch: where it is, the MD5 its publisher gives, its bytes (None: not known)."""
+    """A zip archive: its address, the MD5 from its publisher, its bytes (None: not known)."""
 
     url: str
     md5: str
@@ -197,20 +197,19 @@ def fetch(
 ) -> Path:
     """Download and unpack `archive` below `root` (None: the user cache); return the folder of the files.
 
-    A download that was cut off is resumed. Files fetched earlier are left alone unless `force`. Needs room for the
-    archive twice. Raises DownloadFailed; then nothing but the unfinished download is left behind.
-    pause: seconds between tries.
+    An interrupted download is resumed. Files that are complete are left alone unless `force`. Needs disk space for the
+    archive twice. Raises DownloadFailed; then only the unfinished download stays. pause: seconds between attempts.
     """
     root = root or user_cache()
     if root is None:
-        raise DownloadFailed("you have no home to keep EMNIST's files in; name a folder with --data-root")
+        raise DownloadFailed("you have no home folder for EMNIST's files; choose a folder with --data-root")
     folder = root / FOLDER
     atomic_files.sweep(root)
     if not force and _complete(folder):
-        # Where the run that unpacked it was killed before it came to that.
+        # The run that unpacked it may have been killed before it removed the archive.
         _zipped(root, archive).unlink(missing_ok=True)
         return folder
-    _refuse_strangers(folder, force)
+    _refuse_other_files(folder, force)
     root.mkdir(parents=True, exist_ok=True)
     zipped = _retrieve(root, archive, progress, pause)
     _unpack(zipped, folder, progress)
@@ -223,18 +222,18 @@ def _complete(folder: Path) -> bool:
     return all(files is not None and files.complete for files in found)
 
 
-def _refuse_strangers(folder: Path, force: bool) -> None:
-    if other := _strangers(folder):
+def _refuse_other_files(folder: Path, force: bool) -> None:
+    if other := _other_files(folder):
         raise DownloadFailed(
-            f"{folder} holds {other[0]}, which is not EMNIST's; move it away or name another --data-root"
+            f"{folder} holds {other[0]}, which is not EMNIST's; move it away or choose another --data-root"
         )
     if folder.is_dir() and any(folder.iterdir()) and not force:
         raise DownloadFailed(f"{folder} holds only some of EMNIST's files; --force replaces them")
 
 
-def _strangers(folder: Path) -> list[str]:
-    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    return [name for name in there if not name.startswith("emnist-")]
+def _other_files(folder: Path) -> list[str]:
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in names if not name.startswith("emnist-")]
 
 
 def _zipped(root: Path, archive: Archive) -> Path:
@@ -243,7 +242,7 @@ def _zipped(root: Path, archive: Archive) -> Path:
 
 
 def _retrieve(root: Path, archive: Archive, progress: Progress, pause: float) -> Path:
-    """Return the verified archive in `root`; one that an earlier run could not unpack is not fetched again."""
+    """Return the verified archive in `root`; one that an earlier run verified but did not unpack is used again."""
     zipped, part = _zipped(root, archive), root / f".emnist-{archive.md5[:8]}.part"
     if zipped.is_file() and _md5(zipped) == archive.md5:
         return zipped
@@ -251,7 +250,7 @@ def _retrieve(root: Path, archive: Archive, progress: Progress, pause: float) ->
     if _md5(part) != archive.md5:
         part.unlink()
         raise DownloadFailed(
-            f"{archive.url}: the download does not have the MD5 {archive.md5}, so it is another or a damaged file; "
+            f"{archive.url}: the download does not have the MD5 {archive.md5}, so it is another file or damaged; "
             "run it again, or try another --url"
         )
     return part.replace(zipped)
@@ -264,20 +263,22 @@ def _md5(path: Path) -> str:
 
 def _unpack(zipped: Path, folder: Path, progress: Progress) -> None:
     try:
-        with zipfile.ZipFile(zipped) as archive, full_disk_is_said(folder):
-            members = [item for item in archive.infolist() if _wanted(item)]
+        with zipfile.ZipFile(zipped) as archive, full_disk_reported(folder):
+            members = [item for item in archive.infolist() if _is_emnist_file(item)]
             if not members:
                 raise DownloadFailed(f"{zipped} holds no EMNIST files; fetch it again from another --url")
             require_space(folder.parent, sum(item.file_size for item in members))
             with atomic_files.room(folder.parent) as room:
                 fresh = room / "new" / folder.name
                 _extract(archive, members, fresh, progress)
-                atomic_files.place_folder(fresh, folder, replaceable=lambda old: not _strangers(old))
+                atomic_files.place_folder(fresh, folder, replaceable=lambda old: not _other_files(old))
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         zipped.unlink()
         raise DownloadFailed(f"{zipped} is not a complete zip ({error}) and was removed; fetch it again") from error
     except FileExistsError as error:
-        raise DownloadFailed(f"{folder} was filled by another process meanwhile, and stays; look at it") from error
+        raise DownloadFailed(
+            f"{folder} was filled by another process in the meantime, and is kept; check it"
+        ) from error
 
 
 def _extract(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], fresh: Path, progress: Progress) -> None:
@@ -288,6 +289,6 @@ def _extract(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], fresh: Pa
         progress("unpacking EMNIST", done, len(members))
 
 
-def _wanted(item: zipfile.ZipInfo) -> bool:
-    """Whether a member is one of EMNIST's own files; only its last name is used, so none can land elsewhere."""
+def _is_emnist_file(item: zipfile.ZipInfo) -> bool:
+    """Return whether a member is one of EMNIST's files; only its base name is used, so its path is harmless."""
     return not item.is_dir() and PurePosixPath(item.filename).name.startswith("emnist-")

@@ -1,11 +1,11 @@
-"""Everything that can be wrong with images.
+"""The errors of data sets.
 
 DataError
-├── UnknownData      the words after --data name nothing that is known (usage)
+├── UnknownData      a spec, class or kind of damage that is not known (usage)
 ├── DataNotFound     the files are not where they were looked for
-├── CorruptData      a file is there but is not what it should be: names file, offset, expectation
+├── CorruptData      a file with invalid content: names file, offset and expectation
 ├── EmptyData        no images, or a single class
-├── TestLeak         test images where training ones belong
+├── TestLeak         test images where only training images may be used
 └── DownloadFailed   the archive could not be fetched or verified
 """
 
@@ -15,11 +15,11 @@ class DataError(Exception):
 
 
 class UnknownData(DataError):
-    """A data specification that names nothing known."""
+    """A spec, class or kind of damage that is not known."""
 
 
 class DataNotFound(DataError):
-    """A known data set whose files are not at any of the places looked at."""
+    """A known data set whose files were not found."""
 
 
 class CorruptData(DataError):
@@ -31,11 +31,11 @@ class EmptyData(DataError):
 
 
 class TestLeak(DataError):
-    """Images of a test split where only training images may be."""
+    """Images of a test split where only training images may be used."""
 
-    # pytest would collect a class of this name.
+    # pytest would collect a class with this name.
     __test__ = False
 
 
 class DownloadFailed(DataError):
-    """The official archive could not be fetched, or what came is not it."""
+    """The official archive could not be fetched, or the download is another file."""

@@ -20,20 +20,20 @@ from numpy.typing import NDArray
 
 from calibration.errors import CorruptData, DataNotFound
 
-_ALWAYS = 64 << 20
-_TIMES = 50
+_ALWAYS_ALLOWED = 64 << 20
+_LARGEST_RATIO = 50
 
 
 def unpacks_to_too_much(announced: int, packed: int) -> bool:
-    """Return whether `packed` bytes on the disk cannot honestly be `announced` bytes in memory.
+    """Return whether a file of `packed` bytes claims so many `announced` bytes in memory that it must be hostile.
 
-    Images and weights pack to a half or a tenth; a thousandth is a file that was made to fill the memory.
+    Images and weights pack to a half or a tenth; a thousandth means that the file was made to fill the memory.
     """
-    return announced > _ALWAYS and announced > _TIMES * packed
+    return announced > _ALWAYS_ALLOWED and announced > _LARGEST_RATIO * packed
 
 
 def announced_bytes(parts: Iterable[ZipInfo]) -> int:
-    """Return what the parts of a zip archive unpack to, as its directory says."""
+    """Return the unpacked size of a zip archive's parts, as its directory claims."""
     return sum(part.file_size for part in parts)
 
 
@@ -49,9 +49,9 @@ def open_idx(path: Path) -> Iterator[IdxReader]:
     except FileNotFoundError as error:
         raise DataNotFound(f"no file {path}; check the path") from error
     with raw:
-        # peek() does not move: the magic number decides, since browsers unpack .gz and keep the name.
+        # The magic number decides, not the name: browsers unpack .gz files and keep the name. peek() does not move.
         if raw.peek(2)[:2] == b"\x1f\x8b":
-            # GzipFile is a BufferedIOBase; BinaryIO is what this module needs of it.
+            # GzipFile is a BufferedIOBase, with all of BinaryIO that is used here.
             with gzip.GzipFile(fileobj=raw) as unpacked:
                 yield IdxReader(path, cast(BinaryIO, unpacked))
         else:
@@ -78,15 +78,15 @@ class IdxReader:
     def expect(self, *item: int) -> None:
         """Raise CorruptData unless every item has this shape (`28, 28` for images, nothing for labels)."""
         if self.shape[1:] != item:
-            wanted = " x ".join(("N", *map(str, item)))
-            raise self.corrupt(4, f"a shape of {wanted}", " x ".join(map(str, self.shape)))
+            expected = " x ".join(("N", *map(str, item)))
+            raise self.corrupt(4, f"a shape of {expected}", " x ".join(map(str, self.shape)))
 
     def allocate(self) -> NDArray[np.uint8]:
-        """Return an uninitialised array for every item; raises CorruptData when the header asks for too much."""
+        """Return an uninitialised array for every item; raises CorruptData when there is not enough memory."""
         try:
             return np.empty(self.shape, np.uint8)
         except (MemoryError, ValueError) as error:
-            # A flipped bit in the header asks for more than the machine has.
+            # A flipped bit in the header can ask for more memory than the machine has.
             raise self.corrupt(4, "a shape that fits in memory", " x ".join(map(str, self.shape))) from error
 
     def read_into(self, items: NDArray[np.uint8]) -> None:
@@ -94,8 +94,8 @@ class IdxReader:
         view = items.reshape(-1).data
         start = self._offset
         while (done := self._offset - start) < len(view):
-            got = self._read(view[done : done + _CHUNK])
-            if not got:
+            count = self._read(view[done : done + _CHUNK])
+            if not count:
                 total = math.prod(self.shape)
                 raise self.corrupt(self._offset, f"{len(view) - done:,} more of {total:,} bytes", "the end of the file")
 
@@ -111,26 +111,26 @@ class IdxReader:
         if self._read(memoryview(bytearray(1))):
             raise self.corrupt(self._offset - 1, f"the end after {self.shape[0]:,} items", "more bytes")
 
-    def _exactly(self, count: int, what: str) -> bytes:
-        buffer, start = bytearray(count), self._offset
-        while (done := self._offset - start) < count:
+    def _exactly(self, size: int, what: str) -> bytes:
+        buffer, start = bytearray(size), self._offset
+        while (done := self._offset - start) < size:
             if not self._read(memoryview(buffer)[done:]):
-                raise self.corrupt(self._offset, f"{what} of {count} bytes", f"the end after {done} of them")
+                raise self.corrupt(self._offset, f"{what} of {size} bytes", f"the end after {done} of them")
         return bytes(buffer)
 
     def _read(self, view: memoryview) -> int:
         try:
-            # io.BufferedIOBase has readinto; typing.BinaryIO forgot it.
-            got = cast(io.BufferedIOBase, self._stream).readinto(view)
+            # io.BufferedIOBase has readinto, which typing.BinaryIO lacks.
+            count = cast(io.BufferedIOBase, self._stream).readinto(view)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise self.corrupt(self._offset, "a whole gzip stream", str(error)) from error
-        self._offset += got
-        return got
+        self._offset += count
+        return count
 
     def corrupt(
         self, offset: int, expected: str, found: str, advice: str = "fetch or copy the file again"
     ) -> CorruptData:
-        """Return the error that says what stands at `offset` instead of what was expected."""
+        """Return the error for unexpected content at `offset`."""
         where = "unpacked byte" if isinstance(self._stream, gzip.GzipFile) else "byte"
         return CorruptData(f"{self._path}: expected {expected} at {where} {offset:,}, found {found}; {advice}")
 

@@ -1,4 +1,4 @@
-"""A user's folder of pictures, a subfolder a class, as a Dataset."""
+"""A folder of pictures with one subfolder per class, as a Dataset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from calibration.choice import brackets, chosen
+from calibration.choice import brackets, chosen_classes
 from calibration.dataset import SIDE, Dataset, Images, Labels, Split
 from calibration.errors import CorruptData, DataNotFound, EmptyData
 from calibration.glyph import glyph
@@ -19,37 +19,39 @@ _PARTS: tuple[Split, Split] = ("train", "test")
 
 
 def load_folder(folder: Path, split: Split, names: tuple[str, ...] = ()) -> Dataset:
-    """Read pictures of any size and polarity as glyphs; classes are the subfolders' names in sorted order.
+    """Read pictures of any size, dark on light or light on dark, as glyphs; classes are the sorted subfolder names.
 
-    names: the classes to read, in the order of the labels; all of them without any.
+    names: the classes to read, in the order of the labels; all without any.
 
-    With `train/` and `test/` those are the splits; otherwise a fifth of each class is the test split, chosen by the
-    pixels. Raises DataNotFound, EmptyData, and CorruptData naming the picture.
+    Folders `train/` and `test/` are the splits; without them a fifth of each class is the test split, chosen by the
+    pixels. Raises DataNotFound, EmptyData, and CorruptData with the picture.
     """
     parts = _split_folders(folder)
     if parts and split not in parts:
         raise DataNotFound(f"{folder} has no folder {split}/ beside {parts[0]}/; add it, or do without {split} images")
     every = _same_classes(folder, parts) if parts else _classes(folder)
-    classes = chosen(names, every, str(folder)) if names else every
-    which = brackets(classes) if classes != every else ""
-    origin = f"{folder.name}{which}/{split}"
+    classes = chosen_classes(names, every, str(folder)) if names else every
+    choice = brackets(classes) if classes != every else ""
+    origin = f"{folder.name}{choice}/{split}"
     images, labels = _read(folder / split if parts else folder, classes)
     if parts:
         return Dataset.of(images, labels, classes, origin, split)
     test = held_out(images, labels, classes, TEST_SHARE)
-    keep = test if split == "test" else ~test
-    return Dataset.of(images[keep], labels[keep], classes, origin, split)
+    mask = test if split == "test" else ~test
+    return Dataset.of(images[mask], labels[mask], classes, origin, split)
 
 
 def read_picture(path: Path) -> Images:
-    """Return one picture file as a glyph, uint8 [28, 28]; raises DataNotFound, CorruptData naming the file."""
+    """Return one picture file as a glyph, uint8 [28, 28]; raises DataNotFound, and CorruptData with the file."""
     try:
         with warnings.catch_warnings():
-            # Of damaged metadata, which no glyph needs, and of sizes that are refused here.
+            # Warnings about damaged metadata, which is not needed, and about sizes that are refused here.
             warnings.simplefilter("ignore")
             with Image.open(path) as picture:
                 if picture.width * picture.height > _PIXELS:
-                    raise CorruptData(f"{picture.width:,} x {picture.height:,} pixels are no single character; crop it")
+                    raise CorruptData(
+                        f"{picture.width:,} x {picture.height:,} pixels are too many for a single character; crop it"
+                    )
                 return glyph(picture)
     except FileNotFoundError as error:
         raise DataNotFound(f"no picture {path}; check the path") from error
@@ -63,14 +65,14 @@ def read_picture(path: Path) -> Images:
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
-    stray = next(folder.glob("emnist-*-ubyte*"), None) or next(folder.glob("*/emnist-*-ubyte*"), None)
-    stray = stray or next(folder.glob("*/*/emnist-*-ubyte*"), None)
-    if stray:
-        raise EmptyData(f"{folder} holds EMNIST files, not pictures; write {folder}:{stray.name.split('-')[1]}")
+    emnist_file = next(folder.glob("emnist-*-ubyte*"), None) or next(folder.glob("*/emnist-*-ubyte*"), None)
+    emnist_file = emnist_file or next(folder.glob("*/*/emnist-*-ubyte*"), None)
+    if emnist_file:
+        raise EmptyData(f"{folder} holds EMNIST files, not pictures; write {folder}:{emnist_file.name.split('-')[1]}")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     for name in (folder.resolve().name, *names):
         if not name.isascii() and name != name.encode(errors="ignore").decode():
-            raise CorruptData(f"{folder}: the folder name {name!a} is no UTF-8; rename it, or run with LC_ALL=C.UTF-8")
+            raise CorruptData(f"{folder}: the folder name {name!a} is not UTF-8; rename it, or run with LC_ALL=C.UTF-8")
     if not names:
         raise EmptyData(
             f"{folder} holds no class subfolders; put the pictures of each class into a folder named after the class"
@@ -81,7 +83,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
 
 
 def _split_folders(folder: Path) -> tuple[Split, ...]:
-    """Return `train` and `test` where they are folders of the split of that name, or the one that stands alone."""
+    """Return the splits that have a folder of their name: both, or one where there are no other folders."""
     names = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
     parts = tuple(part for part in _PARTS if part in names)
     return parts if len(parts) == len(_PARTS) or names == set(parts) else ()
@@ -89,8 +91,10 @@ def _split_folders(folder: Path) -> tuple[Split, ...]:
 
 def _same_classes(folder: Path, parts: tuple[Split, ...]) -> tuple[str, ...]:
     sides = [_classes(folder / part) for part in parts]
-    if odd := sorted(set(sides[0]) ^ set(sides[-1])):
-        raise CorruptData(f"{folder}: classes {', '.join(odd[:5])} are not in both train/ and test/; make them match")
+    if different := sorted(set(sides[0]) ^ set(sides[-1])):
+        raise CorruptData(
+            f"{folder}: classes {', '.join(different[:5])} are not in both train/ and test/; make them match"
+        )
     return sides[0]
 
 
@@ -103,7 +107,7 @@ def _read(folder: Path, classes: tuple[str, ...]) -> tuple[Images, Labels]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    if not found:
+    pictures = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    if not pictures:
         raise EmptyData(f"{folder} holds no pictures; add some or remove the folder")
-    return found
+    return pictures

@@ -1,4 +1,4 @@
-"""CalibrationSet: the images that static quantization takes its ranges from."""
+"""Samples of a data set: calibration sets, unseen images, and test splits that share no image with training."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from calibration.errors import EmptyData, TestLeak, UnknownData
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """Images for calibration, never from a test split.
+    """Images from which static quantization takes its ranges, never from a test split.
 
-    images: uint8 [N, 28, 28]. indices: int64 [N], where they stand in `origin`. sha256: digest of the images.
-    note: what a file that is calibrated on it tells of it, empty where nothing is odd.
+    images: uint8 [N, 28, 28]. indices: int64 [N], their positions in `origin`. sha256: digest of the images. note: for
+    the artifact that is calibrated on it; empty where there is nothing to note.
     """
 
     images: Images
@@ -29,17 +29,17 @@ class CalibrationSet:
     note: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """Return what an artifact's sidecar records."""
+        """Return the entry in an artifact's sidecar."""
         return {"origin": self.origin, "images": len(self.images), "seed": self.seed, "sha256": self.sha256}
 
 
 def draw(
     train: Dataset, size: int, seed: int = 0, exclude: Dataset | None = None, *, at_most: bool = False
 ) -> CalibrationSet:
-    """Draw `size` images, as many of each class as of any other while it has them, in random order.
+    """Draw `size` images in random order, equally many of each class as long as a class has more.
 
-    exclude: the test split; images that also stand in it are passed over, as are second copies of an image. at_most:
-    take fewer, with a note, where there are not so many but as many as classes.
+    exclude: the test split; images that are in it too are left out, as are further copies of an image. at_most: take
+    fewer, with a note, where there are not enough, but at least as many as classes.
     Raises TestLeak when `train` is itself a test split, UnknownData when fewer images than classes are asked for,
     EmptyData when too few images are left.
     """
@@ -74,7 +74,7 @@ def draw(
 
 
 def image_hashes(images: ImageSource) -> NDArray[np.bytes_]:
-    """Return the 16-byte BLAKE2b digest of each image [N], in hexadecimal, for finding the same image twice."""
+    """Return the 16-byte BLAKE2b digest of each image [N], in hexadecimal, which finds equal images."""
     hashes = np.empty(len(images), "S32")
     for part in chunks(len(images)):
         block = np.ascontiguousarray(images[part])
@@ -85,14 +85,14 @@ def image_hashes(images: ImageSource) -> NDArray[np.bytes_]:
 def _stratified(
     candidates: NDArray[np.int64], labels: Labels, size: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Return `size` candidates: a round takes one of each class that has any left, the last round only some classes."""
+    """Return `size` candidates in rounds: each takes one of each class that has more, the last one of some classes."""
     shuffled = rng.permutation(candidates)
     order = np.argsort(labels[shuffled], kind="stable")
     by_class = labels[shuffled][order]
-    turn = np.empty(len(shuffled), np.int64)
-    turn[order] = np.arange(len(shuffled)) - np.searchsorted(by_class, by_class)
-    # Stable, so within a round the shuffle decides whose turn comes first.
-    return rng.permutation(shuffled[np.argsort(turn, kind="stable")[:size]])
+    round_of = np.empty(len(shuffled), np.int64)
+    round_of[order] = np.arange(len(shuffled)) - np.searchsorted(by_class, by_class)
+    # The sort is stable, so within a round the shuffled order decides.
+    return rng.permutation(shuffled[np.argsort(round_of, kind="stable")[:size]])
 
 
 def unseen(
@@ -104,10 +104,10 @@ def unseen(
     *,
     at_most: bool = False,
 ) -> Dataset:
-    """Return `size` images of the train split, stratified and seeded, none of the calibration set or the test split.
+    """Return `size` images of the train split, stratified and seeded, none from the calibration set or the test split.
 
-    calibration: what the file's sidecar records of it (`CalibrationSet.facts`), None where it has none; a set that was
-    not drawn from `train` leaves nothing out. at_most: take fewer where there are not so many.
+    calibration: the entry in the file's sidecar (`CalibrationSet.facts`), None where it has none; a set that was not
+    drawn from `train` excludes nothing. at_most: take fewer where there are not enough.
     Raises EmptyData when too few images are left.
     """
     hashes = image_hashes(train.images)
@@ -116,32 +116,32 @@ def unseen(
         drawn = draw(train, calibration["images"], calibration["seed"], exclude=test)
         if drawn.sha256 == calibration["sha256"]:
             used |= np.isin(hashes, hashes[drawn.indices])
-    left = train.take(np.flatnonzero(~used), "not calibrated on")
-    chosen = draw(left, size, seed, at_most=at_most)
+    remaining = train.take(np.flatnonzero(~used), "not calibrated on")
+    chosen = draw(remaining, size, seed, at_most=at_most)
     return train.take(np.flatnonzero(~used)[chosen.indices], f"{len(chosen.images):,} not calibrated on, seed {seed}")
 
 
 TEST_SHARE = 0.2
-"""A fifth of each class judges what the rest has trained, where the data does not part itself."""
+"""Share of each class in the test split, where the data has no splits of its own."""
 
 
-def parted_off(data: Dataset) -> tuple[Dataset, Dataset]:
-    """Return a train split without a fifth of each class, and that fifth, which no copy of an image crosses.
+def split_off_test(data: Dataset) -> tuple[Dataset, Dataset]:
+    """Return the data without a fifth of each class, and that fifth; no image is in both, even as a copy.
 
     Raises EmptyData as `held_out` does.
     """
     chosen = held_out(data.images[:], data.labels, data.classes, TEST_SHARE)
-    rest, held = (np.flatnonzero(part) for part in (~chosen, chosen))
-    return data.take(rest, "without a held-out fifth"), data.take(held, "held-out fifth")
+    train, test = (np.flatnonzero(mask) for mask in (~chosen, chosen))
+    return data.take(train, "without a held-out fifth"), data.take(test, "held-out fifth")
 
 
 def held_out(
     images: Images, labels: Labels, classes: tuple[str, ...], share: float, seed: int = 0
 ) -> NDArray[np.bool_]:
-    """Return bool [N]: which images are the test split, about `share` of each class and at least one of each.
+    """Return bool [N]: which images form the test split, about `share` of each class and at least one.
 
-    The choice hangs on an image's pixels and the seed only, so adding pictures to a folder moves few others and
-    reordering moves none. Copies of an image follow the first one, whatever their label.
+    The choice depends on an image's pixels and the seed only, so adding pictures to a folder moves few others, and
+    reordering moves none. Copies of an image go where the first one goes, whatever their label.
     Raises EmptyData when a class has fewer than two different images.
     """
     hashes, first, group = np.unique(image_hashes(images), return_index=True, return_inverse=True)

@@ -1,6 +1,6 @@
-"""The six splits of EMNIST as NIST publishes them (Cohen et al. 2017, arXiv:1702.05373, and the data set's page).
+"""The six splits of EMNIST, as NIST publishes them (Cohen et al. 2017, arXiv:1702.05373, and the data set's page).
 
-Every file stores its images transposed: pixel (row, column) of the glyph is at (column, row).
+All files store images transposed: pixel (row, column) of the glyph is at (column, row).
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from string import ascii_lowercase, ascii_uppercase, digits
 
 from calibration.errors import UnknownData
 
-# Lower-case letters whose capital looks different enough to be a class of its own in the merged splits.
-_KEPT_LOWER = "abdefghnqrt"
+# Lower-case letters that are classes of their own in the merged splits, since their capitals look different.
+_LOWER_CLASSES = "abdefghnqrt"
 
 
 @dataclass(frozen=True)
 class EmnistSplit:
-    """One split: what its label files mean and how many images NIST publishes.
+    """One split: the meaning of its labels, and NIST's numbers of images.
 
-    classes: the character of each class; where the mapping merges two cases, its first code (the capital).
+    classes: the character of each class; where the mapping merges both cases, the capital, which is its first code.
     label_offset: the label stored for class 0 (1 for letters, else 0).
-    train, test: official image counts. balanced: whether every class officially has equally many images.
+    train, test: official numbers of images. balanced: whether all classes officially have equally many images.
     """
 
     name: str
@@ -40,8 +40,8 @@ SPLITS = {
     split.name: split
     for split in (
         EmnistSplit("byclass", tuple(digits + ascii_uppercase + ascii_lowercase), 697_932, 116_323),
-        EmnistSplit("bymerge", tuple(digits + ascii_uppercase + _KEPT_LOWER), 697_932, 116_323),
-        EmnistSplit("balanced", tuple(digits + ascii_uppercase + _KEPT_LOWER), 112_800, 18_800, balanced=True),
+        EmnistSplit("bymerge", tuple(digits + ascii_uppercase + _LOWER_CLASSES), 697_932, 116_323),
+        EmnistSplit("balanced", tuple(digits + ascii_uppercase + _LOWER_CLASSES), 112_800, 18_800, balanced=True),
         EmnistSplit("letters", tuple(ascii_uppercase), 124_800, 20_800, label_offset=1, balanced=True),
         EmnistSplit("digits", tuple(digits), 240_000, 40_000, balanced=True),
         EmnistSplit("mnist", tuple(digits), 60_000, 10_000),

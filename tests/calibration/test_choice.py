@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from calibration import dataset
-from calibration.choice import class_names, narrowed, parted, words_for
+from calibration.choice import class_names, classes_text, split_brackets, with_classes
 from calibration.dataset import Dataset
 from calibration.errors import DataError, EmptyData, UnknownData
 from calibration.load import load
@@ -33,7 +33,7 @@ from tests.fixtures.official_files import strokes, write_split
 )
 def test_row17_words_name_classes_in_their_order(words: str, names: tuple[str, ...]) -> None:
     assert class_names(words) == names
-    assert class_names(words_for(names)) == names
+    assert class_names(classes_text(names)) == names
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_row17_words_name_classes_in_their_order(words: str, names: tuple[str, .
 )
 def test_row17_words_that_choose_nothing(words: str, message: str) -> None:
     with pytest.raises(UnknownData, match=message):
-        parted(f"emnist:digits[{words}]")
+        split_brackets(f"emnist:digits[{words}]")
 
 
 def test_row17_brackets_of_a_folder_s_name_are_no_choice(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_row55_a_file_that_changes_while_it_is_streamed_is_an_error(
 def test_row17_a_data_set_made_in_python_can_be_narrowed() -> None:
     labels = np.arange(30) % 3
     data = Dataset.of(strokes(30), labels, ("0", "O", "o"), "mine/train", "train")
-    assert narrowed("mine", ("o", "0")) == "mine[o0]"
+    assert with_classes("mine", ("o", "0")) == "mine[o0]"
     some = data.choose(("o", "0"))
     assert (some.origin, some.classes) == ("mine[o0]/train", ("o", "0"))
     assert np.array_equal(some.images, data.images[labels != 1])

@@ -80,7 +80,7 @@ def test_a_cut_off_download_goes_on_at_once(zipped: bytes, tmp_path: Path) -> No
 def test_a_download_given_up_goes_on_in_a_later_run(zipped: bytes, tmp_path: Path) -> None:
     behaviour = Behaviour(zipped, cuts=[2000, 0, 0, 0, 0])
     with serving(behaviour) as url:
-        with pytest.raises(DownloadFailed, match=r"after 2,000 bytes; run it again, it goes on from there"):
+        with pytest.raises(DownloadFailed, match=r"after 2,000 bytes; run it again to continue from there"):
             get(tmp_path, url, zipped)
         assert nothing_but_a_part(tmp_path)
         get(tmp_path, url, zipped)
@@ -160,7 +160,7 @@ def test_no_server(zipped: bytes, tmp_path: Path) -> None:
 
 
 def test_no_address(zipped: bytes, tmp_path: Path) -> None:
-    with pytest.raises(DownloadFailed, match="is no address"):
+    with pytest.raises(DownloadFailed, match="is not an address"):
         get(tmp_path, "gzip.zip", zipped)
 
 

@@ -132,7 +132,7 @@ def spoil_name(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
-        pytest.param(spoil_name, CorruptData, r"the folder name 'z\\udcff' is no UTF-8; rename it", id="row61-name"),
+        pytest.param(spoil_name, CorruptData, r"the folder name 'z\\udcff' is not UTF-8; rename it", id="row61-name"),
         (spoil_text, CorruptData, "3/notes.txt is not a readable picture"),
         (spoil_cut, CorruptData, "7/04.png is a damaged picture"),
         (spoil_blank, CorruptData, "7/blank.png: there is no ink in it"),

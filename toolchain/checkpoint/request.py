@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.choice import narrowed
+from calibration.choice import with_classes
 from targets.preprocess import Preprocess
 from toolchain.checkpoint.float_model import FloatModel, forward
 from toolchain.checkpoint.load import load
@@ -38,7 +38,7 @@ class CheckpointRequest:
 
     def data(self, spec: str) -> str:
         """Return the words for the images of a data set that are of the model's classes."""
-        return narrowed(spec, self.classes)
+        return with_classes(spec, self.classes)
 
 
 @dataclass(frozen=True)

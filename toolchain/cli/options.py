@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import rich_click as click
 from click.core import ParameterSource
 
-from calibration.choice import narrowed
+from calibration.choice import with_classes
 from toolchain.cli import complete, console, values
 from toolchain.core.errors import GlyphpressError
 
@@ -138,7 +138,7 @@ def classes_option(command: Command) -> Command:
     def wrapped(*args: Any, classes: tuple[str, ...] | None, data: str | None, **kwargs: Any) -> Any:
         if classes and data is None:
             raise click.UsageError("--classes chooses among the images of --data; give it too")
-        return command(*args, data=narrowed(data, classes) if classes and data else data, **kwargs)
+        return command(*args, data=with_classes(data, classes) if classes and data else data, **kwargs)
 
     return click.option(
         "--classes",

@@ -62,7 +62,7 @@ def train(
     """
     from calibration.dataset import Dataset
     from calibration.load import load_or_why, train_split
-    from calibration.sample import parted_off
+    from calibration.sample import split_off_test
     from toolchain.models.saving import refuse_unfit
     from toolchain.training import train as training
 
@@ -71,7 +71,7 @@ def train(
     test = load_or_why(data, "test", context.data_root)
     if not isinstance(test, Dataset):
         console.say(f"{data} has no test split, so a fifth of each class of the train split is held out to test")
-        images, test = parted_off(images)
+        images, test = split_off_test(images)
     settings = (training.preset(preset) if preset else training.preset_for(len(images))).changed(**changes)
     result = training.train(
         images,

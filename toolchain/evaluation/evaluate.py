@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.choice import advice, words_for
+from calibration.choice import advice, classes_text
 from calibration.dataset import Dataset, Labels, chunks
 from calibration.sample import image_hashes
 from targets.host.text import json_value
@@ -199,7 +199,10 @@ def check_classes(name: str, classes: tuple[str, ...], dataset: Dataset) -> None
     k = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
     order, fix = "other classes", "give the data it was trained for"
     if sorted(ours) == sorted(theirs):
-        order, fix = "the same classes in another order", f"give the data in its order with --classes {words_for(ours)}"
+        order, fix = (
+            "the same classes in another order",
+            f"give the data in its order with --classes {classes_text(ours)}",
+        )
     raise EvidenceError(
         f"{name} and {dataset.origin} have {order}: class {k} is '{ours[k]}' in the model, '{theirs[k]}' in the data; "
         f"{fix}, or export it again with its own classes"

@@ -77,7 +77,7 @@ def fit(
 
     if data.split != "train":
         raise UsageProblem(f"{data.origin} is a test split; a model trained on it could not be judged on it")
-    data = data.held()
+    data = data.in_memory()
     fitted, held_out = hold_out(data.labels, settings.held_out, context.seed)
     with torch_threads(context.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed)

@@ -31,7 +31,7 @@ def test_shipped_profiles_are_whole(name: str) -> None:
 
 
 def test_a_board_without_a_host_says_what_to_do() -> None:
-    with pytest.raises(TargetUnavailable, match=r"take ssh://USER@HOST, or its stand-in arm64:cortex-a72"):
+    with pytest.raises(TargetUnavailable, match=r"take ssh://USER@HOST, or its emulator arm64:cortex-a72"):
         catalog.get("raspberry-pi-4")
 
 
