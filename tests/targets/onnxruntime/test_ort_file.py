@@ -68,7 +68,7 @@ def test_damaged_metadata_is_one_line(onnx_artifact: Artifact, tmp_path: Path) -
 
 def test_integers_that_nothing_explains_are_refused(tmp_path: Path) -> None:
     path = stored(integer_net(tmp_path / "int.onnx"), tmp_path / "int.ort")
-    with pytest.raises(ArtifactError, match="has no scale for the int8 values of image; make it with `glyphpress export`"):
+    with pytest.raises(ArtifactError, match="no scale for the int8 values of image; make it with `glyphpress export`"):
         artifact(path)
 
 
