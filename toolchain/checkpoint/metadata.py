@@ -140,7 +140,9 @@ def agreed_classes(
         return given or stored
     if chosen and not set(given) <= set(stored):
         return given
-    rename_hint = f"; where the file means something else, --classes {classes_text(given)} says what its columns stand for"
+    rename_hint = (
+        f"; where the file means something else, --classes {classes_text(given)} says what its columns stand for"
+    )
     hint = advice(stored, given) + ("" if set(given) <= set(stored) else rename_hint)
     if len(given) != len(stored):
         raise CheckpointError(f"{path} was trained on {len(stored)} classes, the data has {len(given)}; {hint}")
