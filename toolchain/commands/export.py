@@ -15,6 +15,7 @@ from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source
 from toolchain.export import export
+from toolchain.export.exporters import EXPORTERS
 from toolchain.export.ort_format import export_ort, operators_path
 from toolchain.formats import catalog as formats
 from toolchain.formats.write_artifact import refuse_model
@@ -36,8 +37,11 @@ def export_checkpoint(
     UsageProblem for an unknown suffix, or one of the two options with another format.
     """
     output_format = formats.of(output)
-    if output_format is None:
-        raise UsageProblem(f"{output} names no format; let it end in {formats.suffixes(formats.formats(), 'or')}")
+    exported = [other for other in formats.formats() if other.parent or other.name in EXPORTERS]
+    if output_format not in exported:
+        reason = f"{output_format.title} files cannot be exported" if output_format else f"{output} names no format"
+        raise UsageProblem(f"{reason}; let it end in {formats.suffixes(exported, 'or')}")
+    assert output_format is not None, "no format is in no list"
     refuse_source(output, Path(checkpoint))
     refuse_model(output, force=context.force)
     if not output_format.parent and (ops_config or this_cpu):
