@@ -264,10 +264,12 @@ def test_what_stays_in_float_is_told_and_convolutions_of_one_channel_keep_eight_
 
 @given(arrays.arrays(np.float32, (3, 20), elements=st.floats(-4, 4, width=32)), st.sampled_from([4, 8]))
 @example(np.full((3, 20), np.finfo(np.float32).tiny), 8)
+@example(np.full((3, 20), np.float32(0.999)), 8)
 def test_integers_are_within_half_a_step_where_nothing_is_clipped(weights: np.ndarray, bits: int) -> None:
     values, scale = integers(weights, bits, 0)
     limit = 2 ** (bits - 1) - 1
-    inside = np.abs(weights) <= scale * limit
+    # The scale is rounded to float32: the largest weight may lie 1e-7 beyond its own integer.
+    inside = np.abs(weights) <= scale * (limit + 1e-4)
     assert np.abs(values).max() <= limit
     assert scale.shape == (3, 1)
     assert (np.abs(values * scale - weights) <= scale * 0.5001)[inside].all()
