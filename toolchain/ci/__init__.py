@@ -1,4 +1,4 @@
-"""What a project copies to run the gate: a policy with every limit explained, and a ready file for each CI service."""
+"""Files to copy into a project that runs the gate: a policy with every limit explained, and one for each CI service."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from targets.errors import nearest
 from toolchain.core.errors import UsageProblem
 from toolchain.core.files import refuse_existing, write_whole
 
-# service -> the text that comes with glyphpress, and where that service looks for it.
+# Service -> the file that comes with glyphpress, and where the service looks for it.
 SERVICES = {
     "github": ("github.yml", Path(".github/workflows/gate.yml")),
     "gitlab": ("gitlab.yml", Path(".gitlab-ci.yml")),
@@ -18,7 +18,7 @@ SERVICES = {
 
 
 def ci_text(service: str) -> str:
-    """Return the ready file of a service; raises UsageProblem, with the nearest names, for one that is not known."""
+    """Return the CI file of a service; raises UsageProblem, with the nearest names, for an unknown one."""
     if service not in SERVICES:
         near = nearest(service, SERVICES, "see `glyphpress gate init --help`")
         raise UsageProblem(f"no CI file for '{service}'; {near}")
@@ -26,21 +26,19 @@ def ci_text(service: str) -> str:
 
 
 def write_ci(service: str, output: Path | None = None, *, force: bool = False) -> Path:
-    """Write the ready file of a service, by default where it looks for one, and return its place."""
+    """Write the CI file of a service, by default where the service looks for it, and return its path."""
     text = ci_text(service)
-    return _written(output or SERVICES[service][1], text, force=force)
+    path = output or SERVICES[service][1]
+    write_whole(path, text, force=force)
+    return path
 
 
 def write_policy(words: str | None = None, output: Path | None = None, *, force: bool = False) -> Path:
-    """Write a policy, a shipped name or a TOML file, as a commented gate.toml, and return its place."""
+    """Write a policy, by a shipped name or from a TOML file, as a commented gate.toml, and return its path."""
     from toolchain.gate.policy import choose_policy
     from toolchain.gate.template import template
 
-    place = output or Path("gate.toml")
-    refuse_existing(place, force=force)
-    return _written(place, template(choose_policy(words), place.name), force=force)
-
-
-def _written(place: Path, text: str, *, force: bool) -> Path:
-    write_whole(place, text, force=force)
-    return place
+    path = output or Path("gate.toml")
+    refuse_existing(path, force=force)
+    write_whole(path, template(choose_policy(words), path.name), force=force)
+    return path

@@ -31,7 +31,7 @@ _PARTS = 10
 
 
 def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console) -> None:
-    """Print what one artifact reads and what it confuses."""
+    """Print the accuracy of one artifact and what it confuses."""
     unfold(console)
     facts, low, high = evaluation.facts, *map(percent_text, metrics.interval)
     lines = [
@@ -43,7 +43,7 @@ def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console) 
         f"macro      {_averages(metrics.macro)}",
         f"micro      {_averages(metrics.micro)}",
     ]
-    confused = [f"{one.truth} read as {one.read}: {one.count}" for one in metrics.confusions]
+    confused = [f"{pair.truth} read as {pair.read}: {pair.count}" for pair in metrics.confusions]
     lines += [f"confused   {', '.join(confused)}"] if confused else []
     print_lines(console, lines)
     console.print()
@@ -76,28 +76,29 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def show_verdicts(verdicts: Iterable[Verdict], console: Console) -> None:
-    """Print one line a verdict: the outcome, the limit and the reason; below what is no PASS, the parts behind it."""
+    """Print one line per verdict: outcome, limit and reason; below one that is not PASS, its open parts."""
     unfold(console)
     console.print()
     for verdict in verdicts:
-        word = shown(f"{verdict.outcome:<12} ", style=STYLE[verdict.outcome])
+        outcome = shown(f"{verdict.outcome:<12} ", style=STYLE[verdict.outcome])
         warns = " (only warns)" if verdict.action == "warn" else ""
-        console.print(word + shown(f"{verdict.limit}{warns}: {verdict.reason}"))
+        console.print(outcome + shown(f"{verdict.limit}{warns}: {verdict.reason}"))
         print_lines(console, _open_parts(verdict))
 
 
 def show_winner(judgement: Judgement, console: Console) -> None:
-    """Print which of several candidates ships, or that none does; nothing where there was no choice."""
+    """Print which of several candidates ships, or that none does; nothing if there is only one."""
     if len(judgement.candidates) < 2:
         return
-    judged = {one.file.name: one for one in judgement.candidates}.get(judgement.winner or "")
-    if judged is None:
-        outcomes = ", ".join(f"{one.file.name} {one.outcome}" for one in judgement.candidates)
-        words = f"none of {len(judgement.candidates)} candidates: {outcomes}"
+    candidates = judgement.candidates
+    winner = next((judged for judged in candidates if judged.file.name == judgement.winner), None)
+    if winner is None:
+        outcomes = ", ".join(f"{judged.file.name} {judged.outcome}" for judged in candidates)
+        text = f"none of {len(candidates)} candidates: {outcomes}"
     else:
-        speed = "" if judged.p50 is None else f", p50 {time_text(judged.p50)}"
-        words = f"{judged.file.name}  {size_text(judged.file.bytes)}{speed}, of {len(judgement.candidates)} candidates"
-    print_lines(console, ["", f"winner     {words}"])
+        speed = "" if winner.p50 is None else f", p50 {time_text(winner.p50)}"
+        text = f"{winner.file.name}  {size_text(winner.file.bytes)}{speed}, of {len(candidates)} candidates"
+    print_lines(console, ["", f"winner     {text}"])
 
 
 def _open_parts(verdict: Verdict) -> list[str]:
@@ -139,7 +140,7 @@ def _matrix(classes: tuple[str, ...], metrics: Metrics) -> Table:
 
 
 def show_plan(plan: Plan, console: Console) -> None:
-    """Print the plan; `-` stands where the truth cannot be had at that discordance."""
+    """Print the plan; `-` stands for a true drop that is impossible at that discordance."""
     unfold(console)
     asked = f"{POINTS.text(plan.margin)} at {plan.confidence * 100:.4g} % confidence"
     truth = f"{POINTS.text(plan.drop)}, on {plan.discordance * 100:.4g} % of the images only one of the two is right"

@@ -1,4 +1,4 @@
-"""GitHub-flavoured Markdown that no class name can break: `|`, a backtick or `<` are characters of handwriting too.
+"""GitHub-flavoured Markdown that no class name can break: `|`, a backtick and `<` are handwritten characters too.
 
 https://github.github.com/gfm: a pipe is escaped in a table even within a code span. `@`, `#` and `$` have no escape of
 their own on GitHub (mentions, issues, formulas); within an element of their own they stay characters.
@@ -18,25 +18,25 @@ _HTML = str.maketrans(_ENTITIES)
 _TEXT = str.maketrans(_MARKS | _ELEMENTS | _ENTITIES)
 
 
-def text(words: str) -> str:
-    """Return words as Markdown shows them as they are, on one line, in a table too."""
-    return visible(words).translate(_TEXT)
+def text(plain: str) -> str:
+    """Return plain text escaped, on one line, so that Markdown shows it as it is, also in a table."""
+    return visible(plain).translate(_TEXT)
 
 
-def code(words: str) -> str:
-    """Return words as a code span; a space stands for what is empty."""
-    plain = visible(words) or " "
+def code(plain: str) -> str:
+    """Return plain text as a code span; an empty one becomes a space."""
+    plain = visible(plain) or " "
     if "\\" in plain and "|" in plain:
-        # The one thing that a span in a table cannot say.
+        # A code span in a table cannot hold both.
         return text(plain)
     fence = "`" * (max(map(len, re.findall("`+", plain)), default=0) + 1)
-    # One space on each side is taken away again, and lets a backtick stand at the edge.
+    # Markdown removes one space on each side again; with it, a backtick may be at the edge.
     inner = f" {plain} " if plain.startswith("`") or plain.endswith("`") else plain
     return f"{fence}{inner}{fence}"
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Return a table of cells that are Markdown already. right: columns of figures."""
+    """Return a table of cells that are Markdown already. right: indices of the columns to align right."""
     rule = ["---:" if column in right else "---" for column in range(len(names))]
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in (names, rule, *rows))
 

@@ -1,4 +1,4 @@
-"""Stored runs as a table: one row for each file in each run."""
+"""Stored timings as a table: one row for each file in each run."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from toolchain.report.timings import ratio_text
 
 _TEXT_COLUMNS = ("artifact", "target", "run")
 _DROPPED_FIRST = ("p99.9", "p90", "samples", "p99", "p95")
-"""Columns that a narrow terminal does without, the first of them first."""
+"""Columns that a narrow terminal leaves out, the first of them first."""
 
 
 def history_text(runs: Sequence[StoredRun], *, width: int | None = None, colour: bool = False) -> str:
-    """Return the table and its remarks. width: of the terminal, None where nothing limits it."""
+    """Return the table and its remarks. width: of the terminal, None for no limit."""
     lines = history(runs)
 
     def table(without: Sequence[str]) -> Table:
@@ -50,17 +50,19 @@ def history_dict(runs: Sequence[StoredRun]) -> dict[str, Any]:
 
 
 def _cells(lines: Sequence[Line], without: Iterable[str]) -> tuple[list[str], list[list[str]]]:
-    several = len({line.run for line in lines}) > 1
+    compares_runs = len({line.run for line in lines}) > 1
     columns = {
         "artifact": [line.row.artifact for line in lines],
         "target": [line.row.timings.facts.target for line in lines],
-        **({"run": [line.run for line in lines]} if several else {}),
+        **({"run": [line.run for line in lines]} if compares_runs else {}),
         "samples": [f"{len(line.row.timings.samples_ns):,}" for line in lines],
         **{f"p{q:g}": [_time(line.percentiles()[f"p{q:g}"]) for line in lines] for q in PERCENTILES},
-        "of first run" if several else "of first": [ratio_text(line.ratio) if line.ratio else DASH for line in lines],
+        "of first run" if compares_runs else "of first": [
+            ratio_text(line.ratio) if line.ratio else DASH for line in lines
+        ],
     }
-    kept = {name: cells for name, cells in columns.items() if name not in without and set(cells) != {DASH}}
-    return list(kept), [list(row) for row in zip(*kept.values(), strict=True)]
+    shown_columns = {name: cells for name, cells in columns.items() if name not in without and set(cells) != {DASH}}
+    return list(shown_columns), [list(row) for row in zip(*shown_columns.values(), strict=True)]
 
 
 def _time(ns: float | None) -> str:

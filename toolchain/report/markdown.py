@@ -9,6 +9,7 @@ from targets.host.machine import COUNTERS
 from toolchain.core.quantities import percent_text, points_text, size_text, time_text
 from toolchain.core.visible import visible
 from toolchain.evaluation.compare import Comparison
+from toolchain.report import gfm
 from toolchain.report.report import Report
 from toolchain.report.table import (
     NOT_MADE,
@@ -52,9 +53,9 @@ def _pressed(report: Report) -> str:
 def _artifacts(report: Report) -> str:
     heading = cost_heading(report)
     latency, packed, of_own = heading == "p50", packed_known(report), own_known(report)
-    near = fidelity_known(report)
+    compared = fidelity_known(report)
     names = ["artifact", "recipe", "target", "size", *["packed"] * packed, "of float", "accuracy", "drop [bound]"]
-    names += ["SQNR [equal answers]"] * near
+    names += ["SQNR [equal answers]"] * compared
     names += [heading, *["p99"] * latency, f"{heading} of float", *["of own float"] * of_own, "verdict"]
     rows = [
         [
@@ -66,7 +67,7 @@ def _artifacts(report: Report) -> str:
             _ratio(row.shrink, "{:.1f}x"),
             percent_text(row.accuracy),
             drop_text(row),
-            *[fidelity_text(row)] * near,
+            *[fidelity_text(row)] * compared,
             cost_text(row),
             *[_time(row.p99_ns)] * latency,
             ratio_text(row),
@@ -76,8 +77,8 @@ def _artifacts(report: Report) -> str:
         for row in report.rows
     ]
     rows += [[failure.name, *["-"] * (len(names) - 2), NOT_MADE] for failure in report.failures]
-    notes = "".join(f"\n- {_cell(note)}" for note in [*_missing(report), *remarks(report)])
-    return f"## Artifacts\n\n{_markdown_table(names, rows)}" + (f"\n{notes}" if notes else "")
+    notes = "".join(f"\n- {_escaped(note)}" for note in [*_missing(report), *remarks(report)])
+    return f"## Artifacts\n\n{_escaped_table(names, rows)}" + (f"\n{notes}" if notes else "")
 
 
 def _missing(report: Report) -> list[str]:
@@ -90,11 +91,11 @@ def _verdicts(report: Report) -> str:
         for row in report.rows
         for verdict in row.verdicts
     ]
-    return f"## Verdicts\n\n{_markdown_table(['artifact', 'limit', 'verdict', 'action', 'why'], rows)}" if rows else ""
+    return f"## Verdicts\n\n{_escaped_table(['artifact', 'limit', 'verdict', 'action', 'why'], rows)}" if rows else ""
 
 
 def _losses(comparison: Comparison) -> str:
-    """Return the classes that suffered and the new confusions of one candidate."""
+    """Return the classes with the largest drops and the new confusions of one candidate."""
     low, high = (points_text(bound) for bound in comparison.interval)
     summary = (
         f"of {comparison.images:,} images {comparison.lost:,} lost, {comparison.gained:,} gained, {comparison.flips:,} "
@@ -107,14 +108,14 @@ def _losses(comparison: Comparison) -> str:
     ]
     parts = [f"## {visible(comparison.candidate)} against {visible(comparison.baseline)}", summary]
     if rows:
-        parts.append(_markdown_table(["worst classes", "images", "lost", "gained", "drop"], rows))
+        parts.append(_escaped_table(["worst classes", "images", "lost", "gained", "drop"], rows))
     if comparison.confusions:
-        parts.append(f"New confusions: {', '.join(_cell(str(one)) for one in comparison.confusions)}.")
+        parts.append(f"New confusions: {', '.join(_escaped(str(confusion)) for confusion in comparison.confusions)}.")
     return "\n\n".join(parts)
 
 
 def _facts(title: str, facts: Mapping[str, object]) -> str:
-    lines = [f"- {key}: {_cell(_plain(value))}" for key, value in facts.items()]
+    lines = [f"- {key}: {_escaped(_plain(value))}" for key, value in facts.items()]
     return f"## {title}\n\n" + "\n".join(lines) if lines else ""
 
 
@@ -136,13 +137,12 @@ def _time(nanoseconds: float | None) -> str:
     return "-" if nanoseconds is None else time_text(nanoseconds / 1e9)
 
 
-def _markdown_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [names, ["---"] * len(names), *rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+def _escaped_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return gfm.table([*map(_escaped, names)], [[*map(_escaped, row)] for row in rows])
 
 
-def _cell(text: str) -> str:
-    """Return text that Markdown leaves alone, for characters such as | and * are class names too."""
+def _escaped(text: str) -> str:
+    """Return text that Markdown shows as it is: characters such as | and * are names of classes too."""
     text = "  ".join(map(visible, text.split("  ")))
     for mark in "\\|*_`<>[]":
         text = text.replace(mark, f"\\{mark}")

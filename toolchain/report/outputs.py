@@ -1,4 +1,7 @@
-"""The files that a run of the gate leaves for CI, and what it tells GitHub Actions."""
+"""The files that a run of the gate writes for CI, and its annotations and summary inside GitHub Actions.
+
+GitHub reads workflow commands (`::error title=...::message`) from stderr as from stdout, so `--json` stays one object.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from toolchain.stats.decision import Outcome
 
 @dataclass(frozen=True)
 class Outputs:
-    """Which files were asked for; None where one was not. force: whether they may replace what is there."""
+    """The files to write, None for those that were not asked for. force: overwrite files."""
 
     junit: Path | None = None
     sarif: Path | None = None
@@ -30,7 +33,7 @@ class Outputs:
 
     @property
     def gallery(self) -> Path | None:
-        """The contact sheet, which stands beside the Markdown: `gate.flips.png` beside `gate.md`."""
+        """The picture of the characters that flipped, beside the Markdown: `gate.flips.png` beside `gate.md`."""
         return None if self.markdown is None else self.markdown.with_name(f"{self.markdown.stem}.flips.png")
 
     def files(self) -> Iterator[Path]:
@@ -38,15 +41,15 @@ class Outputs:
         yield from filter(None, (self.junit, self.sarif, self.markdown, self.gallery, self.verdict))
 
     def refuse_existing(self) -> None:
-        """Raise UsageProblem when a file is there without `force`, cannot be written, or was named twice.
+        """Raise UsageProblem if a file exists without `force`, cannot be written, or was named twice.
 
         Call it before any work.
         """
-        seen = set[Path]()
+        named = set[Path]()
         for path in self.files():
-            if path.absolute() in seen:
+            if path.absolute() in named:
                 raise UsageProblem(f"{path} was named for two outputs; give each a file of its own")
-            seen.add(path.absolute())
+            named.add(path.absolute())
             refuse_existing(path, force=self.force)
 
 
@@ -108,9 +111,9 @@ def in_actions(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def commands(judgement: Judgement) -> Iterator[str]:
-    """Yield a workflow command for each verdict that is no PASS, and a last one that says what ships.
+    """Yield a workflow command for each verdict that is not PASS, and a last one on the candidate that may ship.
 
-    What keeps a candidate from shipping is an error, INCONCLUSIVE too, since the job is red for it.
+    A verdict that keeps a candidate from shipping is an error, INCONCLUSIVE too, since it fails the job.
     """
     for judged, verdict, standing in judgement.verdicts():
         if standing != "passed":
@@ -122,7 +125,7 @@ def commands(judgement: Judgement) -> Iterator[str]:
 
 
 def annotate(judgement: Judgement, summary: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Print the annotations to stderr and append `summary` to the step's page; nothing outside GitHub Actions."""
+    """Print the annotations to stderr and append `summary` to the page of the step, if this is GitHub Actions."""
     if not in_actions(environment):
         return
     for line in commands(judgement):
@@ -133,5 +136,5 @@ def annotate(judgement: Judgement, summary: str, environment: Mapping[str, str] 
 
 
 def _command(name: str, message: str, title: str, path: str = "") -> str:
-    place = f"file={visible(path).translate(_PROPERTY)},line=1," if path else ""
-    return f"::{name} {place}title={visible(title).translate(_PROPERTY)}::{visible(message).translate(_DATA)}"
+    location = f"file={visible(path).translate(_PROPERTY)},line=1," if path else ""
+    return f"::{name} {location}title={visible(title).translate(_PROPERTY)}::{visible(message).translate(_DATA)}"

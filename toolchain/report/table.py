@@ -1,4 +1,4 @@
-"""The report on a terminal: what was pressed, then one line an artifact."""
+"""The report of a press on a terminal: what was pressed, then one line per artifact."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toolchain.report.terminal import STYLE, plain_table, unfold
 from toolchain.stats.decision import Outcome
 
 _WARNING = "warning: "
-_REGRETS = ("slower than", "more instructions than", "larger than")
+_COSTLIER = ("slower than", "more instructions than", "larger than")
 
 NOT_MADE = "not made"
 
@@ -29,22 +29,24 @@ def show(report: Report, console: Console) -> None:
     console.print()
     console.print(table(report))
     for line in [*reasons(report), *remarks(report)]:
-        console.print(shown(line, style="red" if line.startswith((_WARNING, *_REGRETS)) else ""))
+        console.print(shown(line, style="red" if line.startswith((_WARNING, *_COSTLIER)) else ""))
 
 
 def header(report: Report) -> list[str]:
     """Return the lines above the table: checkpoint, input, calibration."""
-    source, turn = report.checkpoint, report.preprocess
+    source, preprocess = report.checkpoint, report.preprocess
     parts = [source.name, source.model]
     parts += [f"{source.parameters:,} parameters"] if source.parameters is not None else []
     parts += [macs_text(source.macs)] if source.macs is not None else []
-    scale = "0 to 1" if turn.scale == "0-1" else "0 to 255"
-    changes = [f"mean {turn.mean:g}, std {turn.std:g}"] if (turn.mean, turn.std) != (0.0, 1.0) else []
-    changes += ["inverted"] if turn.invert else []
+    scale = "0 to 1" if preprocess.scale == "0-1" else "0 to 255"
+    changes = (
+        [f"mean {preprocess.mean:g}, std {preprocess.std:g}"] if (preprocess.mean, preprocess.std) != (0.0, 1.0) else []
+    )
+    changes += ["inverted"] if preprocess.invert else []
     note = f"  ({report.preprocess_note})" if report.preprocess_note else ""
     return [
         f"checkpoint  {'  '.join(part for part in parts if part)}  sha256 {_short(source.sha256)}",
-        f"input       1x28x28 {', '.join([turn.orientation, scale, *changes])}{note}",
+        f"input       1x28x28 {', '.join([preprocess.orientation, scale, *changes])}{note}",
         f"test        {report.dataset.images:,} images, {report.dataset.origin}, "
         f"{len(report.dataset.classes)} classes, sha256 {_short(report.dataset.sha256)}",
         *([_calibration(report)] if report.calibration else []),
@@ -52,9 +54,9 @@ def header(report: Report) -> list[str]:
 
 
 def history(report: Report) -> list[str]:
-    """Return what was done to the model before the press, but for the preprocess that the header says."""
-    found = report.preprocess_note
-    return [line for line in report.checkpoint.history if not (found and found in line)]
+    """Return the lines on what was done to the model before the press, without the one that the header shows."""
+    note = report.preprocess_note
+    return [line for line in report.checkpoint.history if not (note and note in line)]
 
 
 def _calibration(report: Report) -> str:
@@ -71,19 +73,19 @@ def _short(sha256: str) -> str:
 
 def table(report: Report) -> Table:
     """Return the table of artifacts."""
-    named, of_own, near = packed_known(report), own_known(report), fidelity_known(report)
+    packed, of_own, compared = packed_known(report), own_known(report), fidelity_known(report)
     cost = [cost_heading(report), "of float", *["of own float"] * of_own]
-    read = ["accuracy", "drop [bound]", *["SQNR [equal]"] * near]
-    lines = plain_table(("artifact", "size", *["packed"] * named, "of float", *read, *cost, "verdict"), gap=3)
+    read = ["accuracy", "drop [bound]", *["SQNR [equal]"] * compared]
+    lines = plain_table(("artifact", "size", *["packed"] * packed, "of float", *read, *cost, "verdict"), gap=3)
     for row in report.rows:
         lines.add_row(
             shown(row.name),
             size_text(row.bytes),
-            *[packed_text(row)] * named,
+            *[packed_text(row)] * packed,
             "-" if row.shrink is None else f"{row.shrink:.1f}x",
             percent_text(row.accuracy),
             shown(drop_text(row)),
-            *[shown(fidelity_text(row), style="red" if row.fidelity and row.fidelity.collapsed else "")] * near,
+            *[shown(fidelity_text(row), style="red" if row.fidelity and row.fidelity.collapsed else "")] * compared,
             cost_text(row),
             shown(ratio_text(row), style="red" if row.slower else ""),
             *[own_text(row)] * of_own,
@@ -96,40 +98,40 @@ def table(report: Report) -> Table:
 
 
 def cost_heading(report: Report) -> str:
-    """Return what the costs of a report are: `p50`, or `instructions` of an emulated place."""
+    """Return what the costs of a report are: `p50`, or `instructions` if its target is emulated."""
     return "instructions" if any(row.instructions is not None for row in report.rows) else "p50"
 
 
 def cost_text(row: Row) -> str:
-    """Return what an inference costs, or `-`."""
+    """Return the cost of an inference, or `-`."""
     if row.instructions is not None:
         return f"{row.instructions:,.0f}"
     return "-" if row.p50_ns is None else time_text(row.p50_ns / 1e9)
 
 
 def ratio_text(row: Row) -> str:
-    """Return what an inference costs against the float baseline's, or `-`."""
+    """Return the cost of an inference as a share of the float baseline's, or `-`."""
     ratio = row.p50_ratio if row.instructions_ratio is None else row.instructions_ratio
     return "-" if ratio is None else f"{ratio:.2f}"
 
 
 def packed_known(report: Report) -> bool:
-    """Return whether a report tells what its files take packed."""
+    """Return whether a report holds the packed size of any file."""
     return any(row.packed is not None for row in report.rows)
 
 
 def packed_text(row: Row) -> str:
-    """Return what the file takes packed, or `-`."""
+    """Return the packed size of the file, or `-`."""
     return "-" if row.packed is None else size_text(row.packed)
 
 
 def own_known(report: Report) -> bool:
-    """Return whether costs against float in the same runtime say more than those against the baseline."""
+    """Return whether there are several formats, so that costs against float in the same runtime say more."""
     return len({row.format for row in report.rows if row.own_ratio is not None}) > 1
 
 
 def own_text(row: Row) -> str:
-    """Return what an inference costs against the float file in the same runtime, or `-`."""
+    """Return the cost of an inference as a share of that of the float file in the same runtime, or `-`."""
     return "-" if row.own_ratio is None else f"{row.own_ratio:.2f}"
 
 
@@ -151,10 +153,10 @@ def fidelity_text(row: Row) -> str:
 
 
 def verdict_text(row: Row) -> str:
-    """Return the outcome, and which artifact won; a limit that only warns is told apart."""
-    warned = any(v.action == "warn" and v.outcome is not Outcome.PASS for v in row.verdicts)
-    word = "baseline" if row.baseline else str(row.outcome or "not judged")
-    return word + " (warned)" * warned + "  winner" * row.winner
+    """Return the outcome, whether a limit that only warns did not pass, and whether the artifact won."""
+    warned = any(verdict.action == "warn" and verdict.outcome is not Outcome.PASS for verdict in row.verdicts)
+    outcome = "baseline" if row.baseline else str(row.outcome or "not judged")
+    return outcome + " (warned)" * warned + "  winner" * row.winner
 
 
 def _verdict(row: Row) -> Text:
@@ -162,7 +164,7 @@ def _verdict(row: Row) -> Text:
 
 
 def reasons(report: Report) -> list[str]:
-    """Return a line for each file that is missing, and for each verdict that is no PASS: which limit, and why."""
+    """Return a line for each file that is missing, and for each verdict that is not PASS: which limit, and why."""
     return [f"{failure.name}  {NOT_MADE}: {failure.reason}" for failure in report.failures] + [
         f"{row.name}  {verdict.outcome}  {verdict.limit}: {verdict.reason}"
         for row in report.rows
@@ -172,12 +174,12 @@ def reasons(report: Report) -> list[str]:
 
 
 def remarks(report: Report) -> list[str]:
-    """Return what is slower or larger than float and why, and all notes."""
+    """Return the warnings, which files are slower or larger than float and why, and all notes."""
     lines, large = list(_slow(report)), list(filter(None, map(_large, report.rows)))
     lines += [f"larger than float: {', '.join(large)}"] if large else []
     lines += [f"{row.name}  {reason}" for row in report.rows for reason in row.reasons]
-    said = {*report.checkpoint.history, *report.notes}
-    lines += [f"{row.name}  {note}" for row in report.rows for note in row.notes if note not in said]
+    shown_already = {*report.checkpoint.history, *report.notes}
+    lines += [f"{row.name}  {note}" for row in report.rows for note in row.notes if note not in shown_already]
     lines = [*warnings(report), *lines]
     sizes, limit = [row.packed for row in report.rows], "a policy with [packed] measures it"
     unpacked = any(row.packed is None and row.bytes > QUICK for row in report.rows)
@@ -187,13 +189,13 @@ def remarks(report: Report) -> list[str]:
 
 
 def warnings(report: Report) -> list[str]:
-    """Return a line for each file that does not answer like its float file."""
-    said = [row.fidelity.warning(row.name) for row in report.rows if row.fidelity]
-    return [f"{_WARNING}{line}" for line in said if line]
+    """Return a line for each file whose answers differ too much from those of its float file."""
+    lines = [row.fidelity.warning(row.name) for row in report.rows if row.fidelity]
+    return [f"{_WARNING}{line}" for line in lines if line]
 
 
 def _slow(report: Report) -> Iterator[str]:
-    """Yield what costs more than a float file: than the baseline, then than the float file in the same runtime."""
+    """Yield a line on the files slower than the baseline, then on those slower than float in the same runtime."""
     word = "more instructions" if cost_heading(report) == "instructions" else "slower"
     first = report.rows[0]
     floats = {row.format: row for row in reversed(report.rows) if row.recipe == "float"}
@@ -204,7 +206,7 @@ def _slow(report: Report) -> Iterator[str]:
         if row.slower_than_own and floats.get(row.format, first) is not first
     ]
     for base in dict.fromkeys(base.name for base, *_ in marked):
-        listed = ", ".join(f"{row.name} ({ratio})" for one, row, ratio in marked if one.name == base)
+        listed = ", ".join(f"{row.name} ({ratio})" for slower_than, row, ratio in marked if slower_than.name == base)
         yield f"{word} than {base}: {listed}"
 
 

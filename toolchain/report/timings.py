@@ -1,4 +1,4 @@
-"""The table of a profile: what each file costs on each target, and how it answers there."""
+"""What a profile measured: tables for the terminal, Markdown and CSV, operators, and sweeps over threads and batch."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from toolchain.report import gfm
 from toolchain.report.terminal import DASH, fitted, plain_table, unbroken
 
 _DROPPED_FIRST = ("p99.9", "p90", "first run", "packed", "p95 of first", "load", "p99", "memory", "p95")
-"""Columns that a narrow terminal does without, the first of them first."""
+"""Columns that a narrow terminal leaves out, the first of them first."""
 
 
 def measurements_text(measurements: Measurements, *, width: int | None = None, colour: bool = False) -> str:
-    """Return the table and its remarks. width: of the terminal, None where nothing limits it."""
+    """Return the table and its remarks. width: of the terminal, None for no limit."""
     table, hidden = fitted(partial(measurements_table, measurements), _DROPPED_FIRST, width)
     return unbroken(table, *hidden, *remarks(measurements), colour=colour)
 
