@@ -1,4 +1,4 @@
-"""What of an ONNX file cannot be pressed, and the one image that it takes."""
+"""Checks of an ONNX graph: float, finite weights, and one 28x28 image as its input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 MASKS = ("Add", "Min", "Pad", "Sub", "Where")
-"""Operators by which a constant can take values out of a softmax or a maximum that follows."""
+"""Operators by which a constant can mask values in front of a softmax or a maximum."""
 MASK_VIEWS = ("Cast", "Expand", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 _QUANTIZED = (
     "QuantizeLinear",
@@ -27,17 +27,19 @@ _LAYOUTS: dict[tuple[Any, ...], str] = {(1, 28, 28): "NCHW", (28, 28, 1): "NHWC"
 
 
 def refuse_not_finite(proto: ModelProto, path: Path) -> None:
-    """Raise CheckpointError on NaN or infinite weights: nothing made from them could read.
+    """Raise CheckpointError on NaN or infinite weights.
 
-    Minus infinity is no fault in a constant that only masks by it, in front of a softmax or a maximum.
+    Minus infinity is allowed in a constant that only masks values in front of a softmax or a maximum.
     """
     import numpy as np
     from onnx import numpy_helper
 
     weights = ((tensor.name, numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer)
-    unlike = {name: values for name, values in weights if values.dtype.kind == "f" and not np.isfinite(values).all()}
+    not_finite = {
+        name: values for name, values in weights if values.dtype.kind == "f" and not np.isfinite(values).all()
+    }
     multiplied = {name for node in proto.graph.node if node.op_type not in (*MASKS, *MASK_VIEWS) for name in node.input}
-    broken = [name for name, values in unlike.items() if name in multiplied or not (values < np.inf).all()]
+    broken = [name for name, values in not_finite.items() if name in multiplied or not (values < np.inf).all()]
     if broken:
         raise CheckpointError(f"{path}: weights are not finite ({listing(broken)}); the training diverged, train again")
 
@@ -55,7 +57,7 @@ def refuse_quantized(proto: ModelProto, path: Path) -> None:
 
 
 def image_layout(proto: ModelProto, path: Path) -> str:
-    """Return NCHW, NHWC or flat ([N, 784] or [N, 28, 28]); any size left open counts as what an image needs.
+    """Return NCHW, NHWC or flat ([N, 784] or [N, 28, 28]); an open size counts as the size that an image has.
 
     Raises CheckpointError, showing the input, when the graph takes anything but one float32 image.
     """

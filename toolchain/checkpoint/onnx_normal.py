@@ -1,9 +1,9 @@
-"""Any float ONNX classifier of glyphs -> the one form that the rest of the press works on.
+"""Normalise a float ONNX classifier of glyphs to the one form that the rest of the press works on.
 
 Opset 17 or newer, one input `image` float32 [batch, 1, 28, 28] with a dynamic batch axis, one output `logits`
 [batch, width], no softmax at the end, pads in numbers (no auto_pad). NHWC (and flat) inputs get a Transpose (Reshape)
-inside the graph, so that one layout reaches every later stage; where the graph began with the opposite Transpose, both
-go.
+inside the graph, so that every later stage sees one layout; where the graph begins with the opposite Transpose, that
+one is removed instead.
 """
 
 from __future__ import annotations
@@ -77,7 +77,6 @@ def _normalised(path: Path, classes: int | None, label_offset: int | None, *, ke
     refuse_not_finite(proto, path)
     layout, shape, batch = image_layout(proto, path), input_shape(proto), fixed_batch(proto)
     images = seeded_images(batch)
-    # From memory, since onnxruntime wants small weights inside the file.
     before = _reference(open_session(proto), images.reshape(len(images), *shape), batch)
     shapes = {key: value.shape for key, value in before.items()}
     chosen = choose(shapes, str(path), classes or _only_width(shapes, path), label_offset, batch=len(images))
@@ -181,7 +180,7 @@ def _inferred(rest: list[int]) -> list[int]:
 
 
 def _set_target(graph: ir.Graph, node: ir.Node, sizes: list[int]) -> None:
-    """Give a Reshape a target of its own, so that other users of the old one keep theirs."""
+    """Give a Reshape its own target, since other operators may read the old one."""
     name = f"{node.outputs[0].name}_1_constant"
     node.replace_input_with(1, edit.add_constant(graph, name, np.array(sizes, np.int64)))
 
@@ -200,7 +199,7 @@ def _settle_computed(model: ir.Model, nodes: list[ir.Node]) -> None:
     try:
         twos, threes = (_targets(model, nodes, batch) for batch in (2, 3))
     except CheckpointError:
-        # Another operator holds the batch size; the comparison with the original will say so.
+        # Another operator depends on the batch size; the comparison with the original reports that.
         return
     for node, two, three in zip(nodes, twos, threes, strict=True):
         if two.shape != three.shape:
@@ -287,7 +286,7 @@ def final_softmax(model: ir.Model) -> str:
 
 
 def remove_softmax(model: ir.Model) -> bool:
-    """Take the softmax off the end: decisions do not need it, and integers cannot hold what it answers."""
+    """Remove the softmax at the end: it changes no decision, and its small probabilities cannot be quantized."""
     node = _end(model)
     if node is None or not final_softmax(model) or node.inputs[0] is None:
         return False

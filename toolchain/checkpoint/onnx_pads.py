@@ -1,4 +1,4 @@
-"""Padding of windows in numbers: `auto_pad` is worked out, and what onnx2torch does not know becomes operators."""
+"""Padding of convolutions and pools: `auto_pad` as numbers, and uneven padding as operators that torch has too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WINDOWED = ("Conv", "ConvTranspose", *_POOLS)
 
 
 def explicit_pads(model: ir.Model) -> bool:
-    """Write `pads` where a window has `auto_pad`: with one size of image these are known.
+    """Replace `auto_pad` by `pads`, which are known since all images have one size.
 
     An operator whose sizes cannot be inferred keeps its `auto_pad`.
     """
@@ -103,7 +103,7 @@ def _pad_in_front(node: ir.Node, pads: list[int], sizes: Sequence[int]) -> None:
 
 
 def _lacking(node: ir.Node, pads: list[int], sizes: Sequence[int]) -> NDArray[np.float32]:
-    """Return, for each window, by how much a mean over all of it falls short of the mean over what is no padding."""
+    """Return for each window the mean over its unpadded part divided by the mean over all of it."""
     kernel = node.attributes.get_ints("kernel_shape")
     strides, half = _numbers(node, "strides", 1, len(sizes)), len(pads) // 2
     shares = np.ones((1, 1, *([1] * len(sizes))), np.float32)
@@ -134,9 +134,9 @@ def _follow(node: ir.Node, kind: str, constants: list[ir.Value]) -> None:
     """Let another operator take the node's output and stand in for it everywhere else."""
     output = node.outputs[0]
     after = new_node(kind, [output, *constants], [str(output.name)])
-    made = after.outputs[0]
+    result = after.outputs[0]
     output.name = f"{output.name}_whole"
-    output.replace_all_uses_with(made, replace_graph_outputs=True)
+    output.replace_all_uses_with(result, replace_graph_outputs=True)
     after.replace_input_with(0, output)
     _graph(node).insert_after(node, after)
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on a graph in memory, for checking a rewritten graph against the one it came from."""
+"""Run a graph in memory in ONNX Runtime, to compare a rewritten graph with the original."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Wider scales for weights whose bias would not fit into 32 bits.
 
 A static file adds biases as integers in units of input scale times weight scale. Where a channel's weights are tiny and
-its bias is not, as behind a batch norm that all but switched the channel off, that integer is cut off or wraps.
+its bias is not, as behind a batch norm that nearly switched the channel off, that integer saturates or wraps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOM = 2**26
 kernels of XNNPACK for 4 bits compute 16 times that sum. What wider scales cost stays below a millionth of the bias.
 """
 STORED = "_quantized"
-"""Of onnxruntime.quantization: what the name of a weight's integers ends in."""
+"""Suffix that onnxruntime.quantization gives the name of a weight's integers."""
 
 Floats = NDArray[np.float32]
 
@@ -35,23 +35,23 @@ class Weight(NamedTuple):
     axis: int
 
 
-def wider(held: Weight, floats: Floats, bias: Floats, unit: float) -> Weight | None:
-    """Return a weight with the scale that its bias needs, or None where there is room; unit: the input's scale."""
+def wider(weight: Weight, floats: Floats, bias: Floats, unit: float) -> Weight | None:
+    """Return the weight with the scale that its bias needs, None where the bias fits; unit: the input's scale."""
     # Groups of a ConvTranspose share the scales of their channels, and one scale is shared by all.
-    least = np.abs(bias.astype(np.float64)).reshape(-1, held.scale.size).max(axis=0) / ROOM / unit
-    if (least <= held.scale.reshape(-1)).all():
+    least = np.abs(bias.astype(np.float64)).reshape(-1, weight.scale.size).max(axis=0) / ROOM / unit
+    if (least <= weight.scale.reshape(-1)).all():
         return None
-    scale = np.maximum(held.scale, least.reshape(held.scale.shape)).astype(np.float32)
+    scale = np.maximum(weight.scale, least.reshape(weight.scale.shape)).astype(np.float32)
     shape = [1] * floats.ndim
-    shape[held.axis] = scale.size
-    limit = np.abs(held.integers.astype(np.int16)).max()
+    shape[weight.axis] = scale.size
+    limit = np.abs(weight.integers.astype(np.int16)).max()
     rounded = np.clip(np.rint(floats / scale.reshape(shape)), -limit, limit).astype(np.int8)
-    same = (scale == held.scale).reshape(shape)
-    return Weight(np.where(same, held.integers, rounded), scale, held.axis)
+    same = (scale == weight.scale).reshape(shape)
+    return Weight(np.where(same, weight.integers, rounded), scale, weight.axis)
 
 
 def onnx_with_room(model: ir.Model, source: ir.Model) -> bool:
-    """Let all float biases of a QDQ model have room; `source` holds its weights in float."""
+    """Widen the scales of a QDQ model until every float bias fits; `source` holds the weights in float."""
     changed = False
     for node in model.graph:
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
@@ -62,8 +62,8 @@ def onnx_with_room(model: ir.Model, source: ir.Model) -> bool:
         original = source.graph.initializers.get(name_of(integers).removesuffix(STORED))
         if original is None or integers is None or scale is None:
             continue
-        held = Weight(numbers(integers), numbers(scale), readers[1].attributes.get_int("axis", 0))
-        if widened := wider(held, numbers(original), bias, float(numbers(unit))):
+        weight = Weight(numbers(integers), numbers(scale), readers[1].attributes.get_int("axis", 0))
+        if widened := wider(weight, numbers(original), bias, float(numbers(unit))):
             set_constant(integers, widened.integers)
             set_constant(scale, widened.scale)
             changed = True
@@ -77,7 +77,7 @@ def _dequantizer(value: ir.Value | None) -> ir.Node | None:
 
 
 def tflite_with_room(content: bytes, source: bytes) -> bytes:
-    """Return a quantized file whose integer biases all have room; `source` is its float file, with the same names."""
+    """Return the quantized file with scales so wide that every bias fits; `source`: its float file, same names."""
     from ai_edge_litert import schema_py_generated as schema
 
     from toolchain.formats.tflite.slim import packed, unpacked
@@ -88,14 +88,14 @@ def tflite_with_room(content: bytes, source: bytes) -> bytes:
     changed = False
     for node in graph.operators:
         kind = model.operatorCodes[node.opcodeIndex].builtinCode
-        # Others have whole numbers for inputs too: a slice its beginning and its size.
+        # Other operators have integer inputs too, such as the begin and size of a slice.
         if kind not in (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.TRANSPOSE_CONV, kinds.FULLY_CONNECTED):
             continue
-        # A transposed convolution takes the shape of its answer first.
+        # The first input of a transposed convolution is the shape of its output.
         order = (2, 1, 3) if kind == kinds.TRANSPOSE_CONV else (0, 1, 2)
-        indices = [node.inputs[place] for place in order if place < len(node.inputs)]
+        indices = [node.inputs[index] for index in order if index < len(node.inputs)]
         given, *constants = (graph.tensors[index] for index in indices if index >= 0)
-        originals = [_floats(exact, floats[one.name]) for one in constants if one.name in floats]
+        originals = [_floats(exact, floats[tensor.name]) for tensor in constants if tensor.name in floats]
         if len(originals) == 2 and constants[1].type in (schema.TensorType.INT32, schema.TensorType.INT64):
             changed |= _widened(model, given, constants, originals)
     if not changed:
@@ -104,19 +104,19 @@ def tflite_with_room(content: bytes, source: bytes) -> bytes:
 
 
 def _widened(model: Any, given: Any, constants: list[Any], originals: list[Floats | None]) -> bool:
-    """Give the weights of one operator the scale that its bias needs; return whether that changed anything."""
+    """Widen the scales of one operator's weights as its bias needs; return whether that changed anything."""
     from ai_edge_litert import schema_py_generated as schema
 
     (weights, bias), (exact, exact_bias) = constants, originals
     if exact is None or exact_bias is None:
         return False
     four, unit = weights.type == schema.TensorType.INT4, float(given.quantization.scale[0])
-    found = wider(_weight(model, weights, four=four), exact, exact_bias, unit)
-    if found is None:
+    widened = wider(_weight(model, weights, four=four), exact, exact_bias, unit)
+    if widened is None:
         return False
-    scale = found.scale.astype(np.float64) * unit
+    scale = widened.scale.astype(np.float64) * unit
     wide = np.int32 if bias.type == schema.TensorType.INT32 else np.int64
-    _store(model, weights, _packed(found.integers) if four else found.integers, found.scale)
+    _store(model, weights, _packed(widened.integers) if four else widened.integers, widened.scale)
     _store(model, bias, np.rint(exact_bias / scale).astype(wide), scale.astype(np.float32))
     return True
 
@@ -130,11 +130,13 @@ def _floats(model: Any, tensor: Any) -> Floats | None:
 def _weight(model: Any, tensor: Any, *, four: bool) -> Weight:
     integers = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.int8)
     if four:
-        # Two a byte, the first one in the lower half.
+        # Two in each byte, the first one in the lower half.
         halves = np.stack([np.left_shift(integers, 4) >> 4, integers >> 4], 1).reshape(-1)
         integers = halves[: np.prod(tensor.shape)]
-    how = tensor.quantization
-    return Weight(integers.reshape(tensor.shape), np.array(how.scale, np.float32), how.quantizedDimension)
+    quantization = tensor.quantization
+    return Weight(
+        integers.reshape(tensor.shape), np.array(quantization.scale, np.float32), quantization.quantizedDimension
+    )
 
 
 def _packed(integers: NDArray[np.int8]) -> NDArray[np.uint8]:
@@ -144,7 +146,7 @@ def _packed(integers: NDArray[np.int8]) -> NDArray[np.uint8]:
 
 
 def _store(model: Any, tensor: Any, integers: NDArray[Any], scale: Floats) -> None:
-    """Store a tensor in a buffer of its own, since others may share the old one."""
+    """Store a tensor in a new buffer, since other tensors may share the old one."""
     from ai_edge_litert import schema_py_generated as schema
 
     buffer = schema.BufferT()

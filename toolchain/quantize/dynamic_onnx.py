@@ -27,7 +27,7 @@ _PLAIN = {"alpha": 1.0, "beta": 1.0, "transA": 0}
 def dynamic_onnx(model: ir.Model, *, per_channel: bool, largest_level: int, keep: Collection[str] = ()) -> bool:
     """Compute the MatMuls and Gemms by constant weights in integers.
 
-    largest_level: of a weight's integer. What reads the weights that `keep` names stays as it is.
+    largest_level: largest absolute integer of a weight. Layers with weights that `keep` names stay as they are.
     """
     lift(model, OPSET)
     axes = {name: axis for name, axis in _output_axes(model).items() if name not in keep}
@@ -43,7 +43,7 @@ def dynamic_onnx(model: ir.Model, *, per_channel: bool, largest_level: int, keep
 
 
 def _output_axes(model: ir.Model) -> dict[str, int]:
-    """Return the axis of output channels of each weight that is only multiplied by, and by all nodes in one way."""
+    """Return the axis of output channels of each weight that all its readers multiply by along the same axis."""
     axes = {}
     for name in weighted(model):
         weight = model.graph.initializers[name]
@@ -66,7 +66,7 @@ def _multiplies(layer: ir.Node) -> bool:
 def _in_integers(
     layer: ir.Node, weight: tuple[ir.Value, ...], quantized: dict[ir.Value | None, list[ir.Value]]
 ) -> list[ir.Node]:
-    """Return the nodes to put in its place; quantized: integers, scale and zero point of inputs that have them."""
+    """Return the nodes that replace a layer; quantized: integers, scale and zero point of earlier inputs."""
     import onnx_ir as ir
 
     given, bias = layer.inputs[0], layer.inputs[2] if len(layer.inputs) > 2 else None
@@ -88,7 +88,7 @@ def _in_integers(
 
 
 def _stored(graph: ir.Graph, name: str, axis: int, *, per_channel: bool, largest_level: int) -> tuple[ir.Value, ...]:
-    """Put the scales, the zero points and the integers [inputs, outputs] of a float weight in its place."""
+    """Replace a float weight by its scales, zero points and integers [inputs, outputs], and return the three."""
     weights = numbers(graph.initializers.pop(name))
     values, scale = integers(weights, 8, axis if per_channel else None, largest_level=largest_level)
     factors = scale.reshape(-1) if per_channel else scale.reshape(())

@@ -55,13 +55,13 @@ class FloatOnnx:
         return [name_of(value) for value in computed if value.dtype == ir.DataType.FLOAT]
 
     def origins(self) -> dict[str, str]:
-        """Return the operator of each tensor, behind the layer that it belongs to."""
+        """Return for each tensor its layer, where it has one, and the operator that makes it."""
         graph = onnx_graph(without_weights(self._path))
         layers = {tensor: layer.name for layer in graph.layers for tensor in layer.chain}
         return {name: f"{layers.get(name, '')} {node.kind}".strip() for name, node in graph.makers.items()}
 
     def layers(self) -> list[BiasedLayer]:
-        """Return the layers whose bias is a constant of their own."""
+        """Return the layers whose bias is a constant that no other layer reads."""
         return list(self._layers)
 
     def weighted(self) -> int:
@@ -81,16 +81,16 @@ class FloatOnnx:
         nodes = [node for node in self.model.graph if len(node.inputs) > 1 and name_of(node.inputs[1]) in weights]
         return [tuple(views(node.inputs[0])) for node in nodes]
 
-    def values(self, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
+    def values(self, names: Sequence[str], pixels: NDArray[np.float32]) -> Iterator[Values]:
         """Run the float graph; where a mask takes out a value, it counts as the least of the others."""
         masked = masked_tensors(self._path)
-        for held in onnx_activations(self._path, names, fed):
-            yield {name: without_masks(values) if name in masked else values for name, values in held.items()}
+        for tensors in onnx_activations(self._path, names, pixels):
+            yield {name: without_masks(values) if name in masked else values for name, values in tensors.items()}
 
     def quantized_values(
-        self, step: Quantize, ranges: Ranges, names: Sequence[str], fed: NDArray[np.float32]
+        self, step: Quantize, ranges: Ranges, names: Sequence[str], pixels: NDArray[np.float32]
     ) -> Iterator[Values]:
-        """Run the quantized graph; a tensor's real numbers stand behind its DequantizeLinear."""
+        """Run the quantized graph; the values of a quantized tensor are the output of its DequantizeLinear."""
         with tempfile.TemporaryDirectory() as folder:
             # What quantizes the file may change it.
             prepared, quantized = (Path(folder) / name for name in ("prepared.onnx", "quantized.onnx"))
@@ -98,14 +98,14 @@ class FloatOnnx:
             reduce_range = step.reduced(saturates=True)
             model = static_onnx(prepared, self.artifact, step, ranges, reduce_range=reduce_range)
             write_model(to_proto(model), quantized)
-            there = {name_of(value) for node in model.graph for value in node.outputs}
-            behind = {name: f"{name}_DequantizeLinear_Output" for name in names}
-            behind = {name: inner if inner in there else name for name, inner in behind.items()}
-            for values in onnx_activations(quantized, list(behind.values()), fed):
-                yield {name: values[inner] for name, inner in behind.items()}
+            computed = {name_of(value) for node in model.graph for value in node.outputs}
+            dequantized = {name: f"{name}_DequantizeLinear_Output" for name in names}
+            dequantized = {name: output if output in computed else name for name, output in dequantized.items()}
+            for values in onnx_activations(quantized, list(dequantized.values()), pixels):
+                yield {name: values[output] for name, output in dequantized.items()}
 
     def move(self, layer: BiasedLayer, by: NDArray[np.float32]) -> None:
-        """Add to the bias; a convolution without one gets it."""
+        """Add to the layer's bias; a convolution without one gets one."""
         output = name_of(self._layers[layer].outputs[0])
 
         def move_bias(model: ir.Model) -> bool:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 ENDS = ("MaxPool", "Softmax")
-"""Operators for which a masked value is none."""
+"""Operators whose result ignores a masked value."""
 MASKED = -1e3
-"""A constant of this or less is a mask: its exp is nothing, beside whatever value."""
+"""A constant of this or less is a mask: its exp vanishes beside any value."""
 
 
 def masked(model: ir.Model) -> list[ir.Node]:
@@ -42,30 +42,30 @@ def masked(model: ir.Model) -> list[ir.Node]:
     return [node for node in graph if node in nodes]
 
 
-def named_masks(path: Path) -> list[str]:
-    """Give what is `masked` in the file names of its own, and return them."""
+def name_masked(path: Path) -> list[str]:
+    """Give the nodes that are `masked` unique names in the file, and return the names."""
     names: list[str] = []
 
-    def name_masked(model: ir.Model) -> bool:
+    def give_names(model: ir.Model) -> bool:
         for number, node in enumerate(masked(model)):
             node.name = f"masked {number}"
             names.append(node.name)
         return bool(names)
 
     if _may_be_masked(path):
-        rewrite(path, name_masked)
+        rewrite(path, give_names)
     return names
 
 
 def masked_tensors(path: Path) -> set[str]:
-    """Return the tensors that hold values and masks; none of an end."""
+    """Return the tensors that hold masked values, up to the softmax or maximum that takes the masks out."""
     if not _may_be_masked(path):
         return set()
     return {name_of(value) for node in masked(read(path)) if node.op_type not in ENDS for value in node.outputs}
 
 
 def _may_be_masked(path: Path) -> bool:
-    """Return whether it is worth reading the numbers, which are much for a large model."""
+    """Return whether the operators allow a mask at all; reading the weights of a large model takes long."""
     kinds = {node.op_type for node in without_weights(path).graph.node}
     return bool(kinds & {"Softmax", "Pad"} and kinds & {*MASKS})
 
@@ -75,8 +75,8 @@ def _hides(value: ir.Value) -> bool:
     return numbers is not None and bool(numbers.min(initial=0) <= MASKED)
 
 
-def named_layers(path: Path, keep: Collection[str], file: str) -> dict[str, str]:
-    """Give the nodes of layers that are kept names of their own in the file, and return weight -> node.
+def name_kept_layers(path: Path, keep: Collection[str], file: str) -> dict[str, str]:
+    """Give the nodes of the layers in `keep` unique names in the file, and return weight -> node name.
 
     Raises UsageProblem as `chosen` does.
     """
@@ -85,17 +85,17 @@ def named_layers(path: Path, keep: Collection[str], file: str) -> dict[str, str]
     layers = chosen(onnx_graph(without_weights(path)), keep, file)
     names = {layer.node: f"kept {layer.name}" for layer in layers}
 
-    def name_kept_layers(model: ir.Model) -> bool:
+    def give_names(model: ir.Model) -> bool:
         for position, node in enumerate(model.graph):
             node.name = names.get(position, node.name)
         return True
 
-    rewrite(path, name_kept_layers)
+    rewrite(path, give_names)
     return {layer.weights.name: names[layer.node] for layer in layers}
 
 
 def keep_apart(model: ir.Model, kept: dict[str, str]) -> bool:
-    """Put a LeakyRelu right behind each layer of a QDQ model that is kept; kept: weight -> node.
+    """Put a LeakyRelu right behind each layer of a QDQ model that stays float; kept: weight -> node name.
 
     onnxruntime rounds the float weights of a Conv or Gemm itself when it stands between DequantizeLinear and
     QuantizeLinear (weight_bias_quantization.cc), past a Relu or Reshape too, which would undo what was kept. A

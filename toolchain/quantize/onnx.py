@@ -1,4 +1,4 @@
-"""Float ONNX artifact to a quantized one."""
+"""Quantize a float ONNX artifact."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from toolchain.formats.onnx.uint8_input import absorb, integer_borders
 from toolchain.formats.uint8_input import PixelInput
 from toolchain.quantize.bias_overflow import STORED, onnx_with_room
 from toolchain.quantize.dynamic_onnx import dynamic_onnx
-from toolchain.quantize.keep_onnx import keep_apart, named_layers, named_masks
+from toolchain.quantize.keep_onnx import keep_apart, name_kept_layers, name_masked
 from toolchain.quantize.onnx_layers import KINDS, name_of, of_one_channel, weighted
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize
@@ -70,15 +70,15 @@ def dynamic(artifact: Artifact, step: Quantize, _ranges: Ranges | None, log: Pat
     # ConvInteger is several times slower than a float Conv, so convolutions keep float arithmetic.
     level = 64 if step.reduced(saturates=saturates) else 127
 
-    def made(prepared: Path) -> ir.Model:
-        kept = named_layers(prepared, step.keep, artifact.path.name)
+    def convert(prepared: Path) -> ir.Model:
+        kept = name_kept_layers(prepared, step.keep, artifact.path.name)
         return run(
             read(prepared),
             partial(dynamic_onnx, per_channel=step.per_channel, largest_level=level, keep=kept),
             partial(expand_at_load, bits=step.weight_bits, per_channel=step.per_channel, keep=kept),
         )
 
-    return _quantized(artifact, log, made)
+    return _quantized(artifact, log, convert)
 
 
 def weight_only(
@@ -91,12 +91,12 @@ def weight_only(
 ) -> bytes:
     """Return a file whose layers expand their weights when it is loaded; errors as in `static`."""
 
-    def made(prepared: Path) -> ir.Model:
-        kept = named_layers(prepared, step.keep, artifact.path.name)
+    def convert(prepared: Path) -> ir.Model:
+        kept = name_kept_layers(prepared, step.keep, artifact.path.name)
         expand = partial(expand_at_load, bits=step.weight_bits, per_channel=step.per_channel, keep=kept)
         return run(read(prepared), expand)
 
-    return _quantized(artifact, log, made)
+    return _quantized(artifact, log, convert)
 
 
 def _quantized(artifact: Artifact, log: Path | None, make: Callable[[Path], ir.Model]) -> bytes:
@@ -130,9 +130,9 @@ def _quantized(artifact: Artifact, log: Path | None, make: Callable[[Path], ir.M
 
 
 def prepare(source: Path, prepared: Path) -> None:
-    """Fold batch norms and infer shapes, as quantization needs; symbolic shapes would pull in sympy for nothing.
+    """Write the file with batch norms folded and shapes inferred, as quantization needs it.
 
-    quant_pre_process does all but the last step too, and holds the weights four times meanwhile.
+    quant_pre_process could do both, but holds the weights four times; symbolic shapes would need sympy for nothing.
     """
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -145,23 +145,23 @@ def prepare(source: Path, prepared: Path) -> None:
 
 
 def biases_apart(model: ir.Model) -> bool:
-    """Give each layer a bias of its own, as where one layer runs several times.
+    """Give each layer its own bias where several share one, as a layer that runs several times does.
 
-    onnxruntime copies a shared bias too, but under the name with a number behind it, which another value may have.
+    onnxruntime would copy a shared bias too, but under a numbered name that another value may have already.
     """
     names = {value.name for value in values(model.graph)}
-    seen: set[ir.Value] = set()
+    used: set[ir.Value] = set()
     changed = False
     for node in model.graph:
         bias = node.inputs[2] if node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.inputs) > 2 else None
         if bias is None or not bias.is_initializer():
             continue
-        if bias in seen:
+        if bias in used:
             name = next(name for number in count(2) if (name := f"{bias.name}_{number}") not in names)
             names.add(name)
             node.replace_input_with(2, add_constant(model.graph, name, numbers(bias)))
             changed = True
-        seen.add(bias)
+        used.add(bias)
     return changed
 
 
@@ -170,12 +170,12 @@ def static_onnx(prepared: Path, artifact: Artifact, step: Quantize, ranges: Rang
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
-    kept = named_layers(prepared, step.keep, artifact.path.name)
-    masks = named_masks(prepared)
+    kept = name_kept_layers(prepared, step.keep, artifact.path.name)
+    masks = name_masked(prepared)
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
     if pixels:
         rewrite(prepared, partial(absorb, pixels=pixels))
-    # A calibration cache is how onnxruntime takes ranges that it did not find itself; they pass for its min-max.
+    # onnxruntime takes ranges that it did not measure from a calibration cache alone, as if they were its min-max.
     cache, quantized = prepared.with_name("ranges.json"), prepared.with_name("quantized.onnx")
     bounds = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.bounds.items()}
     save_tensors_data(TensorsData(CalibrationMethod.MinMax, bounds), cache)
@@ -228,14 +228,18 @@ def four_bits(model: ir.Model, source: ir.Model) -> bool:
     """
     stored = model.graph.initializers
     for name, layer in weighted(source).items():
-        held, floats = stored.get(name + STORED), numbers(source.graph.initializers[name])
-        readers = [] if held is None else [one for one in held.consumers() if one.op_type == "DequantizeLinear"]
-        if held is None or not readers or of_one_channel(layer, floats.shape):
+        rounded_weight, floats = stored.get(name + STORED), numbers(source.graph.initializers[name])
+        readers = (
+            []
+            if rounded_weight is None
+            else [reader for reader in rounded_weight.consumers() if reader.op_type == "DequantizeLinear"]
+        )
+        if rounded_weight is None or not readers or of_one_channel(layer, floats.shape):
             continue
         factor = stored[name_of(readers[-1].inputs[1])]
         shape = numbers(factor).shape
         rounded, scale = integers(floats, 4, readers[-1].attributes.get_int("axis", 1) if shape else None)
-        set_constant(held, rounded)
+        set_constant(rounded_weight, rounded)
         set_constant(factor, scale.reshape(shape))
     return True
 

@@ -1,4 +1,4 @@
-"""Small weights that a runtime expands once, when it loads the file: float speed in a fraction of the bytes."""
+"""Weights in few bits that a runtime expands once, when it loads the file: float speed in a fraction of the bytes."""
 
 from __future__ import annotations
 

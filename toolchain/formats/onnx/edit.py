@@ -43,7 +43,7 @@ def run(model: ir.Model, *edits: Edit | PassBase) -> ir.Model:
 
 
 def edited(proto: ModelProto, *edits: Edit | PassBase) -> ModelProto:
-    """Return the result of `run` on a model that is protobuf; the one given is to be used no more."""
+    """Return the result of `run` on a protobuf model, which must not be used afterwards."""
     import onnx_ir as ir
 
     return to_proto(run(ir.from_proto(proto), *edits))
@@ -58,12 +58,12 @@ def read(path: Path) -> ir.Model:
 
 
 def rewrite(path: Path, *edits: Edit | PassBase) -> None:
-    """Run edits on a file of our own."""
+    """Run edits on a file, and write it again; it must be one of ours, such as an intermediate file."""
     write_model(to_proto(run(read(path), *edits)), path)
 
 
 def to_proto(model: ir.Model) -> ModelProto:
-    """Return a model as protobuf; its weights are described by themselves alone, as other writers do it."""
+    """Return a model as protobuf, without value_info of initializers: their tensors have type and shape."""
     import onnx_ir as ir
 
     proto: ModelProto = ir.to_proto(model)
@@ -99,7 +99,7 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
 def numbers(value: ir.Value | None) -> NDArray[Any]:
     """Return the array of a value that is known to be a constant."""
     array = constant(value)
-    assert array is not None, "the caller has looked that it is one"
+    assert array is not None, "the caller has checked that it is a constant"
     return array
 
 
@@ -113,7 +113,7 @@ def set_constant(value: ir.Value, array: ArrayLike) -> None:
 
 
 def add_constant(graph: ir.Graph, name: str, array: ArrayLike) -> ir.Value:
-    """Add an initializer and return it; another value of that name gets another one."""
+    """Add an initializer and return it; any other value with that name is renamed."""
     import onnx_ir as ir
 
     make_free(graph, name)
@@ -133,7 +133,7 @@ def node(
 
 
 def substitute(operator: ir.Node, operators: list[ir.Node]) -> None:
-    """Put operators in the place of one; the last of them makes what it made."""
+    """Replace an operator by several, of which the last takes over its output."""
     graph, old, new = operator.graph, operator.outputs[0], operators[-1].outputs[0]
     assert graph is not None, "only operators of a graph are replaced"
     graph.insert_before(operator, operators)
@@ -171,7 +171,7 @@ def subgraphs(operator: ir.Node) -> Iterator[ir.Graph]:
 
 
 def rename(graph: ir.Graph, names: dict[ir.Value, str]) -> None:
-    """Give values other names; initializers keep their order, which decides about the bytes of a file."""
+    """Give values new names; initializers keep their order, on which the bytes of a file depend."""
     initializers = list(graph.initializers.values())
     graph.initializers.clear()
     for value, name in names.items():
@@ -181,10 +181,10 @@ def rename(graph: ir.Graph, names: dict[ir.Value, str]) -> None:
 
 
 def make_free(graph: ir.Graph, name: str) -> None:
-    """Rename whatever bears `name`, so that it can be given to something else."""
-    bearers = [value for value in values(graph) if value.name == name]
-    if bearers:
-        rename(graph, dict.fromkeys(bearers, f"{name}_inner"))
+    """Rename every value called `name`, so that another value can have the name."""
+    values_of_name = [value for value in values(graph) if value.name == name]
+    if values_of_name:
+        rename(graph, dict.fromkeys(values_of_name, f"{name}_inner"))
 
 
 def forget_shapes(model: ir.Model) -> bool:
@@ -203,7 +203,7 @@ def drop_unused(model: ir.Model) -> bool:
 
 
 def lift(model: ir.Model, opset: int, ir_version: int = 0) -> bool:
-    """Bring a graph of an older opset to `opset` with onnx's converter, past which large weights are led.
+    """Convert a graph of an older opset to `opset` with onnx's converter, which never sees the large weights.
 
     Raises what the converter raises.
     """
@@ -233,7 +233,7 @@ def lift(model: ir.Model, opset: int, ir_version: int = 0) -> bool:
 
 
 def infer_shapes(model: ir.Model) -> bool:
-    """Note the type and shape of every value for which onnx can tell them."""
+    """Store the type and shape of every value that onnx can infer."""
     import onnx
     import onnx_ir as ir
 

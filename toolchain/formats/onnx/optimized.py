@@ -28,10 +28,10 @@ def optimized_graph(artifact: Artifact) -> GraphProto:
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder, "optimized.onnx")
+        optimized = Path(folder, "optimized.onnx")
         options = OrtCpu().options(1)
-        options.optimized_model_filepath = str(kept)
-        # In a file of their own it writes the weights without another copy; the kernels' layout of them is for nobody.
+        options.optimized_model_filepath = str(optimized)
+        # External weights are written without another copy; nobody needs them in the layout of the kernels.
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         options.add_session_config_entry("session.disable_prepacking", "1")
         source = Path(folder, "numbered.onnx")
@@ -41,6 +41,6 @@ def optimized_graph(artifact: Artifact) -> GraphProto:
                 onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             # onnxruntime's exceptions share no base.
-            said = " ".join(str(error).split())[:300]
-            raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({said}); export it again") from error
-        return without_weights(kept).graph
+            reason = " ".join(str(error).split())[:300]
+            raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({reason}); export it again") from error
+        return without_weights(optimized).graph

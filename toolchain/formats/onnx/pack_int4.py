@@ -1,4 +1,4 @@
-"""Store int8 weights that need no more than four bits in half a byte each."""
+"""Store int8 weights that fit into four bits in half a byte each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _fits(value: ir.Value) -> bool:
     import onnx_ir as ir
 
     tensor = value.const_value
-    # A single number, such as a zero point, gains nothing.
+    # Packing a single number, such as a zero point, saves nothing.
     if tensor is None or tensor.dtype != ir.DataType.INT8 or tensor.size <= 1:
         return False
     if not any(use.node.op_type == "DequantizeLinear" and use.idx == 0 for use in value.uses()):
@@ -48,7 +48,7 @@ def _fits(value: ir.Value) -> bool:
 
 
 def _packed(graph: ir.Graph, name: str) -> ir.Node:
-    """Put an INT4 tensor in the place of an int8 one, and return the Cast that gives back what `name` was."""
+    """Replace an int8 tensor by an INT4 one, and return the Cast that makes the int8 values of it again."""
     import ml_dtypes
     import onnx_ir as ir
 

@@ -1,4 +1,4 @@
-"""Take out of an ONNX file what no runtime reads: of a file of 16 KiB it is a quarter of the bytes."""
+"""Remove from an ONNX file what no runtime reads: a quarter of the bytes in a file of 16 KiB."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from onnx import AttributeProto, ModelProto
 
 _WEIGHT = re.compile(r"(.+\.weight)(?:_quantized|_int8)?(?:_int4)?")
-"""A layer's weight as torch names it, and what quantizers put behind it."""
+"""A layer's weight as torch names it, and the suffixes of quantizers."""
 _IMPLIED = {"strides": 1, "dilations": 1, "pads": 0}
-"""What convolutions and pools do without the attribute; ONNX states it in words, not as a default of the schema."""
+"""Defaults of convolutions and pools that ONNX states in its text alone, not in the schema."""
 _MUCH = 4 << 20
-"""Bytes that are worth a collection of garbage at once: it takes 0.3 s in a process that has imported torch."""
+"""Bytes of weights from which on garbage is collected at once; that takes 0.3 s in a process with torch."""
 
 
 def slim_onnx(model: ModelProto | ir.Model) -> ModelProto:
-    """Return a model, and change the given one, with what it computes, to the bit, and nothing else.
+    """Return the model with everything removed that does not change its answers by a bit; the given one is changed.
 
-    Without dead nodes, functions, domains and initializers, source lines, module paths, inferred shapes, attributes
-    that say what would be so anyway, zero points that are all zero (the operators' default, ONNX DequantizeLinear),
-    and Reshapes that are dequantized only to be quantized alike; equal initializers are stored once. Names are short,
-    but for inputs, outputs and weights: those keep their layer's, `features.conv1.weight`, in quantized files too.
+    Removed are dead nodes, functions, domains and initializers, source lines, module paths, inferred shapes, attributes
+    equal to their default, zero points that are all zero (the default of DequantizeLinear), and pairs of Dequantize and
+    Quantize around a Reshape. Equal initializers are stored once. Names become short, except those of inputs, outputs
+    and weights, which keep their layer's name (`features.conv1.weight`), in quantized files too.
     """
     import onnx_ir as ir
     from onnx_ir.passes import common
@@ -50,11 +50,13 @@ def slim_onnx(model: ModelProto | ir.Model) -> ModelProto:
     proto: ModelProto = ir.to_proto(slim)
     del proto.graph.value_info[:]
     for node in () if _has_subgraphs(slim) else proto.graph.node:
-        node.name = ""  # said, as in the files of before, whose bytes these are
-    # The parts of an ir.Model refer to each other, and each keeps all weights that were given.
-    held = sum(value.const_value.nbytes for value in slim.graph.initializers.values() if value.const_value is not None)
+        node.name = ""  # present but empty: files have always had it, and their bytes must stay the same
+    # The parts of an ir.Model refer to each other, so it keeps all weights until garbage is collected.
+    weight_bytes = sum(
+        value.const_value.nbytes for value in slim.graph.initializers.values() if value.const_value is not None
+    )
     del model, slim
-    if held >= _MUCH:
+    if weight_bytes >= _MUCH:
         gc.collect()
     return proto
 
@@ -85,7 +87,7 @@ def _all_zero(value: ir.Value) -> bool:
 
 
 def drop_requantized_reshapes(model: ir.Model) -> bool:
-    """Of Dequantize, Reshape, Quantize by the same scale keep the Reshape: it moves integers as it moves floats."""
+    """Of Dequantize, Reshape and Quantize by one scale keep only the Reshape, which moves integers just as well."""
     changed = False
     for quantize in [node for node in model.graph if node.op_type == "QuantizeLinear"]:
         reshape = _sole_producer(quantize, "Reshape")
@@ -102,7 +104,7 @@ def drop_requantized_reshapes(model: ir.Model) -> bool:
 
 
 def _sole_producer(node: ir.Node, kind: str) -> ir.Node | None:
-    """Return what makes the first input of a node, where that is of a kind and made for this node alone."""
+    """Return the operator that makes a node's first input, if it is of `kind` and nothing else reads that value."""
     value = node.inputs[0]
     producer = None if value is None else value.producer()
     if value is None or producer is None or producer.op_type != kind:
@@ -111,7 +113,7 @@ def _sole_producer(node: ir.Node, kind: str) -> ir.Node | None:
 
 
 def drop_defaults(model: ir.Model) -> bool:
-    """Drop the attributes that say what would be so without them."""
+    """Drop attributes that are equal to their default."""
     import onnx
 
     changed = False
@@ -119,7 +121,7 @@ def drop_defaults(model: ir.Model) -> bool:
         try:
             schema = onnx.defs.get_schema(node.op_type, model.opset_imports[node.domain], node.domain)
         except onnx.defs.SchemaError:
-            continue  # of a domain of its own
+            continue  # an operator of another domain
         windowed = "kernel_shape" in schema.attributes
         for attribute in list(node.attributes.values()):
             implied = windowed and attribute.name in _IMPLIED and set(attribute.value) <= {_IMPLIED[attribute.name]}

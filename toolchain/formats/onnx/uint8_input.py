@@ -1,4 +1,4 @@
-"""Raw pixels in, integers out: the borders of a QDQ graph without their QuantizeLinear and DequantizeLinear."""
+"""Raw pixels in, integers out: a QDQ graph without the QuantizeLinear and the DequantizeLinear at its ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 MOVES = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Pad")
-"""Operators that leave numbers as they are, so that sign and shift can be taken in behind them."""
+"""Operators that only move values, so that a later layer can take in sign and shift."""
 SHAPED = tuple(kind for kind in MOVES if kind != "Pad")
 SUMMED = ("Conv", "Gemm")
 
@@ -41,7 +41,7 @@ def absorb(model: ir.Model, pixels: PixelInput) -> bool:
 
 
 def _first(graph: ir.Graph) -> ir.Node:
-    """Return the layer that the input goes to; raises StageError where it goes to several places."""
+    """Return the first layer that reads the image; raises StageError where several operators read it."""
     value = graph.inputs[0]
     while True:
         readers = value.consumers()
@@ -53,9 +53,9 @@ def _first(graph: ir.Graph) -> ir.Node:
 
 
 def integer_borders(model: ir.Model) -> bool:
-    """Let a QDQ model take and give the integers of its first and last tensor.
+    """Let a QDQ model take and return the integers of its first and last tensor.
 
-    Each border keeps one of its two nodes, which tells scale and zero point. Raises StageError where a border is float.
+    One of the two nodes at each end stays, and holds scale and zero point. Raises StageError where an end is float.
     """
     graph = model.graph
     source, sink = graph.inputs[0], graph.outputs[0]
@@ -71,7 +71,7 @@ def integer_borders(model: ir.Model) -> bool:
     answer.name, answer.type, answer.shape = sink.name, head_type, sink.shape
     graph.outputs[0] = answer
     graph.remove([head, tail], safe=True)
-    # What moved floats moves integers now.
+    # Operators between that moved floats move integers now.
     return forget_shapes(model)
 
 
@@ -83,7 +83,7 @@ def _integer_type(node: ir.Node) -> ir.TensorType:
 
 
 def _behind_moves(graph: ir.Graph) -> tuple[ir.Value, list[ir.Node]]:
-    """Return the image as operators that only change its shape leave it, and what reads it then."""
+    """Return the image after the operators that only change its shape, and the operators that read it."""
     value = graph.inputs[0]
     while True:
         readers = list(value.consumers())

@@ -1,4 +1,4 @@
-"""Write an ONNX model a tensor at a time: protobuf's own way holds the weights twice more meanwhile."""
+"""Write an ONNX model one tensor at a time; protobuf's own writer would hold the weights twice more."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ def write_model(model: ModelProto, path: Path) -> None:
         stream.writelines(_pieces(model, _WEIGHTS))
 
 
-def _pieces(message: Any, way: tuple[str, ...]) -> Iterator[bytes]:
-    """Yield a message in pieces, those of the field that `way` begins with apart; without a way it is bytes already."""
-    if not way:
+def _pieces(message: Any, fields: tuple[str, ...]) -> Iterator[bytes]:
+    """Yield a message in pieces, the parts of its field `fields[0]` one by one; without fields it is bytes already."""
+    if not fields:
         yield message
         return
-    field = message.DESCRIPTOR.fields_by_name[way[0]]
+    field = message.DESCRIPTOR.fields_by_name[fields[0]]
     if not field.is_repeated and not message.HasField(field.name):
         yield message.SerializeToString(deterministic=True)
         return
     yield _only(message, lambda number: number < field.number)
     value = getattr(message, field.name)
-    for one in value if field.is_repeated else (value,):
-        yield varint(field.number << 3 | _BYTES) + varint(sum(map(len, _pieces(one, way[1:]))))
-        yield from _pieces(one, way[1:])
+    for part in value if field.is_repeated else (value,):
+        yield varint(field.number << 3 | _BYTES) + varint(sum(map(len, _pieces(part, fields[1:]))))
+        yield from _pieces(part, fields[1:])
     yield _only(message, lambda number: number > field.number)
 
 
-def _only(message: Any, chosen: Callable[[int], bool]) -> bytes:
-    """Return a message without the fields that are not chosen by their numbers."""
+def _only(message: Any, is_chosen: Callable[[int], bool]) -> bytes:
+    """Return the bytes of a message with only those fields whose number is chosen."""
     copy = type(message)()
     for field in message.DESCRIPTOR.fields:
-        if not chosen(field.number):
+        if not is_chosen(field.number):
             continue
         if field.is_repeated:
             getattr(copy, field.name).extend(getattr(message, field.name))
@@ -57,5 +57,5 @@ def _only(message: Any, chosen: Callable[[int], bool]) -> bytes:
                 getattr(copy, field.name).CopyFrom(value)
             else:
                 setattr(copy, field.name, value)
-    made: bytes = copy.SerializeToString(deterministic=True)
-    return made
+    content: bytes = copy.SerializeToString(deterministic=True)
+    return content
