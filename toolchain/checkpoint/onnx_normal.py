@@ -235,8 +235,6 @@ def _targets(model: ir.Model, nodes: list[ir.Node], batch: int) -> list[NDArray[
 
 def take_nchw(model: ir.Model, layout: str, shape: tuple[int, ...]) -> bool:
     """Name the input `image` and let it be [batch, 1, 28, 28]; shape: of one image, as the graph takes it."""
-    import onnx_ir as ir
-
     graph = model.graph
     image = graph.inputs[0]
     old = f"{image.name}_inner" if image.name == "image" else str(image.name)
@@ -244,7 +242,7 @@ def take_nchw(model: ir.Model, layout: str, shape: tuple[int, ...]) -> bool:
     edit.rename(graph, {image: "image"})
     if layout != "NCHW":
         _adapt_input(graph, image, old, layout, shape)
-    image.type, image.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([BATCH_AXIS, 1, 28, 28])
+    edit.describe_as(image, _declared("image", (1, 28, 28)))
     return True
 
 
@@ -296,14 +294,19 @@ def remove_softmax(model: ir.Model) -> bool:
 
 def name_logits(model: ir.Model, width: tuple[int, ...]) -> bool:
     """Name the output `logits` and declare it float32 [batch, *width]."""
-    import onnx_ir as ir
-
     output = model.graph.outputs[0]
     if output.name != "logits":
         edit.make_free(model.graph, "logits")
         edit.rename(model.graph, {output: "logits"})
-    output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([BATCH_AXIS, *width])
+    edit.describe_as(output, _declared("logits", width))
     return True
+
+
+def _declared(name: str, shape: tuple[int, ...]) -> ir.Value:
+    """Return a value that is float32 [batch, *shape]."""
+    import onnx_ir as ir
+
+    return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([BATCH_AXIS, *shape]))
 
 
 def _check(

@@ -21,6 +21,7 @@ from toolchain.core.errors import StageError
 from toolchain.formats.onnx.edit import (
     add_constant,
     constant,
+    describe_as,
     insert_first,
     numbers,
     read,
@@ -265,7 +266,7 @@ def float_logits(model: ir.Model) -> bool:
         kinds = [node.op_type for node in chain]
         if kinds[:2] == ["DequantizeLinear", "QuantizeLinear"] and kinds[2:] in (["Gemm"], ["MatMul"]):
             logits = chain[2].outputs[0]
-            logits.name, logits.type, logits.shape = output.name, output.type, output.shape
+            describe_as(logits, output)
             graph.outputs[position] = logits
             graph.remove(chain[:2], safe=True)
             _integer_bias(graph, chain[2])

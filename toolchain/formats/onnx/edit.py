@@ -137,9 +137,16 @@ def substitute(operator: ir.Node, operators: list[ir.Node]) -> None:
     graph, old, new = operator.graph, operator.outputs[0], operators[-1].outputs[0]
     assert graph is not None, "only operators of a graph are replaced"
     graph.insert_before(operator, operators)
-    new.name, new.type, new.shape = old.name, old.type, old.shape
+    describe_as(new, old)
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     graph.remove(operator, safe=True)
+
+
+def describe_as(value: ir.Value, other: ir.Value) -> None:
+    """Give a value the name, type, shape and metadata of another one that it stands in for."""
+    value.name, value.type, value.shape, value.doc_string = other.name, other.type, other.shape, other.doc_string
+    value.metadata_props.clear()
+    value.metadata_props.update(other.metadata_props)
 
 
 def insert_first(graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:

@@ -7,7 +7,7 @@ import re
 from itertools import count
 from typing import TYPE_CHECKING
 
-from toolchain.formats.onnx.edit import constant, rename, run, subgraphs
+from toolchain.formats.onnx.edit import constant, describe_as, rename, run, subgraphs
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -96,7 +96,7 @@ def drop_requantized_reshapes(model: ir.Model) -> bool:
             continue
         integers, moved = quantize.outputs[0], reshape.outputs[0]
         integers.replace_all_uses_with(moved, replace_graph_outputs=True)
-        moved.name, moved.type, moved.shape = integers.name, integers.type, integers.shape
+        describe_as(moved, integers)
         reshape.replace_input_with(0, dequantize.inputs[0])
         model.graph.remove([quantize, dequantize], safe=True)
         changed = True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolchain.core.errors import StageError
-from toolchain.formats.onnx.edit import add_constant, constant, forget_shapes, numbers
+from toolchain.formats.onnx.edit import add_constant, constant, describe_as, forget_shapes, numbers
 from toolchain.formats.uint8_input import PixelInput, refuse_first
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def integer_borders(model: ir.Model) -> bool:
     assert answer is not None, "DequantizeLinear has an input"
     source.type, head_type = _integer_type(head), _integer_type(tail)
     head.outputs[0].replace_all_uses_with(entry)
-    answer.name, answer.type, answer.shape = sink.name, head_type, sink.shape
+    describe_as(answer, sink)
+    answer.type = head_type
     graph.outputs[0] = answer
     graph.remove([head, tail], safe=True)
     # Operators between that moved floats move integers now.
