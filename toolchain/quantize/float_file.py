@@ -1,4 +1,4 @@
-"""FloatFile: an open float file whose tensors can be read and whose biases can be moved, the same for every format."""
+"""FloatFile: an open float file of any format, whose tensors can be read and whose biases can be changed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from toolchain.formats.activations import Values
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize
 
-NOTHING = np.float32(-1e38)
-"""A pad or mask of this or less, minus infinity too, is no value where a maximum or softmax is taken over it."""
+NO_VALUE = np.float32(-1e38)
+"""A pad or mask of this or less, such as minus infinity, never counts in a maximum or softmax over it."""
 
 
 @dataclass(frozen=True)
 class BiasedLayer:
-    """A convolution or matrix with a bias. output: the tensor after its activation; axis: where channels stand in it.
+    """A convolution or matrix with a bias. output: the tensor after its activation. axis: of its channels.
 
     low, high: the values at which the activation saturates: 0 and infinity for a ReLU.
     """
@@ -37,37 +37,37 @@ class FloatFile(Protocol):
     artifact: Artifact
 
     def tensors(self) -> list[str]:
-        """Return the float tensors that are computed, in execution order, the input first."""
+        """Return the names of the computed float tensors, in execution order, the input first."""
 
     def origins(self) -> dict[str, str]:
-        """Return what computes each tensor, layer and operator, where the tensor's own name does not tell."""
+        """Return the layer and operator that compute each tensor, for tensors whose name does not say it."""
 
     def layers(self) -> list[BiasedLayer]:
-        """Return the layers whose bias can be moved, in execution order."""
+        """Return the layers whose bias can be changed, in execution order."""
 
     def weighted(self) -> int:
-        """Return how many layers have weights."""
+        """Return the number of layers with weights."""
 
     def inputs(self) -> list[tuple[str, ...]]:
-        """Return what enters each layer with weights, in execution order: the tensor, and those it is a view of."""
+        """Return the input of each layer with weights, in execution order: the tensor, and those it is a view of."""
 
     def values(self, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
-        """Yield what tensors hold for each of `fed`."""
+        """Yield the values of tensors for each image of `fed` (`activations.feeds`)."""
 
     def quantized_values(
         self, step: Quantize, ranges: Ranges, names: Sequence[str], fed: NDArray[np.float32]
     ) -> Iterator[Values]:
-        """Quantize the file as it stands now and yield what the same tensors hold there."""
+        """Quantize the file in its current state and yield the values of the same tensors there."""
 
     def move(self, layer: BiasedLayer, by: NDArray[np.float32]) -> None:
         """Add `by` [channels] to the layer's bias."""
 
     def content(self) -> bytes:
-        """Return the float file as it stands now."""
+        """Return the float file in its current state."""
 
 
 def without_masks(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the values with the least of them in place of NOTHING."""
-    least = values[values > NOTHING].min(initial=0)
-    kept: NDArray[np.float32] = np.maximum(values, least)
-    return kept
+    """Return the values with the smallest real one in place of those of NO_VALUE or less."""
+    smallest = values[values > NO_VALUE].min(initial=0)
+    raised: NDArray[np.float32] = np.maximum(values, smallest)
+    return raised

@@ -13,14 +13,14 @@ from targets.artifact import Artifact
 from toolchain.formats.activations import Values, tflite_activations
 from toolchain.formats.tflite.layers import mapped, parsed
 from toolchain.formats.tflite.slim import packed
-from toolchain.quantize.float_file import NOTHING, BiasedLayer, without_masks
+from toolchain.quantize.float_file import NO_VALUE, BiasedLayer, without_masks
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize
 from toolchain.quantize.tflite import refuse_quantized, tflite_content
 from toolchain.quantize.unsuited_tflite import masked
 
 VIEWS = ("EXPAND_DIMS", "MAX_POOL_2D", "PAD", "RESHAPE", "SQUEEZE", "TRANSPOSE")
-"""Operators whose answer holds the values that they were given, and zero."""
+"""Operators whose output holds only values of their input, and zero."""
 
 
 class FloatTflite:
@@ -32,7 +32,7 @@ class FloatTflite:
 
         refuse_quantized(artifact)
         self.artifact, self._schema = artifact, schema
-        self._model, self._moved = parsed(mapped(artifact.path)), False
+        self._model, self._changed = parsed(mapped(artifact.path)), False
         self._graph = self._model.subgraphs[0]
         read = [index for operator in self._graph.operators for index in operator.inputs]
         self._biases = {
@@ -43,7 +43,8 @@ class FloatTflite:
 
     def tensors(self) -> list[str]:
         """Return the float tensors that are computed."""
-        computed = [*self._graph.inputs, *(index for one in self._graph.operators for index in one.outputs)]
+        outputs = (index for operator in self._graph.operators for index in operator.outputs)
+        computed = [*self._graph.inputs, *outputs]
         float32 = self._schema.TensorType.FLOAT32
         return [self._name(index) for index in computed if self._graph.tensors[index].type == float32]
 
@@ -74,10 +75,10 @@ class FloatTflite:
         return [tuple(views(operator.inputs[0])) for operator in layers]
 
     def values(self, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
-        """Run the float file; a pad that stands for no value holds the least of the others."""
+        """Run the float file; pads and masks that are no value get the smallest of the others."""
         padded = self._padded()
-        for held in tflite_activations(self.content(), names, fed):
-            yield {name: without_masks(values) if name in padded else values for name, values in held.items()}
+        for tensors in tflite_activations(self.content(), names, fed):
+            yield {name: without_masks(values) if name in padded else values for name, values in tensors.items()}
 
     def quantized_values(
         self, step: Quantize, ranges: Ranges, names: Sequence[str], fed: NDArray[np.float32]
@@ -86,7 +87,7 @@ class FloatTflite:
         return tflite_activations(tflite_content(self.artifact, self.content(), step, ranges), names, fed)
 
     def move(self, layer: BiasedLayer, by: NDArray[np.float32]) -> None:
-        """Add to the bias, in a buffer of its own where other tensors share it."""
+        """Add to the bias, after moving it to a buffer of its own where other tensors share it."""
         tensor = self._graph.tensors[self._biases[layer]]
         buffer = self._model.buffers[tensor.buffer]
         bias = np.frombuffer(bytes(buffer.data), "<f4") + by
@@ -94,30 +95,31 @@ class FloatTflite:
             buffer, tensor.buffer = self._schema.BufferT(), len(self._model.buffers)
             self._model.buffers.append(buffer)
         buffer.data = np.frombuffer(bias.astype("<f4").tobytes(), np.uint8)
-        self._moved = True
+        self._changed = True
 
     def content(self) -> bytes:
-        """Return the file, packed anew where it was changed."""
-        if not self._moved:
+        """Return the file, packed again if it was changed."""
+        if not self._changed:
             return self.artifact.path.read_bytes()
         return packed(self._model, self.artifact.size + (1 << 20))
 
     def _padded(self) -> set[str]:
-        """Return the tensors in front of a maximum that were padded with NOTHING, and the masked ones of a softmax."""
-        behind = {at for _, chain in masked(self._model) for at in chain}
-        kinds, found = self._schema.BuiltinOperator, {self._name(self._graph.operators[at].outputs[0]) for at in behind}
+        """Return the tensors padded with NO_VALUE before a maximum, and the masked ones before a softmax."""
+        kinds = self._schema.BuiltinOperator
+        masks = {at for _, chain in masked(self._model) for at in chain}
+        padded = {self._name(self._graph.operators[at].outputs[0]) for at in masks}
         for node in self._graph.operators:
             readers = [other for other in self._graph.operators if node.outputs[0] in other.inputs]
             if self._kind(node) == kinds.PADV2 and all(self._kind(other) == kinds.MAX_POOL_2D for other in readers):
                 value = self._model.buffers[self._graph.tensors[node.inputs[2]].buffer].data
-                if value is not None and np.frombuffer(bytes(value), "<f4")[0] <= NOTHING:
-                    found.add(self._name(node.outputs[0]))
-        return found
+                if value is not None and np.frombuffer(bytes(value), "<f4")[0] <= NO_VALUE:
+                    padded.add(self._name(node.outputs[0]))
+        return padded
 
     def _layer(self, operator: Any) -> BiasedLayer | None:
-        """Return the operator as a layer, if it has a float bias and an activation that is seen through."""
+        """Return the operator as a layer, if it has a bias and an activation of known limits."""
         function = self._schema.ActivationFunctionType
-        ends = {
+        limits = {
             function.NONE: (-np.inf, np.inf),
             function.RELU: (0.0, np.inf),
             function.RELU6: (0.0, 6.0),
@@ -127,9 +129,9 @@ class FloatTflite:
             return None
         activation = operator.builtinOptions.fusedActivationFunction
         output = operator.outputs[0]
-        if activation not in ends:
+        if activation not in limits:
             return None
-        return BiasedLayer(self._name(output), len(self._graph.tensors[output].shape) - 1, *ends[activation])
+        return BiasedLayer(self._name(output), len(self._graph.tensors[output].shape) - 1, *limits[activation])
 
     def _kind(self, operator: Any) -> int:
         kind: int = self._model.operatorCodes[operator.opcodeIndex].builtinCode

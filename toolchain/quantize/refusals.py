@@ -30,8 +30,8 @@ def refusal(step: Quantize, kind: str) -> str | None:
     return None
 
 
-def way_out(step: Quantize) -> str:
-    """Return the schemes to take where this one fails."""
+def other_schemes(step: Quantize) -> str:
+    """Return the advice which schemes to take where this one fails."""
     if step.row.activations == "int16":
         return "take --scheme static-int8, or one that computes in float between layers: weight-int8, dynamic-int8"
     if step.calibrated:
@@ -55,5 +55,5 @@ def refusals_explained(artifact: Artifact, step: Quantize, made: Path) -> Iterat
             raise
         raise StageError(
             f"{artifact.path.name}: {file_format.runtime} cannot run what {step.scheme} makes of it{operator}; "
-            f"{way_out(step)}"
+            f"{other_schemes(step)}"
         ) from error

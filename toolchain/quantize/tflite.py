@@ -1,4 +1,4 @@
-"""Float TFLite artifact to a quantized one."""
+"""Quantize a float TFLite artifact with litert-quantizer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from toolchain.formats.tflite.uint8_input import absorb
 from toolchain.formats.uint8_input import PixelInput
 from toolchain.quantize.bias_overflow import tflite_with_room
 from toolchain.quantize.ranges import Ranges
-from toolchain.quantize.refusals import way_out
+from toolchain.quantize.refusals import other_schemes
 from toolchain.quantize.step import Quantize
 from toolchain.quantize.unsuited_tflite import unsuited
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from litert_quantizer.quantizer import Quantizer
 
 
-FOUR = ("CONV_2D", "FULLY_CONNECTED")
+FOUR_BIT_KERNELS = ("CONV_2D", "FULLY_CONNECTED")
 """Operators that LiteRT has 4-bit kernels for."""
 HUGE = 1e30
-"""An end of a range of which LiteRT makes a scale that ends the whole program."""
+"""Ranges beyond this give a scale with which LiteRT ends the whole program."""
 ONE_SCALE = "BATCH_MATMUL"
-"""Its kernels read the first scale of a constant alone, whatever the file has for each channel."""
+"""Its kernels use only the first scale of a constant, even where the file has one for each channel."""
 
 
 def quantized_tflite(
@@ -50,16 +50,17 @@ def quantized_tflite(
     """Return the bytes of the quantized file, whose input and output are float unless the step asks for `integer_io`.
 
     Schemes are litert-quantizer's dynamic_wi[8|4]_afp32, static_wi8_ai[8|16], static_wi4_ai8,
-    weight_only_wi[8|4]_afp32, and float casting. LiteRT has 4-bit kernels for `FOUR` alone; other layers keep 8.
-    Raises StageError when the file is quantized already, litert-quantizer cannot quantize it, or it has nothing to.
+    weight_only_wi[8|4]_afp32, and float casting. Other layers than `FOUR_BIT_KERNELS` keep 8 bits. Raises StageError
+    when the file is quantized already, litert-quantizer cannot quantize it, or it has no weights.
     """
     name = artifact.path.name
 
-    def failed(why: str) -> StageError:
-        # It speaks of tensors that nobody has named, so it goes to the log, and what to do to the user.
-        sys.stderr.write(f"{why}\n")
+    def failed(reason: str) -> StageError:
+        # The reason names internal tensors, so it goes to the log; the user gets advice.
+        sys.stderr.write(f"{reason}\n")
         return StageError(
-            f"{name}: litert-quantizer cannot make {step.scheme} of it; {way_out(step)}; the reason is in {log_file}"
+            f"{name}: litert-quantizer cannot make {step.scheme} of it; {other_schemes(step)}; the reason is in "
+            f"{log_file}"
         )
 
     with output_to_log(log) as log_file, translated(failed):
@@ -68,9 +69,9 @@ def quantized_tflite(
 
 
 def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ranges | None) -> bytes:
-    """Return what litert-quantizer makes of `source`, the artifact's file or one like it, with its tensors' names.
+    """Quantize `source`, the artifact's file or a changed copy of it; tensors keep their names.
 
-    Raises the library's errors, and StageError where there is nothing to quantize.
+    Raises the errors of litert-quantizer, and StageError where there is nothing to quantize.
     """
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
     source = quantizable(absorb(source, pixels) if pixels else source)
@@ -94,40 +95,41 @@ def _quantizer(source: bytes, step: Quantize, *, rounded: bool) -> Quantizer:
     from litert_quantizer.quantizer import Quantizer
 
     quantizer = Quantizer(source)
-    _add(quantizer, step, TFLOperationName.ALL_SUPPORTED, max(step.weight_bits, 8), rounded=rounded)
+    _add_config(quantizer, step, TFLOperationName.ALL_SUPPORTED, max(step.weight_bits, 8), rounded=rounded)
     if step.weight_bits == 4:
-        for name in FOUR:
-            _add(quantizer, step, TFLOperationName[name], 4, rounded=rounded)
+        for name in FOUR_BIT_KERNELS:
+            _add_config(quantizer, step, TFLOperationName[name], 4, rounded=rounded)
     if step.calibrated:
-        _add(quantizer, step.model_copy(update={"per_channel": False}), TFLOperationName[ONE_SCALE], 8, rounded=rounded)
-        _borders(quantizer, integer=step.integer_io)
+        whole_tensor = step.model_copy(update={"per_channel": False})
+        _add_config(quantizer, whole_tensor, TFLOperationName[ONE_SCALE], 8, rounded=rounded)
+        _set_inputs_and_outputs(quantizer, integer=step.integer_io)
     return quantizer
 
 
-def _add(quantizer: Quantizer, step: Quantize, operation: Any, bits: int, *, rounded: bool) -> None:
-    """Add the step's configuration for one operation; weights that are `rounded` lie on the grid of their largest."""
+def _add_config(quantizer: Quantizer, step: Quantize, operation: Any, bits: int, *, rounded: bool) -> None:
+    """Add the step's configuration for one operation. rounded: training rounded the weights already."""
     from litert_quantizer.algorithm_manager import AlgorithmName
     from litert_quantizer.qtyping import QuantGranularity
 
     granularity = QuantGranularity.CHANNELWISE if step.per_channel else QuantGranularity.TENSORWISE
-    # The least squared error of 4 bits, as in `toolchain.quantize.weights`.
+    # 4-bit weights get the least squared error, as in `toolchain.quantize.weights`.
     rounding = AlgorithmName.OCTAV if bits == 4 and not rounded else AlgorithmName.MIN_MAX_UNIFORM_QUANT
-    place = {"regex": ".*", "operation_name": operation, "algorithm_key": rounding}
+    scope = {"regex": ".*", "operation_name": operation, "algorithm_key": rounding}
     if step.calibrated:
         wide = 16 if step.row.activations == "int16" else 8
         quantizer.add_static_config(
-            **place, activation_num_bits=wide, weight_num_bits=bits, weight_granularity=granularity
+            **scope, activation_num_bits=wide, weight_num_bits=bits, weight_granularity=granularity
         )
     elif step.row.activations == "dynamic":
-        quantizer.add_dynamic_config(**place, num_bits=bits, granularity=granularity)
+        quantizer.add_dynamic_config(**scope, num_bits=bits, granularity=granularity)
     elif not step.row.scaled:
-        quantizer.add_weight_only_config(**place | {"algorithm_key": AlgorithmName.FLOAT_CASTING}, num_bits=bits)
+        quantizer.add_weight_only_config(**scope | {"algorithm_key": AlgorithmName.FLOAT_CASTING}, num_bits=bits)
     else:
-        quantizer.add_weight_only_config(**place, num_bits=bits, granularity=granularity)
+        quantizer.add_weight_only_config(**scope, num_bits=bits, granularity=granularity)
 
 
-def _borders(quantizer: Quantizer, *, integer: bool) -> None:
-    """Take and give float, or take uint8, which a QUANTIZE makes int8 of, and give the last layer's own integers."""
+def _set_inputs_and_outputs(quantizer: Quantizer, *, integer: bool) -> None:
+    """Make inputs and outputs float, or the input uint8 (a QUANTIZE converts it) and the output integers."""
     from litert_quantizer import qtyping
 
     names = qtyping.TFLOperationName
@@ -148,14 +150,14 @@ def _borders(quantizer: Quantizer, *, integer: bool) -> None:
 
 
 def _statistics(content: bytes, ranges: Ranges, step: Quantize, file: str) -> dict[str, Any]:
-    """Return the ranges as litert-quantizer takes them: arrays of the rank of each tensor; raises StageError."""
+    """Return the ranges as litert-quantizer takes them, arrays of the tensor's rank; raises StageError beyond HUGE."""
     from ai_edge_litert.interpreter import Interpreter
 
     for name, ends in ranges.bounds.items():
         if (end := max(ends, key=abs)) and abs(end) > HUGE:
             raise StageError(
                 f"{file}: tensor {name} holds {end:.1e}, so integers over its range would round its ordinary values to "
-                f"0; {way_out(step)}"
+                f"0; {other_schemes(step)}"
             )
 
     ranks = {tensor["name"]: len(tensor["shape"]) for tensor in Interpreter(model_content=content).get_tensor_details()}
@@ -166,7 +168,7 @@ def _statistics(content: bytes, ranges: Ranges, step: Quantize, file: str) -> di
 
 
 def pixel_range(pixels: PixelInput) -> dict[str, NDArray[np.float32]]:
-    """Return the range of the input by which litert-quantizer comes to the pixels' scale and zero point."""
+    """Return the range of the input for which litert-quantizer computes the pixels' scale and zero point."""
     ends = (np.array([0, 255], np.float32) - pixels.zero_point) * np.float32(pixels.scale)
     return {"min": ends[:1].reshape(1, 1, 1, 1), "max": ends[1:].reshape(1, 1, 1, 1)}
 
@@ -189,66 +191,66 @@ def refuse_quantized(artifact: Artifact) -> None:
 
 
 BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
-"""Operator -> which input holds its bias."""
+"""Operator -> index of the input that holds its bias."""
 
 
 def quantizable(content: bytes) -> bytes:
-    """Return the file, which computes the same, with vectors for biases and no tensor name in two subgraphs.
+    """Return an equivalent file whose biases are vectors and whose tensor names are unique across subgraphs.
 
-    litert-quantizer gives a bias one scale for each channel along its first axis, which is the wrong one in
-    [1, 1, 1, channels], as the converter writes a bias that it multiplied by a layer scale.
+    litert-quantizer gives a bias a scale for each channel along its first axis. That is the wrong axis of
+    [1, 1, 1, channels], the shape that the converter gives a bias multiplied by a layer scale.
     """
     from ai_edge_litert import schema_py_generated as schema
 
     from toolchain.formats.tflite.slim import packed, unpacked
 
     model = unpacked(content)
-    places = {getattr(schema.BuiltinOperator, kind): place for kind, place in BIAS.items()}
+    bias_inputs = {getattr(schema.BuiltinOperator, kind): index for kind, index in BIAS.items()}
     changed = False
     for graph in model.subgraphs:
-        for bias in _biases(model, graph, places):
+        for bias in _biases(model, graph, bias_inputs):
             if bias.shape is not None and len(bias.shape) > 1 and bias.shape[-1] == np.prod(bias.shape):
                 bias.shape = bias.shape[-1:]
                 changed = True
-    taken: set[bytes] = set()
+    used_names: set[bytes] = set()
     for number, graph in enumerate(model.subgraphs):
         for tensor in graph.tensors:
-            if number and tensor.name in taken:
+            if number and tensor.name in used_names:
                 tensor.name += f";{number}".encode()
                 changed = True
-        taken |= {tensor.name for tensor in graph.tensors}
+        used_names |= {tensor.name for tensor in graph.tensors}
     if not changed:
         return content
     return packed(model, len(content))
 
 
-def _biases(model: Any, graph: Any, places: dict[int, int]) -> Iterator[Any]:
+def _biases(model: Any, graph: Any, bias_inputs: dict[int, int]) -> Iterator[Any]:
     for node in graph.operators:
-        place = places.get(model.operatorCodes[node.opcodeIndex].builtinCode)
-        if place is not None and place < len(node.inputs) and node.inputs[place] >= 0:
-            yield graph.tensors[node.inputs[place]]
+        index = bias_inputs.get(model.operatorCodes[node.opcodeIndex].builtinCode)
+        if index is not None and index < len(node.inputs) and node.inputs[index] >= 0:
+            yield graph.tensors[node.inputs[index]]
 
 
 def keep_float(quantizer: Quantizer, model: Any, step: Quantize, file: str) -> None:
-    """Tell the quantizer to leave out the step's layers to keep, and what integers cannot do (`unsuited`).
+    """Exclude from quantization the layers that the step keeps, and operators that must stay in float (`unsuited`).
 
-    Bodies of loops and reductions, which are subgraphs behind the first, are given float tensors. Raises UsageProblem
-    as `chosen` does.
+    All operators of the other subgraphs, the bodies of loops and reductions, stay in float too. Raises UsageProblem as
+    `chosen` does.
     """
     from litert_quantizer.algorithm_manager import AlgorithmName
     from litert_quantizer.qtyping import TFLOperationName
 
     main, *bodies = model.subgraphs
-    written = [(body, node.outputs) for body in bodies for node in body.operators]
-    # What goes in and out counts as written by operators too.
-    written += [(body, tensors) for body in bodies for tensors in (body.inputs, body.outputs)]
+    excluded = [(body, node.outputs) for body in bodies for node in body.operators]
+    # The quantizer treats inputs and outputs as operators too.
+    excluded += [(body, tensors) for body in bodies for tensors in (body.inputs, body.outputs)]
     if step.keep:
         layers = chosen(tflite_graph(model), step.keep, file)
-        written += [(main, main.operators[layer.node].outputs) for layer in layers]
+        excluded += [(main, main.operators[layer.node].outputs) for layer in layers]
     if step.calibrated:
-        written += [(main, node.outputs) for node in unsuited(model, wide=step.row.activations == "int16")]
-    for graph, tensors in written:
-        # An operator's scope is the names of what it writes, with a semicolon behind each.
+        excluded += [(main, node.outputs) for node in unsuited(model, wide=step.row.activations == "int16")]
+    for graph, tensors in excluded:
+        # An operator's scope is the names of its outputs, each followed by a semicolon.
         scope = "".join(f"{graph.tensors[index].name.decode()};" for index in tensors)
         quantizer.update_quantization_recipe(
             f"^{re.escape(scope)}$", TFLOperationName.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE
