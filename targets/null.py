@@ -21,7 +21,7 @@ Times = Callable[[np.random.Generator, int], ArrayLike]
 
 
 class NullTarget(Target):
-    """Target `null`: gives scripted logits and times for files of any format, marked as simulated.
+    """Scripted logits and times for files of any format, marked as simulated; for tests.
 
     logits: an array [M, classes], answered row by row over successive calls of `run`, starting over after the last;
     or a callable from uint8 images [N, 28, 28] to [N, classes]. Without it the logits of an image are drawn from its

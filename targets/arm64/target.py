@@ -33,7 +33,7 @@ SOURCE = Path(__file__).with_name("count.c")
 
 
 class Arm64Target(Target):
-    """The agent under QEMU's user mode with one processor; its root is built in the user's cache on first use.
+    """A 64-bit Arm processor emulated by QEMU, which counts instructions; its root folder is built on first use.
 
     ONNX files run in ONNX Runtime, TFLite files in LiteRT, in the versions that the host has. One emulator serves all
     sessions of a target; it ends with the target.

@@ -38,7 +38,7 @@ ADAPTER = """async () => {
 
 
 class BrowserTarget(LocalTarget):
-    """A headless Chromium for each file, so that no file profits from the caches of another.
+    """The web runtimes in a headless Chromium; each file gets a new browser, so that no cache is warm.
 
     device: `wasm` runs on the processor with SIMD, `webgpu` on the GPU or, without one, on SwiftShader, which gives
     outputs and no latency. The page is cross-origin isolated: it has threads, and a clock of 5 us. Pages stay open for

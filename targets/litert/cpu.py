@@ -64,7 +64,7 @@ class LiteRtKernels(LocalTarget):
 
 
 class LiteRtCpu(LiteRtKernels):
-    """Target `litert-cpu`: LiteRT as it ships. xnnpack: `off` takes LiteRT's own kernels in place of the delegate."""
+    """LiteRT on the CPU; `xnnpack=off` leaves the XNNPACK delegate out and keeps LiteRT's own fast kernels."""
 
     settings: ClassVar[dict[str, tuple[str, ...]]] = {"xnnpack": ("on", "off")}
     default_kernels = True
@@ -85,7 +85,7 @@ class LiteRtCpu(LiteRtKernels):
 
 
 class LiteRtReference(LiteRtKernels):
-    """Target `litert-reference`: the plain kernels that define an operator's meaning; slow, without a delegate."""
+    """LiteRT's reference kernels, which define what each operator means; slow, without a delegate."""
 
     name = "litert-reference"
     resolver = "BUILTIN_REF"

@@ -42,7 +42,7 @@ _SHARES = re.compile(r"(\d+) operations will run on the GPU, and the remaining (
 
 
 class LiteRtGpu(gpu_adapters.WebGpuTarget):
-    """Target `litert-gpu`: LiteRT's WebGPU accelerator; on a software adapter it gives outputs and no latency.
+    """LiteRT on the GPU, by its WebGPU accelerator; a software adapter gives answers but no latency.
 
     Float operators compute in 32 bits (`enforce_f32`; by default LiteRT takes 16 where the device has them). A
     dynamically quantized file gives the answers of int8 weights alone, since activations are not rounded.

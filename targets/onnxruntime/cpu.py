@@ -99,7 +99,7 @@ class OrtKernels(LocalTarget):
 
 
 class OrtCpu(OrtKernels):
-    """Target `ort-cpu`: ONNX Runtime as it ships. graph: the level of optimization (`GraphOptimizationLevel`)."""
+    """ONNX Runtime on the CPU; the setting `graph` is the level of graph optimization."""
 
     settings: ClassVar[dict[str, tuple[str, ...]]] = {"graph": ("all", "layout", "extended", "basic", "disable")}
     default_kernels = True
@@ -110,7 +110,7 @@ class OrtCpu(OrtKernels):
 
 
 class OrtReference(OrtKernels):
-    """Target `ort-reference`: the file's own operators one by one, no graph optimization; slow.
+    """ONNX Runtime without graph optimization: it runs the file's own operators one by one; slow.
 
     QuantizeLinear and DequantizeLinear stay where the file has them and everything between them runs in float, so
     this is what a QDQ file means by definition, without integer kernels and their saturation. Integer operators of the
@@ -122,7 +122,7 @@ class OrtReference(OrtKernels):
 
 
 class OrtPrecise(OrtKernels):
-    """Target `ort-precise`: x86 with weights as unsigned integers, whose kernels sum in 32 bits; slower.
+    """ONNX Runtime on x86 with unsigned weights, whose kernels sum in 32 bits and cannot saturate; slower.
 
     onnxruntime_session_options_config_keys.h: "x64 SSE4.1/AVX2/AVX512(with no VNNI) has overflow problem with
     quantized matrix multiplication with U8S8. To avoid this we need to use slower U8U8 matrix multiplication

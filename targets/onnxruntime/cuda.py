@@ -42,7 +42,7 @@ _MISSING = re.compile(r"(\S+): cannot open shared object file")
 
 
 class OrtCuda(LocalTarget):
-    """Target `ort-cuda`: the CUDA provider and no other, float32 without TF32.
+    """ONNX Runtime on an NVIDIA GPU, by the CUDA provider alone; float32 without TF32.
 
     copies: whether a timed inference copies its input to the device and its logits back.
     """
@@ -115,7 +115,7 @@ class OrtCuda(LocalTarget):
 
 
 class OrtTensorRt(OrtCuda):
-    """Target `ort-tensorrt`: the TensorRT provider and no other, not even CUDA for what it cannot run.
+    """ONNX Runtime on an NVIDIA GPU, by TensorRT alone; an operator that it cannot run is an error.
 
     TF32 is off unless the user sets NVIDIA_TF32_OVERRIDE, the only switch for it
     (https://github.com/microsoft/onnxruntime/issues/26029). Engines are built for each new batch size.

@@ -24,7 +24,7 @@ FIX = "install it with `pip install onnxruntime-ep-webgpu`"
 
 
 class OrtWebGpu(gpu_adapters.WebGpuTarget):
-    """Target `ort-webgpu`: ONNX Runtime's WebGPU plugin; on a software adapter it gives outputs and no latency.
+    """ONNX Runtime on the GPU, by its WebGPU plug-in; a software adapter gives answers but no latency.
 
     adapter, copies: see `targets.host.gpu_adapters.SETTINGS`.
     """

@@ -26,7 +26,7 @@ _PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
 class OpenVinoCpu(LocalTarget):
-    """Target `openvino-cpu`: one stream, for latency, and float operators in 32 bits.
+    """OpenVINO on the CPU: one stream, for latency; float operators compute in 32 bits.
 
     By default OpenVINO computes in bfloat16 on processors that have it, which changes logits by 0.1. The precision that
     it reports goes into the facts. It runs no .tflite files, since its front end fails on quantized ones.

@@ -23,7 +23,7 @@ RETRIES_S = (1, 3, 9)
 
 
 class SshTarget(Target):
-    """A board. All sessions of this process share one connection to it, which is renewed when it breaks.
+    """A board that is reached by ssh; the agent that `targets setup` copies there runs the files.
 
     ONNX files run in ONNX Runtime, TFLite files in LiteRT.
     """
