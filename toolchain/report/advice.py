@@ -26,13 +26,17 @@ READS_LIKE_FLOAT = ("weight-int8", "qat-int8")
 BYTES = ("size", "packed", "shrink", "memory")
 PREPROCESS = "preprocess"
 UNQUANTIZED = ("float", "float16")
-"""Recipes whose files hold no quantized layer, so that no other way to quantize helps one that reads otherwise."""
+"""Recipes whose files hold no quantized layer, so other quantization does not help if their answers differ."""
 TIMES = ("p50", "p95", "p50_ratio", "p95_ratio")
 
 
 def open_limits(verdicts: Iterable[Verdict]) -> dict[str, Outcome]:
-    """Return the limits that keep a file from shipping, and how."""
-    return {v.limit: v.outcome for v in verdicts if v.action == "fail" and v.outcome is not Outcome.PASS}
+    """Return the limits that keep a file from shipping, with their outcomes."""
+    return {
+        verdict.limit: verdict.outcome
+        for verdict in verdicts
+        if verdict.action == "fail" and verdict.outcome is not Outcome.PASS
+    }
 
 
 def next_steps(
@@ -72,7 +76,7 @@ def next_steps(
 
 
 def pressed_next(report: Report, out: Path, data: Sequence[str]) -> list[str]:
-    """Return what helps the first file of a press that did not pass, a failed one first; none where all did."""
+    """Return what helps the first file of a press that did not pass, a failed one first; nothing if all passed."""
     stopped = [row for row in report.rows if not row.added and row.outcome not in (None, Outcome.PASS)]
     if not stopped:
         return []
@@ -87,7 +91,7 @@ def pressed_next(report: Report, out: Path, data: Sequence[str]) -> list[str]:
         quantized=quantized,
         images=report.dataset.images,
     )
-    # No other recipe helps a float file that only reads otherwise; one that is too large or too slow it may.
+    # Other recipes do not help a float file whose answers differ, but may help one that is too large or too slow.
     again = quantized or {*BYTES, *TIMES} & set(open_limits(row.verdicts))
     return [*(pressed_again(report.command, out, row.verdicts) if again else []), *steps]
 
@@ -95,7 +99,7 @@ def pressed_next(report: Report, out: Path, data: Sequence[str]) -> list[str]:
 def gate_next(
     judgement: Judgement, *, baseline: Path | None, candidates: Sequence[Path], data: Sequence[str]
 ) -> list[str]:
-    """Return what helps the first candidate that keeps a gate from passing; none where it passed.
+    """Return what helps the first candidate that keeps a gate from passing; nothing if it passed.
 
     baseline, candidates: the files, None and empty where stored evidence was judged.
     """
@@ -122,14 +126,14 @@ def _quantized(path: Path) -> bool:
 
 
 def pressed_again(command: Sequence[str], out: Path, verdicts: Iterable[Verdict]) -> list[str]:
-    """Return the press that was run, with recipes that help where it did not pass and a folder of its own."""
+    """Return the command of the press with recipes that may help and another output folder."""
     limits = open_limits(verdicts)
     if not limits or tuple(command[1:2]) != ("press",):
         return []
     reading = not set(limits) <= {*BYTES, *TIMES}
     recipes = READS_LIKE_FLOAT if reading else (SMALLER,)
     kept = _without(command, ("--recipe", "--out"), ("--json", "--force"))
-    # Behind `--` no word is an option.
+    # After `--` no word is an option.
     end = kept.index("--") if "--" in kept else len(kept)
     options = [*(word for name in recipes for word in ("--recipe", name)), "--out", f"{out}-next"]
     again = [*kept[:end], *options, *kept[end:]]
@@ -137,7 +141,7 @@ def pressed_again(command: Sequence[str], out: Path, verdicts: Iterable[Verdict]
 
 
 def _command(name: str, *words: str | Path) -> str:
-    """Return a command line of glyphpress. words: files as paths, everything else as text."""
+    """Return a command line of glyphpress. words: arguments, files as paths."""
     return " ".join(
         ["glyphpress", name, *(argument(word) if isinstance(word, Path) else shlex.quote(word) for word in words)]
     )
@@ -162,7 +166,7 @@ def _quantize(source: Path, data: Sequence[str], name: str, *options: str) -> st
 
 
 def _policy(limits: dict[str, Outcome]) -> list[str]:
-    """Return what decides what is undecided, and how to allow more, which is a decision and no repair."""
+    """Return what would decide the undecided limits, and how to allow more, which is a decision and not a repair."""
     undecided = [name for name, outcome in limits.items() if outcome is Outcome.INCONCLUSIVE]
     named = ", ".join(f"[{name}]" for name in limits)
     wider = "a wider max, or " if set(limits) - {PREPROCESS} else ""

@@ -1,7 +1,7 @@
 """Gallery: the characters whose answer changed, as tiles of one picture and as rows of a table.
 
-Whether an answer was lost or gained is told by a word and by the form of the frame, not by its colour alone; the
-colours are of M. Okabe and K. Ito's palette, which colour-blind people can tell apart (https://jfly.uni-koeln.de/color).
+A word and the form of the frame say whether an answer was lost or gained, not its colour alone; the colours are of
+M. Okabe and K. Ito's palette, which colour-blind people can tell apart (https://jfly.uni-koeln.de/color).
 """
 
 from __future__ import annotations
@@ -77,14 +77,14 @@ def _flip(evidence: Evidence, k: int, picture: NDArray[np.uint8] | None) -> Flip
 
 def contact_sheet(sheets: Sequence[tuple[str, Sequence[Flip]]]) -> Image.Image:
     """Return one picture of all tiles, a title above each candidate's; flips without a picture have no tile."""
-    shown = [(title, [one for one in tiles if one.picture is not None]) for title, tiles in sheets]
+    shown = [(title, [flip for flip in tiles if flip.picture is not None]) for title, tiles in sheets]
     heights = [3 * _LINE + -(-len(tiles) // _COLUMNS) * _PITCH[1] for _, tiles in shown]
     sheet = Image.new("RGB", (_WIDTH, sum(heights) + _GAP), _PAPER)
     draw, top = ImageDraw.Draw(sheet), _GAP
     for (title, tiles), height in zip(shown, heights, strict=True):
         _head(draw, title, top)
-        for place, tile in enumerate(tiles):
-            row, column = divmod(place, _COLUMNS)
+        for index, tile in enumerate(tiles):
+            row, column = divmod(index, _COLUMNS)
             corner = _GAP + column * _PITCH[0], top + 3 * _LINE + row * _PITCH[1]
             _tile(sheet, draw, tile, *corner)
         top += height
@@ -136,27 +136,27 @@ def _frame(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], kind: Kind
             draw.rectangle((side, top + y, side + width - 1, bottom - y), _PAPER)
 
 
-def _fitting(words: str, room: float, size: int) -> str:
-    """Return words, or as much of their beginning as fits into `room` pixels."""
-    words = _glyphs(words)
-    if _font(size).getlength(words) <= room:
-        return words
-    while words and _font(size).getlength(words + "…") > room:
-        words = words[:-1]
-    return words + "…"
+def _fitting(text: str, width: float, size: int) -> str:
+    """Return a text, or as much of its beginning as fits into `width` pixels."""
+    text = _glyphs(text)
+    if _font(size).getlength(text) <= width:
+        return text
+    while text and _font(size).getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
 
 
-def _glyphs(words: str) -> str:
-    """Return words in characters that the font has; another one, and a name of spaces, as its number: U+00E9."""
-    if not words.strip():
-        return " ".join(f"U+{ord(mark):04X}" for mark in words) or "nothing"
-    return "".join(mark if _drawable(mark) else f"U+{ord(mark):04X}" for mark in words)
+def _glyphs(text: str) -> str:
+    """Return a text with characters that the font lacks, or a text of spaces alone, as numbers: U+00E9."""
+    if not text.strip():
+        return " ".join(f"U+{ord(character):04X}" for character in text) or "nothing"
+    return "".join(character if _drawable(character) else f"U+{ord(character):04X}" for character in text)
 
 
 @cache
-def _drawable(mark: str) -> bool:
+def _drawable(character: str) -> bool:
     font = _font(16)
-    return mark.isascii() or bytes(font.getmask(mark)) != bytes(font.getmask("\uffff"))
+    return character.isascii() or bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
 
 
 @cache

@@ -29,31 +29,31 @@ def pull_request(judgement: Judgement, evidence: Sequence[Evidence], *, picture:
     evidence: of each candidate, in the judgement's order. picture: the relative URL of the contact sheet; without it
     the flipped characters are a table only, as where pictures cannot be linked.
     """
-    together = zip(judgement.candidates, evidence, strict=True)
-    several = len(judgement.candidates) > 1
+    pairs = zip(judgement.candidates, evidence, strict=True)
+    competing = len(judgement.candidates) > 1
     sections = [
         f"## glyphpress gate: {_WORDS[judgement.outcome]}",
-        _rivals(judgement) if several else "",
-        *(part for judged, own in together for part in _candidate(judged, own, heading=several)),
+        _competitors(judgement) if competing else "",
+        *(part for judged, own in pairs for part in _candidate(judged, own, heading=competing)),
         f"![The characters that flipped: image, label, before and after]({picture})" if picture else "",
         _provenance(judgement),
     ]
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
-def _rivals(judgement: Judgement) -> str:
-    """Return the candidates that competed, a row each, and what the choice among them did to the confidences."""
+def _competitors(judgement: Judgement) -> str:
+    """Return a table of the candidates that competed, and how the choice among them affects the confidences."""
     names = ["candidate", "outcome", "size", "accuracy", "drop", "P50"]
     rows = [
         [
-            code(one.file.name) + " **ships**" * (one.file.name == judgement.winner),
-            f"**{one.outcome}**",
-            size_text(one.file.bytes),
-            percent_text(one.comparison.candidate_accuracy),
-            f"{points_text(one.comparison.drop, 3)} pp",
-            DASH if one.p50 is None else time_text(one.p50),
+            code(judged.file.name) + " **ships**" * (judged.file.name == judgement.winner),
+            f"**{judged.outcome}**",
+            size_text(judged.file.bytes),
+            percent_text(judged.comparison.candidate_accuracy),
+            f"{points_text(judged.comparison.drop, 3)} pp",
+            DASH if judged.p50 is None else time_text(judged.p50),
         ]
-        for one in judgement.candidates
+        for judged in judgement.candidates
     ]
     chosen = f"Every confidence is corrected for a choice among {judgement.competitors}." * (judgement.competitors > 1)
     return "\n\n".join(filter(None, [table(names, rows, right=(2, 3, 4, 5)), chosen]))
@@ -72,15 +72,15 @@ def _candidate(judged: Judged, evidence: Evidence, *, heading: bool) -> Iterator
 
 
 def _summary(judged: Judged) -> str:
-    seen, own = judged.comparison, code(judged.file.name)
-    smaller = seen.baseline_bytes / seen.candidate_bytes
+    compared, name = judged.comparison, code(judged.file.name)
+    smaller = compared.baseline_bytes / compared.candidate_bytes
     return (
-        f"{own} ({size_text(seen.candidate_bytes)}, {smaller:.1f}x smaller) reads "
-        f"{percent_text(seen.candidate_accuracy)} of {seen.images:,} images rightly, {code(seen.baseline)} "
-        f"{percent_text(seen.baseline_accuracy)}: {seen.lost:,} lost, {seen.gained:,} gained, {seen.flips:,} "
-        f"answer{'s' * (seen.flips != 1)} changed. Images: {code(seen.origin)}, which {own} takes "
-        f"{text(seen.candidate_input)}, "
-        f"{code(seen.baseline)} {text(seen.baseline_input)}."
+        f"{name} ({size_text(compared.candidate_bytes)}, {smaller:.1f}x smaller) reads "
+        f"{percent_text(compared.candidate_accuracy)} of {compared.images:,} images rightly, "
+        f"{code(compared.baseline)} {percent_text(compared.baseline_accuracy)}: {compared.lost:,} lost, "
+        f"{compared.gained:,} gained, {compared.flips:,} answer{'s' * (compared.flips != 1)} changed. Images: "
+        f"{code(compared.origin)}, which {name} takes {text(compared.candidate_input)}, "
+        f"{code(compared.baseline)} {text(compared.baseline_input)}."
     )
 
 
@@ -104,7 +104,7 @@ def _bold(outcome: Outcome) -> str:
 
 
 def _parts(verdict: Verdict) -> str:
-    """Return the parts of a limit, those that did not pass first and the nearest to their limit next."""
+    """Return the parts of a limit, those that did not pass first, then those closest to their limit."""
 
     def urgency(part: Part) -> tuple[int, float]:
         rank = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS).index(part.outcome)
@@ -133,29 +133,31 @@ def _rest(count: int) -> str:
 
 
 def _worst(judged: Judged) -> str:
-    """Return the classes that lost the most, and what they are read as now."""
-    seen = judged.comparison
+    """Return the classes with the largest drops, and the new confusions."""
+    compared = judged.comparison
     rows = [
         [code(row.label), f"{row.images:,}", f"{row.lost:,}", f"{row.gained:,}", f"{points_text(row.drop)} pp"]
-        for row in seen.worst()
+        for row in compared.worst()
     ]
-    confusions = ", ".join(f"{code(one.truth)} read as {code(one.read)} +{one.extra:,}" for one in seen.confusions)
-    found = [table(["worst classes", "images", "lost", "gained", "drop"], rows, right=(1, 2, 3, 4))] if rows else []
-    return "\n\n".join(found + [f"New confusions: {confusions}."] * bool(confusions))
+    confusions = ", ".join(
+        f"{code(pair.truth)} read as {code(pair.read)} +{pair.extra:,}" for pair in compared.confusions
+    )
+    tables = [table(["worst classes", "images", "lost", "gained", "drop"], rows, right=(1, 2, 3, 4))] if rows else []
+    return "\n\n".join(tables + [f"New confusions: {confusions}."] * bool(confusions))
 
 
 def _stress(evidence: Evidence) -> str:
-    """Return the fall in accuracy under each kind of damage and each strength, in percentage points."""
+    """Return the drop in accuracy under each kind of damage and each strength, in percentage points."""
     if not evidence.stress:
         return ""
     labels = evidence.pairs.labels
-    strengths = sorted({int(one) for damage in evidence.stress for one in np.unique(damage.strengths)})
+    strengths = sorted({int(strength) for damage in evidence.stress for strength in np.unique(damage.strengths)})
     rows = []
     for damage in evidence.stress:
-        fall = np.equal(damage.before, labels).astype(np.int64) - np.equal(damage.after, labels)
+        drop = np.equal(damage.before, labels).astype(np.int64) - np.equal(damage.after, labels)
         groups = [damage.strengths == strength for strength in strengths]
-        falls = [f"{points_text(float(fall[one].mean()))}" if one.any() else DASH for one in groups]
-        rows.append([damage.kind, points_text(float(fall.mean())), *falls])
+        drops = [f"{points_text(float(drop[group].mean()))}" if group.any() else DASH for group in groups]
+        rows.append([damage.kind, points_text(float(drop.mean())), *drops])
     names = ["damage: drop in pp", "all", *(f"strength {strength}" for strength in strengths)]
     return table(names, rows, right=range(1, len(names)))
 
@@ -177,11 +179,11 @@ def _differences(evidence: Evidence) -> Iterator[str]:
 
 
 def _flipped(evidence: Evidence) -> str:
-    """Return the flipped characters as a table that opens, and how to get their pictures where there are none."""
+    """Return the flipped characters as a table that opens, and how to get their pictures if there are none."""
     count, shown = int(evidence.pairs.flipped.sum()), flips(evidence)
     if not count:
         return "No answer changed."
-    rows = [[str(one.image), code(one.label), _answer(one, 0), _answer(one, 1), one.kind] for one in shown]
+    rows = [[str(flip.image), code(flip.label), _answer(flip, 0), _answer(flip, 1), flip.kind] for flip in shown]
     body = table(["image", "label", "before", "after", "kind"], rows, right=(0,))
     listed = details(f"{len(shown)} of {count:,} characters that flipped", body)
     if evidence.flipped is not None:
