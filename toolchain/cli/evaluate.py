@@ -82,6 +82,7 @@ def compare(
       glyphpress compare float.onnx int8.onnx --data emnist:balanced
     """
     from calibration.load import load
+    from toolchain.core.json_codec import to_json
     from toolchain.evaluation.untracked import training_images
     from toolchain.gate.collect import compare_files
     from toolchain.report.gate_terminal import show_comparison
@@ -90,7 +91,7 @@ def compare(
     train = training_images(data, context.data_root) if data else None
     comparison = compare_files(base, candidate, dataset, train=train, target=target, progress=context.progress)
     if as_json:
-        console.emit("compare", comparison.to_dict())
+        console.emit("compare", to_json(comparison))
     else:
         show_comparison(comparison, console.out())
 

@@ -128,10 +128,11 @@ def _show(judgement: Judgement, next_steps: list[str], *, as_json: bool) -> None
     The JSON is that of `--verdict` with `next_steps` added, and `verdicts` and `comparison` of the candidate that won
     (of the first one if none did).
     """
+    from toolchain.core.json_codec import to_json
     from toolchain.report.gate_terminal import show_comparison, show_verdicts, show_winner
 
     if as_json:
-        whole = judgement.to_dict()
+        whole = to_json(judgement)
         winners = [row for row in whole["candidates"] if row["file"]["name"] == judgement.winner]
         shown = (winners or whole["candidates"])[0]
         added = {"verdicts": shown["verdicts"], "comparison": shown["comparison"], "next_steps": next_steps}

@@ -91,6 +91,7 @@ def press(
     from targets.session import TimingPlan
     from toolchain.commands.press import press as run
     from toolchain.commands.press_request import FORMATS, PressRequest
+    from toolchain.core.json_codec import to_json
     from toolchain.gate.gate import raise_for
     from toolchain.recipe import find
     from toolchain.report.advice import pressed_next
@@ -112,7 +113,7 @@ def press(
     report = run(asked, out, context)
     steps = pressed_next(report, out, options.data_words(data, context.data_root))
     if as_json:
-        console.emit("press", {"out": str(out), "report": report.to_dict(), "next_steps": steps})
+        console.emit("press", {"out": str(out), "report": to_json(report), "next_steps": steps})
     else:
         show(report, console.out())
         console.tell(f"report: {out / 'report.md'}")
@@ -135,6 +136,7 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
     """
     from toolchain.commands.demo import MARGIN
     from toolchain.commands.demo import demo as run
+    from toolchain.core.json_codec import to_json
     from toolchain.core.quantities import points_text
     from toolchain.export.exporters import EXPORTERS
     from toolchain.formats import catalog
@@ -143,7 +145,7 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
 
     report = run(out, context)
     if as_json:
-        console.emit("demo", {"out": str(out), "report": report.to_dict()})
+        console.emit("demo", {"out": str(out), "report": to_json(report)})
     else:
         show(report, console.out())
         for name, exporter in EXPORTERS.items():

@@ -153,6 +153,7 @@ def _quantize_within(
     """Search for the layers to keep in float, print every trial, and judge the file that was chosen."""
     from toolchain.commands.quantize import quantize_within
     from toolchain.core.errors import UsageProblem
+    from toolchain.core.json_codec import to_json
     from toolchain.gate.outcome import raise_for
     from toolchain.report.gate_terminal import show_verdicts
 
@@ -160,7 +161,7 @@ def _quantize_within(
         raise UsageProblem("--fallback reads images to see which layers must stay float; add --data")
     fallback, verdict = quantize_within(artifact, step, output, limit, data=data, context=context)
     if as_json:
-        added = {"fallback": fallback.to_dict(), "verdict": verdict.to_dict()}
+        added = {"fallback": fallback.to_dict(), "verdict": to_json(verdict)}
         console.emit("quantize", fallback.artifact.facts() | added)
     else:
         for line in [*fallback.lines(), *_lines(artifact, fallback.artifact, data)]:

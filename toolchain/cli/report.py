@@ -35,13 +35,14 @@ def report(paths: tuple[Path, ...], as_markdown: bool, as_json: bool) -> None:
 
 
 def _press(folder: Path, *, as_markdown: bool, as_json: bool) -> None:
+    from toolchain.core.json_codec import to_json
     from toolchain.report.markdown import markdown
     from toolchain.report.report import Report
     from toolchain.report.table import show
 
     stored = Report.load(folder)
     if as_json:
-        console.emit("report", stored.to_dict())
+        console.emit("report", to_json(stored))
     elif as_markdown:
         click.echo(markdown(stored), nl=False)
     else:

@@ -7,17 +7,15 @@ read. The annotations here say how a field stands in JSON whose type pydantic do
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, NewType, TypeVar
 
 from targets.errors import TargetError
-from targets.terminal_text import json_value
+from targets.host.text import json_value
 from toolchain.core.errors import GlyphpressError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
     from pydantic import GetCoreSchemaHandler, TypeAdapter
     from pydantic_core import CoreSchema, ErrorDetails
@@ -25,31 +23,32 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def to_json(value: Any, schema: str = "") -> dict[str, Any]:
-    """Return a dataclass as JSON types, its fields in order. schema: stands under that key, before the fields."""
+def to_json(value: object) -> dict[str, Any]:
+    """Return a dataclass as JSON types, its fields in order, first the name of its form if it has a `SCHEMA`."""
     from pydantic_core import to_jsonable_python
 
     # In two steps, since its own mode for JSON writes the int of a float field as a float.
     fields: dict[str, Any] = to_jsonable_python(_adapter(type(value)).dump_python(value, warnings=False))
+    schema = getattr(value, "SCHEMA", None)
     return {"schema": schema} | fields if schema else fields
 
 
-def from_json(kind: type[T], text: str, schema: str = "", *, whole: bool = True) -> T:
+def from_json(kind: type[T], text: str, *, whole: bool = True) -> T:
     """Return the dataclass that `to_json` wrote; raises ValueError that names the key and says what is wrong with it.
 
     Refused are unknown keys, values of another type ("1", 1.0 and true are no integers), numbers that are not finite,
-    and what the dataclass itself refuses. schema: what must stand under that key. whole: every key must be there;
-    without it a key whose field has a default may be missing, as in files of older versions.
+    another `schema` than the type's, and what the dataclass itself refuses. whole: every key must be there; without it
+    a key whose field has a default may be missing, as in files of older versions.
     """
     from pydantic import ValidationError
 
     try:
-        values = json_value(text)
-        if schema and (not isinstance(values, dict) or values.pop("schema", None) != schema):
+        values, schema = json_value(text), getattr(kind, "SCHEMA", None)
+        if schema and (not isinstance(values, dict) or values.get("schema") != schema):
             raise ValueError(f"its schema is not {schema}")
+        fields = {key: value for key, value in values.items() if key != "schema"} if schema else values
         # From text, since of Python values pydantic would take no list for a tuple and no word for an enum.
-        adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]  # mypy asks an instance for its hash
-        value = adapter.validate_json(json.dumps(values))
+        value: T = _adapter(kind).validate_json(json.dumps(fields))
     except ValidationError as error:
         raise ValueError(_explained(error.errors(include_url=False)[0])) from error
     except RecursionError as error:
@@ -116,6 +115,23 @@ class ByItself:
         return core_schema.no_info_wrap_validator_function(read, core_schema.any_schema(), serialization=writer)
 
 
+@dataclass(frozen=True)
+class AsText:
+    """Annotation of a type that stands in JSON as the text that `write` gives. read: takes it, raises ValueError."""
+
+    read: Callable[[str], Any]
+    write: Callable[[Any], str]
+
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return how pydantic reads and writes the field."""
+        from pydantic_core import core_schema
+
+        writer = core_schema.plain_serializer_function_ser_schema(self.write)
+        return core_schema.no_info_after_validator_function(
+            self.read, core_schema.str_schema(strict=True), serialization=writer
+        )
+
+
 class _AsWritten:
     """Annotation of a number that is read back as the int or the float that was written."""
 
@@ -134,13 +150,32 @@ Number = Annotated[float, _AsWritten()]
 """A number of a dataclass that may also be a count: an int stays one through JSON."""
 
 
-@cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    from pydantic import ConfigDict, TypeAdapter
+class _Count:
+    """Annotation of a whole number of 0 or more that fits an int64."""
 
-    # A dataclass at the top would take no settings from here; those inside another type inherit them.
-    settings = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    return TypeAdapter(NewType(kind.__name__, kind), config=settings)
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return how pydantic reads the field."""
+        from pydantic_core import core_schema
+
+        return core_schema.int_schema(strict=True, ge=0, lt=2**63)
+
+
+Count = Annotated[int, _Count()]
+"""A whole number of 0 or more, of a dataclass that is read from JSON."""
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """Return what reads and writes a type; building it takes milliseconds, so that is done once."""
+    if kind not in _ADAPTERS:
+        from pydantic import ConfigDict, TypeAdapter
+
+        # A dataclass at the top would take no settings from here; those inside another type inherit them.
+        settings = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+        _ADAPTERS[kind] = TypeAdapter(NewType(kind.__name__, kind), config=settings)
+    return _ADAPTERS[kind]
 
 
 def _explained(problem: ErrorDetails) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import percent_text
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.metrics import confusion_matrix
@@ -84,24 +82,6 @@ class Comparison:
         """Return the classes that lost the most images on balance, worst first; none that did not lose any."""
         losers = [row for row in self.per_class if row.drop > 0]
         return tuple(sorted(losers, key=lambda row: (row.gained - row.lost, -row.drop))[:count])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types; `from_dict` is the inverse."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Comparison:
-        """Rebuild from `to_dict`; raises EvidenceError on anything else."""
-        try:
-            rebuilt = {
-                "interval": (float(values["interval"][0]), float(values["interval"][1])),
-                "per_class": tuple(ClassDrop(**row) for row in values["per_class"]),
-                "confusions": tuple(NewConfusion(**row) for row in values["confusions"]),
-            }
-            older = {"baseline_input": "", "candidate_input": ""}
-            return cls(**{field.name: (older | values)[field.name] for field in fields(cls)} | rebuilt)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise EvidenceError(f"not a stored comparison ({error!r}); compare the evaluations again") from error
 
 
 def compare(base: Evaluation, candidate: Evaluation, *, confusions: int = 10) -> Comparison:

@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 
 from calibration.dataset import SIDE, Dataset, Images
 from toolchain.core.errors import EvidenceError
-from toolchain.evaluation.paired_answers import Pairs
-from toolchain.evaluation.strict_json import integers, told
+from toolchain.core.json_codec import AsText
+from toolchain.evaluation.paired_answers import Answers, Pairs
+
+
+def _base64(images: Images) -> str:
+    return base64.b64encode(np.ascontiguousarray(images).tobytes()).decode()
+
+
+def _pixels(text: str) -> Images:
+    return np.frombuffer(base64.b64decode(text, validate=True), np.uint8).reshape(-1, SIDE, SIDE)
 
 
 @dataclass(frozen=True, eq=False)
 class Flipped:
     """Some of the flipped images: indices int64 [F] into the pairs, lost ones first, and uint8 images [F, 28, 28]."""
 
-    indices: NDArray[np.int64] = field(repr=False)
-    images: Images = field(repr=False)
+    indices: Answers = field(repr=False)
+    images: Annotated[Images, AsText(_pixels, _base64)] = field(repr=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types, the images in base64; `from_dict` is the inverse."""
-        pixels = base64.b64encode(np.ascontiguousarray(self.images).tobytes()).decode()
-        return {"indices": self.indices.tolist(), "images": pixels}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Flipped:
-        """Rebuild from `to_dict`; raises EvidenceError on anything else."""
-        try:
-            indices = integers(values["indices"])
-            pixels = np.frombuffer(base64.b64decode(values["images"], validate=True), np.uint8)
-            return cls(indices, pixels.reshape(len(indices), SIDE, SIDE))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise EvidenceError(f"not stored pictures ({told(error)}); gather the evidence again") from error
+    def __post_init__(self) -> None:
+        """Reject pictures that are not as many as their indices."""
+        if len(self.indices) != len(self.images):
+            raise EvidenceError("the pictures are not one for each index; gather the evidence again")
 
 
 def flipped(pairs: Pairs, dataset: Dataset, *, most: int = 60) -> Flipped:

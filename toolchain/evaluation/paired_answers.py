@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import Labels
-from targets.errors import ArtifactError
 from targets.preprocess import Preprocess
 from targets.session import LARGEST, RuntimeFacts
 from toolchain.core.errors import EvidenceError
+from toolchain.core.json_codec import ArrayAsList, ByItself
 from toolchain.evaluation.evaluate import Evaluation
-from toolchain.evaluation.strict_json import integers, members, shares, told
 
-Answers = NDArray[np.int64]
-Confidences = NDArray[np.float32]
+Answers = Annotated[NDArray[np.int64], ArrayAsList("int64")]
+Confidences = Annotated[NDArray[np.float32], ArrayAsList("float32")]
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,8 @@ class FileFacts:
     name: str
     sha256: str
     bytes: int
-    runtime: RuntimeFacts
-    preprocess: Preprocess
+    runtime: Annotated[RuntimeFacts, ByItself()]
+    preprocess: Annotated[Preprocess, ByItself()]
     preprocess_source: str = ""
 
     def __post_init__(self) -> None:
@@ -61,17 +59,6 @@ class FileFacts:
         """How the file wants its images, and what said so."""
         return f"{self.preprocess} ({self.preprocess_source or 'source not recorded'})"
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> FileFacts:
-        """Rebuild from `dataclasses.asdict`; raises KeyError, TypeError or ValueError on anything else."""
-        said = values["preprocess"]
-        try:
-            preprocess = Preprocess.from_dict(said | {one.name: said[one.name] for one in fields(Preprocess)})
-        except ArtifactError as error:
-            raise ValueError(str(error)) from error
-        words = {"preprocess": preprocess, "preprocess_source": values["preprocess_source"]}
-        return cls(**values | {"runtime": RuntimeFacts.from_dict(values["runtime"])} | words)
-
 
 class Files(NamedTuple):
     """The facts of both files."""
@@ -93,7 +80,7 @@ class Pairs:
     origin: str
     dataset_sha256: str
     classes: tuple[str, ...]
-    labels: Labels = field(repr=False)
+    labels: Answers = field(repr=False)
     before: Answers = field(repr=False)
     after: Answers = field(repr=False)
     before_confidence: Confidences = field(repr=False)
@@ -160,37 +147,6 @@ class Pairs:
             before_confidence=base.confidence,
             after_confidence=candidate.confidence,
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types, arrays as lists; `from_dict` is the inverse to the same bits."""
-        arrays = {name: getattr(self, name).tolist() for name in ("labels", "before", "after")}
-        # Nine digits are every bit of a float32.
-        shares = {
-            name: [float(f"{value:.9g}") for value in getattr(self, name).tolist()]
-            for name in ("before_confidence", "after_confidence")
-        }
-        facts = {"baseline": asdict(self.baseline), "candidate": asdict(self.candidate)}
-        words = {"origin": self.origin, "dataset_sha256": self.dataset_sha256, "classes": list(self.classes)}
-        return facts | words | arrays | shares
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Pairs:
-        """Rebuild from `to_dict`; raises EvidenceError on anything else."""
-        try:
-            return cls(
-                baseline=FileFacts.from_dict(values["baseline"]),
-                candidate=FileFacts.from_dict(values["candidate"]),
-                origin=values["origin"],
-                dataset_sha256=values["dataset_sha256"],
-                classes=tuple(members(values["classes"], str)),
-                labels=integers(values["labels"]),
-                before=integers(values["before"]),
-                after=integers(values["after"]),
-                before_confidence=shares(values["before_confidence"]),
-                after_confidence=shares(values["after_confidence"]),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise EvidenceError(f"not stored answers ({told(error)}); gather the evidence again") from error
 
 
 def _check_pairs(base: Evaluation, candidate: Evaluation) -> None:

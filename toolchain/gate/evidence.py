@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.errors import RunFailed
-from targets.host.text import json_text, json_value
+from targets.host.text import json_text
 from targets.session import Timings
 from toolchain.core.errors import EvidenceError
 from toolchain.core.files import refuse_other, write_whole
+from toolchain.core.json_codec import ByItself, Count, from_json, to_json
 from toolchain.evaluation.flip_images import Flipped
 from toolchain.evaluation.paired_answers import Files, Pairs
-from toolchain.evaluation.strict_json import count, members, text, told
 from toolchain.gate.limits.leaks import Leaks
 from toolchain.gate.limits.runtimes import Place
 from toolchain.gate.limits.stress import StressPairs
 
-SCHEMA = "glyphpress/evidence/1"
+StoredTimings = Annotated[Timings, ByItself(written=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +32,16 @@ class Evidence:
     baseline's answers came from, None where they came from the file or a saved evaluation.
     """
 
+    SCHEMA: ClassVar = "glyphpress/evidence/1"
+
     pairs: Pairs
     stress: tuple[StressPairs, ...] = ()
     places: tuple[Place, ...] = ()
     leaks: Leaks | None = None
-    packed: int | None = None
-    memory: int | None = None
-    timings: Timings | None = None
-    baseline_timings: Timings | None = None
+    packed: Count | None = None
+    memory: Count | None = None
+    timings: StoredTimings | None = None
+    baseline_timings: StoredTimings | None = None
     flipped: Flipped | None = None
     baseline_digest: str | None = None
 
@@ -67,35 +67,9 @@ class Evidence:
         """The facts of both files, always there as `pairs` is."""
         return self.pairs.files
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types; `from_dict` is the inverse."""
-        single = {name: getattr(self, name) for name in _KINDS}
-        return {
-            "schema": SCHEMA,
-            "pairs": self.pairs.to_dict(),
-            "stress": [one.to_dict() for one in self.stress],
-            "places": [one.to_dict() for one in self.places],
-        } | {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in single.items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Evidence:
-        """Rebuild from `to_dict`; raises EvidenceError on anything else."""
-        try:
-            if not isinstance(values, dict) or values["schema"] != SCHEMA:
-                raise ValueError(f"its schema is not {SCHEMA}")
-            single = {name: None if values[name] is None else kind(values[name]) for name, kind in _KINDS.items()}
-            return cls(
-                pairs=Pairs.from_dict(values["pairs"]),
-                stress=tuple(map(StressPairs.from_dict, members(values["stress"], dict))),
-                places=tuple(map(Place.from_dict, members(values["places"], dict))),
-                **single,
-            )
-        except (KeyError, TypeError, ValueError, RunFailed) as error:
-            raise EvidenceError(f"not stored evidence ({told(error)}); gather it again") from error
-
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the evidence as JSON that `load` reads back."""
-        write_whole(path, json_text(self.to_dict()), force=force)
+        write_whole(path, json_text(to_json(self)), force=force)
 
     @classmethod
     def load(cls, path: Path) -> Evidence:
@@ -104,22 +78,9 @@ class Evidence:
             raise EvidenceError(f"{path}: no such evidence; `glyphpress gate ... --evidence {path.name}` makes it")
         refuse_other(path, "evidence")
         try:
-            return cls.from_dict(json_value(path.read_text(encoding="utf-8")))
-        except (ValueError, RecursionError) as error:
+            return from_json(cls, path.read_text(encoding="utf-8"))
+        except ValueError as error:
             raise EvidenceError(f"{path}: not stored evidence ({error}); gather it again") from error
-        except EvidenceError as error:
-            raise EvidenceError(f"{path}: {error}") from error
-
-
-_KINDS: dict[str, Callable[[Any], Any]] = {
-    "leaks": Leaks.from_dict,
-    "packed": count,
-    "memory": count,
-    "timings": Timings.from_dict,
-    "baseline_timings": Timings.from_dict,
-    "flipped": Flipped.from_dict,
-    "baseline_digest": text,
-}
 
 
 def _flips(pairs: Pairs, indices: NDArray[np.int64]) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive
+from toolchain.core.json_codec import Number
 from toolchain.stats.decision import Outcome
 
 Action = Literal["fail", "warn"]
@@ -21,9 +22,9 @@ class Part:
 
     name: str
     outcome: Outcome
-    threshold: float
-    measured: float
-    bound: float | None
+    threshold: Number
+    measured: Number
+    bound: Number | None
     images: int
     note: str = ""
     samples_needed: int | None = None
@@ -42,26 +43,13 @@ class Verdict:
     limit: str
     outcome: Outcome
     action: Action
-    threshold: float
-    measured: float | None
-    bound: float | None
+    threshold: Number
+    measured: Number | None
+    bound: Number | None
     reason: str
     samples_needed: int | None = None
     artifact: str = ""
     parts: tuple[Part, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types; `from_dict` is the inverse."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Verdict:
-        """Rebuild from `to_dict`; raises EvidenceError on anything else."""
-        try:
-            parts = tuple(Part(**one | {"outcome": Outcome(one["outcome"])}) for one in values.get("parts", ()))
-            return cls(**values | {"outcome": Outcome(values["outcome"]), "parts": parts})
-        except (KeyError, TypeError, ValueError) as error:
-            raise EvidenceError(f"not a stored verdict ({error!r}); run the gate again") from error
 
 
 def overall(verdicts: Iterable[Verdict]) -> Outcome:

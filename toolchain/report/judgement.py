@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from targets.host.text import json_text, json_value
+from targets.host.text import json_text
 from targets.session import Timings
-from toolchain.core.errors import EvidenceError, PolicyError
+from toolchain.core.errors import EvidenceError
 from toolchain.core.files import write_whole
+from toolchain.core.json_codec import from_json, to_json
 from toolchain.core.versions import tool_versions
 from toolchain.evaluation.compare import Comparison, comparison
 from toolchain.evaluation.paired_answers import FileFacts
@@ -20,7 +21,6 @@ from toolchain.gate.outcome import Verdict, overall, raise_for
 from toolchain.gate.policy import Policy, policy_from
 from toolchain.stats.decision import Outcome
 
-SCHEMA = "glyphpress/verdict/1"
 _TOOLS = ("ai-edge-litert", "numpy", "onnxruntime")
 
 Standing = Literal["passed", "warned", "stopped", "beaten"]
@@ -63,17 +63,6 @@ class Judged:
             evidence_sha256=evidence_sha256,
         )
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Judged:
-        """Rebuild from JSON types; raises KeyError, TypeError, ValueError or EvidenceError on anything else."""
-        rebuilt = {
-            "file": FileFacts.from_dict(values["file"]),
-            "outcome": Outcome(values["outcome"]),
-            "verdicts": tuple(map(Verdict.from_dict, values["verdicts"])),
-            "comparison": Comparison.from_dict(values["comparison"]),
-        }
-        return cls(**values | rebuilt)
-
 
 @dataclass(frozen=True)
 class Judgement:
@@ -82,6 +71,8 @@ class Judgement:
     competitors: of how many candidates the best was to ship, for which the confidences were corrected. tools: package
     versions.
     """
+
+    SCHEMA: ClassVar = "glyphpress/verdict/1"
 
     policy: dict[str, Any]
     baseline: FileFacts
@@ -93,6 +84,7 @@ class Judgement:
 
     def __post_init__(self) -> None:
         """Reject what does not follow from the candidates."""
+        policy_from(self.policy)
         names = Counter(judged.file.name for judged in self.candidates)
         if twice := [name for name, count in names.items() if count > 1]:
             raise EvidenceError(f"several candidates are called {twice[0]}; give each file a name of its own")
@@ -153,35 +145,15 @@ class Judgement:
             deciding = [judged for judged in self.candidates if judged.outcome is self.outcome]
             raise_for(verdict for judged in deciding for verdict in judged.verdicts)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types; `from_dict` is the inverse."""
-        return {"schema": SCHEMA} | asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Judgement:
-        """Rebuild from `to_dict`; raises EvidenceError on anything else, an outcome that was altered included."""
-        try:
-            if values["schema"] != SCHEMA:
-                raise ValueError(f"schema {values['schema']!r}, expected {SCHEMA!r}")
-            rebuilt = {
-                "policy": policy_from(values["policy"]).to_dict(),
-                "baseline": FileFacts.from_dict(values["baseline"]),
-                "candidates": tuple(map(Judged.from_dict, values["candidates"])),
-                "outcome": Outcome(values["outcome"]),
-            }
-            return cls(**{key: value for key, value in values.items() if key != "schema"} | rebuilt)
-        except (KeyError, TypeError, ValueError, AttributeError, PolicyError) as error:
-            raise EvidenceError(f"not a stored judgement ({error!r}); run the gate again") from error
-
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write `verdict.json`; `schema` says its form."""
-        write_whole(path, json_text(self.to_dict(), indent=1) + "\n", force=force)
+        write_whole(path, json_text(to_json(self), indent=1) + "\n", force=force)
 
     @classmethod
     def load(cls, path: Path) -> Judgement:
         """Read what `save` wrote; raises EvidenceError on anything else."""
         try:
-            return cls.from_dict(json_value(path.read_text(encoding="utf-8")))
+            return from_json(cls, path.read_text(encoding="utf-8"), whole=False)
         except (OSError, ValueError) as error:
             raise EvidenceError(f"{path}: not a stored judgement ({error}); run the gate again") from error
 

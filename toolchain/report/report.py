@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from targets.artifact import Fidelity
-from targets.errors import ArtifactError
-from targets.host.text import json_text, json_value
+from targets.host.text import json_text
 from targets.preprocess import Preprocess
 from targets.session import Timings
 from toolchain.core.errors import EvidenceError, StageError
 from toolchain.core.files import MARK, refuse_other, write_whole
+from toolchain.core.json_codec import ByItself, from_json, to_json
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.ratio import SLOWER, LatencyRatio
-from toolchain.evaluation.strict_json import told
 from toolchain.gate.outcome import Verdict, overall
 from toolchain.stats.decision import Outcome
-
-SCHEMA = "glyphpress/report/1"
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ class Row:
     float_ratio: float | None = None
     float_ratio_interval: tuple[float, float] | None = None
     added: bool = False
-    fidelity: Fidelity | None = None
+    fidelity: Annotated[Fidelity, ByItself()] | None = None
 
     @property
     def cost(self) -> float | None:
@@ -190,9 +186,11 @@ class Report:
     command: the words that made it. machine: state of the host; tools: package versions.
     """
 
+    SCHEMA: ClassVar = "glyphpress/report/1"
+
     checkpoint: CheckpointFacts
     dataset: DatasetFacts
-    preprocess: Preprocess
+    preprocess: Annotated[Preprocess, ByItself()]
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...] = ()
     preprocess_note: str = ""
@@ -205,6 +203,12 @@ class Report:
     prefer: str = "balanced"
     winners: dict[str, str] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Reject a calibration that does not say what `CalibrationSet.facts` always says."""
+        facts, known = self.calibration, {"origin": str, "images": int, "seed": int, "sha256": str}
+        if facts is not None and any(type(facts.get(key)) is not kind for key, kind in known.items()):
+            raise EvidenceError(f"its calibration does not hold {', '.join(known)}; press again")
 
     def raise_unless_complete(self) -> None:
         """Raise StageError where a file that was asked for is missing."""
@@ -221,34 +225,9 @@ class Report:
         """The verdicts on every artifact that was asked for."""
         return tuple(verdict for row in self.rows if not row.added for verdict in row.verdicts)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types; `from_dict` is the inverse."""
-        return {"schema": SCHEMA} | asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Report:
-        """Rebuild from `to_dict`; raises EvidenceError on anything else."""
-        try:
-            if values["schema"] != SCHEMA:
-                raise ValueError(f"schema {values['schema']!r}, expected {SCHEMA!r}")
-            _check_types(values)
-            rebuilt = {
-                "checkpoint": CheckpointFacts(**_tuples(values["checkpoint"], "history")),
-                "dataset": DatasetFacts(**_tuples(values["dataset"], "classes")),
-                "preprocess": Preprocess.from_dict(values["preprocess"]),
-                "rows": tuple(_row(row) for row in values["rows"]),
-                "comparisons": tuple(Comparison.from_dict(one) for one in values["comparisons"]),
-                "command": tuple(values["command"]),
-                "notes": tuple(values["notes"]),
-                "failures": tuple(Failure(**one) for one in values.get("failures", ())),
-            }
-            return cls(**{one.name: values[one.name] for one in fields(cls) if one.name in values} | rebuilt)
-        except (KeyError, TypeError, ValueError, ArtifactError) as error:
-            raise EvidenceError(f"not a stored report ({told(error)}); press again to make one") from error
-
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the report as JSON."""
-        write_whole(path, json_text(self.to_dict(), indent=1) + "\n", force=force)
+        write_whole(path, json_text(to_json(self), indent=1) + "\n", force=force)
 
     @classmethod
     def load(cls, path: Path) -> Report:
@@ -258,49 +237,6 @@ class Report:
             raise EvidenceError(f"{place}: no report there; give the folder that `glyphpress press --out` wrote")
         refuse_other(place, "report")
         try:
-            values = json_value(place.read_text(encoding="utf-8"))
+            return from_json(cls, place.read_text(encoding="utf-8"), whole=False)
         except ValueError as error:
-            raise EvidenceError(f"{place}: not a report ({error}); press again to make one") from error
-        if not isinstance(values, dict):
-            raise EvidenceError(f"{place}: not a report; give the folder that `glyphpress press --out` wrote")
-        try:
-            return cls.from_dict(values)
-        except EvidenceError as error:
-            raise EvidenceError(f"{place}: {error}") from error
-
-
-@dataclass(frozen=True)
-class _CalibrationFacts:
-    """What `CalibrationSet.facts` always holds."""
-
-    origin: str
-    images: int
-    seed: int
-    sha256: str
-
-
-def _check_types(values: dict[str, Any]) -> None:
-    """Raise ValueError where a value is of another type than its field, or is no number that JSON has."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from toolchain.core.settings import first_problem
-
-    try:
-        TypeAdapter(Report).validate_json(json.dumps(values, allow_nan=False), strict=True)
-        calibration = json.dumps(values["calibration"])
-        TypeAdapter(_CalibrationFacts | None).validate_json(calibration, strict=True)
-    except ValidationError as error:
-        raise ValueError(": ".join(first_problem(error))) from error
-
-
-def _tuples(values: dict[str, Any], *keys: str) -> dict[str, Any]:
-    return values | {key: tuple(values[key]) for key in keys}
-
-
-def _row(values: dict[str, Any]) -> Row:
-    verdicts = tuple(Verdict.from_dict(one) for one in values["verdicts"])
-    names = ("p50_ratio_interval", "own_ratio_interval", "float_ratio_interval")
-    intervals = {name: tuple(values[name]) if values.get(name) else None for name in names}
-    fidelity = Fidelity.from_dict(values["fidelity"]) if values.get("fidelity") else None
-    told = {"verdicts": verdicts, "reasons": tuple(values.get("reasons", ())), "fidelity": fidelity, **intervals}
-    return Row(**_tuples(values, "notes") | told)
+            raise EvidenceError(f"{place}: not a stored report ({error}); press again to make one") from error

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from targets.host.text import json_text
 from toolchain.core.errors import GateFailed, GateInconclusive, exit_code
+from toolchain.core.json_codec import to_json
 from toolchain.core.visible import visible
 from toolchain.evaluation.paired_answers import FileFacts
 from toolchain.gate.limits import LIMITS, definition
@@ -114,5 +115,5 @@ def _result(judgement: Judgement, judged: Judged, verdict: Verdict, level: str, 
 
 def _open_parts(verdict: Verdict) -> dict[str, Any]:
     """Return the verdict with only those of its parts that did not pass; `verdict.json` has them all."""
-    parts = [part for part in verdict.to_dict()["parts"] if part["outcome"] != Outcome.PASS]
-    return verdict.to_dict() | {"parts": parts}
+    whole = to_json(verdict)
+    return whole | {"parts": [part for part in whole["parts"] if part["outcome"] != Outcome.PASS]}

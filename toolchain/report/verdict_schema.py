@@ -12,7 +12,7 @@ from toolchain.evaluation.compare import ClassDrop, Comparison, NewConfusion
 from toolchain.evaluation.paired_answers import FileFacts
 from toolchain.gate.outcome import Part, Verdict
 from toolchain.gate.policy import Policy
-from toolchain.report.judgement import SCHEMA, Judged, Judgement
+from toolchain.report.judgement import Judged, Judgement
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 # What their docstrings say of the fields is what a reader of the schema asks.
@@ -20,7 +20,7 @@ _EXPLAINED = (Judged, FileFacts, RuntimeFacts, Verdict, Part, Comparison, ClassD
 
 
 def verdict_schema() -> dict[str, Any]:
-    """Return the JSON schema of what `Judgement.to_dict` gives, its policy included; unknown keys are errors."""
+    """Return the JSON schema of what `to_json` gives of a `Judgement`, its policy included; unknown keys are errors."""
     adapters = {"judgement": TypeAdapter[Any](Judgement), "policy": TypeAdapter[Any](Policy)}
     found, definitions = TypeAdapter.json_schemas(
         [(name, "serialization", adapter) for name, adapter in adapters.items()],
@@ -29,13 +29,13 @@ def verdict_schema() -> dict[str, Any]:
     tables: dict[str, Any] = definitions["$defs"]
     whole: dict[str, Any] = tables.pop(found["judgement", "serialization"]["$ref"].rpartition("/")[2])
     del whole["title"]
-    whole["properties"] |= {"schema": {"const": SCHEMA}, "policy": found["policy", "serialization"]}
+    whole["properties"] |= {"schema": {"const": Judgement.SCHEMA}, "policy": found["policy", "serialization"]}
     for table in (whole, *tables.values()):
         if "properties" in table:
             _close(table)
     for kind in _EXPLAINED:
         tables[kind.__name__]["description"] = getdoc(kind)
-    head = {"$schema": _DRAFT, "title": SCHEMA, "description": getdoc(Judgement)}
+    head = {"$schema": _DRAFT, "title": Judgement.SCHEMA, "description": getdoc(Judgement)}
     return head | whole | {"$defs": tables}
 
 

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from tests.fixtures.small_readers import digits, linear_reader, pair, written
 from toolchain.core.errors import EvidenceError
+from toolchain.core.json_codec import from_json, to_json
 from toolchain.evaluation.compare import Comparison, compare
 from toolchain.gate.candidate import evaluate_file
 from toolchain.stats import paired_difference
@@ -70,14 +71,14 @@ def test_the_same_file_twice_changes_nothing() -> None:
 def test_a_comparison_comes_back_from_json(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     labels, before, after = case
     found = compare(written(before, labels), written(after, labels))
-    assert Comparison.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+    assert from_json(Comparison, json.dumps(to_json(found), allow_nan=False)) == found
 
 
 def test_what_is_no_comparison_is_refused() -> None:
-    stored = compare(*pair(1, 1, 50)).to_dict()
+    stored = to_json(compare(*pair(1, 1, 50)))
     for broken in (stored | {"per_class": [{}]}, {k: v for k, v in stored.items() if k != "lost"}, {}):
-        with pytest.raises(EvidenceError, match="not a stored comparison"):
-            Comparison.from_dict(broken)
+        with pytest.raises(ValueError, match="is missing"):
+            from_json(Comparison, json.dumps(broken))
 
 
 def test_evaluations_that_do_not_belong_together_are_refused() -> None:

@@ -19,6 +19,7 @@ from tests.fixtures.evidence import OWN, Path_, changed, places, stored, timings
 from tests.fixtures.small_readers import digits, linear_reader, pair
 from tests.fixtures.strategies import ANY
 from toolchain.core.errors import EvidenceError, GlyphpressError, PolicyError
+from toolchain.core.json_codec import from_json
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.candidate import JudgedFile, read_judged_file
@@ -40,37 +41,37 @@ def put(*place: str | int) -> Callable[[Any], dict[str, Any]]:
 PAIRS = [
     ("labels", [], "no images were read"),
     ("labels", [0] * 39, "do not fit"),
-    ("labels", ["0"] * 40, "'0' stands where only int may"),
-    ("labels", [0.0] * 40, "0.0 stands where only int may"),
-    ("labels", [True] * 40, "True stands where only int may"),
-    ("labels", [None] * 40, "None stands where only int may"),
-    ("labels", [[0]] * 40, r"\[0\] stands where only int may"),
-    ("labels", "0" * 40, "a list is missing"),
-    ("labels", [LONG] * 40, "too large"),
+    ("labels", ["0"] * 40, "pairs.labels.0: it should be a valid integer, not '0'"),
+    ("labels", [0.0] * 40, "pairs.labels.0: it should be a valid integer, not 0.0"),
+    ("labels", [True] * 40, "pairs.labels.0: it should be a valid integer, not True"),
+    ("labels", [None] * 40, "pairs.labels.0: it should be a valid integer, not None"),
+    ("labels", [[0]] * 40, r"pairs.labels.0: it should be a valid integer, not \[0\]"),
+    ("labels", "0" * 40, "pairs.labels: it should be a valid array"),
+    ("labels", [LONG] * 40, "it should be less than"),
     ("before", [4] * 40, "do not fit 4 classes"),
     ("after", [-1] * 40, "do not fit 4 classes"),
-    ("after_confidence", [1.0] * 41, "no probability"),
-    ("after_confidence", [float("nan")] * 40, "no probability"),
-    ("after_confidence", [float("inf")] * 40, "no probability"),
-    ("after_confidence", [-1e-9] * 40, "no probability"),
-    ("after_confidence", [1.0000000001] * 40, "no probability"),
-    ("after_confidence", ["0.5"] * 40, "'0.5' stands where only int or float may"),
-    ("after_confidence", [LONG] * 40, "too large"),
-    ("classes", "0O1l", "a list is missing"),
+    ("after_confidence", [1.0] * 41, "a confidence is no probability"),
+    ("after_confidence", [float("nan")] * 40, "NaN is no JSON"),
+    ("after_confidence", [float("inf")] * 40, "Infinity is no JSON"),
+    ("after_confidence", [-1e-9] * 40, "after_confidence.0: it should be greater than or equal to 0"),
+    ("after_confidence", [1.0000000001] * 40, "after_confidence.0: it should be less than or equal to 1"),
+    ("after_confidence", ["0.5"] * 40, "it should be a valid number, not '0.5'"),
+    ("after_confidence", [LONG] * 40, "it should be a "),
+    ("classes", "0O1l", "pairs.classes: it should be a valid array"),
     ("classes", ["0", "O", "1", "1"], "two classes have the same name"),
-    ("classes", ["0", "O", "1", 7], "7 stands where only str may"),
-    ("origin", None, "no name"),
+    ("classes", ["0", "O", "1", 7], "pairs.classes.3: it should be a valid string, not 7"),
+    ("origin", None, "pairs.origin: it should be a valid string, not None"),
 ]
 REST = [
     (("schema",), "glyphpress/evidence/2", "its schema is not glyphpress/evidence/1"),
-    (("pairs", "candidate", "bytes"), "1000", "no name, digest, size or runtime"),
+    (("pairs", "candidate", "bytes"), "1000", "pairs.candidate.bytes: it should be a valid integer"),
     (("pairs", "candidate", "bytes"), 2**63, "so many bytes"),
     (("pairs", "candidate", "sha256"), "b", "no name, digest, size or runtime"),
-    (("pairs", "candidate", "runtime", "threads"), True, "facts of a runtime"),
-    (("packed",), -1, "-1 is no count"),
-    (("packed",), 1.5, "1.5 is no count"),
-    (("memory",), True, "True is no count"),
-    (("memory",), LONG, "is no count"),
+    (("pairs", "candidate", "runtime", "threads"), True, "the facts of a runtime"),
+    (("packed",), -1, "packed: it should be greater than or equal to 0, not -1"),
+    (("packed",), 1.5, "packed: it should be a valid integer, not 1.5"),
+    (("memory",), True, "memory: it should be a valid integer, not True"),
+    (("memory",), LONG, "memory: it should be less than"),
     (("timings", "artifact_sha256"), "c" * 64, "candidate's timings are of another file"),
     (("baseline_timings", "artifact_sha256"), OWN, "baseline's timings are of another file"),
     (("timings", "samples_ns"), [], "do not fit"),
@@ -80,19 +81,20 @@ REST = [
     (("timings", "inner"), "1", "is no count"),
     (("flipped", "indices"), [0, 1, 2], "pictures are of other images"),
     (("flipped", "indices"), [400, 401, 402], "pictures are of other images"),
-    (("flipped", "images"), "AAAA", "not stored pictures"),
-    (("flipped", "images"), "not base64", "not stored pictures"),
+    (("flipped", "images"), "AAAA", "flipped.images: "),
+    (("flipped", "images"), "not base64", "flipped.images: "),
     (("leaks", "images"), 41, "other images than the answers"),
     (("places", 0, "images"), 41, "other images than the answers"),
-    (("stress", 0), None, "None stands where only dict may"),
+    (("stress", 0), None, "stress.0: it should be an object, not None"),
 ]
 TAMPERED = [(("pairs", name), value, told) for name, value, told in PAIRS] + REST
 
 
 @pytest.mark.parametrize(("place", "value", "told"), TAMPERED, ids=[f"{row[0][-1]} {row[2]}" for row in TAMPERED])
-def test_tampered_evidence_says_what_is_wrong(place: Path_, value: Any, told: str) -> None:
+def test_tampered_evidence_says_what_is_wrong(tmp_path: Path, place: Path_, value: Any, told: str) -> None:
+    (tmp_path / "evidence.json").write_text(json.dumps(changed(place, value)))
     with pytest.raises(EvidenceError, match=told) as caught:
-        Evidence.from_dict(changed(place, value))
+        Evidence.load(tmp_path / "evidence.json")
     assert ";" in str(caught.value), "then what to do"
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
@@ -106,11 +108,10 @@ def test_evidence_with_a_field_missing_is_no_evidence(place: Path_) -> None:
         inner = inner[key]
     del inner[place[-1]]
     if place[-2:-1] == ("machine",):
-        Evidence.from_dict(values)  # what is known of a machine differs
+        from_json(Evidence, json.dumps(values))  # what is known of a machine differs
         return
-    told = "other fields than were written" if place[0] == "stress" else f"'{place[-1]}'"
-    with pytest.raises(EvidenceError, match=f"{told}|{place[-1]}"):
-        Evidence.from_dict(values)
+    with pytest.raises(ValueError, match=f"{place[-1]}|its counts do not fit together"):
+        from_json(Evidence, json.dumps(values))
 
 
 @pytest.mark.parametrize(

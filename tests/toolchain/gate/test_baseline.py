@@ -18,6 +18,7 @@ from tests.fixtures.small_readers import digits, linear_reader, written
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.core.context import RunContext
 from toolchain.core.errors import EvidenceError, UsageProblem
+from toolchain.core.json_codec import from_json, to_json
 from toolchain.export import export
 from toolchain.gate import baseline
 from toolchain.gate.baseline import Baseline
@@ -75,7 +76,7 @@ def test_ci_gets_the_same_verdicts_from_the_stored_baseline_as_from_the_float_fi
     assert from_stored.pairs.baseline == from_file.pairs.baseline
     assert from_stored.baseline_digest == Baseline.load(stored).digest
     assert from_file.baseline_digest is None
-    again = Evidence.from_dict(json.loads(json.dumps(from_stored.to_dict())))
+    again = from_json(Evidence, json.dumps(to_json(from_stored)))
     assert again.baseline_digest == from_stored.baseline_digest
 
 

@@ -16,6 +16,7 @@ from calibration.load import load
 from targets.session import RuntimeFacts, Timings
 from tests.fixtures.small_readers import digits, linear_reader, pair, ridge
 from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive
+from toolchain.core.json_codec import from_json, to_json
 from toolchain.evaluation.compare import compare
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.paired_answers import Pairs
@@ -229,6 +230,6 @@ def test_the_outcome_is_the_worst_that_counts() -> None:
 
 def test_a_verdict_comes_back_from_json() -> None:
     _, made = judge(policy(drop={"max": "0.3pp"}, classes={"max": "9pp"}), evidence(*pair(1, 0, 50)))
-    assert Verdict.from_dict(json.loads(json.dumps(made.to_dict(), allow_nan=False))) == made
-    with pytest.raises(EvidenceError, match="not a stored verdict"):
-        Verdict.from_dict(made.to_dict() | {"outcome": "MAYBE"})
+    assert from_json(Verdict, json.dumps(to_json(made), allow_nan=False)) == made
+    with pytest.raises(ValueError, match=r"outcome: it should be .*, not 'MAYBE'"):
+        from_json(Verdict, json.dumps(to_json(made) | {"outcome": "MAYBE"}))

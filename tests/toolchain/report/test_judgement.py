@@ -14,6 +14,7 @@ import pytest
 from tests.fixtures.judgements import LOOSE, STRICT, answers, concluded, gathered
 from tests.fixtures.small_readers import DIGITS
 from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive, UsageProblem
+from toolchain.core.json_codec import to_json
 from toolchain.gate.evidence import Evidence
 from toolchain.report.judgement import Judgement
 from toolchain.report.verdict_schema import verdict_schema
@@ -105,11 +106,14 @@ def altered(values: dict[str, Any], *keys: str | int, to: object) -> dict[str, A
         (("extra",), 1),
     ],
 )
-def test_an_altered_judgement_is_refused(keys: tuple[str | int, ...], to: object) -> None:
-    values = concluded(DROP, answers(*BAD)).to_dict()
-    assert Judgement.from_dict(altered(values, "competitors", to=1)).outcome is Outcome.FAIL
-    with pytest.raises(EvidenceError, match=r"; (run the gate again|give a policy)"):
-        Judgement.from_dict(altered(values, *keys, to=to))
+def test_an_altered_judgement_is_refused(tmp_path: Path, keys: tuple[str | int, ...], to: object) -> None:
+    values = to_json(concluded(DROP, answers(*BAD)))
+    path = tmp_path / "verdict.json"
+    path.write_text(json.dumps(altered(values, "competitors", to=1)))
+    assert Judgement.load(path).outcome is Outcome.FAIL
+    path.write_text(json.dumps(altered(values, *keys, to=to)))
+    with pytest.raises(EvidenceError, match="; run the gate again"):
+        Judgement.load(path)
 
 
 def test_candidates_that_do_not_belong_together_are_refused() -> None:

@@ -122,11 +122,11 @@ def test_the_report_comes_back_from_its_folder(tmp_path: Path) -> None:
     ("text", "message"),
     [
         pytest.param(None, "no report there", id="missing"),
-        pytest.param("{", "not a report", id="no json"),
-        pytest.param("[]", "not a report", id="another type"),
-        pytest.param('{"schema": "glyphpress/report/9"}', "expected 'glyphpress/report/1'", id="another version"),
-        pytest.param('{"schema": "glyphpress/report/1"}', "checkpoint: Field required", id="incomplete"),
-        pytest.param("{}", "'schema' is missing", id="other JSON"),
+        pytest.param("{", "not a stored report", id="no json"),
+        pytest.param("[]", "its schema is not glyphpress/report/1", id="another type"),
+        pytest.param('{"schema": "glyphpress/report/9"}', "its schema is not", id="another version"),
+        pytest.param('{"schema": "glyphpress/report/1"}', "'checkpoint' is missing", id="incomplete"),
+        pytest.param("{}", "its schema is not glyphpress/report/1", id="other JSON"),
     ],
 )
 def test_what_is_no_report_is_refused(tmp_path: Path, text: str | None, message: str) -> None:

@@ -8,9 +8,9 @@ was calibrated on turned images may well read as before, since their ranges hard
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,8 @@ from calibration.sample import draw, image_hashes
 from targets.artifact import Artifact
 from targets.preprocess import ORIENTATIONS, TURNS, Orientation
 from toolchain.core.errors import EvidenceError
+from toolchain.core.json_codec import Count
 from toolchain.evaluation.evaluate import Evaluation
-from toolchain.evaluation.strict_json import count, members, text, told
 from toolchain.gate.candidate import Sources
 from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure
 from toolchain.gate.outcome import Verdict
@@ -53,11 +53,11 @@ class Leaks:
 
     test: str
     train: str
-    images: int
-    training: int
-    calibration: int
-    seen: int
-    first: tuple[int, ...] = ()
+    images: Count
+    training: Count
+    calibration: Count
+    seen: Count
+    first: tuple[Count, ...] = ()
     turned: Orientation = "upright"
 
     def __post_init__(self) -> None:
@@ -67,20 +67,6 @@ class Leaks:
         fits = fits and self.turned in ORIENTATIONS
         if not (self.images > 0 and fits and len(self.first) == min(self.seen, LISTED)):
             raise EvidenceError(f"{self.test}: the counts of leaks do not fit together; gather the evidence again")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types; `from_dict` is the inverse."""
-        return asdict(self) | {"first": list(self.first)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Leaks:
-        """Rebuild from `to_dict`; raises EvidenceError on anything else."""
-        try:
-            counts = {name: count(values[name]) for name in ("images", "training", "calibration", "seen")}
-            words = {name: text(values[name]) for name in ("test", "train", "turned")}
-            return cls(**values | counts | words | {"first": tuple(map(count, members(values["first"], int)))})
-        except (KeyError, TypeError) as error:
-            raise EvidenceError(f"not stored leaks ({told(error)}); gather the evidence again") from error
 
 
 def find_leaks(own: Evaluation, train: Dataset, artifact: Artifact) -> Leaks:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite
 from queue import SimpleQueue
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,9 @@ from targets.errors import RunFailed, TargetUnavailable
 from targets.session import RuntimeFacts, Session
 from targets.target import Target
 from toolchain.core.errors import EvidenceError
+from toolchain.core.json_codec import ByItself, Count
 from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.evaluate import Evaluation, check_classes
-from toolchain.evaluation.strict_json import count, members, text, told
 from toolchain.gate.candidate import Sources
 from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure
 from toolchain.gate.outcome import Part, Verdict
@@ -53,7 +53,7 @@ _NAMED = 5
 class Difference:
     """An image that two places read differently: its index in the data set, and the class names of both answers."""
 
-    image: int
+    image: Count
     truth: str
     here: str
     there: str
@@ -72,10 +72,10 @@ class Place:
     was read there. available: False where that is because the place is not here.
     """
 
-    runtime: RuntimeFacts
-    images: int
+    runtime: Annotated[RuntimeFacts, ByItself()]
+    images: Count
     largest: float
-    differing: int
+    differing: Count
     differences: tuple[Difference, ...] = ()
     left_out: str = ""
     available: bool = True
@@ -87,33 +87,6 @@ class Place:
         counted = 0 <= self.differing <= self.images and len(self.differences) == min(self.differing, LISTED)
         if not (fits and counted and isfinite(self.largest) and self.largest >= 0):
             raise EvidenceError(f"{self.runtime.target}: its counts do not fit together; gather the evidence again")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types; `from_dict` is the inverse."""
-        differences = [asdict(one) for one in self.differences]
-        return asdict(self) | {"differences": differences}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Place:
-        """Rebuild from `to_dict`; raises EvidenceError on anything else."""
-        try:
-            members([values["largest"]], int, float)
-            members([values["available"]], bool)
-            text(values["left_out"])
-            read = {
-                "runtime": RuntimeFacts.from_dict(values["runtime"]),
-                "images": count(values["images"]),
-                "differing": count(values["differing"]),
-                "differences": tuple(map(_difference, members(values["differences"], dict))),
-            }
-            return cls(**values | read)
-        except (KeyError, TypeError, OverflowError) as error:
-            raise EvidenceError(f"not stored answers of a place ({told(error)}); gather the evidence again") from error
-
-
-def _difference(values: dict[str, Any]) -> Difference:
-    members([values[name] for name in ("truth", "here", "there")], str)
-    return Difference(**values | {"image": count(values["image"])})
 
 
 def judge_runtimes(limit: RuntimesLimit, places: tuple[Place, ...]) -> Verdict:

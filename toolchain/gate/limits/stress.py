@@ -6,10 +6,9 @@ Each kind of damage is one paired question on all images (`evaluation.damaged`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from calibration.dataset import Dataset, Labels
@@ -18,7 +17,6 @@ from toolchain.core.progress import Progress
 from toolchain.core.quantities import percent_text, points_text
 from toolchain.evaluation.damaged import StressAnswers, in_turn
 from toolchain.evaluation.paired_answers import Answers, Pairs
-from toolchain.evaluation.strict_json import integers, members, text, told
 from toolchain.gate.baseline_file import Baseline
 from toolchain.gate.candidate import JudgedFile, Sources, needed
 from toolchain.gate.limit import MOST, LimitDefinition, MarginLimit
@@ -47,31 +45,14 @@ class StressPairs:
 
     kind: str
     seed: int
-    strengths: NDArray[np.int64] = field(repr=False)
+    strengths: Answers = field(repr=False)
     before: Answers = field(repr=False)
     after: Answers = field(repr=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types; `from_dict` is the inverse."""
-        return {"kind": self.kind, "seed": self.seed} | {name: getattr(self, name).tolist() for name in _ARRAYS}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> StressPairs:
-        """Rebuild from `to_dict`; raises EvidenceError on anything else."""
-        try:
-            arrays = {name: integers(values[name]) for name in _ARRAYS}
-            if len({len(array) for array in arrays.values()}) > 1:
-                raise ValueError("strengths and answers are not as many of each")
-            if set(values) != {"kind", "seed", *_ARRAYS}:
-                raise ValueError("other fields than were written")
-            return cls(text(values["kind"]), members([values["seed"]], int)[0], **arrays)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise EvidenceError(
-                f"not stored answers under damage ({told(error)}); gather the evidence again"
-            ) from error
-
-
-_ARRAYS = ("strengths", "before", "after")
+    def __post_init__(self) -> None:
+        """Reject arrays of different lengths."""
+        if not self.strengths.shape == self.before.shape == self.after.shape:
+            raise EvidenceError(f"strengths and answers under '{self.kind}' are not as many; gather the evidence again")
 
 
 def pair_stress(base: tuple[StressAnswers, ...], own: tuple[StressAnswers, ...]) -> tuple[StressPairs, ...]:

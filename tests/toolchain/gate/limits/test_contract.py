@@ -14,6 +14,7 @@ import pytest
 
 from tests.fixtures.evidence import whole
 from toolchain.core.errors import EvidenceError
+from toolchain.core.json_codec import from_json, to_json
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge, judge_limit
 from toolchain.gate.limit import Limit
@@ -70,7 +71,7 @@ def test_a_limit_gives_a_verdict_of_itself(name: str) -> None:
     assert verdict.threshold == (settings.min if name == "shrink" else settings.max)
     assert verdict.reason
     assert "\n" not in verdict.reason
-    assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
+    assert from_json(Verdict, json.dumps(to_json(verdict))) == verdict
     warned = judge_limit(name, settings.model_copy(update={"action": "warn"}), evidence())
     assert warned == replace(verdict, action="warn")
 
@@ -124,6 +125,7 @@ WRONG = LimitDefinition(
 PROGRAM = """
 import json
 
+from toolchain.core.json_codec import to_json
 from toolchain.gate.limits import LIMITS
 
 LIMITS["wrong"] = "wrong:WRONG"
@@ -140,7 +142,7 @@ print(json.dumps({
     "schema": schema(),
     "template": template(policy_from({"drop": {"max": "1pp"}})),
     "set": template(policy),
-    "verdict": verdict.to_dict(),
+    "verdict": to_json(verdict),
     "texts": [value_text("wrong", verdict.measured), allowed_text("wrong", verdict.threshold)],
 }))
 """

@@ -19,6 +19,7 @@ from targets.metadata import adopt, load_artifact
 from targets.preprocess import Preprocess
 from tests.fixtures.small_readers import DIGITS, digits, linear_reader
 from toolchain.core.errors import EvidenceError
+from toolchain.core.json_codec import from_json, to_json
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.gate.limits.leaks import LISTED, Leaks, LeaksLimit, find_leaks, judge_leaks
 from toolchain.quantize import quantize
@@ -60,7 +61,7 @@ def evaluated(artifact: Artifact, dataset: Dataset) -> Evaluation:
 
 
 def stored(leaks: Leaks) -> Leaks:
-    return Leaks.from_dict(json.loads(json.dumps(leaks.to_dict())))
+    return from_json(Leaks, json.dumps(to_json(leaks)))
 
 
 def test_an_honest_file_has_no_leaks(reader: Artifact, train: Dataset, tmp_path: Path) -> None:
@@ -159,5 +160,5 @@ def test_nothing_says_what_calibrated_a_file_from_elsewhere(reader: Artifact, tr
 def test_counts_that_cannot_be_are_refused(change: dict[str, object]) -> None:
     honest = Leaks("a/test", "a/train", 10, 2, 2, 2, (1, 4))
     assert stored(honest) == honest
-    with pytest.raises(EvidenceError, match="gather the evidence again"):
-        Leaks.from_dict(honest.to_dict() | change)
+    with pytest.raises(ValueError, match=f"{next(iter(change))}|gather the evidence again"):
+        from_json(Leaks, json.dumps(to_json(honest) | change))

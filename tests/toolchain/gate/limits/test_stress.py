@@ -15,6 +15,7 @@ from calibration.dataset import Dataset
 from calibration.load import load
 from tests.fixtures.small_readers import digits, linear_reader
 from toolchain.core.errors import EvidenceError
+from toolchain.core.json_codec import from_json, to_json
 from toolchain.evaluation.damaged import StressAnswers, answers_under
 from toolchain.gate.candidate import read_judged_file
 from toolchain.gate.limits.stress import DamageKind, StressLimit, StressPairs, judge_stress, pair_stress
@@ -145,8 +146,8 @@ def test_evidence_without_any_kind_or_of_other_images_is_not_judged(floats: tupl
 
 def test_pairs_survive_json_and_nothing_else_is_taken_for_them(floats: tuple[StressAnswers, ...]) -> None:
     (pairs, _) = pair_stress(floats, floats)
-    stored = json.loads(json.dumps(pairs.to_dict()))
-    again = StressPairs.from_dict(stored)
+    stored = to_json(pairs)
+    again = from_json(StressPairs, json.dumps(stored))
     assert (again.kind, again.seed) == (pairs.kind, pairs.seed)
     for name in ("strengths", "before", "after"):
         assert np.array_equal(getattr(again, name), getattr(pairs, name))
@@ -157,10 +158,10 @@ def test_pairs_survive_json_and_nothing_else_is_taken_for_them(floats: tuple[Str
         {"seed": "0"},
         {"more": 1},
     ):
-        with pytest.raises(EvidenceError, match="gather the evidence again"):
-            StressPairs.from_dict(stored | broken)
-    with pytest.raises(EvidenceError):
-        StressPairs.from_dict({"kind": "blur"})
+        with pytest.raises(ValueError, match=f"{next(iter(broken))}|gather the evidence again"):
+            from_json(StressPairs, json.dumps(stored | broken))
+    with pytest.raises(ValueError, match="is missing"):
+        from_json(StressPairs, json.dumps({"kind": "blur"}))
 
 
 def test_a_file_of_other_classes_is_refused(tmp_path: Path) -> None:
