@@ -7,8 +7,9 @@ read. The annotations here say how a field stands in JSON whose type pydantic do
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, NewType, TypeVar
 
 from targets.errors import TargetError
@@ -28,9 +29,9 @@ def to_json(value: object) -> dict[str, Any]:
     from pydantic_core import to_jsonable_python
 
     # In two steps, since its own mode for JSON writes the int of a float field as a float.
-    fields: dict[str, Any] = to_jsonable_python(_adapter(type(value)).dump_python(value, warnings=False))
+    plain: dict[str, Any] = to_jsonable_python(_adapter(type(value)).dump_python(value, warnings=False))
     schema = getattr(value, "SCHEMA", None)
-    return {"schema": schema} | fields if schema else fields
+    return {"schema": schema} | plain if schema else plain
 
 
 def from_json(kind: type[T], text: str, *, whole: bool = True) -> T:
@@ -48,7 +49,9 @@ def from_json(kind: type[T], text: str, *, whole: bool = True) -> T:
             raise ValueError(f"its schema is not {schema}")
         fields = {key: value for key, value in values.items() if key != "schema"} if schema else values
         # From text, since of Python values pydantic would take no list for a tuple and no word for an enum.
-        value: T = _adapter(kind).validate_json(json.dumps(fields))
+        plain = json.dumps(fields, ensure_ascii=False)
+        value: T = _adapter(kind).validate_json(_SURROGATE.sub(lambda half: chr(ord(half[0]) + _PRIVATE), plain))
+        value = _with_surrogates(value) if _SURROGATE.search(plain) else value
     except ValidationError as error:
         raise ValueError(_explained(error.errors(include_url=False)[0])) from error
     except RecursionError as error:
@@ -162,6 +165,24 @@ class _Count:
 
 Count = Annotated[int, _Count()]
 """A whole number of 0 or more, of a dataclass that is read from JSON."""
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_PRIVATE = 0x100000
+"""Half a character stands in the name of a file that is no UTF-8. pydantic reads none, so it is given a character of
+Unicode's last private plane in its place."""
+
+
+def _with_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return re.sub("[\U0010d800-\U0010dfff]", lambda half: chr(ord(half[0]) - _PRIVATE), value)
+    if isinstance(value, dict):
+        return {_with_surrogates(key): _with_surrogates(inner) for key, inner in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_with_surrogates, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _with_surrogates(getattr(value, field.name)) for field in fields(value)})
+    return value
 
 
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
