@@ -1,7 +1,7 @@
-"""JSON of frozen dataclasses: `to_json` writes their fields as they stand, `from_json` reads them back strictly.
+"""JSON of frozen dataclasses: `to_json` writes their fields, and `from_json` reads them back and checks every value.
 
-pydantic does both. It is imported, and builds what it needs of a type, when the first value of that type is written or
-read. The annotations here say how a field stands in JSON whose type pydantic does not know, or must not convert.
+Both use pydantic, which is imported only when the first value is written or read. The annotations are for fields whose
+type pydantic does not know or must not convert.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def to_json(value: object) -> dict[str, Any]:
-    """Return a dataclass as JSON types, its fields in order, first the name of its form if it has a `SCHEMA`."""
+    """Return a dataclass as a dictionary of JSON types with its fields in order; `SCHEMA`, if it has one, comes first."""
     from pydantic_core import to_jsonable_python
 
     # In two steps, since its own mode for JSON writes the int of a float field as a float.
@@ -35,11 +35,11 @@ def to_json(value: object) -> dict[str, Any]:
 
 
 def from_json(kind: type[T], text: str, *, whole: bool = True) -> T:
-    """Return the dataclass that `to_json` wrote; raises ValueError that names the key and says what is wrong with it.
+    """Return the dataclass that `to_json` wrote.
 
-    Refused are unknown keys, values of another type ("1", 1.0 and true are no integers), numbers that are not finite,
-    another `schema` than the type's, and what the dataclass itself refuses. whole: every key must be there; without it
-    a key whose field has a default may be missing, as in files of older versions.
+    whole: every key must be present; otherwise a key whose field has a default may be missing, as in files of older
+    versions. Raises ValueError, which names the key, for unknown keys, values of another type ("1", 1.0 and true are
+    not integers), numbers that are not finite, a `schema` that is not the type's, and whatever the dataclass refuses.
     """
     from pydantic import ValidationError
 
@@ -48,7 +48,7 @@ def from_json(kind: type[T], text: str, *, whole: bool = True) -> T:
         if schema and (not isinstance(values, dict) or values.get("schema") != schema):
             raise ValueError(f"its schema is not {schema}")
         fields = {key: value for key, value in values.items() if key != "schema"} if schema else values
-        # From text, since of Python values pydantic would take no list for a tuple and no word for an enum.
+        # From text: among Python values, strict pydantic accepts no list for a tuple and no string for an enum.
         plain = json.dumps(fields, ensure_ascii=False)
         value: T = _adapter(kind).validate_json(_SURROGATE.sub(lambda half: chr(ord(half[0]) + _PRIVATE), plain))
         value = _with_surrogates(value) if _SURROGATE.search(plain) else value
@@ -65,7 +65,7 @@ def from_json(kind: type[T], text: str, *, whole: bool = True) -> T:
 
 @dataclass(frozen=True)
 class ArrayAsList:
-    """Annotation of a numpy array that stands in JSON as a list, and is read back as one of a single axis.
+    """Annotation of a numpy array of one axis that is a list in JSON.
 
     dtype: `int64`, or `float32` for numbers from 0 to 1.
     """
@@ -93,9 +93,9 @@ class ArrayAsList:
 
 @dataclass(frozen=True)
 class ByItself:
-    """Annotation of a type of `targets`, which boards read without pydantic: its own `from_dict` reads it here too.
+    """Annotation of a type of `targets`, which has its own `from_dict` because boards have no pydantic.
 
-    written: whether its own `to_dict` writes it, instead of its fields as they stand.
+    written: its own `to_dict` writes it too.
     """
 
     written: bool = False
@@ -120,7 +120,7 @@ class ByItself:
 
 @dataclass(frozen=True)
 class AsText:
-    """Annotation of a type that stands in JSON as the text that `write` gives. read: takes it, raises ValueError."""
+    """Annotation of a type that is a string in JSON. write: returns that string; read: parses it or raises ValueError."""
 
     read: Callable[[str], Any]
     write: Callable[[Any], str]
@@ -136,7 +136,7 @@ class AsText:
 
 
 class _AsWritten:
-    """Annotation of a number that is read back as the int or the float that was written."""
+    """Annotation of a number that stays an int or a float when it is read back."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return how pydantic reads the field."""
@@ -150,11 +150,11 @@ class _AsWritten:
 
 
 Number = Annotated[float, _AsWritten()]
-"""A number of a dataclass that may also be a count: an int stays one through JSON."""
+"""A float field of a dataclass that may hold an int, which stays an int through JSON."""
 
 
 class _Count:
-    """Annotation of a whole number of 0 or more that fits an int64."""
+    """Annotation of an integer from 0 to the largest int64."""
 
     def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return how pydantic reads the field."""
@@ -164,13 +164,13 @@ class _Count:
 
 
 Count = Annotated[int, _Count()]
-"""A whole number of 0 or more, of a dataclass that is read from JSON."""
+"""An integer of 0 or more in a dataclass that is read from JSON."""
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PRIVATE = 0x100000
-"""Half a character stands in the name of a file that is no UTF-8. pydantic reads none, so it is given a character of
-Unicode's last private plane in its place."""
+"""Python puts lone surrogates into file names that are not UTF-8. pydantic refuses them in JSON, so characters of
+Unicode's last private plane stand in for them while it reads."""
 
 
 def _with_surrogates(value: Any) -> Any:
@@ -189,30 +189,30 @@ _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    """Return what reads and writes a type; building it takes milliseconds, so that is done once."""
+    """Return pydantic's adapter of a type. Building one takes milliseconds, so each is built once."""
     if kind not in _ADAPTERS:
         from pydantic import ConfigDict, TypeAdapter
 
-        # A dataclass at the top would take no settings from here; those inside another type inherit them.
+        # pydantic refuses a config for a dataclass itself; behind a NewType the dataclass inherits it.
         settings = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
         _ADAPTERS[kind] = TypeAdapter(NewType(kind.__name__, kind), config=settings)
     return _ADAPTERS[kind]
 
 
 def _explained(problem: ErrorDetails) -> str:
-    """Return the key and what is wrong with its value."""
-    place = ".".join(map(str, problem["loc"]))
+    """Return the key of the value and what is wrong with it."""
+    key = ".".join(map(str, problem["loc"]))
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown key '{place}'"
+        return f"unknown key '{key}'"
     if problem["type"] == "missing":
-        return f"'{place}' is missing"
-    words = problem["msg"].removeprefix("Value error, ").replace("Input should be", "it should be", 1)
+        return f"'{key}' is missing"
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "it should be", 1)
     value = "" if problem["type"] == "value_error" else f", not {_short(problem['input'])}"
-    return f"{place}: {words}{value}" if place else words + value
+    return f"{key}: {message}{value}" if key else message + value
 
 
 def _first_missing(values: Any, expected: Any) -> str:
-    """Return the first key that stands only in what is expected, its parents before it; nothing where there is none."""
+    """Return the first key of `expected` that `values` lacks, with its parents ("a.b"), or an empty string."""
     if isinstance(expected, list) and expected and isinstance(expected[0], dict):
         values, expected = (dict(enumerate(items)) for items in (values, expected))
     if not isinstance(expected, dict):
