@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def to_json(value: object) -> dict[str, Any]:
-    """Return a dataclass as a dictionary of JSON types with its fields in order; `SCHEMA`, if it has one, comes first."""
+    """Return a dataclass as a dictionary of JSON types, its fields in order, after its `SCHEMA` if it has one."""
     from pydantic_core import to_jsonable_python
 
     # In two steps, since its own mode for JSON writes the int of a float field as a float.
@@ -120,7 +120,7 @@ class ByItself:
 
 @dataclass(frozen=True)
 class AsText:
-    """Annotation of a type that is a string in JSON. write: returns that string; read: parses it or raises ValueError."""
+    """Annotation of a type that is a string in JSON. write: returns the string; read: parses it, may raise ValueError."""
 
     read: Callable[[str], Any]
     write: Callable[[Any], str]

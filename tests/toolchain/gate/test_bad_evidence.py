@@ -51,7 +51,7 @@ PAIRS = [
     ("before", [4] * 40, "do not fit 4 classes"),
     ("after", [-1] * 40, "do not fit 4 classes"),
     ("after_confidence", [1.0] * 41, "a confidence is no probability"),
-    ("after_confidence", [float("nan")] * 40, "NaN is no JSON"),
+    ("after_confidence", [float("nan")] * 40, "NaN is not valid JSON"),
     ("after_confidence", [float("inf")] * 40, "Infinity is no JSON"),
     ("after_confidence", [-1e-9] * 40, "after_confidence.0: it should be greater than or equal to 0"),
     ("after_confidence", [1.0000000001] * 40, "after_confidence.0: it should be less than or equal to 1"),
