@@ -120,7 +120,7 @@ class ByItself:
 
 @dataclass(frozen=True)
 class AsText:
-    """Annotation of a type that is a string in JSON. write: returns the string; read: parses it, may raise ValueError."""
+    """Annotation of a type that is a string in JSON. write: gives the string; read: parses it or raises ValueError."""
 
     read: Callable[[str], Any]
     write: Callable[[Any], str]
