@@ -174,7 +174,7 @@ Unicode's last private plane stand in for them while it reads."""
 
 
 def _with_surrogates(value: Any) -> Any:
-    if isinstance(value, str):
+    if type(value) is str:  # an enum's member stays one
         return re.sub("[\U0010d800-\U0010dfff]", lambda half: chr(ord(half[0]) - _PRIVATE), value)
     if isinstance(value, dict):
         return {_with_surrogates(key): _with_surrogates(inner) for key, inner in value.items()}
