@@ -102,7 +102,10 @@ def order(number: int) -> tuple[str, str]:
 
 
 def cost(words: list[str]) -> Cost:
-    """Run Python with these words in a fresh process; what it prints to stderr is shown where it fails."""
+    """Run Python with these words in a fresh process; what it prints to stderr is shown where it fails.
+
+    Linux counts the memory of the process that starts another one as its peak too, so this one imports no torch.
+    """
     start = perf_counter()
     with tempfile.TemporaryFile("w+") as errors:
         actions = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0), (os.POSIX_SPAWN_DUP2, errors.fileno(), 2)]
