@@ -1,4 +1,4 @@
-"""RunContext: what a whole run has in common, handed on as one value."""
+"""RunContext: the settings that all stages of a run share, passed as one value."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from toolchain.core.progress import Progress, silent
 class RunContext:
     """The settings of one run.
 
-    seed: of every generator of random numbers. threads: for training and evaluation, 0 takes all cores. progress: hears
-    how far a stage is. data_root: the folder in which EMNIST's files are searched first. force: overwrite files.
+    seed: of every generator of random numbers. threads: for training and evaluation, 0 takes all cores. progress:
+    called by stages to report how far they are. data_root: folder that is searched first for EMNIST's files. force:
+    overwrite files.
     """
 
     seed: int = 0

@@ -1,14 +1,14 @@
 """The whole error tree and the exit code of each family (`glyphpress help exit-codes`).
 
 GlyphpressError                          exit
-├── UsageProblem                         2   words that cannot be meant: unknown recipe, impossible combination
-├── CheckpointError                      3   a file that is not the model it is said to be
-│   └── PreprocessUnknown                3   nothing says how a model wants its images, and they do not show it
+├── UsageProblem                         2   an invalid request: unknown recipe, impossible combination
+├── CheckpointError                      3   a file that is not a loadable model
+│   └── PreprocessUnknown                3   neither file nor images say how a model wants its images
 ├── StageError                           3   a stage (train, prune, quantize ...) could not finish
 │   ├── ParityError                      3   a converted file differs from the model it was made from
-│   └── TaintedRun                       3   the machine was not quiet while it was timed, and --strict asks for that
+│   └── TaintedRun                       3   the machine was busy while timing, and --strict refuses that
 ├── PackageMissing                       4   an optional package is not installed; says the pip line
-├── PolicyError                          2   a policy or recipe file with unknown keys or impossible limits
+├── PolicyError                          2   a policy or recipe file with unknown keys or impossible values
 ├── EvidenceError                        3   evaluations that do not belong together, NaN logits, zero images
 ├── GateFailed                           1   a verdict is FAIL
 └── GateInconclusive                     5   no FAIL, but a verdict could not be reached
@@ -26,27 +26,27 @@ from targets.errors import TargetError, TargetUnavailable, UnknownTarget
 
 
 class GlyphpressError(Exception):
-    """Root of the errors of `toolchain`; the message is one line that ends with what to do."""
+    """Root of the errors of `toolchain`; the message is one line, and says what to do."""
 
 
 class UsageProblem(GlyphpressError):
-    """The request itself cannot be meant."""
+    """The request itself is invalid."""
 
 
 class CheckpointError(GlyphpressError):
-    """A checkpoint that cannot be loaded as the model it is said to be."""
+    """A checkpoint that cannot be loaded as a model."""
 
 
 class PreprocessUnknown(CheckpointError):
-    """A model that does not say how it wants its images, where that cannot be found either; ends in options."""
+    """It is not known how a model wants its images, and cannot be found; the message ends with options."""
 
 
 class StageError(GlyphpressError):
-    """A stage could not finish; nothing half-written is left."""
+    """A stage could not finish; no partial file is left."""
 
 
 class ParityError(StageError):
-    """A converted file answers differently from the model it was made from."""
+    """A converted file gives other answers than the model it was made from."""
 
 
 class TaintedRun(StageError):
@@ -58,7 +58,7 @@ class PackageMissing(GlyphpressError):
 
 
 class PolicyError(GlyphpressError):
-    """A policy or recipe with unknown keys or limits that cannot hold."""
+    """A policy or recipe with unknown keys or impossible values."""
 
 
 class EvidenceError(GlyphpressError):
@@ -97,5 +97,5 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code of an error's family; BUG for what no family knows."""
+    """Return the exit code of an error; BUG for one outside the tree."""
     return next(code for family, code in EXIT_CODES if isinstance(error, family))

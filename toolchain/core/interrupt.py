@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP, where third-party code would turn them into a crash or lose them."""
+"""Ctrl-C, SIGTERM and SIGHUP, which third-party code would lose or turn into a crash."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-_AGAIN = 0.05
-"""Seconds until a lost interruption is sent again."""
+_RESEND_SECONDS = 0.05
+"""Time until a lost interruption is sent again."""
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_came: list[int] = []
+_received: list[int] = []
+"""Signals since the last `heard` began."""
 
 
 def interrupted() -> bool:
     """Return whether a signal asked the program to end since the last `heard` began."""
-    return bool(_came)
+    return bool(_received)
 
 
 @contextmanager
 def held(notice: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP wait for the end of the block; the first of them calls `notice`.
+    """Hold SIGINT, SIGTERM and SIGHUP back until the end of the block; the first of them calls `notice`.
 
-    C++ code that calls Python back, as MLIR's passes do, aborts the process when KeyboardInterrupt is raised there.
+    C++ code that calls back into Python, as MLIR's passes do, aborts the process at a KeyboardInterrupt.
     """
     if not _main_thread():
         # Signals go to the main thread only.
         yield
         return
-    came: list[int] = []
+    received: list[int] = []
 
     def hold(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
-        if len(came) == 1:
+        received.append(number)
+        if len(received) == 1:
             notice()
 
     handlers = _handlers(*_ENDING)
@@ -46,26 +47,26 @@ def held(notice: Callable[[], object] = lambda: None) -> Iterator[None]:
         yield
     finally:
         _restore(handlers)
-        if came:
-            signal.raise_signal(came[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, and lose none; what is ignored (`nohup`) stays ignored.
+    """Treat SIGTERM and SIGHUP like Ctrl-C inside the block; ignored signals (`nohup`) stay ignored.
 
-    Python drops an exception that is raised in a callback of its garbage collector, where jax hangs one; then the
-    interruption is sent again.
+    Python drops an exception that is raised in a callback of its garbage collector, and jax registers such a callback;
+    the interruption is then sent again.
     """
     if not _main_thread():
         yield
         return
-    _came.clear()
+    _received.clear()
     handlers, hook = _handlers(*_ENDING, signal.SIGALRM), sys.unraisablehook
 
     def unraisable(lost: Any) -> None:
         if issubclass(lost.exc_type, KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+            signal.setitimer(signal.ITIMER_REAL, _RESEND_SECONDS)
         else:
             hook(lost)
 
@@ -91,10 +92,10 @@ def _handlers(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:
     for number, handler in handlers.items():
-        # None is a handler that was not set from Python, which cannot be put back.
+        # None is a handler that was not set from Python, which cannot be restored.
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
-    _came.append(number)
+    _received.append(number)
     raise KeyboardInterrupt("interrupted" if number in {signal.SIGINT, signal.SIGALRM} else "terminated")

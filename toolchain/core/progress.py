@@ -1,10 +1,10 @@
-"""How a long stage says how far it is, without knowing who listens."""
+"""How a long stage reports its progress, without knowing who listens."""
 
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""`progress(label, done, total)`: called by stages; `total` 0 means unknown. Raises nothing."""
+"""`progress(label, done, total)`, called by stages; a `total` of 0 means unknown. It must not raise."""
 
 
 def silent(_label: str, _done: int, _total: int) -> None:
-    """Listen to nothing: the default of every stage."""
+    """Ignore all progress; the default of every stage."""

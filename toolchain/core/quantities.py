@@ -1,6 +1,6 @@
-"""Quantities with units: how sizes, times, accuracies and ratios are written, for people and for policies.
+"""Quantities with units: sizes, times, accuracies and ratios, as people read and write them.
 
-A number without its unit is refused everywhere: `0.3` could be a fraction, a percentage or percentage points.
+A number without a unit is refused everywhere: `0.3` could be a fraction, a percentage or percentage points.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FORM = re.compile(rf"\s*({_NUMBER})\s*([A-Za-zµ%]*)\s*")
 
 @dataclass(frozen=True)
 class Unit:
-    """A kind of quantity. units: suffix to factor, in base units. plain: the suffix that `text` writes."""
+    """A kind of quantity. units: suffix -> factor to base units. plain: the suffix that `text` writes."""
 
     name: str
     units: Mapping[str, float]
@@ -25,11 +25,11 @@ class Unit:
 
     @property
     def pattern(self) -> str:
-        """The form of what `parse` takes, as an ECMA 262 regular expression for a JSON schema."""
+        """The form that `parse` accepts, as an ECMA 262 regular expression for a JSON schema."""
         return rf"^\s*{_NUMBER}\s*({'|'.join(self.units)})\s*$"
 
     def parse(self, text: str) -> float:
-        """Return a written quantity in base units; raises ValueError that says what was expected."""
+        """Parse a quantity to base units; raises ValueError that says what was expected."""
         match = _FORM.fullmatch(text)
         if text.lstrip().startswith("-"):
             raise ValueError(f"'{text}' is below zero; give one such as {self.example}")
@@ -42,7 +42,7 @@ class Unit:
         return value
 
     def text(self, value: float) -> str:
-        """Return base units as a written quantity that `parse` reads back to twelve digits."""
+        """Return a value in base units as text that `parse` reads back to twelve digits."""
         return f"{value / self.units[self.plain]:.12g}{self.plain}"
 
 
@@ -56,7 +56,7 @@ SHARE = Unit("share", {"%": 0.01}, "25%", "%")
 """Fraction of 1."""
 RATIO = Unit("ratio", {"x": 1.0}, "3.6x", "x")
 COUNT = Unit("count", {"k": 1e3, "M": 1e6, "": 1.0}, "3M", "")
-"""How many of something; of things that are counted a bare number says enough."""
+"""A number of things, which needs no unit."""
 
 
 def size_text(size: float) -> str:
@@ -71,7 +71,7 @@ def size_text(size: float) -> str:
 def macs_text(macs: float) -> str:
     """Return multiply-accumulates for people in the unit that leaves digits to read: `38.5 kMAC`, `8.0 MMAC`."""
     for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        # What rounds to a thousand of a unit is one of the next.
+        # A value that would round to 1,000 of a unit is written in the next one.
         if macs >= 0.99995 * factor:
             return f"{macs / factor:,.1f} {unit}MAC"
     return f"{macs:,.0f} MAC"
@@ -96,19 +96,19 @@ def points_text(fraction: float, digits: int = 2) -> str:
 
 
 def beside(value: float, limit: float, text: Callable[[float, int], str], digits: int = 2) -> str:
-    """Return a value that is read beside a limit, in as many more digits as tell the two apart."""
+    """Return a value that is shown beside a limit, with as many more digits as distinguish the two."""
     while value != limit and digits < 12 and text(value, digits) == text(limit, digits):
         digits += 1
     return text(value, digits)
 
 
 def size_beside(size: float, limit: float) -> str:
-    """Return a size that is read beside a limit: in bytes where `size_text` would say the same of both."""
+    """Return a size that is shown beside a limit: in bytes where `size_text` would give the same for both."""
     same = size != limit and size_text(size) == size_text(limit)
     return f"{size:,.15g} bytes" if same else size_text(size)
 
 
 def time_beside(seconds: float, limit: float) -> str:
-    """Return a time that is read beside a limit: in nanoseconds where `time_text` would say the same of both."""
+    """Return a time that is shown beside a limit: in nanoseconds where `time_text` would give the same for both."""
     same = seconds != limit and time_text(seconds) == time_text(limit)
     return f"{seconds * 1e9:,.12g} ns" if same else time_text(seconds)

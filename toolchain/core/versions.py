@@ -6,11 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def tool_versions(*packages: str) -> dict[str, str]:
-    """Return the installed version of glyphpress and of each package that is there."""
-    found: dict[str, str] = {}
+    """Return the versions of glyphpress and of those of the packages that are installed."""
+    versions: dict[str, str] = {}
     for package in ("glyphpress", *packages):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,4 +1,4 @@
-"""Reference architectures, one a file, and the table that finds them by name."""
+"""Reference architectures, one per file, and the table that finds them by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODELS = {
     "cnn-small": "toolchain.models.cnn_small:CnnSmall",
 }
 MOST_PARAMETERS = 200_000_000
-"""Of a reference model: what its options ask for beyond that is an error in a file or a command."""
+"""Limit of a reference model; options that ask for more are an error in a file or a command."""
 
 
 def names() -> tuple[str, ...]:
@@ -35,11 +35,11 @@ def build(name: str, classes: int, **options: Any) -> nn.Module:
     """
     import torch
 
-    module, attribute = _place(name).split(":")
+    module, attribute = _reference(name).split(":")
     if classes < 2:
         raise UsageProblem(f"{name} needs at least two classes, not {classes}")
     architecture = getattr(import_module(module), attribute)
-    # The options may come out of a stranger's file, so they are tried first where no memory is taken.
+    # The options may come from an untrusted file, so the model is first built without memory, on the meta device.
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -66,12 +66,12 @@ def shipped_weights(name: str) -> Path | None:
 
     Raises UsageProblem on a name that is not in `names()`.
     """
-    _place(name)
+    _reference(name)
     path = Path(__file__).parent / "weights" / f"{name}.safetensors"
     return path if path.is_file() else None
 
 
-def _place(name: str) -> str:
+def _reference(name: str) -> str:
     if name not in MODELS:
         raise UsageProblem(f"no reference model '{name}'; {nearest(name, MODELS, 'see `glyphpress train --help`')}")
     return MODELS[name]

@@ -1,4 +1,4 @@
-"""Trained weights on disk: a `.pt` of plain types that loads with weights_only, or a `.safetensors`."""
+"""Save trained weights: a `.pt` of plain types, which loads with weights_only, or a `.safetensors`."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def save(path: Path, module: nn.Module, facts: dict[str, Any], *, force: bool = 
 
     refuse_unfit(path, force=force)
     weights = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
-    described = {"schema": SCHEMA} | facts
+    description = {"schema": SCHEMA} | facts
     if path.suffix == ".safetensors":
-        content = safetensors(weights, metadata={"glyphpress": json.dumps(described, allow_nan=False)})
+        content = safetensors(weights, metadata={"glyphpress": json.dumps(description, allow_nan=False)})
     else:
         # Through memory, since torch reports a full disk as an error of its own stream.
         buffer = io.BytesIO()
-        torch.save(described | {"state_dict": weights}, buffer)
+        torch.save(description | {"state_dict": weights}, buffer)
         content = buffer.getvalue()
     try:
         with whole_file(path, force=force) as part:
