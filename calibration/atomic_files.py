@@ -109,21 +109,21 @@ def put_aside(part: Path, path: Path) -> Path:
 
 
 def _exchange(part: Path, path: Path, replaceable: Callable[[Path], bool]) -> None:
-    taken = FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    occupied = FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     if not path.is_dir() or not replaceable(path):
-        raise taken
+        raise occupied
     if _renameat2(part, path, _EXCHANGE):
         # Another process may have put another folder there since the check.
         if not replaceable(part):
             _renameat2(part, path, _EXCHANGE)
-            raise taken
+            raise occupied
         return
     old = part.parent.with_name("old") / path.name
     old.parent.mkdir()
     try:
         path.rename(old)
         if not replaceable(old):
-            raise taken
+            raise occupied
         part.rename(path)
     except BaseException:
         if old.exists() and not path.exists():

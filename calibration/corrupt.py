@@ -1,11 +1,11 @@
-"""Scanner stress: what skewed paper, a dirty glass or another pen do to a glyph, in five strengths.
+"""Scanner damage to glyphs: skewed paper, a dirty glass, another pen, in five strengths.
 
-Damage is a function of an image's own pixels, the kind, the strength and the seed alone: chance is drawn from a hash of
-the image (SHAKE128, FIPS 202), and the arithmetic is done in integers. So a glyph is damaged alike in any batch, order
-or subset, on every machine and with every version of numpy.
+Damage depends on an image's pixels, the kind, the strength and the seed alone: random numbers come from a hash of the
+image (SHAKE128, FIPS 202), and the arithmetic uses integers. So a glyph is damaged equally in any batch, order or
+subset, on every machine and with every version of numpy.
 
-Kinds and strengths follow the way of ImageNet-C (Hendrycks and Dietterich 2019, arXiv:1903.12261): one kind at a time,
-from what a person hardly notices (1) to what still can be read (5).
+Kinds and strengths follow ImageNet-C (Hendrycks and Dietterich 2019, arXiv:1903.12261): one kind at a time,
+from hardly noticeable (1) to still readable (5).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from calibration.errors import UnknownData
 STRENGTHS = (1, 2, 3, 4, 5)
 
 _CHUNK = 2048
-"""Images that are damaged at once, so that memory stays at some tens of megabytes."""
+"""Images that are damaged at once, which limits memory to some tens of megabytes."""
 _ONE = 256
-"""Fixed point: shares, weights and parts of a pixel are counted in 256ths."""
+"""Fixed point: shares, weights and parts of a pixel are in 256ths."""
 
 Integers = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
@@ -37,7 +37,7 @@ def damage(images: Images, kind: str, strengths: Integers, seed: int = 0) -> Ima
     """Return uint8 [N, 28, 28]: each upright glyph (bright ink on black) damaged at its own strength.
 
     images: uint8 [N, 28, 28]. strengths: int64 [N], 1 to 5. Raises UnknownData for another kind or strength, and for
-    images that are no glyphs.
+    images that are not glyphs.
     """
     check_kind(kind)
     if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE) or strengths.shape != images.shape[:1]:
@@ -59,23 +59,23 @@ def damage(images: Images, kind: str, strengths: Integers, seed: int = 0) -> Ima
 def strengths_in_turn(
     images: ImageSource, labels: Labels, kind: str, seed: int = 0, strengths: tuple[int, ...] = STRENGTHS
 ) -> Integers:
-    """Return int64 [N], a strength for each image: they go round over the images of each class.
+    """Return int64 [N], a strength for each image, assigned in turn to the images of each class.
 
-    The order within a class is drawn, for each kind anew, from the images' own pixels and the seed. So every class
-    has every strength equally often, to within one image. Raises UnknownData as `damage` does.
+    The order within a class is drawn for each kind from the images' pixels and the seed. So every class has every
+    strength equally often, to within one image. Raises UnknownData as `damage` does.
     """
     check_kind(kind)
     check_strengths(strengths)
     salt = f"turn of {kind} {seed}"
     drawn = np.concatenate([_chances(images[part], salt, 8).view(">u8")[:, 0] for part in chunks(len(images))])
     order = np.lexsort((drawn, labels))
-    turn = np.empty(len(labels), np.int64)
-    turn[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
-    return np.array(strengths, np.int64)[turn % len(strengths)]
+    rank = np.empty(len(labels), np.int64)
+    rank[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
+    return np.array(strengths, np.int64)[rank % len(strengths)]
 
 
 def check_kind(kind: str) -> None:
-    """Raise UnknownData for a kind of damage that is not known."""
+    """Raise UnknownData for an unknown kind of damage."""
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=3)
         advice = f"did you mean {', '.join(near)}?" if near else "see [stress] in what `glyphpress gate init` writes"
@@ -83,16 +83,16 @@ def check_kind(kind: str) -> None:
 
 
 def check_strengths(strengths: tuple[int, ...] | list[int]) -> None:
-    """Raise UnknownData for strengths that are not known, or none."""
-    foreign = [strength for strength in strengths if strength not in STRENGTHS]
-    if foreign or not strengths:
+    """Raise UnknownData for unknown strengths, or none."""
+    unknown = [strength for strength in strengths if strength not in STRENGTHS]
+    if unknown or not strengths:
         raise UnknownData(
-            f"damage has strengths 1 to 5, not {', '.join(map(str, foreign)) or 'none'}; take some of them"
+            f"damage has strengths 1 to 5, not {', '.join(map(str, unknown)) or 'none'}; take some of them"
         )
 
 
 def _chances(images: Images, salt: str, count: int) -> Bytes:
-    """Return uint8 [N, count], uniform bytes that the pixels of each image and the salt decide."""
+    """Return uint8 [N, count], uniform bytes drawn from the pixels of each image and the salt."""
     start = hashlib.shake_128(salt.encode())
     rows = []
     for pixels in np.ascontiguousarray(images).reshape(len(images), -1):
@@ -103,26 +103,26 @@ def _chances(images: Images, salt: str, count: int) -> Bytes:
 
 
 def _skew(images: Images, strength: int, chances: Bytes) -> Images:
-    """The paper lay askew and was pulled unevenly: turned one way, slanted the same way or the other."""
+    """The paper was skewed and pulled unevenly: turned one way, slanted the same way or the other way."""
     angle, slant = (5, 10, 14, 18, 22)[strength - 1], (0.12, 0.22, 0.33, 0.44, 0.55)[strength - 1]
     turned = np.empty_like(images)
     for case in range(4):
-        chosen = chances[:, 0] % 4 == case
-        places, weights = _lookup(angle * (1 - 2 * (case & 1)), slant * (1 - (case & 2)))
-        pixels = images[chosen].reshape(-1, SIDE * SIDE).astype(np.int64)
+        members = chances[:, 0] % 4 == case
+        indices, weights = _lookup(angle * (1 - 2 * (case & 1)), slant * (1 - (case & 2)))
+        pixels = images[members].reshape(-1, SIDE * SIDE).astype(np.int64)
         pixels = np.concatenate([pixels, np.zeros((len(pixels), 1), np.int64)], axis=1)
-        mixed = sum(pixels[:, place] * weight for place, weight in zip(places, weights, strict=True))
-        turned[chosen] = _rounded(np.asarray(mixed), _ONE * _ONE).reshape(-1, SIDE, SIDE)
+        mixed = sum(pixels[:, index] * weight for index, weight in zip(indices, weights, strict=True))
+        turned[members] = _rounded(np.asarray(mixed), _ONE * _ONE).reshape(-1, SIDE, SIDE)
     return turned
 
 
 @cache
 def _lookup(degrees: float, slant: float) -> tuple[Integers, Integers]:
-    """Return where each pixel of a turned and slanted image comes from: bilinear, int64 [4, 784] places and weights.
+    """Return for each pixel of a turned and slanted image its source pixels: int64 [4, 784] indices, bilinear weights.
 
-    Weights are in 65,536ths. Place 784 is the black around the image.
+    Weights are in 65,536ths. Index 784 is the black around the image.
     """
-    # Rounded to fixed point before anything is computed with them, since machines differ in the last bit of a sine.
+    # Rounded to fixed point first, since machines differ in the last bit of a sine.
     cosine, sine, shear = (
         round(x * 2**16) for x in (math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), slant)
     )
@@ -131,15 +131,15 @@ def _lookup(degrees: float, slant: float) -> tuple[Integers, Integers]:
     x = (tilted * cosine - (down * sine << 16)) >> 16
     y = (tilted * sine + (down * cosine << 16)) >> 16
     x, y = ((value + ((SIDE - 1) << 16)) >> 9 for value in (x, y))  # 256ths of a pixel from the corner
-    places, weights = [], []
+    indices, weights = [], []
     for dy in (0, 1):
         for dx in (0, 1):
             row, column = (y >> 8) + dy, (x >> 8) + dx
             inside = (row >= 0) & (row < SIDE) & (column >= 0) & (column < SIDE)
-            places.append(np.where(inside, row * SIDE + column, SIDE * SIDE))
+            indices.append(np.where(inside, row * SIDE + column, SIDE * SIDE))
             part_y, part_x = (y & 255 if dy else _ONE - (y & 255)), (x & 255 if dx else _ONE - (x & 255))
             weights.append(part_y * part_x)
-    return np.array(places), np.array(weights)
+    return np.array(indices), np.array(weights)
 
 
 def _blur(images: Images, strength: int, _drawn: Bytes) -> Images:
@@ -161,9 +161,9 @@ def _smoothed(images: Images, sigma: float) -> Images:
 
 
 def _threshold(images: Images, strength: int, chances: Bytes) -> Images:
-    """The scanner made it black and white at a wrong level: too high, so that strokes break, or too low.
+    """The scanner's threshold for black and white was wrong: too high, so that strokes break, or too low.
 
-    It did so at three times the resolution of the glyph, whose edges therefore keep some gray.
+    The threshold applies at three times the resolution of the glyph, so its edges keep some gray.
     """
     low, high = (100, 75, 50, 30, 15)[strength - 1], (145, 170, 195, 215, 230)[strength - 1]
     level = np.where(chances[:, 0] % 2, low, high).astype(np.int16)[:, None, None] * 9
@@ -178,7 +178,7 @@ def _threshold(images: Images, strength: int, chances: Bytes) -> Images:
 
 
 def _speckle(images: Images, strength: int, chances: Bytes) -> Images:
-    """Dust and dropouts: single pixels white or black, half of each, more of them at each strength."""
+    """Dust and dropouts: single pixels become white or black, half of them each; more at higher strengths."""
     share = (0.01, 0.02, 0.03, 0.04, 0.05)[strength - 1]
     drawn = chances.view(">u2").reshape(images.shape)
     white, black = round(share / 2 * 2**16), round(share * 2**16)
@@ -186,14 +186,14 @@ def _speckle(images: Images, strength: int, chances: Bytes) -> Images:
 
 
 def _faint(images: Images, strength: int, _drawn: Bytes) -> Images:
-    """The pen was running dry: strokes thinner, and paler."""
+    """The pen was running dry: strokes are thinner and paler."""
     thin, ink = (40, 75, 110, 145, 180)[strength - 1], (215, 185, 162, 142, 126)[strength - 1]
     mixed = images.astype(np.int64) * (_ONE - thin) + _spread(images, np.minimum).astype(np.int64) * thin
     return _rounded(mixed * ink, _ONE * _ONE)
 
 
 def _thick(images: Images, strength: int, _drawn: Bytes) -> Images:
-    """The pen was broad, or the ink ran: strokes wider by up to two pixels on each side."""
+    """The pen was broad, or the ink ran: strokes are wider by up to two pixels on each side."""
     swollen = images
     parts = (128, 256, 384, 512, 640)[strength - 1]
     while parts > 0:

@@ -218,8 +218,8 @@ def fetch(
 
 
 def _complete(folder: Path) -> bool:
-    found = [find(table, split, [folder]) for table in SPLITS.values() for split in ("train", "test")]
-    return all(files is not None and files.complete for files in found)
+    splits = [find(table, split, [folder]) for table in SPLITS.values() for split in ("train", "test")]
+    return all(files is not None and files.complete for files in splits)
 
 
 def _refuse_other_files(folder: Path, force: bool) -> None:

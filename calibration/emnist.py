@@ -54,9 +54,10 @@ def find(table: EmnistSplit, split: Split, roots: list[Path]) -> SplitFiles | No
     """
     other: Split = "train" if split == "test" else "test"
     for root in roots:
-        found = [files for folder in _folders(root) if (files := _files(folder, table, split)).images or files.labels]
-        if found:
-            return max(found, key=lambda files: (files.complete, _files(files.folder, table, other).complete))
+        candidates = [_files(folder, table, split) for folder in _folders(root)]
+        candidates = [files for files in candidates if files.images or files.labels]
+        if candidates:
+            return max(candidates, key=lambda files: (files.complete, _files(files.folder, table, other).complete))
     return None
 
 

@@ -1,9 +1,9 @@
-"""A scan becomes an EMNIST-style glyph: one way for picture folders, the built-in digits and the kiosk.
+"""Turns a scan into an EMNIST-style glyph, for folders of pictures, the built-in digits and applications.
 
 Follows section II-A of the EMNIST paper (Cohen et al. 2017, arXiv:1702.05373): ink without paper, Gaussian blur, crop
 to the region of interest, centre in a square with the aspect kept and 2 pixels of padding, bicubic down to 28x28, 0 to
-255. The paper starts from binary forms; a scan's grays are stretched about the middle between paper and ink instead,
-so that thin strokes of small scans do not break.
+255. The paper starts from binary images; here a scan's gray levels are stretched about the middle between paper and
+ink, so that thin strokes of small scans do not break.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ SIDE = 28
 PADDING = 2
 _INNER = SIDE - 2 * PADDING
 _WORK = 2 * _INNER
-"""Pixels on the longer side of the ink while its contrast is stretched; finer than the glyph, for soft edges."""
+"""Pixels of the longer side of the ink during contrast stretching; finer than the glyph, for soft edges."""
 _SIGMA = 1.0
 """Half a pixel of the glyph: the paper's one pixel on a 128-pixel form, whose characters fill about half of it."""
 _EDGE = (0.35, 0.9)
-"""What is lighter than the first share of the way from paper to ink is paper; what is darker than the second is ink."""
+"""Shares of the way from paper to ink: below the first is paper, above the second is ink."""
 _LARGEST = 512
 _FAINTEST = 24
 """Gray levels between ink and paper below which a scan counts as blank."""
 _FRAME = 16
-"""How bright the outermost pixels of a glyph may be; in EMNIST all but 5 images in 10,000 have none."""
+"""Largest brightness of the outermost pixels of a glyph; in EMNIST all but 5 images in 10,000 have 0 there."""
 _DUST = 0.01
-"""Specks below this share of the ink are dropped before the crop; the dot of an i is 4 % or more."""
+"""Specks smaller than this share of the ink are removed before the crop; the dot of an i has 4 % or more."""
 
 
 def glyph(scan: Image.Image | Gray) -> Gray:
     """Return the uint8 [28, 28] glyph, bright ink on black, of a scan of any size, dark on light or the reverse.
 
-    A 28x28 picture that is a glyph already (ink on a black or white frame) keeps its pixels, inverted at need.
+    A 28x28 picture that is a glyph already (ink with a black or white frame) keeps its pixels, inverted if necessary.
     Raises CorruptData when there is no ink.
     """
     gray = gray_levels(scan)
@@ -52,7 +52,7 @@ def glyph(scan: Image.Image | Gray) -> Gray:
 
 
 def gray_levels(scan: Image.Image | Gray) -> Gray:
-    """Return a scan as uint8 [H, W], at most 512 a side: rotation tags obeyed, transparency white, 16 bits scaled."""
+    """Return a scan as uint8 [H, W], at most 512 per side: rotated by its tag, transparency white, 16 bits scaled."""
     if isinstance(scan, np.ndarray):
         if scan.dtype != np.uint8 or scan.ndim != 2:
             raise CorruptData(f"expected a uint8 scan [H, W], got {scan.dtype} {list(scan.shape)}; convert it first")
@@ -71,7 +71,7 @@ def gray_levels(scan: Image.Image | Gray) -> Gray:
 
 
 def bright_on_dark(gray: Gray) -> Gray:
-    """Return the scan with bright ink on dark: paper is what most of the frame shows, or most of the scan if it ties.
+    """Return the scan with bright ink on dark: paper is the majority of the frame, or of the scan if that is close.
 
     Raises CorruptData when the scan is blank.
     """
@@ -82,7 +82,7 @@ def bright_on_dark(gray: Gray) -> Gray:
 
 
 def is_glyph(bright: Gray) -> bool:
-    """Whether a bright-on-dark picture is 28x28 with an empty frame around ink of full brightness, as EMNIST's are."""
+    """Return whether a bright-on-dark picture is 28x28 with an empty frame and fully bright ink, as in EMNIST."""
     if bright.shape != (SIDE, SIDE) or bright.max() < 250:
         return False
     frame = max(int(edge.max()) for edge in (bright[0], bright[-1], bright[:, 0], bright[:, -1]))
@@ -91,10 +91,10 @@ def is_glyph(bright: Gray) -> bool:
 
 @dataclass(frozen=True)
 class Levels:
-    """Where a scan's dark and light sides lie.
+    """Dark and light gray levels of a scan.
 
-    threshold: the first level of the light side, by Otsu's method (1979): least variance within both sides.
-    dark: median of the dark side. light: upper quartile of the light side, since its lower part is edges.
+    threshold: the first light level, by Otsu's method (1979): least variance within both groups. dark: median of the
+    dark levels. light: upper quartile of the light levels, since the lower part is edges.
     """
 
     threshold: int
@@ -119,29 +119,29 @@ def levels(gray: Gray) -> Levels:
 
 def _ink(bright: Gray) -> Image.Image:
     """Crop to the ink, enlarge or reduce it to the working size, and stretch paper to 0 and ink to 255."""
-    found = levels(bright)
-    top, bottom, left, right = _box(_without_dust(bright >= found.threshold))
+    gray = levels(bright)
+    top, bottom, left, right = _box(_without_dust(bright >= gray.threshold))
     scale = _WORK / max(bottom - top, right - left)
-    # A pixel of paper on each side lets the interpolation see where a stroke ends.
-    framed = np.full((bright.shape[0] + 2, bright.shape[1] + 2), found.dark, np.uint8)
+    # A pixel of paper on each side lets the interpolation end the strokes.
+    framed = np.full((bright.shape[0] + 2, bright.shape[1] + 2), gray.dark, np.uint8)
     framed[1:-1, 1:-1] = bright
     cut = framed[top : bottom + 2, left : right + 2]
     size = (max(1, round(cut.shape[1] * scale)), max(1, round(cut.shape[0] * scale)))
     large = np.asarray(Image.fromarray(cut).resize(size, Image.Resampling.BICUBIC))
-    low, high = (found.dark + share * (found.light - found.dark) for share in _EDGE)
+    low, high = (gray.dark + share * (gray.light - gray.dark) for share in _EDGE)
     stretch = np.clip((np.arange(256) - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
     return ImageOps.expand(Image.fromarray(stretch[large]), round(3 * _SIGMA))
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Return top, bottom, left, right of what is set; bottom and right are one past it."""
+    """Return top, bottom, left, right of the set pixels; bottom and right are exclusive."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def _without_dust(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the mask without specks, which would otherwise decide the crop."""
-    # Nothing is small enough to drop from few pixels, and the import is slow.
+    """Return the mask without specks, which would otherwise extend the crop."""
+    # Few pixels contain no specks that are small enough, and the import is slow.
     if mask.sum() * _DUST < 1:
         return mask
     from scipy import ndimage
@@ -155,12 +155,12 @@ def _without_dust(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _settle(ink: Image.Image) -> Gray:
-    """Blur, then bring the square around what is seen to 28x28."""
+    """Blur, then scale the square around the visible ink to 28x28."""
     blurred = ink.filter(ImageFilter.GaussianBlur(_SIGMA))
     top, bottom, left, right = _box(np.asarray(blurred) > _FAINTEST)
     side = max(bottom - top, right - left) * SIDE / _INNER
     x, y = (left + right - side) / 2, (top + bottom - side) / 2
-    # Pillow's crop adds black where it reaches outside; the fractional rest centres exactly.
+    # Pillow's crop adds black outside the image; the fractional rest centres exactly.
     corner = math.floor(x), math.floor(y)
     room = math.ceil(side) + 1
     square = blurred.crop((*corner, corner[0] + room, corner[1] + room))

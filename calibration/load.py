@@ -156,18 +156,18 @@ def catalog(data_root: Path | None = None) -> list[Entry]:
     """Return the built-in digits and EMNIST's six splits, with the folders in which `load` finds them."""
     roots = emnist.roots(data_root)
     train, test = digits("train"), digits("test")
-    inside = {"train": "built in", "test": "built in"}
-    entries = [Entry(DIGITS, test.classes, len(train), len(test), inside)]
+    built_in = {"train": "built in", "test": "built in"}
+    entries = [Entry(DIGITS, test.classes, len(train), len(test), built_in)]
     for table in SPLITS.values():
-        found: dict[str, str] = {}
-        parts: tuple[Split, Split] = ("train", "test")
-        for split in parts:
+        folders: dict[str, str] = {}
+        splits: tuple[Split, Split] = ("train", "test")
+        for split in splits:
             try:
                 files = emnist.find(table, split, roots)
             except PermissionError as error:
-                found[split] = f"{error.filename}, which cannot be read"
+                folders[split] = f"{error.filename}, which cannot be read"
                 continue
             if files and files.complete:
-                found[split] = str(files.folder)
-        entries.append(Entry(f"emnist:{table.name}", table.classes, table.train, table.test, found))
+                folders[split] = str(files.folder)
+        entries.append(Entry(f"emnist:{table.name}", table.classes, table.train, table.test, folders))
     return entries

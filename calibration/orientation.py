@@ -1,8 +1,8 @@
-"""Which of the eight ways round do glyphs stand? Told by comparing them with references that are known to be upright.
+"""Finds the orientation of glyphs, one of eight, by comparing them with upright references.
 
-References: the built-in handwritten digits, and letters printed with the font inside Pillow; both go through `glyph`.
-No image of EMNIST is among them. A glyph votes for the turn in which it is most like a reference of its own class, so
-letters that are symmetric spread their votes and the others decide.
+References are the built-in handwritten digits, and letters printed with the font inside Pillow, both converted by
+`glyph`; none is from EMNIST. A glyph votes for the turn in which it is most similar to a reference of its class, so
+symmetric letters spread their votes and the others decide.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ TURNS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "rot270": lambda x: x.swapaxes(1, 2)[:, :, ::-1],
     "anti-transpose": lambda x: x.swapaxes(1, 2)[:, ::-1, ::-1],
 }
-"""What was done to upright glyphs, by the names that `targets.preprocess` gives them (`rot90` is counter-clockwise)."""
+"""Turns of upright glyphs, by their names in `targets.preprocess` (`rot90` is counter-clockwise)."""
 
 UNDONE_BY = {"rot90": "rot270", "rot270": "rot90"}
-"""Every other turn undoes itself."""
+"""Turn -> its inverse; all other turns are their own inverse."""
 
 _SLANTS = (0.0, 0.2, 0.4)
-_ENOUGH = 400
-_SURE = 0.99
+_COMPARED = 400
+_SURE_ABOVE = 0.99
 _DRAWS = 4000
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """How glyphs seem to stand.
+    """The orientation of glyphs by a vote.
 
-    looks: the turn with most votes. votes: share of the compared images, by turn. images: how many were compared.
+    looks: the turn with most votes. votes: share of the compared images by turn. images: number of compared images.
     confidence: probability that `looks` would get most votes of all such images (flat Dirichlet prior on the shares).
     """
 
@@ -60,10 +60,10 @@ class Orientation:
     @property
     def sure(self) -> bool:
         """Whether the votes decide it."""
-        return self.confidence >= _SURE
+        return self.confidence >= _SURE_ABOVE
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return the result in one line."""
         (first, share), (second, less) = sorted(self.votes.items(), key=lambda vote: -vote[1])[:2]
         sure = "over 99.9%" if self.confidence > 0.999 else f"{self.confidence:.1%}"
         return (
@@ -73,16 +73,16 @@ class Orientation:
 
 
 def orientation(data: Dataset, seed: int = 0) -> Orientation | None:
-    """Return how the images stand, or None when no class is a digit or a Latin letter, so nothing can be compared.
+    """Return the orientation of the images, or None when no class is a digit or a Latin letter.
 
-    About 400 images are compared, about as many of each class. The images must be bright ink on dark.
+    About 400 images are compared, about equally many of each class. They must be bright ink on dark.
     """
     rng = np.random.default_rng(seed)
     known = [label for label, name in enumerate(data.classes) if name in (*digits, *ascii_letters)]
     best: list[NDArray[np.int64]] = []
     for label in known:
         members = np.flatnonzero(data.labels == label)
-        chosen = rng.permutation(members)[: -(-_ENOUGH // len(known))]
+        chosen = rng.permutation(members)[: -(-_COMPARED // len(known))]
         reference = _reference(_written_as(data.classes[label], data.classes))
         best.append(_best_turn(data.images[chosen], reference))
     counts = np.bincount(np.concatenate(best), minlength=len(TURNS)) if best else np.zeros(len(TURNS), np.int64)
@@ -96,19 +96,19 @@ def orientation(data: Dataset, seed: int = 0) -> Orientation | None:
 
 
 def _best_turn(images: Images, reference: Features) -> NDArray[np.int64]:
-    """Return for each image the index of the turn that, undone, brings it closest to any reference."""
+    """Return for each image the index of the turn whose inverse makes it most similar to a reference."""
     if not len(images):
         return np.empty(0, np.int64)
     features = _features(images)
-    # Blurring and scaling treat every direction alike, so features turn as images do.
+    # Blurring and scaling are the same in every direction, so features turn as images do.
     undone = np.stack([TURNS[UNDONE_BY.get(name, name)](features) for name in TURNS])
-    likeness = undone.reshape(-1, SIDE * SIDE) @ reference.T
-    turns: NDArray[np.int64] = likeness.max(1).reshape(len(TURNS), -1).argmax(0).astype(np.int64)
+    similarity = undone.reshape(-1, SIDE * SIDE) @ reference.T
+    turns: NDArray[np.int64] = similarity.max(1).reshape(len(TURNS), -1).argmax(0).astype(np.int64)
     return turns
 
 
 def _features(images: Images) -> Features:
-    """Return float32 [N, 28, 28] of slightly blurred glyphs, whose products are their correlations."""
+    """Return float32 [N, 28, 28], slightly blurred and normalised glyphs, whose dot products are correlations."""
     pixels = images.astype(np.float32)
     for axis in (1, 2):
         near = [np.roll(pixels, shift, axis) * weight for shift, weight in ((-2, 1), (-1, 2), (0, 3), (1, 2), (2, 1))]
@@ -119,7 +119,7 @@ def _features(images: Images) -> Features:
 
 
 def _written_as(name: str, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return both cases of a letter when they share a class, as EMNIST's merged splits have it."""
+    """Return both cases of a letter where they share a class, as in EMNIST's merged splits."""
     other = name.swapcase()
     return (name,) if other == name or other in classes else (name, other)
 

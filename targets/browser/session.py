@@ -16,7 +16,7 @@ from targets.artifact import Artifact, Format
 from targets.browser.chromium import Page
 from targets.errors import Misplaced, RunFailed
 from targets.host.clock import RESOLUTIONS, Interrupted
-from targets.host.runtime_session import RuntimeSession, TensorCodec, image_input, logits_output
+from targets.host.runtime_session import RuntimeSession, TensorCodec, codecs_of, input_and_output
 from targets.litert.cpu import codecs
 from targets.onnxruntime.cpu import batch_size
 from targets.onnxruntime.single_provider import refuse_misplaced
@@ -51,9 +51,7 @@ class BrowserSession(RuntimeSession):
         on_exit: takes the session when its block ends, unless it has failed; by default it is closed.
         """
         self._page, self._on_exit, self._failed = page, on_exit, False
-        inputs, outputs = _codecs(artifact)
-        source, index = image_input(artifact, inputs), logits_output(artifact, outputs)
-        sink = outputs[index]
+        source, sink, index = input_and_output(artifact, *_codecs(artifact))
         _check_array_types(artifact, [source, sink])
         options = {
             "runtime": RUNTIMES[artifact.format],
@@ -147,7 +145,7 @@ def _codecs(artifact: Artifact) -> tuple[list[TensorCodec], list[TensorCodec]]:
     if artifact.format == "tflite":
         inputs, outputs = codecs(artifact.path)
         return [replace(codec, spec=replace(codec.spec, shape=_allocated(codec))) for codec in inputs], outputs
-    return [TensorCodec(spec) for spec in artifact.inputs], [TensorCodec(spec) for spec in artifact.outputs]
+    return codecs_of(artifact)
 
 
 def _allocated(codec: TensorCodec) -> tuple[int, ...]:

@@ -62,7 +62,7 @@ class TensorCodec:
         return (raw.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
 
 
-def image_input(artifact: Artifact, inputs: list[TensorCodec]) -> TensorCodec:
+def _image_input(artifact: Artifact, inputs: list[TensorCodec]) -> TensorCodec:
     """Return the one input that takes 28x28 glyphs; raises RunFailed where there is none or more than one."""
     if len(inputs) != 1:
         names = ", ".join(codec.spec.name for codec in inputs)
@@ -75,7 +75,7 @@ def image_input(artifact: Artifact, inputs: list[TensorCodec]) -> TensorCodec:
     return inputs[0]
 
 
-def logits_output(artifact: Artifact, outputs: list[TensorCodec]) -> int:
+def _logits_output(artifact: Artifact, outputs: list[TensorCodec]) -> int:
     """Return the index of the output as wide as classes and label offset; raises RunFailed where there is none."""
     expected = artifact.preprocess.label_offset + len(artifact.classes)
     widths = [prod(codec.spec.shape[1:]) if -1 not in codec.spec.shape[1:] else -1 for codec in outputs]
@@ -86,6 +86,19 @@ def logits_output(artifact: Artifact, outputs: list[TensorCodec]) -> int:
         f"{artifact.path}: its outputs are {widths} wide, but {len(artifact.classes)} classes with label offset "
         f"{artifact.preprocess.label_offset} need {expected}; name the right data set or label offset"
     )
+
+
+def input_and_output(
+    artifact: Artifact, inputs: list[TensorCodec], outputs: list[TensorCodec]
+) -> tuple[TensorCodec, TensorCodec, int]:
+    """Return the image input, the logits output and the index of that; raises RunFailed where one is missing."""
+    source, index = _image_input(artifact, inputs), _logits_output(artifact, outputs)
+    return source, outputs[index], index
+
+
+def codecs_of(artifact: Artifact) -> tuple[list[TensorCodec], list[TensorCodec]]:
+    """Return the inputs and outputs that the artifact's sidecar describes."""
+    return [TensorCodec(spec) for spec in artifact.inputs], [TensorCodec(spec) for spec in artifact.outputs]
 
 
 def resolved_threads(threads: int) -> int:

@@ -17,7 +17,7 @@ from targets.catalog import full_name
 from targets.errors import ArtifactError, RunFailed, TargetUnavailable, in_one_line, translated
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name
-from targets.host.runtime_session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
+from targets.host.runtime_session import RuntimeSession, TensorCodec, input_and_output, resolved_threads
 from targets.host.stderr import quiet_stderr
 from targets.session import RuntimeFacts
 
@@ -103,12 +103,11 @@ class LiteRtSession(RuntimeSession):
         """Take the allocated interpreter; raises RunFailed where it has no image input or no logits output."""
         self._interpreter = interpreter
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-        source = image_input(artifact, [codec_of(detail) for detail in inputs])
-        codecs = [codec_of(detail) for detail in outputs]
-        index = logits_output(artifact, codecs)
+        codecs = [codec_of(detail) for detail in inputs], [codec_of(detail) for detail in outputs]
+        source, sink, index = input_and_output(artifact, *codecs)
         self._input, self._output = inputs[0]["index"], outputs[index]["index"]
         self._allocated = int(inputs[0]["shape"][0])
-        super().__init__(artifact, facts, source, codecs[index], batch=BATCH, load_ns=load_ns)
+        super().__init__(artifact, facts, source, sink, batch=BATCH, load_ns=load_ns)
 
     def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
         self._prepared(batch)()

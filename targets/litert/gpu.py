@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact, Format
 from targets.errors import Misplaced, RunFailed, TargetUnavailable, in_one_line
 from targets.host import gpu_adapters
-from targets.host.runtime_session import RuntimeSession, image_input, logits_output, resolved_threads
+from targets.host.runtime_session import RuntimeSession, input_and_output, resolved_threads
 from targets.host.stderr import captured_output
 from targets.litert.cpu import FIX, codec_of, load_runtime
 from targets.session import RuntimeFacts
@@ -110,13 +110,12 @@ class LiteRtGpuSession(RuntimeSession):
         self._model, self._copies = model, copies
         details = interpreter.get_output_details()
         try:
-            source = image_input(artifact, [codec_of(detail) for detail in interpreter.get_input_details()])
-            outputs = [codec_of(detail) for detail in details]
-            self._output = logits_output(artifact, outputs)
+            inputs = [codec_of(detail) for detail in interpreter.get_input_details()]
+            source, sink, self._output = input_and_output(artifact, inputs, [codec_of(detail) for detail in details])
             self._shape = tuple(int(axis) for axis in details[self._output]["shape"])
             with captured_output(1, 2):
                 self._inputs, self._outputs = model.create_input_buffers(0), model.create_output_buffers(0)
-                super().__init__(artifact, facts, source, outputs[self._output], batch=1, load_ns=load_ns)
+                super().__init__(artifact, facts, source, sink, batch=1, load_ns=load_ns)
         except RunFailed:
             self.__exit__()
             raise

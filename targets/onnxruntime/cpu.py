@@ -19,7 +19,7 @@ from targets.catalog import full_name
 from targets.errors import RunFailed, TargetUnavailable, in_one_line
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name, machine_state
-from targets.host.runtime_session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
+from targets.host.runtime_session import RuntimeSession, codecs_of, input_and_output, resolved_threads
 from targets.host.stderr import quiet_stderr
 from targets.session import RuntimeFacts
 
@@ -163,9 +163,7 @@ class OrtSession(RuntimeSession):
     def __init__(self, artifact: Artifact, facts: RuntimeFacts, session: Any, *, batch: int, load_ns: int) -> None:
         """Take the open session; raises RunFailed where it has no image input or no logits output."""
         self._session = session
-        source = image_input(artifact, [TensorCodec(spec) for spec in artifact.inputs])
-        outputs = [TensorCodec(spec) for spec in artifact.outputs]
-        sink = outputs[logits_output(artifact, outputs)]
+        source, sink, _ = input_and_output(artifact, *codecs_of(artifact))
         super().__init__(artifact, facts, source, sink, batch=batch, load_ns=load_ns)
 
     def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from targets.artifact import Artifact, Format
 from targets.errors import RunFailed, TargetUnavailable, in_one_line
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name
-from targets.host.runtime_session import RuntimeSession, TensorCodec, image_input, logits_output, resolved_threads
+from targets.host.runtime_session import RuntimeSession, codecs_of, input_and_output, resolved_threads
 from targets.session import RuntimeFacts
 
 BATCH = 64
@@ -76,14 +76,12 @@ class OpenVinoSession(RuntimeSession):
     def __init__(self, artifact: Artifact, facts: RuntimeFacts, model: Any, load_ns: int) -> None:
         """Take the compiled model; raises RunFailed where it has no image input or no logits output."""
         self._request = model.create_infer_request()
-        source = image_input(artifact, [TensorCodec(spec) for spec in artifact.inputs])
-        outputs = [TensorCodec(spec) for spec in artifact.outputs]
-        self._sink = logits_output(artifact, outputs)
-        super().__init__(artifact, facts, source, outputs[self._sink], batch=BATCH, load_ns=load_ns)
+        source, sink, self._output = input_and_output(artifact, *codecs_of(artifact))
+        super().__init__(artifact, facts, source, sink, batch=BATCH, load_ns=load_ns)
 
     def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
         self._prepared(batch)()
-        answer: NDArray[Any] = np.array(self._request.get_output_tensor(self._sink).data)
+        answer: NDArray[Any] = np.array(self._request.get_output_tensor(self._output).data)
         return answer
 
     def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
