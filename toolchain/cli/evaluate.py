@@ -48,9 +48,7 @@ def evaluate(
         refuse_unfit(output, ".npz", force=context.force)
     dataset = load(data, "test", context.data_root)
     train = training_images(data, context.data_root)
-    evaluation = evaluate_file(
-        artifact, dataset, train=train, target=target, threads=context.threads, progress=context.progress
-    )
+    evaluation = evaluate_file(artifact, dataset, train=train, target=target, context=context)
     metrics = measure(evaluation)
     if output:
         evaluation.save(output, force=context.force)

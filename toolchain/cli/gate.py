@@ -108,15 +108,13 @@ def gate(
             candidates,
             data=data,
             train_data=train_data,
-            data_root=context.data_root,
             target=target,
-            threads=context.threads,
             evidence=evidence,
             outputs=outputs,
         )
         if options.was_given("threads") and all(map(saved, (baseline, *candidates))):
             raise UsageProblem("--threads would do nothing: saved evaluations are not run; leave it out")
-        judgement = run(request, progress=context.progress)
+        judgement = run(request, context)
     images = options.data_words(data, context.data_root)
     _show(judgement, gate_next(judgement, baseline=baseline, candidates=candidates, data=images), as_json=as_json)
     judgement.raise_unless_passed()
@@ -346,16 +344,7 @@ def baseline(
     from toolchain.gate.collect import needs_file
 
     policy = limits.chosen()
-    stored = store_baseline(
-        artifact,
-        policy,
-        data,
-        output,
-        data_root=context.data_root,
-        target=target,
-        force=context.force,
-        progress=context.progress,
-    )
+    stored = store_baseline(artifact, policy, data, output, target=target, context=context)
     for line in needs_file(policy):
         console.say(line)
     if as_json:

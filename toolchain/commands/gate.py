@@ -11,9 +11,9 @@ from pathlib import Path
 
 from calibration.load import load, train_split
 from targets.catalog import get
+from toolchain.core.context import RunContext
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.files import refuse_existing
-from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.untracked import training_images
 from toolchain.gate.baseline import Baseline, check, check_pin, prepared, store
 from toolchain.gate.candidate import read_judged_file, saved
@@ -31,8 +31,8 @@ class GateRequest:
 
     baseline, candidates: artifacts, saved evaluations (.npz) or, as the baseline, a stored one. data: the images behind
     them; train_data: those that the candidates were trained and calibrated on, by default the train split of `data`.
-    Both are specs as `calibration.load.load` takes them, and `data_root` too. threads: for latency. evidence: where
-    to store that of each candidate, in their order.
+    Both are specs as `calibration.load.load` takes them. evidence: where to store that of each candidate, in their
+    order.
     """
 
     policy: Policy
@@ -40,9 +40,7 @@ class GateRequest:
     candidates: tuple[Path, ...]
     data: str | None = None
     train_data: str | None = None
-    data_root: Path | None = None
     target: str | None = None
-    threads: int = 1
     evidence: tuple[Path, ...] = ()
     outputs: Outputs = field(default_factory=Outputs)
 
@@ -62,14 +60,15 @@ class GateRequest:
             raise UsageProblem("--train-data is read for [leaks] only, which the policy does not limit; add it there")
 
 
-def gate(request: GateRequest, *, progress: Progress = silent) -> Judgement:
+def gate(request: GateRequest, context: RunContext | None = None) -> Judgement:
     """Gather the evidence on every candidate, store it where asked, judge it, and write the outputs that are asked for.
 
     Several candidates compete, so that each is judged by `Policy.among`. A verdict of FAIL or INCONCLUSIVE stands in
-    the judgement and raises nothing (`Judgement.raise_unless_passed` does). Raises UsageProblem over existing files
+    the judgement and raises nothing (`Judgement.raise_unless_passed` does). context: its threads are for latency, by
+    default one. Raises UsageProblem over existing files
     before any work, and the errors of the stages.
     """
-    outputs = request.outputs
+    context, outputs = context or RunContext(threads=1), request.outputs
     outputs.refuse_existing()
     for path in request.evidence:
         refuse_existing(path, force=outputs.force)
@@ -78,7 +77,7 @@ def gate(request: GateRequest, *, progress: Progress = silent) -> Judgement:
             raise EvidenceError(f"{path}: no such file; give an artifact, or an evaluation that was saved")
     if request.target:
         check_target(request.policy, get(request.target))
-    evidence = _gathered(request, progress)
+    evidence = _gathered(request, context)
     for path, one in zip(request.evidence, evidence, strict=False):
         one.save(path, force=outputs.force)
     return _judged(request.policy, evidence, request.candidates, request.evidence, outputs)
@@ -99,16 +98,15 @@ def store_baseline(
     data: str,
     output: Path,
     *,
-    data_root: Path | None = None,
     target: str | None = None,
-    force: bool = False,
-    progress: Progress = silent,
+    context: RunContext | None = None,
 ) -> Baseline:
     """Store an artifact's answers on the test images as the baseline of `policy`; raises as `baseline.store` does."""
-    refuse_existing(output, force=force)
-    images, train = load(data, "test", data_root), training_images(data, data_root)
+    context = context or RunContext()
+    refuse_existing(output, force=context.force)
+    images, train = load(data, "test", context.data_root), training_images(data, context.data_root)
     check_classes(policy, images.classes)
-    return store(artifact, policy, images, output, train=train, target=target, force=force, progress=progress)
+    return store(artifact, policy, images, output, train=train, target=target, context=context)
 
 
 def _judged(
@@ -121,35 +119,35 @@ def _judged(
     return judgement
 
 
-def _gathered(request: GateRequest, progress: Progress) -> list[Evidence]:
+def _gathered(request: GateRequest, context: RunContext) -> list[Evidence]:
     """Return the evidence on each candidate; of the baseline everything is read once."""
-    policy, test = request.policy, load(request.data, "test", request.data_root) if request.data else None
+    policy, root = request.policy, context.data_root
+    test = load(request.data, "test", root) if request.data else None
     if test is not None:
         check_classes(policy, test.classes)
     train = None
     if policy.needs_training_images and (spec := request.train_data or request.data):
         why = "the policy's [leaks] needs the training images; name others with --train-data, or drop [leaks]"
-        train = train_split(spec, request.data_root, why)
+        train = train_split(spec, root, why)
     read = partial(
         read_judged_file,
         dataset=test,
-        train=training_images(request.train_data or request.data, request.data_root) if request.data else None,
+        train=training_images(request.train_data or request.data, root) if request.data else None,
         target=request.target,
-        progress=progress,
+        progress=context.progress,
     )
     base = read(request.baseline)
     check_pin(policy, base.stored.digest if base.stored else None, request.baseline.name)
-    base = prepared(policy, base, test, progress)
+    base = prepared(policy, base, test, context.progress)
     candidates = [read(path, likely=base.evaluation.preprocess) for path in request.candidates]
     refuse_idle(request.target, (base, *candidates))
-    for own in candidates:
+    for candidate in candidates:
         # Again in `gather`, but here before minutes of timing.
-        check(policy, base, own)
-    threads = request.threads
-    times = timed(policy, base, candidates, threads=threads, progress=progress)
+        check(policy, base, candidate)
+    timings = timed(policy, base, candidates, context)
     return [
-        gather(policy, base, own, test, train, threads=threads, times=taken, progress=progress)
-        for own, taken in zip(candidates, times, strict=True)
+        gather(policy, base, candidate, test, train, times=times, context=context)
+        for candidate, times in zip(candidates, timings, strict=True)
     ]
 
 

@@ -128,7 +128,7 @@ class FileMeasurer:
                 self.images.test,
                 self.images.train_or_none,
                 times=(own, first),
-                progress=self.context.progress,
+                context=replace(self.context, threads=1),
             )
             for candidate, own in zip(candidates[len(earlier) :], timings[len(earlier) :], strict=True)
         ]

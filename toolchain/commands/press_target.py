@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -95,7 +95,7 @@ class PressTarget:
         """Return the latency of every file, or None if the target is emulated."""
         if self.emulated:
             return None
-        return profile(artifacts, target=self.target, plan=plan, seed=context.seed, progress=context.progress)
+        return profile(artifacts, target=self.target, plan=plan, context=replace(context, threads=1))
 
     def counts(self, artifacts: Sequence[Artifact], context: RunContext) -> list[Instructions | None]:
         """Return the instructions of one inference of every file, or None for each if the target is not emulated."""

@@ -156,7 +156,8 @@ def _timed(target: Target, cases: list[Case], context: RunContext) -> Int8Probe:
             facts = session.facts
         if facts.cost != "latency":
             raise UsageProblem(f"{target.name} is simulated and has no cost to measure; probe the device itself")
-        first, second = profile(pair, target=target, plan=_PLAN, rounds=_ROUNDS, seed=context.seed).rows
+        one_thread = RunContext(context.seed, threads=1)
+        first, second = profile(pair, target=target, plan=_PLAN, rounds=_ROUNDS, context=one_thread).rows
         timed += [first.timings, second.timings]
         ratio, cost = second.ratio, first.timings.percentile(50)
         if ratio is None or cost is None:

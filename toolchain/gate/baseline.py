@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from calibration.dataset import Dataset
+from toolchain.core.context import RunContext
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.files import refuse_existing
 from toolchain.core.progress import Progress, silent
@@ -38,20 +39,20 @@ def store(
     *,
     train: Training | None = None,
     target: str | None = None,
-    force: bool = False,
-    progress: Progress = silent,
+    context: RunContext | None = None,
 ) -> Baseline:
     """Read `dataset` with a float artifact, under damage too where `policy` has [stress], and store what it answered.
 
     path: an artifact, or a saved evaluation where the policy has no [stress]. Raises UsageProblem over an existing
-    file without `force` and for a name that does not end in .npz, and what `read_judged_file` raises.
+    file unless the context forces it, and for a name that does not end in .npz, and what `read_judged_file` raises.
     """
     if out.suffix != ".npz":
         raise UsageProblem(f"{out} should end in .npz, as every stored baseline does; rename it")
-    refuse_existing(out, force=force)
-    judged = read_judged_file(path, dataset, train=train, target=target, progress=progress)
-    baseline = make(judged, policy, dataset, progress=progress)
-    baseline.save(out, force=force)
+    context = context or RunContext()
+    refuse_existing(out, force=context.force)
+    judged = read_judged_file(path, dataset, train=train, target=target, progress=context.progress)
+    baseline = make(judged, policy, dataset, progress=context.progress)
+    baseline.save(out, force=context.force)
     return baseline
 
 

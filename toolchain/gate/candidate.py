@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from calibration.dataset import Dataset
@@ -10,6 +10,7 @@ from targets.artifact import Artifact, file_format
 from targets.catalog import default_for, get
 from targets.preprocess import Preprocess
 from targets.session import Session
+from toolchain.core.context import RunContext
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.damaged import Damage, StressAnswers, answers_under
@@ -57,15 +58,14 @@ class Sources:
     """What the evidence on one candidate is collected from (`LimitDefinition.collect`).
 
     test, train: the images behind the evaluations, and those that the candidate was trained on; None where they are
-    not at hand. threads: of what is timed or weighed.
+    not at hand. context: its threads are those of what is timed or weighed.
     """
 
     candidate: JudgedFile
     baseline: JudgedFile
     test: Dataset | None = None
     train: Dataset | None = None
-    threads: int = 1
-    progress: Progress = silent
+    context: RunContext = field(default_factory=lambda: RunContext(threads=1))
 
     def file(self, limit: LimitDefinition) -> Artifact:
         """Return the candidate's file; raises UsageProblem, naming the limit, where it is not at hand."""
@@ -109,15 +109,12 @@ def evaluate_file(
     *,
     train: Training | None = None,
     target: str | None = None,
-    threads: int = 0,
-    progress: Progress = silent,
+    context: RunContext | None = None,
 ) -> Evaluation:
-    """Evaluate an artifact's file on every image of a data set; `threads` 0 takes all cores.
-
-    train: as in `open_artifact`.
-    """
-    with open_session(open_artifact(path, train), target, threads) as session:
-        return evaluate(session, dataset, progress=progress)
+    """Evaluate an artifact's file on every image of a data set. train: as in `open_artifact`."""
+    context = context or RunContext()
+    with open_session(open_artifact(path, train), target, context.threads) as session:
+        return evaluate(session, dataset, progress=context.progress)
 
 
 def saved(path: Path) -> bool:
@@ -132,10 +129,9 @@ def read_judged_file(
     train: Training | None = None,
     likely: Preprocess | None = None,
     target: str | None = None,
-    threads: int = 0,
     progress: Progress = silent,
 ) -> JudgedFile:
-    """Return what an `.npz` holds, or open an artifact and evaluate it on `dataset`.
+    """Return what an `.npz` holds, or open an artifact and evaluate it on `dataset` on all cores.
 
     train, likely: as in `open_artifact`. An `.npz` is a saved evaluation or a stored baseline, as its schema says.
     Raises EvidenceError for one of other images than `dataset`, UsageProblem for an artifact without a data set.
@@ -150,7 +146,7 @@ def read_judged_file(
         file_format(path)
         raise UsageProblem(f"{path.name} is an artifact, so it needs images to read: add --data")
     artifact = open_artifact(path, train, likely=likely)
-    with open_session(artifact, target, threads) as session:
+    with open_session(artifact, target) as session:
         return JudgedFile(evaluate(session, dataset, progress=progress), artifact, target=target)
 
 

@@ -11,6 +11,7 @@ from calibration.dataset import Dataset
 from targets.catalog import get
 from targets.session import TimingPlan, Timings
 from targets.target import Target
+from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
 from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.compare import Comparison, compare
@@ -54,21 +55,22 @@ def gather(
     test: Dataset | None,
     train: Dataset | None = None,
     *,
-    threads: int = 1,
     times: Times | None = None,
-    progress: Progress = silent,
+    context: RunContext | None = None,
 ) -> Evidence:
-    """Return all that `policy` needs to judge `own` against `base`; accuracy on all cores, latency on `threads`.
+    """Return all that `policy` needs to judge `own` against `base`.
 
     test, train: the images behind the evaluations, None where they are not at hand. times: the candidate's and the
-    baseline's timings where they were taken already. Raises UsageProblem, saying which limit needs it, when a file or
+    baseline's timings where they were taken already. context: accuracy is measured on all cores, latency and memory on
+    its `threads`, by default one. Raises UsageProblem, saying which limit needs it, when a file or
     images are missing.
     """
     check(policy, base, own)
     pairs = Pairs.of(base.evaluation, own.evaluation)
-    timings, baseline_timings = times or timed(policy, base, [own], threads=threads, progress=progress)[0]
-    base, own = (prepared(policy, one, test, progress) for one in (base, own))
-    sources = Sources(own, base, test, train, threads, progress)
+    context = context or RunContext(threads=1)
+    timings, baseline_timings = times or timed(policy, base, [own], context)[0]
+    base, own = (prepared(policy, file, test, context.progress) for file in (base, own))
+    sources = Sources(own, base, test, train, context)
     parts: dict[str, Any] = {}
     for name, limit in policy.limits():
         known = definition(name)
@@ -84,16 +86,14 @@ def gather(
     )
 
 
-def timed(
-    policy: Policy, base: JudgedFile, candidates: Sequence[JudgedFile], *, threads: int = 1, progress: Progress = silent
-) -> list[Times]:
+def timed(policy: Policy, base: JudgedFile, candidates: Sequence[JudgedFile], context: RunContext) -> list[Times]:
     """Return each candidate's timings and the baseline's, all taken in turns, as far as a limit asks for them."""
     if not policy.needs("timings"):
         return [(None, None)] * len(candidates)
     judged = [*candidates, base] if policy.needs("baseline_timings") else candidates
-    files = [one.file("be timed") for one in judged]
-    place = get(candidates[0].target) if candidates[0].target else None
-    rows = profile(files, target=place, threads=threads, plan=GATE_PLAN, progress=progress).rows
+    artifacts = [file.file("be timed") for file in judged]
+    target = get(candidates[0].target) if candidates[0].target else None
+    rows = profile(artifacts, target=target, plan=GATE_PLAN, context=context).rows
     last = rows[-1].timings if policy.needs("baseline_timings") else None
     return [(row.timings, last) for row in rows[: len(candidates)]]
 

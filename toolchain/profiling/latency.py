@@ -28,6 +28,7 @@ from targets.metadata import adopt, describe, explained, load_artifact
 from targets.preprocess import Preprocess
 from targets.session import Session, TimingPlan, Timings, taints_of
 from targets.target import Target
+from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
 from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.ratio import LatencyRatio
@@ -189,28 +190,26 @@ def profile(
     artifacts: Sequence[Artifact],
     *,
     target: Target | None = None,
-    threads: int = 1,
     plan: TimingPlan | None = None,
     rounds: int = ROUNDS,
-    seed: int = 0,
-    progress: Progress = silent,
+    context: RunContext | None = None,
 ) -> Profile:
     """Open every artifact on `target` (by default the one of its format), time them in turns, compare with the first.
 
-    Load and first run are of this process, where the runtime has started already.
+    context: by default one thread. Load and first run are of this process, where the runtime has started already.
     Raises UsageProblem without artifacts or for a target that does not run a format, and what opening raises.
     """
-    plan = plan or TimingPlan()
+    plan, context = plan or TimingPlan(), context or RunContext(threads=1)
     if not artifacts:
         raise UsageProblem("nothing to profile; name at least one artifact")
-    openings = [partial(_place(artifact, target).open, artifact, threads=threads) for artifact in artifacts]
-    timings = time_interleaved(openings, plan, rounds=rounds, seed=seed, progress=progress)
+    openings = [partial(_place(artifact, target).open, artifact, threads=context.threads) for artifact in artifacts]
+    timings = time_interleaved(openings, plan, rounds=rounds, seed=context.seed, progress=context.progress)
     first, *others = timings
     rows = [ProfileRow(artifacts[0], first, None)]
-    for artifact, own in zip(artifacts[1:], others, strict=True):
-        p50, p95 = (LatencyRatio.of(own, first, q=q, seed=seed) for q in (50.0, 95.0))
-        rows.append(ProfileRow(artifact, own, p50, p95))
-    return Profile(tuple(rows), plan, rounds, seed)
+    for artifact, other in zip(artifacts[1:], others, strict=True):
+        p50, p95 = (LatencyRatio.of(other, first, q=q, seed=context.seed) for q in (50.0, 95.0))
+        rows.append(ProfileRow(artifact, other, p50, p95))
+    return Profile(tuple(rows), plan, rounds, context.seed)
 
 
 def timeable(path: Path) -> Artifact:

@@ -294,8 +294,9 @@ def test_a_policy_that_asks_for_other_damage_is_told_before_anything_is_read(
         assert len(gathered(stored, candidate, policy(stress=asked)).stress) == 1
         return
     base, own = (read_judged_file(path, digits()) for path in (stored, candidate))
+    context = RunContext(progress=lambda *_: pytest.fail("it was read under damage"))
     with pytest.raises(EvidenceError, match=said) as refused:
-        gather(policy(stress=asked), base, own, digits(), progress=lambda *_: pytest.fail("it was read under damage"))
+        gather(policy(stress=asked), base, own, digits(), context=context)
     assert "store it again under this policy" in str(refused.value)
 
 
@@ -304,9 +305,9 @@ def test_what_cannot_be_stored_is_said_before_any_work(float_file: Path, stored:
         pytest.fail("it was evaluated")
 
     with pytest.raises(UsageProblem, match="--force"):
-        baseline.store(float_file, policy(), digits(), stored, progress=nothing)
+        baseline.store(float_file, policy(), digits(), stored, context=RunContext(progress=nothing))
     with pytest.raises(UsageProblem, match=r"end in \.npz"):
-        baseline.store(float_file, policy(), digits(), tmp_path / "baseline.json", progress=nothing)
+        baseline.store(float_file, policy(), digits(), tmp_path / "baseline.json", context=RunContext(progress=nothing))
     evaluate_file(float_file, digits()).save(tmp_path / "saved.npz")
     with pytest.raises(UsageProblem, match="only a saved evaluation, which cannot be read under damage"):
         baseline.store(tmp_path / "saved.npz", policy(stress=STRESS), digits(), tmp_path / "new.npz")

@@ -32,7 +32,7 @@ def _collect(_: MemoryLimit, sources: Sources) -> int:
         raise UsageProblem(
             f"[memory] is measured on devices, and {facts.target} is none; take another target, or drop the limit"
         )
-    return get(facts.target).peak_memory(artifact, threads=sources.threads)
+    return get(facts.target).peak_memory(artifact, threads=sources.context.threads)
 
 
 MEMORY = LimitDefinition(

@@ -244,7 +244,7 @@ def _logits(
 
 def _collect(limit: RuntimesLimit, sources: Sources) -> tuple[Place, ...]:
     file, images = sources.file(RUNTIMES), sources.test_images(RUNTIMES)
-    return answers_elsewhere(limit, file, sources.candidate.evaluation, images, progress=sources.progress)
+    return answers_elsewhere(limit, file, sources.candidate.evaluation, images, progress=sources.context.progress)
 
 
 RUNTIMES = LimitDefinition(

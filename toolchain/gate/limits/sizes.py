@@ -47,7 +47,7 @@ def judge_shrink(limit: ShrinkLimit, size: int, baseline: int) -> Verdict:
 
 
 def _packed(_: SizeLimit, sources: Sources) -> int:
-    return packed_size(sources.file(PACKED).path, progress=sources.progress)
+    return packed_size(sources.file(PACKED).path, progress=sources.context.progress)
 
 
 SIZE = LimitDefinition(
