@@ -123,15 +123,18 @@ def test_a_lifted_graph_keeps_its_weights_which_the_converter_never_sees() -> No
     assert not edit.lift(model, 17)
 
 
-def test_an_operator_is_replaced_and_the_output_keeps_its_name_and_type() -> None:
+def test_an_operator_is_replaced_and_the_output_keeps_its_name_type_and_metadata() -> None:
     model = ir.from_proto(onnx.parser.parse_model(QDQ))
+    model.graph.outputs[0].metadata_props["kind"] = "USER_OUTPUT"
     gemm = model.graph[-1]
     product = edit.node("Gemm", gemm.inputs, ["product"], transB=1)
     half = edit.add_constant(model.graph, "half", np.float32(0.5))
     edit.substitute(gemm, [product, edit.node("Mul", [product.outputs[0], half], ["scaled"])])
     proto = edit.to_proto(model)
     assert kinds(proto)[-2:] == ["Gemm", "Mul"]
-    assert [value.name for value in proto.graph.output] == ["logits"]
+    (output,) = proto.graph.output
+    assert output.name == "logits"
+    assert [(entry.key, entry.value) for entry in output.metadata_props] == [("kind", "USER_OUTPUT")]
     whole = answers(onnx.parser.parse_model(QDQ), image=IMAGES)
     assert np.array_equal(answers(proto, image=IMAGES), whole * np.float32(0.5))
 
