@@ -307,7 +307,7 @@ def schema(*, what: str) -> None:
       glyphpress gate schema verdict > verdict.schema.json
     """
     from toolchain.gate.policy import schema as policy_schema
-    from toolchain.report.verdict_schema import verdict_schema
+    from toolchain.report.judgement import verdict_schema
 
     click.echo(json.dumps({"policy": policy_schema, "verdict": verdict_schema}[what](), indent=2, ensure_ascii=False))
 

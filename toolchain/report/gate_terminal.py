@@ -14,9 +14,8 @@ from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.metrics import Averages, Metrics
 from toolchain.gate.outcome import Part, Verdict
-from toolchain.report.judgement import Judgement
+from toolchain.report.judgement import Judgement, allowed_text, value_text
 from toolchain.report.terminal import STYLE, plain_table, print_lines, unfold
-from toolchain.report.values import allowed_text, value_text
 from toolchain.stats.decision import Outcome
 
 if TYPE_CHECKING:

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from inspect import getdoc
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from pydantic import TypeAdapter
+
 from targets.host.text import json_text
-from targets.session import Timings
+from targets.session import RuntimeFacts, Timings
 from toolchain.core.errors import EvidenceError
 from toolchain.core.files import write_whole
 from toolchain.core.json_codec import from_json, to_json
+from toolchain.core.quantities import points_text, size_text, time_text
 from toolchain.core.versions import tool_versions
-from toolchain.evaluation.compare import Comparison, comparison
+from toolchain.evaluation.compare import ClassDrop, Comparison, NewConfusion, comparison
 from toolchain.evaluation.paired_answers import FileFacts
 from toolchain.gate.evidence import Evidence
-from toolchain.gate.outcome import Verdict, overall, raise_for
+from toolchain.gate.limit import Measure
+from toolchain.gate.limits import definition
+from toolchain.gate.outcome import Part, Verdict, overall, raise_for
 from toolchain.gate.policy import Policy, policy_from
 from toolchain.stats.decision import Outcome
 
@@ -193,6 +199,62 @@ def _median(timings: Timings | None) -> float | None:
 
 
 def _relative(path: Path) -> str:
-    """Return where a file lies below the working folder, in POSIX form, or only its name: no machine's own paths."""
-    place = path.absolute()
-    return place.relative_to(Path.cwd()).as_posix() if place.is_relative_to(Path.cwd()) else path.name
+    """Return a file's path relative to the working folder, in POSIX form, or only its name if it is elsewhere."""
+    full = path.absolute()
+    return full.relative_to(Path.cwd()).as_posix() if full.is_relative_to(Path.cwd()) else path.name
+
+
+DASH = "-"
+
+
+def value_text(limit: str, value: float | None) -> str:
+    """Return a verdict's value with its unit; a dash for None."""
+    return DASH if value is None else _measure_text(definition(limit).settings.measure, value)
+
+
+def allowed_text(limit: str, threshold: float) -> str:
+    """Return what a limit allows: `at most 0.300 pp`."""
+    least = "min" in definition(limit).settings.model_fields
+    return f"{'at least' if least else 'at most'} {value_text(limit, threshold)}"
+
+
+def _measure_text(measure: Measure, value: float) -> str:
+    if measure == "bytes":
+        return size_text(value)
+    if measure == "seconds":
+        return time_text(value)
+    if measure == "ratio":
+        return f"{value:.3g}x"
+    return f"{value:,.0f}" if measure == "count" else f"{points_text(value, 3)} pp"
+
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+# The docstrings of these classes explain their fields in the schema.
+_EXPLAINED = (Judged, FileFacts, RuntimeFacts, Verdict, Part, Comparison, ClassDrop, NewConfusion)
+
+
+def verdict_schema() -> dict[str, Any]:
+    """Return the JSON schema of what `to_json` gives of a `Judgement`, its policy included; unknown keys are errors."""
+    adapters = {"judgement": TypeAdapter[Any](Judgement), "policy": TypeAdapter[Any](Policy)}
+    references, definitions = TypeAdapter.json_schemas(
+        [(name, "serialization", adapter) for name, adapter in adapters.items()],
+        ref_template="#/$defs/{model}",
+    )
+    tables: dict[str, Any] = definitions["$defs"]
+    whole: dict[str, Any] = tables.pop(references["judgement", "serialization"]["$ref"].rpartition("/")[2])
+    del whole["title"]
+    whole["properties"] |= {"schema": {"const": Judgement.SCHEMA}, "policy": references["policy", "serialization"]}
+    for table in (whole, *tables.values()):
+        if "properties" in table:
+            _close(table)
+    for kind in _EXPLAINED:
+        tables[kind.__name__]["description"] = getdoc(kind)
+    head = {"$schema": _DRAFT, "title": Judgement.SCHEMA, "description": getdoc(Judgement)}
+    return head | whole | {"$defs": tables}
+
+
+def _close(table: dict[str, Any]) -> None:
+    """Refuse unknown keys; of what is always written, only a policy's limits may be missing."""
+    table["additionalProperties"] = False
+    if table.get("title") != "Policy":
+        table["required"] = list(table["properties"])

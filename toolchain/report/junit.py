@@ -18,8 +18,7 @@ from xml.etree import ElementTree as ET
 
 from toolchain.core.visible import visible
 from toolchain.gate.outcome import Part, Verdict
-from toolchain.report.judgement import Judged, Judgement, Standing
-from toolchain.report.values import allowed_text, value_text
+from toolchain.report.judgement import Judged, Judgement, Standing, allowed_text, value_text
 from toolchain.stats.decision import Outcome
 
 _CLASS = "glyphpress.gate"

@@ -11,8 +11,7 @@ from toolchain.gate.evidence import Evidence
 from toolchain.gate.outcome import Part, Verdict
 from toolchain.report.gallery import Flip, flips
 from toolchain.report.gfm import code, details, table, text
-from toolchain.report.judgement import Judged, Judgement
-from toolchain.report.values import DASH, allowed_text, value_text
+from toolchain.report.judgement import DASH, Judged, Judgement, allowed_text, value_text
 from toolchain.stats.decision import Outcome
 
 _ROWS = 20

@@ -18,8 +18,7 @@ from toolchain.core.visible import visible
 from toolchain.evaluation.paired_answers import FileFacts
 from toolchain.gate.limits import LIMITS, definition
 from toolchain.gate.outcome import Verdict
-from toolchain.report.judgement import Judged, Judgement, Standing
-from toolchain.report.values import allowed_text
+from toolchain.report.judgement import Judged, Judgement, Standing, allowed_text
 from toolchain.stats.decision import Outcome
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -16,8 +16,7 @@ from tests.fixtures.small_readers import DIGITS
 from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive, UsageProblem
 from toolchain.core.json_codec import to_json
 from toolchain.gate.evidence import Evidence
-from toolchain.report.judgement import Judgement
-from toolchain.report.verdict_schema import verdict_schema
+from toolchain.report.judgement import Judgement, verdict_schema
 from toolchain.stats.decision import Outcome
 
 DROP = {"drop": {"max": "0.3pp"}}

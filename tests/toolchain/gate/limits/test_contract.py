@@ -134,7 +134,7 @@ from tests.fixtures.evidence import whole
 from toolchain.gate.gate import judge
 from toolchain.gate.policy import policy_from, schema
 from toolchain.gate.template import template
-from toolchain.report.values import allowed_text, value_text
+from toolchain.report.judgement import allowed_text, value_text
 
 policy = policy_from({"wrong": {"max": 1}})
 verdict, = judge(policy, whole())
