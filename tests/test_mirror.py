@@ -41,7 +41,7 @@ def uses(room: str, module: str, source: str) -> bool:
     """Return whether a test imports something of a room, or reaches it in another way that shows.
 
     A test of `cli` runs the program, and so may one of a room with a command of its name. One that is called after a
-    module of its room may run the program too, or reach the module by others of its package, as a target by the catalog.
+    module of its room may run the program too, or reach it by others of its package, as a target by the catalog.
     """
     tree = ast.parse(source)
     found = list(imported(tree))
