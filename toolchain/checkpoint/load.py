@@ -215,7 +215,7 @@ def _open_exported(request: _Request) -> Loaded:
 def _open_onnx(request: _Request) -> Loaded:
     from toolchain.checkpoint.onnx_normal import normalise
     from toolchain.checkpoint.onnx_torch import to_torch
-    from toolchain.formats.onnx.read import read_onnx
+    from toolchain.formats.onnx.file import read_onnx
 
     metadata = {entry.key: entry.value for entry in read_onnx(request.path, weights=False).metadata_props}
     request = request.agreed(metadata_facts(metadata, request.path))

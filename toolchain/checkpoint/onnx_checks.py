@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolchain.checkpoint.state import listing
 from toolchain.core.errors import CheckpointError
-from toolchain.formats.onnx.read import image_inputs
+from toolchain.formats.onnx.file import image_inputs
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -30,7 +30,7 @@ from toolchain.checkpoint.onnx_run import TOLERANCE, answers, largest_difference
 from toolchain.checkpoint.state import listing
 from toolchain.core.errors import CheckpointError
 from toolchain.formats.onnx import edit
-from toolchain.formats.onnx.read import read_onnx
+from toolchain.formats.onnx.file import read_onnx
 
 if TYPE_CHECKING:
     import onnx_ir as ir

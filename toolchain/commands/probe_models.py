@@ -30,7 +30,7 @@ from toolchain.core.versions import tool_versions
 from toolchain.export import export
 from toolchain.export.exporters import EXPORTERS
 from toolchain.formats import catalog
-from toolchain.formats.onnx.read import read_onnx
+from toolchain.formats.onnx.file import read_onnx
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 

@@ -14,8 +14,8 @@ from toolchain.checkpoint.onnx_normal import normalised
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
 from toolchain.export.bounded import bounded_programs
+from toolchain.formats.onnx.file import write_model
 from toolchain.formats.onnx.slim import slim_onnx
-from toolchain.formats.onnx.write import write_model
 
 if TYPE_CHECKING:
     import onnx_ir as ir

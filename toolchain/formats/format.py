@@ -10,10 +10,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from targets.artifact import Artifact, Format
-    from toolchain.formats.diagnosis import Diagnosis
     from toolchain.formats.graph import FloatParts, Graph
     from toolchain.formats.inspection import Inspection
-    from toolchain.formats.kernels import Kernel
+    from toolchain.formats.kernels import Diagnosis, Kernel
     from toolchain.formats.trace import Trace
 
 

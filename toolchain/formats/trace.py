@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.sample import CalibrationSet
+from targets.artifact import Artifact
 from toolchain.formats.graph import Graph
 
 Values = dict[str, NDArray[np.float32]]
@@ -44,3 +46,10 @@ def rounded(graph: Graph, exact: Values) -> Values:
         values, port = exact[layer.name], graph.ports.get(layer.result)
         found[layer.result] = port.decode(port.encode(values)).reshape(values.shape) if port else values
     return found
+
+
+def feeds(artifact: Artifact, images: CalibrationSet) -> NDArray[np.float32]:
+    """Return float32 [N, batch, ...]: what the file is fed with for each image, which fills a batch that is fixed."""
+    batch, *rest = artifact.inputs[0].shape
+    pixels = artifact.preprocess.apply(images.images).reshape(-1, 1, *rest)
+    return np.repeat(pixels, max(1, batch), axis=1)

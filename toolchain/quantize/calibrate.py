@@ -21,7 +21,7 @@ from targets.errors import translated
 from toolchain.checkpoint.float_model import Range
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
-from toolchain.formats.activations import Values, feeds
+from toolchain.formats.trace import Values, feeds
 from toolchain.quantize.clipping import collect_statistics
 from toolchain.quantize.float_file import BiasedLayer, FloatFile
 from toolchain.quantize.ranges import Ranges, read_ranges

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.core.errors import StageError
-from toolchain.formats.activations import Values
+from toolchain.formats.trace import Values
 from toolchain.quantize.step import Calibration
 
 BINS = 2048

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact
-from toolchain.formats.activations import Values
+from toolchain.formats.trace import Values
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize
 

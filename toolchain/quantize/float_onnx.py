@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact
 from targets.onnxruntime.protobuf import without_weights
 from toolchain.checkpoint.onnx_checks import refuse_quantized
-from toolchain.formats.activations import Values, onnx_activations
 from toolchain.formats.onnx.edit import add_constant, constant, numbers, rewrite, set_constant, to_proto
+from toolchain.formats.onnx.file import write_model
 from toolchain.formats.onnx.layers import onnx_graph
-from toolchain.formats.onnx.write import write_model
+from toolchain.formats.onnx.trace import onnx_activations
+from toolchain.formats.trace import Values
 from toolchain.quantize.float_file import BiasedLayer, without_masks
 from toolchain.quantize.keep_onnx import masked_tensors
 from toolchain.quantize.onnx import prepare, static_onnx

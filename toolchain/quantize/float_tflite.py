@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact
-from toolchain.formats.activations import Values, tflite_activations
 from toolchain.formats.tflite.layers import mapped, parsed
 from toolchain.formats.tflite.slim import packed
+from toolchain.formats.tflite.trace import tflite_activations
+from toolchain.formats.trace import Values
 from toolchain.quantize.float_file import NO_VALUE, BiasedLayer, without_masks
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize

@@ -31,8 +31,8 @@ from toolchain.formats.onnx.edit import (
     values,
 )
 from toolchain.formats.onnx.edit import node as new_node
+from toolchain.formats.onnx.file import read_onnx
 from toolchain.formats.onnx.pack_int4 import pack_int4
-from toolchain.formats.onnx.read import read_onnx
 from toolchain.formats.onnx.slim import slim_onnx
 from toolchain.formats.onnx.uint8_input import absorb, integer_borders
 from toolchain.formats.uint8_input import PixelInput

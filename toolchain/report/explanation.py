@@ -9,8 +9,7 @@ from rich.table import Table
 
 from toolchain.core.quantities import percent_text
 from toolchain.core.visible import shown
-from toolchain.explain.error import Error
-from toolchain.explain.explanation import Explanation, LayerError
+from toolchain.explain.explanation import Error, Explanation, LayerError
 from toolchain.formats import catalog
 from toolchain.report.terminal import DASH, plain_table, print_lines, unfold
 

@@ -23,8 +23,7 @@ from tests.fixtures.lazy import blocks, torch
 from tests.fixtures.planted_regressions import CONV3, planted, scale_times
 from tests.fixtures.small_readers import linear_reader
 from toolchain.checkpoint.float_model import TorchModel
-from toolchain.explain.error import ErrorSums
-from toolchain.explain.explanation import explain
+from toolchain.explain.explanation import ErrorSums, explain
 from toolchain.export import export
 from toolchain.formats import catalog
 from toolchain.formats import kernels as kernel_words

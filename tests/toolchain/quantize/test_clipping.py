@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain.core.errors import StageError
-from toolchain.formats.activations import Values
+from toolchain.formats.trace import Values
 from toolchain.quantize.clipping import BINS, TensorStatistics, choose_range, collect_statistics
 from toolchain.recipe import Calibration
 

@@ -12,10 +12,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from targets.artifact import Artifact
-    from toolchain.formats.diagnosis import Diagnosis
     from toolchain.formats.graph import FloatParts, Graph
     from toolchain.formats.inspection import Inspection
-    from toolchain.formats.kernels import Kernel
+    from toolchain.formats.kernels import Diagnosis, Kernel
     from toolchain.formats.trace import Trace
 
 
@@ -51,7 +50,7 @@ class OnnxFormat(FileFormat):
 
     def weight_files(self, path: Path) -> tuple[Path, ...]:
         """Return the files beside a model that hold its weights (ONNX external data)."""
-        from toolchain.formats.onnx.read import weight_files
+        from toolchain.formats.onnx.file import weight_files
 
         return weight_files(path)
 
@@ -69,7 +68,7 @@ class OnnxFormat(FileFormat):
 
     def diagnosis(self, artifact: Artifact) -> Diagnosis:
         """Look at the graph that ONNX Runtime makes of the file."""
-        from toolchain.formats.onnx.diagnosis import OnnxDiagnosis
+        from toolchain.formats.onnx.kernels import OnnxDiagnosis
 
         return OnnxDiagnosis(artifact)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from toolchain.formats.onnx.write import write_model
+from toolchain.formats.onnx.file import write_model
 
 if TYPE_CHECKING:
     import onnx_ir as ir

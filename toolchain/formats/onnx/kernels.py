@@ -1,14 +1,66 @@
-"""What ONNX Runtime runs of a file on the CPU: the graph as it stands after every optimization."""
+"""What ONNX Runtime runs of a file on the CPU: the graph after every optimization, and why it is slow."""
 
 from __future__ import annotations
 
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from targets.artifact import Artifact
-from targets.onnxruntime.operators import origin
+from targets.errors import RunFailed
+from targets.host.stderr import quiet_stderr
+from targets.onnxruntime.cpu import OrtCpu
+from targets.onnxruntime.operators import numbered, origin
 from targets.onnxruntime.protobuf import without_weights
 from toolchain.formats.graph import Graph, Layer
-from toolchain.formats.kernels import AT_RUN_TIME, BETWEEN_FLOATS, EXPANDED, FLOAT_WEIGHTS, NO_KERNEL, Kernel
+from toolchain.formats.kernels import (
+    AT_RUN_TIME,
+    BETWEEN_FLOATS,
+    EXPANDED,
+    FLOAT_WEIGHTS,
+    NO_KERNEL,
+    Diagnosis,
+    Kernel,
+    listed,
+)
+from toolchain.formats.onnx.file import write_model
 from toolchain.formats.onnx.layers import onnx_graph
-from toolchain.formats.onnx.optimized import optimized_graph
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto
+
+
+def optimized_graph(artifact: Artifact) -> GraphProto:
+    """Return the graph of an .onnx artifact after every optimization that `ort-cpu` does on this processor.
+
+    `targets.onnxruntime.operators.origin` of a node's name tells what it was in the file. Raises RunFailed where ONNX
+    Runtime refuses the file.
+    """
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder, "optimized.onnx")
+        options = OrtCpu().options(1)
+        options.optimized_model_filepath = str(optimized)
+        # External weights are written without another copy; nobody needs them in the layout of the kernels.
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        source = Path(folder, "numbered.onnx")
+        write_model(numbered(onnx.load(artifact.path)), source)
+        try:
+            with quiet_stderr():
+                onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            # onnxruntime's exceptions share no base.
+            reason = " ".join(str(error).split())[:300]
+            raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({reason}); export it again") from error
+        return without_weights(optimized).graph
+
 
 _SHAPES = ["Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Shape", "Expand", "Cast"]
 _PARTS = ["Gather", "Slice", "Concat", "Split", "Pad", "MaxPool", "ReorderInput", "ReorderOutput"]
@@ -61,3 +113,117 @@ def _reason(graph: Graph, layer: Layer, *, integer: bool) -> str:
     if weights.dtype.endswith("int4") and "Cast" not in weights.through:
         return "DequantizeLinear of 4-bit weights is not fused into an integer kernel"
     return f"ONNX Runtime has no kernel of {source.spec.dtype} activations and {weights.dtype} weights for it"
+
+
+SCALING = ("QuantizeLinear", "DequantizeLinear")
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """nodes: in order. constants: the dtype of each, in ONNX's words (`INT8`, `FLOAT`)."""
+
+    nodes: tuple[NodeProto, ...]
+    constants: dict[str, str]
+
+    def count(self, kind: str) -> int:
+        """Return how many operators of a kind there are."""
+        return sum(node.op_type == kind for node in self.nodes)
+
+    def between_integers(self) -> Counter[str]:
+        """Return the kinds of operators on a way of floats from a DequantizeLinear to a QuantizeLinear."""
+        floats: set[str] = set()
+        quantized_later: set[str] = set()
+        for node in self.nodes:
+            begins = node.op_type == "DequantizeLinear" and node.input[0] not in self.constants
+            if begins or (node.op_type not in SCALING and floats & set(node.input)):
+                floats.update(node.output)
+        for node in reversed(self.nodes):
+            if node.op_type == "QuantizeLinear" or quantized_later & set(node.output):
+                quantized_later.update(() if node.op_type == "DequantizeLinear" else node.input)
+        return Counter(
+            node.op_type
+            for node in self.nodes
+            if node.op_type not in SCALING and floats & set(node.input) and quantized_later & set(node.output)
+        )
+
+
+class OnnxDiagnosis(Diagnosis):
+    """Why an ONNX file is slow."""
+
+    @cached_property
+    def optimized(self) -> Optimized:
+        """The graph as `ort-cpu` optimizes it on this machine; raises RunFailed where ONNX Runtime refuses the file."""
+        from onnx import TensorProto
+
+        graph = optimized_graph(self.artifact)
+        names = TensorProto.DataType.Name
+        return Optimized(tuple(graph.node), {tensor.name: names(tensor.data_type) for tensor in graph.initializer})
+
+    def reasons(self, base: Artifact) -> list[str]:
+        """Return what in the optimized graph costs time."""
+        graph = self.optimized
+        found = [reason for check in _CHECKS for reason in check(graph)]
+        if found and base.format == self.artifact.format:
+            before = len(OnnxDiagnosis(base).optimized.nodes)
+            if (more := len(graph.nodes) - before) > 0:
+                found.append(f"{more} nodes more than the {before} of {base.path.name}, once both are optimized")
+        return found
+
+    def computes_in_int8(self) -> bool:
+        """Return whether an integer kernel is in the optimized graph."""
+        kinds = {node.op_type for node in self.optimized.nodes}
+        return any(kind.startswith(("QLinear", "QGemm", "DynamicQuantize", "MatMulInteger")) for kind in kinds)
+
+
+def _convolutions(graph: Optimized) -> Iterator[str]:
+    if count := graph.count("ConvInteger"):
+        yield (
+            f"ConvInteger ({count}): ONNX Runtime has no fast kernel for it; quantize convolutions statically, or not "
+            "at all"
+        )
+
+
+def _signed(graph: Optimized) -> Iterator[str]:
+    kinds = Counter(
+        node.op_type
+        for node in graph.nodes
+        # Of all of these the third input is the zero point of the first one.
+        if (node.op_type.startswith("QLinear") or node.op_type == "QGemm")
+        and len(node.input) > 2
+        and graph.constants.get(node.input[2]) == "INT8"
+    )
+    if kinds:
+        yield (
+            f"signed activations (int8) in {listed(kinds)}: ONNX Runtime's fast kernels on x86 take unsigned ones; "
+            "quantize activations to uint8"
+        )
+
+
+def _stored(graph: Optimized) -> Iterator[str]:
+    kinds = Counter(
+        graph.constants[node.input[0]].lower()
+        for node in graph.nodes
+        if node.op_type == "DequantizeLinear" and node.input[0] in graph.constants
+    )
+    if kinds:
+        yield f"DequantizeLinear of stored {listed(kinds)} is fused into no kernel and runs in each inference"
+
+
+_GELU = {"Erf", "Gelu", "FastGelu", "QuickGelu", "BiasGelu"}
+
+
+def _islands(graph: Optimized) -> Iterator[str]:
+    if kinds := graph.between_integers():
+        yield (
+            f"float between integers: {listed(kinds)}, without an integer kernel, is dequantized and quantized again"
+            + "; this is GELU, and a model with ReLU stays among integers" * bool(_GELU & set(kinds))
+        )
+
+
+def _dynamic(graph: Optimized) -> Iterator[str]:
+    kinds = Counter(node.op_type for node in graph.nodes if node.op_type.startswith("DynamicQuantize"))
+    if kinds:
+        yield f"{listed(kinds)}: activations are measured and quantized anew in each inference"
+
+
+_CHECKS = (_convolutions, _signed, _stored, _islands, _dynamic)

@@ -6,7 +6,9 @@ integer kernels that an optimized session takes instead differ from it by roundi
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +19,10 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact
 from targets.host.runtime_session import TensorCodec
 from targets.onnxruntime.cpu import OrtReference, batch_size
-from targets.onnxruntime.protobuf import without_weights
+from targets.onnxruntime.protobuf import append, without_weights
 from toolchain.core.errors import StageError
+from toolchain.formats.onnx.file import write_model
 from toolchain.formats.onnx.layers import onnx_graph
-from toolchain.formats.onnx.write import write_model
 from toolchain.formats.trace import Values, rounded
 
 if TYPE_CHECKING:
@@ -137,3 +139,28 @@ _SUFFIX = "|exact"
 
 def _fed(tensor: str) -> str:
     return tensor + _SUFFIX
+
+
+def onnx_activations(path: Path, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
+    """Yield the float tensors `names` of an ONNX file, which may be its input, for each of `fed`."""
+    import onnx
+    import onnxruntime
+
+    graph = without_weights(path).graph
+    source = graph.input[0].name
+    inner = [name for name in names if name != source]
+    there = {output.name for output in graph.output}
+    outputs = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in inner if name not in there
+    ]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        watched = Path(folder) / "watched.onnx"
+        shutil.copyfile(path, watched)
+        append(watched, onnx.ModelProto(graph=onnx.GraphProto(output=outputs)))
+        session = onnxruntime.InferenceSession(watched, options, providers=["CPUExecutionProvider"])
+    for batch in fed:
+        held = dict(zip(inner, session.run(inner, {source: batch}), strict=True)) if inner else {}
+        yield held | ({source: batch} if source in names else {})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolchain.formats.diagnosis import Diagnosis
 from toolchain.formats.format import FileFormat
+from toolchain.formats.kernels import Diagnosis
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,10 +11,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from targets.artifact import Artifact
-    from toolchain.formats.diagnosis import Diagnosis
     from toolchain.formats.graph import FloatParts, Graph
     from toolchain.formats.inspection import Inspection
-    from toolchain.formats.kernels import Kernel
+    from toolchain.formats.kernels import Diagnosis, Kernel
     from toolchain.formats.trace import Trace
 
 _NODE = re.compile(r"Node number (\d+) \(\w+\) failed")
@@ -59,7 +58,7 @@ class TfliteFormat(FileFormat):
 
     def diagnosis(self, artifact: Artifact) -> Diagnosis:
         """Look at the kernels that LiteRT runs, and at what they take."""
-        from toolchain.formats.tflite.diagnosis import TfliteDiagnosis
+        from toolchain.formats.tflite.kernels import TfliteDiagnosis
 
         return TfliteDiagnosis(artifact)
 
@@ -72,7 +71,7 @@ class TfliteFormat(FileFormat):
     def check_runs(self, path: Path) -> None:
         """Raise RunFailed where LiteRT's own kernels refuse the file."""
         from targets.errors import RunFailed
-        from toolchain.formats.activations import open_bare
+        from toolchain.formats.tflite.trace import open_bare
 
         try:
             open_bare(path.read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact
 from targets.host.stderr import quiet_stderr
 from toolchain.core.errors import StageError
-from toolchain.formats.activations import open_bare
 from toolchain.formats.tflite.layers import mapped, parsed, tflite_graph
 from toolchain.formats.tflite.slim import packed, unpacked
 from toolchain.formats.trace import Values, rounded
@@ -102,3 +102,36 @@ class TfliteTrace:
     def _decoded(self, tensor: str, values: NDArray[Any]) -> NDArray[np.float32]:
         port = self.graph.ports.get(tensor)
         return values.astype(np.float32) if port is None or values.dtype.kind == "f" else port.decode(values)
+
+
+def tflite_activations(source: Path | bytes, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
+    """Yield the tensors `names` of a TFLite file for each of `fed`; integers as the numbers they stand for."""
+    interpreter = open_bare(source)
+    (given,) = interpreter.get_input_details()
+    details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
+    for batch in fed:
+        interpreter.set_tensor(given["index"], batch)
+        interpreter.invoke()
+        yield {name: _real(interpreter.get_tensor(details[name]["index"]), details[name]) for name in names}
+
+
+def open_bare(source: Path | bytes) -> Any:
+    """Return LiteRT's interpreter of a file or its bytes, on its own kernels: a delegate hides the tensors inside."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        **({"model_path": str(source)} if isinstance(source, Path) else {"model_content": source}),
+        num_threads=1,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=True,
+    )
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def _real(stored: NDArray[Any], detail: dict[str, Any]) -> NDArray[np.float32]:
+    quantization = detail["quantization_parameters"]
+    if not quantization["scales"].size:
+        return stored.astype(np.float32, copy=False)
+    real: NDArray[np.float32] = (stored.astype(np.float32) - quantization["zero_points"]) * quantization["scales"]
+    return real
