@@ -173,7 +173,7 @@ def require_room(need: int) -> None:
     if (free := shutil.disk_usage(folder).free) < need:
         raise StageError(
             f"{folder} has {free / 1e6:.1f} MB free and about {need / 1e6:.1f} MB of temporary files are needed; free "
-            "some, or set TMPDIR"
+            "some space, or set TMPDIR"
         )
 
 
