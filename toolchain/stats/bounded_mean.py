@@ -4,7 +4,7 @@ Tango's interval (`paired_difference`) is its case of the values -1, 0 and 1: of
 mean is the one asked about, the most likely one given the images stands for the truth, and the statistic is the
 distance of the mean seen from it in standard errors of that truth. The constrained likelihood is A. B. Owen's (1988,
 Biometrika 75:237-249; Empirical Likelihood, 2001, chapter 2), with the smallest and the largest possible value added
-to those seen, so that a loss that nobody saw yet still leaves room for itself.
+to those seen, so that a loss that was not seen yet remains possible.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _HALVINGS = 60
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """How often each value was seen. values: float64 [J], different ones. counts: float64 [..., J].
+    """How often each value was seen. values: float64 [J], distinct. counts: float64 [..., J].
 
-    low, high: the smallest and the largest value that an image can have, seen or not. Raises EvidenceError on counts
-    without an image, and on values outside.
+    low, high: the smallest and the largest value that an image can have, whether seen or not. Raises EvidenceError on
+    counts without an image, and on values outside.
     """
 
     values: Floats
@@ -38,7 +38,7 @@ class Sample:
     high: float
 
     def __post_init__(self) -> None:
-        """Reject what has no mean, or one that could not be bounded."""
+        """Reject counts without a mean, and values outside the range that bounds it."""
         finite = np.isfinite(self.values).all() and np.isfinite(self.counts).all()
         if not finite or (self.counts < 0).any() or not (self.count >= 1).all():
             raise EvidenceError("a mean needs counts of finite values; evaluate some images first")
@@ -48,10 +48,10 @@ class Sample:
     @classmethod
     def of(cls, values: ArrayLike, low: float, high: float) -> Sample:
         """Return the sample of one value an image."""
-        seen, counts = np.unique(np.asarray(values, np.float64), return_counts=True)
-        if not seen.size:
+        distinct, counts = np.unique(np.asarray(values, np.float64), return_counts=True)
+        if not distinct.size:
             raise EvidenceError("there is no value to take the mean of; evaluate some images first")
-        return cls(seen, counts.astype(np.float64), low, high)
+        return cls(distinct, counts.astype(np.float64), low, high)
 
     @property
     def count(self) -> Floats:
@@ -76,8 +76,8 @@ class Sample:
 class Null:
     """The most likely shares of the values when the true mean is `mean`, strictly between low and high.
 
-    They are n_j / (n + t (v_j - mean)), with the t that gives them that mean. Where no t that keeps low and high
-    possible does, it lies at its end, and an end that nobody saw takes what is missing from 1.
+    They are n_j / (n + t (v_j - mean)), with the t that gives them that mean. Where no t within
+    the allowed bracket does, t is the end of the bracket, and the value low or high takes the share missing from 1.
     """
 
     def __init__(self, sample: Sample, mean: ArrayLike) -> None:
@@ -96,7 +96,7 @@ class Null:
 
     @property
     def step(self) -> Floats:
-        """The mean of what an image that counts adds to the sum, each by the weight of its value; 0 where none does."""
+        """The mean of the absolute values under this truth, each weighted by itself; 0 where all values are 0."""
         values = self._mean(lambda distance, centre: np.abs(distance + centre))
         squares = self._mean(lambda distance, centre: (distance + centre) ** 2)
         return np.asarray(np.divide(squares, values, out=np.zeros_like(squares), where=values > 0), np.float64)
@@ -125,12 +125,12 @@ def _tilt(counts: Floats, n: Floats, distance: Floats, least: Floats, most: Floa
     at_least, at_most = excess(least) <= 0, excess(most) >= 0
     low, high, tilt = least, most, np.zeros(np.broadcast_shapes(n.shape, distance.shape[:-1]))
     for _ in range(_HALVINGS):
-        found = excess(tilt)
-        low, high = np.where(found > 0, tilt, low), np.where(found > 0, high, tilt)
+        mean_distance = excess(tilt)
+        low, high = np.where(mean_distance > 0, tilt, low), np.where(mean_distance > 0, high, tilt)
         # Newton's step, halving the bracket where it would leave it.
         with np.errstate(divide="ignore", invalid="ignore"):  # at an end, or of a sample that lies at its mean
             slopes = _shares(counts, n, distance, tilt) * distance / (n[..., None] + tilt[..., None] * distance)
-            step = tilt + found / (slopes * distance).sum(axis=-1)
+            step = tilt + mean_distance / (slopes * distance).sum(axis=-1)
         following = np.where((step > low) & (step < high), step, (low + high) / 2)
         if np.all(at_least | at_most | (np.abs(following - tilt) <= 1e-15 * np.abs(tilt))):
             break

@@ -1,7 +1,7 @@
-"""Decision: what a score statistic says of a margin. Every question about drops and costs is decided here.
+"""Decision: whether a score statistic shows PASS, FAIL or neither. Every drop and cost is decided here.
 
 The statistic is (seen - margin) / (its standard error if the margin were the truth), so it is about standard normal at
-the margin. To ask whether it lies beyond z is to ask whether the score bound of that confidence lies beyond the margin.
+the margin. It lies beyond z exactly where the score bound of that confidence lies beyond the margin.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ POWER = 0.8
 """The chance of a decision that sample sizes are given for."""
 
 PASS_GAP, FAIL_GAP = 0.15, 0.5
-"""Steps of a sum by which it must lie further from the margin than the normal statistic asks."""
+"""By how many steps a sum must lie further from the margin than the normal statistic asks (`decided`)."""
 IN_STEPS = "; with counts this small the decision is stricter than the bounds"
-"""Closes the reason of what is open although its bound is not."""
+"""Closes the reason of an INCONCLUSIVE verdict whose bound alone would have decided."""
 
 # Shares of counts that equal the margin may differ from it by rounding.
 _NO_ROOM = 1e-12
@@ -64,7 +64,10 @@ def decided(
 
 
 def advice(needed: int | None, equal: str) -> str:
-    """Return what would decide an INCONCLUSIVE: so many images, or none. equal: words for what was seen then."""
+    """Return the advice on an INCONCLUSIVE verdict: how many images would decide, or that none can.
+
+    equal: names a figure that lies at its limit.
+    """
     if needed is None:
         return f"no number of images can decide {equal}; set another limit"
     return f"about {needed:,} images like these would decide ({POWER * 100:.0f} % power)"
@@ -73,7 +76,7 @@ def advice(needed: int | None, equal: str) -> str:
 def images_to_decide(
     room: float,
     null_variance: float,
-    own_variance: float,
+    seen_variance: float,
     *,
     gap: float = 0.0,
     confidence: float = 0.95,
@@ -87,7 +90,7 @@ def images_to_decide(
     """
     if abs(room) < _NO_ROOM:
         return None
-    spreads = sqrt(null_variance), sqrt(max(own_variance, 0.0))
+    spreads = sqrt(null_variance), sqrt(max(seen_variance, 0.0))
     reach = normal_quantile(confidence) * spreads[0] + normal_quantile(power) * spreads[1]
     root = (reach + sqrt(reach * reach + 4 * abs(room) * gap)) / (2 * room)
     return ceil(root * root)

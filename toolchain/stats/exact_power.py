@@ -1,7 +1,7 @@
 """Exact chances of paired tables: how often a rule holds when the true shares of lost and gained images are known.
 
 Of `count` images each is lost, gained or neither, so the table is trinomial: the number of discordant pairs is
-binomial, and of those the number lost is binomial again. No normal approximation stands between.
+binomial, and of those the number lost is binomial again. No normal approximation is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Rule = Callable[[Floats, Floats], NDArray[np.bool_]]
 
 # Discordant counts that are left out at each end carry less than this chance in all.
 _TAIL = 1e-13
-# Of shares that were written in percent.
+# Shares written in percent may exceed each other by rounding.
 _ROUNDING = 1e-12
 
 
@@ -42,8 +42,8 @@ class Truth:
 def chance(truth: Truth, rule: Rule) -> float:
     """Return the chance that `rule(lost, gained)` holds, to about 1e-12.
 
-    The rule must be of the kind that, among equally many discordant pairs, holds from some number of lost ones on;
-    Tango's statistic, the seen drop and McNemar's test all rise so.
+    Among tables with equally many discordant pairs the rule must hold from some number of lost ones on, as rules on
+    Tango's statistic, on the seen drop and on McNemar's test do.
     """
     from scipy.special import betainc
 
@@ -58,15 +58,15 @@ def chance(truth: Truth, rule: Rule) -> float:
 def tail_beyond(lost: int, gained: int, count: int, margin: float) -> float:
     """Return the chance of a statistic at least as bad as this table's where the true drop is `margin`.
 
-    The rest of that truth is the most likely one given the table. So the p-value is exact up to that estimate, which
-    the normal tail of the statistic is not: far out, where Holm's correction looks, it is several times too small.
+    The rest of that truth is the most likely one given the table. So the p-value is exact up to that estimate. The
+    normal tail is not: at the small levels of Holm's correction it is several times too small.
     """
     seen = float(paired_difference.score(lost, gained, count, margin))
     null = float(paired_difference.null_gained(lost, gained, count, margin))
     # The same table must count as equally bad, whatever the rounding.
-    bar = seen - 1e-9 * max(1.0, abs(seen))
+    threshold = seen - 1e-9 * max(1.0, abs(seen))
     truth = Truth(count, min(null + margin, 1.0), null)
-    return chance(truth, lambda b, c: paired_difference.score(b, c, count, margin) >= bar)
+    return chance(truth, lambda b, c: paired_difference.score(b, c, count, margin) >= threshold)
 
 
 def _discordant(truth: Truth) -> tuple[Floats, Floats]:
@@ -81,7 +81,7 @@ def _discordant(truth: Truth) -> tuple[Floats, Floats]:
     d = np.arange(low, high + 1, dtype=np.float64)
     logs = gammaln(n + 1) - gammaln(d + 1) - gammaln(n - d + 1) + xlogy(d, share) + xlog1py(n - d, -share)
     weights = np.exp(logs)
-    # What rounding took from the logarithms of large factorials is the same factor everywhere.
+    # Rounding in the logarithms of large factorials changes every weight by the same factor.
     return d, weights / weights.sum()
 
 

@@ -48,7 +48,7 @@ def _null_gained(b: Floats, c: Floats, n: Floats, drop: Floats) -> Floats:
 def null_variance(lost: ArrayLike, gained: ArrayLike, count: ArrayLike, drop: ArrayLike) -> Floats:
     """Return the variance of one pair's difference when the true drop is `drop` (Tango's denominator squared, / n).
 
-    Shares with a count of 1 are welcome: the formula depends on proportions only.
+    Shares with a count of 1 give the same: the formula depends on proportions only.
     """
     b, c, n = _counts(lost, gained, count)
     value = np.asarray(drop, dtype=np.float64)
@@ -71,8 +71,8 @@ def decide(
 ) -> NDArray[np.str_]:
     """Return an `Outcome` for each table: PASS with the upper bound below the margin, FAIL with the lower above it.
 
-    It is asked of the statistic at the margin, since the bounds are what that test does not contradict; small counts
-    need a little more than a bound (`decision.decided`).
+    Decided by the statistic at the margin, which agrees with the bounds but for small counts: these need a little more
+    (`decision.decided`).
     """
     b, c, n = _counts(lost, gained, count)
     value = np.asarray(margin, np.float64)
@@ -85,7 +85,7 @@ def decide(
 def upper_bound(lost: ArrayLike, gained: ArrayLike, count: ArrayLike, confidence: float = 0.95) -> Floats:
     """Return the one-sided upper bound of the drop: the largest drop that the pairs do not contradict.
 
-    Solved by bisection, since the statistic is monotone; the end that is returned is the one that never flatters.
+    Solved by bisection, since the statistic is monotone; the upper end of the last bracket is returned, the safe side.
     """
     z = normal_quantile(confidence)
     b, c, n = _counts(lost, gained, count)
@@ -119,5 +119,5 @@ def pairs_to_decide(
     """
     drop = lost - gained
     null = float(null_variance(lost, gained, 1.0, margin))
-    own = lost + gained - drop * drop
-    return images_to_decide(margin - drop, null, own, confidence=confidence, power=power)
+    seen_variance = lost + gained - drop * drop
+    return images_to_decide(margin - drop, null, seen_variance, confidence=confidence, power=power)

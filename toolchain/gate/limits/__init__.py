@@ -1,4 +1,4 @@
-"""The limits of a policy, a file each: what is asked, what shows it, how that is collected, and how it is judged."""
+"""The limits of a policy, a module each: the settings, the evidence, how it is collected, and how it is judged."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ LIMITS = {
 def definition(name: str) -> LimitDefinition:
     """Return what the gate knows of a limit; raises KeyError where there is none of this name."""
     module, _, constant = LIMITS[name].partition(":")
-    found = getattr(import_module(module), constant)
-    assert isinstance(found, LimitDefinition)
-    return found
+    loaded = getattr(import_module(module), constant)
+    assert isinstance(loaded, LimitDefinition)
+    return loaded
 
 
 def definitions() -> dict[str, LimitDefinition]:

@@ -1,4 +1,4 @@
-"""Confidence: what a scanner that rejects what it is unsure of would notice.
+"""Confidence: the limits that matter to a scanner which rejects the images that it is unsure of.
 
 The reject rate at a fixed error is where the risk-coverage curve (El-Yaniv and Wiener 2010, JMLR 11:1605-1641) meets
 that error. The expected calibration error is that of Guo et al. 2017 (arXiv:1706.04599), in equal-width bins.
@@ -46,7 +46,7 @@ BINS = 15
 _SURE = 2.0
 """Standard errors from 0 at which it is taken as known whether the confidences of a bin are too high or too low."""
 _GRID = 0.005
-"""Of an image's part in a calibration error: 800 different values, whatever the number of images."""
+"""Spacing of the values that an image's part in a calibration error is rounded to: 800 values from -2 to 2."""
 
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -94,7 +94,7 @@ class Rise:
 
 
 _NONE = Rise(0.0, 0.0, 0.0)
-"""Of a file that answers just as the baseline does."""
+"""The rise of a file that answers exactly as the baseline does."""
 
 
 def rejection(confidence: Confidences, right: Flags, error: float) -> Rejection:
@@ -136,8 +136,8 @@ def _gaps(answered: Answered, bins: int = BINS) -> Floats:
     """Return by how much an image's confidence lies above whether it was right, in its bin, float64 [N, bins]."""
     sure = answered.confidence.astype(np.float64)
     # Bins are open below and closed above, as Guo et al. have them.
-    place = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
-    return np.where(place[:, None] == np.arange(bins), (sure - answered.right)[:, None], 0.0)
+    bin_index = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
+    return np.where(bin_index[:, None] == np.arange(bins), (sure - answered.right)[:, None], 0.0)
 
 
 def reject_rise(before: Answered, after: Answered, error: float, confidence: float) -> Rise:
@@ -149,18 +149,19 @@ def reject_rise(before: Answered, after: Answered, error: float, confidence: flo
     """
     from scipy.special import bdtr, bdtrc
 
-    count, (old, new) = len(before.right), (rejection(one.confidence, one.right, error) for one in (before, after))
-    held = np.zeros(count, np.bool_) if old.threshold is None else before.confidence >= old.threshold
+    count = len(before.right)
+    old, new = (rejection(answers.confidence, answers.right, error) for answers in (before, after))
+    accepted_before = np.zeros(count, np.bool_) if old.threshold is None else before.confidence >= old.threshold
     order, accepted = _falling(after.confidence)
-    was, wrong = (held & ~before.right)[order], ~after.right[order]
-    lost = np.append(0, np.cumsum(wrong & ~was))[accepted]
-    gained = was.sum() - np.append(0, np.cumsum(wrong & was))[accepted]
-    fewer, either = held.sum() - accepted, lost + gained
-    share = np.clip(0.5 - error * fewer / (2 * np.maximum(either, 1)), 0, 1)
-    better = bdtr(lost, either, share) <= 1 - confidence
-    worse = (lost > 0) & (bdtrc(lost - 1, either, share) <= 1 - confidence)
-    lower = fewer[worse].max() / count if worse.any() else held.mean() - 1
-    upper = fewer[better].min() / count if better.any() else 1.0
+    wrong_before, wrong_after = (accepted_before & ~before.right)[order], ~after.right[order]
+    lost = np.append(0, np.cumsum(wrong_after & ~wrong_before))[accepted]
+    gained = wrong_before.sum() - np.append(0, np.cumsum(wrong_after & wrong_before))[accepted]
+    decrease, discordant = accepted_before.sum() - accepted, lost + gained
+    share = np.clip(0.5 - error * decrease / (2 * np.maximum(discordant, 1)), 0, 1)
+    better = bdtr(lost, discordant, share) <= 1 - confidence
+    worse = (lost > 0) & (bdtrc(lost - 1, discordant, share) <= 1 - confidence)
+    lower = decrease[worse].max() / count if worse.any() else accepted_before.mean() - 1
+    upper = decrease[better].min() / count if better.any() else 1.0
     seen = new.rate - old.rate
     return Rise(seen, min(float(lower), seen), max(float(upper), seen))
 
@@ -169,19 +170,19 @@ def ece_rise(before: Answered, after: Answered, confidence: float) -> Rise:
     """Return the rise of the calibration error with one-sided bounds at `confidence` each.
 
     Where it is known of each bin whether its confidences are too high or too low, the calibration error is a mean over
-    images, and the rise has a score interval (`bounded_mean`). Where it is not, the bound takes what is worst for it.
+    images, and the rise has a score interval (`bounded_mean`). Where it is not, the bound assumes the worst sign.
     """
-    count, gaps = len(before.right), [_gaps(one) for one in (before, after)]
-    old, new = (float(np.abs(one.sum(axis=0)).sum() / count) for one in gaps)
+    count, gaps = len(before.right), [_gaps(answers) for answers in (before, after)]
+    old, new = (float(np.abs(gap.sum(axis=0)).sum() / count) for gap in gaps)
     upper = bounded_mean.upper_bound(_sample(_largest(*gaps)), confidence)
     lower = -bounded_mean.upper_bound(_sample(_largest(*gaps[::-1])), confidence)
     return Rise(new - old, min(float(lower), new - old), max(float(upper), new - old))
 
 
 def _largest(before: Floats, after: Floats) -> Floats:
-    """Return each image's part in the largest rise that the bins may truly have, float64 [N]."""
+    """Return each image's part in the largest rise of the calibration error that the bins allow, float64 [N]."""
     old, new = before.sum(axis=0), after.sum(axis=0)
-    old_sure, new_sure = (np.abs(one.sum(axis=0)) > _SURE * np.sqrt((one**2).sum(axis=0)) for one in (before, after))
+    old_sure, new_sure = (np.abs(gap.sum(axis=0)) > _SURE * np.sqrt((gap**2).sum(axis=0)) for gap in (before, after))
     open_sign = np.where(new >= old, 1.0, -1.0)
     new_sign = np.where(old_sure | new_sure, np.sign(new), open_sign)
     old_sign = np.where(old_sure, np.sign(old), np.where(new_sure, np.sign(new), open_sign))
@@ -190,14 +191,14 @@ def _largest(before: Floats, after: Floats) -> Floats:
 
 def _sample(values: Floats) -> bounded_mean.Sample:
     """Return the values on a grid, each shared by its two neighbours so that the mean stays."""
-    place = (np.clip(values, -2, 2) + 2) / _GRID
-    below = np.minimum(place.astype(np.int64), round(4 / _GRID) - 1)
-    size, part = round(4 / _GRID) + 1, place - below
+    position = (np.clip(values, -2, 2) + 2) / _GRID
+    below = np.minimum(position.astype(np.int64), round(4 / _GRID) - 1)
+    size, fraction = round(4 / _GRID) + 1, position - below
     counts = np.zeros(size)
-    np.add.at(counts, below, 1 - part)
-    np.add.at(counts, below + 1, part)
-    seen = counts > 0
-    return bounded_mean.Sample((np.arange(size) * _GRID - 2)[seen].clip(-2, 2), counts[seen], -2.0, 2.0)
+    np.add.at(counts, below, 1 - fraction)
+    np.add.at(counts, below + 1, fraction)
+    used = counts > 0
+    return bounded_mean.Sample((np.arange(size) * _GRID - 2)[used].clip(-2, 2), counts[used], -2.0, 2.0)
 
 
 def judge_rejects(limit: RejectsLimit, pairs: Pairs) -> Verdict:
@@ -205,35 +206,35 @@ def judge_rejects(limit: RejectsLimit, pairs: Pairs) -> Verdict:
 
     A candidate that no threshold brings to that error never passes, unless it is as sure of the same images.
     """
-    both = _both(pairs)
-    before, after = (rejection(one.confidence, one.right, limit.error) for one in both)
-    alike = before.rate == after.rate and _ranked_alike(*both)
-    rise = _NONE if alike else reject_rise(*both, limit.error, limit.confidence)
-    seen = (
+    answers_of_both = _answered_by_both(pairs)
+    before, after = (rejection(answers.confidence, answers.right, limit.error) for answers in answers_of_both)
+    alike = before.rate == after.rate and _ranked_alike(*answers_of_both)
+    rise = _NONE if alike else reject_rise(*answers_of_both, limit.error, limit.confidence)
+    rates = (
         f"at most {percent_text(limit.error)} of the accepted wrong: {_rejects(before)} rejected by the baseline, "
-        f"{_rejects(after)} by the candidate; {_kept(before, pairs)}"
+        f"{_rejects(after)} by the candidate; {_at_baseline_threshold(before, pairs)}"
     )
-    return _verdict("rejects", limit, rise, seen, len(pairs), may_pass=alike or after.threshold is not None)
+    return _verdict("rejects", limit, rise, rates, len(pairs), may_pass=alike or after.threshold is not None)
 
 
 def judge_ece(limit: EceLimit, pairs: Pairs) -> Verdict:
     """Judge the change of the expected calibration error, either way.
 
-    A file whose confidence suits its accuracy better all at once answers otherwise too: thresholds that were set with
-    the baseline no longer hold.
+    A file that is suddenly better calibrated has changed too: thresholds that were set with the baseline no longer
+    hold.
     """
-    both = _both(pairs)
-    rise = _NONE if _alike(pairs) else ece_rise(*both, limit.confidence)
+    answers_of_both = _answered_by_both(pairs)
+    rise = _NONE if _alike(pairs) else ece_rise(*answers_of_both, limit.confidence)
     # The nearer side cannot be the one beyond its margin.
     change = rise if rise.seen >= 0 else rise.mirrored
-    shares = (percent_text(ece(one.confidence, one.right)) for one in both)
-    means = (percent_text(float(one.confidence.mean(dtype=np.float64))) for one in both)
-    seen = "calibration error {} of the baseline, {} of the candidate".format(*shares)
-    seen += " (mean confidence {} and {})".format(*means)
-    return _verdict("ece", limit, change, seen, len(pairs), what="change" if rise.seen >= 0 else "change (a fall)")
+    shares = (percent_text(ece(answers.confidence, answers.right)) for answers in answers_of_both)
+    means = (percent_text(float(answers.confidence.mean(dtype=np.float64))) for answers in answers_of_both)
+    errors = "calibration error {} of the baseline, {} of the candidate".format(*shares)
+    errors += " (mean confidence {} and {})".format(*means)
+    return _verdict("ece", limit, change, errors, len(pairs), what="change" if rise.seen >= 0 else "change (a fall)")
 
 
-def _both(pairs: Pairs) -> tuple[Answered, Answered]:
+def _answered_by_both(pairs: Pairs) -> tuple[Answered, Answered]:
     """Return what the baseline and the candidate answered."""
     return (
         Answered(pairs.before_confidence, np.equal(pairs.before, pairs.labels)),
@@ -251,14 +252,14 @@ def _alike(pairs: Pairs) -> bool:
     return not pairs.flipped.any() and np.array_equal(pairs.before_confidence, pairs.after_confidence)
 
 
-def _rejects(found: Rejection) -> str:
-    if found.threshold is None:
+def _rejects(rejected: Rejection) -> str:
+    if rejected.threshold is None:
         return "all"
-    return f"{percent_text(found.rate)} (below a confidence of {found.threshold:.4f})"
+    return f"{percent_text(rejected.rate)} (below a confidence of {rejected.threshold:.4f})"
 
 
-def _kept(before: Rejection, pairs: Pairs) -> str:
-    """Return what a scanner would see that keeps the baseline's threshold."""
+def _at_baseline_threshold(before: Rejection, pairs: Pairs) -> str:
+    """Return the reject rate and the error of the candidate at the baseline's threshold, as text."""
     if before.threshold is None:
         return "no threshold of the baseline to keep"
     accepted = pairs.after_confidence >= np.float32(before.threshold)
@@ -274,7 +275,7 @@ def _verdict(
     name: str,
     limit: RejectsLimit | EceLimit,
     rise: Rise,
-    seen: str,
+    details: str,
     images: int,
     *,
     what: str = "rise",
@@ -291,8 +292,8 @@ def _verdict(
         needed = _images_needed(limit, rise, images)
         open_end = f"; about {needed:,} images like these would decide" if needed else ""
         open_end += "" if may_pass else "; no threshold brings the candidate to that error: allow a larger one"
-    said = by_bounds(outcome, low, high, margin, limit.confidence, unit=" pp")
-    reason = f"{what} of {point} pp, {said}{open_end}; {seen}"
+    bounds_text = by_bounds(outcome, low, high, margin, limit.confidence, unit=" pp")
+    reason = f"{what} of {point} pp, {bounds_text}{open_end}; {details}"
     return Verdict(name, outcome, limit.action, limit.max, rise.seen, bound, reason, needed)
 
 

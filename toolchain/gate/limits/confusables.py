@@ -84,8 +84,8 @@ def judge_confusables(limit: ConfusablesLimit, pairs: Pairs) -> Verdict:
     """
     questions = [_question(group, pairs) for group in groups(limit, pairs.classes)]
     verdict = judge_several("confusables", questions, confidence=limit.confidence, action=limit.action, what="group")
-    written = "".join(limit.margins) + ("".join(limit.groups) if limit.groups != CONFUSABLE else "")
-    absent = [character for character in dict.fromkeys(written) if _class_of(character, pairs.classes) is None]
+    given = "".join(limit.margins) + ("".join(limit.groups) if limit.groups != CONFUSABLE else "")
+    absent = [character for character in dict.fromkeys(given) if _class_of(character, pairs.classes) is None]
     if not absent:
         return verdict
     return replace(verdict, reason=f"{verdict.reason}; of the groups written, no class holds {', '.join(absent)}")
@@ -100,28 +100,28 @@ def groups(limit: ConfusablesLimit, classes: tuple[str, ...]) -> list[Group]:
     """
     margins: dict[frozenset[int], tuple[str, float]] = {}
     for key, margin in limit.margins.items():
-        members = _written(key, classes)
+        members = _given_members(key, classes)
         if members in margins:
             raise PolicyError(
                 f"[confusables] margins: '{margins[members][0]}' and '{key}' are the same classes here; keep one"
             )
         margins[members] = key, margin
-    found: dict[frozenset[int], str] = {}
+    names: dict[frozenset[int], str] = {}
     for text in limit.groups:
         if limit.groups != CONFUSABLE:
-            found.setdefault(_written(text, classes), text)
+            names.setdefault(_given_members(text, classes), text)
         elif len(members := _members(text, classes)) > 1:
-            found.setdefault(members, "".join(classes[k] for k in sorted(members)))
-    found |= {members: key for members, (key, _) in margins.items() if members not in found}
-    if not found:
+            names.setdefault(members, "".join(classes[k] for k in sorted(members)))
+    names |= {members: key for members, (key, _) in margins.items() if members not in names}
+    if not names:
         raise PolicyError("[confusables] groups: none has two members among the classes; write groups of your own")
     return [
         Group(name, members, margins[members][1] if members in margins else limit.max)
-        for members, name in found.items()
+        for members, name in names.items()
     ]
 
 
-def _written(text: str, classes: tuple[str, ...]) -> frozenset[int]:
+def _given_members(text: str, classes: tuple[str, ...]) -> frozenset[int]:
     members = _members(text, classes)
     if len(members) < 2:
         known = f"only '{classes[next(iter(members))]}'" if members else "nothing"
@@ -143,12 +143,12 @@ def _class_of(character: str, classes: tuple[str, ...]) -> int | None:
 
 def _question(group: Group, pairs: Pairs) -> Question:
     inside = np.isin(np.arange(len(pairs.classes)), list(group.members))
-    before, after = (_taken(inside, pairs.labels, answers) for answers in (pairs.before, pairs.after))
+    before, after = (_misread(inside, pairs.labels, answers) for answers in (pairs.before, pairs.after))
     worse, better = int(np.count_nonzero(after & ~before)), int(np.count_nonzero(before & ~after))
     return Question(group.name, worse, better, int(np.count_nonzero(inside[pairs.labels])), group.margin)
 
 
-def _taken(inside: NDArray[np.bool_], labels: Answers, answers: Answers) -> NDArray[np.bool_]:
+def _misread(inside: NDArray[np.bool_], labels: Answers, answers: Answers) -> NDArray[np.bool_]:
     """Return which images of the group are read as another member of it."""
     return np.asarray(inside[labels] & inside[answers] & np.not_equal(labels, answers))
 
@@ -176,8 +176,8 @@ def judge_cost(limit: CostLimit, pairs: Pairs) -> Verdict:
     bound = low if outcome is Outcome.FAIL else high
     mean = float(sample.mean)
     least, most = (beside(end, limit.max, points_text, 3) for end in (low, high))
-    said = by_bounds(outcome, least, most, f"margin of {limit.max * 100:.4g}", limit.confidence)
-    reason = f"misreadings cost {points_text(mean, 3)} more on each 100 of {len(pairs):,} images, {said}"
+    bounds_text = by_bounds(outcome, least, most, f"margin of {limit.max * 100:.4g}", limit.confidence)
+    reason = f"misreadings cost {points_text(mean, 3)} more on each 100 of {len(pairs):,} images, {bounds_text}"
     if outcome is Outcome.INCONCLUSIVE:
         reason += f"; {advice(needed, 'a rise that equals the margin')}"
         reason += IN_STEPS if high < limit.max or low > limit.max else ""
@@ -191,13 +191,13 @@ def _dearest(costs: Floats, pairs: Pairs) -> str:
     size = len(pairs.classes)
     after, before = (confusion_matrix(pairs.labels, answers, size) for answers in (pairs.after, pairs.before))
     rise = (after - before) * costs
-    cells = [divmod(int(at), size) for at in np.argsort(-rise, axis=None, kind="stable")[:3]]
-    words = [
+    pairs_by_rise = [divmod(int(at), size) for at in np.argsort(-rise, axis=None, kind="stable")[:3]]
+    named = [
         f"{pairs.classes[i]} read as {pairs.classes[j]}: {int(after[i, j] - before[i, j]):+} at {costs[i, j]:g}"
-        for i, j in cells
+        for i, j in pairs_by_rise
         if rise[i, j] > 0
     ]
-    return f"; dearest: {', '.join(words)}" if words else ""
+    return f"; dearest: {', '.join(named)}" if named else ""
 
 
 def cost_matrix(costs: dict[str, float], classes: tuple[str, ...]) -> Floats:
@@ -207,8 +207,8 @@ def cost_matrix(costs: dict[str, float], classes: tuple[str, ...]) -> Floats:
     """
     matrix, named = 1 - np.eye(len(classes)), dict[tuple[int, int], str]()
     for key, cost in costs.items():
-        ends = [_end(key, text, classes) for text in key.split("->", 1)]
-        cell = ends[0], ends[-1]
+        indices = [_class_named(key, text, classes) for text in key.split("->", 1)]
+        cell = indices[0], indices[-1]
         if cell[0] == cell[1]:
             raise PolicyError(
                 f"[cost] costs: '{key}' is no misreading, since both are of class '{classes[cell[0]]}'; drop it"
@@ -219,14 +219,14 @@ def cost_matrix(costs: dict[str, float], classes: tuple[str, ...]) -> Floats:
     return np.asarray(matrix, np.float64)
 
 
-def _end(key: str, text: str, classes: tuple[str, ...]) -> int:
-    found = _class_of(text, classes)
-    if found is None:
+def _class_named(key: str, text: str, classes: tuple[str, ...]) -> int:
+    index = _class_of(text, classes)
+    if index is None:
         raise PolicyError(
             f"[cost] costs: '{key}' names '{text}', which no class holds; take it out, or write one of the classes "
             f"{' '.join(classes)}"
         )
-    return found
+    return index
 
 
 CONFUSABLES = LimitDefinition(

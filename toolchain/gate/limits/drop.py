@@ -34,8 +34,8 @@ def judge_drop(limit: DropLimit, comparison: Comparison, cause: str = "") -> Ver
     lower = float(paired_difference.lower_bound(b, c, n, limit.confidence))
     upper = float(paired_difference.upper_bound(b, c, n, limit.confidence))
     drop, low, high = (beside(value, limit.max, points_text, 3) for value in (comparison.drop, lower, upper))
-    said = by_bounds(outcome, low, high, f"margin of {limit.max * 100:.4g} pp", limit.confidence, unit=" pp")
-    reason = f"{drop} pp on {n:,} images ({b:,} lost, {c:,} gained), {said}"
+    bounds_text = by_bounds(outcome, low, high, f"margin of {limit.max * 100:.4g} pp", limit.confidence, unit=" pp")
+    reason = f"{drop} pp on {n:,} images ({b:,} lost, {c:,} gained), {bounds_text}"
     needed = None
     if outcome is Outcome.INCONCLUSIVE:
         needed = _images_needed(limit, comparison)
@@ -65,8 +65,8 @@ def _suffered(comparison: Comparison) -> str:
 
 
 def _judge(limit: DropLimit, pairs: Pairs) -> Verdict:
-    seen = comparison(pairs)
-    return judge_drop(limit, seen, likely_cause(pairs.files, seen))
+    compared = comparison(pairs)
+    return judge_drop(limit, compared, likely_cause(pairs.files, compared))
 
 
 def _simulate(limit: DropLimit, lost: Counts, gained: Counts, each: Counts) -> NDArray[np.str_]:

@@ -37,9 +37,9 @@ def judge_flips(limit: FlipsLimit, pairs: Pairs) -> Verdict:
     share = flips / n
     outcome = Outcome(decide(flips, n, limit.max, limit.confidence).item())
     lower, upper = (float(bound) for bound in share_bounds(flips, n, limit.confidence))
-    low, high, told = (beside(value, limit.max, percent_text) for value in (lower, upper, share))
-    said = by_bounds(outcome, low, high, f"limit of {limit.max * 100:.4g} %", limit.confidence)
-    reason = f"{told} of {n:,} answers ({flips:,}) changed, {said}"
+    low, high, measured = (beside(value, limit.max, percent_text) for value in (lower, upper, share))
+    bounds_text = by_bounds(outcome, low, high, f"limit of {limit.max * 100:.4g} %", limit.confidence)
+    reason = f"{measured} of {n:,} answers ({flips:,}) changed, {bounds_text}"
     needed = None
     if outcome is Outcome.INCONCLUSIVE:
         needed = _images_needed(limit, share, n)

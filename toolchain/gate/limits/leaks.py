@@ -39,7 +39,7 @@ class LeaksLimit(Limit):
 
 
 LISTED = 20
-"""So many of the images are named, the first ones; their number is always told."""
+"""How many of the images are named, from the first on; their number is always given."""
 Hashes = NDArray[np.bytes_]
 
 
@@ -69,23 +69,23 @@ class Leaks:
             raise EvidenceError(f"{self.test}: the counts of leaks do not fit together; gather the evidence again")
 
 
-def find_leaks(own: Evaluation, train: Dataset, artifact: Artifact) -> Leaks:
+def find_leaks(evaluation: Evaluation, train: Dataset, artifact: Artifact) -> Leaks:
     """Look for the test images, by hash, among the train split and the candidate's calibration set.
 
     train: the split that the file was trained and calibrated on. Raises EvidenceError when nothing tells which images
-    calibrated the file, or when `own` is another file's evaluation.
+    calibrated the file, or when `evaluation` is another file's evaluation.
     """
-    if own.artifact_sha256 != artifact.sha256:
+    if evaluation.artifact_sha256 != artifact.sha256:
         raise EvidenceError(f"{artifact.path.name} is not the file that was evaluated; evaluate it again")
     trained_on = image_hashes(train.images)
-    in_training = np.isin(own.sample_ids, trained_on)
-    calibrated_on, turned = _calibrated_on(artifact, train, np.isin(trained_on, own.sample_ids))
-    in_calibration = np.isin(own.sample_ids, calibrated_on)
+    in_training = np.isin(evaluation.sample_ids, trained_on)
+    calibrated_on, turned = _calibrated_on(artifact, train, np.isin(trained_on, evaluation.sample_ids))
+    in_calibration = np.isin(evaluation.sample_ids, calibrated_on)
     seen = np.flatnonzero(in_training | in_calibration)
     return Leaks(
-        test=own.origin,
+        test=evaluation.origin,
         train=train.origin,
-        images=len(own),
+        images=len(evaluation),
         training=int(np.count_nonzero(in_training)),
         calibration=int(np.count_nonzero(in_calibration)),
         seen=len(seen),

@@ -29,12 +29,12 @@ class PreprocessLimit(Limit):
 
 def judge_preprocess(limit: PreprocessLimit, files: Files) -> Verdict:
     """Judge how many settings of the candidate's preprocess an application would get wrong that feeds the baseline."""
-    base, own = files.baseline, files.candidate
-    unlike = own.preprocess.unlike(base.preprocess)
+    baseline, candidate = files.baseline, files.candidate
+    unlike = candidate.preprocess.unlike(baseline.preprocess)
     outcome = Outcome.PASS if len(unlike) <= limit.max else Outcome.FAIL
-    reason = f"{own.name} wants {own.input}, {base.name} {base.input}"
+    reason = f"{candidate.name} wants {candidate.input}, {baseline.name} {baseline.input}"
     if unlike:
-        reason += f": an application that feeds both alike gives {own.name} wrong images ({'; '.join(unlike)})"
+        reason += f": an application that feeds both alike gives {candidate.name} wrong images ({'; '.join(unlike)})"
     if outcome is Outcome.FAIL:
         reason += (
             "; make a candidate that takes the baseline's images, or correct what the file or its sidecar says; where "
@@ -43,18 +43,18 @@ def judge_preprocess(limit: PreprocessLimit, files: Files) -> Verdict:
     return Verdict("preprocess", outcome, limit.action, limit.max, len(unlike), None, reason)
 
 
-def likely_cause(files: Files, seen: Comparison) -> str:
+def likely_cause(files: Files, comparison: Comparison) -> str:
     """Return, for the end of a reason why accuracy fell, how the candidate was given its images, where that may be why.
 
     Either it says that it wants them otherwise than the baseline, or it reads less than half of what the baseline does.
     """
-    own = files.candidate
-    if unlike := own.preprocess.unlike(files.baseline.preprocess):
-        return (
-            f"; likely cause: {own.name} was given {'; '.join(unlike)}, as its {own.preprocess_source or 'record'} says"
-        )
-    if seen.candidate_accuracy < seen.baseline_accuracy / 2:
-        return f"; if {own.name} wants its images otherwise than {own.input}, that is why: correct what says so"
+    candidate = files.candidate
+    if unlike := candidate.preprocess.unlike(files.baseline.preprocess):
+        source = candidate.preprocess_source or "record"
+        return f"; likely cause: {candidate.name} was given {'; '.join(unlike)}, as its {source} says"
+    if comparison.candidate_accuracy < comparison.baseline_accuracy / 2:
+        why = f"if {candidate.name} wants its images otherwise than {candidate.input}, that is why"
+        return f"; {why}: correct what says so"
     return ""
 
 

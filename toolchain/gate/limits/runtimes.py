@@ -45,7 +45,7 @@ class RuntimesLimit(Limit):
 # What `evaluate` gives a session at once, so that the same kernels see the same batches.
 _CHUNK = 256
 LISTED = 200
-"""So many differences of a place are kept, the first ones; their number is always told."""
+"""How many differences of a place are kept, from the first on; their number is always given."""
 _NAMED = 5
 
 
@@ -59,7 +59,7 @@ class Difference:
     there: str
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Return one line for people."""
         return f"image {self.image}: '{self.here}' here, '{self.there}' there, truth '{self.truth}'"
 
 
@@ -92,7 +92,7 @@ class Place:
 def judge_runtimes(limit: RuntimesLimit, places: tuple[Place, ...]) -> Verdict:
     """Judge the number of images whose answer changed, at most `limit.max` a place.
 
-    Raises EvidenceError when a place that the limit names was not asked, or none was.
+    Raises EvidenceError where the evidence lacks a place that the limit names, or holds no place at all.
     """
     asked = [place for place in places if not limit.targets or place.runtime.target in limit.targets]
     known = {place.runtime.target for place in asked if place.available}
@@ -105,7 +105,7 @@ def judge_runtimes(limit: RuntimesLimit, places: tuple[Place, ...]) -> Verdict:
     parts = tuple(_part(limit, place) for place in read)
     worst = max(read, key=lambda place: place.differing)
     outcome = within("runtimes", worst.differing, limit.max)
-    reason = f"{_told(read, limit, outcome)}, {side(outcome)} {limit.max:,} a place{_differences(read, limit)}"
+    reason = f"{_counts_text(read, limit, outcome)}, {side(outcome)} {limit.max:,} a place{_differences(read, limit)}"
     absent = [f"{place.runtime.target}: {place.left_out}" for place in asked if place.left_out]
     reason += f"; left out: {'; '.join(absent)}" if absent else ""
     return Verdict("runtimes", outcome, limit.action, limit.max, worst.differing, None, reason, parts=parts)
@@ -117,7 +117,7 @@ def _part(limit: RuntimesLimit, place: Place) -> Part:
     return Part(place.runtime.target, outcome, limit.max, place.differing, None, place.images, note)
 
 
-def _told(read: list[Place], limit: RuntimesLimit, outcome: Outcome) -> str:
+def _counts_text(read: list[Place], limit: RuntimesLimit, outcome: Outcome) -> str:
     """Return how many images each place answers otherwise; of a FAIL only the places that do too many."""
     shown = [place for place in read if outcome is Outcome.PASS or place.differing > limit.max]
     counts = ", ".join(f"{place.differing:,} on {place.runtime.target}" for place in shown)
@@ -126,50 +126,51 @@ def _told(read: list[Place], limit: RuntimesLimit, outcome: Outcome) -> str:
 
 def _differences(read: list[Place], limit: RuntimesLimit) -> str:
     """Return the first images that each failing place answers otherwise."""
-    words = ""
+    text = ""
     for place in read:
         if place.differing > limit.max:
             more = f" and {place.differing - _NAMED:,} more" if place.differing > _NAMED else ""
-            words += f"; {place.runtime.target}: {'; '.join(map(str, place.differences[:_NAMED]))}{more}"
-    return words
+            text += f"; {place.runtime.target}: {'; '.join(map(str, place.differences[:_NAMED]))}{more}"
+    return text
 
 
 def answers_elsewhere(
-    limit: RuntimesLimit, artifact: Artifact, own: Evaluation, dataset: Dataset, *, progress: Progress = silent
+    limit: RuntimesLimit, artifact: Artifact, evaluation: Evaluation, dataset: Dataset, *, progress: Progress = silent
 ) -> tuple[Place, ...]:
     """Read the whole data set with the same file on every other place that the limit names, or that there is.
 
     All cores are used, a session each. Places that cannot take the file or, where none are named, are not here are
     among what is returned, with the reason. Raises UnknownTarget, TargetUnavailable where a named one is not here,
-    RunFailed where a place refuses the file, EvidenceError when no other place is left or `own` is of something else.
+    RunFailed where a place refuses the file, EvidenceError when no other place is left or `evaluation` is of another
+    file or data set.
     """
-    _check_same(artifact, own, dataset)
-    plan = list(_planned(limit, artifact, own))
+    _check_same(artifact, evaluation, dataset)
+    plan = list(_planned(limit, artifact, evaluation))
     if not any(left_out is None for _, left_out in plan):
         reasons = (
             "; ".join(f"{place.name}: {left_out.left_out}" for place, left_out in plan if left_out) or "none known"
         )
         raise EvidenceError(
-            f"{artifact.path.name} can run nowhere else than on {own.facts.target} here ({reasons}); drop the limit "
-            "[runtimes], or judge where there is another place"
+            f"{artifact.path.name} can run nowhere else than on {evaluation.facts.target} here ({reasons}); drop the "
+            "limit [runtimes], or judge where there is another place"
         )
-    return tuple(left_out or _read(place, artifact, own, dataset, progress) for place, left_out in plan)
+    return tuple(left_out or _read(place, artifact, evaluation, dataset, progress) for place, left_out in plan)
 
 
-def _check_same(artifact: Artifact, own: Evaluation, dataset: Dataset) -> None:
-    if own.artifact_sha256 != artifact.sha256 or own.dataset_sha256 != dataset.sha256:
+def _check_same(artifact: Artifact, evaluation: Evaluation, dataset: Dataset) -> None:
+    if evaluation.artifact_sha256 != artifact.sha256 or evaluation.dataset_sha256 != dataset.sha256:
         raise EvidenceError(
-            f"{artifact.path.name} on {dataset.origin} is not what was evaluated ({own.artifact} on {own.origin}); "
-            "evaluate it again"
+            f"{artifact.path.name} on {dataset.origin} is not what was evaluated ({evaluation.artifact} on "
+            f"{evaluation.origin}); evaluate it again"
         )
     check_classes(artifact.path.name, artifact.classes, dataset)
 
 
-def _planned(limit: RuntimesLimit, artifact: Artifact, own: Evaluation) -> Iterator[tuple[Target, Place | None]]:
-    """Yield every place that is meant and, where nothing can be read there, the Place that says why."""
+def _planned(limit: RuntimesLimit, artifact: Artifact, evaluation: Evaluation) -> Iterator[tuple[Target, Place | None]]:
+    """Yield each target to run on, with the Place that says why where it cannot be run there, else None."""
     for name in dict.fromkeys(limit.targets or catalog.KERNELS):
         place = catalog.get(name)
-        foreign, same = artifact.format not in place.formats, name == own.facts.target
+        foreign, same = artifact.format not in place.formats, name == evaluation.facts.target
         if not limit.targets and (foreign or same):
             continue
         state = place.probe()
@@ -190,18 +191,18 @@ def _left_out(name: str, why: str, *, available: bool = True) -> Place:
     return Place(RuntimeFacts(name, "", "", "", 0), 0, 0.0, 0, left_out=why, available=available)
 
 
-def _read(place: Target, artifact: Artifact, own: Evaluation, dataset: Dataset, progress: Progress) -> Place:
+def _read(place: Target, artifact: Artifact, evaluation: Evaluation, dataset: Dataset, progress: Progress) -> Place:
     try:
         facts, logits = _logits(place, artifact, dataset, progress)
     except RunFailed as error:
         raise RunFailed(f"{place.name}: {error}") from error
-    here, there = own.predictions, np.argmax(logits, axis=1)
-    flipped = np.flatnonzero(here != there)
+    judged, answers = evaluation.predictions, np.argmax(logits, axis=1)
+    flipped = np.flatnonzero(judged != answers)
     names = dataset.classes
     differences = tuple(
-        Difference(int(k), names[own.labels[k]], names[here[k]], names[there[k]]) for k in flipped[:LISTED]
+        Difference(int(k), names[evaluation.labels[k]], names[judged[k]], names[answers[k]]) for k in flipped[:LISTED]
     )
-    largest = float(np.abs(logits - own.logits).max())
+    largest = float(np.abs(logits - evaluation.logits).max())
     return Place(facts, len(dataset), largest, len(flipped), differences)
 
 

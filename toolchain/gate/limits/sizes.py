@@ -41,8 +41,8 @@ def judge_shrink(limit: ShrinkLimit, size: int, baseline: int) -> Verdict:
     """Judge how many times smaller than the baseline the file is."""
     times = positive("baseline size", baseline) / positive("size", size)
     outcome = Outcome.PASS if times >= limit.min else Outcome.FAIL
-    seen = beside(times, limit.min, "{:.{}f}".format)
-    reason = f"{seen} times smaller than the baseline, at least {limit.min:g} asked for"
+    shown = beside(times, limit.min, "{:.{}f}".format)
+    reason = f"{shown} times smaller than the baseline, at least {limit.min:g} asked for"
     return Verdict("shrink", outcome, limit.action, limit.min, times, None, reason)
 
 

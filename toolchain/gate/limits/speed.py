@@ -49,11 +49,11 @@ class TimeRatioLimit(Limit):
 
 
 PATIENCE = 3600.0
-"""Seconds; what would take longer to decide is said to be too close to the limit."""
+"""Seconds; where deciding would take longer, the advice is to move the limit."""
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Measured:
     """What the timings show. point, low, high: in the limit's unit; seconds: what the timing itself took."""
 
     point: float
@@ -72,58 +72,61 @@ class _Seen:
         """Return how many times the rounds would decide, since a bound comes nearer with the root of their number."""
         distance = abs(math.log(self.point / limit))
         width = math.log(self.high / self.point if self.point <= limit else self.point / self.low)
-        own = width / expansion(self.rounds, confidence)
-        return ((width + NormalDist().inv_cdf(POWER) * own) / distance) ** 2 if distance else math.inf
+        deviation = width / expansion(self.rounds, confidence)
+        return ((width + NormalDist().inv_cdf(POWER) * deviation) / distance) ** 2 if distance else math.inf
 
 
 def judge_time(limit: TimeLimit, name: str, q: float, timings: Timings) -> Verdict:
     """Judge a percentile of the latency; raises EvidenceError on times that cannot be."""
     if hidden := _hidden(q, timings):
-        return _unseen(limit, name, None, *hidden)
+        return _undecidable(limit, name, None, *hidden)
     seconds = positive(name, timings.percentile(q) or math.nan) / 1e9
     bounds = latency_bounds(timings, q, confidence=limit.confidence)
     if bounds is None:
-        return _unseen(limit, name, seconds, *_too_few_rounds(q, timings))
+        return _undecidable(limit, name, seconds, *_too_few_rounds(q, timings))
     low, high = (bound / 1e9 for bound in bounds)
-    seen = _Seen(seconds, low, high, len(timings.blocks), _inferences(timings), _seconds(timings))
-    return _verdict(limit, name, seen, [timings], time_beside)
+    measured = _Measured(seconds, low, high, len(timings.blocks), _inferences(timings), _seconds(timings))
+    return _verdict(limit, name, measured, [timings], time_beside)
 
 
-def judge_time_ratio(limit: TimeRatioLimit, name: str, q: float, own: Timings, base: Timings) -> Verdict:
+def judge_time_ratio(limit: TimeRatioLimit, name: str, q: float, candidate: Timings, baseline: Timings) -> Verdict:
     """Judge the ratio of a percentile to the baseline's; the runtime may differ, threads and batch may not.
 
     Raises EvidenceError where they do, and on timings that were not taken in the same rounds.
     """
-    if (own.facts.threads, own.batch) != (base.facts.threads, base.batch):
+    if (candidate.facts.threads, candidate.batch) != (baseline.facts.threads, baseline.batch):
         raise EvidenceError(f"{name}: candidate and baseline were timed with other threads or batch; time both alike")
-    for timings in (own, base):
+    for timings in (candidate, baseline):
         if hidden := _hidden(q, timings):
-            return _unseen(limit, name, None, *hidden)
-    ratio = LatencyRatio.of(own, base, q=q, confidence=limit.confidence)
+            return _undecidable(limit, name, None, *hidden)
+    ratio = LatencyRatio.of(candidate, baseline, q=q, confidence=limit.confidence)
     if ratio is None or ratio.low is None or ratio.high is None:
-        return _unseen(limit, name, None if ratio is None else ratio.ratio, *_too_few_rounds(q, own))
-    seconds = _seconds(own) + _seconds(base)
-    seen = _Seen(positive(name, ratio.ratio), ratio.low, ratio.high, ratio.rounds, _inferences(own), seconds)
-    return _verdict(limit, name, seen, [own, base], _ratio_beside, of=" of the baseline's")
+        return _undecidable(limit, name, None if ratio is None else ratio.ratio, *_too_few_rounds(q, candidate))
+    seconds = _seconds(candidate) + _seconds(baseline)
+    measured = _Measured(
+        positive(name, ratio.ratio), ratio.low, ratio.high, ratio.rounds, _inferences(candidate), seconds
+    )
+    return _verdict(limit, name, measured, [candidate, baseline], _ratio_beside, of=" of the baseline's")
 
 
 def _verdict(
     limit: TimeLimit | TimeRatioLimit,
     name: str,
-    seen: _Seen,
+    measured: _Measured,
     timed: Sequence[Timings],
     beside_limit: Callable[[float, float], str],
     *,
     of: str = "",
 ) -> Verdict:
-    outcome, tainted = seen.outcome(limit.max), "; ".join(taints_of(timed))
-    note = f" ({_where(timed)}, {seen.rounds} rounds)"
+    outcome, tainted = measured.outcome(limit.max), "; ".join(taints_of(timed))
+    note = f" ({_where(timed)}, {measured.rounds} rounds)"
     loud = f"; NOT QUIET: {tainted}" * bool(tainted)
-    low, high, point = (beside_limit(value, limit.max) for value in (seen.low, seen.high, seen.point))
-    needed, point, most = None, point + of, beside_limit(limit.max, seen.low if seen.low > limit.max else seen.high)
+    low, high, point = (beside_limit(value, limit.max) for value in (measured.low, measured.high, measured.point))
+    nearest = measured.low if measured.low > limit.max else measured.high
+    needed, point, shown_limit = None, point + of, beside_limit(limit.max, nearest)
     side = "would be beyond" if outcome is Outcome.FAIL and tainted else ""
-    said = by_bounds(outcome, low, high, f"limit of {most}", limit.confidence, note=note, side=side)
-    reason = f"{point}, {said}"
+    bounds_text = by_bounds(outcome, low, high, f"limit of {shown_limit}", limit.confidence, note=note, side=side)
+    reason = f"{point}, {bounds_text}"
     if outcome is Outcome.PASS:
         reason += loud
     elif outcome is Outcome.FAIL and tainted:
@@ -133,17 +136,17 @@ def _verdict(
             "it to other cores, then time again"
         )
     elif outcome is Outcome.INCONCLUSIVE:
-        longer = seen.times_longer(limit.max, limit.confidence)
-        seconds, advice = longer * seen.seconds, "an hour of timing would not decide: move the limit"
+        longer = measured.times_longer(limit.max, limit.confidence)
+        seconds, advice = longer * measured.seconds, "an hour of timing would not decide: move the limit"
         if seconds <= PATIENCE:
-            needed = _rounded_up(longer * seen.inferences)
+            needed = _rounded_up(longer * measured.inferences)
             advice = f"about {needed:,} inferences of each file ({_duration(seconds)}) would decide"
         reason += f"; {advice}, or time on a quieter machine{loud}"
-    bound = seen.low if outcome is Outcome.FAIL else seen.high
-    return Verdict(name, outcome, limit.action, limit.max, seen.point, bound, reason, needed)
+    bound = measured.low if outcome is Outcome.FAIL else measured.high
+    return Verdict(name, outcome, limit.action, limit.max, measured.point, bound, reason, needed)
 
 
-def _unseen(
+def _undecidable(
     limit: TimeLimit | TimeRatioLimit, name: str, measured: float | None, reason: str, needed: int | None
 ) -> Verdict:
     """Return the verdict on a latency that the timings cannot show."""
@@ -167,8 +170,8 @@ def _hidden(q: float, timings: Timings) -> tuple[str, int | None] | None:
 def _too_few_rounds(q: float, timings: Timings) -> tuple[str, int]:
     needed = MIN_ROUNDS * samples_for(q)
     count, rounds = len(timings.samples_ns), len(timings.blocks)
-    had = f"{count:,} samples in {rounds} round{'s' * (rounds != 1)} cannot show how sure it is"
-    return f"{had}; time at least {needed:,} inferences in {MIN_ROUNDS} rounds or more", needed
+    reason = f"{count:,} samples in {rounds} round{'s' * (rounds != 1)} cannot show how sure it is"
+    return f"{reason}; time at least {needed:,} inferences in {MIN_ROUNDS} rounds or more", needed
 
 
 def _inferences(timings: Timings) -> int:
@@ -185,7 +188,7 @@ def _ratio_beside(ratio: float, limit: float) -> str:
 
 def _where(timed: Sequence[Timings]) -> str:
     threads, batch = timed[0].facts.threads, timed[0].batch
-    places = " against ".join(dict.fromkeys(one.facts.target for one in timed))
+    places = " against ".join(dict.fromkeys(timings.facts.target for timings in timed))
     return f"{places}, {threads} thread{'s' * (threads != 1)}, batch {batch}"
 
 
@@ -206,7 +209,7 @@ def _time(name: str, q: float, about: str, maximum: str) -> LimitDefinition:
         about=about,
         example={"max": maximum},
         evidence=("timings",),
-        judge=lambda limit, own: judge_time(limit, name, q, own),
+        judge=lambda limit, timings: judge_time(limit, name, q, timings),
         file_must="be timed",
     )
 
@@ -218,7 +221,7 @@ def _ratio(name: str, q: float, about: str, maximum: str) -> LimitDefinition:
         about=about,
         example={"max": maximum},
         evidence=("timings", "baseline_timings"),
-        judge=lambda limit, own, base: judge_time_ratio(limit, name, q, own, base),
+        judge=lambda limit, candidate, baseline: judge_time_ratio(limit, name, q, candidate, baseline),
         file_must="be timed",
         baseline_must="be timed",
     )

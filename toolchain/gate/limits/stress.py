@@ -55,35 +55,36 @@ class StressPairs:
             raise EvidenceError(f"strengths and answers under '{self.kind}' are not as many; gather the evidence again")
 
 
-def pair_stress(base: tuple[StressAnswers, ...], own: tuple[StressAnswers, ...]) -> tuple[StressPairs, ...]:
+def pair_stress(baseline: tuple[StressAnswers, ...], candidate: tuple[StressAnswers, ...]) -> tuple[StressPairs, ...]:
     """Pair both files' answers to each kind of damage that the candidate was read under; the baseline may hold more.
 
     Raises EvidenceError, saying which, where the baseline lacks a kind or saw other damage.
     """
-    stored = {one.kind: one for one in base}
-    return tuple(_paired(stored.get(one.kind), one) for one in own)
+    stored = {answers.kind: answers for answers in baseline}
+    return tuple(_paired(stored.get(answers.kind), answers) for answers in candidate)
 
 
-def _paired(base: StressAnswers | None, own: StressAnswers) -> StressPairs:
+def _paired(baseline: StressAnswers | None, candidate: StressAnswers) -> StressPairs:
     advice = "store the baseline again under this policy, or give the policy that it was stored under"
-    if base is None:
-        raise EvidenceError(f"the baseline was not read under '{own.kind}'; {advice}")
-    if base.seed != own.seed:
+    if baseline is None:
+        raise EvidenceError(f"the baseline was not read under '{candidate.kind}'; {advice}")
+    if baseline.seed != candidate.seed:
         raise EvidenceError(
-            f"the baseline was damaged by seed {base.seed}, the candidate by {own.seed} ('{own.kind}'); {advice}"
+            f"the baseline was damaged by seed {baseline.seed}, the candidate by {candidate.seed} "
+            f"('{candidate.kind}'); {advice}"
         )
-    if not np.array_equal(base.strengths, own.strengths):
-        theirs, ours = (", ".join(map(str, np.unique(one.strengths))) for one in (base, own))
+    if not np.array_equal(baseline.strengths, candidate.strengths):
+        theirs, ours = (", ".join(map(str, np.unique(answers.strengths))) for answers in (baseline, candidate))
         raise EvidenceError(
-            f"the images that baseline and candidate saw under '{own.kind}' had other strengths ({theirs} and {ours}, "
-            f"on {len(base.strengths)} and {len(own.strengths)} images); {advice}"
+            f"the images that baseline and candidate saw under '{candidate.kind}' had other strengths ({theirs} and "
+            f"{ours}, on {len(baseline.strengths)} and {len(candidate.strengths)} images); {advice}"
         )
-    if base.sha256 != own.sha256:
+    if baseline.sha256 != candidate.sha256:
         raise EvidenceError(
-            f"baseline and candidate saw other images under '{own.kind}', though seed and strengths are the same: made "
-            "from other test images, or by another version of glyphpress; store the baseline again"
+            f"baseline and candidate saw other images under '{candidate.kind}', though seed and strengths are the "
+            "same: made from other test images, or by another version of glyphpress; store the baseline again"
         )
-    return StressPairs(own.kind, own.seed, own.strengths, base.answers, own.answers)
+    return StressPairs(candidate.kind, candidate.seed, candidate.strengths, baseline.answers, candidate.answers)
 
 
 def judge_stress(limit: StressLimit, stress: tuple[StressPairs, ...], labels: Labels) -> Verdict:
@@ -92,25 +93,30 @@ def judge_stress(limit: StressLimit, stress: tuple[StressPairs, ...], labels: La
     labels: int64 [N], of the undamaged images in the same order. Parts and reason name the strength at which most was
     lost. Raises EvidenceError when a kind that the limit names was not read, or by another seed or other strengths.
     """
-    held = {one.kind: one for one in stress}
-    found = [_found(_asked(limit, kind, held.get(kind), labels), labels) for kind in dict.fromkeys(limit.kinds)]
+    by_kind = {pairs.kind: pairs for pairs in stress}
+    effects = [
+        _effect(_as_asked(limit, kind, by_kind.get(kind), labels), labels) for kind in dict.fromkeys(limit.kinds)
+    ]
     verdict = judge_several(
         "stress",
-        [Question(one.kind, one.lost, one.gained, len(labels), limit.max) for one in found],
+        [Question(effect.kind, effect.lost, effect.gained, len(labels), limit.max) for effect in effects],
         confidence=limit.confidence,
         action=limit.action,
         what="kind of damage",
     )
-    both = list(zip(verdict.parts, found, strict=True))
-    parts = tuple(replace(part, note=f"{part.note}; baseline {one.before}; {one.peak}") for part, one in both)
+    parts_and_effects = list(zip(verdict.parts, effects, strict=True))
+    parts = tuple(
+        replace(part, note=f"{part.note}; baseline {effect.before}; {effect.peak}")
+        for part, effect in parts_and_effects
+    )
     if verdict.outcome is Outcome.PASS:
         return replace(verdict, parts=parts)
-    peaks = (f"'{one.kind}' {one.peak}" for part, one in both if part.outcome is verdict.outcome)
+    peaks = (f"'{effect.kind}' {effect.peak}" for part, effect in parts_and_effects if part.outcome is verdict.outcome)
     return replace(verdict, parts=parts, reason="; ".join((verdict.reason, *peaks)))
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Effect:
     """What one kind of damage did. before: the baseline's accuracy under it. peak: where most was lost, in words."""
 
     kind: str
@@ -120,14 +126,14 @@ class _Found:
     peak: str
 
 
-def _found(pairs: StressPairs, labels: Labels) -> _Found:
+def _effect(pairs: StressPairs, labels: Labels) -> _Effect:
     before, after = (np.equal(answers, labels) for answers in (pairs.before, pairs.after))
     fall = before.astype(np.int64) - after
     strengths, index, images = np.unique(pairs.strengths, return_inverse=True, return_counts=True)
     falls = np.bincount(index, fall) / images
     worst = int(np.argmax(falls))
     peak = f"lost most at strength {strengths[worst]} ({points_text(falls[worst])} pp of {images[worst]:,} images)"
-    return _Found(
+    return _Effect(
         pairs.kind,
         int(np.count_nonzero(fall > 0)),
         int(np.count_nonzero(fall < 0)),
@@ -136,7 +142,7 @@ def _found(pairs: StressPairs, labels: Labels) -> _Found:
     )
 
 
-def _asked(limit: StressLimit, kind: str, pairs: StressPairs | None, labels: Labels) -> StressPairs:
+def _as_asked(limit: StressLimit, kind: str, pairs: StressPairs | None, labels: Labels) -> StressPairs:
     """Return the pairs if they are what the limit asks for."""
     advice = "gather the evidence again under this policy"
     if pairs is None:
@@ -157,18 +163,18 @@ def _asked(limit: StressLimit, kind: str, pairs: StressPairs | None, labels: Lab
 
 def _check_stored(limit: StressLimit, stored: Baseline) -> None:
     """Refuse early, before the candidate is read under damage, what `pair_stress` would refuse afterwards."""
-    held = {one.kind: one for one in stored.stress}
+    by_kind = {answers.kind: answers for answers in stored.stress}
     name, advice = stored.evaluation.artifact, "store it again under this policy"
-    if missing := [kind for kind in limit.kinds if kind not in held]:
+    if missing := [kind for kind in limit.kinds if kind not in by_kind]:
         raise EvidenceError(
             f"the stored baseline of {name} was not read under {', '.join(missing)}, which the policy's [stress] asks "
             f"for; {advice}"
         )
     for kind in limit.kinds:
-        seen = set(held[kind].strengths.tolist())
-        if held[kind].seed != limit.seed or seen - set(limit.strengths):
+        seen = set(by_kind[kind].strengths.tolist())
+        if by_kind[kind].seed != limit.seed or seen - set(limit.strengths):
             raise EvidenceError(
-                f"the stored baseline of {name} was read under '{kind}' by seed {held[kind].seed} and strengths "
+                f"the stored baseline of {name} was read under '{kind}' by seed {by_kind[kind].seed} and strengths "
                 f"{', '.join(map(str, sorted(seen)))}, not as the policy's [stress] says; {advice}"
             )
 
