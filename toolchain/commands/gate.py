@@ -45,7 +45,7 @@ class GateRequest:
     outputs: Outputs = field(default_factory=Outputs)
 
     def __post_init__(self) -> None:
-        """Check the words alone, before anything is read."""
+        """Check the request by itself, before any file is read."""
         if not self.candidates:
             raise UsageProblem("there is nothing to judge; give at least one --candidate")
         _refuse_twice([path.name for path in self.candidates if not saved(path)], "candidates are called")
@@ -78,8 +78,8 @@ def gate(request: GateRequest, context: RunContext | None = None) -> Judgement:
     if request.target:
         check_target(request.policy, get(request.target))
     evidence = _gathered(request, context)
-    for path, one in zip(request.evidence, evidence, strict=False):
-        one.save(path, force=outputs.force)
+    for path, gathered in zip(request.evidence, evidence, strict=False):
+        gathered.save(path, force=outputs.force)
     return _judged(request.policy, evidence, request.candidates, request.evidence, outputs)
 
 
@@ -112,7 +112,7 @@ def store_baseline(
 def _judged(
     policy: Policy, evidence: list[Evidence], files: Sequence[Path], stored: Sequence[Path], outputs: Outputs
 ) -> Judgement:
-    judged = [(one, judge(policy, one, competitors=len(evidence))) for one in evidence]
+    judged = [(gathered, judge(policy, gathered, competitors=len(evidence))) for gathered in evidence]
     digests = [sha256(path.read_bytes()).hexdigest() for path in stored]
     judgement = Judgement.of(policy, judged, files=files, digests=digests)
     write(judgement, evidence, outputs)
@@ -120,7 +120,7 @@ def _judged(
 
 
 def _gathered(request: GateRequest, context: RunContext) -> list[Evidence]:
-    """Return the evidence on each candidate; of the baseline everything is read once."""
+    """Return the evidence on each candidate; the baseline is read once for all of them."""
     policy, root = request.policy, context.data_root
     test = load(request.data, "test", root) if request.data else None
     if test is not None:
@@ -136,17 +136,17 @@ def _gathered(request: GateRequest, context: RunContext) -> list[Evidence]:
         target=request.target,
         progress=context.progress,
     )
-    base = read(request.baseline)
-    check_pin(policy, base.stored.digest if base.stored else None, request.baseline.name)
-    base = prepared(policy, base, test, context.progress)
-    candidates = [read(path, likely=base.evaluation.preprocess) for path in request.candidates]
-    refuse_idle(request.target, (base, *candidates))
+    baseline = read(request.baseline)
+    check_pin(policy, baseline.stored.digest if baseline.stored else None, request.baseline.name)
+    baseline = prepared(policy, baseline, test, context.progress)
+    candidates = [read(path, likely=baseline.evaluation.preprocess) for path in request.candidates]
+    refuse_idle(request.target, (baseline, *candidates))
     for candidate in candidates:
         # Again in `gather`, but here before minutes of timing.
-        check(policy, base, candidate)
-    timings = timed(policy, base, candidates, context)
+        check(policy, baseline, candidate)
+    timings = timed(policy, baseline, candidates, context)
     return [
-        gather(policy, base, candidate, test, train, times=times, context=context)
+        gather(policy, baseline, candidate, test, train, times=times, context=context)
         for candidate, times in zip(candidates, timings, strict=True)
     ]
 

@@ -125,7 +125,7 @@ def _accuracy(pairs: Pairs, answers: Answers) -> float:
 def _per_class(pairs: Pairs) -> tuple[ClassDrop, ...]:
     size = len(pairs.classes)
     chosen = (slice(None), pairs.lost, pairs.gained)
-    images, away, back = (np.bincount(pairs.labels[one], minlength=size) for one in chosen)
+    images, away, back = (np.bincount(pairs.labels[selected], minlength=size) for selected in chosen)
     return tuple(
         ClassDrop(label, int(n), int(b), int(c), float(b - c) / max(int(n), 1))
         for label, n, b, c in zip(pairs.classes, images, away, back, strict=True)
@@ -138,8 +138,8 @@ def _new_confusions(pairs: Pairs, count: int) -> tuple[NewConfusion, ...]:
     extra = after - before
     np.fill_diagonal(extra, 0)
     order = np.argsort(-extra, axis=None, kind="stable")[:count]
-    cells = ((int(i) // size, int(i) % size) for i in order)
-    return tuple(NewConfusion(classes[i], classes[j], int(extra[i, j])) for i, j in cells if extra[i, j] > 0)
+    label_pairs = ((int(i) // size, int(i) % size) for i in order)
+    return tuple(NewConfusion(classes[i], classes[j], int(extra[i, j])) for i, j in label_pairs if extra[i, j] > 0)
 
 
 @dataclass(frozen=True)

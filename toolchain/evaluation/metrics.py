@@ -132,5 +132,5 @@ def _mean(values: list[float]) -> float:
 def _most_confused(matrix: Counts, classes: tuple[str, ...], pairs: int) -> tuple[Confusion, ...]:
     wrong = matrix * (1 - np.eye(len(classes), dtype=np.int64))
     order = np.argsort(-wrong, axis=None, kind="stable")[:pairs]
-    found = ((int(i // len(classes)), int(i % len(classes))) for i in order)
-    return tuple(Confusion(classes[i], classes[j], int(wrong[i, j])) for i, j in found if wrong[i, j] > 0)
+    label_pairs = ((int(i // len(classes)), int(i % len(classes))) for i in order)
+    return tuple(Confusion(classes[i], classes[j], int(wrong[i, j])) for i, j in label_pairs if wrong[i, j] > 0)

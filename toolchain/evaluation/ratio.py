@@ -66,17 +66,17 @@ class LatencyRatio:
         """Compare the medians of two runs that were not taken together, or return None where either has no median.
 
         Their rounds are no pairs, so each run is resampled by itself. The interval holds how much rounds differ within
-        a run; what changed on the machine between the two is taken for the files' own.
+        a run; a change of the machine between the two counts as a difference of the files.
         """
         if candidate.percentile(50) is None or base.percentile(50) is None:
             return None
-        logs = [np.log([float(np.median(block)) for block in _blocks(one)]) for one in (candidate, base)]
-        own, of = (float(trimmed_mean(one, np.ones((1, len(one))))[0]) for one in logs)
-        rounds, mean = min(map(len, logs)), own - of
+        logs = [np.log([float(np.median(block)) for block in _blocks(timings)]) for timings in (candidate, base)]
+        candidate_mean, base_mean = (float(trimmed_mean(log, np.ones((1, len(log))))[0]) for log in logs)
+        rounds, mean = min(map(len, logs)), candidate_mean - base_mean
         if rounds < MIN_ROUNDS:
             return cls(math.exp(mean), None, None, rounds)
-        drawn, drawn_of = (trimmed_mean(one, resampled(len(one), seed + k)) for k, one in enumerate(logs))
-        low, high = bounds(drawn - drawn_of, mean, rounds, confidence)
+        candidate_draws, base_draws = (trimmed_mean(log, resampled(len(log), seed + k)) for k, log in enumerate(logs))
+        low, high = bounds(candidate_draws - base_draws, mean, rounds, confidence)
         return cls(math.exp(mean), math.exp(low), math.exp(high), rounds)
 
 
@@ -91,7 +91,7 @@ def latency_bounds(
     """Return the lower and upper bound, each one-sided at `confidence`, of `timings.percentile(q)` in nanoseconds.
 
     By a bootstrap over rounds of the percentile of all samples together, so that a slow spell counts as often as it
-    came. It speaks of the machine as these rounds saw it: where rounds differ by 5 %, the P95 of endless rounds was
+    occurred. It holds for the machine of these rounds only: where rounds differ by 5 %, the P95 of endless rounds was
     simulated to lie above the upper bound at 99 % in 7 of 100 runs of 20 rounds, below the lower one in none; where
     one round in ten is far slower, far more often. None below 3 rounds and where the samples cannot carry the
     percentile. Raises EvidenceError on samples that take no time.
@@ -106,8 +106,8 @@ def latency_bounds(
     below = np.array([np.searchsorted(np.sort(block), values, side="right") for block in blocks], np.float64)
     weights = resampled(rounds, seed)
     counts = weights @ np.array([len(block) for block in blocks], np.float64)
-    found = values[((weights @ below) >= counts[:, None] * q / 100).argmax(axis=1)]
-    low, high = bounds(np.log(found), math.log(point), rounds, confidence)
+    percentiles = values[((weights @ below) >= counts[:, None] * q / 100).argmax(axis=1)]
+    low, high = bounds(np.log(percentiles), math.log(point), rounds, confidence)
     return math.exp(low), math.exp(high)
 
 

@@ -27,7 +27,7 @@ from toolchain.evaluation.read_npz import UNREADABLE, unpacked
 SCHEMA = "glyphpress/timings/1"
 MOST_ROUNDS = 1000
 """More than any run has; the bootstrap holds thousands of numbers for each."""
-_TOLD = ("facts", "machine", "batch", "inner", "warmup", "load_ns", "first_run_ns")
+_META_FIELDS = ("facts", "machine", "batch", "inner", "warmup", "load_ns", "first_run_ns")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +62,10 @@ def save_timings(path: Path, meta: dict[str, Any], timings: Sequence[Timings | N
     """Write timings, one for each of `meta["rows"]` that has them; raises UsageProblem over an existing file."""
     text = json.dumps({"schema": SCHEMA} | meta, ensure_ascii=False, allow_nan=False)
     arrays: dict[str, Any] = {"meta": np.array(text)}
-    for k, one in enumerate(timings):
-        if one:
-            arrays |= {f"samples_ns_{k}": one.samples_ns, f"blocks_{k}": np.array(one.blocks, np.int64)}
-            arrays[f"interrupted_{k}"] = np.array(one.interrupted, np.int64).reshape(-1, 2)
+    for k, row in enumerate(timings):
+        if row:
+            arrays |= {f"samples_ns_{k}": row.samples_ns, f"blocks_{k}": np.array(row.blocks, np.int64)}
+            arrays[f"interrupted_{k}"] = np.array(row.interrupted, np.int64).reshape(-1, 2)
     with whole_file(path, force=force) as part, part.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
 
@@ -109,10 +109,10 @@ def _row(stored: dict[str, Any], k: int, row: dict[str, Any]) -> StoredRow:
     if len(arrays["blocks"]) > MOST_ROUNDS or arrays["samples_ns"].min(initial=1) < 1:
         raise ValueError("more rounds than any run has, or samples that take no time")
     lists = {name: array.tolist() for name, array in arrays.items()}
-    timings = Timings.from_dict({name: row[name] for name in _TOLD} | lists | {"artifact_sha256": row["sha256"]})
+    timings = Timings.from_dict({name: row[name] for name in _META_FIELDS} | lists | {"artifact_sha256": row["sha256"]})
     state = timings.machine
-    words = [row["artifact"], state.get("board", ""), state.get("cpu", "")]
-    if not all(isinstance(word, str) for word in words) or min(timings.batch, timings.inner) < 1:
+    names = [row["artifact"], state.get("board", ""), state.get("cpu", "")]
+    if not all(isinstance(name, str) for name in names) or min(timings.batch, timings.inner) < 1:
         raise TypeError("a name is no text, or a batch has no image")
     # Read once here, since what the machine's state holds is looked at nowhere else before it is shown.
     _ = timings.taints, timings.busy_cores

@@ -1,4 +1,4 @@
-"""Any file that can be judged: one of our artifacts, or a user's own .onnx or .tflite that nothing explains."""
+"""Opening any file that can be judged: one of our artifacts, or a user's own .onnx or .tflite without a sidecar."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Training = Callable[[], Dataset]
 
 
 def training_images(data: str, data_root: Path | None = None) -> Training:
-    """Return what loads the train split of a data set's words.
+    """Return a function that loads the train split of a data set, given as `load` takes it.
 
     Its call raises EvidenceError where only test images are there: what is judged on them must not be fitted to them.
     """
@@ -62,7 +62,7 @@ def open_artifact(path: Path, train: Training | None, *, likely: Preprocess | No
         images = train()
     except EvidenceError as error:
         raise EvidenceError(f"{path}: no sidecar says how it wants its images; {error}") from error
-    artifact, finding = _found(path, images, likely)
+    artifact, finding = _adopted_by_search(path, images, likely)
     if finding.undecided:
         raise _adoptable(path, tie_message((finding.winner, *finding.undecided), finding.images))
     return artifact
@@ -77,7 +77,7 @@ def write_sidecar(
     """
     refuse_existing(sidecar_of(path), force=force)
     if preprocess is None:
-        artifact, _ = _found(path, dataset)
+        artifact, _ = _adopted_by_search(path, dataset)
     else:
         artifact = adopt(path, preprocess=preprocess, classes=dataset.classes)
         artifact = replace(artifact, notes=("preprocess as given",))
@@ -85,7 +85,9 @@ def write_sidecar(
     return artifact
 
 
-def _found(path: Path, dataset: Dataset, likely: Preprocess | None = None) -> tuple[Artifact, PreprocessFinding]:
+def _adopted_by_search(
+    path: Path, dataset: Dataset, likely: Preprocess | None = None
+) -> tuple[Artifact, PreprocessFinding]:
     if dataset.split != "train":
         raise EvidenceError(
             f"{path}: {dataset.origin} are images to judge on, on which nothing may be fitted; give training images"
@@ -96,11 +98,11 @@ def _found(path: Path, dataset: Dataset, likely: Preprocess | None = None) -> tu
         assert isinstance(session, RuntimeSession), "the default targets run in this process"
         try:
             images, labels = dataset.images[chosen], dataset.labels[chosen]
-            found = search(session.answer, images, labels, classes=dataset.classes, likely=likely)
+            finding = search(session.answer, images, labels, classes=dataset.classes, likely=likely)
         except CheckpointError as error:
             raise _adoptable(path, str(error)) from error
-    artifact = adopt(path, preprocess=found.winner, classes=dataset.classes)
-    return replace(artifact, notes=(f"preprocess {found.sentence()}",), preprocess_source="searched"), found
+    artifact = adopt(path, preprocess=finding.winner, classes=dataset.classes)
+    return replace(artifact, notes=(f"preprocess {finding.sentence()}",), preprocess_source="searched"), finding
 
 
 def _adoptable(path: Path, reason: str) -> CheckpointError:

@@ -1,10 +1,10 @@
 """The stored baseline of a gate: made from a float file, and refused where it is stale or foreign.
 
-Foreign is a baseline of other images, of a digest that the policy does not name, or of another line of models: the
-candidate's line began with another checkpoint than the baseline's, and neither was made from the other. Only what is
-known is held against it: a file without a sidecar, or with one of before checkpoints were recorded, may be of any line.
-Stale is a baseline that another major version of the candidate's runtime answered, or under other damage than the
-policy asks for. Minor versions are recorded in the evidence and accepted.
+A baseline is foreign where it is of other images, of a digest that the policy does not name, or of another line of
+models: the candidate goes back to another checkpoint, and neither file was made from the other. A file whose origin is
+not recorded (no sidecar, or an old one) may belong to any line. A baseline is stale where another major version of the
+candidate's runtime gave its answers, or where they were taken under other damage than the policy asks for. Minor
+versions are recorded in the evidence and accepted.
 """
 
 from __future__ import annotations
@@ -72,26 +72,26 @@ def make(judged: JudgedFile, policy: Policy, dataset: Dataset, *, progress: Prog
 
 
 def prepared(policy: Policy, judged: JudgedFile, test: Dataset | None, progress: Progress = silent) -> JudgedFile:
-    """Return the file with all that the policy's limits read of it once, the baseline for all candidates."""
+    """Return the file with what the policy's limits read only once: of a baseline, for all candidates together."""
     for name, limit in policy.limits():
         if prepare := definition(name).prepare:
             judged = prepare(limit, judged, test, progress)
     return judged
 
 
-def check(policy: Policy, base: JudgedFile, own: JudgedFile) -> None:
-    """Raise EvidenceError where `base` is not the baseline that the policy names, or a stored one is stale or foreign.
+def check(policy: Policy, baseline: JudgedFile, candidate: JudgedFile) -> None:
+    """Raise EvidenceError where `baseline` is not the one that the policy names, or is stored and stale or foreign.
 
-    An artifact as the baseline is held against the policy's [baseline] only: it was chosen here and now.
+    Where the baseline is an artifact, only the policy's [baseline] is checked: it was chosen for this very run.
     """
-    check_pin(policy, base.stored.digest if base.stored else None, base.evaluation.artifact)
-    if base.stored is None:
+    check_pin(policy, baseline.stored.digest if baseline.stored else None, baseline.evaluation.artifact)
+    if baseline.stored is None:
         return
-    _check_line(base.stored, own)
-    _check_runtime(base, own)
+    _check_line(baseline.stored, candidate)
+    _check_runtime(baseline, candidate)
     for name, limit in policy.limits():
         if check_limit := definition(name).check_stored:
-            check_limit(limit, base.stored)
+            check_limit(limit, baseline.stored)
 
 
 def check_pin(policy: Policy, digest: str | None, name: str) -> None:
@@ -100,9 +100,9 @@ def check_pin(policy: Policy, digest: str | None, name: str) -> None:
         return
     assert policy.baseline.digest
     pinned = policy.baseline.digest[:12]
-    found = f"the stored baseline of {name} has digest {digest[:12]}" if digest else f"{name} is no stored baseline"
+    given = f"the stored baseline of {name} has digest {digest[:12]}" if digest else f"{name} is no stored baseline"
     raise EvidenceError(
-        f"the policy was written for the stored baseline {pinned}, but {found}; give that one, or change the policy's "
+        f"the policy was written for the stored baseline {pinned}, but {given}; give that one, or change the policy's "
         "[baseline]"
     )
 
@@ -110,16 +110,16 @@ def check_pin(policy: Policy, digest: str | None, name: str) -> None:
 def check_floor(policy: Policy, name: str, answers: Answers, labels: Answers) -> None:
     """Raise EvidenceError where the baseline's answers are too bad for a drop from them to say anything.
 
-    Without the policy's `min_accuracy` it must come a quarter of the way from chance to all; chance is what the best
-    constant answer reads.
+    Without the policy's `min_accuracy` the floor is a quarter of the way from chance to 100 %; chance is the accuracy
+    of the best constant answer.
     """
-    seen = float(np.equal(answers, labels).mean())
+    accuracy = float(np.equal(answers, labels).mean())
     chance = float(np.bincount(labels).max() / len(labels))
-    asked = policy.baseline.min_accuracy if policy.baseline else None
-    floor = chance + (1 - chance) / 4 if asked is None else asked
-    if seen < floor:
+    min_accuracy = policy.baseline.min_accuracy if policy.baseline else None
+    floor = chance + (1 - chance) / 4 if min_accuracy is None else min_accuracy
+    if accuracy < floor:
         raise EvidenceError(
-            f"the baseline {name} reads {beside(seen, floor, percent_text)} of the images, and chance "
+            f"the baseline {name} reads {beside(accuracy, floor, percent_text)} of the images, and chance "
             f"is {percent_text(chance)}, so nothing can be judged against it: at least {percent_text(floor)} is "
             "required; check its preprocess and classes, give another baseline, or set [baseline] min_accuracy"
         )
@@ -134,28 +134,28 @@ class _Line:
 
     @classmethod
     def of(cls, sha256: str, parent: str | None, checkpoint: str | None) -> _Line:
-        return cls(checkpoint, frozenset(one for one in (sha256, parent, checkpoint) if one))
+        return cls(checkpoint, frozenset(digest for digest in (sha256, parent, checkpoint) if digest))
 
 
-def _check_line(stored: Baseline, own: JudgedFile) -> None:
-    source = own.artifact or own.stored
+def _check_line(stored: Baseline, candidate: JudgedFile) -> None:
+    source = candidate.artifact or candidate.stored
     if source is None:
         return
-    seen = stored.evaluation
-    theirs = _Line.of(own.evaluation.artifact_sha256, source.parent_sha256, source.checkpoint_sha256)
-    ours = _Line.of(seen.artifact_sha256, stored.parent_sha256, stored.checkpoint_sha256)
-    if ours.root and theirs.root and not ours.known & theirs.known:
+    evaluation = stored.evaluation
+    candidate_line = _Line.of(candidate.evaluation.artifact_sha256, source.parent_sha256, source.checkpoint_sha256)
+    baseline_line = _Line.of(evaluation.artifact_sha256, stored.parent_sha256, stored.checkpoint_sha256)
+    if baseline_line.root and candidate_line.root and not baseline_line.known & candidate_line.known:
         raise EvidenceError(
-            f"the stored baseline is foreign: {seen.artifact} came from checkpoint {ours.root[:12]}, "
-            f"{own.evaluation.artifact} from {theirs.root[:12]}; store a baseline of the candidate's own float file, "
-            "or give the float file itself to compare different models"
+            f"the stored baseline is foreign: {evaluation.artifact} came from checkpoint {baseline_line.root[:12]}, "
+            f"{candidate.evaluation.artifact} from {candidate_line.root[:12]}; store a baseline of the "
+            "candidate's own float file, or give the float file itself to compare different models"
         )
 
 
-def _check_runtime(base: JudgedFile, own: JudgedFile) -> None:
-    then, now = base.evaluation.facts, own.evaluation.facts
-    if then.runtime == now.runtime and then.version.split(".")[0] != now.version.split(".")[0]:
+def _check_runtime(baseline: JudgedFile, candidate: JudgedFile) -> None:
+    stored_facts, facts = baseline.evaluation.facts, candidate.evaluation.facts
+    if stored_facts.runtime == facts.runtime and stored_facts.version.split(".")[0] != facts.version.split(".")[0]:
         raise EvidenceError(
-            f"the stored baseline is stale: {then.runtime} {then.version} answered it, {now.version} the candidate; "
-            "store it again"
+            f"the stored baseline is stale: {stored_facts.runtime} {stored_facts.version} answered it, "
+            f"{facts.version} the candidate; store it again"
         )

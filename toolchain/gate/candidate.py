@@ -95,12 +95,12 @@ def open_session(artifact: Artifact, target: str | None = None, threads: int = 0
 
     Raises UnknownTarget, TargetUnavailable, RunFailed, and UsageProblem when the target takes other files.
     """
-    place = get(target) if target else default_for(artifact.format)
-    if artifact.format not in place.formats:
-        kinds = " or ".join(f".{kind}" for kind in sorted(place.formats))
+    runner = get(target) if target else default_for(artifact.format)
+    if artifact.format not in runner.formats:
+        kinds = " or ".join(f".{kind}" for kind in sorted(runner.formats))
         fit = default_for(artifact.format).name
-        raise UsageProblem(f"{place.name} runs {kinds} files, not {artifact.path.name}; take --target {fit}")
-    return place.open(artifact, threads=threads)
+        raise UsageProblem(f"{runner.name} runs {kinds} files, not {artifact.path.name}; take --target {fit}")
+    return runner.open(artifact, threads=threads)
 
 
 def evaluate_file(

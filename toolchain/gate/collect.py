@@ -42,35 +42,35 @@ def compare_files(
 ) -> Comparison:
     """Pair two artifacts or saved evaluations image by image. train: as in `open_artifact`."""
     read = partial(read_judged_file, dataset=dataset, train=train, target=target, progress=progress)
-    base = read(baseline)
-    own = read(candidate, likely=base.evaluation.preprocess)
-    refuse_idle(target, (base, own))
-    return compare(base.evaluation, own.evaluation)
+    baseline_file = read(baseline)
+    candidate_file = read(candidate, likely=baseline_file.evaluation.preprocess)
+    refuse_idle(target, (baseline_file, candidate_file))
+    return compare(baseline_file.evaluation, candidate_file.evaluation)
 
 
 def gather(
     policy: Policy,
-    base: JudgedFile,
-    own: JudgedFile,
+    baseline: JudgedFile,
+    candidate: JudgedFile,
     test: Dataset | None,
     train: Dataset | None = None,
     *,
     times: Times | None = None,
     context: RunContext | None = None,
 ) -> Evidence:
-    """Return all that `policy` needs to judge `own` against `base`.
+    """Return all that `policy` needs to judge `candidate` against `baseline`.
 
     test, train: the images behind the evaluations, None where they are not at hand. times: the candidate's and the
     baseline's timings where they were taken already. context: accuracy is measured on all cores, latency and memory on
     its `threads`, by default one. Raises UsageProblem, saying which limit needs it, when a file or
     images are missing.
     """
-    check(policy, base, own)
-    pairs = Pairs.of(base.evaluation, own.evaluation)
+    check(policy, baseline, candidate)
+    pairs = Pairs.of(baseline.evaluation, candidate.evaluation)
     context = context or RunContext(threads=1)
-    timings, baseline_timings = times or timed(policy, base, [own], context)[0]
-    base, own = (prepared(policy, file, test, context.progress) for file in (base, own))
-    sources = Sources(own, base, test, train, context)
+    timings, baseline_timings = times or timed(policy, baseline, [candidate], context)[0]
+    baseline, candidate = (prepared(policy, file, test, context.progress) for file in (baseline, candidate))
+    sources = Sources(candidate, baseline, test, train, context)
     parts: dict[str, Any] = {}
     for name, limit in policy.limits():
         known = definition(name)
@@ -81,16 +81,16 @@ def gather(
         timings=timings,
         baseline_timings=baseline_timings,
         flipped=flipped(pairs, test) if test is not None else None,
-        baseline_digest=base.stored.digest if base.stored else None,
+        baseline_digest=baseline.stored.digest if baseline.stored else None,
         **parts,
     )
 
 
-def timed(policy: Policy, base: JudgedFile, candidates: Sequence[JudgedFile], context: RunContext) -> list[Times]:
+def timed(policy: Policy, baseline: JudgedFile, candidates: Sequence[JudgedFile], context: RunContext) -> list[Times]:
     """Return each candidate's timings and the baseline's, all taken in turns, as far as a limit asks for them."""
     if not policy.needs("timings"):
         return [(None, None)] * len(candidates)
-    judged = [*candidates, base] if policy.needs("baseline_timings") else candidates
+    judged = [*candidates, baseline] if policy.needs("baseline_timings") else candidates
     artifacts = [file.file("be timed") for file in judged]
     target = get(candidates[0].target) if candidates[0].target else None
     rows = profile(artifacts, target=target, plan=GATE_PLAN, context=context).rows
@@ -100,7 +100,7 @@ def timed(policy: Policy, base: JudgedFile, candidates: Sequence[JudgedFile], co
 
 def refuse_idle(target: str | None, judged: Sequence[JudgedFile]) -> None:
     """Raise UsageProblem for a target that would run nothing, since every file is only saved answers."""
-    if target and all(one.artifact is None for one in judged):
+    if target and all(file.artifact is None for file in judged):
         raise UsageProblem(f"--target {target} would run nothing: these are saved evaluations; leave it out")
 
 

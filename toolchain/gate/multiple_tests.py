@@ -37,14 +37,15 @@ class Question:
 def judge_several(
     name: str, questions: Sequence[Question], *, confidence: float, action: Action, what: str, note: str = ""
 ) -> Verdict:
-    """Judge all questions together. what: what one is called ("class"); note: closes the reason of what is no PASS.
+    """Judge all questions together.
 
+    what: the name of one part ("class"). note: closes the reason unless the outcome is PASS.
     The verdict's `samples_needed` are images of each part. Raises EvidenceError without a question, or for one
     without images.
     """
     if not questions:
         raise EvidenceError(f"{name}: there is no {what} to judge; give data that has some")
-    if empty := [f"'{one.name}'" for one in questions if one.images < 1]:
+    if empty := [f"'{question.name}'" for question in questions if question.images < 1]:
         raise EvidenceError(
             f"{name}: no images of {what} {', '.join(empty)}, so it cannot be judged; give data that has"
         )
@@ -67,36 +68,38 @@ def judge_several(
 
 def _parts(questions: Sequence[Question], confidence: float) -> tuple[Part, ...]:
     b, c, n, margin = (
-        np.array([getattr(one, key) for one in questions]) for key in ("worse", "better", "images", "margin")
+        np.array([getattr(question, key) for question in questions]) for key in ("worse", "better", "images", "margin")
     )
     upper = paired_difference.upper_bound(b, c, n, confidence)
     lower = paired_difference.lower_bound(b, c, n, confidence)
-    outcomes = [Outcome(str(word)) for word in decide(b, c, n, margin, confidence)]
+    outcomes = [Outcome(str(value)) for value in decide(b, c, n, margin, confidence)]
     undecided = outcomes.count(Outcome.INCONCLUSIVE)
     return tuple(
         Part(
-            name=one.name,
+            name=question.name,
             outcome=outcome,
-            threshold=one.margin,
-            measured=one.drop,
+            threshold=question.margin,
+            measured=question.drop,
             bound=float(low if outcome is Outcome.FAIL else high),
-            images=one.images,
-            note=f"{one.worse:,} worse, {one.better:,} better of {one.images:,}",
-            samples_needed=_needed(one, confidence, len(questions), undecided)
+            images=question.images,
+            note=f"{question.worse:,} worse, {question.better:,} better of {question.images:,}",
+            samples_needed=_needed(question, confidence, len(questions), undecided)
             if outcome is Outcome.INCONCLUSIVE
             else None,
         )
-        for one, outcome, low, high in zip(questions, outcomes, lower, upper, strict=True)
+        for question, outcome, low, high in zip(questions, outcomes, lower, upper, strict=True)
     )
 
 
-def _needed(one: Question, confidence: float, judged: int, undecided: int) -> int | None:
+def _needed(question: Question, confidence: float, judged: int, undecided: int) -> int | None:
     """Return how many images would decide this question so surely that all undecided ones are, with `POWER` in all."""
     # Beyond its margin it must fail, and Holm's first step asks that much.
-    asked = confidence if one.drop < one.margin else 1 - (1 - confidence) / judged
-    shares = one.worse / one.images, one.better / one.images
-    found = paired_difference.pairs_to_decide(*shares, one.margin, confidence=asked, power=1 - (1 - POWER) / undecided)
-    return None if found is None else max(found, one.images + 1)
+    needed_confidence = confidence if question.drop < question.margin else 1 - (1 - confidence) / judged
+    shares = question.worse / question.images, question.better / question.images
+    needed = paired_difference.pairs_to_decide(
+        *shares, question.margin, confidence=needed_confidence, power=1 - (1 - POWER) / undecided
+    )
+    return None if needed is None else max(needed, question.images + 1)
 
 
 def _needed_in_all(same: Sequence[Part]) -> int | None:
@@ -106,9 +109,9 @@ def _needed_in_all(same: Sequence[Part]) -> int | None:
 
 
 def _distance(part: Part) -> float:
-    """Return how much room is left: below the margin for what passed, otherwise (negative) what was seen beyond it."""
-    seen = part.bound if part.outcome is Outcome.PASS and part.bound is not None else part.measured
-    return part.threshold - seen
+    """Return how much room is left: below the margin for what passed, otherwise (negative) how far beyond it."""
+    figure = part.bound if part.outcome is Outcome.PASS and part.bound is not None else part.measured
+    return part.threshold - figure
 
 
 def _reason(parts: Sequence[Part], same: Sequence[Part], what: str, confidence: float) -> str:
@@ -116,21 +119,21 @@ def _reason(parts: Sequence[Part], same: Sequence[Part], what: str, confidence: 
     alike = len({part.threshold for part in parts}) == 1
     margin = f"the margin of {parts[0].threshold * 100:.4g} pp" if alike else "their margins"
     sure = f"{margin} with {confidence * 100:.4g} % confidence"
-    first, named = same[0].outcome, ", ".join(_words(part, alike) for part in same[:5])
+    first, named = same[0].outcome, ", ".join(_part_text(part, alike) for part in same[:5])
     named += f" and {len(same) - 5} more" * (len(same) > 5)
     if first is Outcome.PASS:
-        return f"by {what}, all {len(parts)} stay within {sure}; closest to it is {_words(same[0], alike)}"
+        return f"by {what}, all {len(parts)} stay within {sure}; closest to it is {_part_text(same[0], alike)}"
     share = f"by {what}, {len(same)} of {len(parts)}"
     if first is Outcome.FAIL:
         return f"{share} fell beyond {sure}, Holm-corrected for {len(parts)}: {named}"
     return f"{share} cannot be decided against {sure}: {named}; {_advice(same, what)}"
 
 
-def _words(part: Part, alike: bool) -> str:
+def _part_text(part: Part, alike: bool) -> str:
     side = "at least" if part.outcome is Outcome.FAIL else "at most"
-    own = "" if alike else f", margin {part.threshold * 100:.4g} pp"
-    seen, bound = (beside(value, part.threshold, points_text) for value in (part.measured, part.bound or 0.0))
-    return f"'{part.name}' {seen} pp, {side} {bound} ({part.note}{own})"
+    own_margin = "" if alike else f", margin {part.threshold * 100:.4g} pp"
+    drop, bound = (beside(value, part.threshold, points_text) for value in (part.measured, part.bound or 0.0))
+    return f"'{part.name}' {drop} pp, {side} {bound} ({part.note}{own_margin})"
 
 
 def _advice(same: Sequence[Part], what: str) -> str:

@@ -22,7 +22,7 @@ SIZES = (500, 1_000, 2_000, 4_000, 10_000, 18_800)
 """Numbers of images that a plan shows besides the required ones; the last is EMNIST's balanced test split."""
 
 MOST_IMAGES = 10_000_000
-"""More than anybody labels; the exact chances take memory and time that grow with the images."""
+"""More images than anybody labels; the exact chances take memory and time that grow with the images."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def plan(
     below the margin, shares outside 0 to 1, a power or a confidence that is no chance.
     """
     _check(margin, discordance, drop, (confidence, *power), sizes)
-    needed = tuple(Needed(one, _needed(margin, discordance, drop, confidence, one)) for one in power)
-    counts = sorted({*sizes, *(one.images for one in needed)})
+    needed = tuple(Needed(level, _needed(margin, discordance, drop, confidence, level)) for level in power)
+    counts = sorted({*sizes, *(row.images for row in needed)})
     rows = tuple(_row(count, margin, discordance, drop, confidence) for count in counts)
     return Plan(margin, discordance, drop, confidence, needed, rows)
 
@@ -99,15 +99,15 @@ def chances(truth: Truth, margin: float, confidence: float = 0.95) -> dict[Outco
 def _needed(margin: float, discordance: float, drop: float, confidence: float, power: float) -> int:
     """Return about the smallest number of images with that power, from the formula's on in steps of 1 %."""
     shares = (discordance + drop) / 2, (discordance - drop) / 2
-    found = paired_difference.pairs_to_decide(*shares, margin, confidence=confidence, power=power)
-    if found is None:
+    by_formula = paired_difference.pairs_to_decide(*shares, margin, confidence=confidence, power=power)
+    if by_formula is None:
         raise UsageProblem(f"a drop of {POINTS.text(drop)} is the margin itself; give a larger margin")
-    if found > MOST_IMAGES:
+    if by_formula > MOST_IMAGES:
         raise UsageProblem(
-            f"a margin of {POINTS.text(margin)} needs about {found:,} images, more than the {MOST_IMAGES:,} that are "
-            "planned for; give a larger margin"
+            f"a margin of {POINTS.text(margin)} needs about {by_formula:,} images, more than the {MOST_IMAGES:,} that "
+            "are planned for; give a larger margin"
         )
-    count, step = found, max(1, found // 100)
+    count, step = by_formula, max(1, by_formula // 100)
 
     def suffices(images: int) -> bool:
         truth = Truth.of(images, drop, discordance)
@@ -121,14 +121,16 @@ def _needed(margin: float, discordance: float, drop: float, confidence: float, p
 
 
 def _row(count: int, margin: float, discordance: float, drop: float, confidence: float) -> PlanRow:
-    own, twice, at = (_chances(count, one, discordance, margin, confidence) for one in (drop, 2 * margin, margin))
-    assert own is not None  # `_check` saw to it
+    planned, twice, at_margin = (
+        _chances(count, true_drop, discordance, margin, confidence) for true_drop in (drop, 2 * margin, margin)
+    )
+    assert planned is not None, "`_check` refuses a drop beyond the discordance"
     return PlanRow(
         images=count,
-        right_pass=own[Outcome.PASS],
-        false_fail=own[Outcome.FAIL],
+        right_pass=planned[Outcome.PASS],
+        false_fail=planned[Outcome.FAIL],
         right_fail=None if twice is None else twice[Outcome.FAIL],
-        false_pass=None if at is None else at[Outcome.PASS],
+        false_pass=None if at_margin is None else at_margin[Outcome.PASS],
     )
 
 

@@ -1,4 +1,4 @@
-"""Policy: what a candidate must hold to be shipped. Every limit is a table of its own (`limits`), with its own action.
+"""Policy: what a candidate must meet to be shipped. Every limit is a table of its own (`limits`), with its own action.
 
 [drop]          # fall in accuracy against the baseline: the non-inferiority margin
 max = "0.3pp"
@@ -56,7 +56,7 @@ _ABOUT = """The limits that are asked for; None where one is not. At least one m
 
 
 class PolicyTables(Table):
-    """What a policy can do, whatever its tables are."""
+    """The methods of a policy, whatever its tables are."""
 
     def limits(self) -> Iterator[tuple[str, Limit]]:
         """Yield name and table of every limit that is set, in the order of `limits.LIMITS`."""
@@ -69,8 +69,8 @@ class PolicyTables(Table):
     def kind(cls, name: str) -> type[Table]:
         """Return the class of the table `name`."""
         kinds = get_args(cls.model_fields[name].annotation)
-        found: type[Table] = next(kind for kind in kinds if kind is not type(None))
-        return found
+        table: type[Table] = next(kind for kind in kinds if kind is not type(None))
+        return table
 
     def needs(self, part: str) -> bool:
         """Return whether a limit is judged by this part of the evidence."""
@@ -166,8 +166,8 @@ def named() -> dict[str, Policy]:
     """Return the policies that come with glyphpress, by name."""
     folder = files("toolchain") / "gate" / "shipped"
     entries = (entry for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    found = {entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8") for entry in entries}
-    return {name: policy_from(tomllib.loads(text), name) for name, text in sorted(found.items())}
+    texts = {entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8") for entry in entries}
+    return {name: policy_from(tomllib.loads(text), name) for name, text in sorted(texts.items())}
 
 
 def default_policy() -> Policy:
@@ -175,30 +175,30 @@ def default_policy() -> Policy:
     return named()["default"]
 
 
-def choose_policy(words: str | None = None, **limits: float | None) -> Policy:
-    """Return the policy that is named, or that stands in a file, with the limits given in place of its own.
+def choose_policy(name: str | None = None, **limits: float | None) -> Policy:
+    """Return a shipped policy or that of a file, with the limits given in place of its own.
 
-    words: a shipped name or a TOML file; None takes the default policy.
+    name: a shipped name or a TOML file; None takes the default policy.
     """
-    if words is None or words in named():
-        policy = named()[words or "default"]
-    elif Path(words).suffix == ".toml":
-        policy = read_policy(Path(words))
+    if name is None or name in named():
+        policy = named()[name or "default"]
+    elif Path(name).suffix == ".toml":
+        policy = read_policy(Path(name))
     else:
-        near = nearest(words, named(), "`glyphpress gate --help` names them.")
-        raise PolicyError(f"no policy '{words}'; {near} A file of your own ends in .toml")
+        near = nearest(name, named(), "`glyphpress gate --help` names them.")
+        raise PolicyError(f"no policy '{name}'; {near} A file of your own ends in .toml")
     return policy.with_limits(**limits)
 
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema (draft 2020-12) of a policy file as people write it, quantities with their units."""
-    written = Policy.model_json_schema(mode="validation")
-    for table in written["properties"].values():
+    tables = Policy.model_json_schema(mode="validation")
+    for table in tables["properties"].values():
         # TOML has no null: a limit that is not asked for is left out.
         table["$ref"] = table.pop("anyOf")[0]["$ref"]
         del table["default"]
     about = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "glyphpress policy"}
-    return written | about | {"minProperties": 1}
+    return tables | about | {"minProperties": 1}
 
 
 def _validated(form: type[P], tables: dict[str, Any], source: str, *, context: str | None) -> P:
@@ -217,18 +217,18 @@ def _validated(form: type[P], tables: dict[str, Any], source: str, *, context: s
 def _explain(error: ValidationError) -> str:
     """Return one line about the first thing that is wrong, with what to write instead."""
     # A key that is not known often explains the one that is missing.
-    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    place = [str(part) for part in first["loc"]]
-    where = ".".join(place)
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    keys = [str(part) for part in first["loc"]]
+    key = ".".join(keys)
     if first["type"] == "extra_forbidden":
-        known = _keys(place[:-1])
-        return f"unknown key '{where}'; {nearest(place[-1], known, 'see `glyphpress gate schema`', cutoff=0.5)}"
+        known = _keys(keys[:-1])
+        return f"unknown key '{key}'; {nearest(keys[-1], known, 'see `glyphpress gate schema`', cutoff=0.5)}"
     if first["type"] == "missing":
-        return f"'{where}' is missing; the limit [{place[0]}] needs it"
-    return f"'{where}' cannot be {first['input']!r}: {problem_text(first)}"
+        return f"'{key}' is missing; the limit [{keys[0]}] needs it"
+    return f"'{key}' cannot be {first['input']!r}: {problem_text(first)}"
 
 
-def _keys(place: list[str]) -> list[str]:
-    if not place:
+def _keys(path: list[str]) -> list[str]:
+    if not path:
         return list(Policy.model_fields)
-    return list(Policy.kind(place[0]).model_fields)
+    return list(Policy.kind(path[0]).model_fields)

@@ -23,7 +23,7 @@ from toolchain.stats.decision import Outcome
 
 SIZES = (1_000, 2_000, 4_000, 6_000, 8_000, 10_000, 12_000, 15_000, 18_800)
 MOST_IMAGES = 1_000_000
-"""A limit that does not pass with so many is said to need more."""
+"""The search for a sufficient number of images stops here."""
 DRAWS = 4_000
 
 Counts = NDArray[np.int64]
@@ -108,7 +108,9 @@ def plan_policy(
 
         return _least(suffices, classes)
 
-    needed = tuple(PolicyNeeded(one, {name: least(one, name) for name in asked}, least(one)) for one in power)
+    needed = tuple(
+        PolicyNeeded(chance, {name: least(chance, name) for name in asked}, least(chance)) for chance in power
+    )
     left_out = tuple(name for name in limits if name not in decide)
     return PolicyPlan(discordance, classes, draws, left_out, needed, tuple(map(simulated, sorted(set(sizes)))))
 
@@ -134,7 +136,7 @@ def _row(policy: Policy, outcomes: dict[str, NDArray[np.str_]], images: int) -> 
     fails = [outcomes[name] == Outcome.FAIL for name in outcomes if getattr(policy, name).action == "fail"]
     return PolicyRow(
         images=images,
-        passes={name: float((said == Outcome.PASS).mean()) for name, said in outcomes.items()},
+        passes={name: float((decided == Outcome.PASS).mean()) for name, decided in outcomes.items()},
         all_pass=float((together == Outcome.PASS).all(axis=0).mean()),
         wrong_fail=float(np.any(fails, axis=0).mean()) if fails else 0.0,
     )

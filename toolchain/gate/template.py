@@ -1,4 +1,4 @@
-"""Template: a policy as a commented TOML file, every table that exists explained in a line, to start from."""
+"""Template: a policy as a commented TOML file to start from, with a line of explanation for every table."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def template(policy: Policy, file: str = "gate.toml") -> str:
 
 
 def _block(policy: Policy, name: str) -> str:
-    field, own = Policy.model_fields[name], getattr(policy, name)
+    field, table_set = Policy.model_fields[name], getattr(policy, name)
     example: dict[str, Any] = (field.examples or [{}])[0]
-    table = own or Policy.kind(name).model_validate(example)
-    values = table.model_dump(mode="json", exclude_none=True) | ({} if own else example)
-    mark = "" if own else "#"
+    table = table_set or Policy.kind(name).model_validate(example)
+    values = table.model_dump(mode="json", exclude_none=True) | ({} if table_set else example)
+    mark = "" if table_set else "#"
     return f"\n# {field.description}\n{mark}[{name}]\n" + "".join(f"{mark}{line}\n" for line in _lines(table, values))
 
 
@@ -48,6 +48,6 @@ def _lines(table: Table, values: dict[str, Any]) -> Iterator[str]:
 def _toml(value: Any) -> str:
     """Return a value on one line; a JSON string, number or array is the same text in TOML."""
     if isinstance(value, dict):
-        pairs = (f"{json.dumps(key, ensure_ascii=False)} = {_toml(one)}" for key, one in value.items())
+        pairs = (f"{json.dumps(key, ensure_ascii=False)} = {_toml(entry)}" for key, entry in value.items())
         return f"{{ {', '.join(pairs)} }}" if value else "{}"
     return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Whether a file answers in one place as it does in another."""
+"""Whether a file gives the same answers on one target as on another."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from calibration.load import load
 from targets.session import Session
 
 IMAGES = 64
-"""Real digits, of the built-in set: enough to move every logit, and few enough for an emulated processor."""
+"""Real digits of the built-in set: enough to exercise every logit, few enough for an emulated processor."""
 TOLERANCE = 1e-4
-"""Of the largest logit, or of 1: what the order of summing moves float32."""
+"""Relative to the largest logit, at least 1: the difference that another order of float32 sums makes."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Agreement:
         return not self.differing and self.largest <= TOLERANCE * max(1.0, self.scale)
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Return one line for people."""
         if not self.largest:
             return "outputs match to the bit"
         if self.match:
@@ -50,10 +50,10 @@ def glyphs() -> NDArray[np.uint8]:
     return load("builtin:digits", "test").images[:IMAGES]
 
 
-def agreement(there: Session, here: Session, images: NDArray[np.uint8] | None = None) -> Agreement:
+def agreement(answering: Session, reference: Session, images: NDArray[np.uint8] | None = None) -> Agreement:
     """Compare two sessions of one file on images, by default `glyphs`; raises RunFailed as they do."""
     images = glyphs() if images is None else images
-    meant, answered = here.run(images), there.run(images)
-    differing = int((meant.argmax(axis=1) != answered.argmax(axis=1)).sum())
-    largest = float(np.abs(meant - answered).max())
-    return Agreement(here.facts.target, len(images), differing, largest, float(np.abs(meant).max()))
+    expected, answered = reference.run(images), answering.run(images)
+    differing = int((expected.argmax(axis=1) != answered.argmax(axis=1)).sum())
+    largest = float(np.abs(expected - answered).max())
+    return Agreement(reference.facts.target, len(images), differing, largest, float(np.abs(expected).max()))

@@ -88,32 +88,33 @@ def notes(runs: Sequence[StoredRun]) -> Iterator[str]:
 
 
 def _changes(row: StoredRow, base: StoredRow) -> Iterator[str]:
-    here, there = row.timings, base.timings
+    timings, base_timings = row.timings, base.timings
     if row.machine != base.machine:
         yield f"another machine ({row.machine}, not {base.machine}), so the ratio is not of the files alone"
-    if here.artifact_sha256 != there.artifact_sha256:
-        yield f"{row.artifact} has another content (sha256 {here.artifact_sha256[:8]}, not {there.artifact_sha256[:8]})"
-    if (here.facts.runtime, here.facts.version) != (there.facts.runtime, there.facts.version):
+    sha256, base_sha256 = timings.artifact_sha256, base_timings.artifact_sha256
+    if sha256 != base_sha256:
+        yield f"{row.artifact} has another content (sha256 {sha256[:8]}, not {base_sha256[:8]})"
+    if (timings.facts.runtime, timings.facts.version) != (base_timings.facts.runtime, base_timings.facts.version):
         yield (
-            f"another runtime ({here.facts.runtime} {here.facts.version}, not {there.facts.runtime} "
-            f"{there.facts.version})"
+            f"another runtime ({timings.facts.runtime} {timings.facts.version}, not {base_timings.facts.runtime} "
+            f"{base_timings.facts.version})"
         )
 
 
 def _in_one_run(row: StoredRow, run: StoredRun) -> LatencyRatio | None:
     """Return the ratio to the first file in the same runtime on the same target, which was timed in turns with it."""
     where = (row.timings.facts.target, row.timings.facts.runtime)
-    base = next(one for one in run.rows if (one.timings.facts.target, one.timings.facts.runtime) == where)
+    base = next(other for other in run.rows if (other.timings.facts.target, other.timings.facts.runtime) == where)
     return None if base is row or row.timings.facts.simulated else LatencyRatio.of(row.timings, base.timings)
 
 
 def _refuse_other_way(row: StoredRow, base: StoredRow, run: str, first: str) -> None:
-    for name, here, there in (
+    for name, value, base_value in (
         ("threads", row.timings.facts.threads, base.timings.facts.threads),
         ("batch", row.timings.batch, base.timings.batch),
     ):
-        if here != there:
+        if value != base_value:
             raise EvidenceError(
-                f"{row.artifact} was timed with {name} {here} in {run} and {there} in {first}; "
+                f"{row.artifact} was timed with {name} {value} in {run} and {base_value} in {first}; "
                 "these cannot be compared, time both alike"
             )

@@ -66,12 +66,12 @@ def time_interleaved(
 
 def _disturbed(timings: Sequence[Timings]) -> bool:
     """Return whether other processes kept more of the machine busy than a quiet one allows."""
-    cores = max((one.machine.get("cores", 1) for one in timings), default=1)
+    cores = max((row.machine.get("cores", 1) for row in timings), default=1)
     return _busiest(timings) > quiet_cores(cores)
 
 
 def _busiest(timings: Sequence[Timings]) -> float:
-    return max((one.busy_cores for one in timings if not one.facts.simulated), default=0.0)
+    return max((row.busy_cores for row in timings if not row.facts.simulated), default=0.0)
 
 
 def _in_rounds(

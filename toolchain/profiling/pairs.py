@@ -1,4 +1,4 @@
-"""Pairs: which artifact is profiled in which place."""
+"""Pairs: which artifact is profiled on which target."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from targets.target import Target
 from toolchain.core.errors import UsageProblem
 
 
-def paired(artifacts: Sequence[Artifact], words: Sequence[str]) -> list[tuple[Target, Artifact]]:
-    """Return every artifact in every place that takes it, in the order of the places; without words each format's own.
+def paired(artifacts: Sequence[Artifact], names: Sequence[str]) -> list[tuple[Target, Artifact]]:
+    """Return every artifact with every target that takes it, in the order of the targets.
 
-    Raises UsageProblem where an artifact or a place finds no other, and UnknownTarget.
+    names: of targets; without any, each artifact goes with the default target of its format. Raises UsageProblem where
+    a target takes none of the artifacts or an artifact has no target, and UnknownTarget.
     """
     if not artifacts:
         raise UsageProblem("nothing to profile; name at least one artifact")
-    if not words:
+    if not names:
         return [(catalog.default_for(artifact.format), artifact) for artifact in artifacts]
-    places = [catalog.get(word) for word in dict.fromkeys(words)]
-    for place in places:
-        if not any(artifact.format in place.formats for artifact in artifacts):
-            takes = " or ".join(f".{kind}" for kind in sorted(place.formats))
-            raise UsageProblem(f"{place.name} does not run {artifacts[0].path.name}; it takes {takes}")
+    targets = [catalog.get(name) for name in dict.fromkeys(names)]
+    for target in targets:
+        if not any(artifact.format in target.formats for artifact in artifacts):
+            takes = " or ".join(f".{kind}" for kind in sorted(target.formats))
+            raise UsageProblem(f"{target.name} does not run {artifacts[0].path.name}; it takes {takes}")
     for artifact in artifacts:
-        if not any(artifact.format in place.formats for place in places):
+        if not any(artifact.format in target.formats for target in targets):
             fit = catalog.DEFAULTS[artifact.format]
             raise UsageProblem(f"no --target runs {artifact.path.name}; add --target {fit}")
-    return [(place, artifact) for place in places for artifact in artifacts if artifact.format in place.formats]
+    return [(target, artifact) for target in targets for artifact in artifacts if artifact.format in target.formats]

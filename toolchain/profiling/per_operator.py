@@ -1,4 +1,4 @@
-"""What the operators of artifacts take, place by place."""
+"""The time that each operator of an artifact takes, target by target."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toolchain.profiling.pairs import paired
 
 @dataclass(frozen=True, eq=False)
 class Breakdown:
-    """The operators of one artifact in one place, in the order of execution.
+    """The operators of one artifact on one target, in the order of execution.
 
     taints: what made the machine less than quiet meanwhile, in words. cores: how many there were to use.
     """
@@ -36,14 +36,14 @@ class Breakdown:
     @property
     def ns(self) -> float:
         """What all operators take together."""
-        return sum(one.ns for one in self.operators)
+        return sum(operator.ns for operator in self.operators)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; times in nanoseconds."""
-        words = {name: getattr(self, name) for name in ("target", "threads", "batch", "ns")}
-        rows = [asdict(one) for one in self.operators]
+        settings = {name: getattr(self, name) for name in ("target", "threads", "batch", "ns")}
+        rows = [asdict(operator) for operator in self.operators]
         named = {"artifact": self.artifact.path.name, "sha256": self.artifact.sha256}
-        return named | words | {"runs": PROFILE_RUNS, "taints": list(self.taints), "operators": rows}
+        return named | settings | {"runs": PROFILE_RUNS, "taints": list(self.taints), "operators": rows}
 
 
 def per_operator(
@@ -55,29 +55,29 @@ def per_operator(
     pin: Sequence[int] = (),
     progress: Progress = silent,
 ) -> tuple[Breakdown, ...]:
-    """Profile the operators of every artifact in every place that takes it, each in a fresh process.
+    """Profile the operators of every artifact on every target that takes it, each in a fresh process.
 
     pin: the cores to keep to, none for all. Where the machine was not quiet a file is profiled once more.
 
-    Raises what `paired` raises, TargetUnavailable where a place is not here, RunFailed where it has no profiler.
+    Raises what `paired` raises, TargetUnavailable where a target is not here, RunFailed where it has no profiler.
     """
     pairs = paired(artifacts, targets)
-    for place in dict.fromkeys(place for place, _ in pairs):
-        state = place.probe()
+    for target in dict.fromkeys(target for target, _ in pairs):
+        state = target.probe()
         if not state.ok:
-            raise TargetUnavailable(f"{place.name}: {state.reason}", state.fix)
-    found = []
-    for done, (place, artifact) in enumerate(pairs, 1):
-        measure = partial(operators, artifact, place, threads=threads, batch=batch)
+            raise TargetUnavailable(f"{target.name}: {state.reason}", state.fix)
+    breakdowns = []
+    for done, (target, artifact) in enumerate(pairs, 1):
+        measure = partial(operators, artifact, target, threads=threads, batch=batch)
         with pinned(pin):
             count, cores = resolved_threads(threads), resolved_threads(0)
-            taken, tainted = _watched(measure)
+            measured, tainted = _watched(measure)
             if tainted:
                 again = _watched(measure)
-                taken, tainted = (taken, tainted) if again[1] else again
-        found.append(Breakdown(artifact, place.name, count, batch, tuple(taken), tainted, cores))
+                measured, tainted = (measured, tainted) if again[1] else again
+        breakdowns.append(Breakdown(artifact, target.name, count, batch, tuple(measured), tainted, cores))
         progress("profiling operators", done, len(pairs))
-    return tuple(found)
+    return tuple(breakdowns)
 
 
 def _watched(measure: Callable[[], list[Operator]]) -> tuple[list[Operator], tuple[str, ...]]:

@@ -19,15 +19,15 @@ def reasons_for(artifact: Artifact, base: Artifact, target: Target, *, slower: b
 
     Graphs are taken as this machine's runtime makes them. Raises RunFailed where it refuses a file.
     """
-    own_format = formats.get(artifact.format)
-    diagnosis = own_format.diagnosis(artifact)
-    found: list[str] = []
+    file_format = formats.get(artifact.format)
+    diagnosis = file_format.diagnosis(artifact)
+    reasons: list[str] = []
     if slower:
         by_graph = diagnosis.reasons(base) if target.default_kernels else []
-        found += [*by_graph, *_without_instructions(diagnosis, target)] or [UNSEEN + _slowest(diagnosis, target)]
+        reasons += [*by_graph, *_without_instructions(diagnosis, target)] or [UNSEEN + _slowest(diagnosis, target)]
     if larger:
-        found.append(own_format.size_reason(artifact.path))
-    return tuple(found)
+        reasons.append(file_format.size_reason(artifact.path))
+    return tuple(reasons)
 
 
 def _without_instructions(diagnosis: Diagnosis, target: Target) -> Iterator[str]:
