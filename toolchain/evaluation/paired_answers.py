@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,10 +11,11 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.dataset import SIDE, Dataset, Images
 from targets.preprocess import Preprocess
 from targets.session import LARGEST, RuntimeFacts
 from toolchain.core.errors import EvidenceError
-from toolchain.core.json_codec import ArrayAsList, ByItself
+from toolchain.core.json_codec import ArrayAsList, AsText, ByItself
 from toolchain.evaluation.evaluate import Evaluation
 
 Answers = Annotated[NDArray[np.int64], ArrayAsList("int64")]
@@ -171,3 +173,32 @@ def _check_pairs(base: Evaluation, candidate: Evaluation) -> None:
             f"{names} saw the same images under other labels: {relabelled.size} of {len(base)}, first image "
             f"{relabelled[0]}; {advice}"
         )
+
+
+def _base64(images: Images) -> str:
+    return base64.b64encode(np.ascontiguousarray(images).tobytes()).decode()
+
+
+def _pixels(text: str) -> Images:
+    return np.frombuffer(base64.b64decode(text, validate=True), np.uint8).reshape(-1, SIDE, SIDE)
+
+
+@dataclass(frozen=True, eq=False)
+class Flipped:
+    """Some of the flipped images: indices int64 [F] into the pairs, lost ones first, and uint8 images [F, 28, 28]."""
+
+    indices: Answers = field(repr=False)
+    images: Annotated[Images, AsText(_pixels, _base64)] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Reject pictures that are not as many as their indices."""
+        if len(self.indices) != len(self.images):
+            raise EvidenceError("the pictures are not one for each index; gather the evidence again")
+
+
+def flipped(pairs: Pairs, dataset: Dataset, *, most: int = 60) -> Flipped:
+    """Return at most `most` flipped images of `dataset`, the lost ones first, then other flips, then gained ones."""
+    changed = np.flatnonzero(pairs.flipped)
+    rank = np.where(pairs.lost[changed], 0, np.where(pairs.gained[changed], 2, 1))
+    indices = changed[np.argsort(rank, kind="stable")][:most]
+    return Flipped(indices, dataset.images[indices])

@@ -15,8 +15,7 @@ from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
 from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.compare import Comparison, compare
-from toolchain.evaluation.flip_images import flipped
-from toolchain.evaluation.paired_answers import Pairs
+from toolchain.evaluation.paired_answers import Pairs, flipped
 from toolchain.evaluation.untracked import Training
 from toolchain.gate.baseline import check, prepared
 from toolchain.gate.candidate import JudgedFile, Sources, read_judged_file, saved

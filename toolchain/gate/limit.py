@@ -2,10 +2,12 @@
 
 Shares and drops are fractions, sizes bytes, times seconds, ratios plain numbers; people write them with their units.
 `confidence` is that of each one-sided decision: PASS and FAIL must both be shown at it, else INCONCLUSIVE.
+Bytes, counts and ratios of bytes are measured exactly: no confidence, no INCONCLUSIVE.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from toolchain.core.errors import EvidenceError
 from toolchain.core.settings import Points
 from toolchain.gate.outcome import Action, Verdict
+from toolchain.stats.decision import Outcome
 
 Measure = Literal["share", "cost", "bytes", "seconds", "ratio", "count"]
 MOST = 2**31 - 1
@@ -87,3 +91,50 @@ class LimitDefinition:
     def timed(self) -> bool:
         """Whether it limits a latency."""
         return "timings" in self.evidence
+
+
+def within(name: str, measured: float, limit: float) -> Outcome:
+    """Return PASS up to the limit; raises EvidenceError on NaN, which is neither PASS nor FAIL."""
+    if not math.isfinite(measured):
+        raise EvidenceError(f"{name}: measured {measured}, which is no number; measure it again")
+    return Outcome.PASS if measured <= limit else Outcome.FAIL
+
+
+def positive(name: str, measured: float) -> float:
+    """Return the measured figure; raises EvidenceError unless it is above 0."""
+    if not measured > 0:
+        raise EvidenceError(f"{name}: measured {measured}, which cannot be; measure it again")
+    return measured
+
+
+def side(outcome: Outcome) -> str:
+    """Return the phrase between a measured figure and its limit."""
+    return "within the limit of" if outcome is Outcome.PASS else "beyond the limit of"
+
+
+_SPANS = {
+    Outcome.PASS: ("at most {high}", "within"),
+    Outcome.FAIL: ("at least {low}", "beyond"),
+    Outcome.INCONCLUSIVE: ("between {low} and {high}", "too close to decide against"),
+}
+
+
+def by_bounds(
+    outcome: Outcome,
+    low: str,
+    high: str,
+    limit: str,
+    confidence: float,
+    *,
+    unit: str = "",
+    note: str = "",
+    side: str = "",
+) -> str:
+    """Return the bounds as text: `at most 0.21 pp with 95 % confidence, within the margin of 0.3 pp`.
+
+    low, high: the bounds as people read them. limit: the limit as text. unit: follows the bounds. note: follows the
+    confidence. side: replaces the phrase before the limit.
+    """
+    span, usual = _SPANS[outcome]
+    sure = f"with {confidence * 100:.4g} % confidence{note}"
+    return f"{span.format(low=low, high=high)}{unit} {sure}, {side or usual} the {limit}"

@@ -1,21 +1,28 @@
 """One verdict on many paired questions of one kind: every class, every group of look-alikes, every kind of damage.
 
-`toolchain.stats.several` says how they are decided.
+The verdict is PASS when all questions pass: when each upper bound lies below its margin, an intersection-union test,
+which needs no correction (R. L. Berger 1982, Technometrics 24:295-300). It is FAIL when one fails after Holm's
+step-down correction for their number (S. Holm 1979, Scand. J. Statistics 6:65-70), since among many something always
+looks bad. Holm's levels are small, so the p-values are exact ones (`exact_power.tail_beyond`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import beside, points_text
 from toolchain.gate.outcome import Action, Part, Verdict
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import POWER, Outcome
-from toolchain.stats.several import decide
+from toolchain.stats.exact_power import tail_beyond
+
+_tail = lru_cache(maxsize=65_536)(tail_beyond)
 
 
 @dataclass(frozen=True)
@@ -141,3 +148,31 @@ def _advice(same: Sequence[Part], what: str) -> str:
         return f"about {needed:,} images like these of each {what} would decide ({POWER * 100:.0f} % power)"
     stuck = next(part.name for part in same if part.samples_needed is None)
     return f"the drop of '{stuck}' equals its margin, so no number of images would decide"
+
+
+def decide(
+    worse: ArrayLike, better: ArrayLike, images: ArrayLike, margin: ArrayLike, confidence: float = 0.95
+) -> NDArray[np.str_]:
+    """Return an `Outcome` for each question; the last axis holds those that are judged together.
+
+    PASS is that of `paired_difference.decide`. FAIL must be too, and must stand after Holm's correction over the last
+    axis.
+    """
+    b, c, n, limit = np.broadcast_arrays(*(np.asarray(x) for x in (worse, better, images, margin)))
+    alone = paired_difference.decide(b, c, n, limit, confidence)
+    p_values = np.ones(b.shape)
+    for at in zip(*np.nonzero(alone == Outcome.FAIL), strict=True):
+        p_values[at] = _tail(int(b[at]), int(c[at]), int(n[at]), float(limit[at]))
+    unshown = (alone == Outcome.FAIL) & ~holm(p_values, 1 - confidence)
+    return np.where(unshown, Outcome.INCONCLUSIVE, alone)
+
+
+def holm(p_values: ArrayLike, alpha: float) -> NDArray[np.bool_]:
+    """Return which hypotheses Holm's step-down procedure rejects at family-wise error `alpha`, over the last axis."""
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p, axis=-1, kind="stable")
+    steps = alpha / np.arange(p.shape[-1], 0, -1)
+    stands = np.logical_and.accumulate(np.take_along_axis(p, order, -1) <= steps, axis=-1)
+    rejected = np.empty(p.shape, np.bool_)
+    np.put_along_axis(rejected, order, stands, axis=-1)
+    return rejected

@@ -9,10 +9,9 @@ from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.limit import LimitDefinition
 from toolchain.gate.limits.drop import DropLimit
-from toolchain.gate.multiple_tests import Question, judge_several
+from toolchain.gate.multiple_tests import Question, decide, judge_several
 from toolchain.gate.outcome import Verdict
 from toolchain.stats.decision import Outcome
-from toolchain.stats.several import decide
 
 
 class ClassesLimit(DropLimit):

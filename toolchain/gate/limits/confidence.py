@@ -21,9 +21,8 @@ from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import beside, percent_text, points_text
 from toolchain.core.settings import Points
 from toolchain.evaluation.paired_answers import Confidences, Pairs
-from toolchain.gate.limit import LimitDefinition, MarginLimit
+from toolchain.gate.limit import LimitDefinition, MarginLimit, by_bounds
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.threshold import by_bounds
 from toolchain.stats import bounded_mean
 from toolchain.stats.decision import POWER, Outcome, normal_quantile
 

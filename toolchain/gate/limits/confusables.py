@@ -14,10 +14,9 @@ from toolchain.core.quantities import beside, points_text
 from toolchain.core.settings import Points
 from toolchain.evaluation.metrics import confusion_matrix
 from toolchain.evaluation.paired_answers import Answers, Pairs
-from toolchain.gate.limit import LimitDefinition, MarginLimit, Measure
+from toolchain.gate.limit import LimitDefinition, MarginLimit, Measure, by_bounds
 from toolchain.gate.multiple_tests import Question, judge_several
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.threshold import by_bounds
 from toolchain.stats import bounded_mean
 from toolchain.stats.decision import IN_STEPS, Outcome, advice
 

@@ -14,15 +14,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from toolchain.core.quantities import beside, percent_text
 from toolchain.evaluation.paired_answers import Pairs
-from toolchain.gate.limit import LimitDefinition, MarginLimit
+from toolchain.gate.limit import LimitDefinition, MarginLimit, by_bounds
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.threshold import by_bounds
 from toolchain.stats.decision import Outcome, advice, images_to_decide
-from toolchain.stats.share import share_bounds
+
+Floats = NDArray[np.float64]
 
 
 class FlipsLimit(MarginLimit):
     """Share of the images whose answer changed at all."""
+
+
+def share_bounds(flips: ArrayLike, count: ArrayLike, confidence: float) -> tuple[Floats, Floats]:
+    """Return the exact one-sided lower and upper bound of a share, each at `confidence`."""
+    from scipy.special import betaincinv
+
+    k, n = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (flips, count)))
+    lower = np.where(k > 0, betaincinv(np.maximum(k, 1), n - k + 1, 1 - confidence), 0.0)
+    upper = np.where(k < n, betaincinv(k + 1, np.maximum(n - k, 1), confidence), 1.0)
+    return lower, upper
 
 
 def decide(flips: ArrayLike, count: ArrayLike, limit: float, confidence: float) -> NDArray[np.str_]:

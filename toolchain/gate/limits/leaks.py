@@ -25,9 +25,8 @@ from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import Count
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.gate.candidate import Sources
-from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure
+from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure, side, within
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.threshold import side, within
 from toolchain.stats.decision import Outcome
 
 

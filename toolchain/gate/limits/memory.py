@@ -6,10 +6,9 @@ from targets.catalog import get
 from toolchain.core.errors import UsageProblem
 from toolchain.core.quantities import size_beside
 from toolchain.gate.candidate import Sources
-from toolchain.gate.limit import LimitDefinition
+from toolchain.gate.limit import LimitDefinition, positive, side, within
 from toolchain.gate.limits.sizes import SizeLimit
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.threshold import positive, side, within
 
 
 class MemoryLimit(SizeLimit):

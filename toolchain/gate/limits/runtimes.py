@@ -25,9 +25,8 @@ from toolchain.core.json_codec import ByItself, Count
 from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.evaluate import Evaluation, check_classes
 from toolchain.gate.candidate import Sources
-from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure
+from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure, side, within
 from toolchain.gate.outcome import Part, Verdict
-from toolchain.gate.threshold import side, within
 from toolchain.stats.decision import Outcome
 
 

@@ -9,9 +9,8 @@ from toolchain.core.quantities import beside, size_beside, size_text
 from toolchain.core.settings import Bytes, Ratio
 from toolchain.formats.packed import packed_size
 from toolchain.gate.candidate import Sources
-from toolchain.gate.limit import Limit, LimitDefinition, Measure
+from toolchain.gate.limit import Limit, LimitDefinition, Measure, positive, side, within
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.threshold import positive, side, within
 from toolchain.stats.decision import Outcome
 
 

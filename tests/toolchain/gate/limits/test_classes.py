@@ -21,12 +21,11 @@ from toolchain.gate.candidate import evaluate_file
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
 from toolchain.gate.limits.classes import ClassesLimit, judge_classes
-from toolchain.gate.multiple_tests import Question, judge_several
+from toolchain.gate.multiple_tests import Question, decide, holm, judge_several
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.policy import policy_from
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
-from toolchain.stats.several import decide, holm
 
 
 def several(*questions: Question, confidence: float = 0.95) -> Verdict:

@@ -102,7 +102,7 @@ from pydantic import Field
 
 from toolchain.gate.limit import Limit, LimitDefinition, Measure
 from toolchain.gate.outcome import Verdict
-from toolchain.gate.threshold import side, within
+from toolchain.gate.limit import side, within
 
 
 class WrongLimit(Limit):
