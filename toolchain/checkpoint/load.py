@@ -1,4 +1,4 @@
-"""A user's file, or one of our model names -> FloatModel."""
+"""Load a checkpoint file, or a built-in model by its name, as a FloatModel."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 _FLOAT = ".float"
-"""What a press puts between the model's name and the suffix; it does so again when such a file is pressed."""
+"""What a press writes between a model's name and the suffix; taken off here, or a second press would add it again."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A FloatModel, and whether its preprocess was given or stored; when not, it holds a plain one to be replaced.
+    """A FloatModel, and whether its preprocess was given or stored; if not, the model holds a default to be replaced.
 
-    width: columns that the model answers, which can be one more than its classes. scaling: mean and std that the file
-    names without saying how it wants images otherwise.
+    width: columns of the model's logits, which can be one more than its classes. scaling: mean and std that the file
+    stores without the rest of the preprocess.
     """
 
     model: FloatModel
@@ -54,7 +54,7 @@ class Loaded:
     scaling: Preprocess | None = None
 
     def with_preprocess(self, preprocess: Preprocess, note: str) -> FloatModel:
-        """Return the model with the preprocess that was found for it, and a line about how."""
+        """Return the model with this preprocess, and `note` added to its history."""
         return replace(self.model, preprocess=preprocess, history=(*self.model.history, note))
 
 
@@ -72,7 +72,7 @@ class _Request:
     unread: str = ""
 
     def agreed(self, stored: Metadata) -> _Request:
-        """Join what was asked for with what the file says; what was asked for wins, except for the data's classes."""
+        """Fill in from the file what the caller left open; the caller's values win, except for the data's classes."""
         classes = agreed_classes(self.classes, stored.classes, self.path, chosen=self.chosen)
         reference_name = self.reference_name or (None if self.source else stored.model)
         preprocess = self.preprocess or stored.preprocess
@@ -103,14 +103,14 @@ def load(
 ) -> Loaded:
     """Load a trained model from a file or by one of our names.
 
-    model: the words of `--model` (`file.py:Class(args)`, `package.module:Class`, or one of our names); needed for
-    weights alone. classes: what the columns stand for, usually the data's; without them the file must say. preprocess:
-    wins over what the file says; its layout is always NCHW afterwards, since that is what the module takes.
+    model: the value of `--model` (`file.py:Class(args)`, `package.module:Class`, or a built-in name); needed when the
+    file holds only weights. classes: of the logits' columns, usually the data's; without them the file must store them.
+    preprocess: wins over the stored one; its layout is always NCHW afterwards, since that is what the module takes.
     trust_pickle: unpickle whole objects and load programs unchecked, which runs the file's code. weights: the key of
-    the weights to take, of a file that holds several, such as raw and averaged ones. chosen: the classes are those of
-    `--classes`, which win over other names in the file.
+    the weights to load when a file holds several sets, such as raw and averaged ones. chosen: whether `classes` come
+    from `--classes`, which wins over other names in the file.
 
-    Raises CheckpointError when the file is not the model it is said to be, UsageProblem on words that cannot be meant.
+    Raises CheckpointError when the file cannot be loaded as this model, UsageProblem when options do not apply to it.
     """
     path = _locate(path_or_name)
     reference_name = model if model in models.names() else None
@@ -130,9 +130,11 @@ def load(
 def _locate(path_or_name: str) -> Path:
     if path_or_name not in models.names():
         path = Path(path_or_name)
-        near = difflib.get_close_matches(path_or_name, models.names(), n=1)
-        if near and not path.exists():
-            raise UsageProblem(f"'{path_or_name}' is neither a file nor a built-in model; did you mean {near[0]}?")
+        similar_names = difflib.get_close_matches(path_or_name, models.names(), n=1)
+        if similar_names and not path.exists():
+            raise UsageProblem(
+                f"'{path_or_name}' is neither a file nor a built-in model; did you mean {similar_names[0]}?"
+            )
         return path
     weights = models.shipped_weights(path_or_name)
     if weights is None:
@@ -156,10 +158,10 @@ def _open_state(request: _Request) -> Loaded:
     if isinstance(payload, nn.Module):
         return _finish(request.agreed(Metadata()), payload, ("whole pickled model, trusted",), class_name(payload))
     facts = metadata_of(payload) if isinstance(payload, Mapping) else Metadata()
-    if whole := modules_in(payload):
-        key, notes = preferred(whole, request.weights, str(request.path))
+    if modules := modules_in(payload):
+        key, notes = preferred(modules, request.weights, str(request.path))
         return _finish(
-            request.agreed(facts), whole[key], ("whole pickled model, trusted", *notes), class_name(whole[key])
+            request.agreed(facts), modules[key], ("whole pickled model, trusted", *notes), class_name(modules[key])
         )
     return _fill(request, facts, tensors_in(payload, str(request.path)))
 
@@ -170,7 +172,7 @@ def _open_safetensors(request: _Request) -> Loaded:
     try:
         with private_copy(request.path) as copy, safe_open(copy, framework="pt") as file:
             facts = metadata_facts(file.metadata(), request.path)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise CheckpointError(
             f"{request.path} is a damaged .safetensors file ({error}); save or copy it again"
@@ -185,7 +187,7 @@ def _fill(request: _Request, stored: Metadata, tensors: dict[str, Any]) -> Loade
     elif request.reference_name:
         module = build_reference(request.path, request.reference_name, len(request.classes), stored.options)
     else:
-        raise CheckpointError(f"{request.path} holds weights alone; say whose they are, --model FILE.py:CLASS")
+        raise CheckpointError(f"{request.path} holds only weights; name the model's class with --model FILE.py:CLASS")
     kind = class_name(module)
     return _finish(request, module, fit_state(module, tensors, str(request.path), request.weights).notes, kind)
 
@@ -256,17 +258,17 @@ def _finish(request: _Request, module: nn.Module, notes: tuple[str, ...], kind: 
 
     module = module.eval().float()
     notes = (*notes, *bake(module))
-    module, chosen = settle_output(
+    module, output_notes = settle_output(
         module, str(request.path), classes=len(request.classes), label_offset=request.label_offset
     )
     with torch.no_grad():
         width = module(torch.zeros(2, 1, 28, 28)).shape[1]
-    model = TorchModel(**_facts(request, (*notes, *chosen), kind), module=module)
+    model = TorchModel(**_facts(request, (*notes, *output_notes), kind), module=module)
     return Loaded(model, request.preprocess is not None, width, request.scaling)
 
 
 def _facts(request: _Request, history: tuple[str, ...], kind: str) -> dict[str, Any]:
-    """Return the arguments that every FloatModel takes."""
+    """Return the constructor arguments that all kinds of FloatModel share."""
     name = request.path.stem
     while name.endswith(_FLOAT):
         name = name.removesuffix(_FLOAT)
@@ -281,7 +283,7 @@ def _facts(request: _Request, history: tuple[str, ...], kind: str) -> dict[str, 
 
 
 def _digest(path: Path, kind: str) -> str:
-    beside = catalog.get(kind).weight_files(path) if kind in catalog.FORMATS else ()
-    if not beside:
+    weight_files = catalog.get(kind).weight_files(path) if kind in catalog.FORMATS else ()
+    if not weight_files:
         return file_sha256(path)
-    return hashlib.sha256("".join(map(file_sha256, (path, *beside))).encode()).hexdigest()
+    return hashlib.sha256("".join(map(file_sha256, (path, *weight_files))).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The words of `--model`: `file.py:Class(args)`, `package.module:Class(args)`, or one of our model names."""
+"""The value of `--model`: `file.py:Class(args)`, `package.module:Class(args)`, or one of our model names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EXAMPLE = "such as net.py:Net, net.py:Net(num_classes=47) or mypackage.net:Net"
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model's class is and what it is built with; arguments are literals, never evaluated."""
+    """Where a model's class is, and the arguments to build it with, which are literals and never evaluated."""
 
     location: str
     attribute: str
@@ -41,7 +41,7 @@ class ModelSource:
 
 
 def parse_source(text: str) -> ModelSource:
-    """Read `--model`. Raises UsageProblem saying the form that was expected."""
+    """Parse the value of `--model`. Raises UsageProblem, with the expected form, when it cannot."""
     match = re.fullmatch(r"(?P<location>[^()]+):(?P<name>[A-Za-z_]\w*)(?P<call>\(.*\))?", text.strip(), re.DOTALL)
     if not match:
         raise UsageProblem(f"--model '{text}' names no class; write FILE.py:CLASS or MODULE:CLASS, {_EXAMPLE}")
@@ -61,18 +61,18 @@ def _literals(call: str, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def import_source(source: ModelSource) -> ModuleType:
-    """Import the user's module, which runs it. Raises CheckpointError when that fails, whatever it raises."""
+    """Import the user's module, which runs its code. Raises CheckpointError on any exception in it."""
     try:
         return _import_file(Path(source.location)) if source.is_file else importlib.import_module(source.location)
     except Exception as error:  # a user's module can raise anything while it is imported
-        advice = _meant(source) or "correct it, or name another file"
+        advice = _path_advice(source) or "correct it, or name another file"
         raise CheckpointError(
-            f"--model: {source.location} cannot be imported ({_words_of(error)}); {advice}"
+            f"--model: {source.location} cannot be imported ({_error_text(error)}); {advice}"
         ) from error
 
 
-def _meant(source: ModelSource) -> str:
-    """Return the advice to name a file by its path, where the words name a module and a file would fit; or nothing."""
+def _path_advice(source: ModelSource) -> str:
+    """Return advice to give a file's path, where `--model` names a module but such a file exists; otherwise ""."""
     paths = [Path(f"{name}.py") for name in (source.location, source.location.replace(".", "/"))]
     path = None if source.is_file else next((path for path in paths if path.is_file()), None)
     return f"for the file {path} write --model {path}:{source.attribute}" if path else ""
@@ -82,17 +82,17 @@ def build_from(source: ModelSource) -> nn.Module:
     """Import the class (or function) and call it. Raises CheckpointError with the signature when that fails."""
     from torch import nn
 
-    make = _attribute(import_source(source), source)
+    factory = _attribute(import_source(source), source)
     try:
-        model = make(*source.args, **source.kwargs)
+        model = factory(*source.args, **source.kwargs)
     except Exception as error:  # a user's constructor can raise anything
         raise CheckpointError(
-            f"--model: {source.attribute}{_signature(make)} cannot be built ({_words_of(error)}); "
-            f'give its arguments, such as --model "{source.location}:{source.attribute}({_required(make)})"'
+            f"--model: {source.attribute}{_signature(factory)} cannot be built ({_error_text(error)}); "
+            f'give its arguments, such as --model "{source.location}:{source.attribute}({_required(factory)})"'
         ) from error
     if not isinstance(model, nn.Module):
         raise CheckpointError(
-            f"--model: {source.location}:{source.attribute} gives a {type(model).__name__}, no nn.Module; "
+            f"--model: {source.location}:{source.attribute} gives a {type(model).__name__}, not an nn.Module; "
             "name the class"
         )
     return model
@@ -101,11 +101,15 @@ def build_from(source: ModelSource) -> nn.Module:
 def _attribute(module: ModuleType, source: ModelSource) -> Callable[..., Any]:
     attribute = getattr(module, source.attribute, None)
     if callable(attribute):
-        return attribute  # type: ignore[no-any-return]  # what a user's module holds has no type
+        return attribute  # type: ignore[no-any-return]  # attributes of a user's module are untyped
     callables = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-    near = difflib.get_close_matches(source.attribute, callables, n=3) or _classes_in(module) or ["nothing callable"]
-    fix = f"; {advice}" if (advice := _meant(source)) else ""
-    raise CheckpointError(f"--model: {source.location} has no '{source.attribute}'; it has {', '.join(near[:3])}{fix}")
+    similar_names = (
+        difflib.get_close_matches(source.attribute, callables, n=3) or _classes_in(module) or ["nothing callable"]
+    )
+    advice_clause = f"; {advice}" if (advice := _path_advice(source)) else ""
+    raise CheckpointError(
+        f"--model: {source.location} has no '{source.attribute}'; it has {', '.join(similar_names[:3])}{advice_clause}"
+    )
 
 
 def _classes_in(module: ModuleType) -> list[str]:
@@ -120,7 +124,7 @@ def _import_file(path: Path) -> ModuleType:
     name = f"glyphpress_user_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     with _importable(path.resolve().parent):
         sys.modules[name] = module
@@ -134,7 +138,7 @@ def _import_file(path: Path) -> ModuleType:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    # So that the file can import its neighbours, as it could when it was run from there.
+    # The user's file may import other files of its folder, as it can when Python runs it from there.
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -142,42 +146,47 @@ def _importable(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
-def _signature(make: Callable[..., Any]) -> str:
+def _signature(factory: Callable[..., Any]) -> str:
     try:
-        return str(inspect.signature(make))
+        return str(inspect.signature(factory))
     except (TypeError, ValueError):
         return "(...)"
 
 
-def _required(make: Callable[..., Any]) -> str:
-    """Return the arguments that must be given, `num_classes=...`; all of them where none must."""
+def _required(factory: Callable[..., Any]) -> str:
+    """Return the required arguments, as `num_classes=...`; all arguments where none is required."""
     try:
-        parameters = list(inspect.signature(make).parameters.values())
+        parameters = list(inspect.signature(factory).parameters.values())
     except (TypeError, ValueError):
         return "..."
-    needed = [
+    required = [
         parameter
         for parameter in parameters
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    return ", ".join(f"{parameter.name}=..." for parameter in needed or parameters) or "..."
+    return ", ".join(f"{parameter.name}=..." for parameter in required or parameters) or "..."
 
 
 def model_option(module: nn.Module, arguments: dict[str, Any]) -> str:
-    """Return words of `--model` that build a module of the same class."""
+    """Return a `--model` option that builds a module of the same class."""
     text = ", ".join(f"{name}={value!r}" for name, value in arguments.items()) or "..."
     return f'--model "FILE.py:{type(module).__name__}({text})"'
 
 
 def size_argument(module: nn.Module, size: int, *, outputs: bool) -> str:
-    """Return the argument of a module's class that likely gave it a size, such as its `outputs`; or nothing."""
+    """Return the argument of the module's class that probably set this size, or an empty string.
+
+    outputs: the size is the number of the model's outputs.
+    """
     parameters = list(inspect.signature(type(module)).parameters.values())
     named = [parameter.name for parameter in parameters if outputs and _OUTPUTS.search(parameter.name)]
-    same = [parameter.name for parameter in parameters if parameter.default == size and parameter.default is not True]
-    return (named or same or [""])[0]
+    same_default = [
+        parameter.name for parameter in parameters if parameter.default == size and parameter.default is not True
+    ]
+    return (named or same_default or [""])[0]
 
 
-def _words_of(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first[:160]}" if first else type(error).__name__

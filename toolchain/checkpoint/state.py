@@ -1,4 +1,4 @@
-"""Weights into a module: where they are in a file, the prefixes that wrappers add, and what does not fit."""
+"""Load weights into a module: find them in the file, strip the prefixes that wrappers add, report what does not fit."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
-"""Where the weights of a training checkpoint usually are; these are taken before others."""
+"""Where the weights of a training checkpoint usually are; these are preferred."""
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-"""What torch.compile, FSDP and activation checkpointing put anywhere into a name."""
-_LATER = re.compile(r"(^|[._])(ema|swa|avg|averaged?|shadow|teacher|optim(izer)?)([._]|$)", re.IGNORECASE)
-_NO_LAYER = re.compile(r"(^|_)(loss|criterion|metrics?|acc|accuracy|f1|auroc|confmat|confusion)", re.IGNORECASE)
-_DEEPEST = 5
+"""What torch.compile, FSDP and activation checkpointing insert anywhere in a weight's name."""
+_AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|averaged?|shadow|teacher|optim(izer)?)([._]|$)", re.IGNORECASE)
+_TRAINING_ONLY = re.compile(r"(^|_)(loss|criterion|metrics?|acc|accuracy|f1|auroc|confmat|confusion)", re.IGNORECASE)
+_MAX_DEPTH = 5
 _PACKED = "_packed_params"
-_SHOWN = 5
+_LISTED = 5
 UNINITIALISED = (
     "was saved before the model had run once, so its lazy layers have no weights yet; run it on a batch, then save it"
 )
@@ -33,14 +33,14 @@ UNINITIALISED = (
 
 @dataclass(frozen=True)
 class Fitted:
-    """The weights that went into a module, by its own names, and notes on what was taken and what was left."""
+    """The weights that were loaded, by the module's names for them, and notes on the choice and on what was left out."""
 
     tensors: dict[str, Tensor]
     notes: tuple[str, ...]
 
 
 def tensors_in(payload: Any, name: str) -> dict[str, Tensor]:
-    """Return every tensor of what a file held by its dotted name, `state_dict.conv.weight`, without wrappers' names.
+    """Return every tensor in a file's content by its dotted name, `state_dict.conv.weight`, without wrappers' names.
 
     Raises CheckpointError naming the keys when there is no tensor, or when a lazy layer was saved before it ever ran.
     """
@@ -67,27 +67,27 @@ def _flat(parts: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterato
             yield without_wrappers(name), value
         elif str(key).endswith(_PACKED) and isinstance(value, tuple):
             # A quantized layer's weights and biases.
-            yield from _flat({str(position): part for position, part in enumerate(value)}, f"{name}.", _DEEPEST)
+            yield from _flat({str(position): part for position, part in enumerate(value)}, f"{name}.", _MAX_DEPTH)
         # An optimizer counts its parameters by number, and a damaged file may hold a dict in itself.
-        elif isinstance(value, Mapping) and depth < _DEEPEST and all(isinstance(inner, str) for inner in value):
+        elif isinstance(value, Mapping) and depth < _MAX_DEPTH and all(isinstance(inner, str) for inner in value):
             yield from _flat(value, f"{name}.", depth + 1)
 
 
 def without_wrappers(name: str) -> str:
-    """Return a weight's name without what torch's own wrappers put into it."""
+    """Return a weight's name without what torch's own wrappers insert in it."""
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
     return name
 
 
 def class_name(module: nn.Module) -> str:
-    """Return the class that a user knows: what torch's own wrappers hold."""
+    """Return the name of the user's class, looking inside torch's own wrappers."""
     wrapped = next((part for name, part in module.named_children() if f"{name}." in (*_WRAPPERS, "module.")), None)
     return class_name(wrapped) if wrapped is not None and len(list(module.children())) == 1 else type(module).__name__
 
 
 def modules_in(payload: Any) -> dict[str, nn.Module]:
-    """Return the whole models among what a trusted pickle held, by their keys."""
+    """Return the whole models in the content of a trusted pickle, by their keys."""
     from torch import nn
 
     items = payload.items() if isinstance(payload, Mapping) else ()
@@ -95,15 +95,15 @@ def modules_in(payload: Any) -> dict[str, nn.Module]:
 
 
 def find_state(payload: Any, name: str, key: str | None) -> Fitted:
-    """Return the weights in what a file held, where nobody named the class: under `key`, else the likeliest one.
+    """Return the weights in a file's content for an unknown class: those under `key`, else under the likeliest key.
 
     Raises as `tensors_in`, and UsageProblem when there is nothing under `key`.
     """
     tensors = tensors_in(payload, name)
     parts = payload if isinstance(payload, Mapping) else {}
     keys = {str(chosen) for chosen, value in parts.items() if isinstance(value, Mapping)} | ({key} if key else set())
-    below = _grouped(tensors, {f"{chosen}." for chosen in keys})
-    groups = {prefix[:-1]: weights for prefix, weights in below.items() if weights}
+    by_prefix = _grouped(tensors, {f"{chosen}." for chosen in keys})
+    groups = {prefix[:-1]: weights for prefix, weights in by_prefix.items() if weights}
     if key is None and (not groups or any(str(chosen) in tensors for chosen in parts)):
         return Fitted(tensors, ())
     chosen, notes = preferred(groups, key, name)
@@ -111,13 +111,13 @@ def find_state(payload: Any, name: str, key: str | None) -> Fitted:
 
 
 def no_such_weights(name: str, key: str, keys: Sequence[str]) -> UsageProblem:
-    """Return the error of a `--weights` that names nothing in the file."""
-    fix = f"it has them under {listing(keys)}" if keys else "its weights stand under no key, so leave --weights out"
+    """Return the error for a `--weights` key that the file does not have."""
+    fix = f"it has them under {listing(keys)}" if keys else "its weights are not under a key, so leave --weights out"
     return UsageProblem(f"{name} has no weights under '{key}'; {fix}")
 
 
 def preferred(keys: Iterable[str], key: str | None, name: str) -> tuple[str, tuple[str, ...]]:
-    """Return the key to take, `key` or the likeliest, and the note where there are others to take instead."""
+    """Return the key to use, `key` or else the likeliest, and a note when there are other keys to choose from."""
     keys = sorted(keys, key=_rank)
     if key is not None and key not in keys:
         raise no_such_weights(name, key, keys)
@@ -126,10 +126,10 @@ def preferred(keys: Iterable[str], key: str | None, name: str) -> tuple[str, tup
 
 
 def _rank(key: str) -> tuple[bool, int, int]:
-    """Order keys: what was trained before its average, the usual keys before others, short before long."""
+    """Return the sort key: trained weights before averaged, usual keys before others, less nested before deeper."""
     first = key.partition(".")[0]
     position = STATE_KEYS.index(first) if first in STATE_KEYS else len(STATE_KEYS)
-    return bool(_LATER.search(key)), position, key.count(".")
+    return bool(_AVERAGED.search(key)), position, key.count(".")
 
 
 def _choice_note(key: str, others: Sequence[str]) -> tuple[str, ...]:
@@ -142,35 +142,35 @@ def _choice_note(key: str, others: Sequence[str]) -> tuple[str, ...]:
 def fit_state(
     module: nn.Module, tensors: Mapping[str, Tensor], name: str, weights_key: str | None = None, *, assign: bool = False
 ) -> Fitted:
-    """Load weights into `module`: those under the one prefix, of keys and wrappers, that makes all names fit.
+    """Load into `module` the weights under the prefix (of keys and wrappers) with which all names match.
 
-    tensors: of the whole file, by dotted name. weights_key: the key of `--weights`; without it raw weights are taken
-    before averaged ones, and the note names the others. assign: the module takes the tensors themselves, in their own
-    type, and weights that it shares are no longer shared; otherwise it copies them.
+    tensors: of the whole file, by dotted name. weights_key: the key of `--weights`; without it raw weights are
+    preferred to averaged ones, and a note names the others. assign: use the given tensors, with their own dtype, as
+    the module's weights (weights that it shared are then no longer shared) instead of copying their values.
 
-    Raises CheckpointError listing the missing, the unexpected and the misshapen, and saying the fix; UsageProblem when
+    Raises CheckpointError listing missing and unexpected names and wrong shapes, and how to fix it; UsageProblem when
     there is nothing under `weights_key`.
     """
     expected = module.state_dict()
-    near = _candidates([*tensors, *computed(tensors)], expected)
-    keys = [prefix.rstrip(".") for prefix in near]
+    matching = _matching_prefixes([*tensors, *computed(tensors)], expected)
+    keys = [prefix.rstrip(".") for prefix in matching]
     if weights_key is not None:
-        near = [prefix for prefix in near if prefix.startswith(f"{weights_key}.")]
-        if not near:
+        matching = [prefix for prefix in matching if prefix.startswith(f"{weights_key}.")]
+        if not matching:
             raise no_such_weights(name, weights_key, keys)
-    groups, enough = _grouped(tensors, set(near)), len(_missing(expected, ()))
+    groups, least_weights = _grouped(tensors, set(matching)), len(_missing(expected, ()))
     fitting = [
         prefix
-        for prefix in near
+        for prefix in matching
         # Where many prefixes have few weights each, looking for every expected name under each takes minutes.
-        if len(groups[prefix]) >= enough and not _problems(module, expected, fold(groups[prefix], expected)[0])
+        if len(groups[prefix]) >= least_weights and not _problems(module, expected, fold(groups[prefix], expected)[0])
     ]
     if not fitting:
-        return _fit_nearest(module, tensors, near[0] if near else "", name, expected, assign=assign)
+        return _fit_nearest(module, tensors, matching[0] if matching else "", name, expected, assign=assign)
     key, notes = preferred([prefix.rstrip(".") for prefix in fitting], None, name)
-    below, plain = fold(_below(tensors, f"{key}." if key else ""), expected)
-    module.load_state_dict(below, strict=False, assign=assign)
-    return Fitted(below, (*notes, *_computed_note(plain), *_left_out_note(below, expected)))
+    weights, computed_names = fold(_below(tensors, f"{key}." if key else ""), expected)
+    module.load_state_dict(weights, strict=False, assign=assign)
+    return Fitted(weights, (*notes, *_computed_note(computed_names), *_left_out_note(weights, expected)))
 
 
 def _fit_nearest(
@@ -182,15 +182,19 @@ def _fit_nearest(
     *,
     assign: bool,
 ) -> Fitted:
-    """Fit what names alone do not explain: a wrapper inside the model, or a module that renames its own old weights."""
+    """Fit weights that no prefix explains: of a model with a wrapper inside, or one that renames old weights itself."""
     below = _below(tensors, prefix)
-    for named in (below, {key.replace("module.", ""): value for key, value in below.items()}):
-        renamed, plain = fold(named, expected)
+    for candidate in (below, {key.replace("module.", ""): value for key, value in below.items()}):
+        renamed, computed_names = fold(candidate, expected)
         if not _problems(module, expected, renamed) or _loads(module, renamed):
             module.load_state_dict(renamed, strict=False, assign=assign)
             return Fitted(
                 renamed,
-                (*_choice_note(prefix.rstrip("."), ()), *_computed_note(plain), *_left_out_note(renamed, expected)),
+                (
+                    *_choice_note(prefix.rstrip("."), ()),
+                    *_computed_note(computed_names),
+                    *_left_out_note(renamed, expected),
+                ),
             )
     problems = "; ".join(_problems(module, expected, below))
     raise CheckpointError(f"{name} is not a checkpoint of {type(module).__name__}: {problems}")
@@ -202,15 +206,15 @@ def _computed_note(names: Sequence[str]) -> tuple[str, ...]:
 
 def _loads(module: nn.Module, tensors: dict[str, Tensor]) -> bool:
     try:
-        unmet = module.load_state_dict(tensors, strict=False)
+        mismatched = module.load_state_dict(tensors, strict=False)
     except RuntimeError:
-        # Shapes that differ.
+        # Raised for shapes that differ.
         return False
-    return not _missing(unmet.missing_keys, ()) and not _unexpected(tensors, unmet.unexpected_keys)
+    return not _missing(mismatched.missing_keys, ()) and not _unexpected(tensors, mismatched.unexpected_keys)
 
 
-def _candidates(tensors: Iterable[str], expected: Mapping[str, Tensor]) -> list[str]:
-    """Return every prefix under which a name is expected, the one with the most of them first."""
+def _matching_prefixes(tensors: Iterable[str], expected: Mapping[str, Tensor]) -> list[str]:
+    """Return every prefix under which the file has a name that the module expects, the one with most names first."""
     counts: Counter[str] = Counter()
     for name in tensors:
         counts.update(start for start in prefixes(name) if name[len(start) :] in expected)
@@ -231,8 +235,8 @@ def _grouped(tensors: Mapping[str, Tensor], starts: Collection[str]) -> dict[str
     return groups
 
 
-def _left_out_note(below: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[str, ...]:
-    extra = [key for key in below if key not in expected and not key.endswith((".weight_g", ".weight_v"))]
+def _left_out_note(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[str, ...]:
+    extra = [key for key in weights if key not in expected and not key.endswith((".weight_g", ".weight_v"))]
     return (f"not of the model, left out: {listing(extra)}",) if extra else ()
 
 
@@ -242,8 +246,8 @@ def _missing(expected: Iterable[str], given: Iterable[str]) -> list[str]:
 
 
 def _unexpected(tensors: Mapping[str, Tensor], names: Iterable[str]) -> list[str]:
-    """Return what a layer needs; counters, and the states of metrics and losses, belong to the training alone."""
-    return [key for key in names if tensors[key].is_floating_point() and not _NO_LAYER.search(key.split(".")[0])]
+    """Return those of `names` that can be a layer's weights, not counters or the state of metrics and losses."""
+    return [key for key in names if tensors[key].is_floating_point() and not _TRAINING_ONLY.search(key.split(".")[0])]
 
 
 def _problems(module: nn.Module, expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
@@ -254,7 +258,7 @@ def _problems(module: nn.Module, expected: Mapping[str, Tensor], state: Mapping[
     shapes = {
         key: (tuple(weight.shape), tuple(state[key].shape))
         for key, weight in expected.items()
-        # A lazy layer takes the shape that comes.
+        # A lazy layer takes whatever shape it is given.
         if key in state and not is_lazy(weight) and state[key].shape != weight.shape
     }
     problems = []
@@ -263,7 +267,10 @@ def _problems(module: nn.Module, expected: Mapping[str, Tensor], state: Mapping[
     if unexpected:
         problems.append(f"unexpected {listing(unexpected)}")
     if shapes:
-        mismatches = (f"{key} is {list(given)}, the model wants {list(own)}" for key, (own, given) in shapes.items())
+        mismatches = (
+            f"{key} is {list(file_shape)}, the model wants {list(expected_shape)}"
+            for key, (expected_shape, file_shape) in shapes.items()
+        )
         problems.append(f"wrong shapes: {listing(mismatches)}")
     if problems:
         fix = "give the class and arguments that it was trained with (--model)"
@@ -274,26 +281,28 @@ def _problems(module: nn.Module, expected: Mapping[str, Tensor], state: Mapping[
 
 
 def _sizes_fix(module: nn.Module, shapes: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> str:
-    """Return what to build the model with. shapes: those that the model wants, each with the one that came."""
+    """Return advice on how to build the model. shapes: pairs of the model's shape and the file's."""
     axes = [
         (axis, pair)
-        for own, given in shapes
-        for axis, pair in enumerate(zip_longest(own, given, fillvalue=0))
+        for model_shape, file_shape in shapes
+        for axis, pair in enumerate(zip_longest(model_shape, file_shape, fillvalue=0))
         if pair[0] != pair[1]
     ]
     sizes, outputs = {pair for _, pair in axes}, all(axis == 0 for axis, _ in axes)
     if len(sizes) > 1:
         return f"build the model with the sizes it was trained with: {model_option(module, {})}"
-    ((own, given),) = sizes
+    ((model_size, file_size),) = sizes
     if outputs and models.is_ours(module):
-        return f"it was trained on {given} classes, not {own}; give their --data, or name them with --classes"
-    name = size_argument(module, own, outputs=outputs)
-    how = f": {model_option(module, {name: given})}" if name else ""
-    return f"the file has {given} where the model has {own}; build it with {given}{how}"
+        return (
+            f"it was trained on {file_size} classes, not {model_size}; give their --data, or name them with --classes"
+        )
+    name = size_argument(module, model_size, outputs=outputs)
+    build_advice = f": {model_option(module, {name: file_size})}" if name else ""
+    return f"the file has {file_size} where the model has {model_size}; build it with {file_size}{build_advice}"
 
 
 def listing(items: Iterable[str]) -> str:
     """Return the first few items and how many more there are."""
     everything = list(items)
-    more = len(everything) - _SHOWN
-    return ", ".join(everything[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    more = len(everything) - _LISTED
+    return ", ".join(everything[:_LISTED]) + (f" and {more} more" if more > 0 else "")
