@@ -33,7 +33,7 @@ UNINITIALISED = (
 
 @dataclass(frozen=True)
 class Fitted:
-    """The weights that were loaded, by the module's names for them, and notes on the choice and on what was left out."""
+    """The weights that were loaded, by the module's names for them, and notes on what was chosen or left out."""
 
     tensors: dict[str, Tensor]
     notes: tuple[str, ...]
