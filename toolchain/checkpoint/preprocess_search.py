@@ -1,11 +1,12 @@
-"""Find out how a model wants its images, by showing it labelled ones under every plausible Preprocess.
+"""Find a model's preprocess by running it on labelled images under every plausible Preprocess.
 
-The turn, the ink's colour and the label offset change what a model reads, so the best must read significantly more
-images right than the runner-up (exact McNemar test, paired image by image). The scaling changes little on many
-networks, so it is settled by the likelihood of the true class after temperature scaling (Guo et al. 2017, which takes
-out that a smaller contrast only makes a network less sure) or as answered, with paired t-tests. What stays open is an
-error that gives the options of each candidate, except between scalings that give the same answer on 98 % of the images
-and between means and standard deviations on the same scale: there the likelier is taken, and the others are named.
+The orientation, the ink's colour and the label offset change which glyph a model reads, so the best must classify
+significantly more images correctly than the runner-up (exact McNemar test on the same images). The scaling changes
+little on many networks, so it is chosen by the likelihood of the true class, with paired t-tests: after temperature
+scaling (Guo et al. 2017; a lower contrast alone makes a network less confident) or on the unscaled logits. If a tie
+remains, the search raises an error that gives the options of each candidate. Two kinds of tie are no error: scalings
+that give the same answer on 98 % of the images, and means and standard deviations on the same scale. There the likelier
+is used, and the others are named.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from toolchain.core.errors import PreprocessUnknown
 
 ROUNDS = (32, 100, 400)
 SEARCH_IMAGES = 1500
-"""As many labelled images as a search gains from; callers draw them at random."""
+"""More labelled images than this do not improve a search; callers draw them at random."""
 LEAST_IMAGES = 50
 SIGNIFICANCE = 0.01
-ALIKE = 0.98
-_KEPT = 12
+AGREEMENT = 0.98
+_MOST_CANDIDATES = 12
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One Preprocess and how the model read under it: share right, mean log-likelihood (nats) of the true class."""
+    """A Preprocess and its results: accuracy (0 to 1), mean log-likelihood (nats) of the true class."""
 
     preprocess: Preprocess
     accuracy: float
@@ -43,14 +44,14 @@ class Tried:
 
 @dataclass(frozen=True)
 class PreprocessFinding:
-    """How the model wants its images; `runner_up` is the best that turns, inverts or counts labels differently.
+    """The Preprocess that was found; `runner_up` is the best with another orientation, inversion or label offset.
 
-    rescaled: the best of the other scalings with the winner's turn, ink and labels, on the images that it was shown.
-    margin: fraction of images, accuracy less runner_up_accuracy. images: how many the winner was shown; the runner-up
-    is shown no more once it is beaten. table: all that was tried, the best first, each on the images of the last round
-    it reached. equivalent: scalings with nearly the same answers.
-    undecided: other means and standard deviations under which the model answers otherwise, but neither shown to be less
-    accurate nor less likely; the winner is the likeliest of them. stored: whose mean and std the checkpoint names.
+    rescaled: the best other scaling with the winner's orientation, inversion and label offset, on the images that it
+    was tried on. margin: accuracy less runner_up_accuracy, a fraction of images. images: how many the winner was tried
+    on; the runner-up is tried on no more once it is beaten. table: all that was tried, the best first, each on the
+    images of the last round it reached. equivalent: scalings with nearly the same answers. undecided: other means and
+    standard deviations under which the model answers differently, but is neither significantly less accurate nor less
+    likely; the winner is the likeliest of them. stored: has the mean and std that the checkpoint stores.
     """
 
     winner: Preprocess
@@ -66,23 +67,22 @@ class PreprocessFinding:
     rescaled: Tried | None = None
 
     def sentence(self) -> str:
-        """Return the line that a file keeps: what was found, and why."""
+        """Return the line for the file's history: what was found, and why."""
         return f"{self.winner} ({self.evidence})"
 
     @property
     def evidence(self) -> str:
-        """Return why the winner was taken, which a press shows beside it."""
-        alike = f"; nearly the same: {' or '.join(map(_scaling_text, self.equivalent))}" if self.equivalent else ""
-        open_ = " or ".join(f"`{options_of(other)}`" for other in self.undecided)
-        tied = f"; a tie of mean and std, of which this is the likelier: the others are {open_}" if open_ else ""
-        turned = f"{self.runner_up_accuracy:.1%}, {self.runner_up}"
+        """Return why the winner was chosen, which a press prints beside it."""
+        equivalent = f"; nearly the same: {' or '.join(map(_scaling_text, self.equivalent))}" if self.equivalent else ""
+        options = " or ".join(f"`{options_of(other)}`" for other in self.undecided)
+        tied = f"; a tie of mean and std, of which this is the likelier: the others are {options}" if options else ""
+        runner_up = f"{self.runner_up_accuracy:.1%}, {self.runner_up}"
         other = self.rescaled
-        second = turned
+        next_best = runner_up
         if other and other.accuracy >= self.runner_up_accuracy:
-            second = f"{other.accuracy:.1%}, {other.preprocess}; other turn, ink or labels {turned}"
-        return (
-            f"found: {self.accuracy:.1%} right; next best {second}; {self.images} images{alike}{tied}{self._stored()}"
-        )
+            next_best = f"{other.accuracy:.1%}, {other.preprocess}; other turn, ink or labels {runner_up}"
+        summary = f"found: {self.accuracy:.1%} right; next best {next_best}; {self.images} images"
+        return f"{summary}{equivalent}{tied}{self._stored()}"
 
     def _stored(self) -> str:
         if self.stored is None:
@@ -124,13 +124,12 @@ def search(
     likely: Preprocess | None = None,
     stored: Preprocess | None = None,
 ) -> PreprocessFinding:
-    """Find the Preprocess under which `run` reads the images best.
+    """Find the Preprocess under which `run` classifies the images best.
 
     run: float32 batch in `layout` to logits [N, len(classes) or one more]. images: uint8 [N, 28, 28], upright, in
-    random order; 32 are shown under every candidate, more only under what is still close. labels: int64 [N].
-    likely: of a file that this one is to replace; its scaling is taken unless another one reads significantly more.
-    stored: what the checkpoint itself names; its scaling is tried too, and taken unless another one is shown to be
-    likelier.
+    random order; 32 are tried under every candidate, more only under those still close. labels: int64 [N]. likely: of
+    a file that this one is to replace; its scaling is used unless another one is significantly more accurate. stored:
+    of the checkpoint itself; its scaling is tried too, and used unless another one is significantly likelier.
 
     Raises PreprocessUnknown on fewer than 50 images, when the best is near chance, and on a tie of anything but mean
     and std, which it lists.
@@ -149,7 +148,7 @@ def search(
         tried |= {trial.preprocess: trial for trial in trials}
         if count > ROUNDS[0]:
             _refuse_chance(trials[0], classes, labels)
-        remaining = _still_open(trials, _KEPT if count > ROUNDS[0] else len(trials))
+        remaining = _still_open(trials, _MOST_CANDIDATES if count > ROUNDS[0] else len(trials))
         if count >= ROUNDS[-1] and not _reading_ties(trials):
             remaining = [trial.preprocess for trial in _scalings(trials)]
             if len(remaining) == 1:
@@ -158,7 +157,7 @@ def search(
 
 
 def _refuse_chance(best: PreprocessTrial, classes: tuple[str, ...], labels: Labels) -> None:
-    # The largest class alone is right that often; a trained model gets at least a quarter of the rest.
+    # Always answering the largest class is right this often; a trained model gets at least a quarter of the rest right.
     chance = max(1 / len(classes), float(np.bincount(labels[: len(best.correct)]).max() / len(best.correct)))
     if best.accuracy < chance + (1 - chance) / 4:
         raise PreprocessUnknown(
@@ -169,7 +168,7 @@ def _refuse_chance(best: PreprocessTrial, classes: tuple[str, ...], labels: Labe
 
 
 def _still_open(trials: list[PreprocessTrial], most: int) -> list[Preprocess]:
-    """Return what the best has not beaten yet, `most` at most, and the best of another reading for comparison."""
+    """Return the candidates that the best has not beaten yet, `most` at most, and the best of another reading."""
     best = trials[0]
     close = [trial for trial in trials if not _reads_more(best, trial)]
     other = [trial for trial in trials if trial.reading != best.reading]
@@ -191,7 +190,7 @@ def _likelier(better: PreprocessTrial, worse: PreprocessTrial) -> bool:
 
 
 def larger_p_value(likelihood: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Return the p-value of a paired t-test that the mean of `one` is the larger; NaN where they are the same."""
+    """Return the p-value of a paired t-test that `likelihood` has the larger mean; NaN where the two are the same."""
     from scipy.special import stdtr
 
     difference = likelihood - other
@@ -200,17 +199,17 @@ def larger_p_value(likelihood: NDArray[np.float64], other: NDArray[np.float64]) 
         return float(stdtr(len(difference) - 1, -difference.mean() / error))
 
 
-def _alike(trial: PreprocessTrial, other: PreprocessTrial) -> bool:
-    """Say whether two scalings give nearly the same answers, so that it hardly matters which is taken."""
-    return float((trial.predictions == other.predictions).mean()) >= ALIKE
+def _nearly_same(trial: PreprocessTrial, other: PreprocessTrial) -> bool:
+    """Return whether two scalings give nearly the same answers, so that it hardly matters which is used."""
+    return float((trial.predictions == other.predictions).mean()) >= AGREEMENT
 
 
 def _scalings(trials: list[PreprocessTrial]) -> list[PreprocessTrial]:
-    """Return the trials of the winning reading that its best does not beat in accuracy, the likeliest of them first."""
+    """Return the trials of the best reading that its best trial does not beat in accuracy, the likeliest first."""
     best = trials[0]
     close = [trial for trial in trials if trial.reading == best.reading and not _reads_more(best, trial)]
     likeliest = max(trial.rank[1] for trial in close)
-    # Where tempering makes them equal, the likelihood as answered says which contrast the model was trained with.
+    # Where tempered likelihoods are equal, the raw ones show which contrast the model was trained with.
     winner = max(
         (t for t in close if likeliest - t.rank[1] <= 0.002), key=lambda trial: float(trial.raw_likelihood.mean())
     )
@@ -229,22 +228,22 @@ def _reading_ties(trials: list[PreprocessTrial]) -> list[PreprocessTrial]:
 
 def _scaling_ties(trials: list[PreprocessTrial]) -> list[PreprocessTrial]:
     winner, *others = _scalings(trials)
-    return [trial for trial in others if not (_alike(winner, trial) or _likelier(winner, trial))]
+    return [trial for trial in others if not (_nearly_same(winner, trial) or _likelier(winner, trial))]
 
 
 def _scaled_as(known: Preprocess, preprocess: Preprocess) -> Preprocess:
     return replace(preprocess, scale=known.scale, mean=known.mean, std=known.std)
 
 
-def _known(
+def _trial_of_known_scaling(
     trials: list[PreprocessTrial], likely: Preprocess | None, stored: Preprocess | None
 ) -> PreprocessTrial | None:
-    """Return the trial with the scaling that is known from elsewhere, if it can be the one."""
+    """Return the trial with the scaling of `likely` or `stored`, where the images do not contradict it."""
     winner, *others = _scalings(trials)
     if likely:
         return next((t for t in (winner, *others) if _scaled_as(likely, t.preprocess) == t.preprocess), None)
-    able = (t for t in (winner, *others) if _alike(winner, t) or not _likelier(winner, t))
-    return next((t for t in able if stored and _scaled_as(stored, t.preprocess) == t.preprocess), None)
+    possible = (t for t in (winner, *others) if _nearly_same(winner, t) or not _likelier(winner, t))
+    return next((t for t in possible if stored and _scaled_as(stored, t.preprocess) == t.preprocess), None)
 
 
 def _finding(
@@ -253,7 +252,7 @@ def _finding(
     likely: Preprocess | None,
     stored: Preprocess | None,
 ) -> PreprocessFinding:
-    known = _known(trials, likely, stored)
+    known = _trial_of_known_scaling(trials, likely, stored)
     winner = known or _scalings(trials)[0]
     scalings = [trial for trial in _scalings(trials) if trial is not winner]
     readings = _reading_ties(trials)
@@ -265,7 +264,7 @@ def _finding(
     table = sorted(tried, key=lambda trial: (len(trial.correct), *trial.rank), reverse=True)
     runner_up = next(trial for trial in table if trial.reading != winner.reading)
     rows = tuple(Tried(t.preprocess, t.accuracy, float(t.likelihood.mean()), len(t.correct)) for t in table)
-    alike = {trial.preprocess for trial in table if trial.reading == winner.reading} - {winner.preprocess}
+    same_reading = {trial.preprocess for trial in table if trial.reading == winner.reading} - {winner.preprocess}
     return PreprocessFinding(
         winner=winner.preprocess,
         accuracy=winner.accuracy,
@@ -274,19 +273,19 @@ def _finding(
         margin=winner.accuracy - runner_up.accuracy,
         images=len(winner.correct),
         table=rows,
-        equivalent=tuple(trial.preprocess for trial in scalings if _alike(winner, trial)),
+        equivalent=tuple(trial.preprocess for trial in scalings if _nearly_same(winner, trial)),
         undecided=tuple(trial.preprocess for trial in ties),
         stored=stored,
-        rescaled=next((row for row in rows if row.preprocess in alike), None),
+        rescaled=next((row for row in rows if row.preprocess in same_reading), None),
     )
 
 
 def _scaling_text(preprocess: Preprocess) -> str:
-    """Return a Preprocess in words, without its turn."""
+    """Return the text of a Preprocess without its orientation."""
     return str(preprocess).partition(", ")[2]
 
 
 def tie_message(tied: Iterable[Preprocess], images: int) -> str:
-    """Return the error of what could not be told apart: what to give for each."""
+    """Return the message for candidates that the images cannot tell apart, with the options of each."""
     lines = " or ".join(f"`{options_of(preprocess)}`" for preprocess in tied)
     return f"how it wants its images is a tie on {images} images; say which: {lines}"

@@ -1,4 +1,4 @@
-"""One look at labelled images through one Preprocess: what a model reads right, and how likely it found the truth."""
+"""Run a model on labelled images under one Preprocess: which it classifies correctly, and with what likelihood."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Reading = tuple[str, bool, int]
 # Mean and standard deviation that published models were trained with: none, -1 to 1, MNIST's, EMNIST's.
 NORMALISATIONS = ((0.0, 1.0), (0.5, 0.5), (0.1307, 0.3081), (0.1722, 0.3309))
 _BATCH = 200
-# Raw pixels in a model for 0 to 1 give likelihoods of e^-100, beside which a test would see nothing else.
-_LOWEST = -20.0
+# Pixels of 0-255 in a model trained on 0-1 give likelihoods of e^-100, which would dominate any test.
+_LOWEST_LIKELIHOOD = -20.0
 _TEMPERATURES = np.geomspace(0.1, 1000, 41)
 
 
 def candidates(layout: Layout) -> Iterable[Preprocess]:
-    """Yield every plausible Preprocess but for the label offset, the likeliest first."""
+    """Yield every plausible Preprocess with label offset 0, the likeliest first."""
     for mean, std in NORMALISATIONS:
         for invert in (False, True):
             for orientation in ORIENTATIONS:
@@ -35,7 +35,7 @@ def candidates(layout: Layout) -> Iterable[Preprocess]:
 
 
 def options_of(preprocess: Preprocess) -> str:
-    """Return the options that say a Preprocess on the command line."""
+    """Return the command-line options for a Preprocess."""
     parts = [f"--orientation {preprocess.orientation}", f"--scale {preprocess.scale}"]
     if (preprocess.mean, preprocess.std) != (0.0, 1.0):
         parts.append(f"--mean {preprocess.mean:g} --std {preprocess.std:g}")
@@ -47,11 +47,11 @@ def options_of(preprocess: Preprocess) -> str:
 
 @dataclass(frozen=True)
 class PreprocessTrial:
-    """What a model answered under one Preprocess.
+    """A model's answers under one Preprocess.
 
     predictions: int64 [N], -1 where an answer was not finite. correct: bool [N]. likelihood: float64 [N], the
-    log-likelihood of the true class in nats, at the temperature that suits these logits best. raw_likelihood: the
-    same for the logits as answered, no lower than -20.
+    log-likelihood of the true class in nats, at the temperature that fits these logits best. raw_likelihood: the
+    same for the logits themselves, no lower than -20.
     """
 
     preprocess: Preprocess
@@ -62,7 +62,7 @@ class PreprocessTrial:
 
     @property
     def accuracy(self) -> float:
-        """Return the share that was right."""
+        """Return the share of correct answers."""
         return float(self.correct.mean())
 
     @property
@@ -72,15 +72,15 @@ class PreprocessTrial:
 
     @property
     def reading(self) -> Reading:
-        """Return the part of the Preprocess that decides what is read."""
+        """Return the part of the Preprocess that decides which glyph is read."""
         return reading_of(self.preprocess)
 
 
 @dataclass(frozen=True)
 class LabelledRun:
-    """Labelled images, and the model that they are shown to; see `preprocess_search.search`.
+    """Labelled images and the model to run on them; see `preprocess_search.search`.
 
-    answered: the logits of each Preprocess on the first images, so that no image is shown twice.
+    answered: the logits of each Preprocess on the first images, so that no image is run twice.
     """
 
     run: Run
@@ -89,46 +89,46 @@ class LabelledRun:
     classes: int
     answered: dict[Preprocess, NDArray[np.float32]] = field(default_factory=dict)
 
-    def at(self, tried: Iterable[Preprocess], count: int, *, every_offset: bool) -> list[PreprocessTrial]:
+    def at(self, preprocesses: Iterable[Preprocess], count: int, *, every_offset: bool) -> list[PreprocessTrial]:
         """Return the trials on the first `count` images, the best first.
 
         every_offset: try each label offset that the model's width allows, rather than the one of the Preprocess.
         """
-        trials = [trial for preprocess in tried for trial in self._trials(preprocess, count, every_offset)]
+        trials = [trial for preprocess in preprocesses for trial in self._trials(preprocess, count, every_offset)]
         return sorted(trials, key=lambda trial: trial.rank, reverse=True)
 
     def _trials(self, preprocess: Preprocess, count: int, every_offset: bool) -> Iterable[PreprocessTrial]:
         logits = self._logits(replace(preprocess, label_offset=0), count)
-        spare = logits.shape[1] - self.classes
-        if spare not in (0, 1):
+        extra_columns = logits.shape[1] - self.classes
+        if extra_columns not in (0, 1):
             raise CheckpointError(
                 f"the model answers {logits.shape[1]} columns for {self.classes} classes; choose the model's "
                 "classes with --classes, or give the --data it was trained on"
             )
-        for offset in range(spare + 1) if every_offset else (preprocess.label_offset,):
+        for offset in range(extra_columns + 1) if every_offset else (preprocess.label_offset,):
             yield self._trial(replace(preprocess, label_offset=offset), logits[:, offset : offset + self.classes])
 
     def _logits(self, preprocess: Preprocess, count: int) -> NDArray[np.float32]:
-        known = self.answered.get(preprocess)
-        shown = 0 if known is None else len(known)
-        if shown < count:
-            inputs = preprocess.apply(self.images[shown:count])
-            parts = [self.run(inputs[at : at + _BATCH]) for at in range(0, len(inputs), _BATCH)]
-            self.answered[preprocess] = np.concatenate([*([] if known is None else [known]), *parts])
+        earlier = self.answered.get(preprocess)
+        answered_count = 0 if earlier is None else len(earlier)
+        if answered_count < count:
+            inputs = preprocess.apply(self.images[answered_count:count])
+            parts = [self.run(inputs[start : start + _BATCH]) for start in range(0, len(inputs), _BATCH)]
+            self.answered[preprocess] = np.concatenate([*([] if earlier is None else [earlier]), *parts])
         return self.answered[preprocess][:count]
 
     def _trial(self, preprocess: Preprocess, logits: NDArray[np.float32]) -> PreprocessTrial:
         labels = self.labels[: len(logits)]
         finite = np.isfinite(logits).min(axis=1)
-        known = np.where(finite[:, None], logits, 0).astype(np.float64)
-        predictions: NDArray[np.int64] = np.where(finite, known.argmax(axis=1), -1)
-        tempered = [_log_likelihood(known / temperature, labels) for temperature in _TEMPERATURES]
+        finite_logits = np.where(finite[:, None], logits, 0).astype(np.float64)
+        predictions: NDArray[np.int64] = np.where(finite, finite_logits.argmax(axis=1), -1)
+        tempered = [_log_likelihood(finite_logits / temperature, labels) for temperature in _TEMPERATURES]
         return PreprocessTrial(
             preprocess,
             predictions,
             predictions == labels,
             max(tempered, key=lambda likelihood: float(likelihood.mean())),
-            np.maximum(_log_likelihood(known, labels), _LOWEST),
+            np.maximum(_log_likelihood(finite_logits, labels), _LOWEST_LIKELIHOOD),
         )
 
 
@@ -139,5 +139,5 @@ def _log_likelihood(logits: NDArray[np.float64], labels: Labels) -> NDArray[np.f
 
 
 def reading_of(preprocess: Preprocess) -> Reading:
-    """Return what decides which glyph is read: turn, ink and label offset. The scaling is not part of it."""
+    """Return what decides which glyph is read: orientation, inversion and label offset, but not the scaling."""
     return preprocess.orientation, preprocess.invert, preprocess.label_offset

@@ -1,9 +1,9 @@
-"""torch.export programs of strangers: looked through before `torch.export.load` opens them.
+"""Check torch.export programs from untrusted sources before `torch.export.load` opens them.
 
-That function runs code from the file by many ways: it unpickles what `use_pickle` marks, objects, sample inputs and the
-parts of older files, evaluates every size as Python, imports modules that a tree names, makes Python source of every
-name, and loads shared libraries. What an ordinary file holds is little, so whatever is not known to be harmless is
-refused.
+That function can run code from the file in many ways: it unpickles weights marked `use_pickle`, custom objects, sample
+inputs and the parts of older files; evaluates every size as Python; imports modules named in argument trees; turns
+every name into Python source; and loads shared libraries. Ordinary files use few of these features, so everything that
+is not known to be harmless is refused.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _MEMBERS = re.compile(
     rf"|{_WEIGHTS}/(weight_\d+|model_weights_config\.json)|{_CONSTANTS}/(tensor_\d+|model_constants_config\.json)"
     rf"|{re.escape(_SAMPLES)}|extra/.*"
 )
-_NAME = re.compile(r"(?!.*\b__\w*__\b)[A-Za-z0-9_.+/-]{0,300}")
-"""Layers that came from ONNX have a slash in theirs."""
+_SAFE_NAME = re.compile(r"(?!.*\b__\w*__\b)[A-Za-z0-9_.+/-]{0,300}")
+"""Names of layers converted from ONNX contain a slash."""
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w{0,300}|", re.ASCII)
 _SYMBOL = re.compile(r"[a-z]{1,4}\d{0,6}")
 _PYTHON_OPERATORS = """
 add and_ eq floordiv ge getitem gt le lshift lt mod mul ne neg not_ or_ pos pow rshift sub truediv
 """
 _FUNCTIONS = re.compile(r"torch\.(_?sym_\w+)|math\.(ceil|floor|sqrt|trunc|pow)")
-_HIGHER = ("cond", "map_impl", "scan", "while_loop", "wrap_with_autocast", "wrap_with_set_grad_enabled")
-_SIZES = """
+_HIGHER_ORDER = ("cond", "map_impl", "scan", "while_loop", "wrap_with_autocast", "wrap_with_set_grad_enabled")
+_SIZE_FUNCTIONS = """
 Add And CeilDiv CeilToInt CleanDiv Eq Equality Float FloorDiv FloorToInt Ge GreaterThan Gt Identity IntTrueDiv
 FloatTrueDiv Integer Le LessThan Lt Max Min Mod ModularIndexing Mul Ne Not Or PythonMod Rational StrictGreaterThan
 StrictLessThan Symbol ToFloat TruncToFloat TruncToInt Unequality Where
@@ -47,16 +47,16 @@ _ARITHMETIC = (
     *(ast.BinOp, ast.UnaryOp, ast.Compare, ast.keyword, ast.Load, ast.cmpop),
     *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.USub, ast.UAdd),
 )
-_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 2, 7: 4, 8: 8, 9: 4, 10: 8, 11: 16, 12: 1, 13: 2}
+_DTYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 2, 7: 4, 8: 8, 9: 4, 10: 8, 11: 16, 12: 1, 13: 2}
 """Bytes of an element by torch's number of its dtype (`torch._export.serde.schema.ScalarType`)."""
 
 
 class _Refused(Exception):
-    """What makes a file one that is not loaded."""
+    """A part of the file that may run code; the message names it."""
 
 
 def refuse_harmful_program(path: Path) -> None:
-    """Raise CheckpointError where loading or running the file could do more than compute; loads none of it."""
+    """Raise CheckpointError if loading or running the file could do more than compute. The file is not loaded here."""
     import torch
 
     try:
@@ -77,13 +77,13 @@ def refuse_harmful_program(path: Path) -> None:
 
 def _check_members(names: list[str], path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
-        everything = archive.namelist()
-    roots = {name.split("/", 1)[0] for name in everything}
+        all_names = archive.namelist()
+    roots = {name.split("/", 1)[0] for name in all_names}
     for name in names:
         if not _MEMBERS.fullmatch(name):
             raise _Refused(f"a part named {name}")
-    if len(roots) != 1 or len(set(everything)) != len(everything):
-        raise _Refused("parts outside its folder, or two of one name")
+    if len(roots) != 1 or len(set(all_names)) != len(all_names):
+        raise _Refused("parts outside its folder, or two parts of the same name")
 
 
 def _check_payloads(reader: Any, folder: str, config: str) -> None:
@@ -97,7 +97,7 @@ def _check_payloads(reader: Any, folder: str, config: str) -> None:
         meta = payload["tensor_meta"]
         sizes = [int(size["as_int"]) for size in meta["sizes"]]
         announced, stored_bytes = (
-            prod(sizes) * _BYTES.get(meta["dtype"], 1),
+            prod(sizes) * _DTYPE_BYTES.get(meta["dtype"], 1),
             reader.get_record_size(f"{folder}/{stored}"),
         )
         strided = all(stride["as_int"] for stride in meta["strides"])
@@ -106,7 +106,7 @@ def _check_payloads(reader: Any, folder: str, config: str) -> None:
 
 
 def _check_samples(reader: Any) -> None:
-    """Unpickle the sample inputs as plain tensors, since torch unpickles whatever they hold once that fails."""
+    """Refuse sample inputs that are not plain tensors: torch would unpickle them without restrictions."""
     import torch
 
     if not (content := reader.get_record(_SAMPLES)):
@@ -117,8 +117,8 @@ def _check_samples(reader: Any) -> None:
                 raise ValueError
         torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
-        # A pickle of a stranger can fail in any way.
-        raise _Refused("sample inputs that are no plain tensors") from error
+        # An untrusted pickle can raise any exception.
+        raise _Refused("sample inputs that are not plain tensors") from error
 
 
 def _check_program(program: Any) -> None:
@@ -129,7 +129,7 @@ def _check_program(program: Any) -> None:
 
 
 def _check(value: Any) -> None:
-    """Look at every string in the program, by what torch makes of it."""
+    """Check every string in the program according to what torch does with it."""
     if isinstance(value, dict):
         for key, item in value.items():
             _check_name(key)
@@ -143,7 +143,7 @@ def _check(value: Any) -> None:
 
 def _check_name(name: str) -> None:
     # Names of nodes, arguments and weights become Python source.
-    if not _NAME.fullmatch(name):
+    if not _SAFE_NAME.fullmatch(name):
         raise _Refused(f"an invalid name ({name[:40]})")
 
 
@@ -156,7 +156,7 @@ def _check_identifiers(names: Any) -> None:
 def _check_target(target: Any) -> None:
     match str(target).split("."):
         case ["torch", "ops", "higher_order", name]:
-            harmless = name in _HIGHER
+            harmless = name in _HIGHER_ORDER
         case ["torch", "ops", namespace, name, overload]:
             harmless = computes(f"{namespace}::{name}") and overload in overloads(f"{namespace}::{name}")
         case ["_operator", name]:
@@ -168,23 +168,23 @@ def _check_target(target: Any) -> None:
 
 
 def _check_size(text: Any) -> None:
-    """Refuse a size that is more than sums, products, quotients and comparisons of named sizes."""
+    """Refuse a size expression unless it is arithmetic and comparisons of named sizes."""
     try:
         if not isinstance(text, str) or len(text) > 2000 or not text.isascii() or "\n" in text:
             raise ValueError
         for node in ast.walk(ast.parse(text, mode="eval").body):
-            if not _plain_size(node):
+            if not _is_plain_size(node):
                 raise ValueError
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise _Refused(f"a size that is code ({str(text)[:40]})") from error
 
 
-def _plain_size(node: ast.AST) -> bool:
+def _is_plain_size(node: ast.AST) -> bool:
     match node:
         case ast.Call(func=ast.Name(id=name)):
-            return name in _SIZES.split()
+            return name in _SIZE_FUNCTIONS.split()
         case ast.Name(id=name):
-            return name in _SIZES.split() or bool(_SYMBOL.fullmatch(name))
+            return name in _SIZE_FUNCTIONS.split() or bool(_SYMBOL.fullmatch(name))
         case ast.Constant(value=str(text)):
             return bool(_SYMBOL.fullmatch(text) or _NUMBER.fullmatch(text))
         case ast.Constant(value=value):
@@ -193,7 +193,7 @@ def _plain_size(node: ast.AST) -> bool:
 
 
 def _check_tree(text: Any) -> None:
-    """Refuse a tree of arguments that is more than tuples, lists and dictionaries: others import what they name."""
+    """Refuse an argument tree with other nodes than tuples, lists and dictionaries: torch imports their types."""
     trees = [json.loads(text)[1]]
     while trees:
         tree = trees.pop()
@@ -213,7 +213,7 @@ def _refuse(value: Any) -> None:
 
 
 def _ignore(_value: Any) -> None:
-    """Leave alone what is kept as text: where a node came from, an operator's mode, guards (which are taken off)."""
+    """Accept what is only ever text: where a node came from, an operator's mode, guards (removed after loading)."""
 
 
 _CHECKS = {

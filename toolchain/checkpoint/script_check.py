@@ -1,7 +1,7 @@
-"""TorchScript of a stranger: looked through before any of it runs, and it can run when it is loaded.
+"""Check TorchScript from untrusted sources before any of it runs, which loading alone can cause.
 
-`torch.jit.load` calls `__setstate__`, and it computes the defaults of arguments and the constants of classes. So the
-code is first searched as text, then, once loaded, the graphs that the compiler made of it are.
+`torch.jit.load` calls `__setstate__` and evaluates default arguments and class constants. So the code is first searched
+as text; once it is loaded, the graphs that the compiler made of it are checked as well.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from toolchain.core.errors import CheckpointError
 _GETATTR = re.compile(r"""getattr\([^"'\\]*, "[^"'\\]*"\)""")
 _OPERATOR = re.compile(r"(?<![\w.])torch\s*\.\s*([A-Za-z_]\w*)")
 _NAMESPACE = re.compile(r"(?<![\w.])ops\b(?!\.(?:aten|prim)\.\w)")
-_NAMED = re.compile(r"(?<![\w.])ops\.(aten|prim)\.(\w+)")
-_WORDS = re.compile(r"\b(?:__setstate__|save|from_file|torch\s*\.\s*classes)\b")
+_QUALIFIED = re.compile(r"(?<![\w.])ops\.(aten|prim)\.(\w+)")
+_FORBIDDEN = re.compile(r"\b(?:__setstate__|save|from_file|torch\s*\.\s*classes)\b")
 _QUANTIZED = re.compile(r"(?<![\w.])ops\.quantized\.|\.torch\.classes\.quantized\.")
 
 
 def refuse_harmful_code(path: Path) -> None:
-    """Raise CheckpointError where the file's code could do more than compute, as its text says; loads nothing."""
+    """Raise CheckpointError if the text of the file's code could do more than compute. The file is not loaded here."""
     parts = _parts(path)
     if "model.json" in parts:
         raise CheckpointError(f"{path} is TorchScript from before torch 1.2; save it with a newer torch")
@@ -36,7 +36,7 @@ def refuse_harmful_code(path: Path) -> None:
 
 
 def refuse_harmful_graphs(unit: Any, path: Path) -> None:
-    """Raise CheckpointError where a function of a compilation unit holds an operator that does not only compute."""
+    """Raise CheckpointError if a function of a compilation unit has an operator that may do more than compute."""
     for function in unit.get_functions():
         for node in _nodes(function.graph):
             if not computes(node.kind()):
@@ -44,7 +44,7 @@ def refuse_harmful_graphs(unit: Any, path: Path) -> None:
 
 
 def refuse_false_lengths(path: Path) -> None:
-    """Raise CheckpointError where a pickle in the file announces more than it holds, which torch would allocate."""
+    """Raise CheckpointError if a pickle in the file states lengths beyond its end: torch would allocate that much."""
     for name, content in _parts(path).items():
         if name.endswith((".pkl", "_pkl")):
             try:
@@ -67,18 +67,18 @@ def _parts(path: Path) -> dict[str, bytes]:
 
 
 def _harm(code: str) -> str | None:
-    """Return the first thing in TorchScript's text that could do more than compute."""
-    if word := _WORDS.search(code):
-        return word[0]
-    rest, before = code, ""
-    # From the innermost on, since they can stand within each other.
-    while rest != before:
-        before, rest = rest, _GETATTR.sub("_", rest)
-    if "getattr" in rest:
-        return "getattr of a name that is put together"
-    if other := _NAMESPACE.search(code):
-        return code[other.start() :].split("(", maxsplit=1)[0].strip()[:60]
-    for name in (*(f"aten::{base}" for base in _OPERATOR.findall(code)), *map("::".join, _NAMED.findall(code))):
+    """Return the first part of TorchScript's code that could do more than compute; None where all is harmless."""
+    if match := _FORBIDDEN.search(code):
+        return match[0]
+    remaining, previous = code, ""
+    # getattr calls can be nested; each pass replaces the innermost.
+    while remaining != previous:
+        previous, remaining = remaining, _GETATTR.sub("_", remaining)
+    if "getattr" in remaining:
+        return "getattr with a computed name"
+    if foreign_operator := _NAMESPACE.search(code):
+        return code[foreign_operator.start() :].split("(", maxsplit=1)[0].strip()[:60]
+    for name in (*(f"aten::{base}" for base in _OPERATOR.findall(code)), *map("::".join, _QUALIFIED.findall(code))):
         if known(name) and not computes(name):
             return name
     return None
