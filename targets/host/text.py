@@ -28,6 +28,11 @@ def as_lines(text: str) -> str:
     return _ACTIVE.sub(lambda mark: mark[0] if mark[0] in _LAYOUT else _escape(mark[0]), text)
 
 
+def visible(text: str) -> str:
+    """Return text with every run of white space as one space, and the rest as `one_line` shows it."""
+    return one_line(re.sub(r"\s+", " ", text))
+
+
 def argument(path: str | PurePath) -> str:
     """Return a path as a command-line argument: quoted, and `./-x.onnx` where it would be read as an option."""
     text = str(path)

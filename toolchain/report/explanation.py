@@ -8,10 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from toolchain.core.quantities import percent_text
-from toolchain.core.visible import shown
 from toolchain.explain.explanation import Error, Explanation, LayerError
 from toolchain.formats import catalog
-from toolchain.report.terminal import DASH, plain_table, print_lines, unfold
+from toolchain.report.terminal import DASH, plain_table, print_lines, shown, unfold
 
 
 def show_explanation(explanation: Explanation, console: Console) -> None:

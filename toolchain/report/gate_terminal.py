@@ -9,13 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from toolchain.core.quantities import POINTS, percent_text, points_text, size_text, time_text
-from toolchain.core.visible import shown
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.metrics import Averages, Metrics
 from toolchain.gate.outcome import Part, Verdict
 from toolchain.report.judgement import Judgement, allowed_text, value_text
-from toolchain.report.terminal import STYLE, plain_table, print_lines, unfold
+from toolchain.report.terminal import STYLE, plain_table, print_lines, shown, unfold
 from toolchain.stats.decision import Outcome
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from toolchain.core.visible import visible
+from targets.host.text import visible
 
 _MARKS = {mark: f"\\{mark}" for mark in "\\`*_[]~|!"}
 _ELEMENTS = {mark: f"<span>{mark}</span>" for mark in "@#$"}

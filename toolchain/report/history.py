@@ -8,12 +8,11 @@ from typing import Any
 from rich.table import Table
 
 from toolchain.core.quantities import time_text
-from toolchain.core.visible import shown
 from toolchain.evaluation.timings_file import StoredRun
 from toolchain.profiling.history import Line, history, notes
 from toolchain.profiling.latency import PERCENTILES
 from toolchain.report import gfm
-from toolchain.report.terminal import DASH, fitted, plain_table, unbroken
+from toolchain.report.terminal import DASH, fitted, plain_table, shown, unbroken
 from toolchain.report.timings import ratio_text
 
 _TEXT_COLUMNS = ("artifact", "target", "run")

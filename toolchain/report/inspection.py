@@ -11,12 +11,11 @@ from rich.text import Text
 
 from targets.artifact import Fidelity
 from toolchain.checkpoint.kinds import KIND_NAMES
-from toolchain.core.visible import shown
 from toolchain.evaluation.compare import ComparedModels
 from toolchain.formats import catalog
 from toolchain.formats.inspection import Inspection
 from toolchain.formats.packed import LEVEL, QUICK
-from toolchain.report.terminal import LOG_WIDTH
+from toolchain.report.terminal import LOG_WIDTH, shown
 
 _ROWS = 25
 _NAME = 60

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from toolchain.core.visible import visible
+from targets.host.text import visible
 from toolchain.gate.outcome import Part, Verdict
 from toolchain.report.judgement import Judged, Judgement, Standing, allowed_text, value_text
 from toolchain.stats.decision import Outcome

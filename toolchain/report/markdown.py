@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from targets.host.machine import COUNTERS
+from targets.host.text import visible
 from toolchain.core.quantities import percent_text, points_text, size_text, time_text
-from toolchain.core.visible import visible
 from toolchain.evaluation.compare import Comparison
 from toolchain.report import gfm
 from toolchain.report.report import Report

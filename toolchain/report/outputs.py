@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import click
 
+from targets.host.text import visible
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.files import refuse_existing, whole_file, write_whole
-from toolchain.core.visible import visible
 from toolchain.gate.evidence import Evidence
 from toolchain.report.judgement import Judgement, Standing
 from toolchain.stats.decision import Outcome

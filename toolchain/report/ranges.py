@@ -10,12 +10,11 @@ from math import log10
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from targets.host.text import one_line
+from targets.host.text import one_line, visible
 from toolchain.core.errors import UsageProblem
 from toolchain.core.files import write_whole
-from toolchain.core.visible import shown, visible
 from toolchain.quantize.ranges import KEPT_BINS, Ranges, TensorRange, read_ranges
-from toolchain.report.terminal import plain_table, unbroken
+from toolchain.report.terminal import plain_table, shown, unbroken
 
 _KEPT, _CLIPPED, _INK, _QUIET, _PAPER = "#0072B2", "#D55E00", "#1a1a1a", "#595959", "#ffffff"
 _COLUMNS, _WIDTH, _HEIGHT, _GAP, _HEAD = 3, 300, 90, 30, 64

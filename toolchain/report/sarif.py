@@ -11,10 +11,9 @@ import hashlib
 from typing import Any
 from urllib.parse import quote
 
-from targets.host.text import json_text
+from targets.host.text import json_text, visible
 from toolchain.core.errors import GateFailed, GateInconclusive, exit_code
 from toolchain.core.json_codec import to_json
-from toolchain.core.visible import visible
 from toolchain.evaluation.paired_answers import FileFacts
 from toolchain.gate.limits import LIMITS, definition
 from toolchain.gate.outcome import Verdict

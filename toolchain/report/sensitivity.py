@@ -6,11 +6,11 @@ from xml.sax.saxutils import escape
 
 from rich.console import Console
 
+from targets.host.text import visible
 from toolchain.compress.prune.graph import by_reason
 from toolchain.compress.prune.sensitivity import Curve, Sensitivity, SensitivityPoint
 from toolchain.core.quantities import percent_text, points_text
-from toolchain.core.visible import shown, visible
-from toolchain.report.terminal import plain_table, unfold
+from toolchain.report.terminal import plain_table, shown, unfold
 
 _INK, _QUIET, _LINE, _LIMIT = "#1a1a1a", "#595959", "#0072B2", "#D55E00"
 _COLUMNS, _WIDTH, _HEIGHT, _TOP = 4, 250, 190, 64

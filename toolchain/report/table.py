@@ -9,10 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from toolchain.core.quantities import macs_text, percent_text, points_text, size_text, time_text
-from toolchain.core.visible import shown
 from toolchain.formats.packed import QUICK, packed_remark
 from toolchain.report.report import Report, Row
-from toolchain.report.terminal import STYLE, plain_table, unfold
+from toolchain.report.terminal import STYLE, plain_table, shown, unfold
 from toolchain.stats.decision import Outcome
 
 _WARNING = "warning: "

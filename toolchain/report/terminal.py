@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
-from toolchain.core.visible import shown
+from targets.host.text import one_line
 from toolchain.stats.decision import Outcome
 
 DASH = "-"
@@ -23,6 +24,11 @@ LOG_WIDTH = 240
 def unfold(console: Console) -> None:
     """Let the console print whole lines, however narrow the terminal is."""
     console.width = max(console.width, LOG_WIDTH)
+
+
+def shown(text: str, style: str = "") -> Text:
+    """Return a line, or a cell of a table, for a console: one line, never read as markup."""
+    return Text(one_line(text), style)
 
 
 def print_lines(console: Console, lines: Iterable[str]) -> None:

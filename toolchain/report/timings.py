@@ -10,10 +10,9 @@ from functools import partial
 from rich.table import Table
 
 from targets.host.clock import PROFILE_RUNS
-from targets.host.text import one_line
+from targets.host.text import one_line, visible
 from targets.session import taints_of
 from toolchain.core.quantities import size_text, time_text
-from toolchain.core.visible import shown, visible
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.formats.packed import packed_remark
 from toolchain.profiling.latency import PERCENTILES
@@ -21,7 +20,7 @@ from toolchain.profiling.measurements import MeasuredFile, Measurements
 from toolchain.profiling.per_operator import Breakdown
 from toolchain.profiling.sweep import SweepPoint
 from toolchain.report import gfm
-from toolchain.report.terminal import DASH, fitted, plain_table, unbroken
+from toolchain.report.terminal import DASH, fitted, plain_table, shown, unbroken
 
 _DROPPED_FIRST = ("p99.9", "p90", "first run", "packed", "p95 of first", "load", "p99", "memory", "p95")
 """Columns that a narrow terminal leaves out, the first of them first."""

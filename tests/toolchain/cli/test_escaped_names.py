@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from targets.host.text import json_text, one_line
+from targets.host.text import json_text, one_line, visible
 from toolchain.cli.streams import escaped, ours
-from toolchain.core.visible import visible
 
 NASTY = "a\x1b]0;title\x07b\x1b[2Jc\u202ed\x9b3me"
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from targets.host.text import visible
 from tests.fixtures.judgements import STRICT, answers, concluded, gathered
-from toolchain.core.visible import visible
 from toolchain.report.judgement import Judgement
 from toolchain.report.outputs import annotate, commands
 
