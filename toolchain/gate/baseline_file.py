@@ -37,8 +37,9 @@ class Baseline:
     """What a gate needs of a baseline in place of its file.
 
     evaluation: its answers. stress: those under damage, where a policy asked for them. parent_sha256 and
-    checkpoint_sha256 are those of its artifact (`targets.artifact.Artifact`), by which a candidate of another line is
-    told. tool: the version of glyphpress that stored it. Raises EvidenceError when built from answers to other images.
+    checkpoint_sha256 are those of its artifact (`targets.artifact.Artifact`), which tell whether a
+    candidate is of another line of models. tool: the version of glyphpress that stored it. Raises EvidenceError when
+    built from answers to other images.
     """
 
     evaluation: Evaluation
@@ -50,12 +51,12 @@ class Baseline:
     def __post_init__(self) -> None:
         """Reject answers under damage that are not of the images evaluated."""
         count, columns = len(self.evaluation), len(self.evaluation.classes)
-        for one in self.stress:
-            if not one.strengths.shape == one.answers.shape == (count,):
-                raise EvidenceError(f"the answers under '{one.kind}' are not of the {count} images; {_ADVICE}")
-            if one.answers.min() < 0 or one.answers.max() >= columns:
-                raise EvidenceError(f"the answers under '{one.kind}' do not fit {columns} classes; {_ADVICE}")
-        if len({one.kind for one in self.stress}) < len(self.stress):
+        for damaged in self.stress:
+            if not damaged.strengths.shape == damaged.answers.shape == (count,):
+                raise EvidenceError(f"the answers under '{damaged.kind}' are not of the {count} images; {_ADVICE}")
+            if damaged.answers.min() < 0 or damaged.answers.max() >= columns:
+                raise EvidenceError(f"the answers under '{damaged.kind}' do not fit {columns} classes; {_ADVICE}")
+        if len({damaged.kind for damaged in self.stress}) < len(self.stress):
             raise EvidenceError(f"a kind of damage stands in it twice; {_ADVICE}")
 
     @cached_property
@@ -76,13 +77,15 @@ class Baseline:
         return digest.hexdigest()
 
     def _facts(self) -> dict[str, Any]:
-        damage = [{"kind": one.kind, "seed": one.seed, "sha256": one.sha256} for one in self.stress]
+        damage = [{"kind": damaged.kind, "seed": damaged.seed, "sha256": damaged.sha256} for damaged in self.stress]
         line = {"parent_sha256": self.parent_sha256, "checkpoint_sha256": self.checkpoint_sha256, "tool": self.tool}
         return {"schema": SCHEMA, "evaluation": self.evaluation.to_dict(), "stress": damage} | line
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         arrays = {name: getattr(self.evaluation, name) for name in _ARRAYS}
-        return arrays | {f"{one.kind}_{name}": getattr(one, name) for one in self.stress for name in _STRESS}
+        return arrays | {
+            f"{damaged.kind}_{name}": getattr(damaged, name) for damaged in self.stress for name in _STRESS
+        }
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write an `.npz` that `load` reads back to the same bits; raises UsageProblem over an existing file."""
@@ -110,23 +113,23 @@ class Baseline:
 
     @classmethod
     def _of(cls, meta: dict[str, Any], arrays: Mapping[str, Any]) -> Baseline:
-        kinds = [one["kind"] for one in meta["stress"]]
+        kinds = [damage["kind"] for damage in meta["stress"]]
         expected = _ARRAYS | {f"{kind}_{name}": dtype for kind in kinds for name, dtype in _STRESS.items()}
         if meta["schema"] != SCHEMA or {name: array.dtype for name, array in arrays.items()} != expected:
             raise ValueError(f"expected {SCHEMA}")
-        seen = meta["evaluation"]
+        fields = meta["evaluation"]
         evaluation = Evaluation(
-            **seen
+            **fields
             | {
-                "facts": RuntimeFacts.from_dict(seen["facts"]),
-                "preprocess": Preprocess.from_dict(seen["preprocess"]),
-                "classes": tuple(seen["classes"]),
+                "facts": RuntimeFacts.from_dict(fields["facts"]),
+                "preprocess": Preprocess.from_dict(fields["preprocess"]),
+                "classes": tuple(fields["classes"]),
             },
             **{name: arrays[name] for name in _ARRAYS},
         )
         stress = tuple(
-            StressAnswers(**one, **{name: arrays[f"{one['kind']}_{name}"] for name in _STRESS})
-            for one in meta["stress"]
+            StressAnswers(**damage, **{name: arrays[f"{damage['kind']}_{name}"] for name in _STRESS})
+            for damage in meta["stress"]
         )
         return cls(evaluation, stress, meta["parent_sha256"], meta["checkpoint_sha256"], meta["tool"])
 

@@ -18,10 +18,11 @@ from toolchain.profiling.latency import PERCENTILES
 class MeasuredFile:
     """One artifact on one target.
 
-    There are timings where the place has a latency, instructions where it is emulated, an agreement where it is not
-    the one that the format runs on by default. Ratios are to the first artifact in the same runtime there. packed: the
+    There are timings where the target has a latency, instructions where it is emulated, an agreement where it is not
+    the default target of the format. Ratios are to the first artifact in the same runtime there. packed: the
     file's bytes once packed, None where that was not measured. refused: why there is nothing; missing: whether that is
-    because the place is not here. larger: whether it is than that first artifact; reasons: why it is, or is slower.
+    because the target is not here. larger: whether the file is larger than that first artifact's. reasons: why it is
+    larger or slower.
     """
 
     artifact: Artifact
@@ -100,9 +101,9 @@ class Measurements:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the samples as JSON types."""
-        words = {name: getattr(self, name) for name in ("threads", "rounds", "seed", "machine")}
+        settings = {name: getattr(self, name) for name in ("threads", "rounds", "seed", "machine")}
         rows = [file.to_dict() for file in self.files]
-        return {"rows": rows, "plan": asdict(self.plan), "taints": list(self.taints)} | words
+        return {"rows": rows, "plan": asdict(self.plan), "taints": list(self.taints)} | settings
 
     def save_samples(self, path: Path, *, force: bool = False) -> None:
         """Write the raw nanoseconds (`toolchain.evaluation.timings_file`)."""

@@ -1,4 +1,4 @@
-"""Sweep: the same file on more threads and in larger batches, each way in a fresh process of its own."""
+"""Sweep: the same file with several numbers of threads and batch sizes, each number of threads in its own process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from toolchain.profiling.pairs import paired
 
 @dataclass(frozen=True, eq=False)
 class SweepPoint:
-    """One way to run a file. refused: why there are no timings."""
+    """One file with one number of threads and one batch size. refused: why there are no timings."""
 
     artifact: str
     target: str
@@ -38,10 +38,10 @@ class SweepPoint:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types, without the samples."""
-        words = {name: getattr(self, name) for name in ("artifact", "target", "threads", "batch", "refused")}
-        found = self.timings
-        facts = {"facts": asdict(found.facts), "samples": len(found.samples_ns)} if found else {}
-        return words | facts | {"p50_ns": found.percentile(50) if found else None, "image_ns": self.image_ns}
+        settings = {name: getattr(self, name) for name in ("artifact", "target", "threads", "batch", "refused")}
+        timings = self.timings
+        facts = {"facts": asdict(timings.facts), "samples": len(timings.samples_ns)} if timings else {}
+        return settings | facts | {"p50_ns": timings.percentile(50) if timings else None, "image_ns": self.image_ns}
 
 
 def sweep(
@@ -56,30 +56,29 @@ def sweep(
     pin: Sequence[int] = (),
     progress: Progress = silent,
 ) -> tuple[SweepPoint, ...]:
-    """Time every artifact in every way: a process for each target and number of threads, all of them in turns.
+    """Time every artifact with all threads and batches: a process for each target and number of threads, in turns.
 
     pin: the cores to keep to, none for all. Without targets each format's usual one is taken. Raises UsageProblem for
     a target that is not of this machine, and what opening raises.
     """
     pairs = paired(artifacts, targets)
-    for place, _ in pairs:
-        if place.host or place.cost == "instructions":
-            raise UsageProblem(f"{place.name} cannot be swept; take a target of this machine")
-    words = [(one, place.name) for place, one in pairs]
+    for target, _ in pairs:
+        if target.host or target.cost == "instructions":
+            raise UsageProblem(f"{target.name} cannot be swept; take a target of this machine")
     points: list[SweepPoint] = []
     with ExitStack() as stack:
         stack.enter_context(pinned(pin))
-        ways = [
-            _Way(one, word, count, stack.enter_context(closing(local_agent())))
-            for (one, word), count in product(words, dict.fromkeys(threads))
+        configurations = [
+            _Configuration(artifact, target.name, count, stack.enter_context(closing(local_agent())))
+            for (target, artifact), count in product(pairs, dict.fromkeys(threads))
         ]
         for batch in dict.fromkeys(batches):
-            points += _timed(ways, replace(plan or TimingPlan(), batch=batch), rounds, seed, progress)
+            points += _timed(configurations, replace(plan or TimingPlan(), batch=batch), rounds, seed, progress)
     return tuple(points)
 
 
 @dataclass(frozen=True)
-class _Way:
+class _Configuration:
     """A file on a target with a number of threads, and the process that it has for itself."""
 
     artifact: Artifact
@@ -92,15 +91,19 @@ class _Way:
         return RemoteSession(self.agent, self.artifact, path=path, runtime=self.target, threads=self.threads)
 
 
-def _timed(ways: list[_Way], plan: TimingPlan, rounds: int, seed: int, progress: Progress) -> list[SweepPoint]:
-    refused = [_fits(way.artifact, plan.batch) for way in ways]
-    openings = [way.open for way, why in zip(ways, refused, strict=True) if not why]
-    taken = iter(time_interleaved(openings, plan, rounds=rounds, seed=seed, progress=progress) if openings else ())
+def _timed(
+    configurations: list[_Configuration], plan: TimingPlan, rounds: int, seed: int, progress: Progress
+) -> list[SweepPoint]:
+    refused = [_fits(configuration.artifact, plan.batch) for configuration in configurations]
+    openings = [configuration.open for configuration, reason in zip(configurations, refused, strict=True) if not reason]
+    measured = iter(time_interleaved(openings, plan, rounds=rounds, seed=seed, progress=progress) if openings else ())
     points = []
-    for way, why in zip(ways, refused, strict=True):
-        timings = None if why else next(taken)
-        threads = timings.facts.threads if timings else resolved_threads(way.threads)
-        points.append(SweepPoint(way.artifact.path.name, way.target, threads, plan.batch, timings, why))
+    for configuration, reason in zip(configurations, refused, strict=True):
+        timings = None if reason else next(measured)
+        threads = timings.facts.threads if timings else resolved_threads(configuration.threads)
+        points.append(
+            SweepPoint(configuration.artifact.path.name, configuration.target, threads, plan.batch, timings, reason)
+        )
     return points
 
 
