@@ -1,4 +1,4 @@
-"""Explanation: layer by layer, what a quantized file does to the numbers of the float file it was made from."""
+"""Explanation: how far the result of each layer of a quantized file is from that of its float file."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from toolchain.formats.trace import Trace
 
 @dataclass(frozen=True)
 class Error:
-    """How far values lie from the exact ones.
+    """The error of the values of a quantized file against those of the float file.
 
-    signal, noise: root mean square of the exact values and of the differences. cosine: of the two tensors, None where
-    one is all zero. saturated: the share of values that the integer range cut off, None where there is none.
+    signal, noise: root mean square of the float file's values and of the differences. cosine: the cosine similarity of
+    the two tensors, None where one is all zero. saturated: the share of values outside the range of the integers, None
+    where the tensor holds floats.
     """
 
     signal: float
@@ -45,45 +46,46 @@ class Error:
 
 
 class ErrorSums:
-    """Sums over batches, in float64."""
+    """The error of one tensor, summed over batches in float64."""
 
-    def __init__(self, port: TensorCodec | None) -> None:
-        """Take how the integers of the tensor stand for numbers, None where it holds floats."""
-        self._port = port
+    def __init__(self, codec: TensorCodec | None) -> None:
+        """Take the quantization of the tensor, None where it holds floats."""
+        self._codec = codec
         self._sums = np.zeros(4)
-        self._values = self._cut = 0
+        self._count = self._saturated = 0
 
-    def add(self, exact: NDArray[np.float32], seen: NDArray[np.float32]) -> None:
-        """Take in a batch of one tensor."""
-        x, y = (values.astype(np.float64).reshape(-1) for values in (exact, seen))
+    def add(self, exact: NDArray[np.float32], measured: NDArray[np.float32]) -> None:
+        """Add a batch: the tensor in the float file and in the quantized one, of the same size."""
+        x, y = (values.astype(np.float64).reshape(-1) for values in (exact, measured))
         self._sums += (x @ x, y @ y, x @ y, (y - x) @ (y - x))
-        self._values += x.size
-        if self._port is not None:
-            self._cut += _cut_off(self._port, x)
+        self._count += x.size
+        if self._codec is not None:
+            self._saturated += _count_saturated(self._codec, x)
 
     def error(self) -> Error:
-        """Return the error of everything that was added."""
-        power, other, both, noise = self._sums
-        cosine = float(both / sqrt(power * other)) if power and other else None
-        saturated = self._cut / self._values if self._port is not None else None
-        return Error(sqrt(power / self._values), sqrt(noise / self._values), cosine, saturated)
+        """Return the error over all batches that were added."""
+        exact_power, measured_power, product, noise = self._sums
+        cosine = float(product / sqrt(exact_power * measured_power)) if exact_power and measured_power else None
+        saturated = self._saturated / self._count if self._codec is not None else None
+        return Error(sqrt(exact_power / self._count), sqrt(noise / self._count), cosine, saturated)
 
 
-def _cut_off(port: TensorCodec, exact: NDArray[np.float64]) -> int:
-    """Return how many values lie beyond the range by more than the half step that rounding costs anyway."""
-    limits = np.iinfo(port.spec.dtype)
-    low, high = (port.scale * (end - port.zero_point) for end in (limits.min, limits.max))
-    half = port.scale / 2
-    return int(np.count_nonzero((exact < low - half) | (exact > high + half)))
+def _count_saturated(codec: TensorCodec, exact: NDArray[np.float64]) -> int:
+    """Return how many values are outside the integers' range by more than half a step, the error of rounding."""
+    limits = np.iinfo(codec.spec.dtype)
+    low, high = (codec.scale * (limit - codec.zero_point) for limit in (limits.min, limits.max))
+    half_step = codec.scale / 2
+    return int(np.count_nonzero((exact < low - half_step) | (exact > high + half_step)))
 
 
 @dataclass(frozen=True)
 class LayerError:
-    """One layer of the candidate, in the order of execution.
+    """One layer of the candidate and its errors.
 
-    weights, values: the types that its weights are stored in, and its result. whole: the error of its result in the
-    whole candidate, which piles up from layer to layer. alone: what this layer adds itself, behind exact inputs that
-    were only rounded to the candidate's steps. kernel: what it runs in.
+    weights, values: the dtypes of its stored weights and of its result. whole: the error of its result when the whole
+    candidate runs, so that errors of earlier layers are included. alone: the error of this layer alone: its inputs are
+    those of the float file, only rounded as the candidate rounds them. kernel: the kernel that it runs in, None where
+    that is not known.
     """
 
     layer: str
@@ -96,14 +98,17 @@ class LayerError:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
-        words = {name: getattr(self, name) for name in ("layer", "operator", "weights", "values")}
+        texts = {name: getattr(self, name) for name in ("layer", "operator", "weights", "values")}
         kernel = asdict(self.kernel) if self.kernel else None
-        return words | {"whole": self.whole.to_dict(), "alone": self.alone.to_dict(), "kernel": kernel}
+        return texts | {"whole": self.whole.to_dict(), "alone": self.alone.to_dict(), "kernel": kernel}
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The error of every layer of `candidate` against `base`, and the other operators that it computes in float."""
+    """The error of every layer of `candidate` against `base`, in the order of execution.
+
+    others: the kernels of operators without weights that `candidate` computes in float.
+    """
 
     base: Artifact
     candidate: Artifact
@@ -112,94 +117,106 @@ class Explanation:
     others: tuple[Kernel, ...]
 
     def blame(self) -> tuple[LayerError, ...]:
-        """Return the quantized layers, the one that adds the most error itself first."""
-        own = [one for one in self.layers if one.weights != "float32" and one.alone.noise]
-        return tuple(sorted(own, key=lambda one: one.alone.sqnr_db if one.alone.sqnr_db is not None else -np.inf))
+        """Return the quantized layers that have an error of their own, the one with the largest first."""
+        erring = [layer for layer in self.layers if layer.weights != "float32" and layer.alone.noise]
+        return tuple(
+            sorted(erring, key=lambda layer: layer.alone.sqnr_db if layer.alone.sqnr_db is not None else -np.inf)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
-        files = {"base": self.base, "candidate": self.candidate}
-        named = {role: {"file": one.path.name, "sha256": one.sha256} for role, one in files.items()}
-        drawn = {"origin": self.images.origin, "count": len(self.images), "sha256": self.images.sha256}
+        artifacts = {"base": self.base, "candidate": self.candidate}
+        files = {role: {"file": artifact.path.name, "sha256": artifact.sha256} for role, artifact in artifacts.items()}
+        images = {"origin": self.images.origin, "count": len(self.images), "sha256": self.images.sha256}
         rows = {
-            "layers": [one.to_dict() for one in self.layers],
-            "float_operators": [asdict(one) for one in self.others],
+            "layers": [layer.to_dict() for layer in self.layers],
+            "float_operators": [asdict(kernel) for kernel in self.others],
         }
-        return named | {"format": self.candidate.format, "images": drawn} | rows
+        return files | {"format": self.candidate.format, "images": images} | rows
 
 
 def explain(base: Artifact, candidate: Artifact, images: Dataset, *, progress: Progress = silent) -> Explanation:
-    """Explain a quantized file by the float file that it was made from, on these images.
+    """Compare a quantized file layer by layer with the float file that it was made from, on these images.
 
-    Raises UsageProblem for files of two formats, or where nothing is quantized or the base is; EvidenceError for files
-    of two models; StageError where a runtime cannot show the layers.
+    Raises UsageProblem where the files have different formats, the base is quantized or the candidate is not;
+    EvidenceError where they are not of the same model; StageError where a runtime cannot return the layers' results.
     """
     if base.format != candidate.format or catalog.get(base.format).opaque:
-        pairs_of = " or ".join(f"two {readable.suffix}" for readable in catalog.readable())
+        pairs = " or ".join(f"two {readable.suffix}" for readable in catalog.readable())
         raise UsageProblem(
-            f"{base.path.name} and {candidate.path.name} cannot be compared layer by layer; give {pairs_of}"
+            f"{base.path.name} and {candidate.path.name} cannot be compared layer by layer; give {pairs}"
         )
-    own_format = catalog.get(base.format)
-    exact, rounded = own_format.trace(base), own_format.trace(candidate)
-    pairs = _paired(exact, rounded, base, candidate)
-    # Before the sessions that show the layers are opened, so that its own does not stand beside them in memory.
-    ran = own_format.kernels(candidate)
-    ports = rounded.graph.ports
-    whole = {own.name: ErrorSums(ports.get(own.result)) for _, own in pairs}
-    alone = {own.name: ErrorSums(ports.get(own.result)) for _, own in pairs}
+    file_format = catalog.get(base.format)
+    float_trace, quantized_trace = file_format.trace(base), file_format.trace(candidate)
+    layer_pairs = _layer_pairs(float_trace, quantized_trace, base, candidate)
+    # This opens a session too. It comes first, so that it is closed before those that return the layers are opened.
+    kernels = file_format.kernels(candidate)
+    codecs = quantized_trace.graph.codecs
+    whole = {layer.name: ErrorSums(codecs.get(layer.result)) for _, layer in layer_pairs}
+    alone = {layer.name: ErrorSums(codecs.get(layer.result)) for _, layer in layer_pairs}
     done = 0
-    # One after the other, each in a session of its own: the two hold the expanded weights twice.
-    for tallies in (whole, alone):
-        rounded = own_format.trace(candidate)
-        for some in _batches(images.images, exact, rounded, base.path.name):
-            # A quantized file may take raw pixels.
-            given, pixels = exact.whole(base.preprocess.apply(some)), candidate.preprocess.apply(some)
-            meant = {own.name: given[source.name] for source, own in pairs}
-            seen = rounded.whole(pixels) if tallies is whole else rounded.alone(pixels, meant)
-            for name, values in meant.items():
-                tallies[name].add(values, seen[name])
-            done += len(some)
+    # One pass after the other, each in its own session: two at once would hold the expanded weights twice.
+    for sums in (whole, alone):
+        quantized_trace = file_format.trace(candidate)
+        for batch in _batches(images.images, float_trace, quantized_trace, base.path.name):
+            # The two files may differ in their preprocessing: a quantized one may take raw pixels.
+            pixels = candidate.preprocess.apply(batch)
+            float_results = float_trace.whole(base.preprocess.apply(batch))
+            exact = {layer.name: float_results[float_layer.name] for float_layer, layer in layer_pairs}
+            measured = quantized_trace.whole(pixels) if sums is whole else quantized_trace.alone(pixels, exact)
+            for name, values in exact.items():
+                sums[name].add(values, measured[name])
+            done += len(batch)
             progress(f"explain {candidate.path.name}", done, 2 * len(images))
-    by_layer = {one.layer: one for one in ran if one.layer}
+    kernel_of = {kernel.layer: kernel for kernel in kernels if kernel.layer}
     rows = tuple(
         LayerError(
-            own.name,
-            own.kind,
-            own.weights.dtype,
-            ports[own.result].spec.dtype if own.result in ports else "float32",
-            whole[own.name].error(),
-            alone[own.name].error(),
-            by_layer.get(own.name),
+            layer.name,
+            layer.kind,
+            layer.weights.dtype,
+            codecs[layer.result].spec.dtype if layer.result in codecs else "float32",
+            whole[layer.name].error(),
+            alone[layer.name].error(),
+            kernel_of.get(layer.name),
         )
-        for _, own in pairs
+        for _, layer in layer_pairs
     )
-    return Explanation(base, candidate, images, rows, tuple(one for one in ran if not one.layer))
+    return Explanation(base, candidate, images, rows, tuple(kernel for kernel in kernels if not kernel.layer))
 
 
-def _paired(exact: Trace, rounded: Trace, base: Artifact, candidate: Artifact) -> list[tuple[Layer, Layer]]:
-    """Return the layers of both files two by two: by their names where those agree, else in their order."""
+def _layer_pairs(
+    float_trace: Trace, quantized_trace: Trace, base: Artifact, candidate: Artifact
+) -> list[tuple[Layer, Layer]]:
+    """Return each layer of the candidate behind its layer of the base: of the same name, else at the same position.
+
+    Raises UsageProblem and EvidenceError as `explain` does.
+    """
     names = f"{base.path.name} and {candidate.path.name}"
-    ours, theirs = exact.graph.layers, rounded.graph.layers
-    if not ours:
+    float_layers, quantized_layers = float_trace.graph.layers, quantized_trace.graph.layers
+    if not float_layers:
         raise UsageProblem(f"{base.path.name} has no layer with weights to explain; give a file of a network")
-    if any(layer.weights.dtype != "float32" for layer in ours):
+    if any(layer.weights.dtype != "float32" for layer in float_layers):
         raise UsageProblem(f"{base.path.name} is quantized itself; give the float file that the other was made from")
-    known = {layer.name: layer for layer in ours}
-    if set(known) == {layer.name for layer in theirs}:
-        ours = tuple(known[layer.name] for layer in theirs)
-    same = [layer.weights.size for layer in ours] == [layer.weights.size for layer in theirs]
-    origins = {base.checkpoint_sha256, candidate.checkpoint_sha256} - {None}
-    if not same or len(origins) > 1 or base.classes != candidate.classes:
+    by_name = {layer.name: layer for layer in float_layers}
+    if set(by_name) == {layer.name for layer in quantized_layers}:
+        float_layers = tuple(by_name[layer.name] for layer in quantized_layers)
+    same_sizes = [layer.weights.size for layer in float_layers] == [layer.weights.size for layer in quantized_layers]
+    checkpoints = {base.checkpoint_sha256, candidate.checkpoint_sha256} - {None}
+    if not same_sizes or len(checkpoints) > 1 or base.classes != candidate.classes:
         raise EvidenceError(f"{names} are not of one model; give the float file that {candidate.path.name} was made of")
-    if all(layer.weights.dtype == "float32" for layer in theirs):
+    if all(layer.weights.dtype == "float32" for layer in quantized_layers):
         raise UsageProblem(f"{candidate.path.name} holds no quantized layer; give the quantized file second")
-    return list(zip(ours, theirs, strict=True))
+    return list(zip(float_layers, quantized_layers, strict=True))
 
 
-def _batches(images: ImageSource, exact: Trace, rounded: Trace, name: str) -> Iterator[Images]:
-    """Yield the images in batches that both files take; of a fixed batch only whole ones."""
-    fixed = {trace.fixed for trace in (exact, rounded)} - {0}
-    size = max(fixed) if fixed else min(exact.batch, rounded.batch)
+def _batches(images: ImageSource, float_trace: Trace, quantized_trace: Trace, name: str) -> Iterator[Images]:
+    """Yield the images in batches that both files take; where a file fixes the batch, only full ones.
+
+    name: of the float file, for the UsageProblem that is raised where the two files fix different batches or there are
+    fewer images than one batch.
+    """
+    fixed = {trace.fixed for trace in (float_trace, quantized_trace)} - {0}
+    size = max(fixed) if fixed else min(float_trace.batch, quantized_trace.batch)
     if len(fixed) > 1 or (fixed and size > len(images)):
         raise UsageProblem(f"{name} and its candidate take batches of {sorted(fixed)}; give files of one image a batch")
     for start in range(0, len(images), size):

@@ -1,4 +1,4 @@
-"""Graph: the operators of an exported file, and which of them are layers, whatever the format."""
+"""Graph: the operators of a model file of any format, and which of them are layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toolchain.core.errors import UsageProblem
 
 @dataclass(frozen=True)
 class Node:
-    """An operator; tensors are named as the format's reader names them, empty where an input is left out."""
+    """An operator. Tensors have the names that the format's reader gives them; an optional input left out is empty."""
 
     kind: str
     inputs: tuple[str, ...]
@@ -25,7 +25,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Constant:
-    """A tensor that the file holds, or makes of one: its name there, its type, how many numbers, what is done to it."""
+    """A tensor stored in the file, or computed from stored ones alone.
+
+    name, dtype, size: of the stored tensor; size counts its elements. through: the kinds of operators that were applied
+    to it, in their order; empty for the stored tensor itself.
+    """
 
     name: str
     dtype: str
@@ -37,9 +41,9 @@ class Constant:
 class Layer:
     """An operator with weights.
 
-    name: of its weights, as a profile names layers. node: its place in the file. chain: what it writes, and what
-    operators that only serve it make of that: activation, quantization, dequantization; the last is its result.
-    copies: other tensors of the same values.
+    name: of its weights, as a profile names layers. node: its index in `Graph.nodes`. chain: the tensor that it writes,
+    and those of the operators behind it that belong to it (bias, activation, quantization, dequantization); the last
+    one is its result. copies: other tensors with the values of the result.
     """
 
     name: str
@@ -59,15 +63,16 @@ class Layer:
 class Graph:
     """The operators of a file in the order of execution.
 
-    weighted: kind of operator -> which input holds its weights. followed: kinds that belong to the layer before them.
-    ports: how the integers of a quantized tensor stand for numbers; a dequantized tensor has those that it came from.
-    layer_names: tensor of weights -> the layer's name.
+    constants: by the name of the tensor. codecs: the quantization of each tensor that has a single scale, by its name;
+    a dequantized tensor has that of the integers it was made from. weighted: kind of operator -> the index of the input
+    that holds its weights. followed: kinds that belong to the layer before them. layer_names: tensor of weights -> the
+    layer's name.
     """
 
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
     constants: dict[str, Constant]
-    ports: dict[str, TensorCodec]
+    codecs: dict[str, TensorCodec]
     weighted: dict[str, int]
     followed: frozenset[str]
     layer_names: dict[str, str] = field(default_factory=dict)
@@ -75,11 +80,11 @@ class Graph:
     @cached_property
     def consumers(self) -> dict[str, list[Node]]:
         """The operators that read each tensor."""
-        found: dict[str, list[Node]] = defaultdict(list)
+        consumers: dict[str, list[Node]] = defaultdict(list)
         for node in self.nodes:
             for name in dict.fromkeys(filter(None, node.inputs)):
-                found[name].append(node)
-        return found
+                consumers[name].append(node)
+        return consumers
 
     @cached_property
     def makers(self) -> dict[str, Node]:
@@ -88,39 +93,39 @@ class Graph:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """The operators with weights, in the order of execution; of two of one name the later gets a number."""
-        seen: Counter[str] = Counter()
-        found = []
+        """The operators with weights, in the order of execution; the second of a name becomes `name#2`, and so on."""
+        uses: Counter[str] = Counter()
+        layers = []
         for number, node in enumerate(self.nodes):
             weights = self._weights(node)
             if weights is None:
                 continue
             name = self.layer_names.get(weights.name) or weights.name
-            seen[name] += 1
-            unique = name if seen[name] == 1 else f"{name}#{seen[name]}"
-            found.append(Layer(unique, node.kind, number, weights, *self._chain(node)))
-        return tuple(found)
+            uses[name] += 1
+            unique = name if uses[name] == 1 else f"{name}#{uses[name]}"
+            layers.append(Layer(unique, node.kind, number, weights, *self._chain(node)))
+        return tuple(layers)
 
     def _weights(self, node: Node) -> Constant | None:
-        place = self.weighted.get(node.kind)
-        if place is None or len(node.inputs) <= place or node.outputs[0] in self.constants:
+        index = self.weighted.get(node.kind)
+        if index is None or len(node.inputs) <= index or node.outputs[0] in self.constants:
             return None
-        return self.constants.get(node.inputs[place])
+        return self.constants.get(node.inputs[index])
 
     def _chain(self, node: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the tensors of a chain in which every operator only serves the layer, and copies of the last."""
+        """Return `Layer.chain` and `Layer.copies` of an operator with weights."""
         chain, copies = [node.outputs[0]], tuple[str, ...]()
         while chain[-1] not in self.outputs and not copies:
-            after = self.consumers[chain[-1]]
-            copied = all(one.kind == "DequantizeLinear" for one in after)
-            if not after or (len(after) > 1 and not copied) or not self._serves(after[0], chain[-1], node.kind):
+            readers = self.consumers[chain[-1]]
+            copied = all(reader.kind == "DequantizeLinear" for reader in readers)
+            if not readers or (len(readers) > 1 and not copied) or not self._belongs(readers[0], chain[-1], node.kind):
                 break
-            chain.append(after[0].outputs[0])
-            copies = tuple(one.outputs[0] for one in after[1:])
+            chain.append(readers[0].outputs[0])
+            copies = tuple(reader.outputs[0] for reader in readers[1:])
         return tuple(chain), copies
 
-    def _serves(self, node: Node, tensor: str, kind: str) -> bool:
-        """Return whether an operator is a layer's activation, bias or scale, and not an operator of its own."""
+    def _belongs(self, node: Node, tensor: str, kind: str) -> bool:
+        """Return whether an operator that reads `tensor` is the activation, bias or scale of a layer of `kind`."""
         others = [name for name in node.inputs if name and name != tensor]
         if node.kind.upper() in ("ADD", "MUL"):
             scaled = kind.endswith("Integer") and node.kind == "Mul"
@@ -133,7 +138,7 @@ NOT_FLOAT = ""
 
 
 class FloatParts(Protocol):
-    """What of a quantized file is still float."""
+    """Which operators and weights of a quantized file are still float."""
 
     def operators(self) -> set[str]:
         """Return the kinds of operators of a statically quantized file that compute in float.
@@ -156,14 +161,15 @@ def is_matrix(shape: Iterable[int]) -> bool:
 def chosen(graph: Graph, names: Collection[str], file: str) -> tuple[Layer, ...]:
     """Return the layers of these names, in the order of execution.
 
-    Raises UsageProblem for a name that the file has not, with the nearest ones, and where they are all of its layers.
+    file: its name, for errors. Raises UsageProblem where the file has no layer of a name (with the nearest ones), or
+    where every layer would be kept float.
     """
-    known = [layer.name for layer in graph.layers]
+    layer_names = [layer.name for layer in graph.layers]
     for name in names:
-        if name not in known:
-            near = nearest(name, known, f"`glyphpress inspect {argument(file)}` lists them")
+        if name not in layer_names:
+            near = nearest(name, layer_names, f"`glyphpress inspect {argument(file)}` lists them")
             raise UsageProblem(f"{file} has no layer '{name}' to keep float; {near}")
-    found = tuple(layer for layer in graph.layers if layer.name in names)
-    if found and len(found) == len(known):
+    kept = tuple(layer for layer in graph.layers if layer.name in names)
+    if kept and len(kept) == len(layer_names):
         raise UsageProblem(f"{file}: every layer is to be kept float, so there is nothing to quantize; keep fewer")
-    return found
+    return kept

@@ -1,4 +1,4 @@
-"""Trace: what the layers of a file give out, image by image, in either format."""
+"""Trace: a model file that is opened so that the result of every layer can be read."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from targets.artifact import Artifact
 from toolchain.formats.graph import Graph
 
 Values = dict[str, NDArray[np.float32]]
-"""The result of each layer, by its name, float32 [N, ...]; integers are dequantized."""
+"""Layer or tensor -> its values, float32 [N, ...]; integers are dequantized."""
 
 
 class Trace(Protocol):
-    """A file that is opened so that every layer's result can be read."""
+    """A model file whose layers' results can be read."""
 
     graph: Graph
 
     @property
     def fixed(self) -> int:
-        """Return the batch that the file fixes, 0 where any is taken."""
+        """Return the batch that the file fixes, 0 where it takes any."""
         ...
 
     @property
     def batch(self) -> int:
-        """Return how many images are given at once."""
+        """Return how many images to run at once."""
         ...
 
     def whole(self, pixels: NDArray[Any]) -> Values:
-        """Return the results of an inference."""
+        """Return the result of every layer when the file runs on `pixels`, preprocessed as it wants them."""
         ...
 
     def alone(self, pixels: NDArray[Any], exact: Values) -> Values:
-        """Return the results of each layer when every layer before it had given `exact`, rounded as the file rounds."""
+        """Return the result of every layer when those before it return `exact`, rounded as the file rounds it."""
         ...
 
 
 def rounded(graph: Graph, exact: Values) -> Values:
-    """Return results by tensor, as a quantized tensor holds them: rounded to its steps and cut off at its ends."""
-    found = {}
+    """Return the layers' results by tensor, rounded to the steps of each quantized tensor and clipped to its range."""
+    results = {}
     for layer in graph.layers:
-        values, port = exact[layer.name], graph.ports.get(layer.result)
-        found[layer.result] = port.decode(port.encode(values)).reshape(values.shape) if port else values
-    return found
+        values, codec = exact[layer.name], graph.codecs.get(layer.result)
+        results[layer.result] = codec.decode(codec.encode(values)).reshape(values.shape) if codec else values
+    return results
 
 
 def feeds(artifact: Artifact, images: CalibrationSet) -> NDArray[np.float32]:
-    """Return float32 [N, batch, ...]: what the file is fed with for each image, which fills a batch that is fixed."""
+    """Return the file's input for each image, float32 [N, batch, ...]; in a fixed batch the image is repeated."""
     batch, *rest = artifact.inputs[0].shape
     pixels = artifact.preprocess.apply(images.images).reshape(-1, 1, *rest)
     return np.repeat(pixels, max(1, batch), axis=1)

@@ -1,4 +1,4 @@
-"""What ONNX Runtime runs of a file on the CPU: the graph after every optimization, and why it is slow."""
+"""The kernels that ONNX Runtime runs for a file on the CPU, once it is optimized, and why the file is slow."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 def optimized_graph(artifact: Artifact) -> GraphProto:
     """Return the graph of an .onnx artifact after every optimization that `ort-cpu` does on this processor.
 
-    `targets.onnxruntime.operators.origin` of a node's name tells what it was in the file. Raises RunFailed where ONNX
-    Runtime refuses the file.
+    `targets.onnxruntime.operators.origin` of a node's name tells which operator of the file it was made from. Raises
+    RunFailed where ONNX Runtime refuses the file.
     """
     import onnx
     import onnxruntime
@@ -65,18 +65,18 @@ def optimized_graph(artifact: Artifact) -> GraphProto:
 _SHAPES = ["Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Shape", "Expand", "Cast"]
 _PARTS = ["Gather", "Slice", "Concat", "Split", "Pad", "MaxPool", "ReorderInput", "ReorderOutput"]
 _MOVES = frozenset([*_SHAPES, *_PARTS])
-"""Kinds that only move values, in the type that they come in."""
+"""Kinds that only move values without changing them."""
 _BORDERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 _OWN_ROUNDING = "the file holds float weights, and ONNX Runtime rounds them itself between two quantized tensors"
 
 
 def onnx_kernels(artifact: Artifact) -> tuple[Kernel, ...]:
-    """See `toolchain.explain.explanation.kernels`."""
+    """See `toolchain.formats.format.FileFormat.kernels`."""
     graph = onnx_graph(without_weights(artifact.path))
     owners = {name: layer for layer in graph.layers for name in (f"[node {layer.node}]", *layer.chain)}
     optimized = optimized_graph(artifact).node
     integers: set[str] = set()
-    found, told = [], set()
+    kernels, listed_layers = [], set()
     for node in optimized:
         layer = owners.get(origin(node.name))
         integer = _integer(node.op_type)
@@ -84,14 +84,14 @@ def onnx_kernels(artifact: Artifact) -> tuple[Kernel, ...]:
             integers.update(node.output)
         if node.op_type in _BORDERS or node.op_type in _MOVES:
             continue
-        if layer and layer.name not in told:
-            told.add(layer.name)
-            found.append(Kernel(layer.name, node.op_type, integer, _reason(graph, layer, integer=integer)))
+        if layer and layer.name not in listed_layers:
+            listed_layers.add(layer.name)
+            kernels.append(Kernel(layer.name, node.op_type, integer, _reason(graph, layer, integer=integer)))
         elif not integer and not layer:
-            makers = [one for one in optimized if node.input and node.input[0] in one.output]
-            dequantized = any(one.op_type == "DequantizeLinear" for one in makers)
-            found.append(Kernel("", node.op_type, False, NO_KERNEL if dequantized else BETWEEN_FLOATS))
-    return tuple(found)
+            makers = [maker for maker in optimized if node.input and node.input[0] in maker.output]
+            dequantized = any(maker.op_type == "DequantizeLinear" for maker in makers)
+            kernels.append(Kernel("", node.op_type, False, NO_KERNEL if dequantized else BETWEEN_FLOATS))
+    return tuple(kernels)
 
 
 def _integer(kind: str) -> bool:
@@ -99,16 +99,16 @@ def _integer(kind: str) -> bool:
 
 
 def _reason(graph: Graph, layer: Layer, *, integer: bool) -> str:
-    """Return why a layer runs in float, by what stands around it in the file; what is special of an integer one."""
+    """Return why a layer runs in float, told by the operators around it in the file; a remark on an integer one."""
     node, weights = graph.nodes[layer.node], layer.weights
-    source = graph.ports.get(node.inputs[0])
+    source = graph.codecs.get(node.inputs[0])
     if weights.dtype == "float32":
         return _OWN_ROUNDING if integer else FLOAT_WEIGHTS
     if integer:
         return "" if source or node.kind.startswith("QLinear") else AT_RUN_TIME
     if "DequantizeLinear" not in weights.through:
         return EXPANDED
-    if source is None or layer.result not in graph.ports:
+    if source is None or layer.result not in graph.codecs:
         return f"its {'output' if source else 'input'} is not quantized"
     if weights.dtype.endswith("int4") and "Cast" not in weights.through:
         return "DequantizeLinear of 4-bit weights is not fused into an integer kernel"
@@ -120,7 +120,7 @@ SCALING = ("QuantizeLinear", "DequantizeLinear")
 
 @dataclass(frozen=True)
 class Optimized:
-    """nodes: in order. constants: the dtype of each, in ONNX's words (`INT8`, `FLOAT`)."""
+    """An optimized graph. nodes: in the order of execution. constants: name -> dtype as ONNX writes it (`INT8`)."""
 
     nodes: tuple[NodeProto, ...]
     constants: dict[str, str]
@@ -130,12 +130,12 @@ class Optimized:
         return sum(node.op_type == kind for node in self.nodes)
 
     def between_integers(self) -> Counter[str]:
-        """Return the kinds of operators on a way of floats from a DequantizeLinear to a QuantizeLinear."""
+        """Return the kinds of operators that compute in float between a DequantizeLinear and a QuantizeLinear."""
         floats: set[str] = set()
         quantized_later: set[str] = set()
         for node in self.nodes:
-            begins = node.op_type == "DequantizeLinear" and node.input[0] not in self.constants
-            if begins or (node.op_type not in SCALING and floats & set(node.input)):
+            is_start = node.op_type == "DequantizeLinear" and node.input[0] not in self.constants
+            if is_start or (node.op_type not in SCALING and floats & set(node.input)):
                 floats.update(node.output)
         for node in reversed(self.nodes):
             if node.op_type == "QuantizeLinear" or quantized_later & set(node.output):
@@ -162,12 +162,12 @@ class OnnxDiagnosis(Diagnosis):
     def reasons(self, base: Artifact) -> list[str]:
         """Return what in the optimized graph costs time."""
         graph = self.optimized
-        found = [reason for check in _CHECKS for reason in check(graph)]
-        if found and base.format == self.artifact.format:
+        reasons = [reason for check in _CHECKS for reason in check(graph)]
+        if reasons and base.format == self.artifact.format:
             before = len(OnnxDiagnosis(base).optimized.nodes)
             if (more := len(graph.nodes) - before) > 0:
-                found.append(f"{more} nodes more than the {before} of {base.path.name}, once both are optimized")
-        return found
+                reasons.append(f"{more} nodes more than the {before} of {base.path.name}, once both are optimized")
+        return reasons
 
     def computes_in_int8(self) -> bool:
         """Return whether an integer kernel is in the optimized graph."""

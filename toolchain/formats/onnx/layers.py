@@ -15,7 +15,7 @@ from targets.onnxruntime.operators import layer_of_weight
 from toolchain.formats.graph import NOT_FLOAT, Constant, Graph, Node, is_matrix
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, TensorProto
 
 WEIGHTED = {
     "Conv": 1,
@@ -30,7 +30,8 @@ WEIGHTED = {
     "QLinearMatMul": 3,
 }
 """Operator with weights -> which input holds them."""
-# Not HardSwish and Mish, which ONNX Runtime takes apart before it quantizes: a layer would end before or behind them.
+# Not HardSwish and Mish: ONNX Runtime splits them into several operators before it quantizes, so that a layer would end
+# at another tensor in the float file than in the quantized one.
 _ACTIVATIONS = [
     "Relu",
     "LeakyRelu",
@@ -43,70 +44,77 @@ _ACTIVATIONS = [
     "Gelu",
 ]
 FOLLOWED = frozenset([*_ACTIVATIONS, "QuantizeLinear", "DequantizeLinear", "Cast", "BatchNormalization"])
-_DERIVED = re.compile(r"_(quantized|int8|int4|packed)$")
-"""What quantizers put behind the name of a weight."""
+_QUANTIZER_SUFFIX = re.compile(r"_(quantized|int8|int4|packed)$")
+"""Suffixes that quantizers append to the name of a weight."""
 
 
 def onnx_graph(model: ModelProto) -> Graph:
     """Return the operators and layers of a model."""
     graph = model.graph
-    nodes = tuple(Node(one.op_type, tuple(one.input), tuple(one.output)) for one in graph.node)
-    values = _scalars(graph)
+    nodes = tuple(Node(node.op_type, tuple(node.input), tuple(node.output)) for node in graph.node)
+    scalars = _scalars(graph)
     constants = _constants(model, nodes)
-    names = {one.name: _layer(one.name) for one in constants.values()}
-    outputs = tuple(one.name for one in graph.output)
-    return Graph(nodes, outputs, constants, _ports(nodes, values), WEIGHTED, FOLLOWED, names)
+    names = {constant.name: _layer_name(constant.name) for constant in constants.values()}
+    outputs = tuple(output.name for output in graph.output)
+    return Graph(nodes, outputs, constants, _codecs(nodes, scalars), WEIGHTED, FOLLOWED, names)
 
 
-def _layer(weight: str) -> str:
+def _layer_name(weight: str) -> str:
     """Return the layer of a weight: as torch names it (`features.conv1.weight`), else the weight's own name."""
-    return layer_of_weight(weight) or _DERIVED.sub("", weight)
+    return layer_of_weight(weight) or _QUANTIZER_SUFFIX.sub("", weight)
 
 
 def _constants(model: ModelProto, nodes: tuple[Node, ...]) -> dict[str, Constant]:
-    """Return what the file holds, and what comes of that alone, under the name of the first thing it comes of."""
+    """Return the tensors stored in the file, and those computed from stored ones alone.
+
+    A computed one has name, type and size of the stored tensor behind its first input.
+    """
     from onnx.helper import tensor_dtype_to_np_dtype
 
-    found = {
-        one.name: Constant(one.name, tensor_dtype_to_np_dtype(one.data_type).name, int(np.prod(one.dims, dtype=int)))
-        for one in model.graph.initializer
-    }
+    def stored(name: str, tensor: TensorProto) -> Constant:
+        dtype = tensor_dtype_to_np_dtype(tensor.data_type).name
+        return Constant(name, dtype, int(np.prod(tensor.dims, dtype=int)))
+
+    constants = {tensor.name: stored(tensor.name, tensor) for tensor in model.graph.initializer}
     for node, proto in zip(nodes, model.graph.node, strict=True):
         inputs = [name for name in node.inputs if name]
         if node.kind == "Constant":
-            tensor = next((one.t for one in proto.attribute if one.name == "value"), None)
+            tensor = next((attribute.t for attribute in proto.attribute if attribute.name == "value"), None)
             if tensor is not None:
-                dtype = tensor_dtype_to_np_dtype(tensor.data_type).name
-                found[node.outputs[0]] = Constant(node.outputs[0], dtype, int(np.prod(tensor.dims, dtype=int)))
-        elif inputs and all(name in found for name in inputs):
-            root = found[inputs[0]]
-            made = Constant(root.name, root.dtype, root.size, (*root.through, node.kind))
-            found |= dict.fromkeys(node.outputs, made)
-    return found
+                constants[node.outputs[0]] = stored(node.outputs[0], tensor)
+        elif inputs and all(name in constants for name in inputs):
+            source = constants[inputs[0]]
+            computed = Constant(source.name, source.dtype, source.size, (*source.through, node.kind))
+            constants |= dict.fromkeys(node.outputs, computed)
+    return constants
 
 
 def _scalars(graph: Any) -> dict[str, Any]:
-    """Return the values of the single numbers that the file holds: scales and zero points of activations."""
+    """Return the stored tensors of one element, among them scales and zero points of activations, as 0-d arrays."""
     from onnx.numpy_helper import to_array
 
-    return {one.name: to_array(one).reshape(()) for one in graph.initializer if np.prod(one.dims, dtype=int) == 1}
+    return {
+        tensor.name: to_array(tensor).reshape(())
+        for tensor in graph.initializer
+        if np.prod(tensor.dims, dtype=int) == 1
+    }
 
 
-def _ports(nodes: tuple[Node, ...], values: dict[str, Any]) -> dict[str, TensorCodec]:
-    """Return what the integers of every tensor that is quantized or dequantized as a whole stand for."""
-    found: dict[str, TensorCodec] = {}
+def _codecs(nodes: tuple[Node, ...], scalars: dict[str, Any]) -> dict[str, TensorCodec]:
+    """Return the quantization of every tensor that is quantized or dequantized with a single scale."""
+    codecs: dict[str, TensorCodec] = {}
     for node in nodes:
         if node.kind in ("QuantizeLinear", "DequantizeLinear"):
-            scale, zero = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else ""
+            scale, zero_point = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else ""
         elif node.kind in ("QLinearConv", "QLinearMatMul"):
-            scale, zero = node.inputs[6:8]
+            scale, zero_point = node.inputs[6:8]
         else:
             continue
-        if scale in values and (not zero or zero in values):
-            point = values[zero] if zero else np.uint8(0)
-            spec = TensorSpec(node.outputs[0], (-1, -1), point.dtype.name, float(values[scale]), int(point))
-            found[node.outputs[0]] = TensorCodec(spec)
-    return found
+        if scale in scalars and (not zero_point or zero_point in scalars):
+            point = scalars[zero_point] if zero_point else np.uint8(0)
+            spec = TensorSpec(node.outputs[0], (-1, -1), point.dtype.name, float(scalars[scale]), int(point))
+            codecs[node.outputs[0]] = TensorCodec(spec)
+    return codecs
 
 
 class OnnxFloatParts:
@@ -129,14 +137,14 @@ class OnnxFloatParts:
             for value in (*graph.value_info, *graph.output)
             if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
         }
-        known = {"QuantizeLinear", "DequantizeLinear", *QDQRegistry, *QLinearOpsRegistry}
+        quantizable = {"QuantizeLinear", "DequantizeLinear", *QDQRegistry, *QLinearOpsRegistry}
         constants = {tensor.name for tensor in graph.initializer}
         float_kinds = set()
         for node in graph.node:
             if constants.issuperset(node.input):
-                # Folded when the file is loaded.
+                # ONNX Runtime computes it once, when it loads the file.
                 constants.update(node.output)
-            elif node.op_type not in known and set(node.output) & floats:
+            elif node.op_type not in quantizable and set(node.output) & floats:
                 float_kinds.add(node.op_type)
         return float_kinds
 

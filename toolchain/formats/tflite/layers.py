@@ -1,4 +1,4 @@
-"""The graph of a TFLite file; its tensors are named by their number."""
+"""The graph of a TFLite file. A tensor's name is its index as text: names in the file need not be unique."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOLLOWED = frozenset([*_ACTIVATIONS, "QUANTIZE", "DEQUANTIZE"])
 
 
 def mapped(path: Path) -> mmap.mmap:
-    """Return the bytes of a file, which take memory where they are read."""
+    """Return the content of a file as a memory map: only what is read takes memory."""
     with path.open("rb") as stream:
         return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
@@ -39,64 +39,71 @@ def tflite_graph(model: Any) -> Graph:
     """Return the operators and layers of the first subgraph."""
     graph = model.subgraphs[0]
     dtypes = enum_names("TensorType")
-    codes = [
+    kinds = [
         code.customCode.decode() if code.customCode else kind
         for code, kind in zip(model.operatorCodes, operator_kinds(model), strict=True)
     ]
-    nodes = tuple(Node(codes[one.opcodeIndex], _keys(one.inputs), _keys(one.outputs)) for one in graph.operators)
+    nodes = tuple(
+        Node(kinds[operator.opcodeIndex], _keys(operator.inputs), _keys(operator.outputs))
+        for operator in graph.operators
+    )
     constants = {
         str(number): _constant(number, tensor, dtypes[tensor.type].lower())
         for number, tensor in enumerate(graph.tensors)
         if model.buffers[tensor.buffer].data is not None or model.buffers[tensor.buffer].size
     }
     names = {str(number): layer_of_tensor(tensor.name.decode()) for number, tensor in enumerate(graph.tensors)}
-    ports = _ports(graph, dtypes)
+    codecs = _codecs(graph, dtypes)
     for node in nodes:
         first = node.inputs[0] if node.inputs else ""
         if node.kind in ("DEQUANTIZE", "CAST") and first in constants:
-            root = constants[first]
-            constants[node.outputs[0]] = Constant(root.name, root.dtype, root.size, (*root.through, node.kind))
-        elif node.kind == "DEQUANTIZE" and first in ports:
-            ports[node.outputs[0]] = ports[first]
-    return Graph(nodes, _keys(graph.outputs), constants, ports, WEIGHTED, FOLLOWED, names)
+            source = constants[first]
+            through = (*source.through, node.kind)
+            constants[node.outputs[0]] = Constant(source.name, source.dtype, source.size, through)
+        elif node.kind == "DEQUANTIZE" and first in codecs:
+            codecs[node.outputs[0]] = codecs[first]
+    return Graph(nodes, _keys(graph.outputs), constants, codecs, WEIGHTED, FOLLOWED, names)
 
 
 def _constant(number: int, tensor: Any, dtype: str) -> Constant:
     return Constant(str(number), dtype, int(np.prod(tensor.shape if tensor.shape is not None else (), dtype=int)))
 
 
-def _ports(graph: Any, dtypes: dict[int, str]) -> dict[str, TensorCodec]:
-    """Return what the integers of every tensor with one scale stand for."""
-    found = {}
+def _codecs(graph: Any, dtypes: dict[int, str]) -> dict[str, TensorCodec]:
+    """Return the quantization of every tensor that has a single scale."""
+    codecs = {}
     for number, tensor in enumerate(graph.tensors):
-        has = tensor.quantization
-        if has is not None and has.scale is not None and len(has.scale) == 1:
+        quantization = tensor.quantization
+        if quantization is not None and quantization.scale is not None and len(quantization.scale) == 1:
             shape, dtype = tuple(map(int, tensor.shape)), dtypes[tensor.type].lower()
-            zero = int(has.zeroPoint[0]) if has.zeroPoint is not None and len(has.zeroPoint) else 0
-            found[str(number)] = TensorCodec(TensorSpec(str(number), shape, dtype, float(has.scale[0]), zero))
-    return found
+            points = quantization.zeroPoint
+            zero_point = int(points[0]) if points is not None and len(points) else 0
+            spec = TensorSpec(str(number), shape, dtype, float(quantization.scale[0]), zero_point)
+            codecs[str(number)] = TensorCodec(spec)
+    return codecs
 
 
 def _keys(tensors: Any) -> tuple[str, ...]:
+    """Return the names of tensors given by index; -1 is an input left out, whose name is empty."""
     return tuple("" if index < 0 else str(index) for index in (tensors if tensors is not None else ()))
 
 
 @cache
 def enum_names(enum: str) -> dict[int, str]:
-    """Return number -> name of an enumeration of the schema, such as `TensorType`."""
+    """Return value -> name of an enumeration of the schema, such as `TensorType`."""
     from ai_edge_litert import schema_py_generated as schema
 
     return {number: name for name, number in vars(getattr(schema, enum)).items() if isinstance(number, int)}
 
 
 def operator_kinds(model: Any) -> list[str]:
-    """Return the kind of each of a model's operator codes, CUSTOM for operators that TFLite does not have."""
+    """Return the kind of each of a model's operator codes, CUSTOM for those that TFLite does not define."""
     names = enum_names("BuiltinOperator")
     return [names.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM") for code in model.operatorCodes]
 
 
 class TfliteFloatParts:
-    """See `toolchain.formats.graph.FloatParts`; of all subgraphs."""
+    """See `toolchain.formats.graph.FloatParts`; covers all subgraphs."""
 
     def __init__(self, content: bytes) -> None:
         """Parse the file."""

@@ -1,4 +1,4 @@
-"""What the layers of a TFLite file give out, in LiteRT's own kernels, which a delegate would hide."""
+"""The results of a TFLite file's layers, in LiteRT's own kernels: a delegate does not return inner tensors."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class TfliteTrace:
         return self.fixed
 
     def whole(self, pixels: NDArray[Any]) -> Values:
-        """Return the results of an inference."""
+        """Return the result of every layer when the file runs on `pixels`."""
         return self._run(self._whole, pixels, {})
 
     def alone(self, pixels: NDArray[Any], exact: Values) -> Values:
-        """Return the results of each layer behind exact ones."""
-        interpreter, places = self._alone
-        given = rounded(self.graph, exact)
-        return self._run(interpreter, pixels, {place: given[tensor] for tensor, place in places.items()})
+        """Return the result of every layer when those before it return `exact`."""
+        interpreter, inputs = self._alone
+        results = rounded(self.graph, exact)
+        return self._run(interpreter, pixels, {index: results[tensor] for tensor, index in inputs.items()})
 
     @cached_property
     def _whole(self) -> Any:
@@ -54,69 +54,73 @@ class TfliteTrace:
 
     @cached_property
     def _alone(self) -> tuple[Any, dict[str, int]]:
-        """A file in which every operator that reads a layer's result reads an input in its place, and those inputs."""
+        """An interpreter whose operators read inputs instead of layers' results; and result -> index of its input."""
         model = unpacked(self.content)
-        graph, places = model.subgraphs[0], {}
+        graph, inputs = model.subgraphs[0], dict[str, int]()
         for tensor in dict.fromkeys(layer.result for layer in self.graph.layers):
             if tensor not in self.graph.outputs:
-                twin = copy.copy(graph.tensors[int(tensor)])
-                twin.name = b"exact " + tensor.encode()
-                places[tensor] = len(graph.tensors)
-                graph.tensors.append(twin)
+                exact_input = copy.copy(graph.tensors[int(tensor)])
+                exact_input.name = b"exact " + tensor.encode()
+                inputs[tensor] = len(graph.tensors)
+                graph.tensors.append(exact_input)
         for operator in graph.operators:
-            operator.inputs = [places.get(str(index), index) for index in operator.inputs]
-        graph.inputs = [*graph.inputs, *places.values()]
-        # A result that nobody reads any more would not be computed for certain.
-        graph.outputs = [*graph.outputs, *map(int, places)]
+            operator.inputs = [inputs.get(str(index), index) for index in operator.inputs]
+        graph.inputs = [*graph.inputs, *inputs.values()]
+        # LiteRT need not compute a result that nothing reads any more, unless it is an output.
+        graph.outputs = [*graph.outputs, *map(int, inputs)]
         model.signatureDefs = None
-        return self._interpreter(packed(model, len(self.content))), places
+        return self._interpreter(packed(model, len(self.content))), inputs
 
     def _interpreter(self, source: Path | bytes) -> Any:
         try:
             with quiet_stderr():
                 interpreter = open_bare(source)
         except (ValueError, RuntimeError) as error:
-            said = " ".join(str(error).split())[:300]
-            raise StageError(f"{self.artifact.path.name}: LiteRT cannot show its layers ({said})") from error
+            reason = " ".join(str(error).split())[:300]
+            raise StageError(f"{self.artifact.path.name}: LiteRT cannot show its layers ({reason})") from error
         return interpreter
 
-    def _run(self, interpreter: Any, pixels: NDArray[Any], fed: dict[int, Any]) -> Values:
+    def _run(self, interpreter: Any, pixels: NDArray[Any], exact_inputs: dict[int, Any]) -> Values:
         source = interpreter.get_input_details()[0]
-        for place, values in {source["index"]: pixels.reshape(source["shape"]), **fed}.items():
-            interpreter.set_tensor(place, self._typed(interpreter, place, values))
+        for index, values in {source["index"]: pixels.reshape(source["shape"]), **exact_inputs}.items():
+            interpreter.set_tensor(index, self._encoded(interpreter, index, values))
         interpreter.invoke()
         return {
             layer.name: self._decoded(layer.result, interpreter.get_tensor(int(layer.result)))
             for layer in self.graph.layers
         }
 
-    def _typed(self, interpreter: Any, place: int, values: NDArray[Any]) -> NDArray[Any]:
-        details = next(one for one in interpreter.get_input_details() if one["index"] == place)
+    def _encoded(self, interpreter: Any, index: int, values: NDArray[Any]) -> NDArray[Any]:
+        """Return values in the dtype of an input: floats are quantized where it takes integers."""
+        details = next(detail for detail in interpreter.get_input_details() if detail["index"] == index)
         if np.dtype(details["dtype"]).kind == "f" or values.dtype.kind != "f":
             return values.astype(details["dtype"])
         scale, zero = details["quantization"]
         limits = np.iinfo(details["dtype"])
-        typed: NDArray[Any] = np.clip(np.rint(values / scale) + zero, limits.min, limits.max).astype(details["dtype"])
-        return typed
+        encoded: NDArray[Any] = np.clip(np.rint(values / scale) + zero, limits.min, limits.max).astype(details["dtype"])
+        return encoded
 
     def _decoded(self, tensor: str, values: NDArray[Any]) -> NDArray[np.float32]:
-        port = self.graph.ports.get(tensor)
-        return values.astype(np.float32) if port is None or values.dtype.kind == "f" else port.decode(values)
+        codec = self.graph.codecs.get(tensor)
+        return values.astype(np.float32) if codec is None or values.dtype.kind == "f" else codec.decode(values)
 
 
-def tflite_activations(source: Path | bytes, names: Sequence[str], fed: NDArray[np.float32]) -> Iterator[Values]:
-    """Yield the tensors `names` of a TFLite file for each of `fed`; integers as the numbers they stand for."""
+def tflite_activations(source: Path | bytes, names: Sequence[str], batches: NDArray[np.float32]) -> Iterator[Values]:
+    """Yield the tensors `names` of a TFLite file for each of `batches`; integers are dequantized."""
     interpreter = open_bare(source)
-    (given,) = interpreter.get_input_details()
+    (input_detail,) = interpreter.get_input_details()
     details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
-    for batch in fed:
-        interpreter.set_tensor(given["index"], batch)
+    for batch in batches:
+        interpreter.set_tensor(input_detail["index"], batch)
         interpreter.invoke()
-        yield {name: _real(interpreter.get_tensor(details[name]["index"]), details[name]) for name in names}
+        yield {name: _dequantized(interpreter.get_tensor(details[name]["index"]), details[name]) for name in names}
 
 
 def open_bare(source: Path | bytes) -> Any:
-    """Return LiteRT's interpreter of a file or its bytes, on its own kernels: a delegate hides the tensors inside."""
+    """Return an interpreter of a file or of its bytes without delegates, from which inner tensors can be read.
+
+    Raises ValueError or RuntimeError where LiteRT refuses the file.
+    """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
@@ -129,9 +133,9 @@ def open_bare(source: Path | bytes) -> Any:
     return interpreter
 
 
-def _real(stored: NDArray[Any], detail: dict[str, Any]) -> NDArray[np.float32]:
+def _dequantized(stored: NDArray[Any], detail: dict[str, Any]) -> NDArray[np.float32]:
     quantization = detail["quantization_parameters"]
     if not quantization["scales"].size:
         return stored.astype(np.float32, copy=False)
-    real: NDArray[np.float32] = (stored.astype(np.float32) - quantization["zero_points"]) * quantization["scales"]
-    return real
+    values: NDArray[np.float32] = (stored.astype(np.float32) - quantization["zero_points"]) * quantization["scales"]
+    return values
