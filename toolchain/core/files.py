@@ -1,4 +1,4 @@
-"""Results appear whole or not at all, and never over something that is there."""
+"""Writing results: a file or folder appears complete or not at all, and overwrites nothing without `force`."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def refuse_existing(path: Path, *, force: bool) -> None:
     if path.exists() and not path.is_file():
         raise UsageProblem(f"{path} is not a file that can be replaced; give another name")
     _refuse_mounted(path)
-    _refuse_shut(path)
+    _refuse_unwritable(path)
 
 
 def _refuse_taken(path: Path, *, force: bool) -> None:
-    # A symbolic link that leads nowhere is there too.
+    # A symbolic link whose target is missing still takes the name.
     if os.path.lexists(path) and not force:
         raise UsageProblem(f"{path} is already there; give another name, or --force to overwrite it")
 
@@ -44,18 +44,18 @@ def _refuse_mounted(path: Path) -> None:
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
     except OSError:
         mounts = []
-    # Blanks and the like are octal there: proc_pid_mountinfo(5).
-    places = {re.sub(rb"\\(\d{3})", lambda code: bytes([int(code[1], 8)]), mount) for mount in mounts}
-    if os.path.ismount(path) or os.fsencode(path.resolve()) in places:
-        instead = f"a folder in it, such as {path / 'out'}" if path.is_dir() else "another file"
-        raise UsageProblem(f"{path} is where a disk is mounted, which no finished result can replace; name {instead}")
+    # mountinfo writes blanks and the like as octal escapes: proc_pid_mountinfo(5).
+    mount_points = {re.sub(rb"\\(\d{3})", lambda code: bytes([int(code[1], 8)]), mount) for mount in mounts}
+    if os.path.ismount(path) or os.fsencode(path.resolve()) in mount_points:
+        other = f"a folder in it, such as {path / 'out'}" if path.is_dir() else "another file"
+        raise UsageProblem(f"{path} is where a disk is mounted, which no finished result can replace; name {other}")
 
 
-def _refuse_shut(path: Path) -> None:
-    place = next(parent for parent in path.absolute().parents if parent.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
+def _refuse_unwritable(path: Path) -> None:
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UsageProblem(
-            f"{path} cannot be written: {place} is not a folder that can be written to; name another place"
+            f"{path} cannot be written: {folder} is not a folder that can be written to; name another place"
         )
 
 
@@ -86,7 +86,7 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
 def whole_files(path: Path, *others: Path, force: bool = False) -> Iterator[tuple[Path, ...]]:
     """Yield temporary paths for a file and those that belong to it in the same folder, as `whole_file` does for one.
 
-    They take their names together: the others replace what has their names, since without the first one that is a rest.
+    They take their names together. The others replace whatever has their names: without `path` those are remains.
     """
     refuse_existing(path, force=force)
     with _room_beside(path) as room:
@@ -101,11 +101,11 @@ def whole_files(path: Path, *others: Path, force: bool = False) -> Iterator[tupl
             raise _taken(room / "new", path) from error
 
 
-def write_whole(path: Path, words: str, *, force: bool = False) -> None:
+def write_whole(path: Path, text: str, *, force: bool = False) -> None:
     """Write a text in UTF-8, whole or not at all; raises as `whole_file` does."""
     with whole_file(path, force=force) as part:
-        # A file name that is no UTF-8 has halves of pairs, which are written as \udcff.
-        part.write_text(words, encoding="utf-8", errors="backslashreplace")
+        # A file name that is not UTF-8 holds lone surrogates; they are written as escapes such as \udcff.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def refuse_folder(path: Path, *, force: bool) -> None:
@@ -120,13 +120,13 @@ def refuse_folder(path: Path, *, force: bool) -> None:
         )
     _refuse_taken(path, force=force or not occupied)
     _refuse_mounted(target)
-    _refuse_shut(target)
+    _refuse_unwritable(target)
     if target.is_dir() and not os.access(target, os.W_OK):
         raise UsageProblem(f"{path} cannot be written: its permissions forbid it; name another place")
 
 
 def _behind(path: Path) -> Path:
-    """Return the folder behind a symbolic link: it is filled, and the link stays."""
+    """Return the folder that a symbolic link leads to: that one is written, and the link stays as it is."""
     return path.resolve() if path.is_symlink() else path
 
 
@@ -134,7 +134,7 @@ def _behind(path: Path) -> Path:
 def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that takes its name when the block ends without an error.
 
-    `force` replaces only a folder that is empty or that holds our own report, never a stranger's files. Raises
+    `force` replaces only a folder that is empty or that holds the report of a press, never other files. Raises
     StageError, and says where the finished folder is, when something else got the name meanwhile.
     """
     target = _behind(path)
@@ -143,7 +143,7 @@ def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         part = room / "new" / target.name
         part.mkdir(parents=True)
         if target.is_dir():
-            # A folder that was made for its owner alone stays so.
+            # The new folder keeps the permissions of the one that it replaces.
             part.chmod(stat.S_IMODE(target.stat().st_mode))
         yield part
         try:
@@ -158,7 +158,7 @@ def scratch() -> Iterator[None]:
     """Let `tempfile` work in one hidden folder of the temporary directory, which is swept even after a kill."""
     before = tempfile.tempdir
     with ExitStack() as stack:
-        # Most commands need none, and those that do say why it cannot be had.
+        # Most commands need no temporary file, and those that do raise an error of their own.
         with suppress(OSError):
             tempfile.tempdir = str(stack.enter_context(atomic_files.room(Path(before) if before else temporary())))
         try:
@@ -167,13 +167,13 @@ def scratch() -> Iterator[None]:
             tempfile.tempdir = before
 
 
-def require_room(need: int) -> None:
-    """Raise StageError where the disk of temporary files has fewer than `need` bytes free."""
+def require_room(bytes_needed: int) -> None:
+    """Raise StageError where the disk of temporary files has fewer than `bytes_needed` bytes free."""
     folder = temporary()
-    if (free := shutil.disk_usage(folder).free) < need:
+    if (free := shutil.disk_usage(folder).free) < bytes_needed:
         raise StageError(
-            f"{folder} has {free / 1e6:.1f} MB free and about {need / 1e6:.1f} MB of temporary files are needed; free "
-            "some space, or set TMPDIR"
+            f"{folder} has {free / 1e6:.1f} MB free and about {bytes_needed / 1e6:.1f} MB of temporary files are "
+            "needed; free some space, or set TMPDIR"
         )
 
 
@@ -182,8 +182,8 @@ def _ours(folder: Path) -> bool:
 
 
 def _taken(part: Path, path: Path) -> StageError:
-    kept = atomic_files.put_aside(part, path)
-    return StageError(f"{path} was made by another process meanwhile, and stays; the finished results are in {kept}")
+    aside = atomic_files.put_aside(part, path)
+    return StageError(f"{path} was made by another process meanwhile, and stays; the finished results are in {aside}")
 
 
 @contextmanager
@@ -200,12 +200,12 @@ def _room_beside(path: Path) -> Iterator[Path]:
                 raise
     except BaseException as error:
         for parent in missing:
-            # Someone else may have put something there meanwhile.
+            # Another process may have put a file there meanwhile.
             with suppress(OSError):
                 parent.rmdir()
         hidden = isinstance(error, OSError) and (error.errno in _FULL or atomic_files.PREFIX in str(error.filename))
         if isinstance(error, OSError) and hidden and not temporary_file:
-            # Python does not say which file did not fit, or names a hidden one; the outermost is what was asked for.
+            # Python names no file, or a hidden temporary one; the user knows the result by `path`.
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
@@ -213,7 +213,7 @@ def _room_beside(path: Path) -> Iterator[Path]:
 def _is_temporary(error: OSError, folder: Path) -> bool:
     """Return whether a temporary file could not be written, rather than the result in `folder`, which is still there.
 
-    Where the error names no file, that is the one whose disk has less room.
+    Where the error names no file, it is taken to be of the disk that has less room.
     """
     if named := error.filename2 or error.filename:
         return atomic_files.PREFIX in str(named) and folder.name not in str(named)
@@ -221,6 +221,6 @@ def _is_temporary(error: OSError, folder: Path) -> bool:
 
 
 def refuse_other(path: Path, *expected: str) -> None:
-    """Raise EvidenceError, saying what reads it, where a file is a result of glyphpress but none of `expected`."""
-    if words := instead_of(path, *expected):
-        raise EvidenceError(f"{path} {words}")
+    """Raise EvidenceError, with the command that reads it, where a result of glyphpress is of no kind in `expected`."""
+    if advice := instead_of(path, *expected):
+        raise EvidenceError(f"{path} {advice}")

@@ -48,23 +48,25 @@ def next_steps(
     quantized: bool = True,
     images: int | None = None,
 ) -> list[str]:
-    """Return a line for each thing that helps a candidate that did not pass: words, a colon, a command; none otherwise.
+    """Return a line of advice for each thing that may help a candidate that did not pass; none if it passed.
 
-    source: the float file that it is judged against or was made of. data: the options that name the images, empty where
-    there were none. candidate: None where it need not be there. quantized: whether the candidate is. images: how many
-    it was judged on, None where that is not known.
+    Each line is a text, a colon and a command.
+
+    source: the float file that it is judged against or was made from. data: the options that name the images, empty
+    where there were none. candidate: None where the file may be missing. quantized: whether the candidate is. images:
+    how many it was judged on, None where that is not known.
     """
     limits = open_limits(verdicts)
     if not limits:
         return []
-    reading = quantized and not set(limits) <= {*BYTES, *TIMES, PREPROCESS}
+    answers_differ = quantized and not set(limits) <= {*BYTES, *TIMES, PREPROCESS}
     lines: list[str] = []
     if PREPROCESS in limits:
         lines.append("convert it again without a turn or scale of its own: it must take images as the baseline does")
-    # What it was made of has its format, and is no stored baseline.
+    # The candidate was made from the source only if both have one format; a stored baseline is no model file.
     own_format = catalog.of(source) if candidate and source.suffix == candidate.suffix else None
     if data and candidate and own_format and not own_format.opaque:
-        if reading:
+        if answers_differ:
             explain = _command("explain", source, candidate, *data)
             lines += [*_quantizing(source, data, images), f"see which layers lose most: {explain}"]
         if {*BYTES} & set(limits):
@@ -80,9 +82,9 @@ def pressed_next(report: Report, out: Path, data: Sequence[str]) -> list[str]:
     stopped = [row for row in report.rows if not row.added and row.outcome not in (None, Outcome.PASS)]
     if not stopped:
         return []
-    row = min(stopped, key=lambda one: (one.outcome is not Outcome.FAIL, one.recipe in UNQUANTIZED))
+    row = min(stopped, key=lambda row: (row.outcome is not Outcome.FAIL, row.recipe in UNQUANTIZED))
     quantized = row.recipe not in UNQUANTIZED
-    source = next((one.name for one in report.rows if one.recipe == "float" and one.format == row.format), row.name)
+    source = next((file.name for file in report.rows if file.recipe == "float" and file.format == row.format), row.name)
     steps = next_steps(
         row.verdicts,
         source=out / source,
@@ -92,8 +94,8 @@ def pressed_next(report: Report, out: Path, data: Sequence[str]) -> list[str]:
         images=report.dataset.images,
     )
     # Other recipes do not help a float file whose answers differ, but may help one that is too large or too slow.
-    again = quantized or {*BYTES, *TIMES} & set(open_limits(row.verdicts))
-    return [*(pressed_again(report.command, out, row.verdicts) if again else []), *steps]
+    retry = quantized or {*BYTES, *TIMES} & set(open_limits(row.verdicts))
+    return [*(pressed_again(report.command, out, row.verdicts) if retry else []), *steps]
 
 
 def gate_next(
@@ -126,22 +128,22 @@ def _quantized(path: Path) -> bool:
 
 
 def pressed_again(command: Sequence[str], out: Path, verdicts: Iterable[Verdict]) -> list[str]:
-    """Return the command of the press with recipes that may help and another output folder."""
+    """Return the command of the press again, with recipes that may help and another output folder."""
     limits = open_limits(verdicts)
     if not limits or tuple(command[1:2]) != ("press",):
         return []
-    reading = not set(limits) <= {*BYTES, *TIMES}
-    recipes = READS_LIKE_FLOAT if reading else (SMALLER,)
-    kept = _without(command, ("--recipe", "--out"), ("--json", "--force"))
-    # After `--` no word is an option.
-    end = kept.index("--") if "--" in kept else len(kept)
-    options = [*(word for name in recipes for word in ("--recipe", name)), "--out", f"{out}-next"]
-    again = [*kept[:end], *options, *kept[end:]]
+    answers_differ = not set(limits) <= {*BYTES, *TIMES}
+    recipes = READS_LIKE_FLOAT if answers_differ else (SMALLER,)
+    words = _without(command, ("--recipe", "--out"), ("--json", "--force"))
+    # Words after `--` are never options.
+    end = words.index("--") if "--" in words else len(words)
+    options = [*(word for recipe in recipes for word in ("--recipe", recipe)), "--out", f"{out}-next"]
+    again = [*words[:end], *options, *words[end:]]
     return [f"try other recipes: {shlex.join(again)}"]
 
 
 def _command(name: str, *words: str | Path) -> str:
-    """Return a command line of glyphpress. words: arguments, files as paths."""
+    """Return a command line of glyphpress. words: its arguments; those that are files are given as paths."""
     return " ".join(
         ["glyphpress", name, *(argument(word) if isinstance(word, Path) else shlex.quote(word) for word in words)]
     )
@@ -166,9 +168,9 @@ def _quantize(source: Path, data: Sequence[str], name: str, *options: str) -> st
 
 
 def _policy(limits: dict[str, Outcome]) -> list[str]:
-    """Return what would decide the undecided limits, and how to allow more, which is a decision and not a repair."""
+    """Return what would decide the undecided limits, and how to change the policy so that it allows more."""
     undecided = [name for name, outcome in limits.items() if outcome is Outcome.INCONCLUSIVE]
-    named = ", ".join(f"[{name}]" for name in limits)
+    tables = ", ".join(f"[{name}]" for name in limits)
     wider = "a wider max, or " if set(limits) - {PREPROCESS} else ""
     deciders = {
         "more images": [name for name in undecided if name not in TIMES],
@@ -177,13 +179,13 @@ def _policy(limits: dict[str, Outcome]) -> list[str]:
     lines = [
         f"{what} would decide {', '.join(f'[{name}]' for name in names)}" for what, names in deciders.items() if names
     ]
-    change = f'glyphpress gate init -o gate.toml; in it {named}: {wider}action = "warn"; then --policy gate.toml'
+    change = f'glyphpress gate init -o gate.toml; in it {tables}: {wider}action = "warn"; then --policy gate.toml'
     return [*lines, f"allow more: {change}"]
 
 
 def _without(command: Sequence[str], valued: Collection[str], flags: Collection[str]) -> list[str]:
-    """Return the words of a command without some of its options."""
-    kept: list[str] = []
+    """Return a command without some options. valued: those with a value, which goes too; flags: those without."""
+    remaining: list[str] = []
     skip = False
     for word in command:
         if skip:
@@ -191,5 +193,5 @@ def _without(command: Sequence[str], valued: Collection[str], flags: Collection[
         elif word in valued:
             skip = True
         elif word not in flags and word.partition("=")[0] not in valued:
-            kept.append(word)
-    return kept
+            remaining.append(word)
+    return remaining

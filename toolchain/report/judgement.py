@@ -58,14 +58,14 @@ class Judged:
         cls, evidence: Evidence, verdicts: tuple[Verdict, ...], file: Path | None, evidence_sha256: str | None
     ) -> Judged:
         """Return what was concluded of the candidate that the evidence is of."""
-        own = evidence.pairs.candidate
+        candidate = evidence.pairs.candidate
         return cls(
-            file=own,
+            file=candidate,
             outcome=overall(verdicts),
             verdicts=verdicts,
             comparison=comparison(evidence.pairs),
             p50=_median(evidence.timings),
-            path=_relative(file) if file is not None else own.name,
+            path=_relative(file) if file is not None else candidate.name,
             evidence_sha256=evidence_sha256,
         )
 
@@ -92,8 +92,8 @@ class Judgement:
         """Reject what does not follow from the candidates."""
         policy_from(self.policy)
         names = Counter(judged.file.name for judged in self.candidates)
-        if twice := [name for name, count in names.items() if count > 1]:
-            raise EvidenceError(f"several candidates are called {twice[0]}; give each file a name of its own")
+        if repeated := [name for name, count in names.items() if count > 1]:
+            raise EvidenceError(f"several candidates are called {repeated[0]}; give each file a name of its own")
         if self.winner not in [None, *(judged.file.name for judged in _passing(self.candidates))]:
             raise EvidenceError(f"{self.winner} cannot have won, since it did not pass; run the gate again")
         if self.outcome is not _outcome(self.candidates, self.winner):
@@ -136,14 +136,14 @@ class Judgement:
     def verdicts(self) -> Iterator[tuple[Judged, Verdict, Standing]]:
         """Yield every verdict with its candidate and what it means for the run.
 
-        passed; warned: no PASS of a limit that only warns; stopped: no PASS, so that nothing ships; beaten: no PASS of
-        a candidate in whose place another one ships.
+        passed: PASS. Any other outcome is beaten where another candidate ships instead; otherwise warned where the
+        limit only warns, and stopped where it keeps the candidate from shipping.
         """
         for judged in self.candidates:
             beaten = self.winner not in (None, judged.file.name)
             for verdict in judged.verdicts:
-                open_: Standing = "beaten" if beaten else "warned" if verdict.action == "warn" else "stopped"
-                yield judged, verdict, "passed" if verdict.outcome is Outcome.PASS else open_
+                unless_passed: Standing = "beaten" if beaten else "warned" if verdict.action == "warn" else "stopped"
+                yield judged, verdict, "passed" if verdict.outcome is Outcome.PASS else unless_passed
 
     def raise_unless_passed(self) -> None:
         """Raise GateFailed or GateInconclusive, with the reasons, unless the outcome is PASS."""
@@ -152,7 +152,7 @@ class Judgement:
             raise_for(verdict for judged in deciding for verdict in judged.verdicts)
 
     def save(self, path: Path, *, force: bool = False) -> None:
-        """Write `verdict.json`; `schema` says its form."""
+        """Write `verdict.json`, whose format `verdict_schema` describes."""
         write_whole(path, json_text(to_json(self), indent=1) + "\n", force=force)
 
     @classmethod
@@ -171,7 +171,7 @@ def _passing(candidates: Sequence[Judged]) -> list[Judged]:
 def _winner(candidates: Sequence[Judged]) -> str | None:
     passing = _passing(candidates)
     timed = all(judged.p50 is not None for judged in passing)
-    best = min(passing, key=lambda one: (one.p50 or 0.0 if timed else 0.0, one.file.bytes), default=None)
+    best = min(passing, key=lambda judged: (judged.p50 or 0.0 if timed else 0.0, judged.file.bytes), default=None)
     return None if best is None else best.file.name
 
 
@@ -187,7 +187,7 @@ def _check_together(evidence: Sequence[Evidence]) -> None:
     if not evidence:
         raise EvidenceError("nothing was judged; give at least one candidate")
     first = evidence[0].pairs
-    for other in (one.pairs for one in evidence[1:]):
+    for other in (each.pairs for each in evidence[1:]):
         if other.baseline.sha256 != first.baseline.sha256 or other.dataset_sha256 != first.dataset_sha256:
             names = f"{first.candidate.name} and {other.candidate.name}"
             raise EvidenceError(f"{names} were judged against other baselines or images; judge them together")
@@ -214,8 +214,8 @@ def value_text(limit: str, value: float | None) -> str:
 
 def allowed_text(limit: str, threshold: float) -> str:
     """Return what a limit allows: `at most 0.300 pp`."""
-    least = "min" in definition(limit).settings.model_fields
-    return f"{'at least' if least else 'at most'} {value_text(limit, threshold)}"
+    is_minimum = "min" in definition(limit).settings.model_fields
+    return f"{'at least' if is_minimum else 'at most'} {value_text(limit, threshold)}"
 
 
 def _measure_text(measure: Measure, value: float) -> str:
@@ -241,16 +241,16 @@ def verdict_schema() -> dict[str, Any]:
         ref_template="#/$defs/{model}",
     )
     tables: dict[str, Any] = definitions["$defs"]
-    whole: dict[str, Any] = tables.pop(references["judgement", "serialization"]["$ref"].rpartition("/")[2])
-    del whole["title"]
-    whole["properties"] |= {"schema": {"const": Judgement.SCHEMA}, "policy": references["policy", "serialization"]}
-    for table in (whole, *tables.values()):
+    root: dict[str, Any] = tables.pop(references["judgement", "serialization"]["$ref"].rpartition("/")[2])
+    del root["title"]
+    root["properties"] |= {"schema": {"const": Judgement.SCHEMA}, "policy": references["policy", "serialization"]}
+    for table in (root, *tables.values()):
         if "properties" in table:
             _close(table)
     for kind in _EXPLAINED:
         tables[kind.__name__]["description"] = getdoc(kind)
     head = {"$schema": _DRAFT, "title": Judgement.SCHEMA, "description": getdoc(Judgement)}
-    return head | whole | {"$defs": tables}
+    return head | root | {"$defs": tables}
 
 
 def _close(table: dict[str, Any]) -> None:

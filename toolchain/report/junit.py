@@ -1,15 +1,15 @@
-"""The judgement as JUnit XML: a test suite a candidate, a test case a limit.
+"""The judgement as JUnit XML: a test suite for each candidate, in it a test case for each limit.
 
-CI servers colour a job by it, so it must agree with the exit code:
+CI servers show a job as passed or failed by it, so it must agree with the exit code:
 
 - FAIL of a limit that fails is a `failure`: the candidate reads worse, is too large, too slow.
-- INCONCLUSIVE of such a limit is an `error`: the test could not be brought to an end. Jenkins, GitLab, Azure DevOps and
-  CircleCI show errors beside failures and take neither for green.
-- A limit that only warns passes; what it found stands in `system-out`.
-- A candidate in whose place another one ships is `skipped` where it did not pass: the exit code is 0 then.
+- INCONCLUSIVE of such a limit is an `error`: the test reached no result. Jenkins, GitLab, Azure DevOps and CircleCI
+  show errors beside failures, and a job with either has not passed.
+- A limit that only warns passes; what it measured is in `system-out`.
+- Where another candidate ships instead, a limit that did not pass is `skipped`, since the exit code is 0.
 
-The parts of a limit (classes, look-alikes, damages, runtimes) stand in `system-out`. The form is that of the xunit
-plugin of Jenkins (junit-10.xsd), which GitLab and others read too.
+The parts of a limit (classes, look-alikes, damages, runtimes) are listed in `system-out`. The schema is that of the
+xunit plugin of Jenkins (junit-10.xsd), which GitLab and others read too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CLASS = "glyphpress.gate"
 
 
 def junit(judgement: Judgement) -> str:
-    """Return the XML document."""
+    """Return the judgement as an XML document."""
     root = ET.Element("testsuites", name="glyphpress gate")
     suites = [_suite(judgement, judged) for judged in judgement.candidates]
     root.extend(suites)
@@ -40,7 +40,7 @@ def _suite(judgement: Judgement, judged: Judged) -> ET.Element:
     properties = ET.SubElement(suite, "properties")
     for name, value in _facts(judgement, judged).items():
         ET.SubElement(properties, "property", name=name, value=visible(value))
-    cases = [_case(verdict, standing) for one, verdict, standing in judgement.verdicts() if one is judged]
+    cases = [_case(verdict, standing) for owner, verdict, standing in judgement.verdicts() if owner is judged]
     suite.extend(cases)
     suite.set("tests", str(len(cases)))
     for count, kind in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
@@ -66,8 +66,8 @@ def _facts(judgement: Judgement, judged: Judged) -> dict[str, str]:
 def _case(verdict: Verdict, standing: Standing) -> ET.Element:
     case = ET.Element("testcase", classname=_CLASS, name=verdict.limit)
     if standing in ("stopped", "beaten"):
-        failed = "failure" if verdict.outcome is Outcome.FAIL else "error"
-        kind = "skipped" if standing == "beaten" else failed
+        failure_or_error = "failure" if verdict.outcome is Outcome.FAIL else "error"
+        kind = "skipped" if standing == "beaten" else failure_or_error
         message = f"{verdict.outcome}: {verdict.reason}"
         ET.SubElement(case, kind, type=str(verdict.outcome), message=visible(message)).text = _figures(verdict)
     ET.SubElement(case, "system-out").text = "\n".join(_lines(verdict))

@@ -25,15 +25,15 @@ _WORDS = {
 def pull_request(judgement: Judgement, evidence: Sequence[Evidence], *, picture: str | None = None) -> str:
     """Return one Markdown document.
 
-    evidence: of each candidate, in the judgement's order. picture: the relative URL of the contact sheet; without it
-    the flipped characters are a table only, as where pictures cannot be linked.
+    evidence: of each candidate, in the judgement's order. picture: the relative URL of the contact sheet, None where
+    pictures cannot be linked; the flipped characters are then shown only as a table.
     """
     pairs = zip(judgement.candidates, evidence, strict=True)
     competing = len(judgement.candidates) > 1
     sections = [
         f"## glyphpress gate: {_WORDS[judgement.outcome]}",
         _competitors(judgement) if competing else "",
-        *(part for judged, own in pairs for part in _candidate(judged, own, heading=competing)),
+        *(section for judged, facts in pairs for section in _candidate(judged, facts, heading=competing)),
         f"![The characters that flipped: image, label, before and after]({picture})" if picture else "",
         _provenance(judgement),
     ]
@@ -54,8 +54,8 @@ def _competitors(judgement: Judgement) -> str:
         ]
         for judged in judgement.candidates
     ]
-    chosen = f"Every confidence is corrected for a choice among {judgement.competitors}." * (judgement.competitors > 1)
-    return "\n\n".join(filter(None, [table(names, rows, right=(2, 3, 4, 5)), chosen]))
+    choice = f"Every confidence is corrected for a choice among {judgement.competitors}." * (judgement.competitors > 1)
+    return "\n\n".join(filter(None, [table(names, rows, right=(2, 3, 4, 5)), choice]))
 
 
 def _candidate(judged: Judged, evidence: Evidence, *, heading: bool) -> Iterator[str]:
@@ -71,15 +71,15 @@ def _candidate(judged: Judged, evidence: Evidence, *, heading: bool) -> Iterator
 
 
 def _summary(judged: Judged) -> str:
-    compared, name = judged.comparison, code(judged.file.name)
-    smaller = compared.baseline_bytes / compared.candidate_bytes
+    comparison, name = judged.comparison, code(judged.file.name)
+    shrink = comparison.baseline_bytes / comparison.candidate_bytes
     return (
-        f"{name} ({size_text(compared.candidate_bytes)}, {smaller:.1f}x smaller) reads "
-        f"{percent_text(compared.candidate_accuracy)} of {compared.images:,} images rightly, "
-        f"{code(compared.baseline)} {percent_text(compared.baseline_accuracy)}: {compared.lost:,} lost, "
-        f"{compared.gained:,} gained, {compared.flips:,} answer{'s' * (compared.flips != 1)} changed. Images: "
-        f"{code(compared.origin)}, which {name} takes {text(compared.candidate_input)}, "
-        f"{code(compared.baseline)} {text(compared.baseline_input)}."
+        f"{name} ({size_text(comparison.candidate_bytes)}, {shrink:.1f}x smaller) reads "
+        f"{percent_text(comparison.candidate_accuracy)} of {comparison.images:,} images rightly, "
+        f"{code(comparison.baseline)} {percent_text(comparison.baseline_accuracy)}: {comparison.lost:,} lost, "
+        f"{comparison.gained:,} gained, {comparison.flips:,} answer{'s' * (comparison.flips != 1)} changed. Images: "
+        f"{code(comparison.origin)}, which {name} takes {text(comparison.candidate_input)}, "
+        f"{code(comparison.baseline)} {text(comparison.baseline_input)}."
     )
 
 
@@ -123,8 +123,8 @@ def _parts(verdict: Verdict) -> str:
         for part in ranked[:_ROWS]
     ]
     body = table(["part", "outcome", "measured", "bound", "allowed", "images", "counts"], rows, right=(2, 3, 4, 5))
-    open_ = sum(part.outcome is not Outcome.PASS for part in verdict.parts)
-    return details(f"{verdict.limit}: {len(ranked)} parts, {open_} without a PASS", body + _rest(len(ranked)))
+    not_passed = sum(part.outcome is not Outcome.PASS for part in verdict.parts)
+    return details(f"{verdict.limit}: {len(ranked)} parts, {not_passed} without a PASS", body + _rest(len(ranked)))
 
 
 def _rest(count: int) -> str:
@@ -133,13 +133,13 @@ def _rest(count: int) -> str:
 
 def _worst(judged: Judged) -> str:
     """Return the classes with the largest drops, and the new confusions."""
-    compared = judged.comparison
+    comparison = judged.comparison
     rows = [
         [code(row.label), f"{row.images:,}", f"{row.lost:,}", f"{row.gained:,}", f"{points_text(row.drop)} pp"]
-        for row in compared.worst()
+        for row in comparison.worst()
     ]
     confusions = ", ".join(
-        f"{code(pair.truth)} read as {code(pair.read)} +{pair.extra:,}" for pair in compared.confusions
+        f"{code(pair.truth)} read as {code(pair.read)} +{pair.extra:,}" for pair in comparison.confusions
     )
     tables = [table(["worst classes", "images", "lost", "gained", "drop"], rows, right=(1, 2, 3, 4))] if rows else []
     return "\n\n".join(tables + [f"New confusions: {confusions}."] * bool(confusions))
@@ -162,33 +162,35 @@ def _stress(evidence: Evidence) -> str:
 
 
 def _differences(evidence: Evidence) -> Iterator[str]:
-    """Yield, for every other place that the file ran on, which images it reads differently there."""
+    """Yield, for every other target that the file ran on, which images it reads differently there."""
     for place in evidence.places:
         facts = place.runtime
         where = f"{facts.target} ({facts.runtime} {facts.version}, {facts.device})"
         if place.left_out:
             yield f"Not run on {text(facts.target)}: {text(place.left_out)}."
             continue
-        told = f"On {where}: {place.differing:,} of {place.images:,} images read differently, "
-        told += f"logits differ by at most {place.largest:.2g}"
-        shown = place.differences[:_ROWS]
-        rows = [[str(one.image), code(one.truth), code(one.here), code(one.there)] for one in shown]
+        summary = f"On {where}: {place.differing:,} of {place.images:,} images read differently, "
+        summary += f"logits differ by at most {place.largest:.2g}"
+        rows = [
+            [str(answer.image), code(answer.truth), code(answer.here), code(answer.there)]
+            for answer in place.differences[:_ROWS]
+        ]
         body = table(["image", "label", "here", "there"], rows, right=(0,)) + _rest(place.differing)
-        yield details(told, body) if rows else f"{text(told)}."
+        yield details(summary, body) if rows else f"{text(summary)}."
 
 
 def _flipped(evidence: Evidence) -> str:
-    """Return the flipped characters as a table that opens, and how to get their pictures if there are none."""
-    count, shown = int(evidence.pairs.flipped.sum()), flips(evidence)
+    """Return the flipped characters as a table that can be opened, and how to get their pictures if there are none."""
+    count, listed = int(evidence.pairs.flipped.sum()), flips(evidence)
     if not count:
         return "No answer changed."
-    rows = [[str(flip.image), code(flip.label), _answer(flip, 0), _answer(flip, 1), flip.kind] for flip in shown]
+    rows = [[str(flip.image), code(flip.label), _answer(flip, 0), _answer(flip, 1), flip.kind] for flip in listed]
     body = table(["image", "label", "before", "after", "kind"], rows, right=(0,))
-    listed = details(f"{len(shown)} of {count:,} characters that flipped", body)
+    block = details(f"{len(listed)} of {count:,} characters that flipped", body)
     if evidence.flipped is not None:
-        return listed
+        return block
     return (
-        f"The evidence holds no pictures of the characters that flipped; gate again with `--data` for them.\n\n{listed}"
+        f"The evidence holds no pictures of the characters that flipped; gate again with `--data` for them.\n\n{block}"
     )
 
 

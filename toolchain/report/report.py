@@ -34,7 +34,7 @@ class CheckpointFacts:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """The images that judged it."""
+    """The images that the files were judged on."""
 
     origin: str
     images: int
@@ -44,17 +44,17 @@ class DatasetFacts:
 
 @dataclass(frozen=True)
 class Row:
-    """One artifact: a line of the table.
+    """One artifact: a row of the report's table.
 
     packed: bytes once packed (`packed_size`). shrink: how many times smaller than the float baseline. drop, bound: fall
     in accuracy against the baseline and its one-sided 95 % upper bound, fractions. p50_ns, p99_ns: None where the
     samples cannot carry them. p50_ratio: to the baseline's, taken round by round (`LatencyRatio`), with its 95 %
     interval. own_ratio, own_shrink: the same against the float file in the same runtime; on an emulated target its
     ratio is of instructions, without an interval. float_ratio: the same against the fastest float file that passes, in
-    whatever format. added: not asked for; the press made it, since nothing that was asked for is small and not slower
-    than float. The baseline itself has no drop and no verdicts; `outcome` is None
-    where nothing was judged. instructions: of one inference, where the target is emulated. reasons: why it is slower or
-    larger than float, where it is. fidelity: how its logits lie to those of its own float file.
+    whatever format. added: nobody asked for it; the press made it because no file that was asked for is both small and
+    not slower than float. The baseline itself has no drop and no verdicts; `outcome` is None where nothing was judged.
+    instructions: of one inference, where the target is emulated. reasons: why it is slower or larger than float, where
+    it is. fidelity: how close its logits are to those of the float file that it was made from.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Row:
 
     @property
     def cost(self) -> float | None:
-        """What an inference costs there: nanoseconds, or instructions where the place is emulated."""
+        """What an inference costs there: nanoseconds, or instructions where the target is emulated."""
         return self.instructions if self.instructions is not None else self.p50_ns
 
     @property
@@ -134,7 +134,7 @@ class Row:
         packed: int | None = None,
         fidelity: Fidelity | None = None,
     ) -> Row:
-        """Return the line of an artifact; without a comparison it is the baseline."""
+        """Return the row of an artifact; without a comparison it is the baseline."""
         p50, p99 = (None, None) if timings is None else (timings.percentile(50), timings.percentile(99))
         interval = (ratio.low, ratio.high) if ratio and ratio.low is not None and ratio.high is not None else None
         return cls(
@@ -164,15 +164,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Failure:
-    """A file that was asked for and could not be made or read. reason: the stage's own words."""
+    """A file that was asked for and could not be made or read. reason: the message of its stage's error."""
 
     name: str
     reason: str
 
 
-def _shown_above(counted: float | None, interval: tuple[float, float] | None) -> bool:
-    """Return whether a ratio lies above `SLOWER`: one of instructions as it is, one of latencies by its interval."""
-    return counted > SLOWER if counted is not None else interval is not None and interval[0] > SLOWER
+def _shown_above(instructions_ratio: float | None, interval: tuple[float, float] | None) -> bool:
+    """Return whether the ratio of instructions, or where there is none the low end of `interval`, exceeds `SLOWER`."""
+    if instructions_ratio is not None:
+        return instructions_ratio > SLOWER
+    return interval is not None and interval[0] > SLOWER
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class Report:
     calibration: `CalibrationSet.facts()`, None where nothing was calibrated. policy: `Policy.to_dict()`. prefer: the
     measure that chose the winner; winners: the file that wins by each measure (`winner.Prefer`).
     failures: files that were asked for and are missing.
-    command: the words that made it. machine: state of the host; tools: package versions.
+    command: the command line of the press. machine: state of the host; tools: package versions.
     """
 
     SCHEMA: ClassVar = "glyphpress/report/1"
@@ -205,19 +207,19 @@ class Report:
     failures: tuple[Failure, ...] = ()
 
     def __post_init__(self) -> None:
-        """Reject a calibration that does not say what `CalibrationSet.facts` always says."""
-        facts, known = self.calibration, {"origin": str, "images": int, "seed": int, "sha256": str}
-        if facts is not None and any(type(facts.get(key)) is not kind for key, kind in known.items()):
-            raise EvidenceError(f"its calibration does not hold {', '.join(known)}; press again")
+        """Reject a calibration that lacks a key that `CalibrationSet.facts` always gives."""
+        facts, required = self.calibration, {"origin": str, "images": int, "seed": int, "sha256": str}
+        if facts is not None and any(type(facts.get(key)) is not kind for key, kind in required.items()):
+            raise EvidenceError(f"its calibration does not hold {', '.join(required)}; press again")
 
     def raise_unless_complete(self) -> None:
         """Raise StageError where a file that was asked for is missing."""
         if self.failures:
-            missing = ", ".join(one.name for one in self.failures)
-            whole = len(self.failures) + sum(not row.added for row in self.rows)
+            missing = ", ".join(failure.name for failure in self.failures)
+            requested = len(self.failures) + sum(not row.added for row in self.rows)
             raise StageError(
-                f"{len(self.failures)} of {whole} files could not be made: {missing}; the report says why, and keeps "
-                "what was made"
+                f"{len(self.failures)} of {requested} files could not be made: {missing}; the report says why, and "
+                "keeps what was made"
             )
 
     @property
@@ -232,11 +234,11 @@ class Report:
     @classmethod
     def load(cls, path: Path) -> Report:
         """Read a report from its file or from the folder of a press; raises EvidenceError on anything else."""
-        place = path / MARK if path.is_dir() else path
-        if not place.is_file():
-            raise EvidenceError(f"{place}: no report there; give the folder that `glyphpress press --out` wrote")
-        refuse_other(place, "report")
+        file = path / MARK if path.is_dir() else path
+        if not file.is_file():
+            raise EvidenceError(f"{file}: no report there; give the folder that `glyphpress press --out` wrote")
+        refuse_other(file, "report")
         try:
-            return from_json(cls, place.read_text(encoding="utf-8"), whole=False)
+            return from_json(cls, file.read_text(encoding="utf-8"), whole=False)
         except ValueError as error:
-            raise EvidenceError(f"{place}: not a stored report ({error}); press again to make one") from error
+            raise EvidenceError(f"{file}: not a stored report ({error}); press again to make one") from error

@@ -1,8 +1,9 @@
-"""The judgement as SARIF 2.1.0 (OASIS): rules are the policy's limits, results the verdicts that are no PASS.
+"""The judgement as SARIF 2.1.0 (OASIS): its rules are the limits, its results the verdicts other than PASS.
 
-GitHub fails a check on results of level `error` alone. So whatever keeps a candidate from shipping is one, INCONCLUSIVE
-too: a gate that could not decide has not passed. A limit that only warns is a `warning`, a candidate in whose place
-another one ships a `note`. GitHub wants a line for each result; a model has none, so all stand at line 1.
+GitHub fails a check only on results of level `error`. So every verdict that keeps a candidate from shipping is an
+`error`, INCONCLUSIVE too: a gate that could not decide has not passed. A limit that only warns gives a `warning`, and a
+candidate that another one beat gives a `note`. GitHub requires a line number for each result; a model file has no
+lines, so all results point to line 1.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ _CODES = {
 
 
 def sarif(judgement: Judgement) -> str:
-    """Return the log, one run."""
-    judged = {verdict.limit for _, verdict, _ in judgement.verdicts()}
-    rules = [name for name in LIMITS if name in judged]
+    """Return the SARIF log as JSON text; it holds one run."""
+    judged_limits = {verdict.limit for _, verdict, _ in judgement.verdicts()}
+    rules = [name for name in LIMITS if name in judged_limits]
     results = [
         _result(judgement, judged, verdict, _LEVELS[standing], rules.index(verdict.limit))
         for judged, verdict, standing in judgement.verdicts()
@@ -49,7 +50,7 @@ def sarif(judgement: Judgement) -> str:
         "columnKind": "unicodeCodePoints",
         "artifacts": [
             *(_artifact(judged.file) | {"location": _location(judged.path)} for judged in judgement.candidates),
-            # Where it lies is not known: a stored baseline stands in for a file that need not be there.
+            # The baseline has no location: a stored baseline may stand in for a file that is not on this machine.
             _artifact(judgement.baseline),
         ],
         "invocations": [
@@ -67,13 +68,13 @@ def sarif(judgement: Judgement) -> str:
 
 
 def _rule(name: str, table: dict[str, Any]) -> dict[str, Any]:
-    says = " ".join((definition(name).settings.__doc__ or name).split())
+    text = " ".join((definition(name).settings.__doc__ or name).split())
     return {
         "id": name,
-        "shortDescription": {"text": says.partition(". ")[0].rstrip(".") + "."},
-        "fullDescription": {"text": says},
-        # Without it GitHub refuses a rule.
-        "help": {"text": f"{says} The policy's table [{name}] sets it; `glyphpress gate init` explains every table."},
+        "shortDescription": {"text": text.partition(". ")[0].rstrip(".") + "."},
+        "fullDescription": {"text": text},
+        # GitHub refuses a rule without help.
+        "help": {"text": f"{text} The policy's table [{name}] sets it; `glyphpress gate init` explains every table."},
         "defaultConfiguration": {"level": "error" if table["action"] == "fail" else "warning"},
         "properties": {"limit": table},
     }
@@ -94,24 +95,24 @@ def _location(path: str) -> dict[str, str]:
 
 
 def _result(judgement: Judgement, judged: Judged, verdict: Verdict, level: str, rule: int) -> dict[str, Any]:
-    own = judgement.candidates.index(judged)
-    place = {"artifactLocation": _location(judged.path) | {"index": own}, "region": {"startLine": 1}}
+    artifact = judgement.candidates.index(judged)
+    location = {"artifactLocation": _location(judged.path) | {"index": artifact}, "region": {"startLine": 1}}
     allowed = allowed_text(verdict.limit, verdict.threshold)
     message = f"{verdict.outcome}: {judged.file.name}, {verdict.limit} {allowed}: {verdict.reason}"
-    same = hashlib.sha256(f"{verdict.limit}\n{judged.path}".encode(errors="surrogateescape")).hexdigest()[:16]
+    fingerprint = hashlib.sha256(f"{verdict.limit}\n{judged.path}".encode(errors="surrogateescape")).hexdigest()[:16]
     return {
         "ruleId": verdict.limit,
         "ruleIndex": rule,
         "level": level,
         "message": {"text": visible(message)},
-        "locations": [{"physicalLocation": place}],
-        # By which GitHub knows an alert again: the limit and the file, not the figures.
-        "partialFingerprints": {"primaryLocationLineHash": f"{same}:1"},
+        "locations": [{"physicalLocation": location}],
+        # GitHub recognizes an alert of an earlier run by this, so it is of the limit and the file, not of the figures.
+        "partialFingerprints": {"primaryLocationLineHash": f"{fingerprint}:1"},
         "properties": {"verdict": _open_parts(verdict)},
     }
 
 
 def _open_parts(verdict: Verdict) -> dict[str, Any]:
     """Return the verdict with only those of its parts that did not pass; `verdict.json` has them all."""
-    whole = to_json(verdict)
-    return whole | {"parts": [part for part in whole["parts"] if part["outcome"] != Outcome.PASS]}
+    table = to_json(verdict)
+    return table | {"parts": [part for part in table["parts"] if part["outcome"] != Outcome.PASS]}
