@@ -18,7 +18,7 @@ from targets.ssh.bundle import set_up
 from tests.fixtures.board import Board, board
 from tests.fixtures.made_once import artifact_once, once, run_folder
 from tests.fixtures.small_models import artifact, conv_net
-from toolchain.core.progress import silent
+from toolchain.core.context import silent
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import rich_click as click
 
 from targets.host.text import json_text, one_line
 from toolchain.cli.streams import Lossy, coloured
-from toolchain.core.progress import Progress, silent
+from toolchain.core.context import Progress, silent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -132,7 +132,7 @@ class Bars:
         self._running: dict[str, TaskID] = {}
 
     def __call__(self, label: str, done: int, total: int) -> None:
-        """Move the bar of a label; `toolchain.core.progress.Progress`."""
+        """Move the bar of a label; `toolchain.core.context.Progress`."""
         display = self.shown or self._start()
         if label not in self._running:
             self._remove(*(old for old, task in self._running.items() if display.tasks[task].total is None))

@@ -15,9 +15,8 @@ from targets.host.machine import machine_state, pinned
 from targets.host.runtime_session import resolved_threads
 from targets.session import TimingPlan, taints_of
 from targets.target import Availability, Target
-from toolchain.core.context import RunContext
+from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import TaintedRun, UsageProblem
-from toolchain.core.progress import Progress
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.formats.packed import shown_size
 from toolchain.profiling.agreement import agreement

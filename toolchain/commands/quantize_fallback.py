@@ -18,10 +18,9 @@ import numpy as np
 from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, unseen
 from targets.artifact import Artifact
-from toolchain.core.context import RunContext
+from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.files import whole_files
-from toolchain.core.progress import Progress
 from toolchain.core.quantities import points_text
 from toolchain.evaluation.compare import compare
 from toolchain.evaluation.evaluate import Evaluation, evaluate

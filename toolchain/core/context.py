@@ -1,11 +1,17 @@
-"""RunContext: the settings that all stages of a run share, passed as one value."""
+"""RunContext: the settings that all stages of a run share, passed as one value; one of them hears the progress."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain.core.progress import Progress, silent
+Progress = Callable[[str, int, int], None]
+"""`progress(label, done, total)`, called by stages; a `total` of 0 means unknown. It must not raise."""
+
+
+def silent(_label: str, _done: int, _total: int) -> None:
+    """Ignore all progress; the default of every stage."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from calibration.corrupt import damage, strengths_in_turn
 from calibration.dataset import Dataset
 from targets.session import Session
-from toolchain.core.progress import Progress, silent
+from toolchain.core.context import Progress, silent
 from toolchain.evaluation.evaluate import check_classes
 from toolchain.evaluation.paired_answers import Answers
 

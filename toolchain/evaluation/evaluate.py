@@ -17,9 +17,9 @@ from calibration.sample import image_hashes
 from targets.host.text import json_value
 from targets.preprocess import Preprocess
 from targets.session import RuntimeFacts, Session
+from toolchain.core.context import Progress, silent
 from toolchain.core.errors import EvidenceError
 from toolchain.core.files import refuse_other, whole_file
-from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.read_npz import UNREADABLE, unpacked
 
 SCHEMA = "glyphpress/evaluation/1"

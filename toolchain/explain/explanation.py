@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from calibration.dataset import Dataset, Images, ImageSource
 from targets.artifact import Artifact
 from targets.host.runtime_session import TensorCodec
+from toolchain.core.context import Progress, silent
 from toolchain.core.errors import EvidenceError, UsageProblem
-from toolchain.core.progress import Progress, silent
 from toolchain.formats import catalog
 from toolchain.formats.graph import Layer
 from toolchain.formats.kernels import Kernel

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from targets.artifact import file_sha256
-from toolchain.core.progress import Progress, silent
+from toolchain.core.context import Progress, silent
 
 LEVEL = 19
 """The highest that zstd packs with without options of its own, as packages are made with."""

@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from calibration.dataset import Dataset
-from toolchain.core.context import RunContext
+from toolchain.core.context import Progress, RunContext, silent
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.files import refuse_existing
-from toolchain.core.progress import Progress, silent
 from toolchain.core.quantities import beside, percent_text
 from toolchain.core.versions import tool_versions
 from toolchain.evaluation.paired_answers import Answers

@@ -10,9 +10,8 @@ from targets.artifact import Artifact, file_format
 from targets.catalog import default_for, get
 from targets.preprocess import Preprocess
 from targets.session import Session
-from toolchain.core.context import RunContext
+from toolchain.core.context import Progress, RunContext, silent
 from toolchain.core.errors import EvidenceError, UsageProblem
-from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.damaged import Damage, StressAnswers, answers_under
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.evaluation.untracked import Training, open_artifact

@@ -11,9 +11,8 @@ from calibration.dataset import Dataset
 from targets.catalog import get
 from targets.session import TimingPlan, Timings
 from targets.target import Target
-from toolchain.core.context import RunContext
+from toolchain.core.context import Progress, RunContext, silent
 from toolchain.core.errors import UsageProblem
-from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.compare import Comparison, compare
 from toolchain.evaluation.paired_answers import Pairs, flipped
 from toolchain.evaluation.untracked import Training

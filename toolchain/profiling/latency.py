@@ -28,9 +28,8 @@ from targets.metadata import adopt, describe, explained, load_artifact
 from targets.preprocess import Preprocess
 from targets.session import Session, TimingPlan, Timings, taints_of
 from targets.target import Target
-from toolchain.core.context import RunContext
+from toolchain.core.context import Progress, RunContext, silent
 from toolchain.core.errors import UsageProblem
-from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.evaluation.timings_file import save_timings
 

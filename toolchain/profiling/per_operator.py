@@ -14,7 +14,7 @@ from targets.host.fresh_process import operators
 from targets.host.machine import machine_state, pinned, taints
 from targets.host.runtime_session import resolved_threads
 from targets.session import Operator
-from toolchain.core.progress import Progress, silent
+from toolchain.core.context import Progress, silent
 from toolchain.profiling.pairs import paired
 
 

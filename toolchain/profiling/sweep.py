@@ -13,8 +13,8 @@ from targets.artifact import Artifact
 from targets.host.machine import pinned
 from targets.host.runtime_session import resolved_threads
 from targets.session import TimingPlan, Timings
+from toolchain.core.context import Progress, silent
 from toolchain.core.errors import UsageProblem
-from toolchain.core.progress import Progress, silent
 from toolchain.profiling.latency import ROUNDS, time_interleaved
 from toolchain.profiling.pairs import paired
 

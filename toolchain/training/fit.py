@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from calibration.dataset import Dataset, Labels
 from targets.host.machine import machine_state
 from targets.preprocess import Preprocess
-from toolchain.core.context import RunContext
+from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.core.progress import Progress
 from toolchain.training.losses import Lesson, Loss, log_frequencies
 from toolchain.training.settings import TrainSettings
 

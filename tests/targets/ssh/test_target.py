@@ -28,7 +28,7 @@ from targets.ssh.bundle import set_up
 from tests.fixtures.board import Board, board, needs
 from tests.fixtures.small_models import glyphs
 from toolchain.commands.profile import ProfileRequest, profile_files
-from toolchain.core.progress import silent
+from toolchain.core.context import silent
 
 pytestmark = pytest.mark.slow
 SHORT = TimingPlan(warmup=1, min_runs=10, min_seconds=0, max_runs=20)

@@ -22,9 +22,8 @@ from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.commands.quantize_fallback import Fallback, FallbackTrial, _search, quantize_with_fallback, read_here
-from toolchain.core.context import RunContext
+from toolchain.core.context import RunContext, silent
 from toolchain.core.errors import EvidenceError, UsageProblem
-from toolchain.core.progress import silent
 from toolchain.export import export
 from toolchain.export.program import save_program
 from toolchain.gate.limits.drop import DropLimit

@@ -16,9 +16,8 @@ from toolchain.compress.prune.importance import scores
 from toolchain.compress.prune.settings import Importance
 from toolchain.compress.prune.structured import least_important, refuse_unranked, remaining
 from toolchain.compress.prune.unstructured import magnitude_mask, weights
-from toolchain.core.context import RunContext
+from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.core.progress import Progress
 from toolchain.training.fit import accuracy, hold_out, torch_threads
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable
 from targets.session import RuntimeFacts, Session
 from targets.target import Target
+from toolchain.core.context import Progress, silent
 from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import ByItself, Count
-from toolchain.core.progress import Progress, silent
 from toolchain.evaluation.evaluate import Evaluation, check_classes
 from toolchain.gate.candidate import Sources
 from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure, side, within

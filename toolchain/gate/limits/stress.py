@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from calibration.dataset import Dataset, Labels
+from toolchain.core.context import Progress
 from toolchain.core.errors import EvidenceError
-from toolchain.core.progress import Progress
 from toolchain.core.quantities import percent_text, points_text
 from toolchain.evaluation.damaged import StressAnswers, in_turn
 from toolchain.evaluation.paired_answers import Answers, Pairs
