@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from targets.artifact import Artifact
 from targets.errors import RunFailed
 from toolchain.core.errors import StageError
 from toolchain.formats import catalog
 from toolchain.quantize.step import Quantize
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from targets.artifact import Artifact
 
 
 def refusal(step: Quantize, kind: str) -> str | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from targets.artifact import Artifact
 from toolchain.formats import catalog
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from targets.artifact import Artifact
 
 Activations = Literal["float", "dynamic", "int8", "int16"]
 
