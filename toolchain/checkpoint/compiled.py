@@ -1,7 +1,7 @@
-"""TorchScript and torch.export programs -> modules made of layers.
+"""Convert TorchScript and torch.export programs to modules made of layers.
 
-Both hold a graph without layers, which can be run but not pruned, and TorchScript cannot be exported again. So they go
-through ONNX, which gives torch's own layers back; where that fails, the program runs as it is.
+Both hold a graph without layers, which can be run but not pruned, and TorchScript cannot be exported again. So they are
+exported to ONNX and rebuilt from it with torch's own layers; where that fails, the program is used unchanged.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
-SCRIPT_REFUSAL = "such a TorchScript, which decides by the image what to do, cannot be taken apart; give the checkpoint"
+SCRIPT_REFUSAL = "TorchScript whose steps depend on the image cannot be converted to layers; give the checkpoint"
 
 
 def is_script(module: nn.Module) -> bool:
-    """Return whether a module is TorchScript, or only stands in front of it."""
+    """Return whether a module is TorchScript or wraps it."""
     from torch.jit import ScriptModule
 
     return any(isinstance(part, ScriptModule) for part in module.modules())
 
 
 def export_script(script: nn.Module, target: Path) -> None:
-    """Write TorchScript as ONNX of opset 17, as torch's older exporter does; the newer one takes no scripts."""
+    """Write TorchScript as ONNX of opset 17, with torch's older exporter, since the newer one takes no scripts."""
     import torch
 
     axes, blank = {"image": {0: "batch"}}, (torch.zeros(2, 1, 28, 28),)
@@ -47,19 +47,19 @@ def export_script(script: nn.Module, target: Path) -> None:
 def from_torchscript(
     path: Path, classes: int, label_offset: int | None, *, trusted: bool = False
 ) -> tuple[nn.Module, str]:
-    """Return a module with the file's answers, made of layers where possible, and a note saying which.
+    """Return a module with the file's answers, made of layers where possible, and a note on whether it is.
 
     Raises CheckpointError as `read_torchscript` does.
     """
     script = read_torchscript(path, trusted=trusted)
 
-    module, note = _layered(script, partial(export_script, script), "TorchScript", classes, label_offset)
-    if module is script and (program := _converted(script)) and _same(script, program, classes, label_offset):
+    module, note = _with_layers(script, partial(export_script, script), "TorchScript", classes, label_offset)
+    if module is script and (program := _as_program(script)) and _same_answers(script, program, classes, label_offset):
         return program, note
     return module, note
 
 
-def _converted(script: nn.Module) -> nn.Module | None:
+def _as_program(script: nn.Module) -> nn.Module | None:
     """Return a script's graph as a torch.export program, which every exporter takes; None where torch cannot."""
     import torch
 
@@ -69,12 +69,12 @@ def _converted(script: nn.Module) -> nn.Module | None:
 
             program = TS2EPConverter(script, (torch.zeros(2, 1, 28, 28),)).convert()  # type: ignore[arg-type]  # a script
         return _as_module(program)
-    except Exception:  # noqa: BLE001 (the converter is torch's own business, and the script still runs as it is)
+    except Exception:  # noqa: BLE001 (a torch internal may raise anything; the script still runs as it is)
         return None
 
 
 def from_program(program: ExportedProgram, classes: int, label_offset: int | None) -> tuple[nn.Module, str]:
-    """Return a module with the program's answers, made of layers where possible, and a note saying which."""
+    """Return a module with the program's answers, made of layers where possible, and a note on whether it is."""
     import torch
 
     def export(target: Path) -> None:
@@ -83,11 +83,11 @@ def from_program(program: ExportedProgram, classes: int, label_offset: int | Non
             raise CheckpointError("torch.onnx.export gave nothing")
         exported.save(str(target))
 
-    return _layered(_as_module(program), export, "torch.export program", classes, label_offset)
+    return _with_layers(_as_module(program), export, "torch.export program", classes, label_offset)
 
 
-def _layered(
-    whole: nn.Module, export: Callable[[Path], None], kind: str, classes: int, label_offset: int | None
+def _with_layers(
+    original: nn.Module, export: Callable[[Path], None], kind: str, classes: int, label_offset: int | None
 ) -> tuple[nn.Module, str]:
     with tempfile.TemporaryDirectory(prefix="glyphpress-") as folder:
         target = Path(folder) / "program.onnx"
@@ -95,10 +95,10 @@ def _layered(
             with output_to_log():
                 export(target)
             module = _through_onnx(target, classes, label_offset)
-        except Exception as error:  # noqa: BLE001 (exporters let anything out; the program still runs as it is)
-            return whole, f"{kind}, run as it is: no layers to prune ({first_line(error)})"
-    if not _same(whole, module, classes, label_offset):
-        return whole, f"{kind}, run as it is: no layers to prune (through ONNX it answers differently)"
+        except Exception as error:  # noqa: BLE001 (exporters may raise anything; the program still runs as it is)
+            return original, f"{kind}, run as it is: no layers to prune ({first_line(error)})"
+    if not _same_answers(original, module, classes, label_offset):
+        return original, f"{kind}, run as it is: no layers to prune (through ONNX it answers differently)"
     return module, f"{kind}, brought back to layers through ONNX"
 
 
@@ -112,24 +112,24 @@ def _through_onnx(target: Path, classes: int, label_offset: int | None) -> nn.Mo
     return module
 
 
-def _same(whole: nn.Module, module: nn.Module, classes: int, label_offset: int | None) -> bool:
-    """Say whether both answer alike; a program with a fixed batch, which cannot be tried, was compared as ONNX."""
+def _same_answers(original: nn.Module, module: nn.Module, classes: int, label_offset: int | None) -> bool:
+    """Return whether both answer alike; a program of fixed batch size cannot run here and was compared as ONNX."""
     import torch
 
     images = torch.from_numpy(seeded_images())
     try:
-        whole, _ = settle_output(whole, "program", classes=classes, label_offset=label_offset)
+        original, _ = settle_output(original, "program", classes=classes, label_offset=label_offset)
     except CheckpointError:
         return True
     with torch.no_grad():
-        return largest_difference(whole(images).numpy(), module(images).numpy()) < TOLERANCE
+        return largest_difference(original(images).numpy(), module(images).numpy()) < TOLERANCE
 
 
 def _as_module(program: Any) -> nn.Module:
     from torch import nn
 
     class Exported(nn.Module):
-        """A torch.export program; what it does in training was settled when it was exported."""
+        """A torch.export program, which stays in the mode, eval or training, in which it was exported."""
 
         def __init__(self) -> None:
             super().__init__()

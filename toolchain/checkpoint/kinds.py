@@ -1,4 +1,4 @@
-"""What a file is, told from its bytes rather than from its name."""
+"""Recognise what kind of model file a file is by its bytes; its name must agree."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SUFFIXES: dict[str, tuple[str, ...]] = {
     ".safetensors": ("safetensors",),
     **{model_format.suffix: (model_format.name,) for model_format in catalog.readable()},
 }
-"""What a file of a name may be; one of another name may be anything."""
+"""The kinds that a file with this suffix may be; with any other suffix it may be any kind."""
 _FORMS = "a .pt, .pth, .ckpt, .pt2, .safetensors or .onnx file"
 _COMPRESSED = f"is compressed, as gzip and joblib do it; unpack it and give {_FORMS}"
 _FOREIGN = {
@@ -37,11 +37,11 @@ _FOREIGN = {
         (b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda", b"BZh", b"\xfd7zXZ"), _COMPRESSED
     ),
 }
-"""Files of others, by their first bytes, and what to do with them."""
+"""Files of other programs by their first bytes, and what to do with them."""
 
 
 def present_file(path: Path) -> Path:
-    """Return `path` when a file with bytes is there; raise CheckpointError saying what is there instead."""
+    """Return `path` if it is a file and not empty; otherwise raise CheckpointError saying what it is."""
     if path.is_dir():
         if (path / "saved_model.pb").is_file():
             raise CheckpointError(f"{path} is a TensorFlow model; {TO_ONNX}")
@@ -58,16 +58,16 @@ def present_file(path: Path) -> Path:
 def kind_of(path: Path) -> str:
     """Return what kind of model file this is, of KIND_NAMES.
 
-    Raises CheckpointError when there is no such file, when it is a folder or empty, when it is none of them, and when
-    its name says another kind: a file that passes for another is not opened.
+    Raises CheckpointError when there is no such file, when it is a folder, empty or of no known kind, and when its
+    suffix stands for another kind: such a file is not opened.
     """
     kind = _kind(path)
     allowed = _SUFFIXES.get(path.suffix, (kind,))
     if kind not in allowed:
-        right = next(suffix for suffix, kinds in _SUFFIXES.items() if kind in kinds)
+        suffix = next(suffix for suffix, kinds in _SUFFIXES.items() if kind in kinds)
         raise CheckpointError(
             f"{path} is no {KIND_NAMES[allowed[0]]} but a {KIND_NAMES[kind]}; if that is meant, name it "
-            f"{path.with_suffix(right).name}"
+            f"{path.with_suffix(suffix).name}"
         )
     return kind
 
@@ -75,8 +75,8 @@ def kind_of(path: Path) -> str:
 def _kind(path: Path) -> str:
     with present_file(path).open("rb") as stream:
         head = stream.read(64)
-    if words := instead_of(path):
-        raise CheckpointError(f"{path} {words}")
+    if problem := instead_of(path):
+        raise CheckpointError(f"{path} {problem}")
     if head.startswith(b"PK"):
         return _kind_of_zip(path)
     for model_format in catalog.formats():
@@ -91,10 +91,10 @@ def _kind(path: Path) -> str:
     for model_format in catalog.readable():
         if model_format.recognises(path, head):
             return model_format.name
-    if foreign := next((reason for start, reason in _FOREIGN.items() if head.startswith(start)), None):
+    if foreign := next((reason for magic, reason in _FOREIGN.items() if head.startswith(magic)), None):
         raise CheckpointError(f"{path} {foreign}")
-    looks = "text" if _is_text(head) else f"bytes {head[:4].hex(' ')}"
-    raise CheckpointError(f"{path} is no model file (it begins with {looks}); give {_FORMS}")
+    start_text = "text" if _is_text(head) else f"bytes {head[:4].hex(' ')}"
+    raise CheckpointError(f"{path} is no model file (it begins with {start_text}); give {_FORMS}")
 
 
 def _kind_of_zip(path: Path) -> str:
@@ -106,7 +106,7 @@ def _kind_of_zip(path: Path) -> str:
         announced, packed = announced_bytes(archive.infolist()), path.stat().st_size
     if unpacks_to_too_much(announced, packed):
         raise CheckpointError(
-            f"{path} has {packed:,} bytes that unpack to {announced:,}; torch saves nothing like that"
+            f"{path} has {packed:,} bytes that unpack to {announced:,}; torch saves no such file, so it is not opened"
         )
     if any(name.startswith("models/") for name in members) or "archive_format" in members:
         return "exported"
@@ -133,5 +133,5 @@ def _nearby(path: Path) -> str:
         names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     except OSError:
         names = []
-    near = difflib.get_close_matches(path.name, names, n=2)
-    return f" (there is {', '.join(near)})" if near else ""
+    similar_names = difflib.get_close_matches(path.name, names, n=2)
+    return f" (there is {', '.join(similar_names)})" if similar_names else ""

@@ -1,7 +1,8 @@
-"""Which of torch's operators a stranger's graph may hold: those that compute, none that reads or writes anything.
+"""Which torch operators an untrusted graph may use: those that only compute and access no files.
 
-An operator can name a file only by a string. So whatever takes no string computes; of those that take one, only the
-ones listed here are known to. Operators with a leading underscore are internal, and check their arguments less.
+An operator can name a file only through a string argument. So public operators without string arguments are allowed,
+and those with one only if they are listed here. Operators with a leading underscore are internal and check their
+arguments less, so they must be listed too.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _unwrap_optional _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_lanczo
 _upsample_nearest_exact2d _upsample_nearest_exact3d _weight_norm _weight_norm_interface
 """
 
-_SCRIPT = """
+_SCRIPT_BLOCKS = """
 AutogradZero CallFunction CallMethod ConstantChunk Constant CreateObject DictConstruct DictIndex EnumName EnumValue
 Enter Exit GetAttr If IfThenElse ListConstruct ListIndex ListUnpack Loop ModuleContainerIndex NumToTensor
 RaiseException Return SetAttr StringIndex TupleConstruct TupleIndex TupleSlice TupleUnpack Uninitialized abs data
@@ -54,25 +55,25 @@ device dtype fork id index is_cpu is_cuda is_mps is_meta is_mkldnn is_nested is_
 isinstance itemsize layout max min name nbytes rangelist requires_grad shape tolist type unchecked_cast
 unchecked_unwrap_optional unchecked_implicit_cast
 """
-"""What TorchScript itself is made of, in its namespace prim."""
+"""TorchScript's own building blocks, in the namespace prim."""
 
 _COMPUTING = frozenset((_MODES + _TEXT + _INTERNAL).split())
-_STRUCTURE = frozenset(_SCRIPT.split())
+_STRUCTURE = frozenset(_SCRIPT_BLOCKS.split())
 
 
 def known(name: str) -> bool:
-    """Return whether this torch has an operator of that name."""
+    """Return whether the installed torch has an operator of that name."""
     return bool(_schemas(name))
 
 
 def overloads(name: str) -> set[str]:
-    """Return the names of an operator's forms, as `torch.ops` has them."""
+    """Return the names of an operator's overloads, as in `torch.ops`."""
     return {schema.overload_name or "default" for schema in _schemas(name)}
 
 
 @cache
 def computes(name: str) -> bool:
-    """Return whether an operator (`aten::conv2d`), in each of its forms, only computes."""
+    """Return whether every overload of an operator (`aten::conv2d`) only computes."""
     namespace, _, base = name.partition("::")
     if namespace == "prim":
         return base in _STRUCTURE

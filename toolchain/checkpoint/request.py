@@ -1,4 +1,4 @@
-"""What a user says about a checkpoint -> a model that is ready to be pressed."""
+"""Load the checkpoint that a user asks for and settle its preprocess, so that it can be pressed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckpointRequest:
-    """The words of the checkpoint options.
+    """The values of the checkpoint options.
 
-    model: of `--model`. classes: what its columns stand for; of labelled images only theirs are used. preprocess: from
-    options, which win over what is stored; None without any. search: look for it even where the file says it; None
-    looks only where neither options nor file say it; False never looks. weights: of `--weights`, the key of the weights
-    to take.
+    model: of `--model`. classes: of the model's columns; only labelled images of these are used. preprocess: from
+    options, which win over the stored one; None without any. search: True searches for the preprocess even if the file
+    stores it, None only if neither options nor file give it, False never. weights: of `--weights`, the key of the
+    weights to load.
     """
 
     model: str | None = None
@@ -37,22 +37,22 @@ class CheckpointRequest:
     weights: str | None = None
 
     def data(self, spec: str) -> str:
-        """Return the words for the images of a data set that are of the model's classes."""
+        """Return the data spec for those images of `spec` that belong to the model's classes."""
         return with_classes(spec, self.classes)
 
 
 @dataclass(frozen=True)
 class Settled:
-    """A model whose preprocess is known, and the search that found it (None where it was given or stored)."""
+    """A model whose preprocess is known, and the result of the search for it (None if it was given or stored)."""
 
     model: FloatModel
     finding: PreprocessFinding | None
 
 
 def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, *, seed: int = 0) -> Settled:
-    """Load a checkpoint and settle its preprocess, on up to 1500 of the data's images where it must be searched.
+    """Load a checkpoint and settle its preprocess, searching with up to 1500 of the data's images if need be.
 
-    Of data with more classes than the request names, only the images of those are used.
+    If the request names classes, only images of those are used.
 
     Raises what `load` and `search` raise, and PreprocessUnknown when the preprocess is unknown and there is no data.
     """
@@ -70,20 +70,20 @@ def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, 
     wants_search = not loaded.preprocess_known if request.search is None else request.search
     if not wants_search:
         if not loaded.preprocess_known:
-            raise PreprocessUnknown(f"{path_or_name} {_unsaid(loaded.scaling)}")
+            raise PreprocessUnknown(f"{path_or_name} {_unknown_preprocess(loaded.scaling)}")
         return Settled(loaded.model, None)
     if data is None:
         raise PreprocessUnknown(
-            f"{path_or_name} {_unsaid(loaded.scaling)}; finding it needs labelled training images: give --data with a "
-            "train split"
+            f"{path_or_name} {_unknown_preprocess(loaded.scaling)}; finding it needs labelled training images: "
+            "give --data with a train split"
         )
-    chosen = np.random.default_rng(seed).permutation(len(data))[:SEARCH_IMAGES]
-    images, labels = data.images[chosen], data.labels[chosen]
+    selection = np.random.default_rng(seed).permutation(len(data))[:SEARCH_IMAGES]
+    images, labels = data.images[selection], data.labels[selection]
     finding = search(forward(loaded.model), images, labels, classes=loaded.model.classes, stored=loaded.scaling)
     return Settled(loaded.with_preprocess(finding.winner, f"preprocess {finding.sentence()}"), finding)
 
 
-def _unsaid(scaling: Preprocess | None) -> str:
+def _unknown_preprocess(scaling: Preprocess | None) -> str:
     options = options_of(scaling or Preprocess())
     stored = f" beside mean {scaling.mean:g} and std {scaling.std:g}" if scaling else ""
     return f"does not say how it wants images{stored}; say it with options, such as {options}"
