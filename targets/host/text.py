@@ -46,7 +46,12 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 def json_value(text: str | bytes) -> Any:
     """Return the value of JSON text; raises ValueError for invalid JSON and for numbers that are not finite."""
-    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not text") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"invalid JSON in line {error.lineno}, column {error.colno}") from error
 
 
 def _refuse(word: str) -> NoReturn:

@@ -221,7 +221,7 @@ def sensitivity(
     \b
     Example:
       glyphpress sensitivity cnn-small --data emnist:balanced --plot layers.svg
-      glyphpress sensitivity cnn-small --data builtin:digits --recipe mine.toml
+      glyphpress sensitivity cnn-small --data emnist:balanced --recipe mine.toml
     """
     from targets.host.text import json_text
     from toolchain.commands.compress import proposed_recipe, sensitivity_of

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from itertools import zip_longest
 
@@ -97,7 +98,7 @@ def _panel(title: str, rows: Rows, width: int) -> Iterator[str]:
     side = _styled("│", DIM)
     yield _styled(f"╭─ {title} {'─' * (width - len(title) - 5)}╮", DIM)
     for name, text in rows:
-        lines = wrap_text(text, inner - first - 2).splitlines()
+        lines = textwrap.wrap(text, inner - first - 2, break_on_hyphens=False)
         if len(name) > first:
             for line in wrap_text(name, inner).splitlines():
                 yield f"{side} {_named(line)}{' ' * (inner - len(line))} {side}"

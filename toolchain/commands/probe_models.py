@@ -58,8 +58,10 @@ class Shape:
         """Parse a shape; raises UsageProblem."""
         match = _FORM.fullmatch(word)
         numbers = [int(number) for number in match.groups() if number] if match else []
-        if not numbers or min(numbers) < 1 or max(numbers) > 4096 or max(numbers[3:], default=1) > 28:
+        if not numbers:
             raise UsageProblem(f"no shape '{word}'; give INxOUT (576x47) or INxOUTxKERNEL@HEIGHTxWIDTH (16x32x3@14x14)")
+        if min(numbers) < 1 or max(numbers) > 4096 or max(numbers[3:], default=1) > 28:
+            raise UsageProblem(f"shape '{word}' is out of range; give sizes from 1 to 4096, heights and widths to 28")
         return cls(*numbers)
 
     def __str__(self) -> str:
@@ -208,7 +210,9 @@ def _of_model(path: Path) -> tuple[Counter[Shape], tuple[str, ...]]:
         else:
             left_out.append(f"{node.op_type} {'x'.join(map(str, weight))}")
     if not counts:
-        raise UsageProblem(f"{path} has no layer whose shape can be probed; give shapes such as 16x32x3@14x14")
+        raise UsageProblem(
+            f"{path} has no float layer whose shape can be probed; give the float file, or shapes such as 16x32x3@14x14"
+        )
     return counts, tuple(left_out)
 
 

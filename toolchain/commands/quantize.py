@@ -124,6 +124,10 @@ def _check(path: Path, step: Quantize, output: Path, data: str | None, *, force:
     if file_format is None or file_format.name not in QUANTIZERS:
         if explanation := instead_of(path):
             raise UsageProblem(f"{path} {explanation}")
+        if file_format and file_format.parent:
+            raise UsageProblem(
+                f"{path.name} cannot be quantized; quantize the .{file_format.parent} that it was made of"
+            )
         fix = f"convert it first: `glyphpress export {argument(path)} -o NAME.onnx`"
         raise UsageProblem(f"{path.name} is neither {formats.suffixes(map(formats.get, QUANTIZERS), 'nor')}; {fix}")
     if output.suffix != path.suffix:

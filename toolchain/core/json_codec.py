@@ -34,7 +34,7 @@ def to_json(value: object) -> dict[str, Any]:
     return {"schema": schema} | plain if schema else plain
 
 
-def from_json(kind: type[T], text: str, *, whole: bool = True) -> T:
+def from_json(kind: type[T], text: str | bytes, *, whole: bool = True) -> T:
     """Return the dataclass that `to_json` wrote.
 
     whole: every key must be present; otherwise a key whose field has a default may be missing, as in files of older

@@ -77,7 +77,7 @@ class Evidence:
             raise EvidenceError(f"{path}: no such evidence; `glyphpress gate ... --evidence {path.name}` makes it")
         refuse_other(path, "evidence")
         try:
-            return from_json(cls, path.read_text(encoding="utf-8"))
+            return from_json(cls, path.read_bytes())
         except ValueError as error:
             raise EvidenceError(f"{path}: not stored evidence ({error}); gather it again") from error
 

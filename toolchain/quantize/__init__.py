@@ -116,7 +116,7 @@ def _notes(
         notes += (calibration.note,)
     if step.calibrated and (operators := float_parts.operators()):
         notes += (f"computed in float: {', '.join(sorted(operators))}",)
-    notes += (f"kept float: {', '.join(step.keep)}",) if step.keep else ()
+    notes += (f"kept float: {', '.join(dict.fromkeys(step.keep))}",) if step.keep else ()
     return (*notes, *filter(None, [_weights_note(step, float_parts.weights())]))
 
 

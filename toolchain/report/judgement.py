@@ -159,7 +159,7 @@ class Judgement:
     def load(cls, path: Path) -> Judgement:
         """Read what `save` wrote; raises EvidenceError on anything else."""
         try:
-            return from_json(cls, path.read_text(encoding="utf-8"), whole=False)
+            return from_json(cls, path.read_bytes(), whole=False)
         except (OSError, ValueError) as error:
             raise EvidenceError(f"{path}: not a stored judgement ({error}); run the gate again") from error
 

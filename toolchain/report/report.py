@@ -239,6 +239,6 @@ class Report:
             raise EvidenceError(f"{file}: no report there; give the folder that `glyphpress press --out` wrote")
         refuse_other(file, "report")
         try:
-            return from_json(cls, file.read_text(encoding="utf-8"), whole=False)
+            return from_json(cls, file.read_bytes(), whole=False)
         except ValueError as error:
             raise EvidenceError(f"{file}: not a stored report ({error}); press again to make one") from error

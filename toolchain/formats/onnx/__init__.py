@@ -28,7 +28,7 @@ class OnnxFormat(FileFormat):
     saturates = True
     activations = ("uint8", "int8")
     arithmetic = (
-        "errors: ONNX Runtime without graph optimizations, which is what the file means; kernels: with all of them"
+        "errors are measured in ONNX Runtime without graph optimizations, kernels are those with all optimizations"
     )
 
     def recognises(self, path: Path, head: bytes) -> bool:
