@@ -190,3 +190,16 @@ def test_row60_a_hang_up_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     settings = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=False)
     assert done.stdout == "still here\n"
+
+
+def test_warnings_of_libraries_reach_only_those_who_ask_for_them() -> None:
+    program = (
+        "import copyreg, sys, warnings\nfrom toolchain.cli import help\n"
+        "def warn(**_): warnings.warn_explicit('deprecated', FutureWarning, copyreg.__file__, 105)\n"
+        "help.version.callback = warn\n"
+        "sys.argv = ['glyphpress', 'version']\nfrom toolchain.cli.main import main\nmain()\n"
+    )
+    for options, expected in (([], False), (["-W", "default"], True)):
+        command = [sys.executable, *options, "-c", program]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+        assert ("FutureWarning: deprecated" in done.stderr) == expected

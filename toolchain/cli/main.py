@@ -20,6 +20,7 @@ try:
     import gc
     import os
     import sys
+    import warnings
     from typing import Any, NoReturn
 
     import rich_click as click
@@ -162,6 +163,9 @@ def _run() -> Any:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Pydantic would search every installed package for plug-ins, and none may change what the gate accepts.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # Warnings of libraries are for programmers, who see them by `python -W default`.
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
     try:
         with heard():
             style_help()
