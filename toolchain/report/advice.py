@@ -53,8 +53,8 @@ def next_steps(
     Each line is a text, a colon and a command.
 
     source: the float file that it is judged against or was made from. data: the options that name the images, empty
-    where there were none. candidate: None where the file may be missing. quantized: whether it is quantized and changed
-    an answer. images: how many it was judged on, None where that is not known.
+    where there were none. candidate: None where the file may be missing. quantized: whether the candidate is. images:
+    how many it was judged on, None where that is not known.
     """
     limits = open_limits(verdicts)
     if not limits:
@@ -83,8 +83,7 @@ def pressed_next(report: Report, out: Path, data: Sequence[str]) -> list[str]:
     if not stopped:
         return []
     row = min(stopped, key=lambda row: (row.outcome is not Outcome.FAIL, row.recipe in UNQUANTIZED))
-    changed = all(pair.flips for pair in report.comparisons if pair.candidate == row.name)
-    quantized = row.recipe not in UNQUANTIZED and changed
+    quantized = row.recipe not in UNQUANTIZED
     source = next((file.name for file in report.rows if file.recipe == "float" and file.format == row.format), row.name)
     steps = next_steps(
         row.verdicts,
@@ -94,7 +93,7 @@ def pressed_next(report: Report, out: Path, data: Sequence[str]) -> list[str]:
         quantized=quantized,
         images=report.dataset.images,
     )
-    # Other recipes help neither a float file nor a file without a changed answer, unless it is too large or too slow.
+    # Other recipes do not help a float file whose answers differ, but may help one that is too large or too slow.
     retry = quantized or {*BYTES, *TIMES} & set(open_limits(row.verdicts))
     return [*(pressed_again(report.command, out, row.verdicts) if retry else []), *steps]
 
@@ -115,7 +114,7 @@ def gate_next(
         source=baseline or Path(),
         candidate=candidate,
         data=data,
-        quantized=judged.comparison.flips > 0 and (candidate is None or _quantized(candidate)),
+        quantized=candidate is None or _quantized(candidate),
         images=judged.comparison.images,
     )
 
