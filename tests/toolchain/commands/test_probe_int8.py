@@ -34,7 +34,7 @@ def test_a_shape_is_read_as_it_is_written(word: str) -> None:
 
 @pytest.mark.parametrize("word", ["", "16", "16x32x3", "0x4", "16x32x3@14x29", "16x32x3@14", "axb", "9999x2"])
 def test_what_is_no_shape_is_refused(word: str) -> None:
-    with pytest.raises(UsageProblem, match="give (INxOUT|sizes from 1 to 4096)"):
+    with pytest.raises(UsageProblem, match=r"give (INxOUT|sizes from 1 to 4096)"):
         Shape.parse(word)
 
 
