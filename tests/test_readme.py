@@ -10,7 +10,7 @@ import pytest
 from bench.example import examples, run
 from bench.readme import RESULTS
 from bench.readme import with_new_table as with_table
-from toolchain.cli.reference import written as with_commands
+from toolchain.cli.reference import with_commands
 from toolchain.report.report import Report
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")

@@ -20,9 +20,9 @@ def commands() -> str:
     for name in glyphpress.list_commands(context):
         command = glyphpress.get_command(context, name)
         assert command is not None
-        words = f"{name} {_below(command)}".strip()
+        usage = f"{name} {_below(command)}".strip()
         summary = (command.help or "").split("\n\n")[0].replace("\n", " ")
-        lines.append(f"| `{words}` | {summary} |\n")
+        lines.append(f"| `{usage}` | {summary} |\n")
     return "".join(lines)
 
 
@@ -34,12 +34,12 @@ def _below(command: click.Command) -> str:
     return f"[{parts}]" if command.invoke_without_command else parts
 
 
-def written(readme: str) -> str:
+def with_commands(readme: str) -> str:
     """Return README's text with its command list made anew."""
     start, end = map(re.escape, MARKS)
-    return re.sub(f"({start}).*?({end})", lambda found: found[1] + commands() + found[2], readme, flags=re.DOTALL)
+    return re.sub(f"({start}).*?({end})", lambda list_: list_[1] + commands() + list_[2], readme, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
+    path.write_text(with_commands(path.read_text(encoding="utf-8")), encoding="utf-8")
