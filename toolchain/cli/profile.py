@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     help="Also measure the memory of opening and a first inference, in three fresh processes each.",
 )
 @options.packed_option
-@click.option("--require", is_flag=True, help="Exit 4 if any of the targets is not available. Default: only if none is; the table says why.")
+@click.option("--require", is_flag=True, help="Exit 4 if any target is not available, not only if all are missing.")
 @click.option("--strict", is_flag=True, help="Exit 3 if the machine was busy, hot or throttled.")
 @click.option("-o", "--output", type=values.OUTPUT_FILE, help="Write the raw nanoseconds to this .npz.")
 @click.option("--markdown", type=values.OUTPUT_FILE, help="Write the table and its remarks to this file as Markdown.")
