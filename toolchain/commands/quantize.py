@@ -24,7 +24,6 @@ from toolchain.formats.write_artifact import refuse_model
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample
 from toolchain.quantize.ranges import read_ranges
-from toolchain.quantize.refusals import refusal
 from toolchain.quantize.schemes import QUANTIZERS
 from toolchain.recipe import Quantize
 
@@ -132,7 +131,7 @@ def _check(path: Path, step: Quantize, output: Path, data: str | None, *, force:
         raise UsageProblem(f"{path.name} is neither {formats.suffixes(map(formats.get, QUANTIZERS), 'nor')}; {fix}")
     if output.suffix != path.suffix:
         raise UsageProblem(f"{output} should end in {path.suffix}, like {path.name}: quantizing does not convert")
-    if reason := refusal(step, file_format.name):
+    if reason := step.refusal(file_format.name):
         raise UsageProblem(f"{path.name}: no {step.scheme} in this format: {reason}")
     if not file_format.saturates and step.reduce_range is not None:
         saturating = formats.suffixes((other for other in formats.formats() if other.saturates), "and")

@@ -167,7 +167,7 @@ def _add_grids(module: nn.Module, layers: tuple[str, ...], ranges: list[Range], 
         layer = module.get_submodule(name)
         # 4-bit schemes keep convolutions of one channel at 8 bits.
         single = isinstance(layer, nn.Conv2d) and layer.weight.shape[1] == 1
-        top = SAFE_LEVEL if single else quantize.top_level
+        top = SAFE_LEVEL if single else quantize.largest_level
         parametrize.register_parametrization(layer, "weight", WeightGrid(layer.weight, top))  # type: ignore[arg-type] # a tensor
         layer.input_grid = InputGrid(limits.low, limits.high, learned=number > 0)
         layer.register_forward_pre_hook(_round_input)

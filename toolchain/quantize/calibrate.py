@@ -1,16 +1,18 @@
 """Calibrate: the range of every tensor of a float artifact, from images, by the same rules in every format.
 
 Empirical bias correction (Nagel et al., "Data-Free Quantization", arXiv:1906.04721, section 4.2, appendix D): rounded
-weights and clipped activations shift the mean of a layer's output; the bias can take back the shift that a calibration
-set shows. Layers are corrected in execution order, so that each corrects what its predecessors left.
+weights and clipped activations shift the mean of a layer's output; a change of the bias cancels the shift that is
+measured on the calibration set. Layers are corrected in execution order, so that each one corrects what remains of the
+shifts before it.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,22 +24,77 @@ from toolchain.checkpoint.float_model import Range
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
 from toolchain.formats.trace import Values, feeds
-from toolchain.quantize.clipping import collect_statistics
-from toolchain.quantize.float_file import BiasedLayer, FloatFile
-from toolchain.quantize.ranges import Ranges, read_ranges
+from toolchain.quantize.ranges import Ranges, collect_statistics, read_ranges
 from toolchain.quantize.schemes import QUANTIZERS
 from toolchain.quantize.step import Quantize
 
 LEAST_ACTIVE = 0.05
-"""Channels that are active less often keep their bias: the shift cannot be measured."""
+"""Channels that are active in a smaller share of the outputs keep their bias: their shift cannot be measured."""
+NO_VALUE = np.float32(-1e38)
+"""A pad or mask of this or less, such as minus infinity, never counts in a maximum or softmax over it."""
+
+
+@dataclass(frozen=True)
+class BiasedLayer:
+    """A convolution or dense layer with a bias. output: the tensor after its activation. axis: of its channels.
+
+    low, high: the values at which the activation saturates: 0 and infinity for a ReLU.
+    """
+
+    output: str
+    axis: int
+    low: float = -np.inf
+    high: float = np.inf
+
+
+class FloatFile(Protocol):
+    """An open float file of any format, whose tensors can be read and whose biases can be changed."""
+
+    artifact: Artifact
+
+    def tensors(self) -> list[str]:
+        """Return the names of the computed float tensors, in execution order, the input first."""
+
+    def origins(self) -> dict[str, str]:
+        """Return the layer and operator that compute each tensor, for tensors whose name does not say it."""
+
+    def layers(self) -> list[BiasedLayer]:
+        """Return the layers whose bias can be changed, in execution order."""
+
+    def weighted(self) -> int:
+        """Return the number of layers with weights."""
+
+    def inputs(self) -> list[tuple[str, ...]]:
+        """Return the input of each layer with weights, in execution order: the tensor, and those it is a view of."""
+
+    def values(self, names: Sequence[str], pixels: NDArray[np.float32]) -> Iterator[Values]:
+        """Yield the values of tensors for each image of `pixels` (`toolchain.formats.trace.feeds`)."""
+
+    def quantized_values(
+        self, step: Quantize, ranges: Ranges, names: Sequence[str], pixels: NDArray[np.float32]
+    ) -> Iterator[Values]:
+        """Quantize the file in its current state and yield the values of the same tensors there."""
+
+    def move(self, layer: BiasedLayer, by: NDArray[np.float32]) -> None:
+        """Add `by` [channels] to the layer's bias."""
+
+    def content(self) -> bytes:
+        """Return the float file in its current state."""
+
+
+def without_masks(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the values with those of NO_VALUE or less replaced by the smallest of the others."""
+    smallest = values[values > NO_VALUE].min(initial=0)
+    raised: NDArray[np.float32] = np.maximum(values, smallest)
+    return raised
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The result of a calibration. content: the float file, where its biases were moved. notes: one line each."""
+    """A float file that is ready to be quantized. source: the file, a copy where its biases were corrected."""
 
+    source: Artifact
     ranges: Ranges | None = None
-    content: bytes | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -45,15 +102,16 @@ def calibrated(
     artifact: Artifact,
     step: Quantize,
     images: CalibrationSet | None,
+    folder: Path,
     log: Path | None = None,
     *,
-    saturates: bool = True,
     learned: Sequence[Range] = (),
 ) -> Calibrated:
-    """Find the ranges of a float artifact on `images`, or read and check the step's; correct biases if it says so.
+    """Find the ranges of a float artifact on `images`, or read and check those of the step; correct biases if asked to.
 
-    learned: ranges of each layer's input from training (`FloatModel.input_ranges`), in place of those on the images.
-    Raises StageError when needed images are missing, a tensor is not finite, or the ranges belong to another file.
+    folder: takes the copy with corrected biases. learned: ranges of each layer's input from training
+    (`FloatModel.input_ranges`), in place of those on the images. Raises StageError when needed images are missing, a
+    tensor is not finite, or the ranges belong to another file.
     """
     if images is None and step.needs_images:
         raise StageError(f"{step.scheme} takes its ranges from a calibration set; give --data")
@@ -61,39 +119,41 @@ def calibrated(
     with (
         output_to_log(log) as log_file,
         translated(
-            lambda why: StageError(f"{name}: its tensors cannot be observed ({why}); all of it is in {log_file}")
+            lambda why: StageError(
+                f"{name}: the values of its tensors cannot be read ({why}); details are in {log_file}"
+            )
         ),
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as working_folder,
     ):
-        source: FloatFile = QUANTIZERS[artifact.format].opener()(artifact, Path(folder))
+        file: FloatFile = QUANTIZERS[artifact.format].opener()(artifact, Path(working_folder))
         if step.ranges:
-            ranges = read_ranges(Path(step.ranges)).belong_to(artifact, source.tensors(), step.ranges)
+            ranges = read_ranges(Path(step.ranges)).belong_to(artifact, file.tensors(), step.ranges)
         else:
-            ranges = _observed(source, step, images).with_learned(_by_tensor(source, learned))
+            ranges = _observed(file, step, images).with_learned(_by_tensor(file, learned))
         if not step.bias_correction:
-            return Calibrated(ranges, notes=_notes(ranges, step))
+            return Calibrated(artifact, ranges, _notes(ranges, step))
         assert images is not None, "bias correction needs images, which is checked above"
-        # The shift of the mean depends on how the weights are rounded.
-        rounded = step.model_copy(update={"reduce_range": step.reduced(saturates=saturates)})
-        note = correct_biases(source, rounded, ranges, feeds(artifact, images))
-        return Calibrated(ranges, source.content(), (*_notes(ranges, step), note))
+        note = correct_biases(file, step, ranges, feeds(artifact, images))
+        corrected = replace(artifact, path=folder / name)
+        corrected.path.write_bytes(file.content())
+        return Calibrated(corrected, ranges, (*_notes(ranges, step), note))
 
 
-def _observed(source: FloatFile, step: Quantize, images: CalibrationSet | None) -> Ranges:
+def _observed(file: FloatFile, step: Quantize, images: CalibrationSet | None) -> Ranges:
     assert images is not None, "ranges need images, which is checked above"
-    names, inputs = source.tensors(), feeds(source.artifact, images)
-    collected = collect_statistics(lambda: source.values(names, inputs), source.artifact.path.name)
+    names, pixels = file.tensors(), feeds(file.artifact, images)
+    collected = collect_statistics(lambda: file.values(names, pixels), file.artifact.path.name)
     statistics = {name: collected[name] for name in names}
-    return Ranges.choose(source.artifact, step, statistics, images.facts(), source.origins())
+    return Ranges.choose(file.artifact, step, statistics, images.facts(), file.origins())
 
 
-def _by_tensor(source: FloatFile, learned: Sequence[Range]) -> dict[str, Range]:
+def _by_tensor(file: FloatFile, learned: Sequence[Range]) -> dict[str, Range]:
     if not learned:
         return {}
-    inputs = source.inputs()
+    inputs = file.inputs()
     if len(inputs) != len(learned):
         raise StageError(
-            f"{source.artifact.path.name} has {len(inputs)} layers with weights, but training learned the ranges of "
+            f"{file.artifact.path.name} has {len(inputs)} layers with weights, but training learned the ranges of "
             f"{len(learned)}; leave the qat step out"
         )
     return {name: limits for names, limits in zip(inputs, learned, strict=True) for name in names}
@@ -105,39 +165,40 @@ def _notes(ranges: Ranges, step: Quantize) -> tuple[str, ...]:
     return (f"ranges: {percentile}{ranges.method}{origin}",) if origin or ranges.method != "min-max" else ()
 
 
-def correct_biases(source: FloatFile, step: Quantize, ranges: Ranges, inputs: NDArray[np.float32]) -> str:
-    """Move the biases of the open file so that each layer's mean output is the float file's; return a note on it.
+def correct_biases(file: FloatFile, step: Quantize, ranges: Ranges, pixels: NDArray[np.float32]) -> str:
+    """Change the biases of the open file so that the quantized file has its mean output in each layer; return a note.
 
-    The mean is taken after the activation, the tensor that both files have. There a shift of the bias moves only the
-    outputs that are not saturated, so the shift is divided by their share. Raises StageError when no bias can be moved.
+    The mean is that after the activation, a tensor that both files have. There a change of the bias moves only the
+    outputs that are not saturated, so the shift is divided by their share. Raises StageError when the file has no bias
+    that can be changed.
     """
-    layers = source.layers()
+    layers = file.layers()
     if not layers:
         raise StageError(
-            f"{source.artifact.path.name} has no layer whose bias can be corrected; leave the bias correction out"
+            f"{file.artifact.path.name} has no layer whose bias can be corrected; leave the bias correction out"
         )
     # The types of the file's inputs and outputs do not change the values inside.
     step = step.model_copy(update={"integer_io": False})
     names = [layer.output for layer in layers]
-    exact = _means(layers, source.values(names, inputs))
+    exact = _means(layers, file.values(names, pixels))
     for layer in layers:
         mean, active = exact[layer]
-        quantized, _ = _means([layer], source.quantized_values(step, ranges, [layer.output], inputs))[layer]
-        move = np.where(active >= LEAST_ACTIVE, (mean - quantized) / np.maximum(active, LEAST_ACTIVE), 0)
-        source.move(layer, move.astype(np.float32))
-    return f"corrected the biases of {len(layers)} of {source.weighted()} layers"
+        quantized, _ = _means([layer], file.quantized_values(step, ranges, [layer.output], pixels))[layer]
+        change = np.where(active >= LEAST_ACTIVE, (mean - quantized) / np.maximum(active, LEAST_ACTIVE), 0)
+        file.move(layer, change.astype(np.float32))
+    return f"corrected the biases of {len(layers)} of {file.weighted()} layers"
 
 
 def _means(
     layers: list[BiasedLayer], outputs: Iterable[Values]
 ) -> dict[BiasedLayer, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Return for each layer, per channel, the mean output and the share of outputs that are not saturated."""
-    sums: dict[BiasedLayer, list[NDArray[np.float64]]] = {layer: [] for layer in layers}
+    parts: dict[BiasedLayer, list[NDArray[np.float64]]] = {layer: [] for layer in layers}
     for values in outputs:
         for layer in layers:
             channels = np.moveaxis(values[layer.output].astype(np.float64), layer.axis, 0)
             channels = channels.reshape(len(channels), -1)
             active = (channels > layer.low) & (channels < layer.high)
-            sums[layer].append(np.stack([channels.mean(axis=1), active.mean(axis=1)]))
-    means = {layer: np.mean(parts, axis=0) for layer, parts in sums.items()}
+            parts[layer].append(np.stack([channels.mean(axis=1), active.mean(axis=1)]))
+    means = {layer: np.mean(images, axis=0) for layer, images in parts.items()}
     return {layer: (mean, active) for layer, (mean, active) in means.items()}

@@ -1,15 +1,17 @@
-"""Quantize a float ONNX artifact."""
+"""Quantize a float ONNX artifact with onnxruntime's tools; `FloatOnnx` opens one for calibration."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from targets.artifact import Artifact
 from targets.errors import translated
@@ -19,6 +21,7 @@ from toolchain.checkpoint.onnx_run import open_session
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
 from toolchain.formats.onnx.edit import (
+    Edit,
     add_constant,
     constant,
     describe_as,
@@ -28,82 +31,83 @@ from toolchain.formats.onnx.edit import (
     rewrite,
     run,
     set_constant,
+    to_proto,
     values,
 )
 from toolchain.formats.onnx.edit import node as new_node
-from toolchain.formats.onnx.file import read_onnx
+from toolchain.formats.onnx.file import read_onnx, write_model
+from toolchain.formats.onnx.layers import onnx_graph
 from toolchain.formats.onnx.pack_int4 import pack_int4
 from toolchain.formats.onnx.slim import slim_onnx
+from toolchain.formats.onnx.trace import onnx_activations
 from toolchain.formats.onnx.uint8_input import absorb, integer_borders
+from toolchain.formats.trace import Values
 from toolchain.formats.uint8_input import PixelInput
-from toolchain.quantize.bias_overflow import STORED, onnx_with_room
-from toolchain.quantize.dynamic_onnx import dynamic_onnx
-from toolchain.quantize.keep_onnx import keep_apart, name_kept_layers, name_masked
-from toolchain.quantize.onnx_layers import KINDS, name_of, of_one_channel, weighted
+from toolchain.quantize.calibrate import BiasedLayer, without_masks
+from toolchain.quantize.onnx_layers import (
+    KINDS,
+    is_float_constant,
+    keep_apart,
+    masked_tensors,
+    name_kept_layers,
+    name_masked,
+    name_of,
+    weighted,
+)
+from toolchain.quantize.onnx_weights import dequantizer, dynamic_onnx, expand_at_load, four_bits, make_room
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize
-from toolchain.quantize.weight_only import expand_at_load
-from toolchain.quantize.weights import integers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+VIEWS = {"Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+"""Operators whose output has only values of their input, and zero."""
 
-def static(artifact: Artifact, step: Quantize, ranges: Ranges | None, log: Path | None, *, saturates: bool) -> bytes:
+
+def static(artifact: Artifact, step: Quantize, ranges: Ranges | None, log: Path | None) -> bytes:
     """Return a QDQ file: symmetric weights, activations in `ranges`.
 
-    Logits stay float unless `integer_io` is asked for. Weights of 4 bits run on the kernels of 8
-    (`formats.onnx.pack_int4`). int8 weights keep to 7 bits where the target `saturates`, unless the step says
-    otherwise. Raises StageError as `_quantized` does.
+    Logits stay float unless the step has `integer_io`. Weights of 4 bits run on the kernels of 8
+    (`toolchain.formats.onnx.pack_int4`). Raises StageError as `_quantized` does.
     """
     assert ranges, "a calibrated scheme has ranges"
-    reduce_range = step.reduced(saturates=saturates)
-    return _quantized(
-        artifact, log, lambda prepared: static_onnx(prepared, artifact, step, ranges, reduce_range=reduce_range)
-    )
+    return _quantized(artifact, log, lambda prepared: static_onnx(prepared, artifact, step, ranges))
 
 
-def dynamic(artifact: Artifact, step: Quantize, _ranges: Ranges | None, log: Path | None, *, saturates: bool) -> bytes:
+def dynamic(artifact: Artifact, step: Quantize, _ranges: Ranges | None, log: Path | None) -> bytes:
     """Return a file whose MatMul and Gemm quantize their input at run time; convolutions are as in `weight_only`.
 
-    `saturates` and errors as in `static`.
+    ConvInteger is several times slower than a float Conv. Errors as in `static`.
     """
-    # ConvInteger is several times slower than a float Conv, so convolutions keep float arithmetic.
-    level = 64 if step.reduced(saturates=saturates) else 127
+    in_integers = partial(dynamic_onnx, per_channel=step.per_channel, largest_level=step.largest_level)
+    return _expanded(artifact, step, log, in_integers)
+
+
+def weight_only(artifact: Artifact, step: Quantize, _ranges: Ranges | None, log: Path | None) -> bytes:
+    """Return a file whose weights are expanded to float when it is loaded; errors as in `static`."""
+    return _expanded(artifact, step, log)
+
+
+def _expanded(artifact: Artifact, step: Quantize, log: Path | None, *edits: Callable[..., bool]) -> bytes:
+    """Return a file after `edits`, which take `keep`, in which all other weights are expanded when it is loaded."""
+    all_edits: list[Callable[..., bool]] = [
+        *edits,
+        partial(expand_at_load, bits=step.weight_bits, per_channel=step.per_channel),
+    ]
 
     def convert(prepared: Path) -> ir.Model:
         kept = name_kept_layers(prepared, step.keep, artifact.path.name)
-        return run(
-            read(prepared),
-            partial(dynamic_onnx, per_channel=step.per_channel, largest_level=level, keep=kept),
-            partial(expand_at_load, bits=step.weight_bits, per_channel=step.per_channel, keep=kept),
-        )
-
-    return _quantized(artifact, log, convert)
-
-
-def weight_only(
-    artifact: Artifact,
-    step: Quantize,
-    _ranges: Ranges | None,
-    log: Path | None,
-    *,
-    saturates: bool,  # noqa: ARG001 (of every scheme; no weight meets integers)
-) -> bytes:
-    """Return a file whose layers expand their weights when it is loaded; errors as in `static`."""
-
-    def convert(prepared: Path) -> ir.Model:
-        kept = name_kept_layers(prepared, step.keep, artifact.path.name)
-        expand = partial(expand_at_load, bits=step.weight_bits, per_channel=step.per_channel, keep=kept)
-        return run(read(prepared), expand)
+        return run(read(prepared), *(partial(edit, keep=kept) for edit in all_edits))
 
     return _quantized(artifact, log, convert)
 
 
 def _quantized(artifact: Artifact, log: Path | None, make: Callable[[Path], ir.Model]) -> bytes:
-    """Open a float file, hand it to `make` as `prepare` leaves it, and return the bytes, which pass onnx.checker.
+    """Prepare a float file (`prepare`), let `make` quantize it, and return the bytes, which onnx.checker has accepted.
 
-    Raises StageError when the file is quantized already, onnxruntime cannot quantize its graph, or it has nothing to.
+    Raises StageError when onnxruntime cannot quantize its graph or the graph has no weights, CheckpointError when the
+    file is quantized already.
     """
     import onnx
     import onnx_ir as ir
@@ -113,7 +117,7 @@ def _quantized(artifact: Artifact, log: Path | None, make: Callable[[Path], ir.M
         tempfile.TemporaryDirectory() as folder,
         output_to_log(log) as log_file,
         translated(
-            lambda why: StageError(f"{name}: onnxruntime cannot quantize it ({why}); all of it is in {log_file}")
+            lambda why: StageError(f"{name}: onnxruntime cannot quantize it ({why}); details are in {log_file}")
         ),
     ):
         proto = read_onnx(artifact.path)
@@ -133,7 +137,7 @@ def _quantized(artifact: Artifact, log: Path | None, make: Callable[[Path], ir.M
 def prepare(source: Path, prepared: Path) -> None:
     """Write the file with batch norms folded and shapes inferred, as quantization needs it.
 
-    quant_pre_process could do both, but holds the weights four times; symbolic shapes would need sympy for nothing.
+    quant_pre_process could do both, but would hold the weights four times, and it needs sympy for symbolic shapes.
     """
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -146,7 +150,7 @@ def prepare(source: Path, prepared: Path) -> None:
 
 
 def biases_apart(model: ir.Model) -> bool:
-    """Give each layer its own bias where several share one, as a layer that runs several times does.
+    """Give each layer its own bias where several share one, as the runs of a repeated layer do.
 
     onnxruntime would copy a shared bias too, but under a numbered name that another value may have already.
     """
@@ -166,8 +170,11 @@ def biases_apart(model: ir.Model) -> bool:
     return changed
 
 
-def static_onnx(prepared: Path, artifact: Artifact, step: Quantize, ranges: Ranges, *, reduce_range: bool) -> ir.Model:
-    """Return the QDQ graph of a prepared file, with its tensors' names; raises what onnxruntime raises."""
+def static_onnx(prepared: Path, artifact: Artifact, step: Quantize, ranges: Ranges) -> ir.Model:
+    """Return the QDQ graph of a prepared file, which it may change; tensors keep their names.
+
+    Raises what onnxruntime raises.
+    """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
@@ -176,7 +183,7 @@ def static_onnx(prepared: Path, artifact: Artifact, step: Quantize, ranges: Rang
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
     if pixels:
         rewrite(prepared, partial(absorb, pixels=pixels))
-    # onnxruntime takes ranges that it did not measure from a calibration cache alone, as if they were its min-max.
+    # onnxruntime takes ranges of others only from a calibration cache, as if they were those of its min-max.
     cache, quantized = prepared.with_name("ranges.json"), prepared.with_name("quantized.onnx")
     bounds = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.bounds.items()}
     save_tensors_data(TensorsData(CalibrationMethod.MinMax, bounds), cache)
@@ -187,25 +194,25 @@ def static_onnx(prepared: Path, artifact: Artifact, step: Quantize, ranges: Rang
         per_channel=step.per_channel,
         activation_type=QuantType.QInt8 if step.activations == "int8" else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        reduce_range=reduce_range,
+        reduce_range=step.reduced,
         nodes_to_exclude=[*kept.values(), *masks],
         extra_options=_extra(artifact, pixels),
         calibration_cache_path=cache,
     )
-    source, four = read(prepared), step.weight_bits == 4
+    source = read(prepared)
+    room = partial(make_room, source=source)
+    weights: list[Edit] = [partial(four_bits, source=source), room, pack_int4] if step.weight_bits == 4 else [room]
     return run(
         read(quantized),
         partial(keep_apart, kept=kept),
-        *([partial(four_bits, source=source)] if four else []),
-        partial(onnx_with_room, source=source),
-        *([pack_int4] if four else []),
+        *weights,
         partial(_expand_recurrent, per_channel=step.per_channel),
         integer_borders if pixels else float_logits,
     )
 
 
 def _extra(artifact: Artifact, pixels: PixelInput | None) -> dict[str, Any]:
-    """Return what quantize_static takes beyond its arguments.
+    """Return the `extra_options` of quantize_static.
 
     Biases stay float: onnxruntime makes the same integers of them when a session starts, and the file needs no scales
     and zero points for them.
@@ -220,40 +227,15 @@ def _extra(artifact: Artifact, pixels: PixelInput | None) -> dict[str, Any]:
     return options
 
 
-def four_bits(model: ir.Model, source: ir.Model) -> bool:
-    """Round the weights of a QDQ model to [-7, 7], anew from the float graph `source`.
-
-    Biases must be float yet (`QuantizeBias`), since their scale is the weights'. Convolutions of one channel keep eight
-    bits, as they do in TFLite: they hold few weights and are hit hardest. `toolchain.formats.onnx.pack_int4` stores the
-    result in half the bytes.
-    """
-    stored = model.graph.initializers
-    for name, layer in weighted(source).items():
-        rounded_weight, floats = stored.get(name + STORED), numbers(source.graph.initializers[name])
-        readers = (
-            []
-            if rounded_weight is None
-            else [reader for reader in rounded_weight.consumers() if reader.op_type == "DequantizeLinear"]
-        )
-        if rounded_weight is None or not readers or of_one_channel(layer, floats.shape):
-            continue
-        factor = stored[name_of(readers[-1].inputs[1])]
-        shape = numbers(factor).shape
-        rounded, scale = integers(floats, 4, readers[-1].attributes.get_int("axis", 1) if shape else None)
-        set_constant(rounded_weight, rounded)
-        set_constant(factor, scale.reshape(shape))
-    return True
-
-
 def _expand_recurrent(model: ir.Model, *, per_channel: bool) -> bool:
-    """Expand at load what stays float of a static file: the weights of recurrent layers."""
+    """Expand at load the weights that static quantization leaves in float: those of recurrent layers."""
     return expand_at_load(model, per_channel=per_channel, keep=weighted(model))
 
 
 def float_logits(model: ir.Model) -> bool:
-    """Leave out the last QuantizeLinear and DequantizeLinear after a Gemm or MatMul.
+    """Remove the QuantizeLinear and DequantizeLinear between a Gemm or MatMul and the output.
 
-    One node less to run, and no clipping of the logits to the calibrated range.
+    That is one node less to run, and the logits are not clipped to the calibrated range.
     """
     graph = model.graph
     changed = False
@@ -277,19 +259,132 @@ def float_logits(model: ir.Model) -> bool:
 def _integer_bias(graph: ir.Graph, layer: ir.Node) -> None:
     """Store the layer's bias as int32 in units of its products.
 
-    onnxruntime quantizes a float bias itself only where the answer is quantized too, and its kernel takes no other.
+    The integer kernel takes no other bias, and onnxruntime quantizes a float one only where the output is quantized.
     """
     bias = constant(layer.inputs[2]) if len(layer.inputs) > 2 else None
-    readers = [value.producer() if value is not None else None for value in layer.inputs[:2]]
-    scales = [reader.inputs[1] for reader in readers if reader is not None and reader.op_type == "DequantizeLinear"]
+    scales = [reader.inputs[1] for value in layer.inputs[:2] if (reader := dequantizer(value))]
     if bias is None or len(scales) < 2:
         return
     factors = [numbers(scale) for scale in scales]
     scale = np.float32(factors[0]) * factors[1].astype(np.float32)
     stored = add_constant(graph, "logits_bias_quantized", np.rint(bias / scale).astype(np.int32))
     zero = add_constant(graph, "logits_bias_zero_point", np.zeros_like(scale, np.int32))
-    # A product of constants, folded when a session starts: the same bits in fewer bytes.
+    # A product of constants, folded when a session starts, takes fewer bytes than its result.
     product = new_node("Mul", scales, ["logits_bias_scale"])
-    given = new_node("DequantizeLinear", [stored, product.outputs[0], zero], ["logits_bias_float"], axis=0)
-    insert_first(graph, [product, given])
-    layer.replace_input_with(2, given.outputs[0])
+    bias_as_float = new_node("DequantizeLinear", [stored, product.outputs[0], zero], ["logits_bias_float"], axis=0)
+    insert_first(graph, [product, bias_as_float])
+    layer.replace_input_with(2, bias_as_float.outputs[0])
+
+
+class FloatOnnx:
+    """An open float ONNX file, as `prepare` leaves it; see `toolchain.quantize.calibrate.FloatFile`."""
+
+    def __init__(self, artifact: Artifact, folder: Path) -> None:
+        """Prepare the artifact's graph in a file of the folder; raises CheckpointError when it is quantized already."""
+        import onnx_ir as ir
+
+        self.artifact = artifact
+        refuse_quantized(without_weights(artifact.path), artifact.path)
+        self._path = folder / "prepared.onnx"
+        prepare(artifact.path, self._path)
+        self.model = ir.from_proto(without_weights(self._path))
+        self._layers = {layer: node for node in self.model.graph if (layer := _biased_layer(node))}
+
+    def tensors(self) -> list[str]:
+        """Return the float tensors that are computed."""
+        import onnx_ir as ir
+
+        graph = self.model.graph
+        computed = [graph.inputs[0], *(value for node in graph for value in node.outputs)]
+        return [name_of(value) for value in computed if value.dtype == ir.DataType.FLOAT]
+
+    def origins(self) -> dict[str, str]:
+        """Return for each tensor its layer, where it has one, and the operator that computes it."""
+        graph = onnx_graph(without_weights(self._path))
+        layers = {tensor: layer.name for layer in graph.layers for tensor in layer.chain}
+        return {name: f"{layers.get(name, '')} {node.kind}".strip() for name, node in graph.makers.items()}
+
+    def layers(self) -> list[BiasedLayer]:
+        """Return the layers whose bias is a constant that no other layer reads."""
+        return list(self._layers)
+
+    def weighted(self) -> int:
+        """Return the number of nodes with a constant matrix."""
+        return len(weighted(self.model))
+
+    def inputs(self) -> list[tuple[str, ...]]:
+        """Return the inputs of the layers with weights, with the tensors of which each is a view."""
+
+        def views(value: ir.Value | None) -> Iterator[str]:
+            yield name_of(value)
+            node = None if value is None else value.producer()
+            if node is not None and node.op_type in VIEWS:
+                yield from views(node.inputs[0])
+
+        weights = weighted(self.model)
+        nodes = [node for node in self.model.graph if len(node.inputs) > 1 and name_of(node.inputs[1]) in weights]
+        return [tuple(views(node.inputs[0])) for node in nodes]
+
+    def values(self, names: Sequence[str], pixels: NDArray[np.float32]) -> Iterator[Values]:
+        """Run the float graph; a masked value counts as the smallest of the others."""
+        masked = masked_tensors(self._path)
+        for tensors in onnx_activations(self._path, names, pixels):
+            yield {name: without_masks(values) if name in masked else values for name, values in tensors.items()}
+
+    def quantized_values(
+        self, step: Quantize, ranges: Ranges, names: Sequence[str], pixels: NDArray[np.float32]
+    ) -> Iterator[Values]:
+        """Run the quantized graph; the values of a quantized tensor are the output of its DequantizeLinear."""
+        with tempfile.TemporaryDirectory() as folder:
+            prepared, quantized = (Path(folder) / name for name in ("prepared.onnx", "quantized.onnx"))
+            shutil.copyfile(self._path, prepared)
+            model = static_onnx(prepared, self.artifact, step, ranges)
+            write_model(to_proto(model), quantized)
+            computed = {name_of(value) for node in model.graph for value in node.outputs}
+            dequantized = {name: f"{name}_DequantizeLinear_Output" for name in names}
+            dequantized = {name: output if output in computed else name for name, output in dequantized.items()}
+            for values in onnx_activations(quantized, list(dequantized.values()), pixels):
+                yield {name: values[output] for name, output in dequantized.items()}
+
+    def move(self, layer: BiasedLayer, by: NDArray[np.float32]) -> None:
+        """Add to the layer's bias, which a convolution without one gets."""
+        output = name_of(self._layers[layer].outputs[0])
+
+        def move_bias(model: ir.Model) -> bool:
+            (node,) = (node for node in model.graph if output in map(name_of, node.outputs))
+            if len(node.inputs) < 3:
+                node.resize_inputs(3)
+                node.replace_input_with(2, add_constant(model.graph, f"{output}_bias", by))
+            elif bias := node.inputs[2]:
+                set_constant(bias, numbers(bias) + by)
+            return True
+
+        rewrite(self._path, move_bias)
+
+    def content(self) -> bytes:
+        """Return the prepared file."""
+        return self._path.read_bytes()
+
+
+def _biased_layer(node: ir.Node) -> BiasedLayer | None:
+    """Return the node as a layer, None unless it has constant weights and a bias that no other node reads."""
+    if node.op_type not in {"Conv", "ConvTranspose", "Gemm"} or not is_float_constant(node.inputs[1]):
+        return None
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None and (not bias.is_initializer() or len(bias.uses()) > 1 or len(bias.shape or ()) != 1):
+        return None
+    if bias is None and node.op_type == "Gemm":
+        return None
+    readers = node.outputs[0].consumers()
+    kind = readers[0].op_type if len(readers) == 1 else ""
+    if kind == "Relu":
+        return BiasedLayer(name_of(readers[0].outputs[0]), 1, 0.0)
+    if kind == "Clip":
+        ends = [_scalar(end, empty) for end, empty in zip(readers[0].inputs[1:], (-np.inf, np.inf), strict=False)]
+        return BiasedLayer(name_of(readers[0].outputs[0]), 1, *ends)
+    return BiasedLayer(name_of(node.outputs[0]), 1)
+
+
+def _scalar(end: ir.Value | None, empty: float) -> float:
+    number = constant(end) if end is not None and end.is_initializer() else None
+    return empty if number is None else float(number)

@@ -23,9 +23,9 @@ class Scheme:
 
     weights: bits of a weight in the file. activations: `float`, integers with ranges taken at run time (`dynamic`), or
     integers with calibrated ranges. formats: format -> "module:function" that takes an artifact, the step, the ranges
-    (None without a calibration), the converters' log, and `saturates`, and returns the bytes of the quantized file.
-    summary: one line for the help. refused: format -> why no such file is made. scaled: whether weights have scales, of
-    channels or of tensors. channels_only: format -> why one scale per tensor is refused.
+    (None without a calibration) and the converters' log, and returns the bytes of the quantized file. summary: one line
+    for the help. refused: format -> why no such file is made. scaled: whether weights have scales, one for each channel
+    or tensor. channels_only: format -> why one scale for a tensor is refused.
     """
 
     name: str
@@ -65,17 +65,17 @@ class Scheme:
 class Quantizer:
     """What all schemes of one format share.
 
-    packages: those whose versions the sidecar records. float_file: "module:Class" of the format's `FloatFile`, which
-    takes the artifact and a folder.
+    packages: those whose versions the sidecar records. float_file: "module:Class" of the format's
+    `toolchain.quantize.calibrate.FloatFile`, which takes the artifact and a folder.
     """
 
     packages: tuple[str, ...]
     float_file: str
 
     def opener(self) -> Callable[[Artifact, Path], Any]:
-        """Return the class that opens a float artifact; raises StageError or CheckpointError on a quantized one.
+        """Return the class that opens a float artifact; it raises StageError or CheckpointError on a quantized one.
 
-        The folder takes another form of the file, and must exist as long as the result is used.
+        The folder takes another form of the file, and must exist as long as the open file is used.
         """
         opener: Callable[[Artifact, Path], Any] = _imported(self.float_file)
         return opener
@@ -136,7 +136,7 @@ _ROWS = (
 )
 SCHEMES = {row.name: row for row in _ROWS}
 QUANTIZERS = {
-    "onnx": Quantizer(("onnxruntime", "onnx"), "toolchain.quantize.float_onnx:FloatOnnx"),
-    "tflite": Quantizer(("litert-quantizer",), "toolchain.quantize.float_tflite:FloatTflite"),
+    "onnx": Quantizer(("onnxruntime", "onnx"), "toolchain.quantize.onnx:FloatOnnx"),
+    "tflite": Quantizer(("litert-quantizer",), "toolchain.quantize.tflite:FloatTflite"),
 }
-"""Format -> what quantizes its files; a file of another format is made of one of these."""
+"""Format -> what quantizes its files; files of other formats are converted from one of these."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from toolchain.core.settings import Step
+from toolchain.formats import catalog
 from toolchain.quantize.schemes import SCHEMES, Scheme
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Quantize(Step):
     reduce_range: x86 processors without VNNI add two products of an activation (0 to 255) and a weight in 16 bits,
     which saturate for weights above 64; 7-bit weights give the same answers on every processor.
 
-    calibration: see `toolchain.quantize.clipping.choose_range`.
+    calibration: see `toolchain.quantize.ranges.choose_range`.
     """
 
     ends: ClassVar[bool] = True
@@ -64,7 +65,7 @@ class Quantize(Step):
 
     @property
     def row(self) -> Scheme:
-        """Return the row of its scheme."""
+        """Return its scheme."""
         return SCHEMES[self.scheme]
 
     @property
@@ -88,17 +89,46 @@ class Quantize(Step):
         return self.row.weights
 
     @property
-    def top_level(self) -> int:
-        """Return the largest level of an integer weight that is safe on any target; the smallest is its negative."""
-        return 7 if self.weight_bits == 4 else 64 if self.reduced(saturates=True) else 127
+    def reduced(self) -> bool:
+        """Return whether int8 weights are limited to 7 bits; they are unless the step or the target says otherwise."""
+        return self.reduce_range is not False
 
-    def reduced(self, *, saturates: bool) -> bool:
-        """Return whether int8 weights are limited to 7 bits. saturates: whether the target's kernels may saturate."""
-        return saturates if self.reduce_range is None else self.reduce_range
+    @property
+    def largest_level(self) -> int:
+        """Return the largest integer of a weight; the smallest is its negative."""
+        return 7 if self.weight_bits == 4 else 64 if self.reduced else 127
+
+    def for_target(self, *, saturates: bool) -> Quantize:
+        """Return the step with `reduce_range` decided. saturates: whether the target's 8-bit kernels may saturate."""
+        return self if self.reduce_range is not None else self.model_copy(update={"reduce_range": saturates})
+
+    def refusal(self, kind: str) -> str | None:
+        """Return why a file of format `kind` cannot be quantized in this way, or None where it can."""
+        row, file_format = self.row, catalog.get(kind)
+        kernels = f"{file_format.runtime}'s kernels"
+        if kind not in row.formats:
+            return row.refused.get(kind, f"this scheme makes {', '.join(row.formats)} only")
+        if kind in row.channels_only and not self.per_channel:
+            return row.channels_only[kind]
+        if self.activations and self.activations not in file_format.activations:
+            return f"{kernels} take {file_format.activations[0]} activations; leave `activations` out"
+        if self.integer_io and self.activations == "int8" and not file_format.converts_pixels:
+            return f"pixels are uint8, and {kernels} take and give the same type; leave `activations` out"
+        if self.reduce_range and not file_format.saturates:
+            return f"{kernels} do not saturate; leave `reduce_range` out"
+        return None
+
+    def other_schemes(self) -> str:
+        """Return the advice which schemes to take where this one fails."""
+        if self.row.activations == "int16":
+            return "take --scheme static-int8, or one that computes in float between layers: weight-int8, dynamic-int8"
+        if self.calibrated:
+            return "take --scheme weight-int8, dynamic-int8 or float16, which compute in float between layers"
+        return "take --scheme float16, which leaves all operators as they are"
 
     @model_validator(mode="after")
     def _fits_scheme(self) -> Self:
-        """Refuse settings that do not apply to the scheme, so that none is silently ignored."""
+        """Refuse settings that do not apply to the scheme; none is silently ignored."""
         if not self.row.scaled and not self.per_channel:
             raise ValueError(f"{self.scheme} has no scales; leave `per_channel` out")
         if self.integer_io and self.row.activations != "int8":

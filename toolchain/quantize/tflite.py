@@ -1,10 +1,10 @@
-"""Quantize a float TFLite artifact with litert-quantizer."""
+"""Quantize a float TFLite artifact with litert-quantizer; `FloatTflite` opens one for calibration."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,37 +17,34 @@ from targets.litert.cpu import refuse_huge
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
 from toolchain.formats.graph import chosen
-from toolchain.formats.tflite.layers import WEIGHTED, operator_kinds, parsed, tflite_graph
-from toolchain.formats.tflite.slim import slim_tflite
+from toolchain.formats.tflite.layers import WEIGHTED, mapped, parsed, tflite_graph
+from toolchain.formats.tflite.slim import packed, slim_tflite
+from toolchain.formats.tflite.trace import tflite_activations
 from toolchain.formats.tflite.uint8_input import absorb
+from toolchain.formats.trace import Values
 from toolchain.formats.uint8_input import PixelInput
-from toolchain.quantize.bias_overflow import tflite_with_room
+from toolchain.quantize.calibrate import NO_VALUE, BiasedLayer, without_masks
 from toolchain.quantize.ranges import Ranges
-from toolchain.quantize.refusals import other_schemes
 from toolchain.quantize.step import Quantize
-from toolchain.quantize.unsuited_tflite import unsuited
+from toolchain.quantize.tflite_graph import make_room, masked, operators, quantizable, store, unsuited
 
 if TYPE_CHECKING:
     from litert_quantizer.quantizer import Quantizer
 
-
+LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+"""Operators with a bias that calibration can correct."""
+VIEWS = ("EXPAND_DIMS", "MAX_POOL_2D", "PAD", "RESHAPE", "SQUEEZE", "TRANSPOSE")
+"""Operators whose output has only values of their input, and zero."""
 FOUR_BIT_KERNELS = ("CONV_2D", "FULLY_CONNECTED")
 """Operators that LiteRT has 4-bit kernels for."""
 HUGE = 1e30
-"""Ranges beyond this give a scale with which LiteRT ends the whole program."""
+"""Ranges beyond this give a scale with which LiteRT aborts the whole process."""
 ONE_SCALE = "BATCH_MATMUL"
 """Its kernels use only the first scale of a constant, even where the file has one for each channel."""
 
 
-def quantized_tflite(
-    artifact: Artifact,
-    step: Quantize,
-    ranges: Ranges | None,
-    log: Path | None,
-    *,
-    saturates: bool,  # noqa: ARG001 (of every format; LiteRT's kernels never do)
-) -> bytes:
-    """Return the bytes of the quantized file, whose input and output are float unless the step asks for `integer_io`.
+def quantized_tflite(artifact: Artifact, step: Quantize, ranges: Ranges | None, log: Path | None) -> bytes:
+    """Return the bytes of the quantized file, whose input and output are float unless the step has `integer_io`.
 
     Schemes are litert-quantizer's dynamic_wi[8|4]_afp32, static_wi8_ai[8|16], static_wi4_ai8,
     weight_only_wi[8|4]_afp32, and float casting. Other layers than `FOUR_BIT_KERNELS` keep 8 bits. Raises StageError
@@ -59,7 +56,7 @@ def quantized_tflite(
         # The reason names internal tensors, so it goes to the log; the user gets advice.
         sys.stderr.write(f"{reason}\n")
         return StageError(
-            f"{name}: litert-quantizer cannot make {step.scheme} of it; {other_schemes(step)}; the reason is in "
+            f"{name}: litert-quantizer cannot make {step.scheme} of it; {step.other_schemes()}; the reason is in "
             f"{log_file}"
         )
 
@@ -76,8 +73,7 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
     source = quantizable(absorb(source, pixels) if pixels else source)
     model = parsed(source)
-    kinds = operator_kinds(model)
-    if not any(kinds[node.opcodeIndex] in WEIGHTED for graph in model.subgraphs for node in graph.operators):
+    if not any(kind in WEIGHTED for graph in model.subgraphs for kind, _ in operators(model, graph)):
         raise StageError(
             f"{artifact.path.name} has no layer with weights to quantize ({', '.join(WEIGHTED)}); it stays as it is"
         )
@@ -87,7 +83,7 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
     if statistics and pixels:
         statistics[_input_tensor(source)] = pixel_range(pixels)
     content = bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
-    return tflite_with_room(content, source) if ranges else content
+    return make_room(content, source) if ranges else content
 
 
 def _quantizer(source: bytes, step: Quantize, *, rounded: bool) -> Quantizer:
@@ -157,7 +153,7 @@ def _statistics(content: bytes, ranges: Ranges, step: Quantize, file: str) -> di
         if (end := max(ends, key=abs)) and abs(end) > HUGE:
             raise StageError(
                 f"{file}: tensor {name} holds {end:.1e}, so integers over its range would round its ordinary values to "
-                f"0; {other_schemes(step)}"
+                f"0; {step.other_schemes()}"
             )
 
     ranks = {tensor["name"]: len(tensor["shape"]) for tensor in Interpreter(model_content=content).get_tensor_details()}
@@ -190,52 +186,11 @@ def refuse_quantized(artifact: Artifact) -> None:
         raise StageError(f"{artifact.path.name} is quantized already; give the float file it was made from")
 
 
-BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
-"""Operator -> index of the input that holds its bias."""
-
-
-def quantizable(content: bytes) -> bytes:
-    """Return an equivalent file whose biases are vectors and whose tensor names are unique across subgraphs.
-
-    litert-quantizer gives a bias a scale for each channel along its first axis. That is the wrong axis of
-    [1, 1, 1, channels], the shape that the converter gives a bias multiplied by a layer scale.
-    """
-    from ai_edge_litert import schema_py_generated as schema
-
-    from toolchain.formats.tflite.slim import packed, unpacked
-
-    model = unpacked(content)
-    bias_inputs = {getattr(schema.BuiltinOperator, kind): index for kind, index in BIAS.items()}
-    changed = False
-    for graph in model.subgraphs:
-        for bias in _biases(model, graph, bias_inputs):
-            if bias.shape is not None and len(bias.shape) > 1 and bias.shape[-1] == np.prod(bias.shape):
-                bias.shape = bias.shape[-1:]
-                changed = True
-    used_names: set[bytes] = set()
-    for number, graph in enumerate(model.subgraphs):
-        for tensor in graph.tensors:
-            if number and tensor.name in used_names:
-                tensor.name += f";{number}".encode()
-                changed = True
-        used_names |= {tensor.name for tensor in graph.tensors}
-    if not changed:
-        return content
-    return packed(model, len(content))
-
-
-def _biases(model: Any, graph: Any, bias_inputs: dict[int, int]) -> Iterator[Any]:
-    for node in graph.operators:
-        index = bias_inputs.get(model.operatorCodes[node.opcodeIndex].builtinCode)
-        if index is not None and index < len(node.inputs) and node.inputs[index] >= 0:
-            yield graph.tensors[node.inputs[index]]
-
-
 def keep_float(quantizer: Quantizer, model: Any, step: Quantize, file: str) -> None:
     """Exclude from quantization the layers that the step keeps, and operators that must stay in float (`unsuited`).
 
     All operators of the other subgraphs, the bodies of loops and reductions, stay in float too. Raises UsageProblem as
-    `chosen` does.
+    `chosen` does; `file` is the name for its messages.
     """
     from litert_quantizer.algorithm_manager import AlgorithmName
     from litert_quantizer.qtyping import TFLOperationName
@@ -255,3 +210,115 @@ def keep_float(quantizer: Quantizer, model: Any, step: Quantize, file: str) -> N
         quantizer.update_quantization_recipe(
             f"^{re.escape(scope)}$", TFLOperationName.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE
         )
+
+
+class FloatTflite:
+    """An open float TFLite file, through its FlatBuffer; see `toolchain.quantize.calibrate.FloatFile`."""
+
+    def __init__(self, artifact: Artifact, _folder: Path) -> None:
+        """Unpack the artifact's graph; raises StageError when it is quantized already."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        refuse_quantized(artifact)
+        self.artifact, self._schema = artifact, schema
+        self._model, self._changed = parsed(mapped(artifact.path)), False
+        self._graph = self._model.subgraphs[0]
+        self._operators = operators(self._model, self._graph)
+        self._layers = [node for kind, node in self._operators if kind in LAYERS]
+        inputs = [index for _, node in self._operators for index in node.inputs]
+        self._biases = {
+            layer: node.inputs[2]
+            for node in self._layers
+            if (layer := self._biased_layer(node)) and inputs.count(node.inputs[2]) == 1
+        }
+
+    def tensors(self) -> list[str]:
+        """Return the float tensors that are computed."""
+        outputs = (index for _, node in self._operators for index in node.outputs)
+        computed = [*self._graph.inputs, *outputs]
+        float32 = self._schema.TensorType.FLOAT32
+        return [self._name(index) for index in computed if self._graph.tensors[index].type == float32]
+
+    def origins(self) -> dict[str, str]:
+        """Return nothing: the names of tensors are those of layers."""
+        return {}
+
+    def layers(self) -> list[BiasedLayer]:
+        """Return the layers whose bias no other operator reads."""
+        return list(self._biases)
+
+    def weighted(self) -> int:
+        """Return the number of operators with weights and a bias."""
+        return len(self._layers)
+
+    def inputs(self) -> list[tuple[str, ...]]:
+        """Return the inputs of the layers with weights, with the tensors of which each is a view."""
+        producers = {index: (kind, node) for kind, node in self._operators for index in node.outputs}
+
+        def views(index: int) -> Iterator[str]:
+            yield self._name(index)
+            kind, node = producers.get(index, ("", None))
+            if node is not None and kind in VIEWS:
+                yield from views(node.inputs[0])
+
+        return [tuple(views(node.inputs[0])) for node in self._layers]
+
+    def values(self, names: Sequence[str], pixels: NDArray[np.float32]) -> Iterator[Values]:
+        """Run the float file; a masked or padded value counts as the smallest of the others."""
+        padded = self._padded()
+        for tensors in tflite_activations(self.content(), names, pixels):
+            yield {name: without_masks(values) if name in padded else values for name, values in tensors.items()}
+
+    def quantized_values(
+        self, step: Quantize, ranges: Ranges, names: Sequence[str], pixels: NDArray[np.float32]
+    ) -> Iterator[Values]:
+        """Run the quantized file, which keeps the names."""
+        return tflite_activations(tflite_content(self.artifact, self.content(), step, ranges), names, pixels)
+
+    def move(self, layer: BiasedLayer, by: NDArray[np.float32]) -> None:
+        """Add to the bias, in a buffer of its own where other tensors share it."""
+        tensor = self._graph.tensors[self._biases[layer]]
+        buffer = self._model.buffers[tensor.buffer]
+        bias = (np.frombuffer(bytes(buffer.data), "<f4") + by).astype("<f4")
+        if sum(other.buffer == tensor.buffer for other in self._graph.tensors) > 1:
+            store(self._model, tensor, bias)
+        else:
+            buffer.data = np.frombuffer(bias.tobytes(), np.uint8)
+        self._changed = True
+
+    def content(self) -> bytes:
+        """Return the file, packed again if it was changed."""
+        if not self._changed:
+            return self.artifact.path.read_bytes()
+        return packed(self._model, self.artifact.size + (1 << 20))
+
+    def _padded(self) -> set[str]:
+        """Return the tensors padded with NO_VALUE before a maximum, and the masked ones before a softmax."""
+        masks = {index for _, chain in masked(self._model) for index in chain}
+        padded = {self._name(self._graph.operators[index].outputs[0]) for index in masks}
+        for kind, node in self._operators:
+            readers = [reader for reader, other in self._operators if node.outputs[0] in other.inputs]
+            if kind == "PADV2" and all(reader == "MAX_POOL_2D" for reader in readers):
+                value = self._model.buffers[self._graph.tensors[node.inputs[2]].buffer].data
+                if value is not None and np.frombuffer(bytes(value), "<f4")[0] <= NO_VALUE:
+                    padded.add(self._name(node.outputs[0]))
+        return padded
+
+    def _biased_layer(self, node: Any) -> BiasedLayer | None:
+        """Return an operator of LAYERS as a layer, None unless it has a bias and an activation of known limits."""
+        function = self._schema.ActivationFunctionType
+        limits = {
+            function.NONE: (-np.inf, np.inf),
+            function.RELU: (0.0, np.inf),
+            function.RELU6: (0.0, 6.0),
+            function.RELU_N1_TO_1: (-1.0, 1.0),
+        }
+        activation = node.builtinOptions.fusedActivationFunction
+        if len(node.inputs) < 3 or node.inputs[2] < 0 or activation not in limits:
+            return None
+        output = node.outputs[0]
+        return BiasedLayer(self._name(output), len(self._graph.tensors[output].shape) - 1, *limits[activation])
+
+    def _name(self, index: int) -> str:
+        name: str = self._graph.tensors[index].name.decode()
+        return name

@@ -17,7 +17,6 @@ from toolchain.compress.step import ModelStep, StepContext
 from toolchain.core.errors import PolicyError, UsageProblem
 from toolchain.core.settings import FROM_FILE, Step, Strict, problem_text
 from toolchain.formats.catalog import pressed
-from toolchain.quantize.refusals import refusal
 from toolchain.quantize.step import Quantize
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Recipe(Strict):
             step.check_order(self.steps[:number], self.steps[number + 1 :])
         last = self.quantize
         for kind in self.formats if last else ():
-            if last and (reason := refusal(last, kind)):
+            if last and (reason := last.refusal(kind)):
                 others = [other for other in self.formats if other != kind]
                 fix = f"; or set formats = {json.dumps(others)}" if others else ""
                 raise ValueError(f"no {last.scheme} in {kind}: {reason}{fix}")

@@ -24,7 +24,7 @@ from targets.session import Session, TimingPlan
 from tests.fixtures.drivers import CHROMIUM, SWIFTSHADER, drivers_that_say, manifest, needs_chromium
 from tests.fixtures.small_models import glyphs, integer_net
 from toolchain.formats.onnx.edit import edited
-from toolchain.quantize.weight_only import expand_at_load
+from toolchain.quantize.onnx_weights import expand_at_load
 
 ROOT = Path(__file__).resolve().parents[3]
 _STATE = OrtWebGpu(adapter="software").probe()

@@ -11,7 +11,7 @@ import pytest
 from tests.fixtures.lazy import nn, torch
 from toolchain.checkpoint.computed_weights import computed
 from toolchain.checkpoint.state import find_state, fit_state
-from toolchain.quantize.unsuited_tflite import masked, unsuited
+from toolchain.quantize.tflite_graph import masked, unsuited
 
 COUNT = 20_000
 
@@ -56,7 +56,7 @@ def _model(nodes: Iterator[tuple[str, list[int], int]]) -> SimpleNamespace:
         SimpleNamespace(opcodeIndex=kinds.setdefault(kind, len(kinds)), inputs=inputs, outputs=[output])
         for kind, inputs, output in nodes
     ]
-    codes = [SimpleNamespace(builtinCode=getattr(BuiltinOperator, kind)) for kind in kinds]
+    codes = [SimpleNamespace(builtinCode=getattr(BuiltinOperator, kind), deprecatedBuiltinCode=0) for kind in kinds]
     tensors = [SimpleNamespace(type=None)] * (len(operators) + 1)
     graph = SimpleNamespace(operators=operators, inputs=[0], tensors=tensors)
     return SimpleNamespace(operatorCodes=codes, subgraphs=[graph])

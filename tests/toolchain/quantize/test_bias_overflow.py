@@ -15,7 +15,7 @@ from tests.toolchain.conftest import OnDemand
 from toolchain.checkpoint.float_model import FloatModel, TorchModel
 from toolchain.export import export
 from toolchain.quantize import quantize
-from toolchain.quantize.bias_overflow import ROOM, Weight, wider
+from toolchain.quantize.weights import ROOM, Weight, wider
 from toolchain.recipe import Quantize
 
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")

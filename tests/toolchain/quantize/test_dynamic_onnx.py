@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from toolchain.formats.onnx.edit import edited
-from toolchain.quantize.dynamic_onnx import dynamic_onnx
+from toolchain.quantize.onnx_weights import dynamic_onnx
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 WIDTH = 24

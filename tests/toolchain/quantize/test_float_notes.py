@@ -49,7 +49,7 @@ def test_row25_weights_that_stay_float_are_told_with_what_to_do(
     words = ("quantize", source.path, "--scheme", "weight-int8", "--data", "builtin:digits")
     note = (
         f"99% of the weights stay float32, those of {operator}, which weight-int8 does not quantize; "
-        "try --scheme static-int8, prune or distill the model, or write these layers otherwise"
+        "try --scheme static-int8, prune or distill the model, or build it with other layers"
     )
     ran = glyphpress(*words, "-o", tmp_path / f"a.{kind}")
     assert f"note: {note}" in ran.out.splitlines(), ran.err

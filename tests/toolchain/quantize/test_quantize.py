@@ -22,7 +22,7 @@ from toolchain.core.context import RunContext
 from toolchain.core.errors import CheckpointError, StageError, UsageProblem
 from toolchain.formats.onnx.edit import edited
 from toolchain.quantize import quantize
-from toolchain.quantize.weight_only import expand_at_load
+from toolchain.quantize.onnx_weights import expand_at_load
 from toolchain.recipe import Quantize
 
 

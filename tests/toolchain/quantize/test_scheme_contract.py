@@ -76,7 +76,7 @@ import onnx
 from onnx import numpy_helper
 
 
-def rounded(artifact, step, ranges, log, *, saturates):
+def rounded(artifact, step, ranges, log):
     model = onnx.load(artifact.path)
     for tensor in model.graph.initializer:
         if len(tensor.dims) > 1:
