@@ -18,7 +18,7 @@ WORDS = NAMES | {f".{name}" for name in NAMES}
 TESTS_OF_TEXT = {"startswith", "endswith", "removeprefix", "removesuffix", "partition", "rpartition", "split", "find"}
 TABLES = {
     "toolchain/checkpoint/load.py": "what opens a file as a float model",
-    "toolchain/export/exporters.py": "what makes a float file of a model",
+    "toolchain/export/__init__.py": "what makes a float file of a model",
     "toolchain/quantize/schemes.py": "what makes a quantized file of a float one",
 }
 """Modules that declare something for each format; all others ask the format."""

@@ -138,7 +138,7 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
     from toolchain.commands.demo import demo as run
     from toolchain.core.json_codec import to_json
     from toolchain.core.quantities import points_text
-    from toolchain.export.exporters import EXPORTERS
+    from toolchain.export import EXPORTERS
     from toolchain.formats import catalog
     from toolchain.gate.gate import raise_for
     from toolchain.report.table import show

@@ -19,8 +19,7 @@ from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source
 from toolchain.evaluation.compare import ComparedModels
-from toolchain.export.parity import reference_logits
-from toolchain.export.program import save_program
+from toolchain.export import reference_logits, save_program
 from toolchain.recipe import Prune, Recipe
 
 COMPARED = 1_024

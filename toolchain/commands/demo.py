@@ -12,7 +12,7 @@ from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
 from toolchain.core.files import refuse_folder, whole_file
-from toolchain.export.exporters import installed_formats
+from toolchain.export import installed_formats
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import Policy
 from toolchain.recipe import shipped

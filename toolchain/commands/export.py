@@ -14,8 +14,7 @@ from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source
-from toolchain.export import export
-from toolchain.export.exporters import EXPORTERS
+from toolchain.export import EXPORTERS, export
 from toolchain.export.ort_format import export_ort, operators_path
 from toolchain.formats import catalog as formats
 from toolchain.formats.write_artifact import refuse_model

@@ -22,8 +22,7 @@ from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
 from toolchain.core.converter_log import default_log
 from toolchain.core.errors import CheckpointError, StageError
-from toolchain.export import export
-from toolchain.export.program import save_program
+from toolchain.export import export, save_program
 from toolchain.gate.collect import check_classes
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.quantize import quantize

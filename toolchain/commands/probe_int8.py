@@ -14,7 +14,7 @@ from targets.target import Target
 from toolchain.commands.probe_models import Shape, probe_pair, shapes_of
 from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
-from toolchain.export.exporters import EXPORTERS
+from toolchain.export import EXPORTERS
 from toolchain.formats import catalog as formats
 from toolchain.profiling.latency import profile
 

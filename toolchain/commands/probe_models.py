@@ -27,8 +27,7 @@ from toolchain.checkpoint import normalised
 from toolchain.checkpoint.float_model import OnnxModel
 from toolchain.core.errors import UsageProblem
 from toolchain.core.versions import tool_versions
-from toolchain.export import export
-from toolchain.export.exporters import EXPORTERS
+from toolchain.export import EXPORTERS, export
 from toolchain.formats import catalog
 from toolchain.formats.onnx.file import read_onnx
 from toolchain.quantize import quantize

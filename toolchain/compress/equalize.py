@@ -76,7 +76,7 @@ def equalize(model: FloatModel, step: Equalize) -> FloatModel:
     """
     import torch
 
-    from toolchain.export.parity import allowed_difference, reference_images, reference_logits
+    from toolchain.export import allowed_difference, reference_images, reference_logits
 
     module = folded(model, "equalization")
     pairs, unpaired = _pairs(module, model.name)

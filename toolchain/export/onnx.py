@@ -13,7 +13,7 @@ from toolchain.checkpoint.float_model import FloatModel, OnnxModel
 from toolchain.checkpoint.onnx_normal import normalised
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
-from toolchain.export.bounded import bounded_programs
+from toolchain.export.bounded import bounded, programs_changed
 from toolchain.formats.onnx.file import write_model
 from toolchain.formats.onnx.slim import slim_onnx
 
@@ -82,7 +82,7 @@ def _from_torch(module: nn.Module, name: str, log: Path | None) -> ir.Model:
     from torch.onnx import OnnxExporterError
 
     try:
-        with output_to_log(log) as log_file, bounded_programs():
+        with output_to_log(log) as log_file, programs_changed(bounded):
             program = torch.onnx.export(
                 module,
                 # Two images: a batch of one would be taken for a constant.

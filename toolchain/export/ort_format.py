@@ -13,11 +13,12 @@ import numpy as np
 
 from targets import catalog
 from targets.artifact import Artifact
+from targets.errors import in_one_line
 from targets.onnxruntime.ort_file import SCALES_KEY
 from targets.onnxruntime.protobuf import append
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
-from toolchain.export.parity import check_parity, reference_images
+from toolchain.export import check_parity, reference_images
 from toolchain.formats import catalog as formats
 from toolchain.formats.write_artifact import Origin, write_artifact
 
@@ -91,9 +92,8 @@ def _converted(artifact: Artifact, origin: Origin, folder: Path, *, platform: st
             )
     except Exception as error:
         # onnxruntime's exceptions share no base.
-        reason = " ".join(str(error).split())[:300]
         raise StageError(
-            f"{artifact.path.name}: onnxruntime cannot convert it to .ort ({reason}); "
+            f"{artifact.path.name}: onnxruntime cannot convert it to .ort ({in_one_line(error)}); "
             f"the converter's whole output is in {log_file}"
         ) from error
     operators = source.with_suffix(".required_operators_and_types.config").read_text(encoding="utf-8")

@@ -1,27 +1,41 @@
-"""Convert a FloatModel to float TFLite: batch 1, float32 [1, 1, 28, 28] to float32 logits."""
+"""Convert a FloatModel to float TFLite: batch 1, float32 [1, 1, 28, 28] to float32 logits.
+
+The converter holds copies of its own, so the weights of a large model move to a temporary file, and fewer of them are
+in memory at once. Its batch norms are folded into the convolutions before them here, since the converter would fold
+them with one more copy of all weights in memory.
+"""
 
 from __future__ import annotations
 
 import gc
+import mmap
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import PackageMissing, StageError
 from toolchain.core.files import require_room
-from toolchain.export.bounded import bounded_forms, bounded_programs
-from toolchain.export.large_models import LARGE, DiskWeights, folded_norms
+from toolchain.export.bounded import bounded, bounded_forms, operator, programs_changed
 from toolchain.formats.tflite.layers import mapped
 from toolchain.formats.tflite.slim import slim_tflite
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.export import ExportedProgram
+
+LARGE = 1 << 24
+"""Bytes of weights from which moving them is worth the time."""
+_SMALL = 1 << 16
+"""Tensors of fewer bytes stay in memory."""
 _MLIR = re.compile(r"/\S+:\d+:\d+: error: |: %\d+ = .*")
-"""Parts of a converter's message that help nobody: a line of torch's sources, and the operation as MLIR writes it."""
+"""Parts of a converter's message that do not help a user: a line of torch's sources, and the operation as MLIR writes it."""
 
 
 def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None:
@@ -48,7 +62,9 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
             decomp.update_pre_convert_decomp(bounded_forms())
             made = Path(folder) / "model.tflite"
             weights = DiskWeights(module)
-            with bounded_programs(), folded_norms(weights), _released_when_lowered(weights):
+            # The norms of a small model are left to the converter, so its weights keep every bit.
+            folded = programs_changed(partial(fold_norms, weights=weights)) if weights.size >= LARGE else nullcontext()
+            with programs_changed(bounded), folded, _released_when_lowered(weights):
                 converted = litert_torch.convert(module, (torch.zeros(1, 1, 28, 28),))
             if weights.size >= LARGE:
                 _reload(converted, Path(folder) / "model.mlir")
@@ -97,3 +113,127 @@ def _reload(converted: Any, code: Path) -> None:
     gc.collect()
     with create_ir_context():
         exporter.module = ir.Module.parseFile(str(code))
+
+
+class DiskWeights:
+    """The large weights of a module, moved to a temporary file without a name.
+
+    The module answers as before: what it reads is loaded into memory again, and `release` frees that memory and drops
+    what was written to the weights meanwhile.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        """Move the weights, unless the module is small. Raises OSError where the disk is full."""
+        tensors = [tensor for tensor in (*module.parameters(), *module.buffers()) if _movable(tensor)]
+        self._pages: list[mmap.mmap] = []
+        # Tied weights are one tensor of the file too.
+        distinct = {(tensor.data_ptr(), tensor.shape): tensor.detach() for tensor in tensors}
+        self.size = sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
+        if self.size >= LARGE:
+            stored = dict(zip(distinct, self.write(distinct.values()), strict=True))
+            for tensor in tensors:
+                tensor.data = stored[tensor.data_ptr(), tensor.shape]
+
+    def release(self) -> None:
+        """Free the memory that reading the weights took."""
+        for pages in self._pages:
+            pages.madvise(mmap.MADV_DONTNEED)
+
+    def write(self, tensors: Iterable[Tensor]) -> list[Tensor]:
+        """Write tensors to one more file, each before the next is asked for, and return them mapped from it.
+
+        Raises OSError where the disk is full.
+        """
+        import torch
+
+        layouts = []
+        with tempfile.TemporaryFile() as stream:
+            for tensor in tensors:
+                offset = stream.seek(-stream.tell() % mmap.PAGESIZE, 1)
+                stream.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+                layouts.append((offset, tensor.dtype, tensor.shape))
+            if not layouts:
+                return []
+            stream.flush()
+            # Private: a write to a weight does not reach the file.
+            pages = mmap.mmap(stream.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._pages.append(pages)
+        return [
+            torch.frombuffer(pages, dtype=dtype, count=shape.numel(), offset=offset).reshape(shape)
+            for offset, dtype, shape in layouts
+        ]
+
+
+def _movable(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.nbytes >= _SMALL
+
+
+def fold_norms(program: ExportedProgram, weights: DiskWeights) -> ExportedProgram:
+    """Fold each norm that is the only reader of a convolution, and return the program; `weights` stores the result."""
+    import torch
+
+    inputs = _Inputs(program)
+    norms = [node for node in program.graph.nodes if _foldable(node, inputs)]
+    biases: list[Tensor] = []
+    # A generator: each kernel goes to the disk before the next is computed.
+    kernels = weights.write(_folded(norm, inputs, biases) for norm in norms)
+    for norm, kernel, bias in zip(norms, kernels, biases, strict=True):
+        convolution, mean = norm.args[0], norm.args[3]
+        # The input of the mean becomes the new bias: not every convolution has one, and nothing else reads the mean.
+        inputs.replace(mean, bias)
+        inputs.replace(convolution.args[1], torch.nn.Parameter(kernel, requires_grad=False))
+        convolution.args = (*convolution.args[:2], mean, *convolution.args[3:])
+        norm.replace_all_uses_with(convolution)
+        program.graph.erase_node(norm)
+    program.graph_module.recompile()
+    return program
+
+
+class _Inputs:
+    """The weights and statistics that a program takes as inputs."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        signature = program.graph_signature
+        self._names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        self._state = program.state_dict
+
+    def __contains__(self, node: Any) -> bool:
+        return self._names.get(node.name) in self._state
+
+    def exact(self, node: Any) -> Tensor:
+        """Return a float64 copy of an input's tensor."""
+        tensor: Tensor = self._state[self._names[node.name]]
+        return tensor.detach().double()
+
+    def replace(self, node: Any, tensor: Tensor) -> None:
+        self._state[self._names[node.name]] = tensor
+
+
+def _foldable(norm: Any, inputs: _Inputs) -> bool:
+    """Return whether it is a norm of fixed statistics, the only reader of a convolution, and neither shares tensors."""
+    if operator(norm) != "batch_norm" or norm.args[5]:
+        return False
+    convolution, mean = norm.args[0], norm.args[3]
+    if operator(convolution) not in ("conv1d", "conv2d", "conv3d") or len(convolution.users) > 1:
+        return False
+    kernel, *bias = convolution.args[1:3]
+    read = [node for node in (kernel, *bias, *norm.args[1:5]) if node is not None]
+    return all(node in inputs for node in read) and all(len(node.users) == 1 for node in (kernel, mean))
+
+
+def _folded(norm: Any, inputs: _Inputs, biases: list[Tensor]) -> Tensor:
+    """Return the convolution's weight with the norm folded in, rounded once; append the bias to `biases`."""
+    import torch
+
+    gain, offset, mean, variance = norm.args[1:5]
+    kernel, *bias = (inputs.exact(node) for node in norm.args[0].args[1:3] if node is not None)
+    scale = (inputs.exact(variance) + norm.args[7]).rsqrt()
+    if gain is not None:
+        scale *= inputs.exact(gain)
+    shift = sum(bias) - inputs.exact(mean)
+    shift *= scale
+    if offset is not None:
+        shift += inputs.exact(offset)
+    biases.append(shift.to(torch.float32))
+    kernel *= scale.reshape(-1, *[1] * (kernel.ndim - 1))
+    return kernel.to(torch.float32)

@@ -24,8 +24,7 @@ from toolchain.commands.press_request import PressRequest
 from toolchain.commands.quantize_fallback import Fallback, FallbackTrial, _search, quantize_with_fallback, read_here
 from toolchain.core.context import RunContext, silent
 from toolchain.core.errors import EvidenceError, UsageProblem
-from toolchain.export import export
-from toolchain.export.program import save_program
+from toolchain.export import export, save_program
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.outcome import Verdict
 from toolchain.gate.policy import choose_policy

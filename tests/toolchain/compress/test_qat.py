@@ -18,8 +18,7 @@ from toolchain.compress.distill import distill
 from toolchain.compress.qat import qat
 from toolchain.core.context import RunContext
 from toolchain.core.errors import PolicyError, StageError
-from toolchain.export import export
-from toolchain.export.program import save_program
+from toolchain.export import export, save_program
 from toolchain.quantize import quantize
 from toolchain.recipe import Distill, Qat, Quantize, parse
 

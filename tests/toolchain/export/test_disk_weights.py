@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from toolchain.export.large_models import LARGE, DiskWeights
+from toolchain.export.tflite import LARGE, DiskWeights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -16,8 +16,7 @@ from targets.preprocess import Preprocess
 from tests.fixtures.lazy import blocks, nn, torch
 from toolchain.checkpoint.float_model import FloatModel, TorchModel
 from toolchain.core.errors import PackageMissing, ParityError, StageError, UsageProblem
-from toolchain.export import export
-from toolchain.export.parity import reference_logits
+from toolchain.export import export, reference_logits
 
 KINDS: tuple[Format, ...] = ("onnx", "tflite")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from toolchain.export.large_models import DiskWeights, fold_norms
+from toolchain.export.tflite import DiskWeights, fold_norms
 
 if TYPE_CHECKING:
     from torch import nn

@@ -17,7 +17,7 @@ from tests.fixtures.extended import Extended
 from tests.fixtures.quantized import read
 from toolchain.checkpoint.kinds import kind_of
 from toolchain.core.errors import CheckpointError, UsageProblem
-from toolchain.export.exporters import EXPORTERS
+from toolchain.export import EXPORTERS
 from toolchain.export.ort_format import export_ort
 from toolchain.formats import catalog
 from toolchain.formats.graph import NOT_FLOAT

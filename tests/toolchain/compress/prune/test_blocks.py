@@ -20,8 +20,7 @@ from toolchain.compress.prune.graph import ChannelGraph, by_reason, prunable
 from toolchain.compress.prune.step import prune
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.export import export
-from toolchain.export.program import save_program
+from toolchain.export import export, save_program
 from toolchain.recipe import Prune
 
 ONE_THREAD = RunContext(threads=1)

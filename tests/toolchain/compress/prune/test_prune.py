@@ -24,8 +24,7 @@ from toolchain.compress.prune.step import prune
 from toolchain.compress.prune.unstructured import n_of_m, outputs_first, weights
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.export import export
-from toolchain.export.parity import reference_logits
+from toolchain.export import export, reference_logits
 from toolchain.recipe import Prune
 from toolchain.training.fit import accuracy
 
