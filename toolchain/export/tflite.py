@@ -35,7 +35,7 @@ LARGE = 1 << 24
 _SMALL = 1 << 16
 """Tensors of fewer bytes stay in memory."""
 _MLIR = re.compile(r"/\S+:\d+:\d+: error: |: %\d+ = .*")
-"""Parts of a converter's message that do not help a user: a line of torch's sources, and the operation as MLIR writes it."""
+"""Parts of a converter's message that help no user: a line of torch's sources, and the operation as MLIR writes it."""
 
 
 def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None:

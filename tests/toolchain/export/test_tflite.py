@@ -1,22 +1,75 @@
-"""Batch norms folded into the convolutions before them: the program answers as the module does."""
+"""Weights moved to a file and norms folded into convolutions: the module answers as before, in less memory."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from toolchain.export.tflite import DiskWeights, fold_norms
+from tests.fixtures.lazy import nn, torch
+from toolchain.export.tflite import LARGE, DiskWeights, fold_norms
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor
+
+
+SIDE = 2048
+"""Of a weight: one alone is LARGE."""
+
+
+def resident() -> int:
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return sum(1024 * int(size) for size in re.findall(r"Rss(?:Anon|File):\s+(\d+)", status))
+
+
+@pytest.fixture
+def module() -> nn.Module:
+    """Three layers, of which two share their weight, and one whose weight is read the other way round."""
+    torch.manual_seed(0)
+    module = nn.Sequential(*(nn.Linear(SIDE, SIDE) for _ in range(4)))
+    module[1].weight = module[0].weight
+    module[2].weight = nn.Parameter(module[0].weight.detach().T)
+    return module
+
+
+def answer(module: nn.Module) -> Tensor:
+    with torch.no_grad():
+        answer: Tensor = module(torch.ones(2, SIDE))
+    return answer
+
+
+def test_row56_a_module_answers_as_before_and_its_weights_leave_memory(module: nn.Module) -> None:
+    before = answer(module)
+    weights = DiskWeights(module)
+    assert weights.size >= 2 * LARGE
+    assert answer(module).equal(before)
+    before_release = resident()
+    weights.release()
+    assert resident() < before_release - LARGE
+    assert answer(module).equal(before)
+
+
+def test_row56_tied_weights_stay_tied_and_what_is_written_stays(module: nn.Module) -> None:
+    weights = DiskWeights(module)
+    with torch.no_grad():
+        module[0].weight.zero_()
+    assert not module[1].weight.any()
+    assert module[2].weight.any()
+    weights.release()
+    assert module[0].weight.any(), "what a converter writes to a weight is not kept"
+
+
+def test_row56_a_small_module_stays_in_memory() -> None:
+    module = nn.Linear(256, 256)
+    address = module.weight.data_ptr()
+    DiskWeights(module).release()
+    assert module.weight.data_ptr() == address
 
 
 def _module(form: str) -> nn.Module:
     """Return layers with norms of statistics that change every answer."""
-    import torch
-    from torch import nn
-
     torch.manual_seed(0)
     first, norm = nn.Conv2d(1, 4, 3, bias=form == "bias"), nn.BatchNorm2d(4, affine=form != "plain")
     module: nn.Module = {
@@ -61,8 +114,6 @@ def _module(form: str) -> nn.Module:
 )
 def test_folded_norms_leave_the_answers(form: str, left: int) -> None:
     """What more than one layer reads stays a norm."""
-    import torch
-
     module = _module(form)
     images = torch.rand(1, 1, 28, 28)
     with torch.no_grad():
