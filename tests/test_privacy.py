@@ -51,7 +51,7 @@ def apart(folder: Path) -> dict[str, str]:
     return environment | places | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-@pytest.mark.parametrize("first", ["toolchain", "targets", "targets.agent.serve", "toolchain.checkpoint.onnx_run"])
+@pytest.mark.parametrize("first", ["toolchain", "targets", "targets.agent.serve", "toolchain.checkpoint.onnx_graph"])
 @pytest.mark.parametrize("program", [SESSION, OPENVINO], ids=["row29-onnxruntime", "row29-openvino"])
 def test_no_runtime_reports_its_use(program: str, first: str, tmp_path: Path) -> None:
     environment = apart(tmp_path)

@@ -1,25 +1,34 @@
-"""FloatModel: the float model between the checkpoint and the export, in torch or in ONNX, and how to run it."""
+"""FloatModel: the float model between checkpoint and export, in torch or ONNX, how it runs, which output is logits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import first_line
 from targets.preprocess import Preprocess
-from toolchain.core.errors import PackageMissing, StageError
+from toolchain.checkpoint.state import listing
+from toolchain.core.errors import CheckpointError, PackageMissing, StageError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-    from torch import nn
+    from torch import Tensor, nn
 
 Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+_EMNIST_WIDTHS = {
+    10: "digits or mnist",
+    26: "letters",
+    27: "letters with labels from 1",
+    47: "balanced or bymerge",
+    62: "byclass",
+}
+"""Splits of EMNIST by the width of their logits: a wrong width is often that of another split."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Range:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of every float model, whatever holds its layers.
+    """What every float model has, in torch or in ONNX.
 
     checkpoint_sha256: digest of the user's file. origin_sha256: digest of the checkpoint that this file says it was
     made from, as a pruned .pt2 does. history: one line for each stage that changed the model. input_ranges: ranges of
@@ -66,7 +75,7 @@ class TorchModel(ModelFacts):
     """A model in torch.
 
     module: eval mode, float32 [N, 1, 28, 28] to logits [N, columns]. refusal: why the module can be run but neither
-    changed nor converted, as TorchScript whose control flow depends on the image; empty for all others.
+    changed nor converted, such as TorchScript whose control flow depends on the image; empty for all others.
     """
 
     module: nn.Module
@@ -118,7 +127,7 @@ def forward(model: FloatModel) -> Forward:
     if model.module is not None:
         return _torch_forward(model.module, model.name)
     assert isinstance(model, OnnxModel), "a TorchModel has a module"
-    from toolchain.checkpoint.onnx_run import answers, open_session
+    from toolchain.checkpoint.onnx_graph import answers, open_session
 
     session = open_session(model.graph)
     return lambda images: answers(session, images)["logits"]
@@ -140,3 +149,101 @@ def _torch_forward(module: nn.Module, name: str) -> Forward:
         return logits
 
     return run
+
+
+class SettledOutput(NamedTuple):
+    """A module that returns only logits [N, width], and notes on what was chosen for that."""
+
+    module: nn.Module
+    width: int
+    notes: tuple[str, ...]
+
+
+def settle_output(module: nn.Module, name: str, classes: int, label_offset: int | None) -> SettledOutput:
+    """Run two blank images to find the module's logits, and wrap it where it returns anything else too.
+
+    Raises CheckpointError when the module does not take float32 [2, 1, 28, 28], when its logits are not finite, and as
+    `choose_output` does.
+    """
+    import torch
+
+    try:
+        with torch.no_grad():
+            outputs = _named_tensors(module(torch.zeros(2, 1, 28, 28)))
+    except Exception as error:  # a user's forward can raise anything
+        raise CheckpointError(
+            f"{name} does not take float32 [N, 1, 28, 28] with N = 2 ({first_line(error)}); "
+            f"give a model for 28x28 images of one channel, with a batch axis that is not fixed"
+        ) from error
+    chosen = choose_output(
+        {key: tuple(value.shape) for key, value in outputs.items()}, name, classes, label_offset, batch=2
+    )
+    logits = outputs[chosen]
+    width = logits.shape[1]
+    if not torch.isfinite(logits).all():
+        raise CheckpointError(f"{name}: NaN or infinity for blank images; the weights are broken, train or save again")
+    notes = []
+    if len(outputs) > 1 or chosen:
+        notes.append(f"output {chosen} [N, {width}] of {len(outputs)} taken as the logits")
+        module = _chosen_output(module, chosen)
+    if torch.allclose(logits.sum(1), torch.ones(2), atol=1e-4) and (logits >= 0).all():
+        notes.append("the answers sum to 1: the model ends in a softmax, kept as it is")
+    return SettledOutput(module, width, tuple(notes))
+
+
+def choose_output(
+    shapes: Mapping[str, tuple[int, ...]], name: str, classes: int, label_offset: int | None, *, batch: int
+) -> str:
+    """Return the one output that can hold the logits of `batch` images.
+
+    label_offset None: not known yet, so the logits may have one column more than there are classes, as in models that
+    keep EMNIST's labels from 1. Raises CheckpointError when no output can hold the logits, or when several can.
+    """
+    for width in (classes + label_offset,) if label_offset else (classes, classes + 1):
+        fitting = [key for key, shape in shapes.items() if shape == (batch, width)]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            raise CheckpointError(
+                f"{name}: outputs {listing(fitting)} all have width {width}; return the logits alone, or once"
+            )
+    match list(shapes.values()):
+        case [(rows, width)] if rows == batch:
+            guess = f"; {width} is the width of {_EMNIST_WIDTHS[width]}" if width in _EMNIST_WIDTHS else ""
+            shift = f" from label offset {label_offset} on" if label_offset else ""
+            raise CheckpointError(
+                f"{name}: it answers {width} columns, but there are {classes} classes{shift}{guess}; give the --data "
+                "it was trained on, or choose its classes with --classes"
+            )
+    shown = listing(f"{key or 'output'} {list(shape)}" for key, shape in shapes.items()) or "nothing"
+    raise CheckpointError(
+        f"{name}: for {batch} images it answers {shown}, none of them [{batch}, {classes}]; return logits [N, classes]"
+    )
+
+
+def _named_tensors(answer: Any) -> dict[str, Tensor]:
+    """Return the tensors of an answer by their key or index in it, a bare tensor by an empty string."""
+    from torch import Tensor
+
+    if isinstance(answer, Tensor):
+        return {"": answer}
+    if isinstance(answer, (tuple, list)):
+        answer = dict(enumerate(answer))
+    items = answer.items() if isinstance(answer, Mapping) else ()
+    return {str(key): value for key, value in items if isinstance(value, Tensor)}
+
+
+def _chosen_output(module: nn.Module, key: str) -> nn.Module:
+    from torch import nn
+
+    class ChosenOutput(nn.Module):
+        """The model with one of its outputs."""
+
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, image: Tensor) -> Tensor:
+            return _named_tensors(self.model(image))[key]
+
+    return ChosenOutput(module).eval()

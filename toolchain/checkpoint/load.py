@@ -1,4 +1,4 @@
-"""Load a checkpoint file, or a built-in model by its name, as a FloatModel."""
+"""Load a checkpoint file, or a built-in model by its name, as a FloatModel, and settle its preprocess."""
 
 from __future__ import annotations
 
@@ -9,35 +9,49 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from calibration.choice import with_classes
 from targets.artifact import file_sha256
 from targets.errors import translated
 from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.checkpoint.computed_weights import bake
-from toolchain.checkpoint.float_model import FloatModel, OnnxModel, TorchModel
-from toolchain.checkpoint.kinds import KIND_NAMES, kind_of
-from toolchain.checkpoint.logits_output import settle_output
+from toolchain.checkpoint.float_model import FloatModel, OnnxModel, Range, TorchModel, forward, settle_output
+from toolchain.checkpoint.kinds import KIND_NAMES, kind_of, refuse_quantized_pickle
 from toolchain.checkpoint.metadata import (
     Metadata,
     agreed_classes,
     build_reference,
-    history,
-    input_ranges,
     metadata_facts,
     metadata_of,
-    origin,
+    our_facts,
 )
-from toolchain.checkpoint.source import ModelSource, build_from, import_source, parse_source
+from toolchain.checkpoint.onnx_normal import normalise
+from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding, options_of, search
+from toolchain.checkpoint.source import ModelSource, build_from, parse_source
 from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
-from toolchain.checkpoint.torch_files import private_copy
-from toolchain.core.errors import CheckpointError, UsageProblem
+from toolchain.checkpoint.torch_files import (
+    SCRIPT_REFUSAL,
+    from_program,
+    from_torchscript,
+    is_script,
+    read_payload,
+    read_program,
+    read_safetensors,
+    read_torchscript,
+)
+from toolchain.core.errors import CheckpointError, PreprocessUnknown, UsageProblem
 from toolchain.formats import catalog
+from toolchain.formats.onnx.file import read_onnx
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from calibration.dataset import Dataset
 
 _FLOAT = ".float"
-"""What a press writes between a model's name and the suffix; taken off here, or a second press would add it again."""
+"""What a press puts between a model's name and the suffix; removed here, or a second press would add another."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +87,14 @@ class _Request:
 
     def agreed(self, stored: Metadata) -> _Request:
         """Fill in from the file what the caller left open; the caller's values win, except for the data's classes."""
-        classes = agreed_classes(self.classes, stored.classes, self.path, chosen=self.chosen)
-        reference_name = self.reference_name or (None if self.source else stored.model)
         preprocess = self.preprocess or stored.preprocess
-        unread = "" if preprocess else stored.unread
         return replace(
             self,
-            classes=classes,
-            reference_name=reference_name,
+            classes=agreed_classes(self.classes, stored.classes, self.path, chosen=self.chosen),
+            reference_name=self.reference_name or (None if self.source else stored.model),
             preprocess=preprocess,
             scaling=stored.scaling,
-            unread=unread,
+            unread="" if preprocess else stored.unread,
         )
 
     @property
@@ -147,40 +158,26 @@ def _locate(path_or_name: str) -> Path:
 def _open_state(request: _Request) -> Loaded:
     from torch import nn
 
-    from toolchain.checkpoint.pickled import refuse_quantized
-    from toolchain.checkpoint.torch_files import read_pickle, read_weights
-
-    refuse_quantized(request.path)
-    if request.trust_pickle:
-        payload = read_pickle(request.path, import_source(request.source) if request.source else None)
-    else:
-        payload = read_weights(request.path)
+    refuse_quantized_pickle(request.path)
+    payload = read_payload(request.path, request.source, trusted=request.trust_pickle)
     if isinstance(payload, nn.Module):
         return _finish(request.agreed(Metadata()), payload, ("whole pickled model, trusted",), class_name(payload))
-    facts = metadata_of(payload) if isinstance(payload, Mapping) else Metadata()
+    stored = metadata_of(payload) if isinstance(payload, Mapping) else Metadata()
     if modules := modules_in(payload):
         key, notes = preferred(modules, request.weights, str(request.path))
-        return _finish(
-            request.agreed(facts), modules[key], ("whole pickled model, trusted", *notes), class_name(modules[key])
-        )
-    return _fill(request, facts, tensors_in(payload, str(request.path)))
+        notes = ("whole pickled model, trusted", *notes)
+        return _finish(request.agreed(stored), modules[key], notes, class_name(modules[key]))
+    return _fill(request, stored, tensors_in(payload, str(request.path)))
 
 
 def _open_safetensors(request: _Request) -> Loaded:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with private_copy(request.path) as copy, safe_open(copy, framework="pt") as file:
-            facts = metadata_facts(file.metadata(), request.path)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{request.path} is a damaged .safetensors file ({error}); save or copy it again"
-        ) from error
-    return _fill(request, facts, tensors_in(tensors, str(request.path)))
+    tensors, metadata = read_safetensors(request.path)
+    stored = metadata_facts(metadata, request.path)
+    return _fill(request, stored, tensors_in(tensors, str(request.path)))
 
 
-def _fill(request: _Request, stored: Metadata, tensors: dict[str, Any]) -> Loaded:
+def _fill(request: _Request, stored: Metadata, tensors: dict[str, Tensor]) -> Loaded:
+    """Load weights into the module that the request or the file names."""
     request = request.agreed(stored)
     if request.source:
         module = build_from(request.source)
@@ -193,47 +190,47 @@ def _fill(request: _Request, stored: Metadata, tensors: dict[str, Any]) -> Loade
 
 
 def _open_torchscript(request: _Request) -> Loaded:
-    from toolchain.checkpoint.compiled import SCRIPT_REFUSAL, from_torchscript, is_script
-
     request = request.agreed(Metadata())
-    module, note = from_torchscript(
-        request.path, len(request.classes), request.label_offset, trusted=request.trust_pickle
-    )
+    script = read_torchscript(request.path, trusted=request.trust_pickle)
+    module, note = from_torchscript(script, len(request.classes), request.label_offset)
     loaded = _finish(request, module, (note,), KIND_NAMES["torchscript"])
     return replace(loaded, model=replace(loaded.model, refusal=SCRIPT_REFUSAL)) if is_script(module) else loaded
 
 
 def _open_exported(request: _Request) -> Loaded:
-    from toolchain.checkpoint.compiled import from_program
-    from toolchain.checkpoint.torch_files import read_program
-
-    program, extra = read_program(request.path, trusted=request.trust_pickle)
-    request = request.agreed(metadata_facts(extra, request.path))
+    program, metadata = read_program(request.path, trusted=request.trust_pickle)
+    request = request.agreed(metadata_facts(metadata, request.path))
     module, note = from_program(program, len(request.classes), request.label_offset)
-    loaded = _finish(request, module, (*history(extra), note), KIND_NAMES["exported"])
-    return replace(loaded, model=replace(loaded.model, origin_sha256=origin(extra), input_ranges=input_ranges(extra)))
+    facts = our_facts(metadata, request.path)
+    notes = (*map(str, facts.get("history", ())), note)
+    loaded = _finish(request, module, notes, KIND_NAMES["exported"])
+    ranges = tuple(Range(*ends) for ends in facts.get("input_ranges", ()))
+    return replace(loaded, model=replace(loaded.model, origin_sha256=_origin(facts), input_ranges=ranges))
 
 
 def _open_onnx(request: _Request) -> Loaded:
-    from toolchain.checkpoint.onnx_normal import normalise
     from toolchain.checkpoint.onnx_torch import to_torch
-    from toolchain.formats.onnx.file import read_onnx
 
     metadata = {entry.key: entry.value for entry in read_onnx(request.path, weights=False).metadata_props}
     request = request.agreed(metadata_facts(metadata, request.path))
     normal = normalise(request.path, len(request.classes), request.label_offset)
     module, refusal = to_torch(normal.proto)
-    width = normal.proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    facts = _facts(request, ("from ONNX", *normal.notes), KIND_NAMES["onnx"])
     model = OnnxModel(
-        **facts,
+        **_facts(request, ("from ONNX", *normal.notes), KIND_NAMES["onnx"]),
         graph=normal.proto,
         path=request.path,
         module=module,
         refusal=refusal,
-        origin_sha256=origin(metadata),
+        origin_sha256=_origin(our_facts(metadata, request.path)),
     )
+    width = normal.proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     return Loaded(model, request.preprocess is not None, width, request.scaling)
+
+
+def _origin(facts: Mapping[str, Any]) -> str | None:
+    """Return the digest of the checkpoint that a file says it was made from, None where it says nothing."""
+    digest = facts.get("checkpoint_sha256")
+    return digest if isinstance(digest, str) else None
 
 
 def _refuse_artifact(request: _Request) -> Loaded:
@@ -254,21 +251,15 @@ _OPENERS: dict[str, Callable[[_Request], Loaded]] = {
 
 
 def _finish(request: _Request, module: nn.Module, notes: tuple[str, ...], kind: str) -> Loaded:
-    import torch
-
     module = module.eval().float()
     notes = (*notes, *bake(module))
-    module, output_notes = settle_output(
-        module, str(request.path), classes=len(request.classes), label_offset=request.label_offset
-    )
-    with torch.no_grad():
-        width = module(torch.zeros(2, 1, 28, 28)).shape[1]
-    model = TorchModel(**_facts(request, (*notes, *output_notes), kind), module=module)
-    return Loaded(model, request.preprocess is not None, width, request.scaling)
+    settled = settle_output(module, str(request.path), len(request.classes), request.label_offset)
+    model = TorchModel(**_facts(request, (*notes, *settled.notes), kind), module=settled.module)
+    return Loaded(model, request.preprocess is not None, settled.width, request.scaling)
 
 
 def _facts(request: _Request, history: tuple[str, ...], kind: str) -> dict[str, Any]:
-    """Return the constructor arguments that all kinds of FloatModel share."""
+    """Return the arguments of ModelFacts; `load` adds the digest."""
     name = request.path.stem
     while name.endswith(_FLOAT):
         name = name.removesuffix(_FLOAT)
@@ -287,3 +278,73 @@ def _digest(path: Path, kind: str) -> str:
     if not weight_files:
         return file_sha256(path)
     return hashlib.sha256("".join(map(file_sha256, (path, *weight_files))).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class CheckpointRequest:
+    """The values of the checkpoint options.
+
+    model: of `--model`. classes: of the model's columns; only labelled images of these are used. preprocess: from
+    options, which win over the stored one; None without any. search: True searches for the preprocess even if the file
+    stores it, None only if neither options nor file give it, False never. weights: of `--weights`, the key of the
+    weights to load.
+    """
+
+    model: str | None = None
+    trust_pickle: bool = False
+    classes: tuple[str, ...] = ()
+    preprocess: Preprocess | None = None
+    search: bool | None = None
+    weights: str | None = None
+
+    def data(self, spec: str) -> str:
+        """Return the data spec for those images of `spec` that belong to the model's classes."""
+        return with_classes(spec, self.classes)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A model whose preprocess is known, and the result of the search for it (None if it was given or stored)."""
+
+    model: FloatModel
+    finding: PreprocessFinding | None
+
+
+def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, *, seed: int = 0) -> Settled:
+    """Load a checkpoint and settle its preprocess, searching with up to 1500 of the data's images if need be.
+
+    If the request names classes, only images of those are used.
+
+    Raises what `load` and `search` raise, and PreprocessUnknown when the preprocess is unknown and there is no data.
+    """
+    if data is not None and request.classes:
+        data = data.choose(request.classes)
+    loaded = load(
+        path_or_name,
+        model=request.model,
+        classes=data.classes if data else request.classes,
+        preprocess=request.preprocess,
+        trust_pickle=request.trust_pickle,
+        weights=request.weights,
+        chosen=bool(request.classes),
+    )
+    wants_search = not loaded.preprocess_known if request.search is None else request.search
+    if not wants_search:
+        if not loaded.preprocess_known:
+            raise PreprocessUnknown(f"{path_or_name} {_unknown_preprocess(loaded.scaling)}")
+        return Settled(loaded.model, None)
+    if data is None:
+        raise PreprocessUnknown(
+            f"{path_or_name} {_unknown_preprocess(loaded.scaling)}; finding it needs labelled training images: "
+            "give --data with a train split"
+        )
+    selection = np.random.default_rng(seed).permutation(len(data))[:SEARCH_IMAGES]
+    images, labels = data.images[selection], data.labels[selection]
+    finding = search(forward(loaded.model), images, labels, classes=loaded.model.classes, stored=loaded.scaling)
+    return Settled(loaded.with_preprocess(finding.winner, f"preprocess {finding.sentence()}"), finding)
+
+
+def _unknown_preprocess(scaling: Preprocess | None) -> str:
+    options = options_of(scaling or Preprocess())
+    stored = f" beside mean {scaling.mean:g} and std {scaling.std:g}" if scaling else ""
+    return f"does not say how it wants images{stored}; say it with options, such as {options}"

@@ -15,7 +15,6 @@ from targets.errors import ArtifactError
 from targets.host.text import json_value
 from targets.preprocess import Preprocess
 from toolchain import models
-from toolchain.checkpoint.float_model import Range
 from toolchain.core.errors import CheckpointError, UsageProblem
 
 if TYPE_CHECKING:
@@ -74,18 +73,22 @@ def _preprocess(value: object) -> Preprocess | None:
         return None
 
 
-def metadata_facts(metadata: Mapping[str, str] | None, path: Path) -> Metadata:
+def metadata_facts(metadata: Mapping[str, str], path: Path) -> Metadata:
     """Read the JSON under `glyphpress` in the metadata of a .safetensors or .onnx file, else what others left there."""
-    text = (metadata or {}).get(METADATA_KEY)
-    if text is None:
-        foreign = dict(map(_parsed, (metadata or {}).items()))
-        scaling = scaling_in(foreign)
-        return Metadata(scaling=scaling, unread="" if scaling else unread_in(foreign))
+    if METADATA_KEY in metadata:
+        return metadata_of(our_facts(metadata, path))
+    foreign = dict(map(_parsed, metadata.items()))
+    scaling = scaling_in(foreign)
+    return Metadata(scaling=scaling, unread="" if scaling else unread_in(foreign))
+
+
+def our_facts(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """Return what we wrote in a file's metadata, empty where there is nothing. Raises CheckpointError if no JSON."""
     try:
-        facts = json_value(text)
+        facts = json_value(metadata.get(METADATA_KEY, "{}"))
     except ValueError as error:
         raise CheckpointError(f"{path}: its glyphpress metadata is no JSON ({error}); save it again") from error
-    return metadata_of(facts) if isinstance(facts, dict) else Metadata()
+    return facts if isinstance(facts, dict) else {}
 
 
 def _parsed(entry: tuple[str, str]) -> tuple[str, Any]:
@@ -105,23 +108,6 @@ def build_reference(path: Path, name: str, classes: int, options: dict[str, Any]
         return models.build(name, classes, **options)
     except UsageProblem as error:
         raise CheckpointError(f"{path}: {error}") from error
-
-
-def history(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what the stages that made a file wrote about it; `metadata_facts` has read the JSON before."""
-    return tuple(map(str, json_value(metadata.get(METADATA_KEY, "{}")).get("history", ())))
-
-
-def input_ranges(metadata: Mapping[str, str]) -> tuple[Range, ...]:
-    """Return what quantization-aware training learned of each layer's input, empty where the file holds none."""
-    return tuple(Range(*ends) for ends in json_value(metadata.get(METADATA_KEY, "{}")).get("input_ranges", ()))
-
-
-def origin(metadata: Mapping[str, str]) -> str | None:
-    """Return the digest of the checkpoint that a file says it was made from, None where it says nothing."""
-    facts = json_value(metadata.get(METADATA_KEY) or "{}")
-    digest = facts.get("checkpoint_sha256") if isinstance(facts, dict) else None
-    return digest if isinstance(digest, str) else None
 
 
 def agreed_classes(

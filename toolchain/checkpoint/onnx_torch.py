@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from targets.errors import first_line, of_the_system
 from targets.onnxruntime.operators import layer_of_weight
-from toolchain.checkpoint.onnx_pads import pads_apart
-from toolchain.checkpoint.onnx_run import TOLERANCE, answers, folded, largest_difference, open_session, seeded_images
+from toolchain.checkpoint.onnx_graph import (
+    TOLERANCE,
+    answers,
+    folded,
+    largest_difference,
+    open_session,
+    pads_apart,
+    seeded_images,
+)
 from toolchain.core.converter_log import output_to_log
 from toolchain.formats.onnx import edit
 

@@ -11,25 +11,150 @@ is used, and the others are named.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.dataset import Images, Labels
-from targets.preprocess import Layout, Preprocess
-from toolchain.checkpoint.preprocess_trial import LabelledRun, PreprocessTrial, Reading, Run, candidates, options_of
-from toolchain.core.errors import PreprocessUnknown
+from targets.preprocess import ORIENTATIONS, Preprocess
+from toolchain.core.errors import CheckpointError, PreprocessUnknown
 
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Reading = tuple[str, bool, int]
+"""What decides which glyph is read: orientation, inversion and label offset, but not the scaling."""
+
+# Mean and standard deviation that published models were trained with: none, -1 to 1, MNIST's, EMNIST's.
+NORMALISATIONS = ((0.0, 1.0), (0.5, 0.5), (0.1307, 0.3081), (0.1722, 0.3309))
 ROUNDS = (32, 100, 400)
+"""Numbers of images on which candidates are tried; the last round takes all images."""
 SEARCH_IMAGES = 1500
 """More labelled images than this do not improve a search; callers draw them at random."""
 LEAST_IMAGES = 50
 SIGNIFICANCE = 0.01
 AGREEMENT = 0.98
 _MOST_CANDIDATES = 12
+_BATCH = 200
+# Pixels of 0-255 in a model trained on 0-1 give likelihoods of e^-100, which would dominate any test.
+_LOWEST_LIKELIHOOD = -20.0
+_TEMPERATURES = np.geomspace(0.1, 1000, 41)
+
+
+def _candidates() -> Iterable[Preprocess]:
+    """Yield every plausible Preprocess with label offset 0, the likeliest first."""
+    for mean, std in NORMALISATIONS:
+        for invert in (False, True):
+            for orientation in ORIENTATIONS:
+                yield Preprocess(orientation, "0-1", mean, std, invert)
+    for invert in (False, True):
+        for orientation in ORIENTATIONS:
+            yield Preprocess(orientation, "0-255", 0.0, 1.0, invert)
+
+
+def options_of(preprocess: Preprocess) -> str:
+    """Return the command-line options for a Preprocess."""
+    parts = [f"--orientation {preprocess.orientation}", f"--scale {preprocess.scale}"]
+    if (preprocess.mean, preprocess.std) != (0.0, 1.0):
+        parts.append(f"--mean {preprocess.mean:g} --std {preprocess.std:g}")
+    if preprocess.invert:
+        parts.append("--invert")
+    if preprocess.label_offset:
+        parts.append(f"--label-offset {preprocess.label_offset}")
+    return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class PreprocessTrial:
+    """A model's answers under one Preprocess.
+
+    predictions: int64 [N], -1 where an answer was not finite. correct: bool [N]. likelihood: float64 [N], the
+    log-likelihood of the true class in nats, at the temperature that fits these logits best. raw_likelihood: the
+    same for the logits themselves, no lower than -20.
+    """
+
+    preprocess: Preprocess
+    predictions: NDArray[np.int64]
+    correct: NDArray[np.bool_]
+    likelihood: NDArray[np.float64]
+    raw_likelihood: NDArray[np.float64]
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of correct answers."""
+        return float(self.correct.mean())
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Return what trials are ordered by: accuracy, then mean likelihood."""
+        return self.accuracy, float(self.likelihood.mean())
+
+    @property
+    def reading(self) -> Reading:
+        """Return the part of the Preprocess that decides which glyph is read."""
+        return self.preprocess.orientation, self.preprocess.invert, self.preprocess.label_offset
+
+
+@dataclass(frozen=True)
+class LabelledRun:
+    """Labelled images and the model to run on them; see `search`.
+
+    answered: the logits of each Preprocess on the first images, so that no image runs twice.
+    """
+
+    run: Run
+    images: Images
+    labels: Labels
+    classes: int
+    answered: dict[Preprocess, NDArray[np.float32]] = field(default_factory=dict)
+
+    def at(self, preprocesses: Iterable[Preprocess], count: int, *, every_offset: bool) -> list[PreprocessTrial]:
+        """Return the trials on the first `count` images, the best first.
+
+        every_offset: try each label offset that the model's width allows, rather than the one of the Preprocess.
+        """
+        trials = [trial for preprocess in preprocesses for trial in self._trials(preprocess, count, every_offset)]
+        return sorted(trials, key=lambda trial: trial.rank, reverse=True)
+
+    def _trials(self, preprocess: Preprocess, count: int, every_offset: bool) -> Iterable[PreprocessTrial]:
+        logits = self._logits(replace(preprocess, label_offset=0), count)
+        extra_columns = logits.shape[1] - self.classes
+        if extra_columns not in (0, 1):
+            raise CheckpointError(
+                f"the model answers {logits.shape[1]} columns for {self.classes} classes; choose the model's "
+                "classes with --classes, or give the --data it was trained on"
+            )
+        for offset in range(extra_columns + 1) if every_offset else (preprocess.label_offset,):
+            yield self._trial(replace(preprocess, label_offset=offset), logits[:, offset : offset + self.classes])
+
+    def _logits(self, preprocess: Preprocess, count: int) -> NDArray[np.float32]:
+        earlier = self.answered.get(preprocess)
+        answered_count = 0 if earlier is None else len(earlier)
+        if answered_count < count:
+            inputs = preprocess.apply(self.images[answered_count:count])
+            parts = [self.run(inputs[start : start + _BATCH]) for start in range(0, len(inputs), _BATCH)]
+            self.answered[preprocess] = np.concatenate([*([] if earlier is None else [earlier]), *parts])
+        return self.answered[preprocess][:count]
+
+    def _trial(self, preprocess: Preprocess, logits: NDArray[np.float32]) -> PreprocessTrial:
+        labels = self.labels[: len(logits)]
+        finite = np.isfinite(logits).min(axis=1)
+        finite_logits = np.where(finite[:, None], logits, 0).astype(np.float64)
+        predictions: NDArray[np.int64] = np.where(finite, finite_logits.argmax(axis=1), -1)
+        tempered = [_log_likelihood(finite_logits / temperature, labels) for temperature in _TEMPERATURES]
+        return PreprocessTrial(
+            preprocess,
+            predictions,
+            predictions == labels,
+            max(tempered, key=lambda likelihood: float(likelihood.mean())),
+            np.maximum(_log_likelihood(finite_logits, labels), _LOWEST_LIKELIHOOD),
+        )
+
+
+def _log_likelihood(logits: NDArray[np.float64], labels: Labels) -> NDArray[np.float64]:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    likelihood: NDArray[np.float64] = shifted[np.arange(len(labels)), labels] - np.log(np.exp(shifted).sum(axis=1))
+    return likelihood
 
 
 @dataclass(frozen=True)
@@ -47,18 +172,17 @@ class PreprocessFinding:
     """The Preprocess that was found; `runner_up` is the best with another orientation, inversion or label offset.
 
     rescaled: the best other scaling with the winner's orientation, inversion and label offset, on the images that it
-    was tried on. margin: accuracy less runner_up_accuracy, a fraction of images. images: how many the winner was tried
-    on; the runner-up is tried on no more once it is beaten. table: all that was tried, the best first, each on the
-    images of the last round it reached. equivalent: scalings with nearly the same answers. undecided: other means and
-    standard deviations under which the model answers differently, but is neither significantly less accurate nor less
-    likely; the winner is the likeliest of them. stored: has the mean and std that the checkpoint stores.
+    was tried on. images: how many the winner was tried on; the runner-up is tried on no more once it is beaten. table:
+    all that was tried, the best first, each on the images of the last round it reached. equivalent: scalings with
+    nearly the same answers. undecided: other means and standard deviations under which the model answers differently,
+    but is neither significantly less accurate nor less likely; the winner is the likeliest of them. stored: has the
+    mean and std that the checkpoint stores.
     """
 
     winner: Preprocess
     accuracy: float
     runner_up: Preprocess
     runner_up_accuracy: float
-    margin: float
     images: int
     table: tuple[Tried, ...]
     equivalent: tuple[Preprocess, ...] = ()
@@ -92,27 +216,6 @@ class PreprocessFinding:
             return f"; {numbers}, as the checkpoint says"
         return f"; the checkpoint says {numbers}, which fits worse"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types, the table's first ten rows included."""
-        rows = [
-            row.preprocess.to_dict() | {"accuracy": row.accuracy, "log_likelihood": row.log_likelihood}
-            for row in self.table[:10]
-        ]
-        return {
-            "winner": self.winner.to_dict(),
-            "accuracy": self.accuracy,
-            "runner_up": self.runner_up.to_dict(),
-            "runner_up_accuracy": self.runner_up_accuracy,
-            "rescaled": self.rescaled.preprocess.to_dict() if self.rescaled else None,
-            "rescaled_accuracy": self.rescaled.accuracy if self.rescaled else None,
-            "margin": self.margin,
-            "images": self.images,
-            "equivalent": [preprocess.to_dict() for preprocess in self.equivalent],
-            "undecided": [preprocess.to_dict() for preprocess in self.undecided],
-            "stored": self.stored.to_dict() if self.stored else None,
-            "table": rows,
-        }
-
 
 def search(
     run: Run,
@@ -120,13 +223,12 @@ def search(
     labels: Labels,
     *,
     classes: tuple[str, ...],
-    layout: Layout = "NCHW",
     likely: Preprocess | None = None,
     stored: Preprocess | None = None,
 ) -> PreprocessFinding:
     """Find the Preprocess under which `run` classifies the images best.
 
-    run: float32 batch in `layout` to logits [N, len(classes) or one more]. images: uint8 [N, 28, 28], upright, in
+    run: float32 [N, 1, 28, 28] to logits [N, len(classes) or one more]. images: uint8 [N, 28, 28], upright, in
     random order; 32 are tried under every candidate, more only under those still close. labels: int64 [N]. likely: of
     a file that this one is to replace; its scaling is used unless another one is significantly more accurate. stored:
     of the checkpoint itself; its scaling is tried too, and used unless another one is significantly likelier.
@@ -140,7 +242,7 @@ def search(
         )
     labelled = LabelledRun(run, images, labels, len(classes))
     tried: dict[Preprocess, PreprocessTrial] = {}
-    remaining = list(candidates(layout))
+    remaining = list(_candidates())
     for known in filter(None, (likely, stored)):
         remaining = list(dict.fromkeys([*remaining, *(_scaled_as(known, candidate) for candidate in remaining)]))
     for count in (*ROUNDS, len(images)):
@@ -161,9 +263,8 @@ def _refuse_chance(best: PreprocessTrial, classes: tuple[str, ...], labels: Labe
     chance = max(1 / len(classes), float(np.bincount(labels[: len(best.correct)]).max() / len(best.correct)))
     if best.accuracy < chance + (1 - chance) / 4:
         raise PreprocessUnknown(
-            f"the checkpoint does not read these images: {best.accuracy:.1%} right at best, "
-            f"{best.preprocess}; chance is {chance:.1%}; "
-            f"give the --data it was trained on, or the preprocess with options"
+            f"the checkpoint does not read these images: {best.accuracy:.1%} right at best, {best.preprocess}; chance "
+            f"is {chance:.1%}; give the --data it was trained on, or the preprocess with options"
         )
 
 
@@ -210,9 +311,8 @@ def _scalings(trials: list[PreprocessTrial]) -> list[PreprocessTrial]:
     close = [trial for trial in trials if trial.reading == best.reading and not _reads_more(best, trial)]
     likeliest = max(trial.rank[1] for trial in close)
     # Where tempered likelihoods are equal, the raw ones show which contrast the model was trained with.
-    winner = max(
-        (t for t in close if likeliest - t.rank[1] <= 0.002), key=lambda trial: float(trial.raw_likelihood.mean())
-    )
+    tied = [trial for trial in close if likeliest - trial.rank[1] <= 0.002]
+    winner = max(tied, key=lambda trial: float(trial.raw_likelihood.mean()))
     return [winner, *(trial for trial in close if trial is not winner)]
 
 
@@ -226,24 +326,21 @@ def _reading_ties(trials: list[PreprocessTrial]) -> list[PreprocessTrial]:
     return list(tied.values())
 
 
-def _scaling_ties(trials: list[PreprocessTrial]) -> list[PreprocessTrial]:
-    winner, *others = _scalings(trials)
-    return [trial for trial in others if not (_nearly_same(winner, trial) or _likelier(winner, trial))]
-
-
 def _scaled_as(known: Preprocess, preprocess: Preprocess) -> Preprocess:
     return replace(preprocess, scale=known.scale, mean=known.mean, std=known.std)
 
 
-def _trial_of_known_scaling(
-    trials: list[PreprocessTrial], likely: Preprocess | None, stored: Preprocess | None
+def _known_scaling(
+    scalings: list[PreprocessTrial], likely: Preprocess | None, stored: Preprocess | None
 ) -> PreprocessTrial | None:
     """Return the trial with the scaling of `likely` or `stored`, where the images do not contradict it."""
-    winner, *others = _scalings(trials)
-    if likely:
-        return next((t for t in (winner, *others) if _scaled_as(likely, t.preprocess) == t.preprocess), None)
-    possible = (t for t in (winner, *others) if _nearly_same(winner, t) or not _likelier(winner, t))
-    return next((t for t in possible if stored and _scaled_as(stored, t.preprocess) == t.preprocess), None)
+    known, possible = likely or stored, scalings
+    if not likely:
+        best = scalings[0]
+        possible = [trial for trial in scalings if _nearly_same(best, trial) or not _likelier(best, trial)]
+    return next(
+        (trial for trial in possible if known and _scaled_as(known, trial.preprocess) == trial.preprocess), None
+    )
 
 
 def _finding(
@@ -252,11 +349,11 @@ def _finding(
     likely: Preprocess | None,
     stored: Preprocess | None,
 ) -> PreprocessFinding:
-    known = _trial_of_known_scaling(trials, likely, stored)
-    winner = known or _scalings(trials)[0]
-    scalings = [trial for trial in _scalings(trials) if trial is not winner]
-    readings = _reading_ties(trials)
-    ties = [] if known else _scaling_ties(trials)
+    scalings, readings = _scalings(trials), _reading_ties(trials)
+    known = _known_scaling(scalings, likely, stored)
+    winner = known or scalings[0]
+    others = [trial for trial in scalings if trial is not winner]
+    ties = [trial for trial in others if not (known or _nearly_same(winner, trial) or _likelier(winner, trial))]
     if readings or any(trial.preprocess.scale != winner.preprocess.scale for trial in ties):
         raise PreprocessUnknown(
             tie_message([trial.preprocess for trial in (winner, *(readings or ties))], len(winner.correct))
@@ -270,10 +367,9 @@ def _finding(
         accuracy=winner.accuracy,
         runner_up=runner_up.preprocess,
         runner_up_accuracy=runner_up.accuracy,
-        margin=winner.accuracy - runner_up.accuracy,
         images=len(winner.correct),
         table=rows,
-        equivalent=tuple(trial.preprocess for trial in scalings if _nearly_same(winner, trial)),
+        equivalent=tuple(trial.preprocess for trial in others if _nearly_same(winner, trial)),
         undecided=tuple(trial.preprocess for trial in ties),
         stored=stored,
         rescaled=next((row for row in rows if row.preprocess in same_reading), None),

@@ -56,7 +56,7 @@ def checkpoint_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def wrapped(*args: Any, classes: tuple[str, ...] | None, preprocess: str | None, **kwargs: Any) -> Any:
-        from toolchain.checkpoint.request import CheckpointRequest
+        from toolchain.checkpoint.load import CheckpointRequest
 
         given = _preprocess_options_given(kwargs)
         if given and preprocess:

@@ -14,7 +14,7 @@ from toolchain.cli.checkpoint_options import checkpoint_options
 from toolchain.cli.options import Command
 
 if TYPE_CHECKING:
-    from toolchain.checkpoint.request import CheckpointRequest
+    from toolchain.checkpoint.load import CheckpointRequest
     from toolchain.commands.compress import Compressed
     from toolchain.core.context import RunContext
     from toolchain.recipe import Prune

@@ -13,7 +13,7 @@ from toolchain.cli.checkpoint_options import checkpoint_options, preprocess_opti
 
 if TYPE_CHECKING:
     from targets.preprocess import Preprocess
-    from toolchain.checkpoint.request import CheckpointRequest
+    from toolchain.checkpoint.load import CheckpointRequest
     from toolchain.core.context import RunContext
 
 

@@ -14,7 +14,7 @@ from toolchain.formats.catalog import pressed
 
 if TYPE_CHECKING:
     from targets.artifact import Format
-    from toolchain.checkpoint.request import CheckpointRequest
+    from toolchain.checkpoint.load import CheckpointRequest
     from toolchain.core.context import RunContext
     from toolchain.report.winner import Prefer
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.errors import first_line
-from toolchain.checkpoint.compiled import export_script, is_script
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel
 from toolchain.checkpoint.onnx_normal import normalised
+from toolchain.checkpoint.torch_files import export_script, is_script
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
 from toolchain.export.bounded import bounded, programs_changed

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact
 from targets.errors import translated
 from targets.onnxruntime.protobuf import without_weights
-from toolchain.checkpoint.onnx_checks import refuse_not_finite, refuse_quantized
-from toolchain.checkpoint.onnx_run import open_session
+from toolchain.checkpoint.onnx_graph import open_session
+from toolchain.checkpoint.onnx_normal import refuse_not_finite, refuse_quantized
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
 from toolchain.formats.onnx.edit import (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from targets.onnxruntime.protobuf import without_weights
-from toolchain.checkpoint.onnx_checks import MASK_VIEWS, MASKS
+from toolchain.checkpoint.onnx_normal import MASK_VIEWS, MASKS
 from toolchain.formats.graph import chosen
 from toolchain.formats.onnx.edit import constant, read, rewrite, substitute
 from toolchain.formats.onnx.edit import node as new_node

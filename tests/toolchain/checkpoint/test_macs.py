@@ -66,7 +66,7 @@ def test_row25_counting_is_quiet_and_leaves_torch_as_it_was() -> None:
 
 
 def test_row25_an_attention_is_a_layer_with_all_of_its_weights() -> None:
-    from toolchain.checkpoint.inspection.torch_file import module_layers
+    from toolchain.checkpoint.inspection import module_layers
 
     model = model_of("Attending")
     layers = {layer.name: layer for layer in module_layers(model.torch_module("counting"), "m").layers}

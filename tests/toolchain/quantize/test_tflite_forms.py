@@ -18,7 +18,7 @@ from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
 from targets.preprocess import Preprocess
 from toolchain.checkpoint.float_model import FloatModel, TorchModel
-from toolchain.checkpoint.onnx_checks import refuse_not_finite
+from toolchain.checkpoint.onnx_normal import refuse_not_finite
 from toolchain.core.errors import CheckpointError, StageError
 from toolchain.export import export
 from toolchain.quantize import quantize

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from calibration.dataset import Dataset
 from targets.errors import MOST_SUGGESTIONS, nearest
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.checkpoint.inspection.torch_file import module_layers
+from toolchain.checkpoint.inspection import module_layers
 from toolchain.compress.prune.graph import ChannelGraph, Channels, by_reason, prunable
 from toolchain.compress.prune.importance import scores
 from toolchain.compress.prune.settings import PruneSettings
