@@ -41,7 +41,7 @@ def inspect(
     """
     from toolchain.checkpoint.inspection import inspect_file
     from toolchain.formats import catalog
-    from toolchain.formats.packed import shown_size
+    from toolchain.formats.inspection import shown_size
     from toolchain.report.inspection import show_inspection
 
     inspection = inspect_file(file, model=model, trust_pickle=trust_pickle, weights=weights)

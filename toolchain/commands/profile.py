@@ -18,7 +18,7 @@ from targets.target import Availability, Target
 from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import TaintedRun, UsageProblem
 from toolchain.evaluation.ratio import LatencyRatio
-from toolchain.formats.packed import shown_size
+from toolchain.formats.inspection import shown_size
 from toolchain.profiling.agreement import agreement
 from toolchain.profiling.latency import ROUNDS, started_cold, time_interleaved
 from toolchain.profiling.measurements import MeasuredFile, Measurements

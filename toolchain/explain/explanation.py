@@ -16,9 +16,7 @@ from targets.host.runtime_session import TensorCodec
 from toolchain.core.context import Progress, silent
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.formats import catalog
-from toolchain.formats.graph import Layer
-from toolchain.formats.kernels import Kernel
-from toolchain.formats.trace import Trace
+from toolchain.formats.graph import Kernel, Layer, Trace
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The catalog of file formats: an explicit table; a format is imported when it is asked for."""
+"""The catalog of file formats: what glyphpress knows of each, and the table of all, each imported when asked for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,109 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from toolchain.core.errors import UsageProblem
 
 if TYPE_CHECKING:
-    from targets.artifact import Format
-    from toolchain.formats.format import FileFormat
+    from targets.artifact import Artifact, Format
+    from toolchain.formats.graph import Diagnosis, FloatParts, Graph, Kernel, Trace
+    from toolchain.formats.inspection import Inspection
+
+
+class FileFormat:
+    """A format of model files. Nobody outside of `formats/` and `targets/` tests which one a file has.
+
+    name: as in `Artifact.format`; the suffix without its dot. title, runtime: the usual names of the format and of what
+    runs it here. magic: bytes 4 to 8 of a file, where the format has such an identifier. pressed: whether a press makes
+    such files. loads: whether a float file can be loaded and pressed as a checkpoint can. parent: the format whose
+    files it is converted from, None where it is exported from a model. opaque: why its graph cannot be read and what to
+    give instead, to follow the file's name in a message; empty where it can. arithmetic: how `explain` computes the
+    errors and finds the kernels.
+
+    Properties of the runtime's kernels: saturates: whether sums of 8-bit products may saturate on some processors.
+    activations: the 8-bit types that they take. converts_pixels: whether a file of int8 activations can take uint8
+    pixels.
+    """
+
+    name: ClassVar[Format]
+    title: ClassVar[str]
+    runtime: ClassVar[str]
+    magic: ClassVar[bytes] = b""
+    pressed: ClassVar[bool] = False
+    loads: ClassVar[bool] = False
+    parent: ClassVar[Format | None] = None
+    opaque: ClassVar[str] = ""
+    arithmetic: ClassVar[str] = ""
+    saturates: ClassVar[bool] = False
+    activations: ClassVar[tuple[str, ...]] = ()
+    converts_pixels: ClassVar[bool] = False
+
+    @property
+    def suffix(self) -> str:
+        """Return the end of its files' names, with the dot."""
+        return f".{self.name}"
+
+    def recognises(self, path: Path, head: bytes) -> bool:  # noqa: ARG002 (OnnxFormat uses it)
+        """Return whether a file may be of this format, where no other kind is certain; head: its first 64 bytes."""
+        return not self.magic and path.suffix == self.suffix
+
+    def inspect(self, path: Path) -> Inspection:
+        """Return the contents of a file; raises CheckpointError when it cannot be read."""
+        raise self._refusal(path)
+
+    def graph(self, path: Path) -> Graph:
+        """Return the operators and layers of a file; on a damaged one its parser raises whatever it raises."""
+        raise self._refusal(path)
+
+    def weight_files(self, path: Path) -> tuple[Path, ...]:  # noqa: ARG002 (of every format)
+        """Return the files beside a model that hold its weights, sorted; none for most models."""
+        return ()
+
+    def kernels(self, artifact: Artifact) -> tuple[Kernel, ...]:
+        """Return the kernels of all layers, and of other operators that compute in float, in the order of execution.
+
+        Raises RunFailed where the runtime refuses the file.
+        """
+        raise self._refusal(artifact.path)
+
+    def trace(self, artifact: Artifact) -> Trace:
+        """Open a file so that the results of its layers can be read; its session raises StageError on first use."""
+        raise self._refusal(artifact.path)
+
+    def diagnosis(self, artifact: Artifact) -> Diagnosis:
+        """Return an object that finds out why a file is slow."""
+        raise self._refusal(artifact.path)
+
+    def size_reason(self, path: Path) -> str:
+        """Return a sentence on how many bytes the weights and the graph of a file take."""
+        inspection = self.inspect(path)
+        dtypes = inspection.bytes_by_dtype
+        weights = sum(dtypes.values())
+        most = ", ".join(f"{size:,} {dtype}" for dtype, size in list(dtypes.items())[:2])
+        graph = inspection.bytes - weights
+        return f"of its {inspection.bytes:,} bytes {most} are weights and constants, {graph:,} are the graph"
+
+    def float_parts(self, content: bytes) -> FloatParts:  # noqa: ARG002 (of every format)
+        """Return an object that tells which operators and weights of a quantized file are still float."""
+        raise UsageProblem(f"an {self.suffix} {self.opaque}")
+
+    def check_runs(self, path: Path) -> None:
+        """Raise RunFailed where the runtime refuses to open a file, if that can be tried without its sidecar."""
+
+    def refused_operator(self, path: Path, message: str) -> str | None:  # noqa: ARG002 (of every format)
+        """Return the operator that a runtime's message is about, as ` (ADD behind layer conv1)`; empty where unknown.
+
+        None where the message names the operator itself.
+        """
+        return None
+
+    def embed(self, path: Path, facts: dict[str, Any]) -> None:
+        """Store how a file was made in the file itself, where the format has room for metadata."""
+
+    def _refusal(self, path: Path) -> UsageProblem:
+        return UsageProblem(f"{path} {self.opaque}")
+
 
 FORMATS = {
     "onnx": "toolchain.formats.onnx:OnnxFormat",
@@ -22,10 +120,10 @@ FORMATS = {
 
 @cache
 def get(name: str) -> FileFormat:
-    """Return a format by its name; raises KeyError where there is none."""
-    module, _, kind = FORMATS[name].partition(":")
-    made: FileFormat = getattr(import_module(module), kind)()
-    return made
+    """Return the format of a name; raises KeyError where there is none."""
+    module, _, class_name = FORMATS[name].partition(":")
+    file_format: FileFormat = getattr(import_module(module), class_name)()
+    return file_format
 
 
 def formats() -> tuple[FileFormat, ...]:
@@ -34,15 +132,15 @@ def formats() -> tuple[FileFormat, ...]:
 
 
 def of(path: Path) -> FileFormat | None:
-    """Return the format that a file's name says, None where it says none."""
+    """Return the format of a file by its suffix, None where no format has it."""
     name = path.suffix.removeprefix(".")
     return get(name) if name in FORMATS else None
 
 
-def suffixes(some: Iterable[FileFormat], word: str) -> str:
-    """Return how a sentence lists the suffixes of formats: `.onnx, .ort or .tflite`."""
-    *others, last = [file_format.suffix for file_format in some]
-    return f"{', '.join(others)} {word} {last}" if others else last
+def suffixes(listed: Iterable[FileFormat], conjunction: str) -> str:
+    """Return the suffixes of formats as a sentence lists them: `.onnx, .ort or .tflite`."""
+    *others, last = [file_format.suffix for file_format in listed]
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
 
 
 def readable() -> tuple[FileFormat, ...]:

@@ -1,16 +1,24 @@
-"""Graph: the operators of a model file of any format, and which of them are layers."""
+"""A model file of any format: its operators and layers, the layers' results, and the kernels that run them."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
-from targets.errors import nearest
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.sample import CalibrationSet
+from targets import catalog
+from targets.artifact import Artifact
+from targets.errors import RunFailed, nearest
+from targets.host.fresh_process import operators
 from targets.host.runtime_session import TensorCodec
 from targets.host.text import argument
+from targets.session import Operator
 from toolchain.core.errors import UsageProblem
 
 
@@ -158,11 +166,11 @@ def is_matrix(shape: Iterable[int]) -> bool:
     return sum(size > 1 for size in shape) > 1
 
 
-def chosen(graph: Graph, names: Collection[str], file: str) -> tuple[Layer, ...]:
-    """Return the layers of these names, in the order of execution.
+def layers_to_keep(graph: Graph, names: Collection[str], file: str) -> tuple[Layer, ...]:
+    """Return the layers of these names, which stay float, in the order of execution.
 
-    file: its name, for errors. Raises UsageProblem where the file has no layer of a name (with the nearest ones), or
-    where every layer would be kept float.
+    file: the file's name, for errors. Raises UsageProblem where the file has no layer of a name (with the nearest
+    ones), or where every layer would be kept float.
     """
     layer_names = [layer.name for layer in graph.layers]
     for name in names:
@@ -173,3 +181,104 @@ def chosen(graph: Graph, names: Collection[str], file: str) -> tuple[Layer, ...]
     if kept and len(kept) == len(layer_names):
         raise UsageProblem(f"{file}: every layer is to be kept float, so there is nothing to quantize; keep fewer")
     return kept
+
+
+Values = dict[str, NDArray[np.float32]]
+"""Layer or tensor -> its values, float32 [N, ...]; integers are dequantized."""
+
+
+class Trace(Protocol):
+    """A model file whose layers' results can be read."""
+
+    graph: Graph
+
+    @property
+    def fixed(self) -> int:
+        """Return the batch that the file fixes, 0 where it takes any."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Return how many images to run at once."""
+        ...
+
+    def whole(self, pixels: NDArray[Any]) -> Values:
+        """Return the result of every layer when the file runs on `pixels`, preprocessed as it wants them."""
+        ...
+
+    def alone(self, pixels: NDArray[Any], exact: Values) -> Values:
+        """Return the result of every layer when those before it return `exact`, rounded as the file rounds it."""
+        ...
+
+
+def rounded(graph: Graph, exact: Values) -> Values:
+    """Return the layers' results by tensor, rounded to the steps of each quantized tensor and clipped to its range."""
+    results = {}
+    for layer in graph.layers:
+        values, codec = exact[layer.name], graph.codecs.get(layer.result)
+        results[layer.result] = codec.decode(codec.encode(values)).reshape(values.shape) if codec else values
+    return results
+
+
+def input_batches(artifact: Artifact, images: CalibrationSet) -> NDArray[np.float32]:
+    """Return the file's input for each image, float32 [N, batch, ...]; in a fixed batch the image is repeated."""
+    batch, *rest = artifact.inputs[0].shape
+    pixels = artifact.preprocess.apply(images.images).reshape(-1, 1, *rest)
+    return np.repeat(pixels, max(1, batch), axis=1)
+
+
+AT_RUN_TIME = "its input is quantized in each inference"
+EXPANDED = "its weights are expanded to float when the file is loaded"
+FLOAT_WEIGHTS = "its weights are float: kept so, or of a kind that the quantizer leaves alone"
+NO_KERNEL = "the runtime has no integer kernel for it"
+LEFT_FLOAT = "the quantizer leaves it in float"
+BETWEEN_FLOATS = "what it reads is float"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What the runtime runs for an operator of the file.
+
+    layer: the layer's name, empty for an operator without weights. operator: the kind that the runtime runs, which may
+    differ from the kind in the file. integer: whether it multiplies integers. reason: why it runs in float, or a remark
+    on an integer kernel.
+    """
+
+    layer: str
+    operator: str
+    integer: bool
+    reason: str = ""
+
+
+class Diagnosis:
+    """Why one file is slow. The file is opened once, when a method first needs it."""
+
+    def __init__(self, artifact: Artifact, *known: str) -> None:
+        """Take the file; known: reasons that hold for every file of its format."""
+        self.artifact, self._known = artifact, known
+
+    @cached_property
+    def operators(self) -> Sequence[Operator]:
+        """The operators that the format's default runtime runs, with their times; empty where it has no profiler."""
+        try:
+            return operators(self.artifact, catalog.default_for(self.artifact.format))
+        except RunFailed:
+            return ()
+
+    def reasons(self, base: Artifact) -> list[str]:  # noqa: ARG002 (OnnxDiagnosis uses it)
+        """Return why it may be slower than `base`, one line per reason; raises RunFailed where a file is refused."""
+        return list(self._known)
+
+    def computes_in_int8(self) -> bool:
+        """Return whether a layer multiplies int8 by int8, so that int8 is not only how weights are stored."""
+        return False
+
+    def time_share(self, selected: Sequence[Operator]) -> str:
+        """Return the share of the time that some of the operators take, such as `12% of the time`."""
+        total = sum(operator.ns for operator in self.operators)
+        return f"{sum(operator.ns for operator in selected) / max(1.0, total):.0%} of the time"
+
+
+def listed(kinds: Counter[str]) -> str:
+    """Return the kinds with their counts, the most frequent first: `Conv (2), Gemm (1)`."""
+    return ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())

@@ -9,7 +9,7 @@ from targets.artifact import Artifact
 from targets.host.machine import multiplies_bytes
 from targets.target import Target
 from toolchain.formats import catalog as formats
-from toolchain.formats.kernels import Diagnosis
+from toolchain.formats.graph import Diagnosis
 
 UNSEEN = "the graph shows no reason; `glyphpress profile --per-op` tells what each operator takes"
 

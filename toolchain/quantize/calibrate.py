@@ -23,7 +23,7 @@ from targets.errors import translated
 from toolchain.checkpoint.float_model import Range
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
-from toolchain.formats.trace import Values, feeds
+from toolchain.formats.graph import Values, input_batches
 from toolchain.quantize.ranges import Ranges, collect_statistics, read_ranges
 from toolchain.quantize.schemes import QUANTIZERS
 from toolchain.quantize.step import Quantize
@@ -68,7 +68,7 @@ class FloatFile(Protocol):
         """Return the input of each layer with weights, in execution order: the tensor, and those it is a view of."""
 
     def values(self, names: Sequence[str], pixels: NDArray[np.float32]) -> Iterator[Values]:
-        """Yield the values of tensors for each image of `pixels` (`toolchain.formats.trace.feeds`)."""
+        """Yield the values of tensors for each image of `pixels` (`toolchain.formats.graph.input_batches`)."""
 
     def quantized_values(
         self, step: Quantize, ranges: Ranges, names: Sequence[str], pixels: NDArray[np.float32]
@@ -133,7 +133,7 @@ def calibrated(
         if not step.bias_correction:
             return Calibrated(artifact, ranges, _notes(ranges, step))
         assert images is not None, "bias correction needs images, which is checked above"
-        note = correct_biases(file, step, ranges, feeds(artifact, images))
+        note = correct_biases(file, step, ranges, input_batches(artifact, images))
         corrected = replace(artifact, path=folder / name)
         corrected.path.write_bytes(file.content())
         return Calibrated(corrected, ranges, (*_notes(ranges, step), note))
@@ -141,7 +141,7 @@ def calibrated(
 
 def _observed(file: FloatFile, step: Quantize, images: CalibrationSet | None) -> Ranges:
     assert images is not None, "ranges need images, which is checked above"
-    names, pixels = file.tensors(), feeds(file.artifact, images)
+    names, pixels = file.tensors(), input_batches(file.artifact, images)
     collected = collect_statistics(lambda: file.values(names, pixels), file.artifact.path.name)
     statistics = {name: collected[name] for name in names}
     return Ranges.choose(file.artifact, step, statistics, images.facts(), file.origins())

@@ -20,6 +20,7 @@ from toolchain.checkpoint.onnx_graph import open_session
 from toolchain.checkpoint.onnx_normal import refuse_not_finite, refuse_quantized
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
+from toolchain.formats.graph import Values
 from toolchain.formats.onnx.edit import (
     Edit,
     add_constant,
@@ -41,7 +42,6 @@ from toolchain.formats.onnx.pack_int4 import pack_int4
 from toolchain.formats.onnx.slim import slim_onnx
 from toolchain.formats.onnx.trace import onnx_activations
 from toolchain.formats.onnx.uint8_input import absorb, integer_borders
-from toolchain.formats.trace import Values
 from toolchain.formats.uint8_input import PixelInput
 from toolchain.quantize.calibrate import BiasedLayer, without_masks
 from toolchain.quantize.onnx_layers import (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from targets.onnxruntime.protobuf import without_weights
 from toolchain.checkpoint.onnx_normal import MASK_VIEWS, MASKS
-from toolchain.formats.graph import chosen
+from toolchain.formats.graph import layers_to_keep
 from toolchain.formats.onnx.edit import constant, read, rewrite, substitute
 from toolchain.formats.onnx.edit import node as new_node
 from toolchain.formats.onnx.layers import onnx_graph
@@ -84,11 +84,11 @@ def of_one_channel(node: ir.Node, shape: Sequence[int]) -> bool:
 def name_kept_layers(path: Path, keep: Collection[str], file: str) -> dict[str, str]:
     """Give the nodes of the layers in `keep` unique names in the file, and return weight -> node name.
 
-    Raises UsageProblem as `chosen` does; `file` is the name for its messages.
+    Raises UsageProblem as `layers_to_keep` does; `file` is the name for its messages.
     """
     if not keep:
         return {}
-    layers = chosen(onnx_graph(without_weights(path)), keep, file)
+    layers = layers_to_keep(onnx_graph(without_weights(path)), keep, file)
     names = {layer.node: f"kept {layer.name}" for layer in layers}
 
     def give_names(model: ir.Model) -> bool:

@@ -22,7 +22,7 @@ from toolchain.checkpoint.float_model import Range
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.files import write_whole
 from toolchain.core.settings import Strict, first_problem
-from toolchain.formats.trace import Values
+from toolchain.formats.graph import Values
 from toolchain.quantize.step import Calibration, Quantize
 
 BINS = 2048

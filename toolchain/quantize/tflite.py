@@ -16,12 +16,11 @@ from targets.errors import translated
 from targets.litert.cpu import refuse_huge
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
-from toolchain.formats.graph import chosen
+from toolchain.formats.graph import Values, layers_to_keep
 from toolchain.formats.tflite.layers import WEIGHTED, mapped, parsed, tflite_graph
 from toolchain.formats.tflite.slim import packed, slim_tflite
 from toolchain.formats.tflite.trace import tflite_activations
 from toolchain.formats.tflite.uint8_input import absorb
-from toolchain.formats.trace import Values
 from toolchain.formats.uint8_input import PixelInput
 from toolchain.quantize.calibrate import NO_VALUE, BiasedLayer, without_masks
 from toolchain.quantize.ranges import Ranges
@@ -190,7 +189,7 @@ def keep_float(quantizer: Quantizer, model: Any, step: Quantize, file: str) -> N
     """Exclude from quantization the layers that the step keeps, and operators that must stay in float (`unsuited`).
 
     All operators of the other subgraphs, the bodies of loops and reductions, stay in float too. Raises UsageProblem as
-    `chosen` does; `file` is the name for its messages.
+    `layers_to_keep` does; `file` is the name for its messages.
     """
     from litert_quantizer.algorithm_manager import AlgorithmName
     from litert_quantizer.qtyping import TFLOperationName
@@ -200,7 +199,7 @@ def keep_float(quantizer: Quantizer, model: Any, step: Quantize, file: str) -> N
     # The quantizer treats inputs and outputs as operators too.
     excluded += [(body, tensors) for body in bodies for tensors in (body.inputs, body.outputs)]
     if step.keep:
-        layers = chosen(tflite_graph(model), step.keep, file)
+        layers = layers_to_keep(tflite_graph(model), step.keep, file)
         excluded += [(main, main.operators[layer.node].outputs) for layer in layers]
     if step.calibrated:
         excluded += [(main, node.outputs) for node in unsuited(model, wide=step.row.activations == "int16")]

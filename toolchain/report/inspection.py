@@ -13,8 +13,7 @@ from targets.artifact import Fidelity
 from toolchain.checkpoint.kinds import KIND_NAMES
 from toolchain.evaluation.compare import ComparedModels
 from toolchain.formats import catalog
-from toolchain.formats.inspection import Inspection
-from toolchain.formats.packed import LEVEL, QUICK
+from toolchain.formats.inspection import LEVEL, QUICK, Inspection
 from toolchain.report.terminal import LOG_WIDTH, shown
 
 _ROWS = 25

@@ -12,7 +12,7 @@ from targets.session import Instructions
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.ratio import LatencyRatio
-from toolchain.formats.packed import shown_size
+from toolchain.formats.inspection import shown_size
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
 from toolchain.gate.policy import Policy

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toolchain.core.quantities import macs_text, percent_text, points_text, size_text, time_text
-from toolchain.formats.packed import QUICK, packed_remark
+from toolchain.formats.inspection import QUICK, packed_remark
 from toolchain.report.report import Report, Row
 from toolchain.report.terminal import STYLE, plain_table, shown, unfold
 from toolchain.stats.decision import Outcome

@@ -14,7 +14,7 @@ from targets.host.text import one_line, visible
 from targets.session import taints_of
 from toolchain.core.quantities import size_text, time_text
 from toolchain.evaluation.ratio import LatencyRatio
-from toolchain.formats.packed import packed_remark
+from toolchain.formats.inspection import packed_remark
 from toolchain.profiling.latency import PERCENTILES
 from toolchain.profiling.measurements import MeasuredFile, Measurements
 from toolchain.profiling.per_operator import Breakdown

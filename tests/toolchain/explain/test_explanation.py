@@ -26,7 +26,7 @@ from toolchain.checkpoint.float_model import TorchModel
 from toolchain.explain.explanation import ErrorSums, explain
 from toolchain.export import export
 from toolchain.formats import catalog
-from toolchain.formats import kernels as kernel_words
+from toolchain.formats import graph as kernel_words
 from toolchain.quantize import onnx as onnx_quantizer
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize

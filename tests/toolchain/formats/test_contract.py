@@ -163,7 +163,7 @@ def test_a_file_that_is_cut_off_is_refused(name: str, artifact: Artifact, tmp_pa
 LINES = '''
 """A format for this test: a text file with the name, rows and columns of a matrix on each line."""
 
-from toolchain.formats.format import FileFormat
+from toolchain.formats.catalog import FileFormat
 from toolchain.formats.inspection import Inspection, InspectedLayer, StoredTensor
 
 

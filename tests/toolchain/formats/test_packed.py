@@ -14,7 +14,7 @@ import zstandard
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.fixtures.small_models import conv_net
-from toolchain.formats.packed import QUICK, packed_size, shown_size
+from toolchain.formats.inspection import QUICK, packed_size, shown_size
 
 Program = Callable[..., Any]
 
@@ -22,7 +22,7 @@ Program = Callable[..., Any]
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what earlier tests packed, as a new run of the program has."""
-    monkeypatch.setattr("toolchain.formats.packed._known", {})
+    monkeypatch.setattr("toolchain.formats.inspection._known", {})
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from calibration.sample import CalibrationSet, draw
 from targets import catalog
 from targets.artifact import Artifact, Format
 from toolchain.core.errors import PolicyError, StageError, UsageProblem
-from toolchain.formats.trace import Values
+from toolchain.formats.graph import Values
 from toolchain.quantize import quantize
 from toolchain.quantize.calibrate import calibrated
 from toolchain.quantize.ranges import BINS, Ranges, TensorStatistics, choose_range, collect_statistics, read_ranges

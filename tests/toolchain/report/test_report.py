@@ -13,7 +13,7 @@ from rich.console import Console
 from tests.fixtures.reports import pressed_report
 from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import size_text
-from toolchain.formats.packed import QUICK
+from toolchain.formats.inspection import QUICK
 from toolchain.report.markdown import markdown
 from toolchain.report.report import Report
 from toolchain.report.table import packed_text, remarks, show

@@ -10,7 +10,7 @@ from toolchain.compress.prune.settings import PruneSettings
 from toolchain.compress.prune.structured import refuse_unknown
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.quantities import size_text
-from toolchain.formats.packed import QUICK, packed_bytes
+from toolchain.formats.inspection import QUICK, packed_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from targets.artifact import ONNX_METADATA_KEY
-from toolchain.formats.format import FileFormat
+from toolchain.formats.catalog import FileFormat
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from targets.artifact import Artifact
-    from toolchain.formats.graph import FloatParts, Graph
+    from toolchain.formats.graph import Diagnosis, FloatParts, Graph, Kernel, Trace
     from toolchain.formats.inspection import Inspection
-    from toolchain.formats.kernels import Diagnosis, Kernel
-    from toolchain.formats.trace import Trace
 
 
 class OnnxFormat(FileFormat):
@@ -82,6 +79,7 @@ class OnnxFormat(FileFormat):
         """Append to the file's metadata_props; of several entries with this key the last one counts."""
         from onnx import ModelProto, StringStringEntryProto
 
+        from targets.artifact import ONNX_METADATA_KEY
         from targets.onnxruntime.protobuf import append
 
         value = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))

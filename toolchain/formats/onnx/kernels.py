@@ -16,15 +16,16 @@ from targets.host.stderr import quiet_stderr
 from targets.onnxruntime.cpu import OrtCpu
 from targets.onnxruntime.operators import numbered, origin
 from targets.onnxruntime.protobuf import without_weights
-from toolchain.formats.graph import Graph, Layer
-from toolchain.formats.kernels import (
+from toolchain.formats.graph import (
     AT_RUN_TIME,
     BETWEEN_FLOATS,
     EXPANDED,
     FLOAT_WEIGHTS,
     NO_KERNEL,
     Diagnosis,
+    Graph,
     Kernel,
+    Layer,
     listed,
 )
 from toolchain.formats.onnx.file import write_model
@@ -71,7 +72,7 @@ _OWN_ROUNDING = "the file holds float weights, and ONNX Runtime rounds them itse
 
 
 def onnx_kernels(artifact: Artifact) -> tuple[Kernel, ...]:
-    """See `toolchain.formats.format.FileFormat.kernels`."""
+    """See `toolchain.formats.catalog.FileFormat.kernels`."""
     graph = onnx_graph(without_weights(artifact.path))
     owners = {name: layer for layer in graph.layers for name in (f"[node {layer.node}]", *layer.chain)}
     optimized = optimized_graph(artifact).node

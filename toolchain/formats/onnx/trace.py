@@ -21,9 +21,9 @@ from targets.host.runtime_session import TensorCodec
 from targets.onnxruntime.cpu import OrtReference, batch_size
 from targets.onnxruntime.protobuf import append, without_weights
 from toolchain.core.errors import StageError
+from toolchain.formats.graph import Values, rounded
 from toolchain.formats.onnx.file import write_model
 from toolchain.formats.onnx.layers import onnx_graph
-from toolchain.formats.trace import Values, rounded
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -32,7 +32,7 @@ _INTEGERS = ("QuantizeLinear", "QLinearConv", "QLinearMatMul")
 
 
 class OnnxTrace:
-    """See `toolchain.formats.trace.Trace`."""
+    """See `toolchain.formats.graph.Trace`."""
 
     def __init__(self, artifact: Artifact) -> None:
         """Read the file."""

@@ -1,16 +1,16 @@
-"""ORT: a FlatBuffer in which ONNX Runtime keeps a graph that it has optimized for good."""
+"""ORT: a FlatBuffer with a graph that ONNX Runtime has already optimized."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolchain.formats.format import FileFormat
-from toolchain.formats.kernels import Diagnosis
+from toolchain.formats.catalog import FileFormat
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from targets.artifact import Artifact
+    from toolchain.formats.graph import Diagnosis
 
 
 class OrtFormat(FileFormat):
@@ -24,22 +24,17 @@ class OrtFormat(FileFormat):
     opaque = "is optimized by ONNX Runtime already; give the .onnx that it was made of"
 
     def diagnosis(self, artifact: Artifact) -> Diagnosis:
-        """Return what holds of every such file."""
-        return OrtDiagnosis(artifact)
+        """Return a diagnosis that holds for every file of this format, since the graph cannot be read."""
+        from toolchain.formats.graph import Diagnosis
 
-    def size_reason(self, path: Path) -> str:  # noqa: ARG002 (each format is asked alike)
-        """Return what takes the bytes of every such file."""
+        return Diagnosis(
+            artifact,
+            "an .ort is optimized when it is made: float convolutions keep the layout of any processor, not of this "
+            "one; export it again with --this-cpu, or ship the .onnx",
+        )
+
+    def size_reason(self, path: Path) -> str:  # noqa: ARG002 (the same for every file)
+        """Return why files of this format are large."""
         return (
             "an .ort stores its graph with more room than an .onnx, and weights as they run: 4 bits are 8, 8 may be 32"
         )
-
-
-class OrtDiagnosis(Diagnosis):
-    """Why an .ort is slow; its graph cannot be read, so this is what holds of all of them."""
-
-    def reasons(self, base: Artifact) -> list[str]:  # noqa: ARG002 (each format is asked alike)
-        """Return why float convolutions are slower."""
-        return [
-            "an .ort is optimized when it is made: float convolutions keep the layout of any processor, not of this "
-            "one; export it again with --this-cpu, or ship the .onnx"
-        ]

@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from toolchain.formats.format import FileFormat
+from toolchain.formats.catalog import FileFormat
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from targets.artifact import Artifact
-    from toolchain.formats.graph import FloatParts, Graph
+    from toolchain.formats.graph import Diagnosis, FloatParts, Graph, Kernel, Trace
     from toolchain.formats.inspection import Inspection
-    from toolchain.formats.kernels import Diagnosis, Kernel
-    from toolchain.formats.trace import Trace
 
 _NODE = re.compile(r"Node number (\d+) \(\w+\) failed")
 _TENSOR = re.compile(r"Tensor (\d+) has")

@@ -10,8 +10,17 @@ import numpy as np
 from targets import catalog
 from targets.artifact import Artifact
 from targets.session import Operator
-from toolchain.formats.graph import Graph, Node
-from toolchain.formats.kernels import AT_RUN_TIME, BETWEEN_FLOATS, FLOAT_WEIGHTS, LEFT_FLOAT, Diagnosis, Kernel, listed
+from toolchain.formats.graph import (
+    AT_RUN_TIME,
+    BETWEEN_FLOATS,
+    FLOAT_WEIGHTS,
+    LEFT_FLOAT,
+    Diagnosis,
+    Graph,
+    Kernel,
+    Node,
+    listed,
+)
 from toolchain.formats.tflite.layers import mapped, parsed, tflite_graph
 
 _SHAPES = ["QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "SHAPE"]
@@ -21,7 +30,7 @@ _MOVES = frozenset([*_SHAPES, *_PARTS])
 
 
 def tflite_kernels(artifact: Artifact) -> tuple[Kernel, ...]:
-    """See `toolchain.formats.format.FileFormat.kernels`."""
+    """See `toolchain.formats.catalog.FileFormat.kernels`."""
     graph = tflite_graph(parsed(mapped(artifact.path)))
     layers = {layer.node: layer for layer in graph.layers}
     kernels = []

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact
 from targets.host.stderr import quiet_stderr
 from toolchain.core.errors import StageError
+from toolchain.formats.graph import Values, rounded
 from toolchain.formats.tflite.layers import mapped, parsed, tflite_graph
 from toolchain.formats.tflite.slim import packed, unpacked
-from toolchain.formats.trace import Values, rounded
 
 
 class TfliteTrace:
-    """See `toolchain.formats.trace.Trace`."""
+    """See `toolchain.formats.graph.Trace`."""
 
     def __init__(self, artifact: Artifact) -> None:
         """Read the file."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from toolchain.core.quantities import beside, size_beside, size_text
 from toolchain.core.settings import Bytes, Ratio
-from toolchain.formats.packed import packed_size
+from toolchain.formats.inspection import packed_size
 from toolchain.gate.candidate import Sources
 from toolchain.gate.limit import Limit, LimitDefinition, Measure, positive, side, within
 from toolchain.gate.outcome import Verdict
