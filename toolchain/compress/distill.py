@@ -74,8 +74,7 @@ def distill(model: FloatModel, step: Distill, data: Dataset, *, teacher: FloatMo
     trained further and is not in torch.
     """
     from toolchain.compress.prune.unstructured import baked, zeros_kept
-    from toolchain.training.fit import fit
-    from toolchain.training.losses import notes_on, taught_by
+    from toolchain.training.fit import fit, notes_on, taught_by
 
     # No smoothing: the teacher's answers are smooth already.
     settings = preset_for(len(data)).changed(epochs=step.epochs, augment=step.augment, label_smoothing=0.0)

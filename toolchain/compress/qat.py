@@ -88,8 +88,7 @@ def qat(
     import numpy as np
 
     from toolchain.compress.prune.unstructured import zeros_kept
-    from toolchain.training.fit import fit
-    from toolchain.training.losses import notes_on, taught_by
+    from toolchain.training.fit import fit, notes_on, taught_by
 
     module = zeros_kept(folded(model, "quantization-aware training"))
     images = data.images[np.sort(np.random.default_rng(context.seed).permutation(len(data))[:OBSERVED])]

@@ -1,26 +1,33 @@
-"""fit: the training loop, of new reference models and of fine-tuning, with its augmentation."""
+"""fit: the training loop of new and fine-tuned models, with augmentation and a loss on labels and a teacher."""
 
 from __future__ import annotations
 
 import copy
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import Dataset, Labels
+from calibration.dataset import Dataset, Images, Labels
+from targets.errors import first_line
 from targets.host.machine import machine_state
 from targets.preprocess import Preprocess
+from toolchain.checkpoint.float_model import FloatModel
 from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.training.losses import Lesson, Loss, log_frequencies
 from toolchain.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 if TYPE_CHECKING:
     import torch
@@ -68,8 +75,8 @@ def fit(
     """Return a copy of `module` fitted to `data`, with averaged weights, in eval mode; `module` itself is not changed.
 
     module: takes what `preprocess` returns, and gives float32 logits [N, columns]; class 0 is column `label_offset`.
-    lesson: a teacher whose answers are part of the loss. The same inputs, seed and threads on the same machine give the
-    same bits. torch's global generator and thread count are restored. Raises UsageProblem for a test split, and
+    lesson: a teacher whose answers are part of the loss. The same inputs, seed and threads on the same machine give
+    the same bits. torch's global generator and thread count are restored. Raises UsageProblem for a test split, and
     StageError when the module does not run on these images, has too few columns, or the loss is no longer finite.
     """
     import torch
@@ -80,17 +87,14 @@ def fit(
     fitted, held_out = hold_out(data.labels, settings.held_out, context.seed)
     with torch_threads(context.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed)
-        student = _trainable(module)
-        if (columns := _columns(student, data, preprocess)) < len(data.classes) + preprocess.label_offset:
+        student, classes, first = _trainable(module), len(data.classes), preprocess.label_offset
+        if (columns := _columns(student, data, preprocess)) < classes + first:
             raise StageError(
-                f"the model has {columns} outputs, {data.origin} needs {len(data.classes)} classes from column "
-                f"{preprocess.label_offset} on; build it with that many, or name the data it was made for"
+                f"the model has {columns} outputs, {data.origin} needs {classes} classes from column {first} on; "
+                "build it with that many, or name the data it was made for"
             )
-        prior = torch.from_numpy(
-            log_frequencies(data.labels[fitted], len(data.classes), columns, preprocess.label_offset)
-        )
-        prior *= settings.balance
-        loss_function = Loss(prior, settings.label_smoothing, len(data.classes), preprocess.label_offset, lesson)
+        prior = torch.from_numpy(_log_frequencies(data.labels[fitted], classes, columns, first)) * settings.balance
+        loss_function = Loss(prior, settings.label_smoothing, classes, first, lesson)
         loop = _Loop(student, data, preprocess, settings, fitted=fitted, loss=loss_function, seed=context.seed)
         start = time.perf_counter()
         for epoch in range(1, settings.epochs + 1):
@@ -99,7 +103,7 @@ def fit(
                 epoch,
                 settings.epochs,
                 loss,
-                _share_right(loop.average, data, preprocess, held_out) if len(held_out) else None,
+                _share_correct(loop.average, data, preprocess, held_out) if len(held_out) else None,
                 time.perf_counter() - start,
                 loop.average,
             )
@@ -111,25 +115,25 @@ def fit(
 def accuracy(module: nn.Module, data: Dataset, preprocess: Preprocess, *, threads: int = 0) -> float:
     """Return the share of `data` that the module classifies correctly, 0 to 1; the module is left in eval mode."""
     with torch_threads(threads):
-        return _share_right(module.eval(), data, preprocess, np.arange(len(data)))
+        return _share_correct(module.eval(), data, preprocess, np.arange(len(data)))
 
 
 def hold_out(labels: Labels, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return sorted indices (to fit, held out): `share` of each class is held out, at least one image of two."""
     generator = np.random.default_rng(seed)
-    held = np.zeros(len(labels), dtype=bool)
+    is_held_out = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels) if share else ():
         indices = np.flatnonzero(labels == label)
         count = max(round(share * len(indices)), 1) if len(indices) > 1 else 0
-        held[generator.permutation(indices)[:count]] = True
-    return np.flatnonzero(~held), np.flatnonzero(held)
+        is_held_out[generator.permutation(indices)[:count]] = True
+    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
 def memory_format(module: nn.Module) -> torch.memory_format:
     """Return the memory layout that the module's class names, or the contiguous one."""
     import torch
 
-    # Only our own classes name one: a model of others that flattens with view() would fail on channels_last.
+    # Only our own classes name one: a user's module that flattens with view() would fail on channels_last.
     layout: torch.memory_format = getattr(module, "memory_format", torch.contiguous_format)
     return layout
 
@@ -146,18 +150,14 @@ def torch_threads(threads: int) -> Iterator[None]:
     """Run torch on that many threads (0: all cores this process may use) inside the block."""
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(_safe_threads(threads or len(os.sched_getaffinity(0))))
+    before, state = torch.get_num_threads(), machine_state()
+    # The BLAS of torch's Arm wheels crashes on several threads without atomics, which a Raspberry Pi 4 does not have.
+    crashes = state["architecture"] == "aarch64" and "atomics" not in state.get("isa", ())
+    torch.set_num_threads(1 if crashes else threads or len(os.sched_getaffinity(0)))
     try:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _safe_threads(threads: int) -> int:
-    """Return 1 where torch crashes with more: the BLAS of its Arm wheels needs atomics, as a Raspberry Pi 4 lacks."""
-    state = machine_state()
-    return 1 if state["architecture"] == "aarch64" and "atomics" not in state.get("isa", ()) else threads
 
 
 class _Loop:
@@ -235,8 +235,8 @@ def _average(decay: float) -> Callable[[Tensors, Tensors, torch.Tensor | int], N
 
     def update(averaged: Tensors, current: Tensors, count: torch.Tensor | int) -> None:
         # The decay grows with the steps; otherwise the random start would dominate the first epochs.
-        young = (1 + int(count)) / (10 + int(count))
-        get_ema_multi_avg_fn(min(decay, young))(averaged, current, count)  # type: ignore[no-untyped-call] # torch has not typed it
+        early_decay = (1 + int(count)) / (10 + int(count))
+        get_ema_multi_avg_fn(min(decay, early_decay))(averaged, current, count)  # type: ignore[no-untyped-call] # torch has not typed it
 
     return update
 
@@ -253,25 +253,23 @@ def _columns(student: nn.Module, data: Dataset, preprocess: Preprocess) -> int:
     try:
         with torch.no_grad():
             return int(student.eval()(batch).shape[-1])
-    except Exception as error:
-        # The forward of a user's module may raise anything.
-        reason = (str(error).splitlines() or [""])[0]
+    except Exception as error:  # a user's forward can raise anything
         raise StageError(
-            f"the model does not run on images float32 {list(batch.shape)} ({type(error).__name__}: {reason}); "
+            f"the model does not run on images float32 {list(batch.shape)} ({first_line(error)}); "
             "check the preprocess, or give a model for this input"
         ) from error
 
 
-def _share_right(module: nn.Module, data: Dataset, preprocess: Preprocess, indices: NDArray[np.int64]) -> float:
+def _share_correct(module: nn.Module, data: Dataset, preprocess: Preprocess, indices: NDArray[np.int64]) -> float:
     import torch
 
-    right, first = 0, preprocess.label_offset
+    correct, first = 0, preprocess.label_offset
     with torch.inference_mode():
-        for part in np.array_split(indices, math.ceil(len(indices) / 1000)):
-            logits = module(as_tensor(module, preprocess.apply(data.images[part])))
-            best = logits[:, first : first + len(data.classes)].argmax(1).numpy()
-            right += int((best == data.labels[part]).sum())
-    return right / len(indices)
+        for batch in np.array_split(indices, math.ceil(len(indices) / 1000)):
+            logits = module(as_tensor(module, preprocess.apply(data.images[batch])))
+            answers = logits[:, first : first + len(data.classes)].argmax(1).numpy()
+            correct += int((answers == data.labels[batch]).sum())
+    return correct / len(indices)
 
 
 def random_affine(images: Tensor, strength: float, generator: Generator) -> Tensor:
@@ -304,3 +302,88 @@ def _matrices(count: int, strength: float, generator: Generator) -> Tensor:
     across = torch.stack([cosine * width, shear - sine * height, draw(SHIFT)], dim=1)
     down = torch.stack([sine * width, cosine * height, draw(SHIFT)], dim=1)
     return torch.stack([across, down], dim=1)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A teacher's answers, and their weight in the loss.
+
+    answers: uint8 [N, 28, 28] to float32 logits [N, classes]. temperature: softens the probabilities of teacher and
+    student (1: as they are). soft: weight of the teacher's answers, 0 to 1; the labels have the rest.
+    """
+
+    answers: Callable[[Images], NDArray[np.float32]]
+    temperature: float
+    soft: float
+
+    def divergence(self, logits: Tensor, glyphs: Images) -> Tensor:
+        """Return the mean Kullback-Leibler divergence from the teacher's probabilities, times the squared temperature.
+
+        logits: float32 [N, classes] of the student on glyphs, uint8 [N, 28, 28]. The square makes the size of gradients
+        independent of the temperature (Hinton, arXiv:1503.02531, 2).
+        """
+        import torch
+        from torch.nn.functional import kl_div, log_softmax
+
+        answers = torch.from_numpy(self.answers(glyphs))
+        student, teacher = (log_softmax(values / self.temperature, dim=1) for values in (logits, answers))
+        return kl_div(student, teacher, reduction="batchmean", log_target=True) * self.temperature**2
+
+
+def notes_on(teacher: FloatModel, model: FloatModel) -> tuple[str, ...]:
+    """Return the teacher's history as notes for the model it teaches; none where the model teaches itself."""
+    if teacher.checkpoint_sha256 == model.checkpoint_sha256:
+        return ()
+    return tuple(f"teacher {teacher.name}: {line}" for line in teacher.history)
+
+
+@contextmanager
+def taught_by(teacher: FloatModel, *, temperature: float, soft: float, threads: int) -> Iterator[Lesson]:
+    """Yield the lesson of a teacher, which is exported to ONNX: torch would spend half of a training on its answers.
+
+    Raises what `export` raises.
+    """
+    from targets import catalog
+    from toolchain.export import export
+
+    with tempfile.TemporaryDirectory() as folder:
+        artifact = export(teacher, "onnx", Path(folder) / f"{teacher.name}.onnx")
+        with catalog.default_for("onnx").open(artifact, threads=threads) as session:
+            yield Lesson(session.run, temperature, soft)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of a batch: on labels, and on the lesson where there is one.
+
+    prior: float32 [columns], added to logits before the loss on labels. classes: how many. first: column of class 0.
+    """
+
+    prior: Tensor
+    label_smoothing: float
+    classes: int
+    first: int
+    lesson: Lesson | None = None
+
+    def __call__(self, logits: Tensor, labels: Labels, glyphs: Images) -> Tensor:
+        """Return the scalar loss of float32 [N, columns] on labels 0 to classes - 1 and uint8 [N, 28, 28]."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        target = torch.from_numpy(labels + self.first)
+        hard = cross_entropy(logits + self.prior, target, label_smoothing=self.label_smoothing)
+        if self.lesson is None:
+            return hard
+        class_logits = logits[:, self.first : self.first + self.classes]
+        return (1 - self.lesson.soft) * hard + self.lesson.soft * self.lesson.divergence(class_logits, glyphs)
+
+
+def _log_frequencies(labels: Labels, classes: int, columns: int, first: int) -> NDArray[np.float32]:
+    """Return float32 [columns]: the logarithm of each class's frequency over the mean frequency; 0 in other columns.
+
+    One image is added to each class, so that a class without images stays finite.
+    """
+    counts = np.bincount(labels, minlength=classes) + 1.0
+    logs = np.zeros(columns, np.float32)
+    logs[first : first + classes] = np.log(counts / counts.mean())
+    return logs

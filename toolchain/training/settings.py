@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from targets.errors import nearest
 from toolchain.core.errors import UsageProblem
@@ -52,17 +51,13 @@ class TrainSettings:
             "augment": (0 <= self.augment <= 3, "from 0 to 3"),
             "held_out": (0 <= self.held_out <= 0.5, "from 0 to 0.5"),
         }
-        for name, (possible, allowed) in limits.items():
-            if not possible:
+        for name, (is_possible, allowed) in limits.items():
+            if not is_possible:
                 raise UsageProblem(f"training with {name} {getattr(self, name)} is not possible; give {allowed}")
 
     def changed(self, **values: float | None) -> TrainSettings:
         """Return the settings with every value replaced that is not None."""
         return replace(self, **{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type] # names are checked by replace
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON types."""
-        return asdict(self)
 
 
 PRESETS = {

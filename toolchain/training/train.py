@@ -12,24 +12,15 @@ from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
+from toolchain.core.json_codec import to_json
 from toolchain.models.saving import refuse_unfit, save
 from toolchain.training.fit import EpochResult, accuracy, fit
-from toolchain.training.settings import PRESETS, TrainSettings, preset, preset_for
+from toolchain.training.settings import TrainSettings, preset, preset_for
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = [
-    "PRESETS",
-    "EpochResult",
-    "TrainResult",
-    "TrainSettings",
-    "accuracy",
-    "fit",
-    "preset",
-    "preset_for",
-    "train",
-]
+__all__ = ["EpochResult", "TrainResult", "preset", "preset_for", "train"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +80,7 @@ def train(
     facts = _facts(name, data, preprocess, settings, context.seed)
     done: list[EpochResult] = []
 
-    def keep(epoch: EpochResult) -> None:
+    def save_epoch(epoch: EpochResult) -> None:
         if out:
             save(out, epoch.module, facts | _progress_facts(epoch), force=context.force or bool(done))
         done.append(epoch)
@@ -97,19 +88,19 @@ def train(
             on_epoch(epoch)
 
     try:
-        fitted = fit(module, data, preprocess, settings, on_epoch=keep, context=context)
+        fitted = fit(module, data, preprocess, settings, on_epoch=save_epoch, context=context)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"interrupted; {_saved_text(out, done)}") from stop
     except StageError as error:
         raise StageError(f"{error}; {_saved_text(out, done)}") from error
     facts |= _progress_facts(done[-1])
-    share = None
+    test_accuracy = None
     if test is not None:
-        share = accuracy(fitted, test, preprocess, threads=context.threads)
-        facts["test"] = _data_facts(test) | {"right": round(share * len(test)), "accuracy": share}
+        test_accuracy = accuracy(fitted, test, preprocess, threads=context.threads)
+        facts["test"] = _data_facts(test) | {"right": round(test_accuracy * len(test)), "accuracy": test_accuracy}
         if out:
             save(out, fitted, facts, force=True)
-    return TrainResult(fitted, preprocess, tuple(done), share, out, facts)
+    return TrainResult(fitted, preprocess, tuple(done), test_accuracy, out, facts)
 
 
 def _module(model: str | nn.Module, data: Dataset, seed: int) -> tuple[str, nn.Module]:
@@ -128,7 +119,7 @@ def _facts(name: str, data: Dataset, preprocess: Preprocess, settings: TrainSett
         "options": {},
         "classes": list(data.classes),
         "preprocess": preprocess.to_dict(),
-        "settings": settings.to_dict(),
+        "settings": to_json(settings),
         "seed": seed,
         "data": _data_facts(data),
     }

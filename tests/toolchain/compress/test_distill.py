@@ -16,8 +16,7 @@ from toolchain.compress.fold import folded
 from toolchain.core.context import RunContext
 from toolchain.core.errors import CheckpointError, StageError, UsageProblem
 from toolchain.recipe import Distill, Prune, Recipe
-from toolchain.training.fit import accuracy
-from toolchain.training.losses import Lesson, taught_by
+from toolchain.training.fit import Lesson, accuracy, taught_by
 
 ONE_THREAD = RunContext(threads=1)
 

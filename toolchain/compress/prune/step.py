@@ -82,8 +82,7 @@ def _fine_tuned(
     module: nn.Module, model: FloatModel, step: PruneSettings, data: Dataset, context: RunContext
 ) -> nn.Module:
     from toolchain.compress.prune.unstructured import baked, zeros_kept
-    from toolchain.training.fit import fit
-    from toolchain.training.losses import taught_by
+    from toolchain.training.fit import fit, taught_by
 
     # Few images need small batches, or an epoch would have a handful of steps.
     settings = preset("fine-tune").changed(epochs=step.epochs, batch=preset_for(len(data)).batch)
