@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -58,25 +59,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup() -> None:
-    """Do once in a process what libraries do again and again: parse operators, look for garbage in modules."""
-    _parse_operators_once()
-    # With torch and the converters loaded, a look through all objects takes 0.4 s: a seventh of the suite's time. (To
-    # ask `gc` whether it is frozen takes 0.1 s, as it counts the objects.)
-    if not FROZEN["modules"] or len(sys.modules) > FROZEN["modules"] + 100:
+    """Do once in a process what libraries do again and again: list operators, look for garbage in modules."""
+    if len(sys.modules) > FROZEN["modules"] + 100:
+        # With torch and the converters loaded, a look through all objects takes 0.4 s: a seventh of the suite's time.
         gc.freeze()
         FROZEN["modules"] = len(sys.modules)
+    registration = sys.modules.get("torch.onnx._internal.exporter._registration")
+    if registration and "onnxscript" in sys.modules:
+        _call_once(registration.onnxscript_apis, "get_torchlib_ops")
+        _call_once(sys.modules["torch.onnx._internal.exporter._schemas"], "op_signature_from_function")
+    if export := sys.modules.get("torch._export.utils"):
+        _call_once(export, "_materialize_cpp_cia_ops")
 
 
 FROZEN = {"modules": 0}
-"""How many modules were loaded when the garbage collector was last told to leave out what is there."""
+"""How many modules were loaded when the garbage collector was last told to leave out what is there. Asking `gc` itself
+takes 0.1 s, since it counts the objects."""
 
 
-def _parse_operators_once() -> None:
-    """Let torch's ONNX exporter parse the sources of its 500 operators once, not at each export."""
-    exporter = sys.modules.get("torch.onnx._internal.exporter._registration")
-    library = getattr(exporter, "onnxscript_apis", None)
-    if library and "onnxscript" in sys.modules and "get_torchlib_ops" not in vars(library):
-        library.get_torchlib_ops = cache(library.get_torchlib_ops)
+def _call_once(module: Any, name: str) -> None:
+    """Keep what a function of torch's exporters, which lists all operators at each export, gave for its arguments."""
+    if not hasattr(getattr(module, name), "cache_info"):
+        setattr(module, name, cache(getattr(module, name)))
 
 
 @pytest.fixture(scope="session")
