@@ -226,6 +226,7 @@ def sensitivity(
     from targets.host.text import json_text
     from toolchain.commands.compress import proposed_recipe, sensitivity_of
     from toolchain.core.files import refuse_unfit, write_whole
+    from toolchain.core.json_codec import to_json
     from toolchain.report.sensitivity import plot, show_sensitivity
 
     for path, suffix in ((output, ".json"), (picture, ".svg"), (recipe_file, ".toml")):
@@ -233,11 +234,11 @@ def sensitivity(
             refuse_unfit(path, suffix, force=context.force)
     curves = sensitivity_of(checkpoint, request, data=data, context=context, **settings)
     if output:
-        write_whole(output, json_text(curves.to_dict(), indent=1) + "\n", force=context.force)
+        write_whole(output, json_text(to_json(curves), indent=1) + "\n", force=context.force)
     if picture:
         write_whole(picture, plot(curves), force=context.force)
     if as_json:
-        console.emit("sensitivity", curves.to_dict())
+        console.emit("sensitivity", to_json(curves))
     else:
         show_sensitivity(curves, console.out())
     if recipe_file:

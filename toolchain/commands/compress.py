@@ -13,8 +13,8 @@ from calibration.dataset import Dataset
 from calibration.load import load_or_why, train_split
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel
+from toolchain.compress import ModelStep, StepContext
 from toolchain.compress.prune.sensitivity import Sensitivity, sensitivity
-from toolchain.compress.step import ModelStep, StepContext
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source

@@ -1,1 +1,166 @@
-"""Compression of float models: FloatModel in, FloatModel out."""
+"""Compression of float models: the base class of its steps, and the handling of torch modules that the steps share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from toolchain.core.errors import CheckpointError
+from toolchain.core.settings import Step
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.utils.hooks import RemovableHandle
+
+    from calibration.dataset import Dataset
+    from calibration.errors import DataNotFound
+    from toolchain.checkpoint.float_model import FloatModel
+    from toolchain.core.context import RunContext
+    from toolchain.training.settings import TrainSettings
+
+Augment = Annotated[float, Field(ge=0, le=3, description="strength of the random affine maps; 0 none")]
+Teacher = Annotated[str, Field(description="a checkpoint to learn from; empty learns from the model as it came")]
+Temperature = Annotated[float, Field(ge=1, le=20, description="softens the probabilities of both")]
+Soft = Annotated[float, Field(gt=0, le=1, description="weight of the teacher's answers against the labels")]
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """Everything that a step gets besides the model.
+
+    training: the train split, or the error that says why there is none. original: the model before the first step.
+    following: the steps after this one.
+    """
+
+    run: RunContext
+    training: Dataset | DataNotFound
+    original: FloatModel
+    following: tuple[Step, ...] = ()
+
+    @property
+    def train(self) -> Dataset:
+        """The train split; raises DataNotFound where there is none."""
+        from calibration.load import required
+
+        return required(self.training, "this recipe needs them")
+
+    def teacher(self, checkpoint: str) -> FloatModel:
+        """Load the model to learn from; an empty name means the original one. Raises CheckpointError."""
+        if not checkpoint:
+            return self.original
+        from toolchain.checkpoint import CheckpointRequest, settle
+
+        try:
+            return settle(checkpoint, CheckpointRequest(), self.train, seed=self.run.seed).model
+        except CheckpointError as error:
+            fix = "where --model is needed, give the .onnx that `glyphpress export` makes of it"
+            raise CheckpointError(f"teacher: {error}; {fix}") from error
+
+
+class ModelStep(Step):
+    """A step that changes a float model."""
+
+    @property
+    def builds_student(self) -> bool:
+        """Return whether the result has another architecture than the model."""
+        return False
+
+    def check(self, model: FloatModel, context: StepContext) -> None:
+        """Raise what `apply` would raise before it begins to train."""
+
+    @abstractmethod
+    def apply(self, model: FloatModel, context: StepContext) -> FloatModel:
+        """Return the changed model; raises StageError where that cannot be done."""
+
+    def untrained(self, model: FloatModel, context: StepContext) -> FloatModel:  # noqa: ARG002 (for students)
+        """Return the result as it is before any training, with the same layers and shapes."""
+        return model
+
+
+def weights(module: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """Return layer and attribute of every weight that can be pruned (two or more axes), by the layer's name."""
+    from torch import nn
+
+    prunable: dict[str, tuple[nn.Module, str]] = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
+            prunable[name] = layer, "weight"
+        elif isinstance(layer, nn.MultiheadAttention) and layer.in_proj_weight is not None:
+            prunable[name] = layer, "in_proj_weight"
+    return prunable
+
+
+def fine_tuning(images: int, **changes: float) -> TrainSettings:
+    """Return the preset `fine-tune` with `changes`, for that many training images."""
+    from toolchain.training.settings import preset, preset_for
+
+    # Few images need small batches, or an epoch would have only a handful of steps.
+    return preset("fine-tune").changed(batch=preset_for(images).batch, **changes)
+
+
+def epochs_text(epochs: int) -> str:
+    """Return a number of epochs with its noun, for the history."""
+    return f"{epochs} epoch{'s' * (epochs != 1)}"
+
+
+def zeros_kept(module: nn.Module) -> nn.Module:
+    """Mask the weights of a module so that those that are zero now stay zero while it is copied and fitted; return it.
+
+    A mask is a parametrization of its weight. `baked` removes the masks from one of the copies; then torch leaves the
+    other copies without their weights.
+    """
+    from torch import nn
+    from torch.nn.utils import parametrize
+
+    class Masked(nn.Module):
+        """A weight times its mask, which is no buffer, since training averages buffers."""
+
+        def __init__(self, mask: Tensor) -> None:
+            super().__init__()
+            self.mask = mask
+
+        def forward(self, weight: Tensor) -> Tensor:
+            return weight * self.mask
+
+    for layer, attribute in weights(module).values():
+        mask = getattr(layer, attribute).detach() != 0
+        if not mask.all():
+            parametrize.register_parametrization(layer, attribute, Masked(mask))
+    return module
+
+
+def baked(module: nn.Module) -> nn.Module:
+    """Replace the masks of `zeros_kept` by plain weights in a module, and return it."""
+    from torch.nn.utils import parametrize
+
+    for layer in list(module.modules()):
+        if parametrize.is_parametrized(layer):
+            for attribute in list(layer.parametrizations):  # type: ignore[arg-type] # torch types it loosely
+                parametrize.remove_parametrizations(layer, attribute)
+    return module
+
+
+def run_order(module: nn.Module, layers: Iterable[nn.Module], pixels: Tensor) -> list[nn.Module]:
+    """Return `layers` in the order in which the module runs them on `pixels`, each as often as it runs."""
+    import torch
+
+    order: list[nn.Module] = []
+    hooks = [layer.register_forward_hook(lambda layer, *_: order.append(layer)) for layer in layers]
+    with hooks_removed(hooks), torch.no_grad():
+        module(pixels)
+    return order
+
+
+@contextmanager
+def hooks_removed(hooks: list[RemovableHandle]) -> Iterator[None]:
+    """Remove the hooks when the block ends."""
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

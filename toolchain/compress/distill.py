@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from toolchain import models
-from toolchain.compress.step import ModelStep, StepContext
+from toolchain.compress import (
+    Augment,
+    ModelStep,
+    Soft,
+    StepContext,
+    Teacher,
+    Temperature,
+    baked,
+    epochs_text,
+    zeros_kept,
+)
 from toolchain.training.settings import preset_for
 
 if TYPE_CHECKING:
@@ -33,11 +43,11 @@ class Distill(ModelStep):
     dropout: float | None = Field(
         default=None, ge=0, lt=1, description="of the student in training; empty takes its own"
     )
-    teacher: str = Field(default="", description="a checkpoint to learn from; empty learns from the model as it came")
+    teacher: Teacher = ""
     epochs: int = Field(default=24, ge=1, le=100_000, description="epochs on the train split")
-    augment: float = Field(default=1.0, ge=0, le=3, description="strength of the random affine maps; 0 none")
-    temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of both")
-    soft: float = Field(default=0.9, gt=0, le=1, description="weight of the teacher's answers against the labels")
+    augment: Augment = 1.0
+    temperature: Temperature = 2.0
+    soft: Soft = 0.9
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -62,8 +72,11 @@ class Distill(ModelStep):
         return distill(model, self, context.train, teacher=context.teacher(self.teacher), context=context.run)
 
     def untrained(self, model: FloatModel, context: StepContext) -> FloatModel:
-        """Return the student before any training."""
-        return untrained(model, self, context.run.seed) if self.student else model
+        """Return the student before any training; it can be converted just as the trained one."""
+        if not self.student:
+            return model
+        student = baked(_student(self, len(model.classes), context.run.seed).eval())
+        return replace(model.with_module(student), preprocess=replace(model.preprocess, label_offset=0))
 
 
 def distill(model: FloatModel, step: Distill, data: Dataset, *, teacher: FloatModel, context: RunContext) -> FloatModel:
@@ -73,7 +86,6 @@ def distill(model: FloatModel, step: Distill, data: Dataset, *, teacher: FloatMo
     zero. It has the preprocess of `model`. Raises UsageProblem for a test split, StageError when `model` is to be
     trained further and is not in torch.
     """
-    from toolchain.compress.prune.unstructured import baked, zeros_kept
     from toolchain.training.fit import fit, notes_on, taught_by
 
     # No smoothing: the teacher's answers are smooth already.
@@ -87,20 +99,12 @@ def distill(model: FloatModel, step: Distill, data: Dataset, *, teacher: FloatMo
         module = baked(fit(student, data, preprocess, settings, lesson=lesson, context=context))
     parameters = sum(parameter.numel() for parameter in module.parameters())
     line = (
-        f"distilled {step.student or model.name}, {parameters:,} parameters, from {teacher.name} for {step.epochs} "
-        f"epoch{'s' * (step.epochs != 1)} on {data.origin}, temperature {step.temperature:g}, {step.soft:.0%} of the "
-        f"loss soft, seed {context.seed}"
+        f"distilled {step.student or model.name}, {parameters:,} parameters, from {teacher.name} for "
+        f"{epochs_text(step.epochs)} on {data.origin}, temperature {step.temperature:g}, {step.soft:.0%} of the loss "
+        f"soft, seed {context.seed}"
     )
     history = (*model.history, *notes_on(teacher, model), line)
     return replace(model.with_module(module.eval()), preprocess=preprocess, history=history)
-
-
-def untrained(model: FloatModel, step: Distill, seed: int) -> FloatModel:
-    """Return the student that a step names before any training; it can be converted just as the trained one."""
-    from toolchain.compress.prune.unstructured import baked
-
-    student = baked(_student(step, len(model.classes), seed).eval())
-    return replace(model.with_module(student), preprocess=replace(model.preprocess, label_offset=0))
 
 
 def _student(step: Distill, classes: int, seed: int) -> nn.Module:

@@ -1,15 +1,19 @@
-"""Cross-layer range equalization (Nagel et al., "Data-Free Quantization", arXiv:1906.04721, section 4.1)."""
+"""Cross-layer range equalization (Nagel et al., "Data-Free Quantization", arXiv:1906.04721, section 4.1).
+
+Before it, and before quantization-aware training, batch norms are folded (`folded`), as every exporter does in the end.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from toolchain.compress.fold import folded
-from toolchain.compress.step import ModelStep, StepContext
+from targets.errors import first_line
+from toolchain.compress import ModelStep, StepContext
 from toolchain.core.errors import ParityError, StageError
 
 if TYPE_CHECKING:
@@ -30,13 +34,13 @@ _SCALABLE = {
     "adaptive_avg_pool2d",
     "flatten",
 }
-"""Operators with f(s x) = s f(x) for s > 0, channel by channel; only these may stand between two layers of a pair."""
+"""Operators with f(s x) = s f(x) for s > 0 in each channel; only these may stand between the layers of a pair."""
 CONVERGED = 1e-3
-"""The sweeps end when no channel is scaled by more than this share."""
+"""The sweeps end when none scales a channel by more than this share."""
 
 
 class Equalize(ModelStep):
-    """Cross-layer equalization (Nagel, arXiv:1906.04721): a layer's channel is scaled down as the next one's is up.
+    """Cross-layer equalization (Nagel, arXiv:1906.04721): a layer's channel is scaled down, the next layer's input up.
 
     The model computes the same; quantized per tensor it loses less, since no channel is much smaller than another.
     """
@@ -56,9 +60,38 @@ class Equalize(ModelStep):
         return equalize(model, self)
 
 
+def folded(model: FloatModel, stage: str) -> nn.Module:
+    """Return a copy of the model's module, in eval mode, with batch norms folded into the convolutions before them.
+
+    The norms become identities, and the outputs stay the same except for rounding. Raises StageError, naming `stage`,
+    when the model is not in torch or torch.fx cannot trace it.
+    """
+    from torch import fx, nn
+    from torch.nn.utils import fuse_conv_bn_eval
+
+    module = copy.deepcopy(model.torch_module(stage)).eval()
+    try:
+        graph = fx.symbolic_trace(module).graph
+    except (fx.proxy.TraceError, RuntimeError, TypeError, AttributeError) as error:
+        raise StageError(
+            f"{model.name}: torch.fx cannot trace it for {stage} ({first_line(error)}); leave that step out"
+        ) from error
+    calls = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+    for node in graph.nodes:
+        before = node.args[0] if node.args else None
+        if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
+            continue
+        norm, convolution = (module.get_submodule(str(each.target)) for each in (node, before))
+        unshared = len(before.users) == 1 and all(calls.count(str(each.target)) == 1 for each in (node, before))
+        if unshared and isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d):
+            module.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
+            module.set_submodule(str(node.target), nn.Identity())
+    return module
+
+
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two layers: `following` is the weight of the only reader of the first one's output. groups: of that reader."""
+    """The parameters of a layer, and `following`, the weight of the only reader of its output, which has `groups`."""
 
     weight: Tensor
     bias: Tensor | None
@@ -67,12 +100,12 @@ class Pair:
 
 
 def equalize(model: FloatModel, step: Equalize) -> FloatModel:
-    """Return a model with the same answers, in which the channels of neighbouring layers have one scale.
+    """Return a model with the same answers, in which neighbouring layers have equally large weights in each channel.
 
-    Batch norms are folded first. Of each channel between two layers, both largest weights become the square root of
-    their product. Layers with an activation other than ReLU between them, or with more than one reader, are left alone,
-    and the history counts them. Raises StageError when the model is not in torch, cannot be traced or has no two layers
-    that can be equalized, ParityError when its answers change by more than rounding.
+    Batch norms are folded first. The largest weights of a channel in the two layers both become the square root of
+    their product. Layers with an activation other than ReLU between them, or with more than one reader, are left as
+    they are, and the history counts them. Raises StageError when the model is not in torch, cannot be traced or has no
+    two layers that can be equalized, ParityError when its answers change by more than rounding.
     """
     import torch
 
@@ -109,8 +142,7 @@ def _pairs(module: nn.Module, name: str) -> tuple[list[Pair], Counter[str]]:
             batch = torch.export.Dim("batch")
             program = torch.export.export(module, (torch.zeros(2, 1, 28, 28),), dynamic_shapes=({0: batch},))
     except (RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise StageError(f"{name}: torch.export cannot follow it ({reason}); details are in {log}") from error
+        raise StageError(f"{name}: torch.export cannot trace it ({first_line(error)}); details are in {log}") from error
     names = program.graph_signature.inputs_to_parameters
     pairs, unpaired = [], Counter[str]()
     for layer in [node for node in program.graph.nodes if _operator(node) in _RANK]:
@@ -127,7 +159,7 @@ def _pairs(module: nn.Module, name: str) -> tuple[list[Pair], Counter[str]]:
 
 
 def _follower(layer: Node, names: dict[str, str]) -> Node | str:
-    """Return the layer that alone reads this one's channels, or the reason why none does; empty for the last layer."""
+    """Return the only layer that reads this one's channels, or the reason why none does; empty for the last layer."""
     if not _has_unshared_parameters(layer, names) or layer.meta["val"].dim() != _RANK[_operator(layer)]:
         return "with shared weights or an unusual shape"
     node = layer

@@ -1,13 +1,218 @@
-"""Recipes, and the steps that they hold."""
+"""Recipes: the steps by which a model is pressed; impossible orders are refused when a recipe is built."""
 
+from __future__ import annotations
+
+import json
+import tomllib
+from functools import cache
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
+
+from pydantic import Field, ValidationError, model_validator
+
+from targets.errors import nearest, translated
+from toolchain.compress import ModelStep, StepContext
 from toolchain.compress.distill import Distill as Distill
 from toolchain.compress.equalize import Equalize as Equalize
-from toolchain.compress.prune.step import Prune as Prune
+from toolchain.compress.prune import Prune as Prune
 from toolchain.compress.qat import Qat as Qat
+from toolchain.core.errors import PolicyError, UsageProblem
+from toolchain.core.settings import FROM_FILE, Step, Strict, problem_text
+from toolchain.formats.catalog import pressed
 from toolchain.quantize.step import Calibration as Calibration
 from toolchain.quantize.step import Quantize as Quantize
-from toolchain.recipe.recipe import Recipe as Recipe
-from toolchain.recipe.recipe import find as find
-from toolchain.recipe.recipe import parse as parse
-from toolchain.recipe.recipe import schema as schema
-from toolchain.recipe.recipe import shipped as shipped
+
+if TYPE_CHECKING:
+    from calibration.dataset import Dataset
+    from calibration.errors import DataNotFound
+    from targets.artifact import Format
+    from toolchain.checkpoint.float_model import FloatModel
+    from toolchain.core.context import RunContext
+
+STEPS: dict[str, str] = {
+    "prune": "toolchain.compress.prune:Prune",
+    "distill": "toolchain.compress.distill:Distill",
+    "equalize": "toolchain.compress.equalize:Equalize",
+    "qat": "toolchain.compress.qat:Qat",
+    "quantize": "toolchain.quantize.step:Quantize",
+}
+"""Kind of step -> "module:Class": a `ModelStep`, or a step that works on a file."""
+
+
+def _imported(reference: str) -> type[Step]:
+    module, _, name = reference.partition(":")
+    step: type[Step] = getattr(import_module(module), name)
+    return step
+
+
+KINDS = {kind: _imported(reference) for kind, reference in STEPS.items()}
+if TYPE_CHECKING:
+    AnyStep = ModelStep | Quantize
+    PressedFormat = Format
+else:
+    AnyStep = Annotated[Union[tuple(KINDS.values())], Field(discriminator="kind")]  # noqa: UP007 (of a table)
+    PressedFormat = Literal[*pressed()]
+
+
+class Recipe(Strict):
+    """A named sequence of steps, and the formats of the files it makes."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    summary: str = ""
+    formats: tuple[PressedFormat, ...] = Field(default=pressed(), min_length=1)
+    steps: tuple[AnyStep, ...] = ()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for step in self.steps[:-1]:
+            if step.ends:
+                raise ValueError(
+                    f"{step.kind} must be the last step: a quantized file cannot be pruned or quantized again"
+                )
+        for number, step in enumerate(self.steps):
+            step.check_order(self.steps[:number], self.steps[number + 1 :])
+        last = self.quantize
+        for kind in self.formats if last else ():
+            if last and (reason := last.refusal(kind)):
+                others = [other for other in self.formats if other != kind]
+                fix = f"; or set formats = {json.dumps(others)}" if others else ""
+                raise ValueError(f"no {last.scheme} in {kind}: {reason}{fix}")
+        if last and last.ranges and len(self.formats) > 1:
+            choices = " or ".join(f'["{name}"]' for name in self.formats)
+            raise ValueError(f"`ranges` belong to one file; set formats = {choices}")
+        return self
+
+    @property
+    def quantize(self) -> Quantize | None:
+        """Return the quantization step, if there is one."""
+        return next((step for step in self.steps if isinstance(step, Quantize)), None)
+
+    @property
+    def shaping(self) -> tuple[ModelStep, ...]:
+        """Return the steps that change the model, in order: all but the quantization."""
+        return tuple(step for step in self.steps if isinstance(step, ModelStep))
+
+    @property
+    def needs_training(self) -> bool:
+        """Return whether any step needs training images: to calibrate, to train, or to choose layers."""
+        return any(step.needs_training for step in self.steps)
+
+    def check(self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound) -> None:
+        """Raise what the first step would raise before it trains: recipes before this one may train for an hour."""
+        for step, context in self._contexts(model, run, training)[:1]:
+            step.check(model, context)
+
+    def apply(self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound) -> FloatModel:
+        """Apply all steps but the quantization. training: the train split, or the error that says why there is none."""
+        for step, context in self._contexts(model, run, training):
+            model = step.apply(model, context)
+        return model
+
+    def untrained(self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound) -> FloatModel | None:
+        """Return the student that the steps build, before any training; None where they build none."""
+        students = [(step, context) for step, context in self._contexts(model, run, training) if step.builds_student]
+        if not students:
+            return None
+        step, context = students[-1]
+        return step.untrained(model, context)
+
+    def _contexts(
+        self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound
+    ) -> list[tuple[ModelStep, StepContext]]:
+        return [
+            (step, StepContext(run, training, model, self.steps[number + 1 :]))
+            for number, step in enumerate(self.steps)
+            if isinstance(step, ModelStep)
+        ]
+
+    def toml(self) -> str:
+        """Return the recipe as a TOML file with every default; `parse` is the inverse."""
+        # TOML cannot write None, which a missing key stands for.
+        values = self.model_dump(mode="json", exclude_none=True)
+        steps = values.pop("steps")
+        return "\n".join([_toml_table(values), *(f"[[steps]]\n{_toml_table(step)}" for step in steps)])
+
+
+def _toml_table(values: dict[str, Any]) -> str:
+    return "".join(f"{key} = {_value(value)}\n" for key, value in values.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_value(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
+    # A JSON string, number or array of strings is valid TOML.
+    return json.dumps(value, ensure_ascii=False)
+
+
+@cache
+def shipped() -> dict[str, Recipe]:
+    """Return the recipes that come with glyphpress, by name."""
+    folder = files("toolchain") / "recipe" / "shipped"
+    recipes = [
+        parse(entry.read_text(encoding="utf-8"), entry.name)
+        for entry in folder.iterdir()
+        if entry.name.endswith(".toml")
+    ]
+    return {recipe.name: recipe for recipe in sorted(recipes, key=lambda recipe: recipe.name)}
+
+
+def find(name_or_path: str) -> Recipe:
+    """Return a shipped recipe by name, or read a TOML file.
+
+    Raises UsageProblem for an unknown name and PolicyError for a file that is no recipe.
+    """
+    if name_or_path in shipped():
+        return shipped()[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        near = nearest(name_or_path, shipped(), "`glyphpress recipe list` shows the shipped ones.")
+        raise UsageProblem(f"no recipe '{name_or_path}'; {near} A file of your own ends in .toml")
+    if not path.is_file():
+        raise UsageProblem(f"{path}: no such recipe file; `glyphpress recipe list` shows the shipped ones")
+    with translated(lambda reason: PolicyError(f"{path}: not TOML in UTF-8 ({reason}); save it as that")):
+        return parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def parse(text: str, origin: str) -> Recipe:
+    """Read a recipe from TOML; raises PolicyError that names `origin` and the first problem."""
+    try:
+        return Recipe.model_validate(tomllib.loads(text), context=FROM_FILE)
+    except tomllib.TOMLDecodeError as error:
+        raise PolicyError(f"{origin}: not TOML: {error}") from error
+    except ValidationError as error:
+        problem = _explain(error)
+        raise PolicyError(
+            f"{origin}: {problem}{' See' if problem.endswith('?') else '; see'} `glyphpress recipe schema`"
+        ) from error
+
+
+def _explain(error: ValidationError) -> str:
+    """Return one line about the first problem: which step, which key, which value."""
+    # An unknown key often explains a missing one.
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    location = list(first["loc"])
+    where = ""
+    if location[:1] == ["steps"] and len(location) > 1:
+        where = f"step {int(location[1]) + 1}{f' ({location[2]})' if len(location) > 2 else ''}: "
+        location = location[3:]
+    key = ".".join(map(str, location))
+    if first["type"] == "extra_forbidden":
+        known = KINDS[str(first["loc"][2])] if where else Recipe
+        return f"{where}unknown key '{key}'; {nearest(key, known.model_fields, 'it is none of ours')}"
+    if first["type"] == "missing":
+        return f"{where}'{key}' is missing"
+    if first["type"].startswith("union_tag"):
+        kind = first["input"].get("kind") if isinstance(first["input"], dict) else None
+        return f"{where}{f'no kind of step is {kind!r}' if kind else 'its kind is missing'}; give {', '.join(KINDS)}"
+    return (
+        f"{where}'{key}' cannot be {first['input']!r}: {problem_text(first)}"
+        if key
+        else f"{where}{problem_text(first)}"
+    )
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of a recipe file."""
+    return Recipe.model_json_schema()

@@ -12,7 +12,7 @@ from tests.fixtures.lazy import nn, torch
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel, TorchModel
 from toolchain.compress.distill import distill
-from toolchain.compress.fold import folded
+from toolchain.compress.equalize import folded
 from toolchain.core.context import RunContext
 from toolchain.core.errors import CheckpointError, StageError, UsageProblem
 from toolchain.recipe import Distill, Prune, Recipe

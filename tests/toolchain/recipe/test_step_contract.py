@@ -16,11 +16,10 @@ from tests.fixtures.extended import Extended
 from tests.fixtures.lazy import torch
 from tests.fixtures.quantized import read
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.compress.step import ModelStep, StepContext
+from toolchain.compress import ModelStep, StepContext
 from toolchain.core.context import RunContext
 from toolchain.core.errors import PolicyError
-from toolchain.recipe import Quantize, Recipe, parse
-from toolchain.recipe.recipe import KINDS, STEPS
+from toolchain.recipe import KINDS, STEPS, Quantize, Recipe, parse
 
 LEAST: dict[str, dict[str, Any]] = {
     "prune": {"ratio": 0.25, "epochs": 1},
@@ -93,7 +92,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from toolchain.compress.step import ModelStep
+from toolchain.compress import ModelStep
 
 
 class Scale(ModelStep):
@@ -121,7 +120,7 @@ def test_a_new_step_is_one_file_and_one_line(checkpoint: Path, digits_test: Data
         tmp_path,
         "toolchain/compress/scale.py",
         SCALE,
-        table="toolchain/recipe/recipe.py",
+        table="toolchain/recipe/__init__.py",
         after="STEPS: dict[str, str] = {",
         line='    "scale": "toolchain.compress.scale:Scale",',
     )

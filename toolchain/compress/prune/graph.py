@@ -7,8 +7,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from targets.errors import first_line
+from toolchain.compress import hooks_removed, run_order
 from toolchain.core.errors import StageError
 
 if TYPE_CHECKING:
@@ -16,16 +19,16 @@ if TYPE_CHECKING:
 
 _HEADS = ("num_heads", "n_heads", "heads", "nhead", "n_head")
 _MAP_AXES = 4
-"""Axes of a feature map: images, channels, rows, columns."""
+"""Number of axes of a feature map: images, channels, rows, columns."""
 
 
 @dataclass(frozen=True)
 class Channels:
     """Channels that must be pruned together.
 
-    layer: the first layer that produces them. tied: the other layers that do, such as those of a residual sum. width:
-    their number. blocks: number of equal parts, of a grouped convolution or of attention heads, each of which must lose
-    the same indices. group: torch-pruning's own object.
+    layer: the first layer that computes them. tied: the other layers that do, such as those of a residual sum. width:
+    number of channels. blocks: number of equal parts (groups of a convolution, heads of an attention), each of which
+    must lose the same indices. group: torch-pruning's own object.
     """
 
     layer: str
@@ -43,11 +46,14 @@ class ChannelGraph:
 
     def __init__(self, module: nn.Module, name: str) -> None:
         """Trace the module, which is left in eval mode with gradients for all its parameters."""
-        # eval: tracing runs the module, which must not change the batch norms' statistics
+        from torch import nn
+
+        # Tracing runs the module, which must not change the statistics of batch norms.
         self.module, self.name = module.eval().requires_grad_(True), name
         self._names = {layer: path for path, layer in module.named_modules()}
         with self._traced():
-            self._order = _run_order(module)
+            layers = [part for part in module.modules() if isinstance(part, (*_root_types(), nn.MultiheadAttention))]
+            self._order = list(dict.fromkeys(run_order(module, layers, _sample())))
             self._heads = _heads(module, self._order)
             self._dependencies = _untied_graph().build_dependency(module, example_inputs=_sample())
             _refuse_endless(self._dependencies)
@@ -59,7 +65,7 @@ class ChannelGraph:
         self.channels: dict[str, Channels] = {channels.layer: channels for channels in ran}
 
     def cut(self, removed: Mapping[str, list[int]]) -> None:
-        """Remove channels: for each layer, the indices within a block that are removed from each of its blocks."""
+        """Remove channels. removed: layer -> the indices within a block, which each of its blocks loses."""
         with self._traced():
             for layer, indices in removed.items():
                 if indices:
@@ -67,31 +73,24 @@ class ChannelGraph:
 
     @contextmanager
     def zeroed(self, layer: str, indices: list[int]) -> Iterator[bool]:
-        """Hold channels at zero inside the block, wherever they are written or read: `cut` must give the same answers.
+        """Hold channels at zero inside the block, wherever they are written or read.
 
-        Yields whether it must: a norm over channels has other statistics without them.
+        Yields whether the module must then give the same answers as after `cut`; a norm over channels has other
+        statistics without them.
         """
         hooks, writes = [], self._dependencies.is_out_channel_pruning_fn
         group = self._pruning_group(layer, indices)
         for dep, dep_indices in group:
-            part, at = dep.target.module, [int(index) for index in dep_indices]
+            part = dep.target.module
             if isinstance(part, _root_types()):
                 axis = -1 if isinstance(part, _linear()) else 1
+                zero = partial(_zero, axis=axis, indices=[int(index) for index in dep_indices])
                 if writes(dep.handler):
-                    hooks.append(
-                        part.register_forward_hook(lambda _, _args, output, at=at, axis=axis: _zero(output, axis, at))
-                    )
+                    hooks.append(part.register_forward_hook(lambda _, _args, output, zero=zero: zero(output)))
                 else:
-                    hooks.append(
-                        part.register_forward_pre_hook(
-                            lambda _, inputs, at=at, axis=axis: (_zero(inputs[0], axis, at),)
-                        )
-                    )
-        try:
+                    hooks.append(part.register_forward_pre_hook(lambda _, inputs, zero=zero: (zero(inputs[0]),)))
+        with hooks_removed(hooks):
             yield not any(isinstance(dep.target.module, _channel_norms()) for dep, _ in group)
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     def _pruning_group(self, layer: str, indices: list[int]) -> Any:
         """Return torch-pruning's group of these indices of each block."""
@@ -101,7 +100,7 @@ class ChannelGraph:
         return self._dependencies.get_pruning_group(root.target.module, root.handler, in_all_blocks)
 
     def _channels(self, group: Any) -> Channels | None:
-        """Describe a group; None where none of its layers runs."""
+        """Return a group as `Channels`; None where none of its layers runs."""
         writes = self._dependencies.is_out_channel_pruning_fn
         layers = [dep.target.module for dep, _ in group if writes(dep.handler)]
         ran = [layer for layer in self._order if layer in layers]
@@ -114,12 +113,14 @@ class ChannelGraph:
         return Channels(first, tuple(rest), len(group[0].idxs), max(blocks), group)
 
     def _rooted_below(self, group: Any) -> Any:
-        """Root an attention's group at the layer that reads its channels, as q, k and v may be one layer."""
+        """Return an attention's group from the layer that reads its channels, as q, k and v may be one layer."""
         reads = self._dependencies.is_in_channel_pruning_fn
-        ends = [(dep, idxs) for dep, idxs in group if reads(dep.handler) and isinstance(dep.target.module, _linear())]
-        if not ends:
+        readers = [
+            (dep, idxs) for dep, idxs in group if reads(dep.handler) and isinstance(dep.target.module, _linear())
+        ]
+        if not readers:
             return group
-        dep, idxs = ends[-1]
+        dep, idxs = readers[-1]
         return self._dependencies.get_pruning_group(dep.target.module, dep.handler, [int(index) for index in idxs])
 
     def _blocks(self, layer: Any, *, output: bool) -> int:
@@ -136,18 +137,17 @@ class ChannelGraph:
                 warnings.simplefilter("ignore")
                 yield
         except Exception as error:
-            # torch-pruning asserts, and runs the user's forward, which may raise anything.
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            # torch-pruning asserts, and it runs the user's forward, which may raise anything.
             raise StageError(
-                f"{self.name}: torch-pruning cannot follow its graph ({reason}); press it without pruning channels"
+                f"{self.name}: torch-pruning cannot trace it ({first_line(error)}); press it without pruning channels"
             ) from error
 
 
 def prunable(module: nn.Module, name: str) -> tuple[dict[str, Channels], dict[str, str]]:
     """Return the channels that can be pruned, and why those of the other layers cannot; `module` is not changed.
 
-    Each group is tried alone: half of it is cut from a copy, which must still run, give as many logits, and the same
-    answers as the whole module with that half at zero. Raises StageError when nothing can be pruned.
+    Each group is tried alone: half of it is cut from a copy, which must still run and give the logits that the whole
+    module gives with that half at zero. Raises StageError when nothing can be pruned.
     """
     whole = ChannelGraph(copy.deepcopy(module), name)
     refused: dict[str, str] = {}
@@ -165,7 +165,7 @@ def prunable(module: nn.Module, name: str) -> tuple[dict[str, Channels], dict[st
 
 
 def by_reason(refused: Mapping[str, str]) -> str:
-    """Return why layers cannot be pruned, each reason once: `a, b: it gives the logits`."""
+    """Return why layers cannot be pruned, with each reason once, such as `a, b: it gives the logits`."""
     layers = {reason: ", ".join(layer for layer in refused if refused[layer] == reason) for reason in refused.values()}
     return "; ".join(f"{names}: {reason}" for reason, names in layers.items())
 
@@ -196,7 +196,7 @@ def _refusal(module: nn.Module, name: str, channels: Channels) -> str:
 
 
 def _refuse_endless(dependencies: Any) -> None:
-    """Raise ValueError where flattened maps are concatenated: torch-pruning would trace their indices without end."""
+    """Raise ValueError where flattened maps are concatenated: torch-pruning would trace their indices endlessly."""
     from torch_pruning.ops import OPTYPE
 
     for node in dependencies.module2node.values():
@@ -211,11 +211,11 @@ def _refuse_endless(dependencies: Any) -> None:
 
 
 def _untied_graph() -> Any:
-    """Return a graph that ties neither a map of one channel to the channels it scales, nor a mean over channels."""
+    """Return a graph that ties no map of one channel, such as a mean over channels, to the channels it scales."""
     from torch_pruning import DependencyGraph
     from torch_pruning.ops import OPTYPE
 
-    class Untied(DependencyGraph):  # type: ignore[misc]  # torch-pruning has no types
+    class UntiedGraph(DependencyGraph):  # type: ignore[misc]  # torch-pruning has no types
         def _build_dependency(self, module2node: Any) -> None:
             for node in module2node.values():
                 widths = [_width(source) for source in node.inputs] if node.type == OPTYPE.ELEMENTWISE else []
@@ -233,7 +233,7 @@ def _untied_graph() -> Any:
             node = self.module2node.get(module_or_node, module_or_node)
             return 1 if _reduces_channels(node) else super().get_out_channels(module_or_node)
 
-    return Untied()
+    return UntiedGraph()
 
 
 def _width(node: Any) -> int | None:
@@ -275,10 +275,10 @@ def _sample() -> Tensor:
     return torch.zeros(2, 1, 28, 28)
 
 
-def _zero(values: Tensor, axis: int, at: list[int]) -> Tensor:
+def _zero(values: Tensor, axis: int, indices: list[int]) -> Tensor:
     import torch
 
-    return values.index_fill(axis, torch.tensor(at), 0.0)
+    return values.index_fill(axis, torch.tensor(indices), 0.0)
 
 
 def _channel_norms() -> tuple[type[nn.Module], ...]:
@@ -302,22 +302,6 @@ def _root_types() -> tuple[type[nn.Module], ...]:
 def _depthwise(layer: Any) -> bool:
     groups = getattr(layer, "groups", 1)
     return groups > 1 and groups == getattr(layer, "out_channels", 0)
-
-
-def _run_order(module: nn.Module) -> list[nn.Module]:
-    import torch
-    from torch import nn
-
-    order: list[nn.Module] = []
-    layers = [part for part in module.modules() if isinstance(part, (*_root_types(), nn.MultiheadAttention))]
-    hooks = [layer.register_forward_hook(lambda layer, *_: order.append(layer)) for layer in layers]
-    try:
-        with torch.no_grad():
-            module(_sample())
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return list(dict.fromkeys(order))
 
 
 def _heads(module: nn.Module, order: list[nn.Module]) -> dict[nn.Module, int]:

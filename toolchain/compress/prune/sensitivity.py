@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from calibration.dataset import Dataset
 from toolchain.checkpoint.float_model import FloatModel
+from toolchain.compress import weights
+from toolchain.compress.prune import Importance
 from toolchain.compress.prune.graph import ChannelGraph, Channels, prunable
-from toolchain.compress.prune.importance import scores
-from toolchain.compress.prune.settings import Importance
-from toolchain.compress.prune.structured import least_important, refuse_unranked, remaining
-from toolchain.compress.prune.unstructured import magnitude_mask, weights
+from toolchain.compress.prune.structured import channel_scores, least_important, refuse_unscored, remaining
+from toolchain.compress.prune.unstructured import magnitude_mask
 from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.training.fit import accuracy, hold_out, torch_threads
@@ -74,10 +74,6 @@ class Sensitivity:
     proposal: Mapping[str, float]
     together: SensitivityPoint | None
     history: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types."""
-        return asdict(self)
 
 
 def sensitivity(
@@ -164,8 +160,8 @@ class _Channels:
         self.module, self.name, self.round_to = model.torch_module("pruning"), model.name, round_to
         possible, self.refused = prunable(self.module, self.name)
         graph = ChannelGraph(copy.deepcopy(self.module), self.name)
-        self.ranks = scores(graph, possible, importance, data, model.preprocess, seed=seed)
-        self.channels: dict[str, Channels] = refuse_unranked(possible, self.ranks, self.refused, importance, self.name)
+        self.scores = channel_scores(graph, possible, importance, data, model.preprocess, seed=seed)
+        self.channels: dict[str, Channels] = refuse_unscored(possible, self.scores, self.refused, importance, self.name)
         self.sizes = {layer: channels.width for layer, channels in self.channels.items()}
 
     def tied(self, layer: str) -> tuple[str, ...]:
@@ -180,7 +176,7 @@ class _Channels:
         graph = ChannelGraph(copy.deepcopy(self.module), self.name)
         counts = {layer: remaining(self.channels[layer], ratio, self.round_to) for layer, ratio in ratios.items()}
         graph.cut(
-            {layer: least_important(self.ranks[layer], self.channels[layer], count) for layer, count in counts.items()}
+            {layer: least_important(self.scores[layer], self.channels[layer], count) for layer, count in counts.items()}
         )
         return graph.module, sum(counts.values())
 

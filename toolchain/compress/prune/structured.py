@@ -1,26 +1,36 @@
-"""Structured pruning: how many channels of each layer are removed, by a ratio or to meet a budget, and which."""
+"""Structured pruning: how many channels of each layer are removed, by a ratio or to meet a budget, and which.
+
+Which channels are the least important is told by the norm of their group's weights, or by the effect that removing them
+would have on the training loss.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from calibration.dataset import Dataset
 from targets.errors import MOST_SUGGESTIONS, nearest
+from targets.preprocess import Preprocess
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.checkpoint.inspection import module_layers
+from toolchain.compress.prune import Importance, Prune
 from toolchain.compress.prune.graph import ChannelGraph, Channels, by_reason, prunable
-from toolchain.compress.prune.importance import scores
-from toolchain.compress.prune.settings import PruneSettings
 from toolchain.core.errors import UsageProblem
 from toolchain.core.quantities import macs_text
+from toolchain.training.settings import preset
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
 
+GRADIENT_IMAGES = 256
+"""Number of images of the train split for the gradients."""
 ROUNDED = 0.02
 """The history mentions rounding where the share removed differs this far from the ratio."""
 Measure = Literal["macs", "parameters", "bytes"]
@@ -53,54 +63,126 @@ def least_important(scores: list[float], channels: Channels, count: int) -> list
     return order[: (channels.width - count) // channels.blocks]
 
 
+def channel_scores(
+    graph: ChannelGraph,
+    layers: Collection[str],
+    kind: Importance,
+    data: Dataset,
+    preprocess: Preprocess,
+    *,
+    seed: int,
+) -> dict[str, list[float]]:
+    """Return the importance of the channels of `layers`, one number per index in a block; the mean of a layer is 1.
+
+    l1, l2: norms of the group's weights (Li, arXiv:1608.08710). bn-scale: factors of batch norms (Liu,
+    arXiv:1708.06519); layers without one are left out. taylor: weight times gradient (Molchanov, arXiv:1906.10771).
+    hessian: squared weight times squared gradient of single images, the diagonal of Optimal Brain Damage (LeCun, 1989).
+    Gradients are those of the training loss on 256 seeded images of `data`.
+    """
+    if kind in ("taylor", "hessian"):
+        _fill_gradients(graph.module, data, preprocess, seed, single=kind == "hessian")
+    estimate = _estimator(kind)
+    estimates = {layer: estimate(graph.channels[layer].group) for layer in graph.channels if layer in layers}
+    return {
+        layer: _block_mean(values, graph.channels[layer]) for layer, values in estimates.items() if values is not None
+    }
+
+
+def _block_mean(values: Tensor, channels: Channels) -> list[float]:
+    mean = values.detach().reshape(channels.blocks, -1).mean(0)
+    # Values that are all zero, as without any gradient, became NaN when they were divided by their mean.
+    return [float(value) for value in mean.nan_to_num(0.0)]
+
+
+def _estimator(kind: Importance) -> Any:
+    from torch import nn
+    from torch_pruning.pruner import importance
+
+    # The library's defaults for these are shared mutable lists.
+    weighted = [nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm]
+    match kind:
+        case "l1" | "l2":
+            return importance.GroupMagnitudeImportance(p=int(kind[1]), target_types=weighted)
+        case "bn-scale":
+            return importance.BNScaleImportance()
+        case "taylor":
+            return importance.GroupTaylorImportance(target_types=weighted)
+    # Its own accumulate_grad keeps only the last image (1.6.1); without a call of it, the parameters' gradients count.
+    return importance.GroupHessianImportance(target_types=weighted)
+
+
+def _fill_gradients(module: nn.Module, data: Dataset, preprocess: Preprocess, seed: int, *, single: bool) -> None:
+    """Set each parameter's `grad` to the mean gradient of the loss, or with `single` to the mean square over images."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    smoothing = preset("fine-tune").label_smoothing
+    parameters = list(module.parameters())
+    sums = [torch.zeros_like(parameter) for parameter in parameters]
+    batches = list(_batches(data, preprocess, seed, 1 if single else 64))
+    for pixels, labels in batches:
+        loss = cross_entropy(module(pixels), labels, label_smoothing=smoothing)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for index, gradient in enumerate(gradients):
+            if gradient is not None:
+                sums[index] += gradient.square() if single else gradient
+    for parameter, total in zip(parameters, sums, strict=True):
+        parameter.grad = total / len(batches)
+
+
+def _batches(
+    data: Dataset, preprocess: Preprocess, seed: int, size: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    import torch
+
+    chosen = np.random.default_rng(seed).permutation(len(data))[:GRADIENT_IMAGES]
+    images, labels = data.images[chosen], data.labels[chosen] + preprocess.label_offset
+    for part in np.array_split(np.arange(len(chosen)), -(-len(chosen) // size)):
+        yield torch.from_numpy(preprocess.apply(images[part])), torch.from_numpy(labels[part]).long()
+
+
 @dataclass
 class Structured:
     """Structured pruning of one model, in the rounds of the step."""
 
     model: FloatModel
-    step: PruneSettings
+    step: Prune
     data: Dataset
     seed: int
 
     def __post_init__(self) -> None:
-        """Raise UsageProblem or StageError where the step cannot be done."""
+        """Score the channels; raises UsageProblem or StageError where the step cannot be done."""
         module, self.name = self.model.torch_module("pruning"), self.model.name
         self.start = measured(module, self.name)
         self.channels, self.refused = prunable(module, self.name)
         self._refuse_layers()
         graph = ChannelGraph(copy.deepcopy(module), self.name)
-        ranks = self._scores(graph)
-        self._first_ranks: dict[str, list[float]] | None = ranks
-        self.channels = refuse_unranked(self.channels, ranks, self.refused, self.step.importance, self.name)
-        if unranked := [layer for layer in self.step.layers if layer in self.refused]:
-            raise UsageProblem(
-                f"{self.name}: {unranked[0]} cannot be pruned: {self.refused[unranked[0]]}; leave it out"
-            )
+        scores = self._scores(graph)
+        self._first_scores: dict[str, list[float]] | None = scores
+        self.channels = refuse_unscored(self.channels, scores, self.refused, self.step.importance, self.name)
+        for layer in self.step.layers:
+            self._refuse_layer(layer)
         if self.budget:
-            self._refuse_budget(module, ranks)
-        elif self._counts(ranks, 1.0) == {layer: channels.width for layer, channels in self.channels.items()}:
+            self._refuse_budget(module, scores)
+        elif self._counts(scores, 1.0) == {layer: channels.width for layer, channels in self.channels.items()}:
             raise UsageProblem(f"{self.name}: {self._nothing_removed(self.channels)}")
 
     @property
     def budget(self) -> tuple[Measure, int] | None:
         """Return the measure that the step limits, and the limit."""
-        budgets: dict[Measure, float | None] = {
-            "macs": self.step.macs,
-            "parameters": self.step.parameters,
-            "bytes": self.step.bytes,
-        }
-        return next(((measure, int(most)) for measure, most in budgets.items() if most is not None), None)
+        limits = ((measure, getattr(self.step, measure)) for measure in _UNITS)
+        return next(((measure, int(most)) for measure, most in limits if most is not None), None)
 
     def cut(self, module: nn.Module, share: float) -> nn.Module:
         """Return the module with `share`, 0 to 1, of the pruning done; `module` must not be used afterwards."""
-        # The ranks of the first round are known: nothing has changed since.
-        ranks = self._first_ranks or self._scores(ChannelGraph(module, self.name))
-        self._first_ranks = None
+        # Those of the first round are known: nothing has changed since.
+        scores = self._first_scores or self._scores(ChannelGraph(module, self.name))
+        self._first_scores = None
         if self.budget:
             measure, most = self.budget
             limit = self.start[measure] + share * (most - self.start[measure])
-            return self._pruned_within(module, ranks, measure, limit)
-        return self._pruned(module, ranks, self._counts(ranks, share))
+            return self._pruned_within(module, scores, measure, limit)
+        return self._pruned(module, scores, self._counts(scores, share))
 
     def line(self, module: nn.Module) -> str:
         """Return a line on what was done, for the history."""
@@ -124,30 +206,30 @@ class Structured:
         if self.budget:
             measure, most = self.budget
             return f"channels until at most {most:,} {_UNITS[measure]} were left"
-        parts = [f"{100 * ratio:.3g}% of {layer}" for layer, ratio in self.step.layers.items()]
-        parts += [f"{100 * self.step.ratio:.3g}% of the channels"] if self.step.ratio is not None else []
-        return ", ".join(parts)
+        return self.step.ratios_text("of the channels")
 
     def _scores(self, graph: ChannelGraph) -> dict[str, list[float]]:
-        return scores(graph, self.channels, self.step.importance, self.data, self.model.preprocess, seed=self.seed)
+        return channel_scores(
+            graph, self.channels, self.step.importance, self.data, self.model.preprocess, seed=self.seed
+        )
 
-    def _counts(self, ranks: Mapping[str, list[float]], share: float) -> dict[str, int]:
+    def _counts(self, scores: Mapping[str, list[float]], share: float) -> dict[str, int]:
         """Return how many channels each layer keeps after the round in which `share` of the pruning is done."""
         if not self.step.layers:
-            return self._counts_at(ranks, (self.step.ratio or 0.0) * share)
+            return self._counts_at(scores, (self.step.ratio or 0.0) * share)
         ratios = {layer: self.step.layers.get(layer, self.step.ratio or 0.0) * share for layer in self.channels}
         return {
             layer: remaining(channels, ratios[layer], self.step.round_to) if ratios[layer] else channels.width
             for layer, channels in self.channels.items()
         }
 
-    def _counts_at(self, ranks: Mapping[str, list[float]], ratio: float) -> dict[str, int]:
+    def _counts_at(self, scores: Mapping[str, list[float]], ratio: float) -> dict[str, int]:
         """Return the counts at one ratio: the same in each layer, or of all channels in one ranking."""
         if self.step.scope == "layer":
             return {layer: remaining(channels, ratio, self.step.round_to) for layer, channels in self.channels.items()}
         sizes = {layer: channels.width // channels.blocks for layer, channels in self.channels.items()}
         total = math.ceil(sum(sizes.values()) * (1 - ratio))
-        best = sorted((-value, layer) for layer, values in ranks.items() for value in values)[:total]
+        best = sorted((-value, layer) for layer, values in scores.items() for value in values)[:total]
         counts = dict.fromkeys(self.channels, 0)
         for _, layer in best:
             counts[layer] += 1
@@ -156,11 +238,11 @@ class Structured:
             for layer, channels in self.channels.items()
         }
 
-    def _pruned(self, module: nn.Module, ranks: Mapping[str, list[float]], counts: Mapping[str, int]) -> nn.Module:
+    def _pruned(self, module: nn.Module, scores: Mapping[str, list[float]], counts: Mapping[str, int]) -> nn.Module:
         graph = ChannelGraph(module, self.name)
         graph.cut(
             {
-                layer: least_important(ranks[layer], channels, counts[layer])
+                layer: least_important(scores[layer], channels, counts[layer])
                 for layer, channels in graph.channels.items()
                 if layer in counts and counts[layer] < channels.width
             }
@@ -168,24 +250,24 @@ class Structured:
         return graph.module
 
     def _pruned_within(
-        self, module: nn.Module, ranks: Mapping[str, list[float]], measure: Measure, limit: float
+        self, module: nn.Module, scores: Mapping[str, list[float]], measure: Measure, limit: float
     ) -> nn.Module:
         """Return the module pruned by the smallest ratio that meets the limit."""
         low, high = 0, _RATIO_STEPS
         while high - low > 1:
             middle = (low + high) // 2
-            trial = self._pruned(copy.deepcopy(module), ranks, self._counts_at(ranks, middle / _RATIO_STEPS))
+            trial = self._pruned(copy.deepcopy(module), scores, self._counts_at(scores, middle / _RATIO_STEPS))
             low, high = (low, middle) if measured(trial, self.name)[measure] <= limit else (middle, high)
-        return self._pruned(module, ranks, self._counts_at(ranks, high / _RATIO_STEPS))
+        return self._pruned(module, scores, self._counts_at(scores, high / _RATIO_STEPS))
 
-    def _refuse_budget(self, module: nn.Module, ranks: Mapping[str, list[float]]) -> None:
+    def _refuse_budget(self, module: nn.Module, scores: Mapping[str, list[float]]) -> None:
         measure, most = self.budget or ("macs", 0)
         if self.start[measure] <= most:
             raise UsageProblem(
                 f"{self.name} has {self.start[measure]:,} {_UNITS[measure]} already, within the {most:,} asked for; "
                 "ask for fewer"
             )
-        smallest = self._pruned(copy.deepcopy(module), ranks, self._counts_at(ranks, 1.0))
+        smallest = self._pruned(copy.deepcopy(module), scores, self._counts_at(scores, 1.0))
         if (floor := measured(smallest, self.name)[measure]) > most:
             raise UsageProblem(
                 f"{self.name} cannot be pruned to {most:,} {_UNITS[measure]}: {floor:,} are the least that channels in "
@@ -200,32 +282,35 @@ class Structured:
                     f"{self.name}: {layer} is tied to {tied[layer]}, whose channels it shares; give the ratio to "
                     f"{tied[layer]}"
                 )
-            if layer in self.refused:
-                raise UsageProblem(f"{self.name}: {layer} cannot be pruned: {self.refused[layer]}; leave it out")
+            self._refuse_layer(layer)
             if layer not in self.channels:
                 refuse_unknown(layer, list(self.channels), self.name)
             channels = self.channels[layer]
             if remaining(channels, self.step.layers[layer], self.step.round_to) == channels.width:
                 raise UsageProblem(f"{self.name}: {self._nothing_removed({layer: channels})}")
 
+    def _refuse_layer(self, layer: str) -> None:
+        if layer in self.refused:
+            raise UsageProblem(f"{self.name}: {layer} cannot be pruned: {self.refused[layer]}; leave it out")
+
     def _nothing_removed(self, layers: Mapping[str, Channels]) -> str:
         widths = ", ".join(f"{layer} has {channels.width}" for layer, channels in list(layers.items())[:3])
         return (
-            f"no channel goes when {self.step.round_to} or a multiple of it must stay ({widths}); "
+            f"no channel can be removed, because {self.step.round_to} or a multiple of it must stay ({widths}); "
             "give a higher ratio, or a smaller `round_to`"
         )
 
 
-def refuse_unranked(
-    channels: dict[str, Channels], ranks: Mapping[str, list[float]], refused: dict[str, str], kind: str, name: str
+def refuse_unscored(
+    channels: dict[str, Channels], scores: Mapping[str, list[float]], refused: dict[str, str], kind: str, name: str
 ) -> dict[str, Channels]:
-    """Return the channels that have a rank, and add the others to `refused`; raises UsageProblem where none has one."""
-    if not ranks.keys() & channels.keys():
+    """Return the channels that have scores, and add the others to `refused`; raises UsageProblem where none has any."""
+    if not scores.keys() & channels.keys():
         raise UsageProblem(
-            f"{name} has no batch norm, whose factors {kind} goes by; take another importance, such as l2"
+            f"{name} has no batch norm, whose factors {kind} ranks channels by; take another importance, such as l2"
         )
-    refused |= {layer: f"it has no batch norm, which {kind} goes by" for layer in channels if layer not in ranks}
-    return {layer: channels[layer] for layer in channels if layer in ranks}
+    refused |= {layer: f"it has no batch norm, which {kind} goes by" for layer in channels if layer not in scores}
+    return {layer: channels[layer] for layer in channels if layer in scores}
 
 
 def refuse_unknown(layer: str, known: list[str], name: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from calibration.dataset import Dataset
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.compress.prune.settings import PruneSettings
+from toolchain.compress import weights
+from toolchain.compress.prune import Prune
 from toolchain.compress.prune.structured import refuse_unknown
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.quantities import size_text
@@ -14,19 +15,6 @@ from toolchain.formats.inspection import QUICK, packed_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-
-def weights(module: nn.Module) -> dict[str, tuple[nn.Module, str]]:
-    """Return layer and attribute of every weight that can be pruned (two or more axes), by the layer's name."""
-    from torch import nn
-
-    prunable: dict[str, tuple[nn.Module, str]] = {}
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
-            prunable[name] = layer, "weight"
-        elif isinstance(layer, nn.MultiheadAttention) and layer.in_proj_weight is not None:
-            prunable[name] = layer, "in_proj_weight"
-    return prunable
 
 
 def magnitude_mask(values: Tensor, count: int) -> Tensor:
@@ -41,7 +29,7 @@ def magnitude_mask(values: Tensor, count: int) -> Tensor:
 def n_of_m(values: Tensor, stay: int, of: int) -> Tensor | None:
     """Return a mask that keeps the `stay` largest of each `of` weights along the inputs.
 
-    values: [outputs, inputs / groups, ...]; each position of a kernel is ranked by itself. None where the number of
+    values: [outputs, inputs / groups, ...]; each position of a kernel has its own groups. None where the number of
     inputs is not a multiple of `of`.
     """
     import torch
@@ -58,7 +46,8 @@ def n_of_m(values: Tensor, stay: int, of: int) -> Tensor | None:
 def outputs_first(layer: nn.Module, values: Tensor) -> Tensor:
     """Return a layer's weights, or a mask of them, with outputs on the first axis and inputs on the second.
 
-    Only a transposed convolution stores them the other way, in each of its groups; applied twice, it is the identity.
+    Only a transposed convolution stores them the other way round, in each of its groups. Applied twice, the function
+    gives back its input.
     """
     from torch.nn.modules.conv import _ConvTransposeNd
 
@@ -67,78 +56,38 @@ def outputs_first(layer: nn.Module, values: Tensor) -> Tensor:
     return values.reshape(layer.groups, -1, *values.shape[1:]).transpose(1, 2).flatten(0, 1)
 
 
-def zeros_kept(module: nn.Module) -> nn.Module:
-    """Return the module with masks that keep every weight that is zero now at zero while it is copied and fitted.
-
-    Each mask is a parametrization of its weight. `baked` removes them from one of the copies; torch leaves the others
-    without their weights then.
-    """
-    from torch import nn
-    from torch.nn.utils import parametrize
-
-    class Masked(nn.Module):
-        """A weight times its mask, which is no buffer, since training averages buffers."""
-
-        def __init__(self, mask: Tensor) -> None:
-            super().__init__()
-            self.mask = mask
-
-        def forward(self, weight: Tensor) -> Tensor:
-            return weight * self.mask
-
-    for layer, attribute in weights(module).values():
-        mask = getattr(layer, attribute).detach() != 0
-        if not mask.all():
-            parametrize.register_parametrization(layer, attribute, Masked(mask))
-    return module
-
-
-def baked(module: nn.Module) -> nn.Module:
-    """Return the module with plain weights, without the masks of `zeros_kept`."""
-    from torch.nn.utils import parametrize
-
-    for layer in list(module.modules()):
-        if parametrize.is_parametrized(layer):
-            for attribute in list(layer.parametrizations):  # type: ignore[arg-type] # torch types it loosely
-                parametrize.remove_parametrizations(layer, attribute)
-    return module
-
-
-@dataclass
 class Unstructured:
-    """Unstructured pruning of one model, in the rounds of the step."""
+    """Pruning of single weights of one model, in the rounds of the step."""
 
-    model: FloatModel
-    step: PruneSettings
-
-    def __post_init__(self) -> None:
+    def __init__(self, model: FloatModel, step: Prune, _data: Dataset, _seed: int) -> None:
         """Raise UsageProblem or StageError where the step cannot be done."""
-        known = list(weights(self.model.torch_module("pruning")))
-        for layer in self.step.layers:
+        self.model, self.step = model, step
+        module = model.torch_module("pruning")
+        known = list(weights(module))
+        for layer in step.layers:
             if layer not in known:
-                refuse_unknown(layer, known, self.model.name)
-        masks = self._masks(self.model.torch_module("pruning"), 1.0)
+                refuse_unknown(layer, known, model.name)
+        masks = self._masks(module, 1.0)
         if not masks:
-            stay, of = self.step.n_of_m
+            stay, of = step.n_of_m
             reason = f"whose inputs are a multiple of {of} (pattern {stay}:{of})" if known else "that runs"
-            raise StageError(f"{self.model.name} has no Linear or Conv2d layer {reason}; press it without pruning")
+            raise StageError(f"{model.name} has no Linear or Conv2d layer {reason}; press it without pruning")
         if all(bool(mask.all()) for mask in masks.values()):
-            raise UsageProblem(f"{self.model.name}: this ratio removes no weight; give a higher one")
+            raise UsageProblem(f"{model.name}: this ratio removes no weight; give a higher one")
 
     def cut(self, module: nn.Module, share: float) -> nn.Module:
         """Return the module with `share`, 0 to 1, of the pruning done; `module` is changed in place."""
         import torch
 
-        layers = weights(module)
+        tensors = _tensors(module)
         with torch.no_grad():
             for name, mask in self._masks(module, share).items():
-                layer, attribute = layers[name]
-                getattr(layer, attribute).mul_(mask)
+                tensors[name].mul_(mask)
         return module
 
     def line(self, module: nn.Module) -> str:
         """Return a line on what was done and gained, for the history."""
-        tensors = {name: getattr(layer, attribute).detach() for name, (layer, attribute) in weights(module).items()}
+        tensors = _tensors(module)
         zeros = sum(int((tensor == 0).sum()) for tensor in tensors.values())
         total = sum(tensor.numel() for tensor in tensors.values())
         unpruned = [name for name in tensors if self.step.method == "n:m" and not bool((tensors[name] == 0).any())]
@@ -154,12 +103,11 @@ class Unstructured:
         if self.step.method == "n:m":
             return "({} of {} stay)".format(*self.step.n_of_m)
         scope = "over all layers" if self.step.scope == "global" else "in each layer"
-        parts = [f"{100 * ratio:.3g}% of {layer}" for layer, ratio in self.step.layers.items()]
-        parts += [f"{100 * self.step.ratio:.3g}% {scope}"] if self.step.ratio is not None else []
-        return f"by magnitude ({', '.join(parts)})"
+        return f"by magnitude ({self.step.ratios_text(scope)})"
 
     def _masks(self, module: nn.Module, share: float) -> dict[str, Tensor]:
-        tensors = {name: getattr(layer, attribute).detach() for name, (layer, attribute) in weights(module).items()}
+        """Return a mask of each weight that is pruned when `share` of the pruning is done."""
+        tensors = _tensors(module)
         if self.step.method == "n:m":
             layers = {name: layer for name, (layer, _) in weights(module).items()}
             masks = {
@@ -174,6 +122,11 @@ class Unstructured:
             for name, ratio in ratios.items()
             if ratio
         }
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return the weights that can be pruned by the names of their layers; they share memory with the module's."""
+    return {name: getattr(layer, attribute).detach() for name, (layer, attribute) in weights(module).items()}
 
 
 def _unsupported_layers(module: nn.Module) -> list[str]:

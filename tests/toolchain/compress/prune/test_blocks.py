@@ -16,8 +16,8 @@ from targets.preprocess import Preprocess
 from tests.fixtures.lazy import blocks, nn, torch
 from toolchain.checkpoint import CheckpointRequest, load, settle
 from toolchain.checkpoint.float_model import FloatModel, TorchModel
+from toolchain.compress.prune import prune
 from toolchain.compress.prune.graph import ChannelGraph, by_reason, prunable
-from toolchain.compress.prune.step import prune
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.export import export, save_program

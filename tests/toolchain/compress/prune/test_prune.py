@@ -18,10 +18,11 @@ from tests.fixtures.lazy import functional, nn, torch
 from toolchain.checkpoint import CheckpointRequest, load, settle
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel, TorchModel
 from toolchain.checkpoint.inspection import counted
+from toolchain.compress import weights
+from toolchain.compress.prune import prune
 from toolchain.compress.prune.graph import ChannelGraph
-from toolchain.compress.prune.importance import scores
-from toolchain.compress.prune.step import prune
-from toolchain.compress.prune.unstructured import n_of_m, outputs_first, weights
+from toolchain.compress.prune.structured import channel_scores
+from toolchain.compress.prune.unstructured import n_of_m, outputs_first
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.export import export, reference_logits
@@ -97,9 +98,9 @@ def test_hessian_is_the_mean_over_single_images(
     float_model: FloatModel, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # torch-pruning's own sum over images keeps the last one alone.
-    monkeypatch.setattr("toolchain.compress.prune.importance.IMAGES", 3)
+    monkeypatch.setattr("toolchain.compress.prune.structured.GRADIENT_IMAGES", 3)
     graph = ChannelGraph(copy.deepcopy(float_model.torch_module("the test")), "digits")
-    found = scores(graph, graph.channels, "hessian", digits, float_model.preprocess, seed=4)
+    found = channel_scores(graph, graph.channels, "hessian", digits, float_model.preprocess, seed=4)
     chosen = np.random.default_rng(4).permutation(len(digits))[:3]
     module = graph.module
     total = torch.zeros_like(module.classifier.weight)
@@ -135,8 +136,8 @@ def test_a_budget_is_met_and_not_by_far(
     [
         ({"parameters": 100}, "cannot be pruned to 100 parameters: 2,818 are the least"),
         ({"macs": 10**9}, "already, within the 1,000,000,000 asked for"),
-        ({"ratio": 0.01}, "no channel goes when 8 or a multiple of it must stay"),
-        ({"layers": {"features.conv2": 0.01}}, r"no channel goes .*features.conv2 has 48"),
+        ({"ratio": 0.01}, "no channel can be removed, because 8 or a multiple of it must stay"),
+        ({"layers": {"features.conv2": 0.01}}, r"no channel can be removed, .*features.conv2 has 48"),
         ({"method": "magnitude", "layers": {"conv1": 0.5}}, "did you mean features.conv1"),
         ({"method": "magnitude", "ratio": 1e-9}, "this ratio removes no weight"),
     ],

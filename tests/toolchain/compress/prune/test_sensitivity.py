@@ -11,8 +11,8 @@ import pytest
 from calibration.dataset import Dataset
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.compress import proposed_recipe
+from toolchain.compress.prune import prune
 from toolchain.compress.prune.sensitivity import Sensitivity, sensitivity
-from toolchain.compress.prune.step import prune
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.recipe import find, parse
