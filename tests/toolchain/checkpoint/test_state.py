@@ -1,17 +1,21 @@
-"""A state_dict whose weights are computed anew at every run, read into the class without that."""
+"""Weights read into a class: those that are computed anew at every run, and files with very many names."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
 
 from tests.fixtures.checkpoint_files import DIGITS
-from tests.fixtures.lazy import torch
+from tests.fixtures.lazy import nn, torch
 from toolchain.checkpoint import load
+from toolchain.checkpoint.computed_weights import computed
 from toolchain.checkpoint.source import build_from, parse_source
+from toolchain.checkpoint.state import find_state, fit_state
 
 # As many channels into the transposed convolution as out, so that shapes do not say over which axis it is normed.
 PLAIN = (
@@ -50,3 +54,37 @@ def test_computed_weights_go_into_the_plain_class(way: str, prefix: str, tmp_pat
     assert torch.equal(model.module(images), net(images))
     assert "weights computed once and kept: 0.weight, 1.weight, 3.weight" in model.history
     assert model.module.state_dict().keys() == {"0.weight", "0.bias", "1.weight", "3.weight", "3.bias"}
+
+
+COUNT = 20_000
+
+
+def _flat() -> int:
+    tensors = {f"layers.{number}.weight": torch.zeros(1) for number in range(COUNT)}
+    return len(find_state(tensors, "net.pt", None).tensors)
+
+
+def _nested() -> int:
+    tensors = {f"layers.{number}": {"weight": torch.zeros(1)} for number in range(COUNT)}
+    return len(find_state(tensors, "net.pt", None).tensors) * COUNT
+
+
+def _one_of_many() -> int:
+    tensors = {f"layers.{number}.weight": torch.ones(1, 1) for number in range(COUNT)}
+    fitted = fit_state(nn.Linear(1, 1, bias=False), tensors, "net.pt")
+    assert "--weights layers.1 (or layers.2" in fitted.notes[0]
+    return len(fitted.tensors) * COUNT
+
+
+def _parametrized() -> int:
+    parts = ("original0", "original1")
+    names = [f"{number}.parametrizations.weight.{part}" for number in range(COUNT) for part in parts]
+    return len(computed(dict.fromkeys(names, torch.zeros(1))))
+
+
+# They took minutes when the time grew with the square of the number of names.
+@pytest.mark.parametrize("read", [_flat, _nested, _one_of_many, _parametrized])
+def test_20000_tensors_are_read_in_seconds(read: Callable[[], int]) -> None:
+    before = process_time()
+    assert read() == COUNT
+    assert process_time() - before < 5
