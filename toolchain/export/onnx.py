@@ -14,8 +14,7 @@ from toolchain.checkpoint.torch_files import export_script, is_script
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
 from toolchain.export.bounded import bounded, programs_changed
-from toolchain.formats.onnx.file import write_model
-from toolchain.formats.onnx.slim import slim_onnx
+from toolchain.formats.onnx.file import slim_onnx, write_model
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -187,28 +188,39 @@ Values = dict[str, NDArray[np.float32]]
 """Layer or tensor -> its values, float32 [N, ...]; integers are dequantized."""
 
 
-class Trace(Protocol):
-    """A model file whose layers' results can be read."""
+class Trace(ABC):
+    """A model file that is opened so that the result of every layer can be read."""
 
-    graph: Graph
+    def __init__(self, artifact: Artifact, graph: Graph) -> None:
+        """Take the file and its graph."""
+        self.artifact, self.graph = artifact, graph
 
     @property
     def fixed(self) -> int:
         """Return the batch that the file fixes, 0 where it takes any."""
-        ...
+        return max(self.artifact.inputs[0].shape[0], 0)
 
     @property
     def batch(self) -> int:
         """Return how many images to run at once."""
-        ...
+        return self.fixed
 
+    @abstractmethod
     def whole(self, pixels: NDArray[Any]) -> Values:
-        """Return the result of every layer when the file runs on `pixels`, preprocessed as it wants them."""
-        ...
+        """Return the result of every layer when the file runs on `pixels`, preprocessed as it takes them."""
 
+    @abstractmethod
     def alone(self, pixels: NDArray[Any], exact: Values) -> Values:
         """Return the result of every layer when those before it return `exact`, rounded as the file rounds it."""
-        ...
+
+    def by_layer(self, results: Mapping[str, NDArray[Any]]) -> Values:
+        """Return the results of all layers by the layer's name; results: by tensor, as the runtime returned them."""
+        values = {}
+        for layer in self.graph.layers:
+            result, codec = results[layer.result], self.graph.codecs.get(layer.result)
+            is_float = codec is None or result.dtype.kind == "f"
+            values[layer.name] = result.astype(np.float32, copy=False) if is_float else codec.decode(result)
+        return values
 
 
 def rounded(graph: Graph, exact: Values) -> Values:

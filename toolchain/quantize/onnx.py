@@ -28,19 +28,15 @@ from toolchain.formats.onnx.edit import (
     describe_as,
     insert_first,
     numbers,
-    read,
-    rewrite,
+    pack_int4,
     run,
     set_constant,
     to_proto,
     values,
 )
 from toolchain.formats.onnx.edit import node as new_node
-from toolchain.formats.onnx.file import read_onnx, write_model
-from toolchain.formats.onnx.layers import onnx_graph
-from toolchain.formats.onnx.pack_int4 import pack_int4
-from toolchain.formats.onnx.slim import slim_onnx
-from toolchain.formats.onnx.trace import onnx_activations
+from toolchain.formats.onnx.file import read, read_onnx, rewrite, slim_onnx, write_model
+from toolchain.formats.onnx.layers import onnx_activations, onnx_graph
 from toolchain.formats.onnx.uint8_input import absorb, integer_borders
 from toolchain.formats.uint8_input import PixelInput
 from toolchain.quantize.calibrate import BiasedLayer, without_masks
@@ -69,7 +65,7 @@ def static(artifact: Artifact, step: Quantize, ranges: Ranges | None, log: Path 
     """Return a QDQ file: symmetric weights, activations in `ranges`.
 
     Logits stay float unless the step has `integer_io`. Weights of 4 bits run on the kernels of 8
-    (`toolchain.formats.onnx.pack_int4`). Raises StageError as `_quantized` does.
+    (`toolchain.formats.onnx.edit`). Raises StageError as `_quantized` does.
     """
     assert ranges, "a calibrated scheme has ranges"
     return _quantized(artifact, log, lambda prepared: static_onnx(prepared, artifact, step, ranges))

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from targets.onnxruntime.protobuf import without_weights
 from toolchain.checkpoint.onnx_normal import MASK_VIEWS, MASKS
 from toolchain.formats.graph import layers_to_keep
-from toolchain.formats.onnx.edit import constant, read, rewrite, substitute
+from toolchain.formats.onnx.edit import constant, substitute
 from toolchain.formats.onnx.edit import node as new_node
+from toolchain.formats.onnx.file import read, rewrite
 from toolchain.formats.onnx.layers import onnx_graph
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from toolchain.formats.onnx.edit import (
     constant,
     insert_first,
     lift,
+    lift_to_int4,
     node,
     numbers,
     set_constant,
     substitute,
 )
-from toolchain.formats.onnx.pack_int4 import lift_to_int4
 from toolchain.quantize.onnx_layers import channel_axis, name_of, needs_8_bits, of_one_channel, recurrent, weighted
 from toolchain.quantize.weights import Weight, integers, wider
 

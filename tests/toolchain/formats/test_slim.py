@@ -20,8 +20,7 @@ from tests.fixtures.planted_regressions import _static_onnx
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import TorchModel
 from toolchain.export import export
-from toolchain.formats.onnx.file import write_model
-from toolchain.formats.onnx.slim import slim_onnx
+from toolchain.formats.onnx.file import slim_onnx, write_model
 from toolchain.formats.tflite.slim import slim_tflite
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize

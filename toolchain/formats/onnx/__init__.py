@@ -59,7 +59,7 @@ class OnnxFormat(FileFormat):
 
     def trace(self, artifact: Artifact) -> Trace:
         """Open a file in ONNX Runtime without graph optimizations."""
-        from toolchain.formats.onnx.trace import OnnxTrace
+        from toolchain.formats.onnx.layers import OnnxTrace
 
         return OnnxTrace(artifact)
 

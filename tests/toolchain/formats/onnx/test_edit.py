@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from toolchain.core.errors import StageError
 from toolchain.formats.onnx import edit
-from toolchain.formats.onnx.slim import drop_defaults, drop_requantized_reshapes, drop_zero_points, shorten_names
+from toolchain.formats.onnx.file import drop_defaults, drop_requantized_reshapes, drop_zero_points, shorten_names
 
 QDQ = """<ir_version: 8, opset_import: ["" : 17]>
 qdq (float[N,4] image) => (float[N,2] logits)

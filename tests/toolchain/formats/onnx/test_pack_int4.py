@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from toolchain.formats.onnx.edit import edited
-from toolchain.formats.onnx.pack_int4 import pack_int4
+from toolchain.formats.onnx.edit import edited, pack_int4
 
 
 class Graph:
