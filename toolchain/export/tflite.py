@@ -23,8 +23,7 @@ from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import PackageMissing, StageError
 from toolchain.core.files import require_room
 from toolchain.export.bounded import bounded, bounded_forms, operator, programs_changed
-from toolchain.formats.tflite.layers import mapped
-from toolchain.formats.tflite.slim import slim_tflite
+from toolchain.formats.tflite.file import mapped, slim_tflite
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -218,8 +218,9 @@ class Trace(ABC):
         values = {}
         for layer in self.graph.layers:
             result, codec = results[layer.result], self.graph.codecs.get(layer.result)
-            is_float = codec is None or result.dtype.kind == "f"
-            values[layer.name] = result.astype(np.float32, copy=False) if is_float else codec.decode(result)
+            if codec is not None and result.dtype.kind != "f":
+                result = codec.decode(result)
+            values[layer.name] = result.astype(np.float32, copy=False)
         return values
 
 

@@ -37,8 +37,7 @@ from toolchain.formats.onnx.edit import (
 from toolchain.formats.onnx.edit import node as new_node
 from toolchain.formats.onnx.file import read, read_onnx, rewrite, slim_onnx, write_model
 from toolchain.formats.onnx.layers import onnx_activations, onnx_graph
-from toolchain.formats.onnx.uint8_input import absorb, integer_borders
-from toolchain.formats.uint8_input import PixelInput
+from toolchain.formats.uint8_input import PixelInput, absorb_onnx, integer_io
 from toolchain.quantize.calibrate import BiasedLayer, without_masks
 from toolchain.quantize.onnx_layers import (
     KINDS,
@@ -178,7 +177,7 @@ def static_onnx(prepared: Path, artifact: Artifact, step: Quantize, ranges: Rang
     masks = name_masked(prepared)
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
     if pixels:
-        rewrite(prepared, partial(absorb, pixels=pixels))
+        rewrite(prepared, partial(absorb_onnx, pixels=pixels))
     # onnxruntime takes ranges of others only from a calibration cache, as if they were those of its min-max.
     cache, quantized = prepared.with_name("ranges.json"), prepared.with_name("quantized.onnx")
     bounds = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.bounds.items()}
@@ -203,7 +202,7 @@ def static_onnx(prepared: Path, artifact: Artifact, step: Quantize, ranges: Rang
         partial(keep_apart, kept=kept),
         *weights,
         partial(_expand_recurrent, per_channel=step.per_channel),
-        integer_borders if pixels else float_logits,
+        integer_io if pixels else float_logits,
     )
 
 

@@ -17,11 +17,9 @@ from targets.litert.cpu import refuse_huge
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
 from toolchain.formats.graph import Values, layers_to_keep
-from toolchain.formats.tflite.layers import WEIGHTED, mapped, parsed, tflite_graph
-from toolchain.formats.tflite.slim import packed, slim_tflite
-from toolchain.formats.tflite.trace import tflite_activations
-from toolchain.formats.tflite.uint8_input import absorb
-from toolchain.formats.uint8_input import PixelInput
+from toolchain.formats.tflite.file import mapped, packed, parsed, slim_tflite
+from toolchain.formats.tflite.layers import WEIGHTED, tflite_activations, tflite_graph
+from toolchain.formats.uint8_input import PixelInput, absorb_tflite
 from toolchain.quantize.calibrate import NO_VALUE, BiasedLayer, without_masks
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize
@@ -70,7 +68,7 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
     Raises the errors of litert-quantizer, and StageError where there is nothing to quantize.
     """
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
-    source = quantizable(absorb(source, pixels) if pixels else source)
+    source = quantizable(absorb_tflite(source, pixels) if pixels else source)
     model = parsed(source)
     if not any(kind in WEIGHTED for graph in model.subgraphs for kind, _ in operators(model, graph)):
         raise StageError(

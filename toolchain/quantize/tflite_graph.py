@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.formats.tflite.layers import operator_kinds
-from toolchain.formats.tflite.slim import packed, unpacked
+from toolchain.formats.tflite.file import operator_kinds, packed, unpacked
 from toolchain.quantize.weights import Floats, Weight, wider
 
 STATISTICS = ("ABS", "MAXIMUM", "MEAN", "POW", "RESHAPE", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SUB", "SUM")

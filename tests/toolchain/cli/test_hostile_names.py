@@ -65,7 +65,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _renamed_tflite(path: Path, to: Path) -> None:
-    from toolchain.formats.tflite.slim import packed, unpacked
+    from toolchain.formats.tflite.file import packed, unpacked
 
     model = unpacked(path.read_bytes())
     (graph,) = model.subgraphs

@@ -21,7 +21,7 @@ from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import TorchModel
 from toolchain.export import export
 from toolchain.formats.onnx.file import slim_onnx, write_model
-from toolchain.formats.tflite.slim import slim_tflite
+from toolchain.formats.tflite.file import slim_tflite
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 

@@ -38,25 +38,26 @@ class TfliteFormat(FileFormat):
 
     def graph(self, path: Path) -> Graph:
         """Return the operators and layers of the first subgraph."""
-        from toolchain.formats.tflite.layers import mapped, parsed, tflite_graph
+        from toolchain.formats.tflite.file import mapped, parsed
+        from toolchain.formats.tflite.layers import tflite_graph
 
         return tflite_graph(parsed(mapped(path)))
 
     def kernels(self, artifact: Artifact) -> tuple[Kernel, ...]:
         """Return what LiteRT runs for each operator, by the types of its tensors."""
-        from toolchain.formats.tflite.kernels import tflite_kernels
+        from toolchain.formats.tflite.layers import tflite_kernels
 
         return tflite_kernels(artifact)
 
     def trace(self, artifact: Artifact) -> Trace:
         """Open a file in LiteRT's own kernels."""
-        from toolchain.formats.tflite.trace import TfliteTrace
+        from toolchain.formats.tflite.layers import TfliteTrace
 
         return TfliteTrace(artifact)
 
     def diagnosis(self, artifact: Artifact) -> Diagnosis:
         """Look at the kernels that LiteRT runs, and at what they take."""
-        from toolchain.formats.tflite.kernels import TfliteDiagnosis
+        from toolchain.formats.tflite.layers import TfliteDiagnosis
 
         return TfliteDiagnosis(artifact)
 
@@ -69,7 +70,7 @@ class TfliteFormat(FileFormat):
     def check_runs(self, path: Path) -> None:
         """Raise RunFailed where LiteRT's own kernels refuse the file."""
         from targets.errors import RunFailed
-        from toolchain.formats.tflite.trace import open_bare
+        from toolchain.formats.tflite.layers import open_bare
 
         try:
             open_bare(path.read_bytes())

@@ -19,7 +19,7 @@ from toolchain.formats.inspection import (
     left_out,
     sidecar_facts,
 )
-from toolchain.formats.tflite.layers import enum_names, mapped, operator_kinds, parsed
+from toolchain.formats.tflite.file import enum_names, mapped, operator_kinds, parsed
 
 Shape = tuple[int, ...]
 

@@ -1,38 +1,53 @@
-"""The graph of a TFLite file. A tensor's name is its index as text: names in the file need not be unique."""
+"""The layers of a TFLite file: its graph, which parts are float, the results of layers, and the kernels that run them.
+
+A tensor's name is its index as text: names in the file need not be unique.
+"""
 
 from __future__ import annotations
 
-import mmap
+import copy
 from collections import Counter
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from targets.artifact import TensorSpec
+from targets import catalog
+from targets.artifact import Artifact, TensorSpec
+from targets.errors import in_one_line
 from targets.host.runtime_session import TensorCodec
+from targets.host.stderr import quiet_stderr
 from targets.litert.operators import layer_of_tensor
-from toolchain.formats.graph import NOT_FLOAT, Constant, Graph, Node, is_matrix
+from targets.session import Operator
+from toolchain.core.errors import StageError
+from toolchain.formats.graph import (
+    AT_RUN_TIME,
+    BETWEEN_FLOATS,
+    FLOAT_WEIGHTS,
+    LEFT_FLOAT,
+    NOT_FLOAT,
+    Constant,
+    Diagnosis,
+    Graph,
+    Kernel,
+    Layer,
+    Node,
+    Trace,
+    Values,
+    is_matrix,
+    listed,
+    rounded,
+)
+from toolchain.formats.tflite.file import enum_names, mapped, operator_kinds, packed, parsed, unpacked
 
 WEIGHTED = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "TRANSPOSE_CONV": 1, "FULLY_CONNECTED": 1, "BATCH_MATMUL": 1}
-"""Operator with weights -> which input holds them."""
+"""Operator with weights -> index of the input that holds them."""
 _ACTIVATIONS = ["RELU", "RELU6", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "ELU", "GELU"]
 FOLLOWED = frozenset([*_ACTIVATIONS, "QUANTIZE", "DEQUANTIZE"])
-
-
-def mapped(path: Path) -> mmap.mmap:
-    """Return the content of a file as a memory map: only what is read takes memory."""
-    with path.open("rb") as stream:
-        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def parsed(content: bytes | mmap.mmap) -> Any:
-    """Return the model of a file (`schema_py_generated.ModelT`); its buffers are views of `content`."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    return schema.ModelT.InitFromPackedBuf(content, 0)
 
 
 def tflite_graph(model: Any) -> Graph:
@@ -88,20 +103,6 @@ def _keys(tensors: Any) -> tuple[str, ...]:
     return tuple("" if index < 0 else str(index) for index in (tensors if tensors is not None else ()))
 
 
-@cache
-def enum_names(enum: str) -> dict[int, str]:
-    """Return value -> name of an enumeration of the schema, such as `TensorType`."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    return {number: name for name, number in vars(getattr(schema, enum)).items() if isinstance(number, int)}
-
-
-def operator_kinds(model: Any) -> list[str]:
-    """Return the kind of each of a model's operator codes, CUSTOM for those that TFLite does not define."""
-    names = enum_names("BuiltinOperator")
-    return [names.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM") for code in model.operatorCodes]
-
-
 class TfliteFloatParts:
     """See `toolchain.formats.graph.FloatParts`; covers all subgraphs."""
 
@@ -137,3 +138,176 @@ class TfliteFloatParts:
                     is_float = names[tensor.type] == "FLOAT32"
                     counts[readers.get(number, "nothing") if is_float else NOT_FLOAT] += prod(shape)
         return counts
+
+
+class TfliteTrace(Trace):
+    """The results of layers in LiteRT's own kernels: a delegate does not return inner tensors."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        """Read the file."""
+        self.content = mapped(artifact.path)
+        super().__init__(artifact, tflite_graph(parsed(self.content)))
+
+    def whole(self, pixels: NDArray[Any]) -> Values:
+        """Return the result of every layer when the file runs on `pixels`."""
+        return self._run(self._whole, pixels, {})
+
+    def alone(self, pixels: NDArray[Any], exact: Values) -> Values:
+        """Return the result of every layer when those before it return `exact`."""
+        interpreter, inputs = self._alone
+        results = rounded(self.graph, exact)
+        return self._run(interpreter, pixels, {index: results[tensor] for tensor, index in inputs.items()})
+
+    @cached_property
+    def _whole(self) -> Any:
+        return self._interpreter(self.artifact.path)
+
+    @cached_property
+    def _alone(self) -> tuple[Any, dict[str, int]]:
+        """An interpreter whose operators read inputs instead of layers' results; and result -> index of its input."""
+        model = unpacked(self.content)
+        graph, inputs = model.subgraphs[0], dict[str, int]()
+        for tensor in dict.fromkeys(layer.result for layer in self.graph.layers):
+            if tensor not in self.graph.outputs:
+                exact_input = copy.copy(graph.tensors[int(tensor)])
+                exact_input.name = b"exact " + tensor.encode()
+                inputs[tensor] = len(graph.tensors)
+                graph.tensors.append(exact_input)
+        for operator in graph.operators:
+            operator.inputs = [inputs.get(str(index), index) for index in operator.inputs]
+        graph.inputs = [*graph.inputs, *inputs.values()]
+        # LiteRT need not compute a result that nothing reads any more, unless it is an output.
+        graph.outputs = [*graph.outputs, *map(int, inputs)]
+        model.signatureDefs = None
+        return self._interpreter(packed(model, len(self.content))), inputs
+
+    def _interpreter(self, source: Path | bytes) -> Any:
+        try:
+            with quiet_stderr():
+                interpreter = open_bare(source)
+        except (ValueError, RuntimeError) as error:
+            name = self.artifact.path.name
+            raise StageError(f"{name}: LiteRT cannot show its layers ({in_one_line(error)})") from error
+        return interpreter
+
+    def _run(self, interpreter: Any, pixels: NDArray[Any], exact_inputs: dict[int, Any]) -> Values:
+        source = interpreter.get_input_details()[0]
+        for index, values in {source["index"]: pixels.reshape(source["shape"]), **exact_inputs}.items():
+            interpreter.set_tensor(index, self._encoded(interpreter, index, values))
+        interpreter.invoke()
+        return self.by_layer({layer.result: interpreter.get_tensor(int(layer.result)) for layer in self.graph.layers})
+
+    def _encoded(self, interpreter: Any, index: int, values: NDArray[Any]) -> NDArray[Any]:
+        """Return values in the dtype of an input: floats are quantized where it takes integers."""
+        details = next(detail for detail in interpreter.get_input_details() if detail["index"] == index)
+        if np.dtype(details["dtype"]).kind == "f" or values.dtype.kind != "f":
+            return values.astype(details["dtype"])
+        scale, zero = details["quantization"]
+        limits = np.iinfo(details["dtype"])
+        encoded: NDArray[Any] = np.clip(np.rint(values / scale) + zero, limits.min, limits.max).astype(details["dtype"])
+        return encoded
+
+
+def tflite_activations(source: Path | bytes, names: Sequence[str], batches: NDArray[np.float32]) -> Iterator[Values]:
+    """Yield the tensors `names` of a TFLite file for each of `batches`; integers are dequantized."""
+    interpreter = open_bare(source)
+    (input_detail,) = interpreter.get_input_details()
+    details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
+    for batch in batches:
+        interpreter.set_tensor(input_detail["index"], batch)
+        interpreter.invoke()
+        yield {name: _dequantized(interpreter.get_tensor(details[name]["index"]), details[name]) for name in names}
+
+
+def open_bare(source: Path | bytes) -> Any:
+    """Return an interpreter of a file or of its bytes without delegates, from which inner tensors can be read.
+
+    Raises ValueError or RuntimeError where LiteRT refuses the file.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        **({"model_path": str(source)} if isinstance(source, Path) else {"model_content": source}),
+        num_threads=1,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=True,
+    )
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def _dequantized(stored: NDArray[Any], detail: dict[str, Any]) -> NDArray[np.float32]:
+    quantization = detail["quantization_parameters"]
+    if not quantization["scales"].size:
+        return stored.astype(np.float32, copy=False)
+    values: NDArray[np.float32] = (stored.astype(np.float32) - quantization["zero_points"]) * quantization["scales"]
+    return values
+
+
+_SHAPES = ["QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "SHAPE"]
+_PARTS = ["PAD", "PADV2", "SLICE", "STRIDED_SLICE", "CONCATENATION", "SPLIT", "GATHER", "MAX_POOL_2D"]
+_MOVES = frozenset([*_SHAPES, *_PARTS])
+"""Kinds that only move values without changing them, or only change their type."""
+
+
+def tflite_kernels(artifact: Artifact) -> tuple[Kernel, ...]:
+    """See `toolchain.formats.catalog.FileFormat.kernels`."""
+    graph = tflite_graph(parsed(mapped(artifact.path)))
+    layers = {layer.node: layer for layer in graph.layers}
+    kernels = []
+    for number, node in enumerate(graph.nodes):
+        if layer := layers.get(number):
+            kernels.append(_layer_kernel(graph, node, layer))
+        elif node.kind not in _MOVES and node.outputs[0] not in graph.constants and not _quantized(graph, node.outputs):
+            dequantized = graph.makers.get(node.inputs[0], node).kind == "DEQUANTIZE"
+            kernels.append(Kernel("", node.kind, False, LEFT_FLOAT if dequantized else BETWEEN_FLOATS))
+    return tuple(kernels)
+
+
+def _layer_kernel(graph: Graph, node: Node, layer: Layer) -> Kernel:
+    if layer.weights.dtype == "float32":
+        return Kernel(layer.name, node.kind, False, FLOAT_WEIGHTS)
+    if layer.weights.through:
+        return Kernel(layer.name, node.kind, False, "its weights are dequantized in front of it")
+    return Kernel(layer.name, node.kind, True, "" if _quantized(graph, node.inputs) else AT_RUN_TIME)
+
+
+def _quantized(graph: Graph, tensors: tuple[str, ...]) -> bool:
+    """Return whether the first of these tensors holds integers; a dequantized tensor has a codec but holds floats."""
+    maker = graph.makers.get(tensors[0])
+    return tensors[0] in graph.codecs and not (maker and maker.kind == "DEQUANTIZE")
+
+
+class TfliteDiagnosis(Diagnosis):
+    """Why a TFLite file is slow."""
+
+    def reasons(self, base: Artifact) -> list[str]:  # noqa: ARG002 (OnnxDiagnosis uses it)
+        """Return what runs outside XNNPACK, or in its slower kernels."""
+        with catalog.default_for(self.artifact.format).open(self.artifact) as session:
+            parts = session.facts.placement.get("XNNPACK", 0)
+        reasons = []
+        if parts != 1:
+            reasons.append(f"XNNPACK has {f'the graph in {parts} parts' if parts else 'no part of the graph'}")
+        if self._has_int16():
+            reasons.append("int16 activations, for which XNNPACK has no kernels")
+        if outside := [operator for operator in self.operators if operator.kernel.isupper()]:
+            reasons.append(f"outside XNNPACK: {self._kernels_and_time(outside)}")
+        converters = [operator for operator in self.operators if operator.kernel.startswith("Convert")]
+        if dynamic := [operator for operator in converters if "QD8" in operator.kernel]:
+            reasons.append(
+                f"activations are measured and quantized anew in each inference: {self._kernels_and_time(dynamic)}"
+            )
+        return reasons
+
+    def computes_in_int8(self) -> bool:
+        """Return whether XNNPACK runs an int8 kernel."""
+        return any("QC8" in operator.kernel or "QS8" in operator.kernel for operator in self.operators)
+
+    def _has_int16(self) -> bool:
+        from ai_edge_litert.interpreter import Interpreter
+
+        tensors = Interpreter(str(self.artifact.path)).get_tensor_details()
+        return any(tensor["dtype"] == np.int16 for tensor in tensors)
+
+    def _kernels_and_time(self, operators: Sequence[Operator]) -> str:
+        return f"{listed(Counter(operator.kernel for operator in operators))}, {self.time_share(operators)}"
