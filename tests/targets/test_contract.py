@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns
@@ -28,26 +29,26 @@ EVERY = [
 ]
 
 
-@pytest.fixture(scope="module")
-def emulator() -> Target:
-    """One emulator for all."""
-    return catalog.get("arm64:cortex-a76")
-
-
-@pytest.fixture(params=EVERY)
+@pytest.fixture(params=EVERY, scope="module")
 def target(request: pytest.FixtureRequest) -> Target:
-    if request.param == "ssh":
-        return catalog.get(request.getfixturevalue("reached").word)
-    place = request.getfixturevalue("emulator") if request.param.startswith("arm64") else catalog.get(request.param)
+    """Each target in turn; its own tests run one after the other."""
+    place = catalog.get(request.getfixturevalue("kitchen").word if request.param == "ssh" else request.param)
     state = place.probe()
     if not state.ok:
         pytest.skip(f"{place.name} is not here ({state.reason}): NOT checked")
     return place
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def subject(target: Target, onnx_artifact: Artifact, request: pytest.FixtureRequest) -> Artifact:
     return onnx_artifact if "onnx" in target.formats else request.getfixturevalue("tflite_artifact")
+
+
+@pytest.fixture(scope="module")
+def session(target: Target, subject: Artifact) -> Iterator[Session]:
+    """One session that answers many calls, as users hold it."""
+    with target.open(subject) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -68,18 +69,16 @@ def timed(session: Session, plan: TimingPlan) -> Timings:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 63, 64, 65, 130])
-def test_any_number_of_images_is_answered(target: Target, subject: Artifact, count: int) -> None:
-    with target.open(subject) as session:
-        logits = session.run(glyphs(count))
+def test_any_number_of_images_is_answered(session: Session, count: int) -> None:
+    logits = session.run(glyphs(count))
     assert logits.shape == (count, 10)
     assert logits.dtype == np.float32
 
 
-def test_an_image_is_answered_alike_alone_and_in_company(target: Target, subject: Artifact) -> None:
+def test_an_image_is_answered_alike_alone_and_in_company(session: Session) -> None:
     images = glyphs(70)
-    with target.open(subject) as session:
-        together = session.run(images)
-        alone = np.concatenate([session.run(images[k : k + 1]) for k in range(len(images))])
+    together = session.run(images)
+    alone = np.concatenate([session.run(images[k : k + 1]) for k in range(len(images))])
     np.testing.assert_allclose(alone, together, atol=1e-5)
     assert np.ptp(together, axis=0).min() > 0, "images must not all be answered alike"
 
@@ -102,8 +101,8 @@ def test_integers_at_the_borders_stand_for_what_they_stand_for_here(target: Targ
     [glyphs(2).astype(np.float32), glyphs(2)[0], glyphs(2)[:, :14], glyphs(2)[:, None]],
     ids=["float", "one image without an axis", "14x28", "with a channel axis"],
 )
-def test_images_of_another_kind_are_refused(target: Target, subject: Artifact, images: np.ndarray) -> None:
-    with target.open(subject) as session, pytest.raises(RunFailed) as caught:
+def test_images_of_another_kind_are_refused(session: Session, images: np.ndarray) -> None:
+    with pytest.raises(RunFailed) as caught:
         session.run(images)
     assert "\n" not in str(caught.value)
 
@@ -126,9 +125,8 @@ def test_threads_and_runtime_are_recorded(target: Target, subject: Artifact, thr
     assert facts.version
 
 
-def test_a_session_says_the_cost_that_its_target_announced(target: Target, subject: Artifact) -> None:
-    with target.open(subject) as session:
-        assert session.facts.cost == target.cost
+def test_a_session_says_the_cost_that_its_target_announced(target: Target, session: Session) -> None:
+    assert session.facts.cost == target.cost
 
 
 def test_a_process_that_does_nothing_else_is_timed_and_weighed(target: Target, subject: Artifact) -> None:
@@ -154,12 +152,11 @@ def test_instructions_are_counted_where_that_is_the_cost(target: Target, subject
     assert "\n" not in str(caught.value)
 
 
-def test_timings_are_raw_and_plausible(target: Target, subject: Artifact) -> None:
+def test_timings_are_raw_and_plausible(session: Session, subject: Artifact) -> None:
     plan = TimingPlan(warmup=2, min_runs=200, min_seconds=0.1)
-    with target.open(subject) as session:
-        start = perf_counter_ns()
-        timings = timed(session, plan)
-        passed = perf_counter_ns() - start
+    start = perf_counter_ns()
+    timings = timed(session, plan)
+    passed = perf_counter_ns() - start
     assert timings.samples_ns.dtype == np.int64
     assert len(timings.samples_ns) >= plan.min_runs
     assert 1_000 < np.median(timings.samples_ns) < 1e8, "a convolution takes between 1 us and 100 ms"
@@ -172,16 +169,14 @@ def test_timings_are_raw_and_plausible(target: Target, subject: Artifact) -> Non
     assert timings.machine["architecture"]
 
 
-def test_the_count_of_samples_is_bounded(target: Target, subject: Artifact) -> None:
-    with target.open(subject) as session:
-        timings = timed(session, TimingPlan(min_runs=5, max_runs=7, min_seconds=30))
+def test_the_count_of_samples_is_bounded(session: Session) -> None:
+    timings = timed(session, TimingPlan(min_runs=5, max_runs=7, min_seconds=30))
     assert len(timings.samples_ns) == 7
 
 
-def test_several_inferences_a_sample_on_request(target: Target, subject: Artifact) -> None:
-    with target.open(subject) as session:
-        one = timed(session, replace(SHORT, inner=1))
-        four = timed(session, TimingPlan(warmup=3, min_runs=30, min_seconds=0.01, inner=4))
+def test_several_inferences_a_sample_on_request(session: Session) -> None:
+    one = timed(session, replace(SHORT, inner=1))
+    four = timed(session, TimingPlan(warmup=3, min_runs=30, min_seconds=0.01, inner=4))
     assert (one.inner, four.inner) == (1, 4)
     assert 0.2 < np.median(four.samples_ns) / np.median(one.samples_ns) < 3, "a sample is per inference"
 
