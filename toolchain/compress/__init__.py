@@ -6,9 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from toolchain.core.errors import CheckpointError
 from toolchain.core.settings import Step
@@ -22,11 +20,6 @@ if TYPE_CHECKING:
     from toolchain.checkpoint.float_model import FloatModel
     from toolchain.core.context import RunContext
     from toolchain.training.settings import TrainSettings
-
-Augment = Annotated[float, Field(ge=0, le=3, description="strength of the random affine maps; 0 none")]
-Teacher = Annotated[str, Field(description="a checkpoint to learn from; empty learns from the model as it came")]
-Temperature = Annotated[float, Field(ge=1, le=20, description="softens the probabilities of both")]
-Soft = Annotated[float, Field(gt=0, le=1, description="weight of the teacher's answers against the labels")]
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from toolchain import models
-from toolchain.compress import (
-    Augment,
-    ModelStep,
-    Soft,
-    StepContext,
-    Teacher,
-    Temperature,
-    baked,
-    epochs_text,
-    zeros_kept,
-)
+from toolchain.compress import ModelStep, StepContext, baked, epochs_text, zeros_kept
 from toolchain.training.settings import preset_for
 
 if TYPE_CHECKING:
@@ -43,11 +33,11 @@ class Distill(ModelStep):
     dropout: float | None = Field(
         default=None, ge=0, lt=1, description="of the student in training; empty takes its own"
     )
-    teacher: Teacher = ""
+    teacher: str = Field(default="", description="a checkpoint to learn from; empty learns from the model as it came")
     epochs: int = Field(default=24, ge=1, le=100_000, description="epochs on the train split")
-    augment: Augment = 1.0
-    temperature: Temperature = 2.0
-    soft: Soft = 0.9
+    augment: float = Field(default=1.0, ge=0, le=3, description="strength of the random affine maps; 0 none")
+    temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of both")
+    soft: float = Field(default=0.9, gt=0, le=1, description="weight of the teacher's answers against the labels")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

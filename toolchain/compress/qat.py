@@ -12,17 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from toolchain.compress import (
-    Augment,
-    ModelStep,
-    Soft,
-    StepContext,
-    Teacher,
-    Temperature,
-    epochs_text,
-    fine_tuning,
-    zeros_kept,
-)
+from toolchain.compress import ModelStep, StepContext, epochs_text, fine_tuning, zeros_kept
 from toolchain.compress.equalize import folded
 from toolchain.core.errors import StageError
 from toolchain.core.settings import Step
@@ -47,10 +37,10 @@ class Qat(ModelStep):
     kind: Literal["qat"] = "qat"
     epochs: int = Field(default=4, ge=1, le=100_000, description="epochs on the train split")
     lr: float = Field(default=1e-3, gt=0, le=0.1, description="peak of the learning rate")
-    augment: Augment = 1.0
-    teacher: Teacher = ""
-    temperature: Temperature = 2.0
-    soft: Soft = 0.9
+    augment: float = Field(default=1.0, ge=0, le=3, description="strength of the random affine maps; 0 none")
+    teacher: str = Field(default="", description="a checkpoint to learn from; empty learns from the model as it came")
+    temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of both")
+    soft: float = Field(default=0.9, gt=0, le=1, description="weight of the teacher's answers against the labels")
 
     def check_order(self, before: Sequence[Step], after: Sequence[Step]) -> None:
         """Raise ValueError unless one static quantization follows at once, and no other qat comes before."""

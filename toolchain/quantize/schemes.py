@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolchain.formats import catalog
@@ -57,7 +57,7 @@ class Scheme:
 
     def quantizer(self, kind: str) -> Callable[..., bytes]:
         """Return the function that makes a file of that format."""
-        function: Callable[..., bytes] = _imported(self.formats[kind])
+        function: Callable[..., bytes] = resolve_name(self.formats[kind])
         return function
 
 
@@ -77,13 +77,8 @@ class Quantizer:
 
         The folder takes another form of the file, and must exist as long as the open file is used.
         """
-        opener: Callable[[Artifact, Path], Any] = _imported(self.float_file)
+        opener: Callable[[Artifact, Path], Any] = resolve_name(self.float_file)
         return opener
-
-
-def _imported(reference: str) -> Any:
-    module, _, name = reference.partition(":")
-    return getattr(import_module(module), name)
 
 
 _ONNX = "toolchain.quantize.onnx"

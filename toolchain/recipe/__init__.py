@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import tomllib
 from functools import cache
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import Field, ValidationError, model_validator
@@ -40,14 +40,7 @@ STEPS: dict[str, str] = {
 }
 """Kind of step -> "module:Class": a `ModelStep`, or a step that works on a file."""
 
-
-def _imported(reference: str) -> type[Step]:
-    module, _, name = reference.partition(":")
-    step: type[Step] = getattr(import_module(module), name)
-    return step
-
-
-KINDS = {kind: _imported(reference) for kind, reference in STEPS.items()}
+KINDS: dict[str, type[Step]] = {kind: resolve_name(reference) for kind, reference in STEPS.items()}
 if TYPE_CHECKING:
     AnyStep = ModelStep | Quantize
     PressedFormat = Format

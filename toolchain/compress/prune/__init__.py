@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
@@ -157,8 +157,7 @@ def prune(model: FloatModel, step: Prune, data: Dataset, *, context: RunContext)
 
 def pruner(model: FloatModel, step: Prune, data: Dataset, seed: int) -> Pruner:
     """Return what prunes the model in rounds; raises as `prune` does where the step cannot be done."""
-    module, _, name = PRUNERS[step.method].partition(":")
-    made: Pruner = getattr(import_module(module), name)(model, step, data, seed)
+    made: Pruner = resolve_name(PRUNERS[step.method])(model, step, data, seed)
     return made
 
 
