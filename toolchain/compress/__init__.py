@@ -88,19 +88,6 @@ def weights(module: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     return prunable
 
 
-def fine_tuning(images: int, **changes: float) -> TrainSettings:
-    """Return the preset `fine-tune` with `changes`, for that many training images."""
-    from toolchain.training.settings import preset, preset_for
-
-    # Few images need small batches, or an epoch would have only a handful of steps.
-    return preset("fine-tune").changed(batch=preset_for(images).batch, **changes)
-
-
-def epochs_text(epochs: int) -> str:
-    """Return a number of epochs with its noun, for the history."""
-    return f"{epochs} epoch{'s' * (epochs != 1)}"
-
-
 def zeros_kept(module: nn.Module) -> nn.Module:
     """Mask the weights of a module so that those that are zero now stay zero while it is copied and fitted; return it.
 
@@ -157,3 +144,16 @@ def hooks_removed(hooks: list[RemovableHandle]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def fine_tuning(images: int, **changes: float) -> TrainSettings:
+    """Return the preset `fine-tune` with `changes`, for that many training images."""
+    from toolchain.training.settings import preset, preset_for
+
+    # Few images need small batches, or an epoch would have only a handful of steps.
+    return preset("fine-tune").changed(batch=preset_for(images).batch, **changes)
+
+
+def epochs_text(epochs: int) -> str:
+    """Return a number of epochs with its noun, for the history."""
+    return f"{epochs} epoch{'s' * (epochs != 1)}"

@@ -61,9 +61,6 @@ class FloatFile(Protocol):
     def layers(self) -> list[BiasedLayer]:
         """Return the layers whose bias can be changed, in execution order."""
 
-    def weighted(self) -> int:
-        """Return the number of layers with weights."""
-
     def inputs(self) -> list[tuple[str, ...]]:
         """Return the input of each layer with weights, in execution order: the tensor, and those it is a view of."""
 
@@ -186,7 +183,7 @@ def correct_biases(file: FloatFile, step: Quantize, ranges: Ranges, pixels: NDAr
         quantized, _ = _means([layer], file.quantized_values(step, ranges, [layer.output], pixels))[layer]
         change = np.where(active >= LEAST_ACTIVE, (mean - quantized) / np.maximum(active, LEAST_ACTIVE), 0)
         file.move(layer, change.astype(np.float32))
-    return f"corrected the biases of {len(layers)} of {file.weighted()} layers"
+    return f"corrected the biases of {len(layers)} of {len(file.inputs())} layers"
 
 
 def _means(

@@ -303,10 +303,6 @@ class FloatOnnx:
         """Return the layers whose bias is a constant that no other layer reads."""
         return list(self._layers)
 
-    def weighted(self) -> int:
-        """Return the number of nodes with a constant matrix."""
-        return len(weighted(self.model))
-
     def inputs(self) -> list[tuple[str, ...]]:
         """Return the inputs of the layers with weights, with the tensors of which each is a view."""
 

@@ -67,18 +67,15 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
 
     Raises the errors of litert-quantizer, and StageError where there is nothing to quantize.
     """
+    file = artifact.path.name
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
     source = quantizable(absorb_tflite(source, pixels) if pixels else source)
     model = parsed(source)
     if not any(kind in WEIGHTED for graph in model.subgraphs for kind, _ in operators(model, graph)):
-        raise StageError(
-            f"{artifact.path.name} has no layer with weights to quantize ({', '.join(WEIGHTED)}); it stays as it is"
-        )
+        raise StageError(f"{file} has no layer with weights to quantize ({', '.join(WEIGHTED)}); it stays as it is")
     quantizer = _quantizer(source, step, rounded=ranges is not None and ranges.learned)
-    keep_float(quantizer, model, step, artifact.path.name)
-    statistics = _statistics(source, ranges, step, artifact.path.name) if ranges else None
-    if statistics and pixels:
-        statistics[_input_tensor(source)] = pixel_range(pixels)
+    keep_float(quantizer, model, step, file)
+    statistics = _statistics(model.subgraphs[0], ranges, step, pixels, file) if ranges else None
     content = bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
     return make_room(content, source) if ranges else content
 
@@ -142,35 +139,27 @@ def _set_inputs_and_outputs(quantizer: Quantizer, *, integer: bool) -> None:
     quantizer.update_quantization_recipe(".*", names.INPUT, config)
 
 
-def _statistics(content: bytes, ranges: Ranges, step: Quantize, file: str) -> dict[str, Any]:
-    """Return the ranges as litert-quantizer takes them, arrays of the tensor's rank; raises StageError beyond HUGE."""
-    from ai_edge_litert.interpreter import Interpreter
+def _statistics(graph: Any, ranges: Ranges, step: Quantize, pixels: PixelInput | None, file: str) -> dict[str, Any]:
+    """Return the ranges as litert-quantizer takes them: arrays of the tensor's rank, in place of numbers.
 
+    pixels: what the input takes in place of float pixels. Raises StageError for a range beyond HUGE.
+    """
     for name, ends in ranges.bounds.items():
         if (end := max(ends, key=abs)) and abs(end) > HUGE:
             raise StageError(
                 f"{file}: tensor {name} holds {end:.1e}, so integers over its range would round its ordinary values to "
                 f"0; {step.other_schemes()}"
             )
-
-    ranks = {tensor["name"]: len(tensor["shape"]) for tensor in Interpreter(model_content=content).get_tensor_details()}
+    bounds: dict[str, Any] = dict(ranges.bounds)
+    if pixels:
+        # With this range litert-quantizer computes the pixels' scale and zero point.
+        darkest_and_lightest = (np.array([0, 255], np.float32) - pixels.zero_point) * np.float32(pixels.scale)
+        bounds[graph.tensors[graph.inputs[0]].name.decode()] = darkest_and_lightest
+    ranks = {tensor.name.decode(): 0 if tensor.shape is None else len(tensor.shape) for tensor in graph.tensors}
     return {
         name: {key: np.full((1,) * ranks[name], end, np.float32) for key, end in zip(("min", "max"), ends, strict=True)}
-        for name, ends in ranges.bounds.items()
+        for name, ends in bounds.items()
     }
-
-
-def pixel_range(pixels: PixelInput) -> dict[str, NDArray[np.float32]]:
-    """Return the range of the input for which litert-quantizer computes the pixels' scale and zero point."""
-    ends = (np.array([0, 255], np.float32) - pixels.zero_point) * np.float32(pixels.scale)
-    return {"min": ends[:1].reshape(1, 1, 1, 1), "max": ends[1:].reshape(1, 1, 1, 1)}
-
-
-def _input_tensor(source: bytes) -> str:
-    from ai_edge_litert.interpreter import Interpreter
-
-    name: str = Interpreter(model_content=source).get_input_details()[0]["name"]
-    return name
 
 
 def refuse_quantized(artifact: Artifact) -> None:
@@ -243,10 +232,6 @@ class FloatTflite:
     def layers(self) -> list[BiasedLayer]:
         """Return the layers whose bias no other operator reads."""
         return list(self._biases)
-
-    def weighted(self) -> int:
-        """Return the number of operators with weights and a bias."""
-        return len(self._layers)
 
     def inputs(self) -> list[tuple[str, ...]]:
         """Return the inputs of the layers with weights, with the tensors of which each is a view."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
-from toolchain.compress import ModelStep, baked, epochs_text, fine_tuning, zeros_kept
+from toolchain.compress import ModelStep, StepContext, baked, epochs_text, fine_tuning, zeros_kept
 from toolchain.core.settings import Bytes
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from calibration.dataset import Dataset
     from toolchain.checkpoint.float_model import FloatModel
-    from toolchain.compress import StepContext
     from toolchain.core.context import RunContext
 
 Method = Literal["structured", "magnitude", "n:m"]
@@ -124,7 +123,7 @@ class Prune(ModelStep):
         from toolchain.training.fit import torch_threads
 
         with torch_threads(context.run.threads):
-            pruner(model, self, context.train, context.run.seed)
+            _pruner(model, self, context.train, context.run.seed)
 
     def apply(self, model: FloatModel, context: StepContext) -> FloatModel:
         """Return the pruned and fine-tuned model."""
@@ -142,7 +141,7 @@ def prune(model: FloatModel, step: Prune, data: Dataset, *, context: RunContext)
     from toolchain.training.fit import torch_threads
 
     with torch_threads(context.threads):
-        rounds = pruner(model, step, data, context.seed)
+        rounds = _pruner(model, step, data, context.seed)
         module = copy.deepcopy(model.torch_module("pruning"))
         for number in range(1, step.iterations + 1):
             module = rounds.cut(module, number / step.iterations)
@@ -155,7 +154,7 @@ def prune(model: FloatModel, step: Prune, data: Dataset, *, context: RunContext)
     return replace(model.with_module(module.eval()), history=(*model.history, line))
 
 
-def pruner(model: FloatModel, step: Prune, data: Dataset, seed: int) -> Pruner:
+def _pruner(model: FloatModel, step: Prune, data: Dataset, seed: int) -> Pruner:
     """Return what prunes the model in rounds; raises as `prune` does where the step cannot be done."""
     made: Pruner = resolve_name(PRUNERS[step.method])(model, step, data, seed)
     return made
