@@ -88,11 +88,11 @@ def weights(module: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     return prunable
 
 
-def zeros_kept(module: nn.Module) -> nn.Module:
-    """Mask the weights of a module so that those that are zero now stay zero while it is copied and fitted; return it.
+def keep_zeros(module: nn.Module) -> nn.Module:
+    """Return the module with masks that keep the weights that are zero now at zero while it is copied and fitted.
 
-    A mask is a parametrization of its weight. `baked` removes the masks from one of the copies; then torch leaves the
-    other copies without their weights.
+    A mask is a parametrization of its weight. `remove_masks` removes those of one copy; then torch leaves the other
+    copies without their weights.
     """
     from torch import nn
     from torch.nn.utils import parametrize
@@ -114,8 +114,8 @@ def zeros_kept(module: nn.Module) -> nn.Module:
     return module
 
 
-def baked(module: nn.Module) -> nn.Module:
-    """Replace the masks of `zeros_kept` by plain weights in a module, and return it."""
+def remove_masks(module: nn.Module) -> nn.Module:
+    """Return the module with plain weights in place of the masked ones of `keep_zeros`."""
     from torch.nn.utils import parametrize
 
     for layer in list(module.modules()):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from toolchain import models
-from toolchain.compress import ModelStep, StepContext, baked, epochs_text, zeros_kept
+from toolchain.compress import ModelStep, StepContext, epochs_text, keep_zeros, remove_masks
 from toolchain.training.settings import preset_for
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Distill(ModelStep):
         """Return the student before any training; it can be converted just as the trained one."""
         if not self.student:
             return model
-        student = baked(_student(self, len(model.classes), context.run.seed).eval())
+        student = remove_masks(_student(self, len(model.classes), context.run.seed).eval())
         return replace(model.with_module(student), preprocess=replace(model.preprocess, label_offset=0))
 
 
@@ -84,9 +84,9 @@ def distill(model: FloatModel, step: Distill, data: Dataset, *, teacher: FloatMo
     if step.student:
         student, preprocess = _student(step, len(model.classes), context.seed), replace(preprocess, label_offset=0)
     else:
-        student = zeros_kept(copy.deepcopy(model.torch_module("distillation")))
+        student = keep_zeros(copy.deepcopy(model.torch_module("distillation")))
     with taught_by(teacher, temperature=step.temperature, soft=step.soft, threads=context.threads) as lesson:
-        module = baked(fit(student, data, preprocess, settings, lesson=lesson, context=context))
+        module = remove_masks(fit(student, data, preprocess, settings, lesson=lesson, context=context))
     parameters = sum(parameter.numel() for parameter in module.parameters())
     line = (
         f"distilled {step.student or model.name}, {parameters:,} parameters, from {teacher.name} for "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from toolchain.compress import ModelStep, StepContext, epochs_text, fine_tuning, zeros_kept
+from toolchain.compress import ModelStep, StepContext, epochs_text, fine_tuning, keep_zeros
 from toolchain.compress.equalize import folded
 from toolchain.core.errors import StageError
 from toolchain.core.settings import Step
@@ -83,7 +83,7 @@ def qat(
     from toolchain.compress.fake_quantize import add_grids, layers_in_order, observed_ranges, remove_grids
     from toolchain.training.fit import fit, notes_on, taught_by
 
-    module = zeros_kept(folded(model, "quantization-aware training"))
+    module = keep_zeros(folded(model, "quantization-aware training"))
     images = data.images[np.sort(np.random.default_rng(context.seed).permutation(len(data))[:OBSERVED])]
     layers = layers_in_order(module, model.preprocess.apply(images[:2]))
     if not layers:

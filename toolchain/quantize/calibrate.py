@@ -72,8 +72,8 @@ class FloatFile(Protocol):
     ) -> Iterator[Values]:
         """Quantize the file in its current state and yield the values of the same tensors there."""
 
-    def move(self, layer: BiasedLayer, by: NDArray[np.float32]) -> None:
-        """Add `by` [channels] to the layer's bias."""
+    def add_to_bias(self, layer: BiasedLayer, change: NDArray[np.float32]) -> None:
+        """Add `change` [channels] to the layer's bias."""
 
     def content(self) -> bytes:
         """Return the float file in its current state."""
@@ -182,7 +182,7 @@ def correct_biases(file: FloatFile, step: Quantize, ranges: Ranges, pixels: NDAr
         mean, active = exact[layer]
         quantized, _ = _means([layer], file.quantized_values(step, ranges, [layer.output], pixels))[layer]
         change = np.where(active >= LEAST_ACTIVE, (mean - quantized) / np.maximum(active, LEAST_ACTIVE), 0)
-        file.move(layer, change.astype(np.float32))
+        file.add_to_bias(layer, change.astype(np.float32))
     return f"corrected the biases of {len(layers)} of {len(file.inputs())} layers"
 
 

@@ -49,7 +49,7 @@ from toolchain.quantize.onnx_layers import (
     name_of,
     weighted,
 )
-from toolchain.quantize.onnx_weights import dequantizer, dynamic_onnx, expand_at_load, four_bits, make_room
+from toolchain.quantize.onnx_weights import dequantizer, dynamic_onnx, expand_at_load, four_bits, widen_scales
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize
 
@@ -92,8 +92,8 @@ def _expanded(artifact: Artifact, step: Quantize, log: Path | None, *edits: Call
     ]
 
     def convert(prepared: Path) -> ir.Model:
-        kept = name_kept_layers(prepared, step.keep, artifact.path.name)
-        return run(read(prepared), *(partial(edit, keep=kept) for edit in all_edits))
+        kept_layers = name_kept_layers(prepared, step.keep, artifact.path.name)
+        return run(read(prepared), *(partial(edit, keep=kept_layers) for edit in all_edits))
 
     return _quantized(artifact, log, convert)
 
@@ -141,10 +141,10 @@ def prepare(source: Path, prepared: Path) -> None:
     optimized = prepared.with_name("optimized.onnx")
     open_session(prepared, optimized)
     onnx.shape_inference.infer_shapes_path(optimized, prepared)
-    rewrite(prepared, biases_apart)
+    rewrite(prepared, separate_biases)
 
 
-def biases_apart(model: ir.Model) -> bool:
+def separate_biases(model: ir.Model) -> bool:
     """Give each layer its own bias where several share one, as the runs of a repeated layer do.
 
     onnxruntime would copy a shared bias too, but under a numbered name that another value may have already.
@@ -173,7 +173,7 @@ def static_onnx(prepared: Path, artifact: Artifact, step: Quantize, ranges: Rang
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
-    kept = name_kept_layers(prepared, step.keep, artifact.path.name)
+    kept_layers = name_kept_layers(prepared, step.keep, artifact.path.name)
     masks = name_masked(prepared)
     pixels = PixelInput.of(artifact.preprocess) if step.integer_io else None
     if pixels:
@@ -190,17 +190,18 @@ def static_onnx(prepared: Path, artifact: Artifact, step: Quantize, ranges: Rang
         activation_type=QuantType.QInt8 if step.activations == "int8" else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         reduce_range=step.reduced,
-        nodes_to_exclude=[*kept.values(), *masks],
+        nodes_to_exclude=[*kept_layers.values(), *masks],
         extra_options=_extra(artifact, pixels),
         calibration_cache_path=cache,
     )
     source = read(prepared)
-    room = partial(make_room, source=source)
-    weights: list[Edit] = [partial(four_bits, source=source), room, pack_int4] if step.weight_bits == 4 else [room]
+    weight_edits: list[Edit] = [partial(widen_scales, source=source)]
+    if step.weight_bits == 4:
+        weight_edits = [partial(four_bits, source=source), *weight_edits, pack_int4]
     return run(
         read(quantized),
-        partial(keep_apart, kept=kept),
-        *weights,
+        partial(keep_apart, kept_layers=kept_layers),
+        *weight_edits,
         partial(_expand_recurrent, per_channel=step.per_channel),
         integer_io if pixels else float_logits,
     )
@@ -337,20 +338,20 @@ class FloatOnnx:
             for values in onnx_activations(quantized, list(dequantized.values()), pixels):
                 yield {name: values[output] for name, output in dequantized.items()}
 
-    def move(self, layer: BiasedLayer, by: NDArray[np.float32]) -> None:
-        """Add to the layer's bias, which a convolution without one gets."""
+    def add_to_bias(self, layer: BiasedLayer, change: NDArray[np.float32]) -> None:
+        """Add to the layer's bias; a convolution without a bias gets one."""
         output = name_of(self._layers[layer].outputs[0])
 
-        def move_bias(model: ir.Model) -> bool:
+        def add(model: ir.Model) -> bool:
             (node,) = (node for node in model.graph if output in map(name_of, node.outputs))
             if len(node.inputs) < 3:
                 node.resize_inputs(3)
-                node.replace_input_with(2, add_constant(model.graph, f"{output}_bias", by))
+                node.replace_input_with(2, add_constant(model.graph, f"{output}_bias", change))
             elif bias := node.inputs[2]:
-                set_constant(bias, numbers(bias) + by)
+                set_constant(bias, numbers(bias) + change)
             return True
 
-        rewrite(self._path, move_bias)
+        rewrite(self._path, add)
 
     def content(self) -> bytes:
         """Return the prepared file."""

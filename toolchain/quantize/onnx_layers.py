@@ -101,15 +101,15 @@ def name_kept_layers(path: Path, keep: Collection[str], file: str) -> dict[str, 
     return {layer.weights.name: names[layer.node] for layer in layers}
 
 
-def keep_apart(model: ir.Model, kept: dict[str, str]) -> bool:
-    """Insert a LeakyRelu behind each layer of a QDQ model that stays in float; kept: weight -> node name.
+def keep_apart(model: ir.Model, kept_layers: dict[str, str]) -> bool:
+    """Insert a LeakyRelu behind each layer of a QDQ model that stays in float. kept_layers: weight -> node name.
 
     onnxruntime quantizes the float weights of a Conv or Gemm itself when the layer stands between DequantizeLinear and
     QuantizeLinear (weight_bias_quantization.cc), even with a Relu or Reshape behind it. A LeakyRelu prevents that, is
     fused into the layer's kernel, and changes no number: its slope is 0 in place of a Relu and 1 elsewhere.
     """
     graph = model.graph
-    layers = [node for node in graph if node.name in kept.values() and not node.outputs[0].is_graph_output()]
+    layers = [node for node in graph if node.name in kept_layers.values() and not node.outputs[0].is_graph_output()]
     for layer in layers:
         output = layer.outputs[0]
         readers = output.consumers()

@@ -1,7 +1,7 @@
 """The forms in which an ONNX graph holds weights of fewer bits.
 
 Expanded when the file is loaded (`expand_at_load`), multiplied as integers by an input that is quantized at run time
-(`dynamic_onnx`), and, in a QDQ graph, rounded to 4 bits (`four_bits`) or given wider scales (`make_room`).
+(`dynamic_onnx`), and, in a QDQ graph, rounded to 4 bits (`four_bits`) or given wider scales (`widen_scales`).
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def four_bits(model: ir.Model, source: ir.Model) -> bool:
     return True
 
 
-def make_room(model: ir.Model, source: ir.Model) -> bool:
+def widen_scales(model: ir.Model, source: ir.Model) -> bool:
     """Widen the scales of a QDQ model until every float bias fits into 32 bits; `source`: its float graph."""
     changed = False
     for layer in model.graph:

@@ -23,7 +23,7 @@ from toolchain.formats.uint8_input import PixelInput, absorb_tflite
 from toolchain.quantize.calibrate import NO_VALUE, BiasedLayer, without_masks
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize
-from toolchain.quantize.tflite_graph import make_room, masked, operators, quantizable, store, unsuited
+from toolchain.quantize.tflite_graph import masked, operators, quantizable, store, unsuited, widen_scales
 
 if TYPE_CHECKING:
     from litert_quantizer.quantizer import Quantizer
@@ -77,7 +77,7 @@ def tflite_content(artifact: Artifact, source: bytes, step: Quantize, ranges: Ra
     keep_float(quantizer, model, step, file)
     statistics = _statistics(model.subgraphs[0], ranges, step, pixels, file) if ranges else None
     content = bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
-    return make_room(content, source) if ranges else content
+    return widen_scales(content, source) if ranges else content
 
 
 def _quantizer(source: bytes, step: Quantize, *, rounded: bool) -> Quantizer:
@@ -257,11 +257,11 @@ class FloatTflite:
         """Run the quantized file, which keeps the names."""
         return tflite_activations(tflite_content(self.artifact, self.content(), step, ranges), names, pixels)
 
-    def move(self, layer: BiasedLayer, by: NDArray[np.float32]) -> None:
-        """Add to the bias, in a buffer of its own where other tensors share it."""
+    def add_to_bias(self, layer: BiasedLayer, change: NDArray[np.float32]) -> None:
+        """Add to the layer's bias, in a new buffer where other tensors share the old one."""
         tensor = self._graph.tensors[self._biases[layer]]
         buffer = self._model.buffers[tensor.buffer]
-        bias = (np.frombuffer(bytes(buffer.data), "<f4") + by).astype("<f4")
+        bias = (np.frombuffer(bytes(buffer.data), "<f4") + change).astype("<f4")
         if sum(other.buffer == tensor.buffer for other in self._graph.tensors) > 1:
             store(self._model, tensor, bias)
         else:

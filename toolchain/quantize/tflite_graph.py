@@ -133,7 +133,7 @@ def _has_input(node: Any, position: int) -> bool:
     return position < len(node.inputs) and node.inputs[position] >= 0
 
 
-def make_room(content: bytes, source: bytes) -> bytes:
+def widen_scales(content: bytes, source: bytes) -> bytes:
     """Return the quantized file with scales so wide that every bias fits; `source`: its float file, same names."""
     model, exact = unpacked(content), unpacked(source)
     graph, floats = model.subgraphs[0], {tensor.name: tensor for tensor in exact.subgraphs[0].tensors}

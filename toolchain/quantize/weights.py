@@ -19,7 +19,7 @@ ON_GRID = 1e-3
 """Weights are rounded already when they lie this close to a level, as a share of a step: float32 is no more exact."""
 _AT_ONCE = 1 << 20
 """Number of weights that are rounded at once."""
-ROOM = 2**26
+LARGEST_BIAS = 2**26
 """Largest integer of a bias. 32 bits hold 32 times as much, but the products of the layer are added to it, and the
 kernels of XNNPACK for 4 bits compute 16 times that sum. What wider scales cost stays below a millionth of the bias.
 """
@@ -93,7 +93,7 @@ def wider(weight: Weight, floats: Floats, bias: Floats, unit: float) -> Weight |
     floats: the weight in float. unit: the scale of the layer's input.
     """
     # Groups of a ConvTranspose share the scales of their channels, and one scale is shared by all.
-    least = np.abs(bias.astype(np.float64)).reshape(-1, weight.scale.size).max(axis=0) / ROOM / unit
+    least = np.abs(bias.astype(np.float64)).reshape(-1, weight.scale.size).max(axis=0) / LARGEST_BIAS / unit
     if (least <= weight.scale.reshape(-1)).all():
         return None
     scale = np.maximum(weight.scale, least.reshape(weight.scale.shape)).astype(np.float32)

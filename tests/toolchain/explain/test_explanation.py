@@ -141,7 +141,7 @@ def test_onnxruntime_would_round_a_float_layer_between_integers(
     floats: dict[Format, Artifact], images: CalibrationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reason for `keep_apart`: should it go away in a later version, so may that."""
-    monkeypatch.setattr(onnx_quantizer, "keep_apart", lambda _model, kept: not kept)
+    monkeypatch.setattr(onnx_quantizer, "keep_apart", lambda _model, kept_layers: not kept_layers)
     step = Quantize(scheme="static-int8", keep=("features.conv4",))
     made = quantize(floats["onnx"], step, images, tmp_path / "kept.onnx", recipe="kept")
     ran = {one.layer: one for one in catalog.get(made.format).kernels(made)}

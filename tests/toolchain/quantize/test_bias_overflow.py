@@ -15,7 +15,7 @@ from tests.toolchain.conftest import OnDemand
 from toolchain.checkpoint.float_model import FloatModel, TorchModel
 from toolchain.export import export
 from toolchain.quantize import quantize
-from toolchain.quantize.weights import ROOM, Weight, wider
+from toolchain.quantize.weights import LARGEST_BIAS, Weight, wider
 from toolchain.recipe import Quantize
 
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")
@@ -102,5 +102,5 @@ def test_only_the_channels_that_need_it_change() -> None:
     assert found is not None
     assert (found.integers == [[0, 0], [64, -32]]).all()
     assert found.scale[1] == held.scale[1]
-    assert np.rint(3 / (np.float64(found.scale[0]) * 0.01)) == pytest.approx(ROOM)
+    assert np.rint(3 / (np.float64(found.scale[0]) * 0.01)) == pytest.approx(LARGEST_BIAS)
     assert wider(held, floats, np.array([1e-8, 3], np.float32), 0.01) is None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
-from toolchain.compress import ModelStep, StepContext, baked, epochs_text, fine_tuning, zeros_kept
+from toolchain.compress import ModelStep, StepContext, epochs_text, fine_tuning, keep_zeros, remove_masks
 from toolchain.core.settings import Bytes
 
 if TYPE_CHECKING:
@@ -113,10 +113,10 @@ class Prune(ModelStep):
         return int(stay), int(of)
 
     def ratios_text(self, others: str) -> str:
-        """Return `layers` and `ratio` for the history. others: to what the ratio applies, such as "in each layer"."""
+        """Return `layers` and `ratio` for the history. others: what `ratio` applies to, such as "in each layer"."""
         ratios = [(f"of {layer}", ratio) for layer, ratio in self.layers.items()]
         ratios += [(others, self.ratio)] if self.ratio is not None else []
-        return ", ".join(f"{100 * ratio:.3g}% {subject}" for subject, ratio in ratios)
+        return ", ".join(f"{100 * ratio:.3g}% {part}" for part, ratio in ratios)
 
     def check(self, model: FloatModel, context: StepContext) -> None:
         """Raise what pruning would raise before it trains: layers or budgets that the model cannot have."""
@@ -164,8 +164,8 @@ def _fine_tuned(module: nn.Module, model: FloatModel, step: Prune, data: Dataset
     from toolchain.training.fit import fit, taught_by
 
     settings = fine_tuning(len(data), epochs=step.epochs)
-    module = zeros_kept(module)
+    module = keep_zeros(module)
     if not step.soft:
-        return baked(fit(module, data, model.preprocess, settings, context=context))
+        return remove_masks(fit(module, data, model.preprocess, settings, context=context))
     with taught_by(model, temperature=step.temperature, soft=step.soft, threads=context.threads) as lesson:
-        return baked(fit(module, data, model.preprocess, settings, lesson=lesson, context=context))
+        return remove_masks(fit(module, data, model.preprocess, settings, lesson=lesson, context=context))

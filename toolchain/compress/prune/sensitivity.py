@@ -7,15 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from calibration.dataset import Dataset
 from toolchain.checkpoint.float_model import FloatModel
-from toolchain.compress import weights
 from toolchain.compress.prune import Importance
 from toolchain.compress.prune.graph import ChannelGraph, Channels, prunable
 from toolchain.compress.prune.structured import channel_scores, least_important, refuse_unscored, remaining
-from toolchain.compress.prune.unstructured import magnitude_mask
+from toolchain.compress.prune.unstructured import magnitude_mask, weight_tensors
 from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.training.fit import accuracy, hold_out, torch_threads
@@ -31,7 +28,7 @@ IMAGES = 2000
 
 @dataclass(frozen=True)
 class SensitivityPoint:
-    """One layer at one ratio. left: its remaining channels or nonzero weights. parameters: of the whole model."""
+    """The model with one layer pruned by `ratio`. left: channels or nonzero weights that the layer still has."""
 
     ratio: float
     left: int
@@ -41,7 +38,7 @@ class SensitivityPoint:
 
 @dataclass(frozen=True)
 class Curve:
-    """One layer, and the model's accuracy at each ratio of it. whole: its channels, or weights, before pruning."""
+    """The model's accuracy at each ratio of one layer. whole: channels or weights of the layer before pruning."""
 
     layer: str
     tied: tuple[str, ...]
@@ -54,9 +51,9 @@ class Sensitivity:
     """The curves of a model, and the ratios that they propose.
 
     accuracy: of the unpruned model, on `images` validation images of the train split. proposal: for each layer the
-    highest ratio up to which the accuracy falls by at most `tolerance`; layers without one are left out. together: the
-    whole proposal at once (its ratio is the highest), before any fine-tuning; None without a proposal. refused: why
-    other layers cannot be pruned. history: of the model.
+    highest ratio up to which the accuracy falls by at most `tolerance`; layers without such a ratio are left out.
+    together: the model with the whole proposal at once, before any fine-tuning, with the highest of its ratios; None
+    without a proposal. refused: why other layers cannot be pruned. history: of the model.
     """
 
     model: str
@@ -88,33 +85,31 @@ def sensitivity(
 ) -> Sensitivity:
     """Prune each layer alone at rising ratios, without fine-tuning, and evaluate it on images of a train split.
 
-    These are drawn by class, with the seed; an importance that needs gradients takes them from the other images. The
-    checkpoint may have been trained on all of them: only differences matter. Raises UsageProblem for a test split, and
-    what `prune` raises.
+    These images are drawn by class, with the seed; gradients for an importance are taken on the others. The checkpoint
+    may have been trained on all of them, since only differences matter. Raises UsageProblem for a test split, and what
+    `prune` raises.
     """
     if data.split != "train":
         raise UsageProblem(f"{data.origin} is a test split; a recipe that was chosen on it could not be judged on it")
     if method == "magnitude" and (importance, round_to) != ("l2", 8):
         raise UsageProblem("`importance` and `round_to` belong to structured pruning; leave them out of magnitude's")
-    rest, held = hold_out(data.labels, min(0.5, IMAGES / len(data)), context.seed)
-    others, validation = data.take(rest, "fitted"), data.take(held, "validation")
+    fitted, held_out = hold_out(data.labels, min(0.5, IMAGES / len(data)), context.seed)
+    others, validation = data.take(fitted, "fitted"), data.take(held_out, "validation")
     with torch_threads(context.threads):
-        module = model.torch_module("pruning")
-        trial = (
-            _Channels(model, others, importance, round_to, context.seed) if method == "structured" else _Weights(model)
-        )
+        structured = method == "structured"
+        trial = _Channels(model, others, importance, round_to, context.seed) if structured else _Weights(model)
 
         def evaluated(ratios: Mapping[str, float]) -> SensitivityPoint:
-            pruned, left = trial.pruned(ratios)
+            pruned, size = trial.pruned(ratios)
             parameters = sum(parameter.numel() for parameter in pruned.parameters())
             share = accuracy(pruned, validation, model.preprocess, threads=context.threads)
-            return SensitivityPoint(max(ratios.values()), left, parameters, share)
+            return SensitivityPoint(max(ratios.values()), size, parameters, share)
 
-        whole = accuracy(copy.deepcopy(module), validation, model.preprocess, threads=context.threads)
+        unpruned = accuracy(copy.deepcopy(trial.module), validation, model.preprocess, threads=context.threads)
         points = _points(trial, evaluated, context.progress)
-        proposal = {layer: ratio for layer in points if (ratio := _highest_ratio(points[layer], whole - tolerance))}
+        proposal = {layer: ratio for layer in points if (ratio := _highest_ratio(points[layer], unpruned - tolerance))}
         together = evaluated(proposal) if proposal else None
-    curves = tuple(Curve(layer, trial.tied(layer), trial.sizes[layer], tuple(points[layer])) for layer in points)
+    curves = tuple(Curve(layer, trial.tied[layer], trial.sizes[layer], tuple(points[layer])) for layer in points)
     return Sensitivity(
         model=model.name,
         checkpoint_sha256=model.checkpoint_sha256,
@@ -124,7 +119,7 @@ def sensitivity(
         origin=data.origin,
         images=len(validation),
         seed=context.seed,
-        accuracy=whole,
+        accuracy=unpruned,
         tolerance=tolerance,
         curves=curves,
         refused=trial.refused,
@@ -163,9 +158,7 @@ class _Channels:
         self.scores = channel_scores(graph, possible, importance, data, model.preprocess, seed=seed)
         self.channels: dict[str, Channels] = refuse_unscored(possible, self.scores, self.refused, importance, self.name)
         self.sizes = {layer: channels.width for layer, channels in self.channels.items()}
-
-    def tied(self, layer: str) -> tuple[str, ...]:
-        return self.channels[layer].tied
+        self.tied = {layer: channels.tied for layer, channels in self.channels.items()}
 
     def ratios(self, layer: str) -> list[float]:
         counts = {ratio: remaining(self.channels[layer], ratio, self.round_to) for ratio in RATIOS}
@@ -186,25 +179,17 @@ class _Weights:
 
     def __init__(self, model: FloatModel) -> None:
         self.module, self.refused = model.torch_module("pruning"), dict[str, str]()
-        layers = weights(self.module)
-        if not layers:
+        self.sizes = {layer: weight.numel() for layer, weight in weight_tensors(self.module).items()}
+        if not self.sizes:
             raise StageError(f"{model.name} has no Linear or Conv2d layer; there is nothing to prune")
-        self.sizes = {name: getattr(layer, attribute).numel() for name, (layer, attribute) in layers.items()}
-
-    def tied(self, _layer: str) -> tuple[str, ...]:
-        return ()
+        self.tied: dict[str, tuple[str, ...]] = dict.fromkeys(self.sizes, ())
 
     def ratios(self, layer: str) -> list[float]:
         return [ratio for ratio in RATIOS if round(ratio * self.sizes[layer])]
 
     def pruned(self, ratios: Mapping[str, float]) -> tuple[nn.Module, int]:
-        import torch
-
         module = copy.deepcopy(self.module)
-        layers, left = weights(module), 0
-        with torch.no_grad():
-            for layer, ratio in ratios.items():
-                tensor = getattr(*layers[layer])
-                tensor.mul_(magnitude_mask(tensor, round(ratio * tensor.numel())))
-                left += int(np.count_nonzero(tensor.numpy()))
-        return module, left
+        tensors = weight_tensors(module)
+        for layer, ratio in ratios.items():
+            tensors[layer].mul_(magnitude_mask(tensors[layer], round(ratio * self.sizes[layer])))
+        return module, sum(int(tensors[layer].count_nonzero()) for layer in ratios)

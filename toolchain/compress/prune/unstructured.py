@@ -77,17 +77,14 @@ class Unstructured:
 
     def cut(self, module: nn.Module, share: float) -> nn.Module:
         """Return the module with `share`, 0 to 1, of the pruning done; `module` is changed in place."""
-        import torch
-
-        tensors = _tensors(module)
-        with torch.no_grad():
-            for name, mask in self._masks(module, share).items():
-                tensors[name].mul_(mask)
+        tensors = weight_tensors(module)
+        for name, mask in self._masks(module, share).items():
+            tensors[name].mul_(mask)
         return module
 
     def line(self, module: nn.Module) -> str:
         """Return a line on what was done and gained, for the history."""
-        tensors = _tensors(module)
+        tensors = weight_tensors(module)
         zeros = sum(int((tensor == 0).sum()) for tensor in tensors.values())
         total = sum(tensor.numel() for tensor in tensors.values())
         unpruned = [name for name in tensors if self.step.method == "n:m" and not bool((tensors[name] == 0).any())]
@@ -107,7 +104,7 @@ class Unstructured:
 
     def _masks(self, module: nn.Module, share: float) -> dict[str, Tensor]:
         """Return a mask of each weight that is pruned when `share` of the pruning is done."""
-        tensors = _tensors(module)
+        tensors = weight_tensors(module)
         if self.step.method == "n:m":
             layers = {name: layer for name, (layer, _) in weights(module).items()}
             masks = {
@@ -124,8 +121,8 @@ class Unstructured:
         }
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return the weights that can be pruned by the names of their layers; they share memory with the module's."""
+def weight_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return the weights that can be pruned by the names of their layers, sharing memory with the module's."""
     return {name: getattr(layer, attribute).detach() for name, (layer, attribute) in weights(module).items()}
 
 
