@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -93,12 +92,12 @@ class TorchModel(ModelFacts):
 class OnnxModel(ModelFacts):
     """A model that came as ONNX and is exported from that graph.
 
-    graph: the normalised graph (`onnx_normal`), to be read only. path: the user's file. module: the same layers in
-    torch (`onnx_torch`), None where they could not be brought back. refusal: why not.
+    graph: the normalised graph (`onnx_normal`), to be read only. original: the user's graph, without its weights.
+    module: the same layers in torch (`onnx_torch`), None where they could not be brought back. refusal: why not.
     """
 
     graph: ModelProto
-    path: Path
+    original: ModelProto
     module: nn.Module | None = None
     _: KW_ONLY
     refusal: str = ""

@@ -12,7 +12,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from targets.artifact import file_sha256
 from targets.errors import first_line, translated
 from toolchain import models
 from toolchain.checkpoint.computed_weights import bake
@@ -24,7 +23,7 @@ from toolchain.checkpoint.state import Fitted, find_state, fit_state, modules_in
 from toolchain.checkpoint.torch_files import read_payload, read_program, read_safetensors, read_torchscript
 from toolchain.core.errors import CheckpointError
 from toolchain.formats import catalog
-from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor, largest_first, left_out
+from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor, uncounted_note
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -79,7 +78,7 @@ def counted(model: FloatModel) -> tuple[int | None, int | None]:
     if isinstance(model, OnnxModel):
         from toolchain.formats.onnx.inspection import count_onnx
 
-        return count_onnx(model.path)
+        return count_onnx(model.original)
     parameters = sum(weight.numel() for weight in model.module.parameters())
     return parameters, None if model.refusal else module_layers(model.module, model.name).all_macs or None
 
@@ -128,17 +127,15 @@ def _inspect_torch(path: Path, kind: str, model: str | None, *, trust_pickle: bo
         StoredTensor(name, str(t.dtype).removeprefix("torch."), tuple(t.shape), t.numel() * t.element_size())
         for name, t in state.items()
     ]
-    return Inspection(
-        path=path,
-        kind=kind,
-        bytes=path.stat().st_size,
-        sha256=file_sha256(path),
+    return Inspection.of(
+        path,
+        kind,
+        tensors,
         parameters=sum(_parameters(name, tensor) for name, tensor in state.items()),
-        tensors=largest_first(tensors),
         layers=tuple(counts.layers),
         macs=counts.all_macs if counts.layers else script_macs,
         metadata=facts,
-        notes=(*notes, *left_out(counts.left_out)),
+        notes=(*notes, *uncounted_note(counts.left_out)),
     )
 
 
@@ -253,7 +250,7 @@ def _script_macs(script: nn.Module) -> tuple[int | None, tuple[str, ...]]:
             script(torch.zeros(1, 1, 28, 28))
         except Exception as error:  # noqa: BLE001 (a stranger's code can raise anything; its tensors are still shown)
             return None, (note, f"it does not take one image ({first_line(error)})")
-    return None if counts.left_out else sum(counts.macs.values()), (note, *left_out(counts.left_out))
+    return None if counts.left_out else sum(counts.macs.values()), (note, *uncounted_note(counts.left_out))
 
 
 def _program_layers(program: ExportedProgram) -> Counted:

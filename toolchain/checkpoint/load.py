@@ -211,14 +211,15 @@ def _open_exported(request: _Request) -> Loaded:
 def _open_onnx(request: _Request) -> Loaded:
     from toolchain.checkpoint.onnx_torch import to_torch
 
-    metadata = {entry.key: entry.value for entry in read_onnx(request.path, weights=False).metadata_props}
+    original = read_onnx(request.path, weights=False)
+    metadata = {entry.key: entry.value for entry in original.metadata_props}
     request = request.agreed(metadata_facts(metadata, request.path))
     normal = normalise(request.path, len(request.classes), request.label_offset)
     module, refusal = to_torch(normal.proto)
     model = OnnxModel(
         **_facts(request, ("from ONNX", *normal.notes), KIND_NAMES["onnx"]),
         graph=normal.proto,
-        path=request.path,
+        original=original,
         module=module,
         refusal=refusal,
         origin_sha256=_origin(our_facts(metadata, request.path)),

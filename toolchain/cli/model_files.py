@@ -48,7 +48,9 @@ def inspect(
     if inspection.kind in catalog.FORMATS:
         inspection = replace(inspection, packed=shown_size(inspection.path, asked=packed, progress=context.progress))
     if as_json:
-        console.emit("inspect", inspection.to_dict())
+        from toolchain.core.json_codec import to_json
+
+        console.emit("inspect", to_json(inspection) | {"bytes_by_dtype": inspection.bytes_by_dtype})
     else:
         show_inspection(inspection, console.out())
 

@@ -76,7 +76,7 @@ def probe_pair(shape: str, kind: Format, seed: int) -> tuple[Artifact, Artifact]
         proto = probe_model(Shape.parse(shape), seed)
         path = folder / "source.onnx"
         path.write_bytes(proto.SerializeToString())
-        model = OnnxModel("probe", Preprocess(), CLASSES, "0" * 64, normalised(path, len(CLASSES)), path)
+        model = OnnxModel("probe", Preprocess(), CLASSES, "0" * 64, normalised(path, len(CLASSES)), proto)
         if not EXPORTERS[kind].takes_onnx:
             from toolchain.checkpoint.onnx_torch import to_torch
 

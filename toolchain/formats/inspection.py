@@ -1,11 +1,11 @@
-"""What `glyphpress inspect` finds in a model file."""
+"""What `glyphpress inspect` shows of a model file: its layers, tensors and metadata, and its size once packed."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,19 @@ from targets.artifact import file_sha256
 from targets.host.text import json_value
 from toolchain.core.context import Progress, silent
 
+LEVEL = 19
+"""The highest level of zstd without `--ultra`, with which packages are usually made."""
+QUICK = 8_000_000
+"""Bytes that pack in two seconds on one core; larger files take about a second for each 1.2 MB more."""
+_CHUNK = 1 << 16
+"""Bytes that are packed at once: at most 0.3 s, in which Ctrl-C has to wait."""
+_known: dict[str, int] = {}
+"""Packed sizes by SHA-256, so that no content is packed twice in one run."""
+
 
 @dataclass(frozen=True)
 class InspectedLayer:
-    """One operation: its output's shape without the batch axis, its weights, its multiply-accumulates an image."""
+    """One operation: its output's shape without the batch axis, its weights, and its multiply-accumulates per image."""
 
     name: str
     kind: str
@@ -27,7 +36,7 @@ class InspectedLayer:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor in the file. scales, zero_points: how many quantize it (one, or one a channel); 0 in float."""
+    """One tensor in the file. scales, zero_points: how many quantize it (one, or one per channel); 0 in float."""
 
     name: str
     dtype: str
@@ -39,14 +48,13 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A model file, taken apart.
+    """The contents of a model file.
 
-    kind: a format's name, or the kind of a checkpoint. packed: bytes once packed, None of a checkpoint and where that
-    was not measured.
-    parameters: weights, without scales, zero points and shapes. macs: multiply-accumulates an image, of convolutions
-    and matrix products; None where the file holds weights alone, or an operator whose products nobody counts. inputs,
-    outputs: one line each. tensors: the largest first. metadata: what stands beside the weights. notes: what
-    could not be found out, and how it could.
+    kind: a format's name, or the kind of a checkpoint. parameters: number of weights, without scales, zero points and
+    shapes. tensors: the largest first. macs: multiply-accumulates per image, of convolutions and matrix products; None
+    where the file holds weights alone, or an operator that cannot be counted. inputs, outputs: one line each. metadata:
+    what the file or its sidecar says of how it was made. notes: what could not be found out, and how it could. packed:
+    bytes once packed, None for a checkpoint and where that was not measured.
     """
 
     path: Path
@@ -63,9 +71,15 @@ class Inspection:
     notes: tuple[str, ...] = ()
     packed: int | None = None
 
+    @classmethod
+    def of(cls, path: Path, kind: str, tensors: Iterable[StoredTensor], **facts: Any) -> Inspection:
+        """Return the inspection of a file with its size and digest."""
+        ordered = tuple(sorted(tensors, key=lambda tensor: (-tensor.bytes, tensor.name)))
+        return cls(path, kind, path.stat().st_size, file_sha256(path), tensors=ordered, **facts)
+
     @property
     def bytes_by_dtype(self) -> dict[str, int]:
-        """Return how many bytes of tensors there are of each dtype, the most first."""
+        """Return the bytes that tensors of each dtype take, the largest first."""
         sizes: Counter[str] = Counter()
         for tensor in self.tensors:
             sizes[tensor.dtype] += tensor.bytes
@@ -76,19 +90,10 @@ class Inspection:
         """Return the tensors that have scales."""
         return tuple(tensor for tensor in self.tensors if tensor.scales)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types."""
-        return asdict(self) | {"path": str(self.path), "bytes_by_dtype": self.bytes_by_dtype}
 
-
-def left_out(kinds: set[str]) -> tuple[str, ...]:
-    """Return the note on operators whose products are not counted, if there are any."""
+def uncounted_note(kinds: set[str]) -> tuple[str, ...]:
+    """Return the note on operators that cannot be counted; empty where there are none."""
     return (f"MACs of {', '.join(sorted(kinds))} cannot be counted, so there is no sum",) if kinds else ()
-
-
-def largest_first(tensors: list[StoredTensor]) -> tuple[StoredTensor, ...]:
-    """Return the tensors in the order in which they are shown."""
-    return tuple(sorted(tensors, key=lambda tensor: (-tensor.bytes, tensor.name)))
 
 
 def sidecar_facts(path: Path) -> dict[str, Any]:
@@ -100,25 +105,8 @@ def sidecar_facts(path: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def compared(path: Path) -> dict[str, Any]:
-    """Return the `fidelity` of an ONNX file, which stands in a sidecar of the same bytes and not in the file."""
-    facts = sidecar_facts(path)
-    same = facts.get("fidelity") and facts.get("sha256") == file_sha256(path)
-    return {"fidelity": facts["fidelity"]} if same else {}
-
-
-LEVEL = 19
-"""The highest that zstd packs with without options of its own, as packages are made with."""
-QUICK = 8_000_000
-"""Bytes that pack in two seconds on one core; larger files take about a second for each 1.2 MB more."""
-_CHUNK = 1 << 16
-"""Bytes between two looks at Ctrl-C, which take 0.3 s at most."""
-_known: dict[str, int] = {}
-"""Packed sizes by SHA-256, so that no content is packed twice in one run."""
-
-
 def packed_size(path: Path, *, progress: Progress = silent) -> int:
-    """Return the bytes of a file packed by zstd (RFC 8878) at LEVEL; progress is of files that are not quick."""
+    """Return the bytes of a file packed by zstd (RFC 8878) at LEVEL; progress is told only for files over QUICK."""
     digest = file_sha256(path)
     if digest not in _known:
         _known[digest] = _packed(path, progress)
@@ -126,21 +114,21 @@ def packed_size(path: Path, *, progress: Progress = silent) -> int:
 
 
 def shown_size(path: Path, *, asked: bool = False, progress: Progress = silent) -> int | None:
-    """Return `packed_size` where it was asked for, is known already or takes no time; None otherwise."""
+    """Return `packed_size` where it is asked for, already known or quick to measure; None otherwise."""
     if asked or path.stat().st_size <= QUICK:
         return packed_size(path, progress=progress)
     return _known.get(file_sha256(path)) if _known else None
 
 
 def packed_bytes(content: bytes) -> int:
-    """Return the size of bytes packed in the same way."""
+    """Return the size of bytes that are packed in the same way."""
     import zstandard
 
     return len(zstandard.ZstdCompressor(level=LEVEL).compress(content))
 
 
 def packed_remark(sizes: Iterable[int | None], ask: str) -> str:
-    """Return what the packed sizes of a table are, or how to get those that were not measured."""
+    """Return the line that explains the packed sizes of a table; ask: how to get those that were not measured."""
     measured = {size is not None for size in sizes}
     if measured == {True}:
         return f"packed: by zstd, level {LEVEL}"

@@ -1,4 +1,4 @@
-"""What stands in an .onnx file, and its multiply-accumulates from the shapes of tensors."""
+"""Inspect an .onnx file: its contents, and its multiply-accumulates from the shapes of tensors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Any
 from targets.artifact import ONNX_METADATA_KEY, file_sha256
 from targets.host.text import json_value
 from targets.onnxruntime.onnx_file import scales
-from toolchain.formats.inspection import (
-    InspectedLayer,
-    Inspection,
-    StoredTensor,
-    compared,
-    largest_first,
-    left_out,
-)
+from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor, sidecar_facts, uncounted_note
 from toolchain.formats.onnx.file import image_inputs, read_onnx, weight_files
 from toolchain.formats.onnx.layers import onnx_graph
 
@@ -31,12 +24,12 @@ _SCALED = ("QuantizeLinear", "DequantizeLinear")
 
 
 def inspect_onnx(path: Path) -> Inspection:
-    """Return what an ONNX file is; MACs from shape inference, for one image. Raises CheckpointError."""
+    """Return the contents of an ONNX file; MACs from shape inference, for one image. Raises CheckpointError."""
     proto = read_onnx(path, weights=False)
     graph = proto.graph
     sizes = _sizes(proto)
     shapes = {name: tuple(size or 1 for size in shape) for name, shape in sizes.items()}
-    counts, borders = _scale_counts(graph, shapes), scales(graph)
+    counts, quantization = _scale_counts(graph, shapes), scales(graph)
     parameters = _parameter_counts(graph)
     names = {tensor: layer.name for layer in onnx_graph(proto).layers for tensor in layer.chain}
     macs, unknown = onnx_macs(graph, sizes)
@@ -46,25 +39,23 @@ def inspect_onnx(path: Path) -> Inspection:
         if node.op_type != "Constant"
     )
     opsets = ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
-    return Inspection(
-        path=path,
-        kind="onnx",
-        bytes=path.stat().st_size,
-        sha256=file_sha256(path),
+    beside = [f"weights in {file.name}, {file.stat().st_size:,} bytes more" for file in weight_files(path)]
+    return Inspection.of(
+        path,
+        "onnx",
+        [_tensor(tensor, counts) for tensor in graph.initializer],
         parameters=sum(parameters.values()),
-        tensors=largest_first([_tensor(tensor, counts) for tensor in graph.initializer]),
         layers=layers,
         macs=None if unknown else sum(layer.macs for layer in layers),
-        inputs=tuple(_words(value, borders) for value in image_inputs(proto)),
-        outputs=tuple(_words(value, borders) for value in graph.output),
-        metadata=_metadata(proto) | compared(path),
-        notes=(f"opset {opsets}, IR {proto.ir_version}", *_beside(path), *left_out(unknown)),
+        inputs=tuple(_described(value, quantization) for value in image_inputs(proto)),
+        outputs=tuple(_described(value, quantization) for value in graph.output),
+        metadata=_metadata(proto, path),
+        notes=(f"opset {opsets}, IR {proto.ir_version}", *beside, *uncounted_note(unknown)),
     )
 
 
-def count_onnx(path: Path) -> tuple[int, int | None]:
-    """Return an ONNX file's parameters, and its MACs for one image or None where not all of them can be counted."""
-    proto = read_onnx(path, weights=False)
+def count_onnx(proto: ModelProto) -> tuple[int, int | None]:
+    """Return an ONNX model's parameters, and its MACs for one image or None where not all of them can be counted."""
     macs, unknown = onnx_macs(proto.graph, _sizes(proto))
     return sum(_parameter_counts(proto.graph).values()), None if unknown else sum(macs.values())
 
@@ -84,7 +75,7 @@ def _sizes(proto: ModelProto) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def _one_image(proto: ModelProto) -> Iterator[None]:
-    """Let open axes of inputs and outputs be 1 within the block, so that what is computed from them is known."""
+    """Let open axes of inputs and outputs be 1 inside the block, so that shapes computed from them are known."""
     ends = (*proto.graph.input, *proto.graph.output)
     axes = [axis for value in ends for axis in value.type.tensor_type.shape.dim if not axis.dim_value]
     before = [axis.dim_param for axis in axes]
@@ -108,7 +99,7 @@ def _scale_counts(graph: GraphProto, shapes: dict[str, tuple[int, ...]]) -> dict
 
 
 def _parameter_counts(graph: GraphProto) -> dict[str, int]:
-    """Return the number of weights in each initializer that is one: no scales, zero points, shapes or axes."""
+    """Return the number of weights in each initializer that holds some: not in scales, zero points, shapes or axes."""
     from onnx import TensorProto
 
     scaling = {name for node in graph.node if node.op_type in _SCALED for name in node.input[1:]}
@@ -139,14 +130,15 @@ def _tensor(tensor: Any, counts: dict[str, tuple[int, int]]) -> StoredTensor:
     return StoredTensor(tensor.name, name, tuple(tensor.dims), size, *counts.get(tensor.name, (0, 0)))
 
 
-def _words(value: ValueInfoProto, borders: dict[str, tuple[float, int]]) -> str:
+def _described(value: ValueInfoProto, quantization: dict[str, tuple[float, int]]) -> str:
+    """Return an input or output in one line; quantization: scale and zero point of integer ones, by their names."""
     tensor = value.type.tensor_type
     shape = [axis.dim_param or axis.dim_value or "?" for axis in tensor.shape.dim]
-    words = f"{value.name} {_dtype(tensor.elem_type)} [{', '.join(map(str, shape))}]"
-    if value.name in borders:
-        scale, zero_point = borders[value.name]
-        words += f" scale {scale:.6g} zero point {zero_point}"
-    return words
+    line = f"{value.name} {_dtype(tensor.elem_type)} [{', '.join(map(str, shape))}]"
+    if value.name in quantization:
+        scale, zero_point = quantization[value.name]
+        line += f" scale {scale:.6g} zero point {zero_point}"
+    return line
 
 
 def _dtype(number: int) -> str:
@@ -156,59 +148,59 @@ def _dtype(number: int) -> str:
     return {"float": "float32", "double": "float64"}.get(name, name)
 
 
-def _beside(path: Path) -> list[str]:
-    return [f"weights in {file.name}, {file.stat().st_size:,} bytes more" for file in weight_files(path)]
-
-
-def _metadata(proto: ModelProto) -> dict[str, Any]:
+def _metadata(proto: ModelProto, path: Path) -> dict[str, Any]:
+    """Return the facts in the file, and the `fidelity` of its sidecar, if that describes the same bytes."""
+    sidecar = sidecar_facts(path)
+    current = sidecar.get("fidelity") and sidecar.get("sha256") == file_sha256(path)
     stored = {entry.key: entry.value for entry in proto.metadata_props}
     try:
         ours = json_value(stored.get(ONNX_METADATA_KEY, "{}"))
     except ValueError:
         ours = {"unreadable": stored[ONNX_METADATA_KEY][:200]}
-    return ours if isinstance(ours, dict) else {"value": ours}
+    facts = ours if isinstance(ours, dict) else {"value": ours}
+    return facts | ({"fidelity": sidecar["fidelity"]} if current else {})
 
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
 
 _CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}
-"""Operator -> which input is the weight."""
+"""Operator -> index of the input that holds the weights."""
 _SECOND = {"QLinearMatMul": 3, "QGemm": 3}
-"""Operator -> which input is the second factor, where it is not the next."""
+"""Operator -> index of the second factor, where it is not 1."""
 _LEFT_OUT = ("DFT", "STFT", "DeformConv", "If", "Loop", "Scan")
 _DOMAINS = ("", "ai.onnx", "com.microsoft", "ai.onnx.ml")
 _HEAVY = ("MatMul", "Gemm", "Conv", "Attention", "LSTM", "GRU", "RNN", "MoE", "Einsum", "FFT")
 
 
 def onnx_macs(graph: GraphProto, shapes: Shapes) -> tuple[dict[str, int], set[str]]:
-    """Return the multiply-accumulates of one image by a node's first output, and kinds that cannot be counted.
+    """Return the multiply-accumulates per image by a node's first output, and the kinds that cannot be counted.
 
     shapes: by tensor, with as many images as the graph's first input has, and 0 for what is not known.
     """
     counts: dict[str, int] = {}
-    left_out: set[str] = set()
-    images = max(1, next((shapes[one.name][0] for one in graph.input if shapes.get(one.name)), 1))
+    uncounted: set[str] = set()
+    images = max(1, next((shapes[value.name][0] for value in graph.input if shapes.get(value.name)), 1))
     for node in graph.node:
         count = _count(node, shapes)
         if count is None:
-            left_out.add(node.op_type)
+            uncounted.add(node.op_type)
         else:
             counts[node.output[0]] = count // images
-    return counts, left_out
+    return counts, uncounted
 
 
 def _count(node: NodeProto, shapes: Shapes) -> int | None:
-    """Return a node's products; None of one that multiplies, but whose shapes are open or which nobody knows."""
+    """Return a node's multiply-accumulates; None where it multiplies and its shapes or its kind are not known."""
     kind = node.op_type
     if kind in _LEFT_OUT or node.domain not in _DOMAINS:
         return None
     rule = _convolution if kind in _CONVOLUTIONS else _RULES.get(kind)
     if rule is None:
-        return None if any(word in kind for word in _HEAVY) else 0
-    read, made = ([shapes.get(name, ()) for name in names] for names in (node.input, node.output))
+        return None if any(part in kind for part in _HEAVY) else 0
+    inputs, outputs = ([shapes.get(name, ()) for name in names] for names in (node.input, node.output))
     try:
-        return rule(node, read, made[0])
+        return rule(node, inputs, outputs[0])
     except (IndexError, KeyError, ValueError):
         # A shape that inference left open.
         return None
@@ -217,54 +209,56 @@ def _count(node: NodeProto, shapes: Shapes) -> int | None:
 def _attribute(node: NodeProto, name: str, default: Any) -> Any:
     from onnx import helper
 
-    return next((helper.get_attribute_value(one) for one in node.attribute if one.name == name), default)
+    return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)
 
 
 def _known(shape: Shape) -> int:
     if not shape or 0 in shape:
-        raise ValueError("open")
+        raise ValueError("a size is not known")
     return prod(shape)
 
 
-def _convolution(node: NodeProto, read: list[Shape], made: Shape) -> int:
-    return _known(made) * _known(read[_CONVOLUTIONS[node.op_type]][1:])
+def _convolution(node: NodeProto, inputs: list[Shape], output: Shape) -> int:
+    return _known(output) * _known(inputs[_CONVOLUTIONS[node.op_type]][1:])
 
 
-def _transposed_convolution(node: NodeProto, read: list[Shape], made: Shape) -> int:  # noqa: ARG001 (as all rules)
-    return _known(read[0]) * _known(read[1][1:])
+def _transposed_convolution(node: NodeProto, inputs: list[Shape], output: Shape) -> int:  # noqa: ARG001 (as all rules)
+    return _known(inputs[0]) * _known(inputs[1][1:])
 
 
-def _product(node: NodeProto, read: list[Shape], made: Shape) -> int:
-    one, other = read[0], read[_SECOND.get(node.op_type, 1)]
+def _product(node: NodeProto, inputs: list[Shape], output: Shape) -> int:
+    first, second = inputs[0], inputs[_SECOND.get(node.op_type, 1)]
     depths = [
-        one[-2 if _attribute(node, "transA", 0) else -1] if one else 0,
-        other[-1 if len(other) == 1 or _attribute(node, "transB", 0) else -2] if other else 0,
+        first[-2 if _attribute(node, "transA", 0) else -1] if first else 0,
+        second[-1 if len(second) == 1 or _attribute(node, "transB", 0) else -2] if second else 0,
     ]
     # Two vectors make a scalar, which has no axes.
-    vectors = len(one) == len(other) == 1
-    return max(depths) * (1 if vectors else _known(made))
+    vectors = len(first) == len(second) == 1
+    return max(depths) * (1 if vectors else _known(output))
 
 
-def _packed_product(node: NodeProto, read: list[Shape], made: Shape) -> int:  # noqa: ARG001 (as all rules)
-    return int(_attribute(node, "K", 0)) * _known(made)
+def _packed_product(node: NodeProto, inputs: list[Shape], output: Shape) -> int:  # noqa: ARG001 (as all rules)
+    return int(_attribute(node, "K", 0)) * _known(output)
 
 
-def _attention(node: NodeProto, read: list[Shape], made: Shape) -> int:  # noqa: ARG001 (as all rules)
-    return (_known(read[0]) + _known(made)) * read[1][-2]
+def _attention(node: NodeProto, inputs: list[Shape], output: Shape) -> int:  # noqa: ARG001 (as all rules)
+    return (_known(inputs[0]) + _known(output)) * inputs[1][-2]
 
 
-def _recurrent(node: NodeProto, read: list[Shape], made: Shape) -> int:  # noqa: ARG001 (as all rules)
-    return _known(read[0][:2]) * (_known(read[1]) + _known(read[2]))
+def _recurrent(node: NodeProto, inputs: list[Shape], output: Shape) -> int:  # noqa: ARG001 (as all rules)
+    return _known(inputs[0][:2]) * (_known(inputs[1]) + _known(inputs[2]))
 
 
-def _einsum(node: NodeProto, read: list[Shape], made: Shape) -> int:  # noqa: ARG001 (as all rules)
+def _einsum(node: NodeProto, inputs: list[Shape], output: Shape) -> int:  # noqa: ARG001 (as all rules)
     equation = _attribute(node, "equation", b"").decode().replace(" ", "")
     terms, _, result = equation.partition("->")
     names = terms.split(",")
     if "." in equation or not result or len(names) != 2:
         raise ValueError(equation)
     sizes = {
-        letter: size for name, shape in zip(names, read, strict=True) for letter, size in zip(name, shape, strict=True)
+        letter: size
+        for name, shape in zip(names, inputs, strict=True)
+        for letter, size in zip(name, shape, strict=True)
     }
     return prod(sizes.values()) if set(sizes) - set(result) else 0
 

@@ -222,7 +222,7 @@ def test_what_cannot_be_pruned_is_refused_with_the_reason(float_model: FloatMode
             return image.flatten(1)[:, :10]
 
     only_onnx = OnnxModel(
-        "loop", Preprocess(), digits.classes, "0" * 64, ModelProto(), Path("loop.onnx"),
+        "loop", Preprocess(), digits.classes, "0" * 64, ModelProto(), ModelProto(),
         refusal="operator Loop has no counterpart in torch",
     )  # fmt: skip
     with pytest.raises(StageError, match="pruning needs the model in torch: operator Loop"):
