@@ -1,6 +1,6 @@
-"""Weights that are computed at every run (weight_norm, spectral_norm, pruning masks), replaced by their result.
+"""Replace weights that a model computes at every run (weight_norm, spectral_norm, pruning masks) by their result.
 
-`bake` does it in a module, `fold` in a state_dict that was saved with the parts of such weights.
+`bake` does it in a module, `fold` in a state_dict that holds the parts of such weights.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 
 def bake(module: nn.Module) -> tuple[str, ...]:
-    """Give every layer the plain weights that it runs with in eval mode, and return the note on it, if any had others.
+    """Give every layer the plain weights that it runs with in eval mode; return a note if any weights were computed.
 
-    Parametrizations of either style: torch.nn.utils.parametrize, and the hooks of weight_norm, spectral_norm and
-    torch.nn.utils.prune that came before it.
+    Handles torch.nn.utils.parametrize, and the older hooks of weight_norm, spectral_norm and torch.nn.utils.prune.
     """
     module.eval()
     names = []
@@ -33,7 +32,7 @@ def bake(module: nn.Module) -> tuple[str, ...]:
 
 
 def _removers(layer: Any) -> Iterator[Callable[[], Any]]:
-    """Yield what takes off a layer the computations of its weights, the last one first, which stands on the others."""
+    """Yield functions that each replace a computed weight of a layer by its value, the last hook first."""
     from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
     from torch.nn.utils.spectral_norm import SpectralNorm
     from torch.nn.utils.weight_norm import WeightNorm
@@ -54,15 +53,15 @@ def fold(tensors: Mapping[str, Tensor], expected: Collection[str]) -> tuple[dict
     """Replace the parts of each expected weight by the weight itself; return the tensors and the weights' names.
 
     A weight is computed as its layer does in eval mode. Known are the parametrizations of torch.nn.utils.parametrize
-    and the hooks that came before them. What fits no known form stays as it is.
+    and the older hooks. What fits no known form stays as it is.
     """
-    made, used = {}, set[str]()
+    weights, used = {}, set[str]()
     for weight, (compute, parts) in _forms(tensors).items():
         is_needed = weight in expected and weight not in tensors
         if is_needed and (value := compute(*(tensors[part] for part in parts))) is not None:
-            made[weight] = value
+            weights[weight] = value
             used.update(parts)
-    return {key: value for key, value in tensors.items() if key not in used} | made, tuple(made)
+    return {key: value for key, value in tensors.items() if key not in used} | weights, tuple(weights)
 
 
 def computed(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -74,30 +73,30 @@ _Compute = Callable[..., "Tensor | None"]
 
 
 def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[_Compute, list[str]]]:
-    """Return by the name of each weight how it is computed, and of which tensors."""
+    """Return for each weight that can be computed the function and the names of its tensors."""
     forms: dict[str, tuple[_Compute, list[str]]] = {}
     sizes = Counter(start for name in tensors for start in prefixes(name))
     for key in tensors:
         for pattern, parts, compute in _KNOWN:
             if match := re.fullmatch(pattern, key):
                 names = [part.format(*match.groups()) for part in parts]
-                if all(name in tensors for name in names) and _alone(key, names, sizes):
+                if all(name in tensors for name in names) and _is_only_parametrization(key, names, sizes):
                     forms[f"{match[1]}{match[2]}"] = compute, names
     return forms
 
 
 def prefixes(name: str) -> Iterator[str]:
-    """Yield what can stand before a name's own part: nothing, `net.`, `net.conv.`."""
+    """Yield the prefixes of a dotted name: for `net.conv.weight` the empty string, `net.` and `net.conv.`."""
     return accumulate((f"{part}." for part in name.split(".")[:-1]), initial="")
 
 
-def _alone(key: str, names: Collection[str], sizes: Mapping[str, int]) -> bool:
-    """Return whether these are all tensors of a parametrization; several in a row on one weight are not known.
+def _is_only_parametrization(key: str, names: Collection[str], sizes: Mapping[str, int]) -> bool:
+    """Return whether a weight has no other parametrization, since several on one weight are not known.
 
     sizes: how many tensors the file has under each prefix.
     """
-    below, dot, _ = key.rpartition(".original")
-    return not dot or sizes[f"{below}."] == sum(name.startswith(f"{below}.") for name in names)
+    prefix, dot, _ = key.rpartition(".original")
+    return not dot or sizes[f"{prefix}."] == sum(name.startswith(f"{prefix}.") for name in names)
 
 
 def _weight_norm(g: Tensor, v: Tensor) -> Tensor | None:
@@ -119,7 +118,7 @@ def _spectral_norm(weight: Tensor, u: Tensor, v: Tensor) -> Tensor | None:
         matrix = weight.movedim(axis, 0).flatten(1)
         if u.shape == (size,) and v.shape == matrix.shape[1:]:
             products.append(matrix @ v)
-    # Transposed convolutions are normed over their second axis; that u is of this product tells the two apart.
+    # Transposed convolutions are normed over their second axis: the axis whose product points where u does.
     product = max(products, key=lambda product: float(cosine_similarity(product, u, dim=0)), default=None)
     return None if product is None else weight / u.dot(product)
 
@@ -143,4 +142,4 @@ _KNOWN: tuple[tuple[str, tuple[str, ...], _Compute], ...] = (
     ),
     (r"(.*?)([^.]+)_orig", ("{0}{1}_orig", "{0}{1}_mask"), _masked),
 )
-"""By the name of the first tensor: the tensors that a weight is computed of, and how."""
+"""Pattern of the first tensor's name, names of all tensors that a weight is computed from, and how."""

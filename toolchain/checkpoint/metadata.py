@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,10 +33,10 @@ _CHANNELS = 4
 
 @dataclass(frozen=True)
 class Metadata:
-    """Facts found in a file; empty where the file says nothing. `options` are arguments of one of our models.
+    """Facts found in a file; empty where the file says nothing.
 
-    scaling: mean and std that another program left, where there is no preprocess of ours (`scaling_in`).
-    unread: a note on a mean or std of such a program that cannot be taken.
+    options: arguments of one of our models. scaling: mean and std that another program stored, where there is no
+    preprocess of ours (`scaling_in`). unread: a note on a mean or std of such a program that cannot be used.
     """
 
     model: str | None = None
@@ -48,25 +48,28 @@ class Metadata:
 
 
 def metadata_of(facts: Mapping[str, Any]) -> Metadata:
-    """Read our keys from what stands beside the weights; what another program means by them is no error."""
+    """Read our keys from what is stored beside the weights; values of another program under them are ignored."""
     model, classes, options = facts.get("model"), facts.get("classes"), facts.get("options")
     preprocess = _preprocess(facts.get("preprocess"))
-    scaling = None if preprocess else scaling_in(facts)
-    return Metadata(
+    return replace(
+        Metadata() if preprocess else _foreign(facts),
         model=model if isinstance(model, str) else None,
         classes=tuple(map(str, classes)) if isinstance(classes, (list, tuple)) else (),
         preprocess=preprocess,
         options=dict(options) if isinstance(options, Mapping) else {},
-        scaling=scaling,
-        unread="" if preprocess or scaling else unread_in(facts),
     )
 
 
+def _foreign(facts: Mapping[Any, Any]) -> Metadata:
+    scaling = scaling_in(facts)
+    return Metadata(scaling=scaling, unread="" if scaling else _unread_in(facts))
+
+
 def _preprocess(value: object) -> Preprocess | None:
-    """Return a preprocess that one of our files holds; a mean and std alone do not say how images are turned."""
+    """Return a preprocess that one of our files holds; a mean and std alone do not give the orientation."""
     if not isinstance(value, Mapping) or set(value) <= {"mean", "std"}:
         return None
-    numbers = {key: number_in(value[key]) for key in ("mean", "std") if key in value}
+    numbers = {key: _number_in(value[key]) for key in ("mean", "std") if key in value}
     try:
         return Preprocess.from_dict(dict(value) | numbers)
     except (ArtifactError, TypeError):
@@ -74,16 +77,14 @@ def _preprocess(value: object) -> Preprocess | None:
 
 
 def metadata_facts(metadata: Mapping[str, str], path: Path) -> Metadata:
-    """Read the JSON under `glyphpress` in the metadata of a .safetensors or .onnx file, else what others left there."""
+    """Read the JSON under `glyphpress` in a file's metadata, or else the scaling that another program stored there."""
     if METADATA_KEY in metadata:
         return metadata_of(our_facts(metadata, path))
-    foreign = dict(map(_parsed, metadata.items()))
-    scaling = scaling_in(foreign)
-    return Metadata(scaling=scaling, unread="" if scaling else unread_in(foreign))
+    return _foreign(dict(map(_parsed, metadata.items())))
 
 
 def our_facts(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """Return what we wrote in a file's metadata, empty where there is nothing. Raises CheckpointError if no JSON."""
+    """Return what glyphpress wrote in a file's metadata, {} for nothing. Raises CheckpointError where it is no JSON."""
     try:
         facts = json_value(metadata.get(METADATA_KEY, "{}"))
     except ValueError as error:
@@ -100,10 +101,7 @@ def _parsed(entry: tuple[str, str]) -> tuple[str, Any]:
 
 
 def build_reference(path: Path, name: str, classes: int, options: dict[str, Any]) -> nn.Module:
-    """Return the reference model `name` with the options that the file at `path` holds.
-
-    Raises CheckpointError that names the file when it cannot be built.
-    """
+    """Return the reference model `name` with the options of a file. Raises CheckpointError where it cannot be built."""
     try:
         return models.build(name, classes, **options)
     except UsageProblem as error:
@@ -115,8 +113,8 @@ def agreed_classes(
 ) -> tuple[str, ...]:
     """Return the classes that both sides name. Raises CheckpointError when they differ or neither names any.
 
-    chosen: `given` stands in options, so it wins over names that are not the data's; the order of the same names is the
-    file's to say.
+    chosen: `given` comes from --classes, so it wins over other names in the file; the order of the same names is always
+    the file's.
     """
     if not given and not stored:
         raise CheckpointError(
@@ -139,11 +137,11 @@ def agreed_classes(
 
 
 def scaling_in(facts: Mapping[Any, Any], depth: int = 0) -> Preprocess | None:
-    """Return the first mean and std in what stands beside the weights, None without any.
+    """Return the first mean and std among facts beside the weights, None without any.
 
     They are found under the keys that training scripts use, in nested settings too, as numbers, tensors, lists of
-    equal channels, or text. Numbers above 1 are taken for those of pixels from 0 to 255. Only scale, mean and std of
-    the result mean anything.
+    equal channels, or text. Numbers above 1 are for pixels from 0 to 255. Only scale, mean and std of the result have
+    a meaning.
     """
     pairs = [(_first(facts, _MEAN), _first(facts, _STD))]
     for key, value in facts.items():
@@ -151,33 +149,36 @@ def scaling_in(facts: Mapping[Any, Any], depth: int = 0) -> Preprocess | None:
             pairs.append((printed[1], printed[2]))
         if _PAIR.match(str(key)) and isinstance(value, (list, tuple)) and len(value) == 2:
             pairs.append((value[0], value[1]))
-    scalings = [_scaling(number_in(mean), number_in(std)) for mean, std in pairs]
-    nested = facts.values() if depth < _DEEPEST and not _weights(facts) else ()
-    below = (scaling_in(value, depth + 1) for value in nested if isinstance(value, Mapping))
-    return next(filter(None, (*scalings, *below)), None)
+    scalings = [_scaling(_number_in(mean), _number_in(std)) for mean, std in pairs]
+    return next(filter(None, (*scalings, *(scaling_in(inner, depth + 1) for inner in _nested(facts, depth)))), None)
 
 
-def unread_in(facts: Mapping[Any, Any], depth: int = 0) -> str:
-    """Return a note on a mean or std that `scaling_in` cannot take: without the other, or unlike for each channel."""
-    mean, std = _listed(_first(facts, _MEAN)), _listed(_first(facts, _STD))
-    if mean and std and _scaling(number_in(mean), number_in(std)) is None:
+def _nested(facts: Mapping[Any, Any], depth: int) -> Iterator[Mapping[Any, Any]]:
+    """Yield the mappings in a mapping, but not those of a state_dict, whose layers may have any name."""
+    if depth < _DEEPEST and not any(getattr(value, "ndim", 0) > 1 for value in facts.values()):
+        yield from (value for value in facts.values() if isinstance(value, Mapping))
+
+
+def _unread_in(facts: Mapping[Any, Any], depth: int = 0) -> str:
+    """Return a note on a mean or std that `scaling_in` cannot use: one alone, or one that differs between channels."""
+    mean, std = _numbers(_first(facts, _MEAN)), _numbers(_first(facts, _STD))
+    if mean and std and _scaling(_number_in(mean), _number_in(std)) is None:
         return f"the file's mean {mean} and std {std} are not of one channel, so not taken; give --mean and --std"
     if bool(mean) != bool(std):
-        only, other, value = ("mean", "std", mean) if mean else ("std", "mean", std)
-        return f"the file's {only} {value} has no {other} beside it, and is not taken; give --mean and --std"
-    nested = facts.values() if depth < _DEEPEST and not _weights(facts) else ()
-    return next(filter(None, (unread_in(value, depth + 1) for value in nested if isinstance(value, Mapping))), "")
+        present, absent, value = ("mean", "std", mean) if mean else ("std", "mean", std)
+        return f"the file's {present} {value} has no {absent} beside it, and is not taken; give --mean and --std"
+    return next(filter(None, (_unread_in(inner, depth + 1) for inner in _nested(facts, depth))), "")
 
 
-def _listed(value: Any) -> list[float]:
+def _numbers(value: Any) -> list[float]:
     """Return the one to four numbers that a value is; nothing for anything else."""
     if hasattr(value, "tolist") and getattr(value, "ndim", 2) < 2:
         value = value.tolist()
-    numbers = [number_in(item) for item in (value if isinstance(value, (list, tuple)) else (value,))]
+    numbers = [_number_in(item) for item in (value if isinstance(value, (list, tuple)) else (value,))]
     return [item for item in numbers if item is not None] if len(numbers) <= _CHANNELS and None not in numbers else []
 
 
-def number_in(value: Any) -> float | None:
+def _number_in(value: Any) -> float | None:
     """Return the number that a value is, alone or the same for each channel; None for anything else."""
     if isinstance(value, str):
         try:
@@ -189,11 +190,11 @@ def number_in(value: Any) -> float | None:
             return None
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        numbers = {number_in(item) for item in value} if 0 < len(value) <= _CHANNELS else set()
+        numbers = {_number_in(item) for item in value} if 0 < len(value) <= _CHANNELS else set()
         return numbers.pop() if len(numbers) == 1 else None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
         return None
-    # What was a float32 is written as it was meant.
+    # Six digits, so that the float32 nearest to 0.1307 becomes 0.1307 again.
     return float(f"{value:.6g}")
 
 
@@ -207,8 +208,3 @@ def _scaling(mean: float | None, std: float | None) -> Preprocess | None:
     if max(abs(mean), std) > 1:
         mean, std = float(f"{mean / 255:.6g}"), float(f"{std / 255:.6g}")
     return Preprocess(mean=mean, std=std) if std > 0 else None
-
-
-def _weights(facts: Mapping[Any, Any]) -> bool:
-    """Say whether a mapping is a state_dict, whose layers may have any name."""
-    return any(getattr(value, "ndim", 0) > 1 for value in facts.values())

@@ -9,13 +9,13 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from targets.errors import first_line
 from toolchain.core.errors import CheckpointError, UsageProblem
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _EXAMPLE = "such as net.py:Net, net.py:Net(num_classes=47) or mypackage.net:Net"
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model's class is, and the arguments to build it with, which are literals and never evaluated."""
+    """Where a model's class is, and the arguments to build it with: literals, so that no code in them runs."""
 
     location: str
     attribute: str
@@ -67,7 +67,7 @@ def import_source(source: ModelSource) -> ModuleType:
     except Exception as error:  # a user's module can raise anything while it is imported
         advice = _path_advice(source) or "correct it, or name another file"
         raise CheckpointError(
-            f"--model: {source.location} cannot be imported ({_error_text(error)}); {advice}"
+            f"--model: {source.location} cannot be imported ({first_line(error)}); {advice}"
         ) from error
 
 
@@ -86,9 +86,10 @@ def build_from(source: ModelSource) -> nn.Module:
     try:
         model = factory(*source.args, **source.kwargs)
     except Exception as error:  # a user's constructor can raise anything
+        signature, arguments = _signature(factory)
         raise CheckpointError(
-            f"--model: {source.attribute}{_signature(factory)} cannot be built ({_error_text(error)}); "
-            f'give its arguments, such as --model "{source.location}:{source.attribute}({_required(factory)})"'
+            f"--model: {source.attribute}{signature} cannot be built ({first_line(error)}); "
+            f'give its arguments, such as --model "{source.location}:{source.attribute}({arguments})"'
         ) from error
     if not isinstance(model, nn.Module):
         raise CheckpointError(
@@ -126,46 +127,35 @@ def _import_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    with _importable(path.resolve().parent):
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
+    folder = str(path.resolve().parent)
+    # The user's file may import other files of its folder, as it can when Python runs it from there.
+    sys.path.insert(0, folder)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    finally:
+        sys.path.remove(folder)
     return module
 
 
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    # The user's file may import other files of its folder, as it can when Python runs it from there.
-    sys.path.insert(0, str(folder))
+def _signature(factory: Callable[..., Any]) -> tuple[str, str]:
+    """Return a callable's signature, and the arguments that it requires (`num_classes=...`): all where none is."""
     try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
-
-
-def _signature(factory: Callable[..., Any]) -> str:
-    try:
-        return str(inspect.signature(factory))
+        signature = inspect.signature(factory)
     except (TypeError, ValueError):
-        return "(...)"
-
-
-def _required(factory: Callable[..., Any]) -> str:
-    """Return the required arguments, as `num_classes=...`; all arguments where none is required."""
-    try:
-        parameters = list(inspect.signature(factory).parameters.values())
-    except (TypeError, ValueError):
-        return "..."
+        return "(...)", "..."
+    parameters = list(signature.parameters.values())
     required = [
         parameter
         for parameter in parameters
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    return ", ".join(f"{parameter.name}=..." for parameter in required or parameters) or "..."
+    arguments = ", ".join(f"{parameter.name}=..." for parameter in required or parameters)
+    return str(signature), arguments or "..."
 
 
 def model_option(module: nn.Module, arguments: dict[str, Any]) -> str:
@@ -185,8 +175,3 @@ def size_argument(module: nn.Module, size: int, *, outputs: bool) -> str:
         parameter.name for parameter in parameters if parameter.default == size and parameter.default is not True
     ]
     return (named or same_default or [""])[0]
-
-
-def _error_text(error: BaseException) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first[:160]}" if first else type(error).__name__

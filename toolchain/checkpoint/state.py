@@ -1,4 +1,4 @@
-"""Load weights into a module: find them in the file, strip the prefixes that wrappers add, report what does not fit."""
+"""Load weights into a module: find them in the file, strip the prefixes of wrappers, and report what does not fit."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ STATE_KEYS = ("state_dict", "model_state_dict", "model")
 """Where the weights of a training checkpoint usually are; these are preferred."""
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """What torch.compile, FSDP and activation checkpointing insert anywhere in a weight's name."""
+_WRAPPER = re.compile("|".join(map(re.escape, _WRAPPERS)))
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|averaged?|shadow|teacher|optim(izer)?)([._]|$)", re.IGNORECASE)
 _TRAINING_ONLY = re.compile(r"(^|_)(loss|criterion|metrics?|acc|accuracy|f1|auroc|confmat|confusion)", re.IGNORECASE)
 _MAX_DEPTH = 5
@@ -33,16 +34,16 @@ UNINITIALISED = (
 
 @dataclass(frozen=True)
 class Fitted:
-    """The weights that were loaded, by the module's names for them, and notes on what was chosen or left out."""
+    """The weights that were loaded, by the module's names, and notes on what was chosen or left out."""
 
     tensors: dict[str, Tensor]
     notes: tuple[str, ...]
 
 
 def tensors_in(payload: Any, name: str) -> dict[str, Tensor]:
-    """Return every tensor in a file's content by its dotted name, `state_dict.conv.weight`, without wrappers' names.
+    """Return every tensor in a file's content by its dotted name (`state_dict.conv.weight`), without wrappers' names.
 
-    Raises CheckpointError naming the keys when there is no tensor, or when a lazy layer was saved before it ever ran.
+    Raises CheckpointError, listing the keys, when there is no tensor, and when a lazy layer was saved before it ran.
     """
     from torch.nn.parameter import is_lazy
 
@@ -64,30 +65,25 @@ def _flat(parts: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterato
     for key, value in parts.items():
         name = f"{prefix}{key}"
         if isinstance(value, Tensor):
-            yield without_wrappers(name), value
+            yield _WRAPPER.sub("", name), value
         elif str(key).endswith(_PACKED) and isinstance(value, tuple):
             # A quantized layer's weights and biases.
-            yield from _flat({str(position): part for position, part in enumerate(value)}, f"{name}.", _MAX_DEPTH)
-        # An optimizer counts its parameters by number, and a damaged file may hold a dict in itself.
+            yield from _flat(dict(enumerate(value)), f"{name}.", _MAX_DEPTH)
+        # An optimizer's state has numbers as keys, and a dict in a damaged file may contain itself.
         elif isinstance(value, Mapping) and depth < _MAX_DEPTH and all(isinstance(inner, str) for inner in value):
             yield from _flat(value, f"{name}.", depth + 1)
 
 
-def without_wrappers(name: str) -> str:
-    """Return a weight's name without what torch's own wrappers insert in it."""
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "")
-    return name
-
-
 def class_name(module: nn.Module) -> str:
     """Return the name of the user's class, looking inside torch's own wrappers."""
-    wrapped = next((part for name, part in module.named_children() if f"{name}." in (*_WRAPPERS, "module.")), None)
-    return class_name(wrapped) if wrapped is not None and len(list(module.children())) == 1 else type(module).__name__
+    match list(module.named_children()):
+        case [(name, wrapped)] if f"{name}." in (*_WRAPPERS, "module."):
+            return class_name(wrapped)
+    return type(module).__name__
 
 
 def modules_in(payload: Any) -> dict[str, nn.Module]:
-    """Return the whole models in the content of a trusted pickle, by their keys."""
+    """Return the whole models in the content of a trusted pickle by their keys."""
     from torch import nn
 
     items = payload.items() if isinstance(payload, Mapping) else ()
@@ -101,10 +97,10 @@ def find_state(payload: Any, name: str, key: str | None) -> Fitted:
     """
     tensors = tensors_in(payload, name)
     parts = payload if isinstance(payload, Mapping) else {}
-    keys = {str(chosen) for chosen, value in parts.items() if isinstance(value, Mapping)} | ({key} if key else set())
-    by_prefix = _grouped(tensors, {f"{chosen}." for chosen in keys})
+    keys = {str(part) for part, value in parts.items() if isinstance(value, Mapping)} | ({key} if key else set())
+    by_prefix = _grouped(tensors, {f"{part}." for part in keys})
     groups = {prefix[:-1]: weights for prefix, weights in by_prefix.items() if weights}
-    if key is None and (not groups or any(str(chosen) in tensors for chosen in parts)):
+    if key is None and (not groups or any(str(part) in tensors for part in parts)):
         return Fitted(tensors, ())
     chosen, notes = preferred(groups, key, name)
     return Fitted(groups[chosen], notes)
@@ -126,7 +122,7 @@ def preferred(keys: Iterable[str], key: str | None, name: str) -> tuple[str, tup
 
 
 def _rank(key: str) -> tuple[bool, int, int]:
-    """Return the sort key: trained weights before averaged, usual keys before others, less nested before deeper."""
+    """Return the sort key: trained weights before averaged ones, usual keys before others, then by nesting."""
     first = key.partition(".")[0]
     position = STATE_KEYS.index(first) if first in STATE_KEYS else len(STATE_KEYS)
     return bool(_AVERAGED.search(key)), position, key.count(".")
@@ -159,49 +155,38 @@ def fit_state(
         if not matching:
             raise no_such_weights(name, weights_key, keys)
     groups, least_weights = _grouped(tensors, set(matching)), len(_missing(expected, ()))
-    fitting = [
-        prefix
-        for prefix in matching
-        # Where many prefixes have few weights each, looking for every expected name under each takes minutes.
-        if len(groups[prefix]) >= least_weights and not _problems(module, expected, fold(groups[prefix], expected)[0])
-    ]
-    if not fitting:
-        return _fit_nearest(module, tensors, matching[0] if matching else "", name, expected, assign=assign)
-    key, notes = preferred([prefix.rstrip(".") for prefix in fitting], None, name)
-    weights, computed_names = fold(_below(tensors, f"{key}." if key else ""), expected)
-    module.load_state_dict(weights, strict=False, assign=assign)
-    return Fitted(weights, (*notes, *_computed_note(computed_names), *_left_out_note(weights, expected)))
-
-
-def _fit_nearest(
-    module: nn.Module,
-    tensors: Mapping[str, Tensor],
-    prefix: str,
-    name: str,
-    expected: Mapping[str, Tensor],
-    *,
-    assign: bool,
-) -> Fitted:
-    """Fit weights that no prefix explains: of a model with a wrapper inside, or one that renames old weights itself."""
-    below = _below(tensors, prefix)
-    for candidate in (below, {key.replace("module.", ""): value for key, value in below.items()}):
-        renamed, computed_names = fold(candidate, expected)
-        if not _problems(module, expected, renamed) or _loads(module, renamed):
-            module.load_state_dict(renamed, strict=False, assign=assign)
-            return Fitted(
-                renamed,
-                (
-                    *_choice_note(prefix.rstrip("."), ()),
-                    *_computed_note(computed_names),
-                    *_left_out_note(renamed, expected),
-                ),
-            )
-    problems = "; ".join(_problems(module, expected, below))
+    # Where many prefixes have few weights each, looking for every expected name under each would take minutes.
+    large_enough = [prefix for prefix in matching if len(groups[prefix]) >= least_weights]
+    fitting = {
+        prefix.rstrip("."): prefix
+        for prefix in large_enough
+        if not _problems(module, expected, fold(groups[prefix], expected)[0])
+    }
+    if fitting:
+        key, notes = preferred(fitting, None, name)
+        return _loaded(module, groups[fitting[key]], notes, assign=assign)
+    # No prefix explains the names: a model with a wrapper inside it, or one that renames old weights itself.
+    prefix = matching[0] if matching else ""
+    weights = groups[prefix] if matching else dict(tensors)
+    for candidate in (weights, {key.replace("module.", ""): value for key, value in weights.items()}):
+        computed_weights, _ = fold(candidate, expected)
+        if not _problems(module, expected, computed_weights) or _loads(module, computed_weights):
+            return _loaded(module, candidate, _choice_note(prefix.rstrip("."), ()), assign=assign)
+    problems = "; ".join(_problems(module, expected, weights))
     raise CheckpointError(f"{name} is not a checkpoint of {type(module).__name__}: {problems}")
 
 
-def _computed_note(names: Sequence[str]) -> tuple[str, ...]:
-    return (f"weights computed once and kept: {listing(names)}",) if names else ()
+def _loaded(module: nn.Module, tensors: Mapping[str, Tensor], notes: tuple[str, ...], *, assign: bool) -> Fitted:
+    """Load weights that fit the module, and add notes on those that were computed and those that were left out."""
+    expected = module.state_dict()
+    weights, computed_names = fold(tensors, expected)
+    module.load_state_dict(weights, strict=False, assign=assign)
+    if computed_names:
+        notes += (f"weights computed once and kept: {listing(computed_names)}",)
+    extra = [key for key in weights if key not in expected and not key.endswith((".weight_g", ".weight_v"))]
+    if extra:
+        notes += (f"not of the model, left out: {listing(extra)}",)
+    return Fitted(weights, notes)
 
 
 def _loads(module: nn.Module, tensors: dict[str, Tensor]) -> bool:
@@ -221,23 +206,14 @@ def _matching_prefixes(tensors: Iterable[str], expected: Mapping[str, Tensor]) -
     return sorted(counts, key=lambda prefix: (-counts[prefix], _rank(prefix.rstrip("."))))
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
 def _grouped(tensors: Mapping[str, Tensor], starts: Collection[str]) -> dict[str, dict[str, Tensor]]:
-    """Return `_below` of each of several prefixes, which end with a dot or are empty, in one pass over the names."""
+    """Return the tensors under each prefix, which ends with a dot or is empty, by the rest of their names."""
     groups: dict[str, dict[str, Tensor]] = {start: {} for start in starts}
     for name, tensor in tensors.items():
         for start in prefixes(name):
             if start in groups:
                 groups[start][name[len(start) :]] = tensor
     return groups
-
-
-def _left_out_note(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[str, ...]:
-    extra = [key for key in weights if key not in expected and not key.endswith((".weight_g", ".weight_v"))]
-    return (f"not of the model, left out: {listing(extra)}",) if extra else ()
 
 
 def _missing(expected: Iterable[str], given: Iterable[str]) -> list[str]:
