@@ -38,7 +38,7 @@ _LEFT_OUT = {
     "_scaled_dot_product_flash_attention_for_cpu", "_transformer_encoder_layer_fwd", "linalg_inv_ex",
     "linalg_solve_triangular", "mkldnn_rnn_layer",
 }  # fmt: skip
-"""Operators that multiply much, and whose products nobody counts."""
+"""Operators with many products for which there is no formula."""
 _PRODUCTS: dict[str, Callable[[Any, Any], int]] = {
     "mv": lambda args, _: args[0].numel(),
     "addmv": lambda args, _: args[1].numel(),
@@ -48,7 +48,7 @@ _PRODUCTS: dict[str, Callable[[Any, Any], int]] = {
     "_trilinear": lambda args, _: args[0].shape[0] * args[1].numel(),
     "conv_tbc": lambda args, output: output.numel() * prod(args[1].shape[:2]),
 }
-"""Products of operators that torch's own table lacks, from an operator's arguments and its output."""
+"""Products of operators that torch's own table does not have, from an operator's arguments and its output."""
 
 
 def inspect_file(
@@ -85,19 +85,19 @@ def counted(model: FloatModel) -> tuple[int | None, int | None]:
 
 @dataclass(frozen=True)
 class Counted:
-    """The layers that ran, and the operators among them (`left_out`) whose multiply-accumulates nobody counts."""
+    """The layers that ran, and those operators in them whose multiply-accumulates cannot be counted (`left_out`)."""
 
     layers: list[InspectedLayer]
     left_out: set[str]
 
     @property
     def macs(self) -> int:
-        """Return the multiply-accumulates of an image, without those that nobody counts."""
+        """Return the multiply-accumulates of an image, without those of `left_out`."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def all_macs(self) -> int | None:
-        """Return the multiply-accumulates of an image, None where nobody counts all of them."""
+        """Return the multiply-accumulates of an image, None where not all can be counted."""
         return None if self.left_out else self.macs
 
 
@@ -119,7 +119,7 @@ def _inspect_torch(path: Path, kind: str, model: str | None, *, trust_pickle: bo
         fitted, facts, module = _weights(path, kind, model, trust_pickle, weights)
         state, notes = fitted.tensors, fitted.notes
         if module is None:
-            notes = (*notes, "weights alone: say whose they are with --model to count layers and MACs")
+            notes = (*notes, "weights without a model: give its class with --model to count layers and MACs")
         else:
             notes = (*notes, *bake(module))
             counts = module_layers(module, str(path))
@@ -187,7 +187,7 @@ def _is_plain(value: Any) -> bool:
 def module_layers(module: nn.Module, name: str) -> Counted:
     """Return a module's layers in the order in which one image passes them; raises CheckpointError when it cannot.
 
-    A layer is a module without others in it, or one that multiplies by itself, such as an attention.
+    A layer is a module without submodules, or one that multiplies in its own forward, such as an attention.
     """
     import torch
 
@@ -248,7 +248,7 @@ def _script_macs(script: nn.Module) -> tuple[int | None, tuple[str, ...]]:
     with tally() as counts:
         try:
             script(torch.zeros(1, 1, 28, 28))
-        except Exception as error:  # noqa: BLE001 (a stranger's code can raise anything; its tensors are still shown)
+        except Exception as error:  # noqa: BLE001 (untrusted code can raise anything; its tensors are still shown)
             return None, (note, f"it does not take one image ({first_line(error)})")
     return None if counts.left_out else sum(counts.macs.values()), (note, *uncounted_note(counts.left_out))
 
@@ -290,7 +290,7 @@ def _parameters(name: str, tensor: Tensor) -> int:
 
 @dataclass
 class MacCounts:
-    """What ran. macs: by the layer that was last in `running` at the time. left_out: operators that nobody counts."""
+    """What ran. macs: by the layer that was last in `running`. left_out: operators that cannot be counted."""
 
     running: list[str] = field(default_factory=list)
     macs: Counter[str] = field(default_factory=Counter)

@@ -162,7 +162,7 @@ def _nearby(path: Path) -> str:
 
 
 def refuse_foreign_pickle(path: Path) -> None:
-    """Raise CheckpointError if a pickle holds no torch model or was not written by torch.save: neither can load."""
+    """Raise CheckpointError if a pickle holds no torch model or was not written by torch.save."""
     names, by_torch = _pickled_names(path)
     roots = {name.partition(".")[0]: name for name in reversed(names)}
     if "torch" not in roots and (reason := _foreign_contents(roots)):

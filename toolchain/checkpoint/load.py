@@ -16,6 +16,7 @@ from targets.artifact import file_sha256
 from targets.errors import translated
 from targets.preprocess import Preprocess
 from toolchain import models
+from toolchain.checkpoint import torch_files
 from toolchain.checkpoint.computed_weights import bake
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel, Range, TorchModel, forward, settle_output
 from toolchain.checkpoint.kinds import KIND_NAMES, kind_of, refuse_quantized_pickle
@@ -31,16 +32,6 @@ from toolchain.checkpoint.onnx_normal import normalise
 from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding, options_of, search
 from toolchain.checkpoint.source import ModelSource, build_from, parse_source
 from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
-from toolchain.checkpoint.torch_files import (
-    SCRIPT_REFUSAL,
-    from_program,
-    from_torchscript,
-    is_script,
-    read_payload,
-    read_program,
-    read_safetensors,
-    read_torchscript,
-)
 from toolchain.core.errors import CheckpointError, PreprocessUnknown, UsageProblem
 from toolchain.formats import catalog
 from toolchain.formats.onnx.file import read_onnx
@@ -86,7 +77,7 @@ class _Request:
     unread: str = ""
 
     def agreed(self, stored: Metadata) -> _Request:
-        """Fill in from the file what the caller left open; the caller's values win, except for the data's classes."""
+        """Fill in from the file what the caller did not give; given values win, except for the data's classes."""
         preprocess = self.preprocess or stored.preprocess
         return replace(
             self,
@@ -159,7 +150,7 @@ def _open_state(request: _Request) -> Loaded:
     from torch import nn
 
     refuse_quantized_pickle(request.path)
-    payload = read_payload(request.path, request.source, trusted=request.trust_pickle)
+    payload = torch_files.read_payload(request.path, request.source, trusted=request.trust_pickle)
     if isinstance(payload, nn.Module):
         return _finish(request.agreed(Metadata()), payload, ("whole pickled model, trusted",), class_name(payload))
     stored = metadata_of(payload) if isinstance(payload, Mapping) else Metadata()
@@ -171,7 +162,7 @@ def _open_state(request: _Request) -> Loaded:
 
 
 def _open_safetensors(request: _Request) -> Loaded:
-    tensors, metadata = read_safetensors(request.path)
+    tensors, metadata = torch_files.read_safetensors(request.path)
     stored = metadata_facts(metadata, request.path)
     return _fill(request, stored, tensors_in(tensors, str(request.path)))
 
@@ -191,16 +182,17 @@ def _fill(request: _Request, stored: Metadata, tensors: dict[str, Tensor]) -> Lo
 
 def _open_torchscript(request: _Request) -> Loaded:
     request = request.agreed(Metadata())
-    script = read_torchscript(request.path, trusted=request.trust_pickle)
-    module, note = from_torchscript(script, len(request.classes), request.label_offset)
+    script = torch_files.read_torchscript(request.path, trusted=request.trust_pickle)
+    module, note = torch_files.from_torchscript(script, len(request.classes), request.label_offset)
     loaded = _finish(request, module, (note,), KIND_NAMES["torchscript"])
-    return replace(loaded, model=replace(loaded.model, refusal=SCRIPT_REFUSAL)) if is_script(module) else loaded
+    refusal = torch_files.SCRIPT_REFUSAL if torch_files.is_script(module) else ""
+    return replace(loaded, model=replace(loaded.model, refusal=refusal))
 
 
 def _open_exported(request: _Request) -> Loaded:
-    program, metadata = read_program(request.path, trusted=request.trust_pickle)
+    program, metadata = torch_files.read_program(request.path, trusted=request.trust_pickle)
     request = request.agreed(metadata_facts(metadata, request.path))
-    module, note = from_program(program, len(request.classes), request.label_offset)
+    module, note = torch_files.from_program(program, len(request.classes), request.label_offset)
     facts = our_facts(metadata, request.path)
     notes = (*map(str, facts.get("history", ())), note)
     loaded = _finish(request, module, notes, KIND_NAMES["exported"])
@@ -312,7 +304,7 @@ class Settled:
 
 
 def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, *, seed: int = 0) -> Settled:
-    """Load a checkpoint and settle its preprocess, searching with up to 1500 of the data's images if need be.
+    """Load a checkpoint and settle its preprocess, if necessary by a search on up to 1500 of the data's images.
 
     If the request names classes, only images of those are used.
 
@@ -348,4 +340,4 @@ def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, 
 def _unknown_preprocess(scaling: Preprocess | None) -> str:
     options = options_of(scaling or Preprocess())
     stored = f" beside mean {scaling.mean:g} and std {scaling.std:g}" if scaling else ""
-    return f"does not say how it wants images{stored}; say it with options, such as {options}"
+    return f"does not say how it wants images{stored}; give it with options, such as {options}"

@@ -299,7 +299,7 @@ def _graph(node: ir.Node) -> ir.Graph:
 
 
 def _spatial(value: ir.Value | None) -> list[int] | None:
-    """Return the sizes of a map behind its batch and channels, None where one is not known."""
+    """Return the spatial sizes of a feature map, None where one is not known."""
     sizes = list(value.shape)[2:] if value is not None and value.shape is not None else []
     known = [size for size in sizes if isinstance(size, int)]
     return known if known and len(known) == len(sizes) else None

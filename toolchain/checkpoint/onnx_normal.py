@@ -17,17 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import first_line, translated
+from toolchain.checkpoint import onnx_graph
 from toolchain.checkpoint.float_model import choose_output
-from toolchain.checkpoint.onnx_graph import (
-    BATCH_AXIS,
-    TOLERANCE,
-    answers,
-    explicit_pads,
-    free_batch,
-    largest_difference,
-    open_session,
-    seeded_images,
-)
 from toolchain.checkpoint.state import listing
 from toolchain.core.errors import CheckpointError
 from toolchain.formats.onnx import edit
@@ -65,8 +56,9 @@ def normalised(path: Path, classes: int, label_offset: int | None = None) -> Mod
 def normalise(
     path: Path, classes: int, label_offset: int | None = None, *, keep_softmax: bool = False
 ) -> NormalisedOnnx:
-    """Rewrite a float ONNX classifier and check it on 64 seeded images: the same logits within 1e-4 (the same
-    probabilities where a softmax was removed), `onnx.checker` content.
+    """Rewrite a float ONNX classifier, and check it with `onnx.checker` and on 64 seeded images.
+
+    The logits must be the same within 1e-4 (the probabilities where a softmax was removed).
 
     Raises CheckpointError when it is no ONNX file, is quantized, takes anything but one 28x28 image, has no output or
     several that can be the logits, cannot be lifted to opset 13, or has a batch size that cannot be made dynamic.
@@ -83,8 +75,8 @@ def _normalised(path: Path, classes: int, label_offset: int | None, *, keep_soft
     refuse_quantized(proto, path)
     refuse_not_finite(proto, path)
     layout, shape, batch = _image_input(proto, path)
-    images = seeded_images(batch)
-    before = _reference(open_session(proto), images.reshape(len(images), *shape), batch)
+    images = onnx_graph.seeded_images(batch)
+    before = _reference(onnx_graph.open_session(proto), images.reshape(len(images), *shape), batch)
     shapes = {key: value.shape for key, value in before.items()}
     chosen = choose_output(shapes, str(path), classes, label_offset, batch=len(images))
     outputs = len(proto.graph.output)
@@ -95,9 +87,9 @@ def _normalised(path: Path, classes: int, label_offset: int | None, *, keep_soft
     softmax = "" if keep_softmax else final_softmax(model)
     edit.run(
         model,
-        partial(free_batch, batch=batch),
+        partial(onnx_graph.free_batch, batch=batch),
         partial(take_nchw, layout=layout, shape=shape),
-        explicit_pads,
+        onnx_graph.explicit_pads,
         *([] if keep_softmax else [remove_softmax]),
         partial(name_logits, width=before[chosen].shape[1:]),
         edit.drop_unused,
@@ -118,12 +110,12 @@ def _normalised(path: Path, classes: int, label_offset: int | None, *, keep_soft
 
 
 def _reference(session: Any, images: NDArray[np.float32], batch: int | None) -> dict[str, NDArray[Any]]:
-    parts = [answers(session, part) for part in np.split(images, len(images) // batch if batch else 1)]
+    parts = [onnx_graph.answers(session, part) for part in np.split(images, len(images) // batch if batch else 1)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if parts[0][name].ndim}
 
 
 def keep_output(model: ir.Model, name: str) -> bool:
-    """Drop every output but one."""
+    """Remove all outputs except one."""
     chosen = [value for value in model.graph.outputs if value.name == name]
     changed = len(model.graph.outputs) > len(chosen)
     model.graph.outputs.clear()
@@ -147,7 +139,7 @@ def _lift(model: ir.Model, path: Path) -> tuple[str, ...]:
 
 
 def take_nchw(model: ir.Model, layout: str, shape: tuple[int, ...]) -> bool:
-    """Name the input `image` and let it be [batch, 1, 28, 28]; shape: of one image, as the graph takes it."""
+    """Rename the input to `image` and make it [batch, 1, 28, 28]. shape: of one image, as the graph takes it."""
     graph = model.graph
     image = graph.inputs[0]
     old = f"{image.name}_inner" if image.name == "image" else str(image.name)
@@ -219,7 +211,7 @@ def _declared(name: str, shape: tuple[int, ...]) -> ir.Value:
     """Return a value that is float32 [batch, *shape]."""
     import onnx_ir as ir
 
-    return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([BATCH_AXIS, *shape]))
+    return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([onnx_graph.BATCH_AXIS, *shape]))
 
 
 def _check(
@@ -231,14 +223,14 @@ def _check(
     cause: Exception | None = None
     try:
         onnx.checker.check_model(proto, full_check=True)
-        after = answers(open_session(proto), images)["logits"]
+        after = onnx_graph.answers(onnx_graph.open_session(proto), images)["logits"]
     except (CheckpointError, ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         cause, reason = error, first_line(error)
     else:
         if softmax:
             after = _softmax(after, log=softmax == "LogSoftmax")
-        difference = largest_difference(before, after)
-        if difference < TOLERANCE:
+        difference = onnx_graph.largest_difference(before, after)
+        if difference < onnx_graph.TOLERANCE:
             return
         reason = f"answers differ by {difference:.2g}"
     fix = "its batch axis is fixed; export it with a dynamic one" if fixed else f"export it with opset {OPSET}"

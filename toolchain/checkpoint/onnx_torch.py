@@ -1,4 +1,4 @@
-"""A normalised ONNX graph -> a torch module with equal answers, or the reason why there is none."""
+"""Convert a normalised ONNX graph to a torch module with the same answers, or say why that is not possible."""
 
 from __future__ import annotations
 
@@ -14,15 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from targets.errors import first_line, of_the_system
 from targets.onnxruntime.operators import layer_of_weight
-from toolchain.checkpoint.onnx_graph import (
-    TOLERANCE,
-    answers,
-    folded,
-    largest_difference,
-    open_session,
-    pads_apart,
-    seeded_images,
-)
+from toolchain.checkpoint import onnx_graph
 from toolchain.core.converter_log import output_to_log
 from toolchain.formats.onnx import edit
 
@@ -31,17 +23,17 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import nn
 
-# The newest opset all of whose common operators onnx2torch knows.
 _OPSET = 17
-# Their axes are an attribute up to opset 17 and an input from 18 on (ReduceSum changed in 13 already).
+"""The newest opset of which onnx2torch knows all common operators."""
 _REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSumExp")
+"""Their axes are an attribute up to opset 17 and an input from 18 on (ReduceSum changed in 13 already)."""
 
 
 def to_torch(proto: ModelProto) -> tuple[nn.Module | None, str]:
-    """Return a module in eval mode and '', or None and the reason.
+    """Return a module in eval mode and an empty string, or None and the reason.
 
-    The module takes float32 [N, 1, 28, 28], its layers are torch's own (so that pruning finds them), and its logits
-    are within 1e-4 of onnxruntime's on 64 seeded images, and torch.export takes it with a dynamic batch axis.
+    The module takes float32 [N, 1, 28, 28], its layers are torch's own (so that pruning finds them), its logits are
+    within 1e-4 of onnxruntime's on 64 seeded images, and torch.export takes it with a dynamic batch axis.
     """
     import onnx_ir as ir
     import torch
@@ -50,39 +42,37 @@ def to_torch(proto: ModelProto) -> tuple[nn.Module | None, str]:
         return None, "onnx2torch, which brings ONNX back, is not installed: pip install --no-deps onnx2torch"
     try:
         with output_to_log():
-            model = ir.from_proto(folded(proto))
+            model = ir.from_proto(onnx_graph.folded(proto))
             # Shapes first, since nothing is inferred about an operator that is newer than the opset of its graph.
-            edit.run(model, pads_apart, edit.infer_shapes, _for_onnx2torch)
+            edit.run(model, onnx_graph.pads_apart, edit.infer_shapes, _for_onnx2torch)
             names = _name_layers(model)
             ready = edit.to_proto(model)
-            # Before it runs at all: a batch norm that is not folded would move its statistics.
+            # eval() before the first run, or a batch norm that is not folded would change its statistics.
             module = _static(_renamed(_converter()(ready).eval(), names)).eval()
-            images = seeded_images()
+            images = onnx_graph.seeded_images()
             with torch.no_grad():
                 answer = module(torch.from_numpy(images)).numpy()
-            # A module that torch cannot trace could be run, but neither pruned nor converted.
+            # A module that torch cannot trace would run, but could be neither pruned nor converted.
             axes = ({0: torch.export.Dim("batch")},)
             torch.export.export(module, (torch.from_numpy(images[:2]),), dynamic_shapes=axes)
     except Exception as error:
         if of_the_system(error):
             raise
-        # onnx2torch answers what it does not know with any exception.
+        # onnx2torch raises anything on what it does not know.
         return None, f"onnx2torch cannot bring this ONNX graph back ({first_line(error)}); give the torch checkpoint"
-    difference = largest_difference(answers(open_session(proto), images)["logits"], answer)
-    if difference >= TOLERANCE:
-        return (
-            None,
-            f"brought back by onnx2torch it answers differently (by {difference:.2g}); give the torch checkpoint",
-        )
-    return module, ""
+    expected = onnx_graph.answers(onnx_graph.open_session(proto), images)["logits"]
+    difference = onnx_graph.largest_difference(expected, answer)
+    if difference < onnx_graph.TOLERANCE:
+        return module, ""
+    return None, f"brought back by onnx2torch it answers differently (by {difference:.2g}); give the torch checkpoint"
 
 
 @contextmanager
 def torchvision_importable() -> Iterator[None]:
     """Let onnx2torch be imported where torchvision is not installed.
 
-    It imports torchvision for NonMaxSuppression and RoiAlign alone, which no classifier of glyphs has, and no build of
-    torchvision goes with every CPU build of torch. The stand-in is gone afterwards, so that nobody else meets it.
+    onnx2torch needs it only for NonMaxSuppression and RoiAlign, which no classifier of glyphs has, and no build of
+    torchvision works with every CPU build of torch. The stand-in is removed afterwards, so that no other code sees it.
     """
     if "onnx2torch" in sys.modules or find_spec("torchvision") is not None:
         yield
@@ -120,7 +110,7 @@ def _absent(*_args: object, **_kwargs: object) -> None:
 
 
 def _for_onnx2torch(model: ir.Model) -> bool:
-    """Relabel the graph as opset 17; where an operator means something else there, the comparison finds it."""
+    """Declare the graph as opset 17; where an operator means something else there, the comparison finds it."""
     import onnx_ir as ir
 
     model.opset_imports[""] = min(model.opset_imports[""], _OPSET)
@@ -134,7 +124,7 @@ def _for_onnx2torch(model: ir.Model) -> bool:
 
 
 def _name_layers(model: ir.Model) -> dict[str, str]:
-    """Name nodes as torch named their weights; return onnx2torch's name of each -> the layer's."""
+    """Name nodes after the layers of their weights; return the layers' names by onnx2torch's names for them."""
     layers: dict[str, str] = {}
     names = {node.name for node in model.graph}
     for node in model.graph:
@@ -148,7 +138,7 @@ def _name_layers(model: ir.Model) -> dict[str, str]:
 
 
 def _renamed(module: Any, names: dict[str, str]) -> Any:
-    """Return the module with layers under the names that they had before they were exported."""
+    """Return the module with its layers under the names that they had before the export."""
     for node in module.graph.nodes:
         if node.op == "call_module" and node.target in names:
             module.add_submodule(names[node.target], module.get_submodule(node.target))
@@ -157,7 +147,7 @@ def _renamed(module: Any, names: dict[str, str]) -> Any:
 
 
 def _static(module: Any) -> nn.Module:
-    """Put torch's own functions where onnx2torch reads a constant at every run, which torch.export refuses."""
+    """Replace modules that read a constant at every run, which torch.export refuses, by torch's own functions."""
     _note_shapes(module)
     rewrites = {
         "OnnxReshape": _reshape,
@@ -185,7 +175,7 @@ def _static(module: Any) -> nn.Module:
 
 
 def _note_shapes(module: Any) -> None:
-    """Leave in `meta` of every node the shape that it gives for two images."""
+    """Store in the `meta` of every node the shape of its output for two images."""
     import torch
     from torch.fx import Interpreter
 
@@ -203,10 +193,10 @@ def _note_shapes(module: Any) -> None:
 def _reshape(module: Any, node: Any, _part: Any) -> Any:
     import torch
 
-    data, sizes = node.args[0], module.get_buffer(node.args[1].target).tolist()
+    data, sizes = node.args[0], _numbers(module, node.args[1])
     shape = data.meta.get("shape", ())
     if len(sizes) == 2 and len(shape) > 1 and sizes[0] in (-1, 0, shape[0]) and sizes[1] in (-1, math.prod(shape[1:])):
-        # It holds no width, so that the model still runs once channels in front of it are gone.
+        # flatten has no fixed width, so that the model still runs after channels in front of it are pruned.
         return module.graph.call_function(torch.flatten, (data, 1))
     # In ONNX a 0 copies the input's axis.
     target = [module.graph.call_method("size", (data, axis)) if size == 0 else size for axis, size in enumerate(sizes)]
@@ -216,7 +206,7 @@ def _reshape(module: Any, node: Any, _part: Any) -> Any:
 def _pad(module: Any, node: Any, part: Any) -> Any:
     from torch.nn import functional
 
-    pads = module.get_buffer(node.args[1].target).tolist()
+    pads = _numbers(module, node.args[1])
     value = node.args[2] if len(node.args) > 2 else node.kwargs.get("constant_value")
     fill = float(module.get_buffer(value.target)) if value is not None else 0.0
     axes = len(pads) // 2
@@ -259,7 +249,7 @@ def _tile(module: Any, node: Any, _part: Any) -> Any:
 
 
 def _linear(module: Any, node: Any, _part: Any) -> Any:
-    """Make a layer of a product with a matrix, so that pruning finds it."""
+    """Replace a product with a matrix by a linear layer, so that pruning finds it."""
     from torch import nn
 
     data, matrix = node.args[0], module.get_buffer(node.args[1].target)
@@ -281,16 +271,16 @@ def _slice(module: Any, node: Any, _part: Any) -> Any:
     import torch
 
     data, *inputs = node.args
-    # onnx2torch calls what stands behind an input that was left out by its name.
+    # onnx2torch passes the inputs after an omitted one by name.
     given = dict(zip(("starts", "ends", "axes", "steps"), inputs, strict=False)) | node.kwargs
-    bounds = {name: module.get_buffer(constant.target).tolist() for name, constant in given.items()}
+    bounds = {name: _numbers(module, constant) for name, constant in given.items()}
     starts, ends = bounds["starts"], bounds["ends"]
     axes, steps = bounds.get("axes", range(len(starts))), bounds.get("steps", [1] * len(starts))
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        # "To the end" may be any number that is large enough; to torch all but its own are bounds of a size.
+        # In ONNX any large number means "to the end"; torch knows only sys.maxsize.
         part = (start, sys.maxsize if end >= 2**31 - 1 else end, step)
         if step < 0:
-            # Torch has no step backwards: the axis is turned round, and counted from its other end.
+            # torch has no negative steps: the axis is flipped, and positions count from its other end.
             data = module.graph.call_function(torch.flip, (data, [axis]))
             part = (-start - 1, -end - 1, -step)
         data = module.graph.call_function(torch.ops.aten.slice.Tensor, (data, axis, *part))

@@ -191,7 +191,7 @@ class PreprocessFinding:
     rescaled: Tried | None = None
 
     def sentence(self) -> str:
-        """Return the line for the file's history: what was found, and why."""
+        """Return the note for the file's history: the winner and why it was chosen."""
         return f"{self.winner} ({self.evidence})"
 
     @property
@@ -201,10 +201,9 @@ class PreprocessFinding:
         options = " or ".join(f"`{options_of(other)}`" for other in self.undecided)
         tied = f"; a tie of mean and std, of which this is the likelier: the others are {options}" if options else ""
         runner_up = f"{self.runner_up_accuracy:.1%}, {self.runner_up}"
-        other = self.rescaled
-        next_best = runner_up
-        if other and other.accuracy >= self.runner_up_accuracy:
-            next_best = f"{other.accuracy:.1%}, {other.preprocess}; other turn, ink or labels {runner_up}"
+        rescaled, next_best = self.rescaled, runner_up
+        if rescaled and rescaled.accuracy >= self.runner_up_accuracy:
+            next_best = f"{rescaled.accuracy:.1%}, {rescaled.preprocess}; other turn, ink or labels {runner_up}"
         summary = f"found: {self.accuracy:.1%} right; next best {next_best}; {self.images} images"
         return f"{summary}{equivalent}{tied}{self._stored()}"
 
@@ -230,8 +229,8 @@ def search(
 
     run: float32 [N, 1, 28, 28] to logits [N, len(classes) or one more]. images: uint8 [N, 28, 28], upright, in
     random order; 32 are tried under every candidate, more only under those still close. labels: int64 [N]. likely: of
-    a file that this one is to replace; its scaling is used unless another one is significantly more accurate. stored:
-    of the checkpoint itself; its scaling is tried too, and used unless another one is significantly likelier.
+    a file that this one is to replace; its scaling is used unless another is significantly more accurate. stored: of
+    the checkpoint itself; its scaling is tried too, and used unless another is significantly likelier.
 
     Raises PreprocessUnknown on fewer than 50 images, when the best is near chance, and on a tie of anything but mean
     and std, which it lists.
@@ -384,4 +383,4 @@ def _scaling_text(preprocess: Preprocess) -> str:
 def tie_message(tied: Iterable[Preprocess], images: int) -> str:
     """Return the message for candidates that the images cannot tell apart, with the options of each."""
     lines = " or ".join(f"`{options_of(preprocess)}`" for preprocess in tied)
-    return f"how it wants its images is a tie on {images} images; say which: {lines}"
+    return f"{images} images do not decide how it wants its images; choose one: {lines}"

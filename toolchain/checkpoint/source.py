@@ -1,4 +1,4 @@
-"""The value of `--model`: `file.py:Class(args)`, `package.module:Class(args)`, or one of our model names."""
+"""Parse the value of `--model`, `file.py:Class(args)` or `package.module:Class(args)`, and build the model."""
 
 from __future__ import annotations
 

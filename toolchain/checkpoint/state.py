@@ -113,7 +113,7 @@ def no_such_weights(name: str, key: str, keys: Sequence[str]) -> UsageProblem:
 
 
 def preferred(keys: Iterable[str], key: str | None, name: str) -> tuple[str, tuple[str, ...]]:
-    """Return the key to use, `key` or else the likeliest, and a note when there are other keys to choose from."""
+    """Return `key`, or without it the likeliest of `keys`, and a note that names the others."""
     keys = sorted(keys, key=_rank)
     if key is not None and key not in keys:
         raise no_such_weights(name, key, keys)
@@ -278,7 +278,7 @@ def _sizes_fix(module: nn.Module, shapes: Sequence[tuple[tuple[int, ...], tuple[
 
 
 def listing(items: Iterable[str]) -> str:
-    """Return the first few items and how many more there are."""
+    """Return the first five items, and how many more there are."""
     everything = list(items)
     more = len(everything) - _LISTED
     return ", ".join(everything[:_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -69,7 +69,7 @@ def private_copy(path: Path) -> Iterator[Path]:
 
 
 def read_payload(path: Path, source: ModelSource | None, *, trusted: bool) -> Any:
-    """Return what a torch file holds: of a trusted one whole objects, whose classes may be in the module of `source`.
+    """Return what a torch file holds; if trusted, whole objects, whose classes may be in the module of `source`.
 
     Raises as `read_weights` and `read_pickle` do, and as `import_source` does.
     """
@@ -239,7 +239,7 @@ def is_script(module: nn.Module) -> bool:
 
 
 def export_script(script: nn.Module, target: Path) -> None:
-    """Write TorchScript as ONNX of opset 17, with torch's older exporter, since the newer one takes no scripts."""
+    """Write TorchScript as ONNX of opset 17, with torch's older exporter, since the newer one does not take it."""
     import torch
 
     axes, blank = {"image": {0: "batch"}}, (torch.zeros(2, 1, 28, 28),)

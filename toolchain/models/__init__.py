@@ -13,10 +13,8 @@ from toolchain.core.errors import UsageProblem
 if TYPE_CHECKING:
     from torch import nn
 
-# name -> "module:Class"; imported only when the model is built, since every architecture needs torch.
-MODELS = {
-    "cnn-small": "toolchain.models.cnn_small:CnnSmall",
-}
+MODELS = {"cnn-small": "toolchain.models.cnn_small:CnnSmall"}
+"""Class of each model by its name; imported only when the model is built, since every architecture needs torch."""
 MOST_PARAMETERS = 200_000_000
 """Limit of a reference model; options that ask for more are an error in a file or a command."""
 

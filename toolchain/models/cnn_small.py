@@ -2,7 +2,7 @@
 
 For 47 classes 213,591 parameters and 8 million multiply-accumulates. Every convolution is followed at once by its batch
 norm, so that the two fold into one; the last feature map is pooled by a depthwise convolution, since what distinguishes
-`0` from `O` or `9` from `g` is where the ink stands, which an average would forget.
+`0` from `O` or `9` from `g` is where the ink is, which an average would lose.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
 
 
 def refuse_unfit(path: Path, *, force: bool) -> None:
-    """Raise UsageProblem when `save` could not write `path`; call it before long work."""
+    """Raise UsageProblem when `save` would refuse `path`; call it before a long training."""
     if path.suffix not in SUFFIXES:
         raise UsageProblem(f"{path} is not a name for weights; let it end in {', '.join(SUFFIXES)}")
     refuse_existing(path, force=force)
@@ -28,9 +28,9 @@ def refuse_unfit(path: Path, *, force: bool) -> None:
 def save(path: Path, module: nn.Module, facts: dict[str, Any], *, force: bool = False) -> None:
     """Write the weights of `module` with `facts` beside them, whole or not at all.
 
-    facts: JSON types: model, options, classes, preprocess, settings, seed, data ... In a `.pt` they stand beside
+    facts: JSON types: model, options, classes, preprocess, settings, seed, data ... In a `.pt` they are beside
     `schema` and `state_dict`; in a `.safetensors` they are the JSON text of the metadata key `glyphpress`.
-    Raises StageError when the disk does not take it; what was at `path` before is still there then.
+    Raises StageError when it cannot be written; the old file at `path` is kept then.
     """
     import torch
     from safetensors.torch import save as safetensors
@@ -41,7 +41,7 @@ def save(path: Path, module: nn.Module, facts: dict[str, Any], *, force: bool = 
     if path.suffix == ".safetensors":
         content = safetensors(weights, metadata={"glyphpress": json.dumps(description, allow_nan=False)})
     else:
-        # Through memory, since torch reports a full disk as an error of its own stream.
+        # Through memory, since torch does not report a full disk as an OSError.
         buffer = io.BytesIO()
         torch.save(description | {"state_dict": weights}, buffer)
         content = buffer.getvalue()
