@@ -100,6 +100,9 @@ class Channel:
         if self.lost:
             return self._lost_because(str(error))
         self.lost = True
+        # An agent that still reads ends when its stdin is closed.
+        with suppress(OSError):
+            self._sink.close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(2)
         self._process.kill()
