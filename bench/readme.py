@@ -20,8 +20,8 @@ from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
 from toolchain.core.quantities import percent_text, size_text, time_text
 from toolchain.recipe import shipped
+from toolchain.report.press_report import drop_text, verdict_text
 from toolchain.report.report import Report, Row
-from toolchain.report.table import drop_text, verdict_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results" / "balanced"

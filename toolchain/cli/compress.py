@@ -227,7 +227,7 @@ def sensitivity(
     from toolchain.commands.compress import proposed_recipe, sensitivity_of
     from toolchain.core.files import refuse_unfit, write_whole
     from toolchain.core.json_codec import to_json
-    from toolchain.report.sensitivity import plot, show_sensitivity
+    from toolchain.report.pictures import sensitivity_svg, show_sensitivity
 
     for path, suffix in ((output, ".json"), (picture, ".svg"), (recipe_file, ".toml")):
         if path:
@@ -236,7 +236,7 @@ def sensitivity(
     if output:
         write_whole(output, json_text(to_json(curves), indent=1) + "\n", force=context.force)
     if picture:
-        write_whole(picture, plot(curves), force=context.force)
+        write_whole(picture, sensitivity_svg(curves), force=context.force)
     if as_json:
         console.emit("sensitivity", to_json(curves))
     else:

@@ -119,7 +119,7 @@ def explain(*, base: Path, candidate: Path, data: str, images: int, context: Run
       glyphpress explain cnn.float.onnx cnn.int8.onnx --data emnist:balanced
     """
     from toolchain.commands.explain import explain_files
-    from toolchain.report.explanation import show_explanation
+    from toolchain.report.model_tables import show_explanation
 
     explanation = explain_files(base, candidate, data, context, images=images)
     if as_json:

@@ -42,7 +42,7 @@ def inspect(
     from toolchain.checkpoint.inspection import inspect_file
     from toolchain.formats import catalog
     from toolchain.formats.inspection import shown_size
-    from toolchain.report.inspection import show_inspection
+    from toolchain.report.model_tables import show_inspection
 
     inspection = inspect_file(file, model=model, trust_pickle=trust_pickle, weights=weights)
     if inspection.kind in catalog.FORMATS:

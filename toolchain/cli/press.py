@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from targets.artifact import Format
     from toolchain.checkpoint.load import CheckpointRequest
     from toolchain.core.context import RunContext
-    from toolchain.report.winner import Prefer
+    from toolchain.report.rows import Prefer
 
 
 @click.command()
@@ -95,7 +95,7 @@ def press(
     from toolchain.gate.gate import raise_for
     from toolchain.recipe import find
     from toolchain.report.advice import pressed_next
-    from toolchain.report.table import show
+    from toolchain.report.press_report import show_report
 
     asked = PressRequest(
         checkpoint=checkpoint,
@@ -115,7 +115,7 @@ def press(
     if as_json:
         console.emit("press", {"out": str(out), "report": to_json(report), "next_steps": steps})
     else:
-        show(report, console.out())
+        show_report(report, console.out())
         console.tell(f"report: {out / 'report.md'}")
         console.advise(steps)
     report.raise_unless_complete()
@@ -141,13 +141,13 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
     from toolchain.export import EXPORTERS
     from toolchain.formats import catalog
     from toolchain.gate.gate import raise_for
-    from toolchain.report.table import show
+    from toolchain.report.press_report import show_report
 
     report = run(out, context)
     if as_json:
         console.emit("demo", {"out": str(out), "report": to_json(report)})
     else:
-        show(report, console.out())
+        show_report(report, console.out())
         for name, exporter in EXPORTERS.items():
             if name not in {row.format for row in report.rows}:
                 console.tell(f"{catalog.get(name).title} was left out: {exporter.missing}")

@@ -140,19 +140,19 @@ class Files:
     def write(self, measured: Measurements, *, force: bool) -> None:
         """Write the files."""
         from toolchain.core.files import write_whole
-        from toolchain.report.timings import measurements_csv, measurements_markdown
+        from toolchain.report.timings import measurements_csv, measurements_table
 
         if self.output:
             measured.save_samples(self.output, force=force)
         if self.markdown:
-            write_whole(self.markdown, measurements_markdown(measured), force=force)
+            write_whole(self.markdown, measurements_table(measured).markdown() + "\n", force=force)
         if self.csv:
             write_whole(self.csv, measurements_csv(measured), force=force)
 
 
 def _profile_files(request: ProfileRequest, files: Files, context: RunContext, *, as_json: bool) -> None:
     from toolchain.commands.profile import profile_files
-    from toolchain.report.timings import measurements_text
+    from toolchain.report.timings import measurements_table
 
     batch, runs = request.plan.batch, request.plan.min_runs
     if batch > 1 and batch * runs > MANY_IMAGES:
@@ -165,7 +165,7 @@ def _profile_files(request: ProfileRequest, files: Files, context: RunContext, *
     if as_json:
         console.emit("profile", measured.to_dict())
     else:
-        console.show(measurements_text(measured, width=console.width(), colour=not console.plain()))
+        console.show(measurements_table(measured).text(width=console.width(), colour=not console.plain()))
 
 
 MANY_IMAGES = 1_000_000

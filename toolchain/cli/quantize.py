@@ -200,7 +200,7 @@ def ranges(file: Path, output: Path | None, context: RunContext, as_json: bool) 
     Example:
       glyphpress ranges cnn.ranges.json -o ranges.svg
     """
-    from toolchain.report.ranges import ranges_picture, ranges_text
+    from toolchain.report.pictures import ranges_picture, ranges_text
 
     saved = ranges_picture(file, output, force=context.force)
     if as_json:

@@ -36,27 +36,26 @@ def report(paths: tuple[Path, ...], as_markdown: bool, as_json: bool) -> None:
 
 def _press(folder: Path, *, as_markdown: bool, as_json: bool) -> None:
     from toolchain.core.json_codec import to_json
-    from toolchain.report.markdown import markdown
+    from toolchain.report.press_report import report_markdown, show_report
     from toolchain.report.report import Report
-    from toolchain.report.table import show
 
     stored = Report.load(folder)
     if as_json:
         console.emit("report", to_json(stored))
     elif as_markdown:
-        click.echo(markdown(stored), nl=False)
+        click.echo(report_markdown(stored), nl=False)
     else:
-        show(stored, console.out())
+        show_report(stored, console.out())
 
 
 def _timings(paths: tuple[Path, ...], *, as_markdown: bool, as_json: bool) -> None:
     from toolchain.evaluation.timings_file import load_timings
-    from toolchain.report.history import history_dict, history_markdown, history_text
+    from toolchain.report.timings import history_dict, history_table
 
     runs = [load_timings(path) for path in paths]
     if as_json:
         console.emit("report-timings", history_dict(runs))
     elif as_markdown:
-        click.echo(history_markdown(runs))
+        click.echo(history_table(runs).markdown())
     else:
-        console.show(history_text(runs, width=console.width(), colour=not console.plain()))
+        console.show(history_table(runs).text(width=console.width(), colour=not console.plain()))

@@ -14,10 +14,10 @@ from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
 from toolchain.core.files import MARK, whole_folder
 from toolchain.evaluation.compare import comparison
-from toolchain.report.markdown import markdown
+from toolchain.report.press_report import report_markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report
+from toolchain.report.rows import chosen
 from toolchain.report.timings import not_quiet
-from toolchain.report.winner import chosen
 
 
 def press(request: PressRequest, out: Path, context: RunContext | None = None) -> Report:
@@ -38,7 +38,7 @@ def press(request: PressRequest, out: Path, context: RunContext | None = None) -
             measured = FileMeasurer(request, images, folder, context).measure(artifacts)
         report = _report(request, settled, images, measured, folder)
         report.save(path / MARK)
-        (path / "report.md").write_text(markdown(report), encoding="utf-8")
+        (path / "report.md").write_text(report_markdown(report), encoding="utf-8")
     return report
 
 

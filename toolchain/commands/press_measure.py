@@ -19,8 +19,7 @@ from toolchain.gate.limits import definition
 from toolchain.gate.policy import Policy
 from toolchain.profiling.latency import Profile
 from toolchain.report.report import Row
-from toolchain.report.rows import measured_rows
-from toolchain.report.winner import fastest_float, rivals, small_and_not_slower
+from toolchain.report.rows import fastest_float, measured_rows, rivals, small_and_not_slower
 from toolchain.stats.decision import Outcome
 
 EXTRA_RECIPES = ("weight-int8", "float16")

@@ -12,7 +12,7 @@ from toolchain.core.errors import UsageProblem
 from toolchain.formats.catalog import pressed
 from toolchain.gate.policy import Policy, default_policy
 from toolchain.recipe import Recipe
-from toolchain.report.winner import Prefer
+from toolchain.report.rows import Prefer
 
 FORMATS = pressed()
 

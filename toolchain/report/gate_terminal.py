@@ -14,7 +14,7 @@ from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.metrics import Averages, Metrics
 from toolchain.gate.outcome import Part, Verdict
 from toolchain.report.judgement import Judgement, allowed_text, value_text
-from toolchain.report.terminal import STYLE, plain_table, print_lines, shown, unfold
+from toolchain.report.tables import STYLE, plain_table, print_lines, shown, unfold
 from toolchain.stats.decision import Outcome
 
 if TYPE_CHECKING:

@@ -204,12 +204,9 @@ def _relative(path: Path) -> str:
     return full.relative_to(Path.cwd()).as_posix() if full.is_relative_to(Path.cwd()) else path.name
 
 
-DASH = "-"
-
-
 def value_text(limit: str, value: float | None) -> str:
-    """Return a verdict's value with its unit; a dash for None."""
-    return DASH if value is None else _measure_text(definition(limit).settings.measure, value)
+    """Return a verdict's value with its unit; `-` for None."""
+    return "-" if value is None else _measure_text(definition(limit).settings.measure, value)
 
 
 def allowed_text(limit: str, threshold: float) -> str:

@@ -129,9 +129,7 @@ class Row:
         timings: Timings | None = None,
         ratio: LatencyRatio | None = None,
         verdicts: tuple[Verdict, ...] = (),
-        winner: bool = False,
         notes: tuple[str, ...] = (),
-        packed: int | None = None,
         fidelity: Fidelity | None = None,
     ) -> Row:
         """Return the row of an artifact; without a comparison it is the baseline."""
@@ -155,9 +153,7 @@ class Row:
             p50_ratio=ratio.ratio if ratio else 1.0 if p50 and comparison is None else None,
             p50_ratio_interval=interval,
             verdicts=verdicts,
-            winner=winner,
             notes=notes,
-            packed=packed,
             fidelity=fidelity,
         )
 

@@ -1,25 +1,174 @@
-"""The rows of a report, from what was evaluated, timed, counted and judged of every file."""
+"""The rows of a report: each file as it was read, timed, counted and judged, against the others; and which one wins."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from targets.artifact import Artifact
 from targets.catalog import get
 from targets.session import Instructions
+from toolchain.core.quantities import size_text
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.formats.inspection import shown_size
 from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import judge
+from toolchain.gate.gate import judge, overall
 from toolchain.gate.policy import Policy
 from toolchain.profiling.latency import Profile
 from toolchain.profiling.reasons import reasons_for
 from toolchain.report.report import Row
-from toolchain.report.winner import fastest_float
+from toolchain.stats.decision import Outcome
+
+Prefer = Literal["balanced", "size", "speed"]
+"""balanced: the smallest file that is not shown to be slower than float; size: the smallest; speed: the fastest."""
+MEASURES: tuple[Prefer, ...] = get_args(Prefer)
+TOLERANCE = 1.05
+"""Sizes and costs that differ by less than 5 % count as equal."""
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The choice. rows: with the winner marked. winners: the winner's name by each measure. notes: the reasons."""
+
+    rows: tuple[Row, ...]
+    winners: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def fastest_float(rows: Sequence[Row]) -> Row | None:
+    """Return the float file of least cost that passes, the baseline included; None if none has a cost."""
+    floats = [row for row in rows if row.recipe == "float" and row.cost is not None]
+    passing = [row for row in floats if row.baseline or row.outcome is Outcome.PASS]
+    return min(passing, key=_cost, default=None)
+
+
+def rivals(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy) -> list[Row]:
+    """Return the pressed files with a cost that pass at the confidence of a choice among all of them.
+
+    evidence: of all rows but the first, the baseline.
+    """
+    count = len(competing := _competing(rows))
+    judged = [(row, proof) for row, proof in zip(rows[1:], evidence, strict=True) if row in competing]
+    return [row for row, proof in judged if overall(judge(policy, proof, competitors=count)) is Outcome.PASS]
+
+
+def small_and_not_slower(row: Row, base: Row) -> bool:
+    """Return whether a file is smaller than the fastest float file, and not shown to cost over 5 % more."""
+    return row.bytes < base.bytes and _least_ratio(row, base) <= TOLERANCE
+
+
+def winner(passing: Sequence[Row], base: Row, prefer: Prefer) -> Row:
+    """Return the file that wins by a measure; `base`, the fastest float file that passes, where no other one does.
+
+    balanced: the smallest that is not shown to cost over 5 % more than `base`; of those within 5 % of its size the
+    fastest. size: the smallest, of equals the fastest. speed: the fastest; of those within 5 % of its cost the
+    smallest. passing: the pressed files that may ship (`rivals`).
+    """
+    if prefer == "size":
+        return min([*passing, base], key=lambda row: (row.bytes, _cost(row)))
+    if prefer == "speed":
+        least = min(map(_cost, [*passing, base]))
+        equal = [row for row in [*passing, base] if _cost(row) <= TOLERANCE * least]
+        return min(equal, key=lambda row: (row.bytes, _cost(row)))
+    fit = [row for row in passing if small_and_not_slower(row, base)] or [base]
+    smallest = min(row.bytes for row in fit)
+    return min((row for row in fit if row.bytes <= TOLERANCE * smallest), key=lambda row: (_cost(row), row.bytes))
+
+
+def chosen(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy, prefer: Prefer = "balanced") -> Winner:
+    """Return the rows with the winner marked, the winner by each measure, and the reasons.
+
+    evidence: of all rows but the first, the baseline. Nothing wins if nothing was pressed or no float file has a cost.
+    """
+    base = fastest_float(rows)
+    if base is None or all(row.recipe == "float" for row in rows):
+        return Winner(tuple(rows), {}, ())
+    passing = rivals(rows, evidence, policy)
+    best = {measure: winner(passing, base, measure) for measure in MEASURES}
+    competing = _competing(rows)
+    alone = [row.name for row in competing if row.outcome is Outcome.PASS and row not in passing]
+    notes = (
+        _reason(best[prefer], base, prefer, len(competing)),
+        *_undecided(alone, len(competing)),
+        _other_winners(best, base, prefer),
+    )
+    marked = tuple(replace(row, winner=row is best[prefer]) for row in rows)
+    return Winner(marked, {measure: row.name for measure, row in best.items()}, notes)
+
+
+def _competing(rows: Sequence[Row]) -> list[Row]:
+    """Return the pressed files with a cost: the best one of them ships."""
+    return [row for row in rows[1:] if row.recipe != "float" and row.cost is not None]
+
+
+def _reason(best: Row, base: Row, prefer: Prefer, competitors: int) -> str:
+    """Return why the winner won, or why no pressed file won."""
+    counted = base.instructions is not None
+    more = "over 5 % more instructions" if counted else "over 5 % longer"
+    least = "takes the fewest instructions" if counted else "is the fastest"
+    if best is base:
+        missing = {
+            "balanced": f"is smaller and does not take {more}",
+            "size": "is smaller",
+            "speed": "takes fewer instructions" if counted else "is faster",
+        }[prefer]
+        return (
+            f"float is given back: ship {base.name}, which {least} of the float files that pass; "
+            f"no pressed file is shown to pass that {missing}"
+        )
+    why = {
+        "balanced": f"the smallest that passes and is not shown to take {more} than {base.name}; "
+        f"of those within 5 % of that size it {least}",
+        "size": "the smallest that passes",
+        "speed": f"it {least} of those that pass, or is the smallest within 5 % of that",
+    }[prefer]
+    stricter = f"; since {competitors} files were compared, each had to pass at a higher confidence"
+    return f"winner: {best.name} ({_size_and_cost(best, base)}): {why}{stricter * (competitors > 1)}"
+
+
+def _undecided(alone: Sequence[str], competitors: int) -> list[str]:
+    """Return a line on the files that pass alone, but not at the confidence of a choice among all; none without one."""
+    if not alone:
+        return []
+    verb = "passes" if len(alone) == 1 else "pass"
+    return [
+        f"not chosen: {', '.join(alone)} {verb} alone, but not at the higher confidence that is required since "
+        f"{competitors} files were compared; more test images may decide"
+    ]
+
+
+def _other_winners(best: dict[Prefer, Row], base: Row, prefer: Prefer) -> str:
+    """Return which files would win by the other measures."""
+    others = [
+        f"--prefer {measure}: "
+        + ("the winner too" if row is best[prefer] else f"{row.name} ({_size_and_cost(row, base)})")
+        for measure, row in best.items()
+        if measure != prefer
+    ]
+    return f"by another measure: {'; '.join(others)}"
+
+
+def _size_and_cost(row: Row, base: Row) -> str:
+    """Return a file's size, and its cost as a share of the fastest float file's."""
+    if row is base:
+        return size_text(row.bytes)
+    what = "instructions" if row.instructions is not None else "time"
+    ratio = row.float_ratio if row.float_ratio is not None else _cost(row) / _cost(base)
+    return f"{size_text(row.bytes)}, {ratio:.2f} of the {what} of {base.name}"
+
+
+def _least_ratio(row: Row, base: Row) -> float:
+    """Return the lower bound of a file's cost as a share of the fastest float file's."""
+    if row.float_ratio_interval:
+        return row.float_ratio_interval[0]
+    return _cost(row) / _cost(base)
+
+
+def _cost(row: Row) -> float:
+    return row.cost or 0.0
 
 
 def measured_rows(
@@ -57,16 +206,16 @@ def _judged_rows(
     timed = times.rows if times else [None] * len(artifacts)
     base = timed[0].timings if timed[0] else None
     rows = [Row.of(evaluations[0], format=artifacts[0].format, recipe=artifacts[0].recipe, timings=base)]
-    for artifact, evaluation, own, latency in zip(artifacts[1:], evaluations[1:], evidence, timed[1:], strict=True):
+    for artifact, evaluation, proof, latency in zip(artifacts[1:], evaluations[1:], evidence, timed[1:], strict=True):
         rows.append(
             Row.of(
                 evaluation,
                 format=artifact.format,
                 recipe=artifact.recipe,
-                comparison=comparison(own.pairs),
+                comparison=comparison(proof.pairs),
                 timings=latency.timings if latency else None,
                 ratio=latency.ratio if latency else None,
-                verdicts=judge(policy, own),
+                verdicts=judge(policy, proof),
                 notes=artifact.notes,
                 fidelity=artifact.fidelity,
             )

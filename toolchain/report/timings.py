@@ -1,4 +1,4 @@
-"""What a profile measured: tables for the terminal, Markdown and CSV, operators, and sweeps over threads and batch."""
+"""What was timed as tables: a profile (also as CSV), stored runs, operators, and sweeps over threads and batch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from rich.table import Table
 
@@ -14,56 +15,39 @@ from targets.host.text import one_line, visible
 from targets.session import taints_of
 from toolchain.core.quantities import size_text, time_text
 from toolchain.evaluation.ratio import LatencyRatio
+from toolchain.evaluation.timings_file import StoredRun
 from toolchain.formats.inspection import packed_remark
+from toolchain.profiling.history import history, notes
 from toolchain.profiling.latency import PERCENTILES
 from toolchain.profiling.measurements import MeasuredFile, Measurements
 from toolchain.profiling.per_operator import Breakdown
 from toolchain.profiling.sweep import SweepPoint
-from toolchain.report import gfm
-from toolchain.report.terminal import DASH, fitted, plain_table, shown, unbroken
+from toolchain.report.tables import DASH, Columns, plain_table, shown, unbroken
 
-_DROPPED_FIRST = ("p99.9", "p90", "first run", "packed", "p95 of first", "load", "p99", "memory", "p95")
-"""Columns that a narrow terminal leaves out, the first of them first."""
-
-
-def measurements_text(measurements: Measurements, *, width: int | None = None, colour: bool = False) -> str:
-    """Return the table and its remarks. width: of the terminal, None for no limit."""
-    table, hidden = fitted(partial(measurements_table, measurements), _DROPPED_FIRST, width)
-    return unbroken(table, *hidden, *remarks(measurements), colour=colour)
+_TEXT_COLUMNS = ("artifact", "target", "run", "answers")
+_DROPPED_FIRST = ("p99.9", "p90", "samples", "first run", "packed", "p95 of first", "load", "p99", "memory", "p95")
 
 
-def measurements_table(measurements: Measurements, without: Sequence[str] = ()) -> Table:
-    """Return one row per file, without columns that no file fills; a dash stands where there is no figure.
+def measurements_table(measurements: Measurements) -> Columns:
+    """Return one row for each file, and the remarks; a dash stands where there is no figure.
 
     Devices have latencies, emulated processors instructions; of other simulated targets only the answers are known.
-    without: columns to leave out.
     """
-    headings, rows = measurements_cells(measurements, without)
-    table = plain_table(headings, left=_TEXT_COLUMNS)
-    for row in rows:
-        table.add_row(*map(shown, row))
-    return table
-
-
-def measurements_cells(measurements: Measurements, without: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
-    """Return the headings and the rows of the table."""
     files = measurements.files
-    figures = {heading: [text(file) for file in files] for heading, text in _COLUMNS.items() if heading not in without}
-    columns = {
+    cells = {
         "artifact": [file.artifact.path.name for file in files],
         "target": [file.target for file in files],
-        **{heading: cells for heading, cells in figures.items() if set(cells) != {DASH}},
+        **{heading: [text(file) for file in files] for heading, text in _COLUMNS.items()},
     }
-    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+    return Columns(cells, remarks(measurements), _TEXT_COLUMNS, _DROPPED_FIRST)
 
 
-def _time(file: MeasuredFile, name: str) -> str:
-    return time_text(getattr(file.timed, name) / 1e9) if file.timed else DASH
+def _time(ns: float | None) -> str:
+    return DASH if ns is None else time_text(ns / 1e9)
 
 
-def _percentile(file: MeasuredFile, name: str) -> str:
-    ns = file.percentiles()[name]
-    return time_text(ns / 1e9) if file.timed and ns is not None else DASH
+def _percentile(name: str, file: MeasuredFile) -> str:
+    return _time(file.percentiles()[name] if file.timed else None)
 
 
 def _of_first(file: MeasuredFile) -> str:
@@ -81,14 +65,13 @@ def _answers(file: MeasuredFile) -> str:
     return agreement or DASH
 
 
-_TEXT_COLUMNS = ("artifact", "target", "answers")
 _COLUMNS: dict[str, Callable[[MeasuredFile], str]] = {
     "size": lambda file: size_text(file.artifact.size),
     "packed": lambda file: size_text(file.packed) if file.packed is not None else DASH,
-    "load": lambda file: _time(file, "load_ns"),
-    "first run": lambda file: _time(file, "first_run_ns"),
+    "load": lambda file: _time(file.timed.load_ns if file.timed else None),
+    "first run": lambda file: _time(file.timed.first_run_ns if file.timed else None),
     "memory": lambda file: size_text(file.peak_bytes) if file.peak_bytes is not None else DASH,
-    **{f"p{q:g}": lambda file, name=f"p{q:g}": _percentile(file, name) for q in PERCENTILES},  # type: ignore[misc]
+    **{name: partial(_percentile, name) for name in (f"p{q:g}" for q in PERCENTILES)},
     "instructions": lambda file: f"{file.instructions.median:,.0f}" if file.instructions else DASH,
     "of first": _of_first,
     "p95 of first": lambda file: ratio_text(file.ratio_p95) if file.timed and file.ratio_p95 else DASH,
@@ -194,14 +177,6 @@ def _dashes(measurements: Measurements) -> Iterator[str]:
         yield f"{name}: no {', '.join(missing)}: {reason}"
 
 
-def measurements_markdown(measurements: Measurements) -> str:
-    """Return the table, with every column, and its remarks."""
-    headings, rows = measurements_cells(measurements)
-    right = [k for k, heading in enumerate(headings) if heading not in _TEXT_COLUMNS]
-    table = gfm.table(headings, [[gfm.text(cell) for cell in row] for row in rows], right=right)
-    return "\n".join([table, "", *(f"- {gfm.text(line)}" for line in remarks(measurements))]) + "\n"
-
-
 def measurements_csv(measurements: Measurements) -> str:
     """Return one line for each file and target, in bytes and nanoseconds; what is not known is empty."""
     lines = [_figures(file) for file in measurements.files]
@@ -293,3 +268,31 @@ def sweep_text(points: Sequence[SweepPoint], *, colour: bool = False) -> str:
     timed = [point.timings for point in points if point.timings]
     notes = crowded((timings.facts.threads, timings.machine.get("usable_cores", 0)) for timings in timed)
     return unbroken(table, *notes, *not_quiet(taints_of(timed)), colour=colour)
+
+
+def history_dict(runs: Sequence[StoredRun]) -> dict[str, Any]:
+    """Return the same as JSON types."""
+    return {"lines": [line.to_dict() for line in history(runs)], "notes": list(notes(runs))}
+
+
+def history_table(runs: Sequence[StoredRun]) -> Columns:
+    """Return one row for each file in each stored run, and the remarks."""
+    lines = history(runs)
+    compares_runs = len({line.run for line in lines}) > 1
+    cells = {
+        "artifact": [line.row.artifact for line in lines],
+        "target": [line.row.timings.facts.target for line in lines],
+        **({"run": [line.run for line in lines]} if compares_runs else {}),
+        "samples": [f"{len(line.row.timings.samples_ns):,}" for line in lines],
+        **{f"p{q:g}": [_time(line.percentiles()[f"p{q:g}"]) for line in lines] for q in PERCENTILES},
+        "of first run" if compares_runs else "of first": [
+            ratio_text(line.ratio) if line.ratio else DASH for line in lines
+        ],
+    }
+    explained = (
+        "of first run: ratio of the medians of two runs, with a 95 % interval from how much their rounds differ; what "
+        "changed on the machine between the runs is not in it"
+        if len(runs) > 1
+        else "of first: to the first file in the same runtime there, timed in turns with it, 95 % interval"
+    )
+    return Columns(cells, [explained, *notes(runs)], _TEXT_COLUMNS, _DROPPED_FIRST)

@@ -28,7 +28,7 @@ from toolchain.checkpoint.inspection import counted, inspect_file
 from toolchain.checkpoint.source import build_from, parse_source
 from toolchain.core.errors import CheckpointError
 from toolchain.export import export
-from toolchain.report.inspection import show_inspection
+from toolchain.report.model_tables import show_inspection
 
 # Net: a 3x3 convolution of 1 to 8 channels with 13x13 outputs, its batch norm, and 1352 to 10.
 CONV_MACS, HEAD_MACS = 13 * 13 * 8 * 9, 1352 * 10

@@ -23,7 +23,7 @@ from tests.fixtures.small_models import artifact, conv_net
 from toolchain.commands.profile import ProfileRequest, profile_files
 from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
-from toolchain.report.timings import measurements_text
+from toolchain.report.timings import measurements_table
 
 PLAN = TimingPlan(warmup=2, min_runs=300, min_seconds=0)
 
@@ -129,7 +129,7 @@ def test_one_table_says_of_each_place_what_it_can(files: tuple[Artifact, ...]) -
     assert second.instructions_ratio == pytest.approx(files[1].size / files[0].size)
     assert "would run on the CPU" in rows["elsewhere", "a.onnx"].refused
     assert rows["gone", "a.onnx"].missing
-    text = measurements_text(done)
+    text = measurements_table(done).text()
     assert "b.onnx on emulated takes more instructions and is larger than a.onnx: " in text
     assert "b.onnx on emulated is slower" not in text
     for said in ("simulated: outputs match", "`pip install plug[usb]`", "simulated: a script", "they are no time"):
@@ -142,9 +142,8 @@ def test_a_place_that_answers_otherwise_is_told_loudly(files: tuple[Artifact, ..
     (cell,) = profile_files(ProfileRequest(files[:1], ("astray",), plan=PLAN)).files
     assert cell.agreement is not None
     assert (cell.agreement.match, cell.agreement.differing) == (False, cell.agreement.images)
-    assert "OUTPUTS DIFFER: 64 of 64" in measurements_text(
-        profile_files(ProfileRequest(files[:1], ("astray",), plan=PLAN))
-    )
+    measured = profile_files(ProfileRequest(files[:1], ("astray",), plan=PLAN))
+    assert "OUTPUTS DIFFER: 64 of 64" in measurements_table(measured).text()
 
 
 @pytest.fixture
@@ -203,7 +202,7 @@ def test_a_file_that_its_usual_place_refuses_ends_the_run(files: tuple[Artifact,
 
 
 def test_too_few_samples_are_a_dash_and_say_why(files: tuple[Artifact, ...]) -> None:
-    text = measurements_text(profile_files(ProfileRequest(files, plan=replace(PLAN, max_runs=300), rounds=5)))
+    text = measurements_table(profile_files(ProfileRequest(files, plan=replace(PLAN, max_runs=300), rounds=5))).text()
     assert "a.onnx on ort-cpu: no p99, p99.9: 300 samples are too few" in text
     assert "p99.9" not in text.splitlines()[0], "a column that no cell fills"
 
@@ -213,7 +212,8 @@ def test_memory_is_weighed_where_asked(files: tuple[Artifact, ...]) -> None:
     assert cell.peak_bytes is not None
     assert cell.peak_bytes > files[0].size
     assert (
-        "memory" in measurements_text(profile_files(ProfileRequest(files[:1], plan=PLAN, memory=True))).splitlines()[0]
+        "memory"
+        in measurements_table(profile_files(ProfileRequest(files[:1], plan=PLAN, memory=True))).text().splitlines()[0]
     )
 
 

@@ -20,7 +20,7 @@ from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.ratio import LatencyRatio
 from toolchain.evaluation.timings_file import StoredRow, StoredRun, load_timings, save_timings
 from toolchain.profiling.history import history, notes
-from toolchain.report.timings import measurements_text
+from toolchain.report.timings import measurements_table
 
 SHORT = ("--seconds", "1ms", "--runs", "40")
 Program = Callable[..., Any]
@@ -152,7 +152,8 @@ def test_row38_markdown_and_csv_are_written_and_never_over_a_file_unasked(
 def test_row38_the_table_fits_a_terminal_of_80_columns(tmp_path: Path) -> None:
     both = tuple(artifact(conv_net(tmp_path / f"{name}.onnx", channels=n)) for name, n in (("a", 4), ("b", 16)))
     done = profile_files(ProfileRequest(both, memory=True))
-    text, wide = measurements_text(done, width=80), measurements_text(done)
+    table = measurements_table(done)
+    text, wide = table.text(width=80), table.text()
     table, hidden = text.splitlines()[:3], text.splitlines()[3]
     assert max(map(len, table)) <= 80 < len(wide.splitlines()[0])
     assert hidden.startswith("not shown at this width: ")

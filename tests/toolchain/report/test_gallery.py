@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from tests.fixtures.judgements import answers, gathered
 from tests.fixtures.small_readers import digits
-from toolchain.report.gallery import Flip, contact_sheet, flips
+from toolchain.report.pull_request import Flip, contact_sheet, flips
 
 PICTURE = np.where(np.add.outer(np.arange(28), np.arange(28)) % 9 < 3, 255, 0).astype(np.uint8)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.fixtures.judgements import DAMAGED, LOOSE, ODD, STRICT, answers, concluded, gathered, with_damage
 from toolchain.report.judgement import Judgement
-from toolchain.report.junit import junit
+from toolchain.report.outputs import junit
 
 XSD = Path(__file__).parents[2] / "schemas" / "junit-10.xsd"
 

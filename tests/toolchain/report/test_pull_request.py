@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from targets.host.text import visible
 from tests.fixtures.judgements import DAMAGED, LOOSE, ODD, STRICT, answers, concluded, gathered, with_damage
-from toolchain.report import gfm
 from toolchain.report.pull_request import pull_request
+from toolchain.report.tables import code_span, markdown_table, markdown_text
 
 Table = list[list[str]]
 
@@ -128,9 +129,9 @@ words = st.text(st.characters(exclude_categories=["Cs", "Cn", "Cc"]) | st.sample
 @settings(max_examples=200)
 @given(words)
 def test_any_words_are_shown_as_they_are_in_a_cell(said: str) -> None:
-    markdown = gfm.table(["a", "b", "c"], [[gfm.text(said), gfm.code(said), "end"]])
+    markdown = markdown_table(["a", "b", "c"], [[markdown_text(said), code_span(said), "end"]])
     ((_, row),) = tables(markdown)
-    plain = gfm.visible(said)
+    plain = visible(said)
     assert [row[0], row[2]] == [plain.strip(), "end"]
     # A code span of spaces only stays one space or more; anything else is shown exactly.
     assert row[1].strip() == plain.strip()
@@ -139,7 +140,7 @@ def test_any_words_are_shown_as_they_are_in_a_cell(said: str) -> None:
 @pytest.mark.parametrize("said", ["@octocat", "#12", "$x$"])
 def test_github_makes_no_mention_issue_or_formula_of_a_name(said: str) -> None:
     # GitHub looks for these within one run of text: an element between the mark and the name ends it.
-    rendered = MarkdownIt("commonmark", {"html": True}).render(gfm.text(said))
+    rendered = MarkdownIt("commonmark", {"html": True}).render(markdown_text(said))
     runs = re.split(r"<[^>]*>", rendered)
     assert html.unescape("".join(runs)).strip() == said
     assert said not in map(html.unescape, runs)

@@ -14,14 +14,15 @@ from tests.fixtures.reports import pressed_report
 from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import size_text
 from toolchain.formats.inspection import QUICK
-from toolchain.report.markdown import markdown
+from toolchain.report.press_report import packed_text, remarks, report_markdown, show_report
 from toolchain.report.report import Report
-from toolchain.report.table import packed_text, remarks, show
 
 
 def printed(report: Report, *, terminal: bool = False) -> str:
     text = io.StringIO()
-    show(report, Console(file=text, force_terminal=terminal, width=200, color_system="standard" if terminal else None))
+    show_report(
+        report, Console(file=text, force_terminal=terminal, width=200, color_system="standard" if terminal else None)
+    )
     return text.getvalue()
 
 
@@ -76,7 +77,7 @@ def test_row42_what_was_found_out_about_the_checkpoint_is_said_once() -> None:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_narrow_place_never_cuts_a_figure(terminal: bool) -> None:
     text = io.StringIO()
-    show(pressed_report(3_000), Console(file=text, width=40, force_terminal=terminal, color_system=None))
+    show_report(pressed_report(3_000), Console(file=text, width=40, force_terminal=terminal, color_system=None))
     line = next(line for line in text.getvalue().splitlines() if "163 KB" in line)
     assert "15.93 [16.38] pp" in line
     assert "FAIL" in line
@@ -137,7 +138,7 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str | None, message:
 
 
 def test_the_markdown_tells_everything_and_breaks_on_no_character() -> None:
-    text = markdown(pressed_report())
+    text = report_markdown(pressed_report())
     for section in ("## Artifacts", "## Verdicts", "## int8.onnx against float.onnx", "## Machine", "## Reproduce"):
         assert section in text
     table = [line for line in text.splitlines() if line.startswith("| int8.onnx | static-int8")]
@@ -154,7 +155,7 @@ def test_the_markdown_tells_everything_and_breaks_on_no_character() -> None:
 def test_the_markdown_of_a_bare_report_has_no_empty_section() -> None:
     full = pressed_report()
     bare = replace(full, rows=full.rows[:1], comparisons=(), machine={}, tools={}, calibration=None)
-    text = markdown(bare)
+    text = report_markdown(bare)
     assert "## Verdicts" not in text
     assert "## Machine" not in text
     assert "## Tools" not in text

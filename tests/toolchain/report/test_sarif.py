@@ -12,7 +12,7 @@ import pytest
 
 from tests.fixtures.judgements import DAMAGED, LOOSE, ODD, STRICT, answers, concluded, gathered, with_damage
 from toolchain.report.judgement import Judgement
-from toolchain.report.sarif import sarif
+from toolchain.report.outputs import sarif
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "sarif-schema-2.1.0.json"
 

@@ -15,7 +15,7 @@ from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
 from toolchain.gate.policy import policy_from
 from toolchain.report.report import Row
-from toolchain.report.winner import Prefer, Winner, chosen, fastest_float
+from toolchain.report.rows import Prefer, Winner, chosen, fastest_float
 from toolchain.stats.decision import Outcome
 
 POLICY = policy_from({"drop": {"max": "0.3pp"}})

@@ -16,7 +16,7 @@ from toolchain.compress.prune.sensitivity import Sensitivity, sensitivity
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.recipe import find, parse
-from toolchain.report.sensitivity import plot
+from toolchain.report.pictures import sensitivity_svg
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_test_split_and_a_hopeless_tolerance_are_refused(
 
 
 def test_the_picture_holds_a_chart_a_layer_with_the_proposal_ringed(found: Sensitivity) -> None:
-    picture = ElementTree.fromstring(plot(found))
+    picture = ElementTree.fromstring(sensitivity_svg(found))
     space = {"svg": "http://www.w3.org/2000/svg"}
     charts = picture.findall("svg:g", space)
     assert len(charts) == len(found.curves)

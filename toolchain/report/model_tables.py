@@ -1,20 +1,25 @@
-"""What a model file holds, as tables on a terminal."""
+"""Tables of one model on a terminal: what its file holds, and the error of each layer that was quantized."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from targets.artifact import Fidelity
 from toolchain.checkpoint.kinds import KIND_NAMES
+from toolchain.core.quantities import percent_text
 from toolchain.evaluation.compare import ComparedModels
 from toolchain.formats import catalog
 from toolchain.formats.inspection import LEVEL, QUICK, Inspection
-from toolchain.report.terminal import LOG_WIDTH, shown
+from toolchain.report.tables import DASH, LOG_WIDTH, plain_table, print_lines, shown, unfold
+
+if TYPE_CHECKING:
+    from toolchain.explain.explanation import Error, Explanation, LayerError
 
 _ROWS = 25
 _NAME = 60
@@ -22,19 +27,13 @@ _VALUE = 300
 
 
 def show_inspection(inspection: Inspection, console: Console) -> None:
-    """Print the tables; lines are folded only if `console` is a terminal."""
+    """Print a summary, the layers, and the tensors by size; lines are folded only if `console` is a terminal."""
     if not console.is_terminal:
         console.width = LOG_WIDTH
-    for table in inspection_tables(inspection):
-        console.print(table)
-
-
-def inspection_tables(inspection: Inspection) -> Iterator[RenderableType]:
-    """Yield a summary, the layers, and the tensors by size."""
-    yield _summary(inspection)
+    console.print(_summary(inspection))
     if inspection.layers:
-        yield _layers(inspection)
-    yield _tensors(inspection)
+        console.print(_layers(inspection))
+    console.print(_tensors(inspection))
 
 
 def _summary(inspection: Inspection) -> Table:
@@ -60,10 +59,7 @@ def _summary(inspection: Inspection) -> Table:
     # Metadata beside plain weights belongs to whichever program saved them.
     foreign = inspection.kind == "state" and not str(inspection.metadata.get("schema", "")).startswith("glyphpress/")
     for key, value in inspection.metadata.items():
-        table.add_row(
-            shown(f"{'stored' if foreign else 'our'} {key}"),
-            shown(_comparison(key, value)),
-        )
+        table.add_row(shown(f"{'stored' if foreign else 'our'} {key}"), shown(_metadata_text(key, value)))
     return table
 
 
@@ -103,7 +99,7 @@ def _name(name: str) -> Text:
     return shown(name if len(name) <= _NAME else "..." + name[3 - _NAME :])
 
 
-def _comparison(key: str, value: Any) -> str:
+def _metadata_text(key: str, value: Any) -> str:
     """Return a value of the metadata for people; a comparison with the float file, or the model before, in words."""
     try:
         if key == "fidelity":
@@ -112,11 +108,7 @@ def _comparison(key: str, value: Any) -> str:
         if key == "compared":
             return str(ComparedModels(**value))
     except (KeyError, TypeError, ValueError):
-        pass  # none of ours
-    return _short(value)
-
-
-def _short(value: Any) -> str:
+        pass  # Another program's value may have the same key.
     text = _plain(value)
     return text if len(text) <= _VALUE else f"{text[:_VALUE]}... (--json shows all)"
 
@@ -126,3 +118,65 @@ def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {member}" for key, member in value.items()) or "-"
     return ", ".join(map(str, value)) or "-" if isinstance(value, list | tuple) else str(value)
+
+
+def show_explanation(explanation: Explanation, console: Console) -> None:
+    """Print the table of layers in execution order, and which operators run in float and why."""
+    unfold(console)
+    header = [
+        f"base       {explanation.base.path.name}",
+        f"candidate  {explanation.candidate.path.name}",
+        f"images     {explanation.images.origin}",
+        "",
+    ]
+    print_lines(console, header)
+    console.print(_layer_table(explanation))
+    arithmetic = catalog.get(explanation.candidate.format).arithmetic
+    print_lines(console, ["", *_worst_layer(explanation), *_float_reasons(explanation), arithmetic])
+
+
+def _layer_table(explanation: Explanation) -> Table:
+    texts, figures = ("layer", "operator", "weights", "values"), ("SQNR", "alone", "cosine", "saturated")
+    table = plain_table((*texts, *figures, "runs in"), left=(*texts, "runs in"))
+    for row in explanation.layers:
+        names = (row.layer, row.operator, row.weights, row.values)
+        whole, alone = row.whole, row.alone
+        cosine = DASH if whole.cosine is None else f"{whole.cosine:.5f}"
+        saturated = DASH if whole.saturated is None else percent_text(whole.saturated)
+        table.add_row(*map(shown, names), _decibels(whole), _decibels(alone), cosine, saturated, shown(_kernel(row)))
+    return table
+
+
+def _decibels(error: Error) -> str:
+    if not error.noise:
+        return "exact"
+    return DASH if error.sqnr_db is None else f"{error.sqnr_db:.1f} dB"
+
+
+def _kernel(row: LayerError) -> str:
+    if row.kernel is None:
+        return DASH
+    return f"{'integers' if row.kernel.integer else 'float'} ({row.kernel.operator})"
+
+
+def _worst_layer(explanation: Explanation) -> list[str]:
+    """Return a line on the layer that adds the most error itself, none if no layer adds any."""
+    return [
+        f"to blame   {row.layer}: {_decibels(row.alone)} by itself, the least of all layers"
+        for row in explanation.blame()[:1]
+    ]
+
+
+def _float_reasons(explanation: Explanation) -> list[str]:
+    """Return a line for each reason why layers or other operators run in float."""
+    reasons: dict[str, list[str]] = {}
+    for row in explanation.layers:
+        if row.kernel and row.kernel.reason:
+            reasons.setdefault(row.kernel.reason, []).append(row.layer)
+    lines = [f"{', '.join(layers)}: {reason}" for reason, layers in reasons.items()]
+    others = Counter((operator.operator, operator.reason) for operator in explanation.others)
+    lines += [
+        f"{operator}{f' ({count} times)' if count > 1 else ''}: float, since {reason}"
+        for (operator, reason), count in others.items()
+    ]
+    return lines
