@@ -10,9 +10,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-from xml.etree import ElementTree as ET
 
 import click
 
@@ -26,6 +25,9 @@ from toolchain.gate.limits import LIMITS, definition
 from toolchain.gate.outcome import Part, Verdict
 from toolchain.report.judgement import Judged, Judgement, Standing, allowed_text, value_text
 from toolchain.stats.decision import Outcome
+
+if TYPE_CHECKING:
+    from xml.etree import ElementTree as ET
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,8 @@ def junit(judgement: Judgement) -> str:
     The parts of a limit (classes, look-alikes, damages, runtimes) are listed in `system-out`. The schema is that of the
     xunit plugin of Jenkins (junit-10.xsd), which GitLab and others read too.
     """
+    from xml.etree import ElementTree as ET
+
     root = ET.Element("testsuites", name="glyphpress gate")
     suites = [_suite(judgement, judged) for judged in judgement.candidates]
     root.extend(suites)
@@ -174,6 +178,8 @@ def junit(judgement: Judgement) -> str:
 
 
 def _suite(judgement: Judgement, judged: Judged) -> ET.Element:
+    from xml.etree import ElementTree as ET
+
     suite = ET.Element("testsuite", name=visible(judged.file.name))
     properties = ET.SubElement(suite, "properties")
     for name, value in _facts(judgement, judged).items():
@@ -202,6 +208,8 @@ def _facts(judgement: Judgement, judged: Judged) -> dict[str, str]:
 
 
 def _case(verdict: Verdict, standing: Standing) -> ET.Element:
+    from xml.etree import ElementTree as ET
+
     case = ET.Element("testcase", classname="glyphpress.gate", name=verdict.limit)
     if standing in ("stopped", "beaten"):
         failure_or_error = "failure" if verdict.outcome is Outcome.FAIL else "error"
