@@ -127,19 +127,12 @@ def _masked(weight: Tensor, mask: Tensor) -> Tensor | None:
     return weight * mask if weight.shape == mask.shape else None
 
 
+_NEW = "{0}parametrizations.{1}."
 _KNOWN: tuple[tuple[str, tuple[str, ...], _Compute], ...] = (
     (r"(.*?)([^.]+)_g", ("{0}{1}_g", "{0}{1}_v"), _weight_norm),
-    (
-        r"(.*?)parametrizations\.([^.]+)\.original0",
-        ("{0}parametrizations.{1}.original0", "{0}parametrizations.{1}.original1"),
-        _weight_norm,
-    ),
+    (r"(.*?)parametrizations\.([^.]+)\.original0", (f"{_NEW}original0", f"{_NEW}original1"), _weight_norm),
     (r"(.*?)([^.]+)_orig", ("{0}{1}_orig", "{0}{1}_u", "{0}{1}_v"), _spectral_norm),
-    (
-        r"(.*?)parametrizations\.([^.]+)\.original",
-        ("{0}parametrizations.{1}.original", "{0}parametrizations.{1}.0._u", "{0}parametrizations.{1}.0._v"),
-        _spectral_norm,
-    ),
+    (r"(.*?)parametrizations\.([^.]+)\.original", (f"{_NEW}original", f"{_NEW}0._u", f"{_NEW}0._v"), _spectral_norm),
     (r"(.*?)([^.]+)_orig", ("{0}{1}_orig", "{0}{1}_mask"), _masked),
 )
 """Pattern of the first tensor's name, names of all tensors that a weight is computed from, and how."""

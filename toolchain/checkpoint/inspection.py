@@ -153,7 +153,9 @@ def _weights(
         payload = read_payload(path, source, trusted=trust_pickle)
         if isinstance(payload, nn.Module):
             return Fitted(payload.state_dict(), ()), {}, payload.eval()
-        facts = _facts_beside(payload)
+        entries = payload.items() if isinstance(payload, Mapping) else ()
+        # Epoch, classes, preprocess, settings; no tensors, no optimizer.
+        facts = {str(key): value for key, value in entries if _is_plain(value)}
         if whole := modules_in(payload):
             key, notes = preferred(whole, weights, str(path))
             return Fitted(whole[key].state_dict(), notes), facts, whole[key].eval()
@@ -167,13 +169,6 @@ def _weights(
     refuse_quantized_pickle(path)
     fitted = fit_state(module, tensors_in(payload, str(path)), str(path), weights, assign=True)
     return fitted, facts, module.eval().float()
-
-
-def _facts_beside(payload: Any) -> dict[str, Any]:
-    """Return the plain values beside the weights: epoch, classes, preprocess, settings; no tensors, no optimizer."""
-    if not isinstance(payload, Mapping):
-        return {}
-    return {str(key): value for key, value in payload.items() if _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:

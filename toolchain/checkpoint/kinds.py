@@ -154,7 +154,7 @@ def _is_text(head: bytes) -> bool:
 
 def _nearby(path: Path) -> str:
     try:
-        names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        names = [entry.name for entry in path.parent.iterdir()]
     except OSError:
         names = []
     similar_names = difflib.get_close_matches(path.name, names, n=2)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,13 +44,9 @@ _TEMPERATURES = np.geomspace(0.1, 1000, 41)
 
 def _candidates() -> Iterable[Preprocess]:
     """Yield every plausible Preprocess with label offset 0, the likeliest first."""
-    for mean, std in NORMALISATIONS:
-        for invert in (False, True):
-            for orientation in ORIENTATIONS:
-                yield Preprocess(orientation, "0-1", mean, std, invert)
-    for invert in (False, True):
-        for orientation in ORIENTATIONS:
-            yield Preprocess(orientation, "0-255", 0.0, 1.0, invert)
+    plain = [Preprocess(scale="0-1", mean=mean, std=std) for mean, std in NORMALISATIONS] + [Preprocess(scale="0-255")]
+    for scaling, invert, orientation in product(plain, (False, True), ORIENTATIONS):
+        yield replace(scaling, invert=invert, orientation=orientation)
 
 
 def options_of(preprocess: Preprocess) -> str:
@@ -197,7 +194,8 @@ class PreprocessFinding:
     @property
     def evidence(self) -> str:
         """Return why the winner was chosen, which a press prints beside it."""
-        equivalent = f"; nearly the same: {' or '.join(map(_scaling_text, self.equivalent))}" if self.equivalent else ""
+        scalings = " or ".join(str(preprocess).partition(", ")[2] for preprocess in self.equivalent)
+        equivalent = f"; nearly the same: {scalings}" if scalings else ""
         options = " or ".join(f"`{options_of(other)}`" for other in self.undecided)
         tied = f"; a tie of mean and std, of which this is the likelier: the others are {options}" if options else ""
         runner_up = f"{self.runner_up_accuracy:.1%}, {self.runner_up}"
@@ -373,11 +371,6 @@ def _finding(
         stored=stored,
         rescaled=next((row for row in rows if row.preprocess in same_reading), None),
     )
-
-
-def _scaling_text(preprocess: Preprocess) -> str:
-    """Return the text of a Preprocess without its orientation."""
-    return str(preprocess).partition(", ")[2]
 
 
 def tie_message(tied: Iterable[Preprocess], images: int) -> str:

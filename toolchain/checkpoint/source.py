@@ -103,20 +103,14 @@ def _attribute(module: ModuleType, source: ModelSource) -> Callable[..., Any]:
     attribute = getattr(module, source.attribute, None)
     if callable(attribute):
         return attribute  # type: ignore[no-any-return]  # attributes of a user's module are untyped
-    callables = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-    similar_names = (
-        difflib.get_close_matches(source.attribute, callables, n=3) or _classes_in(module) or ["nothing callable"]
-    )
+    values = vars(module).items()
+    callables = [name for name, value in values if callable(value) and not name.startswith("_")]
+    classes = [name for name, value in values if inspect.isclass(value) and value.__module__ == module.__name__]
+    names = difflib.get_close_matches(source.attribute, callables, n=3) or classes[:3] or ["nothing callable"]
     advice_clause = f"; {advice}" if (advice := _path_advice(source)) else ""
     raise CheckpointError(
-        f"--model: {source.location} has no '{source.attribute}'; it has {', '.join(similar_names[:3])}{advice_clause}"
+        f"--model: {source.location} has no '{source.attribute}'; it has {', '.join(names)}{advice_clause}"
     )
-
-
-def _classes_in(module: ModuleType) -> list[str]:
-    return [
-        name for name, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__
-    ]
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -103,9 +103,11 @@ def read_weights(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         if "UninitializedParameter" in str(error):
             raise CheckpointError(f"{path} {UNINITIALISED}") from error
+        match = re.search(r"GLOBAL ([\w.]+)", str(error))
+        culprit = f" ({match[1]})" if match else ""
         raise CheckpointError(
-            f"{path} holds whole pickled Python objects{_culprit(str(error))}, and unpickling runs whatever code they "
-            f"bring; save model.state_dict() instead, or give --trust-pickle if you made this file"
+            f"{path} holds whole pickled Python objects{culprit}, and unpickling runs whatever code they "
+            "bring; save model.state_dict() instead, or give --trust-pickle if you made this file"
         ) from error
     except Exception as error:  # a damaged pickle can raise anything
         raise CheckpointError(f"{path} is damaged or cut off ({first_line(error)}); save or copy it again") from error
@@ -224,11 +226,6 @@ def _silent() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _culprit(message: str) -> str:
-    match = re.search(r"GLOBAL ([\w.]+)", message)
-    return f" ({match[1]})" if match else ""
 
 
 def is_script(module: nn.Module) -> bool:

@@ -99,16 +99,10 @@ def fit(
         start = time.perf_counter()
         for epoch in range(1, settings.epochs + 1):
             loss = loop.epoch(epoch, context.progress)
-            result = EpochResult(
-                epoch,
-                settings.epochs,
-                loss,
-                _share_correct(loop.average, data, preprocess, held_out) if len(held_out) else None,
-                time.perf_counter() - start,
-                loop.average,
-            )
+            held_out_accuracy = _share_correct(loop.average, data, preprocess, held_out) if len(held_out) else None
+            seconds = time.perf_counter() - start
             if on_epoch:
-                on_epoch(result)
+                on_epoch(EpochResult(epoch, settings.epochs, loss, held_out_accuracy, seconds, loop.average))
     return loop.average.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload,no-any-return] # as below
 
 
