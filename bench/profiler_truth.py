@@ -20,7 +20,7 @@ import numpy as np
 
 from targets.artifact import Artifact
 from targets.catalog import default_for
-from targets.host.clock import time_calls
+from targets.host.runtime_session import time_calls
 from targets.session import TimingPlan
 from toolchain.core.quantities import time_text
 from toolchain.profiling.latency import timeable

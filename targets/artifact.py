@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from targets.errors import ArtifactError
-from targets.host.result_files import instead_of
-from targets.host.text import argument, json_text
+from targets.host.text import argument, instead_of, json_text
 from targets.preprocess import Preprocess
 
 Format = Literal["onnx", "ort", "tflite"]

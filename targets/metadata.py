@@ -91,7 +91,7 @@ def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]
     if kind == "tflite":
         from targets.litert.cpu import described
     elif kind == "ort":
-        from targets.onnxruntime.ort_file import described
+        from targets.onnxruntime.cpu import described
     else:
         from targets.onnxruntime.onnx_file import described
     return described(path)
@@ -102,7 +102,7 @@ def _embedded_text(path: Path, kind: Format) -> str:
     if kind == "tflite":
         return ""
     if kind == "ort":
-        from targets.onnxruntime.ort_file import metadata
+        from targets.onnxruntime.cpu import metadata
     else:
         from targets.onnxruntime.onnx_file import metadata
     return metadata(path).get(ONNX_METADATA_KEY, "")

@@ -242,7 +242,7 @@ class Operator:
     """One operator and its time, in the order of execution.
 
     kernel: the runtime's name for it. layer: the layer of the file that it computes, empty for an operator that the
-    runtime added. ns: nanoseconds per inference (`targets.host.clock.typical_ns`). Profilers count whole microseconds.
+    runtime added. ns: nanoseconds per inference (`typical_ns` of its times); profilers count whole microseconds.
     """
 
     kernel: str

@@ -103,7 +103,7 @@ class Target(Protocol):
     def operators(self, artifact: Artifact, *, threads: int = 1, batch: int = 1) -> list[Operator]:  # noqa: ARG002
         """Return the operators of an inference with their times, in this process; raises RunFailed where it cannot.
 
-        `targets.host.fresh_process.operators` measures them in a fresh process.
+        `targets.host.local_target.operators` measures them in a fresh process.
         """
         raise RunFailed(f"{self.name} does not report the time of its operators; take ort-cpu or litert-cpu")
 

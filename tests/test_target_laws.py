@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from targets import catalog
-from targets.profiles import profile_names
+from targets.catalog import profile_names
 from targets.target import Target
 from tests.fixtures.small_models import conv_net
 
@@ -95,7 +95,7 @@ def test_nobody_outside_targets_tests_the_name_or_the_class_of_a_target(package:
         'name.startswith("arm64:")',
         'word.partition(":")[0] == "ssh"',
         'KNOWN = ("ort-cpu", "arm64:")\nname.startswith(KNOWN)',
-        "from targets.ssh.target import SshTarget\nisinstance(target, SshTarget)",
+        "from targets.ssh import SshTarget\nisinstance(target, SshTarget)",
         "from targets.target import Target\nfrom targets.null import NullTarget\nisinstance(x, int | NullTarget)",
         'getattr(target, "host", "")',
         'hasattr(target, "count")',

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets import errors
-from targets.agent.wire import IDLE_S, TIMED_OUT, BrokenWire, read_greeting, receive, send
+from targets.agent import IDLE_S, TIMED_OUT, BrokenWire, read_greeting, receive, send
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, translated
 from targets.host.runtime_session import check_glyphs, finite
@@ -202,4 +202,4 @@ def local_agent(where: str = "a fresh process") -> Channel:
     """Start an agent in a fresh process of this machine, in which nothing is loaded or cached yet."""
     root = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    return Channel([sys.executable, "-m", "targets.agent"], where, environment=os.environ | {"PYTHONPATH": paths})
+    return Channel([sys.executable, "-m", "targets.agent.serve"], where, environment=os.environ | {"PYTHONPATH": paths})

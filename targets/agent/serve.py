@@ -21,10 +21,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from targets import catalog
-from targets.agent.wire import GREETING, IDLE_S, TIMED_OUT, BrokenWire, receive, send
+from targets.agent import GREETING, IDLE_S, TIMED_OUT, BrokenWire, receive, send
 from targets.artifact import Artifact, from_facts
 from targets.errors import RunFailed, TargetError
-from targets.host import fresh_process
+from targets.host import local_target
 from targets.host.machine import machine_state, pin
 from targets.host.runtime_session import RuntimeSession
 from targets.session import Session, TimingPlan
@@ -132,8 +132,8 @@ class Agent:
     def cold(self, _payload: bytes, *, target: str, threads: int, path: str, facts: dict[str, Any]) -> Frame:
         """Return load, first run and peak memory of processes that do nothing else."""
         artifact = _artifact(path, facts)
-        start = fresh_process.cold_start(artifact, target, threads=threads)
-        return asdict(start) | {"peak_bytes": fresh_process.peak_memory(artifact, target, threads=threads)}, b""
+        start = local_target.cold_start(artifact, target, threads=threads)
+        return asdict(start) | {"peak_bytes": local_target.peak_memory(artifact, target, threads=threads)}, b""
 
     def measure(
         self,
@@ -145,8 +145,8 @@ class Agent:
         facts: dict[str, Any],
         settings: dict[str, int],
     ) -> Frame:
-        """Take one of `fresh_process.MEASUREMENTS` in this process, which has done nothing before."""
-        return {"measured": fresh_process.measured(_artifact(path, facts), target, measurement, settings)}, b""
+        """Take one of `MEASUREMENTS` in this process, which has done nothing before."""
+        return {"measured": local_target.measured(_artifact(path, facts), target, measurement, settings)}, b""
 
     def have(self, _payload: bytes, *, file: str) -> Frame:
         """Return the path of a whole artifact (`SHA256.FORMAT`) that is here, else an empty path."""
@@ -231,3 +231,10 @@ def _marked_runs(session: Session, runs: int, batch: int) -> list[str]:
 def _mark(index: int) -> None:
     with suppress(OSError):
         os.write(FIRST_MARK + index, b"")
+
+
+if __name__ == "__main__":
+    # Runtimes print on stdout too, but that is the wire: move it to another descriptor, and send prints to stderr.
+    wire = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(os.fdopen(os.dup(0), "rb"), wire)

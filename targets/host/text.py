@@ -1,4 +1,4 @@
-"""Text from outside: escapes for names that a terminal would obey, paths as arguments, and strict JSON.
+"""Text from outside: escapes for names, paths as arguments, strict JSON, and result files by their schema.
 
 Control characters in a file name could break a line, move the cursor, set the window's title, or make a name look like
 another one by changing its reading direction.
@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 from math import isinf
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
 # Control characters, line separators, direction marks, surrogates (of a file name that is not UTF-8), noncharacters.
@@ -67,3 +67,49 @@ def _finite(digits: str) -> float:
 def _escape(mark: str) -> str:
     # For characters that JSON allows unescaped, the escape must be one of JSON's.
     return ascii(mark)[1:-1] if mark < "\x7f" else f"\\u{ord(mark):04x}"
+
+
+_HEAD = 4096
+"""Bytes that are read: the schema is at the start of each result file (with 4 bytes per letter in an `.npz`)."""
+_SCHEMA = re.compile(rb'^\s*\{\s*"schema": ?"glyphpress/([a-z-]+)/\d+"')
+_DESCRIPTIONS = {
+    "artifact": "is the sidecar of a model; give {model}",
+    "report": "is the report of a press; `glyphpress report {path}` shows it",
+    "timings": "holds stored timings; `glyphpress report {path}` shows them, and compares those of several files",
+    "evaluation": "is a saved evaluation; `glyphpress compare` takes it, and `gate` as --baseline or --candidate",
+    "baseline": "is a stored baseline; `glyphpress gate --baseline {path}` takes it",
+    "evidence": "is stored evidence; `glyphpress gate --from {path}` judges it",
+    "verdict": "is a stored verdict; give the model that it judges",
+    "ranges": "holds ranges of activations; `glyphpress ranges {path}` shows them, `quantize --ranges` takes them",
+}
+
+
+def result_kind(path: Path) -> str:
+    """Return the kind of result in a file, by the name of its schema; an empty string for any other file."""
+    import zipfile
+    import zlib
+
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+        if head.startswith(b"PK"):
+            with zipfile.ZipFile(path) as packed, packed.open("meta.npy") as stream:
+                # After numpy's header comes text with 4 bytes per letter.
+                _, _, head = stream.read(_HEAD).replace(b"\0", b"").partition(b"\n")
+    except (OSError, KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, ValueError):
+        return ""
+    schema = _SCHEMA.match(head)
+    return schema[1].decode() if schema else ""
+
+
+def instead_of(path: Path, *expected: str) -> str:
+    """Return what a result file is and which command takes it; an empty string for `expected` kinds and other files."""
+    kind = result_kind(path)
+    if not kind or kind in expected:
+        return ""
+    description = _DESCRIPTIONS.get(
+        kind, f"is what `glyphpress {kind} --json` printed; give the file that it describes"
+    )
+    return description.format(
+        path=argument(path), model=path.with_suffix("") if path.suffix == ".json" else "the model"
+    )

@@ -17,8 +17,7 @@ from targets.catalog import full_name
 from targets.errors import ArtifactError, RunFailed, TargetUnavailable, in_one_line, translated
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name
-from targets.host.runtime_session import RuntimeSession, TensorCodec, input_and_output, resolved_threads
-from targets.host.stderr import quiet_stderr
+from targets.host.runtime_session import RuntimeSession, TensorCodec, input_and_output, quiet_stderr, resolved_threads
 from targets.session import RuntimeFacts
 
 if TYPE_CHECKING:

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact, Format
 from targets.errors import Misplaced, RunFailed, TargetUnavailable, in_one_line
 from targets.host import gpu_adapters
-from targets.host.runtime_session import RuntimeSession, input_and_output, resolved_threads
-from targets.host.stderr import captured_output
+from targets.host.runtime_session import RuntimeSession, captured_output, input_and_output, resolved_threads
 from targets.litert.cpu import FIX, codec_of, load_runtime
 from targets.session import RuntimeFacts
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.host.clock import PROFILE_RUNS, PROFILE_WARMUP, typical_ns
+from targets.host.runtime_session import PROFILE_RUNS, PROFILE_WARMUP, typical_ns
 from targets.session import Operator
 
 LIBRARY = "libLiteRt.so"

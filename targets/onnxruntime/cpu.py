@@ -1,10 +1,11 @@
-"""ONNX Runtime on the CPU.
+"""ONNX Runtime on the CPU, and what it tells of an .ort file: a graph that it has optimized and stored itself.
 
 Its exceptions share no base but Exception, hence the wide `except` around its calls; each becomes a RunFailed.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -14,21 +15,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
-from targets.artifact import Artifact, Format
+from targets.artifact import Artifact, Format, TensorSpec
 from targets.catalog import full_name
-from targets.errors import RunFailed, TargetUnavailable, in_one_line
+from targets.errors import ArtifactError, RunFailed, TargetUnavailable, in_one_line, translated
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name, machine_state
-from targets.host.runtime_session import RuntimeSession, codecs_of, input_and_output, resolved_threads
-from targets.host.stderr import quiet_stderr
+from targets.host.runtime_session import RuntimeSession, codecs_of, input_and_output, quiet_stderr, resolved_threads
 from targets.session import RuntimeFacts
+
+if TYPE_CHECKING:
+    from targets.session import Operator
+
 
 BATCH = 64
 """Images per inference in `run`; larger batches do not fit the cache and are slower (256: 51 us an image, 64: 40)."""
 FIX = "install it with `pip install onnxruntime`"
-
-if TYPE_CHECKING:
-    from targets.session import Operator
 
 
 class OrtKernels(LocalTarget):
@@ -221,3 +222,54 @@ def batch_size(path: Path) -> int:
         return BATCH  # the runtime gives a better message
     # Dynamic quantization takes its ranges from the whole batch; a device runs single images.
     return 1 if b"DynamicQuantize" in content else BATCH
+
+
+SCALES_KEY = "glyphpress.scales"
+"""Metadata with the scales of integer inputs and outputs, which the optimized graph no longer tells."""
+_DTYPES = {"float": "float32", "double": "float64"}
+
+
+def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return its inputs and outputs; raises ArtifactError, also where the scales of integers are missing."""
+    session = _session(path)
+    with translated(lambda reason: ArtifactError(f"{path}: its metadata is damaged ({reason}); convert it again")):
+        scales = json.loads(_metadata(path, session).get(SCALES_KEY, "{}"))
+        sides = (session.get_inputs(), session.get_outputs())
+        inputs, outputs = (tuple(_spec(path, node, scales) for node in nodes) for nodes in sides)
+        return inputs, outputs
+
+
+def _spec(path: Path, node: Any, scales: dict[str, list[Any]]) -> TensorSpec:
+    kind = node.type.removeprefix("tensor(").removesuffix(")")
+    dtype = _DTYPES.get(kind, kind)
+    if "float" not in dtype and node.name not in scales:
+        raise ArtifactError(
+            f"{path}: has no scale for the {dtype} values of {node.name}; make it with `glyphpress export`"
+        )
+    shape = tuple(axis if isinstance(axis, int) else -1 for axis in node.shape)
+    return TensorSpec(node.name, shape, dtype, *scales.get(node.name, ()))
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """Return its metadata, copied from the .onnx file it was made from; raises ArtifactError."""
+    return _metadata(path, _session(path))
+
+
+def _metadata(path: Path, session: Any) -> dict[str, str]:
+    try:
+        values: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{path}: its metadata is damaged ({error.reason}); convert it again") from error
+    return values
+
+
+def _session(path: Path) -> Any:
+    ort = load_runtime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ArtifactError(
+            f"{path}: not an .ort file, or one of another ONNX Runtime ({in_one_line(error)}); convert it again"
+        ) from error

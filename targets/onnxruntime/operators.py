@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed, in_one_line
-from targets.host.clock import PROFILE_RUNS, PROFILE_WARMUP, typical_ns
-from targets.onnxruntime.protobuf import without_weights
+from targets.host.runtime_session import PROFILE_RUNS, PROFILE_WARMUP, typical_ns
+from targets.onnxruntime.onnx_file import without_weights
 from targets.session import Operator
 
 if TYPE_CHECKING:

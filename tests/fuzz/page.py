@@ -11,8 +11,8 @@ from typing import Any, cast
 import numpy as np
 
 from calibration.load import load
+from targets.browser import BrowserSession
 from targets.browser.chromium import Page
-from targets.browser.session import BrowserSession
 from targets.metadata import load_artifact
 from targets.session import RuntimeFacts, TimingPlan
 from tests.fuzz import mutate

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from targets import ssh as ssh_target
 from targets.artifact import Artifact, Format
-from targets.ssh import target as ssh_target
 from targets.ssh.bundle import set_up
 from tests.fixtures.board import Board, board
 from tests.fixtures.made_once import artifact_once, once, run_folder

@@ -1,11 +1,16 @@
-"""The catalog: explicit, lazy, and helpful about names."""
+"""The catalog of targets: names, nearest names, and device profiles."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from targets import catalog
-from targets.errors import UnknownTarget
+from targets.arm64 import PROCESSORS
+from targets.catalog import SHIPPED, DeviceProfile, profile_names
+from targets.errors import TargetUnavailable, UnknownTarget
+from targets.host.machine import ISA_FLAGS
 
 
 @pytest.mark.parametrize("name", catalog.names())
@@ -26,3 +31,84 @@ def test_a_name_given_twice_raises() -> None:
 def test_the_format_decides_where_nothing_is_named() -> None:
     assert catalog.default_for("onnx").name == "ort-cpu"
     assert catalog.default_for("tflite").name == "litert-cpu"
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GLYPHPRESS_TARGETS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.toml")))
+def test_shipped_profiles_are_whole(name: str) -> None:
+    profile = DeviceProfile.load(name)
+    assert profile.name == name
+    assert profile.summary
+    assert profile.cpu
+    assert profile.budgets
+    assert set(profile.features) <= set(ISA_FLAGS)
+    assert profile.reach or profile.emulate.partition(":")[2] in PROCESSORS
+
+
+def test_a_board_without_a_host_says_what_to_do() -> None:
+    with pytest.raises(TargetUnavailable, match=r"take ssh://USER@HOST, or its emulator arm64:cortex-a72"):
+        catalog.get("raspberry-pi-4")
+
+
+def test_a_users_own_profile_extends_a_shipped_one_and_comes_first(own: Path) -> None:
+    (own / "kitchen.toml").write_text(
+        'extends = "raspberry-pi-4"\nreach = "arm64:cortex-a72"\n[budgets]\nsize = "200KB"\n'
+    )
+    (own / "kiosk-x86.toml").write_text('summary = "mine"\nreach = "ort-cpu,graph=basic"\n')
+    kitchen, shipped = DeviceProfile.load("kitchen"), DeviceProfile.load("raspberry-pi-4")
+    assert (kitchen.cpu, kitchen.features) == (shipped.cpu, shipped.features)
+    assert kitchen.budgets == shipped.budgets | {"size": "200KB"}
+    assert catalog.get("kitchen").name == "arm64:cortex-a72"
+    assert catalog.get(str(own / "kitchen.toml")).name == "arm64:cortex-a72"
+    assert DeviceProfile.load("kiosk-x86").summary == "mine"
+    assert {"kitchen", "raspberry-pi-5"} <= set(profile_names())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('reech = "ort-cpu"', "no key 'reech'; did you mean reach"),
+        ('threads = "4"', "threads is not of type int"),
+        ("threads = true", "threads is not of type int"),
+        ("threads = -3", "mine.toml: threads is -3, not 0"),
+        ("threads = 99999999999999999999", "mine.toml: threads is 9999"),
+        ("threads = inf", "threads is not of type int"),
+        (f"threads = {'9' * 5000}", "mine.toml: not a device profile"),
+        ('[budgets]\nsize = "-1MB"', "mine.toml: the budget size is '-1MB', not a number"),
+        ('[budgets]\np95 = "1e400ms"', "mine.toml: the budget p95 is '1e400ms', not a number"),
+        ('[budgets]\nmemory = "nan"', "mine.toml: the budget memory is 'nan', not a number"),
+        ('zzz = "4"', "no key 'zzz'; `glyphpress targets show"),
+        ('extends = "raspberry-pi-4"\nbudgets = 4', "budgets is not of type dict"),
+        ('features = "asimd"', "features is not of type tuple"),
+        ("[budgets]\nsize = 5", "budgets is not of type dict"),
+        ('[budgets]\nspeed = "5ms"', "no budget 'speed'; `glyphpress targets show"),
+        ("reach = ", "not a device profile"),
+        ('extends = "nothing"', "no device profile 'nothing'; `glyphpress targets list"),
+        ('extends = "mine"', "extends is not the name of another profile"),
+        ("extends = 4", "extends is not the name of another profile"),
+    ],
+)
+def test_mistakes_are_told_by_file_and_key(own: Path, text: str, said: str) -> None:
+    (own / "mine.toml").write_text(text)
+    with pytest.raises(UnknownTarget, match=said) as caught:
+        DeviceProfile.load("mine")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reach_that_leads_back_to_itself_is_refused(own: Path) -> None:
+    (own / "here.toml").write_text('reach = "there"')
+    (own / "there.toml").write_text('reach = "here"')
+    with pytest.raises(UnknownTarget, match=r"refers back to itself \(here to there to here\)"):
+        catalog.get("here")
+    (own / "there.toml").write_text('reach = "ort-cpu"')
+    assert catalog.get("here").name == "ort-cpu"
+
+
+def test_an_unknown_word_is_answered_with_profiles_too() -> None:
+    with pytest.raises(UnknownTarget, match=r"did you mean raspberry-pi-4\b"):
+        catalog.get("raspberry-pi4")

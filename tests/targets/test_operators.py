@@ -12,7 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.host.fresh_process import operators
+from targets.host.local_target import operators
 from tests.fixtures.small_models import artifact, conv_net
 
 NAMES = {"w": "features.conv1.weight", "fc": "classifier.weight"}

@@ -10,7 +10,7 @@ import pytest
 
 from targets import catalog
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
-from targets.host.fresh_process import operators
+from targets.host.local_target import operators
 from targets.host.machine import machine_state
 from targets.session import Cost
 from targets.target import Target

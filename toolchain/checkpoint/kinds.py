@@ -14,7 +14,7 @@ from typing import IO, Any
 from calibration.idx import announced_bytes, unpacks_to_too_much
 from targets.artifact import utf8
 from targets.errors import translated
-from targets.host.result_files import instead_of
+from targets.host.text import instead_of
 from toolchain.core.errors import CheckpointError
 from toolchain.formats import catalog
 

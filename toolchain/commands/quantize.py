@@ -11,8 +11,7 @@ from calibration.dataset import Dataset
 from calibration.load import load, load_or_why, train_split
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact
-from targets.host.result_files import instead_of
-from targets.host.text import argument
+from targets.host.text import argument, instead_of
 from targets.metadata import load_artifact
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.export import labelled, onnx_artifact

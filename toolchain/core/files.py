@@ -14,7 +14,7 @@ from pathlib import Path
 
 from calibration import atomic_files
 from targets.host.cache import temporary
-from targets.host.result_files import instead_of
+from targets.host.text import instead_of
 from toolchain.core.errors import EvidenceError, StageError, UsageProblem
 from toolchain.core.interrupt import held
 

@@ -14,8 +14,8 @@ import numpy as np
 from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import in_one_line
-from targets.onnxruntime.ort_file import SCALES_KEY
-from targets.onnxruntime.protobuf import append
+from targets.onnxruntime.cpu import SCALES_KEY
+from targets.onnxruntime.onnx_file import append
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import StageError
 from toolchain.export import check_parity, reference_images

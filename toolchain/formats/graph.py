@@ -16,7 +16,7 @@ from calibration.sample import CalibrationSet
 from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import RunFailed, nearest
-from targets.host.fresh_process import operators
+from targets.host.local_target import operators
 from targets.host.runtime_session import TensorCodec
 from targets.host.text import argument
 from targets.session import Operator

@@ -9,10 +9,9 @@ from typing import Any
 
 from targets.artifact import Artifact
 from targets.errors import TargetUnavailable
-from targets.host.clock import PROFILE_RUNS
-from targets.host.fresh_process import operators
+from targets.host.local_target import operators
 from targets.host.machine import machine_state, pinned, taints
-from targets.host.runtime_session import resolved_threads
+from targets.host.runtime_session import PROFILE_RUNS, resolved_threads
 from targets.session import Operator
 from toolchain.core.context import Progress, silent
 from toolchain.profiling.pairs import paired

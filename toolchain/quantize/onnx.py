@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from targets.artifact import Artifact
 from targets.errors import translated
-from targets.onnxruntime.protobuf import without_weights
+from targets.onnxruntime.onnx_file import without_weights
 from toolchain.checkpoint.onnx_graph import open_session
 from toolchain.checkpoint.onnx_normal import refuse_not_finite, refuse_quantized
 from toolchain.core.converter_log import output_to_log

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from targets.onnxruntime.protobuf import without_weights
+from targets.onnxruntime.onnx_file import without_weights
 from toolchain.checkpoint.onnx_normal import MASK_VIEWS, MASKS
 from toolchain.formats.graph import layers_to_keep
 from toolchain.formats.onnx.edit import constant, substitute

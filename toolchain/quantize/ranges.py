@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from targets.artifact import Artifact
-from targets.host.result_files import instead_of
-from targets.host.text import as_lines, json_value
+from targets.host.text import as_lines, instead_of, json_value
 from toolchain.checkpoint.float_model import Range
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.files import write_whole

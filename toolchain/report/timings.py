@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from targets.host.clock import PROFILE_RUNS
+from targets.host.runtime_session import PROFILE_RUNS
 from targets.host.text import one_line, visible
 from targets.session import taints_of
 from toolchain.core.quantities import size_text, time_text

@@ -1,4 +1,4 @@
-// The model in this page (`model`), for targets/browser/session.py. Arrays travel as [type, shape, base64], named as numpy does.
+// The model in this page (`model`), for targets/browser. Arrays travel as [type, shape, base64], named as numpy does.
 
 const MS = 1e6;
 // Shortest first warm-up of a page: for some tenths of a second V8 recompiles, in parallel, what runs often.

@@ -1,17 +1,23 @@
-"""The machine's state: this one's, a Raspberry Pi's, and one that says nothing."""
+"""The state of a machine (this one, a Raspberry Pi, and one without /proc), and pinning to cores."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 import pytest
 
-from targets.host.machine import busy_by_others, cpu_name, cpu_seconds, machine_state, taints
+from targets import catalog
+from targets.agent.remote import local_agent
+from targets.artifact import Artifact
+from targets.errors import RunFailed
+from targets.host.machine import busy_by_others, cpu_name, cpu_seconds, machine_state, pinned, taints
 
 PI = {
     "proc/cpuinfo": "processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd evtstrm crc32 cpuid asimddp\n"
@@ -155,3 +161,48 @@ def test_a_run_is_tainted_by_others_and_not_by_itself(cores: int, worked: float,
     first = state(cores=cores, work_s=100.0, own_s=50.0, clock_s=7.0)
     last = state(cores=cores, work_s=100.0 + worked, own_s=60.0, clock_s=17.0, load_average=[99.0, 0, 0])
     assert taints(first, last) == said
+
+
+CORES = sorted(os.sched_getaffinity(0))
+MISSING = os.cpu_count() or 0
+needs_two = pytest.mark.skipif(len(CORES) < 2, reason="one core only: NOT checked")
+
+
+def threads() -> set[Path]:
+    return set(Path("/proc/self/task").iterdir())
+
+
+def allowed(thread: Path) -> str:
+    lines = (thread / "status").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith("Cpus_allowed_list"))
+
+
+@needs_two
+@pytest.mark.parametrize("word", ["ort-cpu", "litert-cpu"])
+def test_the_threads_of_a_runtime_keep_to_the_cores(word: str, request: pytest.FixtureRequest) -> None:
+    subject: Artifact = request.getfixturevalue("onnx_artifact" if word == "ort-cpu" else "tflite_artifact")
+    before = threads()
+    with pinned(CORES[1:2]), catalog.get(word).open(subject, threads=2) as session:
+        fresh = threads() - before
+        assert fresh
+        assert {allowed(thread) for thread in fresh} == {str(CORES[1])}
+        assert session.facts.threads == 2
+    assert sorted(os.sched_getaffinity(0)) == CORES
+
+
+@pytest.mark.parametrize("cores", [[MISSING], [CORES[0], MISSING]], ids=["alone", "among others"])
+def test_a_core_that_is_not_there_is_named_and_nothing_changes(cores: list[int]) -> None:
+    with pytest.raises(RunFailed, match=f"{MISSING}.*may use {CORES[0]}") as caught, pinned(cores):
+        pass
+    assert "\n" not in str(caught.value)
+    assert sorted(os.sched_getaffinity(0)) == CORES
+
+
+@needs_two
+def test_an_agent_is_pinned_by_request(onnx_artifact: Artifact) -> None:
+    with closing(local_agent()) as agent:
+        with pytest.raises(RunFailed, match="may use"):
+            agent.request("pin", cores=[MISSING])
+        agent.request("pin", cores=[CORES[1]])
+        answer, _ = agent.request("hello")
+    assert answer["machine"]["pinned"] == [CORES[1]]

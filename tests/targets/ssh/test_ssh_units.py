@@ -13,14 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from targets import ssh as ssh_target
 from targets.agent import remote
 from targets.agent.remote import RemoteSession, local_agent
 from targets.agent.serve import Agent
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
-from targets.ssh import target
-from targets.ssh.bundle import MODULES, SetUp, agent_layer, wheels_layer
-from targets.ssh.connection import Address, explained, ssh
+from targets.ssh.bundle import MODULES, Address, SetUp, agent_layer, explained, ssh, wheels_layer
 
 TARGETS = Path(__file__).resolve().parents[3] / "targets"
 THERE = [TARGETS / f"{module}.py" for module in MODULES] + [TARGETS / "ssh/bootstrap.py"]
@@ -86,10 +85,10 @@ def test_what_nobody_knows_is_quoted() -> None:
 
 
 def test_a_connection_that_ends_before_the_agent_greets_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target, "ready", lambda _address: ("/home/pi", ["agent", "wheels"]))
-    monkeypatch.setattr(target, "ssh", lambda *_words: ["sh", "-c", "echo Connection closed by kitchen >&2"])
+    monkeypatch.setattr(ssh_target, "ready", lambda _address: ("/home/pi", ["agent", "wheels"]))
+    monkeypatch.setattr(ssh_target, "ssh", lambda *_words: ["sh", "-c", "echo Connection closed by kitchen >&2"])
     with pytest.raises(RunFailed) as caught:
-        target.Board(Address("kitchen")).channel()
+        ssh_target.Board(Address("kitchen")).channel()
     assert str(caught.value) == "ssh://kitchen: Connection closed by kitchen; try `ssh kitchen` by hand"
 
 
@@ -97,7 +96,7 @@ def test_the_agent_runs_from_what_a_board_is_given_and_nothing_else(tmp_path: Pa
     layer = agent_layer()
     subprocess.run(["tar", "-xzf", str(layer.archive), "-C", str(tmp_path)], check=True)
     program = (
-        "import sys, targets.agent.__main__, targets.onnxruntime.cpu, targets.litert.cpu\n"
+        "import sys, targets.agent.serve, targets.onnxruntime.cpu, targets.litert.cpu\n"
         "print(*{m.__file__ for n, m in sys.modules.items() if n.startswith('targets')}, sep='\\n')"
     )
     done = subprocess.run(

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 from targets import catalog
+from targets import ssh as ssh_target
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
 from targets.metadata import save_sidecar
 from targets.session import TimingPlan
 from targets.ssh import bootstrap
-from targets.ssh import target as ssh_target
 from targets.ssh.bundle import set_up
 from tests.fixtures.board import Board, board, needs
 from tests.fixtures.small_models import glyphs

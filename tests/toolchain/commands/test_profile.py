@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from targets import catalog
 from targets.artifact import Artifact, Format
 from targets.errors import ConnectionLost, Misplaced, RunFailed
-from targets.host.fresh_process import ColdStart
+from targets.host.local_target import ColdStart
 from targets.null import NullSession, NullTarget
 from targets.onnxruntime.cpu import OrtCpu, OrtKernels
 from targets.session import Instructions, RuntimeFacts, Session, TimingPlan, Timings

@@ -40,7 +40,7 @@ class OnnxFormat(FileFormat):
 
     def graph(self, path: Path) -> Graph:
         """Return the operators and layers of a file."""
-        from targets.onnxruntime.protobuf import without_weights
+        from targets.onnxruntime.onnx_file import without_weights
         from toolchain.formats.onnx.layers import onnx_graph
 
         return onnx_graph(without_weights(path))
@@ -80,7 +80,7 @@ class OnnxFormat(FileFormat):
         from onnx import ModelProto, StringStringEntryProto
 
         from targets.artifact import ONNX_METADATA_KEY
-        from targets.onnxruntime.protobuf import append
+        from targets.onnxruntime.onnx_file import append
 
         value = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
         append(path, ModelProto(metadata_props=[StringStringEntryProto(key=ONNX_METADATA_KEY, value=value)]))

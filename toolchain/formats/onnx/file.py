@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.errors import first_line
-from targets.onnxruntime.onnx_file import refuse_huge
-from targets.onnxruntime.protobuf import has_broken_text, varint, without_weights
+from targets.onnxruntime.onnx_file import has_broken_text, refuse_huge, varint, without_weights
 from toolchain.core.errors import CheckpointError
 from toolchain.formats.onnx.edit import Edit, constant, describe_as, rename, run, subgraphs, to_proto
 

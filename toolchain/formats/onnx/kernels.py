@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.host.stderr import quiet_stderr
+from targets.host.runtime_session import quiet_stderr
 from targets.onnxruntime.cpu import OrtCpu
+from targets.onnxruntime.onnx_file import without_weights
 from targets.onnxruntime.operators import numbered, origin
-from targets.onnxruntime.protobuf import without_weights
 from toolchain.formats.graph import (
     AT_RUN_TIME,
     BETWEEN_FLOATS,

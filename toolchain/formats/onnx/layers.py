@@ -19,8 +19,8 @@ from targets.artifact import Artifact, TensorSpec
 from targets.errors import in_one_line
 from targets.host.runtime_session import TensorCodec
 from targets.onnxruntime.cpu import OrtReference, batch_size
+from targets.onnxruntime.onnx_file import append, without_weights
 from targets.onnxruntime.operators import layer_of_weight
-from targets.onnxruntime.protobuf import append, without_weights
 from toolchain.core.errors import StageError
 from toolchain.formats.graph import NOT_FLOAT, Constant, Graph, Node, Trace, Values, is_matrix, rounded
 from toolchain.formats.onnx.file import write_model

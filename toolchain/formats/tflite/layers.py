@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from targets import catalog
 from targets.artifact import Artifact, TensorSpec
 from targets.errors import in_one_line
-from targets.host.runtime_session import TensorCodec
-from targets.host.stderr import quiet_stderr
+from targets.host.runtime_session import TensorCodec, quiet_stderr
 from targets.litert.operators import layer_of_tensor
 from targets.session import Operator
 from toolchain.core.errors import StageError

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from targets.host.clock import time_calls
+from targets.host.runtime_session import time_calls
 from targets.session import TimingPlan, Timings, taints_of
 from tests.conftest import Finished
 from tests.fixtures.small_readers import linear_reader

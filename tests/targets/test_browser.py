@@ -16,9 +16,8 @@ import pytest
 
 from targets import catalog
 from targets.artifact import Artifact
-from targets.browser.chromium import Page, Worker, executable
-from targets.browser.packages import ONNXRUNTIME_WEB
-from targets.browser.target import PAGE, BrowserTarget
+from targets.browser import PAGE, BrowserTarget
+from targets.browser.chromium import ONNXRUNTIME_WEB, Page, Worker, executable
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
 from targets.host import cache
 from targets.session import TimingPlan

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from targets import catalog
-from targets.arm64.target import Arm64Target
+from targets.arm64 import Arm64Target
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
 from targets.host import cache

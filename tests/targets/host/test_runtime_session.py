@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from targets.errors import RunFailed
-from targets.host import clock
+from targets.host import runtime_session
 from targets.session import RuntimeFacts, TimingPlan, Timings
 
 
 def test_the_clock_is_finer_than_a_microsecond() -> None:
-    assert 1 <= clock.clock_resolution_ns() < 1000
+    assert 1 <= runtime_session.clock_resolution_ns() < 1000
 
 
 def test_a_coarse_clock_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock, "perf_counter_ns", lambda: time.perf_counter_ns() // 5_000 * 5_000)
-    assert clock.clock_resolution_ns() % 5_000 == 0
-    samples, inner, _ = clock.time_calls(lambda: sum(range(2000)), TimingPlan(min_runs=3, min_seconds=0))
+    monkeypatch.setattr(runtime_session, "perf_counter_ns", lambda: time.perf_counter_ns() // 5_000 * 5_000)
+    assert runtime_session.clock_resolution_ns() % 5_000 == 0
+    samples, inner, _ = runtime_session.time_calls(lambda: sum(range(2000)), TimingPlan(min_runs=3, min_seconds=0))
     assert inner > 1, "twenty microseconds need more than one call to make 100 steps of 5"
     assert 5_000 < np.median(samples) < 500_000
 
@@ -28,16 +28,16 @@ def test_a_coarse_clock_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_both_count_and_time_are_reached() -> None:
     plan = TimingPlan(warmup=0, min_runs=3, min_seconds=0.05)
     start = time.perf_counter()
-    samples, _, _ = clock.time_calls(lambda: time.sleep(0.002), plan)
+    samples, _, _ = runtime_session.time_calls(lambda: time.sleep(0.002), plan)
     assert time.perf_counter() - start >= 0.05
     assert 3 < len(samples) <= 30
     assert samples.min() >= 2_000_000
-    assert len(clock.time_calls(lambda: None, TimingPlan(min_runs=500, min_seconds=0, inner=1))[0]) == 500
+    assert len(runtime_session.time_calls(lambda: None, TimingPlan(min_runs=500, min_seconds=0, inner=1))[0]) == 500
 
 
 def test_warm_up_is_not_among_the_samples() -> None:
     costs = iter([0.02] * 5 + [0.0] * 100)
-    samples, _, _ = clock.time_calls(
+    samples, _, _ = runtime_session.time_calls(
         lambda: time.sleep(next(costs)), TimingPlan(warmup=5, min_runs=10, min_seconds=0, inner=1)
     )
     assert samples.max() < 15_000_000
@@ -45,11 +45,11 @@ def test_warm_up_is_not_among_the_samples() -> None:
 
 def test_garbage_collection_rests_and_returns_even_after_an_error() -> None:
     seen = []
-    clock.time_calls(lambda: seen.append(gc.isenabled()), TimingPlan(warmup=0, min_runs=3, min_seconds=0))
+    runtime_session.time_calls(lambda: seen.append(gc.isenabled()), TimingPlan(warmup=0, min_runs=3, min_seconds=0))
     assert not any(seen)
     assert gc.isenabled()
     with pytest.raises(ZeroDivisionError):
-        clock.time_calls(lambda: 1 // 0, TimingPlan(warmup=0))
+        runtime_session.time_calls(lambda: 1 // 0, TimingPlan(warmup=0))
     assert gc.isenabled()
 
 

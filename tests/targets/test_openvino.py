@@ -11,7 +11,7 @@ import pytest
 from targets import catalog
 from targets.artifact import Artifact
 from targets.onnxruntime.cpu import OrtCpu
-from targets.openvino.cpu import OpenVinoCpu
+from targets.openvino import OpenVinoCpu
 from tests.fixtures.small_models import artifact, conv_net, glyphs, integer_net
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.host.fresh_process import cold_start, peak_memory
+from targets.host.local_target import cold_start, peak_memory
 from tests.fixtures.small_models import artifact, conv_net, integer_net
 
 

@@ -1,1 +1,0 @@
-"""OpenVINO on this machine."""
