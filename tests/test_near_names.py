@@ -13,7 +13,7 @@ from calibration.corrupt import KINDS, check_kind
 from calibration.errors import UnknownData
 from calibration.splits import SPLITS
 from targets import catalog
-from targets.catalog import BUDGETS, DeviceProfile, profile_names
+from targets.profiles import BUDGETS, DeviceProfile, profile_names
 from targets.errors import UnknownTarget
 from tests.conftest import Finished
 from tests.fixtures.small_readers import linear_reader

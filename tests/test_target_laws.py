@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from targets import catalog
-from targets.catalog import profile_names
+from targets.profiles import profile_names
 from targets.target import Target
 from tests.fixtures.small_models import conv_net
 

@@ -299,7 +299,7 @@ def policy(random: Random, base: Path, folder: Path) -> int:
 
 @reader
 def profile(random: Random, base: Path, folder: Path) -> int:
-    from targets.catalog import SHIPPED
+    from targets.profiles import SHIPPED
 
     source = random.choice(sorted(SHIPPED.glob("*.toml")))
     path = _put(folder, "x.toml", mutate.damaged_toml(random, source.read_text()))

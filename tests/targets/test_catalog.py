@@ -8,7 +8,7 @@ import pytest
 
 from targets import catalog
 from targets.arm64 import PROCESSORS
-from targets.catalog import SHIPPED, DeviceProfile, profile_names
+from targets.profiles import SHIPPED, DeviceProfile, profile_names
 from targets.errors import TargetUnavailable, UnknownTarget
 from targets.host.machine import ISA_FLAGS
 

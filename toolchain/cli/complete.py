@@ -68,9 +68,9 @@ def _services() -> Iterable[str]:
 
 
 def _targets() -> list[str]:
-    from targets import catalog
+    from targets import catalog, profiles
 
-    return [*catalog.listed(), *catalog.profile_names()]
+    return [*catalog.listed(), *profiles.profile_names()]
 
 
 def _models() -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from toolchain.cli.groups import NearestGroup
 from toolchain.cli.options import json_option, run_options
 
 if TYPE_CHECKING:
-    from targets.catalog import DeviceProfile
+    from targets.profiles import DeviceProfile
     from targets.target import Availability, Target
     from toolchain.core.context import RunContext
 
@@ -37,7 +37,7 @@ def list_(as_json: bool) -> None:
       glyphpress targets list --json
     """
     from targets import catalog
-    from targets.catalog import profile_names
+    from targets.profiles import profile_names
 
     known = {name: catalog.get(name) for name in catalog.listed()}
     probed = {name: _probed(target) for name, target in known.items()}
@@ -67,8 +67,8 @@ def _probed(target: Target) -> Availability:
 
 
 def _profile(name: str) -> DeviceProfile:
-    from targets.catalog import DeviceProfile
     from targets.errors import UnknownTarget
+    from targets.profiles import DeviceProfile
 
     try:
         return DeviceProfile.load(name)
@@ -113,7 +113,7 @@ def show(name: str, as_json: bool) -> None:
       glyphpress targets show raspberry-pi-4
     """
     from targets import catalog
-    from targets.catalog import DeviceProfile, is_profile
+    from targets.profiles import DeviceProfile, is_profile
 
     if is_profile(name):
         facts = asdict(DeviceProfile.load(name))
