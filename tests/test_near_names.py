@@ -13,8 +13,8 @@ from calibration.corrupt import KINDS, check_kind
 from calibration.errors import UnknownData
 from calibration.splits import SPLITS
 from targets import catalog
-from targets.profiles import BUDGETS, DeviceProfile, profile_names
 from targets.errors import UnknownTarget
+from targets.profiles import BUDGETS, DeviceProfile, profile_names
 from tests.conftest import Finished
 from tests.fixtures.small_readers import linear_reader
 from toolchain.cli.main import COMMANDS

@@ -1,4 +1,4 @@
-"""The agent opens, runs and times artifacts on the machine where it runs, for a host; this is the wire between both.
+"""The agent opens, runs and times artifacts on the machine where it runs, for a host: the wire, and the host's side.
 
 The agent needs Python 3.9 and the runtimes' own dependencies, so it runs on a board, in an emulator, or in a fresh
 process of the host (`python -m targets.agent.serve`). It uses the same targets and sessions as the host.
@@ -10,10 +10,27 @@ payload. An agent greets with GREETING first, so that what a shell prints before
 from __future__ import annotations
 
 import json
+import os
 import struct
-from typing import Any, BinaryIO
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
+from targets import errors
+from targets.artifact import Artifact
+from targets.errors import ConnectionLost, RunFailed, translated
+from targets.host.runtime_session import check_glyphs, finite
 from targets.host.text import json_value
+from targets.session import RuntimeFacts, Session, TimingPlan, Timings
 
 GREETING = b"\n\x00glyphpress-agent/1\n"
 MOST_BEFORE_GREETING = 65_536
@@ -74,3 +91,185 @@ def _exactly(stream: BinaryIO, count: int) -> bytes:
         parts.append(part)
         missing -= len(part)
     return b"".join(parts)
+
+
+CHUNK = 256
+"""Images in a frame (200 KB): small, so that a lost connection loses little."""
+_SET_UP = "run `glyphpress targets setup` again"
+LIMIT_S = 600
+"""Seconds that one request may take; the agent ends what takes longer."""
+
+
+class Channel:
+    """A process that speaks the wire on its stdin and stdout: an agent here, in an emulator, or behind ssh.
+
+    where: the name in messages, such as a target word. Raises ConnectionLost where the process ends before it greets,
+    with the last line of its stderr.
+    """
+
+    def __init__(self, command: Sequence[str], where: str, *, environment: dict[str, str] | None = None) -> None:
+        """Start the process and wait for its greeting."""
+        self.where, self.lost, self._turn = where, False, threading.Lock()
+        self._limit_s = 0
+        # A file, since a pipe that nobody reads blocks the writer when it is full.
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the channel)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=environment,
+            start_new_session=True,
+        )
+        self._sink = cast("BinaryIO", self._process.stdin)
+        self._source = cast("BinaryIO", self._process.stdout)
+        try:
+            read_greeting(self._source)
+        except BrokenWire as error:
+            raise self._lost(error) from error
+
+    def request(
+        self, name: str, payload: bytes = b"", *, limit_s: int = IDLE_S, **fields: Any
+    ) -> tuple[dict[str, Any], bytes]:
+        """Send a request, and return header and payload of the answer.
+
+        limit_s: seconds after which the agent gives up. Raises the agent's own TargetError, or ConnectionLost.
+        """
+        with self._turn:
+            self._limit_s = limit_s
+            try:
+                send(self._sink, {"request": name, "limit_s": limit_s} | fields, payload)
+                header, content = receive(self._source)
+            except BrokenWire as error:
+                raise self._lost(error) from error
+            except BaseException:  # Ctrl-C: the answer would be taken for that of the next request
+                self.lost = True
+                self.close()
+                raise
+        if "error" in header:
+            raise _error_of(header)
+        return header, content
+
+    def close(self) -> None:
+        """Hang up, which ends the agent, and wait for the process to end."""
+        for stream in (self._sink, self._source):
+            with suppress(OSError):  # the process may be gone, with unsent data left in the buffer
+                stream.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._stderr.close()
+
+    def _lost(self, error: BrokenWire) -> RunFailed:
+        """Return what to raise, with the last line of stderr, which says more than a closed pipe does.
+
+        A request that took too long is no ConnectionLost, since it would take as long again.
+        """
+        if self.lost:
+            return self._lost_because(str(error))
+        self.lost = True
+        # An agent that still reads ends when its stdin is closed.
+        with suppress(OSError):
+            self._sink.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(2)
+        self._process.kill()
+        if self._process.wait() == TIMED_OUT:
+            self.close()
+            return RunFailed(
+                f"{self.where}: it took longer there than it may ({self._limit_s} s); ask for less at once"
+            )
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        self.close()
+        return self._lost_because(lines[-1] if lines else str(error))
+
+    def _lost_because(self, reason: str) -> ConnectionLost:
+        return ConnectionLost(f"{self.where}: {reason}; run the same command again to go on", reason)
+
+
+def _error_of(header: dict[str, Any]) -> errors.TargetError:
+    """Return the error that an agent reports; RunFailed where its name is not known here."""
+    kind = getattr(errors, str(header["error"]), None)
+    known = kind if isinstance(kind, type) and issubclass(kind, errors.TargetError) else RunFailed
+    return known(str(header.get("message", "it failed without a message")))
+
+
+class RemoteSession(Session):
+    """An artifact that an agent has open: it runs and is timed there; only images and answers are transferred."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        artifact: Artifact,
+        *,
+        path: str,
+        runtime: str,
+        threads: int = 1,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        """Open the artifact on the agent's target `runtime`.
+
+        path: the artifact's file on the agent's side. facts: replaces some of the session's facts, whose target is
+        `channel.where`.
+        """
+        self.artifact, self._channel = artifact, channel
+        self._session, self._path = 0, path
+        opened, _ = self._request("open", target=runtime, threads=threads, path=path, facts=artifact.facts())
+        with self._checked_answer():
+            self._session = opened["session"]
+            self.facts = replace(RuntimeFacts.from_dict(opened["facts"]), **{"target": channel.where} | (facts or {}))
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `Session.run`."""
+        check_glyphs(images, self.artifact)
+        logits = np.empty((len(images), len(self.artifact.classes)), np.float32)
+        for start in range(0, len(images), CHUNK):
+            chunk = np.ascontiguousarray(images[start : start + CHUNK])
+            _, content = self._request("run", chunk.tobytes())
+            with self._checked_answer():
+                answer = np.frombuffer(content, "<f4")
+            if answer.size != len(chunk) * logits.shape[1]:
+                raise RunFailed(f"{self._channel.where}: answered {answer.size} numbers for {len(chunk)} images")
+            logits[start : start + len(chunk)] = answer.reshape(len(chunk), -1)
+        return finite(logits, self.artifact)
+
+    def time(self, plan: TimingPlan) -> Timings:
+        """See `Session.time`."""
+        if self.facts.cost != "latency":
+            raise RunFailed(f"{self.facts.target} is emulated, so it has no latency; count its instructions")
+        timings, samples = self._request("time", plan=asdict(plan))
+        with self._checked_answer():
+            facts = {"facts": asdict(self.facts), "samples_ns": np.frombuffer(samples, "<i8").tolist()}
+            return Timings.from_dict(timings | facts)
+
+    def __exit__(self, *_error: object) -> None:
+        """Close the session there, unless the agent has ended; the channel stays open."""
+        if not self._channel.lost:
+            self._request("close")
+
+    def _checked_answer(self) -> AbstractContextManager[None]:
+        """Raise RunFailed where the block finds that an answer is not what this version of the agent sends."""
+        where = self._channel.where
+        return translated(
+            lambda reason: RunFailed(f"{where}: its answer is damaged or of another version ({reason}); {_SET_UP}")
+        )
+
+    def _request(self, name: str, payload: bytes = b"", **fields: Any) -> tuple[dict[str, Any], bytes]:
+        """Send a request about this session; raises the agent's TargetError, or ConnectionLost."""
+        if self._session:
+            fields["session"] = self._session
+        try:
+            return self._channel.request(name, payload, limit_s=LIMIT_S, **fields)
+        except RunFailed as error:
+            # The user knows the file by its name here.
+            raise type(error)(str(error).replace(self._path, str(self.artifact.path))) from error
+
+
+def local_agent(where: str = "a fresh process") -> Channel:
+    """Start an agent in a fresh process of this machine, in which nothing is loaded or cached yet."""
+    root = str(Path(__file__).parents[2])
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    return Channel([sys.executable, "-m", "targets.agent.serve"], where, environment=os.environ | {"PYTHONPATH": paths})

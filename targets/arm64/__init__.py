@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from targets.agent.remote import Channel, RemoteSession
+from targets.agent import Channel, RemoteSession
 from targets.artifact import Artifact, Format
 from targets.catalog import DEFAULTS
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget, nearest

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
-from targets.agent.remote import local_agent
+from targets.agent import local_agent
 from targets.artifact import Artifact, Format
 from targets.catalog import TARGETS, get
 from targets.errors import ConnectionLost, RunFailed, TargetError, TargetUnavailable

@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from targets.agent.remote import Channel, RemoteSession
+from targets.agent import Channel, RemoteSession
 from targets.artifact import Artifact, Format
 from targets.catalog import DEFAULTS
 from targets.errors import ConnectionLost, TargetError

@@ -152,7 +152,6 @@ ROOT = Path(__file__).parents[2]
 MODULES = (
     "__init__",
     "agent/__init__",
-    "agent/remote",
     "agent/serve",
     "artifact",
     "catalog",

@@ -12,8 +12,7 @@ import numpy as np
 
 from calibration.load import load
 from targets import catalog
-from targets.agent import GREETING
-from targets.agent.remote import Channel, RemoteSession
+from targets.agent import GREETING, Channel, RemoteSession
 from targets.metadata import load_artifact
 from targets.session import TimingPlan
 from tests.fuzz import mutate

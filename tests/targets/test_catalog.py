@@ -8,9 +8,9 @@ import pytest
 
 from targets import catalog
 from targets.arm64 import PROCESSORS
-from targets.profiles import SHIPPED, DeviceProfile, profile_names
 from targets.errors import TargetUnavailable, UnknownTarget
 from targets.host.machine import ISA_FLAGS
+from targets.profiles import SHIPPED, DeviceProfile, profile_names
 
 
 @pytest.mark.parametrize("name", catalog.names())

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
-from targets.agent.remote import Channel, RemoteSession, local_agent
+from targets.agent import Channel, RemoteSession, local_agent
 from targets.artifact import Artifact
 from targets.host.machine import pinned
 from targets.host.runtime_session import resolved_threads

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from targets import catalog
-from targets.agent.remote import local_agent
+from targets.agent import local_agent
 from targets.artifact import Artifact
 from targets.errors import RunFailed
 from targets.host.machine import busy_by_others, cpu_name, cpu_seconds, machine_state, pinned, taints

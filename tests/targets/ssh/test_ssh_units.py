@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from targets import agent
 from targets import ssh as ssh_target
-from targets.agent import remote
-from targets.agent.remote import RemoteSession, local_agent
+from targets.agent import RemoteSession, local_agent
 from targets.agent.serve import Agent
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
@@ -150,7 +150,7 @@ def _annotated(node: ast.AST) -> list[ast.AST]:
 def test_a_request_that_takes_too_long_is_ended_there(onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     from targets.session import TimingPlan
 
-    monkeypatch.setattr(remote, "LIMIT_S", 1)
+    monkeypatch.setattr(agent, "LIMIT_S", 1)
     channel = local_agent("board")
     session = RemoteSession(channel, onnx_artifact, path=str(onnx_artifact.path), runtime="ort-cpu")
     with pytest.raises(RunFailed, match=r"board: it took longer there than it may \(1 s\)"):

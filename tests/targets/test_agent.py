@@ -17,8 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from targets.agent import GREETING, BrokenWire, read_greeting, receive, send
-from targets.agent.remote import Channel, RemoteSession, local_agent
+from targets.agent import GREETING, BrokenWire, Channel, RemoteSession, local_agent, read_greeting, receive, send
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, UnknownTarget
 from targets.onnxruntime.cpu import OrtCpu
