@@ -213,7 +213,7 @@ def _batches(images: ImageSource, float_trace: Trace, quantized_trace: Trace, na
     name: of the float file, for the UsageProblem that is raised where the two files fix different batches or there are
     fewer images than one batch.
     """
-    fixed = {trace.fixed for trace in (float_trace, quantized_trace)} - {0}
+    fixed = {trace.fixed_batch for trace in (float_trace, quantized_trace)} - {0}
     size = max(fixed) if fixed else min(float_trace.batch, quantized_trace.batch)
     if len(fixed) > 1 or (fixed and size > len(images)):
         raise UsageProblem(f"{name} and its candidate take batches of {sorted(fixed)}; give files of one image a batch")

@@ -1,1 +1,1 @@
-"""Model files, one folder a format: what stands in them, and edits that keep them valid."""
+"""Model files, one folder per format: what they contain, how they run, and edits that keep them valid."""

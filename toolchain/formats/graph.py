@@ -22,10 +22,22 @@ from targets.host.text import argument
 from targets.session import Operator
 from toolchain.core.errors import UsageProblem
 
+Values = dict[str, NDArray[np.float32]]
+"""Layer or tensor -> its values, float32 [N, ...]; integers are dequantized."""
+NOT_FLOAT = ""
+"""Kind under which weights of other types than float32 are counted."""
+AT_RUN_TIME = "its input is quantized in each inference"
+EXPANDED = "its weights are expanded to float when the file is loaded"
+FLOAT_WEIGHTS = "its weights are float: kept so, or of a kind that the quantizer leaves alone"
+NO_KERNEL = "the runtime has no integer kernel for it"
+LEFT_FLOAT = "the quantizer leaves it in float"
+BETWEEN_FLOATS = "its input is float"
+"""Reasons why an operator runs in float or is slow, the same for every format."""
+
 
 @dataclass(frozen=True)
 class Node:
-    """An operator. Tensors have the names that the format's reader gives them; an optional input left out is empty."""
+    """An operator. Tensors have the names that the format's reader gives them; an omitted optional input is empty."""
 
     kind: str
     inputs: tuple[str, ...]
@@ -36,8 +48,8 @@ class Node:
 class Constant:
     """A tensor stored in the file, or computed from stored ones alone.
 
-    name, dtype, size: of the stored tensor; size counts its elements. through: the kinds of operators that were applied
-    to it, in their order; empty for the stored tensor itself.
+    name, dtype, size: of the stored tensor; size is its number of elements. through: the kinds of operators that are
+    applied to it, in their order; empty for the stored tensor itself.
     """
 
     name: str
@@ -50,9 +62,9 @@ class Constant:
 class Layer:
     """An operator with weights.
 
-    name: of its weights, as a profile names layers. node: its index in `Graph.nodes`. chain: the tensor that it writes,
-    and those of the operators behind it that belong to it (bias, activation, quantization, dequantization); the last
-    one is its result. copies: other tensors with the values of the result.
+    name: that of its weights, as in a profile. node: its index in `Graph.nodes`. chain: the tensor that it writes, and
+    those of the following operators that belong to it (bias, activation, quantization, dequantization); the last one is
+    its result. copies: other tensors with the same values as the result.
     """
 
     name: str
@@ -73,9 +85,8 @@ class Graph:
     """The operators of a file in the order of execution.
 
     constants: by the name of the tensor. codecs: the quantization of each tensor that has a single scale, by its name;
-    a dequantized tensor has that of the integers it was made from. weighted: kind of operator -> the index of the input
-    that holds its weights. followed: kinds that belong to the layer before them. layer_names: tensor of weights -> the
-    layer's name.
+    a dequantized tensor has that of its integers. weighted: kind of operator -> index of the input that holds its
+    weights. followed: kinds that belong to the layer before them. layer_names: tensor of weights -> the layer's name.
     """
 
     nodes: tuple[Node, ...]
@@ -142,10 +153,6 @@ class Graph:
         return node.kind in self.followed
 
 
-NOT_FLOAT = ""
-"""Kind under which weights of other types than float32 are counted."""
-
-
 class FloatParts(Protocol):
     """Which operators and weights of a quantized file are still float."""
 
@@ -178,32 +185,28 @@ def layers_to_keep(graph: Graph, names: Collection[str], file: str) -> tuple[Lay
         if name not in layer_names:
             near = nearest(name, layer_names, f"`glyphpress inspect {argument(file)}` lists them")
             raise UsageProblem(f"{file} has no layer '{name}' to keep float; {near}")
-    kept = tuple(layer for layer in graph.layers if layer.name in names)
-    if kept and len(kept) == len(layer_names):
+    layers = tuple(layer for layer in graph.layers if layer.name in names)
+    if layers and len(layers) == len(layer_names):
         raise UsageProblem(f"{file}: every layer is to be kept float, so there is nothing to quantize; keep fewer")
-    return kept
-
-
-Values = dict[str, NDArray[np.float32]]
-"""Layer or tensor -> its values, float32 [N, ...]; integers are dequantized."""
+    return layers
 
 
 class Trace(ABC):
-    """A model file that is opened so that the result of every layer can be read."""
+    """A model file, opened so that the result of every layer can be read."""
 
     def __init__(self, artifact: Artifact, graph: Graph) -> None:
         """Take the file and its graph."""
         self.artifact, self.graph = artifact, graph
 
     @property
-    def fixed(self) -> int:
+    def fixed_batch(self) -> int:
         """Return the batch that the file fixes, 0 where it takes any."""
         return max(self.artifact.inputs[0].shape[0], 0)
 
     @property
     def batch(self) -> int:
         """Return how many images to run at once."""
-        return self.fixed
+        return self.fixed_batch
 
     @abstractmethod
     def whole(self, pixels: NDArray[Any]) -> Values:
@@ -225,7 +228,7 @@ class Trace(ABC):
 
 
 def rounded(graph: Graph, exact: Values) -> Values:
-    """Return the layers' results by tensor, rounded to the steps of each quantized tensor and clipped to its range."""
+    """Return the layers' results by tensor, each rounded and clipped as its quantization does."""
     results = {}
     for layer in graph.layers:
         values, codec = exact[layer.name], graph.codecs.get(layer.result)
@@ -234,23 +237,15 @@ def rounded(graph: Graph, exact: Values) -> Values:
 
 
 def input_batches(artifact: Artifact, images: CalibrationSet) -> NDArray[np.float32]:
-    """Return the file's input for each image, float32 [N, batch, ...]; in a fixed batch the image is repeated."""
+    """Return the file's input for each image, float32 [N, batch, ...]; the image is repeated to fill a fixed batch."""
     batch, *rest = artifact.inputs[0].shape
     pixels = artifact.preprocess.apply(images.images).reshape(-1, 1, *rest)
     return np.repeat(pixels, max(1, batch), axis=1)
 
 
-AT_RUN_TIME = "its input is quantized in each inference"
-EXPANDED = "its weights are expanded to float when the file is loaded"
-FLOAT_WEIGHTS = "its weights are float: kept so, or of a kind that the quantizer leaves alone"
-NO_KERNEL = "the runtime has no integer kernel for it"
-LEFT_FLOAT = "the quantizer leaves it in float"
-BETWEEN_FLOATS = "what it reads is float"
-
-
 @dataclass(frozen=True)
 class Kernel:
-    """What the runtime runs for an operator of the file.
+    """The kernel that the runtime runs for an operator of the file.
 
     layer: the layer's name, empty for an operator without weights. operator: the kind that the runtime runs, which may
     differ from the kind in the file. integer: whether it multiplies integers. reason: why it runs in float, or a remark
@@ -287,7 +282,7 @@ class Diagnosis:
         return False
 
     def time_share(self, selected: Sequence[Operator]) -> str:
-        """Return the share of the time that some of the operators take, such as `12% of the time`."""
+        """Return the share of the time that the selected operators take, such as `12% of the time`."""
         total = sum(operator.ns for operator in self.operators)
         return f"{sum(operator.ns for operator in selected) / max(1.0, total):.0%} of the time"
 

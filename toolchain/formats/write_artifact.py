@@ -39,9 +39,9 @@ class Origin:
         return cls(parent.preprocess, parent.classes, recipe, parent.sha256, tools, **changes)
 
     def facts(self) -> dict[str, Any]:
-        """Return what a file says of itself, as JSON types.
+        """Return what is stored in the file itself, as JSON types.
 
-        Its notes stand in the sidecar alone: they are for people, and in a file of 16 KiB they would take a fortieth.
+        Notes are only in the sidecar: they are for people, and would take a fortieth of a file of 16 KiB.
         """
         facts = {"schema": SCHEMA} | asdict(self)
         del facts["notes"]
@@ -58,18 +58,18 @@ def write_artifact(
     compare: Callable[[Artifact], Fidelity] | None = None,
     beside: dict[Path, str] | None = None,
 ) -> Artifact:
-    """Let `write` make the file, `check` judge it, and only then give file and sidecar their names.
+    """Let `write` make the file and `check` examine it, and then give file and sidecar their names.
 
-    compare: what gives the sidecar's `fidelity`. beside: texts that belong to it too, by their paths in the same
-    folder. Raises what they raise; then nothing is there. Nothing is overwritten without `force`, but
-    a sidecar whose file is gone.
+    compare: returns the sidecar's `fidelity`. beside: texts to write too, by their paths in the same folder. Raises
+    what these functions raise; then nothing is written. Without `force` nothing is overwritten, except a sidecar whose
+    file is gone.
     """
     refuse_model(path, force=force)
     texts = beside or {}
     with whole_files(path, sidecar_of(path), *texts, force=force) as (part, side, *others), _renamed(part, path):
         write(part)
         inputs, outputs = describe(part)
-        # vars, not asdict: the preprocess stays the object that it is
+        # vars, not asdict, which would turn the preprocess into a dictionary too.
         artifact = Artifact(part, file_format(part), "", inputs, outputs, **vars(origin))
         catalog.get(artifact.format).embed(part, origin.facts())
         artifact = replace(artifact, sha256=file_sha256(part))
@@ -84,7 +84,7 @@ def write_artifact(
 
 
 def refuse_model(path: Path, *, force: bool) -> None:
-    """Raise UsageProblem where writing would replace a file, or as its sidecar one that is none; call it first."""
+    """Raise UsageProblem where writing would replace a file, or a file that has the sidecar's name but is none."""
     if not utf8(path):
         raise UsageProblem(f"{path}: the name is not UTF-8, so the runtimes could not open it; give another name")
     refuse_existing(path, force=force)
@@ -95,7 +95,7 @@ def refuse_model(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def _renamed(part: Path, path: Path) -> Iterator[None]:
-    """Let errors in the block name `path`, not the temporary file, which is gone when they are read."""
+    """Let errors in the block name `path` instead of the temporary file, which is deleted before they are shown."""
     try:
         yield
     except (ArtifactError, RunFailed) as error:

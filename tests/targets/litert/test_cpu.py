@@ -72,16 +72,13 @@ def test_without_xnnpack_other_kernels_answer_the_same(tflite_artifact: Artifact
 def test_row33_a_file_that_claims_huge_tensors_is_refused_before_they_are_allocated(
     tflite_artifact: Artifact, tmp_path: Path
 ) -> None:
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
+    from toolchain.formats.tflite.file import packed, parsed
 
-    model = schema.ModelT.InitFromPackedBuf(tflite_artifact.path.read_bytes(), 0)
+    model = parsed(tflite_artifact.path.read_bytes())
     graph = model.subgraphs[0]
     graph.tensors[graph.operators[0].outputs[0]].shape = [1, 28, 28, 1 << 20]
-    builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(model.Pack(builder), b"TFL3")
     huge = tmp_path / "huge.tflite"
-    huge.write_bytes(bytes(builder.Output()))
+    huge.write_bytes(packed(model, 1 << 20))
     with pytest.raises(ArtifactError, match=r"its tensors take 3,2.* over the limit"):
         LiteRtCpu().open(replace(tflite_artifact, path=huge))
     with pytest.raises(ArtifactError, match="over the limit"):

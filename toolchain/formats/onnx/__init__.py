@@ -29,11 +29,11 @@ class OnnxFormat(FileFormat):
     )
 
     def recognises(self, path: Path, head: bytes) -> bool:
-        """Return whether a file may be one: a bare protobuf, whose field 1 (ir_version, a varint) comes first."""
+        """Return whether a file may be of this format: a protobuf whose field 1 (ir_version, a varint) comes first."""
         return path.suffix == self.suffix or head.startswith(b"\x08")
 
     def inspect(self, path: Path) -> Inspection:
-        """Return what stands in a file; MACs from shape inference, for one image."""
+        """Return the contents of a file; MACs from shape inference, for one image."""
         from toolchain.formats.onnx.inspection import inspect_onnx
 
         return inspect_onnx(path)
@@ -46,13 +46,13 @@ class OnnxFormat(FileFormat):
         return onnx_graph(without_weights(path))
 
     def weight_files(self, path: Path) -> tuple[Path, ...]:
-        """Return the files beside a model that hold its weights (ONNX external data)."""
+        """Return the files beside a model that hold its weights (external data)."""
         from toolchain.formats.onnx.file import weight_files
 
         return weight_files(path)
 
     def kernels(self, artifact: Artifact) -> tuple[Kernel, ...]:
-        """Return what ONNX Runtime runs in place of each layer, once the graph is optimized."""
+        """Return what ONNX Runtime runs for each layer once the graph is optimized."""
         from toolchain.formats.onnx.kernels import onnx_kernels
 
         return onnx_kernels(artifact)
@@ -64,7 +64,7 @@ class OnnxFormat(FileFormat):
         return OnnxTrace(artifact)
 
     def diagnosis(self, artifact: Artifact) -> Diagnosis:
-        """Look at the graph that ONNX Runtime makes of the file."""
+        """Examine the graph that ONNX Runtime makes of the file."""
         from toolchain.formats.onnx.kernels import OnnxDiagnosis
 
         return OnnxDiagnosis(artifact)

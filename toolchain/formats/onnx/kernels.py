@@ -1,4 +1,4 @@
-"""The kernels that ONNX Runtime runs for a file on the CPU, once it is optimized, and why the file is slow."""
+"""The kernels that ONNX Runtime runs on the CPU for a file that it has optimized, and why the file is slow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from targets.artifact import Artifact
-from targets.errors import RunFailed
+from targets.errors import RunFailed, in_one_line
 from targets.host.runtime_session import quiet_stderr
 from targets.onnxruntime.cpu import OrtCpu
 from targets.onnxruntime.onnx_file import without_weights
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 
 def optimized_graph(artifact: Artifact) -> GraphProto:
-    """Return the graph of an .onnx artifact after every optimization that `ort-cpu` does on this processor.
+    """Return the graph of an .onnx artifact after all optimizations of `ort-cpu` on this processor.
 
-    `targets.onnxruntime.operators.origin` of a node's name tells which operator of the file it was made from. Raises
+    A node's name says which operator of the file it was made from (`targets.onnxruntime.operators.origin`). Raises
     RunFailed where ONNX Runtime refuses the file.
     """
     import onnx
@@ -48,7 +48,7 @@ def optimized_graph(artifact: Artifact) -> GraphProto:
         optimized = Path(folder, "optimized.onnx")
         options = OrtCpu().options(1)
         options.optimized_model_filepath = str(optimized)
-        # External weights are written without another copy; nobody needs them in the layout of the kernels.
+        # Saves memory: external weights are written without another copy, and not in the layout of the kernels.
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         options.add_session_config_entry("session.disable_prepacking", "1")
         source = Path(folder, "numbered.onnx")
@@ -58,8 +58,9 @@ def optimized_graph(artifact: Artifact) -> GraphProto:
                 onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             # onnxruntime's exceptions share no base.
-            reason = " ".join(str(error).split())[:300]
-            raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({reason}); export it again") from error
+            raise RunFailed(
+                f"{artifact.path}: ONNX Runtime refuses it ({in_one_line(error)}); export it again"
+            ) from error
         return without_weights(optimized).graph
 
 
@@ -67,7 +68,7 @@ _SHAPES = ["Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"
 _PARTS = ["Gather", "Slice", "Concat", "Split", "Pad", "MaxPool", "ReorderInput", "ReorderOutput"]
 _MOVES = frozenset([*_SHAPES, *_PARTS])
 """Kinds that only move values without changing them."""
-_BORDERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+_SCALING = ("QuantizeLinear", "DequantizeLinear")
 _OWN_ROUNDING = "the file holds float weights, and ONNX Runtime rounds them itself between two quantized tensors"
 
 
@@ -83,7 +84,7 @@ def onnx_kernels(artifact: Artifact) -> tuple[Kernel, ...]:
         integer = _integer(node.op_type)
         if integer or (node.op_type in _MOVES and node.input[0] in integers) or node.op_type == "QuantizeLinear":
             integers.update(node.output)
-        if node.op_type in _BORDERS or node.op_type in _MOVES:
+        if node.op_type in (*_SCALING, "DynamicQuantizeLinear", *_MOVES):
             continue
         if layer and layer.name not in listed_layers:
             listed_layers.add(layer.name)
@@ -100,7 +101,7 @@ def _integer(kind: str) -> bool:
 
 
 def _reason(graph: Graph, layer: Layer, *, integer: bool) -> str:
-    """Return why a layer runs in float, told by the operators around it in the file; a remark on an integer one."""
+    """Return why a layer runs in float, from the operators around it in the file; for an integer one, a remark."""
     node, weights = graph.nodes[layer.node], layer.weights
     source = graph.codecs.get(node.inputs[0])
     if weights.dtype == "float32":
@@ -114,9 +115,6 @@ def _reason(graph: Graph, layer: Layer, *, integer: bool) -> str:
     if weights.dtype.endswith("int4") and "Cast" not in weights.through:
         return "DequantizeLinear of 4-bit weights is not fused into an integer kernel"
     return f"ONNX Runtime has no kernel of {source.spec.dtype} activations and {weights.dtype} weights for it"
-
-
-SCALING = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ class Optimized:
         quantized_later: set[str] = set()
         for node in self.nodes:
             is_start = node.op_type == "DequantizeLinear" and node.input[0] not in self.constants
-            if is_start or (node.op_type not in SCALING and floats & set(node.input)):
+            if is_start or (node.op_type not in _SCALING and floats & set(node.input)):
                 floats.update(node.output)
         for node in reversed(self.nodes):
             if node.op_type == "QuantizeLinear" or quantized_later & set(node.output):
@@ -144,7 +142,7 @@ class Optimized:
         return Counter(
             node.op_type
             for node in self.nodes
-            if node.op_type not in SCALING and floats & set(node.input) and quantized_later & set(node.output)
+            if node.op_type not in _SCALING and floats & set(node.input) and quantized_later & set(node.output)
         )
 
 
@@ -153,7 +151,7 @@ class OnnxDiagnosis(Diagnosis):
 
     @cached_property
     def optimized(self) -> Optimized:
-        """The graph as `ort-cpu` optimizes it on this machine; raises RunFailed where ONNX Runtime refuses the file."""
+        """The graph that `ort-cpu` optimizes on this machine; raises RunFailed where ONNX Runtime refuses the file."""
         from onnx import TensorProto
 
         graph = optimized_graph(self.artifact)
@@ -161,7 +159,7 @@ class OnnxDiagnosis(Diagnosis):
         return Optimized(tuple(graph.node), {tensor.name: names(tensor.data_type) for tensor in graph.initializer})
 
     def reasons(self, base: Artifact) -> list[str]:
-        """Return what in the optimized graph costs time."""
+        """Return the parts of the optimized graph that cost time."""
         graph = self.optimized
         reasons = [reason for check in _CHECKS for reason in check(graph)]
         if reasons and base.format == self.artifact.format:
@@ -171,7 +169,7 @@ class OnnxDiagnosis(Diagnosis):
         return reasons
 
     def computes_in_int8(self) -> bool:
-        """Return whether an integer kernel is in the optimized graph."""
+        """Return whether the optimized graph has an integer kernel."""
         kinds = {node.op_type for node in self.optimized.nodes}
         return any(kind.startswith(("QLinear", "QGemm", "DynamicQuantize", "MatMulInteger")) for kind in kinds)
 

@@ -42,6 +42,9 @@ _ACTIVATIONS = ["Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", 
 FOLLOWED = frozenset([*_ACTIVATIONS, "QuantizeLinear", "DequantizeLinear", "Cast", "BatchNormalization"])
 _QUANTIZER_SUFFIX = re.compile(r"_(quantized|int8|int4|packed)$")
 """Suffixes that quantizers append to the name of a weight."""
+_INTEGER_RESULTS = ("QuantizeLinear", "QLinearConv", "QLinearMatMul")
+_EXACT = "|exact"
+"""Suffix of the input that replaces a layer's result."""
 
 
 def onnx_graph(model: ModelProto) -> Graph:
@@ -63,13 +66,12 @@ def _layer_name(weight: str) -> str:
 def _constants(model: ModelProto, nodes: tuple[Node, ...]) -> dict[str, Constant]:
     """Return the tensors stored in the file, and those computed from stored ones alone.
 
-    A computed one has name, type and size of the stored tensor behind its first input.
+    A computed tensor has the name, type and size of the stored one that its first input comes from.
     """
     from onnx.helper import tensor_dtype_to_np_dtype
 
     def stored(name: str, tensor: TensorProto) -> Constant:
-        dtype = tensor_dtype_to_np_dtype(tensor.data_type).name
-        return Constant(name, dtype, int(np.prod(tensor.dims, dtype=int)))
+        return Constant(name, tensor_dtype_to_np_dtype(tensor.data_type).name, prod(tensor.dims))
 
     constants = {tensor.name: stored(tensor.name, tensor) for tensor in model.graph.initializer}
     for node, proto in zip(nodes, model.graph.node, strict=True):
@@ -89,11 +91,7 @@ def _scalars(graph: Any) -> dict[str, Any]:
     """Return the stored tensors of one element, among them scales and zero points of activations, as 0-d arrays."""
     from onnx.numpy_helper import to_array
 
-    return {
-        tensor.name: to_array(tensor).reshape(())
-        for tensor in graph.initializer
-        if np.prod(tensor.dims, dtype=int) == 1
-    }
+    return {tensor.name: to_array(tensor).reshape(()) for tensor in graph.initializer if prod(tensor.dims) == 1}
 
 
 def _codecs(nodes: tuple[Node, ...], scalars: dict[str, Any]) -> dict[str, TensorCodec]:
@@ -160,9 +158,6 @@ class OnnxFloatParts:
         return counts
 
 
-_INTEGERS = ("QuantizeLinear", "QLinearConv", "QLinearMatMul")
-
-
 class OnnxTrace(Trace):
     """The results of layers in ONNX Runtime without graph optimizations.
 
@@ -177,7 +172,7 @@ class OnnxTrace(Trace):
     @property
     def batch(self) -> int:
         """Return how many images to run at once."""
-        return self.fixed or batch_size(self.artifact.path)
+        return self.fixed_batch or batch_size(self.artifact.path)
 
     def whole(self, pixels: NDArray[Any]) -> Values:
         """Return the result of every layer when the file runs on `pixels`."""
@@ -210,7 +205,7 @@ class OnnxTrace(Trace):
         """Return the ONNX type of a layer's result."""
         import onnx
 
-        if self.graph.makers[tensor].kind in _INTEGERS:
+        if self.graph.makers[tensor].kind in _INTEGER_RESULTS:
             dtype = np.dtype(self.graph.codecs[tensor].spec.dtype)
             return int(onnx.helper.np_dtype_to_tensor_dtype(dtype))
         return int(onnx.TensorProto.FLOAT)
@@ -256,7 +251,7 @@ class OnnxTrace(Trace):
         inputs: dict[str, Any] = {source.name: TensorCodec(source).encode(pixels)}
         for declared in session.get_inputs():
             if declared.name != source.name:
-                codec = codecs.get(declared.name.removesuffix(_SUFFIX))
+                codec = codecs.get(declared.name.removesuffix(_EXACT))
                 values = exact_inputs[declared.name]
                 is_float = declared.type == "tensor(float)"
                 inputs[declared.name] = codec.encode(values) if codec and not is_float else values
@@ -265,16 +260,13 @@ class OnnxTrace(Trace):
         return self.by_layer(results)
 
 
-_SUFFIX = "|exact"
-
-
 def _exact_input(tensor: str) -> str:
     """Return the name of the input that replaces a layer's result."""
-    return tensor + _SUFFIX
+    return tensor + _EXACT
 
 
 def onnx_activations(path: Path, names: Sequence[str], batches: NDArray[np.float32]) -> Iterator[Values]:
-    """Yield the float tensors `names` of an ONNX file, its input too where asked for, for each of `batches`."""
+    """Yield the float tensors `names` of an ONNX file for each of `batches`; its input may be among them."""
     import onnx
     import onnxruntime
 

@@ -31,7 +31,7 @@ class TfliteFormat(FileFormat):
     arithmetic = "errors: LiteRT's own kernels; kernels: by the types of the tensors"
 
     def inspect(self, path: Path) -> Inspection:
-        """Return what stands in the first subgraph of a file."""
+        """Return the contents of the first subgraph of a file."""
         from toolchain.formats.tflite.inspection import inspect_tflite
 
         return inspect_tflite(path)
@@ -56,7 +56,7 @@ class TfliteFormat(FileFormat):
         return TfliteTrace(artifact)
 
     def diagnosis(self, artifact: Artifact) -> Diagnosis:
-        """Look at the kernels that LiteRT runs, and at what they take."""
+        """Examine the kernels that LiteRT runs, and their times."""
         from toolchain.formats.tflite.layers import TfliteDiagnosis
 
         return TfliteDiagnosis(artifact)
@@ -78,19 +78,19 @@ class TfliteFormat(FileFormat):
             raise RunFailed(str(error)) from error
 
     def refused_operator(self, path: Path, message: str) -> str:
-        """Return which operator LiteRT names by its number or by that of a tensor."""
+        """Return the operator that LiteRT names by its number or by that of a tensor."""
         graph = self.graph(path)
         node, tensor = _NODE.search(message), _TENSOR.search(message)
         if node:
             numbers = [int(node[1])]
         else:
-            touched = ({*operator.inputs, *operator.outputs} for operator in graph.nodes)
-            numbers = [number for number, tensors in enumerate(touched) if tensor and tensor[1] in tensors]
+            tensors = ({*operator.inputs, *operator.outputs} for operator in graph.nodes)
+            numbers = [number for number, names in enumerate(tensors) if tensor and tensor[1] in names]
         if not numbers or numbers[0] >= len(graph.nodes):
             return ""
-        before = [layer for layer in graph.layers if layer.node <= numbers[0]]
+        layers = [layer for layer in graph.layers if layer.node <= numbers[0]]
         kind = graph.nodes[numbers[0]].kind
-        if not before:
+        if not layers:
             return f" ({kind} before the first layer)"
-        last = before[-1]
+        last = layers[-1]
         return f" (layer {last.name})" if last.node == numbers[0] else f" ({kind} behind layer {last.name})"

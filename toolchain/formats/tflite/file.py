@@ -47,6 +47,11 @@ def operator_kinds(model: Any) -> list[str]:
     return [names.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM") for code in model.operatorCodes]
 
 
+def shape_of(tensor: Any) -> tuple[int, ...]:
+    """Return the shape of a tensor, empty where it has none."""
+    return tuple(map(int, tensor.shape)) if tensor.shape is not None else ()
+
+
 def slim_tflite(content: bytes | mmap) -> memoryview:
     """Return the file with short tensor names, without the converter's notes, and with equal vectors stored once.
 

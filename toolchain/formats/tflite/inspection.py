@@ -11,7 +11,7 @@ from typing import Any
 from targets.errors import first_line
 from toolchain.core.errors import CheckpointError
 from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor, sidecar_facts, uncounted_note
-from toolchain.formats.tflite.file import enum_names, mapped, operator_kinds, parsed
+from toolchain.formats.tflite.file import enum_names, mapped, operator_kinds, parsed, shape_of
 
 Shape = tuple[int, ...]
 
@@ -94,10 +94,10 @@ def _read(path: Path) -> Any:
 
 def _layer(model: Any, graph: Any, number: int, operator: Any) -> InspectedLayer:
     kind = operator_kinds(model)[operator.opcodeIndex]
-    output = _shape(graph.tensors[operator.outputs[0]])
+    output = shape_of(graph.tensors[operator.outputs[0]])
     weights = [graph.tensors[index] for index in operator.inputs[1:] if index >= 0]
     weights = [tensor for tensor in weights if _data(model, tensor) is not None and _is_weight(kind, tensor)]
-    return InspectedLayer(f"{number}", kind, output[1:], sum(prod(_shape(tensor)) for tensor in weights))
+    return InspectedLayer(f"{number}", kind, output[1:], sum(prod(shape_of(tensor)) for tensor in weights))
 
 
 def _is_weight(kind: str, tensor: Any) -> bool:
@@ -107,10 +107,10 @@ def _is_weight(kind: str, tensor: Any) -> bool:
 
 def _macs_per_image(graph: Any, kind: str, operator: Any) -> int | None:
     """Return an operator's multiply-accumulates for one image, None where they cannot be counted."""
-    inputs = [_shape(graph.tensors[index]) if index >= 0 else () for index in operator.inputs]
+    inputs = [shape_of(graph.tensors[index]) if index >= 0 else () for index in operator.inputs]
     transposed = bool(getattr(operator.builtinOptions, "adjX", False))
-    count = _macs(kind, inputs, _shape(graph.tensors[operator.outputs[0]]), transposed=transposed)
-    images = next(iter(_shape(graph.tensors[graph.inputs[0]])), 1)
+    count = _macs(kind, inputs, shape_of(graph.tensors[operator.outputs[0]]), transposed=transposed)
+    images = next(iter(shape_of(graph.tensors[graph.inputs[0]])), 1)
     return count if count is None else count // max(images, 1)
 
 
@@ -119,14 +119,10 @@ def _data(model: Any, tensor: Any) -> Any:
     return data if data is not None and len(data) else None
 
 
-def _shape(tensor: Any) -> tuple[int, ...]:
-    return tuple(int(size) for size in tensor.shape) if tensor.shape is not None else ()
-
-
 def _tensor(tensor: Any) -> StoredTensor:
     kind = enum_names("TensorType")[tensor.type]
-    size = -(-prod(_shape(tensor)) * _BITS.get(kind, 32) // 8)
-    return StoredTensor(_name(tensor), kind.lower(), _shape(tensor), size, *_scales(tensor))
+    size = -(-prod(shape_of(tensor)) * _BITS.get(kind, 32) // 8)
+    return StoredTensor(_name(tensor), kind.lower(), shape_of(tensor), size, *_scales(tensor))
 
 
 def _scales(tensor: Any) -> tuple[int, int]:
@@ -143,7 +139,7 @@ def _name(tensor: Any) -> str:
 
 def _described(tensor: Any) -> str:
     """Return an input or output in one line."""
-    line = f"{_name(tensor)} {enum_names('TensorType')[tensor.type].lower()} [{', '.join(map(str, _shape(tensor)))}]"
+    line = f"{_name(tensor)} {enum_names('TensorType')[tensor.type].lower()} [{', '.join(map(str, shape_of(tensor)))}]"
     if _scales(tensor)[0]:
         line += f" scale {tensor.quantization.scale[0]:.6g} zero point {tensor.quantization.zeroPoint[0]}"
     return line

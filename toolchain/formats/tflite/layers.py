@@ -41,7 +41,7 @@ from toolchain.formats.graph import (
     listed,
     rounded,
 )
-from toolchain.formats.tflite.file import enum_names, mapped, operator_kinds, packed, parsed, unpacked
+from toolchain.formats.tflite.file import enum_names, mapped, operator_kinds, packed, parsed, shape_of, unpacked
 
 WEIGHTED = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "TRANSPOSE_CONV": 1, "FULLY_CONNECTED": 1, "BATCH_MATMUL": 1}
 """Operator with weights -> index of the input that holds them."""
@@ -62,7 +62,7 @@ def tflite_graph(model: Any) -> Graph:
         for operator in graph.operators
     )
     constants = {
-        str(number): _constant(number, tensor, dtypes[tensor.type].lower())
+        str(number): Constant(str(number), dtypes[tensor.type].lower(), prod(shape_of(tensor)))
         for number, tensor in enumerate(graph.tensors)
         if model.buffers[tensor.buffer].data is not None or model.buffers[tensor.buffer].size
     }
@@ -79,31 +79,26 @@ def tflite_graph(model: Any) -> Graph:
     return Graph(nodes, _keys(graph.outputs), constants, codecs, WEIGHTED, FOLLOWED, names)
 
 
-def _constant(number: int, tensor: Any, dtype: str) -> Constant:
-    return Constant(str(number), dtype, int(np.prod(tensor.shape if tensor.shape is not None else (), dtype=int)))
-
-
 def _codecs(graph: Any, dtypes: dict[int, str]) -> dict[str, TensorCodec]:
     """Return the quantization of every tensor that has a single scale."""
     codecs = {}
     for number, tensor in enumerate(graph.tensors):
         quantization = tensor.quantization
         if quantization is not None and quantization.scale is not None and len(quantization.scale) == 1:
-            shape, dtype = tuple(map(int, tensor.shape)), dtypes[tensor.type].lower()
-            points = quantization.zeroPoint
+            dtype, points = dtypes[tensor.type].lower(), quantization.zeroPoint
             zero_point = int(points[0]) if points is not None and len(points) else 0
-            spec = TensorSpec(str(number), shape, dtype, float(quantization.scale[0]), zero_point)
+            spec = TensorSpec(str(number), shape_of(tensor), dtype, float(quantization.scale[0]), zero_point)
             codecs[str(number)] = TensorCodec(spec)
     return codecs
 
 
 def _keys(tensors: Any) -> tuple[str, ...]:
-    """Return the names of tensors given by index; -1 is an input left out, whose name is empty."""
+    """Return the names of tensors given by index; -1 is an omitted input, whose name is empty."""
     return tuple("" if index < 0 else str(index) for index in (tensors if tensors is not None else ()))
 
 
 class TfliteFloatParts:
-    """See `toolchain.formats.graph.FloatParts`; covers all subgraphs."""
+    """See `toolchain.formats.graph.FloatParts`; it covers all subgraphs."""
 
     def __init__(self, content: bytes) -> None:
         """Parse the file."""
@@ -131,8 +126,7 @@ class TfliteFloatParts:
                 kind = self._kinds[node.opcodeIndex]
                 readers |= {index: kind for index in node.inputs if index not in readers}
             for number, tensor in enumerate(graph.tensors):
-                shape = [] if tensor.shape is None else list(map(int, tensor.shape))
-                buffer = self._model.buffers[tensor.buffer]
+                shape, buffer = shape_of(tensor), self._model.buffers[tensor.buffer]
                 if is_matrix(shape) and (buffer.data is not None or buffer.size):
                     is_float = names[tensor.type] == "FLOAT32"
                     counts[readers.get(number, "nothing") if is_float else NOT_FLOAT] += prod(shape)
