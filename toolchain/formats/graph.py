@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,9 +154,10 @@ class Graph:
         return node.kind in self.followed
 
 
-class FloatParts(Protocol):
+class FloatParts(ABC):
     """Which operators and weights of a quantized file are still float."""
 
+    @abstractmethod
     def operators(self) -> set[str]:
         """Return the kinds of operators of a statically quantized file that compute in float.
 
@@ -165,13 +167,18 @@ class FloatParts(Protocol):
     def weights(self) -> Counter[str]:
         """Return how many float32 weights operators of each kind read, and under NOT_FLOAT how many have other types.
 
-        A weight is a constant of which `is_matrix` is true; one that nothing reads counts under `nothing`.
+        A weight is a constant with two or more axes longer than 1, unlike biases, scales and shapes. One that no
+        operator reads counts under `nothing`.
         """
+        counts: Counter[str] = Counter()
+        for shape, is_float, reader in self.constants():
+            if sum(size > 1 for size in shape) > 1:
+                counts[(reader or "nothing") if is_float else NOT_FLOAT] += prod(shape)
+        return counts
 
-
-def is_matrix(shape: Iterable[int]) -> bool:
-    """Return whether a constant has two or more axes longer than 1; biases, scales and shapes have one."""
-    return sum(size > 1 for size in shape) > 1
+    @abstractmethod
+    def constants(self) -> Iterator[tuple[Sequence[int], bool, str | None]]:
+        """Yield the shape of each stored tensor, whether it is float32, and the kind of its first reader."""
 
 
 def layers_to_keep(graph: Graph, names: Collection[str], file: str) -> tuple[Layer, ...]:
@@ -208,13 +215,43 @@ class Trace(ABC):
         """Return how many images to run at once."""
         return self.fixed_batch
 
-    @abstractmethod
     def whole(self, pixels: NDArray[Any]) -> Values:
         """Return the result of every layer when the file runs on `pixels`, preprocessed as it takes them."""
+        return self.by_layer(self.run(self._whole_session, pixels, {}))
 
-    @abstractmethod
     def alone(self, pixels: NDArray[Any], exact: Values) -> Values:
         """Return the result of every layer when those before it return `exact`, rounded as the file rounds it."""
+        rounded = {}
+        for layer in self.graph.layers:
+            values, codec = exact[layer.name], self.graph.codecs.get(layer.result)
+            rounded[layer.result] = codec.decode(codec.encode(values)).reshape(values.shape) if codec else values
+        inputs = {tensor: rounded[tensor] for tensor in self._inner_results}
+        return self.by_layer(self.run(self._alone_session, pixels, inputs))
+
+    @property
+    def _inner_results(self) -> tuple[str, ...]:
+        """The results of layers that are not outputs of the file."""
+        results = dict.fromkeys(layer.result for layer in self.graph.layers)
+        return tuple(tensor for tensor in results if tensor not in self.graph.outputs)
+
+    @cached_property
+    def _whole_session(self) -> Any:
+        return self.session(())
+
+    @cached_property
+    def _alone_session(self) -> Any:
+        return self.session(self._inner_results)
+
+    @abstractmethod
+    def session(self, replaced: Sequence[str]) -> Any:
+        """Return what `run` runs: the file, whose operators read inputs in place of the tensors `replaced`.
+
+        Raises StageError where the runtime refuses it.
+        """
+
+    @abstractmethod
+    def run(self, session: Any, pixels: NDArray[Any], inputs: Values) -> Mapping[str, NDArray[Any]]:
+        """Return the results of layers by tensor; inputs: the values of the tensors that the session replaced."""
 
     def by_layer(self, results: Mapping[str, NDArray[Any]]) -> Values:
         """Return the results of all layers by the layer's name; results: by tensor, as the runtime returned them."""
@@ -225,15 +262,6 @@ class Trace(ABC):
                 result = codec.decode(result)
             values[layer.name] = result.astype(np.float32, copy=False)
         return values
-
-
-def rounded(graph: Graph, exact: Values) -> Values:
-    """Return the layers' results by tensor, each rounded and clipped as its quantization does."""
-    results = {}
-    for layer in graph.layers:
-        values, codec = exact[layer.name], graph.codecs.get(layer.result)
-        results[layer.result] = codec.decode(codec.encode(values)).reshape(values.shape) if codec else values
-    return results
 
 
 def input_batches(artifact: Artifact, images: CalibrationSet) -> NDArray[np.float32]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,7 @@ from targets.onnxruntime.cpu import OrtReference, batch_size
 from targets.onnxruntime.onnx_file import append, without_weights
 from targets.onnxruntime.operators import layer_of_weight
 from toolchain.core.errors import StageError
-from toolchain.formats.graph import NOT_FLOAT, Constant, Graph, Node, Trace, Values, is_matrix, rounded
+from toolchain.formats.graph import Constant, FloatParts, Graph, Node, Trace, Values
 from toolchain.formats.onnx.file import write_model
 
 if TYPE_CHECKING:
@@ -111,8 +109,8 @@ def _codecs(nodes: tuple[Node, ...], scalars: dict[str, Any]) -> dict[str, Tenso
     return codecs
 
 
-class OnnxFloatParts:
-    """See `toolchain.formats.graph.FloatParts`."""
+class OnnxFloatParts(FloatParts):
+    """Which operators and weights of a quantized ONNX file are still float."""
 
     def __init__(self, content: bytes) -> None:
         """Parse the file."""
@@ -142,20 +140,16 @@ class OnnxFloatParts:
                 float_kinds.add(node.op_type)
         return float_kinds
 
-    def weights(self) -> Counter[str]:
-        """Return how many float32 weights operators of each kind read."""
+    def constants(self) -> Iterator[tuple[Sequence[int], bool, str | None]]:
+        """Yield the shape of each initializer, whether it is float32, and the kind of its first reader."""
         import onnx
 
         graph = self._model.graph
         readers: dict[str, str] = {}
         for node in graph.node:
             readers |= {name: node.op_type for name in node.input if name not in readers}
-        counts: Counter[str] = Counter()
         for tensor in graph.initializer:
-            if is_matrix(tensor.dims):
-                is_float = tensor.data_type == onnx.TensorProto.FLOAT
-                counts[readers.get(tensor.name, "nothing") if is_float else NOT_FLOAT] += prod(tensor.dims)
-        return counts
+            yield tensor.dims, tensor.data_type == onnx.TensorProto.FLOAT, readers.get(tensor.name)
 
 
 class OnnxTrace(Trace):
@@ -174,33 +168,6 @@ class OnnxTrace(Trace):
         """Return how many images to run at once."""
         return self.fixed_batch or batch_size(self.artifact.path)
 
-    def whole(self, pixels: NDArray[Any]) -> Values:
-        """Return the result of every layer when the file runs on `pixels`."""
-        return self._run(self._whole, pixels, {})
-
-    def alone(self, pixels: NDArray[Any], exact: Values) -> Values:
-        """Return the result of every layer when those before it return `exact`."""
-        results = rounded(self.graph, exact)
-        return self._run(self._alone, pixels, {_exact_input(name): results[name] for name in self._inner_results})
-
-    @property
-    def _inner_results(self) -> list[str]:
-        """The results of layers that are no outputs of the file."""
-        return [layer.result for layer in self.graph.layers if layer.result not in self.graph.outputs]
-
-    @cached_property
-    def _whole(self) -> Any:
-        return self._session({})
-
-    @cached_property
-    def _alone(self) -> Any:
-        """A session in which operators read inputs of the graph instead of layers' results."""
-        replaced: dict[str, str] = {}
-        for layer in self.graph.layers:
-            if layer.result not in self.graph.outputs:
-                replaced |= dict.fromkeys((layer.result, *layer.copies), _exact_input(layer.result))
-        return self._session(replaced)
-
     def _dtype(self, tensor: str) -> int:
         """Return the ONNX type of a layer's result."""
         import onnx
@@ -210,11 +177,8 @@ class OnnxTrace(Trace):
             return int(onnx.helper.np_dtype_to_tensor_dtype(dtype))
         return int(onnx.TensorProto.FLOAT)
 
-    def _session(self, replaced: dict[str, str]) -> Any:
-        """Return a session that returns the layers' results; replaced: tensor -> the input to read instead.
-
-        Raises StageError where ONNX Runtime refuses it.
-        """
+    def session(self, replaced: Sequence[str]) -> Any:
+        """Return a session that returns the layers' results, and has inputs in place of the tensors `replaced`."""
         import onnxruntime
 
         with tempfile.TemporaryDirectory() as folder:
@@ -230,7 +194,7 @@ class OnnxTrace(Trace):
                     f"{self.artifact.path.name}: ONNX Runtime cannot show its layers ({in_one_line(error)})"
                 ) from error
 
-    def _with_results(self, replaced: dict[str, str]) -> ModelProto:
+    def _with_results(self, replaced: Sequence[str]) -> ModelProto:
         """Return the model with every layer's result as an output, and inputs in place of the tensors `replaced`."""
         import onnx
 
@@ -239,25 +203,31 @@ class OnnxTrace(Trace):
         for name in dict.fromkeys(layer.result for layer in self.graph.layers):
             if name not in output_names:
                 model.graph.output.append(onnx.ValueInfoProto(name=name))
+        inputs = {
+            tensor: _exact_input(layer.result)
+            for layer in self.graph.layers
+            if layer.result in replaced
+            for tensor in (layer.result, *layer.copies)
+        }
         for node in model.graph.node:
-            node.input[:] = [replaced.get(name, name) for name in node.input]
-        for name in self._inner_results if replaced else ():
+            node.input[:] = [inputs.get(name, name) for name in node.input]
+        for name in replaced:
             value_info = onnx.helper.make_tensor_value_info(_exact_input(name), self._dtype(name), None)
             model.graph.input.append(value_info)
         return model
 
-    def _run(self, session: Any, pixels: NDArray[Any], exact_inputs: Values) -> Values:
-        source, codecs = self.artifact.inputs[0], self.graph.codecs
-        inputs: dict[str, Any] = {source.name: TensorCodec(source).encode(pixels)}
+    def run(self, session: Any, pixels: NDArray[Any], inputs: Values) -> Mapping[str, NDArray[Any]]:
+        """Return the results of layers by tensor; inputs: the values of the tensors that the session replaced."""
+        source = self.artifact.inputs[0]
+        arrays = {source.name: TensorCodec(source).encode(pixels)}
         for declared in session.get_inputs():
             if declared.name != source.name:
-                codec = codecs.get(declared.name.removesuffix(_EXACT))
-                values = exact_inputs[declared.name]
+                tensor = declared.name.removesuffix(_EXACT)
+                values, codec = inputs[tensor], self.graph.codecs.get(tensor)
                 is_float = declared.type == "tensor(float)"
-                inputs[declared.name] = codec.encode(values) if codec and not is_float else values
+                arrays[declared.name] = codec.encode(values) if codec and not is_float else values
         names = list(dict.fromkeys(layer.result for layer in self.graph.layers))
-        results = dict(zip(names, session.run(names, inputs), strict=True))
-        return self.by_layer(results)
+        return dict(zip(names, session.run(names, arrays), strict=True))
 
 
 def _exact_input(tensor: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -28,18 +27,16 @@ from toolchain.formats.graph import (
     BETWEEN_FLOATS,
     FLOAT_WEIGHTS,
     LEFT_FLOAT,
-    NOT_FLOAT,
     Constant,
     Diagnosis,
+    FloatParts,
     Graph,
     Kernel,
     Layer,
     Node,
     Trace,
     Values,
-    is_matrix,
     listed,
-    rounded,
 )
 from toolchain.formats.tflite.file import enum_names, mapped, operator_kinds, packed, parsed, shape_of, unpacked
 
@@ -97,8 +94,8 @@ def _keys(tensors: Any) -> tuple[str, ...]:
     return tuple("" if index < 0 else str(index) for index in (tensors if tensors is not None else ()))
 
 
-class TfliteFloatParts:
-    """See `toolchain.formats.graph.FloatParts`; it covers all subgraphs."""
+class TfliteFloatParts(FloatParts):
+    """Which operators and weights of a quantized TFLite file are still float, in all subgraphs."""
 
     def __init__(self, content: bytes) -> None:
         """Parse the file."""
@@ -116,21 +113,18 @@ class TfliteFloatParts:
             and any(names[graph.tensors[index].type] == "FLOAT32" for index in node.outputs if index >= 0)
         }
 
-    def weights(self) -> Counter[str]:
-        """Return how many float32 weights operators of each kind read."""
+    def constants(self) -> Iterator[tuple[Sequence[int], bool, str | None]]:
+        """Yield the shape of each stored tensor, whether it is float32, and the kind of its first reader."""
         names = enum_names("TensorType")
-        counts: Counter[str] = Counter()
         for graph in self._model.subgraphs:
             readers: dict[int, str] = {}
             for node in graph.operators:
                 kind = self._kinds[node.opcodeIndex]
                 readers |= {index: kind for index in node.inputs if index not in readers}
             for number, tensor in enumerate(graph.tensors):
-                shape, buffer = shape_of(tensor), self._model.buffers[tensor.buffer]
-                if is_matrix(shape) and (buffer.data is not None or buffer.size):
-                    is_float = names[tensor.type] == "FLOAT32"
-                    counts[readers.get(number, "nothing") if is_float else NOT_FLOAT] += prod(shape)
-        return counts
+                buffer = self._model.buffers[tensor.buffer]
+                if buffer.data is not None or buffer.size:
+                    yield shape_of(tensor), names[tensor.type] == "FLOAT32", readers.get(number)
 
 
 class TfliteTrace(Trace):
@@ -141,64 +135,44 @@ class TfliteTrace(Trace):
         self.content = mapped(artifact.path)
         super().__init__(artifact, tflite_graph(parsed(self.content)))
 
-    def whole(self, pixels: NDArray[Any]) -> Values:
-        """Return the result of every layer when the file runs on `pixels`."""
-        return self._run(self._whole, pixels, {})
-
-    def alone(self, pixels: NDArray[Any], exact: Values) -> Values:
-        """Return the result of every layer when those before it return `exact`."""
-        interpreter, inputs = self._alone
-        results = rounded(self.graph, exact)
-        return self._run(interpreter, pixels, {index: results[tensor] for tensor, index in inputs.items()})
-
-    @cached_property
-    def _whole(self) -> Any:
-        return self._interpreter(self.artifact.path)
-
-    @cached_property
-    def _alone(self) -> tuple[Any, dict[str, int]]:
-        """An interpreter whose operators read inputs instead of layers' results; and result -> index of its input."""
-        model = unpacked(self.content)
-        graph, inputs = model.subgraphs[0], dict[str, int]()
-        for tensor in dict.fromkeys(layer.result for layer in self.graph.layers):
-            if tensor not in self.graph.outputs:
-                exact_input = copy.copy(graph.tensors[int(tensor)])
-                exact_input.name = b"exact " + tensor.encode()
-                inputs[tensor] = len(graph.tensors)
-                graph.tensors.append(exact_input)
-        for operator in graph.operators:
-            operator.inputs = [inputs.get(str(index), index) for index in operator.inputs]
-        graph.inputs = [*graph.inputs, *inputs.values()]
-        # LiteRT need not compute a result that nothing reads any more, unless it is an output.
-        graph.outputs = [*graph.outputs, *map(int, inputs)]
-        model.signatureDefs = None
-        return self._interpreter(packed(model, len(self.content))), inputs
-
-    def _interpreter(self, source: Path | bytes) -> Any:
+    def session(self, replaced: Sequence[str]) -> tuple[Any, dict[str, int]]:
+        """Return an interpreter with inputs in place of the tensors `replaced`, and tensor -> index of its input."""
+        source, indices = self._with_inputs(replaced) if replaced else (self.artifact.path, {})
         try:
             with quiet_stderr():
-                interpreter = open_bare(source)
+                return open_bare(source), indices
         except (ValueError, RuntimeError) as error:
             name = self.artifact.path.name
             raise StageError(f"{name}: LiteRT cannot show its layers ({in_one_line(error)})") from error
-        return interpreter
 
-    def _run(self, interpreter: Any, pixels: NDArray[Any], exact_inputs: dict[int, Any]) -> Values:
-        source = interpreter.get_input_details()[0]
-        for index, values in {source["index"]: pixels.reshape(source["shape"]), **exact_inputs}.items():
-            interpreter.set_tensor(index, self._encoded(interpreter, index, values))
+    def _with_inputs(self, replaced: Sequence[str]) -> tuple[bytes, dict[str, int]]:
+        """Return the file with inputs in place of the tensors `replaced`, and tensor -> index of its input."""
+        model, indices = unpacked(self.content), dict[str, int]()
+        graph = model.subgraphs[0]
+        for tensor in replaced:
+            exact_input = copy.copy(graph.tensors[int(tensor)])
+            exact_input.name = b"exact " + tensor.encode()
+            indices[tensor] = len(graph.tensors)
+            graph.tensors.append(exact_input)
+        for operator in graph.operators:
+            operator.inputs = [indices.get(str(index), index) for index in operator.inputs]
+        graph.inputs = [*graph.inputs, *indices.values()]
+        # LiteRT need not compute a result that nothing reads any more, unless it is an output.
+        graph.outputs = [*graph.outputs, *map(int, indices)]
+        model.signatureDefs = None
+        return packed(model, len(self.content)), indices
+
+    def run(self, session: tuple[Any, dict[str, int]], pixels: NDArray[Any], inputs: Values) -> dict[str, NDArray[Any]]:
+        """Return the results of layers by tensor; inputs: the values of the tensors that the session replaced."""
+        interpreter, indices = session
+        source, *others = interpreter.get_input_details()
+        interpreter.set_tensor(source["index"], TensorCodec(self.artifact.inputs[0]).encode(pixels))
+        floats = {detail["index"] for detail in others if detail["dtype"] == np.float32}
+        for tensor, values in inputs.items():
+            index, codec = indices[tensor], self.graph.codecs.get(tensor)
+            interpreter.set_tensor(index, codec.encode(values) if codec and index not in floats else values)
         interpreter.invoke()
-        return self.by_layer({layer.result: interpreter.get_tensor(int(layer.result)) for layer in self.graph.layers})
-
-    def _encoded(self, interpreter: Any, index: int, values: NDArray[Any]) -> NDArray[Any]:
-        """Return values in the dtype of an input: floats are quantized where it takes integers."""
-        details = next(detail for detail in interpreter.get_input_details() if detail["index"] == index)
-        if np.dtype(details["dtype"]).kind == "f" or values.dtype.kind != "f":
-            return values.astype(details["dtype"])
-        scale, zero = details["quantization"]
-        limits = np.iinfo(details["dtype"])
-        encoded: NDArray[Any] = np.clip(np.rint(values / scale) + zero, limits.min, limits.max).astype(details["dtype"])
-        return encoded
+        return {layer.result: interpreter.get_tensor(int(layer.result)) for layer in self.graph.layers}
 
 
 def tflite_activations(source: Path | bytes, names: Sequence[str], batches: NDArray[np.float32]) -> Iterator[Values]:
