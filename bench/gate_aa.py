@@ -35,7 +35,7 @@ from toolchain.cli.console import progress
 from toolchain.commands.export import export_checkpoint
 from toolchain.commands.quantize import quantize_file
 from toolchain.core.context import RunContext
-from toolchain.evaluation.ratio import LatencyRatio
+from toolchain.evaluation.timings import LatencyRatio
 from toolchain.formats.catalog import pressed
 from toolchain.gate.limits.speed import TimeRatioLimit, judge_time_ratio
 from toolchain.profiling.latency import ROUNDS, time_interleaved

@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.choice import brackets, chosen_classes
 from calibration.errors import CorruptData, EmptyData
 from calibration.idx import IdxReader, open_idx
+from calibration.spec import brackets, chosen_classes
 
 Images = NDArray[np.uint8]
 Indices = NDArray[np.int64]

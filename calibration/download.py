@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from calibration import atomic_files
-from calibration.emnist import find, user_cache
 from calibration.errors import DownloadFailed
-from calibration.splits import SPLITS
+from calibration.load import find, user_cache
+from calibration.spec import SPLITS
 
 if TYPE_CHECKING:
     import requests

@@ -11,7 +11,7 @@ import rich_click as click
 
 from calibration.corrupt import KINDS, check_kind
 from calibration.errors import UnknownData
-from calibration.splits import SPLITS
+from calibration.spec import SPLITS
 from targets import catalog
 from targets.errors import UnknownTarget
 from targets.profiles import BUDGETS, DeviceProfile, profile_names

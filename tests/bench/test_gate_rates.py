@@ -10,7 +10,7 @@ import pytest
 
 from bench.gate_rates import DISCORDANCES, MARGIN, RESULTS, RULES, SIZES, claims, exact, simulate
 from tests.fixtures.small_readers import pair
-from toolchain.evaluation.paired_answers import Pairs
+from toolchain.evaluation.compare import Pairs
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
 from toolchain.gate.policy import policy_from

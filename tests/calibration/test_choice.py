@@ -10,12 +10,11 @@ import pytest
 from PIL import Image
 
 from calibration import dataset
-from calibration.choice import class_names, classes_text, split_brackets, with_classes
 from calibration.dataset import Dataset
 from calibration.errors import DataError, EmptyData, UnknownData
 from calibration.load import load
 from calibration.sample import draw, image_hashes
-from calibration.splits import SPLITS
+from calibration.spec import SPLITS, class_names, classes_text, split_brackets, with_classes
 from tests.fixtures.official_files import strokes, write_split
 
 

@@ -14,7 +14,7 @@ from calibration import download
 from calibration.download import OFFICIAL, Archive, fetch
 from calibration.errors import DownloadFailed
 from calibration.load import load
-from calibration.splits import SPLITS
+from calibration.spec import SPLITS
 from tests.fixtures.archive_server import Behaviour, serving
 from tests.fixtures.official_files import strokes, write_split
 

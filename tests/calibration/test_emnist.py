@@ -10,7 +10,7 @@ import pytest
 from calibration.errors import CorruptData, DataNotFound
 from calibration.idx import write_idx
 from calibration.load import load
-from calibration.splits import SPLITS
+from calibration.spec import SPLITS
 from tests.fixtures.official_files import strokes, write_split
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibration.check import TURNS, UNDONE_BY, orientation
 from calibration.dataset import Dataset
 from calibration.load import load
-from calibration.orientation import TURNS, UNDONE_BY, orientation
 from targets.preprocess import ORIENTATIONS, Preprocess
 from tests.fixtures.official_files import strokes
 

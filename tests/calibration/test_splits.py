@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from calibration.emnist import check_mapping
 from calibration.errors import UnknownData
-from calibration.splits import SPLITS, emnist_split
+from calibration.load import check_mapping
+from calibration.spec import SPLITS, emnist_split
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from calibration.splits import SPLITS
+from calibration.spec import SPLITS
 from tests.fixtures.official_files import strokes, write_split
 from tests.fixtures.small_readers import linear_reader
 from tests.kills.cases import Case

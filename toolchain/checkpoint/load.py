@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.choice import with_classes
+from calibration.spec import with_classes
 from targets.artifact import file_sha256
 from targets.errors import translated
 from targets.preprocess import Preprocess

@@ -10,7 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibration.choice import advice, classes_text
+from calibration.spec import advice, classes_text
 from targets.errors import ArtifactError
 from targets.host.text import json_value
 from targets.preprocess import Preprocess

@@ -86,7 +86,7 @@ def _presets() -> Iterable[str]:
 
 
 def _data() -> list[str]:
-    from calibration.splits import SPLITS
+    from calibration.spec import SPLITS
 
     return ["builtin:digits", *(f"emnist:{name}" for name in SPLITS)]
 

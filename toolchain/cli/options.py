@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import rich_click as click
 from click.core import ParameterSource
 
-from calibration.choice import with_classes
+from calibration.spec import with_classes
 from toolchain.cli import complete, console, values
 from toolchain.core.errors import GlyphpressError
 

@@ -49,7 +49,7 @@ def _press(folder: Path, *, as_markdown: bool, as_json: bool) -> None:
 
 
 def _timings(paths: tuple[Path, ...], *, as_markdown: bool, as_json: bool) -> None:
-    from toolchain.evaluation.timings_file import load_timings
+    from toolchain.evaluation.timings import load_timings
     from toolchain.report.timings import history_dict, history_table
 
     runs = [load_timings(path) for path in paths]

@@ -10,8 +10,8 @@ from typing import Any
 
 import rich_click as click
 
-from calibration.choice import class_names
 from calibration.errors import UnknownData
+from calibration.spec import class_names
 from targets.errors import nearest
 from toolchain.core import quantities
 

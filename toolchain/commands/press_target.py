@@ -19,8 +19,8 @@ from toolchain.core.errors import StageError, UsageProblem
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.gate.collect import check_target
 from toolchain.gate.policy import Policy
-from toolchain.profiling.agreement import agreement
 from toolchain.profiling.latency import Profile, profile
+from toolchain.profiling.measurements import agreement
 
 CHECKED = 200
 """Number of test images that an emulated processor reads too: it is several hundred times slower than this machine."""

@@ -17,13 +17,10 @@ from targets.session import TimingPlan, taints_of
 from targets.target import Availability, Target
 from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import TaintedRun, UsageProblem
-from toolchain.evaluation.ratio import LatencyRatio
+from toolchain.evaluation.timings import LatencyRatio
 from toolchain.formats.inspection import shown_size
-from toolchain.profiling.agreement import agreement
 from toolchain.profiling.latency import ROUNDS, started_cold, time_interleaved
-from toolchain.profiling.measurements import MeasuredFile, Measurements
-from toolchain.profiling.pairs import paired
-from toolchain.profiling.reasons import reasons_for
+from toolchain.profiling.measurements import MeasuredFile, Measurements, agreement, paired, reasons_for
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from calibration.corrupt import damage, strengths_in_turn
 from calibration.dataset import Dataset
 from targets.session import Session
 from toolchain.core.context import Progress, silent
+from toolchain.evaluation.compare import Answers
 from toolchain.evaluation.evaluate import check_classes
-from toolchain.evaluation.paired_answers import Answers
 
 _BATCH = 256
 

@@ -20,7 +20,7 @@ from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.files import refuse_existing
 from toolchain.core.quantities import beside, percent_text
 from toolchain.core.versions import tool_versions
-from toolchain.evaluation.paired_answers import Answers
+from toolchain.evaluation.compare import Answers
 from toolchain.evaluation.untracked import Training
 from toolchain.gate.baseline_file import Baseline
 from toolchain.gate.candidate import JudgedFile, read_judged_file

@@ -23,8 +23,7 @@ from targets.session import RuntimeFacts
 from toolchain.core.errors import EvidenceError
 from toolchain.core.files import whole_file
 from toolchain.evaluation.damaged import StressAnswers
-from toolchain.evaluation.evaluate import Evaluation
-from toolchain.evaluation.read_npz import UNREADABLE, unpacked
+from toolchain.evaluation.evaluate import UNREADABLE, Evaluation, unpacked
 
 SCHEMA = "glyphpress/baseline/1"
 _ARRAYS = {"logits": np.dtype("<f4"), "labels": np.dtype("<i8"), "sample_ids": np.dtype("S32")}

@@ -13,8 +13,7 @@ from targets.session import TimingPlan, Timings
 from targets.target import Target
 from toolchain.core.context import Progress, RunContext, silent
 from toolchain.core.errors import UsageProblem
-from toolchain.evaluation.compare import Comparison, compare
-from toolchain.evaluation.paired_answers import Pairs, flipped
+from toolchain.evaluation.compare import Comparison, Pairs, compare, flipped
 from toolchain.evaluation.untracked import Training
 from toolchain.gate.baseline import check, prepared
 from toolchain.gate.candidate import JudgedFile, Sources, read_judged_file, saved

@@ -14,7 +14,7 @@ from targets.session import Timings
 from toolchain.core.errors import EvidenceError
 from toolchain.core.files import refuse_other, write_whole
 from toolchain.core.json_codec import ByItself, Count, from_json, to_json
-from toolchain.evaluation.paired_answers import Files, Flipped, Pairs
+from toolchain.evaluation.compare import Files, Flipped, Pairs
 from toolchain.gate.limits.leaks import Leaks
 from toolchain.gate.limits.runtimes import Place
 from toolchain.gate.limits.stress import StressPairs

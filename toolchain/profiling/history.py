@@ -8,8 +8,7 @@ from typing import Any
 
 from targets.session import taints_of
 from toolchain.core.errors import EvidenceError
-from toolchain.evaluation.ratio import LatencyRatio
-from toolchain.evaluation.timings_file import StoredRow, StoredRun
+from toolchain.evaluation.timings import LatencyRatio, StoredRow, StoredRun
 from toolchain.profiling.latency import PERCENTILES
 
 

@@ -30,8 +30,7 @@ from targets.session import Session, TimingPlan, Timings, taints_of
 from targets.target import Target
 from toolchain.core.context import Progress, RunContext, silent
 from toolchain.core.errors import UsageProblem
-from toolchain.evaluation.ratio import LatencyRatio
-from toolchain.evaluation.timings_file import save_timings
+from toolchain.evaluation.timings import LatencyRatio, save_timings
 
 _CHANGING = (
     *("load_average", "usable_cores", "governor", "mhz", "temperature_c", "throttled"),
@@ -181,7 +180,7 @@ class Profile:
         return taints_of([row.timings for row in self.rows])
 
     def save_samples(self, path: Path, *, force: bool = False) -> None:
-        """Write the raw nanoseconds (`toolchain.evaluation.timings_file`)."""
+        """Write the raw nanoseconds (`toolchain.evaluation.timings`)."""
         save_timings(path, self.to_dict(), [row.timings for row in self.rows], force=force)
 
 

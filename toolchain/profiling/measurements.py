@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.load import load
+from targets import catalog
 from targets.artifact import Artifact
-from targets.session import Instructions, RuntimeFacts, TimingPlan, Timings
-from toolchain.evaluation.ratio import SLOWER, LatencyRatio
-from toolchain.evaluation.timings_file import save_timings
-from toolchain.profiling.agreement import Agreement
+from targets.host.machine import multiplies_bytes
+from targets.session import Instructions, RuntimeFacts, Session, TimingPlan, Timings
+from targets.target import Target
+from toolchain.core.errors import UsageProblem
+from toolchain.evaluation.timings import SLOWER, LatencyRatio, save_timings
+from toolchain.formats import catalog as formats
+from toolchain.formats.graph import Diagnosis
 from toolchain.profiling.latency import PERCENTILES
 
 
@@ -106,5 +115,115 @@ class Measurements:
         return {"rows": rows, "plan": asdict(self.plan), "taints": list(self.taints)} | settings
 
     def save_samples(self, path: Path, *, force: bool = False) -> None:
-        """Write the raw nanoseconds (`toolchain.evaluation.timings_file`)."""
+        """Write the raw nanoseconds (`toolchain.evaluation.timings`)."""
         save_timings(path, self.to_dict(), [file.timings for file in self.files], force=force)
+
+
+IMAGES = 64
+"""Real digits of the built-in set: enough to exercise every logit, few enough for an emulated processor."""
+TOLERANCE = 1e-4
+"""Relative to the largest logit, at least 1: the difference that another order of float32 sums makes."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The same images in two places: how many answers differ, and the largest difference of a logit.
+
+    scale: the largest logit there is, in the place that is compared with, `reference`.
+    """
+
+    reference: str
+    images: int
+    differing: int
+    largest: float
+    scale: float
+
+    @property
+    def match(self) -> bool:
+        """Whether every answer is the same, and no logit differs by more than rounding does."""
+        return not self.differing and self.largest <= TOLERANCE * max(1.0, self.scale)
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        if not self.largest:
+            return "outputs match to the bit"
+        if self.match:
+            return f"outputs match ({self.largest:.0e})"
+        if not self.differing:
+            return f"same answers, logits differ by {self.largest:.2g}"
+        return f"OUTPUTS DIFFER: {self.differing} of {self.images} answers"
+
+
+def glyphs() -> NDArray[np.uint8]:
+    """Return the images that places are compared on, uint8 [IMAGES, 28, 28]."""
+    return load("builtin:digits", "test").images[:IMAGES]
+
+
+def agreement(answering: Session, reference: Session, images: NDArray[np.uint8] | None = None) -> Agreement:
+    """Compare two sessions of one file on images, by default `glyphs`; raises RunFailed as they do."""
+    images = glyphs() if images is None else images
+    expected, answered = reference.run(images), answering.run(images)
+    differing = int((expected.argmax(axis=1) != answered.argmax(axis=1)).sum())
+    largest = float(np.abs(expected - answered).max())
+    return Agreement(reference.facts.target, len(images), differing, largest, float(np.abs(expected).max()))
+
+
+UNSEEN = "the graph shows no reason; `glyphpress profile --per-op` tells what each operator takes"
+
+
+def reasons_for(artifact: Artifact, base: Artifact, target: Target, *, slower: bool, larger: bool) -> tuple[str, ...]:
+    """Return why an artifact is slower on a target, or larger, than `base`, one reason per line; none for neither.
+
+    Graphs are taken as this machine's runtime makes them. Raises RunFailed where it refuses a file.
+    """
+    file_format = formats.get(artifact.format)
+    diagnosis = file_format.diagnosis(artifact)
+    reasons: list[str] = []
+    if slower:
+        by_graph = diagnosis.reasons(base) if target.default_kernels else []
+        reasons += [*by_graph, *_without_instructions(diagnosis, target)] or [UNSEEN + _slowest(diagnosis, target)]
+    if larger:
+        reasons.append(file_format.size_reason(artifact.path))
+    return tuple(reasons)
+
+
+def _without_instructions(diagnosis: Diagnosis, target: Target) -> Iterator[str]:
+    """Yield that the processor has no instructions for what an int8 file does, where that is known of it."""
+    flags = target.isa()
+    if not flags or multiplies_bytes(flags) or not diagnosis.computes_in_int8():
+        return
+    missing = "dot-product instructions (asimddp)" if "asimd" in flags else "VNNI"
+    yield (
+        f"the processor has no {missing}: each product of bytes takes several instructions, where float takes one; "
+        "weight-int8 is as small and runs like float"
+    )
+
+
+def _slowest(diagnosis: Diagnosis, target: Target) -> str:
+    """Return the operator that takes most of the time, where this machine's runtimes tell it."""
+    if target.name != catalog.default_for(diagnosis.artifact.format).name or not diagnosis.operators:
+        return ""
+    most = max(diagnosis.operators, key=lambda operator: operator.ns)
+    return f"; most is {most.kernel}{f' of {most.layer}' if most.layer else ''}, {diagnosis.time_share([most])}"
+
+
+def paired(artifacts: Sequence[Artifact], names: Sequence[str]) -> list[tuple[Target, Artifact]]:
+    """Return every artifact with every target that takes it, in the order of the targets.
+
+    names: of targets; without any, each artifact goes with the default target of its format. Raises UsageProblem where
+    a target takes none of the artifacts or an artifact has no target, and UnknownTarget.
+    """
+    if not artifacts:
+        raise UsageProblem("nothing to profile; name at least one artifact")
+    if not names:
+        return [(catalog.default_for(artifact.format), artifact) for artifact in artifacts]
+    targets = [catalog.get(name) for name in dict.fromkeys(names)]
+    for target in targets:
+        if not any(artifact.format in target.formats for artifact in artifacts):
+            takes = " or ".join(f".{kind}" for kind in sorted(target.formats))
+            raise UsageProblem(f"{target.name} does not run {artifacts[0].path.name}; it takes {takes}")
+    for artifact in artifacts:
+        if not any(artifact.format in target.formats for target in targets):
+            fit = catalog.DEFAULTS[artifact.format]
+            raise UsageProblem(f"no --target runs {artifact.path.name}; add --target {fit}")
+    return [(target, artifact) for target in targets for artifact in artifacts if artifact.format in target.formats]

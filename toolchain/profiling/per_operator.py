@@ -14,7 +14,7 @@ from targets.host.machine import machine_state, pinned, taints
 from targets.host.runtime_session import PROFILE_RUNS, resolved_threads
 from targets.session import Operator
 from toolchain.core.context import Progress, silent
-from toolchain.profiling.pairs import paired
+from toolchain.profiling.measurements import paired
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from targets.session import TimingPlan, Timings
 from toolchain.core.context import Progress, silent
 from toolchain.core.errors import UsageProblem
 from toolchain.profiling.latency import ROUNDS, time_interleaved
-from toolchain.profiling.pairs import paired
+from toolchain.profiling.measurements import paired
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,7 @@ from toolchain.core.files import write_whole
 from toolchain.core.json_codec import from_json, to_json
 from toolchain.core.quantities import points_text, size_text, time_text
 from toolchain.core.versions import tool_versions
-from toolchain.evaluation.compare import ClassDrop, Comparison, NewConfusion, comparison
-from toolchain.evaluation.paired_answers import FileFacts
+from toolchain.evaluation.compare import ClassDrop, Comparison, FileFacts, NewConfusion, comparison
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.limit import Measure
 from toolchain.gate.limits import definition

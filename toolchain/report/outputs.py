@@ -19,7 +19,7 @@ from targets.host.text import json_text, visible
 from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive, UsageProblem, exit_code
 from toolchain.core.files import refuse_existing, whole_file, write_whole
 from toolchain.core.json_codec import to_json
-from toolchain.evaluation.paired_answers import FileFacts
+from toolchain.evaluation.compare import FileFacts
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.limits import LIMITS, definition
 from toolchain.gate.outcome import Part, Verdict

@@ -12,13 +12,13 @@ from targets.session import Instructions
 from toolchain.core.quantities import size_text
 from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.evaluate import Evaluation
-from toolchain.evaluation.ratio import LatencyRatio
+from toolchain.evaluation.timings import LatencyRatio
 from toolchain.formats.inspection import shown_size
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge, overall
 from toolchain.gate.policy import Policy
 from toolchain.profiling.latency import Profile
-from toolchain.profiling.reasons import reasons_for
+from toolchain.profiling.measurements import reasons_for
 from toolchain.report.report import Row
 from toolchain.stats.decision import Outcome
 

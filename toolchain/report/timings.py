@@ -14,8 +14,7 @@ from targets.host.runtime_session import PROFILE_RUNS
 from targets.host.text import one_line, visible
 from targets.session import taints_of
 from toolchain.core.quantities import size_text, time_text
-from toolchain.evaluation.ratio import LatencyRatio
-from toolchain.evaluation.timings_file import StoredRun
+from toolchain.evaluation.timings import LatencyRatio, StoredRun
 from toolchain.formats.inspection import packed_remark
 from toolchain.profiling.history import history, notes
 from toolchain.profiling.latency import PERCENTILES

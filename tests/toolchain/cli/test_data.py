@@ -12,7 +12,7 @@ from PIL import Image
 
 from calibration import download
 from calibration.load import load
-from calibration.splits import SPLITS
+from calibration.spec import SPLITS
 from tests.fixtures.archive_server import Behaviour, serving
 from tests.fixtures.official_files import strokes, write_split
 

@@ -97,7 +97,7 @@ class Gone(NullTarget):
 
 
 def _logits(artifact: Artifact) -> NDArray[np.float32]:
-    from toolchain.profiling.agreement import glyphs
+    from toolchain.profiling.measurements import glyphs
 
     with OrtCpu().open(artifact) as session:
         return session.run(glyphs())

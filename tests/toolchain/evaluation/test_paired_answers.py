@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.fixtures.small_readers import pair, written
 from toolchain.core.errors import EvidenceError
+from toolchain.evaluation.compare import Pairs
 from toolchain.evaluation.evaluate import Evaluation
-from toolchain.evaluation.paired_answers import Pairs
 
 DIGITS = st.integers(0, 9)
 

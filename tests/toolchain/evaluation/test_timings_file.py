@@ -17,8 +17,7 @@ from targets.session import RuntimeFacts, Timings
 from tests.fixtures.small_models import artifact, conv_net
 from toolchain.commands.profile import ProfileRequest, profile_files
 from toolchain.core.errors import EvidenceError
-from toolchain.evaluation.ratio import LatencyRatio
-from toolchain.evaluation.timings_file import StoredRow, StoredRun, load_timings, save_timings
+from toolchain.evaluation.timings import LatencyRatio, StoredRow, StoredRun, load_timings, save_timings
 from toolchain.profiling.history import history, notes
 from toolchain.report.timings import measurements_table
 

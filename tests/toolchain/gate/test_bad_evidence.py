@@ -20,8 +20,8 @@ from tests.fixtures.small_readers import digits, linear_reader, pair
 from tests.fixtures.strategies import ANY
 from toolchain.core.errors import EvidenceError, GlyphpressError, PolicyError
 from toolchain.core.json_codec import from_json
+from toolchain.evaluation.compare import Pairs
 from toolchain.evaluation.evaluate import Evaluation
-from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.candidate import JudgedFile, read_judged_file
 from toolchain.gate.collect import gather
 from toolchain.gate.evidence import Evidence

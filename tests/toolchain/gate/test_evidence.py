@@ -17,7 +17,7 @@ from tests.fixtures.evidence import CPU, OWN, Path_, changed, places, stored, wh
 from tests.fixtures.strategies import ANY
 from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import from_json, to_json
-from toolchain.evaluation.paired_answers import FileFacts, Pairs
+from toolchain.evaluation.compare import FileFacts, Pairs
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge, judge_limit
 from toolchain.gate.policy import policy_from

@@ -17,9 +17,8 @@ from targets.session import RuntimeFacts, Timings
 from tests.fixtures.small_readers import digits, linear_reader, pair, ridge
 from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive
 from toolchain.core.json_codec import from_json, to_json
-from toolchain.evaluation.compare import compare
+from toolchain.evaluation.compare import Pairs, compare
 from toolchain.evaluation.evaluate import Evaluation
-from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.candidate import evaluate_file
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import Verdict, judge, overall, raise_for

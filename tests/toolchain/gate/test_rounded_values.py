@@ -15,7 +15,7 @@ from tests.conftest import Finished
 from tests.fixtures.small_readers import digits, linear_reader, pair, written
 from tests.fixtures.timings import noisy_timings
 from toolchain.core.errors import EvidenceError
-from toolchain.evaluation.paired_answers import Pairs
+from toolchain.evaluation.compare import Pairs
 from toolchain.gate.candidate import read_judged_file
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge

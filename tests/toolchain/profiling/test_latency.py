@@ -19,7 +19,7 @@ from targets.preprocess import Preprocess
 from targets.session import RuntimeFacts, Session, TimingPlan, Timings
 from tests.fixtures.small_models import artifact, conv_net
 from toolchain.core.errors import EvidenceError, UsageProblem
-from toolchain.evaluation.ratio import LatencyRatio, latency_bounds
+from toolchain.evaluation.timings import LatencyRatio, latency_bounds
 from toolchain.profiling.latency import Opening, profile, time_interleaved
 
 PLAN = TimingPlan(min_runs=500, max_runs=500, min_seconds=0)

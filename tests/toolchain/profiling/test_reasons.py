@@ -22,14 +22,13 @@ from targets.preprocess import Preprocess
 from targets.session import Instructions, RuntimeFacts, TimingPlan
 from tests.fixtures.timings import flat_timings
 from toolchain.commands.profile import _with_ratios
+from toolchain.evaluation.compare import Pairs
 from toolchain.evaluation.evaluate import evaluate
-from toolchain.evaluation.paired_answers import Pairs
-from toolchain.evaluation.ratio import LatencyRatio
+from toolchain.evaluation.timings import LatencyRatio
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.policy import policy_from
 from toolchain.profiling.latency import Profile, ProfileRow
-from toolchain.profiling.measurements import MeasuredFile
-from toolchain.profiling.reasons import UNSEEN, reasons_for
+from toolchain.profiling.measurements import UNSEEN, MeasuredFile, reasons_for
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 from toolchain.report.rows import measured_rows

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.evaluation.compare import comparison
-from toolchain.evaluation.paired_answers import Pairs
+from toolchain.evaluation.compare import Pairs, comparison
 from toolchain.gate.limit import LimitDefinition
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.multiple_tests import Question, decide, judge_several

@@ -20,7 +20,7 @@ from pydantic import Field
 from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import beside, percent_text, points_text
 from toolchain.core.settings import Points
-from toolchain.evaluation.paired_answers import Confidences, Pairs
+from toolchain.evaluation.compare import Confidences, Pairs
 from toolchain.gate.limit import LimitDefinition, MarginLimit, by_bounds
 from toolchain.gate.outcome import Verdict
 from toolchain.stats import bounded_mean

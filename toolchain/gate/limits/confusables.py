@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, Field
 from toolchain.core.errors import EvidenceError, PolicyError
 from toolchain.core.quantities import beside, points_text
 from toolchain.core.settings import Points
+from toolchain.evaluation.compare import Answers, Pairs
 from toolchain.evaluation.metrics import confusion_matrix
-from toolchain.evaluation.paired_answers import Answers, Pairs
 from toolchain.gate.limit import LimitDefinition, MarginLimit, Measure, by_bounds
 from toolchain.gate.multiple_tests import Question, judge_several
 from toolchain.gate.outcome import Verdict

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.core.quantities import beside, percent_text, points_text
-from toolchain.evaluation.compare import Comparison, comparison
-from toolchain.evaluation.paired_answers import Pairs
+from toolchain.evaluation.compare import Comparison, Pairs, comparison
 from toolchain.gate.limit import LimitDefinition, MarginLimit, by_bounds
 from toolchain.gate.limits.preprocess import likely_cause
 from toolchain.gate.outcome import Verdict

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toolchain.core.quantities import beside, percent_text
-from toolchain.evaluation.paired_answers import Pairs
+from toolchain.evaluation.compare import Pairs
 from toolchain.gate.limit import LimitDefinition, MarginLimit, by_bounds
 from toolchain.gate.outcome import Verdict
 from toolchain.stats.decision import Outcome, advice, images_to_decide

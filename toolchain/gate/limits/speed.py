@@ -21,7 +21,7 @@ from targets.session import Timings, taints_of
 from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import beside, time_beside
 from toolchain.core.settings import Ratio, Seconds
-from toolchain.evaluation.ratio import LatencyRatio, latency_bounds, samples_for
+from toolchain.evaluation.timings import LatencyRatio, latency_bounds, samples_for
 from toolchain.gate.limit import Confidence, Limit, LimitDefinition, Measure, by_bounds, positive
 from toolchain.gate.outcome import Verdict
 from toolchain.stats.bootstrap import MIN_ROUNDS, expansion

@@ -15,8 +15,8 @@ from calibration.dataset import Dataset, Labels
 from toolchain.core.context import Progress
 from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import percent_text, points_text
+from toolchain.evaluation.compare import Answers, Pairs
 from toolchain.evaluation.damaged import StressAnswers, in_turn
-from toolchain.evaluation.paired_answers import Answers, Pairs
 from toolchain.gate.baseline_file import Baseline
 from toolchain.gate.candidate import JudgedFile, Sources, needed
 from toolchain.gate.limit import MOST, LimitDefinition, MarginLimit

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from calibration.load import load
 from tests.fixtures.small_readers import linear_reader, pair, ridge, written
 from toolchain.core.errors import EvidenceError
-from toolchain.evaluation.compare import comparison
-from toolchain.evaluation.paired_answers import Pairs
+from toolchain.evaluation.compare import Pairs, comparison
 from toolchain.gate.candidate import evaluate_file
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from targets.preprocess import Preprocess
 from tests.fixtures.small_readers import FACTS, digits, linear_reader, written
 from toolchain.core.errors import EvidenceError
+from toolchain.evaluation.compare import FileFacts, Pairs
 from toolchain.evaluation.evaluate import Evaluation
-from toolchain.evaluation.paired_answers import FileFacts, Pairs
 from toolchain.gate.candidate import evaluate_file
 from toolchain.gate.limits.confidence import EceLimit, RejectsLimit, ece, judge_ece, judge_rejects, rejection
 from toolchain.stats.decision import Outcome

@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from calibration.splits import emnist_split
+from calibration.spec import emnist_split
 from tests.fixtures.small_readers import DIGITS, written
 from toolchain.core.errors import EvidenceError, PolicyError
-from toolchain.evaluation.compare import comparison
-from toolchain.evaluation.paired_answers import Pairs
+from toolchain.evaluation.compare import Pairs, comparison
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
 from toolchain.gate.limits.confusables import (

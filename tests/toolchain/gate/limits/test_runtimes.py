@@ -24,8 +24,8 @@ from targets.target import Availability
 from tests.fixtures.small_readers import DIGITS, FACTS, digits, linear_reader, pair
 from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import from_json, to_json
+from toolchain.evaluation.compare import Pairs
 from toolchain.evaluation.evaluate import Evaluation, evaluate
-from toolchain.evaluation.paired_answers import Pairs
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.limits.leaks import Leaks
 from toolchain.gate.limits.runtimes import LISTED, Difference, Place, RuntimesLimit, answers_elsewhere, judge_runtimes
