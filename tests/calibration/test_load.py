@@ -9,7 +9,8 @@ import pytest
 
 from calibration.errors import CorruptData, DataNotFound
 from calibration.idx import write_idx
-from calibration.load import load
+from calibration.load import all_digits, load
+from calibration.sample import image_hashes
 from calibration.spec import SPLITS
 from tests.fixtures.official_files import strokes, write_split
 
@@ -174,3 +175,39 @@ def test_byclass_stays_under_300_mb_and_3_s(emnist_root: Path) -> None:
     assert count == 116_323
     assert megabytes < 300
     assert seconds < 3
+
+
+def test_splits_are_stratified_and_share_no_image() -> None:
+    train, test = load("builtin:digits", "train"), load("builtin:digits", "test")
+    assert len(train) + len(test) == 1797
+    assert 550 <= len(test) <= 650
+    assert np.bincount(test.labels).min() >= 55
+    assert not np.isin(image_hashes(test.images), image_hashes(train.images)).any()
+    assert test.classes == tuple("0123456789")
+    assert (test.origin, test.split) == ("builtin:digits/test", "test")
+
+
+LOAD = """
+import sys, time
+start = time.process_time()
+from calibration.load import load
+print(load("builtin:digits").sha256, time.process_time() - start, "torch" in sys.modules or "sklearn" in sys.modules)
+"""
+
+
+def test_another_process_gets_the_same_images_soon() -> None:
+    """CPU time, since other tests may be running beside this one; the better of two, since a first one compiles."""
+    seconds = []
+    for _ in range(2):
+        ran = subprocess.run([sys.executable, "-c", LOAD], capture_output=True, text=True, check=True)
+        digest, spent, heavy = ran.stdout.split()
+        assert digest == load("builtin:digits").sha256
+        assert heavy == "False"
+        seconds.append(float(spent))
+    assert min(seconds) < 4
+
+
+def test_scikit_learn_without_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calibration.load.find_spec", lambda _name: None)
+    with pytest.raises(DataNotFound, match="pip install"):
+        all_digits.__wrapped__()
