@@ -203,8 +203,9 @@ def _balance(pair: Pair) -> float:
     import torch
 
     channels = len(pair.weight)
+    taps = pair.following[0].numel() * pair.groups // channels
     # [groups, out, in, taps]: input channels run over the first and third axis; after a flatten each has several taps.
-    inputs = pair.following.reshape(pair.groups, -1, channels // pair.groups, _taps(pair))
+    inputs = pair.following.reshape(pair.groups, -1, channels // pair.groups, taps)
     largest_out = pair.weight.abs().flatten(1).amax(dim=1)
     largest_in = inputs.abs().amax(dim=(1, 3)).flatten()
     alive = (largest_out > 0) & (largest_in > 0)
@@ -214,8 +215,3 @@ def _balance(pair: Pair) -> float:
         pair.bias.div_(scale)
     pair.following.copy_((inputs * scale.reshape(pair.groups, 1, -1, 1)).reshape(pair.following.shape))
     return float(scale.log().abs().max())
-
-
-def _taps(pair: Pair) -> int:
-    """Return the number of weights between one output channel and one input channel."""
-    return pair.following[0].numel() * pair.groups // len(pair.weight)

@@ -122,7 +122,7 @@ def calibrated(
         ),
         tempfile.TemporaryDirectory() as working_folder,
     ):
-        file: FloatFile = QUANTIZERS[artifact.format].opener()(artifact, Path(working_folder))
+        file: FloatFile = QUANTIZERS[artifact.format].open(artifact, Path(working_folder))
         if step.ranges:
             ranges = read_ranges(Path(step.ranges)).belong_to(artifact, file.tensors(), step.ranges)
         else:

@@ -72,13 +72,12 @@ class Quantizer:
     packages: tuple[str, ...]
     float_file: str
 
-    def opener(self) -> Callable[[Artifact, Path], Any]:
-        """Return the class that opens a float artifact; it raises StageError or CheckpointError on a quantized one.
+    def open(self, artifact: Artifact, folder: Path) -> Any:
+        """Return a float artifact as a `FloatFile`; raises StageError or CheckpointError on a quantized one.
 
-        The folder takes another form of the file, and must exist as long as the open file is used.
+        folder: takes another form of the file; it must exist as long as the open file is used.
         """
-        opener: Callable[[Artifact, Path], Any] = resolve_name(self.float_file)
-        return opener
+        return resolve_name(self.float_file)(artifact, folder)
 
 
 _ONNX = "toolchain.quantize.onnx"

@@ -66,16 +66,19 @@ class Recipe(Strict):
                 )
         for number, step in enumerate(self.steps):
             step.check_order(self.steps[:number], self.steps[number + 1 :])
-        last = self.quantize
-        for kind in self.formats if last else ():
-            if last and (reason := last.refusal(kind)):
+        if last := self.quantize:
+            self._check_formats(last)
+        return self
+
+    def _check_formats(self, last: Quantize) -> None:
+        for kind in self.formats:
+            if reason := last.refusal(kind):
                 others = [other for other in self.formats if other != kind]
                 fix = f"; or set formats = {json.dumps(others)}" if others else ""
                 raise ValueError(f"no {last.scheme} in {kind}: {reason}{fix}")
-        if last and last.ranges and len(self.formats) > 1:
+        if last.ranges and len(self.formats) > 1:
             choices = " or ".join(f'["{name}"]' for name in self.formats)
             raise ValueError(f"`ranges` belong to one file; set formats = {choices}")
-        return self
 
     @property
     def quantize(self) -> Quantize | None:
@@ -105,11 +108,10 @@ class Recipe(Strict):
 
     def untrained(self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound) -> FloatModel | None:
         """Return the student that the steps build, before any training; None where they build none."""
-        students = [(step, context) for step, context in self._contexts(model, run, training) if step.builds_student]
-        if not students:
-            return None
-        step, context = students[-1]
-        return step.untrained(model, context)
+        for step, context in reversed(self._contexts(model, run, training)):
+            if step.builds_student:
+                return step.untrained(model, context)
+        return None
 
     def _contexts(
         self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound

@@ -78,19 +78,22 @@ class ChannelGraph:
         Yields whether the module must then give the same answers as after `cut`; a norm over channels has other
         statistics without them.
         """
+        from torch import nn
+
         hooks, writes = [], self._dependencies.is_out_channel_pruning_fn
         group = self._pruning_group(layer, indices)
         for dep, dep_indices in group:
             part = dep.target.module
             if isinstance(part, _root_types()):
-                axis = -1 if isinstance(part, _linear()) else 1
+                axis = -1 if isinstance(part, nn.Linear) else 1
                 zero = partial(_zero, axis=axis, indices=[int(index) for index in dep_indices])
                 if writes(dep.handler):
                     hooks.append(part.register_forward_hook(lambda _, _args, output, zero=zero: zero(output)))
                 else:
                     hooks.append(part.register_forward_pre_hook(lambda _, inputs, zero=zero: (zero(inputs[0]),)))
+        channel_norms = (nn.LayerNorm, nn.GroupNorm, nn.MultiheadAttention)
         with hooks_removed(hooks):
-            yield not any(isinstance(dep.target.module, _channel_norms()) for dep, _ in group)
+            yield not any(isinstance(dep.target.module, channel_norms) for dep, _ in group)
 
     def _pruning_group(self, layer: str, indices: list[int]) -> Any:
         """Return torch-pruning's group of these indices of each block."""
@@ -114,9 +117,11 @@ class ChannelGraph:
 
     def _rooted_below(self, group: Any) -> Any:
         """Return an attention's group from the layer that reads its channels, as q, k and v may be one layer."""
+        from torch import nn
+
         reads = self._dependencies.is_in_channel_pruning_fn
         readers = [
-            (dep, idxs) for dep, idxs in group if reads(dep.handler) and isinstance(dep.target.module, _linear())
+            (dep, idxs) for dep, idxs in group if reads(dep.handler) and isinstance(dep.target.module, nn.Linear)
         ]
         if not readers:
             return group
@@ -243,7 +248,7 @@ def _width(node: Any) -> int | None:
 
     part: Any = node.module
     if isinstance(part, _root_types()):
-        return int(getattr(part, "out_features" if isinstance(part, _linear()) else "out_channels"))
+        return int(getattr(part, "out_features" if isinstance(part, nn.Linear) else "out_channels"))
     if isinstance(part, nn.modules.batchnorm._BatchNorm):
         return int(part.num_features)
     if _reduces_channels(node):
@@ -279,18 +284,6 @@ def _zero(values: Tensor, axis: int, indices: list[int]) -> Tensor:
     import torch
 
     return values.index_fill(axis, torch.tensor(indices), 0.0)
-
-
-def _channel_norms() -> tuple[type[nn.Module], ...]:
-    from torch import nn
-
-    return (nn.LayerNorm, nn.GroupNorm, nn.MultiheadAttention)
-
-
-def _linear() -> tuple[type[nn.Module], ...]:
-    from torch import nn
-
-    return (nn.Linear,)
 
 
 def _root_types() -> tuple[type[nn.Module], ...]:

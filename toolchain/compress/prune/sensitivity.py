@@ -11,7 +11,7 @@ from calibration.dataset import Dataset
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress.prune import Importance
 from toolchain.compress.prune.graph import ChannelGraph, Channels, prunable
-from toolchain.compress.prune.structured import channel_scores, least_important, refuse_unscored, remaining
+from toolchain.compress.prune.structured import channel_scores, narrowed, refuse_unscored, remaining
 from toolchain.compress.prune.unstructured import magnitude_mask, weight_tensors
 from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import StageError, UsageProblem
@@ -166,12 +166,8 @@ class _Channels:
         return sorted(first.values())
 
     def pruned(self, ratios: Mapping[str, float]) -> tuple[nn.Module, int]:
-        graph = ChannelGraph(copy.deepcopy(self.module), self.name)
         counts = {layer: remaining(self.channels[layer], ratio, self.round_to) for layer, ratio in ratios.items()}
-        graph.cut(
-            {layer: least_important(self.scores[layer], self.channels[layer], count) for layer, count in counts.items()}
-        )
-        return graph.module, sum(counts.values())
+        return narrowed(copy.deepcopy(self.module), self.name, self.scores, counts), sum(counts.values())
 
 
 class _Weights:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+Scores = Mapping[str, list[float]]
+"""Layer -> importance of its channels, one number per index in a block."""
 GRADIENT_IMAGES = 256
 """Number of images of the train split for the gradients."""
 ROUNDED = 0.02
@@ -57,10 +58,21 @@ def remaining(channels: Channels, ratio: float, round_to: int) -> int:
     return min(channels.width, max(nearest_multiple, step))
 
 
-def least_important(scores: list[float], channels: Channels, count: int) -> list[int]:
-    """Return the indices within a block to remove, the least important, so that `count` channels of the layer stay."""
-    order = sorted(range(len(scores)), key=lambda index: (scores[index], index))
-    return order[: (channels.width - count) // channels.blocks]
+def narrowed(module: nn.Module, name: str, scores: Scores, counts: Mapping[str, int]) -> nn.Module:
+    """Return the module with `counts` channels in each layer, without the least important ones.
+
+    `module` must not be used afterwards.
+    """
+    graph = ChannelGraph(module, name)
+    removed = {}
+    for layer, channels in graph.channels.items():
+        surplus = channels.width - counts.get(layer, channels.width)
+        # The sort is stable: of equally important channels the first are removed.
+        values = scores.get(layer, [])
+        order = sorted(range(len(values)), key=values.__getitem__)
+        removed[layer] = order[: surplus // channels.blocks]
+    graph.cut(removed)
+    return graph.module
 
 
 def channel_scores(
@@ -71,7 +83,7 @@ def channel_scores(
     preprocess: Preprocess,
     *,
     seed: int,
-) -> dict[str, list[float]]:
+) -> Scores:
     """Return the importance of the channels of `layers`, one number per index in a block; the mean of a layer is 1.
 
     l1, l2: norms of the group's weights (Li, arXiv:1608.08710). bn-scale: factors of batch norms (Liu,
@@ -141,29 +153,24 @@ def _batches(
         yield torch.from_numpy(preprocess.apply(images[part])), torch.from_numpy(labels[part]).long()
 
 
-@dataclass
 class Structured:
     """Structured pruning of one model, in the rounds of the step."""
 
-    model: FloatModel
-    step: Prune
-    data: Dataset
-    seed: int
-
-    def __post_init__(self) -> None:
+    def __init__(self, model: FloatModel, step: Prune, data: Dataset, seed: int) -> None:
         """Score the channels; raises UsageProblem or StageError where the step cannot be done."""
-        module, self.name = self.model.torch_module("pruning"), self.model.name
+        self.model, self.name, self.step, self.data, self.seed = model, model.name, step, data, seed
+        module = model.torch_module("pruning")
         self.start = measured(module, self.name)
         self.channels, self.refused = prunable(module, self.name)
         self._refuse_layers()
         graph = ChannelGraph(copy.deepcopy(module), self.name)
         scores = self._scores(graph)
-        self._first_scores: dict[str, list[float]] | None = scores
-        self.channels = refuse_unscored(self.channels, scores, self.refused, self.step.importance, self.name)
-        for layer in self.step.layers:
+        self._first_scores: Scores | None = scores
+        self.channels = refuse_unscored(self.channels, scores, self.refused, step.importance, self.name)
+        for layer in step.layers:
             self._refuse_layer(layer)
         if self.budget:
-            self._refuse_budget(module, scores)
+            self._refuse_budget(module, scores, *self.budget)
         elif self._counts(scores, 1.0) == {layer: channels.width for layer, channels in self.channels.items()}:
             raise UsageProblem(f"{self.name}: {self._nothing_removed(self.channels)}")
 
@@ -181,8 +188,8 @@ class Structured:
         if self.budget:
             measure, most = self.budget
             limit = self.start[measure] + share * (most - self.start[measure])
-            return self._pruned_within(module, scores, measure, limit)
-        return self._pruned(module, scores, self._counts(scores, share))
+            return self._within(module, scores, measure, limit)
+        return narrowed(module, self.name, scores, self._counts(scores, share))
 
     def line(self, module: nn.Module) -> str:
         """Return a line on what was done, for the history."""
@@ -208,12 +215,12 @@ class Structured:
             return f"channels until at most {most:,} {_UNITS[measure]} were left"
         return self.step.ratios_text("of the channels")
 
-    def _scores(self, graph: ChannelGraph) -> dict[str, list[float]]:
+    def _scores(self, graph: ChannelGraph) -> Scores:
         return channel_scores(
             graph, self.channels, self.step.importance, self.data, self.model.preprocess, seed=self.seed
         )
 
-    def _counts(self, scores: Mapping[str, list[float]], share: float) -> dict[str, int]:
+    def _counts(self, scores: Scores, share: float) -> dict[str, int]:
         """Return how many channels each layer keeps after the round in which `share` of the pruning is done."""
         if not self.step.layers:
             return self._counts_at(scores, (self.step.ratio or 0.0) * share)
@@ -223,7 +230,7 @@ class Structured:
             for layer, channels in self.channels.items()
         }
 
-    def _counts_at(self, scores: Mapping[str, list[float]], ratio: float) -> dict[str, int]:
+    def _counts_at(self, scores: Scores, ratio: float) -> dict[str, int]:
         """Return the counts at one ratio: the same in each layer, or of all channels in one ranking."""
         if self.step.scope == "layer":
             return {layer: remaining(channels, ratio, self.step.round_to) for layer, channels in self.channels.items()}
@@ -238,36 +245,23 @@ class Structured:
             for layer, channels in self.channels.items()
         }
 
-    def _pruned(self, module: nn.Module, scores: Mapping[str, list[float]], counts: Mapping[str, int]) -> nn.Module:
-        graph = ChannelGraph(module, self.name)
-        graph.cut(
-            {
-                layer: least_important(scores[layer], channels, counts[layer])
-                for layer, channels in graph.channels.items()
-                if layer in counts and counts[layer] < channels.width
-            }
-        )
-        return graph.module
-
-    def _pruned_within(
-        self, module: nn.Module, scores: Mapping[str, list[float]], measure: Measure, limit: float
-    ) -> nn.Module:
+    def _within(self, module: nn.Module, scores: Scores, measure: Measure, limit: float) -> nn.Module:
         """Return the module pruned by the smallest ratio that meets the limit."""
         low, high = 0, _RATIO_STEPS
         while high - low > 1:
             middle = (low + high) // 2
-            trial = self._pruned(copy.deepcopy(module), scores, self._counts_at(scores, middle / _RATIO_STEPS))
+            counts = self._counts_at(scores, middle / _RATIO_STEPS)
+            trial = narrowed(copy.deepcopy(module), self.name, scores, counts)
             low, high = (low, middle) if measured(trial, self.name)[measure] <= limit else (middle, high)
-        return self._pruned(module, scores, self._counts_at(scores, high / _RATIO_STEPS))
+        return narrowed(module, self.name, scores, self._counts_at(scores, high / _RATIO_STEPS))
 
-    def _refuse_budget(self, module: nn.Module, scores: Mapping[str, list[float]]) -> None:
-        measure, most = self.budget or ("macs", 0)
+    def _refuse_budget(self, module: nn.Module, scores: Scores, measure: Measure, most: int) -> None:
         if self.start[measure] <= most:
             raise UsageProblem(
                 f"{self.name} has {self.start[measure]:,} {_UNITS[measure]} already, within the {most:,} asked for; "
                 "ask for fewer"
             )
-        smallest = self._pruned(copy.deepcopy(module), scores, self._counts_at(scores, 1.0))
+        smallest = narrowed(copy.deepcopy(module), self.name, scores, self._counts_at(scores, 1.0))
         if (floor := measured(smallest, self.name)[measure]) > most:
             raise UsageProblem(
                 f"{self.name} cannot be pruned to {most:,} {_UNITS[measure]}: {floor:,} are the least that channels in "
@@ -302,7 +296,7 @@ class Structured:
 
 
 def refuse_unscored(
-    channels: dict[str, Channels], scores: Mapping[str, list[float]], refused: dict[str, str], kind: str, name: str
+    channels: dict[str, Channels], scores: Scores, refused: dict[str, str], kind: str, name: str
 ) -> dict[str, Channels]:
     """Return the channels that have scores, and add the others to `refused`; raises UsageProblem where none has any."""
     if not scores.keys() & channels.keys():
