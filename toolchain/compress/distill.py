@@ -28,15 +28,13 @@ class Distill(ModelStep):
     """
 
     kind: Literal["distill"] = "distill"
-    student: str = Field(default="", description="a reference architecture; empty goes on with the model as it stands")
-    channels: tuple[int, ...] = Field(default=(), description="of the student's convolutions; empty takes its own")
-    dropout: float | None = Field(
-        default=None, ge=0, lt=1, description="of the student in training; empty takes its own"
-    )
-    teacher: str = Field(default="", description="a checkpoint to learn from; empty learns from the model as it came")
+    student: str = Field(default="", description="a reference architecture; empty: train the model itself further")
+    channels: tuple[int, ...] = Field(default=(), description="of the student's convolutions; empty: its own")
+    dropout: float | None = Field(default=None, ge=0, lt=1, description="of the student in training; empty: its own")
+    teacher: str = Field(default="", description="a checkpoint to learn from; empty: the original model")
     epochs: int = Field(default=24, ge=1, le=100_000, description="epochs on the train split")
-    augment: float = Field(default=1.0, ge=0, le=3, description="strength of the random affine maps; 0 none")
-    temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of both")
+    augment: float = Field(default=1.0, ge=0, le=3, description="strength of the random affine maps; 0: none")
+    temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of teacher and student")
     soft: float = Field(default=0.9, gt=0, le=1, description="weight of the teacher's answers against the labels")
 
     @model_validator(mode="after")

@@ -47,7 +47,7 @@ class Equalize(ModelStep):
 
     kind: Literal["equalize"] = "equalize"
     sweeps: int = Field(
-        default=20, ge=1, le=1000, description="passes over all pairs at most; it ends once nothing changes"
+        default=20, ge=1, le=1000, description="most passes over all pairs; it stops when nothing changes"
     )
 
     @property

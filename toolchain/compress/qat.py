@@ -37,9 +37,9 @@ class Qat(ModelStep):
     kind: Literal["qat"] = "qat"
     epochs: int = Field(default=4, ge=1, le=100_000, description="epochs on the train split")
     lr: float = Field(default=1e-3, gt=0, le=0.1, description="peak of the learning rate")
-    augment: float = Field(default=1.0, ge=0, le=3, description="strength of the random affine maps; 0 none")
-    teacher: str = Field(default="", description="a checkpoint to learn from; empty learns from the model as it came")
-    temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of both")
+    augment: float = Field(default=1.0, ge=0, le=3, description="strength of the random affine maps; 0: none")
+    teacher: str = Field(default="", description="a checkpoint to learn from; empty: the original model")
+    temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of teacher and student")
     soft: float = Field(default=0.9, gt=0, le=1, description="weight of the teacher's answers against the labels")
 
     def check_order(self, before: Sequence[Step], after: Sequence[Step]) -> None:

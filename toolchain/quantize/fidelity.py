@@ -30,9 +30,8 @@ SOUND_AGREEMENT = {4: 0.96, 8: 0.95, 16: 0.95}
 """Bits of a weight -> least share of equal answers of a sound file.
 
 Of eight readers of EMNIST, files that kept less than 95 % lost 0.4 to 81 points of accuracy (two of 23 gained half a
-point), and those of 4 bits with 95 to 96 % lost 1.0 to 1.3. 8-bit files as they should be kept 97.7 % of the answers or
-more. Between 96 and 98 %, files of 4 bits that lost a point cannot be told from those that lost nothing, by either
-measure.
+point), and those of 4 bits with 95 to 96 % lost 1.0 to 1.3. Sound 8-bit files kept 97.7 % of the answers or more.
+Between 96 and 98 %, neither measure tells files of 4 bits that lost a point from those that lost nothing.
 """
 
 

@@ -51,7 +51,7 @@ class Scheme:
     def saturating(self) -> bool:
         """Return whether 8-bit weights are multiplied by integers in kernels that may saturate (never in LiteRT).
 
-        In `static-int4` those are the weights of convolutions of one channel.
+        In `static-int4` those are the weights of convolutions with one input channel.
         """
         return self.activations in ("int8", "dynamic") and any(catalog.get(name).saturates for name in self.formats)
 
@@ -83,10 +83,10 @@ class Quantizer:
 _ONNX = "toolchain.quantize.onnx"
 _TFLITE = "toolchain.quantize.tflite:quantized_tflite"
 _CHANNELS: dict[str, str] = {
-    "tflite": "LiteRT's dynamic kernels take a scale for each channel, and answer nonsense with one for a tensor"
+    "tflite": "LiteRT's dynamic kernels need a scale for each channel; with one for a tensor their answers are wrong"
 }
 _NO_DYNAMIC_INT4 = (
-    "onnxruntime's dynamic kernels take int8 weights, of Gemm and MatMul alone; weight-int4 is as small and runs like "
+    "onnxruntime's dynamic kernels take only int8 weights, of Gemm and MatMul; weight-int4 is as small and runs like "
     "float, static-int4 is faster"
 )
 _ROWS = (

@@ -33,7 +33,7 @@ class Quantize(Step):
     ends: ClassVar[bool] = True
     kind: Literal["quantize"] = "quantize"
     scheme: SchemeName
-    per_channel: bool = Field(default=True, description="a scale for each output channel; false: one for a tensor")
+    per_channel: bool = Field(default=True, description="a scale for each output channel; false: one for each tensor")
     activations: Literal["uint8", "int8"] | None = Field(
         default=None, description="static schemes; by default what the runtime takes: uint8 (ONNX), int8 (TFLite)"
     )
@@ -44,15 +44,19 @@ class Quantize(Step):
         description="images of the train split (static schemes); fewer where it has no more",
     )
     reduce_range: bool | None = Field(
-        default=None, description="ONNX: int8 weights of 7 bits, safe on x86 without VNNI; by default as the target is"
+        default=None,
+        description="ONNX: int8 weights of 7 bits, safe on x86 without VNNI; default: where the target needs it",
     )
     integer_io: bool = Field(
-        default=False, description="static schemes: takes uint8 pixels, all preprocessing but the turn is in the file"
+        default=False,
+        description="static schemes: the input is uint8 pixels; the file does all preprocessing but the rotation",
     )
     calibration: Calibration = Field(default="min-max", description="how static schemes choose a tensor's range")
-    percentile: float = Field(default=PERCENTILE, gt=50, le=100, description="of all values, kept by that calibration")
-    ranges: str | None = Field(default=None, description="a file of ranges to take instead (quantize --save-ranges)")
-    bias_correction: bool = Field(default=False, description="static schemes: mend the mean error of each layer")
+    percentile: float = Field(
+        default=PERCENTILE, gt=50, le=100, description="of all values, kept by `calibration` percentile"
+    )
+    ranges: str | None = Field(default=None, description="a file of ranges to use instead (quantize --save-ranges)")
+    bias_correction: bool = Field(default=False, description="static schemes: correct the mean error of each layer")
     keep: tuple[str, ...] = Field(
         default=(), description="layers that stay float, by the names that `glyphpress explain` shows"
     )
@@ -60,7 +64,7 @@ class Quantize(Step):
         default=0,
         ge=0,
         le=100,
-        description="where the drop is too large: most files to try with some layers kept float; 0: none",
+        description="where the drop is too large: number of files to try, with some layers kept float",
     )
 
     @property
@@ -148,7 +152,7 @@ class Quantize(Step):
         if self.percentile != PERCENTILE and method != "percentile":
             raise ValueError(f"`percentile` does not apply to `calibration` {method}; set that to percentile")
         if self.ranges and method != "min-max":
-            raise ValueError(f"the ranges are taken from {self.ranges}, so `calibration` {method} does nothing")
+            raise ValueError(f"the ranges are taken from {self.ranges}, so `calibration` {method} has no effect")
         needs_ranges = method != "min-max" or self.ranges or self.bias_correction
         if needs_ranges and not self.calibrated:
             raise ValueError(

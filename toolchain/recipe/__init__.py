@@ -187,25 +187,23 @@ def _explain(error: ValidationError) -> str:
     """Return one line about the first problem: which step, which key, which value."""
     # An unknown key often explains a missing one.
     first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    location = list(first["loc"])
-    where = ""
+    location, step, known = list(first["loc"]), "", Recipe.model_fields
     if location[:1] == ["steps"] and len(location) > 1:
-        where = f"step {int(location[1]) + 1}{f' ({location[2]})' if len(location) > 2 else ''}: "
-        location = location[3:]
+        kind = str(location[2]) if len(location) > 2 else ""
+        step = f"step {int(location[1]) + 1}{f' ({kind})' if kind else ''}: "
+        known, location = KINDS[kind].model_fields if kind in KINDS else known, location[3:]
     key = ".".join(map(str, location))
-    if first["type"] == "extra_forbidden":
-        known = KINDS[str(first["loc"][2])] if where else Recipe
-        return f"{where}unknown key '{key}'; {nearest(key, known.model_fields, 'it is none of ours')}"
-    if first["type"] == "missing":
-        return f"{where}'{key}' is missing"
-    if first["type"].startswith("union_tag"):
-        kind = first["input"].get("kind") if isinstance(first["input"], dict) else None
-        return f"{where}{f'no kind of step is {kind!r}' if kind else 'its kind is missing'}; give {', '.join(KINDS)}"
-    return (
-        f"{where}'{key}' cannot be {first['input']!r}: {problem_text(first)}"
-        if key
-        else f"{where}{problem_text(first)}"
-    )
+    match first["type"]:
+        case "extra_forbidden":
+            problem = f"unknown key '{key}'; {nearest(key, known, 'it is none of ours')}"
+        case "missing":
+            problem = f"'{key}' is missing"
+        case "union_tag_invalid" | "union_tag_not_found":
+            name = first["input"].get("kind") if isinstance(first["input"], dict) else None
+            problem = f"{f'no kind of step is {name!r}' if name else 'its kind is missing'}; give {', '.join(KINDS)}"
+        case _:
+            problem = f"'{key}' cannot be {first['input']!r}: {problem_text(first)}" if key else problem_text(first)
+    return step + problem
 
 
 def schema() -> dict[str, Any]:

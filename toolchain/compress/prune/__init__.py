@@ -56,18 +56,18 @@ class Prune(ModelStep):
 
     kind: Literal["prune"] = "prune"
     method: Method = "structured"
-    ratio: Share | None = Field(default=None, description="share of the channels, or of the weights, that goes")
-    macs: int | None = Field(default=None, ge=1, le=10**15, description="most multiply-accumulates an image")
+    ratio: Share | None = Field(default=None, description="share of the channels, or of the weights, to remove")
+    macs: int | None = Field(default=None, ge=1, le=10**15, description="most multiply-accumulates per image")
     parameters: int | None = Field(default=None, ge=1, le=10**15, description="most parameters")
     bytes: Bytes | None = Field(default=None, description="most bytes of float parameters, 4 each")
     layers: dict[str, Share] = Field(default_factory=dict, description='ratios of single layers, "conv1" = 0.25')
     pattern: str = Field(default="2:4", pattern=r"^[1-9]\d?:[1-9]\d?$", description="n:m: how many of how many stay")
-    importance: Importance = Field(default="l2", description="which channels go first: the least important")
+    importance: Importance = Field(default="l2", description="how channels are ranked; the least important go first")
     scope: Scope = Field(default="layer", description="the same ratio in each layer, or one ranking over all")
     iterations: int = Field(default=1, ge=1, le=100, description="rounds, each of pruning and fine-tuning")
-    epochs: int = Field(default=4, ge=0, le=100_000, description="epochs of fine-tuning on the train split a round")
-    soft: float = Field(default=0.0, ge=0, le=1, description="fine-tuning: weight of the whole model's answers")
-    temperature: float = Field(default=2.0, ge=1, le=20, description="softens those answers, where they count")
+    epochs: int = Field(default=4, ge=0, le=100_000, description="epochs of fine-tuning on the train split per round")
+    soft: float = Field(default=0.0, ge=0, le=1, description="fine-tuning: weight of the unpruned model's answers")
+    temperature: float = Field(default=2.0, ge=1, le=20, description="softens those answers")
     round_to: int = Field(default=8, ge=1, le=4096, description="channel counts are kept multiples of this")
 
     @model_validator(mode="after")
