@@ -67,10 +67,10 @@ def test_the_divergence_is_zero_for_the_teacher_itself_and_grows_with_the_differ
     glyphs = digits.images[:32]
     with taught_by(float_model, temperature=3.0, soft=1.0, threads=1) as lesson:
         answers = torch.from_numpy(lesson.answers(glyphs))
-        own = torch.from_numpy(
+        expected = torch.from_numpy(
             module(float_model)(torch.from_numpy(float_model.preprocess.apply(glyphs))).detach().numpy()
         )
-        assert torch.allclose(answers, own, atol=1e-4)
+        assert torch.allclose(answers, expected, atol=1e-4)
         same, near, far = (float(lesson.divergence(answers * factor, glyphs)) for factor in (1.0, 0.9, 0.1))
     assert same == pytest.approx(0, abs=1e-5)
     assert 0 < near < far
@@ -96,17 +96,19 @@ def test_a_teacher_of_other_classes_is_refused_before_any_training(float_model: 
 
 def test_the_command_writes_a_student_that_the_press_reads_back(glyphpress, checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "student.pt2"
-    words = ("--data", "builtin:digits", "--channels", ",".join(map(str, NARROW)), "--epochs", "1", "-o", out)
-    done = glyphpress("distill", checkpoint, *words)
+    arguments = ("--data", "builtin:digits", "--channels", ",".join(map(str, NARROW)), "--epochs", "1", "-o", out)
+    done = glyphpress("distill", checkpoint, *arguments)
     assert done.code == 0, done.err
     assert "% equal answers, accuracy" in done.out
     model = settle(str(out), CheckpointRequest(), None).model
     assert any("distilled cnn-small" in line for line in model.history)
-    assert glyphpress("distill", checkpoint, *words).code == 2
-    wrong = glyphpress("distill", checkpoint, *words[:2], "--channels", "8,8", "-o", tmp_path / "b.pt2")
+    assert glyphpress("distill", checkpoint, *arguments).code == 2
+    wrong = glyphpress("distill", checkpoint, *arguments[:2], "--channels", "8,8", "-o", tmp_path / "b.pt2")
     assert wrong.code == 2
     assert "five" in wrong.err
-    assert glyphpress("distill", checkpoint, *words[:2], "--student", "cnn-smal", "-o", tmp_path / "b.pt2").code == 2
+    assert (
+        glyphpress("distill", checkpoint, *arguments[:2], "--student", "cnn-smal", "-o", tmp_path / "b.pt2").code == 2
+    )
 
 
 def test_norms_fold_where_nobody_else_reads_the_convolution_and_answers_stay() -> None:

@@ -89,7 +89,7 @@ def badly_scaled(one: FloatModel) -> FloatModel:
     with torch.no_grad():
         for number in range(1, 5):
             norm, after = (
-                getattr(module.features, f"{kind}{place}") for kind, place in (("norm", number), ("conv", number + 1))
+                getattr(module.features, f"{kind}{index}") for kind, index in (("norm", number), ("conv", number + 1))
             )
             factor = 10 ** (3 * torch.rand(len(norm.weight), generator=chance) - 1.5)
             norm.weight *= factor

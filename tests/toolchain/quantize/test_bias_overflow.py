@@ -1,4 +1,4 @@
-"""A bias that outweighs tiny weights keeps its value: in 32 bits it would be cut off, or wrap."""
+"""A bias that is large beside tiny weights keeps its value; in 32 bits it would saturate or wrap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toolchain.recipe import Quantize
 
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")
 FAINT = 1e-7, 2e-6
-"""Sizes of weights: of far too little for a bias of 2, and of some steps yet."""
+"""Sizes of weights: far too small beside a bias of 2, and some steps in size."""
 
 
 def faint_model(groups: int = 1) -> FloatModel:
@@ -97,10 +97,10 @@ def test_bias_correction_does_not_lose_them_again(
 
 def test_only_the_channels_that_need_it_change() -> None:
     floats = np.array([[1e-7, -1e-7], [0.5, -0.25]], np.float32)
-    held = Weight(np.array([[64, -64], [64, -32]], np.int8), np.array([1e-7, 0.5], np.float32) / 64, 0)
-    found = wider(held, floats, np.array([3, 3], np.float32), 0.01)
-    assert found is not None
-    assert (found.integers == [[0, 0], [64, -32]]).all()
-    assert found.scale[1] == held.scale[1]
-    assert np.rint(3 / (np.float64(found.scale[0]) * 0.01)) == pytest.approx(LARGEST_BIAS)
-    assert wider(held, floats, np.array([1e-8, 3], np.float32), 0.01) is None
+    weight = Weight(np.array([[64, -64], [64, -32]], np.int8), np.array([1e-7, 0.5], np.float32) / 64, 0)
+    widened = wider(weight, floats, np.array([3, 3], np.float32), 0.01)
+    assert widened is not None
+    assert (widened.integers == [[0, 0], [64, -32]]).all()
+    assert widened.scale[1] == weight.scale[1]
+    assert np.rint(3 / (np.float64(widened.scale[0]) * 0.01)) == pytest.approx(LARGEST_BIAS)
+    assert wider(weight, floats, np.array([1e-8, 3], np.float32), 0.01) is None

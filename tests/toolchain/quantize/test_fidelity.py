@@ -1,4 +1,4 @@
-"""After every quantization the file is compared with its float file, and a collapse is said with the worst layers."""
+"""After every quantization the file is compared with its float file, and a warning of a collapsed file names the worst layers."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def test_every_scheme_is_compared_and_the_sidecar_says_so(
     step = Quantize.from_options(scheme=scheme)
     drawn, compared = (images, None) if step.calibrated else (None, sample(digits, 0))
     made = quantize(floats[kind], step, drawn, tmp_path / f"q.{kind}", recipe=scheme, compared=compared)
-    seen = made.fidelity
-    assert seen is not None
-    assert (seen.base, seen.images) == (floats[kind].path.name, 256 if drawn is None else 64)
-    assert not seen.collapsed
-    assert seen.worst == {}
-    assert seen.warning("q") is None
-    assert seen.agreement > 0.95
-    assert seen.sqnr_db > (15 if step.weight_bits == 4 else 30)
+    comparison = made.fidelity
+    assert comparison is not None
+    assert (comparison.base, comparison.images) == (floats[kind].path.name, 256 if drawn is None else 64)
+    assert not comparison.collapsed
+    assert comparison.worst == {}
+    assert comparison.warning("q") is None
+    assert comparison.agreement > 0.95
+    assert comparison.sqnr_db > (15 if step.weight_bits == 4 else 30)
     assert load_artifact(made.path) == made
     assert load_artifact(floats[kind].path).fidelity is None
 
@@ -68,37 +68,37 @@ def test_a_collapse_names_the_layer_that_caused_it(
 ) -> None:
     sound = quantize(floats[kind], Quantize(scheme="static-int8"), images, tmp_path / f"a.{kind}", recipe="x")
     broken = planted(sound, tmp_path / f"b.{kind}", change)
-    seen = fidelity(floats[kind], broken, images.images, bits=8)
-    assert seen.collapsed
-    assert next(iter(seen.worst)).replace("/", ".") == layer
-    said = seen.warning("b")
-    assert said is not None
-    assert all(word in said for word in (next(iter(seen.worst)), "glyphpress explain", "--keep", "--fallback"))
+    comparison = fidelity(floats[kind], broken, images.images, bits=8)
+    assert comparison.collapsed
+    assert next(iter(comparison.worst)).replace("/", ".") == layer
+    warning = comparison.warning("b")
+    assert warning is not None
+    assert all(word in warning for word in (next(iter(comparison.worst)), "glyphpress explain", "--keep", "--fallback"))
 
 
 @pytest.mark.parametrize("kind", FORMATS, ids="row3-{}".format)
 def test_the_command_warns_where_ranges_are_far_too_wide(
     kind: Format, glyphpress, floats: dict[Format, Artifact], tmp_path: Path
 ) -> None:
-    source, kept, made = floats[kind].path, tmp_path / "r.json", tmp_path / f"q.{kind}"
+    source, ranges_file, made = floats[kind].path, tmp_path / "r.json", tmp_path / f"q.{kind}"
     data = ("--data", "builtin:digits")
-    first = glyphpress("quantize", source, *data, "--save-ranges", kept, "-o", tmp_path / f"a.{kind}")
+    first = glyphpress("quantize", source, *data, "--save-ranges", ranges_file, "-o", tmp_path / f"a.{kind}")
     assert "equal answers on 256 images" in first.out
     assert "warning" not in first.out
-    ranges = json.loads(kept.read_text())
+    ranges = json.loads(ranges_file.read_text())
     for tensor in ranges["tensors"][1:-1]:
         tensor["high"] = 1e4
-    kept.write_text(json.dumps(ranges))
+    ranges_file.write_text(json.dumps(ranges))
     assert first.out.splitlines()[-1].startswith("against ")
-    broken = glyphpress("quantize", source, *data, "--ranges", kept, "-o", made)
+    broken = glyphpress("quantize", source, *data, "--ranges", ranges_file, "-o", made)
     assert broken.code == 0
     (warning,) = [line for line in broken.out.splitlines() if line.startswith("warning: ")]
     assert f"{made.name} does not answer like {source.name}" in warning
     stored = json.loads(made.with_name(made.name + ".json").read_text())["fidelity"]
     assert stored["collapsed"]
     assert 1 <= len(stored["worst"]) <= 3
-    told = glyphpress("quantize", source, *data, "--ranges", kept, "-o", made, "--force", "--json")
-    assert json.loads(told.out)["fidelity"] == stored
+    as_json = glyphpress("quantize", source, *data, "--ranges", ranges_file, "-o", made, "--force", "--json")
+    assert json.loads(as_json.out)["fidelity"] == stored
     shown = glyphpress("inspect", made)
     assert f"against {source.name}: SQNR of the logits" in shown.out
 
@@ -147,9 +147,9 @@ def test_row3_answers_that_change_are_warned_of_at_a_sound_sqnr(
     answers = iter([exact, rounded])
     module = sys.modules["toolchain.quantize.fidelity"]
     monkeypatch.setattr(module, "_logits", lambda *_: next(answers))
-    seen = fidelity(base, base, sample(digits, 0), 8)
-    assert seen.sqnr_db > 40
-    assert (seen.collapsed, seen.warning("q.onnx") is not None) == (warned, warned)
+    comparison = fidelity(base, base, sample(digits, 0), 8)
+    assert comparison.sqnr_db > 40
+    assert (comparison.collapsed, comparison.warning("q.onnx") is not None) == (warned, warned)
 
 
 @pytest.mark.parametrize(

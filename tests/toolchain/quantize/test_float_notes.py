@@ -1,4 +1,4 @@
-"""What a quantization leaves in float is said, and recurrent weights are small in every ONNX scheme."""
+"""Notes say what a quantization leaves in float, and recurrent weights are small in every ONNX scheme."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_row25_weights_that_stay_float_are_told_with_what_to_do(
 ) -> None:
     torch.manual_seed(0)
     source = exported(blocks.LinearByHand(), kind, tmp_path)
-    words = ("quantize", source.path, "--scheme", "weight-int8", "--data", "builtin:digits")
+    arguments = ("quantize", source.path, "--scheme", "weight-int8", "--data", "builtin:digits")
     note = (
         f"99% of the weights stay float32, those of {operator}, which weight-int8 does not quantize; "
         "try --scheme static-int8, prune or distill the model, or build it with other layers"
     )
-    ran = glyphpress(*words, "-o", tmp_path / f"a.{kind}")
+    ran = glyphpress(*arguments, "-o", tmp_path / f"a.{kind}")
     assert f"note: {note}" in ran.out.splitlines(), ran.err
-    assert note in json.loads(glyphpress(*words, "-o", tmp_path / f"b.{kind}", "--json").out)["notes"]
+    assert note in json.loads(glyphpress(*arguments, "-o", tmp_path / f"b.{kind}", "--json").out)["notes"]
     assert note in json.loads((tmp_path / f"a.{kind}.json").read_text())["notes"]
 
 
@@ -65,8 +65,8 @@ def test_a_healthy_file_has_no_such_note(pressed) -> None:
 def test_row25_a_press_shows_it_below_its_table(glyphpress, tmp_path: Path) -> None:
     torch.manual_seed(0)
     source = exported(blocks.LinearByHand(), "onnx", tmp_path)
-    words = ("--data", "builtin:digits", "--format", "onnx", "--recipe", "weight-int8", "--seconds", "1ms")
+    arguments = ("--data", "builtin:digits", "--format", "onnx", "--recipe", "weight-int8", "--seconds", "1ms")
     policy = tmp_path / "any.toml"
     policy.write_text('[baseline]\nmin_accuracy = "0.1%"\n[drop]\nmax = "50pp"\n')
-    ran = glyphpress("press", source.path, *words, "--policy", policy, "--out", tmp_path / "out")
+    ran = glyphpress("press", source.path, *arguments, "--policy", policy, "--out", tmp_path / "out")
     assert "net.weight-int8.onnx  99% of the weights stay float32, those of Mul" in ran.out, ran.err

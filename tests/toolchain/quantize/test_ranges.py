@@ -33,7 +33,7 @@ def images(digits: Dataset, digits_test: Dataset) -> CalibrationSet:
 
 
 @pytest.fixture(scope="module")
-def kept(
+def saved(
     floats: dict[Format, Artifact], images: CalibrationSet, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[Format, tuple[Path, Artifact]]:
     """A file of ranges in each format, and what was quantized with it."""
@@ -56,8 +56,8 @@ def test_both_formats_get_the_same_ranges_by_the_same_rule(
     method: str, floats: dict[Format, Artifact], images: CalibrationSet, tmp_path: Path
 ) -> None:
     step = Quantize.model_validate({"scheme": "static-int8", "calibration": method})
-    found = {kind: calibrated(floats[kind], step, images, tmp_path).ranges for kind in FORMATS}
-    ends = {kind: [(one.low, one.high) for one in ranges.tensors] for kind, ranges in found.items() if ranges}
+    ranges_of = {kind: calibrated(floats[kind], step, images, tmp_path).ranges for kind in FORMATS}
+    ends = {kind: [(one.low, one.high) for one in ranges.tensors] for kind, ranges in ranges_of.items() if ranges}
     # ONNX sees a tensor before each ReLU too, TFLite one after each padding.
     after_relu = [pair for pair in ends["onnx"] if pair[0] == 0]
     for pair in (ends["onnx"][0], *after_relu, ends["onnx"][-1]):
@@ -67,9 +67,9 @@ def test_both_formats_get_the_same_ranges_by_the_same_rule(
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_ranges_that_were_kept_make_the_same_file_without_images(
-    kind: Format, kept: dict[Format, tuple[Path, Artifact]], floats: dict[Format, Artifact], tmp_path: Path
+    kind: Format, saved: dict[Format, tuple[Path, Artifact]], floats: dict[Format, Artifact], tmp_path: Path
 ) -> None:
-    path, fresh = kept[kind]
+    path, fresh = saved[kind]
     again = quantize(
         floats[kind], STATIC.model_copy(update={"ranges": str(path)}), None, tmp_path / f"again.{kind}", recipe="q"
     )
@@ -82,12 +82,12 @@ def test_ranges_that_were_kept_make_the_same_file_without_images(
 
 
 def test_the_files_scales_are_those_of_the_ranges(
-    kept: dict[Format, tuple[Path, Artifact]], floats: dict[Format, Artifact], tmp_path: Path
+    saved: dict[Format, tuple[Path, Artifact]], floats: dict[Format, Artifact], tmp_path: Path
 ) -> None:
     """Halve the range of what the last layer reads, and the runtime's step there halves."""
     from ai_edge_litert.interpreter import Interpreter
 
-    path, fresh = kept["tflite"]
+    path, fresh = saved["tflite"]
     ranges = read_ranges(path)
     name = ranges.tensors[-2].name
     half = [
@@ -119,7 +119,7 @@ def spoiled(path: Path, folder: Path, change: dict) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         pytest.param({"low": float("nan")}, "NaN is not valid JSON", id="NaN"),
         pytest.param({"high": float("inf")}, "Infinity is not valid JSON", id="infinity"),
@@ -134,13 +134,17 @@ def spoiled(path: Path, folder: Path, change: dict) -> Path:
     ],
 )
 def test_ranges_that_cannot_be_meant_are_refused_in_one_line(
-    change: dict, said: str, kept: dict[Format, tuple[Path, Artifact]], floats: dict[Format, Artifact], tmp_path: Path
+    change: dict,
+    message: str,
+    saved: dict[Format, tuple[Path, Artifact]],
+    floats: dict[Format, Artifact],
+    tmp_path: Path,
 ) -> None:
-    bad = spoiled(kept["onnx"][0], tmp_path, change)
+    bad = spoiled(saved["onnx"][0], tmp_path, change)
     step = STATIC.model_copy(update={"ranges": str(bad)})
     with pytest.raises(StageError) as refused:
         quantize(floats["onnx"], step, None, tmp_path / "x.onnx", recipe="q")
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "bad.json" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "x.onnx").exists()
@@ -154,8 +158,8 @@ def test_a_file_that_is_not_there_or_no_json_is_told_apart(tmp_path: Path) -> No
         read_ranges(tmp_path / "broken.json")
 
 
-def test_what_is_written_reads_back(kept: dict[Format, tuple[Path, Artifact]], tmp_path: Path) -> None:
-    ranges = read_ranges(kept["onnx"][0])
+def test_what_is_written_reads_back(saved: dict[Format, tuple[Path, Artifact]], tmp_path: Path) -> None:
+    ranges = read_ranges(saved["onnx"][0])
     ranges.save(tmp_path / "copy.json")
     assert read_ranges(tmp_path / "copy.json") == ranges
     assert isinstance(ranges, Ranges)
@@ -165,7 +169,7 @@ QUANTIZE = '[[steps]]\nkind = "quantize"\n'
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("text", "message"),
     [
         pytest.param('scheme = "static-int8"\npercentile = 99.0', "does not apply", id="percentile of min-max"),
         pytest.param('scheme = "dynamic-int8"\ncalibration = "mse"', "has no ranges", id="dynamic with ranges"),
@@ -175,15 +179,15 @@ QUANTIZE = '[[steps]]\nkind = "quantize"\n'
         pytest.param('scheme = "static-int8"\ncalibration = "minmax"', "min-max", id="unknown method"),
     ],
 )
-def test_a_recipe_whose_words_on_ranges_mean_nothing_is_refused(words: str, said: str) -> None:
-    with pytest.raises(PolicyError, match=said):
-        parse(f'name = "a"\n{QUANTIZE}{words}', "mine.toml")
+def test_a_recipe_whose_words_on_ranges_mean_nothing_is_refused(text: str, message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        parse(f'name = "a"\n{QUANTIZE}{text}', "mine.toml")
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_corrected_biases_take_the_mean_error_away(
     kind: Format,
-    kept: dict[Format, tuple[Path, Artifact]],
+    saved: dict[Format, tuple[Path, Artifact]],
     floats: dict[Format, Artifact],
     images: CalibrationSet,
     digits_test: Dataset,
@@ -192,19 +196,19 @@ def test_corrected_biases_take_the_mean_error_away(
     step = STATIC.model_copy(update={"bias_correction": True})
     mended = quantize(floats[kind], step, images, tmp_path / f"mended.{kind}", recipe="q")
     base = read(floats[kind], digits_test.images)
-    plain, less = (np.abs((read(one, digits_test.images) - base).mean(0)).mean() for one in (kept[kind][1], mended))
+    plain, less = (np.abs((read(one, digits_test.images) - base).mean(0)).mean() for one in (saved[kind][1], mended))
     assert less < 0.5 * plain
-    assert mended.size < 1.01 * kept[kind][1].size
+    assert mended.size < 1.01 * saved[kind][1].size
     assert any("biases of 7 of 7 layers" in note for note in mended.notes)
 
 
-def test_ranges_are_shown_and_drawn(glyphpress, kept: dict[Format, tuple[Path, Artifact]], tmp_path: Path) -> None:
-    path, picture = kept["tflite"][0], tmp_path / "ranges.svg"
+def test_ranges_are_shown_and_drawn(glyphpress, saved: dict[Format, tuple[Path, Artifact]], tmp_path: Path) -> None:
+    path, picture = saved["tflite"][0], tmp_path / "ranges.svg"
     done = glyphpress("ranges", path, "-o", picture)
     assert done.code == 0, done.err
     tensors = read_ranges(path).tensors
     assert all(one.name in done.out for one in tensors)
-    short = glyphpress("ranges", kept["onnx"][0])
+    short = glyphpress("ranges", saved["onnx"][0])
     assert ": features.conv1 Relu" in short.out, "the short names of an .onnx say nothing by themselves"
     drawn = "".join(ElementTree.parse(picture).getroot().itertext())
     assert all(one.name in drawn for one in tensors)
@@ -218,12 +222,21 @@ def test_ranges_are_shown_and_drawn(glyphpress, kept: dict[Format, tuple[Path, A
 def test_the_command_keeps_ranges_and_takes_them_again(
     glyphpress, floats: dict[Format, Artifact], tmp_path: Path
 ) -> None:
-    source, kept = floats["onnx"].path, tmp_path / "kept.json"
-    words = ("quantize", source, "-o", tmp_path / "a.onnx", "--data", "builtin:digits", "--calibration-images", "20")
-    done = glyphpress(*words, "--calibration", "percentile", "--percentile", "99", "--save-ranges", kept)
+    source, saved = floats["onnx"].path, tmp_path / "kept.json"
+    arguments = (
+        "quantize",
+        source,
+        "-o",
+        tmp_path / "a.onnx",
+        "--data",
+        "builtin:digits",
+        "--calibration-images",
+        "20",
+    )
+    done = glyphpress(*arguments, "--calibration", "percentile", "--percentile", "99", "--save-ranges", saved)
     assert done.code == 0, done.err
-    assert (read_ranges(kept).method, read_ranges(kept).percentile) == ("percentile", 99)
-    done = glyphpress("quantize", source, "-o", tmp_path / "b.onnx", "--ranges", kept)
+    assert (read_ranges(saved).method, read_ranges(saved).percentile) == ("percentile", 99)
+    done = glyphpress("quantize", source, "-o", tmp_path / "b.onnx", "--ranges", saved)
     assert done.code == 0, done.err
     assert onnx.load(tmp_path / "a.onnx").graph == onnx.load(tmp_path / "b.onnx").graph
     few = glyphpress(
@@ -245,16 +258,16 @@ def test_a_press_with_too_few_images_ends_before_it_begins(glyphpress, tmp_path:
 
 
 def test_a_quantized_file_is_not_calibrated(
-    kept: dict[Format, tuple[Path, Artifact]], images: CalibrationSet, tmp_path: Path
+    saved: dict[Format, tuple[Path, Artifact]], images: CalibrationSet, tmp_path: Path
 ) -> None:
     with pytest.raises(StageError, match="is quantized already"):
-        calibrated(replace(kept["tflite"][1]), STATIC, images, tmp_path)
+        calibrated(replace(saved["tflite"][1]), STATIC, images, tmp_path)
 
 
 METHODS: tuple[Calibration, ...] = ("min-max", "moving-average", "percentile", "entropy", "mse")
 
 
-def seen(*images: np.ndarray) -> TensorStatistics:
+def statistics_of(*images: np.ndarray) -> TensorStatistics:
     def run() -> Iterator[Values]:
         yield from ({"x": image.astype(np.float32)} for image in images)
 
@@ -262,7 +275,7 @@ def seen(*images: np.ndarray) -> TensorStatistics:
 
 
 def bounds(values: np.ndarray, method: Calibration, percentile: float = 99.0) -> tuple[float, float]:
-    return choose_range(seen(values), method, percentile=percentile, levels=256)
+    return choose_range(statistics_of(values), method, percentile=percentile, levels=256)
 
 
 def rounded_error(values: np.ndarray, low: float, high: float) -> float:
@@ -278,19 +291,19 @@ RELU = np.maximum(NORMAL, 0)
 
 
 def test_every_value_is_in_its_bin_and_zeros_are_apart() -> None:
-    found = seen(np.array([[-1.0, 0.0, 0.0]]), np.array([[3.0, 2.999, 0.0]]))
-    assert (found.lowest, found.highest, found.zeros) == (-1, 3, 3)
-    assert found.counts.sum() == 3
-    assert (found.counts[0], found.counts[-1]) == (1, 2)
-    assert np.isclose(found.edges[1] - found.edges[0], 4 / BINS)
+    statistics = statistics_of(np.array([[-1.0, 0.0, 0.0]]), np.array([[3.0, 2.999, 0.0]]))
+    assert (statistics.lowest, statistics.highest, statistics.zeros) == (-1, 3, 3)
+    assert statistics.counts.sum() == 3
+    assert (statistics.counts[0], statistics.counts[-1]) == (1, 2)
+    assert np.isclose(statistics.edges[1] - statistics.edges[0], 4 / BINS)
 
 
 def test_moving_average_follows_each_images_extremes() -> None:
-    found = choose_range(
-        seen(*(np.array([-x, x]) for x in (1.0, 2.0, 10.0))), "moving-average", percentile=99, levels=256
+    chosen = choose_range(
+        statistics_of(*(np.array([-x, x]) for x in (1.0, 2.0, 10.0))), "moving-average", percentile=99, levels=256
     )
-    assert found[1] == pytest.approx(0.95 * (0.95 * 1 + 0.05 * 2) + 0.05 * 10)
-    assert found[0] == -found[1]
+    assert chosen[1] == pytest.approx(0.95 * (0.95 * 1 + 0.05 * 2) + 0.05 * 10)
+    assert chosen[0] == -chosen[1]
 
 
 @pytest.mark.parametrize("values", [NORMAL, RELU], ids=["signed", "relu"])
@@ -323,7 +336,7 @@ def test_entropy_gives_up_an_outlier_and_nothing_of_an_even_spread() -> None:
 def test_a_range_holds_zero_and_nothing_that_was_never_seen(
     values: list[float], method: Calibration, levels: int
 ) -> None:
-    low, high = choose_range(seen(np.array(values)), method, percentile=99, levels=levels)
+    low, high = choose_range(statistics_of(np.array(values)), method, percentile=99, levels=levels)
     if any(values):
         assert min(*values, 0) - 1e-6 <= low <= 0 <= high <= max(*values, 0) + 1e-6
     else:
@@ -332,4 +345,4 @@ def test_a_range_holds_zero_and_nothing_that_was_never_seen(
 
 def test_a_tensor_that_is_not_finite_is_named() -> None:
     with pytest.raises(StageError, match=r"m\.onnx: tensor x holds NaN"):
-        seen(np.array([1.0, np.nan]))
+        statistics_of(np.array([1.0, np.nan]))

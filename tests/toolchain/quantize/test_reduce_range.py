@@ -69,8 +69,8 @@ def test_a_press_takes_the_bits_that_its_target_allows(
 def test_full_range_is_refused_for_a_tflite_which_has_no_other_range(
     scheme: str, floats: dict[Format, Artifact], glyphpress: Callable[..., Finished], tmp_path: Path
 ) -> None:
-    words = ("--data", "builtin:digits", "--scheme", scheme, "--full-range", "-o", tmp_path / "made.tflite")
-    done = glyphpress("quantize", floats["tflite"].path, *words)
+    arguments = ("--data", "builtin:digits", "--scheme", scheme, "--full-range", "-o", tmp_path / "made.tflite")
+    done = glyphpress("quantize", floats["tflite"].path, *arguments)
     assert (done.code, done.out) == (2, "")
     assert "--full-range is for .onnx files" in done.err
     assert "leave it out" in done.err

@@ -160,7 +160,7 @@ def test_onnx_activations_are_signed_where_that_is_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("settings", "kind", "said"),
+    ("settings", "kind", "message"),
     [
         *(({"scheme": row.name}, kind, why) for row in SCHEMES.values() for kind, why in row.refused.items()),
         ({"scheme": "static-int8", "activations": "uint8"}, "tflite", "take int8 activations"),
@@ -171,12 +171,12 @@ def test_onnx_activations_are_signed_where_that_is_asked_for(
     ids=str,
 )
 def test_what_a_format_cannot_do_is_refused_when_the_recipe_is_read(
-    settings: dict[str, Any], kind: Format, said: str, tmp_path: Path
+    settings: dict[str, Any], kind: Format, message: str, tmp_path: Path
 ) -> None:
     step = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
     with pytest.raises(PolicyError) as refused:
         parse(f'name = "mine"\n[[steps]]\nkind = "quantize"\n{step}', "mine.toml")
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     other = "tflite" if kind == "onnx" else "onnx"
     assert f'set formats = ["{other}"]' in str(refused.value)
     parse(f'name = "mine"\nformats = ["{other}"]\n[[steps]]\nkind = "quantize"\n{step}', "mine.toml")
@@ -189,11 +189,11 @@ def test_what_a_format_cannot_do_is_refused_when_the_recipe_is_read(
             data="none",
             context=RunContext(),
         )
-    assert said in str(asked.value)
+    assert message in str(asked.value)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"scheme": "float16", "per_channel": False}, "no scales"),
         ({"scheme": "weight-int4", "integer_io": True}, "`integer_io` needs"),
@@ -203,8 +203,8 @@ def test_what_a_format_cannot_do_is_refused_when_the_recipe_is_read(
     ],
     ids=str,
 )
-def test_a_setting_that_a_scheme_has_no_use_for_is_refused(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(UsageProblem, match=said):
+def test_a_setting_that_a_scheme_has_no_use_for_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageProblem, match=message):
         Quantize.from_options(**settings)
 
 
@@ -217,14 +217,14 @@ def test_the_command_makes_what_it_can_and_says_in_one_line_what_it_cannot(
     assert "7." in done.out
     refused = glyphpress("quantize", source, "--scheme", "dynamic-int4", "-o", tmp_path / "b.onnx")
     assert refused.code == 2
-    assert "dynamic kernels take int8 weights" in refused.err
+    assert "dynamic kernels take only int8 weights" in refused.err
     useless = glyphpress("quantize", source, "--scheme", "float16", "--per-tensor", "-o", tmp_path / "b.onnx")
     assert useless.code == 2
     assert useless.err.strip().splitlines()[-1] == "glyphpress: float16 has no scales; leave --per-tensor out"
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.onnx", "a.onnx.json"]
 
 
-def own(layers: list[Any], folder: Path, kind: Format) -> Artifact:
+def exported(layers: list[Any], folder: Path, kind: Format) -> Artifact:
     from torch import nn
 
     model = TorchModel("own", Preprocess(), tuple("0123456789"), "0" * 64, nn.Sequential(*layers).eval())
@@ -235,7 +235,7 @@ def own(layers: list[Any], folder: Path, kind: Format) -> Artifact:
 def test_a_model_without_weights_is_refused(kind: Format, images: CalibrationSet, tmp_path: Path) -> None:
     from torch import nn
 
-    bare = own([nn.AvgPool2d((14, 5), stride=(14, 5)), nn.Flatten()], tmp_path, kind)
+    bare = exported([nn.AvgPool2d((14, 5), stride=(14, 5)), nn.Flatten()], tmp_path, kind)
     for scheme in ("static-int8", "weight-int8"):
         step = Quantize.from_options(scheme=scheme)
         with pytest.raises(StageError, match="no layer with weights"):
@@ -254,7 +254,7 @@ def test_what_stays_in_float_is_told_and_convolutions_of_one_channel_keep_eight_
 
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), Erf(), nn.Conv2d(8, 4, 1), nn.ReLU()]
-    exotic = own([*layers, nn.Flatten(), nn.Linear(4 * 576, 10)], tmp_path, "onnx")
+    exotic = exported([*layers, nn.Flatten(), nn.Linear(4 * 576, 10)], tmp_path, "onnx")
     made = quantize(exotic, Quantize(scheme="static-int4"), images, tmp_path / "x.onnx", recipe="x")
     assert "computed in float: Erf" in made.notes
     kinds = {tuple(one.dims): one.data_type for one in onnx.load(made.path).graph.initializer}

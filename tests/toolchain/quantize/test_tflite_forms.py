@@ -1,6 +1,6 @@
-"""Forms of a graph that quantizers stumble over: each is quantized by every static scheme, and sound.
+"""Parts of a graph that are hard to quantize: every static scheme quantizes each, and the result is sound.
 
-The masks of attention, and pads, in ONNX too.
+Masks of attention, and pads, are tested in ONNX too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WAYS = {
     "static-int8-act16": (Quantize(scheme="static-int8-act16"), 31.0),
     "static-int4": (Quantize(scheme="static-int4"), 14.0),
 }
-"""What each leaves of the logits here at least, in dB; norms keep the least."""
+"""Step and least SQNR of the logits here, in dB; norms have the least."""
 FORMS = (
     *("squeeze-dead", "bias-scaled", "pool-uncounted", "pool-ceil-uncounted", "pool-of-negatives", "pad-of-nothing"),
     *("matrix-of-batches", "matrix-first", "divided", "unit-length", "layer-norm"),
@@ -42,7 +42,7 @@ FORMS = (
 )
 
 ONNX_DB = {"static-int8": 33.0, "static-int4": 18.0, "weight-int8": 40.0, "dynamic-int8": 35.0}
-"""What each scheme left here, less 4 dB; where a range spans the mask it is 10 dB at most."""
+"""SQNR that each scheme had here, less 4 dB; where a range includes the mask it is at most 10 dB."""
 ONNX_FORMS = ("mask-added", "mask-least", "mask-filled", "mask-1e4", "mask-causal", "mask-of-bools", "pad-of-nothing")
 
 
@@ -167,12 +167,12 @@ def images(digits: Dataset) -> CalibrationSet:
 @pytest.mark.parametrize("name", [pytest.param(name, id=f"row13-{name}") for name in FORMS])
 def test_every_static_scheme_takes_it(name: str, images: CalibrationSet, tmp_path: Path) -> None:
     exact = export(formed(name), "tflite", tmp_path / "float.tflite")
-    kept: dict[str, Any] = {}
+    sqnr_db: dict[str, Any] = {}
     for way, (step, _) in WAYS.items():
         made = quantize(exact, step, images, tmp_path / f"{way}.tflite", recipe="x")
         assert made.fidelity is not None
-        kept[way] = made.fidelity.sqnr_db
-    assert all(kept[way] > least for way, (_, least) in WAYS.items()), kept
+        sqnr_db[way] = made.fidelity.sqnr_db
+    assert all(sqnr_db[way] > least for way, (_, least) in WAYS.items()), sqnr_db
 
 
 def test_row13_a_range_that_would_end_the_program_is_refused(images: CalibrationSet, tmp_path: Path) -> None:
@@ -185,9 +185,9 @@ def test_row13_a_refusal_names_the_layer_and_a_scheme_that_works(images: Calibra
     exact = export(formed("sum-of-ones"), "tflite", tmp_path / "float.tflite")
     with pytest.raises(StageError) as refused:
         quantize(exact, Quantize(scheme="static-int8-act16"), images, tmp_path / "wide.tflite", recipe="x")
-    said = str(refused.value)
-    assert said.startswith("float.tflite: LiteRT cannot run what static-int8-act16 makes of it (ADD behind layer ")
-    assert ".first); take --scheme static-int8, " in said
+    message = str(refused.value)
+    assert message.startswith("float.tflite: LiteRT cannot run what static-int8-act16 makes of it (ADD behind layer ")
+    assert ".first); take --scheme static-int8, " in message
     assert not (tmp_path / "wide.tflite").exists()
     quantize(exact, Quantize(scheme="static-int8"), images, tmp_path / "narrow.tflite", recipe="x")
 
@@ -195,13 +195,13 @@ def test_row13_a_refusal_names_the_layer_and_a_scheme_that_works(images: Calibra
 @pytest.mark.parametrize("name", [pytest.param(name, id=f"row13-{name}") for name in ONNX_FORMS])
 def test_every_scheme_takes_masks_in_onnx(name: str, images: CalibrationSet, tmp_path: Path) -> None:
     exact = export(formed(name), "onnx", tmp_path / "float.onnx")
-    kept = {}
+    sqnr_db = {}
     for scheme in ONNX_DB:
         made = quantize(exact, Quantize(scheme=scheme), images, tmp_path / f"{scheme}.onnx", recipe="x")
         assert made.fidelity is not None
         assert made.fidelity.sqnr_db is not None
-        kept[scheme] = made.fidelity.sqnr_db
-    assert all(kept[scheme] > least for scheme, least in ONNX_DB.items()), kept
+        sqnr_db[scheme] = made.fidelity.sqnr_db
+    assert all(sqnr_db[scheme] > least for scheme, least in ONNX_DB.items()), sqnr_db
 
 
 @pytest.mark.parametrize(("tensor", "value"), [("mask", np.nan), ("mask", np.inf), ("weights", -np.inf)])

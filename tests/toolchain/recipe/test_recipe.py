@@ -43,13 +43,13 @@ def test_every_shipped_recipe_has_its_files_name_and_says_what_it_is_for() -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         pytest.param('name = "a"\nstep = []', "step", id="unknown key"),
         pytest.param('name = "a"\n[[steps]]\nkind = "quantize"\nscheme = "int3"', "dynamic-int8", id="unknown scheme"),
         *(
-            pytest.param(f'name = "a"\n[[steps]]\nkind = "prune"\n{words}', said, id=said)
-            for words, said in (
+            pytest.param(f'name = "a"\n[[steps]]\nkind = "prune"\n{keys}', message, id=message)
+            for keys, message in (
                 ("ratio = 1", "less than 1"),
                 ("ratio = 0", "greater than 0"),
                 ("", "it does not say how much to prune"),
@@ -87,11 +87,11 @@ def test_every_shipped_recipe_has_its_files_name_and_says_what_it_is_for() -> No
         ),
     ],
 )
-def test_an_impossible_recipe_is_refused_in_one_line_that_names_the_file(text: str, said: str) -> None:
+def test_an_impossible_recipe_is_refused_in_one_line_that_names_the_file(text: str, message: str) -> None:
     with pytest.raises(PolicyError) as refused:
         parse(text, "mine.toml")
     assert str(refused.value).startswith("mine.toml: ")
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 

@@ -64,23 +64,23 @@ def test_a_pruned_block_is_exported_and_answers_as_the_module_does(kind: str, di
 def test_channels_without_any_weight_are_those_that_go_and_nobody_misses_them(kind: str) -> None:
     torch.manual_seed(2)
     module = blocks.TIED[kind]().eval()
-    found, _ = prunable(module, kind)
-    for own in found.values():
-        silent = [block * (own.width // own.blocks) for block in range(own.blocks)]
+    possible, _ = prunable(module, kind)
+    for group in possible.values():
+        silent = [block * (group.width // group.blocks) for block in range(group.blocks)]
         layers = dict(module.named_modules())
         with torch.no_grad():
-            for name in (own.layer, *own.tied):
+            for name in (group.layer, *group.tied):
                 layer = layers[name]
                 layer.weight[silent] = 0
                 if layer.bias is not None:
                     layer.bias[silent] = 0
         pruned = copy.deepcopy(module)
         graph = ChannelGraph(pruned, kind)
-        graph.cut({own.layer: [0]})
+        graph.cut({group.layer: [0]})
         image = torch.rand(4, 1, 28, 28)
         with torch.no_grad():
-            assert torch.allclose(pruned(image), module(image), atol=1e-5), own.layer
-        assert ChannelGraph(pruned, kind).channels[own.layer].width == own.width - own.blocks
+            assert torch.allclose(pruned(image), module(image), atol=1e-5), group.layer
+        assert ChannelGraph(pruned, kind).channels[group.layer].width == group.width - group.blocks
 
 
 def test_a_layer_that_the_models_own_code_counts_on_stays_and_is_named(digits: Dataset) -> None:
@@ -98,9 +98,9 @@ def test_channels_that_change_places_on_the_way_stay_and_say_so(kind: str, layer
     """torch-pruning takes away the weights of others, and the model still runs."""
     torch.manual_seed(3)
     module = blocks.Reordered(kind).eval()
-    found, refused = prunable(module, kind)
+    possible, refused = prunable(module, kind)
     assert "its channels change their order" in refused[layer]
-    assert "stem" in found
+    assert "stem" in possible
     places = [0, 1]
     pruned = copy.deepcopy(module)
     graph = ChannelGraph(pruned, kind)
@@ -129,8 +129,8 @@ def test_a_program_that_was_pruned_can_be_pruned_again_to_the_last_layer(digits:
     )
     save_program(once, tmp_path / "once.pt2")
     again = settle(str(tmp_path / "once.pt2"), CheckpointRequest(), None).model
-    found, refused = prunable(again.torch_module("the test"), "again")
-    assert {"left", "right", "mix"} <= {name.rsplit(".", 1)[-1] for name in found}
+    possible, refused = prunable(again.torch_module("the test"), "again")
+    assert {"left", "right", "mix"} <= {name.rsplit(".", 1)[-1] for name in possible}
     assert list(refused.values()) == ["it gives the logits"]
 
 
@@ -154,7 +154,7 @@ def test_a_graph_without_end_is_refused(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "said"),
+    ("layer", "message"),
     [
         ("fc", "gives the logits"),
         ("conv2", "tied to stem, whose channels it shares"),
@@ -162,8 +162,8 @@ def test_a_graph_without_end_is_refused(digits: Dataset) -> None:
         ("norm", "did you mean stem, conv1"),
     ],
 )
-def test_a_layer_that_cannot_be_pruned_is_refused_with_the_reason(layer: str, said: str, digits: Dataset) -> None:
-    with pytest.raises(UsageProblem, match=said):
+def test_a_layer_that_cannot_be_pruned_is_refused_with_the_reason(layer: str, message: str, digits: Dataset) -> None:
+    with pytest.raises(UsageProblem, match=message):
         prune(model_of(blocks.Residual(), digits.classes), Prune(layers={layer: 0.5}), digits, context=ONE_THREAD)
 
 
@@ -191,8 +191,8 @@ def test_a_map_of_one_channel_does_not_tie_those_that_it_scales(name: str, digit
 
 
 def test_row23_a_reason_is_said_once() -> None:
-    said = by_reason({"a": "it gives the logits", "b": "it has a single channel", "c": "it has a single channel"})
-    assert said == "a: it gives the logits; b, c: it has a single channel"
+    message = by_reason({"a": "it gives the logits", "b": "it has a single channel", "c": "it has a single channel"})
+    assert message == "a: it gives the logits; b, c: it has a single channel"
 
 
 def test_row23_computed_weights_are_kept_as_weights(digits: Dataset, tmp_path: Path, glyphpress: Any) -> None:
@@ -201,8 +201,8 @@ def test_row23_computed_weights_are_kept_as_weights(digits: Dataset, tmp_path: P
     images = torch.rand(4, 1, 28, 28)
     expected = module(images).detach()
     torch.save(module.state_dict(), tmp_path / "m.pt")
-    words = ("--model", "tests.fixtures.blocks:reweighed", "--data", "builtin:digits", "--orientation", "upright")
-    model = load(str(tmp_path / "m.pt"), model=words[1], classes=digits.classes).model
+    arguments = ("--model", "tests.fixtures.blocks:reweighed", "--data", "builtin:digits", "--orientation", "upright")
+    model = load(str(tmp_path / "m.pt"), model=arguments[1], classes=digits.classes).model
     plain = model.torch_module("looking")
     assert "weights computed once and kept: 0, 2, 4, 6, 8, 10, 12, 15" in model.history
     torch.testing.assert_close(plain(images), expected)
@@ -210,9 +210,9 @@ def test_row23_computed_weights_are_kept_as_weights(digits: Dataset, tmp_path: P
     assert {type(part).__name__ for part in plain} == {"Conv2d", "ReLU", "Flatten", "Linear"}
     pruned = prune(model, Prune(ratio=0.5, epochs=0, round_to=4), digits, context=ONE_THREAD)
     assert pruned.torch_module("looking")[0].out_channels == 4
-    shown = glyphpress("inspect", tmp_path / "m.pt", *words[:2], "--json")
+    shown = glyphpress("inspect", tmp_path / "m.pt", *arguments[:2], "--json")
     assert {layer["kind"] for layer in json.loads(shown.out)["layers"]} == {"Conv2d", "ReLU", "Flatten", "Linear"}
     quick = ("--ratio", "50%", "--round-to", 4, "--epochs", 0)
     for command, *more in (("prune", *quick, "-o", tmp_path / "p.pt2"), ("export", "-o", tmp_path / "e.onnx")):
-        done = glyphpress(command, tmp_path / "m.pt", *words, *more)
+        done = glyphpress(command, tmp_path / "m.pt", *arguments, *more)
         assert (done.code, done.err.count("Traceback")) == (0, 0)

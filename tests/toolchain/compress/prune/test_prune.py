@@ -100,16 +100,16 @@ def test_hessian_is_the_mean_over_single_images(
     # torch-pruning's own sum over images keeps the last one alone.
     monkeypatch.setattr("toolchain.compress.prune.structured.GRADIENT_IMAGES", 3)
     graph = ChannelGraph(copy.deepcopy(float_model.torch_module("the test")), "digits")
-    found = channel_scores(graph, graph.channels, "hessian", digits, float_model.preprocess, seed=4)
+    scores = channel_scores(graph, graph.channels, "hessian", digits, float_model.preprocess, seed=4)
     chosen = np.random.default_rng(4).permutation(len(digits))[:3]
     module = graph.module
     total = torch.zeros_like(module.classifier.weight)
-    for place in chosen:
-        pixels = torch.from_numpy(float_model.preprocess.apply(digits.images[[place]]))
-        loss = functional.cross_entropy(module(pixels), torch.tensor([digits.labels[place]]), label_smoothing=0.1)
+    for index in chosen:
+        pixels = torch.from_numpy(float_model.preprocess.apply(digits.images[[index]]))
+        loss = functional.cross_entropy(module(pixels), torch.tensor([digits.labels[index]]), label_smoothing=0.1)
         total += torch.autograd.grad(loss, module.classifier.weight)[0].square() / 3
     assert torch.allclose(module.classifier.weight.grad, total, rtol=1e-4, atol=1e-9)
-    assert len(found["features.conv5"]) == 128
+    assert len(scores["features.conv5"]) == 128
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_budget_is_met_and_not_by_far(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("settings", "message"),
     [
         ({"parameters": 100}, "cannot be pruned to 100 parameters: 2,818 are the least"),
         ({"macs": 10**9}, "already, within the 1,000,000,000 asked for"),
@@ -143,21 +143,21 @@ def test_a_budget_is_met_and_not_by_far(
     ],
 )
 def test_what_cannot_be_reached_is_said_before_any_training(
-    words: dict[str, object], said: str, float_model: FloatModel, digits: Dataset
+    settings: dict[str, object], message: str, float_model: FloatModel, digits: Dataset
 ) -> None:
     def never(_label: str, _done: int, _total: int) -> None:
         pytest.fail("it trained")
 
-    with pytest.raises(UsageProblem, match=said):
-        prune(float_model, Prune.model_validate(words), digits, context=RunContext(threads=1, progress=never))
+    with pytest.raises(UsageProblem, match=message):
+        prune(float_model, Prune.model_validate(settings), digits, context=RunContext(threads=1, progress=never))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [{"ratio": 0.7}, {"ratio": 0.7, "scope": "global", "iterations": 2}])
+@pytest.mark.parametrize("settings", [{"ratio": 0.7}, {"ratio": 0.7, "scope": "global", "iterations": 2}])
 def test_weights_that_became_zero_stay_zero_while_the_others_are_tuned(
-    words: dict[str, object], float_model: FloatModel, digits: Dataset, tmp_path: Path
+    settings: dict[str, object], float_model: FloatModel, digits: Dataset, tmp_path: Path
 ) -> None:
-    step = Prune.model_validate({"method": "magnitude", "epochs": 1} | words)
+    step = Prune.model_validate({"method": "magnitude", "epochs": 1} | settings)
     pruned = prune(float_model, step, digits, context=ONE_THREAD)
     before, after = (weights(model.torch_module("the test")) for model in (float_model, pruned))
     zeros = {name: int((layer.weight == 0).sum()) for name, (layer, _) in after.items()}
@@ -209,8 +209,8 @@ def test_a_transposed_convolution_is_seen_from_its_outputs(groups: int, inputs: 
 
 def test_two_of_four_leaves_whole_what_it_does_not_fit_and_says_so(float_model: FloatModel, digits: Dataset) -> None:
     pruned = prune(float_model, Prune(method="n:m", epochs=1), digits, context=ONE_THREAD)
-    found = weights(pruned.torch_module("the test"))
-    assert (found["features.conv2"][0].weight.movedim(1, -1).reshape(-1, 4) == 0).sum(1).min() >= 2
+    layers = weights(pruned.torch_module("the test"))
+    assert (layers["features.conv2"][0].weight.movedim(1, -1).reshape(-1, 4) == 0).sum(1).min() >= 2
     assert "left whole: features.conv1, features.pool (inputs no multiple of 4)" in pruned.history[-1]
 
 
@@ -244,19 +244,19 @@ def test_the_command_writes_a_program_that_the_press_reads_back(
     done = glyphpress("prune", checkpoint, "--data", "builtin:digits", "--ratio", "50%", "--epochs", "2", "-o", out)
     assert done.code == 0, done.err
     assert "parameters" in done.out
-    said = re.search(r"against digits: ([0-9.]+) % equal .*accuracy ([0-9.]+) % before and ([0-9.]+) %", done.out)
-    assert said, done.out
+    comparison = re.search(r"against digits: ([0-9.]+) % equal .*accuracy ([0-9.]+) % before and ([0-9.]+) %", done.out)
+    assert comparison, done.out
     before, after = (
         float((reference_logits(model, digits_test.images[:]).argmax(1) == digits_test.labels).mean()) * 100
         for model in (settle(str(path), CheckpointRequest(), None).model for path in (checkpoint, out))
     )
-    assert [float(said[2]), float(said[3])] == pytest.approx([before, after], abs=0.01)
+    assert [float(comparison[2]), float(comparison[3])] == pytest.approx([before, after], abs=0.01)
     assert f"on {len(digits_test):,} images of builtin:digits" in done.out
     with zipfile.ZipFile(out) as stored:
         (facts,) = (stored.read(name) for name in stored.namelist() if name.endswith("extra/glyphpress"))
     assert json.loads(facts)["compared"]["accuracy"] == pytest.approx(after / 100)
     assert "our compared" in (inspected := glyphpress("inspect", out).out)
-    assert said[0] in inspected
+    assert comparison[0] in inspected
     loaded = load(str(out))
     assert loaded.preprocess_known
     assert loaded.model.classes == digits_test.classes
@@ -264,7 +264,7 @@ def test_the_command_writes_a_program_that_the_press_reads_back(
     settled = settle(str(out), CheckpointRequest(), None).model
     pruned = export(settled, "onnx", tmp_path / "pruned.float.onnx")
     assert pruned.size < 400_000
-    for words, said in (
+    for arguments, message in (
         (("--ratio", "0%"), "--ratio"),
         (("--ratio", "100%"), "--ratio"),
         (("--ratio", "0.8"), "needs a number and a unit (%), such as 25%"),
@@ -276,9 +276,9 @@ def test_the_command_writes_a_program_that_the_press_reads_back(
         (("--layer", "features.conv1=150%"), "--layer features.conv1: it should be less than 1"),
         (("--method", "magnitude", "--macs", "9"), "--macs does not belong to --method magnitude"),
     ):
-        wrong = glyphpress("prune", checkpoint, "--data", "builtin:digits", *words, "-o", tmp_path / "no.pt2")
+        wrong = glyphpress("prune", checkpoint, "--data", "builtin:digits", *arguments, "-o", tmp_path / "no.pt2")
         assert (wrong.code, wrong.err.count("\n")) == (2, 1)
-        assert said in wrong.err
+        assert message in wrong.err
     again = glyphpress("prune", checkpoint, "--data", "builtin:digits", "-o", out)
     assert again.code == 2
     assert "--force" in again.err
