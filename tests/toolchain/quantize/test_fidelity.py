@@ -1,4 +1,4 @@
-"""After every quantization the file is compared with its float file, and a warning of a collapsed file names the worst layers."""
+"""Every quantized file is compared with its float file; the warning of a collapsed one names the worst layers."""
 
 from __future__ import annotations
 
