@@ -235,11 +235,11 @@ def _ancestry(process: int, parents: Mapping[int, int]) -> Iterator[int]:
 
 def _processes(root: Path) -> Iterator[tuple[int, int, int]]:
     """Yield number, parent and ticks of every process."""
-    for folder in (root / "proc").glob("[0-9]*"):
-        with suppress(IndexError, ValueError):  # the process has just ended
+    for entry in os.scandir(root / "proc"):
+        with suppress(OSError, IndexError, ValueError):  # no process, or it has just ended
             # The name, in parentheses, may contain anything.
-            fields = _read(folder / "stat").rpartition(")")[2].split()
-            yield int(folder.name), int(fields[1]), sum(map(int, fields[11:15]))
+            fields = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()
+            yield int(entry.name), int(fields[1]), sum(map(int, fields[11:15]))
 
 
 def pin(cores: Collection[int]) -> None:
