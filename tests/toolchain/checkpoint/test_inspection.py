@@ -65,64 +65,70 @@ def test_a_state_dict_shows_its_tensors_and_with_the_class_its_layers(net: Any, 
 
 def test_a_torch_export_program_counts_the_same(net: Any, tmp_path: Path) -> None:
     torch.export.save(torch.export.export(net, (torch.zeros(2, 1, 28, 28),)), tmp_path / "net.pt2")
-    found = inspect_file(str(tmp_path / "net.pt2"))
-    assert (found.macs, found.parameters) == (CONV_MACS + HEAD_MACS, PARAMETERS)
+    inspection = inspect_file(str(tmp_path / "net.pt2"))
+    assert (inspection.macs, inspection.parameters) == (CONV_MACS + HEAD_MACS, PARAMETERS)
 
 
 def test_torchscript_shows_its_tensors(net: Any, tmp_path: Path) -> None:
     torch.jit.trace(net, torch.zeros(1, 1, 28, 28)).save(str(tmp_path / "net.pt"))
-    found = inspect_file(str(tmp_path / "net.pt"))
-    assert (found.kind, found.macs, found.parameters) == ("torchscript", CONV_MACS + HEAD_MACS, PARAMETERS)
+    inspection = inspect_file(str(tmp_path / "net.pt"))
+    assert (inspection.kind, inspection.macs, inspection.parameters) == (
+        "torchscript",
+        CONV_MACS + HEAD_MACS,
+        PARAMETERS,
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"nhwc": True}, {"batch": 4}, {"opset": 9}])
 def test_an_onnx_file_counts_weights_and_products_of_one_image(options: dict[str, Any], tmp_path: Path) -> None:
     onnx.save(graph(**options), tmp_path / "net.onnx")
-    found = inspect_file(str(tmp_path / "net.onnx"))
-    assert found.macs == 13 * 13 * 4 * 9 + 676 * 10
-    assert found.parameters == 4 * 9 + 6760 + 10
-    assert found.inputs[0].startswith("input float32 [")
-    assert {layer.kind for layer in found.layers} >= {"Conv", "MatMul"}
+    inspection = inspect_file(str(tmp_path / "net.onnx"))
+    assert inspection.macs == 13 * 13 * 4 * 9 + 676 * 10
+    assert inspection.parameters == 4 * 9 + 6760 + 10
+    assert inspection.inputs[0].startswith("input float32 [")
+    assert {layer.kind for layer in inspection.layers} >= {"Conv", "MatMul"}
 
 
 def test_a_quantized_onnx_shows_its_scales(tmp_path: Path) -> None:
-    made = graph()
+    model = graph()
     rng = np.random.default_rng(0)
-    made.graph.initializer.extend(
+    model.graph.initializer.extend(
         [
             numpy_helper.from_array(rng.integers(-100, 100, (4, 1, 3, 3)).astype(np.int8), "w_int8"),
             numpy_helper.from_array(np.full(4, 0.01, np.float32), "w_scale"),
             numpy_helper.from_array(np.zeros(4, np.int8), "w_zero"),
         ]
     )
-    made.graph.node.insert(0, helper.make_node("DequantizeLinear", ["w_int8", "w_scale", "w_zero"], ["w_back"], axis=0))
-    made.graph.node[1].input[1] = "w_back"
-    del made.graph.initializer[0]
-    made.metadata_props.add(key="glyphpress", value=json.dumps({"recipe": "static-int8"}))
-    onnx.save(made, tmp_path / "q.onnx")
-    found = inspect_file(str(tmp_path / "q.onnx"))
-    (weight,) = found.quantized
+    model.graph.node.insert(
+        0, helper.make_node("DequantizeLinear", ["w_int8", "w_scale", "w_zero"], ["w_back"], axis=0)
+    )
+    model.graph.node[1].input[1] = "w_back"
+    del model.graph.initializer[0]
+    model.metadata_props.add(key="glyphpress", value=json.dumps({"recipe": "static-int8"}))
+    onnx.save(model, tmp_path / "q.onnx")
+    inspection = inspect_file(str(tmp_path / "q.onnx"))
+    (weight,) = inspection.quantized
     assert (weight.name, weight.dtype, weight.bytes, weight.scales, weight.zero_points) == ("w_int8", "int8", 36, 4, 4)
-    assert found.macs == 13 * 13 * 4 * 9 + 676 * 10
-    assert found.parameters == 4 * 9 + 6760 + 10
-    assert found.metadata == {"recipe": "static-int8"}
+    assert inspection.macs == 13 * 13 * 4 * 9 + 676 * 10
+    assert inspection.parameters == 4 * 9 + 6760 + 10
+    assert inspection.metadata == {"recipe": "static-int8"}
 
 
 def test_an_onnx_file_tells_what_the_integers_at_its_borders_stand_for(tmp_path: Path) -> None:
-    found = inspect_file(str(integer_net(tmp_path / "integer.onnx")))
-    assert found.inputs == ("image int8 [batch, 1, 28, 28] scale 0.00392157 zero point -128",)
-    assert found.outputs == ("logits uint8 [batch, 10] scale 0.5 zero point 128",)
+    inspection = inspect_file(str(integer_net(tmp_path / "integer.onnx")))
+    assert inspection.inputs == ("image int8 [batch, 1, 28, 28] scale 0.00392157 zero point -128",)
+    assert inspection.outputs == ("logits uint8 [batch, 10] scale 0.5 zero point 128",)
 
 
 def test_our_own_checkpoint_is_counted_without_being_told_its_class(tmp_path: Path) -> None:
     module = models.build("cnn-small", 47)
     facts = {"model": "cnn-small", "classes": [str(number) for number in range(47)]}
     torch.save(facts | {"state_dict": module.state_dict()}, tmp_path / "m.pt")
-    found = inspect_file(str(tmp_path / "m.pt"))
-    assert found.parameters == sum(weight.numel() for weight in module.parameters())
-    assert found.macs is not None
+    inspection = inspect_file(str(tmp_path / "m.pt"))
+    assert inspection.parameters == sum(weight.numel() for weight in module.parameters())
+    assert inspection.macs is not None
     model = TorchModel("m", Preprocess(), tuple(facts["classes"]), "", module.eval())
-    assert counted(model) == (found.parameters, found.macs)
+    assert counted(model) == (inspection.parameters, inspection.macs)
 
 
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal of 80 columns", "log"])
@@ -132,11 +138,11 @@ def test_a_checkpoint_is_shown_with_its_whole_digest_and_its_facts_in_plain_word
     facts = {"classes": list("0123456789"), "preprocess": Preprocess().to_dict(), "options": {}, "odd": "x" * 1000}
     path = tmp_path / "m.pt"
     torch.save(facts | {"state_dict": {"weight": torch.zeros(10, 784)}}, path)
-    found = inspect_file(str(path))
-    written = io.StringIO()
-    console = Console(file=written, force_terminal=terminal, color_system=None, width=80)
-    show_inspection(found, console)
-    text = " ".join(written.getvalue().split())
+    inspection = inspect_file(str(path))
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, color_system=None, width=80)
+    show_inspection(inspection, console)
+    text = " ".join(output.getvalue().split())
     assert hashlib.sha256(path.read_bytes()).hexdigest() in text.replace(" ", "")
     assert "0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in text
     assert "orientation upright, scale 0-1" in text
@@ -289,11 +295,11 @@ def test_row25_what_cannot_be_counted_is_named_and_never_left_out_silently(tmp_p
         helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", ["N", 1, 28, 28]), ("y", ["N", 10]))
     ]
     weight = numpy_helper.from_array(np.zeros((784, 10), np.float32), "w")
-    made = helper.make_model(
+    proto = helper.make_model(
         helper.make_graph(nodes, "g", ends[:1], ends[1:], [weight]),
         opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)],
     )
-    onnx.save(made, tmp_path / "odd.onnx")
-    found = inspect_file(str(tmp_path / "odd.onnx"))
-    assert (found.macs, found.notes[-1]) == (None, "MACs of Strange cannot be counted, so there is no sum")
-    assert next(layer.macs for layer in found.layers if layer.kind == "MatMul") == 7840
+    onnx.save(proto, tmp_path / "odd.onnx")
+    inspection = inspect_file(str(tmp_path / "odd.onnx"))
+    assert (inspection.macs, inspection.notes[-1]) == (None, "MACs of Strange cannot be counted, so there is no sum")
+    assert next(layer.macs for layer in inspection.layers if layer.kind == "MatMul") == 7840

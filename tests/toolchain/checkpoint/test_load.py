@@ -95,9 +95,9 @@ def test_raw_weights_are_taken_and_the_averaged_ones_are_named(
     np.testing.assert_array_equal(forward(model)(IMAGES), expected(net))
     (note,) = model.history
     key = note.split("--weights ")[1].split()[0]
-    taken = load(str(path), model=source, classes=DIGITS, weights=key).model
+    chosen = load(str(path), model=source, classes=DIGITS, weights=key).model
     net.load_state_dict(averaged)
-    np.testing.assert_array_equal(forward(taken)(IMAGES), expected(net))
+    np.testing.assert_array_equal(forward(chosen)(IMAGES), expected(net))
     with pytest.raises(UsageProblem, match=f"no weights under 'other'; it has them under .*{key}"):
         load(str(path), model=source, classes=DIGITS, weights="other")
     assert f"--weights {key}" in glyphpress("inspect", path, "--model", source).out
@@ -152,9 +152,9 @@ def test_half_precision_weights_become_float32(net: Any, source: str, tmp_path: 
     np.testing.assert_allclose(forward(model)(IMAGES), expected(net), atol=1e-2)
 
 
-@pytest.mark.parametrize("words", ["(47)", "(classes=47)", "(47, extra=True)"])
-def test_the_arguments_of_model_are_passed(words: str, source: str, tmp_path: Path) -> None:
-    built = build_from(parse_source(source + words))
+@pytest.mark.parametrize("arguments", ["(47)", "(classes=47)", "(47, extra=True)"])
+def test_the_arguments_of_model_are_passed(arguments: str, source: str, tmp_path: Path) -> None:
+    built = build_from(parse_source(source + arguments))
     assert built.head.out_features == 47
 
 
@@ -279,8 +279,8 @@ def test_row42_the_model_is_what_the_user_gave_and_no_wrapper(
             )
         case ".pt":
             torch.save(net.state_dict(), path)
-    words = source.replace(":Net", ":Pair") if name == "net.pt" else None
-    model = load(str(path), model=words, classes=DIGITS).model
+    arguments = source.replace(":Net", ":Pair") if name == "net.pt" else None
+    model = load(str(path), model=arguments, classes=DIGITS).model
     assert (model.kind, model.name) == (kinds[name], "net")
 
 
@@ -369,7 +369,7 @@ def test_any_stack_of_prefixes_comes_off(prefixes: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("prune", "--method", "magnitude", "--ratio", "50%", "--epochs", 0),
         ("distill", "--epochs", 1, "--channels", "4,4,4,4,4"),
@@ -378,11 +378,11 @@ def test_any_stack_of_prefixes_comes_off(prefixes: list[str]) -> None:
     ids=["row18-prune", "row18-distill", "row18-sensitivity"],
 )
 def test_the_weights_that_were_taken_are_said(
-    words: Any, net: Any, source: str, tmp_path: Path, glyphpress: Any
+    arguments: Any, net: Any, source: str, tmp_path: Path, glyphpress: Any
 ) -> None:
     path = tmp_path / "both.pt"
     torch.save({"model": net.state_dict(), "model_ema": net.state_dict()}, path)
-    command, *rest = words
+    command, *rest = arguments
     out = () if command == "sensitivity" else ("-o", tmp_path / "o.pt2")
     done = glyphpress(
         command, path, "--model", source, "--data", "builtin:digits", "--orientation", "upright", *rest, *out

@@ -51,7 +51,7 @@ def source(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "beside",
+    "stored",
     [
         pytest.param({"preprocess": FOREIGN}, id="row19-a preprocess of two tuples"),
         pytest.param({"preprocess": {"mean": 0.2, "std": 0.4}}, id="row19-a preprocess that says no turn"),
@@ -64,10 +64,10 @@ def source(tmp_path: Path) -> str:
     ],
 )
 def test_a_foreign_mean_and_std_are_tried_and_named_and_options_win(
-    beside: dict[str, Any], weights: dict[str, Any], source: str, digits: Dataset, tmp_path: Path
+    stored: dict[str, Any], weights: dict[str, Any], source: str, digits: Dataset, tmp_path: Path
 ) -> None:
     path = tmp_path / "net.pt"
-    torch.save({"state_dict": weights, **beside}, path)
+    torch.save({"state_dict": weights, **stored}, path)
     settled = settle(str(path), CheckpointRequest(model=source), digits)
     assert settled.model.preprocess == TRAINED
     assert settled.finding is not None
@@ -145,7 +145,7 @@ def test_row19_statistics_of_whole_images_and_broken_numbers_are_no_scaling() ->
 
 
 @pytest.mark.parametrize(
-    ("beside", "said"),
+    ("stored", "note"),
     [
         pytest.param({"mean": 0.1307}, "mean [0.1307] has no std beside it", id="row19-a mean alone"),
         pytest.param({"config": {"image_std": [0.3]}}, "std [0.3] has no mean beside it", id="row19-a std alone"),
@@ -157,11 +157,11 @@ def test_row19_statistics_of_whole_images_and_broken_numbers_are_no_scaling() ->
     ],
 )
 def test_scaling_that_cannot_be_taken_is_named(
-    beside: dict[str, Any], said: str, weights: dict[str, Any], source: str, tmp_path: Path
+    stored: dict[str, Any], note: str, weights: dict[str, Any], source: str, tmp_path: Path
 ) -> None:
-    torch.save({"state_dict": weights, **beside}, tmp_path / "net.pt")
+    torch.save({"state_dict": weights, **stored}, tmp_path / "net.pt")
     history = load(str(tmp_path / "net.pt"), model=source, classes=DIGITS).model.history
-    assert [line for line in history if line.startswith(f"the file's {said}")]
+    assert [line for line in history if line.startswith(f"the file's {note}")]
     given = load(str(tmp_path / "net.pt"), model=source, classes=DIGITS, preprocess=GIVEN).model.history
     assert not [line for line in given if "the file's" in line]
 
@@ -170,10 +170,10 @@ def test_row19_inspect_does_not_call_another_programs_keys_ours(
     weights: dict[str, Any], checkpoint: Path, tmp_path: Path, glyphpress: Callable[..., Finished]
 ) -> None:
     torch.save({"state_dict": weights, "epoch": 7, "classes": list("0123456789")}, tmp_path / "net.pt")
-    said = glyphpress("inspect", tmp_path / "net.pt").out
-    assert "stored epoch" in said
-    assert "stored classes" in said
-    assert "our " not in said
+    output = glyphpress("inspect", tmp_path / "net.pt").out
+    assert "stored epoch" in output
+    assert "stored classes" in output
+    assert "our " not in output
     ours = glyphpress("inspect", checkpoint).out
     assert "our classes" in ours
     assert "stored " not in ours

@@ -24,19 +24,19 @@ from toolchain.core.errors import CheckpointError, StageError
 IMAGES = np.random.default_rng(5).random((16, 1, 28, 28), dtype=np.float32)
 
 
-def saved(made: Any, folder: Path) -> Path:
-    onnx.save(made, folder / "net.onnx")
+def saved(model: Any, folder: Path) -> Path:
+    onnx.save(model, folder / "net.onnx")
     return folder / "net.onnx"
 
 
 def original(path: Path, output: int = -1) -> np.ndarray:
     """Answers of the file as the user gave it, in its own layout and batch size."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    asked = session.get_inputs()[0]
-    batch = asked.shape[0] if isinstance(asked.shape[0], int) else len(IMAGES)
-    rest = asked.shape[1:]
+    image = session.get_inputs()[0]
+    batch = image.shape[0] if isinstance(image.shape[0], int) else len(IMAGES)
+    rest = image.shape[1:]
     parts = [IMAGES[at : at + batch].reshape(-1, *rest) for at in range(0, len(IMAGES), batch)]
-    return np.concatenate([session.run(None, {asked.name: part})[output] for part in parts])
+    return np.concatenate([session.run(None, {image.name: part})[output] for part in parts])
 
 
 def logits_of(proto: Any, images: np.ndarray = IMAGES) -> np.ndarray:
@@ -95,7 +95,7 @@ def test_an_onnx_checkpoint_comes_back_to_torch_and_can_be_trained_and_traced(ca
     module = loaded.model.torch_module("pruning")
     with torch.no_grad():
         np.testing.assert_allclose(module(torch.from_numpy(IMAGES)).numpy(), original(path), atol=1e-4)
-    assert loaded.model.path == path
+    assert list(loaded.model.original.graph.node) == list(onnx.load(path).graph.node)
     module(torch.from_numpy(IMAGES)).sum().backward()
     assert all(weight.grad is not None for weight in module.parameters())
     torch.export.export(module, (torch.zeros(2, 1, 28, 28),), dynamic_shapes=({0: torch.export.Dim("batch")},))
@@ -113,7 +113,7 @@ def test_crops_and_mirrors_come_back_to_torch(which: str, tmp_path: Path) -> Non
     """What onnx2torch makes of a Slice reads its bounds at every run, which no exporter of torch takes."""
     bounds = BOUNDS[which]
     weights = {"weight": np.random.default_rng(0).standard_normal((10, 24 * 28)).astype(np.float32)}
-    made = helper.make_graph(
+    model = helper.make_graph(
         [
             helper.make_node("Slice", ["image", *bounds], ["part"]),
             helper.make_node("Flatten", ["part"], ["flat"]),
@@ -124,7 +124,7 @@ def test_crops_and_mirrors_come_back_to_torch(which: str, tmp_path: Path) -> Non
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("batch", 10))],
         [numpy_helper.from_array(np.array(value), name) for name, value in (bounds | weights).items() if name],
     )
-    path = saved(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path)
+    path = saved(helper.make_model(model, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path)
     module = load(str(path), classes=DIGITS).model.torch_module("pruning")
     with torch.no_grad():
         np.testing.assert_allclose(module(torch.from_numpy(IMAGES)).numpy(), original(path), atol=1e-4)
@@ -171,10 +171,10 @@ def test_what_torch_exported_comes_back_equal(export: str, tmp_path: Path) -> No
 def test_weights_beside_the_file_count_in_its_digest(tmp_path: Path) -> None:
     for seed in ("one", "other"):
         (tmp_path / seed).mkdir()
-        made = graph()
+        model = graph()
         if seed == "other":
-            made.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.ones((676, 10), np.float32), "fc"))
-        onnx.save(made, tmp_path / seed / "net.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+            model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.ones((676, 10), np.float32), "fc"))
+        onnx.save(model, tmp_path / seed / "net.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
     one, other = (tmp_path / seed / "net.onnx" for seed in ("one", "other"))
     assert one.read_bytes() == other.read_bytes()
     digests = {load(str(path), classes=DIGITS).model.checkpoint_sha256 for path in (one, other)}
@@ -185,18 +185,18 @@ def test_weights_beside_the_file_count_in_its_digest(tmp_path: Path) -> None:
 
 
 def test_our_metadata_gives_classes_and_preprocess(tmp_path: Path) -> None:
-    made = graph()
-    made.metadata_props.add(
+    model = graph()
+    model.metadata_props.add(
         key="glyphpress", value='{"classes": ["a","b","c","d","e","f","g","h","i","j"], "preprocess": {"invert": true}}'
     )
-    loaded = load(str(saved(made, tmp_path)))
+    loaded = load(str(saved(model, tmp_path)))
     assert (loaded.model.preprocess, loaded.model.classes) == (Preprocess(invert=True), tuple("abcdefghij"))
 
 
 def test_an_operator_that_torch_cannot_take_leaves_a_reason_and_a_model_that_runs(tmp_path: Path) -> None:
-    made = graph()
-    made.graph.node[1].CopyFrom(helper.make_node("ThresholdedRelu", ["convolved"], ["image"], alpha=0.1))
-    path = saved(made, tmp_path)
+    proto = graph()
+    proto.graph.node[1].CopyFrom(helper.make_node("ThresholdedRelu", ["convolved"], ["image"], alpha=0.1))
+    path = saved(proto, tmp_path)
     model = load(str(path), classes=DIGITS).model
     np.testing.assert_allclose(forward(model)(IMAGES), original(path), atol=1e-4)
     with pytest.raises(StageError, match=r"pruning needs the model in torch: onnx2torch cannot .*ThresholdedRelu"):
@@ -219,45 +219,45 @@ def test_attention_with_a_computed_shape_is_refused_for_torch_or_comes_back_equa
 
 
 def quantized() -> Any:
-    made = graph()
+    model = graph()
     scale = [
         numpy_helper.from_array(np.array(0.1, np.float32), "s"),
         numpy_helper.from_array(np.array(0, np.int8), "z"),
     ]
-    made.graph.initializer.extend(scale)
-    made.graph.node.insert(0, helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]))
-    made.graph.node.insert(0, helper.make_node("QuantizeLinear", ["input", "s", "z"], ["q"]))
-    made.graph.node[2].input[0] = "d"
-    return made
+    model.graph.initializer.extend(scale)
+    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]))
+    model.graph.node.insert(0, helper.make_node("QuantizeLinear", ["input", "s", "z"], ["q"]))
+    model.graph.node[2].input[0] = "d"
+    return model
 
 
 def colour() -> Any:
-    made = graph()
-    made.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
-    return made
+    model = graph()
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
+    return model
 
 
 def double() -> Any:
-    made = graph()
-    made.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
-    return made
+    model = graph()
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    return model
 
 
 def two_inputs() -> Any:
-    made = graph()
-    made.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1]))
-    return made
+    model = graph()
+    model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1]))
+    return model
 
 
 def fixed_inside() -> Any:
-    made = graph(batch=4)
-    made.graph.initializer.append(numpy_helper.from_array(np.ones((4, 10), np.float32), "four_rows"))
-    made.graph.node[-1].input[1] = "four_rows"
-    return made
+    model = graph(batch=4)
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((4, 10), np.float32), "four_rows"))
+    model.graph.node[-1].input[1] = "four_rows"
+    return model
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
         (quantized, "is quantized already (DequantizeLinear, QuantizeLinear)"),
         (colour, "takes input float ['N', 3, 28, 28]"),
@@ -267,11 +267,11 @@ def fixed_inside() -> Any:
         (lambda: graph(classes=47), "answers 47 columns, but there are 10 classes"),
     ],
 )
-def test_graphs_that_cannot_be_pressed(make: Any, words: str, tmp_path: Path) -> None:
+def test_graphs_that_cannot_be_pressed(make: Any, message: str, tmp_path: Path) -> None:
     path = saved(make(), tmp_path)
     with pytest.raises(CheckpointError) as caught:
         load(str(path), classes=DIGITS)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -376,8 +376,8 @@ def test_such_a_graph_comes_back_to_torch_in_silence(
 @pytest.mark.parametrize("opset", [9, 13, 17])
 def test_row14_the_float_file_keeps_numbers_in_place_of_the_rule(opset: int, tmp_path: Path) -> None:
     path = net(tmp_path, CONV.format("SAME_UPPER"), nhwc=True, opset=opset)
-    made = normalised(path, 10)
-    assert "auto_pad" not in str(made.graph)
+    model = normalised(path, 10)
+    assert "auto_pad" not in str(model.graph)
     np.testing.assert_allclose(forward(load(str(path), classes=DIGITS).model)(IMAGES), original(path), atol=1e-4)
 
 
@@ -386,6 +386,6 @@ def test_row14_a_keras_model_is_converted_to_tflite_and_pruned(tmp_path: Path, g
     path = net(tmp_path, nodes, nhwc=True, opset=9)
     plain = ("--data", "builtin:digits", "--orientation", "upright")
     assert glyphpress("export", path, *plain, "-o", tmp_path / "net.tflite").code == 0
-    done = glyphpress("prune", path, *plain, "--round-to", 1, "--ratio", "50%", "--epochs", 0, "-o", tmp_path / "s.pt2")
-    assert (done.code, done.err) == (0, "")
-    assert "6 to 3 channels" in done.out
+    run = glyphpress("prune", path, *plain, "--round-to", 1, "--ratio", "50%", "--epochs", 0, "-o", tmp_path / "s.pt2")
+    assert (run.code, run.err) == (0, "")
+    assert "6 to 3 channels" in run.out

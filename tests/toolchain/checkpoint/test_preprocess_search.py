@@ -51,7 +51,7 @@ def trained(data: Dataset, preprocess: Preprocess, *, spare: int = 0, epochs: in
     return net.eval()
 
 
-def found(net: nn.Module, data: Dataset) -> PreprocessFinding:
+def searched(net: nn.Module, data: Dataset) -> PreprocessFinding:
     order = np.random.default_rng(0).permutation(len(data))
     return search(runner(net), data.images[order], data.labels[order], classes=data.classes)
 
@@ -79,7 +79,7 @@ def runner(net: nn.Module) -> Any:
     ids=lambda value: f"{value.orientation} {value.scale}" if isinstance(value, Preprocess) else str(value),
 )
 def test_a_published_models_wish_is_found(preprocess: Preprocess, spare: int, digits: Dataset) -> None:
-    finding = found(trained(digits, preprocess, spare=spare), digits)
+    finding = searched(trained(digits, preprocess, spare=spare), digits)
     winner = finding.winner
     assert (winner.orientation, winner.invert, winner.label_offset) == (
         preprocess.orientation,
@@ -97,7 +97,7 @@ def test_a_published_models_wish_is_found(preprocess: Preprocess, spare: int, di
 
 
 def test_row20_the_next_best_is_named_where_it_is_the_same_turn_with_another_mean(digits: Dataset) -> None:
-    finding = found(trained(digits, Preprocess("transpose", mean=0.1307, std=0.3081)), digits)
+    finding = searched(trained(digits, Preprocess("transpose", mean=0.1307, std=0.3081)), digits)
     others = [row for row in finding.table if row.preprocess.orientation == "transpose" and not row.preprocess.invert]
     second = next(row for row in others if row.preprocess != finding.winner)
     assert second.accuracy > finding.runner_up_accuracy
@@ -115,7 +115,7 @@ def test_a_model_that_cannot_tell_left_from_right_is_a_tie(digits: Dataset) -> N
             return net(image) + net(image.flip(3))
 
     with pytest.raises(CheckpointError, match="do not decide") as refused:
-        found(Mirrored(), digits)
+        searched(Mirrored(), digits)
     for turn in ("upright", "mirror"):
         assert f"`--orientation {turn} --scale 0-1" in str(refused.value)
 
@@ -139,12 +139,12 @@ def test_scalings_that_read_otherwise_but_equally_well_are_a_tie(digits: Dataset
         CheckpointError,
         match=r"do not decide .*`--orientation upright --scale 0-(1|255)` or `--orientation upright --scale 0-(1|255)`",
     ):
-        found(TwoWishes(), digits)
+        searched(TwoWishes(), digits)
 
 
 def test_a_model_of_something_else_does_not_read_these_images(digits: Dataset) -> None:
     with pytest.raises(CheckpointError, match=r"does not read these images: .*chance is 1"):
-        found(trained(digits, Preprocess(), epochs=0), digits)
+        searched(trained(digits, Preprocess(), epochs=0), digits)
 
 
 def test_a_model_that_answers_nan_does_not_win(digits: Dataset) -> None:
@@ -154,7 +154,7 @@ def test_a_model_that_answers_nan_does_not_win(digits: Dataset) -> None:
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return net(image) if image.max() <= 1 else net(image) * float("nan")
 
-    assert found(Overflows(), digits).winner.orientation == "transpose"
+    assert searched(Overflows(), digits).winner.orientation == "transpose"
 
 
 def test_too_few_images_settle_nothing(digits: Dataset) -> None:
@@ -165,7 +165,7 @@ def test_too_few_images_settle_nothing(digits: Dataset) -> None:
 def test_a_width_of_other_classes_is_an_error(digits: Dataset) -> None:
     wide = nn.Sequential(nn.Flatten(), nn.Linear(784, 47)).eval()
     with pytest.raises(CheckpointError, match="47 columns for 10 classes"):
-        found(wide, digits)
+        searched(wide, digits)
 
 
 def test_an_onnx_checkpoint_is_settled_end_to_end(digits: Dataset, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_an_onnx_checkpoint_is_settled_end_to_end(digits: Dataset, tmp_path: Pat
         optimizer.zero_grad()
         nn.functional.cross_entropy(linear(images), torch.from_numpy(digits.labels)).backward()
         optimizer.step()
-    made = onnx.helper.make_model(
+    model = onnx.helper.make_model(
         onnx.helper.make_graph(
             [
                 onnx.helper.make_node("Flatten", ["x"], ["f"]),
@@ -195,7 +195,7 @@ def test_an_onnx_checkpoint_is_settled_end_to_end(digits: Dataset, tmp_path: Pat
         ),
         opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8,
     )  # fmt: skip
-    onnx.save(made, tmp_path / "linear.onnx")
+    onnx.save(model, tmp_path / "linear.onnx")
     settled = settle(str(tmp_path / "linear.onnx"), CheckpointRequest(), digits)
     assert settled.finding is not None
     assert (settled.model.preprocess.orientation, settled.model.preprocess.invert) == ("anti-transpose", True)
@@ -244,7 +244,7 @@ EMNIST = Preprocess("transpose", mean=0.1722, std=0.3309)
 def test_row20_a_tie_of_mean_and_std_takes_the_likelier_and_names_the_other(
     undecided: nn.Module, digits: Dataset
 ) -> None:
-    finding = found(undecided, digits)
+    finding = searched(undecided, digits)
     assert {finding.winner, *finding.undecided} == {MNIST, EMNIST}
     other = {MNIST: EMNIST, EMNIST: MNIST}[finding.winner]
     fix = f"--orientation transpose --scale 0-1 --mean {other.mean} --std {other.std}"
@@ -272,12 +272,12 @@ def test_row20_export_and_press_say_the_tie_once(
     glyphpress: Any, undecided: nn.Module, digits: Dataset, tmp_path: Path
 ) -> None:
     torch.jit.save(torch.jit.trace(undecided, torch.zeros(2, 1, 28, 28)), tmp_path / "undecided.ts")
-    words = (tmp_path / "undecided.ts", "--data", "builtin:digits")
-    exported = glyphpress("export", *words, "-o", tmp_path / "u.onnx")
+    arguments = (tmp_path / "undecided.ts", "--data", "builtin:digits")
+    exported = glyphpress("export", *arguments, "-o", tmp_path / "u.onnx")
     assert exported.code == 0, exported.err
     assert exported.out.count("a tie of mean and std") == 1
     assert "a tie of mean and std" in (tmp_path / "u.onnx.json").read_text()
-    run = glyphpress("press", *words, "--recipe", "float16", "--format", "onnx", "--out", tmp_path / "out")
+    run = glyphpress("press", *arguments, "--recipe", "float16", "--format", "onnx", "--out", tmp_path / "out")
     assert run.code in (0, 1, 5), run.err
     assert run.out.count("a tie of mean and std") == 1
     assert run.out.count("(found:") == 1
@@ -292,8 +292,8 @@ def test_row20_a_file_that_is_judged_is_not_guessed_at_but_adopted(
     data = ("--data", "builtin:digits")
     refused = glyphpress("evaluate", tmp_path / "u.onnx", *data)
     assert refused.code == 3
-    for one in (MNIST, EMNIST):
-        assert f"`--orientation transpose --scale 0-1 --mean {one.mean} --std {one.std}`" in refused.err
+    for known in (MNIST, EMNIST):
+        assert f"`--orientation transpose --scale 0-1 --mean {known.mean} --std {known.std}`" in refused.err
     assert f"`glyphpress adopt {tmp_path / 'u.onnx'} --data DATA" in refused.err
     adopted = glyphpress("adopt", tmp_path / "u.onnx", *data)
     assert adopted.code == 0, adopted.err
@@ -305,7 +305,9 @@ def test_row20_a_file_that_is_judged_is_not_guessed_at_but_adopted(
 def test_the_paired_t_test_is_that_of_scipy(shift: float) -> None:
     from scipy.stats import ttest_rel
 
-    one, noise = np.random.default_rng(0).normal(size=(2, 400))
-    other = one + 0.5 * noise + shift
-    assert larger_p_value(one, other) == pytest.approx(ttest_rel(one, other, alternative="greater").pvalue, rel=1e-12)
-    assert np.isnan(larger_p_value(one, one))
+    likelihood, noise = np.random.default_rng(0).normal(size=(2, 400))
+    other = likelihood + 0.5 * noise + shift
+    assert larger_p_value(likelihood, other) == pytest.approx(
+        ttest_rel(likelihood, other, alternative="greater").pvalue, rel=1e-12
+    )
+    assert np.isnan(larger_p_value(likelihood, likelihood))

@@ -118,11 +118,11 @@ def test_without_any_classes_the_option_is_named(saved: Path, source: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "expected"),
     [("Broken", "NaN or infinity"), ("Twice", "all have width 10"), ("Raises", "cannot be built (ValueError")],
 )
-def test_models_whose_answer_is_unusable(name: str, words: str, saved: Path, tmp_path: Path) -> None:
-    assert words in refusal(saved, model=f"{tmp_path}/net.py:{name}")
+def test_models_whose_answer_is_unusable(name: str, expected: str, saved: Path, tmp_path: Path) -> None:
+    assert expected in refusal(saved, model=f"{tmp_path}/net.py:{name}")
 
 
 def test_a_wrong_input_shape_says_what_is_fed(source: str, tmp_path: Path) -> None:
@@ -199,10 +199,10 @@ STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("kind", STRANGERS)
 def test_row42_what_torch_did_not_write_is_told_the_truth(kind: str, trusted: bool, tmp_path: Path) -> None:
     path = tmp_path / "model.pkl"
-    write, words = STRANGERS[kind]
+    write, expected = STRANGERS[kind]
     write(path)
     message = refusal(path, trust_pickle=trusted)
-    assert words in message
+    assert expected in message
     assert "--model" not in message
 
 
@@ -236,15 +236,15 @@ def test_no_weights_in_the_file_lists_what_is_there(tmp_path: Path, source: str)
 
 
 @pytest.mark.parametrize(
-    "words", ["net.py", "net.py:", ":Net", "net.py:Net(x)", "net.py:Net(open('a'))", "a:b:c(*[1])"]
+    "option", ["net.py", "net.py:", ":Net", "net.py:Net(x)", "net.py:Net(open('a'))", "a:b:c(*[1])"]
 )
-def test_words_of_model_that_cannot_be_meant(words: str) -> None:
+def test_values_of_model_that_cannot_be_meant(option: str) -> None:
     with pytest.raises(UsageProblem, match="--model"):
-        parse_source(words)
+        parse_source(option)
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("option", "expected"),
     [
         ("net.py:Nett", "has no 'Nett'; it has Net"),
         ("net.py:number", "has no 'number'"),
@@ -254,18 +254,18 @@ def test_words_of_model_that_cannot_be_meant(words: str) -> None:
         ("net.py:make", "make(classes) cannot be built (TypeError"),
     ],
 )
-def test_sources_that_hold_no_such_model(words: str, expected: str, saved: Path, tmp_path: Path) -> None:
+def test_sources_that_hold_no_such_model(option: str, expected: str, saved: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("class Net(:\n")
-    place = f"{tmp_path}/{words}" if ".py" in words else words
-    assert expected in refusal(saved, model=place)
+    model = f"{tmp_path}/{option}" if ".py" in option else option
+    assert expected in refusal(saved, model=model)
 
 
 @pytest.mark.parametrize(
-    ("words", "path"), [("nets:Net(3)", "nets.py"), ("mine.nets:Net", "mine/nets.py"), ("json:Net", "json.py")]
+    ("option", "path"), [("nets:Net(3)", "nets.py"), ("mine.nets:Net", "mine/nets.py"), ("json:Net", "json.py")]
 )
 @pytest.mark.parametrize("command", ["inspect", "export"])
 def test_row18_a_module_that_is_a_file_here_is_answered_with_its_path(
-    words: str,
+    option: str,
     path: str,
     command: str,
     saved: Path,
@@ -277,7 +277,7 @@ def test_row18_a_module_that_is_a_file_here_is_answered_with_its_path(
     Path("mine").mkdir()
     Path(path).write_text("class Net: pass\n")
     done = glyphpress(
-        command, saved, "--model", words, *(["--classes", "0123456789", "-o", "a.onnx"] if command == "export" else [])
+        command, saved, "--model", option, *(["--classes", "0123456789", "-o", "a.onnx"] if command == "export" else [])
     )
     assert done.code == 3
     assert done.err.endswith(f"for the file {path} write --model {path}:Net\n")

@@ -24,7 +24,7 @@ PLAIN = (
     "    layers = nn.Conv2d(1, 8, 3, 2), nn.ConvTranspose2d(8, 8, 3, bias=False)\n"
     "    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(1800, 10))\n"
 )
-WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "row23-weight-norm": ("parametrizations.weight_norm", {}),
     "row23-weight-norm-of-all": ("parametrizations.weight_norm", {"dim": None}),
     "row23-spectral-norm": ("parametrizations.spectral_norm", {}),
@@ -36,14 +36,14 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("prefix", ["", "net."])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-def test_computed_weights_go_into_the_plain_class(way: str, prefix: str, tmp_path: Path) -> None:
+def test_computed_weights_go_into_the_plain_class(form: str, prefix: str, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(PLAIN)
     source = f"{tmp_path}/net.py:make"
     torch.manual_seed(0)
     net, images = build_from(parse_source(source)), torch.rand(4, 1, 28, 28)
-    name, settings = WAYS[way]
+    name, settings = FORMS[form]
     for index in (0, 1, 3):
         reduce(getattr, name.split("."), torch.nn.utils)(net[index], **settings)
     net.train()(images)
