@@ -75,6 +75,22 @@ def translated(error_for: Callable[[str], Exception]) -> Iterator[None]:
         raise error_for(first_line(error)) from error
 
 
+@contextmanager
+def runtime_errors(
+    problem: str, advice: str = "export it again", kinds: type[Exception] | tuple[type[Exception], ...] = Exception
+) -> Iterator[None]:
+    """Raise what a runtime raises in the block, of these kinds, as RunFailed: `PROBLEM (its message); ADVICE`.
+
+    Our own errors pass unchanged.
+    """
+    try:
+        yield
+    except TargetError:
+        raise
+    except kinds as error:
+        raise RunFailed(f"{problem} ({in_one_line(error)}); {advice}") from error
+
+
 def of_the_system(error: BaseException) -> bool:
     """Return whether the system raised an error (no such file, full disk): the file's content is not to blame."""
     return isinstance(error, OSError) and error.errno is not None

@@ -8,20 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter_ns
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
-from targets.errors import RunFailed, TargetUnavailable, in_one_line
+from targets.errors import RunFailed, TargetUnavailable, in_one_line, runtime_errors
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name
-from targets.host.runtime_session import RuntimeSession, codecs_of, input_and_output, resolved_threads
+from targets.host.runtime_session import (
+    Array,
+    RuntimeSession,
+    codecs_of,
+    input_and_output,
+    required_module,
+    resolved_threads,
+)
 from targets.session import RuntimeFacts
 
+if TYPE_CHECKING:
+    from openvino import CompiledModel
+
 BATCH = 64
-FIX = "install it with `pip install openvino`"
 _PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
@@ -48,13 +57,11 @@ class OpenVinoCpu(LocalTarget):
         threads = resolved_threads(threads)
         hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         start = perf_counter_ns()
-        try:
+        with runtime_errors(f"{artifact.path}: OpenVINO refuses it"):
             core = openvino.Core()
             model = core.compile_model(
                 core.read_model(artifact.path), "CPU", hints | {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
             )
-        except Exception as error:
-            raise RunFailed(f"{artifact.path}: OpenVINO refuses it ({in_one_line(error)}); export it again") from error
         load_ns = perf_counter_ns() - start
         nodes = len(model.get_runtime_model().get_ops())
         precision = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
@@ -73,22 +80,19 @@ class OpenVinoCpu(LocalTarget):
 class OpenVinoSession(RuntimeSession):
     """An .onnx file that OpenVINO compiled. `infer` alone is timed, on tensors that are bound before."""
 
-    def __init__(self, artifact: Artifact, facts: RuntimeFacts, model: Any, load_ns: int) -> None:
+    def __init__(self, artifact: Artifact, facts: RuntimeFacts, model: CompiledModel, load_ns: int) -> None:
         """Take the compiled model; raises RunFailed where it has no image input or no logits output."""
         self._request = model.create_infer_request()
         source, sink, self._output = input_and_output(artifact, *codecs_of(artifact))
         super().__init__(artifact, facts, source, sink, batch=BATCH, load_ns=load_ns)
 
-    def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def _infer(self, batch: Array) -> Array:
         self._prepared(batch)()
-        answer: NDArray[Any] = np.array(self._request.get_output_tensor(self._output).data)
-        return answer
+        return np.array(self._request.get_output_tensor(self._output).data)
 
-    def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
-        try:
+    def _prepared(self, batch: Array) -> Callable[[], object]:
+        with runtime_errors(f"{self.artifact.path}: OpenVINO failed"):
             self._request.set_input_tensor(_runtime().Tensor(np.ascontiguousarray(batch)))
-        except Exception as error:
-            raise RunFailed(f"{self.artifact.path}: OpenVINO failed ({in_one_line(error)}); export it again") from error
         return self._invoke
 
     def _invoke(self) -> None:
@@ -102,9 +106,5 @@ class OpenVinoSession(RuntimeSession):
         self._request = None
 
 
-def _runtime() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise TargetUnavailable(f"openvino cannot be imported ({error})", FIX) from error
-    return openvino
+def _runtime() -> ModuleType:
+    return required_module("openvino", "openvino")

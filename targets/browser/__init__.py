@@ -29,6 +29,7 @@ from targets.host.local_target import REPEATS, LocalTarget, MemoryRise
 from targets.host.machine import cpu_name
 from targets.host.runtime_session import (
     RESOLUTIONS,
+    Array,
     Interrupted,
     RuntimeSession,
     TensorCodec,
@@ -38,7 +39,7 @@ from targets.host.runtime_session import (
 )
 from targets.litert.cpu import codecs
 from targets.onnxruntime.cpu import batch_size
-from targets.onnxruntime.gpu import WEBGPU_PROVIDER, refuse_misplaced
+from targets.onnxruntime.gpu import WEBGPU_PROVIDER, Nodes, refuse_misplaced
 from targets.session import LARGEST, Cost, DeviceType, RuntimeFacts, TimingPlan
 
 PAGE = Path(__file__).with_name("page")
@@ -221,7 +222,7 @@ class BrowserSession(RuntimeSession):
         super().__init__(artifact, facts, source, sink, batch=batch_size(artifact.path), load_ns=load_ns)
         self.first_run_ns = self._took_ns
 
-    def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def _infer(self, batch: Array) -> Array:
         self._prepared(batch)
         answer = self._evaluate("() => model.answer()")
         with self._checked_answer():
@@ -231,7 +232,7 @@ class BrowserSession(RuntimeSession):
                 raise ValueError(f"an array of {dtype}")
             return np.frombuffer(base64.b64decode(values, validate=True), dtype).reshape(shape)
 
-    def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
+    def _prepared(self, batch: Array) -> Callable[[], object]:
         content = base64.b64encode(np.ascontiguousarray(batch).tobytes()).decode()
         self._evaluate("(array) => model.place(array)", [batch.dtype.name, list(batch.shape), content])
         return lambda: self._evaluate("() => model.answer()")
@@ -332,9 +333,9 @@ def _placement(artifact: Artifact, opened: dict[str, Any], console: list[str]) -
     return {WEBGPU_PROVIDER: len(nodes[WEBGPU_PROVIDER])}
 
 
-def _logged(console: list[str]) -> dict[str, list[tuple[str, str]]]:
-    """Return for each provider operator and name of its nodes; both are empty where one provider has all nodes."""
-    nodes: dict[str, list[tuple[str, str]]] = {}
+def _logged(console: list[str]) -> Nodes:
+    """Return the nodes of each provider; operators and names are empty where one provider has all nodes."""
+    nodes: Nodes = {}
     provider = ""
     for line in console:
         if head := re.search(r"placed on \[(\w+)\]\. Number of nodes: (\d+)", line):

@@ -24,6 +24,7 @@ from typing import Any
 from targets.artifact import Format
 from targets.errors import RunFailed, TargetUnavailable
 from targets.host.cache import cache_folder, cached, ran
+from targets.host.runtime_session import required_module
 
 
 @dataclass(frozen=True)
@@ -186,14 +187,9 @@ def executable() -> str:
     named = os.environ.get("GLYPHPRESS_CHROMIUM")
     if named and not shutil.which(named):
         raise TargetUnavailable(f"GLYPHPRESS_CHROMIUM is not a program ({named})", "correct it, or unset it")
-    try:
-        import playwright
-    except ImportError as error:
-        raise TargetUnavailable(
-            f"playwright cannot be imported ({error})", "install it with `pip install playwright`"
-        ) from error
+    required_module("playwright", "playwright")
     names = (named,) if named else NAMES
-    program = next(filter(None, map(shutil.which, names)), None) or _bundled(Path(playwright.__file__).parent)
+    program = next(filter(None, map(shutil.which, names)), None) or _bundled()
     if not program:
         raise TargetUnavailable(
             "no Chromium is installed", "apt-get install chromium, or `playwright install chromium`"
@@ -201,7 +197,7 @@ def executable() -> str:
     return program
 
 
-def _bundled(package: Path) -> str | None:
+def _bundled() -> str | None:
     """Return the browser that `playwright install` put into the user's cache, or None."""
     try:
         home = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache/ms-playwright")
@@ -211,7 +207,7 @@ def _bundled(package: Path) -> str | None:
     builds = [
         path for name in ("chrome", "headless_shell", "chrome-headless-shell") for path in home.glob(f"*/*/{name}")
     ]
-    return str(max(builds, key=lambda path: path.stat().st_mtime)) if builds and package else None
+    return str(max(builds, key=lambda path: path.stat().st_mtime)) if builds else None
 
 
 class Worker:

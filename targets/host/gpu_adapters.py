@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import ClassVar
 
 from targets.catalog import full_name
 from targets.errors import TargetUnavailable
@@ -181,5 +182,5 @@ class WebGpuTarget(LocalTarget):
         find(self.adapter)
 
     @abstractmethod
-    def runtime(self) -> Any:
+    def runtime(self) -> ModuleType:
         """Return the package that runs files on WebGPU; raises TargetUnavailable."""

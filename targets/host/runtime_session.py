@@ -8,19 +8,24 @@ import resource
 import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from math import prod
 from time import perf_counter_ns, thread_time_ns
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact, TensorSpec
-from targets.errors import RunFailed
+from targets.errors import RunFailed, TargetUnavailable
 from targets.host.machine import machine_state
 from targets.session import RuntimeFacts, Session, TimingPlan, Timings
+
+Array = NDArray[Any]
+"""An array in the dtype of a file's input or output."""
 
 Interrupted = tuple[tuple[int, int], ...]
 """Index of each sample during which the system gave the core to other processes, and for how many nanoseconds."""
@@ -119,20 +124,28 @@ def typical_ns(microseconds: list[int]) -> float:
     return sum(middle) / len(middle) * 1000
 
 
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Discard what the process writes to descriptor 2 inside the block.
+def required_module(name: str, package: str) -> ModuleType:
+    """Import a module that a target needs; raises TargetUnavailable where the package that has it is not installed."""
+    try:
+        with quiet_stderr():
+            return import_module(name)
+    except ImportError as error:
+        fix = f"install it with `pip install {package}`"
+        raise TargetUnavailable(f"{package} cannot be imported ({error})", fix) from error
 
-    The descriptor belongs to the whole process, so keep the block as short as the opening of a session. Where there is
-    no descriptor 2 (a daemon closed it) nothing is done.
-    """
-    with captured_output(2):
-        yield
+
+def quiet_stderr() -> AbstractContextManager[object]:
+    """Discard what the process, C++ code included, writes to descriptor 2 inside the block."""
+    return captured_output(2)
 
 
 @contextmanager
 def captured_output(*descriptors: int) -> Iterator[Callable[[], str]]:
-    """Capture what the process writes to these descriptors in the block; yields a function that returns it so far."""
+    """Capture what the process writes to these descriptors in the block; yields a function that returns it so far.
+
+    C++ code writes to the descriptors themselves, past sys.stderr. They belong to the whole process, so keep the block
+    as short as the opening of a session. A descriptor that is closed (as a daemon does) is left alone.
+    """
     with tempfile.TemporaryFile() as sink, ExitStack() as restored:
         for descriptor in descriptors:
             try:
@@ -171,7 +184,7 @@ class TensorCodec:
         """Return the batch size that the file fixes, or 0 where it is dynamic."""
         return max(self.spec.shape[0], 0) if self.spec.shape else 0
 
-    def encode(self, values: NDArray[Any]) -> NDArray[Any]:
+    def encode(self, values: Array) -> Array:
         """Return float32 values [N, ...] in the tensor's dtype and shape; values of that dtype are not scaled."""
         dtype = np.dtype(self.spec.dtype)
         inner = self.spec.shape[1:]
@@ -182,10 +195,10 @@ class TensorCodec:
             return shaped
         limits = np.iinfo(dtype)
         steps = np.rint(shaped / np.float32(self.scale)) + self.zero_point
-        quantized: NDArray[Any] = np.clip(steps, limits.min, limits.max).astype(dtype)
+        quantized: Array = np.clip(steps, limits.min, limits.max).astype(dtype)
         return quantized
 
-    def decode(self, raw: NDArray[Any]) -> NDArray[np.float32]:
+    def decode(self, raw: Array) -> NDArray[np.float32]:
         """Return values in the tensor's dtype as float32."""
         if raw.dtype.kind == "f":
             return raw.astype(np.float32, copy=False)
@@ -264,11 +277,11 @@ class RuntimeSession(Session):
         self.first_run_ns = perf_counter_ns() - start
 
     @abstractmethod
-    def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def _infer(self, batch: Array) -> Array:
         """Return the raw output of one inference; raises RunFailed."""
 
     @abstractmethod
-    def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
+    def _prepared(self, batch: Array) -> Callable[[], object]:
         """Set the input to `batch`, and return the call that runs one inference, after which the output can be read."""
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -313,12 +326,12 @@ class RuntimeSession(Session):
         images = np.random.default_rng(0).integers(0, 256, (batch, 28, 28), dtype=np.uint8)
         return self._prepared(self.source.encode(self.artifact.preprocess.apply(images)))
 
-    def answer(self, values: NDArray[Any]) -> NDArray[np.float32]:
+    def answer(self, values: Array) -> NDArray[np.float32]:
         """Return all columns [N, width] of the file's output for preprocessed values."""
         parts = range(0, len(values), self.batch)
         return np.concatenate([self._columns(values[start : start + self.batch]) for start in parts])
 
-    def _columns(self, values: NDArray[Any]) -> NDArray[np.float32]:
+    def _columns(self, values: Array) -> NDArray[np.float32]:
         """Return all columns for at most one batch, padded where the file fixes its size."""
         count, fixed = len(values), self.source.batch
         if count < fixed:

@@ -7,24 +7,35 @@ from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from time import perf_counter_ns
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from targets.artifact import MOST_BYTES, Artifact, Format, TensorSpec
 from targets.catalog import full_name
-from targets.errors import ArtifactError, RunFailed, TargetUnavailable, in_one_line, translated
+from targets.errors import ArtifactError, RunFailed, in_one_line, runtime_errors, translated
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name
-from targets.host.runtime_session import RuntimeSession, TensorCodec, input_and_output, quiet_stderr, resolved_threads
+from targets.host.runtime_session import (
+    Array,
+    RuntimeSession,
+    TensorCodec,
+    input_and_output,
+    quiet_stderr,
+    required_module,
+    resolved_threads,
+)
 from targets.session import RuntimeFacts
 
 if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
+
     from targets.session import Operator
 
 BATCH = 64
-FIX = "install it with `pip install ai-edge-litert`"
+REFUSALS = (ValueError, RuntimeError)
+"""What LiteRT raises for a file that it cannot load or run."""
 
 
 class LiteRtKernels(LocalTarget):
@@ -43,20 +54,17 @@ class LiteRtKernels(LocalTarget):
         litert = load_runtime()
         threads = resolved_threads(threads)
         start = perf_counter_ns()
-        try:
-            # XNNPACK prints a line on descriptor 2 from C++.
-            with quiet_stderr():
-                interpreter = litert.Interpreter(
-                    model_path=str(artifact.path),
-                    num_threads=threads,
-                    experimental_op_resolver_type=litert.OpResolverType[self.resolver],
-                )
-                refuse_huge(interpreter, artifact.path)
-                interpreter.allocate_tensors()
+        # XNNPACK prints a line on descriptor 2 from C++.
+        with runtime_errors(f"{artifact.path}: LiteRT refuses it", kinds=REFUSALS), quiet_stderr():
+            interpreter = litert.Interpreter(
+                model_path=str(artifact.path),
+                num_threads=threads,
+                experimental_op_resolver_type=litert.OpResolverType[self.resolver],
+            )
+            refuse_huge(interpreter, artifact.path)
+            interpreter.allocate_tensors()
             load_ns = perf_counter_ns() - start
             nodes = _placement(interpreter)
-        except (ValueError, RuntimeError) as error:
-            raise RunFailed(f"{artifact.path}: LiteRT refuses it ({in_one_line(error)}); export it again") from error
         runtime = "ai-edge-litert"
         facts = RuntimeFacts(self.name, runtime, version(runtime), cpu_name(), threads, placement=nodes)
         return LiteRtSession(artifact, facts, interpreter, load_ns)
@@ -98,7 +106,7 @@ class LiteRtSession(RuntimeSession):
     the input is in the arena before it, and the output can be read there after it.
     """
 
-    def __init__(self, artifact: Artifact, facts: RuntimeFacts, interpreter: Any, load_ns: int) -> None:
+    def __init__(self, artifact: Artifact, facts: RuntimeFacts, interpreter: Interpreter, load_ns: int) -> None:
         """Take the allocated interpreter; raises RunFailed where it has no image input or no logits output."""
         self._interpreter = interpreter
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
@@ -108,26 +116,24 @@ class LiteRtSession(RuntimeSession):
         self._allocated = int(inputs[0]["shape"][0])
         super().__init__(artifact, facts, source, sink, batch=BATCH, load_ns=load_ns)
 
-    def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def _infer(self, batch: Array) -> Array:
         self._prepared(batch)()
-        answer: NDArray[Any] = self._interpreter.get_tensor(self._output)
+        answer: Array = self._interpreter.get_tensor(self._output)
         return answer
 
-    def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
-        try:
+    def _prepared(self, batch: Array) -> Callable[[], object]:
+        with runtime_errors(f"{self.artifact.path}: LiteRT failed", kinds=REFUSALS):
             if len(batch) != self._allocated:
                 self._interpreter.resize_tensor_input(self._input, batch.shape)
                 self._interpreter.allocate_tensors()
                 self._allocated = len(batch)
             self._interpreter.set_tensor(self._input, batch)
-        except (ValueError, RuntimeError) as error:
-            raise RunFailed(f"{self.artifact.path}: LiteRT failed ({in_one_line(error)}); export it again") from error
         return self._invoke
 
     def _invoke(self) -> None:
         try:
             self._interpreter.invoke()
-        except (ValueError, RuntimeError) as error:
+        except REFUSALS as error:
             raise RunFailed(f"{self.artifact.path}: LiteRT failed ({in_one_line(error)}); export it again") from error
 
     def __exit__(self, *_error: object) -> None:
@@ -153,7 +159,7 @@ def codecs(path: Path) -> tuple[list[TensorCodec], list[TensorCodec]]:
         return [codec_of(detail) for detail in inputs], [codec_of(detail) for detail in outputs]
 
 
-def refuse_huge(interpreter: Any, path: Path) -> None:
+def refuse_huge(interpreter: Interpreter, path: Path) -> None:
     """Raise ArtifactError for a file whose tensors together take more than MOST_BYTES; call it before allocation."""
     sizes = {
         detail["name"]: prod(map(int, detail["shape"])) * np.dtype(detail["dtype"]).itemsize
@@ -167,7 +173,7 @@ def refuse_huge(interpreter: Any, path: Path) -> None:
         )
 
 
-def _placement(interpreter: Any) -> dict[str, int]:
+def _placement(interpreter: Interpreter) -> dict[str, int]:
     """Return how many parts of the graph XNNPACK runs, or how many operators run on built-in kernels.
 
     LiteRT lists DELEGATE among the operators of the file, and does not tell which operators it replaces.
@@ -177,14 +183,9 @@ def _placement(interpreter: Any) -> dict[str, int]:
     return {"XNNPACK": delegates} if delegates else {"builtin": len(kinds)}
 
 
-def load_runtime() -> Any:
+def load_runtime() -> ModuleType:
     """Return LiteRT's module of interpreters; raises TargetUnavailable."""
-    try:
-        with quiet_stderr():
-            from ai_edge_litert import interpreter
-    except ImportError as error:
-        raise TargetUnavailable(f"ai-edge-litert cannot be imported ({error})", FIX) from error
-    return interpreter
+    return required_module("ai_edge_litert.interpreter", "ai-edge-litert")
 
 
 def codec_of(detail: dict[str, Any]) -> TensorCodec:

@@ -10,20 +10,32 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
-from targets.errors import Misplaced, RunFailed, TargetUnavailable, in_one_line
+from targets.errors import Misplaced, RunFailed, TargetUnavailable, in_one_line, runtime_errors
 from targets.host import gpu_adapters
-from targets.host.runtime_session import RuntimeSession, captured_output, input_and_output, resolved_threads
-from targets.litert.cpu import FIX, codec_of, load_runtime
+from targets.host.runtime_session import (
+    Array,
+    RuntimeSession,
+    captured_output,
+    input_and_output,
+    quiet_stderr,
+    resolved_threads,
+)
+from targets.litert.cpu import codec_of, load_runtime
 from targets.session import RuntimeFacts
+
+if TYPE_CHECKING:
+    from ai_edge_litert.compiled_model import CompiledModel
+    from ai_edge_litert.interpreter import Interpreter
 
 ACCELERATOR = "GPU WebGPU"
 """LiteRT's name for it."""
@@ -51,14 +63,15 @@ class LiteRtGpu(gpu_adapters.WebGpuTarget):
     base_name = "litert-gpu"
     formats: frozenset[Format] = frozenset({"tflite"})
 
-    def runtime(self) -> Any:
+    def runtime(self) -> ModuleType:
         """Return the module of CompiledModel; raises TargetUnavailable."""
         load_runtime()
         try:
-            from ai_edge_litert import compiled_model
+            compiled_model = import_module("ai_edge_litert.compiled_model")
         except ImportError as error:
-            raise TargetUnavailable(f"this ai-edge-litert has no CompiledModel ({error})", FIX) from error
-        if not Path(compiled_model.__file__).with_name(_LIBRARY).is_file():
+            reason = f"this ai-edge-litert has no CompiledModel ({error})"
+            raise TargetUnavailable(reason, "install it with `pip install ai-edge-litert`") from error
+        if not Path(str(compiled_model.__file__)).with_name(_LIBRARY).is_file():
             raise TargetUnavailable(f"this ai-edge-litert comes without {_LIBRARY}", "install a wheel that has it")
         return compiled_model
 
@@ -103,7 +116,14 @@ class LiteRtGpuSession(RuntimeSession):
     """
 
     def __init__(
-        self, artifact: Artifact, facts: RuntimeFacts, interpreter: Any, model: Any, load_ns: int, *, copies: bool
+        self,
+        artifact: Artifact,
+        facts: RuntimeFacts,
+        interpreter: Interpreter,
+        model: CompiledModel,
+        load_ns: int,
+        *,
+        copies: bool,
     ) -> None:
         """Take the compiled model, and an interpreter that knows the scales of its input and output."""
         self._model, self._copies = model, copies
@@ -119,10 +139,10 @@ class LiteRtGpuSession(RuntimeSession):
             self.__exit__()
             raise
 
-    def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def _infer(self, batch: Array) -> Array:
         return self._call(batch, copies=True)
 
-    def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
+    def _prepared(self, batch: Array) -> Callable[[], object]:
         if len(batch) != self._shape[0]:
             raise RunFailed(
                 f"{self.artifact.path}: it is compiled for a batch of {self._shape[0]} on the GPU; time it with that"
@@ -130,12 +150,12 @@ class LiteRtGpuSession(RuntimeSession):
         self._infer(batch)
         return lambda: self._call(batch, copies=self._copies)
 
-    def _call(self, batch: NDArray[Any], *, copies: bool) -> NDArray[Any]:
+    def _call(self, batch: Array, *, copies: bool) -> Array:
         try:
             if copies:
                 self._inputs[0].write(batch)
             self._model.run_by_index(0, self._inputs, self._outputs)
-            answer: NDArray[Any] = self._outputs[self._output].read(int(np.prod(self._shape)), self.sink.spec.dtype)
+            answer: Array = self._outputs[self._output].read(int(np.prod(self._shape)), self.sink.spec.dtype)
         except (ValueError, RuntimeError) as error:
             raise RunFailed(f"{self.artifact.path}: LiteRT failed ({in_one_line(error)}); export it again") from error
         return answer.reshape(self._shape)
@@ -148,14 +168,10 @@ class LiteRtGpuSession(RuntimeSession):
             self._model.environment.close()
 
 
-def _interpreter(artifact: Artifact) -> Any:
+def _interpreter(artifact: Artifact) -> Interpreter:
     """Return an interpreter that knows the file's tensors and operators; raises RunFailed."""
-    litert = load_runtime()
-    with captured_output(2):
-        try:
-            return litert.Interpreter(model_path=str(artifact.path))
-        except ValueError as error:
-            raise RunFailed(f"{artifact.path}: LiteRT refuses it ({in_one_line(error)}); export it again") from error
+    with quiet_stderr(), runtime_errors(f"{artifact.path}: LiteRT refuses it", kinds=ValueError):
+        return load_runtime().Interpreter(model_path=str(artifact.path))
 
 
 def _refuse_crashing(artifact: Artifact) -> None:

@@ -10,10 +10,9 @@ import ctypes
 import re
 from ctypes import byref, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
 from pathlib import Path
-from typing import Any
 
 from targets.artifact import Artifact
-from targets.errors import RunFailed
+from targets.errors import RunFailed, runtime_errors
 from targets.host.runtime_session import PROFILE_RUNS, PROFILE_WARMUP, typical_ns
 from targets.session import Operator
 
@@ -60,13 +59,13 @@ class _LiteRt:
             raise RunFailed(f"this ai-edge-litert has no profiler ({error}); install version 2.3 or newer") from error
         self._path = artifact.path
 
-    def create(self, function: str, *arguments: Any) -> c_void_p:
+    def create(self, function: str, *arguments: object) -> c_void_p:
         """Call a function and return the handle that it writes to its last argument."""
         handle = c_void_p()
         self.call(function, *arguments, byref(handle))
         return handle
 
-    def call(self, function: str, *arguments: Any) -> None:
+    def call(self, function: str, *arguments: object) -> None:
         try:
             status = getattr(self._library, f"LiteRt{function}")(*arguments)
         except AttributeError as error:
@@ -76,7 +75,7 @@ class _LiteRt:
 
 
 def litert_events(artifact: Artifact, *, threads: int, xnnpack: bool) -> list[tuple[str, int, int, int]]:
-    """Return tag, kind, number and microseconds of every event of `RUNS` inferences; raises RunFailed."""
+    """Return tag, kind, number and microseconds of every event of `PROFILE_RUNS` inferences; raises RunFailed."""
     litert = _LiteRt(artifact)
     environment = litert.create("CreateEnvironment", 0, None)
     model = litert.create("CreateModelFromFile", environment, str(artifact.path).encode())
@@ -157,10 +156,8 @@ def _layers(artifact: Artifact, batch: int) -> list[tuple[str, str]]:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate would replace the operators
-    try:
+    with runtime_errors(f"{artifact.path}: LiteRT refuses it", kinds=ValueError):
         interpreter = Interpreter(str(artifact.path), experimental_op_resolver_type=plain)
-    except ValueError as error:
-        raise RunFailed(f"{artifact.path}: LiteRT refuses it ({error}); export it again") from error
     fixed = int(interpreter.get_input_details()[0]["shape"][0])
     if fixed != batch:
         raise RunFailed(f"{artifact.path}: LiteRT profiles it in its own batch; give {fixed}, not {batch}")

@@ -1,35 +1,43 @@
 """ONNX Runtime on the CPU, and what it tells of an .ort file: a graph that it has optimized and stored itself.
 
-Its exceptions share no base but Exception, hence the wide `except` around its calls; each becomes a RunFailed.
+Its exceptions share no base but Exception, so any exception of its calls becomes a RunFailed.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from numpy.typing import NDArray
+from types import ModuleType
+from typing import TYPE_CHECKING, ClassVar
 
 from targets.artifact import Artifact, Format, TensorSpec
 from targets.catalog import full_name
-from targets.errors import ArtifactError, RunFailed, TargetUnavailable, in_one_line, translated
+from targets.errors import ArtifactError, TargetUnavailable, in_one_line, runtime_errors, translated
 from targets.host.local_target import LocalTarget
 from targets.host.machine import cpu_name, machine_state
-from targets.host.runtime_session import RuntimeSession, codecs_of, input_and_output, quiet_stderr, resolved_threads
+from targets.host.runtime_session import (
+    Array,
+    RuntimeSession,
+    codecs_of,
+    input_and_output,
+    quiet_stderr,
+    required_module,
+    resolved_threads,
+)
+from targets.host.text import json_value
 from targets.session import RuntimeFacts
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, NodeArg, SessionOptions
+
     from targets.session import Operator
 
 
 BATCH = 64
 """Images per inference in `run`; larger batches do not fit the cache and are slower (256: 51 us an image, 64: 40)."""
-FIX = "install it with `pip install onnxruntime`"
 
 
 class OrtKernels(LocalTarget):
@@ -49,7 +57,7 @@ class OrtKernels(LocalTarget):
         """See `LocalTarget.require`: onnxruntime."""
         load_runtime()
 
-    def options(self, threads: int) -> Any:
+    def options(self, threads: int) -> SessionOptions:
         """Return the session options: `threads` intra-op threads, one inter-op thread, sequential execution."""
         ort = load_runtime()
         options = ort.SessionOptions()
@@ -73,14 +81,9 @@ class OrtKernels(LocalTarget):
         threads = resolved_threads(threads)
         batch = batch_size(artifact.path)
         start = perf_counter_ns()
-        try:
-            with quiet_stderr():
-                options = self.options(threads)
-                session = ort.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise RunFailed(
-                f"{artifact.path}: ONNX Runtime refuses it ({in_one_line(error)}); export it again"
-            ) from error
+        with runtime_errors(f"{artifact.path}: ONNX Runtime refuses it"), quiet_stderr():
+            options = self.options(threads)
+            session = ort.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
         load_ns = perf_counter_ns() - start
         nodes = _placement(session)
         facts = RuntimeFacts(self.name, "onnxruntime", ort.__version__, cpu_name(), threads, placement=nodes)
@@ -92,7 +95,7 @@ class OrtKernels(LocalTarget):
 
         threads = resolved_threads(threads)
 
-        def prepared(session: Any) -> Callable[[], object]:
+        def prepared(session: InferenceSession) -> Callable[[], object]:
             facts = RuntimeFacts(self.name, "onnxruntime", load_runtime().__version__, "", threads)
             return OrtSession(artifact, facts, session, batch=batch, load_ns=0).prepared(batch)
 
@@ -161,22 +164,20 @@ class OrtSession(RuntimeSession):
     `run`), and corresponds to LiteRT's `invoke`.
     """
 
-    def __init__(self, artifact: Artifact, facts: RuntimeFacts, session: Any, *, batch: int, load_ns: int) -> None:
+    def __init__(
+        self, artifact: Artifact, facts: RuntimeFacts, session: InferenceSession, *, batch: int, load_ns: int
+    ) -> None:
         """Take the open session; raises RunFailed where it has no image input or no logits output."""
         self._session = session
         source, sink, _ = input_and_output(artifact, *codecs_of(artifact))
         super().__init__(artifact, facts, source, sink, batch=batch, load_ns=load_ns)
 
-    def _infer(self, batch: NDArray[Any]) -> NDArray[Any]:
-        try:
-            answer: NDArray[Any] = self._session.run([self.sink.spec.name], {self.source.spec.name: batch})[0]
-        except Exception as error:
-            raise RunFailed(
-                f"{self.artifact.path}: ONNX Runtime failed on it ({in_one_line(error)}); export it again"
-            ) from error
+    def _infer(self, batch: Array) -> Array:
+        with runtime_errors(f"{self.artifact.path}: ONNX Runtime failed on it"):
+            answer: Array = self._session.run([self.sink.spec.name], {self.source.spec.name: batch})[0]
         return answer
 
-    def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
+    def _prepared(self, batch: Array) -> Callable[[], object]:
         ort = load_runtime()
         binding = self._session.io_binding()
         # The buffers must live as long as the function that is returned.
@@ -185,7 +186,7 @@ class OrtSession(RuntimeSession):
         binding.bind_ortvalue_output(self.sink.spec.name, buffers[1])
         run = self._session.run_with_iobinding
 
-        def infer(_buffers: Any = buffers) -> None:
+        def infer(_buffers: object = buffers) -> None:
             run(binding)
 
         return infer
@@ -195,17 +196,12 @@ class OrtSession(RuntimeSession):
         self._session = None
 
 
-def load_runtime() -> Any:
+def load_runtime() -> ModuleType:
     """Return the module onnxruntime; raises TargetUnavailable."""
-    try:
-        with quiet_stderr():
-            import onnxruntime
-    except ImportError as error:
-        raise TargetUnavailable(f"onnxruntime cannot be imported ({error})", FIX) from error
-    return onnxruntime
+    return required_module("onnxruntime", "onnxruntime")
 
 
-def _placement(session: Any) -> dict[str, int]:
+def _placement(session: InferenceSession) -> dict[str, int]:
     """Return how many nodes each execution provider runs; empty where ONNX Runtime is too old to tell."""
     assignment = getattr(session, "get_provider_graph_assignment_info", None)
     nodes: Counter[str] = Counter()
@@ -233,13 +229,13 @@ def described(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...
     """Return its inputs and outputs; raises ArtifactError, also where the scales of integers are missing."""
     session = _session(path)
     with translated(lambda reason: ArtifactError(f"{path}: its metadata is damaged ({reason}); convert it again")):
-        scales = json.loads(_metadata(path, session).get(SCALES_KEY, "{}"))
+        scales = json_value(_metadata(path, session).get(SCALES_KEY, "{}"))
         sides = (session.get_inputs(), session.get_outputs())
         inputs, outputs = (tuple(_spec(path, node, scales) for node in nodes) for nodes in sides)
         return inputs, outputs
 
 
-def _spec(path: Path, node: Any, scales: dict[str, list[Any]]) -> TensorSpec:
+def _spec(path: Path, node: NodeArg, scales: dict[str, tuple[float, int]]) -> TensorSpec:
     kind = node.type.removeprefix("tensor(").removesuffix(")")
     dtype = _DTYPES.get(kind, kind)
     if "float" not in dtype and node.name not in scales:
@@ -255,15 +251,14 @@ def metadata(path: Path) -> dict[str, str]:
     return _metadata(path, _session(path))
 
 
-def _metadata(path: Path, session: Any) -> dict[str, str]:
+def _metadata(path: Path, session: InferenceSession) -> dict[str, str]:
     try:
-        values: dict[str, str] = session.get_modelmeta().custom_metadata_map
+        return dict(session.get_modelmeta().custom_metadata_map)
     except UnicodeDecodeError as error:
         raise ArtifactError(f"{path}: its metadata is damaged ({error.reason}); convert it again") from error
-    return values
 
 
-def _session(path: Path) -> Any:
+def _session(path: Path) -> InferenceSession:
     ort = load_runtime()
     options = ort.SessionOptions()
     options.log_severity_level = 4

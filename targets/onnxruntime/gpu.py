@@ -24,23 +24,27 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any, ClassVar
-
-from numpy.typing import NDArray
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from targets.artifact import Artifact, Format
 from targets.catalog import full_name
 from targets.errors import Misplaced, RunFailed, TargetUnavailable, in_one_line
 from targets.host import gpu_adapters
 from targets.host.local_target import LocalTarget
-from targets.host.runtime_session import captured_output, quiet_stderr, resolved_threads
+from targets.host.runtime_session import Array, captured_output, quiet_stderr, required_module, resolved_threads
 from targets.onnxruntime.cpu import BATCH, OrtSession, load_runtime
 from targets.session import RuntimeFacts
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, OrtEpDevice, SessionOptions
 
 INTEGER = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"})
 """Operators of int8 arithmetic, from QDQ files and dynamic quantization."""
 
-Attach = Callable[[Any], dict[str, Any]]
+Attach = Callable[["SessionOptions"], dict[str, Any]]
+Nodes = dict[str, list[tuple[str, str]]]
+"""Execution provider -> operator and name of each of its nodes."""
 
 
 class DeviceSession(OrtSession):
@@ -52,13 +56,20 @@ class DeviceSession(OrtSession):
     """
 
     def __init__(
-        self, artifact: Artifact, facts: RuntimeFacts, session: Any, load_ns: int, *, copies: bool, memory: str
+        self,
+        artifact: Artifact,
+        facts: RuntimeFacts,
+        session: InferenceSession,
+        load_ns: int,
+        *,
+        copies: bool,
+        memory: str,
     ) -> None:
         """See `OrtSession`."""
         self._copies, self._memory = copies, "cpu" if copies else memory
         super().__init__(artifact, facts, session, batch=BATCH, load_ns=load_ns)
 
-    def _prepared(self, batch: NDArray[Any]) -> Callable[[], object]:
+    def _prepared(self, batch: Array) -> Callable[[], object]:
         ort = load_runtime()
         binding = self._session.io_binding()
         source, sink = (ort.OrtValue.ortvalue_from_numpy(array) for array in (batch, self._infer(batch)))
@@ -77,7 +88,9 @@ class DeviceSession(OrtSession):
         return infer
 
 
-def single_provider_session(artifact: Artifact, provider: str, attach: Attach, threads: int) -> tuple[Any, int]:
+def single_provider_session(
+    artifact: Artifact, provider: str, attach: Attach, threads: int
+) -> tuple[InferenceSession, int]:
     """Return a session of the file whose nodes all run on `provider`, and their number.
 
     attach: adds the provider to session options, and returns further arguments of InferenceSession. The number counts
@@ -95,14 +108,14 @@ def single_provider_session(artifact: Artifact, provider: str, attach: Attach, t
     return session, len(nodes.get(provider, ()))
 
 
-def refuse_misplaced(provider: str, nodes: dict[str, list[tuple[str, str]]], artifact: Artifact) -> None:
-    """Raise Misplaced unless every node (provider -> operator and name) is placed on `provider`."""
+def refuse_misplaced(provider: str, nodes: Nodes, artifact: Artifact) -> None:
+    """Raise Misplaced unless every node is placed on `provider`."""
     misplaced = {other: names for other, names in nodes.items() if other != provider}
     if misplaced:
         raise Misplaced(f"{artifact.path}: {_misplaced_text(nodes, misplaced, provider)}")
 
 
-def _open(artifact: Artifact, attach: Attach, threads: int, *, strict: bool) -> Any:
+def _open(artifact: Artifact, attach: Attach, threads: int, *, strict: bool) -> InferenceSession:
     ort = load_runtime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -115,7 +128,7 @@ def _open(artifact: Artifact, attach: Attach, threads: int, *, strict: bool) -> 
 
 def _opened_with_cpu(
     artifact: Artifact, provider: str, attach: Attach, threads: int, captured: Callable[[], str]
-) -> Any:
+) -> InferenceSession:
     """Return a session that may use the CPU too, which shows misplaced nodes; raises where that is not the cause."""
     try:
         session = _open(artifact, attach, threads, strict=False)
@@ -130,17 +143,14 @@ def _opened_with_cpu(
     return session
 
 
-def _placed(session: Any) -> dict[str, list[tuple[str, str]]]:
-    """Return for each provider operator and name of its nodes."""
-    nodes: dict[str, list[tuple[str, str]]] = {}
+def _placed(session: InferenceSession) -> Nodes:
+    nodes: Nodes = {}
     for part in session.get_provider_graph_assignment_info():
         nodes.setdefault(part.ep_name, []).extend((node.op_type, node.name) for node in part.get_nodes())
     return nodes
 
 
-def _misplaced_text(
-    nodes: dict[str, list[tuple[str, str]]], misplaced: dict[str, list[tuple[str, str]]], provider: str
-) -> str:
+def _misplaced_text(nodes: Nodes, misplaced: Nodes, provider: str) -> str:
     strays = [node for names in misplaced.values() for node in names]
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(kind for kind, _ in strays).items())
     named = [name for _, name in strays if name][:3]
@@ -176,6 +186,7 @@ class OrtCuda(LocalTarget):
     base_name = "ort-cuda"
     provider = "CUDAExecutionProvider"
     library = "libonnxruntime_providers_cuda.so"
+    fix = CUDA_FIX
     packages: tuple[str, ...] = ()
     provider_options: ClassVar[dict[str, str]] = {"use_tf32": "0"}
 
@@ -213,12 +224,12 @@ class OrtCuda(LocalTarget):
         if self.provider not in ort.get_available_providers():
             raise TargetUnavailable(f"this onnxruntime has no {self.provider}", CUDA_FIX)
         name = cuda_device()
-        missing = missing_library(Path(ort.__file__).with_name("capi") / self.library, *self.packages)
+        missing = missing_library(Path(str(ort.__file__)).with_name("capi") / self.library, *self.packages)
         if missing:
-            raise TargetUnavailable(f"{self.provider} needs {missing}, which is not here", self._fix())
+            raise TargetUnavailable(f"{self.provider} needs {missing}, which is not here", self.fix)
         return name
 
-    def _preloaded(self) -> Any:
+    def _preloaded(self) -> ModuleType:
         """Load NVIDIA's libraries from their pip packages, where the system's loader does not look for them."""
         ort = load_runtime()
         for package in self.packages:
@@ -228,14 +239,11 @@ class OrtCuda(LocalTarget):
             ort.preload_dlls()
         return ort
 
-    def _attached(self, _options: Any) -> dict[str, Any]:
+    def _attached(self, _options: SessionOptions) -> dict[str, Any]:
         return {"providers": [(self.provider, self.provider_options)]}
 
     def _precision(self) -> str:
         return "float32"
-
-    def _fix(self) -> str:
-        return CUDA_FIX
 
 
 class OrtTensorRt(OrtCuda):
@@ -248,18 +256,16 @@ class OrtTensorRt(OrtCuda):
     base_name = "ort-tensorrt"
     provider = "TensorrtExecutionProvider"
     library = "libonnxruntime_providers_tensorrt.so"
+    fix = "install TensorRT 10 with `pip install 'tensorrt>=10,<11'`"
     packages = ("tensorrt",)
     provider_options: ClassVar[dict[str, str]] = {}
 
-    def _preloaded(self) -> Any:
+    def _preloaded(self) -> ModuleType:
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
         return super()._preloaded()
 
     def _precision(self) -> str:
         return "float32" if os.environ["NVIDIA_TF32_OVERRIDE"] == "0" else "tf32"
-
-    def _fix(self) -> str:
-        return "install TensorRT 10 with `pip install 'tensorrt>=10,<11'`"
 
 
 def cuda_device() -> str:
@@ -295,7 +301,6 @@ def missing_library(provider: Path, *packages: str) -> str:
 
 
 WEBGPU_PROVIDER = "WebGpuExecutionProvider"
-WEBGPU_FIX = "install it with `pip install onnxruntime-ep-webgpu`"
 
 
 class OrtWebGpu(gpu_adapters.WebGpuTarget):
@@ -307,15 +312,11 @@ class OrtWebGpu(gpu_adapters.WebGpuTarget):
     base_name = "ort-webgpu"
     formats: frozenset[Format] = frozenset({"onnx"})
 
-    def runtime(self) -> Any:
+    def runtime(self) -> ModuleType:
         """Return the plugin's package; raises TargetUnavailable."""
         if not hasattr(load_runtime(), "get_ep_devices"):
             raise TargetUnavailable("this onnxruntime takes no plugins", "install onnxruntime 1.24.4 or newer")
-        try:
-            import onnxruntime_ep_webgpu
-        except ImportError as error:
-            raise TargetUnavailable(f"onnxruntime-ep-webgpu cannot be imported ({error})", WEBGPU_FIX) from error
-        return onnxruntime_ep_webgpu
+        return required_module("onnxruntime_ep_webgpu", "onnxruntime-ep-webgpu")
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> DeviceSession:
         """Load the file, every node on WebGPU; `threads` are those of ONNX Runtime on the host."""
@@ -343,7 +344,7 @@ class OrtWebGpu(gpu_adapters.WebGpuTarget):
         return DeviceSession(artifact, facts, session, load_ns, copies=self.copies, memory="cpu")
 
 
-def _device(ort: Any, plugin: Any) -> Any:
+def _device(ort: ModuleType, plugin: ModuleType) -> OrtEpDevice:
     """Return the provider's device; registers its library where this process has not done so yet."""
     for register in (True, False):
         devices = [device for device in ort.get_ep_devices() if device.ep_name == WEBGPU_PROVIDER]
@@ -357,6 +358,6 @@ def _device(ort: Any, plugin: Any) -> Any:
     )
 
 
-def _attached(options: Any, device: Any) -> dict[str, Any]:
+def _attached(options: SessionOptions, device: OrtEpDevice) -> dict[str, Any]:
     options.add_provider_for_devices([device], {})
     return {}

@@ -14,20 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.artifact import Artifact
-from targets.errors import RunFailed, in_one_line
+from targets.errors import RunFailed, runtime_errors
 from targets.host.runtime_session import PROFILE_RUNS, PROFILE_WARMUP, typical_ns
 from targets.onnxruntime.onnx_file import without_weights
 from targets.session import Operator
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
+    from onnxruntime import InferenceSession, SessionOptions
+
 _EVENT = re.compile(r"(?P<name>.*)_kernel_time")
 _NUMBER = re.compile(r"\[node (\d+)\]")
 _ADDED_SUFFIX = re.compile(r"(?:_pre_q)?(?:_nchwc|_token_\d+)?$")
 """Suffix that the optimizer adds to the name of a node or tensor."""
 
 
-def ort_operators(artifact: Artifact, options: Any, prepared: Callable[[Any], Callable[[], object]]) -> list[Operator]:
+def ort_operators(
+    artifact: Artifact, options: SessionOptions, prepared: Callable[[InferenceSession], Callable[[], object]]
+) -> list[Operator]:
     """Return the kernels of an inference; raises RunFailed where ONNX Runtime refuses the file.
 
     options: of the session. prepared: returns the function that runs one inference in an open session.
@@ -41,14 +45,10 @@ def ort_operators(artifact: Artifact, options: Any, prepared: Callable[[Any], Ca
     with tempfile.TemporaryDirectory() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder, "profile"))
-        try:
+        with runtime_errors(f"{artifact.path}: ONNX Runtime refuses it"):
             session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:
-            raise RunFailed(
-                f"{artifact.path}: ONNX Runtime refuses it ({in_one_line(error)}); export it again"
-            ) from error
         infer = prepared(session)
         for _ in range(PROFILE_WARMUP + PROFILE_RUNS):
             infer()
