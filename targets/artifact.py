@@ -16,6 +16,8 @@ Format = Literal["onnx", "ort", "tflite"]
 PreprocessSource = Literal["sidecar", "file metadata", "options", "searched"]
 """Where the preprocess of a file comes from: its sidecar, itself, the user, or a search on training images."""
 SCHEMA = "glyphpress/artifact/1"
+Facts = dict[str, Any]
+"""The content of a sidecar, as JSON types."""
 ONNX_METADATA_KEY = "glyphpress"
 
 MOST_BYTES = 2**31
@@ -139,7 +141,7 @@ class Artifact:
         """Return the text of the JSON sidecar."""
         return json_text(self.facts(), indent=2) + "\n"
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Return the content of the sidecar as JSON types: everything but the path."""
         facts = asdict(replace(self, path=Path()))
         del facts["path"], facts["preprocess_source"]
@@ -183,7 +185,7 @@ def sidecar_of(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def from_facts(path: Path, facts: dict[str, Any]) -> Artifact:
+def from_facts(path: Path, facts: Facts) -> Artifact:
     """Rebuild from `Artifact.facts` without reading the file.
 
     Raises ValueError, KeyError, TypeError or ArtifactError where the facts are wrong.
@@ -241,7 +243,7 @@ def _check_types(artifact: Artifact) -> None:
         raise TypeError(f"{artifact.calibration!r:.60} is not a calibration set")
 
 
-def _spec(facts: dict[str, Any]) -> TensorSpec:
+def _spec(facts: Facts) -> TensorSpec:
     # Old sidecars have no scales; for floats none are needed.
-    facts = ({"scale": None, "zero_point": None} if "float" in facts["dtype"] else {}) | facts
-    return TensorSpec(facts["name"], tuple(facts["shape"]), facts["dtype"], facts["scale"], facts["zero_point"])
+    scaling = facts if "float" not in facts["dtype"] else {"scale": None, "zero_point": None, **facts}
+    return TensorSpec(facts["name"], tuple(facts["shape"]), facts["dtype"], scaling["scale"], scaling["zero_point"])

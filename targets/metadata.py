@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from targets.artifact import (
     ONNX_METADATA_KEY,
     Artifact,
+    Facts,
     Format,
     TensorSpec,
     file_format,
@@ -108,9 +108,9 @@ def _embedded_text(path: Path, kind: Format) -> str:
     return metadata(path).get(ONNX_METADATA_KEY, "")
 
 
-def _embedded_facts(path: Path, sha256: str) -> dict[str, Any]:
+def _embedded_facts(path: Path, sha256: str) -> Facts:
     """Return the facts of a sidecar from the file itself: its metadata, its graph and its bytes."""
     kind = file_format(path)
-    stored: dict[str, Any] = json_value(_embedded_text(path, kind))
+    stored: Facts = json_value(_embedded_text(path, kind))
     inputs, outputs = (tuple(map(asdict, specs)) for specs in describe(path))
     return stored | {"format": kind, "sha256": sha256, "inputs": inputs, "outputs": outputs}

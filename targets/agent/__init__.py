@@ -16,11 +16,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,12 @@ from targets.errors import ConnectionLost, RunFailed, translated
 from targets.host.runtime_session import check_glyphs, finite
 from targets.host.text import json_value
 from targets.session import RuntimeFacts, Session, TimingPlan, Timings
+
+Header = dict[str, Any]
+"""What a frame says, as JSON: a request with its fields, or an answer."""
+Frame = tuple[Header, bytes]
+"""Header and payload."""
+T = TypeVar("T")
 
 GREETING = b"\n\x00glyphpress-agent/1\n"
 MOST_BEFORE_GREETING = 65_536
@@ -47,7 +53,7 @@ class BrokenWire(Exception):
     """The other side is gone, or does not follow this protocol."""
 
 
-def send(stream: BinaryIO, header: dict[str, Any], payload: bytes = b"") -> None:
+def send(stream: BinaryIO, header: Header, payload: bytes = b"") -> None:
     """Write one frame and flush it; raises BrokenWire when the other side is gone."""
     text = json.dumps(header, allow_nan=False).encode()
     try:
@@ -58,7 +64,7 @@ def send(stream: BinaryIO, header: dict[str, Any], payload: bytes = b"") -> None
         raise BrokenWire("the other side closed the connection") from error
 
 
-def receive(stream: BinaryIO) -> tuple[dict[str, Any], bytes]:
+def receive(stream: BinaryIO) -> Frame:
     """Return header and payload of one frame; raises BrokenWire at the end of the stream, or where it is no frame."""
     size, payload = _LENGTHS.unpack(_exactly(stream, _LENGTHS.size))
     if size > _HEADER_LIMIT or payload > _PAYLOAD_LIMIT:
@@ -95,9 +101,32 @@ def _exactly(stream: BinaryIO, count: int) -> bytes:
 
 CHUNK = 256
 """Images in a frame (200 KB): small, so that a lost connection loses little."""
-_SET_UP = "run `glyphpress targets setup` again"
 LIMIT_S = 600
 """Seconds that one request may take; the agent ends what takes longer."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an agent answered to a request: values by name, and bytes. where: the channel's name in messages."""
+
+    where: str
+    header: Header
+    payload: bytes
+
+    def value(self, key: str, kind: type[T]) -> T:
+        """Return a value of the header; raises RunFailed where it is missing or of another type."""
+        with self.checked():
+            value = self.header[key]
+            if type(value) is not kind:
+                raise TypeError(f"{key} is {value!r:.40}")
+            return value
+
+    def checked(self) -> AbstractContextManager[None]:
+        """Raise RunFailed where the block finds that this is not what this version of the agent sends."""
+        fix = "run `glyphpress targets setup` again"
+        return translated(
+            lambda reason: RunFailed(f"{self.where}: its answer is damaged or of another version ({reason}); {fix}")
+        )
 
 
 class Channel:
@@ -128,10 +157,8 @@ class Channel:
         except BrokenWire as error:
             raise self._lost(error) from error
 
-    def request(
-        self, name: str, payload: bytes = b"", *, limit_s: int = IDLE_S, **fields: Any
-    ) -> tuple[dict[str, Any], bytes]:
-        """Send a request, and return header and payload of the answer.
+    def request(self, name: str, payload: bytes = b"", *, limit_s: int = IDLE_S, **fields: object) -> Answer:
+        """Send a request and return the answer.
 
         limit_s: seconds after which the agent gives up. Raises the agent's own TargetError, or ConnectionLost.
         """
@@ -148,7 +175,7 @@ class Channel:
                 raise
         if "error" in header:
             raise _error_of(header)
-        return header, content
+        return Answer(self.where, header, content)
 
     def close(self) -> None:
         """Hang up, which ends the agent, and wait for the process to end."""
@@ -190,7 +217,7 @@ class Channel:
         return ConnectionLost(f"{self.where}: {reason}; run the same command again to go on", reason)
 
 
-def _error_of(header: dict[str, Any]) -> errors.TargetError:
+def _error_of(header: Header) -> errors.TargetError:
     """Return the error that an agent reports; RunFailed where its name is not known here."""
     kind = getattr(errors, str(header["error"]), None)
     known = kind if isinstance(kind, type) and issubclass(kind, errors.TargetError) else RunFailed
@@ -208,7 +235,7 @@ class RemoteSession(Session):
         path: str,
         runtime: str,
         threads: int = 1,
-        facts: dict[str, Any] | None = None,
+        facts: Mapping[str, str] | None = None,
     ) -> None:
         """Open the artifact on the agent's target `runtime`.
 
@@ -217,10 +244,11 @@ class RemoteSession(Session):
         """
         self.artifact, self._channel = artifact, channel
         self._session, self._path = 0, path
-        opened, _ = self._request("open", target=runtime, threads=threads, path=path, facts=artifact.facts())
-        with self._checked_answer():
-            self._session = opened["session"]
-            self.facts = replace(RuntimeFacts.from_dict(opened["facts"]), **{"target": channel.where} | (facts or {}))
+        answer = self._request("open", target=runtime, threads=threads, path=path, facts=artifact.facts())
+        self._session = answer.value("session", int)
+        with answer.checked():
+            opened = RuntimeFacts.from_dict(answer.header["facts"])
+            self.facts = replace(opened, **{"target": channel.where, **(facts or {})})  # type: ignore[arg-type]
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Session.run`."""
@@ -228,36 +256,29 @@ class RemoteSession(Session):
         logits = np.empty((len(images), len(self.artifact.classes)), np.float32)
         for start in range(0, len(images), CHUNK):
             chunk = np.ascontiguousarray(images[start : start + CHUNK])
-            _, content = self._request("run", chunk.tobytes())
-            with self._checked_answer():
-                answer = np.frombuffer(content, "<f4")
-            if answer.size != len(chunk) * logits.shape[1]:
-                raise RunFailed(f"{self._channel.where}: answered {answer.size} numbers for {len(chunk)} images")
-            logits[start : start + len(chunk)] = answer.reshape(len(chunk), -1)
+            answer = self._request("run", chunk.tobytes())
+            with answer.checked():
+                numbers = np.frombuffer(answer.payload, "<f4")
+            if numbers.size != len(chunk) * logits.shape[1]:
+                raise RunFailed(f"{self._channel.where}: answered {numbers.size} numbers for {len(chunk)} images")
+            logits[start : start + len(chunk)] = numbers.reshape(len(chunk), -1)
         return finite(logits, self.artifact)
 
     def time(self, plan: TimingPlan) -> Timings:
         """See `Session.time`."""
         if self.facts.cost != "latency":
             raise RunFailed(f"{self.facts.target} is emulated, so it has no latency; count its instructions")
-        timings, samples = self._request("time", plan=asdict(plan))
-        with self._checked_answer():
-            facts = {"facts": asdict(self.facts), "samples_ns": np.frombuffer(samples, "<i8").tolist()}
-            return Timings.from_dict(timings | facts)
+        answer = self._request("time", plan=asdict(plan))
+        with answer.checked():
+            samples = np.frombuffer(answer.payload, "<i8").tolist()
+            return Timings.from_dict(answer.header | {"facts": asdict(self.facts), "samples_ns": samples})
 
     def __exit__(self, *_error: object) -> None:
         """Close the session there, unless the agent has ended; the channel stays open."""
         if not self._channel.lost:
             self._request("close")
 
-    def _checked_answer(self) -> AbstractContextManager[None]:
-        """Raise RunFailed where the block finds that an answer is not what this version of the agent sends."""
-        where = self._channel.where
-        return translated(
-            lambda reason: RunFailed(f"{where}: its answer is damaged or of another version ({reason}); {_SET_UP}")
-        )
-
-    def _request(self, name: str, payload: bytes = b"", **fields: Any) -> tuple[dict[str, Any], bytes]:
+    def _request(self, name: str, payload: bytes = b"", **fields: object) -> Answer:
         """Send a request about this session; raises the agent's TargetError, or ConnectionLost."""
         if self._session:
             fields["session"] = self._session

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from targets import catalog
-from targets.agent import GREETING, IDLE_S, TIMED_OUT, BrokenWire, receive, send
-from targets.artifact import Artifact, from_facts
+from targets.agent import GREETING, IDLE_S, TIMED_OUT, BrokenWire, Frame, Header, receive, send
+from targets.artifact import Artifact, Facts, from_facts
 from targets.errors import RunFailed, TargetError
 from targets.host import local_target
 from targets.host.machine import machine_state, pin
@@ -38,8 +38,6 @@ EMPTY_PAIRS = 5
 """Pairs of marks with nothing between them, which tell what a mark costs."""
 PASSES = 4
 """Only the last one counts: in those before, Python specialises its bytecode and runtimes settle their memory."""
-
-Frame = tuple[dict[str, Any], bytes]
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
@@ -88,7 +86,7 @@ class Agent:
         self._targets: dict[str, Target] = {}
         self._opened = 0
 
-    def answer(self, header: dict[str, Any], payload: bytes) -> Frame:
+    def answer(self, header: Header, payload: bytes) -> Frame:
         """Answer one request; raises what went wrong."""
         name = header.pop("request")
         if name not in REQUESTS:
@@ -104,7 +102,7 @@ class Agent:
         pin(cores)
         return {}, b""
 
-    def open(self, _payload: bytes, *, target: str, threads: int, path: str, facts: dict[str, Any]) -> Frame:
+    def open(self, _payload: bytes, *, target: str, threads: int, path: str, facts: Facts) -> Frame:
         """Open an artifact that is a file here; facts: its sidecar."""
         if target not in self._targets:
             self._targets[target] = catalog.get(target)
@@ -119,7 +117,7 @@ class Agent:
         logits = self._sessions[session].run(images)
         return {"images": len(images)}, logits.astype("<f4").tobytes()
 
-    def time(self, _payload: bytes, *, session: int, plan: dict[str, Any]) -> Frame:
+    def time(self, _payload: bytes, *, session: int, plan: Header) -> Frame:
         """Return timings; the payload holds the samples as int64."""
         timings = self._sessions[session].time(TimingPlan(**plan)).to_dict()
         samples = np.array(timings.pop("samples_ns"), "<i8")
@@ -129,7 +127,7 @@ class Agent:
         """Infer between marks at which an emulator writes down its count of instructions."""
         return {"marks": _marked_runs(self._sessions[session], runs, batch)}, b""
 
-    def cold(self, _payload: bytes, *, target: str, threads: int, path: str, facts: dict[str, Any]) -> Frame:
+    def cold(self, _payload: bytes, *, target: str, threads: int, path: str, facts: Facts) -> Frame:
         """Return load, first run and peak memory of processes that do nothing else."""
         artifact = _artifact(path, facts)
         start = local_target.cold_start(artifact, target, threads=threads)
@@ -142,11 +140,11 @@ class Agent:
         measurement: str,
         target: str,
         path: str,
-        facts: dict[str, Any],
+        facts: Facts,
         settings: dict[str, int],
     ) -> Frame:
         """Take one of `MEASUREMENTS` in this process, which has done nothing before."""
-        return {"measured": local_target.measured(_artifact(path, facts), target, measurement, settings)}, b""
+        return local_target.measured(_artifact(path, facts), target, measurement, settings), b""
 
     def have(self, _payload: bytes, *, file: str) -> Frame:
         """Return the path of a whole artifact (`SHA256.FORMAT`) that is here, else an empty path."""
@@ -205,7 +203,7 @@ def _sweep(folder: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def _artifact(path: str, facts: dict[str, Any]) -> Artifact:
+def _artifact(path: str, facts: Facts) -> Artifact:
     return from_facts(Path(path), facts)
 
 

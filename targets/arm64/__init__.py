@@ -218,15 +218,13 @@ class Arm64Session(RemoteSession):
 
     def count_here(self, log: Path, runs: int, batch: int) -> tuple[int, ...]:
         """Return the instructions of each inference in this emulator, whose plugin appends its totals to `log`."""
-        answer, _ = self._request("count", runs=runs, batch=batch)
+        steps = self._request("count", runs=runs, batch=batch).value("marks", list)
         totals = [int(line.split()[1]) for line in log.read_text().splitlines()]
-        differences = [after - before for before, after in pairwise(totals[-len(answer["marks"]) - 1 :])]
-        if len(differences) != len(answer["marks"]):
-            raise RunFailed(
-                f"{self.facts.target}: the plugin counted {len(differences)} of {len(answer['marks'])} marks"
-            )
+        differences = [after - before for before, after in pairwise(totals[-len(steps) - 1 :])]
+        if len(differences) != len(steps):
+            raise RunFailed(f"{self.facts.target}: the plugin counted {len(differences)} of {len(steps)} marks")
         empty, counted = (
-            [difference for difference, step in zip(differences, answer["marks"], strict=True) if step == kind]
+            [difference for difference, step in zip(differences, steps, strict=True) if step == kind]
             for kind in ("empty", "run")
         )
         return tuple(difference - int(median(empty)) for difference in counted)

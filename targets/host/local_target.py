@@ -15,10 +15,10 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Protocol
 
-from targets.agent import local_agent
-from targets.artifact import Artifact, Format
+from targets.agent import Answer, Header, local_agent
+from targets.artifact import Artifact, Facts, Format
 from targets.catalog import TARGETS, get
 from targets.errors import ConnectionLost, RunFailed, TargetError, TargetUnavailable
 from targets.host.machine import machine_state
@@ -57,8 +57,12 @@ class MemoryRise:
 
 def cold_start(artifact: Artifact, target: str, *, threads: int = 1) -> ColdStart:
     """Return what loading the artifact and its first inference take on a target; raises RunFailed where it fails."""
-    answer = in_fresh_process(artifact, target, "start", threads=threads)
-    return ColdStart(answer["load_ns"], answer["first_run_ns"])
+    return cold_start_of(in_fresh_process(artifact, target, "start", threads=threads))
+
+
+def cold_start_of(answer: Answer) -> ColdStart:
+    """Return the cold start in an agent's answer."""
+    return ColdStart(answer.value("load_ns", int), answer.value("first_run_ns", int))
 
 
 def peak_memory(artifact: Artifact, target: str, *, threads: int = 1) -> int:
@@ -70,8 +74,8 @@ def peak_memory(artifact: Artifact, target: str, *, threads: int = 1) -> int:
     pages of the runtime's own code and tables that are touched for the first time. Those are the larger part for a
     small file: 8 to 9 MB in ONNX Runtime, 3 to 5 in LiteRT. Raises RunFailed when the process fails or cannot tell.
     """
-    rises = [in_fresh_process(artifact, target, "memory", threads=threads)["peak_bytes"] for _ in range(REPEATS)]
-    return int(median(rises))
+    answers = [in_fresh_process(artifact, target, "memory", threads=threads) for _ in range(REPEATS)]
+    return int(median(answer.value("peak_bytes", int) for answer in answers))
 
 
 def operators(artifact: Artifact, target: Target, *, threads: int = 1, batch: int = 1) -> list[Operator]:
@@ -83,7 +87,8 @@ def operators(artifact: Artifact, target: Target, *, threads: int = 1, batch: in
         others = " or ".join(_with_profiler(artifact.format))
         raise RunFailed(f"{target.name} does not report the time of its operators; take {others}")
     answer = in_fresh_process(artifact, target.name, "operators", threads=threads, batch=batch)
-    return [Operator(**operator) for operator in answer]
+    with answer.checked():
+        return [Operator(**operator) for operator in answer.value("operators", list)]
 
 
 def _with_profiler(kind: Format) -> list[str]:
@@ -92,34 +97,33 @@ def _with_profiler(kind: Format) -> list[str]:
     return [target.name for target in targets if target.has_profiler and kind in target.formats]
 
 
-def in_fresh_process(artifact: Artifact, target: str, measurement: str, **settings: int) -> Any:
-    """Return what a fresh process measured (a key of `MEASUREMENTS`); raises RunFailed when it fails."""
+def in_fresh_process(artifact: Artifact, target: str, measurement: str, **settings: int) -> Answer:
+    """Return the answer of a fresh process to a measurement (a key of `MEASUREMENTS`); raises RunFailed."""
     path = str(artifact.path.resolve())
-    fields: dict[str, Any] = {"target": target, "path": path, "facts": artifact.facts(), "settings": settings}
+    fields: Facts = {"target": target, "path": path, "facts": artifact.facts(), "settings": settings}
     try:
         with closing(local_agent(f"{artifact.path}, in a fresh process")) as agent:
-            answer, _ = agent.request("measure", limit_s=LIMIT_S, measurement=measurement, **fields)
+            return agent.request("measure", limit_s=LIMIT_S, measurement=measurement, **fields)
     except ConnectionLost as error:
         raise RunFailed(f"{artifact.path}: a fresh process could not open it: {error.reason}") from error
     except TargetError as error:
         raise RunFailed(str(error)) from error
-    return answer["measured"]
 
 
-def measured(artifact: Artifact, target: str, measurement: str, settings: dict[str, int]) -> Any:
+def measured(artifact: Artifact, target: str, measurement: str, settings: dict[str, int]) -> Header:
     """Take a measurement in this process, which must be a fresh one; returns JSON types."""
     opener = get(target)
     opener.probe()  # imports the runtime, which is not part of loading a file
     return MEASUREMENTS[measurement](opener, artifact, **settings)
 
 
-def _start(target: Target, artifact: Artifact, threads: int) -> dict[str, int]:
+def _start(target: Target, artifact: Artifact, threads: int) -> Header:
     with target.open(artifact, threads=threads) as session:
         timings = session.time(_ONE_RUN)
-    return {"load_ns": timings.load_ns, "first_run_ns": timings.first_run_ns}
+    return asdict(ColdStart(timings.load_ns, timings.first_run_ns))
 
 
-def _memory(target: Target, artifact: Artifact, threads: int) -> dict[str, int]:
+def _memory(target: Target, artifact: Artifact, threads: int) -> Header:
     if any(spec.dtype != "float32" for spec in (*artifact.inputs, *artifact.outputs)):
         with suppress(ImportError):
             import_module("onnx")  # it reads the scales of integer inputs, which is not part of the session
@@ -130,11 +134,11 @@ def _memory(target: Target, artifact: Artifact, threads: int) -> dict[str, int]:
         return {"peak_bytes": rise.bytes()}
 
 
-def _operators(target: Target, artifact: Artifact, threads: int, batch: int) -> list[dict[str, Any]]:
-    return [asdict(operator) for operator in target.operators(artifact, threads=threads, batch=batch)]
+def _operators(target: Target, artifact: Artifact, threads: int, batch: int) -> Header:
+    return {"operators": [asdict(operator) for operator in target.operators(artifact, threads=threads, batch=batch)]}
 
 
-MEASUREMENTS: dict[str, Callable[..., Any]] = {"start": _start, "memory": _memory, "operators": _operators}
+MEASUREMENTS: dict[str, Callable[..., Header]] = {"start": _start, "memory": _memory, "operators": _operators}
 
 
 def _trim_heap() -> None:

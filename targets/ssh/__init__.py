@@ -7,12 +7,12 @@ import shlex
 import threading
 import time
 from collections.abc import Collection
-from typing import Any
 
-from targets.agent import Channel, RemoteSession
+from targets.agent import Answer, Channel, RemoteSession
 from targets.artifact import Artifact, Format
 from targets.catalog import DEFAULTS
 from targets.errors import ConnectionLost, TargetError
+from targets.host.local_target import cold_start_of
 from targets.session import ColdStart
 from targets.ssh.bundle import Address, explained, ready, set_up, ssh
 from targets.target import Availability, Progress, Target, silent
@@ -42,8 +42,8 @@ class SshTarget(Target):
 
     def isa(self) -> Collection[str]:
         """Return the board's CPU flags; raises TargetUnavailable or RunFailed."""
-        answer, _ = board(self.address).channel().request("hello")
-        return tuple(answer["machine"].get("isa", ()))
+        answer = board(self.address).channel().request("hello")
+        return tuple(answer.value("machine", dict).get("isa", ()))
 
     def set_up(self, *, force: bool = False, progress: Progress = silent) -> list[str]:
         """Push the agent and its wheels where they are missing."""
@@ -68,18 +68,16 @@ class SshTarget(Target):
 
     def cold_start(self, artifact: Artifact, *, threads: int = 1) -> ColdStart:
         """Return load and first inference of a fresh process there."""
-        answer = self._cold(artifact, threads)
-        return ColdStart(answer["load_ns"], answer["first_run_ns"])
+        return cold_start_of(self._cold(artifact, threads))
 
     def peak_memory(self, artifact: Artifact, *, threads: int = 1) -> int:
         """Return by how many bytes opening the artifact raises the memory of a fresh process there."""
-        return int(self._cold(artifact, threads)["peak_bytes"])
+        return self._cold(artifact, threads).value("peak_bytes", int)
 
-    def _cold(self, artifact: Artifact, threads: int) -> dict[str, Any]:
+    def _cold(self, artifact: Artifact, threads: int) -> Answer:
         connection = board(self.address)
-        fields: dict[str, Any] = {"target": DEFAULTS[artifact.format], "threads": threads, "facts": artifact.facts()}
-        answer, _ = connection.channel().request("cold", path=connection.path(artifact), **fields)
-        return answer
+        path, runtime = connection.path(artifact), DEFAULTS[artifact.format]
+        return connection.channel().request("cold", path=path, target=runtime, threads=threads, facts=artifact.facts())
 
 
 class Board:
@@ -128,11 +126,11 @@ class Board:
         """Return the path of the artifact there, after pushing it where it is missing."""
         if artifact.sha256 not in self._paths:
             name = f"{artifact.sha256}.{artifact.format}"
-            answer, _ = self.channel().request("have", file=name)
-            if not answer["path"]:
+            path = self.channel().request("have", file=name).value("path", str)
+            if not path:
                 content = artifact.path.read_bytes()
-                answer, _ = self.channel().request("put", content, file=name, sha256=artifact.sha256)
-            self._paths[artifact.sha256] = answer["path"]
+                path = self.channel().request("put", content, file=name, sha256=artifact.sha256).value("path", str)
+            self._paths[artifact.sha256] = path
         return self._paths[artifact.sha256]
 
     def close(self) -> None:
@@ -146,8 +144,7 @@ class SshSession(RemoteSession):
 
     def __init__(self, connection: Board, artifact: Artifact, threads: int) -> None:
         """Push and open it there."""
-        self._connection = connection
-        self._options: dict[str, Any] = {"runtime": DEFAULTS[artifact.format], "threads": threads}
+        self._connection, self._threads = connection, threads
         self.artifact = artifact
         try:
             self._open_on(connection.channel())
@@ -155,15 +152,16 @@ class SshSession(RemoteSession):
             self._open_on(connection.reconnect())
 
     def _open_on(self, channel: Channel) -> None:
-        RemoteSession.__init__(self, channel, self.artifact, path=self._connection.path(self.artifact), **self._options)
+        path, runtime = self._connection.path(self.artifact), DEFAULTS[self.artifact.format]
+        RemoteSession.__init__(self, channel, self.artifact, path=path, runtime=runtime, threads=self._threads)
 
-    def _request(self, name: str, payload: bytes = b"", **fields: Any) -> tuple[dict[str, Any], bytes]:
+    def _request(self, name: str, payload: bytes = b"", **fields: object) -> Answer:
         """Send a request; where the connection broke, reconnect, open the artifact again and repeat the request."""
         try:
             return super()._request(name, payload, **fields)
         except ConnectionLost:
             if name == "close":
-                return {}, b""
+                return Answer(self._channel.where, {}, b"")
             if name == "open":  # a file that crashes the agent would do so each time
                 raise
         self._open_on(self._connection.reconnect())

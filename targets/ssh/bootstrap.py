@@ -27,7 +27,7 @@ def facts() -> None:
     folders = sorted(path.name for path in HOME.iterdir()) if HOME.is_dir() else []
     # A 64-bit kernel may run a 32-bit system.
     architecture = platform.machine() if struct.calcsize("P") == 8 else "32 bits on " + platform.machine()
-    known = {"python": platform.python_version(), "architecture": architecture, "home": str(HOME), "there": folders}
+    known = {"python": platform.python_version(), "architecture": architecture, "home": str(HOME), "folders": folders}
     print(json.dumps(known))
 
 

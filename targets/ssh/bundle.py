@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import os
 import re
 import shlex
@@ -20,11 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from targets.artifact import file_sha256
 from targets.errors import RunFailed, TargetError, TargetUnavailable, UnknownTarget
 from targets.host.cache import ARCHITECTURES, cached, installed, unpack
+from targets.host.text import json_value
 
 _FORM = re.compile(r"//(?:(?P<user>[\w.][\w.-]*)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.][\w.-]*)(?::(?P<port>\d{1,5}))?/?")
 
@@ -130,21 +130,31 @@ def run_on_board(address: Address, *arguments: str, source: IO[bytes] | None = N
     return done.stdout.decode(errors="replace")
 
 
-def board_facts(address: Address) -> dict[str, Any]:
-    """Return facts of the board: python, architecture, home, there (its layers).
+@dataclass(frozen=True)
+class BoardFacts:
+    """What a board has. folders: the names of its layers, whole ones only."""
+
+    python: str
+    architecture: str
+    home: str
+    folders: list[str]
+
+
+def board_facts(address: Address) -> BoardFacts:
+    """Ask a board what it has.
 
     Raises TargetUnavailable where its Python is too old, RunFailed where its answer is not understood.
     """
     output = run_on_board(address, "facts")
     try:
-        facts: dict[str, Any] = json.loads(output.splitlines()[-1])
-    except (ValueError, IndexError) as error:
+        facts = BoardFacts(**json_value(output.splitlines()[-1]))
+    except (ValueError, IndexError, TypeError) as error:
         last = repr((output.strip().splitlines() or [""])[-1][:80])
         fix = "make its login shell run python3"
         raise RunFailed(f"{address}: it answers {last} and does not describe itself; {fix}") from error
-    if tuple(map(int, facts["python"].split(".")[:2])) < OLDEST:
+    if tuple(map(int, facts.python.split(".")[:2])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        raise TargetUnavailable(f"{address}: its Python is {facts['python']}; the agent needs {oldest} or newer there")
+        raise TargetUnavailable(f"{address}: its Python is {facts.python}; the agent needs {oldest} or newer there")
     return facts
 
 
@@ -249,12 +259,10 @@ def _archived(archive: Path, files: dict[str, Path]) -> None:
 
 @dataclass(frozen=True)
 class SetUp:
-    """What a board has after its setup. folders: its layers. pushed: those that were missing, and their bytes."""
+    """The setup of a board. facts: before it. folders: its layers now. pushed: those that were missing, in bytes."""
 
     address: str
-    python: str
-    architecture: str
-    home: str
+    facts: BoardFacts
     folders: tuple[str, ...]
     pushed: dict[str, int]
 
@@ -272,7 +280,7 @@ def set_up(word: str, *, force: bool = False, progress: Callable[[str, int, int]
     address = Address.parse(word.removeprefix("ssh:"))
     facts = board_facts(address)
     layers = layers_for(facts)
-    missing = [layer for layer in layers if force or layer.name not in facts["there"]]
+    missing = [layer for layer in layers if force or layer.name not in facts.folders]
     for done, layer in enumerate(missing):
         progress(f"pushing to {address}", done, len(missing))
         with layer.archive.open("rb") as stream:
@@ -280,20 +288,19 @@ def set_up(word: str, *, force: bool = False, progress: Callable[[str, int, int]
     if missing:
         progress(f"pushing to {address}", len(missing), len(missing))
     pushed = {layer.name: layer.archive.stat().st_size for layer in missing}
-    names = tuple(layer.name for layer in layers)
-    return SetUp(str(address), facts["python"], facts["architecture"], facts["home"], names, pushed)
+    return SetUp(str(address), facts, tuple(layer.name for layer in layers), pushed)
 
 
-def layers_for(facts: dict[str, Any]) -> tuple[BoardFolder, BoardFolder]:
+def layers_for(facts: BoardFacts) -> tuple[BoardFolder, BoardFolder]:
     """Return the layers that a board of these facts needs."""
-    python = ".".join(facts["python"].split(".")[:2])
-    return agent_layer(), wheels_layer(python, facts["architecture"])
+    python = ".".join(facts.python.split(".")[:2])
+    return agent_layer(), wheels_layer(python, facts.architecture)
 
 
 def ready(address: Address) -> tuple[str, list[str]]:
     """Return home and layers of a board that is set up; raises TargetUnavailable where it is not."""
     facts = board_facts(address)
     layers = layers_for(facts)
-    if not {layer.name for layer in layers} <= set(facts["there"]):
+    if not {layer.name for layer in layers} <= set(facts.folders):
         raise TargetUnavailable(f"{address}: not set up for this version; run `glyphpress targets setup {address}`")
-    return facts["home"], [layer.name for layer in layers]
+    return facts.home, [layer.name for layer in layers]

@@ -19,7 +19,7 @@ from targets.session import TimingPlan
 from tests.fixtures.emulated import emulated
 from tests.fixtures.small_models import glyphs
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

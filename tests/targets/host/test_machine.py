@@ -204,5 +204,5 @@ def test_an_agent_is_pinned_by_request(onnx_artifact: Artifact) -> None:
         with pytest.raises(RunFailed, match="may use"):
             agent.request("pin", cores=[MISSING])
         agent.request("pin", cores=[CORES[1]])
-        answer, _ = agent.request("hello")
+        answer = agent.request("hello").header
     assert answer["machine"]["pinned"] == [CORES[1]]

@@ -19,7 +19,7 @@ from targets.agent import RemoteSession, local_agent
 from targets.agent.serve import Agent
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
-from targets.ssh.bundle import MODULES, Address, SetUp, agent_layer, explained, ssh, wheels_layer
+from targets.ssh.bundle import MODULES, Address, BoardFacts, SetUp, agent_layer, explained, ssh, wheels_layer
 
 TARGETS = Path(__file__).resolve().parents[3] / "targets"
 THERE = [TARGETS / f"{module}.py" for module in MODULES] + [TARGETS / "ssh/bootstrap.py"]
@@ -160,7 +160,8 @@ def test_a_request_that_takes_too_long_is_ended_there(onnx_artifact: Artifact, m
 
 
 def test_row42_what_was_pushed_never_rounds_to_nothing() -> None:
-    done = SetUp("pi@kitchen", "3.11", "aarch64", "/home/pi", (), {"agent": 41_300, "wheels": 53_000_000})
+    facts = BoardFacts("3.11", "aarch64", "/home/pi", [])
+    done = SetUp("pi@kitchen", facts, (), {"agent": 41_300, "wheels": 53_000_000})
     assert done.lines() == ["pi@kitchen: agent, 41 KB", "pi@kitchen: wheels, 53,000 KB"]
 
 

@@ -46,7 +46,7 @@ def fresh(word: str) -> ssh_target.SshTarget:
 def test_set_up_again_pushes_nothing_and_one_folder_is_all_there_is(reached: Board) -> None:
     again = set_up(reached.word, progress=silent)
     assert (again.pushed, again.lines()) == ({}, [])
-    assert (again.architecture, again.home) == ("aarch64", "/root/.cache/glyphpress")
+    assert (again.facts.architecture, again.facts.home) == ("aarch64", "/root/.cache/glyphpress")
     there = {path.name for path in (reached.home / ".cache/glyphpress").iterdir()}
     assert set(again.folders) <= there
     assert not [name for name in there if "part" in name]
@@ -201,7 +201,7 @@ def test_a_full_disk_there_leaves_no_half_folder(size: int, tmp_path: Path) -> N
 
 def test_an_old_python_there_is_told(reached: Board) -> None:
     # No such Python can be had here: this one only says that it is.
-    answer = '{"python": "3.8.10", "architecture": "aarch64", "home": "/root", "there": []}'
+    answer = '{"python": "3.8.10", "architecture": "aarch64", "home": "/root", "folders": []}'
     script = reached.home / "bin/python3"
     script.parent.mkdir()
     script.write_text(f"#!/bin/sh\necho '{answer}'\n")
