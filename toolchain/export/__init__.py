@@ -33,13 +33,14 @@ class Exporter:
     """How a float file of one format is made.
 
     function: "module:function"; takes the model, the path to write and the file for the converter's output.
-    packages: those whose versions the sidecar records. needs: a module that is not installed on every machine. missing:
-    the message where it is not. takes_onnx: whether it writes an `OnnxModel` from its graph, without torch.
+    packages: those whose versions the sidecar records. module: a module that it needs and not every machine has.
+    missing: the message where that is not installed. takes_onnx: whether it writes an `OnnxModel` from its graph,
+    without torch.
     """
 
     function: str
     packages: tuple[str, ...]
-    needs: str = ""
+    module: str = ""
     missing: str = ""
     takes_onnx: bool = False
 
@@ -55,7 +56,7 @@ EXPORTERS: dict[Format, Exporter] = {
     "tflite": Exporter(
         "toolchain.export.tflite:write_tflite",
         ("torch", "litert-torch"),
-        needs="litert_torch",
+        module="litert_torch",
         missing="litert-torch has no wheels for this machine; press on x86-64 for it",
     ),
 }
@@ -68,7 +69,7 @@ ROUNDINGS = 4
 
 def installed_formats() -> tuple[Format, ...]:
     """Return the formats that can be exported on this machine."""
-    return tuple(name for name, exporter in EXPORTERS.items() if not exporter.needs or find_spec(exporter.needs))
+    return tuple(name for name, exporter in EXPORTERS.items() if not exporter.module or find_spec(exporter.module))
 
 
 def export(

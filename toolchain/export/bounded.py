@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _Form = tuple[str, tuple[Any, ...]]
 """An operator of ATen and its arguments."""
 _THRESHOLD_FELT = 15.0
-"""From this threshold of softplus on, float32 can hardly tell it from x, so the threshold is left out."""
+"""Above this value softplus(x) is almost x in float32, so a larger threshold is left out."""
 _STEEP = ("exp", "exp2", "expm1", "sinh", "cosh", "pow", "log", "log2", "log10", "log1p", "reciprocal", "rsqrt")
 """Operators whose result has another magnitude than their input, as has a division by a computed divisor. Only branches
 that contain one are bounded.

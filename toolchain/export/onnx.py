@@ -107,8 +107,8 @@ def _bounded_forms() -> dict[Any, Callable[..., Any]]:
     import torch
     from onnxscript import opset18 as op
 
-    def logaddexp(one: Any, other: Any) -> Any:
-        return op.Add(op.Max(one, other), op.Softplus(op.Neg(op.Abs(op.Sub(one, other)))))
+    def logaddexp(first: Any, second: Any) -> Any:
+        return op.Add(op.Max(first, second), op.Softplus(op.Neg(op.Abs(op.Sub(first, second)))))
 
     def log_sigmoid(x: Any) -> Any:
         return op.Neg(op.Softplus(op.Neg(x)))

@@ -63,7 +63,7 @@ def export_ort(
             origin,
             partial(shutil.copyfile, content),
             force=force,
-            check=lambda made: check_parity(made, expected, images),
+            check=lambda converted: check_parity(converted, expected, images),
             beside=beside,
         )
 

@@ -59,7 +59,7 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
             from litert_torch.fx_infra import decomp
 
             decomp.update_pre_convert_decomp(bounded_forms())
-            made = Path(folder) / "model.tflite"
+            file = Path(folder) / "model.tflite"
             weights = DiskWeights(module)
             # The norms of a small model are left to the converter, so its weights keep every bit.
             folded = programs_changed(partial(fold_norms, weights=weights)) if weights.size >= LARGE else nullcontext()
@@ -67,10 +67,10 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
                 converted = litert_torch.convert(module, (torch.zeros(1, 1, 28, 28),))
             if weights.size >= LARGE:
                 _reload(converted, Path(folder) / "model.mlir")
-            converted.export(str(made))
+            converted.export(str(file))
             # Frees the memory of the converter.
             del converted
-            path.write_bytes(slim_tflite(mapped(made)))
+            path.write_bytes(slim_tflite(mapped(file)))
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         reason = _MLIR.sub("", str(error).strip().splitlines()[0])[:200]
         raise StageError(

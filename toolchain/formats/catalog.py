@@ -1,4 +1,4 @@
-"""The catalog of file formats: what glyphpress knows of each, and the table of all, each imported when asked for."""
+"""The catalog of file formats: what each has to offer, and the table of all, imported on use."""
 
 from __future__ import annotations
 

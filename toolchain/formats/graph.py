@@ -306,7 +306,7 @@ class Diagnosis:
         return list(self._known)
 
     def computes_in_int8(self) -> bool:
-        """Return whether a layer multiplies int8 by int8, so that int8 is not only how weights are stored."""
+        """Return whether a layer multiplies int8 by int8, and does not only store its weights as int8."""
         return False
 
     def time_share(self, selected: Sequence[Operator]) -> str:

@@ -180,7 +180,7 @@ def test_weights_beside_the_file_count_in_its_digest(tmp_path: Path) -> None:
     digests = {load(str(path), classes=DIGITS).model.checkpoint_sha256 for path in (one, other)}
     assert len(digests) == 2
     (tmp_path / "one" / "w.bin").unlink()
-    with pytest.raises(CheckpointError, match="weights lie in another file"):
+    with pytest.raises(CheckpointError, match="weights are in another file"):
         load(str(one), classes=DIGITS)
 
 

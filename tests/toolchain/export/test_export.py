@@ -115,11 +115,11 @@ def test_row12_what_a_conversion_changed_is_told_with_the_size_of_the_logits(tmp
 
 
 def test_nothing_is_overwritten_without_force(float_model: FloatModel, tmp_path: Path) -> None:
-    taken = tmp_path / "taken.onnx"
-    taken.write_bytes(b"mine")
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(b"mine")
     with pytest.raises(UsageProblem, match="--force"):
-        export(float_model, "onnx", taken)
-    assert taken.read_bytes() == b"mine"
+        export(float_model, "onnx", path)
+    assert path.read_bytes() == b"mine"
 
 
 def test_a_machine_without_the_tflite_converter_is_told_what_to_do(

@@ -34,21 +34,21 @@ def module() -> nn.Module:
     return module
 
 
-def answer(module: nn.Module) -> Tensor:
+def logits(module: nn.Module) -> Tensor:
     with torch.no_grad():
-        answer: Tensor = module(torch.ones(2, SIDE))
-    return answer
+        logits: Tensor = module(torch.ones(2, SIDE))
+    return logits
 
 
 def test_row56_a_module_answers_as_before_and_its_weights_leave_memory(module: nn.Module) -> None:
-    before = answer(module)
+    before = logits(module)
     weights = DiskWeights(module)
     assert weights.size >= 2 * LARGE
-    assert answer(module).equal(before)
+    assert logits(module).equal(before)
     before_release = resident()
     weights.release()
     assert resident() < before_release - LARGE
-    assert answer(module).equal(before)
+    assert logits(module).equal(before)
 
 
 def test_row56_tied_weights_stay_tied_and_what_is_written_stays(module: nn.Module) -> None:
@@ -95,10 +95,10 @@ def _module(form: str) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("form", "left"),
+    ("form", "norms"),
     [
-        pytest.param(form, left, id=f"row56-{form}")
-        for form, left in (
+        pytest.param(form, norms, id=f"row56-{form}")
+        for form, norms in (
             ("bias", 0),
             ("no bias", 0),
             ("plain", 0),
@@ -112,8 +112,8 @@ def _module(form: str) -> nn.Module:
         )
     ],
 )
-def test_folded_norms_leave_the_answers(form: str, left: int) -> None:
-    """What more than one layer reads stays a norm."""
+def test_folded_norms_leave_the_answers(form: str, norms: int) -> None:
+    """A norm stays where more than one layer reads its tensors."""
     module = _module(form)
     images = torch.rand(1, 1, 28, 28)
     with torch.no_grad():
@@ -121,5 +121,5 @@ def test_folded_norms_leave_the_answers(form: str, left: int) -> None:
         program = fold_norms(torch.export.export(module, (images,)), DiskWeights(module))
         folded = program.run_decompositions({}).module()(images)
         assert module(images).equal(expected), "the module itself does not change"
-    assert sum("batch_norm" in str(node.target) for node in program.graph.nodes if node.op == "call_function") == left
+    assert sum("batch_norm" in str(node.target) for node in program.graph.nodes if node.op == "call_function") == norms
     torch.testing.assert_close(folded, expected, rtol=1e-5, atol=1e-5)

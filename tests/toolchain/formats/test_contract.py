@@ -143,13 +143,12 @@ def test_it_tells_why_a_file_is_slow_or_large(name: str, artifact: Artifact) -> 
 @pytest.mark.parametrize("name", OPAQUE)
 def test_a_file_whose_graph_cannot_be_read_is_refused_with_the_reason(name: str, artifact: Artifact) -> None:
     file_format = catalog.get(name)
-    asked = (file_format.inspect, file_format.graph)
-    for question in asked:
+    for method in (file_format.inspect, file_format.graph):
         with pytest.raises(UsageProblem, match=file_format.opaque):
-            question(artifact.path)
-    for look in (file_format.kernels, file_format.trace):
+            method(artifact.path)
+    for method in (file_format.kernels, file_format.trace):
         with pytest.raises(UsageProblem, match=file_format.opaque):
-            look(artifact)
+            method(artifact)
 
 
 @pytest.mark.parametrize("name", READABLE)

@@ -1,3 +1,5 @@
+"""What slimming removes from a file, and what it must keep: answers, kernels, names and bytes on the second time."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -62,9 +64,9 @@ def test_a_slim_tflite_file_is_smaller_and_computes_the_same_bits(
     slim = bytes(slim_tflite(raw[which]))
     assert len(slim) < len(raw[which]) - 3000
     before, _, signature = answers(raw[which], resolver)
-    after, names, kept = answers(slim, resolver)
+    after, names, slim_signature = answers(slim, resolver)
     assert np.array_equal(before, after)
-    assert kept == signature
+    assert slim_signature == signature
     assert "features/relu1" in names
     # The kernels' own scratch tensors may share a name.
     layers = [name for name in names if name.startswith(("features/", "classifier"))]
@@ -72,9 +74,10 @@ def test_a_slim_tflite_file_is_smaller_and_computes_the_same_bits(
 
 
 def test_a_slim_int8_file_stores_equal_zero_points_once(floats: dict[Format, Artifact], tmp_path) -> None:
-    made = quantize(floats["tflite"], Quantize(scheme="dynamic-int8"), None, tmp_path / "a.tflite", recipe="dynamic")
-    # 8 bytes for each of 128 channels, which five tensors have: the run of zeros stands in the file at most twice.
-    assert made.path.read_bytes().count(bytes(8 * 128)) <= 2
+    step = Quantize(scheme="dynamic-int8")
+    quantized = quantize(floats["tflite"], step, None, tmp_path / "a.tflite", recipe="dynamic")
+    # 8 bytes for each of 128 channels, which five tensors have: the file has the run of zeros at most twice.
+    assert quantized.path.read_bytes().count(bytes(8 * 128)) <= 2
 
 
 def test_a_slim_onnx_graph_keeps_weights_and_answers(floats: dict[Format, Artifact]) -> None:
@@ -99,9 +102,9 @@ def test_row56_a_model_that_is_written_in_pieces_has_protobufs_own_bytes(
 ) -> None:
     model = onnx.load(floats["onnx"].path)
     bare = onnx.ModelProto(ir_version=8, graph=onnx.GraphProto(name="bare"))
-    for given in (model, bare, onnx.ModelProto(ir_version=8)):
-        write_model(given, tmp_path / "x.onnx")
-        assert (tmp_path / "x.onnx").read_bytes() == given.SerializeToString(deterministic=True)
+    for proto in (model, bare, onnx.ModelProto(ir_version=8)):
+        write_model(proto, tmp_path / "x.onnx")
+        assert (tmp_path / "x.onnx").read_bytes() == proto.SerializeToString(deterministic=True)
 
 
 def test_a_slim_quantized_graph_runs_the_same_kernels_to_the_same_bits(
@@ -151,12 +154,12 @@ def test_a_batch_norm_of_a_users_own_file_is_folded(tmp_path: Path) -> None:
     )
     path = tmp_path / "own.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    words = CheckpointRequest(classes=tuple("0123456789"), preprocess=Preprocess())
-    made = export(settle(str(path), words, None).model, "onnx", tmp_path / "own.float.onnx")
-    stored = onnx.load(made.path)
+    request = CheckpointRequest(classes=tuple("0123456789"), preprocess=Preprocess())
+    exported = export(settle(str(path), request, None).model, "onnx", tmp_path / "own.float.onnx")
+    stored = onnx.load(exported.path)
     assert [node.op_type for node in stored.graph.node] == ["Conv", "Reshape", "Gemm"]
-    own, folded = (kernels(model, tmp_path / "kernels.onnx")[1] for model in (onnx.load(path), stored))
-    assert np.abs(own - folded).max() < 1e-4
+    unfolded, folded = (kernels(model, tmp_path / "kernels.onnx")[1] for model in (onnx.load(path), stored))
+    assert np.abs(unfolded - folded).max() < 1e-4
 
 
 def test_tensors_of_a_subgraph_keep_their_names() -> None:
@@ -191,9 +194,9 @@ def test_weights_that_stand_behind_the_flatbuffer_come_along(tmp_path: Path) -> 
     pressed = quantize(source, Quantize(scheme="static-int8"), images, tmp_path / "wide.int8.tflite", recipe="x")
     test = load("builtin:digits", "test").images[:50]
     with LiteRtCpu().open(source) as exact, LiteRtCpu().open(pressed) as session:
-        meant, answered = exact.run(test), session.run(test)
+        expected, logits = exact.run(test), session.run(test)
     assert pressed.size < source.size / 3.5
-    assert np.abs(answered - meant).max() < 0.1 * np.ptp(meant)
+    assert np.abs(logits - expected).max() < 0.1 * np.ptp(expected)
 
 
 def test_row26_readers_of_the_old_operator_codes_see_the_operators_too(
@@ -203,11 +206,11 @@ def test_row26_readers_of_the_old_operator_codes_see_the_operators_too(
 
     drawn = draw(digits, 64, seed=0)
     step = Quantize(scheme="static-int8", integer_io=True)
-    made = quantize(floats["tflite"], step, drawn, tmp_path / "q.tflite", recipe="x")
+    quantized = quantize(floats["tflite"], step, drawn, tmp_path / "q.tflite", recipe="x")
     kinds = schema.BuiltinOperator
-    seen = set()
-    for artifact in (floats["tflite"], made):
+    codes = set()
+    for artifact in (floats["tflite"], quantized):
         for code in schema.ModelT.InitFromPackedBuf(artifact.path.read_bytes(), 0).operatorCodes:
             assert code.deprecatedBuiltinCode == min(code.builtinCode, 127)
-            seen.add(code.builtinCode)
-    assert {kinds.QUANTIZE, kinds.CONV_2D, kinds.FULLY_CONNECTED} <= seen
+            codes.add(code.builtinCode)
+    assert {kinds.QUANTIZE, kinds.CONV_2D, kinds.FULLY_CONNECTED} <= codes

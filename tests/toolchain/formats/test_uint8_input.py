@@ -45,18 +45,18 @@ def images(digits: Dataset, digits_test: Dataset) -> CalibrationSet:
 
 
 def fed_raw(artifact: Artifact, pixels: np.ndarray) -> np.ndarray:
-    """Return the classes that a program reads which knows the runtime alone, and gives it uint8 [N, 28, 28]."""
+    """Return the classes that the runtime itself gives for uint8 [N, 28, 28]."""
     if artifact.format == "onnx":
         session = onnxruntime.InferenceSession(artifact.path, providers=["CPUExecutionProvider"])
         return session.run(None, {session.get_inputs()[0].name: pixels[:, None]})[0].argmax(1)
     interpreter = Interpreter(str(artifact.path), num_threads=1)
     interpreter.allocate_tensors()
-    found = []
+    classes = []
     for image in pixels:
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None, None])
         interpreter.invoke()
-        found.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).argmax())
-    return np.array(found)
+        classes.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).argmax())
+    return np.array(classes)
 
 
 def test_row37_the_sidecar_says_what_the_caller_must_still_do(
@@ -65,16 +65,16 @@ def test_row37_the_sidecar_says_what_the_caller_must_still_do(
     trained = Preprocess(orientation="transpose", mean=0.1307, std=0.3081, label_offset=0)
     source = replace(floats["onnx"], preprocess=trained)
     turned = replace(images, images=np.ascontiguousarray(images.images.swapaxes(1, 2)))
-    made = quantize(source, STEP, turned, tmp_path / "pixels.onnx", recipe="x")
+    quantized = quantize(source, STEP, turned, tmp_path / "pixels.onnx", recipe="x")
     inside = ["divide by 255", "subtract 0.1307", "divide by 0.3081"]
     turn = "transpose: rows become columns"
-    duties = json.loads(made.sidecar.read_text())["duties"]
+    duties = json.loads(quantized.sidecar.read_text())["duties"]
     assert duties == {"caller": [turn, "give the uint8 pixels, 0 to 255"], "file": inside}
     assert source.facts()["duties"] == {"caller": [turn, *inside, "give them as float32"], "file": []}
-    assert load_artifact(made.path) == made
-    # Who does what the caller's list says, and no more, reads what the reader here does.
+    assert load_artifact(quantized.path) == quantized
+    # A caller who follows the list, and does no more, gets the same classes.
     test = digits_test.images[:100]
-    assert (fed_raw(made, test.swapaxes(1, 2).copy()) == read(made, test).argmax(1)).all()
+    assert (fed_raw(quantized, test.swapaxes(1, 2).copy()) == read(quantized, test).argmax(1)).all()
 
 
 @pytest.mark.parametrize(
@@ -90,16 +90,17 @@ def test_raw_pixels_are_read_as_preprocessed_ones_are_by_the_float_file(
 ) -> None:
     trained = TRAINED[name]
     source = replace(floats[kind], preprocess=trained)
-    # Light ink is what this model knows, and what an inversion makes of dark ink.
-    seen, test = (255 - one if trained.invert else one for one in (images.images, digits_test.images[:200]))
-    made = quantize(source, STEP, replace(images, images=seen), tmp_path / f"pixels.{kind}", recipe="x")
-    assert made.inputs[0].dtype == "uint8"
-    assert made.outputs[0].dtype in ("uint8", "int8")
-    before, after = read(source, test), read(made, test)
+    # The model was trained on light ink, which an inversion makes of dark ink.
+    sample = (images.images, digits_test.images[:200])
+    calibration, test = (255 - pixels if trained.invert else pixels for pixels in sample)
+    quantized = quantize(source, STEP, replace(images, images=calibration), tmp_path / f"pixels.{kind}", recipe="x")
+    assert quantized.inputs[0].dtype == "uint8"
+    assert quantized.outputs[0].dtype in ("uint8", "int8")
+    before, after = read(source, test), read(quantized, test)
     assert (before.argmax(1) == after.argmax(1)).mean() > 0.97
     assert np.abs(before - after).mean() < 0.03 * np.ptp(before)
-    assert np.array_equal(fed_raw(made, test), after.argmax(1))
-    assert load_artifact(made.path).preprocess == replace(trained, dtype="uint8")
+    assert np.array_equal(fed_raw(quantized, test), after.argmax(1))
+    assert load_artifact(quantized.path).preprocess == replace(trained, dtype="uint8")
 
 
 def test_the_turn_stays_outside_and_is_what_the_sidecar_tells(
@@ -107,10 +108,10 @@ def test_the_turn_stays_outside_and_is_what_the_sidecar_tells(
 ) -> None:
     turned = Preprocess(orientation="transpose", mean=0.1307, std=0.3081)
     source = replace(floats["onnx"], preprocess=turned)
-    made = quantize(source, STEP, images, tmp_path / "turned.onnx", recipe="x")
+    quantized = quantize(source, STEP, images, tmp_path / "turned.onnx", recipe="x")
     test = digits_test.images[:100]
-    assert (read(made, test).argmax(1) == read(source, test).argmax(1)).mean() > 0.95
-    assert np.array_equal(fed_raw(made, test.swapaxes(1, 2)), read(made, test).argmax(1))
+    assert (read(quantized, test).argmax(1) == read(source, test).argmax(1)).mean() > 0.95
+    assert np.array_equal(fed_raw(quantized, test.swapaxes(1, 2)), read(quantized, test).argmax(1))
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
@@ -120,11 +121,11 @@ def test_a_model_that_flattens_first_takes_raw_pixels(
     torch.manual_seed(0)
     model = TorchModel("mlp", Preprocess(), digits_test.classes, "0" * 64, blocks.Perceptron().eval())
     source = export(model, kind, tmp_path / f"float.{kind}")
-    made = quantize(source, STEP, images, tmp_path / f"pixels.{kind}", recipe="x")
-    assert made.inputs[0].dtype == "uint8"
-    with catalog.default_for(kind).open(source) as whole, catalog.default_for(kind).open(made) as session:
-        meant, found = (one.run(digits_test.images[:100]) for one in (whole, session))
-    assert np.abs(found - meant).max() < 0.05 * np.ptp(meant)
+    quantized = quantize(source, STEP, images, tmp_path / f"pixels.{kind}", recipe="x")
+    assert quantized.inputs[0].dtype == "uint8"
+    with catalog.default_for(kind).open(source) as whole, catalog.default_for(kind).open(quantized) as session:
+        expected, logits = (opened.run(digits_test.images[:100]) for opened in (whole, session))
+    assert np.abs(logits - expected).max() < 0.05 * np.ptp(expected)
 
 
 def test_pixels_cost_nothing_in_onnx(
@@ -134,9 +135,9 @@ def test_pixels_cost_nothing_in_onnx(
         quantize(floats["onnx"], step, images, tmp_path / f"{name}.onnx", recipe="x")
         for name, step in (("plain", Quantize(scheme="static-int8")), ("pixels", STEP))
     )
-    nodes = [sorted(optimized_ops(one, tmp_path)) for one in (plain, pixels)]
+    nodes = [sorted(optimized_ops(artifact, tmp_path)) for artifact in (plain, pixels)]
     assert nodes[0] == sorted([*nodes[1], "QuantizeLinear"])
-    # What stands before the logits is the same to the bit: they differ by the rounding of the answer alone.
+    # Everything before the logits is the same to the bit: only the rounding of the logits differs.
     with catalog.default_for("onnx").open(pixels) as session:
         step = session.sink.scale
         assert np.abs(session.run(digits_test.images) - read(plain, digits_test.images)).min(1).max() <= step
@@ -154,9 +155,9 @@ def test_pixels_cost_nothing_in_onnx(
 def test_sign_scale_zero_point_and_shift_are_the_preprocessing(preprocess: Preprocess) -> None:
     pixels = PixelInput.of(preprocess)
     ramp = np.arange(784).astype(np.uint8).reshape(1, 28, 28)
-    meant = preprocess.apply(ramp)
+    expected = preprocess.apply(ramp)
     assert abs(pixels.shift) <= pixels.scale / 2
-    np.testing.assert_allclose(pixels.sign * pixels.values(ramp) + pixels.shift, meant, atol=1e-4 / preprocess.std)
+    np.testing.assert_allclose(pixels.sign * pixels.values(ramp) + pixels.shift, expected, atol=1e-4 / preprocess.std)
 
 
 def test_a_mean_that_is_no_pixel_is_refused(
@@ -174,7 +175,7 @@ def test_a_first_layer_that_cannot_take_in_a_mean_is_named(
     proto = onnx.load(floats["onnx"].path)
     name = proto.graph.input[0].name
     for node in proto.graph.node:
-        node.input[:] = ["rooted" if one == name else one for one in node.input]
+        node.input[:] = ["rooted" if tensor == name else tensor for tensor in node.input]
     proto.graph.node.insert(0, onnx.helper.make_node("Abs", [name], ["rooted"]))
     path = tmp_path / "rooted.onnx"
     onnx.save(proto, path)

@@ -29,7 +29,7 @@ _LENGTH = 2
 _WEIGHT = re.compile(r"(.+\.weight)(?:_quantized|_int8)?(?:_int4)?")
 """A layer's weight as torch names it, and the suffixes of quantizers."""
 _IMPLIED = {"strides": 1, "dilations": 1, "pads": 0}
-"""Defaults of convolutions and pools that stand in the text of the ONNX specification alone, not in the schema."""
+"""Defaults of convolutions and pools that the text of the ONNX specification has, but not the schema."""
 _LARGE = 4 << 20
 """Bytes of weights from which garbage is collected at once; that takes 0.3 s in a process with torch."""
 
@@ -54,7 +54,7 @@ def read_onnx(path: Path, *, weights: bool = True) -> ModelProto:
         raise CheckpointError(f"{path} is no ONNX file, or is cut off; export it again") from error
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise CheckpointError(
-            f"{path}: its weights lie in another file that cannot be read ({first_line(error)}); copy both"
+            f"{path}: its weights are in another file that cannot be read ({first_line(error)}); copy both"
         ) from error
     if has_broken_text(proto):
         raise CheckpointError(f"{path}: a name in it is no UTF-8 text; export it again")
@@ -64,7 +64,7 @@ def read_onnx(path: Path, *, weights: bool = True) -> ModelProto:
 
 
 def _refuse_false_weights(proto: ModelProto, path: Path) -> None:
-    """Raise CheckpointError where weights lie outside the model's folder, or in a file that is larger than they are.
+    """Raise CheckpointError where weights are outside the model's folder, or in a file that is larger than they are.
 
     Where no length is given, onnx reads such a file whole, whatever the size of the weights.
     """
@@ -76,7 +76,7 @@ def _refuse_false_weights(proto: ModelProto, path: Path) -> None:
         beside = path.parent / info.location
         if not beside.resolve().is_relative_to(path.parent.resolve()) or not beside.is_file():
             raise CheckpointError(
-                f"{path}: its weights lie in another file that is not beside it ({info.location}); copy both"
+                f"{path}: its weights are in another file that is not beside it ({info.location}); copy both"
             )
         # A whole byte for each element, also where several share one.
         size = prod(tensor.dims) * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)

@@ -47,38 +47,38 @@ def large(tmp_path: Path) -> Path:
 @pytest.fixture
 def packers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The levels of the compressors that were made."""
-    made: list[int] = []
+    levels: list[int] = []
     compressor = zstandard.ZstdCompressor
 
     # Not a subclass: zstandard frees one at a wrong address, and the process dies of it much later.
     def counted(level: int) -> zstandard.ZstdCompressor:
-        made.append(level)
+        levels.append(level)
         return compressor(level=level)
 
     monkeypatch.setattr(zstandard, "ZstdCompressor", counted)
-    return made
+    return levels
 
 
 @pytest.mark.parametrize("command", ["inspect", "profile"])
 def test_row54_a_large_file_is_packed_only_where_asked(
     glyphpress: Program, large: Path, packers: list[int], command: str
 ) -> None:
-    words = (command, large, *(("--seconds", "10ms", "--runs", "20") if command == "profile" else ()))
-    done = glyphpress(*words)
+    arguments = (command, large, *(("--seconds", "10ms", "--runs", "20") if command == "profile" else ()))
+    done = glyphpress(*arguments)
     assert done.code == 0, done.err
     assert not packers
     assert "--packed measures it" in done.out
     assert "level 19" not in done.out
-    said = json.loads(glyphpress(*words, "--json").out)
-    assert (said["rows"][0] if command == "profile" else said)["packed"] is None
+    result = json.loads(glyphpress(*arguments, "--json").out)
+    assert (result["rows"][0] if command == "profile" else result)["packed"] is None
 
 
 @pytest.mark.parametrize("command", ["inspect", "profile"])
 def test_row54_level_and_progress_are_said_where_it_is_asked_for(
     glyphpress: Program, large: Path, command: str
 ) -> None:
-    words = (command, large, "--packed", *(("--seconds", "10ms", "--runs", "20") if command == "profile" else ()))
-    done = glyphpress(*words)
+    arguments = (command, large, "--packed", *(("--seconds", "10ms", "--runs", "20") if command == "profile" else ()))
+    done = glyphpress(*arguments)
     assert done.code == 0, done.err
     assert "level 19" in done.out
     assert "packing large.onnx (zstd, level 19), MB 9/9" in done.err
