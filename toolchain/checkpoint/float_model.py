@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -220,7 +220,7 @@ def choose_output(
     )
 
 
-def _named_tensors(answer: Any) -> dict[str, Tensor]:
+def _named_tensors(answer: object) -> dict[str, Tensor]:
     """Return the tensors of an answer by their key or index in it, a bare tensor by an empty string."""
     from torch import Tensor
 

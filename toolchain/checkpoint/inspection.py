@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -146,6 +146,7 @@ def _weights(
     from torch import nn
 
     source = parse_source(model) if model and model not in models.names() else None
+    payload: object
     if kind == "safetensors":
         payload, metadata = read_safetensors(path)
         facts = our_facts(metadata, path)
@@ -171,7 +172,7 @@ def _weights(
     return fitted, facts, module.eval().float()
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -226,7 +227,7 @@ def _shape(output: Any) -> tuple[int, ...]:
     return tuple(int(size) for size in output.shape[1:]) if hasattr(output, "shape") else ()
 
 
-def _with_idle(part: nn.Module, key: str, ran: Mapping[str, Any]) -> int:
+def _with_idle(part: nn.Module, key: str, ran: Collection[str]) -> int:
     """Count a layer's weights, and those of its parts that never run by themselves, as an attention's last layer."""
     count = sum(weight.numel() for weight in part.parameters(recurse=False))
     for name, child in part.named_children():

@@ -37,7 +37,7 @@ _QUANTIZED = (
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
     *("ConvInteger", "MatMulInteger", "MatMulNBits"),
 )
-_LAYOUTS: dict[tuple[Any, ...], str] = {(1, 28, 28): "NCHW", (28, 28, 1): "NHWC", (28, 28): "flat", (784,): "flat"}
+_LAYOUTS: dict[tuple[object, ...], str] = {(1, 28, 28): "NCHW", (28, 28, 1): "NHWC", (28, 28): "flat", (784,): "flat"}
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def _check_program(program: Any) -> None:
     _check(program)
 
 
-def _check(value: Any) -> None:
+def _check(value: object) -> None:
     """Check every string in the program according to what torch does with it."""
     if isinstance(value, dict):
         for key, item in value.items():
@@ -204,13 +204,13 @@ def _check_name(name: str) -> None:
         raise _Refused(f"an invalid name ({name[:40]})")
 
 
-def _check_identifiers(names: Any) -> None:
+def _check_identifiers(names: object) -> None:
     for name in names if isinstance(names, list) else [names]:
         if not isinstance(name, str) or not _IDENTIFIER.fullmatch(name):
             raise _Refused(f"an invalid name ({str(name)[:40]})")
 
 
-def _check_target(target: Any) -> None:
+def _check_target(target: object) -> None:
     match str(target).split("."):
         case ["torch", "ops", "higher_order", name]:
             harmless = name in _HIGHER_ORDER
@@ -226,7 +226,7 @@ def _check_target(target: Any) -> None:
         raise _Refused(f"an operator that is not known only to compute ({str(target)[:60]})")
 
 
-def _check_size(text: Any) -> None:
+def _check_size(text: object) -> None:
     """Refuse a size expression unless it is arithmetic and comparisons of named sizes."""
     try:
         if not isinstance(text, str) or len(text) > 2000 or not text.isascii() or "\n" in text:
@@ -266,12 +266,12 @@ def _check_tree(text: Any) -> None:
         trees += tree["children_spec"]
 
 
-def _refuse(value: Any) -> None:
+def _refuse(value: object) -> None:
     if value:
         raise _Refused("an object")
 
 
-def _ignore(_value: Any) -> None:
+def _ignore(_value: object) -> None:
     """Accept what torch only reads as text: a node's origin, an operator's mode, guards (removed after loading)."""
 
 

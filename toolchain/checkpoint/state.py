@@ -40,7 +40,7 @@ class Fitted:
     notes: tuple[str, ...]
 
 
-def tensors_in(payload: Any, name: str) -> dict[str, Tensor]:
+def tensors_in(payload: object, name: str) -> dict[str, Tensor]:
     """Return every tensor in a file's content by its dotted name (`state_dict.conv.weight`), without wrappers' names.
 
     Raises CheckpointError, listing the keys, when there is no tensor, and when a lazy layer was saved before it ran.
@@ -82,7 +82,7 @@ def class_name(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def modules_in(payload: Any) -> dict[str, nn.Module]:
+def modules_in(payload: object) -> dict[str, nn.Module]:
     """Return the whole models in the content of a trusted pickle by their keys."""
     from torch import nn
 
@@ -90,7 +90,7 @@ def modules_in(payload: Any) -> dict[str, nn.Module]:
     return {str(key): value for key, value in items if isinstance(value, nn.Module)}
 
 
-def find_state(payload: Any, name: str, key: str | None) -> Fitted:
+def find_state(payload: object, name: str, key: str | None) -> Fitted:
     """Return the weights in a file's content for an unknown class: those under `key`, else under the likeliest key.
 
     Raises as `tensors_in`, and UsageProblem when there is nothing under `key`.

@@ -68,7 +68,7 @@ def private_copy(path: Path) -> Iterator[Path]:
         yield copied
 
 
-def read_payload(path: Path, source: ModelSource | None, *, trusted: bool) -> Any:
+def read_payload(path: Path, source: ModelSource | None, *, trusted: bool) -> object:
     """Return what a torch file holds; if trusted, whole objects, whose classes may be in the module of `source`.
 
     Raises as `read_weights` and `read_pickle` do, and as `import_source` does.
@@ -88,7 +88,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path} is a damaged .safetensors file ({error}); save or copy it again") from error
 
 
-def read_weights(path: Path) -> Any:
+def read_weights(path: Path) -> object:
     """Return what a torch file holds, tensors and plain types only (`weights_only=True`).
 
     The tensors are mapped from a copy of the file where its format allows that, so that unused ones take no memory.
@@ -121,7 +121,7 @@ def _holds_plain_numbers(path: Path) -> bool:
         return all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
 
 
-def read_pickle(path: Path, namespace: ModuleType | None) -> Any:
+def read_pickle(path: Path, namespace: ModuleType | None) -> object:
     """Return what a torch file holds, unpickling whole objects, which runs the file's code: the user trusts it.
 
     namespace: stands in for the `__main__` of the training script, where a pickled class often is, and for modules that
