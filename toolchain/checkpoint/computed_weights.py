@@ -1,6 +1,6 @@
 """Replace weights that a model computes at every run (weight_norm, spectral_norm, pruning masks) by their result.
 
-`bake` does it in a module, `fold` in a state_dict that holds the parts of such weights.
+`bake` does it in a module, `bake_state` in a state_dict that holds the parts of such weights.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _removers(layer: Any) -> Iterator[Callable[[], Any]]:
         yield from [partial(parametrize.remove_parametrizations, layer, name) for name in layer.parametrizations]
 
 
-def fold(tensors: Mapping[str, Tensor], expected: Collection[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def bake_state(tensors: Mapping[str, Tensor], expected: Collection[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Replace the parts of each expected weight by the weight itself; return the tensors and the weights' names.
 
     A weight is computed as its layer does in eval mode. Known are the parametrizations of torch.nn.utils.parametrize
@@ -64,8 +64,8 @@ def fold(tensors: Mapping[str, Tensor], expected: Collection[str]) -> tuple[dict
     return {key: value for key, value in tensors.items() if key not in used} | weights, tuple(weights)
 
 
-def computed(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Return the names of the weights that `fold` can compute."""
+def computed_names(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return the names of the weights that `bake_state` can compute."""
     return tuple(_forms(tensors))
 
 

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from toolchain import models
-from toolchain.checkpoint.computed_weights import computed, fold, prefixes
+from toolchain.checkpoint.computed_weights import bake_state, computed_names, prefixes
 from toolchain.checkpoint.source import model_option, size_argument
 from toolchain.core.errors import CheckpointError, UsageProblem
 
@@ -148,7 +148,7 @@ def fit_state(
     there is nothing under `weights_key`.
     """
     expected = module.state_dict()
-    matching = _matching_prefixes([*tensors, *computed(tensors)], expected)
+    matching = _matching_prefixes([*tensors, *computed_names(tensors)], expected)
     keys = [prefix.rstrip(".") for prefix in matching]
     if weights_key is not None:
         matching = [prefix for prefix in matching if prefix.startswith(f"{weights_key}.")]
@@ -160,7 +160,7 @@ def fit_state(
     fitting = {
         prefix.rstrip("."): prefix
         for prefix in large_enough
-        if not _problems(module, expected, fold(groups[prefix], expected)[0])
+        if not _problems(module, expected, bake_state(groups[prefix], expected)[0])
     }
     if fitting:
         key, notes = preferred(fitting, None, name)
@@ -169,8 +169,8 @@ def fit_state(
     prefix = matching[0] if matching else ""
     weights = groups[prefix] if matching else dict(tensors)
     for candidate in (weights, {key.replace("module.", ""): value for key, value in weights.items()}):
-        computed_weights, _ = fold(candidate, expected)
-        if not _problems(module, expected, computed_weights) or _loads(module, computed_weights):
+        baked, _ = bake_state(candidate, expected)
+        if not _problems(module, expected, baked) or _loads(module, baked):
             return _loaded(module, candidate, _choice_note(prefix.rstrip("."), ()), assign=assign)
     problems = "; ".join(_problems(module, expected, weights))
     raise CheckpointError(f"{name} is not a checkpoint of {type(module).__name__}: {problems}")
@@ -179,10 +179,10 @@ def fit_state(
 def _loaded(module: nn.Module, tensors: Mapping[str, Tensor], notes: tuple[str, ...], *, assign: bool) -> Fitted:
     """Load weights that fit the module, and add notes on those that were computed and those that were left out."""
     expected = module.state_dict()
-    weights, computed_names = fold(tensors, expected)
+    weights, computed = bake_state(tensors, expected)
     module.load_state_dict(weights, strict=False, assign=assign)
-    if computed_names:
-        notes += (f"weights computed once and kept: {listing(computed_names)}",)
+    if computed:
+        notes += (f"weights computed once and kept: {listing(computed)}",)
     extra = [key for key in weights if key not in expected and not key.endswith((".weight_g", ".weight_v"))]
     if extra:
         notes += (f"not of the model, left out: {listing(extra)}",)

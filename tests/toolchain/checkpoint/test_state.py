@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures.checkpoint_files import DIGITS
 from tests.fixtures.lazy import nn, torch
 from toolchain.checkpoint import load
-from toolchain.checkpoint.computed_weights import computed
+from toolchain.checkpoint.computed_weights import computed_names
 from toolchain.checkpoint.source import build_from, parse_source
 from toolchain.checkpoint.state import find_state, fit_state
 
@@ -79,7 +79,7 @@ def _one_of_many() -> int:
 def _parametrized() -> int:
     parts = ("original0", "original1")
     names = [f"{number}.parametrizations.weight.{part}" for number in range(COUNT) for part in parts]
-    return len(computed(dict.fromkeys(names, torch.zeros(1))))
+    return len(computed_names(dict.fromkeys(names, torch.zeros(1))))
 
 
 # They took minutes when the time grew with the square of the number of names.
