@@ -9,10 +9,10 @@ shifts before it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,24 +48,35 @@ class BiasedLayer:
 
 
 class FloatFile(Protocol):
-    """An open float file of any format, whose tensors can be read and whose biases can be changed."""
+    """An open float file of any format, whose tensors can be read and whose biases can be changed.
+
+    layers: those whose bias is a constant that no other layer reads, in execution order.
+    """
 
     artifact: Artifact
+    layers: Mapping[BiasedLayer, Any]
 
     def tensors(self) -> list[str]:
         """Return the names of the computed float tensors, in execution order, the input first."""
 
     def origins(self) -> dict[str, str]:
         """Return the layer and operator that compute each tensor, for tensors whose name does not say it."""
-
-    def layers(self) -> list[BiasedLayer]:
-        """Return the layers whose bias can be changed, in execution order."""
+        return {}
 
     def inputs(self) -> list[tuple[str, ...]]:
         """Return the input of each layer with weights, in execution order: the tensor, and those it is a view of."""
 
+    def masked(self) -> set[str]:
+        """Return the tensors in which masks and pads take out values."""
+
+    def run(self, names: Sequence[str], pixels: NDArray[np.float32]) -> Iterator[Values]:
+        """Yield what the tensors hold for each image of `pixels` (`toolchain.formats.graph.input_batches`)."""
+
     def values(self, names: Sequence[str], pixels: NDArray[np.float32]) -> Iterator[Values]:
-        """Yield the values of tensors for each image of `pixels` (`toolchain.formats.graph.input_batches`)."""
+        """Yield the same, but with the smallest real value of a tensor in place of its masked ones."""
+        masked = self.masked()
+        for tensors in self.run(names, pixels):
+            yield {name: _without_masks(values) if name in masked else values for name, values in tensors.items()}
 
     def quantized_values(
         self, step: Quantize, ranges: Ranges, names: Sequence[str], pixels: NDArray[np.float32]
@@ -79,8 +90,7 @@ class FloatFile(Protocol):
         """Return the float file in its current state."""
 
 
-def without_masks(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the values with those of NO_VALUE or less replaced by the smallest of the others."""
+def _without_masks(values: NDArray[np.float32]) -> NDArray[np.float32]:
     smallest = values[values > NO_VALUE].min(initial=0)
     raised: NDArray[np.float32] = np.maximum(values, smallest)
     return raised
@@ -169,7 +179,7 @@ def correct_biases(file: FloatFile, step: Quantize, ranges: Ranges, pixels: NDAr
     outputs that are not saturated, so the shift is divided by their share. Raises StageError when the file has no bias
     that can be changed.
     """
-    layers = file.layers()
+    layers = list(file.layers)
     if not layers:
         raise StageError(
             f"{file.artifact.path.name} has no layer whose bias can be corrected; leave the bias correction out"

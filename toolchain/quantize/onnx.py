@@ -38,7 +38,7 @@ from toolchain.formats.onnx.edit import node as new_node
 from toolchain.formats.onnx.file import read, read_onnx, rewrite, slim_onnx, write_model
 from toolchain.formats.onnx.layers import onnx_activations, onnx_graph
 from toolchain.formats.uint8_input import PixelInput, absorb_onnx, integer_io
-from toolchain.quantize.calibrate import BiasedLayer, without_masks
+from toolchain.quantize.calibrate import BiasedLayer, FloatFile
 from toolchain.quantize.onnx_layers import (
     KINDS,
     is_float_constant,
@@ -47,9 +47,10 @@ from toolchain.quantize.onnx_layers import (
     name_kept_layers,
     name_masked,
     name_of,
+    producer,
     weighted,
 )
-from toolchain.quantize.onnx_weights import dequantizer, dynamic_onnx, expand_at_load, four_bits, widen_scales
+from toolchain.quantize.onnx_weights import dynamic_onnx, expand_at_load, four_bits, widen_scales
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize
 
@@ -236,18 +237,15 @@ def float_logits(model: ir.Model) -> bool:
     graph = model.graph
     changed = False
     for position, output in enumerate(graph.outputs):
-        chain: list[ir.Node] = []
-        value: ir.Value | None = output
-        while len(chain) < 3 and value is not None and (producer := value.producer()) is not None:
-            chain.append(producer)
-            value = producer.inputs[0]
-        kinds = [node.op_type for node in chain]
-        if kinds[:2] == ["DequantizeLinear", "QuantizeLinear"] and kinds[2:] in (["Gemm"], ["MatMul"]):
-            logits = chain[2].outputs[0]
+        dequantize = producer(output, "DequantizeLinear")
+        quantize = producer(dequantize.inputs[0], "QuantizeLinear") if dequantize else None
+        layer = producer(quantize.inputs[0], "Gemm", "MatMul") if quantize else None
+        if dequantize and quantize and layer:
+            logits = layer.outputs[0]
             describe_as(logits, output)
             graph.outputs[position] = logits
-            graph.remove(chain[:2], safe=True)
-            _integer_bias(graph, chain[2])
+            graph.remove([dequantize, quantize], safe=True)
+            _integer_bias(graph, layer)
             changed = True
     return changed
 
@@ -258,7 +256,7 @@ def _integer_bias(graph: ir.Graph, layer: ir.Node) -> None:
     The integer kernel takes no other bias, and onnxruntime quantizes a float one only where the output is quantized.
     """
     bias = constant(layer.inputs[2]) if len(layer.inputs) > 2 else None
-    scales = [reader.inputs[1] for value in layer.inputs[:2] if (reader := dequantizer(value))]
+    scales = [reader.inputs[1] for value in layer.inputs[:2] if (reader := producer(value, "DequantizeLinear"))]
     if bias is None or len(scales) < 2:
         return
     factors = [numbers(scale) for scale in scales]
@@ -272,8 +270,8 @@ def _integer_bias(graph: ir.Graph, layer: ir.Node) -> None:
     layer.replace_input_with(2, bias_as_float.outputs[0])
 
 
-class FloatOnnx:
-    """An open float ONNX file, as `prepare` leaves it; see `toolchain.quantize.calibrate.FloatFile`."""
+class FloatOnnx(FloatFile):
+    """An open float ONNX file, as `prepare` leaves it."""
 
     def __init__(self, artifact: Artifact, folder: Path) -> None:
         """Prepare the artifact's graph in a file of the folder; raises CheckpointError when it is quantized already."""
@@ -284,7 +282,7 @@ class FloatOnnx:
         self._path = folder / "prepared.onnx"
         prepare(artifact.path, self._path)
         self.model = ir.from_proto(without_weights(self._path))
-        self._layers = {layer: node for node in self.model.graph if (layer := _biased_layer(node))}
+        self.layers = {layer: node for node in self.model.graph if (layer := _biased_layer(node))}
 
     def tensors(self) -> list[str]:
         """Return the float tensors that are computed."""
@@ -300,28 +298,25 @@ class FloatOnnx:
         layers = {tensor: layer.name for layer in graph.layers for tensor in layer.chain}
         return {name: f"{layers.get(name, '')} {node.kind}".strip() for name, node in graph.makers.items()}
 
-    def layers(self) -> list[BiasedLayer]:
-        """Return the layers whose bias is a constant that no other layer reads."""
-        return list(self._layers)
-
     def inputs(self) -> list[tuple[str, ...]]:
         """Return the inputs of the layers with weights, with the tensors of which each is a view."""
 
         def views(value: ir.Value | None) -> Iterator[str]:
             yield name_of(value)
-            node = None if value is None else value.producer()
-            if node is not None and node.op_type in VIEWS:
+            if node := producer(value, *VIEWS):
                 yield from views(node.inputs[0])
 
         weights = weighted(self.model)
         nodes = [node for node in self.model.graph if len(node.inputs) > 1 and name_of(node.inputs[1]) in weights]
         return [tuple(views(node.inputs[0])) for node in nodes]
 
-    def values(self, names: Sequence[str], pixels: NDArray[np.float32]) -> Iterator[Values]:
-        """Run the float graph; a masked value counts as the smallest of the others."""
-        masked = masked_tensors(self._path)
-        for tensors in onnx_activations(self._path, names, pixels):
-            yield {name: without_masks(values) if name in masked else values for name, values in tensors.items()}
+    def masked(self) -> set[str]:
+        """Return the tensors between masks and the softmax or maximum that ignores them."""
+        return masked_tensors(self._path)
+
+    def run(self, names: Sequence[str], pixels: NDArray[np.float32]) -> Iterator[Values]:
+        """Run the float graph."""
+        return onnx_activations(self._path, names, pixels)
 
     def quantized_values(
         self, step: Quantize, ranges: Ranges, names: Sequence[str], pixels: NDArray[np.float32]
@@ -340,7 +335,7 @@ class FloatOnnx:
 
     def add_to_bias(self, layer: BiasedLayer, change: NDArray[np.float32]) -> None:
         """Add to the layer's bias; a convolution without a bias gets one."""
-        output = name_of(self._layers[layer].outputs[0])
+        output = name_of(self.layers[layer].outputs[0])
 
         def add(model: ir.Model) -> bool:
             (node,) = (node for node in model.graph if output in map(name_of, node.outputs))
@@ -372,11 +367,7 @@ def _biased_layer(node: ir.Node) -> BiasedLayer | None:
     if kind == "Relu":
         return BiasedLayer(name_of(readers[0].outputs[0]), 1, 0.0)
     if kind == "Clip":
-        ends = [_scalar(end, empty) for end, empty in zip(readers[0].inputs[1:], (-np.inf, np.inf), strict=False)]
-        return BiasedLayer(name_of(readers[0].outputs[0]), 1, *ends)
+        ends = [constant(end) for end in readers[0].inputs[1:]]
+        limits = (none if end is None else float(end) for end, none in zip(ends, (-np.inf, np.inf), strict=False))
+        return BiasedLayer(name_of(readers[0].outputs[0]), 1, *limits)
     return BiasedLayer(name_of(node.outputs[0]), 1)
-
-
-def _scalar(end: ir.Value | None, empty: float) -> float:
-    number = constant(end) if end is not None and end.is_initializer() else None
-    return empty if number is None else float(number)

@@ -55,6 +55,12 @@ def name_of(value: ir.Value | None) -> str:
     return "" if value is None else value.name or ""
 
 
+def producer(value: ir.Value | None, *kinds: str) -> ir.Node | None:
+    """Return the node that computes a value if it is of one of these kinds, otherwise None."""
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type in kinds else None
+
+
 def is_float_constant(value: ir.Value | None) -> bool:
     """Return whether a value is a float32 initializer."""
     import onnx_ir as ir

@@ -24,7 +24,15 @@ from toolchain.formats.onnx.edit import (
     set_constant,
     substitute,
 )
-from toolchain.quantize.onnx_layers import channel_axis, name_of, needs_8_bits, of_one_channel, recurrent, weighted
+from toolchain.quantize.onnx_layers import (
+    channel_axis,
+    name_of,
+    needs_8_bits,
+    of_one_channel,
+    producer,
+    recurrent,
+    weighted,
+)
 from toolchain.quantize.weights import Weight, integers, wider
 
 if TYPE_CHECKING:
@@ -194,7 +202,7 @@ def widen_scales(model: ir.Model, source: ir.Model) -> bool:
     changed = False
     for layer in model.graph:
         bias = constant(layer.inputs[2]) if len(layer.inputs) > 2 else None
-        readers = [reader for value in layer.inputs[:2] if (reader := dequantizer(value))]
+        readers = [reader for value in layer.inputs[:2] if (reader := producer(value, "DequantizeLinear"))]
         if bias is None or len(readers) < 2:
             continue
         unit, (values, scale) = readers[0].inputs[1], readers[1].inputs[:2]
@@ -207,9 +215,3 @@ def widen_scales(model: ir.Model, source: ir.Model) -> bool:
             set_constant(scale, widened.scale)
             changed = True
     return changed
-
-
-def dequantizer(value: ir.Value | None) -> ir.Node | None:
-    """Return the DequantizeLinear that computes a value, None where anything else does."""
-    producer = None if value is None else value.producer()
-    return producer if producer is not None and producer.op_type == "DequantizeLinear" else None

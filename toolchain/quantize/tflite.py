@@ -20,7 +20,7 @@ from toolchain.formats.graph import Values, layers_to_keep
 from toolchain.formats.tflite.file import mapped, packed, parsed, slim_tflite
 from toolchain.formats.tflite.layers import WEIGHTED, tflite_activations, tflite_graph
 from toolchain.formats.uint8_input import PixelInput, absorb_tflite
-from toolchain.quantize.calibrate import NO_VALUE, BiasedLayer, without_masks
+from toolchain.quantize.calibrate import NO_VALUE, BiasedLayer, FloatFile
 from toolchain.quantize.ranges import Ranges
 from toolchain.quantize.step import Quantize
 from toolchain.quantize.tflite_graph import masked, operators, quantizable, store, unsuited, widen_scales
@@ -198,8 +198,8 @@ def keep_float(quantizer: Quantizer, model: Any, step: Quantize, file: str) -> N
         )
 
 
-class FloatTflite:
-    """An open float TFLite file, through its FlatBuffer; see `toolchain.quantize.calibrate.FloatFile`."""
+class FloatTflite(FloatFile):
+    """An open float TFLite file, through its FlatBuffer. The names of its tensors are those of layers."""
 
     def __init__(self, artifact: Artifact, _folder: Path) -> None:
         """Unpack the artifact's graph; raises StageError when it is quantized already."""
@@ -210,11 +210,11 @@ class FloatTflite:
         self._model, self._changed = parsed(mapped(artifact.path)), False
         self._graph = self._model.subgraphs[0]
         self._operators = operators(self._model, self._graph)
-        self._layers = [node for kind, node in self._operators if kind in LAYERS]
+        self._weighted = [node for kind, node in self._operators if kind in LAYERS]
         inputs = [index for _, node in self._operators for index in node.inputs]
-        self._biases = {
+        self.layers = {
             layer: node.inputs[2]
-            for node in self._layers
+            for node in self._weighted
             if (layer := self._biased_layer(node)) and inputs.count(node.inputs[2]) == 1
         }
 
@@ -224,14 +224,6 @@ class FloatTflite:
         computed = [*self._graph.inputs, *outputs]
         float32 = self._schema.TensorType.FLOAT32
         return [self._name(index) for index in computed if self._graph.tensors[index].type == float32]
-
-    def origins(self) -> dict[str, str]:
-        """Return nothing: the names of tensors are those of layers."""
-        return {}
-
-    def layers(self) -> list[BiasedLayer]:
-        """Return the layers whose bias no other operator reads."""
-        return list(self._biases)
 
     def inputs(self) -> list[tuple[str, ...]]:
         """Return the inputs of the layers with weights, with the tensors of which each is a view."""
@@ -243,13 +235,11 @@ class FloatTflite:
             if node is not None and kind in VIEWS:
                 yield from views(node.inputs[0])
 
-        return [tuple(views(node.inputs[0])) for node in self._layers]
+        return [tuple(views(node.inputs[0])) for node in self._weighted]
 
-    def values(self, names: Sequence[str], pixels: NDArray[np.float32]) -> Iterator[Values]:
-        """Run the float file; a masked or padded value counts as the smallest of the others."""
-        padded = self._padded()
-        for tensors in tflite_activations(self.content(), names, pixels):
-            yield {name: without_masks(values) if name in padded else values for name, values in tensors.items()}
+    def run(self, names: Sequence[str], pixels: NDArray[np.float32]) -> Iterator[Values]:
+        """Run the float file."""
+        return tflite_activations(self.content(), names, pixels)
 
     def quantized_values(
         self, step: Quantize, ranges: Ranges, names: Sequence[str], pixels: NDArray[np.float32]
@@ -259,7 +249,7 @@ class FloatTflite:
 
     def add_to_bias(self, layer: BiasedLayer, change: NDArray[np.float32]) -> None:
         """Add to the layer's bias, in a new buffer where other tensors share the old one."""
-        tensor = self._graph.tensors[self._biases[layer]]
+        tensor = self._graph.tensors[self.layers[layer]]
         buffer = self._model.buffers[tensor.buffer]
         bias = (np.frombuffer(bytes(buffer.data), "<f4") + change).astype("<f4")
         if sum(other.buffer == tensor.buffer for other in self._graph.tensors) > 1:
@@ -274,7 +264,7 @@ class FloatTflite:
             return self.artifact.path.read_bytes()
         return packed(self._model, self.artifact.size + (1 << 20))
 
-    def _padded(self) -> set[str]:
+    def masked(self) -> set[str]:
         """Return the tensors padded with NO_VALUE before a maximum, and the masked ones before a softmax."""
         masks = {index for _, chain in masked(self._model) for index in chain}
         padded = {self._name(self._graph.operators[index].outputs[0]) for index in masks}
