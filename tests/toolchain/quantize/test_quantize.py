@@ -25,6 +25,8 @@ from toolchain.quantize import quantize
 from toolchain.quantize.onnx_weights import expand_at_load
 from toolchain.recipe import Quantize
 
+OTHERS: list[tuple[Format, str]] = [("onnx", "static-int4"), ("onnx", "weight-int4"), ("tflite", "dynamic-int4")]
+
 
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
 def test_it_is_a_quarter_of_the_size_and_reads_the_same(
@@ -56,7 +58,7 @@ def test_the_sidecar_traces_it_to_its_parent_and_its_images(
     assert load_artifact(pressed[way].path) == pressed[way]
 
 
-@pytest.mark.parametrize("way", WAYS, ids="-".join)
+@pytest.mark.parametrize("way", [*WAYS, *OTHERS], ids="-".join)
 def test_the_same_inputs_give_the_same_bytes(
     way: tuple[Format, str],
     pressed: dict[tuple[Format, str], Artifact],

@@ -17,11 +17,10 @@ from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, numpy_helper
 
 from calibration.dataset import Dataset
-from calibration.sample import CalibrationSet, draw
+from calibration.sample import CalibrationSet
 from targets.artifact import Artifact, Format
 from targets.preprocess import Preprocess
 from tests.fixtures.quantized import WAYS, optimized_ops, read
-from tests.toolchain.conftest import OnDemand
 from toolchain.checkpoint.float_model import TorchModel
 from toolchain.commands.quantize import quantize_file
 from toolchain.core.context import RunContext
@@ -47,26 +46,6 @@ SHRUNK: dict[tuple[Format, str], float] = {
 """(format, scheme) -> how much smaller than float, at least; those that `test_quantize` leaves out."""
 
 
-@pytest.fixture(scope="module")
-def images(digits: Dataset, digits_test: Dataset) -> CalibrationSet:
-    return draw(digits, 64, seed=0, exclude=digits_test)
-
-
-@pytest.fixture(scope="module")
-def pressed(
-    tmp_path_factory: pytest.TempPathFactory, floats: dict[Format, Artifact], images: CalibrationSet
-) -> dict[tuple[Format, str], Artifact]:
-    folder = tmp_path_factory.mktemp("grid")
-
-    def make(way: tuple[Format, str]) -> Artifact:
-        kind, scheme = way
-        step = Quantize.from_options(scheme=scheme)
-        drawn = images if step.calibrated else None
-        return quantize(floats[kind], step, drawn, folder / f"digits.{scheme}.{kind}", recipe=scheme)
-
-    return OnDemand(make)
-
-
 def test_every_scheme_is_made_or_refused_in_every_format() -> None:
     made, refused = {*WAYS, *SHRUNK}, {(kind, row.name) for row in SCHEMES.values() for kind in row.refused}
     assert made | refused == set(product(FORMATS, SCHEMES))
@@ -86,21 +65,6 @@ def test_it_is_as_small_as_its_bits_and_reads_the_same(
     before, after = read(base, test), read(pressed[way], test)
     assert (before.argmax(1) == after.argmax(1)).mean() > 0.98
     assert np.abs(before - after).mean() < (0.025 if way[1].endswith("4") else 0.005) * np.ptp(before)
-
-
-@pytest.mark.parametrize(
-    "way", [("onnx", "static-int4"), ("onnx", "weight-int4"), ("tflite", "dynamic-int4")], ids="-".join
-)
-def test_the_same_inputs_give_the_same_bytes(
-    way: tuple[Format, str],
-    pressed: dict[tuple[Format, str], Artifact],
-    floats: dict[Format, Artifact],
-    images: CalibrationSet,
-    tmp_path: Path,
-) -> None:
-    step = Quantize.from_options(scheme=way[1])
-    drawn = images if step.calibrated else None
-    assert quantize(floats[way[0]], step, drawn, tmp_path / f"a.{way[0]}", recipe=way[1]).sha256 == pressed[way].sha256
 
 
 def test_onnx_weights_of_four_bits_run_on_the_kernels_of_eight(
