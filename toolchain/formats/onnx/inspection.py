@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,13 @@ def inspect_onnx(path: Path) -> Inspection:
     names = {tensor: layer.name for layer in onnx_graph(proto).layers for tensor in layer.chain}
     macs, unknown = onnx_macs(graph, sizes)
     layers = tuple(
-        replace(_layer(node, names, shapes, parameters), macs=macs.get(node.output[0], 0))
+        InspectedLayer(
+            node.name or names.get(node.output[0]) or node.output[0],
+            node.op_type,
+            shapes.get(node.output[0], ())[1:],
+            sum(parameters.get(name, 0) for name in node.input),
+            macs.get(node.output[0], 0),
+        )
         for node in graph.node
         if node.op_type != "Constant"
     )
@@ -110,15 +115,6 @@ def _parameter_counts(graph: GraphProto) -> dict[str, int]:
         for tensor in graph.initializer
         if tensor.name not in scaling and tensor.data_type not in (TensorProto.INT64, TensorProto.BOOL)
     }
-
-
-def _layer(
-    node: NodeProto, names: dict[str, str], shapes: dict[str, tuple[int, ...]], parameters: dict[str, int]
-) -> InspectedLayer:
-    output = shapes.get(node.output[0], ())
-    count = sum(parameters.get(name, 0) for name in node.input)
-    name = node.name or names.get(node.output[0]) or node.output[0]
-    return InspectedLayer(name, node.op_type, output[1:], count)
 
 
 def _tensor(tensor: Any, counts: dict[str, tuple[int, int]]) -> StoredTensor:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from targets.artifact import Artifact
 from targets.errors import RunFailed, in_one_line
@@ -33,6 +32,14 @@ from toolchain.formats.onnx.layers import onnx_graph
 
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
+
+_SHAPES = ["Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Shape", "Expand", "Cast"]
+_PARTS = ["Gather", "Slice", "Concat", "Split", "Pad", "MaxPool", "ReorderInput", "ReorderOutput"]
+_MOVES = frozenset([*_SHAPES, *_PARTS])
+"""Kinds that only move values without changing them."""
+_SCALING = ("QuantizeLinear", "DequantizeLinear")
+_OWN_ROUNDING = "the file holds float weights, and ONNX Runtime rounds them itself between two quantized tensors"
+_GELU = {"Erf", "Gelu", "FastGelu", "QuickGelu", "BiasGelu"}
 
 
 def optimized_graph(artifact: Artifact) -> GraphProto:
@@ -62,14 +69,6 @@ def optimized_graph(artifact: Artifact) -> GraphProto:
                 f"{artifact.path}: ONNX Runtime refuses it ({in_one_line(error)}); export it again"
             ) from error
         return without_weights(optimized).graph
-
-
-_SHAPES = ["Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Shape", "Expand", "Cast"]
-_PARTS = ["Gather", "Slice", "Concat", "Split", "Pad", "MaxPool", "ReorderInput", "ReorderOutput"]
-_MOVES = frozenset([*_SHAPES, *_PARTS])
-"""Kinds that only move values without changing them."""
-_SCALING = ("QuantizeLinear", "DequantizeLinear")
-_OWN_ROUNDING = "the file holds float weights, and ONNX Runtime rounds them itself between two quantized tensors"
 
 
 def onnx_kernels(artifact: Artifact) -> tuple[Kernel, ...]:
@@ -117,33 +116,11 @@ def _reason(graph: Graph, layer: Layer, *, integer: bool) -> str:
     return f"ONNX Runtime has no kernel of {source.spec.dtype} activations and {weights.dtype} weights for it"
 
 
-@dataclass(frozen=True)
-class Optimized:
+class Optimized(NamedTuple):
     """An optimized graph. nodes: in the order of execution. constants: name -> dtype as ONNX writes it (`INT8`)."""
 
-    nodes: tuple[NodeProto, ...]
+    nodes: Sequence[NodeProto]
     constants: dict[str, str]
-
-    def count(self, kind: str) -> int:
-        """Return how many operators of a kind there are."""
-        return sum(node.op_type == kind for node in self.nodes)
-
-    def between_integers(self) -> Counter[str]:
-        """Return the kinds of operators that compute in float between a DequantizeLinear and a QuantizeLinear."""
-        floats: set[str] = set()
-        quantized_later: set[str] = set()
-        for node in self.nodes:
-            is_start = node.op_type == "DequantizeLinear" and node.input[0] not in self.constants
-            if is_start or (node.op_type not in _SCALING and floats & set(node.input)):
-                floats.update(node.output)
-        for node in reversed(self.nodes):
-            if node.op_type == "QuantizeLinear" or quantized_later & set(node.output):
-                quantized_later.update(() if node.op_type == "DequantizeLinear" else node.input)
-        return Counter(
-            node.op_type
-            for node in self.nodes
-            if node.op_type not in _SCALING and floats & set(node.input) and quantized_later & set(node.output)
-        )
 
 
 class OnnxDiagnosis(Diagnosis):
@@ -156,7 +133,7 @@ class OnnxDiagnosis(Diagnosis):
 
         graph = optimized_graph(self.artifact)
         names = TensorProto.DataType.Name
-        return Optimized(tuple(graph.node), {tensor.name: names(tensor.data_type) for tensor in graph.initializer})
+        return Optimized(graph.node, {tensor.name: names(tensor.data_type) for tensor in graph.initializer})
 
     def reasons(self, base: Artifact) -> list[str]:
         """Return the parts of the optimized graph that cost time."""
@@ -175,7 +152,7 @@ class OnnxDiagnosis(Diagnosis):
 
 
 def _convolutions(graph: Optimized) -> Iterator[str]:
-    if count := graph.count("ConvInteger"):
+    if count := sum(node.op_type == "ConvInteger" for node in graph.nodes):
         yield (
             f"ConvInteger ({count}): ONNX Runtime has no fast kernel for it; quantize convolutions statically, or not "
             "at all"
@@ -208,11 +185,23 @@ def _stored(graph: Optimized) -> Iterator[str]:
         yield f"DequantizeLinear of stored {listed(kinds)} is fused into no kernel and runs in each inference"
 
 
-_GELU = {"Erf", "Gelu", "FastGelu", "QuickGelu", "BiasGelu"}
-
-
-def _islands(graph: Optimized) -> Iterator[str]:
-    if kinds := graph.between_integers():
+def _float_between_integers(graph: Optimized) -> Iterator[str]:
+    """Yield the reason for operators that compute in float between a DequantizeLinear and a QuantizeLinear."""
+    floats: set[str] = set()
+    quantized_later: set[str] = set()
+    for node in graph.nodes:
+        is_start = node.op_type == "DequantizeLinear" and node.input[0] not in graph.constants
+        if is_start or (node.op_type not in _SCALING and floats & set(node.input)):
+            floats.update(node.output)
+    for node in reversed(graph.nodes):
+        if node.op_type == "QuantizeLinear" or quantized_later & set(node.output):
+            quantized_later.update(() if node.op_type == "DequantizeLinear" else node.input)
+    kinds = Counter(
+        node.op_type
+        for node in graph.nodes
+        if node.op_type not in _SCALING and floats & set(node.input) and quantized_later & set(node.output)
+    )
+    if kinds:
         yield (
             f"float between integers: {listed(kinds)}, without an integer kernel, is dequantized and quantized again"
             + "; this is GELU, and a model with ReLU stays among integers" * bool(_GELU & set(kinds))
@@ -225,4 +214,4 @@ def _dynamic(graph: Optimized) -> Iterator[str]:
         yield f"{listed(kinds)}: activations are measured and quantized anew in each inference"
 
 
-_CHECKS = (_convolutions, _signed, _stored, _islands, _dynamic)
+_CHECKS = (_convolutions, _signed, _stored, _float_between_integers, _dynamic)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -60,17 +59,28 @@ def inspect_tflite(path: Path) -> Inspection:
     """Return the contents of a TFLite file, of its first subgraph only; raises CheckpointError when it is damaged."""
     model = _read(path)
     graph = model.subgraphs[0]
-    layers = [_layer(model, graph, number, operator) for number, operator in enumerate(graph.operators)]
-    macs = [_macs_per_image(graph, layer.kind, node) for layer, node in zip(layers, graph.operators, strict=True)]
-    unknown = {layer.kind for layer, count in zip(layers, macs, strict=True) if count is None}
+    kind_of_code = operator_kinds(model)
+    kinds = [kind_of_code[operator.opcodeIndex] for operator in graph.operators]
+    macs = [_macs_per_image(graph, kind, operator) for kind, operator in zip(kinds, graph.operators, strict=True)]
+    unknown = {kind for kind, count in zip(kinds, macs, strict=True) if count is None}
+    layers = [
+        InspectedLayer(
+            f"{number}",
+            kind,
+            shape_of(graph.tensors[operator.outputs[0]])[1:],
+            _parameters(model, graph, kind, operator),
+            count or 0,
+        )
+        for number, (kind, operator, count) in enumerate(zip(kinds, graph.operators, macs, strict=True))
+    ]
     stored = [tensor for tensor in graph.tensors if _data(model, tensor) is not None]
     return Inspection.of(
         path,
         "tflite",
         [_tensor(tensor) for tensor in stored],
         parameters=sum(layer.parameters for layer in layers),
-        layers=tuple(replace(layer, macs=count or 0) for layer, count in zip(layers, macs, strict=True)),
-        macs=None if unknown else sum(count or 0 for count in macs),
+        layers=tuple(layers),
+        macs=None if unknown else sum(layer.macs for layer in layers),
         inputs=tuple(_described(graph.tensors[index]) for index in graph.inputs),
         outputs=tuple(_described(graph.tensors[index]) for index in graph.outputs),
         metadata=sidecar_facts(path),
@@ -92,17 +102,16 @@ def _read(path: Path) -> Any:
     return model
 
 
-def _layer(model: Any, graph: Any, number: int, operator: Any) -> InspectedLayer:
-    kind = operator_kinds(model)[operator.opcodeIndex]
-    output = shape_of(graph.tensors[operator.outputs[0]])
-    weights = [graph.tensors[index] for index in operator.inputs[1:] if index >= 0]
-    weights = [tensor for tensor in weights if _data(model, tensor) is not None and _is_weight(kind, tensor)]
-    return InspectedLayer(f"{number}", kind, output[1:], sum(prod(shape_of(tensor)) for tensor in weights))
-
-
-def _is_weight(kind: str, tensor: Any) -> bool:
-    # Integers of a reshape, pad or slice are no weights, but a quantized bias is INT32 too.
-    return kind in _WITH_BIAS or enum_names("TensorType")[tensor.type] not in ("INT32", "INT64", "BOOL")
+def _parameters(model: Any, graph: Any, kind: str, operator: Any) -> int:
+    """Return the number of weights that an operator reads."""
+    constants = [graph.tensors[index] for index in operator.inputs[1:] if index >= 0]
+    return sum(
+        prod(shape_of(tensor))
+        for tensor in constants
+        if _data(model, tensor) is not None
+        # Integers of a reshape, pad or slice are no weights, but a quantized bias is INT32 too.
+        and (kind in _WITH_BIAS or enum_names("TensorType")[tensor.type] not in ("INT32", "INT64", "BOOL"))
+    )
 
 
 def _macs_per_image(graph: Any, kind: str, operator: Any) -> int | None:
