@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 from targets.artifact import Format
 from targets.errors import UnknownTarget, nearest
 from targets.target import Target
+
+if TYPE_CHECKING:
+    from targets.profiles import DeviceProfile
 
 
 def table(entries: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -69,26 +72,30 @@ def get(word: str) -> Target:
     """
     family, colon, rest = word.partition(":")
     if colon and family in FAMILIES:
-        target: Target = _class(FAMILIES[family])(rest)
-        return target
+        return _class(FAMILIES[family])(rest)  # type: ignore[call-arg]  # as in the contract of families
     name, *settings = word.split(",")
     if name in TARGETS:
         return _configured(name, settings)
-    from targets.profiles import is_profile, profile_names
-
-    if is_profile(word):
+    if _profile(word):
         return get(_followed(word))
+    from targets.profiles import profile_names
+
     known = [*TARGETS, *profile_names()]
     raise UnknownTarget(f"no target '{word}'; {nearest(name, known, '`glyphpress targets list` shows them')}")
 
 
+def _profile(word: str) -> DeviceProfile | None:
+    """Return the device profile of that name or file, if there is one."""
+    from targets.profiles import DeviceProfile, is_profile  # which boards do not have
+
+    return DeviceProfile.load(word) if is_profile(word) else None
+
+
 def _followed(word: str) -> str:
     """Return the target word at the end of a chain of device profiles; raises UnknownTarget for a ring."""
-    from targets.profiles import is_profile
-
     chain = [word]
-    while is_profile(chain[-1]) and chain[-1] not in TARGETS:
-        following = address(chain[-1])
+    while chain[-1] not in TARGETS and (profile := _profile(chain[-1])):
+        following = profile.address()
         if following in chain:
             ring = " to ".join([*chain, following])
             raise UnknownTarget(f"{word}: its reach refers back to itself ({ring}); name a target in one of them")
@@ -98,9 +105,8 @@ def _followed(word: str) -> str:
 
 def address(word: str) -> str:
     """Return the word itself, or the `reach` of a device profile; raises as `DeviceProfile.address`."""
-    from targets.profiles import DeviceProfile, is_profile
-
-    return DeviceProfile.load(word).address() if is_profile(word) else word
+    profile = _profile(word)
+    return profile.address() if profile else word
 
 
 def isa(word: str) -> Collection[str]:
@@ -108,10 +114,8 @@ def isa(word: str) -> Collection[str]:
 
     Raises as `get` and `Target.isa` do.
     """
-    from targets.profiles import DeviceProfile, is_profile
-
-    listed_flags = DeviceProfile.load(word).features if is_profile(word) else ()
-    return listed_flags or get(word).isa()
+    profile = _profile(word)
+    return (profile.features if profile else ()) or get(word).isa()
 
 
 def default_for(kind: Format) -> Target:
@@ -130,7 +134,7 @@ def full_name(name: str, settings: Mapping[str, tuple[str, ...]], **values: str)
 def _configured(name: str, pairs: list[str]) -> Target:
     """Return the target with settings `KEY=VALUE`, which its class takes as keywords; raises UnknownTarget."""
     target_class = _class(TARGETS[name])
-    known: Mapping[str, tuple[str, ...]] = target_class.settings
+    known = target_class.settings
     given = dict[str, str]()
     for pair in pairs:
         key, _, value = pair.partition("=")
@@ -138,11 +142,11 @@ def _configured(name: str, pairs: list[str]) -> Target:
             takes = "; ".join(f"{key}={'|'.join(values)}" for key, values in known.items()) or "none"
             raise UnknownTarget(f"{name} has no setting '{pair}', or it is given twice; it takes: {takes}")
         given[key] = value
-    target: Target = target_class(**given)
-    return target
+    return target_class(**given)
 
 
-def _class(entry: str) -> Any:
-    """Return the class of an entry "module:Class", a subclass of Target; imports its module."""
+def _class(entry: str) -> type[Target]:
+    """Return the class of an entry "module:Class"; imports its module."""
     module, name = entry.split(":")
-    return getattr(import_module(module), name)
+    target_class: type[Target] = getattr(import_module(module), name)
+    return target_class

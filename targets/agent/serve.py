@@ -22,9 +22,9 @@ import numpy as np
 
 from targets import catalog
 from targets.agent import GREETING, IDLE_S, TIMED_OUT, BrokenWire, Frame, Header, receive, send
-from targets.artifact import Artifact, Facts, from_facts
+from targets.artifact import Facts, from_facts
 from targets.errors import RunFailed, TargetError
-from targets.host import local_target
+from targets.host.local_target import measured
 from targets.host.machine import machine_state, pin
 from targets.host.runtime_session import RuntimeSession
 from targets.session import Session, TimingPlan
@@ -106,7 +106,7 @@ class Agent:
         """Open an artifact that is a file here; facts: its sidecar."""
         if target not in self._targets:
             self._targets[target] = catalog.get(target)
-        session = self._targets[target].open(_artifact(path, facts), threads=threads)
+        session = self._targets[target].open(from_facts(Path(path), facts), threads=threads)
         self._opened += 1
         self._sessions[self._opened] = session
         return {"session": self._opened, "facts": asdict(session.facts)}, b""
@@ -129,22 +129,17 @@ class Agent:
 
     def cold(self, _payload: bytes, *, target: str, threads: int, path: str, facts: Facts) -> Frame:
         """Return load, first run and peak memory of processes that do nothing else."""
-        artifact = _artifact(path, facts)
-        start = local_target.cold_start(artifact, target, threads=threads)
-        return asdict(start) | {"peak_bytes": local_target.peak_memory(artifact, target, threads=threads)}, b""
+        artifact, runtime = from_facts(Path(path), facts), catalog.get(target)
+        start = runtime.cold_start(artifact, threads=threads)
+        if start is None:
+            raise RunFailed(f"{target} has no cold start; take a runtime's own target")
+        return asdict(start) | {"peak_bytes": runtime.peak_memory(artifact, threads=threads)}, b""
 
     def measure(
-        self,
-        _payload: bytes,
-        *,
-        measurement: str,
-        target: str,
-        path: str,
-        facts: Facts,
-        settings: dict[str, int],
+        self, _payload: bytes, *, measurement: str, target: str, path: str, facts: Facts, settings: dict[str, int]
     ) -> Frame:
         """Take one of `MEASUREMENTS` in this process, which has done nothing before."""
-        return local_target.measured(_artifact(path, facts), target, measurement, settings), b""
+        return measured(from_facts(Path(path), facts), target, measurement, settings), b""
 
     def have(self, _payload: bytes, *, file: str) -> Frame:
         """Return the path of a whole artifact (`SHA256.FORMAT`) that is here, else an empty path."""
@@ -201,10 +196,6 @@ def _sweep(folder: Path) -> None:
     for part in folder.glob(".part-*"):
         if time.time() - part.lstat().st_mtime > IDLE_S:
             part.unlink(missing_ok=True)
-
-
-def _artifact(path: str, facts: Facts) -> Artifact:
-    return from_facts(Path(path), facts)
 
 
 def _marked_runs(session: Session, runs: int, batch: int) -> list[str]:

@@ -55,27 +55,9 @@ class MemoryRise:
         raise RunFailed(f"this system does not report a process's {name}; measure memory on Linux")
 
 
-def cold_start(artifact: Artifact, target: str, *, threads: int = 1) -> ColdStart:
-    """Return what loading the artifact and its first inference take on a target; raises RunFailed where it fails."""
-    return cold_start_of(in_fresh_process(artifact, target, "start", threads=threads))
-
-
 def cold_start_of(answer: Answer) -> ColdStart:
     """Return the cold start in an agent's answer."""
     return ColdStart(answer.value("load_ns", int), answer.value("first_run_ns", int))
-
-
-def peak_memory(artifact: Artifact, target: str, *, threads: int = 1) -> int:
-    """Return by how many bytes opening the artifact and a first inference raise a fresh process's resident memory.
-
-    The peak of resident memory (VmHWM) less what was resident before (VmRSS), with the runtime imported already and
-    the free parts of the heap given back; the median of three processes, which differ by some pages. It includes the
-    weights as they are stored in the file and as they are packed, the arena of activations, the thread pool, and the
-    pages of the runtime's own code and tables that are touched for the first time. Those are the larger part for a
-    small file: 8 to 9 MB in ONNX Runtime, 3 to 5 in LiteRT. Raises RunFailed when the process fails or cannot tell.
-    """
-    answers = [in_fresh_process(artifact, target, "memory", threads=threads) for _ in range(REPEATS)]
-    return int(median(answer.value("peak_bytes", int) for answer in answers))
 
 
 def operators(artifact: Artifact, target: Target, *, threads: int = 1, batch: int = 1) -> list[Operator]:
@@ -168,9 +150,18 @@ class LocalTarget(Target, Protocol):
 
     def cold_start(self, artifact: Artifact, *, threads: int = 1) -> ColdStart | None:
         """See `Target.cold_start`; None for a target that is not in the catalog: no other process can open it."""
-        known = self.name.split(",")[0] in TARGETS
-        return cold_start(artifact, self.name, threads=threads) if known else None
+        if self.name.split(",")[0] not in TARGETS:
+            return None
+        return cold_start_of(in_fresh_process(artifact, self.name, "start", threads=threads))
 
     def peak_memory(self, artifact: Artifact, *, threads: int = 1) -> int:
-        """See `Target.peak_memory`."""
-        return peak_memory(artifact, self.name, threads=threads)
+        """See `Target.peak_memory`: the median of three processes, which differ by some pages.
+
+        The peak of resident memory (VmHWM) less what was resident before (VmRSS), with the runtime imported already and
+        the free parts of the heap given back. It includes the first inference, the weights as they are stored in the
+        file and as they are packed, the arena of activations, the thread pool, and the pages of the runtime's own code
+        and tables that are touched for the first time. Those are the larger part for a small file: 8 to 9 MB in ONNX
+        Runtime, 3 to 5 in LiteRT. Raises RunFailed when the process fails or cannot tell.
+        """
+        answers = [in_fresh_process(artifact, self.name, "memory", threads=threads) for _ in range(REPEATS)]
+        return int(median(answer.value("peak_bytes", int) for answer in answers))

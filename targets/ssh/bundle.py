@@ -67,33 +67,36 @@ OPTIONS = (
 OLDEST = (3, 9)
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 
-_MESSAGES: tuple[tuple[str, str, str], ...] = (
+_MESSAGES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
-        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        ("REMOTE HOST IDENTIFICATION HAS CHANGED",),
         "its host key has changed",
         "find out why; if it was reinstalled, remove the old key with `ssh-keygen -R` and run `ssh {host}` once",
     ),
-    ("Host key verification failed", "its host key is not known, or has changed", "check with `ssh {host}`"),
-    ("Permission denied (", "no key of yours is accepted", "add one with `ssh-copy-id {host}`"),
-    ("Too many authentication failures", "no key of yours is accepted", "name one in your ssh configuration"),
-    ("Could not resolve hostname", "no such host", "correct the name"),
-    ("Connection refused", "no ssh server answers", "start one there: `systemctl enable --now ssh`"),
-    ("timed out", "it does not answer", "check that it is on and connected to this network"),
-    ("No route to host", "it does not answer", "check that it is on and connected to this network"),
-    ("Network is unreachable", "it does not answer", "check that it is on and connected to this network"),
-    ("python3: not found", "there is no python3 there", "install it there: `apt-get install python3`"),
-    ("python3: command not found", "there is no python3 there", "install it there: `apt-get install python3`"),
-    ("No space left on device", "its disk is full", "free some space there"),
-    ("Disk quota exceeded", "its disk is full", "free some space there"),
-    ("Read-only file system", "its home cannot be written", "set XDG_CACHE_HOME there to a folder that can be written"),
+    (("Host key verification failed",), "its host key is not known, or has changed", "check with `ssh {host}`"),
+    (("Permission denied (",), "no key of yours is accepted", "add one with `ssh-copy-id {host}`"),
+    (("Too many authentication failures",), "no key of yours is accepted", "name one in your ssh configuration"),
+    (("Could not resolve hostname",), "no such host", "correct the name"),
+    (("Connection refused",), "no ssh server answers", "start one there: `systemctl enable --now ssh`"),
     (
-        "glyphpress: Permission denied",
+        ("timed out", "No route to host", "Network is unreachable"),
+        "it does not answer",
+        "check that it is on and connected to this network",
+    ),
+    (
+        ("python3: not found", "python3: command not found"),
+        "there is no python3 there",
+        "install it there: `apt-get install python3`",
+    ),
+    (("No space left on device", "Disk quota exceeded"), "its disk is full", "free some space there"),
+    (
+        ("Read-only file system", "glyphpress: Permission denied", "Not a directory"),
         "its home cannot be written",
         "set XDG_CACHE_HOME there to a folder that can be written",
     ),
-    ("Not a directory", "its home cannot be written", "set XDG_CACHE_HOME there to a folder that can be written"),
-    ("failed to map segment", "its home is mounted noexec", "set XDG_CACHE_HOME there to a folder that is not"),
+    (("failed to map segment",), "its home is mounted noexec", "set XDG_CACHE_HOME there to a folder that is not"),
 )
+"""Texts in the output of ssh or a board, what they mean, and the fix."""
 
 
 def ssh(address: Address, command: str) -> list[str]:
@@ -109,8 +112,8 @@ def ssh(address: Address, command: str) -> list[str]:
 def explained(address: Address, output: str) -> TargetError:
     """Return the error for a message of ssh or the board: one line with the fix, or its last line as it is."""
     login = f"-p {address.port} {address.destination}" if address.port else address.destination
-    for text, reason, fix in _MESSAGES:
-        if text in output:
+    for texts, reason, fix in _MESSAGES:
+        if any(text in output for text in texts):
             return TargetUnavailable(f"{address}: {reason}; {fix.format(host=login)}")
     last = (output.strip().splitlines() or ["there was no message"])[-1]
     return RunFailed(f"{address}: {last}; try `ssh {login}` by hand")

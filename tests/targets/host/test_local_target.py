@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import RunFailed
-from targets.host.local_target import cold_start, peak_memory
 from tests.fixtures.small_models import artifact, conv_net, integer_net
 
 
@@ -18,14 +18,14 @@ def test_both_runtimes_start_cold(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for subject, name in ((onnx_artifact, "ort-cpu"), (tflite_artifact, "litert-cpu")):
-        cold = cold_start(subject, name)
+        cold = catalog.get(name).cold_start(subject)
         assert 10_000 < cold.load_ns < 20e9, "between 10 us and 20 s"
         assert 1_000 < cold.first_run_ns < 20e9
 
 
 def test_what_goes_wrong_there_is_one_line_here(onnx_artifact: Artifact) -> None:
     with pytest.raises(RunFailed, match=r"47 classes") as caught:
-        cold_start(replace(onnx_artifact, classes=("a",) * 47), "ort-cpu")
+        catalog.get("ort-cpu").cold_start(replace(onnx_artifact, classes=("a",) * 47))
     assert "\n" not in str(caught.value)
 
 
@@ -34,15 +34,15 @@ def test_what_a_file_weighs_is_in_the_peak_and_what_python_weighs_is_not(
 ) -> None:
     heavy = artifact(conv_net(tmp_path / "heavy.onnx", channels=1024))
     weights = heavy.size - onnx_artifact.size
-    small = peak_memory(onnx_artifact, "ort-cpu")
+    small = catalog.get("ort-cpu").peak_memory(onnx_artifact)
     assert 500_000 < small < 30_000_000, "importing onnxruntime alone takes more than 30 MB"
-    assert 0.9 * weights < peak_memory(heavy, "ort-cpu") - small < 5 * weights
-    assert 100_000 < peak_memory(tflite_artifact, "litert-cpu") < 30_000_000
+    assert 0.9 * weights < catalog.get("ort-cpu").peak_memory(heavy) - small < 5 * weights
+    assert 100_000 < catalog.get("litert-cpu").peak_memory(tflite_artifact) < 30_000_000
     # Our reading of its scales, by a package of 20 MB, is no part of the session.
     whole = artifact(integer_net(tmp_path / "integer.onnx"))
-    assert abs(peak_memory(whole, "ort-cpu") - small) < 5_000_000
+    assert abs(catalog.get("ort-cpu").peak_memory(whole) - small) < 5_000_000
 
 
 def test_a_file_that_cannot_be_opened_has_no_memory(onnx_artifact: Artifact) -> None:
     with pytest.raises(RunFailed, match=r"47 classes"):
-        peak_memory(replace(onnx_artifact, classes=("a",) * 47), "ort-cpu")
+        catalog.get("ort-cpu").peak_memory(replace(onnx_artifact, classes=("a",) * 47))

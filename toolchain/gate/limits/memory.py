@@ -16,7 +16,7 @@ class MemoryLimit(SizeLimit):
 
 
 def judge_memory(limit: MemoryLimit, peak: int) -> Verdict:
-    """Judge the peak, in bytes, of `targets.host.local_target.peak_memory`."""
+    """Judge the peak, in bytes, of `LocalTarget.peak_memory`."""
     outcome = within("memory", positive("memory", peak), limit.max)
     reason = (
         f"opening it and a first inference add {size_beside(peak, limit.max)} of resident memory, {side(outcome)} "
