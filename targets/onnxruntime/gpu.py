@@ -19,17 +19,18 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter_ns
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from targets.artifact import Artifact, Format
 from targets.catalog import full_name
-from targets.errors import Misplaced, RunFailed, TargetUnavailable, in_one_line
+from targets.errors import Misplaced, TargetUnavailable, runtime_errors
 from targets.host import gpu_adapters
 from targets.host.local_target import LocalTarget
 from targets.host.runtime_session import Array, captured_output, quiet_stderr, required_module, resolved_threads
@@ -37,12 +38,11 @@ from targets.onnxruntime.cpu import BATCH, OrtSession, load_runtime
 from targets.session import RuntimeFacts
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession, OrtEpDevice, SessionOptions
+    from onnxruntime import InferenceSession, OrtEpDevice
 
 INTEGER = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"})
 """Operators of int8 arithmetic, from QDQ files and dynamic quantization."""
 
-Attach = Callable[["SessionOptions"], dict[str, Any]]
 Nodes = dict[str, list[tuple[str, str]]]
 """Execution provider -> operator and name of each of its nodes."""
 
@@ -88,24 +88,60 @@ class DeviceSession(OrtSession):
         return infer
 
 
-def single_provider_session(
-    artifact: Artifact, provider: str, attach: Attach, threads: int
-) -> tuple[InferenceSession, int]:
-    """Return a session of the file whose nodes all run on `provider`, and their number.
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider. device: of a plugin, whose provider is chosen by its device. options: of any other."""
 
-    attach: adds the provider to session options, and returns further arguments of InferenceSession. The number counts
-    the nodes that the provider is given: with layout changes for it, before it fuses any. Raises Misplaced with the
-    nodes that would run elsewhere, TargetUnavailable where the provider does not start, RunFailed where ONNX Runtime
-    refuses the file.
-    """
-    with captured_output(1, 2) as captured:
-        try:
-            session = _open(artifact, attach, threads, strict=True)
-        except Exception:  # noqa: BLE001 (they have no other base class)
-            session = _opened_with_cpu(artifact, provider, attach, threads, captured)
-    nodes = _placed(session)
-    refuse_misplaced(provider, nodes, artifact)
-    return session, len(nodes.get(provider, ()))
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    device: OrtEpDevice | None = None
+
+    def session(self, artifact: Artifact, threads: int) -> tuple[InferenceSession, int]:
+        """Return a session of the file whose nodes all run on this provider, and their number.
+
+        The number counts the nodes that the provider is given: with layout changes for it, before it fuses any. Raises
+        Misplaced with the nodes that would run on another provider, TargetUnavailable where the provider does not
+        start, RunFailed where ONNX Runtime refuses the file.
+        """
+        with captured_output(1, 2) as captured:
+            try:
+                session = self._open(artifact, threads, strict=True)
+            except Exception:  # noqa: BLE001 (they have no other base class)
+                session = self._opened_with_cpu(artifact, threads, captured)
+        nodes: Nodes = {}
+        for part in session.get_provider_graph_assignment_info():
+            nodes.setdefault(part.ep_name, []).extend((node.op_type, node.name) for node in part.get_nodes())
+        refuse_misplaced(self.name, nodes, artifact)
+        return session, len(nodes.get(self.name, ()))
+
+    def _open(self, artifact: Artifact, threads: int, *, strict: bool) -> InferenceSession:
+        ort = load_runtime()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1" if strict else "0")
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        if self.device is not None:
+            options.add_provider_for_devices([self.device], {})
+        providers = None if self.device is not None else [(self.name, dict(self.options))]
+        return ort.InferenceSession(artifact.path, options, providers=providers, enable_fallback=0)
+
+    def _opened_with_cpu(self, artifact: Artifact, threads: int, captured: Callable[[], str]) -> InferenceSession:
+        """Return a session that may use the CPU too, which shows misplaced nodes; raises if it cannot open either."""
+        with runtime_errors(f"{artifact.path}: ONNX Runtime refuses it"):
+            try:
+                session = self._open(artifact, threads, strict=False)
+            except Exception as error:
+                if "WebGPU adapter" in str(error):
+                    reason = f"{self.name} finds no adapter that it can use"
+                    raise TargetUnavailable(reason, "update its driver") from error
+                raise
+        if self.name not in session.get_providers():
+            complaint = re.search(r"Failed to [^\x1b\n]{1,300}", captured())
+            reason = complaint[0] if complaint else "it does not say why"
+            raise TargetUnavailable(f"{self.name} is listed but does not start ({reason})", "install what it needs")
+        return session
 
 
 def refuse_misplaced(provider: str, nodes: Nodes, artifact: Artifact) -> None:
@@ -113,41 +149,6 @@ def refuse_misplaced(provider: str, nodes: Nodes, artifact: Artifact) -> None:
     misplaced = {other: names for other, names in nodes.items() if other != provider}
     if misplaced:
         raise Misplaced(f"{artifact.path}: {_misplaced_text(nodes, misplaced, provider)}")
-
-
-def _open(artifact: Artifact, attach: Attach, threads: int, *, strict: bool) -> InferenceSession:
-    ort = load_runtime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1" if strict else "0")
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    return ort.InferenceSession(artifact.path, options, enable_fallback=0, **attach(options))
-
-
-def _opened_with_cpu(
-    artifact: Artifact, provider: str, attach: Attach, threads: int, captured: Callable[[], str]
-) -> InferenceSession:
-    """Return a session that may use the CPU too, which shows misplaced nodes; raises where that is not the cause."""
-    try:
-        session = _open(artifact, attach, threads, strict=False)
-    except Exception as error:
-        if "WebGPU adapter" in str(error):
-            raise TargetUnavailable(f"{provider} finds no adapter that it can use", "update its driver") from error
-        raise RunFailed(f"{artifact.path}: ONNX Runtime refuses it ({in_one_line(error)}); export it again") from error
-    if provider not in session.get_providers():
-        complaint = re.search(r"Failed to [^\x1b\n]{1,300}", captured())
-        reason = complaint[0] if complaint else "it does not say why"
-        raise TargetUnavailable(f"{provider} is listed but does not start ({reason})", "install what it needs")
-    return session
-
-
-def _placed(session: InferenceSession) -> Nodes:
-    nodes: Nodes = {}
-    for part in session.get_provider_graph_assignment_info():
-        nodes.setdefault(part.ep_name, []).extend((node.op_type, node.name) for node in part.get_nodes())
-    return nodes
 
 
 def _misplaced_text(nodes: Nodes, misplaced: Nodes, provider: str) -> str:
@@ -204,7 +205,7 @@ class OrtCuda(LocalTarget):
         device, threads = self._device(), resolved_threads(threads)
         ort = self._preloaded()
         start = perf_counter_ns()
-        session, nodes = single_provider_session(artifact, self.provider, self._attached, threads)
+        session, nodes = Provider(self.provider, self.provider_options).session(artifact, threads)
         load_ns = perf_counter_ns() - start
         facts = RuntimeFacts(
             target=self.name,
@@ -238,9 +239,6 @@ class OrtCuda(LocalTarget):
         with contextlib.redirect_stdout(io.StringIO()):  # it prints the libraries that it does not find
             ort.preload_dlls()
         return ort
-
-    def _attached(self, _options: SessionOptions) -> dict[str, Any]:
-        return {"providers": [(self.provider, self.provider_options)]}
 
     def _precision(self) -> str:
         return "float32"
@@ -326,9 +324,7 @@ class OrtWebGpu(gpu_adapters.WebGpuTarget):
         with gpu_adapters.restricted_to(adapter):
             device = _device(ort, plugin)
             start = perf_counter_ns()
-            session, nodes = single_provider_session(
-                artifact, WEBGPU_PROVIDER, lambda options: _attached(options, device), threads
-            )
+            session, nodes = Provider(WEBGPU_PROVIDER, device=device).session(artifact, threads)
             load_ns = perf_counter_ns() - start
         facts = RuntimeFacts(
             target=self.name,
@@ -356,8 +352,3 @@ def _device(ort: ModuleType, plugin: ModuleType) -> OrtEpDevice:
     raise TargetUnavailable(
         "onnxruntime-ep-webgpu offers no device", "check whether `vulkaninfo --summary` lists the GPU"
     )
-
-
-def _attached(options: SessionOptions, device: OrtEpDevice) -> dict[str, Any]:
-    options.add_provider_for_devices([device], {})
-    return {}
