@@ -106,11 +106,11 @@ def handwriting() -> np.ndarray:
 @pytest.fixture(scope="module")
 def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     """A board that was set up."""
-    with board(tmp_path_factory.mktemp("board") / "kitchen") as one, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLYPHPRESS_SSH", one.ssh)
-        set_up(one.word, progress=silent)
-        yield one
-        ssh_target.board(ssh_target.Address.parse(one.word.removeprefix("ssh:"))).close()
+    with board(tmp_path_factory.mktemp("board") / "kitchen") as kitchen_board, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLYPHPRESS_SSH", kitchen_board.ssh)
+        set_up(kitchen_board.word, progress=silent)
+        yield kitchen_board
+        ssh_target.board(ssh_target.Address.parse(kitchen_board.word.removeprefix("ssh:"))).close()
 
 
 @pytest.fixture

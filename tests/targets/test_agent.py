@@ -38,9 +38,9 @@ def opened(agent: Channel, artifact: Artifact, runtime: str = "ort-cpu") -> Remo
 
 def test_answers_there_are_the_answers_here(agent: Channel, onnx_artifact: Artifact) -> None:
     images = glyphs(300)
-    with opened(agent, onnx_artifact) as there, OrtCpu().open(onnx_artifact) as here:
-        assert np.array_equal(there.run(images), here.run(images))
-        assert there.facts == replace(here.facts, target="a fresh process")
+    with opened(agent, onnx_artifact) as remote, OrtCpu().open(onnx_artifact) as local:
+        assert np.array_equal(remote.run(images), local.run(images))
+        assert remote.facts == replace(local.facts, target="a fresh process")
 
 
 def test_times_come_back_raw(agent: Channel, onnx_artifact: Artifact) -> None:

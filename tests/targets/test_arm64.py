@@ -35,11 +35,11 @@ def a76() -> Arm64Target:
 @pytest.mark.slow
 def test_int8_answers_are_the_hosts_to_the_bit(a72: Arm64Target, a76: Arm64Target, int8_artifact: Artifact) -> None:
     images = glyphs(60)
-    with catalog.default_for("tflite").open(int8_artifact) as here:
-        meant = here.run(images)
+    with catalog.default_for("tflite").open(int8_artifact) as local:
+        meant = local.run(images)
     for target in (a72, a76):
-        with target.open(int8_artifact) as there:
-            assert np.array_equal(there.run(images), meant)
+        with target.open(int8_artifact) as guest:
+            assert np.array_equal(guest.run(images), meant)
 
 
 @pytest.mark.slow
@@ -49,8 +49,8 @@ def test_float_answers_are_the_hosts_within_rounding(
 ) -> None:
     artifact: Artifact = request.getfixturevalue(kind)
     images = glyphs(40)
-    with a72.open(artifact) as there, catalog.default_for(artifact.format).open(artifact) as here:
-        np.testing.assert_allclose(there.run(images), here.run(images), atol=1e-4)
+    with a72.open(artifact) as guest, catalog.default_for(artifact.format).open(artifact) as local:
+        np.testing.assert_allclose(guest.run(images), local.run(images), atol=1e-4)
 
 
 @pytest.mark.slow
@@ -66,8 +66,8 @@ def test_instructions_are_counted_alike_twice_and_tell_where_int8_pays(
                 assert max(counts.samples) / min(counts.samples) < 1.01
                 assert counts.artifact_sha256 == artifact.sha256
     with a72.open(int8_artifact) as session:
-        again = session.count().median
-    assert abs(again / costs["arm64:cortex-a72", True] - 1) < 0.01
+        second = session.count().median
+    assert abs(second / costs["arm64:cortex-a72", True] - 1) < 0.01
     saved = {name: costs[name, True] / costs[name, False] for name in ("arm64:cortex-a72", "arm64:cortex-a76")}
     assert saved["arm64:cortex-a76"] < saved["arm64:cortex-a72"], "only the A76 multiplies bytes in one instruction"
 

@@ -19,21 +19,21 @@ from targets.preprocess import Preprocess
 from tests.fixtures.small_models import CLASSES, artifact, conv_net, integer_net
 from tests.fixtures.strategies import preprocesses
 
-words = st.text(max_size=8)
+texts = st.text(max_size=8)
 facts = st.fixed_dictionaries(
     {
         "preprocess": preprocesses,
-        "classes": st.lists(words, min_size=2, max_size=62).map(tuple),
-        "recipe": words,
-        "parent_sha256": st.none() | words,
-        "checkpoint_sha256": st.none() | words,
-        "calibration": st.none() | st.dictionaries(words, words | st.integers()),
-        "tools": st.dictionaries(words, words),
-        "notes": st.lists(words, max_size=3).map(tuple),
+        "classes": st.lists(texts, min_size=2, max_size=62).map(tuple),
+        "recipe": texts,
+        "parent_sha256": st.none() | texts,
+        "checkpoint_sha256": st.none() | texts,
+        "calibration": st.none() | st.dictionaries(texts, texts | st.integers()),
+        "tools": st.dictionaries(texts, texts),
+        "notes": st.lists(texts, max_size=3).map(tuple),
         "inputs": st.lists(
             st.builds(
                 lambda name, shape, dtype, scaling: TensorSpec(name, shape, dtype, *scaling),
-                words,
+                texts,
                 st.lists(st.integers(-1, 99)).map(tuple),
                 st.sampled_from(DTYPES),
                 st.just((None, None)) | st.tuples(st.floats(1e-6, 1e3), st.integers(-128, 255)),
@@ -228,7 +228,7 @@ def test_a_foreign_file_without_sidecar_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_facts_are_json_with_the_schema(onnx_artifact: Artifact) -> None:
-    said = json.loads(json.dumps(onnx_artifact.facts()))
-    assert said["schema"] == SCHEMA
-    assert said["preprocess"] == asdict(onnx_artifact.preprocess)
-    assert said["bytes"] == onnx_artifact.path.stat().st_size
+    facts = json.loads(json.dumps(onnx_artifact.facts()))
+    assert facts["schema"] == SCHEMA
+    assert facts["preprocess"] == asdict(onnx_artifact.preprocess)
+    assert facts["bytes"] == onnx_artifact.path.stat().st_size

@@ -64,17 +64,17 @@ def test_a_browser_that_becomes_garbage_while_a_call_is_handed_over_closes() -> 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", ["onnx_artifact", "tflite_artifact"])
 def test_float_answers_are_those_of_the_native_runtime(device: str, kind: str, request: pytest.FixtureRequest) -> None:
-    subject: Artifact = request.getfixturevalue(kind)
-    with BrowserTarget(device=device).open(subject) as session:
+    model: Artifact = request.getfixturevalue(kind)
+    with BrowserTarget(device=device).open(model) as session:
         answers = session.run(glyphs(70))
-    with catalog.default_for(subject.format).open(subject) as native:
+    with catalog.default_for(model.format).open(model) as native:
         np.testing.assert_allclose(answers, native.run(glyphs(70)), atol=1e-4)
 
 
 @needs_browser
 def test_ort_files_are_for_processors(onnx_artifact: Artifact, tmp_path: Path) -> None:
-    subject = artifact(stored(onnx_artifact.path, tmp_path / "net.ort"))
-    with BrowserTarget().open(subject) as session, catalog.get("ort-cpu").open(subject) as native:
+    model = artifact(stored(onnx_artifact.path, tmp_path / "net.ort"))
+    with BrowserTarget().open(model) as session, catalog.get("ort-cpu").open(model) as native:
         np.testing.assert_allclose(session.run(glyphs(9)), native.run(glyphs(9)), atol=1e-4)
     assert "ort" not in BrowserTarget(device="webgpu").formats
 
@@ -89,11 +89,11 @@ def test_int8_answers_on_wasm_are_the_native_ones_to_the_bit(quantized: Artifact
 def test_a_process_that_has_just_ended_does_not_spoil_the_memory_of_the_page(
     onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = Page.processes
+    processes = Page.processes
     with subprocess.Popen(["true"], start_new_session=True) as reserve:
         # Ended, and not yet waited for: it is listed, and has no memory any more.
         os.waitid(os.P_PID, reserve.pid, os.WEXITED | os.WNOWAIT)
-        monkeypatch.setattr(Page, "processes", lambda page: [str(reserve.pid), *told(page)])
+        monkeypatch.setattr(Page, "processes", lambda page: [str(reserve.pid), *processes(page)])
         assert BrowserTarget().peak_memory(onnx_artifact) > 1_000_000
         monkeypatch.setattr(Page, "processes", lambda _page: [str(reserve.pid)])
         with pytest.raises(RunFailed, match="omit --memory"):
@@ -159,9 +159,9 @@ def test_a_page_serves_its_file_again_and_ends_with_the_target(
 ) -> None:
     target = BrowserTarget()
     pages = []
-    for subject in (onnx_artifact, tflite_artifact, onnx_artifact):
-        with target.open(subject) as session:
-            assert session.artifact == subject
+    for model in (onnx_artifact, tflite_artifact, onnx_artifact):
+        with target.open(model) as session:
+            assert session.artifact == model
             pages.append(session._page.processes())
     assert pages[0] == pages[2] != pages[1]
     del session, target

@@ -34,7 +34,7 @@ def test_the_format_decides_where_nothing_is_named() -> None:
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def user_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GLYPHPRESS_TARGETS", str(tmp_path))
     return tmp_path
 
@@ -55,22 +55,22 @@ def test_a_board_without_a_host_says_what_to_do() -> None:
         catalog.get("raspberry-pi-4")
 
 
-def test_a_users_own_profile_extends_a_shipped_one_and_comes_first(own: Path) -> None:
-    (own / "kitchen.toml").write_text(
+def test_a_users_own_profile_extends_a_shipped_one_and_comes_first(user_profiles: Path) -> None:
+    (user_profiles / "kitchen.toml").write_text(
         'extends = "raspberry-pi-4"\nreach = "arm64:cortex-a72"\n[budgets]\nsize = "200KB"\n'
     )
-    (own / "kiosk-x86.toml").write_text('summary = "mine"\nreach = "ort-cpu,graph=basic"\n')
+    (user_profiles / "kiosk-x86.toml").write_text('summary = "mine"\nreach = "ort-cpu,graph=basic"\n')
     kitchen, shipped = DeviceProfile.load("kitchen"), DeviceProfile.load("raspberry-pi-4")
     assert (kitchen.cpu, kitchen.features) == (shipped.cpu, shipped.features)
     assert kitchen.budgets == shipped.budgets | {"size": "200KB"}
     assert catalog.get("kitchen").name == "arm64:cortex-a72"
-    assert catalog.get(str(own / "kitchen.toml")).name == "arm64:cortex-a72"
+    assert catalog.get(str(user_profiles / "kitchen.toml")).name == "arm64:cortex-a72"
     assert DeviceProfile.load("kiosk-x86").summary == "mine"
     assert {"kitchen", "raspberry-pi-5"} <= set(profile_names())
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('reech = "ort-cpu"', "no key 'reech'; did you mean reach"),
         ('threads = "4"', "threads is not of type int"),
@@ -93,19 +93,19 @@ def test_a_users_own_profile_extends_a_shipped_one_and_comes_first(own: Path) ->
         ("extends = 4", "extends is not the name of another profile"),
     ],
 )
-def test_mistakes_are_told_by_file_and_key(own: Path, text: str, said: str) -> None:
-    (own / "mine.toml").write_text(text)
-    with pytest.raises(UnknownTarget, match=said) as caught:
+def test_mistakes_are_told_by_file_and_key(user_profiles: Path, text: str, message: str) -> None:
+    (user_profiles / "mine.toml").write_text(text)
+    with pytest.raises(UnknownTarget, match=message) as caught:
         DeviceProfile.load("mine")
     assert "\n" not in str(caught.value)
 
 
-def test_a_reach_that_leads_back_to_itself_is_refused(own: Path) -> None:
-    (own / "here.toml").write_text('reach = "there"')
-    (own / "there.toml").write_text('reach = "here"')
+def test_a_reach_that_leads_back_to_itself_is_refused(user_profiles: Path) -> None:
+    (user_profiles / "here.toml").write_text('reach = "there"')
+    (user_profiles / "there.toml").write_text('reach = "here"')
     with pytest.raises(UnknownTarget, match=r"refers back to itself \(here to there to here\)"):
         catalog.get("here")
-    (own / "there.toml").write_text('reach = "ort-cpu"')
+    (user_profiles / "there.toml").write_text('reach = "ort-cpu"')
     assert catalog.get("here").name == "ort-cpu"
 
 

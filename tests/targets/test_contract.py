@@ -40,14 +40,14 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 
 @pytest.fixture(scope="module")
-def subject(target: Target, onnx_artifact: Artifact, request: pytest.FixtureRequest) -> Artifact:
+def model(target: Target, onnx_artifact: Artifact, request: pytest.FixtureRequest) -> Artifact:
     return onnx_artifact if "onnx" in target.formats else request.getfixturevalue("tflite_artifact")
 
 
 @pytest.fixture(scope="module")
-def session(target: Target, subject: Artifact) -> Iterator[Session]:
+def session(target: Target, model: Artifact) -> Iterator[Session]:
     """One session that answers many calls, as users hold it."""
-    with target.open(subject) as opened:
+    with target.open(model) as opened:
         yield opened
 
 
@@ -107,17 +107,17 @@ def test_images_of_another_kind_are_refused(session: Session, images: np.ndarray
     assert "\n" not in str(caught.value)
 
 
-def test_nan_logits_are_no_answer(target: Target, nan_artifacts: dict[str, Artifact], subject: Artifact) -> None:
-    place = NullTarget(logits=np.full((1, 10), np.nan)) if target.name == "null" else target
+def test_nan_logits_are_no_answer(target: Target, nan_artifacts: dict[str, Artifact], model: Artifact) -> None:
+    opener = NullTarget(logits=np.full((1, 10), np.nan)) if target.name == "null" else target
     # A runtime sees it at the first inference, when the file is opened; a script only when it is asked.
     refused = "(5 of 5|1 of 1) images are not finite"
-    with pytest.raises(RunFailed, match=refused), place.open(nan_artifacts[subject.format]) as session:
+    with pytest.raises(RunFailed, match=refused), opener.open(nan_artifacts[model.format]) as session:
         session.run(glyphs(5))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_threads_and_runtime_are_recorded(target: Target, subject: Artifact, threads: int) -> None:
-    with target.open(subject, threads=threads) as session:
+def test_threads_and_runtime_are_recorded(target: Target, model: Artifact, threads: int) -> None:
+    with target.open(model, threads=threads) as session:
         facts = session.facts
         assert facts.cost == "outputs" or timed(session, SHORT).facts == facts
     assert (facts.target, facts.threads, facts.simulated) == (target.name, threads, facts.cost != "latency")
@@ -129,30 +129,30 @@ def test_a_session_says_the_cost_that_its_target_announced(target: Target, sessi
     assert session.facts.cost == target.cost
 
 
-def test_a_process_that_does_nothing_else_is_timed_and_weighed(target: Target, subject: Artifact) -> None:
+def test_a_process_that_does_nothing_else_is_timed_and_weighed(target: Target, model: Artifact) -> None:
     if target.cost != "latency":
         pytest.skip(f"{target.name} is no device: nothing of it starts or is weighed")
-    cold = target.cold_start(subject)
+    cold = target.cold_start(model)
     assert cold is not None
     assert 1_000 < cold.first_run_ns < 60e9
     assert 10_000 < cold.load_ns < 60e9
-    assert 10_000 < target.peak_memory(subject) < 2**31
+    assert 10_000 < target.peak_memory(model) < 2**31
 
 
-def test_instructions_are_counted_where_that_is_the_cost(target: Target, subject: Artifact) -> None:
+def test_instructions_are_counted_where_that_is_the_cost(target: Target, model: Artifact) -> None:
     if target.cost == "instructions":
-        (alone,), (first, second) = target.count([subject], runs=2), target.count([subject] * 2, runs=2, together=True)
+        (alone,), (first, second) = target.count([model], runs=2), target.count([model] * 2, runs=2, together=True)
         assert len(alone.samples) == len(first.samples) == 2
         assert first.median == pytest.approx(alone.median, rel=0.02)
         # What ran before it moves where its memory lies: 4 % of so small a file.
         assert second.median == pytest.approx(alone.median, rel=0.1)
         return
     with pytest.raises(RunFailed, match="counts no instructions") as caught:
-        target.count([subject])
+        target.count([model])
     assert "\n" not in str(caught.value)
 
 
-def test_timings_are_raw_and_plausible(session: Session, subject: Artifact) -> None:
+def test_timings_are_raw_and_plausible(session: Session, model: Artifact) -> None:
     plan = TimingPlan(warmup=2, min_runs=200, min_seconds=0.1)
     start = perf_counter_ns()
     timings = timed(session, plan)
@@ -165,7 +165,7 @@ def test_timings_are_raw_and_plausible(session: Session, subject: Artifact) -> N
         assert max(plan.min_seconds * 1e9, timings.samples_ns.sum() * timings.inner) <= passed
     assert timings.load_ns > 0
     assert timings.first_run_ns > 0
-    assert (timings.batch, timings.warmup, timings.artifact_sha256) == (1, 2, subject.sha256)
+    assert (timings.batch, timings.warmup, timings.artifact_sha256) == (1, 2, model.sha256)
     assert timings.machine["architecture"]
 
 
@@ -175,10 +175,10 @@ def test_the_count_of_samples_is_bounded(session: Session) -> None:
 
 
 def test_several_inferences_a_sample_on_request(session: Session) -> None:
-    one = timed(session, replace(SHORT, inner=1))
-    four = timed(session, TimingPlan(warmup=3, min_runs=30, min_seconds=0.01, inner=4))
-    assert (one.inner, four.inner) == (1, 4)
-    assert 0.2 < np.median(four.samples_ns) / np.median(one.samples_ns) < 3, "a sample is per inference"
+    single = timed(session, replace(SHORT, inner=1))
+    fourfold = timed(session, TimingPlan(warmup=3, min_runs=30, min_seconds=0.01, inner=4))
+    assert (single.inner, fourfold.inner) == (1, 4)
+    assert 0.2 < np.median(fourfold.samples_ns) / np.median(single.samples_ns) < 3, "a sample is per inference"
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n" + bytes(500)], ids=["empty", "a picture"])
@@ -195,7 +195,7 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(target: Target, tmp_path
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_is_printed(target: Target, subject: Artifact, capfd: pytest.CaptureFixture[str]) -> None:
-    with target.open(subject) as session:
+def test_nothing_is_printed(target: Target, model: Artifact, capfd: pytest.CaptureFixture[str]) -> None:
+    with target.open(model) as session:
         session.run(glyphs(3))
     assert capfd.readouterr() == ("", "")

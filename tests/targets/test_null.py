@@ -25,9 +25,9 @@ def test_a_callable_sees_the_images(onnx_artifact: Artifact) -> None:
 
 
 def test_without_a_script_the_answer_is_the_images_own(onnx_artifact: Artifact) -> None:
-    with NullTarget().open(onnx_artifact) as one, NullTarget(seed=1).open(onnx_artifact) as other:
-        np.testing.assert_array_equal(one.run(glyphs(4))[2:], one.run(glyphs(4)[2:]))
-        assert not np.array_equal(one.run(glyphs(4)), other.run(glyphs(4)))
+    with NullTarget().open(onnx_artifact) as session, NullTarget(seed=1).open(onnx_artifact) as other:
+        np.testing.assert_array_equal(session.run(glyphs(4))[2:], session.run(glyphs(4)[2:]))
+        assert not np.array_equal(session.run(glyphs(4)), other.run(glyphs(4)))
 
 
 def test_a_script_of_another_width_is_an_error(onnx_artifact: Artifact) -> None:
@@ -37,10 +37,10 @@ def test_a_script_of_another_width_is_an_error(onnx_artifact: Artifact) -> None:
 
 def test_times_are_scripted_and_repeat(onnx_artifact: Artifact) -> None:
     plan = TimingPlan(min_runs=50, min_seconds=0.1)
-    with NullTarget(times=200_000, seed=3).open(onnx_artifact) as one:
-        first = one.time(plan)
-    with NullTarget(times=200_000, seed=3).open(onnx_artifact) as again:
-        np.testing.assert_array_equal(first.samples_ns, again.time(plan).samples_ns)
+    with NullTarget(times=200_000, seed=3).open(onnx_artifact) as session:
+        first = session.time(plan)
+    with NullTarget(times=200_000, seed=3).open(onnx_artifact) as repeated:
+        np.testing.assert_array_equal(first.samples_ns, repeated.time(plan).samples_ns)
     assert first.samples_ns.sum() >= 0.1 * 1e9 * 0.99
     assert np.median(first.samples_ns) == pytest.approx(200_000, rel=0.02)
     with NullTarget(times=lambda random, n: np.full(n, 7)).open(onnx_artifact) as exact:

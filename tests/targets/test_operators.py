@@ -44,17 +44,17 @@ class _Images(CalibrationDataReader):
         return None if image is None else {"image": image}
 
 
-def layers_of(subject: Artifact, word: str, **ways: int) -> dict[str, float]:
+def layers_of(model: Artifact, word: str, **settings: int) -> dict[str, float]:
     """Return the time of each layer."""
     took: dict[str, float] = {}
-    for one in operators(subject, catalog.get(word), **ways):
-        took[one.layer] = took.get(one.layer, 0.0) + one.ns
+    for operator in operators(model, catalog.get(word), **settings):
+        took[operator.layer] = took.get(operator.layer, 0.0) + operator.ns
     return took
 
 
 @pytest.mark.parametrize("word", ["ort-cpu", "ort-cpu,graph=basic", "ort-reference"])
 def test_the_layer_that_grew_is_the_one_that_takes_longer(named: Artifact, word: str, tmp_path: Path) -> None:
-    small, large = (layers_of(one, word, batch=8) for one in (named, named_net(tmp_path, 96)))
+    small, large = (layers_of(operator, word, batch=8) for operator in (named, named_net(tmp_path, 96)))
     assert {"features.conv1", "classifier"} <= set(small)
     assert large["features.conv1"] > 1.5 * small["features.conv1"] > 0
 
@@ -62,13 +62,13 @@ def test_the_layer_that_grew_is_the_one_that_takes_longer(named: Artifact, word:
 def test_fused_integer_kernels_are_joined_to_layers(named: Artifact, tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
     quantize_static(named.path, path, _Images(), quant_format=QuantFormat.QDQ, per_channel=True)
-    found = operators(artifact(path), catalog.get("ort-cpu"))
-    assert ("QLinearConv", "features.conv1") in {(one.kernel, one.layer) for one in found}
-    assert any("classifier" in one.layer and one.kernel in ("QLinearMatMul", "QGemm") for one in found)
+    kernels = operators(artifact(path), catalog.get("ort-cpu"))
+    assert ("QLinearConv", "features.conv1") in {(operator.kernel, operator.layer) for operator in kernels}
+    assert any("classifier" in operator.layer and operator.kernel in ("QLinearMatMul", "QGemm") for operator in kernels)
 
 
 def test_a_file_without_names_still_tells_its_kernels(onnx_artifact: Artifact) -> None:
-    kernels = [one.kernel for one in operators(onnx_artifact, catalog.get("ort-reference"))]
+    kernels = [operator.kernel for operator in operators(onnx_artifact, catalog.get("ort-reference"))]
     assert kernels == ["Conv", "Relu", "Flatten", "MatMul"]
 
 
@@ -77,12 +77,12 @@ def test_a_file_without_names_still_tells_its_kernels(onnx_artifact: Artifact) -
 def test_kernels_of_litert_are_joined_to_the_operators_with_weights(
     tflite_artifact: Artifact, word: str, threads: int
 ) -> None:
-    found = operators(tflite_artifact, catalog.get(word), threads=threads)
-    weighted = [one for one in found if any(part in one.kernel.upper() for part in ("CONV", "FULLY"))]
+    kernels = operators(tflite_artifact, catalog.get(word), threads=threads)
+    weighted = [operator for operator in kernels if any(part in operator.kernel.upper() for part in ("CONV", "FULLY"))]
     assert len(weighted) == 2
-    assert all(one.layer for one in weighted)
+    assert all(operator.layer for operator in weighted)
     assert weighted[0].layer != weighted[1].layer
-    inside = any("NHWC" in one.kernel for one in found)
+    inside = any("NHWC" in operator.kernel for operator in kernels)
     assert inside is (word == "litert-cpu"), "XNNPACK's own kernels are told where it runs, and only there"
 
 

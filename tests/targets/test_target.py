@@ -76,7 +76,7 @@ def test_operators_are_told_or_the_targets_that_tell_them_are_named(target: Targ
     if target.has_profiler:
         assert type(target).operators is not Target.operators
         return
-    subject = artifact(conv_net(tmp_path / "net.onnx"))
+    model = artifact(conv_net(tmp_path / "net.onnx"))
     with pytest.raises(RunFailed, match=r"does not report the time of its operators; take ort-cpu or ") as caught:
-        operators(subject, target)
+        operators(model, target)
     assert "\n" not in str(caught.value)

@@ -25,9 +25,9 @@ def say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **answers: list[tuple[s
 
 @needs_chromium
 def test_a_software_adapter_is_known_for_one() -> None:
-    (found,) = gpu_adapters.adapters([SWIFTSHADER])
-    assert found.software
-    assert "SwiftShader" in found.name
+    (adapter,) = gpu_adapters.adapters([SWIFTSHADER])
+    assert adapter.software
+    assert "SwiftShader" in adapter.name
 
 
 @needs_chromium
@@ -35,8 +35,8 @@ def test_a_driver_that_crashes_hides_no_other(tmp_path: Path) -> None:
     code = "#include <stdlib.h>\n__attribute__((constructor)) static void start(void) { abort(); }\n"
     crashing = manifest(tmp_path / "crashing.json", library(tmp_path / "crashing.so", code))
     absent = manifest(tmp_path / "absent.json", "/nowhere.so")
-    found = gpu_adapters.adapters([absent, crashing, SWIFTSHADER, crashing])
-    assert [adapter.manifest for adapter in found] == [SWIFTSHADER]
+    adapters = gpu_adapters.adapters([absent, crashing, SWIFTSHADER, crashing])
+    assert [adapter.manifest for adapter in adapters] == [SWIFTSHADER]
 
 
 @needs_chromium

@@ -17,8 +17,8 @@ def test_both_runtimes_start_cold(
     onnx_artifact: Artifact, tflite_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for subject, name in ((onnx_artifact, "ort-cpu"), (tflite_artifact, "litert-cpu")):
-        cold = catalog.get(name).cold_start(subject)
+    for model, name in ((onnx_artifact, "ort-cpu"), (tflite_artifact, "litert-cpu")):
+        cold = catalog.get(name).cold_start(model)
         assert 10_000 < cold.load_ns < 20e9, "between 10 us and 20 s"
         assert 1_000 < cold.first_run_ns < 20e9
 

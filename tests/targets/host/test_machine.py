@@ -180,9 +180,9 @@ def allowed(thread: Path) -> str:
 @needs_two
 @pytest.mark.parametrize("word", ["ort-cpu", "litert-cpu"])
 def test_the_threads_of_a_runtime_keep_to_the_cores(word: str, request: pytest.FixtureRequest) -> None:
-    subject: Artifact = request.getfixturevalue("onnx_artifact" if word == "ort-cpu" else "tflite_artifact")
+    model: Artifact = request.getfixturevalue("onnx_artifact" if word == "ort-cpu" else "tflite_artifact")
     before = threads()
-    with pinned(CORES[1:2]), catalog.get(word).open(subject, threads=2) as session:
+    with pinned(CORES[1:2]), catalog.get(word).open(model, threads=2) as session:
         fresh = threads() - before
         assert fresh
         assert {allowed(thread) for thread in fresh} == {str(CORES[1])}

@@ -62,11 +62,14 @@ def test_a_process_that_opens_its_first_file_prints_nothing(tflite_artifact: Art
 
 
 def test_without_xnnpack_other_kernels_answer_the_same(tflite_artifact: Artifact) -> None:
-    with catalog.get("litert-cpu").open(tflite_artifact) as fast, LiteRtCpu(xnnpack="off").open(tflite_artifact) as own:
-        np.testing.assert_allclose(fast.run(glyphs(20)), own.run(glyphs(20)), atol=1e-4)
+    with (
+        catalog.get("litert-cpu").open(tflite_artifact) as fast,
+        LiteRtCpu(xnnpack="off").open(tflite_artifact) as builtin,
+    ):
+        np.testing.assert_allclose(fast.run(glyphs(20)), builtin.run(glyphs(20)), atol=1e-4)
         assert "XNNPACK" in fast.facts.placement
-        assert set(own.facts.placement) == {"builtin"}
-        assert own.facts.target == "litert-cpu,xnnpack=off"
+        assert set(builtin.facts.placement) == {"builtin"}
+        assert builtin.facts.target == "litert-cpu,xnnpack=off"
 
 
 def test_row33_a_file_that_claims_huge_tensors_is_refused_before_they_are_allocated(

@@ -27,8 +27,8 @@ needs_adapter = pytest.mark.skipif(not _STATE.ok, reason=f"no software adapter (
 @needs_adapter
 @pytest.mark.slow
 def test_answers_are_those_of_the_cpu(trained: Callable[[Format], Artifact], handwriting: np.ndarray) -> None:
-    subject = trained("tflite")
-    with LiteRtGpu().open(subject) as session, LiteRtCpu().open(subject) as cpu:
+    model = trained("tflite")
+    with LiteRtGpu().open(model) as session, LiteRtCpu().open(model) as cpu:
         np.testing.assert_allclose(session.run(handwriting), cpu.run(handwriting), atol=1e-4)
 
 

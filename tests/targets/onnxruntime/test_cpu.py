@@ -39,8 +39,8 @@ def test_a_fixed_batch_is_timed_as_it_is(tmp_path: Path) -> None:
 
 def test_input_and_output_are_found_whatever_they_are_called(tmp_path: Path, onnx_artifact: Artifact) -> None:
     foreign = artifact(conv_net(tmp_path / "nhwc.onnx", nhwc=True, names=("x:0", "dense_1")), layout="NHWC")
-    with OrtCpu().open(foreign) as session, OrtCpu().open(onnx_artifact) as ours:
-        np.testing.assert_allclose(session.run(glyphs(5)), ours.run(glyphs(5)), atol=1e-5)
+    with OrtCpu().open(foreign) as session, OrtCpu().open(onnx_artifact) as expected:
+        np.testing.assert_allclose(session.run(glyphs(5)), expected.run(glyphs(5)), atol=1e-5)
 
 
 def test_integer_borders_are_quantized_and_dequantized(tmp_path: Path) -> None:
@@ -149,15 +149,15 @@ def _with_bias(source: Path, path: Path) -> Path:
     return path
 
 
-def _operators(target: OrtCpu, subject: Artifact) -> set[tuple[str, str]]:
+def _operators(target: OrtCpu, artifact: Artifact) -> set[tuple[str, str]]:
     """Return each operator that ONNX Runtime runs, and the type of its weights."""
     import onnx
     import onnxruntime
 
     options = target.options(1)
-    path = subject.path.with_name(f"{target.name}.onnx")
+    path = artifact.path.with_name(f"{target.name}.onnx")
     options.optimized_model_filepath = str(path)
-    onnxruntime.InferenceSession(subject.path, options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
     graph = onnx.load(path).graph
     types = {i.name: onnx.TensorProto.DataType.Name(i.data_type) for i in graph.initializer if len(i.dims) > 1}
     return {(node.op_type, next((types[n] for n in node.input if n in types), "")) for node in graph.node}
@@ -214,9 +214,9 @@ def optimized(onnx_artifact: Artifact, tmp_path: Path) -> Artifact:
 
 def test_it_answers_as_the_file_it_was_made_of(optimized: Artifact, onnx_artifact: Artifact) -> None:
     assert optimized.format == "ort"
-    place = catalog.default_for("ort")
-    with place.open(optimized) as own, place.open(onnx_artifact) as other:
-        np.testing.assert_allclose(own.run(glyphs(70)), other.run(glyphs(70)), atol=1e-5)
+    target = catalog.default_for("ort")
+    with target.open(optimized) as ort, target.open(onnx_artifact) as original:
+        np.testing.assert_allclose(ort.run(glyphs(70)), original.run(glyphs(70)), atol=1e-5)
 
 
 def test_its_sidecar_is_read_again(optimized: Artifact) -> None:
@@ -226,17 +226,17 @@ def test_its_sidecar_is_read_again(optimized: Artifact) -> None:
 
 def test_it_says_what_the_onnx_file_said_of_itself(onnx_artifact: Artifact, tmp_path: Path) -> None:
     facts = onnx_artifact.facts()
-    kept = ("schema", "preprocess", "classes", "recipe", "parent_sha256", "tools", "calibration", "notes")
+    copied = ("schema", "preprocess", "classes", "recipe", "parent_sha256", "tools", "calibration", "notes")
     model = onnx.load(onnx_artifact.path)
     model.metadata_props.add(
-        key=ONNX_METADATA_KEY, value=json.dumps({name: facts[name] for name in kept if name in facts})
+        key=ONNX_METADATA_KEY, value=json.dumps({name: facts[name] for name in copied if name in facts})
     )
     source = tmp_path / "told.onnx"
     onnx.save(model, source)
     path = stored(source, tmp_path / "told.ort")
     assert explained(path)
-    found = load_artifact(path)
-    assert (found.classes, found.preprocess) == (onnx_artifact.classes, onnx_artifact.preprocess)
+    loaded = load_artifact(path)
+    assert (loaded.classes, loaded.preprocess) == (onnx_artifact.classes, onnx_artifact.preprocess)
 
 
 def test_a_truncated_one_is_one_line(optimized: Artifact) -> None:

@@ -123,13 +123,13 @@ def test_an_unavailable_adapter_is_one_line(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    place = catalog.get(word)
-    state = place.probe()
+    target = catalog.get(word)
+    state = target.probe()
     assert not state.ok
     assert state.reason.startswith(reason)
     assert state.fix
     with pytest.raises(TargetUnavailable, match=reason) as caught:
-        place.open(onnx_artifact)
+        target.open(onnx_artifact)
     assert str(caught.value) == f"{state.reason}; {state.fix}"
 
 
@@ -172,8 +172,8 @@ with catalog.get({word!r}).open(own) as session:
 @needs_adapter
 @pytest.mark.parametrize("word", ["ort-webgpu", "litert-gpu"])
 def test_a_process_that_opens_its_first_file_prints_nothing(word: str, request: pytest.FixtureRequest) -> None:
-    subject = request.getfixturevalue("onnx_artifact" if word.startswith("ort") else "tflite_artifact")
-    done = alone(opening(word, subject))
+    model = request.getfixturevalue("onnx_artifact" if word.startswith("ort") else "tflite_artifact")
+    done = alone(opening(word, model))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -183,11 +183,11 @@ def test_a_gpu_whose_driver_webgpu_refuses_is_not_replaced_by_software(
     word: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """Dawn does replace it: seen with this driver and SwiftShader side by side."""
-    subject = request.getfixturevalue("onnx_artifact" if word.startswith("ort") else "tflite_artifact")
+    model = request.getfixturevalue("onnx_artifact" if word.startswith("ort") else "tflite_artifact")
     mock = manifest(tmp_path / "mock.json", CHROMIUM / "libVkICD_mock_icd.so")
     answers = {mock: [("Outdated GPU", "discrete")], SWIFTSHADER: [("SwiftShader", "cpu")]}
     program = drivers_that_say(answers, tmp_path / "drivers.py")
-    patched = f"from targets.host import vulkan\nvulkan.__file__ = {str(program)!r}\n{opening(word, subject)}"
+    patched = f"from targets.host import vulkan\nvulkan.__file__ = {str(program)!r}\n{opening(word, model)}"
     done = alone(patched, VK_DRIVER_FILES=os.pathsep.join(answers))
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
@@ -207,7 +207,7 @@ def test_the_command_labels_what_is_simulated_and_exits_4_without_an_adapter(
 
 
 TARGETS = [OrtCuda(), OrtTensorRt()]
-BUILT_IN = [place for place in TARGETS if place.provider in onnxruntime.get_available_providers()]
+BUILT_IN = [target for target in TARGETS if target.provider in onnxruntime.get_available_providers()]
 DRIVER = """
 int cuInit(unsigned flags) { return %(init)d; }
 int cuDeviceGet(int *device, int number) { *device = number; return 0; }
@@ -229,51 +229,51 @@ def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int], N
 @pytest.fixture
 def listed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As onnxruntime-gpu does on a machine without GPU: the providers are listed, and sessions are the CPU's."""
-    names = [place.provider for place in TARGETS]
+    names = [target.provider for target in TARGETS]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*names, "CPUExecutionProvider"])
 
 
 @pytest.mark.skipif(bool(BUILT_IN), reason="this onnxruntime has CUDA: what is said without it is NOT checked")
-@pytest.mark.parametrize("place", TARGETS, ids=lambda place: place.name)
-def test_a_provider_that_is_not_built_in_is_the_reason(place: OrtCuda, onnx_artifact: Artifact) -> None:
-    state = place.probe()
-    assert (state.ok, state.reason) == (False, f"this onnxruntime has no {place.provider}")
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_a_provider_that_is_not_built_in_is_the_reason(target: OrtCuda, onnx_artifact: Artifact) -> None:
+    state = target.probe()
+    assert (state.ok, state.reason) == (False, f"this onnxruntime has no {target.provider}")
     assert "pip uninstall onnxruntime" in state.fix
     with pytest.raises(TargetUnavailable, match=state.reason):
-        place.open(onnx_artifact)
+        target.open(onnx_artifact)
 
 
 @pytest.mark.usefixtures("listed")
-@pytest.mark.parametrize("place", TARGETS, ids=lambda place: place.name)
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 class TestListedButNotThere:
     """What `get_available_providers` promises is not believed."""
 
-    def test_no_driver(self, place: OrtCuda, monkeypatch: pytest.MonkeyPatch, onnx_artifact: Artifact) -> None:
+    def test_no_driver(self, target: OrtCuda, monkeypatch: pytest.MonkeyPatch, onnx_artifact: Artifact) -> None:
         monkeypatch.setattr(gpu, "DRIVER", "libcuda.so.none")
-        assert place.probe().reason == "there is no NVIDIA driver (libcuda.so.none)"
+        assert target.probe().reason == "there is no NVIDIA driver (libcuda.so.none)"
         with pytest.raises(TargetUnavailable, match="no NVIDIA driver"):
-            place.open(onnx_artifact)
+            target.open(onnx_artifact)
 
-    def test_no_device(self, place: OrtCuda, driver: Callable[[int], None]) -> None:
+    def test_no_device(self, target: OrtCuda, driver: Callable[[int], None]) -> None:
         driver(100)
-        assert place.probe().reason == "NVIDIA's driver has no device (no CUDA-capable device)"
+        assert target.probe().reason == "NVIDIA's driver has no device (no CUDA-capable device)"
 
     @pytest.mark.skipif(bool(BUILT_IN), reason="this onnxruntime has CUDA's library: its absence is NOT checked")
-    def test_no_library(self, place: OrtCuda, driver: Callable[[int], None]) -> None:
+    def test_no_library(self, target: OrtCuda, driver: Callable[[int], None]) -> None:
         driver(0)
-        state = place.probe()
+        state = target.probe()
         assert not state.ok
-        assert f"{place.library}, which is not here" in state.reason
+        assert f"{target.library}, which is not here" in state.reason
 
     @pytest.mark.filterwarnings("ignore:Specified provider")
     @pytest.mark.skipif(bool(BUILT_IN), reason="this onnxruntime has CUDA: silence about its absence is NOT checked")
     def test_a_session_that_is_silently_the_cpus_is_refused(
-        self, place: OrtCuda, driver: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, onnx_artifact: Artifact
+        self, target: OrtCuda, driver: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, onnx_artifact: Artifact
     ) -> None:
         driver(0)
         monkeypatch.setattr(gpu, "missing_library", lambda *_: "")
-        with pytest.raises(TargetUnavailable, match=f"{place.provider} is listed but does not start") as caught:
-            place.open(onnx_artifact)
+        with pytest.raises(TargetUnavailable, match=f"{target.provider} is listed but does not start") as caught:
+            target.open(onnx_artifact)
         assert "\n" not in str(caught.value)
 
 

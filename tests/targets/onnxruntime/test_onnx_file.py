@@ -38,7 +38,7 @@ def asking(path: Path, nodes: list[Node], constants: dict[str, Any]) -> Path:
     model = onnx.load(linear_reader(path))
     graph = model.graph
     graph.initializer.extend(
-        numpy_helper.from_array(np.asarray(one, np.int64), name) for name, one in constants.items()
+        numpy_helper.from_array(np.asarray(value, np.int64), name) for name, value in constants.items()
     )
     for number, (kind, inputs, settings) in enumerate(nodes):
         graph.node.append(helper.make_node(kind, inputs, [f"made{number}"], name=f"my{kind}", **settings))
@@ -53,11 +53,11 @@ def test_operators_that_ask_for_gigabytes_are_refused(
     name: str, command: str, tmp_path: Path, glyphpress: Callable[..., Finished]
 ) -> None:
     path = asking(tmp_path / "huge.onnx", *CASES[name])
-    words = {
+    arguments = {
         "evaluate": ["--data", "builtin:digits"],
         "export": ["--classes", "0123456789", "--scale", "0-1", "-o", tmp_path / "made.onnx"],
     }
-    done = glyphpress(command, path, *words[command])
+    done = glyphpress(command, path, *arguments[command])
     assert done.code == 3
     assert "its operators ask for " in done.err
     assert f" are those of {name.split()[-1 if name.startswith('NonZero') else 0]} 'my" in done.err

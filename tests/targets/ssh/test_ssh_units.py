@@ -43,11 +43,11 @@ def test_what_is_no_address_never_reaches_ssh(rest: str) -> None:
 
 def test_host_checking_and_passwords_are_left_to_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLYPHPRESS_SSH", "ssh -F 'my config'")
-    words = ssh(Address("kitchen", "pi", 2222), "true")
-    assert words[:3] == ["ssh", "-F", "my config"]
-    assert words[-3:] == ["--", "pi@kitchen", "true"]
-    assert "BatchMode=yes" in words
-    assert not [word for word in words if "HostKeyChecking" in word or "KnownHosts" in word]
+    arguments = ssh(Address("kitchen", "pi", 2222), "true")
+    assert arguments[:3] == ["ssh", "-F", "my config"]
+    assert arguments[-3:] == ["--", "pi@kitchen", "true"]
+    assert "BatchMode=yes" in arguments
+    assert not [word for word in arguments if "HostKeyChecking" in word or "KnownHosts" in word]
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_what_runs_there_is_python_3_9(path: Path) -> None:
 
 def _annotated(node: ast.AST) -> list[ast.AST]:
     """Return all nodes inside the annotations of a definition."""
-    found = [getattr(node, name, None) for name in ("annotation", "returns")]
-    return [inner for outer in found if isinstance(outer, ast.AST) for inner in ast.walk(outer)]
+    annotations = [getattr(node, name, None) for name in ("annotation", "returns")]
+    return [inner for annotation in annotations if isinstance(annotation, ast.AST) for inner in ast.walk(annotation)]
 
 
 def test_a_request_that_takes_too_long_is_ended_there(onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,35 +44,35 @@ def fresh(word: str) -> ssh_target.SshTarget:
 
 
 def test_set_up_again_pushes_nothing_and_one_folder_is_all_there_is(reached: Board) -> None:
-    again = set_up(reached.word, progress=silent)
-    assert (again.pushed, again.lines()) == ({}, [])
-    assert (again.facts.architecture, again.facts.home) == ("aarch64", "/root/.cache/glyphpress")
-    there = {path.name for path in (reached.home / ".cache/glyphpress").iterdir()}
-    assert set(again.folders) <= there
-    assert not [name for name in there if "part" in name]
+    second = set_up(reached.word, progress=silent)
+    assert (second.pushed, second.lines()) == ({}, [])
+    assert (second.facts.architecture, second.facts.home) == ("aarch64", "/root/.cache/glyphpress")
+    folders = {path.name for path in (reached.home / ".cache/glyphpress").iterdir()}
+    assert set(second.folders) <= folders
+    assert not [name for name in folders if "part" in name]
 
 
 def test_answers_there_are_the_answers_here(reached: Board, onnx_artifact: Artifact, int8_artifact: Artifact) -> None:
     images = glyphs(40)
     for artifact, tolerance in ((onnx_artifact, 1e-4), (int8_artifact, 0.0)):
         with (
-            catalog.get(reached.word).open(artifact) as there,
-            catalog.default_for(artifact.format).open(artifact) as here,
+            catalog.get(reached.word).open(artifact) as remote,
+            catalog.default_for(artifact.format).open(artifact) as local,
         ):
-            np.testing.assert_allclose(there.run(images), here.run(images), rtol=0, atol=tolerance)
-            assert there.facts.target == reached.word
-            assert there.facts.device.startswith("Raspberry Pi 4")
+            np.testing.assert_allclose(remote.run(images), local.run(images), rtol=0, atol=tolerance)
+            assert remote.facts.target == reached.word
+            assert remote.facts.device.startswith("Raspberry Pi 4")
 
 
 def test_an_artifact_is_pushed_once_by_its_digest(reached: Board, onnx_artifact: Artifact) -> None:
     with catalog.get(reached.word).open(onnx_artifact):
         pass
-    kept = reached.home / f".cache/glyphpress/artifacts/{onnx_artifact.sha256}.onnx"
-    before = kept.stat()
-    assert kept.read_bytes() == onnx_artifact.path.read_bytes()
+    stored = reached.home / f".cache/glyphpress/artifacts/{onnx_artifact.sha256}.onnx"
+    before = stored.stat()
+    assert stored.read_bytes() == onnx_artifact.path.read_bytes()
     with fresh(reached.word).open(onnx_artifact):
         pass
-    assert kept.stat().st_mtime_ns == before.st_mtime_ns
+    assert stored.stat().st_mtime_ns == before.st_mtime_ns
 
 
 def test_times_are_taken_there_and_come_back_raw(reached: Board, onnx_artifact: Artifact) -> None:
@@ -91,7 +91,7 @@ def test_a_run_outlives_a_connection_that_is_cut_in_the_middle(
 ) -> None:
     images, asked = glyphs(1000), []
     target = fresh(reached.word)
-    with target.open(onnx_artifact) as there, catalog.default_for("onnx").open(onnx_artifact) as here:
+    with target.open(onnx_artifact) as remote, catalog.default_for("onnx").open(onnx_artifact) as local:
         channel = ssh_target.board(target.address).channel()
         first, request = reached.running(), channel.request
 
@@ -102,7 +102,7 @@ def test_a_run_outlives_a_connection_that_is_cut_in_the_middle(
             return request(name, *payload, **words)
 
         monkeypatch.setattr(channel, "request", cut_at_the_second)
-        np.testing.assert_allclose(there.run(images), here.run(images), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(remote.run(images), local.run(images), rtol=0, atol=1e-4)
         assert asked == ["run", "run"], "the others go by the new connection"
         assert first
         assert not set(first) & set(reached.running()), "what ran before the cut is gone"
@@ -154,12 +154,12 @@ def test_why_a_board_cannot_be_reached_is_told_with_the_fix(
 ) -> None:
     folder = reached.folder
     config = folder / "other_config"
-    kept = [
+    stored = [
         line
         for line in (folder / "ssh_config").read_text().splitlines()
         if "Identity" not in line or "-i" not in option
     ]
-    config.write_text("\n".join(kept) + "\n")
+    config.write_text("\n".join(stored) + "\n")
     monkeypatch.setenv("GLYPHPRESS_SSH", f"ssh {option.format(folder=folder)} -F {config}")
     target = fresh(reached.word)
     state = target.probe()
@@ -172,10 +172,10 @@ def test_why_a_board_cannot_be_reached_is_told_with_the_fix(
 
 
 def test_a_full_disk_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with board(tmp_path / "full", home="size=2m") as one:
-        monkeypatch.setenv("GLYPHPRESS_SSH", one.ssh)
+    with board(tmp_path / "full", home="size=2m") as other_board:
+        monkeypatch.setenv("GLYPHPRESS_SSH", other_board.ssh)
         with pytest.raises(TargetUnavailable, match="its disk is full; free some space there"):
-            set_up(one.word, progress=silent)
+            set_up(other_board.word, progress=silent)
 
 
 @pytest.mark.parametrize("size", [100_000, 5_000_000], ids=["packed does not fit", "unpacked does not fit"])
@@ -214,10 +214,10 @@ def test_an_old_python_there_is_told(reached: Board) -> None:
 
 
 def test_a_board_that_was_not_set_up_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with board(tmp_path / "bare") as one:
-        monkeypatch.setenv("GLYPHPRESS_SSH", one.ssh)
-        state = fresh(one.word).probe()
-    assert state.fix == f"run `glyphpress targets setup {one.word}`"
+    with board(tmp_path / "bare") as other_board:
+        monkeypatch.setenv("GLYPHPRESS_SSH", other_board.ssh)
+        state = fresh(other_board.word).probe()
+    assert state.fix == f"run `glyphpress targets setup {other_board.word}`"
 
 
 def test_two_boards_are_measured_at_once(
@@ -226,11 +226,11 @@ def test_two_boards_are_measured_at_once(
     with board(tmp_path / "hall") as hall:
         shutil.copytree(reached.home / ".cache", hall.home / ".cache", symlinks=True)
         both = tmp_path / "config"
-        for one in (reached, hall):
-            port = one.word.rpartition(":")[2]
-            text = (one.folder / "ssh_config").read_text()
+        for other_board in (reached, hall):
+            port = other_board.word.rpartition(":")[2]
+            text = (other_board.folder / "ssh_config").read_text()
             with both.open("a") as stream:
-                stream.write(f"Host {one.folder.name}\nHostName 127.0.0.1\nPort {port}\n{text}")
+                stream.write(f"Host {other_board.folder.name}\nHostName 127.0.0.1\nPort {port}\n{text}")
         monkeypatch.setenv("GLYPHPRESS_SSH", f"ssh -F {both}")
         words = ("ssh://kitchen", "ssh://hall")
         done = profile_files(ProfileRequest((onnx_artifact,), words, plan=SHORT, rounds=2))
@@ -249,13 +249,13 @@ def test_two_boards_are_measured_at_once(
 def test_the_command_line_evaluates_there(
     reached: Board, onnx_artifact: Artifact, glyphpress: Callable[..., Any], tmp_path: Path
 ) -> None:
-    own = tmp_path / "net.onnx"
-    own.write_bytes(onnx_artifact.path.read_bytes())
-    save_sidecar(replace(onnx_artifact, path=own))
+    copy = tmp_path / "net.onnx"
+    copy.write_bytes(onnx_artifact.path.read_bytes())
+    save_sidecar(replace(onnx_artifact, path=copy))
     saved = {}
     for word in ("ort-cpu", reached.word):
         output = tmp_path / f"{len(saved)}.npz"
-        done = glyphpress("evaluate", own, "--data", "builtin:digits", "--target", word, "-o", output, "--json")
+        done = glyphpress("evaluate", copy, "--data", "builtin:digits", "--target", word, "-o", output, "--json")
         assert done.code == 0, done.err
         saved[word] = output
     compared = glyphpress("compare", saved["ort-cpu"], saved[reached.word])
