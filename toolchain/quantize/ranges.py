@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -250,10 +251,7 @@ class Ranges(Strict):
         origins: Mapping[str, str],
     ) -> Ranges:
         """Choose every tensor's range by the step's method, for the levels of its activations."""
-        bounds = {
-            name: choose_range(values, step.calibration, percentile=step.percentile, levels=step.row.levels)
-            for name, values in statistics.items()
-        }
+        choose = partial(choose_range, method=step.calibration, percentile=step.percentile, levels=step.row.levels)
         return cls(
             source=artifact.path.name,
             source_sha256=artifact.sha256,
@@ -261,7 +259,7 @@ class Ranges(Strict):
             percentile=step.percentile if step.calibration == "percentile" else None,
             calibration=calibration,
             tensors=tuple(
-                TensorRange.of(name, values, *bounds[name], origins.get(name, ""))
+                TensorRange.of(name, values, *choose(values), origins.get(name, ""))
                 for name, values in statistics.items()
             ),
         )

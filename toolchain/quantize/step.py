@@ -41,30 +41,24 @@ class Quantize(Step):
         default=512,
         ge=8,
         le=10_000_000,
-        description="images of the train split (static schemes); fewer where it has no more",
+        description="static schemes: number of training images, or all if there are fewer",
     )
     reduce_range: bool | None = Field(
         default=None,
-        description="ONNX: int8 weights of 7 bits, safe on x86 without VNNI; default: where the target needs it",
+        description="ONNX: 7-bit int8 weights, safe on x86 without VNNI; default: where the target needs it",
     )
     integer_io: bool = Field(
-        default=False,
-        description="static schemes: the input is uint8 pixels; the file does all preprocessing but the rotation",
+        default=False, description="static schemes: takes uint8 pixels and does all preprocessing but the rotation"
     )
     calibration: Calibration = Field(default="min-max", description="how static schemes choose a tensor's range")
-    percentile: float = Field(
-        default=PERCENTILE, gt=50, le=100, description="of all values, kept by `calibration` percentile"
-    )
+    percentile: float = Field(default=PERCENTILE, gt=50, le=100, description="of the values, for that `calibration`")
     ranges: str | None = Field(default=None, description="a file of ranges to use instead (quantize --save-ranges)")
     bias_correction: bool = Field(default=False, description="static schemes: correct the mean error of each layer")
     keep: tuple[str, ...] = Field(
         default=(), description="layers that stay float, by the names that `glyphpress explain` shows"
     )
     fallback: int = Field(
-        default=0,
-        ge=0,
-        le=100,
-        description="where the drop is too large: number of files to try, with some layers kept float",
+        default=0, ge=0, le=100, description="number of files to try with layers kept float where the drop is too large"
     )
 
     @property
