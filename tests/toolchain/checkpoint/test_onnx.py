@@ -278,10 +278,10 @@ def test_graphs_that_cannot_be_pressed(make: Any, message: str, tmp_path: Path) 
 def test_bytes_that_are_no_onnx(tmp_path: Path) -> None:
     path = saved(graph(), tmp_path)
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(CheckpointError, match="no ONNX file"):
+    with pytest.raises(CheckpointError, match="not an ONNX file"):
         load(str(path), classes=DIGITS)
     path.write_text("not a graph")
-    with pytest.raises(CheckpointError, match="no ONNX file"):
+    with pytest.raises(CheckpointError, match="not an ONNX file"):
         load(str(path), classes=DIGITS)
 
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 _SLACK = 1 << 16
 """Bytes by which weights in a file of their own may be padded."""
-_WEIGHTS = ("graph", "initializer", "raw_data")
+_WEIGHT_FIELDS = ("graph", "initializer", "raw_data")
 """The fields that lead to the values of a weight."""
 _LENGTH = 2
 """The wire type of a field that is stored as its length and so many bytes."""
-_WEIGHT = re.compile(r"(.+\.weight)(?:_quantized|_int8)?(?:_int4)?")
+_WEIGHT_NAME = re.compile(r"(.+\.weight)(?:_quantized|_int8)?(?:_int4)?")
 """A layer's weight as torch names it, and the suffixes of quantizers."""
 _IMPLIED = {"strides": 1, "dilations": 1, "pads": 0}
 """Defaults of convolutions and pools that the text of the ONNX specification has, but not the schema."""
@@ -37,7 +37,7 @@ _LARGE = 4 << 20
 def read_onnx(path: Path, *, weights: bool = True) -> ModelProto:
     """Return the model of an ONNX file with its weights, or the graph alone.
 
-    Raises CheckpointError when it is no ONNX file or its weights are missing, and ArtifactError when its weights are
+    Raises CheckpointError when it is not an ONNX file or its weights are missing, and ArtifactError when its weights are
     read and its operators need more memory than any model of 28x28 images.
     """
     import onnx
@@ -51,15 +51,15 @@ def read_onnx(path: Path, *, weights: bool = True) -> ModelProto:
         if weights:
             onnx.load_external_data_for_model(proto, str(path.parent))
     except DecodeError as error:
-        raise CheckpointError(f"{path} is no ONNX file, or is cut off; export it again") from error
+        raise CheckpointError(f"{path} is not an ONNX file, or is cut off; export it again") from error
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise CheckpointError(
             f"{path}: its weights are in another file that cannot be read ({first_line(error)}); copy both"
         ) from error
     if has_broken_text(proto):
-        raise CheckpointError(f"{path}: a name in it is no UTF-8 text; export it again")
+        raise CheckpointError(f"{path}: a name in it is not UTF-8 text; export it again")
     if not proto.graph.node or not proto.graph.output:
-        raise CheckpointError(f"{path} is no ONNX file (no graph in it); export it again")
+        raise CheckpointError(f"{path} is not an ONNX file (it has no graph); export it again")
     return proto
 
 
@@ -83,8 +83,8 @@ def _refuse_false_weights(proto: ModelProto, path: Path) -> None:
         reads = info.length or beside.stat().st_size - (info.offset or 0)
         if reads > max(size, _SLACK):
             raise CheckpointError(
-                f"{path}: {tensor.name} takes {size:,} bytes, but is said to have {reads:,} of {info.location}; "
-                f"export it again"
+                f"{path}: {tensor.name} has {size:,} bytes, but the file assigns it {reads:,} of {info.location}; "
+                "export it again"
             )
 
 
@@ -123,7 +123,7 @@ def write_model(model: ModelProto, path: Path) -> None:
     https://protobuf.dev/programming-guides/encoding; the fields of a message are in the order of their numbers.
     """
     with path.open("wb") as stream:
-        stream.writelines(_pieces(model, _WEIGHTS))
+        stream.writelines(_pieces(model, _WEIGHT_FIELDS))
 
 
 def _pieces(message: Any, fields: tuple[str, ...]) -> Iterator[bytes]:
@@ -311,7 +311,7 @@ def _has_subgraphs(model: ir.Model) -> bool:
 def _weight_name(value: ir.Value) -> str:
     """Return the short name of a weight, empty for any other initializer; in a user's file it may have any name."""
     name = value.name or ""
-    if named := _WEIGHT.fullmatch(name):
+    if named := _WEIGHT_NAME.fullmatch(name):
         return named[1]
     shape = value.const_value.shape.numpy() if value.const_value is not None else ()
     return name if sum(size > 1 for size in shape) > 1 else ""
