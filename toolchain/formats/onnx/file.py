@@ -37,8 +37,8 @@ _LARGE = 4 << 20
 def read_onnx(path: Path, *, weights: bool = True) -> ModelProto:
     """Return the model of an ONNX file with its weights, or the graph alone.
 
-    Raises CheckpointError when it is not an ONNX file or its weights are missing, and ArtifactError when its weights are
-    read and its operators need more memory than any model of 28x28 images.
+    Raises CheckpointError when it is not an ONNX file or its weights are missing, and ArtifactError when it is read
+    with weights and its operators need more memory than any model of 28x28 images.
     """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
