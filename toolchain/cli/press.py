@@ -134,8 +134,8 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
     Example:
       glyphpress demo --out demo-out
     """
-    from toolchain.commands.demo import MARGIN
-    from toolchain.commands.demo import demo as run
+    from toolchain.commands.press import DEMO_MARGIN
+    from toolchain.commands.press import demo as run
     from toolchain.core.json_codec import to_json
     from toolchain.core.quantities import points_text
     from toolchain.export import EXPORTERS
@@ -152,7 +152,7 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
             if name not in {row.format for row in report.rows}:
                 console.tell(f"{catalog.get(name).title} was left out: {exporter.missing}")
         console.tell(
-            f"margin: {points_text(MARGIN, 0)} pp, since {report.dataset.images} test images cannot decide 0.3 pp "
+            f"margin: {points_text(DEMO_MARGIN, 0)} pp, since {report.dataset.images} test images cannot decide 0.3 pp "
             "(that takes EMNIST's thousands: press cnn-small --data emnist:balanced)"
         )
         console.tell(f"report: {out / 'report.md'}")

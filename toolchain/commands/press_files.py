@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from calibration.dataset import Dataset, Images
 from calibration.errors import DataNotFound
@@ -254,28 +253,36 @@ class FileMaker:
         """Quantize one file; where the step has a fallback, layers are chosen on images of the train split."""
         target = self.request.press_target
         calibration = self.images.calibration(step)
-        options: dict[str, Any] = {
-            "recipe": recipe,
-            "log": self.folder.log,
-            "saturates": target.saturates,
-            "learned": model.input_ranges,
-            "compared": None if calibration else self.images.comparison(self.context.seed),
-        }
+        compared = None if calibration else self.images.comparison(self.context.seed)
+
+        def make(step: Quantize, path: Path) -> Artifact:
+            return quantize(
+                source,
+                step,
+                calibration,
+                path,
+                recipe=recipe,
+                log=self.folder.log,
+                saturates=target.saturates,
+                learned=model.input_ranges,
+                compared=compared,
+            )
+
         if not step.fallback:
-            return quantize(source, step, calibration, path, **options)
-        from toolchain.commands.quantize_fallback import quantize_with_fallback
+            return make(step, path)
+        from toolchain.commands.quantize import quantize_with_fallback
 
         fallback = quantize_with_fallback(
             source,
             step,
-            calibration,
             path,
+            make=make,
             limit=self.request.policy.settings(DropLimit),
             train=self.images.train,
             test=self.images.test,
+            calibration=calibration,
             read=lambda artifact, images: target.read(artifact, images, self.context),
             context=self.context,
-            **options,
         )
         self.folder.notes += [f"{path.name}: {line}" for line in fallback.lines()]
         return fallback.artifact

@@ -1,18 +1,137 @@
-"""What a press is asked to do."""
+"""What a press is asked to do, and the target on which it reads and measures its files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-from targets.artifact import Format
-from targets.session import TimingPlan
+import numpy as np
+
+from calibration.dataset import Dataset
+from targets import catalog
+from targets.artifact import Artifact, Format
+from targets.errors import TargetUnavailable
+from targets.host.machine import machine_state, saturates
+from targets.session import Instructions, TimingPlan
+from targets.target import Target
 from toolchain.checkpoint import CheckpointRequest
-from toolchain.commands.press_target import PressTarget
-from toolchain.core.errors import UsageProblem
+from toolchain.core.context import RunContext
+from toolchain.core.errors import StageError, UsageProblem
+from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.formats.catalog import pressed
+from toolchain.gate.collect import check_target
 from toolchain.gate.policy import Policy, default_policy
+from toolchain.profiling.agreement import agreement
+from toolchain.profiling.latency import Profile, profile
 from toolchain.recipe import Recipe
 from toolchain.report.rows import Prefer
+
+CHECKED = 200
+"""Number of test images that an emulated processor reads too: it is several hundred times slower than this machine."""
+
+
+@dataclass(frozen=True)
+class PressTarget:
+    """A target of the catalog, or the default target of each format (`name` None).
+
+    requested: the output formats of the press.
+    """
+
+    name: str | None
+    requested: tuple[Format, ...]
+
+    @property
+    def target(self) -> Target | None:
+        """The target that is named, or None."""
+        return catalog.get(self.name) if self.name else None
+
+    @property
+    def emulated(self) -> bool:
+        """Whether its cost is counted in instructions."""
+        target = self.target
+        return target is not None and target.cost == "instructions"
+
+    @property
+    def saturates(self) -> bool:
+        """Whether the 8-bit kernels of ONNX Runtime may saturate there, or it is not known where files will run."""
+        return self.name is None or saturates(catalog.isa(self.name))
+
+    def refuse_impossible(self, policy: Policy) -> None:
+        """Raise UsageProblem or TargetUnavailable, before any work, if no press can be run or judged there."""
+        target = self.target
+        if target is None:
+            return
+        if not set(self.requested) & target.formats:
+            raise UsageProblem(f"{target.name} runs {', '.join(sorted(target.formats))} files only; change --format")
+        check_target(policy, target)
+        state = target.probe()
+        if not state.ok:
+            raise TargetUnavailable(f"{target.name}: {state.reason}; {state.fix}")
+
+    def formats(self) -> tuple[Format, ...]:
+        """Return the output formats that the target runs, in the order in which they were asked for."""
+        target = self.target
+        return tuple(format_ for format_ in self.requested if target is None or format_ in target.formats)
+
+    def read(self, artifact: Artifact, test: Dataset, context: RunContext) -> Evaluation:
+        """Read the test images on the target.
+
+        For an emulated target they are read on this machine, after a seeded sample of them was read on both. Raises
+        StageError if the two answer differently, or if the target is simulated and has no latency.
+        """
+        default = catalog.default_for(artifact.format)
+        target = _exact(artifact.format) if self.emulated else self.target or default
+        with target.open(artifact, threads=context.threads) as session:
+            if session.facts.cost == "outputs":
+                device = session.facts.device
+                raise StageError(
+                    f"{target.name} is simulated on {device}: no latency to choose by; take another target"
+                )
+            if self.emulated:
+                sample = np.random.default_rng(context.seed).choice(len(test), min(CHECKED, len(test)), replace=False)
+                with self._required().open(artifact) as emulated:
+                    compared = agreement(emulated, session, test.images[np.sort(sample)])
+                if compared.differing:
+                    raise StageError(f"{artifact.path.name} on {self.name}: {compared}; it answers differently there")
+            return evaluate(session, test, progress=context.progress)
+
+    def times(self, artifacts: Sequence[Artifact], plan: TimingPlan, context: RunContext) -> Profile | None:
+        """Return the latency of every file, or None if the target is emulated."""
+        if self.emulated:
+            return None
+        return profile(artifacts, target=self.target, plan=plan, context=replace(context, threads=1))
+
+    def counts(self, artifacts: Sequence[Artifact], context: RunContext) -> list[Instructions | None]:
+        """Return the instructions of one inference of every file, or None for each if the target is not emulated."""
+        if not self.emulated:
+            return [None] * len(artifacts)
+        return list(self._required().count(artifacts, progress=context.progress))
+
+    def notes(self) -> tuple[str, ...]:
+        """Return the notes for the report: formats that the target does not run, and how an emulated one is used."""
+        missing = [f".{format_}" for format_ in self.requested if format_ not in self.formats()]
+        notes = (f"{self.name} does not run {', '.join(missing)}, so none was made",) if missing else ()
+        if not self.emulated:
+            return notes
+        return (
+            *notes,
+            f"accuracy was read on this machine; {self.name}, which is emulated, gave the same answers on {CHECKED} "
+            "test images of each file. instructions: of one inference on one thread there, which is no time",
+        )
+
+    def _required(self) -> Target:
+        target = self.target
+        if target is None:
+            raise UsageProblem("no target is named; give one")
+        return target
+
+
+def _exact(format_: Format) -> Target:
+    """Return the target of this machine whose kernels do not saturate, as those of an emulated Arm do not."""
+    precise = catalog.get("ort-precise")
+    needed = format_ in precise.formats and saturates(machine_state().get("isa", ())) and precise.probe().ok
+    return precise if needed else catalog.default_for(format_)
+
 
 FORMATS = pressed()
 

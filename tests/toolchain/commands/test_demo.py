@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from toolchain.commands import demo
+from toolchain.commands import press
 from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
 
@@ -39,9 +39,9 @@ def test_the_trained_model_reaches_the_results_from_a_temporary_folder_on_anothe
     monkeypatch.setattr(tempfile, "tempdir", str(disk))
     for name in ("rename", "replace"):
         monkeypatch.setattr(os, name, apart(getattr(os, name), disk))
-    monkeypatch.setattr(demo, "train", lambda *_, out, **__: out.write_bytes(b"weights"))
-    monkeypatch.setattr(demo, "press", lambda _, folder, *__: folder.mkdir())
-    demo.demo(out)
+    monkeypatch.setattr(press, "train", lambda *_, out, **__: out.write_bytes(b"weights"))
+    monkeypatch.setattr(press, "press", lambda _, folder, *__: folder.mkdir())
+    press.demo(out)
     assert (out / "model.pt").read_bytes() == b"weights"
     assert not list(disk.iterdir())
 
@@ -58,7 +58,7 @@ def test_a_folder_that_is_taken_is_refused_before_anything_is_trained(
     held: str, force: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / held).write_text("old")
-    monkeypatch.setattr(demo, "train", forbidden)
+    monkeypatch.setattr(press, "train", forbidden)
     with pytest.raises(UsageProblem, match=said):
-        demo.demo(tmp_path, RunContext(force=force))
+        press.demo(tmp_path, RunContext(force=force))
     assert (tmp_path / held).read_text() == "old"

@@ -18,7 +18,8 @@ from targets.session import TimingPlan
 from tests.fixtures.emulated import emulated
 from tests.fixtures.official_files import write_split
 from tests.fixtures.small_readers import linear_reader
-from toolchain.commands import press_files, press_measure, press_target
+from toolchain.commands import press as press_module
+from toolchain.commands import press_files, press_request
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
@@ -356,7 +357,7 @@ def test_row8_a_profile_is_emulated_where_it_leads_to_a_place_that_counts(tmp_pa
     profile = tmp_path / "board.toml"
     for reach, counts in [("arm64:cortex-a72", True), ("ort-cpu", False)]:
         profile.write_text(f'reach = "{reach}"\n')
-        assert press_target.PressTarget(str(profile), ("onnx",)).emulated is counts
+        assert press_request.PressTarget(str(profile), ("onnx",)).emulated is counts
 
 
 @pytest.mark.slow
@@ -422,7 +423,7 @@ def test_what_worked_is_kept_when_one_file_fails(
 def test_row15_a_file_that_cannot_be_read_does_not_ship(
     request_: PressRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(press_target, "evaluate", refusing_session(press_target.evaluate, "static-int8.onnx"))
+    monkeypatch.setattr(press_request, "evaluate", refusing_session(press_request.evaluate, "static-int8.onnx"))
     report = press(replace(request_, formats=("onnx",)), tmp_path / "out", ONE_THREAD)
     assert [one.name for one in report.failures] == ["digits.static-int8.onnx"]
     assert not [path.name for path in (tmp_path / "out").iterdir() if "static-int8" in path.name]
@@ -431,8 +432,8 @@ def test_row15_a_file_that_cannot_be_read_does_not_ship(
 def test_a_file_that_the_press_added_and_cannot_read_is_not_added_again(
     request_: PressRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(press_target, "evaluate", refusing_session(press_target.evaluate, "weight-int8.onnx"))
-    monkeypatch.setattr(press_measure, "extra_recipe", lambda *_: ("weight-int8", "digits.float.onnx"))
+    monkeypatch.setattr(press_request, "evaluate", refusing_session(press_request.evaluate, "weight-int8.onnx"))
+    monkeypatch.setattr(press_module, "extra_recipe", lambda *_: ("weight-int8", "digits.float.onnx"))
     report = press(replace(request_, formats=("onnx",)), tmp_path / "out", ONE_THREAD)
     assert [one.name for one in report.failures] == ["digits.weight-int8.onnx"]
     assert [row.name for row in report.rows] == ["digits.float.onnx", "digits.static-int8.onnx"]

@@ -19,8 +19,7 @@ from targets.artifact import Artifact, Format
 from targets.errors import UnknownTarget
 from targets.session import RuntimeFacts
 from tests.fixtures.emulated import emulated
-from toolchain.commands.probe_int8 import Int8Probe, Ratio, probe_int8
-from toolchain.commands.probe_models import Shape, probe_model, probe_pair, shapes_of
+from toolchain.commands.probe_int8 import Int8Probe, Ratio, Shape, probe_int8, probe_model, probe_pair, shapes_of
 from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
 from toolchain.quantize import quantize
@@ -58,7 +57,7 @@ def test_it_tells_the_ratio_of_every_shape_with_its_interval() -> None:
 @pytest.mark.parametrize("word", ["4x8x2@28x20", "3x5x3@9x7", "24x40"])
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 def test_a_small_model_repeats_the_layer_and_int8_answers_as_float(word: str, kind: Format) -> None:
-    pair = probe_pair(word, kind, 3)
+    pair = probe_pair(Shape.parse(word), kind, 3)
     images = load("builtin:digits", "test").images[:100]
     answers = []
     for file in pair:
@@ -67,7 +66,7 @@ def test_a_small_model_repeats_the_layer_and_int8_answers_as_float(word: str, ki
     meant, quantized = answers
     assert np.ptp(meant) > 0
     assert np.abs(quantized - meant).max() < 0.1 * np.ptp(meant)
-    assert probe_pair(word, kind, 3) == pair, "it is kept"
+    assert probe_pair(Shape.parse(word), kind, 3) == pair, "it is kept"
     weights = {tuple(one.dims) for one in probe_model(Shape.parse(word), 3).graph.initializer}
     shape = Shape.parse(word)
     window = (shape.kernel, shape.kernel) if shape.kernel else ()

@@ -21,7 +21,7 @@ from tests.toolchain.conftest import OnDemand
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
-from toolchain.commands.quantize_fallback import Fallback, FallbackTrial, _search, quantize_with_fallback, read_here
+from toolchain.commands.quantize import Fallback, FallbackTrial, _search, quantize_with_fallback, read_here
 from toolchain.core.context import RunContext, silent
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.export import export, save_program
@@ -35,6 +35,29 @@ from toolchain.stats.decision import Outcome
 ONE_THREAD = RunContext(threads=1)
 LIMIT = DropLimit(max=0.02)
 EVERY = (*(f"features.conv{number}" for number in range(1, 6)), "features.pool", "classifier")
+
+
+def fallback_of(
+    source: Artifact,
+    step: Quantize,
+    calibration: CalibrationSet | None,
+    path: Path,
+    train: Dataset,
+    test: Dataset,
+    limit: DropLimit | None = LIMIT,
+) -> Fallback:
+    return quantize_with_fallback(
+        source,
+        step,
+        path,
+        make=lambda step, path: quantize(source, step, calibration, path, recipe="x"),
+        limit=limit,
+        train=train,
+        test=test,
+        calibration=calibration,
+        read=read_here(ONE_THREAD),
+        context=ONE_THREAD,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +77,8 @@ def search(
 ) -> Callable[..., Fallback]:
     def run(kind: Format, limit: DropLimit = LIMIT, **settings: object) -> Fallback:
         step = Quantize.model_validate({"scheme": "static-int8", "fallback": 3} | settings)
-        words = {
-            "recipe": "x",
-            "limit": limit,
-            "train": digits,
-            "test": digits_test,
-            "read": read_here(ONE_THREAD),
-            "context": ONE_THREAD,
-        }
         drawn = images if step.calibrated else None
-        return quantize_with_fallback(broken[kind], step, drawn, tmp_path / f"found.{kind}", **words)
+        return fallback_of(broken[kind], step, drawn, tmp_path / f"found.{kind}", digits, digits_test, limit)
 
     return run
 
@@ -94,15 +109,7 @@ def test_without_a_file_that_passes_the_plain_one_is_given_and_said_so(
     """Two layers must stay float, and one trial is allowed."""
     source = export(fragile(float_model, 3, 4), "onnx", tmp_path / "fragile.float.onnx")
     step = Quantize(scheme="static-int8", calibration_images=64, fallback=1)
-    words = {
-        "recipe": "x",
-        "limit": LIMIT,
-        "train": digits,
-        "test": digits_test,
-        "read": read_here(ONE_THREAD),
-        "context": ONE_THREAD,
-    }
-    found = quantize_with_fallback(source, step, images, tmp_path / "found.onnx", **words)
+    found = fallback_of(source, step, images, tmp_path / "found.onnx", digits, digits_test)
     assert not found.chosen.passed
     assert found.chosen == found.trials[0]
     assert len(found.trials) == 2
@@ -113,15 +120,7 @@ def test_a_file_that_passes_as_it_is_keeps_nothing(
     floats: dict[Format, Artifact], digits: Dataset, digits_test: Dataset, tmp_path: Path
 ) -> None:
     step = Quantize(scheme="weight-int8", fallback=4)
-    words = {
-        "recipe": "x",
-        "limit": LIMIT,
-        "train": digits,
-        "test": digits_test,
-        "read": read_here(ONE_THREAD),
-        "context": ONE_THREAD,
-    }
-    found = quantize_with_fallback(floats["onnx"], step, None, tmp_path / "a.onnx", **words)
+    found = fallback_of(floats["onnx"], step, None, tmp_path / "a.onnx", digits, digits_test)
     assert [trial.keep for trial in found.trials] == [()]
     assert found.lines()[-1] == "nothing to keep"
 

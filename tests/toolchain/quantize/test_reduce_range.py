@@ -14,8 +14,7 @@ from targets.host.machine import machine_state, saturates
 from targets.session import TimingPlan
 from tests.conftest import Finished
 from toolchain.commands.press import press
-from toolchain.commands.press_request import PressRequest
-from toolchain.commands.press_target import PressTarget
+from toolchain.commands.press_request import PressRequest, PressTarget
 from toolchain.core.context import RunContext
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import Policy
