@@ -33,12 +33,12 @@ def write_ci(service: str, output: Path | None = None, *, force: bool = False) -
     return path
 
 
-def write_policy(words: str | None = None, output: Path | None = None, *, force: bool = False) -> Path:
-    """Write a policy, by a shipped name or from a TOML file, as a commented gate.toml, and return its path."""
+def write_policy(policy: str | None = None, output: Path | None = None, *, force: bool = False) -> Path:
+    """Write a policy as a commented gate.toml and return its path. policy: a shipped name or a TOML file."""
     from toolchain.gate.policy import choose_policy
     from toolchain.gate.template import template
 
     path = output or Path("gate.toml")
     refuse_existing(path, force=force)
-    write_whole(path, template(choose_policy(words), path.name), force=force)
+    write_whole(path, template(choose_policy(policy), path.name), force=force)
     return path

@@ -101,7 +101,7 @@ def press(
         checkpoint=checkpoint,
         data=data,
         recipes=tuple(find(name) for name in dict.fromkeys(recipes)),
-        words=request,
+        checkpoint_options=request,
         formats=tuple(format_ for format_ in FORMATS if format_ in formats),
         formats_named=options.was_given("formats"),
         policy=limits.chosen(),

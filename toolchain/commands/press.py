@@ -63,8 +63,9 @@ def press(request: PressRequest, out: Path, context: RunContext | None = None) -
 def _settled(request: PressRequest, images: PressImages, context: RunContext) -> Settled:
     """Load the checkpoint and settle how it takes its images, on the train split if there is one."""
     training = images.train_or_none
-    words = request.words if training else replace(request.words, classes=images.test.classes)
-    return settle(request.checkpoint, words, training, seed=context.seed)
+    options = request.checkpoint_options
+    options = options if training else replace(options, classes=images.test.classes)
+    return settle(request.checkpoint, options, training, seed=context.seed)
 
 
 def _report(

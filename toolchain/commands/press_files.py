@@ -49,19 +49,19 @@ class PressImages:
         Raises DataNotFound if a missing train split is needed, PolicyError if the policy names a class that the data
         does not have.
         """
-        data = request.words.data(request.data)
+        data = request.checkpoint_options.data(request.data)
         training, test = load_or_why(data, "train", context.data_root), load(data, "test", context.data_root)
         check_classes(request.policy, test.classes)
         if request.policy.needs_training_images:
             required(training, "the policy's [leaks] needs them; drop it, or take another --policy")
         if needing := [recipe.name for recipe in request.recipes if recipe.needs_training]:
-            others = [name for name, recipe in shipped().items() if recipe.steps and not recipe.needs_training]
-            required(training, f"--recipe {', '.join(needing)} needs them; {', '.join(others)} do without")
+            untrained = [name for name, recipe in shipped().items() if recipe.steps and not recipe.needs_training]
+            required(training, f"--recipe {', '.join(needing)} needs them; {', '.join(untrained)} do without")
         steps = [recipe.quantize for recipe in request.recipes if recipe.quantize]
         sizes = dict.fromkeys(step.calibration_images for step in steps if step.needs_images)
         images = cls(training, test, {})
-        drawn = {size: draw(images.train, size, seed=context.seed, exclude=test, at_most=True) for size in sizes}
-        return cls(training, test, drawn)
+        calibrations = {size: draw(images.train, size, seed=context.seed, exclude=test, at_most=True) for size in sizes}
+        return cls(training, test, calibrations)
 
     @property
     def train(self) -> Dataset:
@@ -121,10 +121,10 @@ class PressFolder:
         except _REFUSALS as error:
             if str(self.log) not in str(error):
                 raise
-            kept = default_log()
-            with self.log.open("rb") as source, kept.open("ab") as sink:
+            log = default_log()
+            with self.log.open("rb") as source, log.open("ab") as sink:
                 shutil.copyfileobj(source, sink)
-            raise type(error)(str(error).replace(str(self.log), str(kept))) from error
+            raise type(error)(str(error).replace(str(self.log), str(log))) from error
 
     def require_float(self, artifacts: list[Artifact]) -> None:
         """Raise the first error of the press unless the first artifact is a float one."""
@@ -168,7 +168,7 @@ class FileMaker:
             if recipe.quantize and recipe.quantize.ranges:
                 read_ranges(Path(recipe.quantize.ranges))
             recipe.check(self.model, self.context, self.images.training)
-        self.folder.notes += [drawn.note for drawn in self.images.calibrations.values() if drawn.note]
+        self.folder.notes += [images.note for images in self.images.calibrations.values() if images.note]
         floats = self._floats()
         self.folder.require_float(list(floats.values()))
         possible = [(recipe, self._possible(recipe, floats)) for recipe in recipes]

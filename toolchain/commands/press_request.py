@@ -140,7 +140,7 @@ FORMATS = pressed()
 class PressRequest:
     """What a press is asked to do.
 
-    checkpoint: a file or the name of a shipped model; words: how to read it. data: the images, as
+    checkpoint: a file or the name of a shipped model; checkpoint_options: how to read it. data: the images, as
     `calibration.load.load` takes them. recipes: in order; the float conversion always comes first. formats: the output
     formats; formats_named: whether the user named them, so that the report says which of them a recipe does not make.
     target: where files are read, measured and chosen; None takes each format's default target. plan: how the files are
@@ -152,7 +152,7 @@ class PressRequest:
     checkpoint: str
     data: str
     recipes: tuple[Recipe, ...]
-    words: CheckpointRequest = field(default_factory=CheckpointRequest)
+    checkpoint_options: CheckpointRequest = field(default_factory=CheckpointRequest)
     formats: tuple[Format, ...] = FORMATS
     formats_named: bool = False
     policy: Policy = field(default_factory=default_policy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import log10, sqrt
 from typing import Any
 
@@ -15,6 +15,7 @@ from targets.artifact import Artifact
 from targets.host.runtime_session import TensorCodec
 from toolchain.core.context import Progress, silent
 from toolchain.core.errors import EvidenceError, UsageProblem
+from toolchain.core.json_codec import to_json
 from toolchain.formats import catalog
 from toolchain.formats.graph import Kernel, Layer, Trace
 
@@ -40,7 +41,7 @@ class Error:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
-        return {"sqnr_db": self.sqnr_db} | vars(self)
+        return {"sqnr_db": self.sqnr_db} | to_json(self)
 
 
 class ErrorSums:
@@ -96,9 +97,7 @@ class LayerError:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
-        texts = {name: getattr(self, name) for name in ("layer", "operator", "weights", "values")}
-        kernel = asdict(self.kernel) if self.kernel else None
-        return texts | {"whole": self.whole.to_dict(), "alone": self.alone.to_dict(), "kernel": kernel}
+        return to_json(self) | {"whole": self.whole.to_dict(), "alone": self.alone.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class Explanation:
         images = {"origin": self.images.origin, "count": len(self.images), "sha256": self.images.sha256}
         rows = {
             "layers": [layer.to_dict() for layer in self.layers],
-            "float_operators": [asdict(kernel) for kernel in self.others],
+            "float_operators": [to_json(kernel) for kernel in self.others],
         }
         return files | {"format": self.candidate.format, "images": images} | rows
 

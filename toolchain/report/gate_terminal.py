@@ -140,10 +140,10 @@ def _matrix(classes: tuple[str, ...], metrics: Metrics) -> Table:
 def show_plan(plan: Plan, console: Console) -> None:
     """Print the plan; `-` stands for a true drop that is impossible at that discordance."""
     unfold(console)
-    asked = f"{POINTS.text(plan.margin)} at {plan.confidence * 100:.4g} % confidence"
+    margin = f"{POINTS.text(plan.margin)} at {plan.confidence * 100:.4g} % confidence"
     truth = f"{POINTS.text(plan.drop)}, on {plan.discordance * 100:.4g} % of the images only one of the two is right"
-    lines = [f"margin     {asked}", f"true drop  {truth}"]
-    lines += [f"needed     about {one.images:,} images for {one.power * 100:.4g} % power" for one in plan.needed]
+    lines = [f"margin     {margin}", f"true drop  {truth}"]
+    lines += [f"needed     about {size.images:,} images for {size.power * 100:.4g} % power" for size in plan.needed]
     print_lines(console, [*lines, ""])
     console.print(_chances(plan))
 
@@ -154,15 +154,15 @@ def show_policy_plan(plan: PolicyPlan, console: Console) -> None:
     truth = f"0pp, on {plan.discordance * 100:.4g} % of the images only one of the two is right"
     lines = [f"true drop  {truth}", f"simulated  {plan.draws:,} candidates, {plan.classes} classes with as many images"]
     lines += [f"left out   {', '.join(plan.left_out)}"] if plan.left_out else []
-    for one in plan.needed:
-        alone = ", ".join(f"{name} alone {_images(count)}" for name, count in one.limits.items())
-        lines.append(f"needed     about {_images(one.all)} images for {one.power * 100:.4g} % power ({alone})")
+    for size in plan.needed:
+        alone = ", ".join(f"{name} alone {_images(count)}" for name, count in size.limits.items())
+        lines.append(f"needed     about {_images(size.all)} images for {size.power * 100:.4g} % power ({alone})")
     print_lines(console, [*lines, ""])
     headings = ("images", *(f"{name} PASS" for name in plan.rows[0].passes), "all PASS", "wrong FAIL")
     table = plain_table(headings, left=())
     for row in plan.rows:
         chances = (*row.passes.values(), row.all_pass, row.wrong_fail)
-        table.add_row(f"{row.images:,}", *(f"{one * 100:.1f} %" for one in chances))
+        table.add_row(f"{row.images:,}", *(f"{chance * 100:.1f} %" for chance in chances))
     console.print(table)
 
 
@@ -177,5 +177,5 @@ def _chances(plan: Plan) -> Table:
     table = plain_table(headings, left=())
     for row in plan.rows:
         chances = (row.right_pass, row.false_fail, row.right_fail, row.false_pass)
-        table.add_row(f"{row.images:,}", *("-" if one is None else f"{one * 100:.1f} %" for one in chances))
+        table.add_row(f"{row.images:,}", *("-" if chance is None else f"{chance * 100:.1f} %" for chance in chances))
     return table

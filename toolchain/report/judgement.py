@@ -186,7 +186,7 @@ def _check_together(evidence: Sequence[Evidence]) -> None:
     if not evidence:
         raise EvidenceError("nothing was judged; give at least one candidate")
     first = evidence[0].pairs
-    for other in (each.pairs for each in evidence[1:]):
+    for other in (proof.pairs for proof in evidence[1:]):
         if other.baseline.sha256 != first.baseline.sha256 or other.dataset_sha256 != first.dataset_sha256:
             names = f"{first.candidate.name} and {other.candidate.name}"
             raise EvidenceError(f"{names} were judged against other baselines or images; judge them together")

@@ -209,7 +209,7 @@ def remarks(report: Report) -> list[str]:
 
 def _slow(report: Report) -> Iterator[str]:
     """Yield a line on the files slower than the baseline, then on those slower than float in the same runtime."""
-    word = "more instructions" if cost_heading(report) == "instructions" else "slower"
+    costlier = "more instructions" if cost_heading(report) == "instructions" else "slower"
     first = report.rows[0]
     floats = {row.format: row for row in reversed(report.rows) if row.recipe == "float"}
     marked = [(first, row, _ratio_text(row)) for row in report.rows if row.slower_than_baseline]
@@ -220,7 +220,7 @@ def _slow(report: Report) -> Iterator[str]:
     ]
     for base in dict.fromkeys(base.name for base, *_ in marked):
         listed = ", ".join(f"{row.name} ({ratio})" for slower_than, row, ratio in marked if slower_than.name == base)
-        yield f"{word} than {base}: {listed}"
+        yield f"{costlier} than {base}: {listed}"
 
 
 def _large(row: Row) -> str:

@@ -178,19 +178,19 @@ def _stress(evidence: Evidence) -> str:
 
 def _differences(evidence: Evidence) -> Iterator[str]:
     """Yield, for every other target that the file ran on, which images it reads differently there."""
-    for place in evidence.places:
-        facts = place.runtime
-        where = f"{facts.target} ({facts.runtime} {facts.version}, {facts.device})"
-        if place.left_out:
-            yield f"Not run on {markdown_text(facts.target)}: {markdown_text(place.left_out)}."
+    for target in evidence.places:
+        facts = target.runtime
+        runtime = f"{facts.target} ({facts.runtime} {facts.version}, {facts.device})"
+        if target.left_out:
+            yield f"Not run on {markdown_text(facts.target)}: {markdown_text(target.left_out)}."
             continue
-        summary = f"On {where}: {place.differing:,} of {place.images:,} images read differently, "
-        summary += f"logits differ by at most {place.largest:.2g}"
+        summary = f"On {runtime}: {target.differing:,} of {target.images:,} images read differently, "
+        summary += f"logits differ by at most {target.largest:.2g}"
         rows = [
             [str(answer.image), code_span(answer.truth), code_span(answer.here), code_span(answer.there)]
-            for answer in place.differences[:_ROWS]
+            for answer in target.differences[:_ROWS]
         ]
-        body = markdown_table(["image", "label", "here", "there"], rows, right=(0,)) + _rest(place.differing)
+        body = markdown_table(["image", "label", "here", "there"], rows, right=(0,)) + _rest(target.differing)
         yield details(summary, body) if rows else f"{markdown_text(summary)}."
 
 
@@ -258,9 +258,9 @@ class Flip:
 
 def flips(evidence: Evidence, most: int = MOST) -> tuple[Flip, ...]:
     """Return up to `most` characters whose answer changed: the lost ones first, then other, then gained ones."""
-    pairs, kept = evidence.pairs, evidence.flipped
-    if kept is not None:
-        indices, pictures = kept.indices, list(kept.images)
+    pairs, flipped = evidence.pairs, evidence.flipped
+    if flipped is not None:
+        indices, pictures = flipped.indices, list(flipped.images)
     else:
         changed = np.flatnonzero(pairs.flipped)
         rank = np.where(pairs.lost[changed], 0, np.where(pairs.gained[changed], 2, 1))
@@ -271,7 +271,7 @@ def flips(evidence: Evidence, most: int = MOST) -> tuple[Flip, ...]:
 
 def _flip(evidence: Evidence, k: int, picture: NDArray[np.uint8] | None) -> Flip:
     pairs = evidence.pairs
-    label, before, after = (pairs.classes[int(one[k])] for one in (pairs.labels, pairs.before, pairs.after))
+    label, before, after = (pairs.classes[int(indices[k])] for indices in (pairs.labels, pairs.before, pairs.after))
     kind: Kind = "lost" if pairs.lost[k] else "gained" if pairs.gained[k] else "other"
     confidence = float(pairs.before_confidence[k]), float(pairs.after_confidence[k])
     return Flip(k, label, before, after, confidence, kind, picture)

@@ -155,9 +155,9 @@ def _size_and_cost(row: Row, base: Row) -> str:
     """Return a file's size, and its cost as a share of the fastest float file's."""
     if row is base:
         return size_text(row.bytes)
-    what = "instructions" if row.instructions is not None else "time"
+    unit = "instructions" if row.instructions is not None else "time"
     ratio = row.float_ratio if row.float_ratio is not None else _cost(row) / _cost(base)
-    return f"{size_text(row.bytes)}, {ratio:.2f} of the {what} of {base.name}"
+    return f"{size_text(row.bytes)}, {ratio:.2f} of the {unit} of {base.name}"
 
 
 def _least_ratio(row: Row, base: Row) -> float:
