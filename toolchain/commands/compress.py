@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from calibration.load import load_or_why, train_split
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress import ModelStep, StepContext
+from toolchain.compress.prune import Importance
 from toolchain.compress.prune.sensitivity import Sensitivity, sensitivity
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
@@ -77,13 +78,24 @@ def sensitivity_of(
     request: CheckpointRequest,
     *,
     data: str,
+    method: Literal["structured", "magnitude"] = "structured",
+    importance: Importance = "l2",
+    round_to: int = 8,
+    tolerance: float = 0.01,
     context: RunContext,
-    **settings: Any,
 ) -> Sensitivity:
-    """Load a checkpoint and the train split, and run `sensitivity` with the settings."""
+    """Load a checkpoint and the train split, and run `sensitivity` on them."""
     images = train_split(request.data(data), context.data_root, "sensitivity needs training images")
     settled = settle(checkpoint, request, images, seed=context.seed)
-    return sensitivity(settled.model, images, **settings, context=context)
+    return sensitivity(
+        settled.model,
+        images,
+        method=method,
+        importance=importance,
+        round_to=round_to,
+        tolerance=tolerance,
+        context=context,
+    )
 
 
 def proposed_recipe(result: Sensitivity, name: str) -> Recipe:

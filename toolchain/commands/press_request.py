@@ -46,10 +46,10 @@ class PressTarget:
         return catalog.get(self.name) if self.name else None
 
     @property
-    def emulated(self) -> bool:
-        """Whether its cost is counted in instructions."""
+    def emulator(self) -> Target | None:
+        """The target if its cost is counted in instructions, or None."""
         target = self.target
-        return target is not None and target.cost == "instructions"
+        return target if target and target.cost == "instructions" else None
 
     @property
     def saturates(self) -> bool:
@@ -58,8 +58,7 @@ class PressTarget:
 
     def refuse_impossible(self, policy: Policy) -> None:
         """Raise UsageProblem or TargetUnavailable, before any work, if no press can be run or judged there."""
-        target = self.target
-        if target is None:
+        if (target := self.target) is None:
             return
         if not set(self.requested) & target.formats:
             raise UsageProblem(f"{target.name} runs {', '.join(sorted(target.formats))} files only; change --format")
@@ -79,17 +78,15 @@ class PressTarget:
         For an emulated target they are read on this machine, after a seeded sample of them was read on both. Raises
         StageError if the two answer differently, or if the target is simulated and has no latency.
         """
-        default = catalog.default_for(artifact.format)
-        target = _exact(artifact.format) if self.emulated else self.target or default
+        emulator, default = self.emulator, catalog.default_for(artifact.format)
+        target = _exact(artifact.format) if emulator else self.target or default
         with target.open(artifact, threads=context.threads) as session:
             if session.facts.cost == "outputs":
-                device = session.facts.device
-                raise StageError(
-                    f"{target.name} is simulated on {device}: no latency to choose by; take another target"
-                )
-            if self.emulated:
+                simulated = f"{target.name} is simulated on {session.facts.device}"
+                raise StageError(f"{simulated}: no latency to choose by; take another target")
+            if emulator:
                 sample = np.random.default_rng(context.seed).choice(len(test), min(CHECKED, len(test)), replace=False)
-                with self._required().open(artifact) as emulated:
+                with emulator.open(artifact) as emulated:
                     compared = agreement(emulated, session, test.images[np.sort(sample)])
                 if compared.differing:
                     raise StageError(f"{artifact.path.name} on {self.name}: {compared}; it answers differently there")
@@ -97,33 +94,26 @@ class PressTarget:
 
     def times(self, artifacts: Sequence[Artifact], plan: TimingPlan, context: RunContext) -> Profile | None:
         """Return the latency of every file, or None if the target is emulated."""
-        if self.emulated:
+        if self.emulator:
             return None
         return profile(artifacts, target=self.target, plan=plan, context=replace(context, threads=1))
 
     def counts(self, artifacts: Sequence[Artifact], context: RunContext) -> list[Instructions | None]:
         """Return the instructions of one inference of every file, or None for each if the target is not emulated."""
-        if not self.emulated:
-            return [None] * len(artifacts)
-        return list(self._required().count(artifacts, progress=context.progress))
+        emulator = self.emulator
+        return list(emulator.count(artifacts, progress=context.progress)) if emulator else [None] * len(artifacts)
 
     def notes(self) -> tuple[str, ...]:
         """Return the notes for the report: formats that the target does not run, and how an emulated one is used."""
         missing = [f".{format_}" for format_ in self.requested if format_ not in self.formats()]
         notes = (f"{self.name} does not run {', '.join(missing)}, so none was made",) if missing else ()
-        if not self.emulated:
+        if not self.emulator:
             return notes
         return (
             *notes,
             f"accuracy was read on this machine; {self.name}, which is emulated, gave the same answers on {CHECKED} "
             "test images of each file. instructions: of one inference on one thread there, which is no time",
         )
-
-    def _required(self) -> Target:
-        target = self.target
-        if target is None:
-            raise UsageProblem("no target is named; give one")
-        return target
 
 
 def _exact(format_: Format) -> Target:

@@ -56,10 +56,6 @@ class _Pair:
     def cost(self) -> str:
         return self.file.facts.cost if self.file.facts else ""
 
-    @property
-    def host(self) -> str:
-        return self.target.host
-
 
 def profile_files(request: ProfileRequest, context: RunContext | None = None) -> Measurements:
     """Measure every artifact on every target that runs its format.
@@ -77,7 +73,7 @@ def profile_files(request: ProfileRequest, context: RunContext | None = None) ->
         for target, artifact in paired(request.artifacts, request.targets)
     ]
     states = {target.name: target.probe() for target in {pair.target.name: pair.target for pair in pairs}.values()}
-    local = any(not pair.host for pair in pairs)
+    local = any(not pair.target.host for pair in pairs)
     with pinned(request.pin if local else ()):
         _pin_boards(request, pairs, states)
         _open_all(request, pairs, states, context.progress)
@@ -94,7 +90,7 @@ def profile_files(request: ProfileRequest, context: RunContext | None = None) ->
 
 
 def _pin_boards(request: ProfileRequest, pairs: list[_Pair], states: dict[str, Availability]) -> None:
-    for board in {pair.host: pair.target for pair in pairs if pair.host and request.pin}.values():
+    for board in {pair.target.host: pair.target for pair in pairs if pair.target.host and request.pin}.values():
         if states[board.name].ok:
             board.pin(request.pin)
 
@@ -115,11 +111,11 @@ def _open_all(request: ProfileRequest, pairs: list[_Pair], states: dict[str, Ava
 
 def _time_all(request: ProfileRequest, pairs: list[_Pair], context: RunContext) -> list[str]:
     """Time the pairs of this machine, then those of all boards at once; return what kept machines from being quiet."""
-    local = [pair for pair in pairs if pair.cost in ("latency", "scripted") and not pair.host]
+    local = [pair for pair in pairs if pair.cost in ("latency", "scripted") and not pair.target.host]
     _time(request, local, context)
     taints = [*taints_of(pair.file.timings for pair in local if pair.file.timings)]
-    hosts = dict.fromkeys(pair.host for pair in pairs if pair.host and pair.cost)
-    boards = {host: [pair for pair in pairs if pair.host == host] for host in hosts}
+    hosts = dict.fromkeys(pair.target.host for pair in pairs if pair.target.host and pair.cost)
+    boards = {host: [pair for pair in pairs if pair.target.host == host] for host in hosts}
     lock = Lock()
     with ThreadPoolExecutor(max(1, len(boards))) as pool:
         contexts = [replace(context, progress=_board_progress(host, context.progress, lock)) for host in boards]
