@@ -76,8 +76,8 @@ def project(tmp_path: Path) -> Path:
 
 
 def ran(command: tuple[str, ...], job: Job, project: Path) -> subprocess.CompletedProcess[str]:
-    own = {"PATH": f"{project / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "DATA": "builtin:digits"}
-    env = os.environ | job.settings | own | {"GITHUB_STEP_SUMMARY": str(project / "summary.md")}
+    environment = {"PATH": f"{project / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "DATA": "builtin:digits"}
+    env = os.environ | job.settings | environment | {"GITHUB_STEP_SUMMARY": str(project / "summary.md")}
     return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -117,7 +117,7 @@ def test_inconclusive_is_said_and_stops_too(project: Path) -> None:
     assert done.returncode == 5, done.stderr
     assert "Inconclusive: neither passed nor failed" in done.stdout
     # GitHub's step is the same script but for the words.
-    ours, theirs = (re.sub(r"\s*(echo|#).*|\s+", "", one.gate[-1]) for one in (job, other))
+    ours, theirs = (re.sub(r"\s*(echo|#).*|\s+", "", steps.gate[-1]) for steps in (job, other))
     assert ours == theirs
 
 
@@ -136,9 +136,9 @@ def test_results_are_kept_also_when_the_gate_fails() -> None:
     assert steps["Keep the results"]["with"]["path"].split() == list(RESULTS)
     for name in ("Keep the results", "Show what failed in the Security tab"):
         assert "!cancelled()" in steps[name]["if"]
-    kept = yaml.safe_load(ci_text("gitlab"))["gate"]["artifacts"]
-    assert (kept["when"], kept["paths"]) == ("always", list(RESULTS))
-    assert kept["reports"] == {"junit": "gate.junit.xml"}
+    artifacts = yaml.safe_load(ci_text("gitlab"))["gate"]["artifacts"]
+    assert (artifacts["when"], artifacts["paths"]) == ("always", list(RESULTS))
+    assert artifacts["reports"] == {"junit": "gate.junit.xml"}
 
 
 def test_the_hook_runs_for_what_decides_and_for_nothing_else() -> None:

@@ -23,10 +23,10 @@ def forbidden(*_: Any, **__: Any) -> None:
 def apart(move: Callable[..., None], disk: Path) -> Callable[..., None]:
     """Return a move of files that treats `disk` as a disk of its own."""
 
-    def moved(source: Any, target: Any, **words: Any) -> None:
+    def moved(source: Any, target: Any, **options: Any) -> None:
         if Path(source).is_relative_to(disk) != Path(target).is_relative_to(disk):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
-        move(source, target, **words)
+        move(source, target, **options)
 
     return moved
 
@@ -47,7 +47,7 @@ def test_the_trained_model_reaches_the_results_from_a_temporary_folder_on_anothe
 
 
 @pytest.mark.parametrize(
-    ("held", "force", "said"),
+    ("existing", "force", "message"),
     [
         ("report.json", False, "already there; give another name, or --force"),
         ("notes.txt", False, "not even --force replaces it"),
@@ -55,10 +55,10 @@ def test_the_trained_model_reaches_the_results_from_a_temporary_folder_on_anothe
     ],
 )
 def test_a_folder_that_is_taken_is_refused_before_anything_is_trained(
-    held: str, force: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    existing: str, force: bool, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / held).write_text("old")
+    (tmp_path / existing).write_text("old")
     monkeypatch.setattr(press, "train", forbidden)
-    with pytest.raises(UsageProblem, match=said):
+    with pytest.raises(UsageProblem, match=message):
         press.demo(tmp_path, RunContext(force=force))
-    assert (tmp_path / held).read_text() == "old"
+    assert (tmp_path / existing).read_text() == "old"

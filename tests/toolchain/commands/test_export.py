@@ -32,8 +32,8 @@ def test_an_ort_file_answers_to_the_bit_says_what_it_is_and_lists_its_operators(
     path = tmp_path / "digits.ort"
     made = export_checkpoint(str(int8.path), CheckpointRequest(), path, ops_config=True, context=RunContext())
     assert (made.format, made.recipe, made.parent_sha256) == ("ort", "static-int8", int8.sha256)
-    place = catalog.default_for("ort")
-    with place.open(int8) as source, place.open(made) as session:
+    target = catalog.default_for("ort")
+    with target.open(int8) as source, target.open(made) as session:
         assert np.array_equal(session.run(digits_test.images[:100]), source.run(digits_test.images[:100]))
     listed = (tmp_path / "digits.required_operators.config").read_text()
     assert listed.splitlines()[1] == "# - digits.ort"
@@ -48,8 +48,8 @@ def test_raw_pixels_go_into_an_ort_file_too(floats: dict[Format, Artifact], digi
     made = export_checkpoint(str(source.path), CheckpointRequest(), tmp_path / "pixels.ort", context=RunContext())
     assert made.inputs[0].dtype == "uint8"
     assert (made.inputs, made.outputs) == (source.inputs, source.outputs)
-    place, images = catalog.default_for("ort"), digits.images[:100]
-    with place.open(source) as meant, place.open(made) as session:
+    target, images = catalog.default_for("ort"), digits.images[:100]
+    with target.open(source) as meant, target.open(made) as session:
         assert np.array_equal(session.run(images), meant.run(images))
     made.sidecar.unlink()
     assert load_artifact(made.path).inputs == source.inputs

@@ -38,8 +38,8 @@ SMALL = Recipe(name="small", steps=(Prune(ratio=0.25, epochs=1), Quantize(scheme
 ONE_THREAD = RunContext(threads=1)
 
 
-def listening(told: list[str]) -> RunContext:
-    return RunContext(threads=1, progress=lambda what, *_: told.append(what))
+def listening(labels: list[str]) -> RunContext:
+    return RunContext(threads=1, progress=lambda what, *_: labels.append(what))
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +153,9 @@ def test_row21_few_training_images_are_all_taken_with_a_note(
     for split, images in (("train", train), ("test", digits_test)):
         write_split(tmp_path / "few", "digits", split, images.images[:], images.labels)
     data = ("--data", f"{tmp_path / 'few'}:digits")
-    words = ("--format", "onnx", "--policy", "smoke", "--seconds", "20ms", "--out", tmp_path / "o")
+    options = ("--format", "onnx", "--policy", "smoke", "--seconds", "20ms", "--out", tmp_path / "o")
     note = "calibrated on 160 images, not 512: emnist:digits/train has no more different ones outside the test split"
-    done = glyphpress("press", checkpoint, *data, *words)
+    done = glyphpress("press", checkpoint, *data, *options)
     assert done.code in (0, 5), done.err
     assert done.out.count(note) == 1
     facts = json.loads((tmp_path / "o" / "digits.static-int8.onnx.json").read_text())
@@ -172,29 +172,29 @@ def test_pruning_that_cannot_be_done_is_refused_before_other_recipes_train(
     request_: PressRequest, tmp_path: Path
 ) -> None:
     wrong = Recipe(name="wrong", steps=(Prune(ratio=0.25, layers={"no.such.layer": 0.5}),))
-    told: list[str] = []
+    labels: list[str] = []
     with pytest.raises(UsageProblem, match=r"no\.such\.layer"):
-        press(replace(request_, recipes=(PRUNED, wrong)), tmp_path / "o", listening(told))
-    assert told == []
+        press(replace(request_, recipes=(PRUNED, wrong)), tmp_path / "o", listening(labels))
+    assert labels == []
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"recipes": (shipped()["static-int8-act16"],), "formats": ("onnx",)}, "makes tflite only"),
         ({"recipes": (SMALL, SMALL)}, "share a name"),
         ({"policy": policy_from({"drop": {"max": "1pp"}, "baseline": {"digest": "0" * 64}})}, "stored baseline"),
     ],
 )
-def test_a_request_that_cannot_be_meant_is_refused(change: dict, said: str, request_: PressRequest) -> None:
-    with pytest.raises(UsageProblem, match=said):
+def test_a_request_that_cannot_be_meant_is_refused(change: dict, message: str, request_: PressRequest) -> None:
+    with pytest.raises(UsageProblem, match=message):
         replace(request_, **change)
 
 
 def test_the_command_says_by_its_exit_code_what_the_report_says(glyphpress, checkpoint: Path, tmp_path: Path) -> None:
     def run(out: str, *more: str):
-        words = ("press", checkpoint, "--data", "builtin:digits", "--format", "onnx", "--threads", "1")
-        return glyphpress(*words, "--seconds", "10ms", "--out", tmp_path / out, *more)
+        command = ("press", checkpoint, "--data", "builtin:digits", "--format", "onnx", "--threads", "1")
+        return glyphpress(*command, "--seconds", "10ms", "--out", tmp_path / out, *more)
 
     passed = run("a", "--policy", "smoke", "--json")
     assert passed.code == 0, passed.err
@@ -236,13 +236,14 @@ def test_a_format_asked_for_by_name_that_a_recipe_does_not_make_is_told(
     glyphpress, checkpoint: Path, tmp_path: Path, *, named: bool
 ) -> None:
     formats = ("--format", "onnx", "--format", "tflite") if named else ()
-    words = ("press", checkpoint, "--data", "builtin:digits", "--recipe", "weight-int4", *formats, "--policy", "smoke")
-    done = glyphpress(*words, "--threads", "1", "--seconds", "10ms", "--out", tmp_path / "out")
+    command = ("press", checkpoint, "--data", "builtin:digits", "--recipe", "weight-int4", *formats)
+    settings = ("--policy", "smoke", "--threads", "1", "--seconds", "10ms")
+    done = glyphpress(*command, *settings, "--out", tmp_path / "out")
     assert done.code == 0, done.err
     assert not list(tmp_path.glob("out/*.weight-int4.tflite"))
-    told = "weight-int4 makes onnx only, so no weight-int4.tflite was made"
-    kept = Report.load(tmp_path / "out").notes
-    assert (told in kept, told in (tmp_path / "out" / "report.md").read_text()) == (named, named)
+    note = "weight-int4 makes onnx only, so no weight-int4.tflite was made"
+    notes = Report.load(tmp_path / "out").notes
+    assert (note in notes, note in (tmp_path / "out" / "report.md").read_text()) == (named, named)
     assert ("weight-int4.tflite" in " ".join(done.out.split())) is named
 
 
@@ -312,20 +313,20 @@ def test_a_press_for_an_emulated_processor_chooses_by_instructions(checkpoint: P
 
 
 @pytest.mark.parametrize(
-    ("target", "limits", "said"),
+    ("target", "limits", "message"),
     [
         ("arm64:cortex-a76", {"p95": 0.002}, r"is emulated and has no latency; leave \[p95\] out"),
         ("litert-cpu", {}, "litert-cpu runs tflite files only; change --format"),
     ],
 )
 def test_what_a_place_cannot_do_is_said_before_any_work(
-    checkpoint: Path, tmp_path: Path, target: str, limits: dict[str, float], said: str
+    checkpoint: Path, tmp_path: Path, target: str, limits: dict[str, float], message: str
 ) -> None:
     policy = choose_policy(None, **limits)
     request = PressRequest(
         str(checkpoint), "builtin:digits", (shipped()["static-int8"],), formats=("onnx",), policy=policy, target=target
     )
-    with pytest.raises(UsageProblem, match=said):
+    with pytest.raises(UsageProblem, match=message):
         press(request, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -338,19 +339,19 @@ def test_row8_a_profile_that_leads_to_an_emulated_processor_has_no_latency_and_s
     profile, policy = tmp_path / "board.toml", tmp_path / "gate.toml"
     profile.write_text('reach = "arm64:cortex-a72"\n')
     policy.write_text(f'[drop]\nmax = "1pp"\n[{limit}]\nmax = "{"2ms" if limit == "p95" else "20MB"}"\n')
-    words = ["--data", "builtin:digits", "--target", profile, "--policy", policy]
+    options = ["--data", "builtin:digits", "--target", profile, "--policy", policy]
     if command == "press":
-        words += [checkpoint, "--out", tmp_path / "out"]
+        options += [checkpoint, "--out", tmp_path / "out"]
     else:
         for role in ("baseline", "candidate"):
             linear_reader(tmp_path / f"{role}.onnx")
-            words += [f"--{role}", tmp_path / f"{role}.onnx"]
-    done = glyphpress(command, *words)
-    said = done.err.splitlines()
+            options += [f"--{role}", tmp_path / f"{role}.onnx"]
+    done = glyphpress(command, *options)
+    messages = done.err.splitlines()
     assert done.code == 2, done.err
-    assert "arm64:cortex-a72 is emulated" in said[-1]
-    assert f"[{limit}]" in said[-1]
-    assert len(said) == 1, "nothing was read before"
+    assert "arm64:cortex-a72 is emulated" in messages[-1]
+    assert f"[{limit}]" in messages[-1]
+    assert len(messages) == 1, "nothing was read before"
 
 
 def test_row8_a_profile_is_emulated_where_it_leads_to_a_place_that_counts(tmp_path: Path) -> None:
@@ -375,16 +376,16 @@ def test_a_place_that_only_answers_is_none_to_press_for(checkpoint: Path, tmp_pa
 def refusing(stage: Callable[..., Any], refused: str, log: str = "") -> Callable[..., Any]:
     """A stage that refuses files whose name ends so, as a converter does."""
 
-    def run(source: Any, *args: Any, **how: Any) -> Any:
-        path = next((one for one in args if isinstance(one, Path)), source.path if hasattr(source, "path") else None)
+    def run(source: Any, *args: Any, **options: Any) -> Any:
+        path = next((arg for arg in args if isinstance(arg, Path)), source.path if hasattr(source, "path") else None)
         if str(path).endswith(refused):
             if log:
-                how["log"].write_text("the whole story")
+                options["log"].write_text("the whole story")
             raise StageError(
                 f"{Path(str(path)).name}: refused"
-                + (f"; the converter's whole output is in {how['log']}" if log else "")
+                + (f"; the converter's whole output is in {options['log']}" if log else "")
             )
-        return stage(source, *args, **how)
+        return stage(source, *args, **options)
 
     return run
 
@@ -408,7 +409,7 @@ def test_what_worked_is_kept_when_one_file_fails(
     out = tmp_path / "out"
     report = press(request_, out, ONE_THREAD)
     names = ["float.onnx", "float.tflite", "static-int8.onnx", "static-int8.tflite"]
-    assert [one.name for one in report.failures] == missing
+    assert [failure.name for failure in report.failures] == missing
     assert [row.name for row in report.rows if not row.added] == [
         f"digits.{name}" for name in names if f"digits.{name}" not in missing
     ]
@@ -426,7 +427,7 @@ def test_row15_a_file_that_cannot_be_read_does_not_ship(
 ) -> None:
     monkeypatch.setattr(press_request, "evaluate", refusing_session(press_request.evaluate, "static-int8.onnx"))
     report = press(replace(request_, formats=("onnx",)), tmp_path / "out", ONE_THREAD)
-    assert [one.name for one in report.failures] == ["digits.static-int8.onnx"]
+    assert [failure.name for failure in report.failures] == ["digits.static-int8.onnx"]
     assert not [path.name for path in (tmp_path / "out").iterdir() if "static-int8" in path.name]
 
 
@@ -436,15 +437,15 @@ def test_a_file_that_the_press_added_and_cannot_read_is_not_added_again(
     monkeypatch.setattr(press_request, "evaluate", refusing_session(press_request.evaluate, "weight-int8.onnx"))
     monkeypatch.setattr(press_module, "extra_recipe", lambda *_: ("weight-int8", "digits.float.onnx"))
     report = press(replace(request_, formats=("onnx",)), tmp_path / "out", ONE_THREAD)
-    assert [one.name for one in report.failures] == ["digits.weight-int8.onnx"]
+    assert [failure.name for failure in report.failures] == ["digits.weight-int8.onnx"]
     assert [row.name for row in report.rows] == ["digits.float.onnx", "digits.static-int8.onnx"]
 
 
 def refusing_session(read: Callable[..., Any], refused: str) -> Callable[..., Any]:
-    def run(session: Any, *args: Any, **how: Any) -> Any:
+    def run(session: Any, *args: Any, **options: Any) -> Any:
         if session.artifact.path.name.endswith(refused):
             raise RunFailed(f"{session.artifact.path.name}: refused; take another")
-        return read(session, *args, **how)
+        return read(session, *args, **options)
 
     return run
 
@@ -453,12 +454,12 @@ def test_row15_what_cannot_be_quantized_is_known_before_anything_is_pruned(
     request_: PressRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(press_files, "quantize", refusing(press_files.quantize, ".onnx"))
-    told: list[str] = []
+    labels: list[str] = []
     asked = replace(request_, recipes=(SMALL,), formats=("onnx",))
-    report = press(asked, tmp_path / "out", listening(told))
-    assert [one.name for one in report.failures] == ["digits.small.onnx"]
-    assert "trying small onnx" in told
-    assert not [what for what in told if "prune" in what or "epoch" in what or "fine" in what], told
+    report = press(asked, tmp_path / "out", listening(labels))
+    assert [failure.name for failure in report.failures] == ["digits.small.onnx"]
+    assert "trying small onnx" in labels
+    assert not [what for what in labels if "prune" in what or "epoch" in what or "fine" in what], labels
 
 
 def test_row15_where_nothing_was_made_the_log_that_is_named_stays(

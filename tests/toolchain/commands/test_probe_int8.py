@@ -39,17 +39,17 @@ def test_what_is_no_shape_is_refused(word: str) -> None:
 
 @pytest.mark.slow
 def test_it_tells_the_ratio_of_every_shape_with_its_interval() -> None:
-    found = probe_int8("ort-cpu", ["32x32x3@14x14", "256x256"], context=RunContext())
-    assert [(one.format, one.shape) for one in found.ratios] == [("onnx", "32x32x3@14x14"), ("onnx", "256x256")]
-    for one in found.ratios:
-        assert one.low is not None
-        assert one.high is not None
-        assert one.low <= one.ratio <= one.high
-    conv, matrix = found.ratios
+    probe = probe_int8("ort-cpu", ["32x32x3@14x14", "256x256"], context=RunContext())
+    assert [(row.format, row.shape) for row in probe.ratios] == [("onnx", "32x32x3@14x14"), ("onnx", "256x256")]
+    for row in probe.ratios:
+        assert row.low is not None
+        assert row.high is not None
+        assert row.low <= row.ratio <= row.high
+    conv, matrix = probe.ratios
     weighed = (conv.cost * conv.ratio + matrix.cost * matrix.ratio) / (conv.cost + matrix.cost)
-    assert found.overall()["onnx"] == pytest.approx(weighed)
-    (line,) = found.advice()
-    bounds = found.interval()["onnx"]
+    assert probe.overall()["onnx"] == pytest.approx(weighed)
+    (line,) = probe.advice()
+    bounds = probe.interval()["onnx"]
     assert bounds is not None
     assert ("quantize" in line) == (bounds[1] < 0.95)
 
@@ -67,7 +67,7 @@ def test_a_small_model_repeats_the_layer_and_int8_answers_as_float(word: str, ki
     assert np.ptp(meant) > 0
     assert np.abs(quantized - meant).max() < 0.1 * np.ptp(meant)
     assert probe_pair(Shape.parse(word), kind, 3) == pair, "it is kept"
-    weights = {tuple(one.dims) for one in probe_model(Shape.parse(word), 3).graph.initializer}
+    weights = {tuple(tensor.dims) for tensor in probe_model(Shape.parse(word), 3).graph.initializer}
     shape = Shape.parse(word)
     window = (shape.kernel, shape.kernel) if shape.kernel else ()
     assert (shape.outputs, shape.inputs, *window) in weights
@@ -94,9 +94,9 @@ def test_places_without_a_cost_or_a_name_are_refused() -> None:
 def test_the_command_prints_one_object(glyphpress: Callable[..., Any]) -> None:
     done = glyphpress("probe-int8", "--target", "ort-cpu", "64x64", "--json")
     assert done.code == 0, done.err
-    said = json.loads(done.out)
-    assert (said["schema"], said["ratios"][0]["shape"]) == ("glyphpress/probe-int8/1", "64x64")
-    assert all(isinstance(word, str) for word in said["taints"])
+    printed = json.loads(done.out)
+    assert (printed["schema"], printed["ratios"][0]["shape"]) == ("glyphpress/probe-int8/1", "64x64")
+    assert all(isinstance(word, str) for word in printed["taints"])
     refused = glyphpress("probe-int8", "8by8")
     assert (refused.code, refused.out) == (2, "")
 
@@ -112,14 +112,14 @@ def test_row5_every_shape_weighs_what_it_costs_as_often_as_it_is_there() -> None
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "conclusion"),
     [(0.70, 0.90, "quantize"), (0.90, 1.10, "undecided"), (0.93, 0.99, "undecided"), (0.97, 1.20, "will not pay")],
 )
-def test_row5_it_says_undecided_where_the_interval_does(low: float, high: float, said: str) -> None:
+def test_row5_it_says_undecided_where_the_interval_does(low: float, high: float, conclusion: str) -> None:
     (line,) = Int8Probe(FACTS, (Ratio("8x8", "onnx", (low + high) / 2, low, high),)).advice()
-    words = line.split(": ", 2)[2]
-    assert words.startswith(said) or said in words
-    assert ("undecided" in words) == (said == "undecided")
+    text = line.split(": ", 2)[2]
+    assert text.startswith(conclusion) or conclusion in text
+    assert ("undecided" in text) == (conclusion == "undecided")
 
 
 def test_row7_a_probe_that_counts_speaks_of_no_speed() -> None:
@@ -139,10 +139,10 @@ def test_row5_a_model_gives_its_own_shapes_and_names_what_none_stands_for(floats
     assert shapes_of(["8x8", "8x8"])[0] == {Shape(8, 8): 2}
 
 
-@pytest.mark.parametrize("words", [["no.onnx"], ["8x8", "a.onnx"]])
-def test_row5_a_model_that_is_none_is_refused(words: list[str]) -> None:
+@pytest.mark.parametrize("shapes", [["no.onnx"], ["8x8", "a.onnx"]])
+def test_row5_a_model_that_is_none_is_refused(shapes: list[str]) -> None:
     with pytest.raises(UsageProblem):
-        shapes_of(words)
+        shapes_of(shapes)
 
 
 @pytest.mark.slow
@@ -150,10 +150,10 @@ def test_row5_what_is_told_of_a_model_holds_for_its_real_files(
     floats: dict[Format, Artifact], digits: Dataset, tmp_path: Path
 ) -> None:
     """cnn-small on a Cortex-A72: 0.77 told and 0.72 counted of the ONNX file, 0.86 and 0.87 of the TFLite file."""
-    place = emulated("cortex-a72")
-    told = probe_int8("arm64:cortex-a72", [str(floats["onnx"].path)], context=RunContext()).overall()
+    target = emulated("cortex-a72")
+    overall = probe_int8("arm64:cortex-a72", [str(floats["onnx"].path)], context=RunContext()).overall()
     images = draw(digits, 256, seed=0)
-    for kind in told:
-        own = quantize(floats[kind], Quantize(scheme="static-int8"), images, tmp_path / f"q.{kind}", recipe="q")
-        before, after = place.count([floats[kind], own], runs=2, together=True)
-        assert told[kind] == pytest.approx(after.median / before.median, abs=0.12)
+    for kind in overall:
+        quantized = quantize(floats[kind], Quantize(scheme="static-int8"), images, tmp_path / f"q.{kind}", recipe="q")
+        before, after = target.count([floats[kind], quantized], runs=2, together=True)
+        assert overall[kind] == pytest.approx(after.median / before.median, abs=0.12)

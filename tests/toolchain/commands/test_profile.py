@@ -118,10 +118,10 @@ def places(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("places")
 def test_one_table_says_of_each_place_what_it_can(files: tuple[Artifact, ...]) -> None:
-    words = ("ort-cpu", "emulated", "elsewhere", "gone", "null")
-    done = profile_files(ProfileRequest(files, words, plan=PLAN))
+    names = ("ort-cpu", "emulated", "elsewhere", "gone", "null")
+    done = profile_files(ProfileRequest(files, names, plan=PLAN))
     rows = {(cell.target, cell.artifact.path.name): cell for cell in done.files}
-    assert len(rows) == len(done.files) == 2 * len(words)
+    assert len(rows) == len(done.files) == 2 * len(names)
     assert rows["ort-cpu", "a.onnx"].timed is not None
     assert rows["ort-cpu", "b.onnx"].ratio is not None
     first, second = (rows["emulated", name] for name in ("a.onnx", "b.onnx"))
@@ -132,8 +132,8 @@ def test_one_table_says_of_each_place_what_it_can(files: tuple[Artifact, ...]) -
     text = measurements_table(done).text()
     assert "b.onnx on emulated takes more instructions and is larger than a.onnx: " in text
     assert "b.onnx on emulated is slower" not in text
-    for said in ("simulated: outputs match", "`pip install plug[usb]`", "simulated: a script", "they are no time"):
-        assert said in text
+    for remark in ("simulated: outputs match", "`pip install plug[usb]`", "simulated: a script", "they are no time"):
+        assert remark in text
     assert json.loads(json.dumps(done.to_dict(), allow_nan=False))["rows"][2]["cost"] == "instructions"
 
 
@@ -153,22 +153,22 @@ def leaving(places: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("leaving")
 def test_a_board_that_goes_away_costs_the_others_nothing(files: tuple[Artifact, ...]) -> None:
-    said: list[tuple[str, int, int]] = []
+    reports: list[tuple[str, int, int]] = []
     request = ProfileRequest(files[:1], ("board", "leaving"), plan=PLAN, rounds=3)
-    stayed, left = profile_files(request, RunContext(progress=lambda *words: said.append(words))).files
+    stayed, lost = profile_files(request, RunContext(progress=lambda *report: reports.append(report))).files
     assert stayed.timed is not None
-    assert (left.timings, left.missing) == (None, True)
-    assert "the cable was pulled" in left.refused
-    assert [done for label, done, _ in said if label == "timing on board"] == [1, 2, 3]
+    assert (lost.timings, lost.missing) == (None, True)
+    assert "the cable was pulled" in lost.refused
+    assert [done for label, done, _ in reports if label == "timing on board"] == [1, 2, 3]
 
 
 @pytest.mark.usefixtures("leaving")
-@pytest.mark.parametrize(("words", "require"), [(("leaving",), False), (("board", "leaving"), True)])
+@pytest.mark.parametrize(("names", "require"), [(("leaving",), False), (("board", "leaving"), True)])
 def test_a_board_that_goes_away_ends_the_run_where_nothing_else_is_left_to_say(
-    files: tuple[Artifact, ...], words: tuple[str, ...], require: bool
+    files: tuple[Artifact, ...], names: tuple[str, ...], require: bool
 ) -> None:
     with pytest.raises(ConnectionLost, match="run the same command again"):
-        profile_files(ProfileRequest(files[:1], words, plan=PLAN, rounds=3, require=require))
+        profile_files(ProfileRequest(files[:1], names, plan=PLAN, rounds=3, require=require))
 
 
 @pytest.mark.usefixtures("places")
@@ -189,9 +189,9 @@ def test_a_file_that_one_place_cannot_run_costs_the_others_nothing(
         raise RunFailed(f"{refused.path}: no kernel for it; export it again")
 
     monkeypatch.setattr(Elsewhere, "open", refuse)
-    usual, elsewhere = profile_files(ProfileRequest(files[:1], ("ort-cpu", "elsewhere"), plan=PLAN)).files
+    usual, other = profile_files(ProfileRequest(files[:1], ("ort-cpu", "elsewhere"), plan=PLAN)).files
     assert usual.timed is not None
-    assert ("no kernel for it" in elsewhere.refused, elsewhere.missing) == (True, False)
+    assert ("no kernel for it" in other.refused, other.missing) == (True, False)
 
 
 def test_a_file_that_its_usual_place_refuses_ends_the_run(files: tuple[Artifact, ...]) -> None:

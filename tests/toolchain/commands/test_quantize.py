@@ -92,15 +92,15 @@ def test_the_layer_that_eight_bits_cannot_hold_is_kept_and_no_other(
     images: CalibrationSet,
     tmp_path: Path,
 ) -> None:
-    found = search(kind)
-    assert [trial.keep for trial in found.trials] == [(), (FRAGILE,)]
-    assert [trial.verdict.outcome for trial in found.trials] == [Outcome.FAIL, Outcome.PASS]
-    assert found.trials[0].verdict.measured > 0.2
+    fallback = search(kind)
+    assert [trial.keep for trial in fallback.trials] == [(), (FRAGILE,)]
+    assert [trial.verdict.outcome for trial in fallback.trials] == [Outcome.FAIL, Outcome.PASS]
+    assert fallback.trials[0].verdict.measured > 0.2
     # The file is the one that anybody gets who keeps that layer, and its sidecar says so.
     step = Quantize(scheme="static-int8", keep=(FRAGILE,), fallback=3)
     again = quantize(broken[kind], step, images, tmp_path / f"again.{kind}", recipe="x")
-    assert again.sha256 == found.artifact.sha256
-    assert f"kept float: {FRAGILE}" in load_artifact(found.artifact.path).notes
+    assert again.sha256 == fallback.artifact.sha256
+    assert f"kept float: {FRAGILE}" in load_artifact(fallback.artifact.path).notes
 
 
 def test_without_a_file_that_passes_the_plain_one_is_given_and_said_so(
@@ -109,20 +109,20 @@ def test_without_a_file_that_passes_the_plain_one_is_given_and_said_so(
     """Two layers must stay float, and one trial is allowed."""
     source = export(fragile(float_model, 3, 4), "onnx", tmp_path / "fragile.float.onnx")
     step = Quantize(scheme="static-int8", calibration_images=64, fallback=1)
-    found = fallback_of(source, step, images, tmp_path / "found.onnx", digits, digits_test)
-    assert not found.chosen.passed
-    assert found.chosen == found.trials[0]
-    assert len(found.trials) == 2
-    assert "no trial passes" in found.lines()[-1]
+    fallback = fallback_of(source, step, images, tmp_path / "found.onnx", digits, digits_test)
+    assert not fallback.chosen.passed
+    assert fallback.chosen == fallback.trials[0]
+    assert len(fallback.trials) == 2
+    assert "no trial passes" in fallback.lines()[-1]
 
 
 def test_a_file_that_passes_as_it_is_keeps_nothing(
     floats: dict[Format, Artifact], digits: Dataset, digits_test: Dataset, tmp_path: Path
 ) -> None:
     step = Quantize(scheme="weight-int8", fallback=4)
-    found = fallback_of(floats["onnx"], step, None, tmp_path / "a.onnx", digits, digits_test)
-    assert [trial.keep for trial in found.trials] == [()]
-    assert found.lines()[-1] == "nothing to keep"
+    fallback = fallback_of(floats["onnx"], step, None, tmp_path / "a.onnx", digits, digits_test)
+    assert [trial.keep for trial in fallback.trials] == [()]
+    assert fallback.lines()[-1] == "nothing to keep"
 
 
 def test_too_few_images_to_show_anything_are_an_error(search: Callable[..., Fallback], tmp_path: Path) -> None:
@@ -135,16 +135,16 @@ def test_too_few_images_to_show_anything_are_an_error(search: Callable[..., Fall
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 @pytest.mark.parametrize(
-    ("keep", "words"),
+    ("keep", "message"),
     [
         (("features.conv44",), "did you mean features.conv4"),
         (EVERY, "every layer"),
     ],
 )
 def test_layers_that_cannot_be_kept_are_refused(
-    kind: Format, keep: tuple[str, ...], words: str, floats: dict[Format, Artifact], tmp_path: Path
+    kind: Format, keep: tuple[str, ...], message: str, floats: dict[Format, Artifact], tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageProblem, match=words):
+    with pytest.raises(UsageProblem, match=message):
         quantize(floats[kind], Quantize(scheme="dynamic-int8", keep=keep), None, tmp_path / f"x.{kind}", recipe="x")
     assert list(tmp_path.iterdir()) == []
 
@@ -181,14 +181,14 @@ def test_the_command_tells_every_trial_and_judges_on_the_test_split(
     glyphpress: Callable[..., Finished], broken: dict[Format, Artifact], tmp_path: Path
 ) -> None:
     out = tmp_path / "found.onnx"
-    words = ("quantize", broken["onnx"].path, "--data", "builtin:digits", "--calibration-images", 64)
-    done = glyphpress(*words, "--fallback", 2, "--max-drop", "3pp", "-o", out)
+    command = ("quantize", broken["onnx"].path, "--data", "builtin:digits", "--calibration-images", 64)
+    done = glyphpress(*command, "--fallback", 2, "--max-drop", "3pp", "-o", out)
     assert done.code == 0, done.err
     assert "trial 0: keep nothing float" in done.out
     assert f"trial 1: keep {FRAGILE} float" in done.out
     assert "PASS" in done.out.splitlines()[-1]
     assert f"kept float: {FRAGILE}" in json.loads(out.with_name("found.onnx.json").read_text())["notes"]
-    stray = glyphpress(*words, "--max-drop", "3pp", "-o", tmp_path / "x.onnx")
+    stray = glyphpress(*command, "--max-drop", "3pp", "-o", tmp_path / "x.onnx")
     assert (stray.code, stray.err.count("\n")) == (2, 1)
     assert "--fallback" in stray.err
 

@@ -49,10 +49,10 @@ def test_the_layer_whose_scale_is_wrong_is_to_blame(
     tmp_path: Path,
 ) -> None:
     broken = planted(pressed[kind, "static-int8"], tmp_path / f"broken.{kind}", scale_times(1.3, CONV3))
-    found = explain(floats[kind], broken, sample)
-    assert [row.layer for row in found.layers] == LAYERS
-    assert found.blame()[0].layer == "features.conv3"
-    rows = {row.layer: row for row in found.layers}
+    explanation = explain(floats[kind], broken, sample)
+    assert [row.layer for row in explanation.layers] == LAYERS
+    assert explanation.blame()[0].layer == "features.conv3"
+    rows = {row.layer: row for row in explanation.layers}
     # Everything is 1.3 times as much, so the noise is 0.3 of the signal, less what the range cuts off.
     assert rows["features.conv3"].alone.sqnr_db == pytest.approx(-20 * log10(0.3), abs=2)
     assert all(rows[layer].whole.sqnr_db > 25 for layer in LAYERS[:2])
@@ -84,12 +84,12 @@ def test_weights_alone_are_explained_by_their_bits(
     pressed: dict[tuple[Format, str], Artifact],
     sample: Dataset,
 ) -> None:
-    found = explain(floats[kind], pressed[kind, scheme], sample.take(np.arange(8), "few"))
+    explanation = explain(floats[kind], pressed[kind, scheme], sample.take(np.arange(8), "few"))
     stored = {"weight-int4": {"int4", "int8"}, "dynamic-int8": {"int8"}, "float16": {"float16"}}[scheme]
-    assert {row.weights for row in found.layers} <= stored
+    assert {row.weights for row in explanation.layers} <= stored
     low, high = {"weight-int4": (10, 30), "dynamic-int8": (35, 60), "float16": (60, 120)}[scheme]
-    assert low < found.blame()[0].alone.sqnr_db < high
-    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["layers"][0]["weights"] in stored
+    assert low < explanation.blame()[0].alone.sqnr_db < high
+    assert json.loads(json.dumps(explanation.to_dict(), allow_nan=False))["layers"][0]["weights"] in stored
 
 
 def test_an_integer_input_and_output_are_told_in_the_same_numbers(
@@ -114,10 +114,13 @@ def test_a_layer_ends_at_the_same_tensor_where_its_activation_is_taken_apart(
 
 def test_what_runs_in_float_is_told_with_its_reason(pressed: dict[tuple[Format, str], Artifact]) -> None:
     for kind in KINDS:
-        ran = catalog.get(kind).kernels(pressed[kind, "static-int8"])
-        assert [(one.layer, one.integer, one.reason) for one in ran] == [(layer, True, "") for layer in LAYERS]
+        kernels = catalog.get(kind).kernels(pressed[kind, "static-int8"])
+        assert [(kernel.layer, kernel.integer, kernel.reason) for kernel in kernels] == [
+            (layer, True, "") for layer in LAYERS
+        ]
     dynamic = {
-        one.layer: (one.integer, one.reason) for one in catalog.get("onnx").kernels(pressed["onnx", "dynamic-int8"])
+        kernel.layer: (kernel.integer, kernel.reason)
+        for kernel in catalog.get("onnx").kernels(pressed["onnx", "dynamic-int8"])
     }
     assert dynamic == dict.fromkeys(LAYERS[:-1], (False, kernel_words.EXPANDED)) | {
         "classifier": (True, kernel_words.AT_RUN_TIME)
@@ -132,9 +135,9 @@ def test_a_layer_that_is_kept_really_runs_in_float(
     made = quantize(
         floats[kind], Quantize(scheme="static-int8", keep=keep), images, tmp_path / f"kept.{kind}", recipe="kept"
     )
-    ran = {one.layer: one for one in catalog.get(made.format).kernels(made) if one.layer}
-    assert {layer for layer, one in ran.items() if not one.integer} == set(keep)
-    assert {ran[layer].reason for layer in keep} == {kernel_words.FLOAT_WEIGHTS}
+    kernels = {kernel.layer: kernel for kernel in catalog.get(made.format).kernels(made) if kernel.layer}
+    assert {layer for layer, kernel in kernels.items() if not kernel.integer} == set(keep)
+    assert {kernels[layer].reason for layer in keep} == {kernel_words.FLOAT_WEIGHTS}
 
 
 def test_onnxruntime_would_round_a_float_layer_between_integers(
@@ -144,9 +147,9 @@ def test_onnxruntime_would_round_a_float_layer_between_integers(
     monkeypatch.setattr(onnx_quantizer, "keep_apart", lambda _model, kept_layers: not kept_layers)
     step = Quantize(scheme="static-int8", keep=("features.conv4",))
     made = quantize(floats["onnx"], step, images, tmp_path / "kept.onnx", recipe="kept")
-    ran = {one.layer: one for one in catalog.get(made.format).kernels(made)}
-    assert ran["features.conv4"].integer
-    assert "rounds them itself" in ran["features.conv4"].reason
+    kernels = {kernel.layer: kernel for kernel in catalog.get(made.format).kernels(made)}
+    assert kernels["features.conv4"].integer
+    assert "rounds them itself" in kernels["features.conv4"].reason
 
 
 def test_an_error_is_what_its_definition_says() -> None:
@@ -192,15 +195,15 @@ def test_the_command_tells_every_layer_and_its_reasons(
     floats: dict[Format, Artifact],
     pressed: dict[tuple[Format, str], Artifact],
 ) -> None:
-    words = ("explain", floats["onnx"].path, pressed["onnx", "dynamic-int8"].path, "--data", "builtin:digits")
-    done = glyphpress(*words, "--images", 16)
+    command = ("explain", floats["onnx"].path, pressed["onnx", "dynamic-int8"].path, "--data", "builtin:digits")
+    done = glyphpress(*command, "--images", 16)
     assert done.code == 0
     assert all(layer in done.out for layer in LAYERS)
     assert kernel_words.EXPANDED in done.out
     assert "16 not calibrated on" in done.out
-    told = json.loads(glyphpress(*words, "--images", 16, "--json").out)
-    assert told["schema"] == "glyphpress/explain/1"
-    assert [row["layer"] for row in told["layers"]] == LAYERS
+    printed = json.loads(glyphpress(*command, "--images", 16, "--json").out)
+    assert printed["schema"] == "glyphpress/explain/1"
+    assert [row["layer"] for row in printed["layers"]] == LAYERS
 
 
 def test_files_that_do_not_belong_together_are_refused_in_one_line(
@@ -212,7 +215,7 @@ def test_files_that_do_not_belong_together_are_refused_in_one_line(
     other = tmp_path / "other.onnx"
     linear_reader(other)
     base, candidate = floats["onnx"].path, pressed["onnx", "static-int8"].path
-    for pair, code, words in (
+    for pair, code, message in (
         ((base, pressed["tflite", "static-int8"].path), 2, "cannot be compared layer by layer"),
         ((base, base), 2, "no quantized layer"),
         ((candidate, candidate), 2, "quantized itself"),
@@ -221,5 +224,5 @@ def test_files_that_do_not_belong_together_are_refused_in_one_line(
     ):
         done = glyphpress("-q", "explain", *pair, "--data", "builtin:digits")
         assert (done.code, done.out) == (code, ""), done.err
-        assert words in done.err
+        assert message in done.err
         assert done.err.count("\n") == 1

@@ -37,25 +37,25 @@ def commands(lines: list[str]) -> list[list[str]]:
 )
 def test_each_kind_of_limit_has_commands_that_help(limit: str, options: list[str]) -> None:
     source, candidate = Path("out/x.float.onnx"), Path("out/x.int8.onnx")
-    said = next_steps([verdict(limit)], source=source, candidate=candidate, data=["--data", "builtin:digits"])
-    words = [word for command in commands(said) for word in command]
-    assert all(option in words for option in options)
-    assert f"[{limit}]" in said[-1]
-    assert "--policy gate.toml" in said[-1]
+    advice = next_steps([verdict(limit)], source=source, candidate=candidate, data=["--data", "builtin:digits"])
+    arguments = [word for command in commands(advice) for word in command]
+    assert all(option in arguments for option in options)
+    assert f"[{limit}]" in advice[-1]
+    assert "--policy gate.toml" in advice[-1]
 
 
 def test_a_quiet_machine_decides_times_alone_and_images_the_rest() -> None:
     open_ = [verdict("drop", Outcome.INCONCLUSIVE), verdict("p95", Outcome.INCONCLUSIVE), verdict("size")]
-    said = next_steps(open_, source=Path("a.onnx"), candidate=Path("b.onnx"), data=[])
-    assert "more images would decide [drop]" in said
-    assert "a quiet machine, or more time to measure, would decide [p95]" in said
+    advice = next_steps(open_, source=Path("a.onnx"), candidate=Path("b.onnx"), data=[])
+    assert "more images would decide [drop]" in advice
+    assert "a quiet machine, or more time to measure, would decide [p95]" in advice
 
 
 def test_row44_a_file_that_takes_its_images_otherwise_is_not_told_to_be_quantized_again() -> None:
-    said = next_steps([verdict("preprocess")], source=Path("a.onnx"), candidate=Path("b.onnx"), data=["--data", "x"])
-    assert not commands(said)
-    assert "as the baseline does" in said[0]
-    assert "wider max" not in said[-1]
+    advice = next_steps([verdict("preprocess")], source=Path("a.onnx"), candidate=Path("b.onnx"), data=["--data", "x"])
+    assert not commands(advice)
+    assert "as the baseline does" in advice[0]
+    assert "wider max" not in advice[-1]
 
 
 def test_row36_what_passed_or_only_warns_needs_nothing() -> None:
@@ -74,10 +74,10 @@ def test_row36_a_press_is_shown_again_with_other_recipes_and_a_folder_of_its_own
 
 def test_a_file_whose_name_begins_with_a_dash_is_no_option() -> None:
     source, candidate = Path("-x.float.onnx"), Path("-x.int8.onnx")
-    said = next_steps([verdict("drop"), verdict("p95")], source=source, candidate=candidate, data=["--data", "d"])
-    explain = next(command for command in commands(said) if command[1] == "explain")
+    advice = next_steps([verdict("drop"), verdict("p95")], source=source, candidate=candidate, data=["--data", "d"])
+    explain = next(command for command in commands(advice) if command[1] == "explain")
     assert explain[2:4] == ["./-x.float.onnx", "./-x.int8.onnx"]
-    assert all(not command[2].startswith("-") for command in commands(said))
+    assert all(not command[2].startswith("-") for command in commands(advice))
     run = ("glyphpress", "press", "--data", "d", "--out", "out", "--", "-x.pt")
     (again,) = commands(pressed_again(run, Path("out"), [verdict("size")]))
     assert again[-2:] == ["--", "-x.pt"]
@@ -85,8 +85,8 @@ def test_a_file_whose_name_begins_with_a_dash_is_no_option() -> None:
 
 
 def test_a_candidate_that_need_not_be_there_is_not_named_in_a_command() -> None:
-    said = next_steps([verdict("p95")], source=Path(), candidate=None, data=[])
-    assert not commands(said)
+    advice = next_steps([verdict("p95")], source=Path(), candidate=None, data=[])
+    assert not commands(advice)
 
 
 @pytest.mark.parametrize(("images", "offered"), [(599, False), (18_800, True), (None, True)])
@@ -100,11 +100,11 @@ def test_a_fallback_is_offered_where_the_images_can_show_that_it_helped(images: 
 def test_row36_a_gate_that_fails_ends_in_steps_that_run_and_says_no_reason_twice(glyphpress, tmp_path: Path) -> None:
     base = linear_reader(tmp_path / "digits.float.onnx")
     broken = linear_reader(tmp_path / "broken.onnx", dead=(4, 7))
-    words = ["--baseline", base, "--candidate", broken, "--data", "builtin:digits"]
-    floating = json.loads(glyphpress("gate", *words, "--json").out)["next_steps"]
+    options = ["--baseline", base, "--candidate", broken, "--data", "builtin:digits"]
+    floating = json.loads(glyphpress("gate", *options, "--json").out)["next_steps"]
     assert [step.partition(" ")[0] for step in floating] == ["allow"], "a float file is not quantized again"
     save_sidecar(replace(load_artifact(broken), recipe="static-int8"))
-    failed = glyphpress("gate", *words)
+    failed = glyphpress("gate", *options)
     assert failed.code == 1
     last = failed.err.splitlines()[-1]
     assert last.startswith("glyphpress: FAIL: broken.onnx (drop")
@@ -114,22 +114,24 @@ def test_row36_a_gate_that_fails_ends_in_steps_that_run_and_says_no_reason_twice
     done = glyphpress(*squared[1:])
     assert done.code == 0, done.err
     assert (tmp_path / "digits.mse.onnx").is_file()
-    shown = glyphpress("gate", *words, "--json")
+    shown = glyphpress("gate", *options, "--json")
     assert shown.out.count("\n") == 1
-    told = [line.removeprefix("next").strip() for line in failed.out.splitlines() if line.startswith(("next", "     "))]
+    advice = [
+        line.removeprefix("next").strip() for line in failed.out.splitlines() if line.startswith(("next", "     "))
+    ]
     listed = json.loads(shown.out)["next_steps"]
     assert listed[0].startswith("choose ranges by least squared error: glyphpress quantize ")
-    assert listed == told[-len(listed) :]
+    assert listed == advice[-len(listed) :]
 
 
 def test_row36_json_of_a_gate_that_passed_and_of_a_press_lists_steps_too(glyphpress, tmp_path: Path) -> None:
     base = linear_reader(tmp_path / "digits.float.onnx")
-    words = ("--data", "builtin:digits", "--json")
-    passed = glyphpress("gate", "--baseline", base, "--candidate", base, "--policy", "smoke", *words)
+    options = ("--data", "builtin:digits", "--json")
+    passed = glyphpress("gate", "--baseline", base, "--candidate", base, "--policy", "smoke", *options)
     assert json.loads(passed.out)["next_steps"] == []
     made = ("--recipe", "float16", "--format", "onnx", "--orientation", "upright", "--scale", "0-1")
     press = (*made, "--seconds", "1ms", "--max-size", "1KB", "--out", tmp_path / "o")
-    failed = glyphpress("press", base, *words, *press)
+    failed = glyphpress("press", base, *options, *press)
     assert failed.code == 1, failed.err
     assert any(step.startswith("try other recipes: glyphpress press ") for step in json.loads(failed.out)["next_steps"])
 

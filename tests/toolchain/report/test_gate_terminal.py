@@ -19,8 +19,8 @@ def lines(judgement: Judgement) -> list[str]:
 
 
 def test_of_what_passed_only_the_verdict_is_told_a_line_each() -> None:
-    told = lines(concluded(LOOSE, gathered()))
-    assert [line.split(":")[0].split() for line in told[1:]] == [
+    printed = lines(concluded(LOOSE, gathered()))
+    assert [line.split(":")[0].split() for line in printed[1:]] == [
         ["PASS", "drop"],
         ["PASS", "classes"],
         ["PASS", "size"],
@@ -28,9 +28,9 @@ def test_of_what_passed_only_the_verdict_is_told_a_line_each() -> None:
 
 
 def test_below_what_failed_stand_its_parts_the_worst_first_with_their_figures() -> None:
-    told = lines(concluded(LOOSE, gathered(broken=True)))
-    (classes,) = (place for place, line in enumerate(told) if line.startswith("FAIL         classes"))
-    parts = [line.split() for line in told[classes + 1 :] if line.startswith("  ")]
+    printed = lines(concluded(LOOSE, gathered(broken=True)))
+    (classes,) = (index for index, line in enumerate(printed) if line.startswith("FAIL         classes"))
+    parts = [line.split() for line in printed[classes + 1 :] if line.startswith("  ")]
     assert [part[:2] for part in parts[:2]] == [["FAIL", "7"], ["FAIL", "4"]]
     assert {part[0] for part in parts} <= {"FAIL", "INCONCLUSIVE"}
     assert "at most 50.000 pp" in " ".join(parts[0])
@@ -38,8 +38,8 @@ def test_below_what_failed_stand_its_parts_the_worst_first_with_their_figures() 
 
 def test_odd_class_names_are_printed_as_they_are() -> None:
     tables = DAMAGED | {"classes": {"max": "0.1pp", "action": "warn"}}
-    told = lines(concluded(tables, with_damage(answers(40, 10, 1000))))
-    named = {line.split()[1] for line in told if line.startswith(("  INCONCLUSIVE", "  FAIL"))}
+    printed = lines(concluded(tables, with_damage(answers(40, 10, 1000))))
+    named = {line.split()[1] for line in printed if line.startswith(("  INCONCLUSIVE", "  FAIL"))}
     assert set(ODD) - named == set()
 
 

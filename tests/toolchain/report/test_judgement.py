@@ -26,7 +26,7 @@ GOOD, UNSURE, BAD = (5, 5), (50, 0), (400, 0)
 def rivals(*files: tuple[tuple[int, int], int, int]) -> list[Evidence]:
     """Candidates of (lost, gained), size and P50."""
     return [
-        answers(*changed, name=f"{place}.onnx", size=size, p50=p50) for place, (changed, size, p50) in enumerate(files)
+        answers(*changed, name=f"{index}.onnx", size=size, p50=p50) for index, (changed, size, p50) in enumerate(files)
     ]
 
 
@@ -85,10 +85,10 @@ def test_every_limit_of_a_policy_is_in_the_schema() -> None:
 def altered(values: dict[str, Any], *keys: str | int, to: object) -> dict[str, Any]:
     """A deep copy in which the value at the end of `keys` is another one."""
     copy: Any = json.loads(json.dumps(values))
-    place = copy
+    parent = copy
     for key in keys[:-1]:
-        place = place[key]
-    place[keys[-1]] = to
+        parent = parent[key]
+    parent[keys[-1]] = to
     return dict(copy)
 
 
@@ -128,9 +128,9 @@ def test_candidates_that_do_not_belong_together_are_refused() -> None:
 
 def test_only_paths_below_the_working_folder_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for file, told in ((Path("out/int8.onnx"), "out/int8.onnx"), (Path("/elsewhere/int8.onnx"), "int8.onnx")):
+    for file, path in ((Path("out/int8.onnx"), "out/int8.onnx"), (Path("/elsewhere/int8.onnx"), "int8.onnx")):
         (judged,) = concluded(STRICT, answers(*GOOD), files=[file]).candidates
-        assert judged.path == told
+        assert judged.path == path
 
 
 def test_nothing_is_overwritten_silently(tmp_path: Path) -> None:

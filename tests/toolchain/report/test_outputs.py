@@ -45,8 +45,8 @@ def test_all_four_files_and_the_contact_sheet_are_written(tmp_path: Path) -> Non
     assert Judgement.load(tmp_path / "new" / "verdict.json") == judgement
     assert ET.parse(tmp_path / "new" / "gate.xml").getroot().get("tests") == "3"
     assert json.loads((tmp_path / "new" / "gate.sarif").read_text(encoding="utf-8"))["version"] == "2.1.0"
-    told = (tmp_path / "new" / "the gate.md").read_text(encoding="utf-8")
-    link = re.search(r"!\[.*\]\((.*)\)", told)
+    markdown = (tmp_path / "new" / "the gate.md").read_text(encoding="utf-8")
+    link = re.search(r"!\[.*\]\((.*)\)", markdown)
     assert link
     with Image.open(tmp_path / "new" / unquote(link[1])) as sheet:
         assert sheet.format == "PNG"
@@ -61,14 +61,14 @@ def test_only_what_was_asked_for_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "gate.flips.png").exists(), "there was nothing to show"
 
 
-@pytest.mark.parametrize("there", ["gate.xml", "gate.sarif", "the gate.md", "the gate.flips.png", "verdict.json"])
-def test_a_file_that_is_there_stops_it_before_any_is_written(there: str, tmp_path: Path) -> None:
-    (tmp_path / there).write_text("mine")
+@pytest.mark.parametrize("existing", ["gate.xml", "gate.sarif", "the gate.md", "the gate.flips.png", "verdict.json"])
+def test_a_file_that_is_there_stops_it_before_any_is_written(existing: str, tmp_path: Path) -> None:
+    (tmp_path / existing).write_text("mine")
     with pytest.raises(UsageProblem, match="--force"):
         everything(tmp_path).refuse_existing()
     with pytest.raises(UsageProblem, match="--force"):
         write(concluded(LOOSE, gathered()), [gathered()], everything(tmp_path))
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(there, "mine")]
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(existing, "mine")]
     write(concluded(LOOSE, gathered()), [gathered()], everything(tmp_path, force=True))
     assert len(list(tmp_path.iterdir())) == 5
 
@@ -123,14 +123,14 @@ def suites(judgement: Judgement) -> list[ET.Element]:
     document = junit(judgement)
     schema().validate(document)
     root = ET.fromstring(document.encode())
-    found = root.findall("testsuite")
-    for suite in found:
+    elements = root.findall("testsuite")
+    for suite in elements:
         assert suite.get("tests") == str(len(suite.findall("testcase")))
         for count, kind in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
             assert suite.get(count) == str(len(suite.findall(f"testcase/{kind}")))
     for count in ("tests", "failures", "errors"):
-        assert root.get(count) == str(sum(int(suite.get(count, "")) for suite in found))
-    return found
+        assert root.get(count) == str(sum(int(suite.get(count, "")) for suite in elements))
+    return elements
 
 
 def marks(suite: ET.Element) -> dict[str, str]:
@@ -153,10 +153,10 @@ def test_a_real_file_that_passes_is_green_and_one_that_reads_worse_is_not() -> N
     assert failure is not None
     assert "pp on" in failure.get("message", "")
     assert "at most 3.000 pp allowed" in (failure.text or "")
-    told = {name: bad.findtext(f"testcase[@name='{name}']/system-out", "") for name in ("drop", "classes")}
-    assert told["drop"].startswith("FAIL drop: ")
-    assert "\nFAIL '4': " in told["classes"]
-    assert told["classes"].count("\n") == 11
+    output = {name: bad.findtext(f"testcase[@name='{name}']/system-out", "") for name in ("drop", "classes")}
+    assert output["drop"].startswith("FAIL drop: ")
+    assert "\nFAIL '4': " in output["classes"]
+    assert output["classes"].count("\n") == 11
 
 
 def test_what_could_not_be_decided_is_an_error_so_that_no_job_turns_green() -> None:
@@ -175,14 +175,14 @@ def test_of_several_candidates_the_beaten_are_skipped_only_where_another_ships()
     good, bad = answers(5, 5), answers(400, 0, name="bad.onnx", size=100)
     assert [marks(suite) for suite in suites(concluded(STRICT, good, bad))] == [{}, {"drop": "skipped FAIL"}]
     worse = answers(300, 0, name="worse.onnx")
-    assert [marks(one) for one in suites(concluded(STRICT, worse, bad))] == [{"drop": "failure FAIL"}] * 2
+    assert [marks(suite) for suite in suites(concluded(STRICT, worse, bad))] == [{"drop": "failure FAIL"}] * 2
 
 
 def test_class_names_that_mean_something_to_xml_survive() -> None:
     (suite,) = suites(concluded(DAMAGED, with_damage(answers(400, 10))))
-    told = suite.findtext("testcase[@name='classes']/system-out", "")
+    output = suite.findtext("testcase[@name='classes']/system-out", "")
     for name in ODD:
-        assert f"'{name}': " in told
+        assert f"'{name}': " in output
     assert suite.find("testcase[@name='stress']/failure") is not None
 
 
@@ -193,15 +193,15 @@ def failed() -> Judgement:
 
 @settings(max_examples=40)
 @given(st.text())
-def test_any_words_give_a_valid_document_that_says_them(words: str) -> None:
+def test_any_words_give_a_valid_document_that_says_them(reason: str) -> None:
     judgement = failed()
     (judged,) = judgement.candidates
-    verdicts = tuple(replace(one, reason=words) for one in judged.verdicts)
+    verdicts = tuple(replace(verdict, reason=reason) for verdict in judged.verdicts)
     (suite,) = suites(replace(judgement, candidates=(replace(judged, verdicts=verdicts),)))
     failure = suite.find("testcase/failure")
     assert failure is not None
     assert failure.get("message", "").startswith("FAIL: ")
-    plain = "".join(words.split())
+    plain = "".join(reason.split())
     if plain.isalnum() and plain.isascii():
         assert plain in "".join(failure.get("message", "").split())
 
@@ -229,8 +229,8 @@ def only_run(judgement: Judgement) -> dict[str, Any]:
     (run,) = log["runs"]
     for result in run["results"]:
         assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
-        place = result["locations"][0]["physicalLocation"]["artifactLocation"]
-        assert run["artifacts"][place["index"]]["location"]["uri"] == place["uri"]
+        location = result["locations"][0]["physicalLocation"]["artifactLocation"]
+        assert run["artifacts"][location["index"]]["location"]["uri"] == location["uri"]
     return dict(run)
 
 
@@ -263,7 +263,7 @@ def test_a_real_file_that_passes_leaves_no_result_and_its_rules_and_digests() ->
     assert rules[0]["properties"]["limit"]["max"] == "3pp"
     assert "non-inferiority" in rules[0]["fullDescription"]["text"]
     assert all("[" + rule["id"] + "]" in rule["help"]["text"] for rule in rules)
-    assert [one["hashes"]["sha-256"] for one in run["artifacts"]] == [
+    assert [artifact["hashes"]["sha-256"] for artifact in run["artifacts"]] == [
         judgement.candidates[0].file.sha256,
         judgement.baseline.sha256,
     ]
@@ -275,9 +275,9 @@ def test_a_real_file_that_reads_worse_is_an_error_with_the_reason() -> None:
     assert run["invocations"][0]["exitCode"] == 1
     result = run["results"][0]
     assert result["message"]["text"].startswith("FAIL: broken.onnx, drop at most 3.000 pp: ")
-    place = result["locations"][0]["physicalLocation"]
-    assert place["artifactLocation"]["uri"] == "out/my%20model%231.onnx"
-    assert place["region"] == {"startLine": 1}
+    location = result["locations"][0]["physicalLocation"]
+    assert location["artifactLocation"]["uri"] == "out/my%20model%231.onnx"
+    assert location["region"] == {"startLine": 1}
     # Of the classes, those that did not pass.
     assert {part["outcome"] for part in run["results"][1]["properties"]["verdict"]["parts"]} <= {"FAIL", "INCONCLUSIVE"}
 
@@ -324,41 +324,41 @@ def read(line: str) -> tuple[str, dict[str, str], str]:
     """Read a command back as the runner of GitHub Actions does: name, properties, message."""
     match = COMMAND.fullmatch(line)
     assert match, line
-    properties = dict(one.split("=", 1) for one in match[2].split(","))
+    properties = dict(item.split("=", 1) for item in match[2].split(","))
     escapes = {"%3A": ":", "%2C": ",", "%0D": "\r", "%0A": "\n", "%25": "%"}
 
-    def plain(words: str) -> str:
-        return re.sub("%(3A|2C|0D|0A|25)", lambda found: escapes[found[0]], words)
+    def plain(escaped: str) -> str:
+        return re.sub("%(3A|2C|0D|0A|25)", lambda escape: escapes[escape[0]], escaped)
 
     return match[1], {key: plain(value) for key, value in properties.items()}, plain(match[3])
 
 
 def test_what_stops_a_candidate_is_an_error_and_what_warns_a_warning() -> None:
-    found = [read(line) for line in commands(concluded(STRICT, gathered(), files=[Path("out/a,b:c.onnx")]))]
-    assert [name for name, _, _ in found] == ["error", "warning"]
-    _, properties, message = found[0]
+    lines = [read(line) for line in commands(concluded(STRICT, gathered(), files=[Path("out/a,b:c.onnx")]))]
+    assert [name for name, _, _ in lines] == ["error", "warning"]
+    _, properties, message = lines[0]
     assert properties == {"file": "out/a,b:c.onnx", "line": "1", "title": "glyphpress gate INCONCLUSIVE: drop"}
     assert message.startswith("int8.onnx: ")
     assert "95 % confidence" in message
 
 
 def test_where_another_candidate_ships_the_beaten_are_only_noticed() -> None:
-    found = [read(line) for line in commands(concluded(STRICT, answers(5, 5), answers(400, 0, name="bad.onnx")))]
-    assert [name for name, _, _ in found] == ["notice", "notice"]
-    assert found[1][2] == "int8.onnx may ship in place of float.onnx"
+    lines = [read(line) for line in commands(concluded(STRICT, answers(5, 5), answers(400, 0, name="bad.onnx")))]
+    assert [name for name, _, _ in lines] == ["notice", "notice"]
+    assert lines[1][2] == "int8.onnx may ship in place of float.onnx"
 
 
 @settings(max_examples=100)
 @example("100%0A, %25 %3A")
 @given(st.text())
-def test_any_words_come_back_from_one_line(words: str) -> None:
+def test_any_words_come_back_from_one_line(text: str) -> None:
     (judged,) = failed().candidates
-    verdicts = tuple(replace(one, reason=words) for one in judged.verdicts)
-    judgement = replace(failed(), candidates=(replace(judged, verdicts=verdicts, path=words),))
+    verdicts = tuple(replace(verdict, reason=text) for verdict in judged.verdicts)
+    judgement = replace(failed(), candidates=(replace(judged, verdicts=verdicts, path=text),))
     (line,) = commands(judgement)
     _, properties, message = read(line)
-    assert message == visible(f"int8.onnx: {words}")
-    assert properties.get("file", "") == visible(words)
+    assert message == visible(f"int8.onnx: {text}")
+    assert properties.get("file", "") == visible(text)
 
 
 @pytest.fixture

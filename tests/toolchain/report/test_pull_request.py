@@ -25,72 +25,74 @@ Table = list[list[str]]
 
 def shown(token: Token) -> str:
     """The words of an inline token as a browser shows them."""
-    parts = (one for one in token.children or [] if one.type in {"text", "code_inline", "image"})
-    return "".join(one.content for one in parts)
+    parts = (part for part in token.children or [] if part.type in {"text", "code_inline", "image"})
+    return "".join(part.content for part in parts)
 
 
 def tables(markdown: str) -> list[Table]:
     """Every table as rows of the words in its cells; the parser, like GitHub's, cuts rows that are too long."""
-    found: list[Table] = []
+    parsed: list[Table] = []
     cell = False
     for token in MarkdownIt("commonmark", {"html": True}).enable("table").parse(markdown):
         if token.type == "table_open":
-            found.append([])
+            parsed.append([])
         elif token.type == "tr_open":
-            found[-1].append([])
+            parsed[-1].append([])
         elif token.type in {"td_open", "th_open"}:
             cell = True
         elif token.type == "inline" and cell:
-            found[-1][-1].append(shown(token))
+            parsed[-1][-1].append(shown(token))
             cell = False
-    for table in found:
+    for table in parsed:
         assert {len(row) for row in table} == {len(table[0])}, table
-    return found
+    return parsed
 
 
 def table(markdown: str, first: str) -> Table:
     """The table whose heading starts with `first`, without its heading."""
-    (found,) = (one[1:] for one in tables(markdown) if one[0][0] == first)
-    return found
+    (body,) = (body for heading, *body in tables(markdown) if heading[0] == first)
+    return body
 
 
 def test_it_says_the_outcome_and_each_limit_with_its_figures() -> None:
-    told = pull_request(concluded(STRICT, gathered()), [gathered()])
-    assert told.startswith("## glyphpress gate: INCONCLUSIVE")
-    drop, size = table(told, "limit")
+    markdown = pull_request(concluded(STRICT, gathered()), [gathered()])
+    assert markdown.startswith("## glyphpress gate: INCONCLUSIVE")
+    drop, size = table(markdown, "limit")
     assert drop[:2] == ["drop", "INCONCLUSIVE"]
     assert drop[2].endswith(" pp")
     assert drop[4] == "at most 0.300 pp"
     assert "images like these would decide" in drop[5]
     assert size[:5] == ["size (only warns)", "FAIL", size[2], "-", "at most 1.0 KB"]
-    assert "599 images rightly" in told
-    assert "sha256" in told
+    assert "599 images rightly" in markdown
+    assert "sha256" in markdown
 
 
 def test_of_a_real_file_that_lost_two_digits_it_names_them_and_what_they_are_read_as() -> None:
-    told = pull_request(concluded(LOOSE, gathered(broken=True)), [gathered(broken=True)])
-    assert {row[0] for row in table(told, "worst classes")[:2]} == {"4", "7"}
-    assert re.search(r"New confusions: `[47]` read as `\d` \+\d", told)
-    parts = table(told, "part")
+    markdown = pull_request(concluded(LOOSE, gathered(broken=True)), [gathered(broken=True)])
+    assert {row[0] for row in table(markdown, "worst classes")[:2]} == {"4", "7"}
+    assert re.search(r"New confusions: `[47]` read as `\d` \+\d", markdown)
+    parts = table(markdown, "part")
     assert [row[1] for row in parts[:2]] == ["FAIL", "FAIL"]
     assert len(parts) == 10
-    assert "classes: 10 parts, " in told
+    assert "classes: 10 parts, " in markdown
 
 
 def test_class_names_that_mean_something_to_markdown_break_no_table() -> None:
     evidence = with_damage(answers(400, 10))
-    told = pull_request(concluded(DAMAGED, evidence), [evidence], picture="gate.flips.png")
-    classes, damage, places = (one[1:] for one in tables(told) if one[0][0] == "part")
+    markdown = pull_request(concluded(DAMAGED, evidence), [evidence], picture="gate.flips.png")
+    classes, damage, places = (rows[1:] for rows in tables(markdown) if rows[0][0] == "part")
     assert {row[0] for row in classes} == set(ODD)
     assert [row[:2] for row in (*damage, *places)] == [["blur", "FAIL"], ["ort-reference", "FAIL"]]
-    flipped = [row for one in tables(told) if one[0][:2] == ["image", "label"] and len(one[0]) == 5 for row in one[1:]]
+    flipped = [
+        row for rows in tables(markdown) if rows[0][:2] == ["image", "label"] and len(rows[0]) == 5 for row in rows[1:]
+    ]
     assert len(flipped) == 60
     for row in flipped:
-        assert {row[1], *(one.rpartition(" ")[0] for one in row[2:4])} <= set(ODD)
-    assert table(told, "damage: drop in pp") == [["blur", "40.00", "0.00", "0.00", "0.00", "100.00", "100.00"]]
-    elsewhere = [one for one in tables(told) if one[0] == ["image", "label", "here", "there"]]
-    assert elsewhere == [[["image", "label", "here", "there"], ["7", "|", "`", "<"]]]
-    assert "1 of 18,800 images read differently" in told
+        assert {row[1], *(rows.rpartition(" ")[0] for rows in row[2:4])} <= set(ODD)
+    assert table(markdown, "damage: drop in pp") == [["blur", "40.00", "0.00", "0.00", "0.00", "100.00", "100.00"]]
+    other_targets = [rows for rows in tables(markdown) if rows[0] == ["image", "label", "here", "there"]]
+    assert other_targets == [[["image", "label", "here", "there"], ["7", "|", "`", "<"]]]
+    assert "1 of 18,800 images read differently" in markdown
 
 
 def test_the_picture_is_linked_once_or_the_reader_is_told_how_to_get_it() -> None:
@@ -114,16 +116,16 @@ def test_nothing_flipped_is_said_in_a_line() -> None:
 
 def test_several_candidates_are_compared_and_each_has_its_part() -> None:
     rivals = answers(5, 5), answers(400, 0, name="bad.onnx", p50=67_000)
-    told = pull_request(concluded(STRICT, *rivals), rivals, picture="gate.flips.png")
-    rows = table(told, "candidate")
+    markdown = pull_request(concluded(STRICT, *rivals), rivals, picture="gate.flips.png")
+    rows = table(markdown, "candidate")
     assert [row[:2] for row in rows] == [["int8.onnx ships", "PASS"], ["bad.onnx", "FAIL"]]
     assert [row[5] for row in rows] == ["-", "67.0 us"]
-    assert "corrected for a choice among 2" in told
-    assert [line for line in told.splitlines() if line.startswith("### ")] == [
+    assert "corrected for a choice among 2" in markdown
+    assert [line for line in markdown.splitlines() if line.startswith("### ")] == [
         "### `int8.onnx`: PASS",
         "### `bad.onnx`: FAIL",
     ]
-    assert told.count("](gate.flips.png)") == 1
+    assert markdown.count("](gate.flips.png)") == 1
 
 
 words = st.text(st.characters(exclude_categories=["Cs", "Cn", "Cc"]) | st.sampled_from("|`\\*_<>&[]~!#@$ "))
@@ -131,22 +133,22 @@ words = st.text(st.characters(exclude_categories=["Cs", "Cn", "Cc"]) | st.sample
 
 @settings(max_examples=200)
 @given(words)
-def test_any_words_are_shown_as_they_are_in_a_cell(said: str) -> None:
-    markdown = markdown_table(["a", "b", "c"], [[markdown_text(said), code_span(said), "end"]])
+def test_any_words_are_shown_as_they_are_in_a_cell(text: str) -> None:
+    markdown = markdown_table(["a", "b", "c"], [[markdown_text(text), code_span(text), "end"]])
     ((_, row),) = tables(markdown)
-    plain = visible(said)
+    plain = visible(text)
     assert [row[0], row[2]] == [plain.strip(), "end"]
     # A code span of spaces only stays one space or more; anything else is shown exactly.
     assert row[1].strip() == plain.strip()
 
 
-@pytest.mark.parametrize("said", ["@octocat", "#12", "$x$"])
-def test_github_makes_no_mention_issue_or_formula_of_a_name(said: str) -> None:
+@pytest.mark.parametrize("text", ["@octocat", "#12", "$x$"])
+def test_github_makes_no_mention_issue_or_formula_of_a_name(text: str) -> None:
     # GitHub looks for these within one run of text: an element between the mark and the name ends it.
-    rendered = MarkdownIt("commonmark", {"html": True}).render(markdown_text(said))
+    rendered = MarkdownIt("commonmark", {"html": True}).render(markdown_text(text))
     runs = re.split(r"<[^>]*>", rendered)
-    assert html.unescape("".join(runs)).strip() == said
-    assert said not in map(html.unescape, runs)
+    assert html.unescape("".join(runs)).strip() == text
+    assert text not in map(html.unescape, runs)
 
 
 PICTURE = np.where(np.add.outer(np.arange(28), np.arange(28)) % 9 < 3, 255, 0).astype(np.uint8)
@@ -163,35 +165,37 @@ def grey(*tiles: Flip, title: str = "int8.onnx") -> np.ndarray:
 
 def test_a_real_candidate_s_flips_are_told_with_what_they_were_and_became() -> None:
     evidence = gathered()
-    pairs, found = evidence.pairs, flips(evidence)
-    assert len(found) == int(pairs.flipped.sum()) > 5
-    assert [one.kind for one in found] == sorted((one.kind for one in found), key=["lost", "other", "gained"].index)
-    assert {one.kind for one in found} == {"lost", "other", "gained"}
-    for one in found:
-        told = (pairs.classes[int(side[one.image])] for side in (pairs.labels, pairs.before, pairs.after))
-        assert (one.label, one.before, one.after) == tuple(told)
-        assert one.picture is not None
-        assert np.array_equal(one.picture, digits().images[one.image])
-        assert (one.label == one.before, one.label == one.after) == {
+    pairs, listed = evidence.pairs, flips(evidence)
+    assert len(listed) == int(pairs.flipped.sum()) > 5
+    assert [flip.kind for flip in listed] == sorted(
+        (flip.kind for flip in listed), key=["lost", "other", "gained"].index
+    )
+    assert {flip.kind for flip in listed} == {"lost", "other", "gained"}
+    for flip in listed:
+        labels = (pairs.classes[int(side[flip.image])] for side in (pairs.labels, pairs.before, pairs.after))
+        assert (flip.label, flip.before, flip.after) == tuple(labels)
+        assert flip.picture is not None
+        assert np.array_equal(flip.picture, digits().images[flip.image])
+        assert (flip.label == flip.before, flip.label == flip.after) == {
             "lost": (True, False),
             "gained": (False, True),
             "other": (False, False),
-        }[one.kind]
+        }[flip.kind]
 
 
 def test_without_pictures_the_same_characters_are_told() -> None:
     evidence = gathered()
     with_pictures, without = flips(evidence), flips(replace(evidence, flipped=None))
-    assert [one.image for one in without] == [one.image for one in with_pictures]
-    assert {one.picture for one in without} == {None}
+    assert [flip.image for flip in without] == [flip.image for flip in with_pictures]
+    assert {flip.picture for flip in without} == {None}
     assert len(flips(evidence, most=3)) == 3
 
 
 def test_each_glyph_stands_on_the_sheet_pixel_by_pixel_as_dark_on_light() -> None:
-    found = flips(gathered())
-    pixels = np.asarray(contact_sheet([("int8.onnx", found)]).convert("L"))
-    for one in found:
-        glyph = np.kron(255 - np.asarray(one.picture), np.ones((3, 3), np.uint8))
+    listed = flips(gathered())
+    pixels = np.asarray(contact_sheet([("int8.onnx", listed)]).convert("L"))
+    for flip in listed:
+        glyph = np.kron(255 - np.asarray(flip.picture), np.ones((3, 3), np.uint8))
         # One row of the glyph that is not blank, looked for in every row of the sheet.
         line = int(np.argmax(np.ptp(glyph, axis=1)))
         windows = sliding_window_view(pixels, glyph.shape[1], axis=1)
@@ -232,8 +236,8 @@ def test_names_that_the_font_lacks_are_told_apart() -> None:
 
 
 def test_candidates_stand_below_each_other_and_the_same_flips_give_the_same_bytes() -> None:
-    one, two = (flips(answers(lost, 3, name=f"{lost}.onnx")) for lost in (5, 40))
-    sheets = [contact_sheet([("a", one), ("b", two)]) for _ in range(2)]
+    first, second = (flips(answers(lost, 3, name=f"{lost}.onnx")) for lost in (5, 40))
+    sheets = [contact_sheet([("a", first), ("b", second)]) for _ in range(2)]
     assert sheets[0].tobytes() == sheets[1].tobytes()
-    alone = [contact_sheet([("a", one)]).height, contact_sheet([("b", two)]).height]
+    alone = [contact_sheet([("a", first)]).height, contact_sheet([("b", second)]).height]
     assert max(alone) < sheets[0].height <= sum(alone)

@@ -47,30 +47,30 @@ def test_the_table_reads_like_the_sample_of_the_command_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("macs", "said"),
+    ("macs", "text"),
     [
         *((0, "0 MAC"), (950, "950 MAC"), (38_476, "38.5 kMAC"), (999_949, "999.9 kMAC")),
         *((999_990, "1.0 MMAC"), (8_041_000, "8.0 MMAC"), (4_100_000_000, "4.1 GMAC")),
     ],
 )
-def test_row42_multiply_accumulates_never_round_to_nothing(macs: int, said: str) -> None:
+def test_row42_multiply_accumulates_never_round_to_nothing(macs: int, text: str) -> None:
     report = pressed_report()
-    assert f"  {said}  " in printed(replace(report, checkpoint=replace(report.checkpoint, macs=macs)))
+    assert f"  {text}  " in printed(replace(report, checkpoint=replace(report.checkpoint, macs=macs)))
 
 
-@pytest.mark.parametrize(("size", "said"), [(12, "12 bytes"), (999, "999 bytes"), (1_000, "1.0 KB"), (12_345, "12 KB")])
-def test_row42_sizes_never_round_to_nothing(size: int, said: str) -> None:
-    assert size_text(size) == said
+@pytest.mark.parametrize(("size", "text"), [(12, "12 bytes"), (999, "999 bytes"), (1_000, "1.0 KB"), (12_345, "12 KB")])
+def test_row42_sizes_never_round_to_nothing(size: int, text: str) -> None:
+    assert size_text(size) == text
 
 
 def test_row42_what_was_found_out_about_the_checkpoint_is_said_once() -> None:
     report = pressed_report()
-    found = "preprocess upright, 0 to 1 (found: 88.4 % right; next best 61.0 %)"
-    taken = "weights taken from 'model'; --weights model_ema takes the others"
-    rows = tuple(replace(row, notes=(*row.notes, found, taken)) for row in report.rows)
-    text = printed(replace(report, rows=rows, checkpoint=replace(report.checkpoint, history=(found, taken))))
+    preprocess = "preprocess upright, 0 to 1 (found: 88.4 % right; next best 61.0 %)"
+    weights = "weights taken from 'model'; --weights model_ema takes the others"
+    rows = tuple(replace(row, notes=(*row.notes, preprocess, weights)) for row in report.rows)
+    text = printed(replace(report, rows=rows, checkpoint=replace(report.checkpoint, history=(preprocess, weights))))
     assert text.count("found:") == 1
-    assert text.count(taken) == 1
+    assert text.count(weights) == 1
     assert "int8.onnx  weights | per channel" in text
 
 
@@ -95,11 +95,13 @@ def test_what_is_slower_than_float_is_red_and_said() -> None:
 
 def test_row7_each_file_is_compared_with_a_float_file_by_name_and_counted_ones_are_not_called_slow() -> None:
     report = pressed_report()
-    base, own = report.rows
+    base, candidate = report.rows
     counted = {"instructions": 1.0, "p50_ns": None, "p50_ratio": None, "p50_ratio_interval": None}
     floating = replace(base, name="float.tflite", format="tflite", baseline=False, instructions_ratio=0.7, **counted)
-    quantized = replace(own, name="int8.tflite", format="tflite", instructions_ratio=0.74, own_ratio=1.05, **counted)
-    slow = replace(own, instructions_ratio=1.2, own_ratio=1.2, **counted)
+    quantized = replace(
+        candidate, name="int8.tflite", format="tflite", instructions_ratio=0.74, own_ratio=1.05, **counted
+    )
+    slow = replace(candidate, instructions_ratio=1.2, own_ratio=1.2, **counted)
     text = printed(replace(report, rows=(replace(base, **counted), floating, slow, quantized)))
     assert "more instructions than float.onnx: int8.onnx (1.20)" in text
     assert "more instructions than float.tflite: int8.tflite (1.05)" in text

@@ -58,30 +58,32 @@ def rows(
     made: Sequence[File], lost: dict[str, int] | None = None, *, width: float = 0.01, counted: bool = False
 ) -> tuple[list[Row], list[Evidence]]:
     """Rows and evidence as a press has them; lost: images of 18,800 that a file loses, and as many that change."""
-    found, evidence = [], []
+    made_rows, evidence = [], []
     for number, (name, size, cost) in enumerate(made):
         recipe, _, kind = name.partition(".")
-        base, own = pair((lost or {}).get(name, 0), 5 * bool((lost or {}).get(name)), 18_800, size=size)
-        own, base = replace(own, artifact=name), replace(base, artifact_bytes=made[0][1])
-        proof = Evidence(Pairs.of(base, own))
-        row = Row.of(own, format=kind, recipe=recipe, comparison=compare(base, own), verdicts=judge(POLICY, proof))
+        base, candidate = pair((lost or {}).get(name, 0), 5 * bool((lost or {}).get(name)), 18_800, size=size)
+        candidate, base = replace(candidate, artifact=name), replace(base, artifact_bytes=made[0][1])
+        proof = Evidence(Pairs.of(base, candidate))
+        row = Row.of(
+            candidate, format=kind, recipe=recipe, comparison=compare(base, candidate), verdicts=judge(POLICY, proof)
+        )
         if number == 0:
             row = replace(Row.of(base, format=kind, recipe=recipe), name=name, bytes=size)
-        told = {"instructions": cost * 1e6} if counted else {"p50_ns": cost * 1e3}
-        found.append(replace(row, **told))
+        cost_of = {"instructions": cost * 1e6} if counted else {"p50_ns": cost * 1e3}
+        made_rows.append(replace(row, **cost_of))
         evidence += [proof] * (number > 0)
-    fastest = fastest_float(found)
+    fastest = fastest_float(made_rows)
     assert fastest is not None
-    ratios = [(row.cost or 0.0) / (fastest.cost or 1.0) for row in found]
+    ratios = [(row.cost or 0.0) / (fastest.cost or 1.0) for row in made_rows]
     known = [None if counted else (ratio * (1 - width), ratio * (1 + width)) for ratio in ratios]
     return [
         replace(row, float_ratio=ratio, float_ratio_interval=interval)
-        for row, ratio, interval in zip(found, ratios, known, strict=True)
+        for row, ratio, interval in zip(made_rows, ratios, known, strict=True)
     ], evidence
 
 
-def choice(made: Sequence[File], prefer: Prefer = "balanced", **how: object) -> Winner:
-    return chosen(*rows(made, **how), POLICY, prefer)  # type: ignore[arg-type]
+def choice(made: Sequence[File], prefer: Prefer = "balanced", **settings: object) -> Winner:
+    return chosen(*rows(made, **settings), POLICY, prefer)  # type: ignore[arg-type]
 
 
 def won(choice: Winner) -> str:
@@ -101,15 +103,15 @@ def won(choice: Winner) -> str:
 def test_row62_the_choice_is_right_on_both_kinds_of_processor(made: str, balanced: str, size: str, speed: str) -> None:
     expected = {"balanced": balanced, "size": size, "speed": speed}
     for prefer in ("balanced", "size", "speed"):
-        found = choice(MEASURED[made], prefer)  # type: ignore[arg-type]
-        assert won(found) == expected[prefer], prefer
-        assert found.winners == expected
+        winner = choice(MEASURED[made], prefer)  # type: ignore[arg-type]
+        assert won(winner) == expected[prefer], prefer
+        assert winner.winners == expected
 
 
 def test_row62_what_is_slower_than_float_never_wins_by_default_and_float_goes_by_its_own_name() -> None:
-    found = choice(REGRETTED)
-    assert won(found) == "float.tflite"
-    assert found.notes[0] == (
+    winner = choice(REGRETTED)
+    assert won(winner) == "float.tflite"
+    assert winner.notes[0] == (
         "float is given back: ship float.tflite, which is the fastest of the float files that pass; "
         "no pressed file is shown to pass that is smaller and does not take over 5 % longer"
     )
@@ -131,9 +133,9 @@ def test_row62_a_second_file_is_added_where_the_first_reads_worse_and_none_witho
     measured = [*MEASURED["lenet without"], ("weight-int8.tflite", 68_640, 17.7)]
     assert extra_recipe(*rows(measured, {"weight-int8.tflite": 3_000}), POLICY) == ("float16", "float.tflite")
     strict = policy_from({"drop": {"max": "0.3pp"}, "size": {"max": "10KB"}})
-    found, evidence = rows(measured)
-    assert extra_recipe(found, evidence, strict) is None, "it answers as float does and did not pass"
-    assert extra_recipe(found[:2], evidence[:1], POLICY) is None, "only float was asked for"
+    judged, evidence = rows(measured)
+    assert extra_recipe(judged, evidence, strict) is None, "it answers as float does and did not pass"
+    assert extra_recipe(judged[:2], evidence[:1], POLICY) is None, "only float was asked for"
     unshowable = policy_from({"drop": {"max": "0.001pp"}})
     slow, proof = rows(MEASURED["lenet without"], {"static-int8.onnx": 9, "static-int8.tflite": 9})
     assert extra_recipe(slow, proof, unshowable) is None, (
@@ -195,13 +197,13 @@ def test_a_smaller_and_faster_file_that_passes_only_alone_is_named(prefer: Prefe
 
 def test_row7_where_instructions_were_counted_nothing_is_called_slower() -> None:
     for name, prefer in [("lenet without", "balanced"), ("cnn without", "balanced"), ("cnn without", "speed")]:
-        said = " ".join(choice(MEASURED[name], prefer, counted=True).notes)  # type: ignore[arg-type]
-        assert "instructions" in said
-        assert not [word for word in ("slower", "longer", "faster", "fastest", "time") if word in said], said
+        notes = " ".join(choice(MEASURED[name], prefer, counted=True).notes)  # type: ignore[arg-type]
+        assert "instructions" in notes
+        assert not [word for word in ("slower", "longer", "faster", "fastest", "time") if word in notes], notes
 
 
 def test_what_has_no_cost_or_was_not_pressed_has_no_winner() -> None:
-    found, evidence = rows(MEASURED["lenet with VNNI"])
-    idle = [replace(row, p50_ns=None) for row in found]
+    judged, evidence = rows(MEASURED["lenet with VNNI"])
+    idle = [replace(row, p50_ns=None) for row in judged]
     assert not any(row.winner for row in chosen(idle, evidence, POLICY).rows)
-    assert not any(row.winner for row in chosen(found[:2], evidence[:1], POLICY).rows)
+    assert not any(row.winner for row in chosen(judged[:2], evidence[:1], POLICY).rows)
