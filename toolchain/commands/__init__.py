@@ -1,1 +1,1 @@
-"""The verbs of glyphpress, one a file: a request in, a result out. Only these know both the press and the gate."""
+"""The verbs of glyphpress: each takes a request and returns a result. Only these know both the press and the gate."""

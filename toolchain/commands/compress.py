@@ -23,7 +23,7 @@ from toolchain.evaluation.compare import ComparedModels
 from toolchain.export import reference_logits, save_program
 from toolchain.recipe import Prune, Recipe
 
-COMPARED = 1_024
+_COMPARED = 1_024
 """Images on which the models are compared: equal answers are known to about 1 pp, in a second or two."""
 
 
@@ -56,14 +56,14 @@ def compress_checkpoint(
     settled = settle(checkpoint, request, images, seed=context.seed)
     changed = step.apply(settled.model, StepContext(context, images, settled.model))
     test = load_or_why(request.data(data), "test", context.data_root)
-    compared = compare_models(settled.model, changed, test if isinstance(test, Dataset) else images, context.seed)
+    compared = _compare_models(settled.model, changed, test if isinstance(test, Dataset) else images, context.seed)
     digest = save_program(changed, output, compared=asdict(compared), force=context.force)
     return Compressed(replace(changed, checkpoint_sha256=digest, origin_sha256=changed.root_sha256), compared)
 
 
-def compare_models(before: FloatModel, after: FloatModel, data: Dataset, seed: int) -> ComparedModels:
+def _compare_models(before: FloatModel, after: FloatModel, data: Dataset, seed: int) -> ComparedModels:
     """Compare two models on a seeded sample of labelled images."""
-    sample = np.random.default_rng(seed).permutation(len(data))[:COMPARED]
+    sample = np.random.default_rng(seed).permutation(len(data))[:_COMPARED]
     answers_before, answers_after = (
         reference_logits(model, data.images[sample]).argmax(axis=1) for model in (before, after)
     )

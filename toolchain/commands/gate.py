@@ -1,4 +1,4 @@
-"""The order of a gate, what the command `gate` calls: refuse, read, gather, store, judge, write."""
+"""The gate, step by step: refuse what cannot be judged, read the files, gather, store and judge evidence, write."""
 
 from __future__ import annotations
 
@@ -65,8 +65,7 @@ def gate(request: GateRequest, context: RunContext | None = None) -> Judgement:
 
     Several candidates compete, so that each is judged by `Policy.among`. A verdict of FAIL or INCONCLUSIVE stands in
     the judgement and raises nothing (`Judgement.raise_unless_passed` does). context: its threads are for latency, by
-    default one. Raises UsageProblem over existing files
-    before any work, and the errors of the stages.
+    default one. Raises UsageProblem over existing files before any work, and the errors of the stages.
     """
     context, outputs = context or RunContext(threads=1), request.outputs
     outputs.refuse_existing()

@@ -1,4 +1,4 @@
-"""The files of a press: float conversions first, then recipe by recipe; one that cannot be made costs no other."""
+"""The files of a press: float conversions first, then recipe by recipe. One that fails does not stop the others."""
 
 from __future__ import annotations
 

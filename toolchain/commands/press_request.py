@@ -26,7 +26,7 @@ from toolchain.profiling.latency import Profile, profile
 from toolchain.recipe import Recipe
 from toolchain.report.rows import Prefer
 
-CHECKED = 200
+_CHECKED = 200
 """Number of test images that an emulated processor reads too: it is several hundred times slower than this machine."""
 
 
@@ -85,7 +85,7 @@ class PressTarget:
                 simulated = f"{target.name} is simulated on {session.facts.device}"
                 raise StageError(f"{simulated}: no latency to choose by; take another target")
             if emulator:
-                sample = np.random.default_rng(context.seed).choice(len(test), min(CHECKED, len(test)), replace=False)
+                sample = np.random.default_rng(context.seed).choice(len(test), min(_CHECKED, len(test)), replace=False)
                 with emulator.open(artifact) as emulated:
                     compared = agreement(emulated, session, test.images[np.sort(sample)])
                 if compared.differing:
@@ -111,7 +111,7 @@ class PressTarget:
             return notes
         return (
             *notes,
-            f"accuracy was read on this machine; {self.name}, which is emulated, gave the same answers on {CHECKED} "
+            f"accuracy was read on this machine; {self.name}, which is emulated, gave the same answers on {_CHECKED} "
             "test images of each file. instructions: of one inference on one thread there, which is no time",
         )
 

@@ -43,8 +43,8 @@ from toolchain.recipe import Quantize
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
-DEFAULTS = ("16x32x3@14x14", "32x64x3@7x7", "576x128")
-PAYS = 0.95
+_DEFAULTS = ("16x32x3@14x14", "32x64x3@7x7", "576x128")
+_PAYS = 0.95
 """int8 pays below this share of float's cost."""
 _PLAN, _ROUNDS = TimingPlan(min_runs=200, min_seconds=0.2), 10
 _COPIES = 4
@@ -309,9 +309,9 @@ def _weighted(ratios: Sequence[Ratio], values: Sequence[float]) -> float:
 
 def _conclusion(ratio: float, bounds: tuple[float, float] | None, cost: str) -> str:
     low, high = bounds or (ratio, ratio)
-    if high < PAYS:
+    if high < _PAYS:
         return "quantize"
-    if low < PAYS:
+    if low < _PAYS:
         return (
             "undecided, it may pay or not: give your model's float .onnx, or time its files with `glyphpress profile`"
         )
@@ -323,9 +323,9 @@ def probe_int8(target_name: str, shapes: Sequence[str], context: RunContext) -> 
     """Measure a float and an int8 model of every shape on a target, in every format that it runs.
 
     shapes: such as `576x128`, or one float .onnx file, whose layers count as often as they occur; without any,
-    DEFAULTS. Raises UsageProblem for an invalid shape or a target without a cost, and what the target raises.
+    three usual ones. Raises UsageProblem for an invalid shape or a target without a cost, and what the target raises.
     """
-    target, (counts, left_out) = catalog.get(target_name), shapes_of(shapes or DEFAULTS)
+    target, (counts, left_out) = catalog.get(target_name), shapes_of(shapes or _DEFAULTS)
     state = target.probe()
     if not state.ok:
         raise TargetUnavailable(f"{target.name}: {state.reason}; {state.fix}")

@@ -21,13 +21,13 @@ from toolchain.stats.paired_difference import decide
 if TYPE_CHECKING:
     from toolchain.report.report import Report
 
-SMALLER = "static-int4"
-READS_LIKE_FLOAT = ("weight-int8", "qat-int8")
-BYTES = ("size", "packed", "shrink", "memory")
-PREPROCESS = "preprocess"
-UNQUANTIZED = ("float", "float16")
+_SMALLER = "static-int4"
+_READS_LIKE_FLOAT = ("weight-int8", "qat-int8")
+_BYTES = {"size", "packed", "shrink", "memory"}
+_PREPROCESS = "preprocess"
+_UNQUANTIZED = ("float", "float16")
 """Recipes whose files hold no quantized layer, so other quantization does not help if their answers differ."""
-TIMES = ("p50", "p95", "p50_ratio", "p95_ratio")
+_TIMES = {"p50", "p95", "p50_ratio", "p95_ratio"}
 
 
 def open_limits(verdicts: Iterable[Verdict]) -> dict[str, Outcome]:
@@ -59,9 +59,9 @@ def next_steps(
     limits = open_limits(verdicts)
     if not limits:
         return []
-    answers_differ = quantized and not set(limits) <= {*BYTES, *TIMES, PREPROCESS}
+    answers_differ = quantized and not limits.keys() <= _BYTES | _TIMES | {_PREPROCESS}
     lines: list[str] = []
-    if PREPROCESS in limits:
+    if _PREPROCESS in limits:
         lines.append("convert it again without a turn or scale of its own: it must take images as the baseline does")
     # The candidate was made from the source only if both have one format; a stored baseline is no model file.
     own_format = catalog.of(source) if candidate and source.suffix == candidate.suffix else None
@@ -69,9 +69,9 @@ def next_steps(
         if answers_differ:
             explain = _command("explain", source, candidate, *data)
             lines += [*_quantizing(source, data, images), f"see which layers lose most: {explain}"]
-        if {*BYTES} & set(limits):
-            lines.append(f"make it smaller: {_quantize(source, data, 'int4', '--scheme', SMALLER)}")
-    if candidate and {*TIMES} & set(limits):
+        if _BYTES & limits.keys():
+            lines.append(f"make it smaller: {_quantize(source, data, 'int4', '--scheme', _SMALLER)}")
+    if candidate and _TIMES & limits.keys():
         profile = _command("profile", candidate, "--per-op")
         lines.append(f"see what takes the time: {profile}")
     return [*lines, *_policy(limits)]
@@ -82,8 +82,8 @@ def pressed_next(report: Report, out: Path, data: Sequence[str]) -> list[str]:
     stopped = [row for row in report.rows if not row.added and row.outcome not in (None, Outcome.PASS)]
     if not stopped:
         return []
-    row = min(stopped, key=lambda row: (row.outcome is not Outcome.FAIL, row.recipe in UNQUANTIZED))
-    quantized = row.recipe not in UNQUANTIZED
+    row = min(stopped, key=lambda row: (row.outcome is not Outcome.FAIL, row.recipe in _UNQUANTIZED))
+    quantized = row.recipe not in _UNQUANTIZED
     source = next((file.name for file in report.rows if file.recipe == "float" and file.format == row.format), row.name)
     steps = next_steps(
         row.verdicts,
@@ -94,7 +94,7 @@ def pressed_next(report: Report, out: Path, data: Sequence[str]) -> list[str]:
         images=report.dataset.images,
     )
     # Other recipes do not help a float file whose answers differ, but may help one that is too large or too slow.
-    retry = quantized or {*BYTES, *TIMES} & set(open_limits(row.verdicts))
+    retry = quantized or (_BYTES | _TIMES) & open_limits(row.verdicts).keys()
     return [*(pressed_again(report.command, out, row.verdicts) if retry else []), *steps]
 
 
@@ -122,7 +122,7 @@ def gate_next(
 def _quantized(path: Path) -> bool:
     """Return whether a candidate may hold quantized layers: it does, or nothing says how it was made."""
     try:
-        return load_artifact(path).recipe not in UNQUANTIZED
+        return load_artifact(path).recipe not in _UNQUANTIZED
     except ArtifactError:
         return True
 
@@ -132,8 +132,8 @@ def pressed_again(command: Sequence[str], out: Path, verdicts: Iterable[Verdict]
     limits = open_limits(verdicts)
     if not limits or tuple(command[1:2]) != ("press",):
         return []
-    answers_differ = not set(limits) <= {*BYTES, *TIMES}
-    recipes = READS_LIKE_FLOAT if answers_differ else (SMALLER,)
+    answers_differ = not limits.keys() <= _BYTES | _TIMES
+    recipes = _READS_LIKE_FLOAT if answers_differ else (_SMALLER,)
     words = _without(command, ("--recipe", "--out"), ("--json", "--force"))
     # Words after `--` are never options.
     end = words.index("--") if "--" in words else len(words)
@@ -171,10 +171,10 @@ def _policy(limits: dict[str, Outcome]) -> list[str]:
     """Return what would decide the undecided limits, and how to change the policy so that it allows more."""
     undecided = [name for name, outcome in limits.items() if outcome is Outcome.INCONCLUSIVE]
     tables = ", ".join(f"[{name}]" for name in limits)
-    wider = "a wider max, or " if set(limits) - {PREPROCESS} else ""
+    wider = "a wider max, or " if limits.keys() - {_PREPROCESS} else ""
     deciders = {
-        "more images": [name for name in undecided if name not in TIMES],
-        "a quiet machine, or more time to measure,": [name for name in undecided if name in TIMES],
+        "more images": [name for name in undecided if name not in _TIMES],
+        "a quiet machine, or more time to measure,": [name for name in undecided if name in _TIMES],
     }
     lines = [
         f"{what} would decide {', '.join(f'[{name}]' for name in names)}" for what, names in deciders.items() if names

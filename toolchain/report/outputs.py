@@ -70,7 +70,7 @@ def write(judgement: Judgement, evidence: Sequence[Evidence], outputs: Outputs) 
     """
     if [gathered.pairs.candidate for gathered in evidence] != [judged.file for judged in judgement.candidates]:
         raise EvidenceError("the evidence is of other candidates than the judgement; give that of each, in its order")
-    if not [*outputs.files()] and not in_actions():
+    if not [*outputs.files()] and not _in_actions():
         return
     from toolchain.report.pull_request import pull_request
 
@@ -82,7 +82,7 @@ def write(judgement: Judgement, evidence: Sequence[Evidence], outputs: Outputs) 
             write_whole(path, document(judgement), force=outputs.force)
     if outputs.markdown is not None:
         _write_markdown(judgement, evidence, outputs)
-    if in_actions():
+    if _in_actions():
         annotate(judgement, pull_request(judgement, evidence))
 
 
@@ -115,7 +115,7 @@ _DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
 _PROPERTY = _DATA | str.maketrans({":": "%3A", ",": "%2C"})
 
 
-def in_actions(environment: Mapping[str, str] = os.environ) -> bool:
+def _in_actions(environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether this is a step of GitHub Actions."""
     return environment.get("GITHUB_ACTIONS") == "true"
 
@@ -140,7 +140,7 @@ def annotate(judgement: Judgement, summary: str, environment: Mapping[str, str] 
     GitHub reads them (`::error title=...::message`) from stderr as from stdout, so the output of `--json` stays one
     object.
     """
-    if not in_actions(environment):
+    if not _in_actions(environment):
         return
     for line in commands(judgement):
         click.echo(line, err=True)

@@ -42,11 +42,11 @@ def ranges_picture(path: Path, output: Path | None = None, *, force: bool = Fals
     if output is not None:
         if output.suffix != ".svg":
             raise UsageProblem(f"{output}: ranges are drawn as .svg, which every browser shows; name it so")
-        write_whole(output, ranges_svg(ranges), force=force)
+        write_whole(output, _ranges_svg(ranges), force=force)
     return ranges
 
 
-def ranges_svg(ranges: Ranges) -> str:
+def _ranges_svg(ranges: Ranges) -> str:
     """Return one picture with a histogram per tensor; the height of a bar is the logarithm of its count."""
     rows = -(-len(ranges.tensors) // _PANELS)
     width, height = _GAP + _PANELS * _PITCH[0], _TOP + rows * _PITCH[1]
@@ -54,7 +54,6 @@ def ranges_svg(ranges: Ranges) -> str:
         _panel(tensor, _GAP + index % _PANELS * _PITCH[0], _TOP + index // _PANELS * _PITCH[1])
         for index, tensor in enumerate(ranges.tensors)
     ]
-    head = f"{ranges.source}: ranges by {method_text(ranges)}"
     meaning = "bars: log of how often; outside the two lines, with hatched ground: clipped; exact zeros counted apart"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
@@ -62,7 +61,9 @@ def ranges_svg(ranges: Ranges) -> str:
         f'<pattern id="off" width="6" height="6" patternUnits="userSpaceOnUse"><path d="M0 6L6 0" stroke="{_ORANGE}" '
         'stroke-opacity="0.5"/></pattern>\n'
         f'<rect width="100%" height="100%" fill="{_PAPER}"/>\n'
-        f"{_text(_GAP, 26, head, 16, _INK)}{_text(_GAP, 46, meaning, 12, _QUIET)}" + "".join(panels) + "</svg>\n"
+        f"{_text(_GAP, 26, _title(ranges), 16, _INK)}{_text(_GAP, 46, meaning, 12, _QUIET)}"
+        + "".join(panels)
+        + "</svg>\n"
     )
 
 
@@ -73,12 +74,12 @@ def ranges_text(ranges: Ranges, *, colour: bool = False) -> str:
         ends = (tensor.low, tensor.high, tensor.lowest, tensor.highest)
         table.add_row(shown(tensor.title), *(f"{end:.4g}" for end in ends), _clipped_text(tensor))
     drawn = f"{ranges.calibration.get('images')} images of {ranges.calibration.get('origin')}"
-    return f"{unbroken(table, colour=colour)}\n{one_line(f'{ranges.source}: ranges by {method_text(ranges)}, {drawn}')}"
+    return f"{unbroken(table, colour=colour)}\n{one_line(f'{_title(ranges)}, {drawn}')}"
 
 
-def method_text(ranges: Ranges) -> str:
-    """Return the method that chose the ranges: `mse`, or `percentile 99.9`."""
-    return f"percentile {ranges.percentile:g}" if ranges.percentile else ranges.method
+def _title(ranges: Ranges) -> str:
+    method = f"percentile {ranges.percentile:g}" if ranges.percentile else ranges.method
+    return f"{ranges.source}: ranges by {method}"
 
 
 def _clipped_text(tensor: TensorRange) -> str:

@@ -83,7 +83,7 @@ class _Column:
 
 def _columns(report: Report) -> list[_Column]:
     """Return the columns of the table; those that no file fills are left out."""
-    cost = cost_heading(report)
+    cost = _cost_heading(report)
     packed = _Column("packed", packed_text)
     fidelity = _Column(
         "SQNR [equal]",
@@ -120,7 +120,7 @@ def _table(report: Report) -> Table:
     return table
 
 
-def cost_heading(report: Report) -> str:
+def _cost_heading(report: Report) -> str:
     """Return what the costs of a report are: `p50`, or `instructions` if its target is emulated."""
     return "instructions" if any(row.instructions is not None for row in report.rows) else "p50"
 
@@ -209,7 +209,7 @@ def remarks(report: Report) -> list[str]:
 
 def _slow(report: Report) -> Iterator[str]:
     """Yield a line on the files slower than the baseline, then on those slower than float in the same runtime."""
-    costlier = "more instructions" if cost_heading(report) == "instructions" else "slower"
+    costlier = "more instructions" if _cost_heading(report) == "instructions" else "slower"
     first = report.rows[0]
     floats = {row.format: row for row in reversed(report.rows) if row.recipe == "float"}
     marked = [(first, row, _ratio_text(row)) for row in report.rows if row.slower_than_baseline]

@@ -24,8 +24,8 @@ from toolchain.stats.decision import Outcome
 
 Prefer = Literal["balanced", "size", "speed"]
 """balanced: the smallest file that is not shown to be slower than float; size: the smallest; speed: the fastest."""
-MEASURES: tuple[Prefer, ...] = get_args(Prefer)
-TOLERANCE = 1.05
+_MEASURES: tuple[Prefer, ...] = get_args(Prefer)
+_TOLERANCE = 1.05
 """Sizes and costs that differ by less than 5 % count as equal."""
 
 
@@ -57,7 +57,7 @@ def rivals(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy) ->
 
 def small_and_not_slower(row: Row, base: Row) -> bool:
     """Return whether a file is smaller than the fastest float file, and not shown to cost over 5 % more."""
-    return row.bytes < base.bytes and _least_ratio(row, base) <= TOLERANCE
+    return row.bytes < base.bytes and _least_ratio(row, base) <= _TOLERANCE
 
 
 def winner(passing: Sequence[Row], base: Row, prefer: Prefer) -> Row:
@@ -71,11 +71,11 @@ def winner(passing: Sequence[Row], base: Row, prefer: Prefer) -> Row:
         return min([*passing, base], key=lambda row: (row.bytes, _cost(row)))
     if prefer == "speed":
         least = min(map(_cost, [*passing, base]))
-        equal = [row for row in [*passing, base] if _cost(row) <= TOLERANCE * least]
+        equal = [row for row in [*passing, base] if _cost(row) <= _TOLERANCE * least]
         return min(equal, key=lambda row: (row.bytes, _cost(row)))
     fit = [row for row in passing if small_and_not_slower(row, base)] or [base]
     smallest = min(row.bytes for row in fit)
-    return min((row for row in fit if row.bytes <= TOLERANCE * smallest), key=lambda row: (_cost(row), row.bytes))
+    return min((row for row in fit if row.bytes <= _TOLERANCE * smallest), key=lambda row: (_cost(row), row.bytes))
 
 
 def chosen(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy, prefer: Prefer = "balanced") -> Winner:
@@ -87,7 +87,7 @@ def chosen(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy, pr
     if base is None or all(row.recipe == "float" for row in rows):
         return Winner(tuple(rows), {}, ())
     passing = rivals(rows, evidence, policy)
-    best = {measure: winner(passing, base, measure) for measure in MEASURES}
+    best = {measure: winner(passing, base, measure) for measure in _MEASURES}
     competing = _competing(rows)
     alone = [row.name for row in competing if row.outcome is Outcome.PASS and row not in passing]
     notes = (

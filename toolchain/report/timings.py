@@ -38,7 +38,7 @@ def measurements_table(measurements: Measurements) -> Columns:
         "target": [file.target for file in files],
         **{heading: [text(file) for file in files] for heading, text in _COLUMNS.items()},
     }
-    return Columns(cells, remarks(measurements), _TEXT_COLUMNS, _DROPPED_FIRST)
+    return Columns(cells, _remarks(measurements), _TEXT_COLUMNS, _DROPPED_FIRST)
 
 
 def _time(ns: float | None) -> str:
@@ -52,7 +52,7 @@ def _percentile(name: str, file: MeasuredFile) -> str:
 def _of_first(file: MeasuredFile) -> str:
     if file.instructions_ratio is not None:
         return f"{file.instructions_ratio:.2f}"
-    return ratio_text(file.ratio) if file.timed and file.ratio else DASH
+    return _ratio_text(file.ratio) if file.timed and file.ratio else DASH
 
 
 def _answers(file: MeasuredFile) -> str:
@@ -73,25 +73,25 @@ _COLUMNS: dict[str, Callable[[MeasuredFile], str]] = {
     **{name: partial(_percentile, name) for name in (f"p{q:g}" for q in PERCENTILES)},
     "instructions": lambda file: f"{file.instructions.median:,.0f}" if file.instructions else DASH,
     "of first": _of_first,
-    "p95 of first": lambda file: ratio_text(file.ratio_p95) if file.timed and file.ratio_p95 else DASH,
+    "p95 of first": lambda file: _ratio_text(file.ratio_p95) if file.timed and file.ratio_p95 else DASH,
     "answers": _answers,
 }
 
 
-def ratio_text(ratio: LatencyRatio) -> str:
+def _ratio_text(ratio: LatencyRatio) -> str:
     """Return a ratio for people: `0.68 [0.66, 0.71]`, without the interval where there were too few rounds."""
     interval = "" if ratio.low is None or ratio.high is None else f" [{ratio.low:.2f}, {ratio.high:.2f}]"
     return f"{ratio.ratio:.2f}{interval}"
 
 
-def remarks(measurements: Measurements) -> list[str]:
+def _remarks(measurements: Measurements) -> list[str]:
     """Return the lines below the table: where and how the files ran, and why figures are missing."""
     facts = {(file.target, file.facts.runtime): file.facts for file in measurements.files if file.facts}
     batch = measurements.plan.batch
-    threads = " or ".join(threads_text(n) for n in sorted({fact.threads for fact in facts.values()}))
+    threads = " or ".join(_threads_text(n) for n in sorted({fact.threads for fact in facts.values()}))
     places = (f"{fact.target} ({fact.runtime} {fact.version}, {fact.device})" for fact in facts.values())
     how = f"{threads}, batch {batch}, {measurements.rounds} rounds in turns"
-    lines = [f"{', '.join(places)}; {how}", machine_text(measurements)]
+    lines = [f"{', '.join(places)}; {how}", _machine_text(measurements)]
     if any(file.ratio for file in measurements.files if file.timed):
         lines.append(
             "of first: to the first file in the same runtime there; of latencies the geometric mean of the ratios of "
@@ -107,7 +107,7 @@ def remarks(measurements: Measurements) -> list[str]:
         unweighed = dict.fromkeys(file.target for file in measurements.files if file.facts and file.peak_bytes is None)
         lines.append(f"memory: not of {', '.join(unweighed)}, where nothing is a device" if unweighed else "")
     timed = [file.timed for file in measurements.files if file.timed]
-    lines += crowded((timings.facts.threads, timings.machine.get("usable_cores", 0)) for timings in timed)
+    lines += _crowded((timings.facts.threads, timings.machine.get("usable_cores", 0)) for timings in timed)
     lines += not_quiet(measurements.taints)
     return [line for line in (*lines, *_reasons(measurements), *_dashes(measurements)) if line]
 
@@ -117,16 +117,15 @@ def not_quiet(taints: Sequence[str]) -> list[str]:
     return [f"NOT QUIET: {'; '.join(taints)}; latencies may be longer than they need be"] if taints else []
 
 
-def threads_text(threads: int) -> str:
-    """Return `1 thread` or `2 threads`."""
+def _threads_text(threads: int) -> str:
     return f"{threads} thread{'s' * (threads != 1)}"
 
 
-def crowded(runs: Iterable[tuple[int, int]]) -> list[str]:
+def _crowded(runs: Iterable[tuple[int, int]]) -> list[str]:
     """Return a line for each run with more threads than cores. runs: threads, and usable cores or 0 if unknown."""
     over = [(threads, cores) for threads, cores in dict.fromkeys(runs) if 0 < cores < threads]
     return [
-        f"{threads_text(threads)} on {cores} core{'s' * (cores != 1)}: they wait for each other; times are longer and "
+        f"{_threads_text(threads)} on {cores} core{'s' * (cores != 1)}: they wait for each other; times are longer and "
         "vary more than with as many threads as cores"
         for threads, cores in over
     ]
@@ -144,7 +143,7 @@ def _reasons(measurements: Measurements) -> Iterator[str]:
             yield f"{name} on {file.target} {marks} than {base}: {reason}"
 
 
-def machine_text(measurements: Measurements) -> str:
+def _machine_text(measurements: Measurements) -> str:
     """Return this machine's state on one line, without what could not be read."""
     state = measurements.machine
     ends = [file.timings.machine for file in measurements.files if file.timings]
@@ -231,13 +230,13 @@ def operators_text(breakdowns: Sequence[Breakdown], *, colour: bool = False) -> 
         "microseconds, and its own work (some 2 us an operator in ONNX Runtime) is in them"
     )
     taints = tuple(dict.fromkeys(taint for breakdown in breakdowns for taint in breakdown.taints))
-    crowds = crowded((breakdown.threads, breakdown.cores) for breakdown in breakdowns)
+    crowds = _crowded((breakdown.threads, breakdown.cores) for breakdown in breakdowns)
     notes = [note, *crowds, *not_quiet(taints)]
     return "\n\n".join([*tables, "\n".join(map(one_line, notes))])
 
 
 def _heading(breakdown: Breakdown) -> str:
-    threads = threads_text(breakdown.threads)
+    threads = _threads_text(breakdown.threads)
     return f"{breakdown.artifact.path.name} on {breakdown.target}, {threads}, batch {breakdown.batch}"
 
 
@@ -265,7 +264,7 @@ def sweep_text(points: Sequence[SweepPoint], *, colour: bool = False) -> str:
         each, all_ = (time_text(ns / 1e9) for ns in (point.image_ns, point.image_ns * point.batch))
         table.add_row(*labels, all_, each, f"{base.image_ns / point.image_ns:.2f}")
     timed = [point.timings for point in points if point.timings]
-    notes = crowded((timings.facts.threads, timings.machine.get("usable_cores", 0)) for timings in timed)
+    notes = _crowded((timings.facts.threads, timings.machine.get("usable_cores", 0)) for timings in timed)
     return unbroken(table, *notes, *not_quiet(taints_of(timed)), colour=colour)
 
 
@@ -285,7 +284,7 @@ def history_table(runs: Sequence[StoredRun]) -> Columns:
         "samples": [f"{len(line.row.timings.samples_ns):,}" for line in lines],
         **{f"p{q:g}": [_time(line.percentiles()[f"p{q:g}"]) for line in lines] for q in PERCENTILES},
         "of first run" if compares_runs else "of first": [
-            ratio_text(line.ratio) if line.ratio else DASH for line in lines
+            _ratio_text(line.ratio) if line.ratio else DASH for line in lines
         ],
     }
     explained = (
