@@ -21,8 +21,8 @@ from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.formats.catalog import pressed
 from toolchain.gate.collect import check_target
 from toolchain.gate.policy import Policy, default_policy
-from toolchain.profiling.agreement import agreement
 from toolchain.profiling.latency import Profile, profile
+from toolchain.profiling.measurements import agreement
 from toolchain.recipe import Recipe
 from toolchain.report.rows import Prefer
 

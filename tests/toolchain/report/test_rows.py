@@ -9,8 +9,7 @@ import pytest
 
 from tests.fixtures.small_readers import pair
 from toolchain.commands.press import extra_recipe
-from toolchain.evaluation.compare import compare
-from toolchain.evaluation.paired_answers import Pairs
+from toolchain.evaluation.compare import Pairs, compare
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
 from toolchain.gate.policy import policy_from
