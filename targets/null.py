@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from targets.artifact import Artifact, Format
 from targets.errors import RunFailed
 from targets.host.machine import machine_state
-from targets.host.runtime_session import check_glyphs, finite, resolved_threads
+from targets.host.runtime_session import check_glyphs, require_finite, resolved_threads
 from targets.session import Cost, RuntimeFacts, Session, TimingPlan, Timings
 from targets.target import Availability, Target
 
@@ -71,7 +71,7 @@ class NullSession(Session):
         expected = (len(images), len(self.artifact.classes))
         if logits.shape != expected:
             raise RunFailed(f"null: the script answers {list(logits.shape)}, expected {list(expected)}; correct it")
-        return finite(logits, self.artifact)
+        return require_finite(logits, self.artifact)
 
     def time(self, plan: TimingPlan) -> Timings:
         """See `Session.time`."""

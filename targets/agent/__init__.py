@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from targets import errors
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, translated
-from targets.host.runtime_session import check_glyphs, finite
+from targets.host.runtime_session import check_glyphs, require_finite
 from targets.host.text import json_value
 from targets.session import RuntimeFacts, Session, TimingPlan, Timings
 
@@ -262,7 +262,7 @@ class RemoteSession(Session):
             if numbers.size != len(chunk) * logits.shape[1]:
                 raise RunFailed(f"{self._channel.where}: answered {numbers.size} numbers for {len(chunk)} images")
             logits[start : start + len(chunk)] = numbers.reshape(len(chunk), -1)
-        return finite(logits, self.artifact)
+        return require_finite(logits, self.artifact)
 
     def time(self, plan: TimingPlan) -> Timings:
         """See `Session.time`."""

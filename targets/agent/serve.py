@@ -24,7 +24,7 @@ from targets import catalog
 from targets.agent import GREETING, IDLE_S, TIMED_OUT, BrokenWire, Frame, Header, receive, send
 from targets.artifact import Facts, from_facts
 from targets.errors import RunFailed, TargetError
-from targets.host.local_target import measured
+from targets.host.local_target import measure
 from targets.host.machine import machine_state, pin
 from targets.host.runtime_session import RuntimeSession
 from targets.session import Session, TimingPlan
@@ -139,7 +139,7 @@ class Agent:
         self, _payload: bytes, *, measurement: str, target: str, path: str, facts: Facts, settings: dict[str, int]
     ) -> Frame:
         """Take one of `MEASUREMENTS` in this process, which has done nothing before."""
-        return measured(from_facts(Path(path), facts), target, measurement, settings), b""
+        return measure(from_facts(Path(path), facts), target, measurement, settings), b""
 
     def have(self, _payload: bytes, *, file: str) -> Frame:
         """Return the path of a whole artifact (`SHA256.FORMAT`) that is here, else an empty path."""

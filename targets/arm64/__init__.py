@@ -26,7 +26,7 @@ from targets.agent import Channel, RemoteSession
 from targets.artifact import Artifact, Format
 from targets.catalog import DEFAULTS
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget, nearest
-from targets.host.cache import cached, installed, ran, unpack
+from targets.host.cache import cached, install_wheels, installed_runtimes, run_program
 from targets.session import Cost, Instructions
 from targets.target import Availability, Progress, Target, silent
 
@@ -90,12 +90,12 @@ def arm64_root(progress: Progress = silent) -> Path:
     def build(part: Path) -> None:
         progress("arm64 root", 0, 2)
         include = f"--include={','.join(PACKAGES)}"
-        ran(["mmdebstrap", "--architectures=arm64", "--variant=extract", include, SUITE, part], "mmdebstrap")
+        run_program(["mmdebstrap", "--architectures=arm64", "--variant=extract", include, SUITE, part], "mmdebstrap")
         progress("arm64 root", 1, 2)
-        unpack(part / SITE, PYTHON, "aarch64")
+        install_wheels(part / SITE, PYTHON, "aarch64")
         progress("arm64 root", 2, 2)
 
-    return cached("arm64/root", " ".join((SUITE, *PACKAGES, *installed())), build, need=NEEDED_BYTES)
+    return cached("arm64/root", " ".join((SUITE, *PACKAGES, *installed_runtimes())), build, need=NEEDED_BYTES)
 
 
 QEMU, COMPILER = "qemu-aarch64", "gcc"
@@ -247,6 +247,6 @@ def _plugin() -> Path:
     """Return the plugin's library, compiled on first use."""
 
     def build(part: Path) -> None:
-        ran([COMPILER, "-shared", "-fPIC", "-O2", "-o", part / "libcount.so", SOURCE], COMPILER)
+        run_program([COMPILER, "-shared", "-fPIC", "-O2", "-o", part / "libcount.so", SOURCE], COMPILER)
 
     return cached("arm64/count", SOURCE.read_text(encoding="utf-8"), build) / "libcount.so"

@@ -23,7 +23,7 @@ from typing import Any
 
 from targets.artifact import Format
 from targets.errors import RunFailed, TargetUnavailable
-from targets.host.cache import cache_folder, cached, ran
+from targets.host.cache import cache_folder, cached, run_program
 from targets.host.runtime_session import required_module
 
 
@@ -60,7 +60,7 @@ class Package:
 
     def _unpack(self, folder: Path) -> None:
         release = f"{self.name}@{self.version}"
-        ran(["npm", "pack", release, "--pack-destination", folder], f"fetching {release} with npm")
+        run_program(["npm", "pack", release, "--pack-destination", folder], f"fetching {release} with npm")
         (archive,) = folder.glob("*.tgz")
         digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
         if digest != self.integrity:

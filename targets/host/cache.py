@@ -148,7 +148,7 @@ def crowded_disk(message: str) -> str:
     return f"{folder} has {free / 1e6:.1f} MB free for temporary files: if that is why, free some space, or set TMPDIR"
 
 
-def ran(command: Sequence[str | Path], what: str) -> str:
+def run_program(command: Sequence[str | Path], what: str) -> str:
     """Run a command and return its output; raises TargetUnavailable with the last line of its errors.
 
     what: the command's name in the message.
@@ -180,7 +180,7 @@ ARCHITECTURES = ("aarch64", "x86_64")
 _MANYLINUX = ("_2_28", "_2_27", "_2_17", "2014")
 
 
-def installed() -> list[str]:
+def installed_runtimes() -> list[str]:
     """Return `NAME==VERSION` of every package of the runtimes that this host has."""
     pins = []
     for name in RUNTIME_PACKAGES:
@@ -191,13 +191,13 @@ def installed() -> list[str]:
     return pins
 
 
-def unpack(folder: Path, python: str, architecture: str) -> None:
+def install_wheels(folder: Path, python: str, architecture: str) -> None:
     """Install the packages into `folder` for that Python (`3.11`) and architecture.
 
     They have the host's versions, so that the same code runs there; where there are none for that Python, the newest
     ones, and no LiteRT where that has none at all. Raises TargetUnavailable with pip's last line.
     """
-    pins = installed()
+    pins = installed_runtimes()
     newest = [pin.partition("==")[0] for pin in pins]
     errors = ""
     for requirements in (pins, newest, [name for name in newest if name != "ai-edge-litert"]):

@@ -92,7 +92,7 @@ def in_fresh_process(artifact: Artifact, target: str, measurement: str, **settin
         raise RunFailed(str(error)) from error
 
 
-def measured(artifact: Artifact, target: str, measurement: str, settings: dict[str, int]) -> Header:
+def measure(artifact: Artifact, target: str, measurement: str, settings: dict[str, int]) -> Header:
     """Take a measurement in this process, which must be a fresh one; returns JSON types."""
     opener = get(target)
     opener.probe()  # imports the runtime, which is not part of loading a file

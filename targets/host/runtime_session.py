@@ -273,7 +273,7 @@ class RuntimeSession(Session):
         self.load_ns = load_ns
         start = perf_counter_ns()
         blank = artifact.preprocess.apply(np.zeros((source.batch or 1, 28, 28), np.uint8))
-        finite(self._columns(blank), artifact)
+        require_finite(self._columns(blank), artifact)
         self.first_run_ns = perf_counter_ns() - start
 
     @abstractmethod
@@ -292,7 +292,7 @@ class RuntimeSession(Session):
         for start in range(0, len(images), self.batch):
             chunk = images[start : start + self.batch]
             logits[start : start + len(chunk)] = self._columns(self.artifact.preprocess.apply(chunk))[:, first:]
-        return finite(logits, self.artifact)
+        return require_finite(logits, self.artifact)
 
     def time(self, plan: TimingPlan) -> Timings:
         """See `Session.time`: the inference alone, without Preprocess and without copying the output."""
@@ -353,7 +353,7 @@ def check_glyphs(images: NDArray[np.uint8], artifact: Artifact) -> None:
         raise RunFailed(f"{artifact.path}: takes uint8 glyphs [N, 28, 28], got {images.dtype} {list(images.shape)}")
 
 
-def finite(logits: NDArray[np.float32], artifact: Artifact) -> NDArray[np.float32]:
+def require_finite(logits: NDArray[np.float32], artifact: Artifact) -> NDArray[np.float32]:
     """Return the logits; raises RunFailed with the number of images whose logits are not finite."""
     bad = int((~np.isfinite(logits).all(axis=1)).sum()) if logits.size else 0
     if bad:

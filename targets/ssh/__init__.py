@@ -14,7 +14,7 @@ from targets.catalog import DEFAULTS
 from targets.errors import ConnectionLost, TargetError
 from targets.host.local_target import cold_start_of
 from targets.session import ColdStart
-from targets.ssh.bundle import Address, explained, ready, set_up, ssh
+from targets.ssh.bundle import Address, installed_layers, set_up, ssh, ssh_error
 from targets.target import Availability, Progress, Target, silent
 
 RETRIES_S = (1, 3, 9)
@@ -52,7 +52,7 @@ class SshTarget(Target):
     def probe(self) -> Availability:
         """Return whether the board answers and is set up; takes a second or two, or as long as a time-out."""
         try:
-            ready(self.address)
+            installed_layers(self.address)
         except TargetError as error:
             reason, _, fix = str(error).removeprefix(f"{self.name}: ").rpartition("; ")
             return Availability(False, reason, fix)
@@ -99,7 +99,7 @@ class Board:
         """Return the open channel, reconnected where it broke; raises TargetUnavailable or RunFailed."""
         with self._lock:
             if self._channel is None or self._channel.lost:
-                home, layers = ready(self.address)
+                home, layers = installed_layers(self.address)
                 agent, wheels = (f"{home}/{name}" for name in layers)
                 paths = f"PYTHONPATH={shlex.quote(f'{agent}:{wheels}')} GLYPHPRESS_HOME={shlex.quote(home)}"
                 try:
@@ -107,7 +107,7 @@ class Board:
                         ssh(self.address, f"{paths} exec python3 -m targets.agent.serve"), str(self.address)
                     )
                 except ConnectionLost as error:
-                    raise explained(self.address, error.reason) from error
+                    raise ssh_error(self.address, error.reason) from error
                 if self._cores:
                     self._channel.request("pin", cores=self._cores)
             return self._channel

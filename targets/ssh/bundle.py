@@ -23,7 +23,7 @@ from typing import IO
 
 from targets.artifact import file_sha256
 from targets.errors import RunFailed, TargetError, TargetUnavailable, UnknownTarget
-from targets.host.cache import ARCHITECTURES, cached, installed, unpack
+from targets.host.cache import ARCHITECTURES, cached, install_wheels, installed_runtimes
 from targets.host.text import json_value
 
 _FORM = re.compile(r"//(?:(?P<user>[\w.][\w.-]*)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.][\w.-]*)(?::(?P<port>\d{1,5}))?/?")
@@ -109,7 +109,7 @@ def ssh(address: Address, command: str) -> list[str]:
     return [*program, *OPTIONS, *port, "--", address.destination, command]
 
 
-def explained(address: Address, output: str) -> TargetError:
+def ssh_error(address: Address, output: str) -> TargetError:
     """Return the error for a message of ssh or the board: one line with the fix, or its last line as it is."""
     login = f"-p {address.port} {address.destination}" if address.port else address.destination
     for texts, reason, fix in _MESSAGES:
@@ -120,7 +120,7 @@ def explained(address: Address, output: str) -> TargetError:
 
 
 def run_on_board(address: Address, *arguments: str, source: IO[bytes] | None = None) -> str:
-    """Run `bootstrap.py` on the board with `source` as stdin; returns its output, raises as `explained` says."""
+    """Run `bootstrap.py` on the board with `source` as stdin; returns its output, raises as `ssh_error` says."""
     command = shlex.join(["python3", "-c", _BOOTSTRAP.read_text(encoding="utf-8"), *arguments])
     try:
         done = subprocess.run(
@@ -129,7 +129,7 @@ def run_on_board(address: Address, *arguments: str, source: IO[bytes] | None = N
     except OSError as error:
         raise TargetUnavailable(f"{address}: no ssh here ({error}); `apt-get install openssh-client`") from error
     if done.returncode:
-        raise explained(address, done.stderr.decode(errors="replace"))
+        raise ssh_error(address, done.stderr.decode(errors="replace"))
     return done.stdout.decode(errors="replace")
 
 
@@ -236,11 +236,11 @@ def wheels_layer(python: str, architecture: str) -> BoardFolder:
             f"ONNX Runtime and LiteRT have no wheels for {architecture} (there is tflite-runtime 2.14 for Python 3.11, "
             "which the agent cannot use); install a 64-bit system there"
         )
-    made_of = " ".join((python, architecture, *installed()))
+    made_of = " ".join((python, architecture, *installed_runtimes()))
 
     def build(archive: Path) -> None:
         with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
-            unpack(Path(folder), python, architecture)
+            install_wheels(Path(folder), python, architecture)
             files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
             _archived(archive, {str(path.relative_to(folder)): path for path in files})
 
@@ -300,7 +300,7 @@ def layers_for(facts: BoardFacts) -> tuple[BoardFolder, BoardFolder]:
     return agent_layer(), wheels_layer(python, facts.architecture)
 
 
-def ready(address: Address) -> tuple[str, list[str]]:
+def installed_layers(address: Address) -> tuple[str, list[str]]:
     """Return home and layers of a board that is set up; raises TargetUnavailable where it is not."""
     facts = board_facts(address)
     layers = layers_for(facts)

@@ -19,7 +19,7 @@ from targets.agent import RemoteSession, local_agent
 from targets.agent.serve import Agent
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
-from targets.ssh.bundle import MODULES, Address, BoardFacts, SetUp, agent_layer, explained, ssh, wheels_layer
+from targets.ssh.bundle import MODULES, Address, BoardFacts, SetUp, agent_layer, ssh, ssh_error, wheels_layer
 
 TARGETS = Path(__file__).resolve().parents[3] / "targets"
 THERE = [TARGETS / f"{module}.py" for module in MODULES] + [TARGETS / "ssh/bootstrap.py"]
@@ -71,7 +71,7 @@ def test_host_checking_and_passwords_are_left_to_the_user(monkeypatch: pytest.Mo
     ],
 )
 def test_what_ssh_says_becomes_one_line_with_the_fix(said: str, told: str) -> None:
-    error = explained(Address("kitchen", "pi", 22), said)
+    error = ssh_error(Address("kitchen", "pi", 22), said)
     assert isinstance(error, TargetUnavailable)
     assert told in str(error)
     assert str(error).startswith("ssh://pi@kitchen:22: ")
@@ -79,13 +79,13 @@ def test_what_ssh_says_becomes_one_line_with_the_fix(said: str, told: str) -> No
 
 
 def test_what_nobody_knows_is_quoted() -> None:
-    error = explained(Address("kitchen"), "banner\nsomething else entirely")
+    error = ssh_error(Address("kitchen"), "banner\nsomething else entirely")
     assert isinstance(error, RunFailed)
     assert "something else entirely; try `ssh kitchen` by hand" in str(error)
 
 
 def test_a_connection_that_ends_before_the_agent_greets_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssh_target, "ready", lambda _address: ("/home/pi", ["agent", "wheels"]))
+    monkeypatch.setattr(ssh_target, "installed_layers", lambda _address: ("/home/pi", ["agent", "wheels"]))
     monkeypatch.setattr(ssh_target, "ssh", lambda *_words: ["sh", "-c", "echo Connection closed by kitchen >&2"])
     with pytest.raises(RunFailed) as caught:
         ssh_target.Board(Address("kitchen")).channel()
