@@ -1,4 +1,4 @@
-"""Targets: runtimes, boards and emulators that run artifacts, and what an inference costs there.
+"""Targets: runtimes, boards and emulators that run artifacts and measure the cost of an inference.
 
 Importing this package, on a board too, turns off the usage reports of other packages before any of them is imported.
 """

@@ -2,7 +2,7 @@
 
 TargetError
 ├── UnknownTarget       no such target name (usage)
-├── TargetUnavailable   the target, or an optional package it needs, is not here: reason and fix
+├── TargetUnavailable   the target, or an optional package it needs, is missing: reason and fix
 ├── ArtifactError       a file that is no artifact, or a sidecar that belongs to another file
 └── RunFailed           the runtime refused the file, or its answer has NaN, a wrong shape or a wrong type
     ├── Misplaced       a node would not run on the requested device; names the nodes
@@ -33,7 +33,7 @@ class TargetUnavailable(TargetError):
     """The target cannot run here; carries the reason and the fix."""
 
     def __init__(self, reason: str, fix: str = "") -> None:
-        """Take both, or one line that says both."""
+        """Take reason and fix, or one line with both."""
         super().__init__("; ".join(filter(None, (reason, fix))))
         self.reason, self.fix = reason, fix
 
@@ -51,7 +51,7 @@ class Misplaced(RunFailed):
 
 
 class ConnectionLost(RunFailed):
-    """The connection to a board or another process broke; nothing is left running there. reason: the cause alone."""
+    """The connection to a board or another process broke, which ends the agent there. reason: the cause alone."""
 
     def __init__(self, message: str, reason: str = "") -> None:
         """Take the whole message, and the part of it that gives the cause."""
@@ -108,9 +108,9 @@ def in_one_line(error: BaseException) -> str:
 
 
 def nearest(word: str, names: Iterable[str], otherwise: str, *, cutoff: float = 0.6) -> str:
-    """Return the advice for an unknown name: up to three similar names, else `otherwise`, which says where to look.
+    """Return the advice for an unknown name: up to three similar names, else `otherwise`, which gives another advice.
 
-    Where there are no more than three names at all, they are given in any case.
+    If there are at most three names, all are given.
     """
     import difflib
 

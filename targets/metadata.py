@@ -98,7 +98,7 @@ def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]
 
 
 def _embedded_text(path: Path, kind: Format) -> str:
-    """Return the text under ONNX_METADATA_KEY in a file, empty where there is none; a .tflite has none."""
+    """Return the text under ONNX_METADATA_KEY in a file, empty if it has none; a .tflite never has one."""
     if kind == "tflite":
         return ""
     if kind == "ort":

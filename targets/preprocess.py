@@ -87,7 +87,7 @@ class Preprocess:
             )
 
     def apply(self, images: NDArray[np.uint8]) -> NDArray[Any]:
-        """Return float32, or what `dtype` says, [N, 1, 28, 28] (NCHW) or [N, 28, 28, 1] (NHWC) of uint8 [N, 28, 28].
+        """Return uint8 [N, 28, 28] as `dtype` [N, 1, 28, 28] (NCHW) or [N, 28, 28, 1] (NHWC).
 
         The steps and their order are those of torchvision's ToTensor and Normalize, so the floats are identical.
         """

@@ -72,7 +72,7 @@ class RuntimeFacts:
 
     @property
     def cost(self) -> Cost:
-        """What a session there can measure of an inference."""
+        """What a session on this device can measure of an inference."""
         return COSTS[self.device_type]
 
     @classmethod

@@ -34,8 +34,8 @@ class Target(Protocol):
     Targets derive from this class and override what differs from the defaults, which fit a device of this machine.
     name: its name with its settings (`ort-cpu,graph=basic`). settings: the values of each setting, the default first.
     members: what may follow the colon in the name of a family. default_kernels: whether ONNX Runtime and LiteRT run
-    there as they ship, on the CPU, so that this machine's runtimes show how they run a file there. has_profiler:
-    whether `operators` works.
+    as they ship, on the CPU, so that this machine's runtimes show how they run a file there. has_profiler: whether
+    `operators` works.
     """
 
     name: str

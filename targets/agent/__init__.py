@@ -33,7 +33,7 @@ from targets.host.text import json_value
 from targets.session import RuntimeFacts, Session, TimingPlan, Timings
 
 Header = dict[str, Any]
-"""What a frame says, as JSON: a request with its fields, or an answer."""
+"""The JSON part of a frame: a request with its fields, or an answer."""
 Frame = tuple[Header, bytes]
 """Header and payload."""
 T = TypeVar("T")
@@ -190,9 +190,9 @@ class Channel:
         self._stderr.close()
 
     def _lost(self, error: BrokenWire) -> RunFailed:
-        """Return what to raise, with the last line of stderr, which says more than a closed pipe does.
+        """Return the error to raise, with the last line of stderr, which explains more than a closed pipe.
 
-        A request that took too long is no ConnectionLost, since it would take as long again.
+        A request that took too long is no ConnectionLost, since a second attempt would take as long.
         """
         if self.lost:
             return self._lost_because(str(error))
@@ -225,7 +225,7 @@ def _error_of(header: Header) -> errors.TargetError:
 
 
 class RemoteSession(Session):
-    """An artifact that an agent has open: it runs and is timed there; only images and answers are transferred."""
+    """An artifact that an agent has open, runs and times; only images and answers are transferred."""
 
     def __init__(
         self,
@@ -274,7 +274,7 @@ class RemoteSession(Session):
             return Timings.from_dict(answer.header | {"facts": asdict(self.facts), "samples_ns": samples})
 
     def __exit__(self, *_error: object) -> None:
-        """Close the session there, unless the agent has ended; the channel stays open."""
+        """Close the agent's session, unless the agent has ended; the channel stays open."""
         if not self._channel.lost:
             self._request("close")
 
@@ -285,7 +285,7 @@ class RemoteSession(Session):
         try:
             return self._channel.request(name, payload, limit_s=LIMIT_S, **fields)
         except RunFailed as error:
-            # The user knows the file by its name here.
+            # The user knows the file by its path on this machine.
             raise type(error)(str(error).replace(self._path, str(self.artifact.path))) from error
 
 

@@ -35,7 +35,7 @@ HUNG_UP = 3
 FIRST_MARK = 1_000_000
 """A write to descriptor FIRST_MARK + k is mark k for the emulator that counts instructions; it fails with EBADF."""
 EMPTY_PAIRS = 5
-"""Pairs of marks with nothing between them, which tell what a mark costs."""
+"""Pairs of marks with nothing between them, which give the cost of a mark."""
 PASSES = 4
 """Only the last one counts: in those before, Python specialises its bytecode and runtimes settle their memory."""
 
@@ -57,7 +57,7 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
         watchdog.start()
         try:
             answer, content = agent.answer(header, payload)
-        except Exception as error:  # noqa: BLE001 (the host gets whatever went wrong, and raises it there)
+        except Exception as error:  # noqa: BLE001 (the host gets the error, and raises it)
             kind = type(error).__name__ if isinstance(error, TargetError) else "RunFailed"
             answer, content = {"error": kind, "message": " ".join(f"{error}".split()) or repr(error)}, b""
         watchdog.cancel()

@@ -196,7 +196,7 @@ class Arm64Session(RemoteSession):
     """An artifact in the emulator."""
 
     def __init__(self, target: Arm64Target, channel: Channel, artifact: Artifact, threads: int) -> None:
-        """Open it there."""
+        """Open the artifact in the emulator."""
         self._target = target
         facts = {"device": f"QEMU {target.name.partition(':')[2]}", "device_type": "emulated"}
         super().__init__(

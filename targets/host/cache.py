@@ -48,7 +48,7 @@ def cache_folder(kind: str, made_of: str) -> Path:
 
 
 def cached(kind: str, made_of: str, build: Callable[[Path], None], *, need: int = 0) -> Path:
-    """Return the folder of what `made_of` describes, after building it where it is not there yet.
+    """Return the folder of what `made_of` describes; builds it on first use.
 
     `build` fills a temporary folder, which is renamed when it is complete. Without a writable cache the folder is built
     for this process alone. need: about how many bytes it takes. Raises TargetUnavailable where the disk has fewer, and
@@ -137,7 +137,7 @@ def full_disk(home: Path | None = None, *, message: str = "") -> str:
 
 
 def crowded_disk(message: str) -> str:
-    """Return that there is hardly any space for temporary files, which many libraries do not report, or nothing.
+    """Return a hint that there is hardly any space for temporary files, which many libraries do not report; else "".
 
     message: the error message that this would explain; nothing is added to one that names the folder.
     """

@@ -36,7 +36,7 @@ class MemoryRise:
     """How far a process's resident memory rises above what is resident when this is made (man 5 proc)."""
 
     def __init__(self, process: str = "self") -> None:
-        """Take a process by its number; raises RunFailed where the system does not tell its memory."""
+        """Take a process by its number; raises RunFailed where the system does not report its memory."""
         self._process = Path("/proc", process)
         # Where this is not allowed an earlier peak stays: the rise is then too large, never too small.
         with suppress(OSError):
@@ -130,7 +130,7 @@ def _trim_heap() -> None:
 
 
 class LocalTarget(Target, Protocol):
-    """A target of this machine: it says what it requires; fresh processes measure its cold start and memory."""
+    """A target of this machine: `require` checks what it needs; fresh processes measure cold start and memory."""
 
     def require(self) -> None:
         """Raise TargetUnavailable with the first thing that is missing; opens no device and loads no file."""

@@ -176,7 +176,7 @@ def refuse_huge(interpreter: Interpreter, path: Path) -> None:
 def _placement(interpreter: Interpreter) -> dict[str, int]:
     """Return how many parts of the graph XNNPACK runs, or how many operators run on built-in kernels.
 
-    LiteRT lists DELEGATE among the operators of the file, and does not tell which operators it replaces.
+    LiteRT lists DELEGATE among the operators of the file, and does not report which operators it replaces.
     """
     kinds = [operator["op_name"] for operator in interpreter._get_ops_details()]
     delegates = kinds.count("DELEGATE")

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, and what it tells of an .ort file: a graph that it has optimized and stored itself.
+"""ONNX Runtime on the CPU, and what an .ort file declares: a graph that ONNX Runtime has optimized and stored.
 
 Its exceptions share no base but Exception, so any exception of its calls becomes a RunFailed.
 """

@@ -92,7 +92,7 @@ def refuse_huge(path: Path) -> None:
     try:
         inferred = onnx.shape_inference.infer_shapes(_of_one_image(without_weights(path)), data_prop=True)
     except (DecodeError, OSError, RuntimeError, ValueError, onnx.shape_inference.InferenceError):
-        return  # whatever reads the file next gives a better message
+        return  # the next reader of the file gives a better message
     sizes = [(_bytes(value), node) for graph in _graphs(inferred.graph) for value, node in _written_values(graph)]
     total = sum(size for size, _ in sizes)
     if total > MOST_BYTES:

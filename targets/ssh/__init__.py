@@ -1,4 +1,4 @@
-"""Target `ssh://[user@]host[:port]`: a board to which agent and artifacts are pushed; all runs and is timed there."""
+"""Target `ssh://[user@]host[:port]`: a board that runs and times artifacts, pushed to it with the agent."""
 
 from __future__ import annotations
 
@@ -59,19 +59,19 @@ class SshTarget(Target):
         return Availability(True)
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> SshSession:
-        """Push the artifact unless its digest is there, and open it; raises TargetUnavailable or RunFailed."""
+        """Push the artifact unless the board has it, and open it; raises TargetUnavailable or RunFailed."""
         return SshSession(board(self.address), artifact, threads)
 
     def pin(self, cores: Collection[int]) -> None:
-        """Keep sessions there on these cores, after reconnecting too; raises RunFailed."""
+        """Keep sessions on these cores of the board, after reconnecting too; raises RunFailed."""
         board(self.address).pin(cores)
 
     def cold_start(self, artifact: Artifact, *, threads: int = 1) -> ColdStart:
-        """Return load and first inference of a fresh process there."""
+        """Return load and first inference of a fresh process on the board."""
         return cold_start_of(self._cold(artifact, threads))
 
     def peak_memory(self, artifact: Artifact, *, threads: int = 1) -> int:
-        """Return by how many bytes opening the artifact raises the memory of a fresh process there."""
+        """Return by how many bytes opening the artifact raises the memory of a fresh process on the board."""
         return self._cold(artifact, threads).value("peak_bytes", int)
 
     def _cold(self, artifact: Artifact, threads: int) -> Answer:
@@ -91,7 +91,7 @@ class Board:
         self._paths: dict[str, str] = {}
 
     def pin(self, cores: Collection[int]) -> None:
-        """Keep sessions that are opened there from now on on these cores; raises RunFailed where one is missing."""
+        """Keep sessions that are opened from now on on these cores; raises RunFailed if the board lacks one."""
         self._cores = sorted(cores)
         self.channel().request("pin", cores=self._cores)
 
@@ -123,7 +123,7 @@ class Board:
         raise ConnectionLost(f"{last}; nothing is left running there, run the same command again") from last
 
     def path(self, artifact: Artifact) -> str:
-        """Return the path of the artifact there, after pushing it where it is missing."""
+        """Return the artifact's path on the board; pushes the file if it is missing."""
         if artifact.sha256 not in self._paths:
             name = f"{artifact.sha256}.{artifact.format}"
             path = self.channel().request("have", file=name).value("path", str)
@@ -134,7 +134,7 @@ class Board:
         return self._paths[artifact.sha256]
 
     def close(self) -> None:
-        """Hang up, which ends the agent there."""
+        """Hang up, which ends the board's agent."""
         if self._channel:
             self._channel.close()
 
@@ -143,7 +143,7 @@ class SshSession(RemoteSession):
     """An artifact that is open on a board; it survives a broken connection."""
 
     def __init__(self, connection: Board, artifact: Artifact, threads: int) -> None:
-        """Push and open it there."""
+        """Push the artifact to the board and open it."""
         self._connection, self._threads = connection, threads
         self.artifact = artifact
         try:

@@ -23,7 +23,7 @@ HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glyph
 
 
 def facts() -> None:
-    """Print Python version, architecture, home and the folders that are there, whole, as JSON."""
+    """Print Python version, architecture, home and the names of complete folders, as JSON."""
     folders = sorted(path.name for path in HOME.iterdir()) if HOME.is_dir() else []
     # A 64-bit kernel may run a 32-bit system.
     architecture = platform.machine() if struct.calcsize("P") == 8 else "32 bits on " + platform.machine()

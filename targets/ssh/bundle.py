@@ -120,7 +120,7 @@ def ssh_error(address: Address, output: str) -> TargetError:
 
 
 def run_on_board(address: Address, *arguments: str, source: IO[bytes] | None = None) -> str:
-    """Run `bootstrap.py` on the board with `source` as stdin; returns its output, raises as `ssh_error` says."""
+    """Run `bootstrap.py` on the board with `source` as stdin; returns its output, raises the error of `ssh_error`."""
     command = shlex.join(["python3", "-c", _BOOTSTRAP.read_text(encoding="utf-8"), *arguments])
     try:
         done = subprocess.run(
