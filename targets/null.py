@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter_ns
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -99,7 +98,7 @@ class NullSession(Session):
         self._row += len(images)
         return rows[indices]
 
-    def _drawn(self, image: NDArray[np.uint8]) -> NDArray[Any]:
+    def _drawn(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
         pixels = np.frombuffer(image.tobytes(), np.uint32).tolist()
         return np.random.default_rng([self._target.seed, *pixels]).normal(size=len(self.artifact.classes))
 

@@ -263,7 +263,7 @@ class BrowserSession(RuntimeSession):
             problem = f"the page of {self.facts.runtime} gave an invalid answer ({error})"
             raise RunFailed(f"{self.artifact.path}: {problem}; run it again") from error
 
-    def _evaluate(self, script: str, argument: Any = None) -> Any:
+    def _evaluate(self, script: str, argument: object = None) -> Any:
         try:
             return self._page.evaluate(script, argument)
         except RunFailed as error:
@@ -284,7 +284,7 @@ class BrowserSession(RuntimeSession):
         self._page.close()
 
 
-def _nanoseconds(value: Any) -> int:
+def _nanoseconds(value: object) -> int:
     """Return a duration from a page as a whole number; raises ValueError for anything else."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= LARGEST:
         raise ValueError(f"{value!r} is not a duration")

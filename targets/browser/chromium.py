@@ -223,7 +223,7 @@ class Worker:
         self.ended = False
         Thread(target=self._work, name="browser", daemon=True).start()
 
-    def run(self, call: Callable[..., Any], *arguments: Any) -> Any:
+    def run(self, call: Callable[..., Any], *arguments: object) -> Any:
         """Run a call in the thread, and return or raise what it does; raises RuntimeError after `end`."""
         if self.ended:
             raise RuntimeError("this browser was closed")
@@ -288,11 +288,11 @@ class Page:
         if len(self.console) < CONSOLE_LINES:
             self.console.append(text)
 
-    def evaluate(self, script: str, argument: Any = None) -> Any:
+    def evaluate(self, script: str, argument: object = None) -> Any:
         """Call a JavaScript function in the page and return its result; raises RunFailed with the error it threw."""
         return self._worker.run(self._evaluate, script, argument)
 
-    def _evaluate(self, script: str, argument: Any) -> Any:
+    def _evaluate(self, script: str, argument: object) -> Any:
         from playwright.sync_api import Error
 
         try:

@@ -42,6 +42,8 @@ _OWN_POWERSAVE = {"intel_pstate", "amd-pstate-epp"}
 _THROTTLED = "/sys/devices/platform/soc/soc:firmware/get_throttled"
 QUIET = 0.25
 """Cores that other processes may keep busy on a quiet machine; a tenth of the machine's cores where that is more."""
+State = Mapping[str, Any]
+"""What `machine_state` returns; readers must expect that any key is missing."""
 COUNTERS = ("work_s", "own_s", "clock_s")
 """The keys of `cpu_seconds`, whose values mean something only as differences."""
 
@@ -82,7 +84,7 @@ def _pinned() -> list[int]:
     return usable if len(usable) < (os.cpu_count() or 0) else []
 
 
-def taints(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+def taints(before: State, after: State) -> tuple[str, ...]:
     """Return what disturbed a measurement between two states (`machine_state`), as texts; none if nothing did.
 
     These are: other processes (`busy_by_others`, else a load average of one minute above the number of cores), a
@@ -99,7 +101,7 @@ def taints(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ..
     return (*disturbances, *_throttling(after.get("throttled", "")))
 
 
-def _busy(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+def _busy(before: State, after: State) -> Iterator[str]:
     """Yield the load by other processes, where it is more than on a quiet machine."""
     used, cores = busy_by_others(before, after), after.get("cores", 1)
     if used is not None:
@@ -210,7 +212,7 @@ def quiet_cores(cores: int) -> float:
     return max(QUIET, cores / 10)
 
 
-def busy_by_others(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
+def busy_by_others(before: State, after: State) -> float | None:
     """Return how many cores other processes kept busy between two results of `cpu_seconds`; None if one is empty."""
     if not {*COUNTERS} <= before.keys() & after.keys():
         return None
