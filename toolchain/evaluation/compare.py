@@ -1,4 +1,4 @@
-"""Comparison: two evaluations of the same images, paired image by image."""
+"""Two evaluations of the same images, paired image by image, and the comparison of their accuracy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import ArrayAsList, AsText, ByItself
 from toolchain.core.quantities import percent_text
 from toolchain.evaluation.evaluate import Evaluation
-from toolchain.evaluation.metrics import confusion_matrix
+from toolchain.evaluation.metrics import confusion_matrix, most_confused
 from toolchain.stats import paired_difference
 
 Answers = Annotated[NDArray[np.int64], ArrayAsList("int64")]
@@ -27,9 +27,9 @@ Confidences = Annotated[NDArray[np.float32], ArrayAsList("float32")]
 
 @dataclass(frozen=True)
 class FileFacts:
-    """A file that was evaluated, the runtime that answered, and how the file wants its images.
+    """A file that was evaluated, the runtime that ran it, and the preprocess of its images.
 
-    preprocess_source: what said so (`targets.artifact.PreprocessSource`), empty where that was not recorded.
+    preprocess_source: where `preprocess` comes from (`targets.artifact.PreprocessSource`), empty if not recorded.
     """
 
     name: str
@@ -40,12 +40,12 @@ class FileFacts:
     preprocess_source: str = ""
 
     def __post_init__(self) -> None:
-        """Reject what was stored by something else, or changed by hand."""
+        """Reject values that another program stored, or that were changed by hand."""
         kinds = [type(value) for value in vars(self).values()]
         if kinds != [str, str, int, RuntimeFacts, Preprocess, str] or not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise EvidenceError("the facts of a file have no name, digest, size or runtime; evaluate it again")
         if abs(self.bytes) > LARGEST:
-            raise EvidenceError(f"{self.name}: no file has so many bytes; evaluate it again")
+            raise EvidenceError(f"{self.name}: no file has {self.bytes} bytes; evaluate it again")
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> FileFacts:
@@ -61,7 +61,7 @@ class FileFacts:
 
     @property
     def input(self) -> str:
-        """How the file wants its images, and what said so."""
+        """The preprocess of the images, and where it comes from."""
         return f"{self.preprocess} ({self.preprocess_source or 'source not recorded'})"
 
 
@@ -77,7 +77,7 @@ class Pairs:
     """The answers of a baseline and of a candidate on the same images, in the same order.
 
     labels, before, after: int64 [N], indices into `classes`: the truth, the baseline's answer, the candidate's.
-    before_confidence, after_confidence: float32 [N], the probability that each gave its answer.
+    before_confidence, after_confidence: float32 [N], the probability of each answer.
     """
 
     baseline: FileFacts
@@ -92,10 +92,10 @@ class Pairs:
     after_confidence: Confidences = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Reject what cannot be judged."""
+        """Reject values that cannot be judged."""
         count, columns = len(self.labels), len(self.classes)
         arrays = (self.labels, self.before, self.after)
-        if not all(isinstance(word, str) for word in (self.origin, self.dataset_sha256, *self.classes)):
+        if not all(isinstance(name, str) for name in (self.origin, self.dataset_sha256, *self.classes)):
             raise EvidenceError("the data set or a class has no name; evaluate again")
         if len(set(self.classes)) < columns:
             raise EvidenceError(f"{self.origin}: two classes have the same name; give each its own")
@@ -106,7 +106,7 @@ class Pairs:
         for confidence in (self.before_confidence, self.after_confidence):
             # Written so that NaN is refused too.
             if confidence.shape != (count,) or not ((confidence >= 0) & (confidence <= 1)).all():
-                raise EvidenceError(f"{self.origin}: a confidence is no probability; evaluate again")
+                raise EvidenceError(f"{self.origin}: a confidence is not a probability; evaluate again")
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -119,12 +119,12 @@ class Pairs:
 
     @cached_property
     def lost(self) -> NDArray[np.bool_]:
-        """Which images only the baseline reads rightly, bool [N]."""
+        """Which images only the baseline reads correctly, bool [N]."""
         return np.asarray(np.equal(self.before, self.labels) & np.not_equal(self.after, self.labels))
 
     @cached_property
     def gained(self) -> NDArray[np.bool_]:
-        """Which images only the candidate reads rightly, bool [N]."""
+        """Which images only the candidate reads correctly, bool [N]."""
         return np.asarray(np.not_equal(self.before, self.labels) & np.equal(self.after, self.labels))
 
     @cached_property
@@ -136,8 +136,7 @@ class Pairs:
     def of(cls, base: Evaluation, candidate: Evaluation) -> Pairs:
         """Pair two evaluations image by image.
 
-        Raises EvidenceError, saying which, when they are of other classes, other images, another order or other
-        labels.
+        Raises EvidenceError when their classes, images, order or labels differ; the message says which.
         """
         _check_pairs(base, candidate)
         return cls(
@@ -194,16 +193,16 @@ class Flipped:
     images: Annotated[Images, AsText(_pixels, _base64)] = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Reject pictures that are not as many as their indices."""
+        """Reject another number of pictures than of indices."""
         if len(self.indices) != len(self.images):
-            raise EvidenceError("the pictures are not one for each index; gather the evidence again")
+            raise EvidenceError("there is not one picture for each index; gather the evidence again")
 
 
-def flipped(pairs: Pairs, dataset: Dataset, *, most: int = 60) -> Flipped:
-    """Return at most `most` flipped images of `dataset`, the lost ones first, then other flips, then gained ones."""
+def flipped(pairs: Pairs, dataset: Dataset) -> Flipped:
+    """Return at most 60 flipped images of `dataset`, the lost ones first, then other flips, then gained ones."""
     changed = np.flatnonzero(pairs.flipped)
     rank = np.where(pairs.lost[changed], 0, np.where(pairs.gained[changed], 2, 1))
-    indices = changed[np.argsort(rank, kind="stable")][:most]
+    indices = changed[np.argsort(rank, kind="stable")][:60]
     return Flipped(indices, dataset.images[indices])
 
 
@@ -212,7 +211,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class ClassDrop:
-    """What one class lost and gained. drop: share of its images, positive when the candidate reads worse."""
+    """The images that one class lost and gained. drop: share of its images, positive when the candidate is worse."""
 
     label: str
     images: int
@@ -236,13 +235,12 @@ class NewConfusion:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a candidate reads the images that its baseline read.
+    """The accuracy of a candidate and of its baseline on the same images.
 
-    lost, gained: images that only the baseline, only the candidate reads rightly. flips: images whose answer changed
-    at all. drop: fall in accuracy, a fraction, positive when the candidate reads worse. interval: its two-sided 95 %
-    Tango score interval. lower, upper: its one-sided 95 % bounds. per_class: in the order of the classes.
-    confusions: the most frequent new ones first. baseline_input, candidate_input: how each file wants its images and
-    what said so, in words, empty where that was not recorded.
+    lost, gained: images that only the baseline, only the candidate reads correctly. flips: images whose answer changed.
+    drop: fall in accuracy, a fraction, positive when the candidate is worse. interval: its two-sided 95 % Tango score
+    interval. lower, upper: its one-sided 95 % bounds. per_class: in the order of the classes. confusions: the ten most
+    frequent new ones. baseline_input, candidate_input: `FileFacts.input` of each file, empty if not recorded.
     """
 
     baseline: str
@@ -270,22 +268,22 @@ class Comparison:
 
     @property
     def discordance(self) -> float:
-        """The share of images that only one of the two reads rightly."""
+        """The share of images that only one of the two reads correctly."""
         return (self.lost + self.gained) / self.images
 
-    def worst(self, count: int = 5) -> tuple[ClassDrop, ...]:
-        """Return the classes that lost the most images on balance, worst first; none that did not lose any."""
+    def worst(self) -> tuple[ClassDrop, ...]:
+        """Return the five classes with the largest net loss of images, worst first; only classes with a loss."""
         losers = [row for row in self.per_class if row.drop > 0]
-        return tuple(sorted(losers, key=lambda row: (row.gained - row.lost, -row.drop))[:count])
+        return tuple(sorted(losers, key=lambda row: (row.gained - row.lost, -row.drop))[:5])
 
 
-def compare(base: Evaluation, candidate: Evaluation, *, confusions: int = 10) -> Comparison:
-    """Pair two evaluations image by image; raises EvidenceError as `Pairs.of` does."""
-    return comparison(Pairs.of(base, candidate), confusions=confusions)
+def compare(base: Evaluation, candidate: Evaluation) -> Comparison:
+    """Compare two evaluations of the same images; raises EvidenceError as `Pairs.of` does."""
+    return comparison(Pairs.of(base, candidate))
 
 
-def comparison(pairs: Pairs, *, confusions: int = 10) -> Comparison:
-    """Return what the pairs say of accuracy, with the `confusions` most frequent new ones."""
+def comparison(pairs: Pairs) -> Comparison:
+    """Return the accuracy of both files, and what changed between them."""
     n, b, c = len(pairs), int(pairs.lost.sum()), int(pairs.gained.sum())
     return Comparison(
         baseline=pairs.baseline.name,
@@ -307,7 +305,7 @@ def comparison(pairs: Pairs, *, confusions: int = 10) -> Comparison:
         lower=float(paired_difference.lower_bound(b, c, n, CONFIDENCE)),
         upper=float(paired_difference.upper_bound(b, c, n, CONFIDENCE)),
         per_class=_per_class(pairs),
-        confusions=_new_confusions(pairs, confusions),
+        confusions=_new_confusions(pairs),
         baseline_input=pairs.baseline.input,
         candidate_input=pairs.candidate.input,
     )
@@ -327,21 +325,17 @@ def _per_class(pairs: Pairs) -> tuple[ClassDrop, ...]:
     )
 
 
-def _new_confusions(pairs: Pairs, count: int) -> tuple[NewConfusion, ...]:
-    size, classes = len(pairs.classes), pairs.classes
+def _new_confusions(pairs: Pairs) -> tuple[NewConfusion, ...]:
+    size = len(pairs.classes)
     before, after = (confusion_matrix(pairs.labels, answers, size) for answers in (pairs.before, pairs.after))
-    extra = after - before
-    np.fill_diagonal(extra, 0)
-    order = np.argsort(-extra, axis=None, kind="stable")[:count]
-    label_pairs = ((int(i) // size, int(i) % size) for i in order)
-    return tuple(NewConfusion(classes[i], classes[j], int(extra[i, j])) for i, j in label_pairs if extra[i, j] > 0)
+    return tuple(NewConfusion(*row) for row in most_confused(after - before, pairs.classes))
 
 
 @dataclass(frozen=True)
 class ComparedModels:
-    """How a model reads after a step beside the model before it, `base`, on `images` images of `origin`.
+    """A model after a step, compared with the model before it, `base`, on `images` images of `origin`.
 
-    agreement: share of equal answers. base_accuracy, accuracy: before and after.
+    agreement: share of equal answers. base_accuracy, accuracy: before and after the step.
     """
 
     base: str
@@ -354,7 +348,7 @@ class ComparedModels:
     def __str__(self) -> str:
         """Return `against cnn-small: 97.7 % equal answers, accuracy 89.36 % before and 88.96 % after, on ...`."""
         before, after = percent_text(self.base_accuracy), percent_text(self.accuracy)
-        # What is not all is never rounded up to all.
+        # Only 1 itself is shown as 100 %.
         equal = "100 %" if self.agreement == 1 else percent_text(min(self.agreement, 0.999), 1)
         return (
             f"against {self.base}: {equal} equal answers, accuracy {before} before and {after} after, on "

@@ -1,7 +1,7 @@
-"""Answers under scanner damage: what one file reads in images that were damaged by seed (`calibration.corrupt`).
+"""Answers under scanner damage: what one file reads in images with seeded damage (`calibration.corrupt`).
 
-Each kind of damage is read once, every image at one strength; strengths go round over the images of each class. So a
-kind is one paired question on all images, and costs one evaluation.
+Each kind of damage is one evaluation of all images. Each image has one strength; the images of a class take the
+strengths in turn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.corrupt import damage, strengths_in_turn
-from calibration.dataset import Dataset
+from calibration.dataset import Dataset, chunks
 from targets.session import Session
 from toolchain.core.context import Progress, silent
 from toolchain.evaluation.compare import Answers
@@ -25,29 +25,26 @@ _BATCH = 256
 
 
 class Damage(Protocol):
-    """Which damage is asked for: the kinds, the strengths that go round over the images, and the seed of its chance."""
+    """The damage to apply: its kinds, the strengths that images take in turn, and the seed."""
 
     @property
     def kinds(self) -> Sequence[str]:
-        """The kinds of damage."""
-        ...
+        """Names in `calibration.corrupt.KINDS`."""
 
     @property
     def strengths(self) -> Sequence[int]:
-        """The strengths, 1 to 5."""
-        ...
+        """Some of 1 to 5."""
 
     @property
     def seed(self) -> int:
-        """The seed of its chance."""
-        ...
+        """The seed of everything random in it."""
 
 
 @dataclass(frozen=True, eq=False)
 class StressAnswers:
     """What one file answered on the test images under one kind of damage.
 
-    strengths: int64 [N], that of each image. answers: int64 [N]. sha256: digest of the damaged images.
+    strengths, answers: int64 [N]. sha256: digest of the damaged images.
     """
 
     kind: str
@@ -58,30 +55,29 @@ class StressAnswers:
 
 
 def answers_under(
-    asked: Damage, session: Session, dataset: Dataset, *, progress: Progress = silent
+    stress: Damage, session: Session, dataset: Dataset, *, progress: Progress = silent
 ) -> tuple[StressAnswers, ...]:
-    """Read the data set once under each kind of damage; strengths go round over the images, drawn by the seed.
+    """Read the data set once under each kind of damage.
 
-    Raises EvidenceError for other classes than the file's, RunFailed from the session.
+    Raises EvidenceError if the data set has other classes than the file, and RunFailed from the session.
     """
     check_classes(session.artifact.path.name, session.artifact.classes, dataset)
-    return tuple(_under(kind, asked, session, dataset, progress) for kind in dict.fromkeys(asked.kinds))
+    return tuple(_read_damaged(kind, stress, session, dataset, progress) for kind in dict.fromkeys(stress.kinds))
 
 
-def _under(kind: str, asked: Damage, session: Session, dataset: Dataset, progress: Progress) -> StressAnswers:
+def _read_damaged(kind: str, stress: Damage, session: Session, dataset: Dataset, progress: Progress) -> StressAnswers:
     count = len(dataset)
-    strengths = strengths_in_turn(dataset.images, dataset.labels, kind, asked.seed, in_turn(asked))
+    strengths = strengths_in_turn(dataset.images, dataset.labels, kind, stress.seed, in_turn(stress))
     answers = np.empty(count, np.int64)
     digest = hashlib.sha256()
-    for start in range(0, count, _BATCH):
-        chunk = slice(start, min(start + _BATCH, count))
-        damaged = damage(dataset.images[chunk], kind, strengths[chunk], asked.seed)
+    for chunk in chunks(count, _BATCH):
+        damaged = damage(dataset.images[chunk], kind, strengths[chunk], stress.seed)
         digest.update(damaged.data)
         answers[chunk] = session.run(damaged).argmax(axis=1)
         progress(f"stress {kind}", chunk.stop, count)
-    return StressAnswers(kind, asked.seed, strengths, answers, digest.hexdigest())
+    return StressAnswers(kind, stress.seed, strengths, answers, digest.hexdigest())
 
 
-def in_turn(asked: Damage) -> tuple[int, ...]:
-    """Return the strengths in the order in which they go round."""
-    return tuple(sorted(set(asked.strengths)))
+def in_turn(stress: Damage) -> tuple[int, ...]:
+    """Return the strengths in the order in which images take them."""
+    return tuple(sorted(set(stress.strengths)))

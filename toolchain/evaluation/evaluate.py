@@ -1,4 +1,4 @@
-"""Evaluation: what the exported file itself answered on every image of a test split."""
+"""Evaluation: what a model file answered on every image of a test split, in memory and in an `.npz`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from math import prod
@@ -33,13 +34,12 @@ _ARRAYS = {"logits": np.float32, "labels": np.int64, "sample_ids": np.dtype("S32
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The answers of one artifact on one data set, in the runtime that gave them.
+    """The answers of one artifact on one data set, in one runtime.
 
     logits: float32 [N, K]. labels: int64 [N], an index into `classes`. sample_ids: S32 [N], the hash of each image
     (`calibration.sample.image_hashes`), by which two evaluations are paired. origin and dataset_sha256 name the
-    data set. preprocess_source: what said how the file wants its images (`targets.artifact.PreprocessSource`), empty
-    where an evaluation was saved before that was recorded. Raises EvidenceError when built from anything that cannot be
-    judged.
+    data set. preprocess_source: where `preprocess` comes from (`targets.artifact.PreprocessSource`), empty in
+    evaluations that were saved before this was recorded. Raises EvidenceError for values that cannot be judged.
     """
 
     artifact: str
@@ -83,12 +83,12 @@ class Evaluation:
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:
-        """Whether each image was read rightly, bool [N]."""
+        """Whether each image was read correctly, bool [N]."""
         return np.equal(self.predictions, self.labels)
 
     @cached_property
     def confidence(self) -> NDArray[np.float32]:
-        """The probability that each image's answer was given with, float32 [N].
+        """The probability of each image's answer, float32 [N].
 
         The softmax of the logits; where a file ends in softmax itself (every row lies in 0 to 1 and sums to 1), its
         own answers.
@@ -98,7 +98,7 @@ class Evaluation:
         # An 8-bit softmax rounds each of its probabilities by up to 1/512.
         if self.logits.min() >= 0 and np.abs(sums - 1).max() < 0.02 + len(self.classes) / 512:
             return np.asarray(np.minimum(best, 1), np.float32)
-        # In parts, since a float64 copy of a million rows would be most of the memory.
+        # In chunks, since a float64 copy of a million rows would fill most of the memory.
         for part in chunks(len(self)):
             spread = np.exp(self.logits[part].astype(np.float64) - best[part, None]).sum(axis=1)
             best[part] = 1 / spread
@@ -106,12 +106,12 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of images read rightly."""
+        """The share of images read correctly."""
         return float(np.count_nonzero(self.right)) / len(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the arrays as JSON types."""
-        # Left out where it is not known, so that the digests of older baselines stay what they are.
+        # Left out where it is not known, so that the digests of older baselines stay valid.
         source = {"preprocess_source": self.preprocess_source} if self.preprocess_source else {}
         return {
             "artifact": self.artifact,
@@ -126,11 +126,8 @@ class Evaluation:
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write an `.npz` that `load` reads back to the same bits; raises UsageProblem over an existing file."""
-        text = json.dumps({"schema": SCHEMA} | self.to_dict(), ensure_ascii=False)
-        with whole_file(path, force=force) as part, part.open("wb") as stream:
-            np.savez_compressed(
-                stream, meta=np.array(text), logits=self.logits, labels=self.labels, sample_ids=self.sample_ids
-            )
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        save_npz(path, {"schema": SCHEMA} | self.to_dict(), arrays, force=force)
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
@@ -141,28 +138,32 @@ class Evaluation:
         try:
             stored = unpacked(path.read_bytes())
             meta = json_value(str(stored["meta"]))
-            arrays = {key: stored[key] for key in _ARRAYS}
-            if meta.pop("schema") != SCHEMA or any(arrays[key].dtype != kind for key, kind in _ARRAYS.items()):
+            if meta.pop("schema") != SCHEMA or any(stored[name].dtype != dtype for name, dtype in _ARRAYS.items()):
                 raise ValueError(f"expected {SCHEMA}")
-            meta["facts"] = RuntimeFacts.from_dict(meta["facts"])
-            meta["preprocess"] = Preprocess.from_dict(meta["preprocess"])
-            meta["classes"] = tuple(meta["classes"])
-            return cls(**meta, **arrays)
+            return cls.of_parts(meta, stored)
         except UNREADABLE as error:
             raise EvidenceError(
                 f"{path}: not a saved evaluation ({error}); make it with `glyphpress evaluate ARTIFACT -o FILE.npz`"
             ) from error
 
+    @classmethod
+    def of_parts(cls, values: dict[str, Any], arrays: Mapping[str, Any]) -> Evaluation:
+        """Return the evaluation of which `values` is `to_dict`; raises one of `UNREADABLE` for anything else."""
+        read = {
+            "facts": RuntimeFacts.from_dict(values["facts"]),
+            "preprocess": Preprocess.from_dict(values["preprocess"]),
+            "classes": tuple(values["classes"]),
+        }
+        return cls(**values | read, **{name: arrays[name] for name in _ARRAYS})
+
 
 def evaluate(session: Session, dataset: Dataset, *, batch: int = 256, progress: Progress = silent) -> Evaluation:
-    """Run the opened file over every image of a data set.
+    """Run the opened file on every image of a data set.
 
-    Raises EvidenceError for a data set without images or with other classes than the artifact's (`check_classes`),
-    and RunFailed, from the session, when the runtime refuses or answers with what is not finite.
+    Raises EvidenceError for a data set without images or with other classes than the artifact's (`check_classes`).
+    The session raises RunFailed when the runtime fails or returns NaN or infinity.
     """
     artifact, count = session.artifact, len(dataset)
-    if not count:
-        raise EvidenceError(f"{dataset.origin}: no images to evaluate on; give a split with images")
     check_classes(artifact.path.name, artifact.classes, dataset)
     logits = np.empty((count, len(dataset.classes)), dtype=np.float32)
     sample_ids = np.empty(count, "S32")
@@ -187,30 +188,28 @@ def evaluate(session: Session, dataset: Dataset, *, batch: int = 256, progress: 
 
 
 def check_classes(name: str, classes: tuple[str, ...], dataset: Dataset) -> None:
-    """Raise EvidenceError unless the model's classes are the data set's, in order; the message names the first gap.
+    """Raise EvidenceError unless the model's classes are the data set's, in order; it names the first difference.
 
-    EMNIST's letters merge both cases, so models name them `A` or `a`: case is ignored, but only where neither side
-    holds a letter in both cases.
+    EMNIST's letters merge both cases, so models name them `A` or `a`: case is ignored if neither side has a letter in
+    both cases.
     """
-    ours, theirs = tuple(classes), tuple(dataset.classes)
-    folded = [tuple(label.casefold() for label in side) for side in (ours, theirs)]
-    unambiguous = all(len(set(side)) == len(side) for side in folded)
-    if ours == theirs or (unambiguous and folded[0] == folded[1]):
+    ours, theirs = classes, dataset.classes
+    ours_folded, theirs_folded = ([label.casefold() for label in side] for side in (ours, theirs))
+    unambiguous = len(set(ours_folded)) == len(ours)
+    if ours == theirs or (unambiguous and ours_folded == theirs_folded):
         return
     if len(ours) != len(theirs):
         raise EvidenceError(
             f"{name} reads {len(ours)} classes, {dataset.origin} has {len(theirs)}; {advice(ours, theirs)}"
         )
     k = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
-    order, fix = "other classes", "give the data it was trained for"
+    difference, fix = "different classes", "give the data it was trained for"
     if sorted(ours) == sorted(theirs):
-        order, fix = (
-            "the same classes in another order",
-            f"give the data in its order with --classes {classes_text(ours)}",
-        )
+        difference = "the same classes in another order"
+        fix = f"give the data in its order with --classes {classes_text(ours)}"
     raise EvidenceError(
-        f"{name} and {dataset.origin} have {order}: class {k} is '{ours[k]}' in the model, '{theirs[k]}' in the data; "
-        f"{fix}, or export it again with its own classes"
+        f"{name} and {dataset.origin} have {difference}: class {k} is '{ours[k]}' in the model, '{theirs[k]}' in the "
+        f"data; {fix}, or export it again with its own classes"
     )
 
 
@@ -225,34 +224,41 @@ UNREADABLE = (
     zlib.error,
     ArtifactError,
 )
-"""What reading a file that is damaged, or another one than was expected, may raise."""
+"""What reading an `.npz` that is damaged, or is not the expected one, may raise."""
+
+
+def save_npz(path: Path, meta: dict[str, Any], arrays: Mapping[str, Any], *, force: bool = False) -> None:
+    """Write arrays and `meta`, as JSON, to an `.npz`; raises UsageProblem over an existing file."""
+    text = np.array(json.dumps(meta, ensure_ascii=False, allow_nan=False))
+    with whole_file(path, force=force) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, meta=text, **arrays)
 
 
 def unpacked(content: bytes) -> dict[str, Any]:
     """Return the arrays of an `.npz`; raises one of `UNREADABLE` where it is damaged.
 
-    Every checksum is looked at first, since numpy parses a header before its bytes are known to be whole. From memory,
-    where a wrong offset cannot look like an error of the disk. Sizes come before both.
+    Sizes are checked first, then every checksum, since numpy parses headers before it checks them. It is read from
+    memory, where a wrong offset cannot look like a disk error.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as packed:
         parts = packed.infolist()
         if unpacks_to_too_much(total := announced_bytes(parts), len(content)):
-            raise ValueError(f"{len(content):,} bytes that unpack to {total:,} are no result of ours")
+            raise ValueError(f"{len(content):,} bytes unpack to {total:,}, so it is not a file of glyphpress")
         for part in parts:
-            _refuse_false_header(packed, part)
+            _refuse_oversized(packed, part)
         if damaged := packed.testzip():
             raise zipfile.BadZipFile(f"{damaged} is damaged")
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         return dict(stored)
 
 
-def _refuse_false_header(packed: zipfile.ZipFile, part: zipfile.ZipInfo) -> None:
+def _refuse_oversized(packed: zipfile.ZipFile, part: zipfile.ZipInfo) -> None:
     """Raise ValueError where an array's header asks for more memory than its part unpacks to."""
     with packed.open(part) as stream:
         version = np.lib.format.read_magic(stream)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in readers:
-            raise ValueError(f"{part.filename} is an array of another version of numpy")
+            raise ValueError(f"{part.filename} has the array format of another version of numpy")
         shape, _, dtype = readers[version](stream)
     if prod(shape) * dtype.itemsize > part.file_size:
-        raise ValueError(f"{part.filename} says that it holds {shape}, in {part.file_size:,} bytes")
+        raise ValueError(f"{part.filename} claims the shape {shape} in {part.file_size:,} bytes")

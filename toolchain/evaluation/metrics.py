@@ -1,7 +1,8 @@
-"""What an evaluation says about reading: accuracy and its interval, precision, recall, F1, confusions."""
+"""Metrics of one evaluation: accuracy and its interval, precision, recall, F1, confusions."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """How one class is read. recall is None without images of it, precision None where it was never answered."""
+    """Metrics of one class. recall is None if it has no images, precision None if it was never answered."""
 
     label: str
     images: int
@@ -68,12 +69,12 @@ class Metrics:
 def wilson(right: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the two-sided score interval of a share (E. B. Wilson 1927, JASA 22:209-212)."""
     if count < 1 or not 0 <= right <= count:
-        raise EvidenceError(f"{right} of {count} is no share; evaluate at least one image")
+        raise EvidenceError(f"{right} of {count} is not a share; evaluate at least one image")
     z = normal_quantile((1 + confidence) / 2)
     share, shrink = right / count, 1 + z * z / count
     centre = (share + z * z / (2 * count)) / shrink
     half = z / shrink * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    # At the ends the bound is exact, and rounding must not say otherwise.
+    # At the ends the bound is exact; rounding must not change it.
     return 0.0 if right == 0 else centre - half, 1.0 if right == count else centre + half
 
 
@@ -83,11 +84,11 @@ def confusion_matrix(labels: Counts, predictions: Counts, classes: int) -> Count
     return flat.reshape(classes, classes).astype(np.int64)
 
 
-def measure(evaluation: Evaluation, *, pairs: int = 10) -> Metrics:
-    """Return the metrics of an evaluation, with the `pairs` most confused pairs.
+def measure(evaluation: Evaluation) -> Metrics:
+    """Return the metrics of an evaluation.
 
-    Macro averages go over the classes that have images or were answered, and an undefined precision or recall
-    counts as 0 (scikit-learn's `zero_division=0`), so that a class nobody reads any more cannot drop out of sight.
+    Macro averages are over the classes that have images or were answered. An undefined precision or recall counts as 0
+    (scikit-learn's `zero_division=0`), so a class that is never answered lowers the average.
     """
     matrix = confusion_matrix(evaluation.labels, evaluation.predictions, len(evaluation.classes))
     per_class = tuple(_class_metrics(label, matrix, k) for k, label in enumerate(evaluation.classes))
@@ -104,10 +105,10 @@ def measure(evaluation: Evaluation, *, pairs: int = 10) -> Metrics:
             _mean([row.recall or 0.0 for row in used]),
             _mean([row.f1 for row in used]),
         ),
-        # With one answer an image, every micro average is the accuracy.
+        # With one answer per image, every micro average is the accuracy.
         micro=Averages(accuracy, accuracy, accuracy),
         per_class=per_class,
-        confusions=_most_confused(matrix, evaluation.classes, pairs),
+        confusions=tuple(Confusion(*row) for row in most_confused(matrix, evaluation.classes)),
         confusion=matrix,
     )
 
@@ -129,8 +130,10 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _most_confused(matrix: Counts, classes: tuple[str, ...], pairs: int) -> tuple[Confusion, ...]:
+def most_confused(matrix: Counts, classes: tuple[str, ...]) -> Iterator[tuple[str, str, int]]:
+    """Yield truth, answer and number of the ten largest positive entries off the diagonal, largest first."""
     wrong = matrix * (1 - np.eye(len(classes), dtype=np.int64))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:pairs]
-    label_pairs = ((int(i // len(classes)), int(i % len(classes))) for i in order)
-    return tuple(Confusion(classes[i], classes[j], int(wrong[i, j])) for i, j in label_pairs if wrong[i, j] > 0)
+    for position in np.argsort(-wrong, axis=None, kind="stable")[:10]:
+        truth, answer = divmod(int(position), len(classes))
+        if wrong[truth, answer] > 0:
+            yield classes[truth], classes[answer], int(wrong[truth, answer])

@@ -1,14 +1,13 @@
-"""Stored timings: the raw nanoseconds of a run as an `.npz`, written by `profile -o` and by a press, and read again.
+"""Timings of a run: their raw nanoseconds in an `.npz`, the bounds of a percentile, and the ratio to another file's.
 
-`meta` is JSON: `schema` (SCHEMA), and `rows`, one for each file on each target: `artifact`, `sha256`, `facts`,
-`machine`, `batch`, `inner`, `warmup`, `load_ns`, `first_run_ns`, and what else the run tells. Row K has three arrays of
-int64 where it was timed: `samples_ns_K` [N] in order, `blocks_K` (where in them each round starts), and `interrupted_K`
-[M, 2] (which sample was interrupted, for how many nanoseconds).
+`profile -o` and a press write the `.npz`. `meta` is JSON: `schema` (SCHEMA), and `rows`, one for each file on each
+target: `artifact`, `sha256`, `facts`, `machine`, `batch`, `inner`, `warmup`, `load_ns`, `first_run_ns`, and other keys
+that are not read. A row K that was timed has three arrays of int64: `samples_ns_K` [N] in order, `blocks_K` (where each
+round starts in them), and `interrupted_K` [M, 2] (which sample was interrupted, for how many nanoseconds).
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,13 +21,13 @@ from targets.errors import RunFailed
 from targets.host.text import json_value
 from targets.session import Timings
 from toolchain.core.errors import EvidenceError
-from toolchain.core.files import refuse_other, whole_file
-from toolchain.evaluation.evaluate import UNREADABLE, unpacked
+from toolchain.core.files import refuse_other
+from toolchain.evaluation.evaluate import UNREADABLE, save_npz, unpacked
 from toolchain.stats.bootstrap import MIN_ROUNDS, bounds, resampled, trimmed_mean
 
 SCHEMA = "glyphpress/timings/1"
 MOST_ROUNDS = 1000
-"""More than any run has; the bootstrap holds thousands of numbers for each."""
+"""No run has more; the bootstrap holds thousands of numbers for each."""
 _META_FIELDS = ("facts", "machine", "batch", "inner", "warmup", "load_ns", "first_run_ns")
 
 
@@ -41,7 +40,7 @@ class StoredRow:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What the same file in another run is known by: its name and its target."""
+        """Identifies the same file in another run: its name and its target."""
         return self.artifact, self.timings.facts.target
 
     @property
@@ -53,7 +52,7 @@ class StoredRow:
 
 @dataclass(frozen=True, eq=False)
 class StoredRun:
-    """The rows of a file that were timed. name: the path as it was given. untimed: a line for each of the others."""
+    """The timed rows of an `.npz`. name: its path as given. untimed: a line for each other row."""
 
     name: str
     rows: tuple[StoredRow, ...]
@@ -62,14 +61,12 @@ class StoredRun:
 
 def save_timings(path: Path, meta: dict[str, Any], timings: Sequence[Timings | None], *, force: bool = False) -> None:
     """Write timings, one for each of `meta["rows"]` that has them; raises UsageProblem over an existing file."""
-    text = json.dumps({"schema": SCHEMA} | meta, ensure_ascii=False, allow_nan=False)
-    arrays: dict[str, Any] = {"meta": np.array(text)}
+    arrays: dict[str, NDArray[np.int64]] = {}
     for k, row in enumerate(timings):
         if row:
             arrays |= {f"samples_ns_{k}": row.samples_ns, f"blocks_{k}": np.array(row.blocks, np.int64)}
             arrays[f"interrupted_{k}"] = np.array(row.interrupted, np.int64).reshape(-1, 2)
-    with whole_file(path, force=force) as part, part.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+    save_npz(path, {"schema": SCHEMA} | meta, arrays, force=force)
 
 
 def load_timings(path: Path) -> StoredRun:
@@ -96,9 +93,9 @@ def load_timings(path: Path) -> StoredRun:
 
 
 def _untimed(row: dict[str, Any]) -> str:
-    where = f"{row['artifact']} on {row.get('target', 'a place that is not named')}"
+    where = f"{row['artifact']} on {row.get('target', 'a target without a name')}"
     if row.get("instructions"):
-        return f"{where} is emulated: instructions were counted there, no times"
+        return f"{where} is emulated, so it has instruction counts and no times"
     return f"{where} was not timed"
 
 
@@ -109,14 +106,14 @@ def _row(stored: dict[str, Any], k: int, row: dict[str, Any]) -> StoredRow:
         "interrupted": _integers(stored.get(f"interrupted_{k}", np.empty((0, 2), np.int64)), 2),
     }
     if len(arrays["blocks"]) > MOST_ROUNDS or arrays["samples_ns"].min(initial=1) < 1:
-        raise ValueError("more rounds than any run has, or samples that take no time")
+        raise ValueError("it has more rounds than any run has, or samples of no duration")
     lists = {name: array.tolist() for name, array in arrays.items()}
     timings = Timings.from_dict({name: row[name] for name in _META_FIELDS} | lists | {"artifact_sha256": row["sha256"]})
     state = timings.machine
     names = [row["artifact"], state.get("board", ""), state.get("cpu", "")]
     if not all(isinstance(name, str) for name in names) or min(timings.batch, timings.inner) < 1:
-        raise TypeError("a name is no text, or a batch has no image")
-    # Read once here, since what the machine's state holds is looked at nowhere else before it is shown.
+        raise TypeError("a name is not a string, or a batch is smaller than 1")
+    # Computed here once, so that an invalid machine state is refused when the file is read.
     _ = timings.taints, timings.busy_cores
     return StoredRow(row["artifact"], timings)
 
@@ -128,20 +125,20 @@ def _integers(array: Any, axes: int) -> NDArray[np.int64]:
 
 
 INTERVAL = 0.975
-"""Each side of the 95 % interval that people are shown."""
+"""Confidence of each bound of the 95 % interval in tables."""
 GRID = 1000
 SLOWER = 1.02
-"""From here on a file is called slower: less is nobody's concern, and the same file twice is never told apart by it."""
+"""A larger ratio counts as slower. Smaller ones do not matter, and two sessions of one file stay below it."""
 
 
 @dataclass(frozen=True)
 class LatencyRatio:
     """How many times as long a candidate takes as the first artifact, with an interval, by default of 95 %.
 
-    ratio: geometric mean over the rounds of the ratio of a percentile in that round, so that drift cancels, without the
-    fifth of the rounds at either end, so that a burst of other work does not decide. low, high: its bounds by a
-    bootstrap over rounds, None below 3 of them. rounds: how many there were, or groups of rounds where one held too few
-    samples for the percentile.
+    ratio: geometric mean over the rounds of the ratio of a percentile in that round, so that drift cancels; without the
+    fifth of the rounds at either end, so that a burst of other work has little effect. low, high: its bounds by a
+    bootstrap over rounds, None below 3 of them. rounds: number of rounds, or of groups of rounds where a single round
+    has too few samples for the percentile.
     """
 
     ratio: float
@@ -168,31 +165,33 @@ class LatencyRatio:
         logs = np.log(_percentiles(candidate, q, groups)) - np.log(_percentiles(base, q, groups))
         if candidate.percentile(q) is None or base.percentile(q) is None:
             return None
-        rounds, mean = len(logs), float(trimmed_mean(logs, np.ones((1, len(logs))))[0])
-        if rounds < MIN_ROUNDS:
-            return cls(math.exp(mean), None, None, rounds)
-        low, high = bounds(trimmed_mean(logs, resampled(rounds, seed)), mean, rounds, confidence)
-        return cls(math.exp(mean), math.exp(low), math.exp(high), rounds)
+        return cls._of_logs(_mean(logs), trimmed_mean(logs, resampled(len(logs), seed)), len(logs), confidence)
 
     @classmethod
-    def apart(
-        cls, candidate: Timings, base: Timings, *, confidence: float = INTERVAL, seed: int = 0
-    ) -> LatencyRatio | None:
+    def apart(cls, candidate: Timings, base: Timings) -> LatencyRatio | None:
         """Compare the medians of two runs that were not taken together, or return None where either has no median.
 
-        Their rounds are no pairs, so each run is resampled by itself. The interval holds how much rounds differ within
-        a run; a change of the machine between the two counts as a difference of the files.
+        Their rounds are not paired, so each run is resampled by itself. The interval covers the differences between
+        the rounds of a run; a change of the machine between the runs counts as a difference of the files.
         """
         if candidate.percentile(50) is None or base.percentile(50) is None:
             return None
         logs = [np.log([float(np.median(block)) for block in _blocks(timings)]) for timings in (candidate, base)]
-        candidate_mean, base_mean = (float(trimmed_mean(log, np.ones((1, len(log))))[0]) for log in logs)
-        rounds, mean = min(map(len, logs)), candidate_mean - base_mean
+        candidate_draws, base_draws = (trimmed_mean(log, resampled(len(log), k)) for k, log in enumerate(logs))
+        mean, rounds = _mean(logs[0]) - _mean(logs[1]), min(map(len, logs))
+        return cls._of_logs(mean, candidate_draws - base_draws, rounds, INTERVAL)
+
+    @classmethod
+    def _of_logs(cls, mean: float, draws: NDArray[np.float64], rounds: int, confidence: float) -> LatencyRatio:
         if rounds < MIN_ROUNDS:
             return cls(math.exp(mean), None, None, rounds)
-        candidate_draws, base_draws = (trimmed_mean(log, resampled(len(log), seed + k)) for k, log in enumerate(logs))
-        low, high = bounds(candidate_draws - base_draws, mean, rounds, confidence)
+        low, high = bounds(draws, mean, rounds, confidence)
         return cls(math.exp(mean), math.exp(low), math.exp(high), rounds)
+
+
+def _mean(logs: NDArray[np.float64]) -> float:
+    """Return the mean without the fifth of the values at either end."""
+    return float(trimmed_mean(logs, np.ones((1, len(logs))))[0])
 
 
 def samples_for(q: float) -> int:
@@ -205,17 +204,17 @@ def latency_bounds(
 ) -> tuple[float, float] | None:
     """Return the lower and upper bound, each one-sided at `confidence`, of `timings.percentile(q)` in nanoseconds.
 
-    By a bootstrap over rounds of the percentile of all samples together, so that a slow spell counts as often as it
-    occurred. It holds for the machine of these rounds only: where rounds differ by 5 %, the P95 of endless rounds was
-    simulated to lie above the upper bound at 99 % in 7 of 100 runs of 20 rounds, below the lower one in none; where
-    one round in ten is far slower, far more often. None below 3 rounds and where the samples cannot carry the
-    percentile. Raises EvidenceError on samples that take no time.
+    A bootstrap over rounds of the percentile of all samples together, so that slow periods keep their share. The
+    bounds hold for the state of the machine in these rounds only: in simulations in which rounds differ by 5 %, the
+    P95 of endless rounds was above the upper bound at 99 % in 7 of 100 runs of 20 rounds, and never below the lower
+    one; with one round in ten far slower, far more often above. None below 3 rounds, and where the samples cannot
+    carry the percentile. Raises EvidenceError on samples of no duration.
     """
     blocks, point = _blocks(timings), timings.percentile(q)
     rounds = len(blocks)
     if point is None or rounds < MIN_ROUNDS:
         return None
-    # At few of the values, since the percentile of a resample is only looked up among them.
+    # A grid of values is enough, since the percentile of a resample is only looked up among them.
     ranks = np.linspace(0, len(timings.worked_ns) - 1, min(GRID, len(timings.worked_ns))).round().astype(int)
     values = np.sort(timings.worked_ns)[ranks]
     below = np.array([np.searchsorted(np.sort(block), values, side="right") for block in blocks], np.float64)
@@ -229,14 +228,14 @@ def latency_bounds(
 def _blocks(timings: Timings) -> list[NDArray[np.int64]]:
     blocks = np.split(timings.worked_ns, timings.blocks[1:])
     if min(map(len, blocks)) == 0 or timings.worked_ns.min() <= 0:
-        raise EvidenceError("a block of timings is empty or takes no time; time it again")
+        raise EvidenceError("a block of timings is empty or has no duration; time it again")
     return blocks
 
 
 def _groups(candidate: Timings, base: Timings, q: float) -> list[NDArray[np.int64]]:
-    """Return which rounds to take together, as indices: one by one, or as few as carry a tail.
+    """Return groups of rounds, as indices: single rounds, or as few as carry a tail percentile.
 
-    A median has no lean however few its samples are, so it needs no company.
+    A median of few samples is not biased, so its rounds stay single.
     """
     rounds = np.arange(len(base.blocks))
     least = min(len(block) for timings in (candidate, base) for block in _blocks(timings))

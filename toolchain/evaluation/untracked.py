@@ -1,4 +1,4 @@
-"""Opening any file that can be judged: one of our artifacts, or a user's own .onnx or .tflite without a sidecar."""
+"""Opens any model file that can be judged: an artifact, or a user's own .onnx or .tflite without a sidecar."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from toolchain.core.errors import CheckpointError, EvidenceError
 from toolchain.core.files import refuse_existing, write_whole
 
 Training = Callable[[], Dataset]
-"""Gives the training images, which are read only where a file must be explained by them."""
+"""Loads the training images; called only if a file has no sidecar."""
 
 
 def training_images(data: str, data_root: Path | None = None) -> Training:
-    """Return a function that loads the train split of a data set, given as `load` takes it.
+    """Return a function that loads the train split of the data set `data`, a spec as in `load`.
 
-    Its call raises EvidenceError where only test images are there: what is judged on them must not be fitted to them.
+    The function raises EvidenceError if there are no training images: nothing may be fitted to the test images.
     """
 
     def train() -> Dataset:
@@ -44,12 +44,11 @@ def training_images(data: str, data_root: Path | None = None) -> Training:
 
 
 def open_artifact(path: Path, train: Training | None, *, likely: Preprocess | None = None) -> Artifact:
-    """Return the artifact that a file is; for one that no sidecar explains, find how it wants its images.
+    """Return a model file as an artifact; without a sidecar its preprocess is searched on training images.
 
-    train: gives labelled training images to find it on; their classes are taken for the file's. likely: as in `search`.
-    Raises ArtifactError for what is no model file, EvidenceError when there are no such images, and CheckpointError
-    when the file reads the images in no way, or in two ways equally well, mean and std included: a verdict must not
-    rest on a guess.
+    train: loads labelled training images, whose classes become the file's. likely: as in `search`. Raises ArtifactError
+    for a file that is no model, EvidenceError if there are no training images, and CheckpointError if no preprocess
+    fits, or two fit equally well (mean and std included): a verdict must not rest on a guess.
     """
     if explained(path):
         return load_artifact(path)
@@ -71,9 +70,9 @@ def open_artifact(path: Path, train: Training | None, *, likely: Preprocess | No
 def write_sidecar(
     path: Path, dataset: Dataset, preprocess: Preprocess | None = None, *, force: bool = False
 ) -> Artifact:
-    """Adopt a file for good: write its sidecar, with the preprocess given or found; raises as `open_artifact`.
+    """Write the sidecar of a model file, with the given preprocess or a searched one; raises as `open_artifact`.
 
-    dataset: names the classes; without a preprocess it must be training images.
+    dataset: gives the classes; without a preprocess it must be a train split.
     """
     refuse_existing(sidecar_of(path), force=force)
     if preprocess is None:
@@ -90,7 +89,7 @@ def _adopted_by_search(
 ) -> tuple[Artifact, PreprocessFinding]:
     if dataset.split != "train":
         raise EvidenceError(
-            f"{path}: {dataset.origin} are images to judge on, on which nothing may be fitted; give training images"
+            f"{path}: {dataset.origin} is a test split, to which nothing may be fitted; give training images"
         )
     plain = adopt(path, preprocess=Preprocess(label_offset=_spare_columns(path, dataset)), classes=dataset.classes)
     chosen = np.random.default_rng(0).permutation(len(dataset))[:SEARCH_IMAGES]
@@ -110,6 +109,6 @@ def _adoptable(path: Path, reason: str) -> CheckpointError:
 
 
 def _spare_columns(path: Path, dataset: Dataset) -> int:
-    """Return how many columns the file answers beyond the classes: letters models may keep EMNIST's 1 to 26."""
+    """Return the label offset, 1 if the outputs have one more column than classes: EMNIST's letters count from 1."""
     _, outputs = describe(path)
     return int(len(dataset.classes) + 1 in [spec.shape[-1] for spec in outputs if spec.shape])

@@ -18,12 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.host.text import json_value
-from targets.preprocess import Preprocess
-from targets.session import RuntimeFacts
 from toolchain.core.errors import EvidenceError
-from toolchain.core.files import whole_file
 from toolchain.evaluation.damaged import StressAnswers
-from toolchain.evaluation.evaluate import UNREADABLE, Evaluation, unpacked
+from toolchain.evaluation.evaluate import UNREADABLE, Evaluation, save_npz, unpacked
 
 SCHEMA = "glyphpress/baseline/1"
 _ARRAYS = {"logits": np.dtype("<f4"), "labels": np.dtype("<i8"), "sample_ids": np.dtype("S32")}
@@ -88,9 +85,7 @@ class Baseline:
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write an `.npz` that `load` reads back to the same bits; raises UsageProblem over an existing file."""
-        text = json.dumps(self._facts() | {"digest": self.digest}, ensure_ascii=False)
-        with whole_file(path, force=force) as part, part.open("wb") as stream:
-            np.savez_compressed(stream, meta=np.array(text), **self._arrays())  # type: ignore[arg-type]  # names are ours
+        save_npz(path, self._facts() | {"digest": self.digest}, self._arrays(), force=force)
 
     @classmethod
     def load(cls, path: Path) -> Baseline:
@@ -116,20 +111,11 @@ class Baseline:
         expected = _ARRAYS | {f"{kind}_{name}": dtype for kind in kinds for name, dtype in _STRESS.items()}
         if meta["schema"] != SCHEMA or {name: array.dtype for name, array in arrays.items()} != expected:
             raise ValueError(f"expected {SCHEMA}")
-        fields = meta["evaluation"]
-        evaluation = Evaluation(
-            **fields
-            | {
-                "facts": RuntimeFacts.from_dict(fields["facts"]),
-                "preprocess": Preprocess.from_dict(fields["preprocess"]),
-                "classes": tuple(fields["classes"]),
-            },
-            **{name: arrays[name] for name in _ARRAYS},
-        )
         stress = tuple(
             StressAnswers(**damage, **{name: arrays[f"{damage['kind']}_{name}"] for name in _STRESS})
             for damage in meta["stress"]
         )
+        evaluation = Evaluation.of_parts(meta["evaluation"], arrays)
         return cls(evaluation, stress, meta["parent_sha256"], meta["checkpoint_sha256"], meta["tool"])
 
 

@@ -63,7 +63,7 @@ def changes(base: Evaluation) -> dict[str, dict[str, Any]]:
         "20 and 19 images": {name: getattr(base, name)[:-1] for name in ("logits", "labels", "sample_ids")},
         "on other classes": {"classes": tuple("0123456798")},
         "have no name, digest, size or runtime": {"artifact_sha256": "none"},
-        "no file has so many bytes": {"artifact_bytes": 2**63},
+        "no file has 9223372036854775808 bytes": {"artifact_bytes": 2**63},
         "the data set or a class has no name": {"origin": None},
     }
 

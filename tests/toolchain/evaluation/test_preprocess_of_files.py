@@ -90,7 +90,7 @@ def test_row44_the_policy_can_make_it_a_warning(
 
 
 def test_row44_a_search_refuses_the_images_that_judge(turned: Path) -> None:
-    with pytest.raises(EvidenceError, match="images to judge on, on which nothing may be fitted"):
+    with pytest.raises(EvidenceError, match="is a test split, to which nothing may be fitted"):
         open_artifact(turned, lambda: load("builtin:digits", "test"))
 
 

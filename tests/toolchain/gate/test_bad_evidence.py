@@ -50,7 +50,7 @@ PAIRS = [
     ("labels", [LONG] * 40, "it should be less than"),
     ("before", [4] * 40, "do not fit 4 classes"),
     ("after", [-1] * 40, "do not fit 4 classes"),
-    ("after_confidence", [1.0] * 41, "a confidence is no probability"),
+    ("after_confidence", [1.0] * 41, "a confidence is not a probability"),
     ("after_confidence", [float("nan")] * 40, "NaN is not valid JSON"),
     ("after_confidence", [float("inf")] * 40, "Infinity is not valid JSON"),
     ("after_confidence", [-1e-9] * 40, "after_confidence.0: it should be greater than or equal to 0"),
@@ -65,7 +65,7 @@ PAIRS = [
 REST = [
     (("schema",), "glyphpress/evidence/2", "its schema is not glyphpress/evidence/1"),
     (("pairs", "candidate", "bytes"), "1000", "pairs.candidate.bytes: it should be a valid integer"),
-    (("pairs", "candidate", "bytes"), 2**63, "so many bytes"),
+    (("pairs", "candidate", "bytes"), 2**63, "no file has 9223372036854775808 bytes"),
     (("pairs", "candidate", "sha256"), "b", "no name, digest, size or runtime"),
     (("pairs", "candidate", "runtime", "threads"), True, "facts of a runtime"),
     (("packed",), -1, "packed: it should be greater than or equal to 0, not -1"),

@@ -56,7 +56,7 @@ def _images_needed(limit: DropLimit, comparison: Comparison) -> int | None:
 def _suffered(comparison: Comparison) -> str:
     """Return the classes that lost the most and what they are now read as, for the end of a reason."""
     classes = ", ".join(
-        f"'{row.label}' ({percent_text(row.drop)} of {row.images} images)" for row in comparison.worst(5)
+        f"'{row.label}' ({percent_text(row.drop)} of {row.images} images)" for row in comparison.worst()
     )
     confusions = ", ".join(map(str, comparison.confusions[:3]))
     return f"; suffered most: {classes}" + (f"; {confusions}" if confusions else "")
