@@ -34,6 +34,14 @@ def to_json(value: object) -> dict[str, Any]:
     return {"schema": schema} | plain if schema else plain
 
 
+def json_types(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with dataclasses and tuples as dictionaries and lists, for JSON that is only written."""
+    from pydantic_core import to_jsonable_python
+
+    plain: dict[str, Any] = to_jsonable_python(values)
+    return plain
+
+
 def from_json(kind: type[T], text: str | bytes, *, whole: bool = True) -> T:
     """Return the dataclass that `to_json` wrote.
 

@@ -1,1 +1,1 @@
-"""What artifacts cost in the places where they run: in one table, each place by what it can truly say."""
+"""Profiling: latency, operators, memory and instructions of artifacts on their targets."""

@@ -1,4 +1,4 @@
-"""Runs over time: what each file took in stored runs, against the first file of one run, or the first of several."""
+"""Stored runs side by side: the latency of each file, compared with the first file of its run or with the first run."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from typing import Any
 from targets.session import taints_of
 from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.timings import LatencyRatio, StoredRow, StoredRun
-from toolchain.profiling.latency import PERCENTILES
+from toolchain.profiling.latency import percentiles
 
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """One file in one run. ratio: of medians; None for what the others are compared with, and where there is none."""
+    """One file in one run. ratio: of medians, to the file or run compared with; None for that one, or if unknown."""
 
     run: str
     row: StoredRow
     ratio: LatencyRatio | None
 
     def percentiles(self) -> dict[str, float | None]:
-        """Return nanoseconds by name (p50 ... p99.9), None where the samples cannot carry it, or are no latencies."""
-        timings = self.row.timings
-        return {f"p{q:g}": None if timings.facts.simulated else timings.percentile(q) for q in PERCENTILES}
+        """Return `latency.percentiles`, all None for a simulated device, which has no latency."""
+        return percentiles(None if self.row.timings.facts.simulated else self.row.timings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; times in nanoseconds."""
@@ -42,10 +41,10 @@ class Line:
 
 
 def history(runs: Sequence[StoredRun]) -> list[Line]:
-    """Return the lines of one run, or those of several with each file's runs together.
+    """Return the lines of one run, or those of several runs ordered by file.
 
-    Raises EvidenceError where a file was timed with other threads or another batch than in the first run, and where
-    a run shares no file with it.
+    Raises EvidenceError if a file was timed with other threads or another batch than in the first run, or if a run has
+    no file of the first run.
     """
     if len(runs) == 1:
         return [Line(runs[0].name, row, _in_one_run(row, runs[0])) for row in runs[0].rows]
@@ -55,7 +54,7 @@ def history(runs: Sequence[StoredRun]) -> list[Line]:
         if not shared:
             raise EvidenceError(f"{run.name} times no file of {runs[0].name} on the same target; give runs of one file")
         for row in shared:
-            _refuse_other_way(row, first[row.key], run.name, runs[0].name)
+            _refuse_other_settings(row, first[row.key], run.name, runs[0].name)
     keys = dict.fromkeys(row.key for run in runs for row in run.rows)
     return [
         Line(run.name, row, LatencyRatio.apart(row.timings, first[key].timings))
@@ -69,7 +68,7 @@ def history(runs: Sequence[StoredRun]) -> list[Line]:
 
 
 def notes(runs: Sequence[StoredRun]) -> Iterator[str]:
-    """Yield what makes runs unlike each other, and which of them were of a busy machine."""
+    """Yield what differs between the runs, and which of them were timed on a busy machine."""
     base, *others = runs
     first = {row.key: row for row in reversed(base.rows)}
     for run in others:
@@ -79,20 +78,20 @@ def notes(runs: Sequence[StoredRun]) -> Iterator[str]:
                 changes |= dict.fromkeys(_changes(row, first[row.key]))
         yield from (f"{run.name} against {base.name}: {change}" for change in changes)
     simulated = {row.timings.facts.target for run in runs for row in run.rows if row.timings.facts.simulated}
-    yield from (f"{target} is simulated, so its times are none" for target in sorted(simulated))
+    yield from (f"{target} is simulated, so it has no latencies" for target in sorted(simulated))
     for run in runs:
         yield from (f"{run.name}: {line}" for line in run.untimed)
         if tainted := taints_of(row.timings for row in run.rows):
-            yield f"NOT QUIET in {run.name}: {'; '.join(tainted)}; latencies may be longer than they need be"
+            yield f"NOT QUIET in {run.name}: {'; '.join(tainted)}; latencies may be too long"
 
 
 def _changes(row: StoredRow, base: StoredRow) -> Iterator[str]:
     timings, base_timings = row.timings, base.timings
     if row.machine != base.machine:
-        yield f"another machine ({row.machine}, not {base.machine}), so the ratio is not of the files alone"
+        yield f"another machine ({row.machine}, not {base.machine}), so the ratio is not only that of the files"
     sha256, base_sha256 = timings.artifact_sha256, base_timings.artifact_sha256
     if sha256 != base_sha256:
-        yield f"{row.artifact} has another content (sha256 {sha256[:8]}, not {base_sha256[:8]})"
+        yield f"{row.artifact} has other content (sha256 {sha256[:8]}, not {base_sha256[:8]})"
     if (timings.facts.runtime, timings.facts.version) != (base_timings.facts.runtime, base_timings.facts.version):
         yield (
             f"another runtime ({timings.facts.runtime} {timings.facts.version}, not {base_timings.facts.runtime} "
@@ -101,13 +100,13 @@ def _changes(row: StoredRow, base: StoredRow) -> Iterator[str]:
 
 
 def _in_one_run(row: StoredRow, run: StoredRun) -> LatencyRatio | None:
-    """Return the ratio to the first file in the same runtime on the same target, which was timed in turns with it."""
+    """Return the ratio to the first file in the same runtime on the same target; both were timed in turns."""
     where = (row.timings.facts.target, row.timings.facts.runtime)
     base = next(other for other in run.rows if (other.timings.facts.target, other.timings.facts.runtime) == where)
     return None if base is row or row.timings.facts.simulated else LatencyRatio.of(row.timings, base.timings)
 
 
-def _refuse_other_way(row: StoredRow, base: StoredRow, run: str, first: str) -> None:
+def _refuse_other_settings(row: StoredRow, base: StoredRow, run: str, first: str) -> None:
     for name, value, base_value in (
         ("threads", row.timings.facts.threads, base.timings.facts.threads),
         ("batch", row.timings.batch, base.timings.batch),
@@ -115,5 +114,5 @@ def _refuse_other_way(row: StoredRow, base: StoredRow, run: str, first: str) -> 
         if value != base_value:
             raise EvidenceError(
                 f"{row.artifact} was timed with {name} {value} in {run} and {base_value} in {first}; "
-                "these cannot be compared, time both alike"
+                "these cannot be compared; time both with the same settings"
             )

@@ -1,10 +1,10 @@
-"""Latency of several artifacts, measured in turns so that a drifting machine is unfair to none of them.
+"""Latency of several artifacts, measured in turns so that a drift of the machine affects all of them equally.
 
-Every round opens each file anew. Where a session happens to lie in memory makes it faster or slower for as long as it
-is open: of two sessions of one file that were held open, one is the faster in every round, which no number of rounds
-averages out (`bench/gate_aa.py` measures it). Opened anew, in an order that is drawn, the same file twice is treated
-alike in every round, so layout becomes noise that the interval over rounds holds (T. Mytkowicz et al., "Producing
-Wrong Data Without Doing Anything Obviously Wrong!", ASPLOS 2009; C. Curtsinger and E. D. Berger, "STABILIZER", 2013).
+Every round opens each file again, in a random order. The memory layout of a session makes it faster or slower for as
+long as it is open: of two open sessions of one file, one is faster in every round, and more rounds do not average that
+out (`bench/gate_aa.py` measures it). When each round opens the files again, the layout becomes noise between rounds,
+which the interval over rounds covers (T. Mytkowicz et al., "Producing Wrong Data Without Doing Anything Obviously
+Wrong!", ASPLOS 2009; C. Curtsinger and E. D. Berger, "STABILIZER", 2013).
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from targets.session import Session, TimingPlan, Timings, taints_of
 from targets.target import Target
 from toolchain.core.context import Progress, RunContext, silent
 from toolchain.core.errors import UsageProblem
+from toolchain.core.json_codec import json_types
 from toolchain.evaluation.timings import LatencyRatio, save_timings
 
-_CHANGING = (
+_CHANGING = (  # entries of the machine state that are stored for the end of a run too
     *("load_average", "usable_cores", "governor", "mhz", "temperature_c", "throttled"),
     *("cores", "work_s", "own_s", "clock_s"),
 )
@@ -40,25 +41,25 @@ PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 ROUNDS = 20
 
 Opening = Callable[[], Session]
-"""Opens a session, anew in every round."""
+"""Opens a new session, once in every round."""
 
 
 def time_interleaved(
     openings: Sequence[Opening], plan: TimingPlan, *, rounds: int = ROUNDS, seed: int = 0, progress: Progress = silent
 ) -> list[Timings]:
-    """Time every opening in `rounds` blocks, the order of each round drawn by `seed`; one Timings each, in order.
+    """Time every opening in `rounds` blocks, in an order drawn by `seed` in each round; return one Timings for each.
 
-    Where others were at work meanwhile all is timed once more, and the run is kept in which they did less.
-    The plan holds for the whole of an opening: each block takes its share of `min_runs`, `min_seconds` and `max_runs`,
-    and the warm-up anew. `Timings.blocks` says where each block starts; `load_ns` and `first_run_ns` are the medians
-    over the rounds.
+    If other processes kept the machine busy, everything is timed once more, and the quieter of the two runs is
+    returned. The plan is for all blocks of an opening together: each block takes its share of `min_runs`,
+    `min_seconds` and `max_runs`, and the whole warm-up. `Timings.blocks` is where each block starts; `load_ns` and
+    `first_run_ns` are medians over the rounds.
     """
     if rounds < 1 or rounds > plan.max_runs:
         raise UsageProblem(f"cannot time in {rounds} rounds; give 1 to {plan.max_runs}")
     first = _in_rounds(openings, plan, rounds, seed, partial(progress, "timing"))
     if not _disturbed(first):
         return first
-    again = _in_rounds(openings, plan, rounds, seed, partial(progress, "timing again, since others were at work"))
+    again = _in_rounds(openings, plan, rounds, seed, partial(progress, "timing again, since other processes were busy"))
     return min(first, again, key=_busiest)
 
 
@@ -83,10 +84,10 @@ def _in_rounds(
     )
     random = np.random.default_rng(seed)
     blocks: list[list[Timings]] = [[] for _ in openings]
-    with _rested_collector():
+    with _frozen_objects():
         for done in range(rounds):
             for index in random.permutation(len(openings)):
-                # Every block of a file keeps the inner loop that its first one found.
+                # Every block of a file uses the inner loop that its first block found.
                 inner = blocks[index][0].inner if blocks[index] else plan.inner
                 with openings[index]() as session:
                     blocks[index].append(session.time(replace(share, inner=inner)))
@@ -95,8 +96,8 @@ def _in_rounds(
 
 
 @contextmanager
-def _rested_collector() -> Iterator[None]:
-    """Leave what is there already out of the garbage collection before each block: 0.5 s with a converter loaded."""
+def _frozen_objects() -> Iterator[None]:
+    """Exclude the objects that exist already from the garbage collection before each block (0.5 s with TensorFlow)."""
     gc.freeze()
     try:
         yield
@@ -107,27 +108,32 @@ def _rested_collector() -> Iterator[None]:
 def _joined(blocks: list[Timings]) -> Timings:
     starts = np.cumsum([0, *(len(block.samples_ns) for block in blocks[:-1])])
     first, last = blocks[0], blocks[-1]
-    ended: dict[str, Any] = {"end": {name: last.machine[name] for name in _CHANGING if name in last.machine}}
+    end = {name: last.machine[name] for name in _CHANGING if name in last.machine}
     return replace(
         first,
         samples_ns=np.concatenate([block.samples_ns for block in blocks]),
         blocks=tuple(int(start) for start in starts),
         interrupted=tuple(
-            (int(start) + index, away)
+            (int(start) + index, ns)
             for start, block in zip(starts, blocks, strict=True)
-            for index, away in block.interrupted
+            for index, ns in block.interrupted
         ),
         load_ns=int(np.median([block.load_ns for block in blocks])),
         first_run_ns=int(np.median([block.first_run_ns for block in blocks])),
-        machine=first.machine | ended,
+        machine=first.machine | {"end": end},
     )
+
+
+def percentiles(timings: Timings | None) -> dict[str, float | None]:
+    """Return nanoseconds by name (p50 ... p99.9), None for each that the samples cannot carry; all None without any."""
+    return {f"p{q:g}": timings.percentile(q) if timings else None for q in PERCENTILES}
 
 
 @dataclass(frozen=True, eq=False)
 class ProfileRow:
-    """One artifact's latency; `ratio` and `ratio_p95` are to the first row's, None for the first itself.
+    """The latency of one artifact. ratio, ratio_p95: of P50 and P95, to the first row's.
 
-    Either is also None where the samples cannot carry the percentile.
+    They are None for the first row, and where the samples cannot carry the percentile.
     """
 
     artifact: Artifact
@@ -135,34 +141,30 @@ class ProfileRow:
     ratio: LatencyRatio | None
     ratio_p95: LatencyRatio | None = None
 
-    def percentiles(self) -> dict[str, float | None]:
-        """Return nanoseconds by name (p50 ... p99.9), None where the samples cannot carry it."""
-        return {f"p{q:g}": self.timings.percentile(q) for q in PERCENTILES}
-
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the samples as JSON types; times in nanoseconds."""
+        """Return everything but the samples; times in nanoseconds."""
         timings = self.timings
         return {
             "artifact": self.artifact.path.name,
             "sha256": self.artifact.sha256,
             "bytes": self.artifact.size,
-            "facts": asdict(timings.facts),
+            "facts": timings.facts,
             "batch": timings.batch,
             "samples": len(timings.samples_ns),
             "inner": timings.inner,
             "warmup": timings.warmup,
             "load_ns": timings.load_ns,
             "first_run_ns": timings.first_run_ns,
-            "percentiles_ns": self.percentiles(),
-            "ratio": None if self.ratio is None else asdict(self.ratio),
-            "ratio_p95": None if self.ratio_p95 is None else asdict(self.ratio_p95),
+            "percentiles_ns": percentiles(timings),
+            "ratio": self.ratio,
+            "ratio_p95": self.ratio_p95,
             "machine": timings.machine,
         }
 
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What several artifacts cost in the same minutes on the same machine, the first being the one compared with."""
+    """The latencies of several artifacts, timed in turns on one machine; ratios are to the first."""
 
     rows: tuple[ProfileRow, ...]
     plan: TimingPlan
@@ -172,11 +174,11 @@ class Profile:
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the samples as JSON types."""
         rows = [row.to_dict() for row in self.rows]
-        return {"rows": rows, "plan": asdict(self.plan), "rounds": self.rounds, "seed": self.seed}
+        return json_types({"rows": rows, "plan": self.plan, "rounds": self.rounds, "seed": self.seed})
 
     @property
     def taints(self) -> tuple[str, ...]:
-        """What made the machine less than quiet meanwhile, in words."""
+        """The reasons why the machine was not quiet."""
         return taints_of([row.timings for row in self.rows])
 
     def save_samples(self, path: Path, *, force: bool = False) -> None:
@@ -192,15 +194,15 @@ def profile(
     rounds: int = ROUNDS,
     context: RunContext | None = None,
 ) -> Profile:
-    """Open every artifact on `target` (by default the one of its format), time them in turns, compare with the first.
+    """Time artifacts in turns on `target`, by default that of each format, and compare each with the first.
 
-    context: by default one thread. Load and first run are of this process, where the runtime has started already.
-    Raises UsageProblem without artifacts or for a target that does not run a format, and what opening raises.
+    context: by default one thread. Load and first run are those of this process, where the runtime has started
+    already. Raises UsageProblem without artifacts, or for a target that does not run a format; opening may raise too.
     """
     plan, context = plan or TimingPlan(), context or RunContext(threads=1)
     if not artifacts:
         raise UsageProblem("nothing to profile; name at least one artifact")
-    openings = [partial(_place(artifact, target).open, artifact, threads=context.threads) for artifact in artifacts]
+    openings = [partial(_target(artifact, target).open, artifact, threads=context.threads) for artifact in artifacts]
     timings = time_interleaved(openings, plan, rounds=rounds, seed=context.seed, progress=context.progress)
     first, *others = timings
     rows = [ProfileRow(artifacts[0], first, None)]
@@ -211,30 +213,27 @@ def profile(
 
 
 def timeable(path: Path) -> Artifact:
-    """Return the artifact, or a user's own file with its classes merely numbered, since times need no names.
+    """Return the artifact; a file without a sidecar gets numbers as classes, since timing needs no names.
 
-    Raises ArtifactError when the file cannot be read, or does not say how wide its answer is.
+    Raises ArtifactError when the file cannot be read, or its number of classes is not fixed.
     """
     if explained(path):
         return load_artifact(path)
     _, outputs = describe(path)
     width = outputs[0].shape[-1] if outputs[0].shape else -1
     if width < 1:
-        raise ArtifactError(f"{path}: does not say how many classes it answers; export it with a fixed output width")
+        raise ArtifactError(f"{path}: the file does not fix its number of classes; export it with a fixed output width")
     return adopt(path, preprocess=Preprocess(), classes=tuple(map(str, range(width))))
 
 
 def started_cold(timings: Timings, artifact: Artifact, target: Target) -> Timings:
-    """Return the timings with the load and first run of a fresh process (`Target.cold_start`).
-
-    Where there can be none they keep their own: a script loads nothing.
-    """
+    """Return the timings with load and first run of a new process (`Target.cold_start`), if the target has them."""
     facts = timings.facts
     cold = None if facts.simulated else target.cold_start(artifact, threads=facts.threads)
     return replace(timings, **asdict(cold)) if cold else timings
 
 
-def _place(artifact: Artifact, target: Target | None) -> Target:
+def _target(artifact: Artifact, target: Target | None) -> Target:
     if target is None:
         return default_for(artifact.format)
     if artifact.format not in target.formats:

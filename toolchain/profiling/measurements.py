@@ -1,4 +1,4 @@
-"""Measurements: what every artifact costs on every target that takes it, or why that is not known."""
+"""Measurements: the costs of every artifact on every target that takes it, their agreement, and reasons for a cost."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from targets.host.machine import multiplies_bytes
 from targets.session import Instructions, RuntimeFacts, Session, TimingPlan, Timings
 from targets.target import Target
 from toolchain.core.errors import UsageProblem
+from toolchain.core.json_codec import json_types
 from toolchain.evaluation.timings import SLOWER, LatencyRatio, save_timings
 from toolchain.formats import catalog as formats
 from toolchain.formats.graph import Diagnosis
-from toolchain.profiling.latency import PERCENTILES
+from toolchain.profiling.latency import percentiles
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredFile:
     """One artifact on one target.
 
-    There are timings where the target has a latency, instructions where it is emulated, an agreement where it is not
-    the default target of the format. Ratios are to the first artifact in the same runtime there. packed: the
-    file's bytes once packed, None where that was not measured. refused: why there is nothing; missing: whether that is
-    because the target is not here. larger: whether the file is larger than that first artifact's. reasons: why it is
-    larger or slower.
+    It has timings if the target has a latency, instructions if it is emulated, and an agreement if it is not the
+    default target of the format. Ratios are to the first artifact in the same runtime on the same target. packed: the
+    file's packed bytes, None if not measured. refused: why there is no measurement; missing: whether the reason is that
+    the target is unavailable. larger: whether the file is larger than the first artifact. reasons: why it is larger or
+    slower.
     """
 
     artifact: Artifact
@@ -59,46 +60,42 @@ class MeasuredFile:
 
     @property
     def timed(self) -> Timings | None:
-        """The timings of a device; None for those of a script, which are no latency."""
+        """The timings of a device; None for those of a script, which are not a latency."""
         return self.timings if self.facts and self.facts.cost == "latency" else None
 
-    def percentiles(self) -> dict[str, float | None]:
-        """Return nanoseconds by name (p50 ... p99.9), None where there are none or too few to carry it."""
-        return {f"p{q:g}": self.timings.percentile(q) if self.timings else None for q in PERCENTILES}
-
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the samples as JSON types; times in nanoseconds."""
-        timings, facts = self.timings, self.facts
+        """Return everything but the samples; times in nanoseconds."""
+        timings = self.timings
         known: dict[str, Any] = {
             "artifact": self.artifact.path.name,
             "sha256": self.artifact.sha256,
             "bytes": self.artifact.size,
             "packed": self.packed,
             "target": self.target,
-            "facts": asdict(facts) if facts else None,
-            "cost": facts.cost if facts else None,
+            "facts": self.facts,
+            "cost": self.facts.cost if self.facts else None,
             "refused": self.refused,
             "missing": self.missing,
             "agreement": asdict(self.agreement) | {"match": self.agreement.match} if self.agreement else None,
             "instructions": self.instructions.to_dict() if self.instructions else None,
             "instructions_ratio": self.instructions_ratio,
             "peak_bytes": self.peak_bytes,
-            "ratio": asdict(self.ratio) if self.ratio else None,
-            "ratio_p95": asdict(self.ratio_p95) if self.ratio_p95 else None,
+            "ratio": self.ratio,
+            "ratio_p95": self.ratio_p95,
             "slower": self.slower,
             "larger": self.larger,
-            "reasons": list(self.reasons),
+            "reasons": self.reasons,
         }
         if timings:
             known |= {name: getattr(timings, name) for name in ("batch", "inner", "warmup", "load_ns", "first_run_ns")}
             known |= {"samples": len(timings.samples_ns), "machine": timings.machine}
-            known |= {"percentiles_ns": self.percentiles()}
+            known |= {"percentiles_ns": percentiles(timings)}
         return known
 
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """The files in the order of the targets, and how they were measured. taints: what made the run less than quiet."""
+    """The files in the order of the targets, and the settings. taints: the reasons why the machine was not quiet."""
 
     files: tuple[MeasuredFile, ...]
     plan: TimingPlan
@@ -110,9 +107,9 @@ class Measurements:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the samples as JSON types."""
-        settings = {name: getattr(self, name) for name in ("threads", "rounds", "seed", "machine")}
-        rows = [file.to_dict() for file in self.files]
-        return {"rows": rows, "plan": asdict(self.plan), "taints": list(self.taints)} | settings
+        names = ("plan", "taints", "threads", "rounds", "seed", "machine")
+        settings = {name: getattr(self, name) for name in names}
+        return json_types({"rows": [file.to_dict() for file in self.files]} | settings)
 
     def save_samples(self, path: Path, *, force: bool = False) -> None:
         """Write the raw nanoseconds (`toolchain.evaluation.timings`)."""
@@ -120,16 +117,16 @@ class Measurements:
 
 
 IMAGES = 64
-"""Real digits of the built-in set: enough to exercise every logit, few enough for an emulated processor."""
+"""Built-in digits to compare answers on: enough to exercise every logit, few enough for an emulated processor."""
 TOLERANCE = 1e-4
-"""Relative to the largest logit, at least 1: the difference that another order of float32 sums makes."""
+"""Largest difference of logits that another order of float32 sums explains, as a share of the largest logit or 1."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """The same images in two places: how many answers differ, and the largest difference of a logit.
+    """Answers of two targets to the same images: how many differ, and the largest difference of a logit.
 
-    scale: the largest logit there is, in the place that is compared with, `reference`.
+    reference: the target that is compared with. scale: its largest logit.
     """
 
     reference: str
@@ -140,7 +137,7 @@ class Agreement:
 
     @property
     def match(self) -> bool:
-        """Whether every answer is the same, and no logit differs by more than rounding does."""
+        """Whether all answers are the same, and logits differ only by rounding."""
         return not self.differing and self.largest <= TOLERANCE * max(1.0, self.scale)
 
     def __str__(self) -> str:
@@ -154,27 +151,22 @@ class Agreement:
         return f"OUTPUTS DIFFER: {self.differing} of {self.images} answers"
 
 
-def glyphs() -> NDArray[np.uint8]:
-    """Return the images that places are compared on, uint8 [IMAGES, 28, 28]."""
-    return load("builtin:digits", "test").images[:IMAGES]
-
-
 def agreement(answering: Session, reference: Session, images: NDArray[np.uint8] | None = None) -> Agreement:
-    """Compare two sessions of one file on images, by default `glyphs`; raises RunFailed as they do."""
-    images = glyphs() if images is None else images
+    """Compare two sessions of one file on images, by default built-in digits; raises RunFailed as they do."""
+    images = load("builtin:digits", "test").images[:IMAGES] if images is None else images
     expected, answered = reference.run(images), answering.run(images)
     differing = int((expected.argmax(axis=1) != answered.argmax(axis=1)).sum())
     largest = float(np.abs(expected - answered).max())
     return Agreement(reference.facts.target, len(images), differing, largest, float(np.abs(expected).max()))
 
 
-UNSEEN = "the graph shows no reason; `glyphpress profile --per-op` tells what each operator takes"
+UNSEEN = "the graph shows no reason; `glyphpress profile --per-op` shows the time of each operator"
 
 
 def reasons_for(artifact: Artifact, base: Artifact, target: Target, *, slower: bool, larger: bool) -> tuple[str, ...]:
-    """Return why an artifact is slower on a target, or larger, than `base`, one reason per line; none for neither.
+    """Return why an artifact is slower on a target, or larger, than `base`: one line for each reason.
 
-    Graphs are taken as this machine's runtime makes them. Raises RunFailed where it refuses a file.
+    They come from the graphs that the runtime of this machine makes. Raises RunFailed if it refuses a file.
     """
     file_format = formats.get(artifact.format)
     diagnosis = file_format.diagnosis(artifact)
@@ -188,7 +180,7 @@ def reasons_for(artifact: Artifact, base: Artifact, target: Target, *, slower: b
 
 
 def _without_instructions(diagnosis: Diagnosis, target: Target) -> Iterator[str]:
-    """Yield that the processor has no instructions for what an int8 file does, where that is known of it."""
+    """Yield a reason if the target's processor is known to lack the instructions for int8 products."""
     flags = target.isa()
     if not flags or multiplies_bytes(flags) or not diagnosis.computes_in_int8():
         return
@@ -200,18 +192,19 @@ def _without_instructions(diagnosis: Diagnosis, target: Target) -> Iterator[str]
 
 
 def _slowest(diagnosis: Diagnosis, target: Target) -> str:
-    """Return the operator that takes most of the time, where this machine's runtimes tell it."""
+    """Return the slowest operator, as text after UNSEEN, if a runtime of this machine measured it."""
     if target.name != catalog.default_for(diagnosis.artifact.format).name or not diagnosis.operators:
         return ""
-    most = max(diagnosis.operators, key=lambda operator: operator.ns)
-    return f"; most is {most.kernel}{f' of {most.layer}' if most.layer else ''}, {diagnosis.time_share([most])}"
+    slowest = max(diagnosis.operators, key=lambda operator: operator.ns)
+    layer = f" of {slowest.layer}" if slowest.layer else ""
+    return f"; the slowest is {slowest.kernel}{layer}, {diagnosis.time_share([slowest])}"
 
 
 def paired(artifacts: Sequence[Artifact], names: Sequence[str]) -> list[tuple[Target, Artifact]]:
-    """Return every artifact with every target that takes it, in the order of the targets.
+    """Return every pair of an artifact and a target that takes it, in the order of the targets.
 
-    names: of targets; without any, each artifact goes with the default target of its format. Raises UsageProblem where
-    a target takes none of the artifacts or an artifact has no target, and UnknownTarget.
+    names: of targets; without any, each artifact gets the default target of its format. Raises UnknownTarget, and
+    UsageProblem if a target takes none of the artifacts or an artifact has no target.
     """
     if not artifacts:
         raise UsageProblem("nothing to profile; name at least one artifact")
@@ -224,6 +217,6 @@ def paired(artifacts: Sequence[Artifact], names: Sequence[str]) -> list[tuple[Ta
             raise UsageProblem(f"{target.name} does not run {artifacts[0].path.name}; it takes {takes}")
     for artifact in artifacts:
         if not any(artifact.format in target.formats for target in targets):
-            fit = catalog.DEFAULTS[artifact.format]
-            raise UsageProblem(f"no --target runs {artifact.path.name}; add --target {fit}")
+            default = catalog.DEFAULTS[artifact.format]
+            raise UsageProblem(f"no --target runs {artifact.path.name}; add --target {default}")
     return [(target, artifact) for target in targets for artifact in artifacts if artifact.format in target.formats]

@@ -1,9 +1,9 @@
-"""The time that each operator of an artifact takes, target by target."""
+"""The time of each operator of an artifact on one or more targets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from targets.host.machine import machine_state, pinned, taints
 from targets.host.runtime_session import PROFILE_RUNS, resolved_threads
 from targets.session import Operator
 from toolchain.core.context import Progress, silent
+from toolchain.core.json_codec import json_types
 from toolchain.profiling.measurements import paired
 
 
@@ -21,7 +22,7 @@ from toolchain.profiling.measurements import paired
 class Breakdown:
     """The operators of one artifact on one target, in the order of execution.
 
-    taints: what made the machine less than quiet meanwhile, in words. cores: how many there were to use.
+    taints: the reasons why the machine was not quiet. cores: number of usable cores.
     """
 
     artifact: Artifact
@@ -34,15 +35,14 @@ class Breakdown:
 
     @property
     def ns(self) -> float:
-        """What all operators take together."""
+        """The time of all operators together."""
         return sum(operator.ns for operator in self.operators)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; times in nanoseconds."""
-        settings = {name: getattr(self, name) for name in ("target", "threads", "batch", "ns")}
-        rows = [asdict(operator) for operator in self.operators]
-        named = {"artifact": self.artifact.path.name, "sha256": self.artifact.sha256}
-        return named | settings | {"runs": PROFILE_RUNS, "taints": list(self.taints), "operators": rows}
+        known: dict[str, Any] = {"artifact": self.artifact.path.name, "sha256": self.artifact.sha256}
+        known |= {name: getattr(self, name) for name in ("target", "threads", "batch", "ns")}
+        return json_types(known | {"runs": PROFILE_RUNS, "taints": self.taints, "operators": self.operators})
 
 
 def per_operator(
@@ -54,11 +54,10 @@ def per_operator(
     pin: Sequence[int] = (),
     progress: Progress = silent,
 ) -> tuple[Breakdown, ...]:
-    """Profile the operators of every artifact on every target that takes it, each in a fresh process.
+    """Profile the operators of every artifact on every target that takes it, each in a new process.
 
-    pin: the cores to keep to, none for all. Where the machine was not quiet a file is profiled once more.
-
-    Raises what `paired` raises, TargetUnavailable where a target is not here, RunFailed where it has no profiler.
+    pin: the cores to run on, none for all. A file is profiled once more if the machine was not quiet. Raises as
+    `paired` does, TargetUnavailable for an unavailable target, and RunFailed for one without a profiler.
     """
     pairs = paired(artifacts, targets)
     for target in dict.fromkeys(target for target, _ in pairs):
@@ -80,6 +79,6 @@ def per_operator(
 
 
 def _watched(measure: Callable[[], list[Operator]]) -> tuple[list[Operator], tuple[str, ...]]:
-    """Return what is measured, and what made the machine less than quiet meanwhile."""
+    """Return the operators, and the reasons why the machine was not quiet meanwhile."""
     before = machine_state()
     return measure(), taints(before, machine_state())

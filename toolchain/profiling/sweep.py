@@ -1,10 +1,10 @@
-"""Sweep: the same file with several numbers of threads and batch sizes, each number of threads in its own process."""
+"""Sweep: the latency of files at several numbers of threads and batch sizes, a process for each number of threads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -15,6 +15,7 @@ from targets.host.runtime_session import resolved_threads
 from targets.session import TimingPlan, Timings
 from toolchain.core.context import Progress, silent
 from toolchain.core.errors import UsageProblem
+from toolchain.core.json_codec import json_types
 from toolchain.profiling.latency import ROUNDS, time_interleaved
 from toolchain.profiling.measurements import paired
 
@@ -32,7 +33,7 @@ class SweepPoint:
 
     @property
     def image_ns(self) -> float | None:
-        """The median of what an image takes, in nanoseconds."""
+        """The median time of one image, in nanoseconds."""
         median = self.timings.percentile(50) if self.timings else None
         return median / self.batch if median is not None else None
 
@@ -40,8 +41,9 @@ class SweepPoint:
         """Return JSON types, without the samples."""
         settings = {name: getattr(self, name) for name in ("artifact", "target", "threads", "batch", "refused")}
         timings = self.timings
-        facts = {"facts": asdict(timings.facts), "samples": len(timings.samples_ns)} if timings else {}
-        return settings | facts | {"p50_ns": timings.percentile(50) if timings else None, "image_ns": self.image_ns}
+        facts = {"facts": timings.facts, "samples": len(timings.samples_ns)} if timings else {}
+        p50 = timings.percentile(50) if timings else None
+        return json_types(settings | facts | {"p50_ns": p50, "image_ns": self.image_ns})
 
 
 def sweep(
@@ -56,15 +58,15 @@ def sweep(
     pin: Sequence[int] = (),
     progress: Progress = silent,
 ) -> tuple[SweepPoint, ...]:
-    """Time every artifact with all threads and batches: a process for each target and number of threads, in turns.
+    """Time every artifact at all numbers of threads and batch sizes, in turns.
 
-    pin: the cores to keep to, none for all. Without targets each format's usual one is taken. Raises UsageProblem for
-    a target that is not of this machine, and what opening raises.
+    pin: the cores to run on, none for all. targets: as in `paired`. Raises as `paired` does, UsageProblem for a target
+    that is not on this machine, and the errors of opening a file.
     """
     pairs = paired(artifacts, targets)
     for target, _ in pairs:
         if target.host or target.cost == "instructions":
-            raise UsageProblem(f"{target.name} cannot be swept; take a target of this machine")
+            raise UsageProblem(f"{target.name} cannot be swept; give a target of this machine")
     points: list[SweepPoint] = []
     with ExitStack() as stack:
         stack.enter_context(pinned(pin))
@@ -79,7 +81,7 @@ def sweep(
 
 @dataclass(frozen=True)
 class _Configuration:
-    """A file on a target with a number of threads, and the process that it has for itself."""
+    """A file on a target with a number of threads, and its process."""
 
     artifact: Artifact
     target: str
@@ -94,7 +96,7 @@ class _Configuration:
 def _timed(
     configurations: list[_Configuration], plan: TimingPlan, rounds: int, seed: int, progress: Progress
 ) -> list[SweepPoint]:
-    refused = [_fits(configuration.artifact, plan.batch) for configuration in configurations]
+    refused = [_refusal(configuration.artifact, plan.batch) for configuration in configurations]
     openings = [configuration.open for configuration, reason in zip(configurations, refused, strict=True) if not reason]
     measured = iter(time_interleaved(openings, plan, rounds=rounds, seed=seed, progress=progress) if openings else ())
     points = []
@@ -107,7 +109,7 @@ def _timed(
     return points
 
 
-def _fits(artifact: Artifact, batch: int) -> str:
-    """Return why a file does not run in batches of a size, or nothing."""
+def _refusal(artifact: Artifact, batch: int) -> str:
+    """Return why a file does not run at a batch size, or an empty string."""
     fixed = artifact.inputs[0].shape[0] if artifact.inputs and artifact.inputs[0].shape else -1
     return f"its batch is fixed at {fixed}" if fixed > 0 and fixed != batch else ""

@@ -17,7 +17,7 @@ from toolchain.core.quantities import size_text, time_text
 from toolchain.evaluation.timings import LatencyRatio, StoredRun
 from toolchain.formats.inspection import packed_remark
 from toolchain.profiling.history import history, notes
-from toolchain.profiling.latency import PERCENTILES
+from toolchain.profiling.latency import PERCENTILES, percentiles
 from toolchain.profiling.measurements import MeasuredFile, Measurements
 from toolchain.profiling.per_operator import Breakdown
 from toolchain.profiling.sweep import SweepPoint
@@ -46,7 +46,7 @@ def _time(ns: float | None) -> str:
 
 
 def _percentile(name: str, file: MeasuredFile) -> str:
-    return _time(file.percentiles()[name] if file.timed else None)
+    return _time(percentiles(file.timed)[name])
 
 
 def _of_first(file: MeasuredFile) -> str:
@@ -114,7 +114,7 @@ def _remarks(measurements: Measurements) -> list[str]:
 
 def not_quiet(taints: Sequence[str]) -> list[str]:
     """Return the line that marks times from a machine that was not quiet; none if it was."""
-    return [f"NOT QUIET: {'; '.join(taints)}; latencies may be longer than they need be"] if taints else []
+    return [f"NOT QUIET: {'; '.join(taints)}; latencies may be too long"] if taints else []
 
 
 def _threads_text(threads: int) -> str:
@@ -165,7 +165,7 @@ def _machine_text(measurements: Measurements) -> str:
 def _dashes(measurements: Measurements) -> Iterator[str]:
     """Yield one line for each file that lacks percentiles: which, and why."""
     for file in measurements.files:
-        missing = [name for name, ns in file.percentiles().items() if ns is None]
+        missing = [name for name, ns in percentiles(file.timings).items() if ns is None]
         if not (missing and file.timed):
             continue
         name, count, inner = f"{file.artifact.path.name} on {file.target}", len(file.timed.samples_ns), file.timed.inner
@@ -202,7 +202,7 @@ def _figures(file: MeasuredFile) -> dict[str, object]:
         "first_run_ns": timed.first_run_ns if timed else None,
         "samples": len(timed.samples_ns) if timed else None,
     }
-    known |= {f"{name}_ns": ns if timed else None for name, ns in file.percentiles().items()}
+    known |= {f"{name}_ns": ns for name, ns in percentiles(timed).items()}
     known |= {"instructions": file.instructions.median if file.instructions else None}
     known |= _ratio_columns("of_first", file.ratio if timed else None)
     known |= _ratio_columns("p95_of_first", file.ratio_p95 if timed else None)

@@ -202,7 +202,7 @@ def test_a_sweep_times_every_way_in_a_process_of_its_own(
         (["--sweep-threads", "1;2"], "is no list of numbers; write 1,2,4"),
         (["--sweep-threads", "0,1"], "0 is not in the range 1 to "),
         (["--sweep-batch", "1,8", "--target", "litert-cpu"], "does not run"),
-        (["--sweep-batch", "1,8", "--target", "arm64:cortex-a72"], "take a target of this machine"),
+        (["--sweep-batch", "1,8", "--target", "arm64:cortex-a72"], "give a target of this machine"),
     ],
 )
 def test_what_cannot_be_swept(glyphpress: Program, files: list[Path], words: list[str], said: str) -> None:

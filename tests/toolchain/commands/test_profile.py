@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from calibration.load import load
 from targets import catalog
 from targets.artifact import Artifact, Format
 from targets.errors import ConnectionLost, Misplaced, RunFailed
@@ -23,6 +24,7 @@ from tests.fixtures.small_models import artifact, conv_net
 from toolchain.commands.profile import ProfileRequest, profile_files
 from toolchain.core.context import RunContext
 from toolchain.core.errors import UsageProblem
+from toolchain.profiling.measurements import IMAGES
 from toolchain.report.timings import measurements_table
 
 PLAN = TimingPlan(warmup=2, min_runs=300, min_seconds=0)
@@ -97,10 +99,8 @@ class Gone(NullTarget):
 
 
 def _logits(artifact: Artifact) -> NDArray[np.float32]:
-    from toolchain.profiling.measurements import glyphs
-
     with OrtCpu().open(artifact) as session:
-        return session.run(glyphs())
+        return session.run(load("builtin:digits").images[:IMAGES])
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_runs_that_cannot_be_compared_are_refused(changed: Timings, said: str) -
     ("changed", "said"),
     [
         (timings(machine={"cpu": "B", "cores": 2}), "another machine (B, not A)"),
-        (timings(artifact_sha256="1" * 64), "0.onnx has another content"),
+        (timings(artifact_sha256="1" * 64), "0.onnx has other content"),
         (timings(facts=RuntimeFacts("ort-cpu", "onnxruntime", "2", "cpu", 1)), "another runtime (onnxruntime 2, not"),
     ],
     ids=["row38-machine", "row38-content", "row38-runtime"],

@@ -86,7 +86,7 @@ def test_the_reason_is_found_in_the_graph(
 def test_a_file_without_fault_is_not_accused(base: Artifact) -> None:
     assert reasons_for(base, base, get("ort-cpu"), slower=False, larger=False) == ()
     (unseen,) = reasons_for(base, base, get("ort-cpu"), slower=True, larger=False)
-    assert unseen.startswith(f"{UNSEEN}; most is ")
+    assert unseen.startswith(f"{UNSEEN}; the slowest is ")
 
     (told,) = reasons_for(base, base, get("ort-cpu"), slower=False, larger=True)
     assert f"of its {base.size:,} bytes" in told
