@@ -169,7 +169,7 @@ def test_a_file_of_other_classes_is_refused(tmp_path: Path) -> None:
     other = replace(digits(), classes=tuple("abcdefghij"))
     with (
         read_judged_file(path, digits()).session("be read") as session,
-        pytest.raises(EvidenceError, match="other classes"),
+        pytest.raises(EvidenceError, match="different classes"),
     ):
         answers_under(limit(), session, other)
 
