@@ -1,4 +1,4 @@
-"""Dataset: labelled glyphs, held in memory or read from a large file as they are asked for."""
+"""Dataset: labelled glyphs, held in memory or read from a large file on demand."""
 
 from __future__ import annotations
 
@@ -121,14 +121,12 @@ def chunks(count: int, size: int = CHUNK) -> list[slice]:
 Split = Literal["train", "test"]
 Labels = NDArray[np.int64]
 
-__all__ = ["SIDE", "Dataset", "ImageSource", "Images", "Labels", "Split"]
-
 
 @dataclass(frozen=True)
 class Dataset:
     """Labelled glyphs.
 
-    images: uint8 [N, 28, 28], upright, bright ink on black, 0 to 255; those of a large file are read when asked for.
+    images: uint8 [N, 28, 28], upright, bright ink on black, 0 to 255; those of a large file are read on demand.
     labels: int64 [N], indices into `classes` (not EMNIST's own numbering).
     classes: the character of each index.
     origin: its name, such as `emnist:balanced/test`, or `emnist:balanced[0-9]/test` with chosen classes.
@@ -183,11 +181,9 @@ class Dataset:
         classes = chosen_classes(names, self.classes, base)
         if classes == self.classes:
             return self
-        labels = relabelled(self.labels, self.classes, classes)
-        indices = np.flatnonzero(labels >= 0)
         origin = f"{base}{brackets(classes)}{slash}{split}"
-        refuse_absent(labels, classes, origin)
-        return Dataset.of(_subset(self.images, indices), labels[indices], classes, origin, self.split)
+        indices, labels = of_classes(self.labels, self.classes, classes, origin)
+        return Dataset.of(_subset(self.images, indices), labels, classes, origin, self.split)
 
     def in_memory(self) -> Dataset:
         """Return it with all images in memory, for repeated access in random order."""
@@ -205,15 +201,15 @@ def _subset(images: ImageSource, indices: NDArray[np.int64]) -> ImageSource:
     return images.subset(indices)
 
 
-def relabelled(labels: Labels, classes: tuple[str, ...], names: tuple[str, ...]) -> Labels:
-    """Return labels as indices into `names` instead of `classes`, -1 for a class that is not in `names`."""
-    index = {name: label for label, name in enumerate(names)}
-    changed: Labels = np.array([index.get(name, -1) for name in classes], np.int64)[labels]
-    return changed
+def of_classes(labels: Labels, classes: tuple[str, ...], names: tuple[str, ...], origin: str) -> tuple[Indices, Labels]:
+    """Return the indices of the images of the classes `names`, and their labels as indices into `names`.
 
-
-def refuse_absent(labels: Labels, names: tuple[str, ...], origin: str) -> None:
-    """Raise EmptyData with the chosen classes that have no image."""
-    counts = np.bincount(labels[labels >= 0], minlength=len(names))
+    Raises EmptyData with the names that have no image.
+    """
+    new_label = {name: label for label, name in enumerate(names)}
+    changed = np.array([new_label.get(name, -1) for name in classes], np.int64)[labels]
+    indices = np.flatnonzero(changed >= 0)
+    counts = np.bincount(changed[indices], minlength=len(names))
     if absent := [f"'{name}'" for name, count in zip(names, counts, strict=True) if not count]:
         raise EmptyData(f"{origin} has no image of class {', '.join(absent[:10])}; leave it out of the choice")
+    return indices, changed[indices]

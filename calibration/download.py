@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from calibration import atomic_files
 from calibration.errors import DownloadFailed
-from calibration.load import find, user_cache
+from calibration.load import find_split, user_cache
 from calibration.spec import SPLITS
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def fetch(
 
 
 def _complete(folder: Path) -> bool:
-    splits = [find(table, split, [folder]) for table in SPLITS.values() for split in ("train", "test")]
+    splits = [find_split(table, split, [folder]) for table in SPLITS.values() for split in ("train", "test")]
     return all(files is not None and files.complete for files in splits)
 
 

@@ -1,9 +1,9 @@
-"""Turns a scan into an EMNIST-style glyph, for folders of pictures, the built-in digits and applications.
+"""Turns scans into EMNIST-style glyphs: one at a time for applications, or a folder of pictures into a Dataset.
 
-Follows section II-A of the EMNIST paper (Cohen et al. 2017, arXiv:1702.05373): ink without paper, Gaussian blur, crop
-to the region of interest, centre in a square with the aspect kept and 2 pixels of padding, bicubic down to 28x28, 0 to
-255. The paper starts from binary images; here a scan's gray levels are stretched about the middle between paper and
-ink, so that thin strokes of small scans do not break.
+`glyph` follows section II-A of the EMNIST paper (Cohen et al. 2017, arXiv:1702.05373): ink without paper, Gaussian
+blur, crop to the region of interest, centre in a square with the aspect kept and 2 pixels of padding, bicubic down to
+28x28, 0 to 255. The paper starts from binary images; here a scan's gray levels are stretched about the middle between
+paper and ink, so that thin strokes of small scans do not break.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from calibration.errors import CorruptData, DataNotFound
 
 _ALWAYS_ALLOWED = 64 << 20
 _LARGEST_RATIO = 50
+_CHUNK = 1 << 20
 
 
 def unpacks_to_too_much(announced: int, packed: int) -> bool:
@@ -35,10 +36,6 @@ def unpacks_to_too_much(announced: int, packed: int) -> bool:
 def announced_bytes(parts: Iterable[ZipInfo]) -> int:
     """Return the unpacked size of a zip archive's parts, as its directory claims."""
     return sum(part.file_size for part in parts)
-
-
-UNSIGNED_BYTE = 8
-_CHUNK = 1 << 20
 
 
 @contextmanager
@@ -68,7 +65,7 @@ class IdxReader:
         """Read the header."""
         self._path, self._stream, self._offset = path, stream, 0
         magic = self._exactly(4, "an IDX header")
-        if magic[:3] != bytes((0, 0, UNSIGNED_BYTE)) or not magic[3]:
+        if magic[:3] != bytes((0, 0, 8)) or not magic[3]:
             raise self.corrupt(0, "the IDX magic 00 00 08 NN (unsigned bytes, NN axes)", magic.hex(" "))
         axes = np.frombuffer(self._exactly(4 * magic[3], f"{magic[3]} axis lengths"), ">u4")
         self.shape = tuple(int(length) for length in axes)
@@ -80,14 +77,6 @@ class IdxReader:
         if self.shape[1:] != item:
             expected = " x ".join(("N", *map(str, item)))
             raise self.corrupt(4, f"a shape of {expected}", " x ".join(map(str, self.shape)))
-
-    def allocate(self) -> NDArray[np.uint8]:
-        """Return an uninitialised array for every item; raises CorruptData when there is not enough memory."""
-        try:
-            return np.empty(self.shape, np.uint8)
-        except (MemoryError, ValueError) as error:
-            # A flipped bit in the header can ask for more memory than the machine has.
-            raise self.corrupt(4, "a shape that fits in memory", " x ".join(map(str, self.shape))) from error
 
     def read_into(self, items: NDArray[np.uint8]) -> None:
         """Fill C-contiguous uint8 `items` with the items that follow; raises CorruptData when the file ends early."""
@@ -101,7 +90,11 @@ class IdxReader:
 
     def read_all(self) -> NDArray[np.uint8]:
         """Return every item, uint8 of the header's shape; raises CorruptData unless the file ends there."""
-        items = self.allocate()
+        try:
+            items = np.empty(self.shape, np.uint8)
+        except (MemoryError, ValueError) as error:
+            # A flipped bit in the header can ask for more memory than the machine has.
+            raise self.corrupt(4, "a shape that fits in memory", " x ".join(map(str, self.shape))) from error
         self.read_into(items)
         self.finish()
         return items
@@ -133,18 +126,3 @@ class IdxReader:
         """Return the error for unexpected content at `offset`."""
         where = "unpacked byte" if isinstance(self._stream, gzip.GzipFile) else "byte"
         return CorruptData(f"{self._path}: expected {expected} at {where} {offset:,}, found {found}; {advice}")
-
-
-def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Return a whole IDX file as uint8 of the header's shape; raises DataNotFound, CorruptData."""
-    with open_idx(path) as reader:
-        return reader.read_all()
-
-
-def write_idx(path: Path, items: NDArray[np.uint8]) -> None:
-    """Write uint8 `items` as IDX, gzipped when the name ends in .gz; the same items give the same bytes."""
-    if items.dtype != np.uint8 or not 1 <= items.ndim <= 255:
-        raise ValueError(f"IDX here holds unsigned bytes with at least one axis, not {items.dtype} {items.shape}")
-    header = bytes((0, 0, UNSIGNED_BYTE, items.ndim)) + np.array(items.shape, ">u4").tobytes()
-    content = header + items.tobytes()
-    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)

@@ -1,4 +1,4 @@
-"""Data sets by name, as `--data` takes them: the built-in digits, EMNIST's splits, and folders of pictures."""
+"""Data sets by their specs, as `--data` takes them: the built-in digits, EMNIST's files, and folders of pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.dataset import Dataset, Images, Labels, Split, StreamedImages, refuse_absent, relabelled
+from calibration.dataset import Dataset, Images, Labels, Split, StreamedImages, of_classes
 from calibration.errors import CorruptData, DataNotFound, UnknownData
 from calibration.idx import open_idx
 from calibration.sample import held_out
@@ -56,7 +56,7 @@ def load(spec: str, split: Split = "test", data_root: Path | None = None) -> Dat
 
 
 def load_or_why(spec: str, split: Split, data_root: Path | None = None) -> Dataset | DataNotFound:
-    """Return the data set, or the error where the split is missing, for callers that can do without it (`required`)."""
+    """Return the data set, or the error if the split is missing, for callers that may not need it (`required`)."""
     try:
         return load(spec, split, data_root)
     except DataNotFound as error:
@@ -64,7 +64,7 @@ def load_or_why(spec: str, split: Split, data_root: Path | None = None) -> Datas
 
 
 def required(data: Dataset | DataNotFound, why: str) -> Dataset:
-    """Return the data; raises DataNotFound where it is missing. why: end of the message, which says what needs it."""
+    """Return the data; raises DataNotFound if it is missing. why: what needs it, the end of the message."""
     if isinstance(data, DataNotFound):
         raise DataNotFound(f"{data}; {why}") from data
     return data
@@ -130,7 +130,7 @@ def _digits_file() -> Path:
 
 @dataclass(frozen=True)
 class Entry:
-    """A known data set. train, test: numbers of images, as published. found: folder of each split that is here."""
+    """A known data set. train, test: published numbers of images. found: folder of each split that is there."""
 
     spec: str
     classes: tuple[str, ...]
@@ -138,15 +138,11 @@ class Entry:
     test: int
     found: dict[str, str]
 
-    def where(self) -> str:
-        """Return where its files are, in a few words."""
-        folders = sorted(set(self.found.values()))
-        only = f" ({' '.join(self.found)} only)" if len(self.found) == 1 else ""
-        return ", ".join(folders) + only if folders else "not here; `glyphpress data fetch` gets it"
-
     def line(self) -> str:
-        """Return a line of a table with aligned columns."""
-        return f"{self.spec:16} {len(self.classes):3} classes {self.train:9,} train {self.test:9,} test  {self.where()}"
+        """Return a line of a table with aligned columns, which ends with the folders of the files."""
+        only = f" ({' '.join(self.found)} only)" if len(self.found) == 1 else ""
+        folders = ", ".join(sorted(set(self.found.values()))) + only or "not here; `glyphpress data fetch` gets it"
+        return f"{self.spec:16} {len(self.classes):3} classes {self.train:9,} train {self.test:9,} test  {folders}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
@@ -164,7 +160,7 @@ def catalog(data_root: Path | None = None) -> list[Entry]:
         splits: tuple[Split, Split] = ("train", "test")
         for split in splits:
             try:
-                files = find(table, split, roots)
+                files = find_split(table, split, roots)
             except PermissionError as error:
                 folders[split] = f"{error.filename}, which cannot be read"
                 continue
@@ -204,7 +200,7 @@ def search_folders(data_root: Path | None) -> list[Path]:
     return [*filter(None, (data_root, Path(named) if named else None, user_cache()))]
 
 
-def find(table: EmnistSplit, split: Split, roots: list[Path]) -> SplitFiles | None:
+def find_split(table: EmnistSplit, split: Split, roots: list[Path]) -> SplitFiles | None:
     """Return the files of a split from the first of `roots` that has any of them, or None.
 
     They may be in the root itself or up to two folders below, as torchvision keeps them in ROOT/EMNIST/raw. Of several
@@ -231,12 +227,12 @@ def load_split(
     as `Dataset.choose` does.
     """
     classes = chosen_classes(names, table.classes, spec) if names else table.classes
-    files = find(table, split, roots)
+    files = find_split(table, split, roots)
     stem = f"emnist-{table.name}-{split}"
     if files is None:
         searched = ", ".join(map(str, roots)) or "a cache, since you have no home"
         other: Split = "train" if split == "test" else "test"
-        only = f", where the {other} split is" if find(table, other, roots) else ""
+        only = f", where the {other} split is" if find_split(table, other, roots) else ""
         raise DataNotFound(f"no {stem}-images-idx3-ubyte[.gz] in or below {searched}{only}; {fix}")
     if files.images is None or files.labels is None:
         missing = "images-idx3" if files.images is None else "labels-idx1"
@@ -248,10 +244,8 @@ def load_split(
     which = brackets(classes) if classes != table.classes else ""
     origin = f"{spec}{which}/{split}" + (f" ({files.folder.name})" if below else "")
     if which:
-        labels = relabelled(labels, table.classes, classes)
-        refuse_absent(labels, classes, origin)
-        indices = np.flatnonzero(labels >= 0)
-        images, labels = images.subset(indices), labels[indices]
+        indices, labels = of_classes(labels, table.classes, classes, origin)
+        images = images.subset(indices)
     return Dataset.of(images, labels, classes, origin, split)
 
 

@@ -135,17 +135,15 @@ def split_off_test(data: Dataset) -> tuple[Dataset, Dataset]:
     return data.take(train, "without a held-out fifth"), data.take(test, "held-out fifth")
 
 
-def held_out(
-    images: Images, labels: Labels, classes: tuple[str, ...], share: float, seed: int = 0
-) -> NDArray[np.bool_]:
+def held_out(images: Images, labels: Labels, classes: tuple[str, ...], share: float) -> NDArray[np.bool_]:
     """Return bool [N]: which images form the test split, about `share` of each class and at least one.
 
-    The choice depends on an image's pixels and the seed only, so adding pictures to a folder moves few others, and
+    The choice depends on an image's pixels only, so adding pictures to a folder moves few others, and
     reordering moves none. Copies of an image go where the first one goes, whatever their label.
     Raises EmptyData when a class has fewer than two different images.
     """
     hashes, first, group = np.unique(image_hashes(images), return_index=True, return_inverse=True)
-    ranks = np.array([hashlib.blake2b(b"%d:%s" % (seed, digest), digest_size=8).digest().hex() for digest in hashes])
+    ranks = np.array([hashlib.blake2b(b"0:" + digest, digest_size=8).digest().hex() for digest in hashes])
     chosen = np.zeros(len(hashes), bool)
     for label, name in enumerate(classes):
         members = np.flatnonzero(labels[first] == label)

@@ -1,6 +1,10 @@
-"""The six splits of EMNIST, as NIST publishes them (Cohen et al. 2017, arXiv:1702.05373, and the data set's page).
+"""What a spec of data names: one of EMNIST's six splits, and chosen classes in brackets (`emnist:byclass[A-Z]`).
 
-All files store images transposed: pixel (row, column) of the glyph is at (column, row).
+The splits are those that NIST publishes (Cohen et al. 2017, arXiv:1702.05373, and the data set's page). Their files
+store images transposed: pixel (row, column) of the glyph is at (column, row).
+
+A choice of classes, also that of --classes, is characters and ranges of digits or letters of one case (`0-9A-Z`), or
+names separated by commas (`cat,dog`). Their order is the order of the labels.
 """
 
 from __future__ import annotations
@@ -31,10 +35,6 @@ class EmnistSplit:
     test: int
     label_offset: int = 0
     balanced: bool = False
-
-    def official_count(self, split: str) -> int:
-        """Return the official number of images of `train` or `test`."""
-        return self.train if split == "train" else self.test
 
 
 SPLITS = {

@@ -12,6 +12,7 @@ from calibration.errors import CorruptData, DataNotFound
 from calibration.load import load
 from targets.preprocess import ORIENTATIONS, Preprocess
 from tests.fixtures.official_files import strokes, write_split
+from toolchain.core.json_codec import from_json
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_builtin_digits_have_nothing_to_find() -> None:
 
 def test_report_survives_json() -> None:
     report = check("builtin:digits")
-    assert CheckReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+    assert from_json(CheckReport, json.dumps(report.to_dict())) == report
 
 
 def test_counts_are_held_against_the_official_ones(folder: Path) -> None:

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from calibration.errors import CorruptData, DataNotFound
-from calibration.idx import write_idx
 from calibration.load import all_digits, load
 from calibration.sample import image_hashes
 from calibration.spec import SPLITS
-from tests.fixtures.official_files import strokes, write_split
+from tests.fixtures.official_files import strokes, write_idx, write_split
 
 
 @pytest.fixture(autouse=True)

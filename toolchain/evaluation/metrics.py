@@ -66,11 +66,11 @@ class Metrics:
         return asdict(self) | {"confusion": self.confusion.tolist()}
 
 
-def wilson(right: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the two-sided score interval of a share (E. B. Wilson 1927, JASA 22:209-212)."""
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """Return the two-sided 95 % score interval of a share (E. B. Wilson 1927, JASA 22:209-212)."""
     if count < 1 or not 0 <= right <= count:
         raise EvidenceError(f"{right} of {count} is not a share; evaluate at least one image")
-    z = normal_quantile((1 + confidence) / 2)
+    z = normal_quantile(0.975)
     share, shrink = right / count, 1 + z * z / count
     centre = (share + z * z / (2 * count)) / shrink
     half = z / shrink * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
