@@ -142,9 +142,9 @@ class ProfileRow:
     ratio_p95: LatencyRatio | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the samples; times in nanoseconds."""
+        """Return everything but the samples as JSON types; times in nanoseconds."""
         timings = self.timings
-        return {
+        known: dict[str, Any] = {
             "artifact": self.artifact.path.name,
             "sha256": self.artifact.sha256,
             "bytes": self.artifact.size,
@@ -160,6 +160,7 @@ class ProfileRow:
             "ratio_p95": self.ratio_p95,
             "machine": timings.machine,
         }
+        return json_types(known)
 
 
 @dataclass(frozen=True, eq=False)

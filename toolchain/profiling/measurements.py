@@ -64,7 +64,7 @@ class MeasuredFile:
         return self.timings if self.facts and self.facts.cost == "latency" else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the samples; times in nanoseconds."""
+        """Return everything but the samples as JSON types; times in nanoseconds."""
         timings = self.timings
         known: dict[str, Any] = {
             "artifact": self.artifact.path.name,
@@ -90,7 +90,7 @@ class MeasuredFile:
             known |= {name: getattr(timings, name) for name in ("batch", "inner", "warmup", "load_ns", "first_run_ns")}
             known |= {"samples": len(timings.samples_ns), "machine": timings.machine}
             known |= {"percentiles_ns": percentiles(timings)}
-        return known
+        return json_types(known)
 
 
 @dataclass(frozen=True, eq=False)
