@@ -183,16 +183,16 @@ class _GraphBuilder:
             self.nodes.append(helper.make_node("Add", inputs, [self.last]))
 
 
-def shapes_of(words: Sequence[str]) -> tuple[Counter[Shape], tuple[str, ...]]:
+def shapes_of(arguments: Sequence[str]) -> tuple[Counter[Shape], tuple[str, ...]]:
     """Return the count of each shape, and the layers of a model that no shape represents.
 
-    words: shapes, or one float .onnx file. Raises UsageProblem for anything else, and CheckpointError for a file that
-    is no ONNX.
+    arguments: shapes, or one float .onnx file. Raises UsageProblem for anything else, and CheckpointError for a file
+    that is no ONNX.
     """
-    files = [word for word in words if (file_format := formats.of(Path(word))) and file_format.loads]
+    files = [word for word in arguments if (file_format := formats.of(Path(word))) and file_format.loads]
     if not files:
-        return Counter(map(Shape.parse, words)), ()
-    if len(words) > 1:
+        return Counter(map(Shape.parse, arguments)), ()
+    if len(arguments) > 1:
         raise UsageProblem(f"{files[0]} holds shapes of its own; give it alone, or shapes alone")
     if not Path(files[0]).is_file():
         raise UsageProblem(f"{files[0]}: no such file; give the .onnx that `glyphpress export` makes")

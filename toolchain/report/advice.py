@@ -134,18 +134,18 @@ def pressed_again(command: Sequence[str], out: Path, verdicts: Iterable[Verdict]
         return []
     answers_differ = not limits.keys() <= _BYTES | _TIMES
     recipes = _READS_LIKE_FLOAT if answers_differ else (_SMALLER,)
-    words = _without(command, ("--recipe", "--out"), ("--json", "--force"))
-    # Words after `--` are never options.
-    end = words.index("--") if "--" in words else len(words)
+    arguments = _without(command, ("--recipe", "--out"), ("--json", "--force"))
+    # What follows `--` is never an option.
+    end = arguments.index("--") if "--" in arguments else len(arguments)
     options = [*(word for recipe in recipes for word in ("--recipe", recipe)), "--out", f"{out}-next"]
-    again = [*words[:end], *options, *words[end:]]
-    return [f"try other recipes: {shlex.join(again)}"]
+    command_line = [*arguments[:end], *options, *arguments[end:]]
+    return [f"try other recipes: {shlex.join(command_line)}"]
 
 
-def _command(name: str, *words: str | Path) -> str:
-    """Return a command line of glyphpress. words: its arguments; those that are files are given as paths."""
+def _command(name: str, *arguments: str | Path) -> str:
+    """Return a command line of glyphpress. Arguments that are files are given as paths."""
     return " ".join(
-        ["glyphpress", name, *(argument(word) if isinstance(word, Path) else shlex.quote(word) for word in words)]
+        ["glyphpress", name, *(argument(word) if isinstance(word, Path) else shlex.quote(word) for word in arguments)]
     )
 
 
