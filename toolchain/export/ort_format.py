@@ -24,15 +24,15 @@ from toolchain.formats.write_artifact import Origin, write_artifact
 
 PORTABLE = (
     "for any processor: without the layout of x86's float convolutions (NCHWc), which no other processor can read; "
-    "float convolutions take longer there, int8 ones do not"
+    "on x86 float convolutions take longer for it, int8 ones do not"
 )
+FITTED = "has the float convolutions in the layout of the processor that made it; only processors like it can read it"
 UNPACKED = (
-    "its weights are unpacked: {:,} bytes where the .onnx has {:,}; what an .onnx leaves until it is opened "
-    "is done for good in an .ort, so ship the .onnx where size counts"
+    "its weights are unpacked: {:,} bytes where the .onnx has {:,}; an .onnx is unpacked only when it is opened, "
+    "so ship the .onnx where size counts"
 )
 GROWN = 1.25
-"""From this ratio to the .onnx on, weights were unpacked; the graph alone adds less."""
-FITTED = "holds the layout of float convolutions on the processor that it was made on; only processors like it read it"
+"""An .ort that is larger than the .onnx by this factor has unpacked weights; its graph alone adds less."""
 
 
 def export_ort(
@@ -42,9 +42,9 @@ def export_ort(
 
     ops_config: also write the list of operators and types that it needs (`operators_path`), for a build of ONNX Runtime
     with `--minimal_build --include_ops_by_config FILE --enable_reduced_operator_type_support`. fitted: keep the layout
-    of this processor's float convolutions. The graph is optimized for good (style Fixed of onnxruntime.tools): what
-    style Runtime saves is replayed only by sessions that ask for it, and holds no layout either. Raises StageError when
-    onnxruntime cannot convert the file, and ParityError when the answers differ.
+    of this processor's float convolutions. The optimized graph itself is stored (style Fixed of onnxruntime.tools): the
+    optimizations that style Runtime stores are applied only by sessions that ask for them, and include no layout.
+    Raises StageError when onnxruntime cannot convert the file, and ParityError when the answers differ.
     """
     images = reference_images()
     with catalog.default_for(artifact.format).open(artifact) as session:

@@ -21,7 +21,7 @@ class OrtFormat(FileFormat):
     runtime = "ONNX Runtime"
     magic = b"ORTM"
     parent = "onnx"
-    opaque = "is optimized by ONNX Runtime already; give the .onnx that it was made of"
+    opaque = "is already optimized by ONNX Runtime; give the .onnx that it was made from"
 
     def diagnosis(self, artifact: Artifact) -> Diagnosis:
         """Return a diagnosis that holds for every file of this format, since the graph cannot be read."""
@@ -36,5 +36,6 @@ class OrtFormat(FileFormat):
     def size_reason(self, path: Path) -> str:  # noqa: ARG002 (the same for every file)
         """Return why files of this format are large."""
         return (
-            "an .ort stores its graph with more room than an .onnx, and weights as they run: 4 bits are 8, 8 may be 32"
+            "an .ort takes more bytes for its graph than an .onnx, and stores weights as they run: 4-bit ones in 8 bits, "
+            "some 8-bit ones in 32"
         )
