@@ -36,6 +36,6 @@ class OrtFormat(FileFormat):
     def size_reason(self, path: Path) -> str:  # noqa: ARG002 (the same for every file)
         """Return why files of this format are large."""
         return (
-            "an .ort takes more bytes for its graph than an .onnx, and stores weights as they run: 4-bit ones in 8 bits, "
-            "some 8-bit ones in 32"
+            "an .ort takes more bytes for its graph than an .onnx, and stores weights as they run: 4-bit ones "
+            "in 8 bits, some 8-bit ones in 32"
         )
