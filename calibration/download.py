@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from calibration import atomic_files
-from calibration.errors import DownloadFailed
+from calibration.errors import DownloadFailed, UnknownData
 from calibration.load import find_split, user_cache
 from calibration.spec import SPLITS
 
@@ -162,7 +162,9 @@ def _translated(url: str) -> Iterator[None]:
         requests.exceptions.InvalidSchema,
         requests.exceptions.InvalidURL,
     ) as error:
-        raise DownloadFailed(f"{url} is not an address that can be fetched; it must begin with https://") from error
+        raise UnknownData(
+            f"{url} is not an address that can be fetched; it must begin with https:// or http://"
+        ) from error
     except requests.exceptions.ConnectionError as error:
         raise _Interrupted("the server cannot be reached or hung up") from error
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:

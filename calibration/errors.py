@@ -1,7 +1,7 @@
 """The errors of data sets.
 
 DataError
-├── UnknownData      a spec, class or kind of damage that is not known (usage)
+├── UnknownData      a spec, class, address or kind of damage that is not known (usage)
 ├── DataNotFound     the files are not where they were looked for
 ├── CorruptData      a file with invalid content: names file, offset and expectation
 ├── EmptyData        no images, or a single class
@@ -15,7 +15,7 @@ class DataError(Exception):
 
 
 class UnknownData(DataError):
-    """A spec, class or kind of damage that is not known."""
+    """A spec, class, address or kind of damage that is not known."""
 
 
 class DataNotFound(DataError):

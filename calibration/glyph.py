@@ -270,5 +270,5 @@ def _read(folder: Path, classes: tuple[str, ...]) -> tuple[Images, Labels]:
 def _pictures(folder: Path) -> list[Path]:
     pictures = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     if not pictures:
-        raise EmptyData(f"{folder} holds no pictures; add some or remove the folder")
+        raise EmptyData(f"{folder} holds no pictures; add some, or name another data set")
     return pictures

@@ -120,6 +120,11 @@ NO_FILE = [
     pytest.param(["evaluate", "none.onnx", *DATA], 3, "none.onnx: no such file; give", id="evaluate"),
     pytest.param(["compare", "none.npz", "float.onnx", *DATA], 3, "none.npz: no such file", id="compare"),
     pytest.param(["profile", "none.onnx"], 3, "none.onnx: no such file; give", id="profile"),
+    pytest.param(["ranges", "none.json"], 3, "none.json: no such file", id="ranges"),
+    pytest.param(["probe-int8", "none.onnx"], 3, "none.onnx: no such file", id="probe-int8"),
+    pytest.param(
+        ["quantize", "digits.pt", *DATA, "-o", "o.onnx"], 3, "neither .*`glyphpress export", id="unquantizable"
+    ),
     pytest.param(["report", "nothing"], 3, "no report there; give the folder", id="report"),
     pytest.param(["report", "none"], 3, "no report there; give the folder", id="report of nothing"),
     pytest.param(["evaluate", "float.onnx", "--data", "none"], 3, "no folder none; --data takes", id="data"),

@@ -12,7 +12,7 @@ import pytest
 
 from calibration import download
 from calibration.download import OFFICIAL, Archive, fetch
-from calibration.errors import DownloadFailed
+from calibration.errors import DownloadFailed, UnknownData
 from calibration.load import load
 from calibration.spec import SPLITS
 from tests.fixtures.archive_server import Behaviour, serving
@@ -160,7 +160,7 @@ def test_no_server(zipped: bytes, tmp_path: Path) -> None:
 
 
 def test_no_address(zipped: bytes, tmp_path: Path) -> None:
-    with pytest.raises(DownloadFailed, match="is not an address"):
+    with pytest.raises(UnknownData, match="is not an address"):
         get(tmp_path, "gzip.zip", zipped)
 
 

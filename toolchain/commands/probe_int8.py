@@ -30,7 +30,7 @@ from targets.target import Target
 from toolchain.checkpoint import normalised
 from toolchain.checkpoint.float_model import OnnxModel
 from toolchain.core.context import RunContext
-from toolchain.core.errors import UsageProblem
+from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.json_codec import to_json
 from toolchain.core.versions import tool_versions
 from toolchain.export import EXPORTERS, export
@@ -186,8 +186,8 @@ class _GraphBuilder:
 def shapes_of(arguments: Sequence[str]) -> tuple[Counter[Shape], tuple[str, ...]]:
     """Return the count of each shape, and the layers of a model that no shape represents.
 
-    arguments: shapes, or one float .onnx file. Raises UsageProblem for anything else, and CheckpointError for a file
-    that is no ONNX.
+    arguments: shapes, or one float .onnx file. Raises UsageProblem for anything else, StageError for a file that
+    is not there or has no such layer, and CheckpointError for one that is no ONNX.
     """
     files = [word for word in arguments if (file_format := formats.of(Path(word))) and file_format.loads]
     if not files:
@@ -195,7 +195,7 @@ def shapes_of(arguments: Sequence[str]) -> tuple[Counter[Shape], tuple[str, ...]
     if len(arguments) > 1:
         raise UsageProblem(f"{files[0]} holds shapes of its own; give it alone, or shapes alone")
     if not Path(files[0]).is_file():
-        raise UsageProblem(f"{files[0]}: no such file; give the .onnx that `glyphpress export` makes")
+        raise StageError(f"{files[0]}: no such file; give the .onnx that `glyphpress export` makes")
     return _of_model(Path(files[0]))
 
 
@@ -217,7 +217,7 @@ def _of_model(path: Path) -> tuple[Counter[Shape], tuple[str, ...]]:
         else:
             left_out.append(f"{node.op_type} {'x'.join(map(str, weight))}")
     if not counts:
-        raise UsageProblem(
+        raise StageError(
             f"{path} has no float layer whose shape can be probed; give the float file, or shapes such as 16x32x3@14x14"
         )
     return counts, tuple(left_out)

@@ -20,7 +20,7 @@ from targets.metadata import load_artifact
 from toolchain.checkpoint import CheckpointRequest
 from toolchain.commands.export import labelled, onnx_artifact
 from toolchain.core.context import Progress, RunContext
-from toolchain.core.errors import EvidenceError, PreprocessUnknown, UsageProblem
+from toolchain.core.errors import EvidenceError, PreprocessUnknown, StageError, UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source, whole_files
 from toolchain.core.json_codec import to_json
 from toolchain.core.quantities import points_text
@@ -127,17 +127,15 @@ def quantize_within(
 
 
 def _check(path: Path, step: Quantize, output: Path, data: str | None, *, force: bool) -> None:
-    """Raise UsageProblem before any work where the request is impossible."""
+    """Raise UsageProblem before any work where the request is impossible, StageError where the file is unsuitable."""
     file_format = formats.of(path)
     if file_format is None or file_format.name not in QUANTIZERS:
         if explanation := instead_of(path):
-            raise UsageProblem(f"{path} {explanation}")
+            raise StageError(f"{path} {explanation}")
         if file_format and file_format.parent:
-            raise UsageProblem(
-                f"{path.name} cannot be quantized; quantize the .{file_format.parent} that it was made of"
-            )
+            raise StageError(f"{path.name} cannot be quantized; quantize the .{file_format.parent} that it was made of")
         fix = f"convert it first: `glyphpress export {argument(path)} -o NAME.onnx`"
-        raise UsageProblem(f"{path.name} is neither {formats.suffixes(map(formats.get, QUANTIZERS), 'nor')}; {fix}")
+        raise StageError(f"{path.name} is neither {formats.suffixes(map(formats.get, QUANTIZERS), 'nor')}; {fix}")
     if output.suffix != path.suffix:
         raise UsageProblem(f"{output} should end in {path.suffix}, like {path.name}: quantizing does not convert")
     if reason := step.refusal(file_format.name):

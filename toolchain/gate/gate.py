@@ -42,6 +42,7 @@ def judge_limit(name: str, limit: Limit, evidence: Evidence) -> Verdict:
     parts = [getattr(evidence, part) for part in known.evidence]
     if any(part is None or part == () for part in parts):
         raise EvidenceError(
-            f"the policy limits {name}, but the evidence does not hold it; gather it, or drop the limit"
+            f"the policy or an option limits {name}, but the evidence does not hold it; store it again with "
+            "`glyphpress gate --evidence` and this limit, or drop the limit"
         )
     return known.judge(limit, *parts)

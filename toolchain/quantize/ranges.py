@@ -19,7 +19,7 @@ from pydantic import Field, FiniteFloat, ValidationError, model_validator
 from targets.artifact import Artifact
 from targets.host.text import as_lines, instead_of, json_value
 from toolchain.checkpoint.float_model import Range
-from toolchain.core.errors import StageError, UsageProblem
+from toolchain.core.errors import StageError
 from toolchain.core.files import write_whole
 from toolchain.core.settings import Strict, first_problem
 from toolchain.formats.graph import Values
@@ -300,11 +300,11 @@ def _float32(low: float, high: float) -> dict[str, float]:
 
 
 def read_ranges(path: Path) -> Ranges:
-    """Read a file of ranges; raises UsageProblem when it does not exist, StageError that says what is wrong in it."""
+    """Read a file of ranges; raises StageError where it does not exist, or with what is wrong in it."""
     if not path.is_file():
-        raise UsageProblem(f"{path}: no such file of ranges; `glyphpress quantize --save-ranges` writes one")
+        raise StageError(f"{path}: no such file of ranges; `glyphpress quantize --save-ranges` writes one")
     if problem := instead_of(path, "ranges"):
-        raise UsageProblem(f"{path} {problem}")
+        raise StageError(f"{path} {problem}")
     try:
         return Ranges.model_validate(json_value(path.read_bytes()))
     except ValidationError as error:

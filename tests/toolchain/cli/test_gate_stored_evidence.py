@@ -85,7 +85,7 @@ def test_stored_evidence_gives_the_same_verdicts_without_the_files(glyphpress: R
     ):
         missing = glyphpress("gate", "--from", "e.json", "--policy", tables(f"[{limit}]\nmax = {example}"))
         assert (missing.code, missing.out) == (3, "")
-        assert f"the policy limits {limit}, but the evidence does not hold it" in missing.err
+        assert f"the policy or an option limits {limit}, but the evidence does not hold it" in missing.err
 
 
 def test_every_output_is_written_also_when_the_gate_fails_and_nothing_over_what_is_there(

@@ -21,7 +21,7 @@ from targets.session import RuntimeFacts
 from tests.fixtures.emulated import emulated
 from toolchain.commands.probe_int8 import Int8Probe, Ratio, Shape, probe_int8, probe_model, probe_pair, shapes_of
 from toolchain.core.context import RunContext
-from toolchain.core.errors import UsageProblem
+from toolchain.core.errors import StageError, UsageProblem
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 
@@ -139,10 +139,10 @@ def test_row5_a_model_gives_its_own_shapes_and_names_what_none_stands_for(floats
     assert shapes_of(["8x8", "8x8"])[0] == {Shape(8, 8): 2}
 
 
-@pytest.mark.parametrize("shapes", [["no.onnx"], ["8x8", "a.onnx"]])
-def test_row5_a_model_that_is_none_is_refused(shapes: list[str]) -> None:
-    with pytest.raises(UsageProblem):
-        shapes_of(shapes)
+@pytest.mark.parametrize(("words", "error"), [(["no.onnx"], StageError), (["8x8", "a.onnx"], UsageProblem)])
+def test_row5_a_model_that_is_none_is_refused(words: list[str], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        shapes_of(words)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from calibration.dataset import Dataset
 from calibration.sample import CalibrationSet, draw
 from targets import catalog
 from targets.artifact import Artifact, Format
-from toolchain.core.errors import PolicyError, StageError, UsageProblem
+from toolchain.core.errors import PolicyError, StageError
 from toolchain.formats.graph import Values
 from toolchain.quantize import quantize
 from toolchain.quantize.calibrate import calibrated
@@ -151,7 +151,7 @@ def test_ranges_that_cannot_be_meant_are_refused_in_one_line(
 
 
 def test_a_file_that_is_not_there_or_no_json_is_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(UsageProblem, match="--save-ranges` writes one"):
+    with pytest.raises(StageError, match="--save-ranges` writes one"):
         read_ranges(tmp_path / "none.json")
     (tmp_path / "broken.json").write_text('{"schema": ')
     with pytest.raises(StageError, match=r"broken\.json: no usable ranges"):
