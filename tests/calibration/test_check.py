@@ -43,19 +43,19 @@ def test_report_survives_json() -> None:
 
 
 def test_counts_are_held_against_the_official_ones(folder: Path) -> None:
-    found = check(f"{folder}:digits").findings
-    assert "test: 599 images, not the official 40,000" in found
-    assert "train: 1,198 images, not the official 240,000" in found
-    assert not [text for text in found if "upright" in text or "copies" in text]
+    findings = check(f"{folder}:digits").findings
+    assert "test: 599 images, not the official 40,000" in findings
+    assert "train: 1,198 images, not the official 240,000" in findings
+    assert not [text for text in findings if "upright" in text or "copies" in text]
 
 
 @pytest.mark.parametrize(("turn", "looks"), [("swapaxes", "transpose"), ("mirror", "mirror")])
 def test_turned_images_are_found(turn: str, looks: str, folder: Path) -> None:
     images = load(f"{folder}:digits").images
     rewrite(folder, "test", images=images.swapaxes(1, 2) if turn == "swapaxes" else images[:, :, ::-1])
-    said = [text for text in check(f"{folder}:digits").findings if "not upright" in text]
-    assert len(said) == 1
-    assert f"not upright: {looks} by " in said[0]
+    turned_findings = [text for text in check(f"{folder}:digits").findings if "not upright" in text]
+    assert len(turned_findings) == 1
+    assert f"not upright: {looks} by " in turned_findings[0]
 
 
 def test_copies_within_and_between_are_counted(folder: Path) -> None:
@@ -84,9 +84,9 @@ def test_absent_and_uneven_classes(folder: Path) -> None:
     test = load(f"{folder}:digits")
     keep = (test.labels != 4) & ((test.labels != 5) | (np.cumsum(test.labels == 5) <= 3))
     rewrite(folder, "test", images=test.images[keep], labels=test.labels[keep])
-    found = check(f"{folder}:digits").findings
-    assert "test: no image of 1 classes: 4" in found
-    assert any(text.startswith("test: classes are uneven, 0 to ") for text in found)
+    findings = check(f"{folder}:digits").findings
+    assert "test: no image of 1 classes: 4" in findings
+    assert any(text.startswith("test: classes are uneven, 0 to ") for text in findings)
 
 
 def test_dark_on_light_is_found(folder: Path) -> None:
@@ -147,35 +147,35 @@ def test_every_turn_of_real_images_is_told(split: str, emnist_root: Path) -> Non
     data = load(f"emnist:{split}", "test", emnist_root)
     some = data.take(np.random.default_rng(1).permutation(len(data))[:4000], "some")
     for name in TURNS:
-        found = orientation(turned(some, name))
-        assert found is not None
-        assert (found.looks, found.sure) == (name, True), str(found)
+        result = orientation(turned(some, name))
+        assert result is not None
+        assert (result.looks, result.sure) == (name, True), str(result)
 
 
 def test_real_letters_without_any_digit(emnist_root: Path) -> None:
     """The reference of letters is printed, so this shows that print tells how handwriting stands."""
     data = load("emnist:byclass", "test", emnist_root)
     letters = data.take(np.flatnonzero(data.labels >= 10)[:5000], "letters")
-    found = orientation(turned(letters, "transpose"))
-    assert found is not None
-    assert found.looks == "transpose"
-    assert found.votes["transpose"] > 2 * sorted(found.votes.values())[-2]
+    result = orientation(turned(letters, "transpose"))
+    assert result is not None
+    assert result.looks == "transpose"
+    assert result.votes["transpose"] > 2 * sorted(result.votes.values())[-2]
 
 
 def test_few_images_are_not_enough_to_be_sure() -> None:
     data = load("builtin:digits")
-    found = orientation(data.take(np.array([0, 1, 2]), "three"))
-    assert found is not None
-    assert not found.sure
-    assert found.images == 3
+    result = orientation(data.take(np.array([0, 1, 2]), "three"))
+    assert result is not None
+    assert not result.sure
+    assert result.images == 3
 
 
 def test_noise_is_undecided() -> None:
     digits = load("builtin:digits")
     noise = Dataset.of(strokes(len(digits)), digits.labels, digits.classes, "noise", "test")
-    found = orientation(noise)
-    assert found is not None
-    assert not found.sure
+    result = orientation(noise)
+    assert result is not None
+    assert not result.sure
 
 
 def test_classes_that_are_no_characters_cannot_be_compared() -> None:
@@ -185,6 +185,6 @@ def test_classes_that_are_no_characters_cannot_be_compared() -> None:
 
 
 def test_it_is_said_in_a_line() -> None:
-    found = orientation(turned(load("builtin:digits"), "transpose"))
-    assert str(found).startswith("transpose by 100% of the votes, next ")
-    assert "over 99.9% sure" in str(found)
+    result = orientation(turned(load("builtin:digits"), "transpose"))
+    assert str(result).startswith("transpose by 100% of the votes, next ")
+    assert "over 99.9% sure" in str(result)

@@ -45,9 +45,9 @@ def test_each_answer_keeps_the_probability_that_its_own_file_gave() -> None:
 
 @given(st.permutations(range(8)).filter(lambda order: list(order) != list(range(8))))
 def test_the_same_images_in_another_order_are_never_paired(order: list[int]) -> None:
-    base, own = pair(2, 1, 8)
-    shuffled = {name: getattr(own, name)[list(order)] for name in ("logits", "labels", "sample_ids")}
-    for both in ((base, replace(own, **shuffled)), (replace(own, **shuffled), base)):
+    base, candidate = pair(2, 1, 8)
+    shuffled = {name: getattr(candidate, name)[list(order)] for name in ("logits", "labels", "sample_ids")}
+    for both in ((base, replace(candidate, **shuffled)), (replace(candidate, **shuffled), base)):
         with pytest.raises(EvidenceError, match="same images in another order, first at image"):
             Pairs.of(*both)
 
@@ -70,15 +70,15 @@ def changes(base: Evaluation) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("message", changes(pair(0, 0, 20)[0]))
 def test_what_does_not_belong_together_is_refused_with_the_place_where_it_differs(message: str) -> None:
-    base, own = pair(0, 0, 20)
+    base, candidate = pair(0, 0, 20)
     with pytest.raises(EvidenceError, match=message):
-        Pairs.of(base, replace(own, **changes(own)[message]))
+        Pairs.of(base, replace(candidate, **changes(candidate)[message]))
 
 
 def test_two_classes_of_one_name_cannot_be_told_apart() -> None:
-    base, own = (replace(one, classes=("0", *tuple("023456789"))) for one in pair(0, 0, 20))
+    base, candidate = (replace(evaluation, classes=("0", *tuple("023456789"))) for evaluation in pair(0, 0, 20))
     with pytest.raises(EvidenceError, match="two classes have the same name"):
-        Pairs.of(base, own)
+        Pairs.of(base, candidate)
 
 
 answers = st.integers(1, 40).flatmap(
@@ -90,50 +90,58 @@ answers = st.integers(1, 40).flatmap(
 @given(answers)
 def test_counts_are_those_of_a_plain_loop(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     labels, before, after = case
-    found = compare(written(before, labels), written(after, labels))
+    comparison = compare(written(before, labels), written(after, labels))
     triples = list(zip(labels.tolist(), before.tolist(), after.tolist(), strict=True))
-    assert found.lost == sum(b == y != a for y, b, a in triples)
-    assert found.gained == sum(a == y != b for y, b, a in triples)
-    assert found.flips == sum(a != b for _, b, a in triples)
-    assert found.drop == pytest.approx(found.baseline_accuracy - found.candidate_accuracy)
-    for k, row in enumerate(found.per_class):
+    assert comparison.lost == sum(b == y != a for y, b, a in triples)
+    assert comparison.gained == sum(a == y != b for y, b, a in triples)
+    assert comparison.flips == sum(a != b for _, b, a in triples)
+    assert comparison.drop == pytest.approx(comparison.baseline_accuracy - comparison.candidate_accuracy)
+    for k, row in enumerate(comparison.per_class):
         assert row.images == sum(y == k for y, _, _ in triples)
         assert row.lost == sum(b == y != a for y, b, a in triples if y == k)
-    assert sum(row.lost for row in found.per_class) == found.lost
-    for one in found.confusions:
-        key = int(one.truth), int(one.read)
-        assert one.extra == sum((y, a) == key for y, _, a in triples) - sum((y, b) == key for y, b, _ in triples) > 0
+    assert sum(row.lost for row in comparison.per_class) == comparison.lost
+    for confusion in comparison.confusions:
+        key = int(confusion.truth), int(confusion.read)
+        assert (
+            confusion.extra == sum((y, a) == key for y, _, a in triples) - sum((y, b) == key for y, b, _ in triples) > 0
+        )
 
 
 def test_bounds_are_tangos(tmp_path: Path) -> None:
-    found = compare(*pair(12, 5, 2_000))
-    assert found.interval == paired_difference.interval(12, 5, 2_000)
-    assert (found.lower, found.upper) == (
+    comparison = compare(*pair(12, 5, 2_000))
+    assert comparison.interval == paired_difference.interval(12, 5, 2_000)
+    assert (comparison.lower, comparison.upper) == (
         paired_difference.lower_bound(12, 5, 2_000),
         paired_difference.upper_bound(12, 5, 2_000),
     )
-    assert found.drop == 7 / 2_000
+    assert comparison.drop == 7 / 2_000
 
 
 def test_worst_classes_and_new_confusions_are_named() -> None:
-    found = compare(*pair(14, 3, 1_000))
-    assert [row.label for row in found.worst()] == ["3"]
-    assert str(found.confusions[0]) == "3 read as 8: +14"
+    comparison = compare(*pair(14, 3, 1_000))
+    assert [row.label for row in comparison.worst()] == ["3"]
+    assert str(comparison.confusions[0]) == "3 read as 8: +14"
 
 
 def test_the_same_file_twice_changes_nothing() -> None:
     base, _ = pair(5, 5, 500)
-    found = compare(base, base)
-    assert (found.lost, found.gained, found.flips, found.drop, found.worst()) == (0, 0, 0, 0.0, ())
-    assert found.upper > 0
+    comparison = compare(base, base)
+    assert (comparison.lost, comparison.gained, comparison.flips, comparison.drop, comparison.worst()) == (
+        0,
+        0,
+        0,
+        0.0,
+        (),
+    )
+    assert comparison.upper > 0
 
 
 @settings(max_examples=20)
 @given(answers)
 def test_a_comparison_comes_back_from_json(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     labels, before, after = case
-    found = compare(written(before, labels), written(after, labels))
-    assert from_json(Comparison, json.dumps(to_json(found), allow_nan=False)) == found
+    comparison = compare(written(before, labels), written(after, labels))
+    assert from_json(Comparison, json.dumps(to_json(comparison), allow_nan=False)) == comparison
 
 
 def test_what_is_no_comparison_is_refused() -> None:
@@ -165,7 +173,7 @@ def test_evaluations_that_do_not_belong_together_are_refused() -> None:
 def test_a_class_that_two_real_files_read_differently_is_the_worst(tmp_path: Path) -> None:
     base = evaluate_file(linear_reader(tmp_path / "float.onnx"), digits())
     broken = evaluate_file(linear_reader(tmp_path / "broken.onnx", dead=(4,)), digits())
-    found = compare(base, broken)
-    assert found.worst()[0].label == "4"
-    assert found.worst()[0].drop > 0.8
-    assert found.confusions[0].truth == "4"
+    comparison = compare(base, broken)
+    assert comparison.worst()[0].label == "4"
+    assert comparison.worst()[0].drop > 0.8
+    assert comparison.confusions[0].truth == "4"

@@ -24,29 +24,29 @@ def test_every_image_is_answered_by_the_file_itself(tmp_path: Path) -> None:
     path, data = linear_reader(tmp_path / "reader.onnx"), digits()
     seen: list[int] = []
     with open_session(load_artifact(path), threads=1) as session:
-        found = evaluate(session, data, batch=100, progress=lambda _label, done, _total: seen.append(done))
+        evaluation = evaluate(session, data, batch=100, progress=lambda _label, done, _total: seen.append(done))
         one_by_one = np.concatenate([session.run(data.images[i : i + 1]) for i in range(20)])
-    assert len(found) == len(data) == seen[-1]
-    assert found.accuracy > 0.8
-    assert np.allclose(found.logits[:20], one_by_one, atol=1e-5)
-    assert np.array_equal(found.labels, data.labels)
-    assert np.array_equal(found.sample_ids, image_hashes(data.images))
-    assert (found.artifact_bytes, found.facts.target) == (path.stat().st_size, "ort-cpu")
+    assert len(evaluation) == len(data) == seen[-1]
+    assert evaluation.accuracy > 0.8
+    assert np.allclose(evaluation.logits[:20], one_by_one, atol=1e-5)
+    assert np.array_equal(evaluation.labels, data.labels)
+    assert np.array_equal(evaluation.sample_ids, image_hashes(data.images))
+    assert (evaluation.artifact_bytes, evaluation.facts.target) == (path.stat().st_size, "ort-cpu")
 
 
 def test_a_saved_evaluation_comes_back_to_the_bit(tmp_path: Path) -> None:
-    found = evaluate_file(linear_reader(tmp_path / "reader.onnx"), digits())
-    found.save(tmp_path / "reader.npz")
+    evaluation = evaluate_file(linear_reader(tmp_path / "reader.onnx"), digits())
+    evaluation.save(tmp_path / "reader.npz")
     back = Evaluation.load(tmp_path / "reader.npz")
-    assert back.to_dict() == found.to_dict()
-    assert back.preprocess == found.preprocess
-    assert back.facts == found.facts
+    assert back.to_dict() == evaluation.to_dict()
+    assert back.preprocess == evaluation.preprocess
+    assert back.facts == evaluation.facts
     for name in ("logits", "labels", "sample_ids", "predictions"):
-        ours, theirs = getattr(found, name), getattr(back, name)
+        ours, theirs = getattr(evaluation, name), getattr(back, name)
         assert ours.dtype == theirs.dtype
         assert ours.tobytes() == theirs.tobytes()
     with pytest.raises(UsageProblem, match="--force"):
-        found.save(tmp_path / "reader.npz")
+        evaluation.save(tmp_path / "reader.npz")
 
 
 def test_a_saved_evaluation_of_other_images_is_not_taken(tmp_path: Path) -> None:

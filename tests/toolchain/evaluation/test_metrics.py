@@ -24,15 +24,15 @@ answers = st.integers(1, 60).flatmap(
 @given(answers)
 def test_agrees_with_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
     labels, predictions = case
-    found = measure(written(predictions, labels))
-    for average, ours in (("macro", found.macro), ("micro", found.micro)):
+    measured = measure(written(predictions, labels))
+    for average, ours in (("macro", measured.macro), ("micro", measured.micro)):
         reference = metrics.precision_recall_fscore_support(labels, predictions, average=average, zero_division=0)[:3]
         assert (ours.precision, ours.recall, ours.f1) == pytest.approx(reference)
-    assert np.array_equal(found.confusion, metrics.confusion_matrix(labels, predictions, labels=range(10)))
+    assert np.array_equal(measured.confusion, metrics.confusion_matrix(labels, predictions, labels=range(10)))
     each = metrics.precision_recall_fscore_support(labels, predictions, labels=range(10), zero_division=0)
-    ours_each = [(row.precision or 0.0, row.recall or 0.0, row.f1, row.images) for row in found.per_class]
+    ours_each = [(row.precision or 0.0, row.recall or 0.0, row.f1, row.images) for row in measured.per_class]
     assert np.allclose(ours_each, np.transpose(each))
-    assert found.accuracy == np.mean(labels == predictions)
+    assert measured.accuracy == np.mean(labels == predictions)
 
 
 @given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -54,7 +54,7 @@ def test_the_most_confused_pairs_come_first_and_right_answers_never() -> None:
 
 
 def test_a_class_without_images_has_no_recall_and_one_never_answered_no_precision() -> None:
-    found = measure(written(np.array([0, 7]), np.array([0, 1])))
-    assert (found.per_class[7].recall, found.per_class[7].precision) == (None, 0.0)
-    assert (found.per_class[1].recall, found.per_class[1].precision) == (0.0, None)
-    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["confusion"][1][7] == 1
+    measured = measure(written(np.array([0, 7]), np.array([0, 1])))
+    assert (measured.per_class[7].recall, measured.per_class[7].precision) == (None, 0.0)
+    assert (measured.per_class[1].recall, measured.per_class[1].precision) == (0.0, None)
+    assert json.loads(json.dumps(measured.to_dict(), allow_nan=False))["confusion"][1][7] == 1

@@ -44,8 +44,8 @@ def strange(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_how_it_wants_its_images_is_found(strange: Path, digits: Dataset) -> None:
     artifact = open_artifact(strange, lambda: digits)
-    found = artifact.preprocess
-    assert (found.orientation, found.invert, found.label_offset) == ("transpose", True, 1)
+    preprocess = artifact.preprocess
+    assert (preprocess.orientation, preprocess.invert, preprocess.label_offset) == ("transpose", True, 1)
     assert artifact.recipe == "foreign"
 
 
@@ -84,12 +84,12 @@ def test_a_tflite_file_without_its_sidecar_is_adopted_too(
 def test_a_sidecar_can_be_written_once_and_then_explains_the_file(glyphpress, strange: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.onnx"
     mine.write_bytes(strange.read_bytes())
-    words = ("adopt", mine, "--data", "builtin:digits")
-    found = glyphpress(*words)
-    assert found.code == 0, found.err
+    command = ("adopt", mine, "--data", "builtin:digits")
+    adopted = glyphpress(*command)
+    assert adopted.code == 0, adopted.err
     assert load_artifact(mine).preprocess.orientation == "transpose"
-    assert glyphpress(*words, "--orientation", "rot90").code == 2
-    given = glyphpress(*words, "--orientation", "rot90", "--label-offset", "1", "--force")
+    assert glyphpress(*command, "--orientation", "rot90").code == 2
+    given = glyphpress(*command, "--orientation", "rot90", "--label-offset", "1", "--force")
     assert given.code == 0, given.err
     assert load_artifact(mine).preprocess == Preprocess(orientation="rot90", label_offset=1)
     assert mine.read_bytes() == strange.read_bytes()
@@ -98,15 +98,15 @@ def test_a_sidecar_can_be_written_once_and_then_explains_the_file(glyphpress, st
 def test_a_machine_without_onnx2torch_is_told_the_pip_line(
     glyphpress, strange: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = importlib.util.find_spec
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr("toolchain.checkpoint.onnx_torch.find_spec", lambda name: None)
     monkeypatch.setattr(
-        "toolchain.checkpoint.float_model.find_spec", lambda name: None if name == "onnx2torch" else found(name)
+        "toolchain.checkpoint.float_model.find_spec", lambda name: None if name == "onnx2torch" else find_spec(name)
     )
-    words = ("export", strange, "--data", "builtin:digits", "-o")
-    refused = glyphpress(*words, tmp_path / "strange.tflite")
+    command = ("export", strange, "--data", "builtin:digits", "-o")
+    refused = glyphpress(*command, tmp_path / "strange.tflite")
     assert refused.code == 4
     assert "pip install --no-deps onnx2torch" in refused.err
     assert list(tmp_path.iterdir()) == []
     # What does not need torch goes on.
-    assert glyphpress(*words, tmp_path / "strange.onnx").code == 0
+    assert glyphpress(*command, tmp_path / "strange.onnx").code == 0
