@@ -26,7 +26,7 @@ PLAN = TimingPlan(min_runs=500, max_runs=500, min_seconds=0)
 
 
 @pytest.fixture
-def subject(tmp_path: Path) -> Artifact:
+def reader(tmp_path: Path) -> Artifact:
     path = tmp_path / "net.onnx"
     path.write_bytes(b"scripted")
     return Artifact(path, "onnx", file_sha256(path), (), (), Preprocess(), ("a", "b"))
@@ -42,68 +42,68 @@ def _drifting(factor: float, seed: int, clock: list[float]) -> NullTarget:
     return NullTarget(times=times, seed=seed)
 
 
-def scripted(subject: Artifact, **script: Any) -> Opening:
+def scripted(reader: Artifact, **script: Any) -> Opening:
     """Return an opening of one session that goes on with its script, for a script would start over in a new one."""
-    session = NullTarget(**script).open(subject)
+    session = NullTarget(**script).open(reader)
     return lambda: session
 
 
-def _ratio(subject: Artifact, factor: float, seed: int) -> LatencyRatio:
+def _ratio(reader: Artifact, factor: float, seed: int) -> LatencyRatio:
     clock = [1.0]
     targets = [_drifting(f, 2 * seed + k, clock) for k, f in enumerate((1.0, factor))]
-    openings = [partial(nullcontext, target.open(subject)) for target in targets]
+    openings = [partial(nullcontext, target.open(reader)) for target in targets]
     base, candidate = time_interleaved(openings, PLAN, rounds=10, seed=seed)
     return LatencyRatio.of(candidate, base, seed=seed)
 
 
 @pytest.mark.slow
-def test_the_same_file_twice_is_not_told_apart_and_a_fifth_slower_is(subject: Artifact) -> None:
-    same = [_ratio(subject, 1.0, seed) for seed in range(100)]
+def test_the_same_file_twice_is_not_told_apart_and_a_fifth_slower_is(reader: Artifact) -> None:
+    same = [_ratio(reader, 1.0, seed) for seed in range(100)]
     assert 90 <= sum(r.low <= 1 <= r.high for r in same) <= 100, "a 95 % interval"
-    slower = [_ratio(subject, 1.2, seed) for seed in range(20)]
+    slower = [_ratio(reader, 1.2, seed) for seed in range(20)]
     assert all(r.low > 1.05 for r in slower)
     assert sum(r.low <= 1.2 <= r.high for r in slower) >= 16
 
 
 @pytest.mark.parametrize(("held", "least", "most"), [(False, 0, 3), (True, 15, 40)], ids=["anew", "held open"])
 def test_the_luck_of_a_session_is_no_alarm_since_it_is_drawn_anew_in_every_round(
-    subject: Artifact, held: bool, least: int, most: int
+    reader: Artifact, held: bool, least: int, most: int
 ) -> None:
     luck = np.random.default_rng(5)
 
     def lucky() -> Session:
         """Open a session that is up to some per cent slower or faster for as long as it is open."""
-        return NullTarget(times=100_000 * np.exp(luck.normal(0, 0.02)), seed=int(luck.integers(1 << 30))).open(subject)
+        return NullTarget(times=100_000 * np.exp(luck.normal(0, 0.02)), seed=int(luck.integers(1 << 30))).open(reader)
 
     def alarm() -> bool:
         openings = [partial(nullcontext, lucky()) for _ in range(2)] if held else [lucky, lucky]
-        base, own = time_interleaved(openings, PLAN, rounds=10, seed=int(luck.integers(1 << 30)))
-        ratio = LatencyRatio.of(own, base, confidence=0.995)
+        base, candidate = time_interleaved(openings, PLAN, rounds=10, seed=int(luck.integers(1 << 30)))
+        ratio = LatencyRatio.of(candidate, base, confidence=0.995)
         return not ratio.low <= 1 <= ratio.high
 
     assert least <= sum(alarm() for _ in range(40)) <= most
 
 
-def test_every_block_is_kept_and_the_plan_holds_for_the_whole(subject: Artifact) -> None:
-    openings = [scripted(subject, seed=k) for k in range(3)]
+def test_every_block_is_kept_and_the_plan_holds_for_the_whole(reader: Artifact) -> None:
+    openings = [scripted(reader, seed=k) for k in range(3)]
     heard: list[tuple[int, int]] = []
     plan = TimingPlan(min_runs=95, max_runs=1000, min_seconds=0)
     timings = time_interleaved(
         openings, plan, rounds=10, progress=lambda _label, done, total: heard.append((done, total))
     )
-    for own in timings:
-        assert own.blocks == tuple(range(0, 100, 10))
-        assert len(own.samples_ns) == 100
+    for measured in timings:
+        assert measured.blocks == tuple(range(0, 100, 10))
+        assert len(measured.samples_ns) == 100
     assert heard == [(k, 10) for k in range(1, 11)]
 
 
-def test_every_round_opens_all_anew_in_an_order_drawn_by_the_seed(subject: Artifact) -> None:
+def test_every_round_opens_all_anew_in_an_order_drawn_by_the_seed(reader: Artifact) -> None:
     def order(seed: int) -> list[int]:
         turns: list[int] = []
 
         def opening(k: int) -> Session:
             turns.append(k)
-            return NullTarget().open(subject)
+            return NullTarget().open(reader)
 
         plan = TimingPlan(min_runs=6, max_runs=6, min_seconds=0)
         time_interleaved([partial(opening, k) for k in range(3)], plan, rounds=6, seed=seed)
@@ -117,16 +117,16 @@ def test_every_round_opens_all_anew_in_an_order_drawn_by_the_seed(subject: Artif
     assert len({tuple(turn) for turn in rounds}) > 1
 
 
-def test_a_ratio_needs_three_rounds_for_an_interval(subject: Artifact) -> None:
-    two = time_interleaved([scripted(subject, times=t) for t in (1000, 2000)], PLAN, rounds=2)
+def test_a_ratio_needs_three_rounds_for_an_interval(reader: Artifact) -> None:
+    two = time_interleaved([scripted(reader, times=t) for t in (1000, 2000)], PLAN, rounds=2)
     ratio = LatencyRatio.of(two[1], two[0])
     assert ratio.ratio == pytest.approx(2, rel=0.02)
     assert (ratio.low, ratio.high, ratio.rounds) == (None, None, 2)
 
 
-def test_timings_of_different_runs_are_not_compared(subject: Artifact) -> None:
-    [a] = time_interleaved([scripted(subject)], PLAN, rounds=5)
-    [b] = time_interleaved([scripted(subject)], PLAN, rounds=4)
+def test_timings_of_different_runs_are_not_compared(reader: Artifact) -> None:
+    [a] = time_interleaved([scripted(reader)], PLAN, rounds=5)
+    [b] = time_interleaved([scripted(reader)], PLAN, rounds=4)
     with pytest.raises(EvidenceError, match="same rounds"):
         LatencyRatio.of(a, b)
     with pytest.raises(EvidenceError, match="has no duration"):
@@ -149,11 +149,11 @@ def test_timings_of_different_runs_are_not_compared(subject: Artifact) -> None:
     ],
 )
 def test_rounds_are_taken_together_until_they_carry_a_tail(
-    subject: Artifact, count: int, inner: int, q: float, rounds: int | None
+    reader: Artifact, count: int, inner: int, q: float, rounds: int | None
 ) -> None:
     plan = TimingPlan(min_runs=count, max_runs=count, min_seconds=0, inner=inner)
-    base, own = time_interleaved([scripted(subject, times=t) for t in (100_000, 200_000)], plan)
-    ratio = LatencyRatio.of(own, base, q=q)
+    base, candidate = time_interleaved([scripted(reader, times=t) for t in (100_000, 200_000)], plan)
+    ratio = LatencyRatio.of(candidate, base, q=q)
     assert (ratio and ratio.rounds) == rounds
     if ratio:
         assert ratio.ratio == pytest.approx(2, rel=0.1)
@@ -164,28 +164,28 @@ def test_the_bounds_of_a_percentile_are_those_of_all_samples_in_redrawn_rounds()
     random = np.random.default_rng(2)
     rounds = 100_000 * random.gamma(40, 1 / 40, (20, 1)) * np.exp(random.gamma(1, 0.1, (20, 300)))
     facts = RuntimeFacts("ort-cpu", "onnxruntime", "1", "cpu", 1)
-    own = Timings("", facts, rounds.astype(np.int64).ravel(), 1, 1, 0, 1, 1, blocks=tuple(range(0, 6000, 300)))
-    low, high = latency_bounds(own, 95, confidence=0.975)
-    assert low < own.percentile(95) < high
+    timings = Timings("", facts, rounds.astype(np.int64).ravel(), 1, 1, 0, 1, 1, blocks=tuple(range(0, 6000, 300)))
+    low, high = latency_bounds(timings, 95, confidence=0.975)
+    assert low < timings.percentile(95) < high
     redrawn = [np.percentile(rounds[random.integers(0, 20, 20)], 95) for _ in range(4000)]
     # The expansion for 20 rounds reaches from the tails of 2.5 % to those of 1.6 %.
     np.testing.assert_allclose((low, high), np.percentile(redrawn, [1.6, 98.4]), rtol=0.02)
-    again = latency_bounds(own, 95, confidence=0.9999)
+    again = latency_bounds(timings, 95, confidence=0.9999)
     assert again[0] < low < high < again[1]
-    assert latency_bounds(replace(own, blocks=(0, 3000)), 95) is None
+    assert latency_bounds(replace(timings, blocks=(0, 3000)), 95) is None
 
 
 @pytest.mark.parametrize("rounds", [0, 501])
-def test_rounds_that_cannot_be_are_refused(subject: Artifact, rounds: int) -> None:
+def test_rounds_that_cannot_be_are_refused(reader: Artifact, rounds: int) -> None:
     with pytest.raises(UsageProblem, match="rounds"):
-        time_interleaved([scripted(subject)], PLAN, rounds=rounds)
+        time_interleaved([scripted(reader)], PLAN, rounds=rounds)
 
 
-def test_nothing_and_a_foreign_format_are_refused(subject: Artifact) -> None:
+def test_nothing_and_a_foreign_format_are_refused(reader: Artifact) -> None:
     with pytest.raises(UsageProblem, match="nothing to profile"):
         profile([])
     with pytest.raises(UsageProblem, match="does not run"):
-        profile([replace(subject, format="tflite")], target=OrtCpu())
+        profile([replace(reader, format="tflite")], target=OrtCpu())
 
 
 def test_a_profile_of_real_files_keeps_the_raw_nanoseconds(tmp_path: Path) -> None:
