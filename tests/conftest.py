@@ -9,15 +9,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
 
 import targets  # noqa: F401 (before any test imports a runtime, which would report that)
+from tests.fixtures.torch_operators import list_operators_once
 
 # The same examples in every run, however slow the machine is.
 settings.register_profile("glyphpress", derandomize=True, deadline=None)
@@ -64,23 +63,12 @@ def pytest_runtest_setup() -> None:
         # With torch and the converters loaded, a look through all objects takes 0.4 s: a seventh of the suite's time.
         gc.freeze()
         FROZEN["modules"] = len(sys.modules)
-    registration = sys.modules.get("torch.onnx._internal.exporter._registration")
-    if registration and "onnxscript" in sys.modules:
-        _call_once(registration.onnxscript_apis, "get_torchlib_ops")
-        _call_once(sys.modules["torch.onnx._internal.exporter._schemas"], "op_signature_from_function")
-    if export := sys.modules.get("torch._export.utils"):
-        _call_once(export, "_materialize_cpp_cia_ops")
+    list_operators_once()
 
 
 FROZEN = {"modules": 0}
 """How many modules were loaded when the garbage collector was last told to leave out what is there. Asking `gc` itself
 takes 0.1 s, since it counts the objects."""
-
-
-def _call_once(module: Any, name: str) -> None:
-    """Keep what a function of torch's exporters, which lists all operators at each export, gave for its arguments."""
-    if not hasattr(getattr(module, name), "cache_info"):
-        setattr(module, name, cache(getattr(module, name)))
 
 
 @pytest.fixture(scope="session")

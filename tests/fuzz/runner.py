@@ -15,12 +15,12 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.fixtures.torch_operators import list_operators_once
 from tests.fuzz.readers import READERS
 
 IN_ONE_PROCESS = 40
@@ -60,9 +60,8 @@ def preload() -> None:
     """
     for name in SHARED:
         import_module(name)
-    library = sys.modules["torch.onnx._internal.exporter._registration"].onnxscript_apis
-    library.get_torchlib_ops = cache(library.get_torchlib_ops)
-    library.get_torchlib_ops()
+    list_operators_once()
+    sys.modules["torch.onnx._internal.exporter._registration"].onnxscript_apis.get_torchlib_ops()
     gc.freeze()
 
 
