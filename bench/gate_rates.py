@@ -1,7 +1,7 @@
 """How often the accuracy gate errs: `python -m bench.gate_rates`, a few seconds.
 
 Draws paired outcomes from a known truth and judges them by the gate's own decision (`paired_difference.decide`) and by
-two rules that other tools use. The exact probability (`exact_power.chance`) stands beside each rate. Writes
+two rules that other tools use. The exact probability (`paired_difference.chance`) stands beside each rate. Writes
 `results/gate_rates.json`; each rate comes from 20,000 draws with a fixed seed.
 """
 
@@ -20,7 +20,7 @@ from toolchain.core.files import whole_file
 from toolchain.core.quantities import percent_text
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome, normal_quantile
-from toolchain.stats.exact_power import Floats, Truth, chance
+from toolchain.stats.paired_difference import Floats, Truth, chance
 
 RESULTS = Path(__file__).resolve().parent / "results" / "gate_rates.json"
 SCHEMA = "glyphpress/gate-rates/1"

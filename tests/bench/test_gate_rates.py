@@ -16,7 +16,7 @@ from toolchain.gate.gate import judge
 from toolchain.gate.policy import policy_from
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
-from toolchain.stats.exact_power import Truth
+from toolchain.stats.paired_difference import Truth
 
 MOST = 0.055
 POLICY = policy_from({"drop": {"max": "0.3pp"}})

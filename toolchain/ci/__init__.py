@@ -35,8 +35,7 @@ def write_ci(service: str, output: Path | None = None, *, force: bool = False) -
 
 def write_policy(policy: str | None = None, output: Path | None = None, *, force: bool = False) -> Path:
     """Write a policy as a commented gate.toml and return its path. policy: a shipped name or a TOML file."""
-    from toolchain.gate.policy import choose_policy
-    from toolchain.gate.template import template
+    from toolchain.gate.policy import choose_policy, template
 
     path = output or Path("gate.toml")
     refuse_existing(path, force=force)

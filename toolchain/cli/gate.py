@@ -272,7 +272,7 @@ def plan(
     from toolchain.report.gate_terminal import show_plan, show_policy_plan
 
     if margin is None:
-        from toolchain.gate.policy_plan import plan_policy
+        from toolchain.gate.plan import plan_policy
 
         policy_plan = plan_policy(limits.chosen(), discordance, classes=classes, power=power)
         if as_json:

@@ -154,7 +154,7 @@ def _quantize_within(
     from toolchain.commands.quantize import quantize_within
     from toolchain.core.errors import UsageProblem
     from toolchain.core.json_codec import to_json
-    from toolchain.gate.outcome import raise_for
+    from toolchain.gate.limit import raise_for
     from toolchain.report.gate_terminal import show_verdicts
 
     if not data:

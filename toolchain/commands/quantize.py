@@ -30,8 +30,8 @@ from toolchain.explain.explanation import explain
 from toolchain.formats import catalog as formats
 from toolchain.formats.write_artifact import refuse_model
 from toolchain.gate.candidate import open_session
+from toolchain.gate.limit import Verdict
 from toolchain.gate.limits.drop import DropLimit, judge_drop
-from toolchain.gate.outcome import Verdict
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample
 from toolchain.quantize.ranges import read_ranges

@@ -7,9 +7,8 @@ from dataclasses import replace
 from toolchain.core.errors import EvidenceError
 from toolchain.gate.baseline import check_floor, check_pin
 from toolchain.gate.evidence import Evidence
-from toolchain.gate.limit import Limit
+from toolchain.gate.limit import Limit, Verdict, overall, raise_for
 from toolchain.gate.limits import definition, definitions
-from toolchain.gate.outcome import Verdict, overall, raise_for
 from toolchain.gate.policy import Policy
 from toolchain.stats.decision import Outcome
 

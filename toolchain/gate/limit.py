@@ -1,4 +1,4 @@
-"""Limit: a table of a policy and what the gate knows of it. Each limit stands in a file of its own (`limits`).
+"""Limit: a table of a policy, what the gate knows of it, and its verdict. Each limit is a file of its own (`limits`).
 
 Shares and drops are fractions, sizes bytes, times seconds, ratios plain numbers; people write them with their units.
 `confidence` is that of each one-sided decision: PASS and FAIL must both be shown at it, else INCONCLUSIVE.
@@ -8,7 +8,7 @@ Bytes, counts and ratios of bytes are measured exactly: no confidence, no INCONC
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from toolchain.core.errors import EvidenceError
+from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive
+from toolchain.core.json_codec import Number
 from toolchain.core.settings import Points
-from toolchain.gate.outcome import Action, Verdict
 from toolchain.stats.decision import Outcome
 
+Action = Literal["fail", "warn"]
 Measure = Literal["share", "cost", "bytes", "seconds", "ratio", "count"]
 MOST = 2**31 - 1
 """Of a whole number: more images than any data set has."""
@@ -46,6 +47,45 @@ class MarginLimit(Limit):
     measure: ClassVar[Measure] = "share"
     max: Points
     confidence: Confidence = 0.95
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of many of which a verdict judges each: a class, a group of look-alikes, a kind of damage, a runtime.
+
+    images: how many it was judged on. note: the counts behind it, for people. The rest as in `Verdict`.
+    """
+
+    name: str
+    outcome: Outcome
+    threshold: Number
+    measured: Number
+    bound: Number | None
+    images: int
+    note: str = ""
+    samples_needed: int | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One limit, judged. Values are in base units: fractions, bytes, seconds, ratios, counts (`Measure`).
+
+    limit: the policy's table. measured: what was seen, None where it could not be. bound: the confidence bound that
+    decided, None where the measured value itself did. samples_needed: images or inferences that would decide.
+    artifact: the name of the file that was judged, empty where the evidence did not say. parts: of a limit that
+    judges many things of a kind, each of them.
+    """
+
+    limit: str
+    outcome: Outcome
+    action: Action
+    threshold: Number
+    measured: Number | None
+    bound: Number | None
+    reason: str
+    samples_needed: int | None = None
+    artifact: str = ""
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,3 +178,33 @@ def by_bounds(
     span, usual = _SPANS[outcome]
     sure = f"with {confidence * 100:.4g} % confidence{note}"
     return f"{span.format(low=low, high=high)}{unit} {sure}, {side or usual} the {limit}"
+
+
+def overall(verdicts: Iterable[Verdict]) -> Outcome:
+    """Return FAIL, else INCONCLUSIVE, else PASS over the verdicts whose action is `fail`; `warn` only tells.
+
+    Raises EvidenceError when there is no verdict at all.
+    """
+    verdicts = tuple(verdicts)
+    if not verdicts:
+        raise EvidenceError("nothing was judged; give a policy with at least one limit")
+    outcomes = {verdict.outcome for verdict in verdicts if verdict.action == "fail"}
+    return next((o for o in (Outcome.FAIL, Outcome.INCONCLUSIVE) if o in outcomes), Outcome.PASS)
+
+
+def raise_for(verdicts: Iterable[Verdict]) -> None:
+    """Raise GateFailed or GateInconclusive, naming files and limits, unless the outcome is PASS.
+
+    The verdicts hold the reasons, which whoever shows them shows once.
+    """
+    verdicts = tuple(verdicts)
+    outcome = overall(verdicts)
+    if outcome is Outcome.PASS:
+        return
+    limits: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.outcome is outcome and verdict.action == "fail":
+            limits.setdefault(verdict.artifact, []).append(verdict.limit)
+    named = [f"{file} ({', '.join(names)})" if file else ", ".join(names) for file, names in limits.items()]
+    family = GateFailed if outcome is Outcome.FAIL else GateInconclusive
+    raise family(f"{outcome}: {'; '.join(named)}")

@@ -3,7 +3,7 @@
 The verdict is PASS when all questions pass: when each upper bound lies below its margin, an intersection-union test,
 which needs no correction (R. L. Berger 1982, Technometrics 24:295-300). It is FAIL when one fails after Holm's
 step-down correction for their number (S. Holm 1979, Scand. J. Statistics 6:65-70), since among many something always
-looks bad. Holm's levels are small, so the p-values are exact ones (`exact_power.tail_beyond`).
+looks bad. Holm's levels are small, so the p-values are exact ones (`paired_difference.tail_beyond`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import beside, points_text
-from toolchain.gate.outcome import Action, Part, Verdict
+from toolchain.gate.limit import Action, Part, Verdict
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import POWER, Outcome
-from toolchain.stats.exact_power import tail_beyond
+from toolchain.stats.paired_difference import tail_beyond
 
 _tail = lru_cache(maxsize=65_536)(tail_beyond)
 

@@ -11,8 +11,8 @@ from targets.errors import ArtifactError
 from targets.host.text import argument
 from targets.metadata import load_artifact
 from toolchain.formats import catalog
+from toolchain.gate.limit import Verdict
 from toolchain.gate.limits.drop import DropLimit
-from toolchain.gate.outcome import Verdict
 from toolchain.gate.policy import default_policy
 from toolchain.report.judgement import Judgement
 from toolchain.stats.decision import Outcome

@@ -12,15 +12,14 @@ from toolchain.core.quantities import POINTS, percent_text, points_text, size_te
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.metrics import Averages, Metrics
-from toolchain.gate.outcome import Part, Verdict
+from toolchain.gate.limit import Part, Verdict
 from toolchain.report.judgement import Judgement, allowed_text, value_text
 from toolchain.report.tables import STYLE, plain_table, print_lines, shown, unfold
 from toolchain.stats.decision import Outcome
 
 if TYPE_CHECKING:
     # Only a plan needs them, and they are slow to import.
-    from toolchain.gate.plan import Plan
-    from toolchain.gate.policy_plan import PolicyPlan
+    from toolchain.gate.plan import Plan, PolicyPlan
 
 # A wider matrix is read by programs only; `--json` holds it.
 _MATRIX_CLASSES = 16
@@ -167,9 +166,9 @@ def show_policy_plan(plan: PolicyPlan, console: Console) -> None:
 
 
 def _images(count: int | None) -> str:
-    from toolchain.gate.policy_plan import MOST_IMAGES
+    from toolchain.gate.plan import MOST_SIMULATED
 
-    return f"more than {MOST_IMAGES:,}" if count is None else f"{count:,}"
+    return f"more than {MOST_SIMULATED:,}" if count is None else f"{count:,}"
 
 
 def _chances(plan: Plan) -> Table:

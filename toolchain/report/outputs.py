@@ -21,8 +21,8 @@ from toolchain.core.files import refuse_existing, whole_file, write_whole
 from toolchain.core.json_codec import to_json
 from toolchain.evaluation.compare import FileFacts
 from toolchain.gate.evidence import Evidence
+from toolchain.gate.limit import Part, Verdict
 from toolchain.gate.limits import LIMITS, definition
-from toolchain.gate.outcome import Part, Verdict
 from toolchain.report.judgement import Judged, Judgement, Standing, allowed_text, value_text
 from toolchain.stats.decision import Outcome
 

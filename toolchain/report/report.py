@@ -16,7 +16,7 @@ from toolchain.core.json_codec import ByItself, from_json, to_json
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.timings import SLOWER, LatencyRatio
-from toolchain.gate.outcome import Verdict, overall
+from toolchain.gate.limit import Verdict, overall
 from toolchain.stats.decision import Outcome
 
 

@@ -15,8 +15,16 @@ from jsonschema import Draft202012Validator
 
 from tests.conftest import Finished
 from toolchain.ci import SERVICES, ci_text
-from toolchain.gate.policy import Policy, choose_policy, default_policy, named, policy_from, read_policy, schema
-from toolchain.gate.template import template
+from toolchain.gate.policy import (
+    Policy,
+    choose_policy,
+    default_policy,
+    named,
+    policy_from,
+    read_policy,
+    schema,
+    template,
+)
 
 Run = Callable[..., Finished]
 OWN = """

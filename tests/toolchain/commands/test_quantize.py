@@ -25,8 +25,8 @@ from toolchain.commands.quantize import Fallback, FallbackTrial, _search, quanti
 from toolchain.core.context import RunContext, silent
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.export import export, save_program
+from toolchain.gate.limit import Verdict
 from toolchain.gate.limits.drop import DropLimit
-from toolchain.gate.outcome import Verdict
 from toolchain.gate.policy import choose_policy
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize, Recipe

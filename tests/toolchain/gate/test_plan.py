@@ -15,7 +15,7 @@ from toolchain.core.errors import UsageProblem
 from toolchain.gate.plan import SIZES, chances, plan
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
-from toolchain.stats.exact_power import Truth, chance, tail_beyond
+from toolchain.stats.paired_difference import Truth, chance, tail_beyond
 
 
 def enumerated(truth: Truth, margin: float) -> dict[Outcome, float]:

@@ -9,9 +9,8 @@ import pytest
 
 from tests.conftest import Finished
 from toolchain.core.errors import UsageProblem
-from toolchain.gate.plan import plan
+from toolchain.gate.plan import plan, plan_policy
 from toolchain.gate.policy import named, policy_from
-from toolchain.gate.policy_plan import plan_policy
 
 Run = Callable[..., Finished]
 

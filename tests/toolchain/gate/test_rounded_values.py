@@ -19,11 +19,11 @@ from toolchain.evaluation.compare import Pairs
 from toolchain.gate.candidate import read_judged_file
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
+from toolchain.gate.limit import Verdict
 from toolchain.gate.limits.flips import FlipsLimit
 from toolchain.gate.limits.memory import MemoryLimit, judge_memory
 from toolchain.gate.limits.sizes import ShrinkLimit, SizeLimit, judge_shrink, judge_size
 from toolchain.gate.limits.speed import TimeLimit, judge_time
-from toolchain.gate.outcome import Verdict
 from toolchain.gate.policy import Policy, policy_from
 from toolchain.stats.decision import Outcome
 

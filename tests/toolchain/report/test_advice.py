@@ -12,7 +12,7 @@ import pytest
 from targets.metadata import load_artifact, save_sidecar
 from targets.preprocess import Preprocess
 from tests.fixtures.small_readers import linear_reader
-from toolchain.gate.outcome import Verdict
+from toolchain.gate.limit import Verdict
 from toolchain.report.advice import next_steps, open_limits, pressed_again, pressed_next
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.stats.decision import Outcome

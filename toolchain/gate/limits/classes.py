@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.evaluation.compare import Pairs, comparison
-from toolchain.gate.limit import LimitDefinition
+from toolchain.gate.limit import LimitDefinition, Verdict
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.multiple_tests import Question, decide, judge_several
-from toolchain.gate.outcome import Verdict
 from toolchain.stats.decision import Outcome
 
 

@@ -21,8 +21,7 @@ from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import beside, percent_text, points_text
 from toolchain.core.settings import Points
 from toolchain.evaluation.compare import Confidences, Pairs
-from toolchain.gate.limit import LimitDefinition, MarginLimit, by_bounds
-from toolchain.gate.outcome import Verdict
+from toolchain.gate.limit import LimitDefinition, MarginLimit, Verdict, by_bounds
 from toolchain.stats import bounded_mean
 from toolchain.stats.decision import POWER, Outcome, normal_quantile
 

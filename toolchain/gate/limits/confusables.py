@@ -14,9 +14,8 @@ from toolchain.core.quantities import beside, points_text
 from toolchain.core.settings import Points
 from toolchain.evaluation.compare import Answers, Pairs
 from toolchain.evaluation.metrics import confusion_matrix
-from toolchain.gate.limit import LimitDefinition, MarginLimit, Measure, by_bounds
+from toolchain.gate.limit import LimitDefinition, MarginLimit, Measure, Verdict, by_bounds
 from toolchain.gate.multiple_tests import Question, judge_several
-from toolchain.gate.outcome import Verdict
 from toolchain.stats import bounded_mean
 from toolchain.stats.decision import IN_STEPS, Outcome, advice
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from toolchain.core.quantities import beside, percent_text, points_text
 from toolchain.evaluation.compare import Comparison, Pairs, comparison
-from toolchain.gate.limit import LimitDefinition, MarginLimit, by_bounds
+from toolchain.gate.limit import LimitDefinition, MarginLimit, Verdict, by_bounds
 from toolchain.gate.limits.preprocess import likely_cause
-from toolchain.gate.outcome import Verdict
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import IN_STEPS, Outcome, advice
 

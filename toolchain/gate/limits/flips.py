@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from toolchain.core.quantities import beside, percent_text
 from toolchain.evaluation.compare import Pairs
-from toolchain.gate.limit import LimitDefinition, MarginLimit, by_bounds
-from toolchain.gate.outcome import Verdict
+from toolchain.gate.limit import LimitDefinition, MarginLimit, Verdict, by_bounds
 from toolchain.stats.decision import Outcome, advice, images_to_decide
 
 Floats = NDArray[np.float64]

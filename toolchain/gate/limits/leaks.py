@@ -25,8 +25,7 @@ from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import Count
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.gate.candidate import Sources
-from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure, side, within
-from toolchain.gate.outcome import Verdict
+from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure, Verdict, side, within
 from toolchain.stats.decision import Outcome
 
 

@@ -6,9 +6,8 @@ from targets.catalog import get
 from toolchain.core.errors import UsageProblem
 from toolchain.core.quantities import size_beside
 from toolchain.gate.candidate import Sources
-from toolchain.gate.limit import LimitDefinition, positive, side, within
+from toolchain.gate.limit import LimitDefinition, Verdict, positive, side, within
 from toolchain.gate.limits.sizes import SizeLimit
-from toolchain.gate.outcome import Verdict
 
 
 class MemoryLimit(SizeLimit):

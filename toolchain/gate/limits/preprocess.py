@@ -11,8 +11,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from toolchain.evaluation.compare import Comparison, Files
-from toolchain.gate.limit import Limit, LimitDefinition, Measure
-from toolchain.gate.outcome import Verdict
+from toolchain.gate.limit import Limit, LimitDefinition, Measure, Verdict
 from toolchain.stats.decision import Outcome
 
 

@@ -25,8 +25,7 @@ from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import ByItself, Count
 from toolchain.evaluation.evaluate import Evaluation, check_classes
 from toolchain.gate.candidate import Sources
-from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure, side, within
-from toolchain.gate.outcome import Part, Verdict
+from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure, Part, Verdict, side, within
 from toolchain.stats.decision import Outcome
 
 

@@ -9,8 +9,7 @@ from toolchain.core.quantities import beside, size_beside, size_text
 from toolchain.core.settings import Bytes, Ratio
 from toolchain.formats.inspection import packed_size
 from toolchain.gate.candidate import Sources
-from toolchain.gate.limit import Limit, LimitDefinition, Measure, positive, side, within
-from toolchain.gate.outcome import Verdict
+from toolchain.gate.limit import Limit, LimitDefinition, Measure, Verdict, positive, side, within
 from toolchain.stats.decision import Outcome
 
 

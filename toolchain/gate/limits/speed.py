@@ -22,8 +22,7 @@ from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import beside, time_beside
 from toolchain.core.settings import Ratio, Seconds
 from toolchain.evaluation.timings import LatencyRatio, latency_bounds, samples_for
-from toolchain.gate.limit import Confidence, Limit, LimitDefinition, Measure, by_bounds, positive
-from toolchain.gate.outcome import Verdict
+from toolchain.gate.limit import Confidence, Limit, LimitDefinition, Measure, Verdict, by_bounds, positive
 from toolchain.stats.bootstrap import MIN_ROUNDS, expansion
 from toolchain.stats.decision import POWER, Outcome
 

@@ -19,9 +19,8 @@ from toolchain.evaluation.compare import Answers, Pairs
 from toolchain.evaluation.damaged import StressAnswers, in_turn
 from toolchain.gate.baseline_file import Baseline
 from toolchain.gate.candidate import JudgedFile, Sources, needed
-from toolchain.gate.limit import MOST, LimitDefinition, MarginLimit
+from toolchain.gate.limit import MOST, LimitDefinition, MarginLimit, Verdict
 from toolchain.gate.multiple_tests import Question, judge_several
-from toolchain.gate.outcome import Verdict
 from toolchain.stats.decision import Outcome
 
 DamageKind = Literal["skew", "blur", "threshold", "speckle", "faint", "thick"]

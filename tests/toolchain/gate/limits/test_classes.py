@@ -19,9 +19,9 @@ from toolchain.evaluation.compare import Pairs, comparison
 from toolchain.gate.candidate import evaluate_file
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
+from toolchain.gate.limit import Verdict
 from toolchain.gate.limits.classes import ClassesLimit, judge_classes
 from toolchain.gate.multiple_tests import Question, decide, holm, judge_several
-from toolchain.gate.outcome import Verdict
 from toolchain.gate.policy import policy_from
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome

@@ -17,12 +17,10 @@ from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import from_json, to_json
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge, judge_limit
-from toolchain.gate.limit import Limit
+from toolchain.gate.limit import Limit, Verdict
 from toolchain.gate.limits import LIMITS, definition, definitions
 from toolchain.gate.limits.stress import StressLimit, StressPairs
-from toolchain.gate.outcome import Verdict
-from toolchain.gate.policy import Policy, policy_from, schema
-from toolchain.gate.template import template
+from toolchain.gate.policy import Policy, policy_from, schema, template
 
 ROOT = Path(__file__).resolve().parents[4]
 ALWAYS_THERE = {"pairs", "files"}
@@ -101,7 +99,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from toolchain.gate.limit import Limit, LimitDefinition, Measure
-from toolchain.gate.outcome import Verdict
+from toolchain.gate.limit import Verdict
 from toolchain.gate.limit import side, within
 
 
@@ -133,7 +131,7 @@ LIMITS["wrong"] = "wrong:WRONG"
 from tests.fixtures.evidence import whole
 from toolchain.gate.gate import judge
 from toolchain.gate.policy import policy_from, schema
-from toolchain.gate.template import template
+from toolchain.gate.policy import template
 from toolchain.report.judgement import allowed_text, value_text
 
 policy = policy_from({"wrong": {"max": 1}})

@@ -12,8 +12,8 @@ from tests.fixtures.small_readers import written
 from toolchain.evaluation.compare import Pairs
 from toolchain.gate.evidence import Evidence
 from toolchain.gate.gate import judge
+from toolchain.gate.limit import Verdict
 from toolchain.gate.limits.flips import FlipsLimit, decide, judge_flips
-from toolchain.gate.outcome import Verdict
 from toolchain.gate.policy import policy_from
 from toolchain.stats.decision import Outcome
 

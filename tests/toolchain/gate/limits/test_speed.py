@@ -11,8 +11,8 @@ import pytest
 from tests.fixtures.lazy import stats
 from tests.fixtures.timings import BUSY, DEVICE, QUIET, STORMY, noisy_timings, ratio
 from toolchain.core.errors import EvidenceError
+from toolchain.gate.limit import Verdict
 from toolchain.gate.limits.speed import TimeLimit, judge_time
-from toolchain.gate.outcome import Verdict
 from toolchain.profiling.latency import ROUNDS
 from toolchain.report.report import Row
 from toolchain.stats.bootstrap import resampled, trimmed_mean
