@@ -11,8 +11,7 @@ import pytest
 from bench.gate_rates import DISCORDANCES, MARGIN, RESULTS, RULES, SIZES, claims, exact, simulate
 from tests.fixtures.small_readers import pair
 from toolchain.evaluation.compare import Pairs
-from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import judge
+from toolchain.gate.gate import Evidence, judge
 from toolchain.gate.policy import policy_from
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome

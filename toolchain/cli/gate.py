@@ -93,7 +93,7 @@ def gate(
     from toolchain.commands.gate import GateRequest, judge_stored
     from toolchain.commands.gate import gate as run
     from toolchain.core.errors import UsageProblem
-    from toolchain.gate.candidate import saved
+    from toolchain.gate.candidate import is_saved
     from toolchain.report.advice import gate_next
     from toolchain.report.outputs import Outputs
 
@@ -112,7 +112,7 @@ def gate(
             evidence=evidence,
             outputs=outputs,
         )
-        if options.was_given("threads") and all(map(saved, (baseline, *candidates))):
+        if options.was_given("threads") and all(map(is_saved, (baseline, *candidates))):
             raise UsageProblem("--threads would do nothing: saved evaluations are not run; leave it out")
         judgement = run(request, context)
     images = options.data_words(data, context.data_root)

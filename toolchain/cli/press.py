@@ -92,7 +92,7 @@ def press(
     from toolchain.commands.press import press as run
     from toolchain.commands.press_request import FORMATS, PressRequest
     from toolchain.core.json_codec import to_json
-    from toolchain.gate.gate import raise_for
+    from toolchain.gate.limit import raise_for
     from toolchain.recipe import find
     from toolchain.report.advice import pressed_next
     from toolchain.report.press_report import show_report
@@ -140,7 +140,7 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
     from toolchain.core.quantities import points_text
     from toolchain.export import EXPORTERS
     from toolchain.formats import catalog
-    from toolchain.gate.gate import raise_for
+    from toolchain.gate.limit import raise_for
     from toolchain.report.press_report import show_report
 
     report = run(out, context)

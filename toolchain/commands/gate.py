@@ -15,11 +15,20 @@ from toolchain.core.context import RunContext
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.files import refuse_existing
 from toolchain.evaluation.untracked import training_images
-from toolchain.gate.baseline import Baseline, check, check_pin, prepared, store
-from toolchain.gate.candidate import read_judged_file, saved
-from toolchain.gate.collect import check_classes, check_needs, check_target, gather, refuse_idle, timed
-from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import judge
+from toolchain.gate.baseline import Baseline
+from toolchain.gate.candidate import is_saved, read_judged_file
+from toolchain.gate.collect import (
+    check_baseline,
+    check_classes,
+    check_needs,
+    check_target,
+    gather,
+    prepared,
+    refuse_unused_target,
+    save_baseline,
+    timed,
+)
+from toolchain.gate.gate import Evidence, check_pin, judge
 from toolchain.gate.policy import Policy
 from toolchain.report.judgement import Judgement
 from toolchain.report.outputs import Outputs, write
@@ -48,7 +57,7 @@ class GateRequest:
         """Check the request by itself, before any file is read."""
         if not self.candidates:
             raise UsageProblem("there is nothing to judge; give at least one --candidate")
-        _refuse_twice([path.name for path in self.candidates if not saved(path)], "candidates are called")
+        _refuse_twice([path.name for path in self.candidates if not is_saved(path)], "candidates are called")
         if self.evidence and len(self.evidence) != len(self.candidates):
             raise UsageProblem(
                 f"{len(self.candidates)} candidates and {len(self.evidence)} --evidence files; give one for each"
@@ -100,12 +109,12 @@ def store_baseline(
     target: str | None = None,
     context: RunContext | None = None,
 ) -> Baseline:
-    """Store an artifact's answers on the test images as the baseline of `policy`; raises as `baseline.store` does."""
+    """Store an artifact's answers on the test images as the baseline of `policy`; raises as `save_baseline` does."""
     context = context or RunContext()
     refuse_existing(output, force=context.force)
     images, train = load(data, "test", context.data_root), training_images(data, context.data_root)
     check_classes(policy, images.classes)
-    return store(artifact, policy, images, output, train=train, target=target, context=context)
+    return save_baseline(artifact, policy, images, output, train=train, target=target, context=context)
 
 
 def _judged(
@@ -139,10 +148,10 @@ def _gathered(request: GateRequest, context: RunContext) -> list[Evidence]:
     check_pin(policy, baseline.stored.digest if baseline.stored else None, request.baseline.name)
     baseline = prepared(policy, baseline, test, context.progress)
     candidates = [read(path, likely=baseline.evaluation.preprocess) for path in request.candidates]
-    refuse_idle(request.target, (baseline, *candidates))
+    refuse_unused_target(request.target, (baseline, *candidates))
     for candidate in candidates:
         # Again in `gather`, but here before minutes of timing.
-        check(policy, baseline, candidate)
+        check_baseline(policy, baseline, candidate)
     timings = timed(policy, baseline, candidates, context)
     return [
         gather(policy, baseline, candidate, test, train, times=times, context=context)

@@ -20,11 +20,10 @@ from toolchain.core.context import RunContext
 from toolchain.core.files import MARK, refuse_folder, whole_file, whole_folder
 from toolchain.evaluation.compare import comparison
 from toolchain.export import installed_formats
-from toolchain.gate.baseline import check_floor, prepared
 from toolchain.gate.candidate import JudgedFile
-from toolchain.gate.collect import gather
-from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import judge_limit, overall
+from toolchain.gate.collect import gather, prepared
+from toolchain.gate.gate import Evidence, check_floor, judge_limit
+from toolchain.gate.limit import overall
 from toolchain.gate.limits import definition
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import Policy

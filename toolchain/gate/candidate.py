@@ -15,7 +15,7 @@ from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.evaluation.damaged import Damage, StressAnswers, answers_under
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.evaluation.untracked import Training, open_artifact
-from toolchain.gate.baseline_file import Baseline, is_baseline
+from toolchain.gate.baseline import Baseline, is_baseline
 from toolchain.gate.limit import LimitDefinition
 
 
@@ -37,7 +37,7 @@ class JudgedFile:
     def file(self, why: str) -> Artifact:
         """Return the artifact; raises UsageProblem, ending in what it is needed for, where it is not at hand."""
         if self.artifact is None:
-            raise UsageProblem(f"{self.evaluation.artifact} is only a saved evaluation, which cannot {why}; {_ADVICE}")
+            raise without_file(self.evaluation.artifact, why)
         return self.artifact
 
     def session(self, why: str, threads: int = 0) -> Session:
@@ -72,21 +72,25 @@ class Sources:
 
     def test_images(self, limit: LimitDefinition) -> Dataset:
         """Return the test images; raises UsageProblem, naming the limit, where they are not at hand."""
-        return needed(self.test, limit.name)
+        return require_images(self.test, limit.name)
 
     def training_images(self, limit: LimitDefinition) -> Dataset:
         """Return the training images; raises UsageProblem, naming the limit, where they are not at hand."""
-        return needed(self.train, limit.name)
+        return require_images(self.train, limit.name)
 
 
-def needed(images: Dataset | None, limit: str) -> Dataset:
+def require_images(images: Dataset | None, limit: str) -> Dataset:
     """Return the images; raises UsageProblem, naming the limit that needs them, where they are not at hand."""
     if images is None:
         raise UsageProblem(f"the policy's [{limit}] needs the images: add --data, or drop the limit")
     return images
 
 
-_ADVICE = "give the artifact itself, or drop the limit"
+def without_file(name: str, why: str) -> UsageProblem:
+    """Return the error about a file that is not at hand. why: what it is needed for, after "which cannot"."""
+    return UsageProblem(
+        f"{name} is only a saved evaluation, which cannot {why}; give the artifact itself, or drop the limit"
+    )
 
 
 def open_session(artifact: Artifact, target: str | None = None, threads: int = 0) -> Session:
@@ -116,7 +120,7 @@ def evaluate_file(
         return evaluate(session, dataset, progress=context.progress)
 
 
-def saved(path: Path) -> bool:
+def is_saved(path: Path) -> bool:
     """Return whether the name is that of a saved evaluation or baseline rather than an artifact."""
     return path.suffix.lower() == ".npz"
 
@@ -135,11 +139,11 @@ def read_judged_file(
     train, likely: as in `open_artifact`. An `.npz` is a saved evaluation or a stored baseline, as its schema says.
     Raises EvidenceError for one of other images than `dataset`, UsageProblem for an artifact without a data set.
     """
-    if saved(path) and is_baseline(path):
+    if is_saved(path) and is_baseline(path):
         stored = Baseline.load(path)
         evaluation = _of_these_images(stored.evaluation, path, dataset)
         return JudgedFile(evaluation, stress=stored.stress, stored=stored)
-    if saved(path):
+    if is_saved(path):
         return JudgedFile(_of_these_images(Evaluation.load(path), path, dataset))
     if dataset is None:
         file_format(path)

@@ -1,23 +1,34 @@
-"""Gather: the evidence that a policy needs, from artifacts, saved evaluations or a stored baseline."""
+"""Collect: the files of a gate are read and checked, and become the evidence that a policy needs, or a stored baseline.
+
+A stored baseline is refused where it is foreign or stale. It is foreign where it is of other images, of a digest that
+the policy does not name, or of another line of models: the candidate goes back to another checkpoint, and neither file
+was made from the other. A file whose origin is not recorded (no sidecar, or an old one) may belong to any line. It is
+stale where another major version of the candidate's runtime gave its answers, or where they were taken under other
+damage than the policy asks for. Minor versions are recorded in the evidence and accepted.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from calibration.dataset import Dataset
+from targets.artifact import Artifact
 from targets.catalog import get
 from targets.session import TimingPlan, Timings
 from targets.target import Target
 from toolchain.core.context import Progress, RunContext, silent
-from toolchain.core.errors import UsageProblem
+from toolchain.core.errors import EvidenceError, UsageProblem
+from toolchain.core.files import refuse_existing
+from toolchain.core.versions import tool_versions
 from toolchain.evaluation.compare import Comparison, Pairs, compare, flipped
 from toolchain.evaluation.untracked import Training
-from toolchain.gate.baseline import check, prepared
-from toolchain.gate.candidate import JudgedFile, Sources, read_judged_file, saved
-from toolchain.gate.evidence import Evidence
+from toolchain.gate.baseline import Baseline
+from toolchain.gate.candidate import JudgedFile, Sources, is_saved, read_judged_file, without_file
+from toolchain.gate.gate import Evidence, check_pin
 from toolchain.gate.limits import definition
 from toolchain.gate.policy import Policy
 from toolchain.profiling.latency import profile
@@ -41,8 +52,42 @@ def compare_files(
     read = partial(read_judged_file, dataset=dataset, train=train, target=target, progress=progress)
     baseline_file = read(baseline)
     candidate_file = read(candidate, likely=baseline_file.evaluation.preprocess)
-    refuse_idle(target, (baseline_file, candidate_file))
+    refuse_unused_target(target, (baseline_file, candidate_file))
     return compare(baseline_file.evaluation, candidate_file.evaluation)
+
+
+def save_baseline(
+    path: Path,
+    policy: Policy,
+    dataset: Dataset,
+    output: Path,
+    *,
+    train: Training | None = None,
+    target: str | None = None,
+    context: RunContext | None = None,
+) -> Baseline:
+    """Read `dataset` with a float artifact, under damage too where `policy` has [stress], and store its answers.
+
+    path: an artifact, or a saved evaluation where the policy has no [stress]. Raises UsageProblem over an existing
+    file unless the context forces it, and for a name that does not end in .npz, and what `read_judged_file` raises.
+    """
+    if output.suffix != ".npz":
+        raise UsageProblem(f"{output} should end in .npz, as every stored baseline does; rename it")
+    context = context or RunContext()
+    refuse_existing(output, force=context.force)
+    judged = read_judged_file(path, dataset, train=train, target=target, progress=context.progress)
+    # Without `stored`, so that what another stored baseline does not hold is asked for, and refused.
+    prepared_file = prepared(policy, replace(judged, stored=None), dataset, context.progress)
+    line = judged.artifact or judged.stored
+    baseline = Baseline(
+        judged.evaluation,
+        prepared_file.stress if policy.needs("stress") else (),
+        line.parent_sha256 if line else None,
+        line.checkpoint_sha256 if line else None,
+        tool_versions()["glyphpress"],
+    )
+    baseline.save(output, force=context.force)
+    return baseline
 
 
 def gather(
@@ -62,7 +107,7 @@ def gather(
     its `threads`, by default one. Raises UsageProblem, saying which limit needs it, when a file or
     images are missing.
     """
-    check(policy, baseline, candidate)
+    check_baseline(policy, baseline, candidate)
     pairs = Pairs.of(baseline.evaluation, candidate.evaluation)
     context = context or RunContext(threads=1)
     timings, baseline_timings = times or timed(policy, baseline, [candidate], context)[0]
@@ -83,6 +128,14 @@ def gather(
     )
 
 
+def prepared(policy: Policy, judged: JudgedFile, test: Dataset | None, progress: Progress = silent) -> JudgedFile:
+    """Return the file with what the policy's limits read only once: of a baseline, for all candidates together."""
+    for name, limit in policy.limits():
+        if prepare := definition(name).prepare:
+            judged = prepare(limit, judged, test, progress)
+    return judged
+
+
 def timed(policy: Policy, baseline: JudgedFile, candidates: Sequence[JudgedFile], context: RunContext) -> list[Times]:
     """Return each candidate's timings and the baseline's, all taken in turns, as far as a limit asks for them."""
     if not policy.needs("timings"):
@@ -95,7 +148,22 @@ def timed(policy: Policy, baseline: JudgedFile, candidates: Sequence[JudgedFile]
     return [(row.timings, last) for row in rows[: len(candidates)]]
 
 
-def refuse_idle(target: str | None, judged: Sequence[JudgedFile]) -> None:
+def check_baseline(policy: Policy, baseline: JudgedFile, candidate: JudgedFile) -> None:
+    """Raise EvidenceError where `baseline` is not the one that the policy names, or is stored and stale or foreign.
+
+    Where the baseline is an artifact, only the policy's [baseline] is checked: it was chosen for this very run.
+    """
+    check_pin(policy, baseline.stored.digest if baseline.stored else None, baseline.evaluation.artifact)
+    if baseline.stored is None:
+        return
+    _check_line(baseline.stored, candidate)
+    _check_runtime(baseline, candidate)
+    for name, limit in policy.limits():
+        if check_limit := definition(name).check_stored:
+            check_limit(limit, baseline.stored)
+
+
+def refuse_unused_target(target: str | None, judged: Sequence[JudgedFile]) -> None:
     """Raise UsageProblem for a target that would run nothing, since every file is only saved answers."""
     if target and all(file.artifact is None for file in judged):
         raise UsageProblem(f"--target {target} would run nothing: these are saved evaluations; leave it out")
@@ -107,7 +175,7 @@ def check_needs(policy: Policy, baseline: Path, candidates: Sequence[Path], *, i
     images, train: whether there are test images, and those that the candidates were trained and calibrated on.
     """
     for file in (baseline, *candidates):
-        if not saved(file) and not images:
+        if not is_saved(file) and not images:
             raise UsageProblem(f"{file.name} is an artifact, so it needs images to read: add --data")
     limits = [definition(name) for name, _ in policy.limits()]
     for limit in limits:
@@ -157,8 +225,32 @@ def needs_file(policy: Policy) -> list[str]:
 
 def _check_files(limit: str, must: str, files: Sequence[Path]) -> None:
     for file in files:
-        if must and saved(file):
-            raise UsageProblem(
-                f"{file.name} is only a saved evaluation, which cannot {must} ([{limit}]); give the artifact itself, "
-                "or drop the limit"
-            )
+        if must and is_saved(file):
+            raise without_file(file.name, f"{must} ([{limit}])")
+
+
+def _check_line(stored: Baseline, candidate: JudgedFile) -> None:
+    source, evaluation = candidate.artifact or candidate.stored, stored.evaluation
+    if source is None or not stored.checkpoint_sha256 or not source.checkpoint_sha256:
+        return
+    if not _lineage(evaluation.artifact_sha256, stored) & _lineage(candidate.evaluation.artifact_sha256, source):
+        raise EvidenceError(
+            f"the stored baseline is foreign: {evaluation.artifact} came from checkpoint "
+            f"{stored.checkpoint_sha256[:12]}, {candidate.evaluation.artifact} from {source.checkpoint_sha256[:12]}; "
+            "store a baseline of the candidate's own float file, or give the float file itself to compare different "
+            "models"
+        )
+
+
+def _lineage(sha256: str, source: Artifact | Baseline) -> set[str]:
+    """Return the digests of a file and of its ancestors, as far as they are known."""
+    return {digest for digest in (sha256, source.parent_sha256, source.checkpoint_sha256) if digest}
+
+
+def _check_runtime(baseline: JudgedFile, candidate: JudgedFile) -> None:
+    stored_facts, facts = baseline.evaluation.facts, candidate.evaluation.facts
+    if stored_facts.runtime == facts.runtime and stored_facts.version.split(".")[0] != facts.version.split(".")[0]:
+        raise EvidenceError(
+            f"the stored baseline is stale: {stored_facts.runtime} {stored_facts.version} answered it, "
+            f"{facts.version} the candidate; store it again"
+        )

@@ -19,7 +19,7 @@ from toolchain.core.json_codec import from_json, to_json
 from toolchain.core.quantities import points_text, size_text, time_text
 from toolchain.core.versions import tool_versions
 from toolchain.evaluation.compare import ClassDrop, Comparison, FileFacts, NewConfusion, comparison
-from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import Evidence
 from toolchain.gate.limit import Measure, Part, Verdict, overall, raise_for
 from toolchain.gate.limits import definition
 from toolchain.gate.policy import Policy, policy_from

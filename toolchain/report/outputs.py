@@ -20,7 +20,7 @@ from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive, U
 from toolchain.core.files import refuse_existing, whole_file, write_whole
 from toolchain.core.json_codec import to_json
 from toolchain.evaluation.compare import FileFacts
-from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import Evidence
 from toolchain.gate.limit import Part, Verdict
 from toolchain.gate.limits import LIMITS, definition
 from toolchain.report.judgement import Judged, Judgement, Standing, allowed_text, value_text

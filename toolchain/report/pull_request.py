@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from calibration.dataset import SIDE
 from toolchain.core.quantities import percent_text, points_text, size_text, time_text
-from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import Evidence
 from toolchain.gate.limit import Part, Verdict
 from toolchain.report.judgement import Judged, Judgement, allowed_text, value_text
 from toolchain.report.tables import DASH, code_span, details, markdown_table, markdown_text

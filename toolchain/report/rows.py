@@ -14,8 +14,8 @@ from toolchain.evaluation.compare import comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.timings import LatencyRatio
 from toolchain.formats.inspection import shown_size
-from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import judge, overall
+from toolchain.gate.gate import Evidence, judge
+from toolchain.gate.limit import overall
 from toolchain.gate.policy import Policy
 from toolchain.profiling.latency import Profile
 from toolchain.profiling.measurements import reasons_for

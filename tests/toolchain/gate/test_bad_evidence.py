@@ -24,8 +24,7 @@ from toolchain.evaluation.compare import Pairs
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.gate.candidate import JudgedFile, read_judged_file
 from toolchain.gate.collect import gather
-from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import judge
+from toolchain.gate.gate import Evidence, judge
 from toolchain.gate.policy import Policy, named, policy_from
 
 Run = Callable[..., Finished]

@@ -20,12 +20,10 @@ from toolchain.core.context import RunContext
 from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.json_codec import from_json, to_json
 from toolchain.export import export
-from toolchain.gate import baseline
 from toolchain.gate.baseline import Baseline
 from toolchain.gate.candidate import JudgedFile, evaluate_file, read_judged_file
-from toolchain.gate.collect import gather
-from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import judge
+from toolchain.gate.collect import check_baseline, gather, save_baseline
+from toolchain.gate.gate import Evidence, judge
 from toolchain.gate.policy import Policy, policy_from
 from toolchain.quantize import quantize
 from toolchain.recipe import Prune, Quantize
@@ -53,7 +51,7 @@ def float_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stored(float_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stored") / "baseline.npz"
-    baseline.store(float_file, policy(stress=STRESS), digits(), path)
+    save_baseline(float_file, policy(stress=STRESS), digits(), path)
     return path
 
 
@@ -84,12 +82,12 @@ def test_a_baseline_comes_back_to_the_bit_and_is_the_same_each_time_it_is_made(
     stored: Path, float_file: Path, tmp_path: Path
 ) -> None:
     back = Baseline.load(stored)
-    again = baseline.store(float_file, policy(stress=STRESS), digits(), tmp_path / "again.npz")
+    again = save_baseline(float_file, policy(stress=STRESS), digits(), tmp_path / "again.npz")
     assert again.digest == back.digest == Baseline.load(tmp_path / "again.npz").digest
     assert back.evaluation.logits.tobytes() == again.evaluation.logits.tobytes()
     assert [one.kind for one in back.stress] == ["blur", "speckle"]
     assert (back.parent_sha256, back.checkpoint_sha256) == ("c" * 64, "c" * 64)
-    plain = baseline.store(float_file, policy(), digits(), tmp_path / "plain.npz")
+    plain = save_baseline(float_file, policy(), digits(), tmp_path / "plain.npz")
     assert plain.stress == ()
     assert plain.digest != back.digest
 
@@ -97,12 +95,12 @@ def test_a_baseline_comes_back_to_the_bit_and_is_the_same_each_time_it_is_made(
 def test_a_baseline_of_a_stored_one_holds_what_its_own_policy_asks_for(
     stored: Path, float_file: Path, tmp_path: Path
 ) -> None:
-    plain = baseline.store(stored, policy(), digits(), tmp_path / "plain.npz")
+    plain = save_baseline(stored, policy(), digits(), tmp_path / "plain.npz")
     assert plain.stress == ()
-    again = baseline.store(stored, policy(stress=STRESS), digits(), tmp_path / "again.npz")
+    again = save_baseline(stored, policy(stress=STRESS), digits(), tmp_path / "again.npz")
     assert again.digest == Baseline.load(stored).digest
     with pytest.raises(UsageProblem, match=r"cannot be read under damage \(\[stress\]\)"):
-        baseline.store(tmp_path / "plain.npz", policy(stress=STRESS), digits(), tmp_path / "third.npz")
+        save_baseline(tmp_path / "plain.npz", policy(stress=STRESS), digits(), tmp_path / "third.npz")
 
 
 def test_every_part_of_what_is_held_is_in_the_digest(stored: Path) -> None:
@@ -255,7 +253,7 @@ def test_a_candidate_that_is_known_to_be_of_another_line_makes_the_baseline_fore
 
 def test_a_users_own_file_may_be_baseline_and_checkpoint_at_once(tmp_path: Path) -> None:
     own = of_line(linear_reader(tmp_path / "own.onnx"), checkpoint_sha256="f" * 64)
-    baseline.store(own, policy(), digits(), tmp_path / "own.npz")
+    save_baseline(own, policy(), digits(), tmp_path / "own.npz")
     sha256 = load_artifact(own).sha256
     pressed = of_line(linear_reader(tmp_path / "pressed.onnx", step=0.02), checkpoint_sha256=sha256)
     assert gathered(tmp_path / "own.npz", pressed, policy()).baseline_digest
@@ -273,9 +271,9 @@ def versioned(subject: JudgedFile, version: str) -> JudgedFile:
 
 def test_a_baseline_that_another_major_runtime_answered_is_stale(stored: Path, candidate: Path) -> None:
     base, own = (read_judged_file(path, digits()) for path in (stored, candidate))
-    baseline.check(policy(), versioned(base, "1.2.0"), versioned(own, "1.30.1"))
+    check_baseline(policy(), versioned(base, "1.2.0"), versioned(own, "1.30.1"))
     with pytest.raises(EvidenceError, match=r"stale: onnxruntime 1\.30\.1 answered it, 2\.0\.0 the candidate"):
-        baseline.check(policy(), versioned(base, "1.30.1"), versioned(own, "2.0.0"))
+        check_baseline(policy(), versioned(base, "1.30.1"), versioned(own, "2.0.0"))
 
 
 @pytest.mark.parametrize(
@@ -305,13 +303,13 @@ def test_what_cannot_be_stored_is_said_before_any_work(float_file: Path, stored:
         pytest.fail("it was evaluated")
 
     with pytest.raises(UsageProblem, match="--force"):
-        baseline.store(float_file, policy(), digits(), stored, context=RunContext(progress=nothing))
+        save_baseline(float_file, policy(), digits(), stored, context=RunContext(progress=nothing))
     with pytest.raises(UsageProblem, match=r"end in \.npz"):
-        baseline.store(float_file, policy(), digits(), tmp_path / "baseline.json", context=RunContext(progress=nothing))
+        save_baseline(float_file, policy(), digits(), tmp_path / "baseline.json", context=RunContext(progress=nothing))
     evaluate_file(float_file, digits()).save(tmp_path / "saved.npz")
     with pytest.raises(UsageProblem, match="only a saved evaluation, which cannot be read under damage"):
-        baseline.store(tmp_path / "saved.npz", policy(stress=STRESS), digits(), tmp_path / "new.npz")
-    assert baseline.store(tmp_path / "saved.npz", policy(), digits(), tmp_path / "new.npz").checkpoint_sha256 is None
+        save_baseline(tmp_path / "saved.npz", policy(stress=STRESS), digits(), tmp_path / "new.npz")
+    assert save_baseline(tmp_path / "saved.npz", policy(), digits(), tmp_path / "new.npz").checkpoint_sha256 is None
 
 
 def test_answers_that_do_not_fit_are_no_baseline(stored: Path) -> None:

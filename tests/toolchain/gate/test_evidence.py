@@ -18,8 +18,7 @@ from tests.fixtures.strategies import ANY
 from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import from_json, to_json
 from toolchain.evaluation.compare import FileFacts, Pairs
-from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import judge, judge_limit
+from toolchain.gate.gate import Evidence, judge, judge_limit
 from toolchain.gate.policy import policy_from
 
 EVERY_LIMIT = policy_from(

@@ -20,8 +20,8 @@ from toolchain.core.json_codec import from_json, to_json
 from toolchain.evaluation.compare import Pairs, compare
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.gate.candidate import evaluate_file
-from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import Verdict, judge, overall, raise_for
+from toolchain.gate.gate import Evidence, judge
+from toolchain.gate.limit import Verdict, overall, raise_for
 from toolchain.gate.limits.drop import DropLimit, judge_drop
 from toolchain.gate.policy import Policy, policy_from
 from toolchain.stats import paired_difference

@@ -17,8 +17,7 @@ from tests.fixtures.timings import noisy_timings
 from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.compare import Pairs
 from toolchain.gate.candidate import read_judged_file
-from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import judge
+from toolchain.gate.gate import Evidence, judge
 from toolchain.gate.limit import Verdict
 from toolchain.gate.limits.flips import FlipsLimit
 from toolchain.gate.limits.memory import MemoryLimit, judge_memory

@@ -25,7 +25,7 @@ from toolchain.commands.profile import _with_ratios
 from toolchain.evaluation.compare import Pairs
 from toolchain.evaluation.evaluate import evaluate
 from toolchain.evaluation.timings import LatencyRatio
-from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import Evidence
 from toolchain.gate.policy import policy_from
 from toolchain.profiling.latency import Profile, ProfileRow
 from toolchain.profiling.measurements import UNSEEN, MeasuredFile, reasons_for

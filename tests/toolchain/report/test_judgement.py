@@ -15,7 +15,7 @@ from tests.fixtures.judgements import LOOSE, STRICT, answers, concluded, gathere
 from tests.fixtures.small_readers import DIGITS
 from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive, UsageProblem
 from toolchain.core.json_codec import to_json
-from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import Evidence
 from toolchain.report.judgement import Judgement, verdict_schema
 from toolchain.stats.decision import Outcome
 

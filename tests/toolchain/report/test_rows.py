@@ -10,8 +10,7 @@ import pytest
 from tests.fixtures.small_readers import pair
 from toolchain.commands.press import extra_recipe
 from toolchain.evaluation.compare import Pairs, compare
-from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import judge
+from toolchain.gate.gate import Evidence, judge
 from toolchain.gate.policy import policy_from
 from toolchain.report.report import Row
 from toolchain.report.rows import Prefer, Winner, chosen, fastest_float

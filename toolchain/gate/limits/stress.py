@@ -17,8 +17,8 @@ from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import percent_text, points_text
 from toolchain.evaluation.compare import Answers, Pairs
 from toolchain.evaluation.damaged import StressAnswers, in_turn
-from toolchain.gate.baseline_file import Baseline
-from toolchain.gate.candidate import JudgedFile, Sources, needed
+from toolchain.gate.baseline import Baseline
+from toolchain.gate.candidate import JudgedFile, Sources, require_images
 from toolchain.gate.limit import MOST, LimitDefinition, MarginLimit, Verdict
 from toolchain.gate.multiple_tests import Question, judge_several
 from toolchain.stats.decision import Outcome
@@ -182,7 +182,7 @@ def _prepare(limit: StressLimit, judged: JudgedFile, test: Dataset | None, progr
     """Return the file with its answers under damage, which are taken now unless it came with what it holds."""
     if judged.stress or judged.stored:
         return judged
-    return replace(judged, stress=judged.under_damage(limit, needed(test, "stress"), progress=progress))
+    return replace(judged, stress=judged.under_damage(limit, require_images(test, "stress"), progress=progress))
 
 
 def _collect(_: StressLimit, sources: Sources) -> tuple[StressPairs, ...]:

@@ -17,8 +17,7 @@ from tests.fixtures.small_readers import linear_reader, pair, ridge, written
 from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.compare import Pairs, comparison
 from toolchain.gate.candidate import evaluate_file
-from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import judge
+from toolchain.gate.gate import Evidence, judge
 from toolchain.gate.limit import Verdict
 from toolchain.gate.limits.classes import ClassesLimit, judge_classes
 from toolchain.gate.multiple_tests import Question, decide, holm, judge_several

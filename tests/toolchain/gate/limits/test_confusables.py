@@ -14,8 +14,7 @@ from calibration.spec import emnist_split
 from tests.fixtures.small_readers import DIGITS, written
 from toolchain.core.errors import EvidenceError, PolicyError
 from toolchain.evaluation.compare import Pairs, comparison
-from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import judge
+from toolchain.gate.gate import Evidence, judge
 from toolchain.gate.limits.confusables import (
     ConfusablesLimit,
     CostLimit,

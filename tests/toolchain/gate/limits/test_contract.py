@@ -15,8 +15,7 @@ import pytest
 from tests.fixtures.evidence import whole
 from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import from_json, to_json
-from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import judge, judge_limit
+from toolchain.gate.gate import Evidence, judge, judge_limit
 from toolchain.gate.limit import Limit, Verdict
 from toolchain.gate.limits import LIMITS, definition, definitions
 from toolchain.gate.limits.stress import StressLimit, StressPairs

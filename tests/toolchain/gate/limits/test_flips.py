@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from tests.fixtures.lazy import stats
 from tests.fixtures.small_readers import written
 from toolchain.evaluation.compare import Pairs
-from toolchain.gate.evidence import Evidence
-from toolchain.gate.gate import judge
+from toolchain.gate.gate import Evidence, judge
 from toolchain.gate.limit import Verdict
 from toolchain.gate.limits.flips import FlipsLimit, decide, judge_flips
 from toolchain.gate.policy import policy_from

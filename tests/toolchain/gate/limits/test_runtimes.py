@@ -26,7 +26,7 @@ from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import from_json, to_json
 from toolchain.evaluation.compare import Pairs
 from toolchain.evaluation.evaluate import Evaluation, evaluate
-from toolchain.gate.evidence import Evidence
+from toolchain.gate.gate import Evidence
 from toolchain.gate.limits.leaks import Leaks
 from toolchain.gate.limits.runtimes import LISTED, Difference, Place, RuntimesLimit, answers_elsewhere, judge_runtimes
 from toolchain.quantize import quantize
