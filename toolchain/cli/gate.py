@@ -269,6 +269,7 @@ def plan(
         _refuse_options(("drop", "confidence"), needed="--margin")
     else:
         _refuse_options(("classes",), needed="--policy")
+    from toolchain.core.json_codec import to_json
     from toolchain.report.gate_terminal import show_plan, show_policy_plan
 
     if margin is None:
@@ -276,7 +277,7 @@ def plan(
 
         policy_plan = plan_policy(limits.chosen(), discordance, classes=classes, power=power)
         if as_json:
-            console.emit("gate-plan-policy", policy_plan.to_dict())
+            console.emit("gate-plan-policy", to_json(policy_plan))
         else:
             show_policy_plan(policy_plan, console.out())
         return
@@ -284,7 +285,7 @@ def plan(
 
     margin_plan = plan_margin(margin, discordance, drop=drop, confidence=confidence, power=power)
     if as_json:
-        console.emit("gate-plan", margin_plan.to_dict())
+        console.emit("gate-plan", to_json(margin_plan))
     else:
         show_plan(margin_plan, console.out())
 

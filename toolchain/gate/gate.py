@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from targets.host.text import json_text
 from targets.session import Timings
@@ -54,7 +53,7 @@ class Evidence:
     baseline_digest: str | None = None
 
     def __post_init__(self) -> None:
-        """Reject what is not of the files and images that the answers are of."""
+        """Reject timings, pictures and counts that belong to other files or images than the answers."""
         for role, file, timings in (
             ("candidate", self.pairs.candidate, self.timings),
             ("baseline", self.pairs.baseline, self.baseline_timings),
@@ -63,7 +62,8 @@ class Evidence:
                 raise EvidenceError(
                     f"the {role}'s timings are of another file than its evaluation; time and evaluate the same"
                 )
-        if self.flipped is not None and not _flips(self.pairs, self.flipped.indices):
+        changed = np.flatnonzero(self.pairs.flipped)
+        if self.flipped is not None and not np.isin(self.flipped.indices, changed).all():
             raise EvidenceError("the pictures are of other images than the changed answers; gather the evidence again")
         counts = [place.images for place in self.places if not place.left_out]
         counts += [self.leaks.images] if self.leaks is not None else []
@@ -103,9 +103,9 @@ def judge(policy: Policy, evidence: Evidence, *, competitors: int = 1) -> tuple[
     asked = dict(policy.among(competitors).limits())
     verdicts = [judge_limit(name, limit, evidence) for name, limit in asked.items()]
     unasked = (
-        judge_limit(name, known.settings(), evidence)
-        for name, known in definitions().items()
-        if known.always and name not in asked
+        judge_limit(name, limit_definition.settings(), evidence)
+        for name, limit_definition in definitions().items()
+        if limit_definition.always and name not in asked
     )
     verdicts += [verdict for verdict in unasked if verdict.outcome is not Outcome.PASS]
     return tuple(replace(verdict, artifact=evidence.pairs.candidate.name) for verdict in verdicts)
@@ -113,14 +113,14 @@ def judge(policy: Policy, evidence: Evidence, *, competitors: int = 1) -> tuple[
 
 def judge_limit(name: str, limit: Limit, evidence: Evidence) -> Verdict:
     """Judge one limit; raises EvidenceError where the evidence does not hold what it is judged by."""
-    known = definition(name)
-    parts = [getattr(evidence, part) for part in known.evidence]
+    limit_definition = definition(name)
+    parts = [getattr(evidence, part) for part in limit_definition.evidence]
     if any(part is None or part == () for part in parts):
         raise EvidenceError(
             f"the policy or an option limits {name}, but the evidence does not hold it; store it again with "
             "`glyphpress gate --evidence` and this limit, or drop the limit"
         )
-    return known.judge(limit, *parts)
+    return limit_definition.judge(limit, *parts)
 
 
 def check_pin(policy: Policy, digest: str | None, name: str) -> None:
@@ -152,8 +152,3 @@ def check_floor(policy: Policy, name: str, answers: Answers, labels: Answers) ->
             f"is {percent_text(chance)}, so nothing can be judged against it: at least {percent_text(floor)} is "
             "required; check its preprocess and classes, give another baseline, or set [baseline] min_accuracy"
         )
-
-
-def _flips(pairs: Pairs, indices: NDArray[np.int64]) -> bool:
-    """Return whether every index is that of an image whose answer changed."""
-    return bool(((indices >= 0) & (indices < len(pairs))).all() and pairs.flipped[indices].all())

@@ -10,9 +10,8 @@ bytes, times) are left out and named.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,10 +69,6 @@ class Plan:
     confidence: float
     needed: tuple[Needed, ...]
     rows: tuple[PlanRow, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types."""
-        return asdict(self)
 
 
 def plan(
@@ -206,10 +201,6 @@ class PolicyPlan:
     left_out: tuple[str, ...]
     needed: tuple[PolicyNeeded, ...]
     rows: tuple[PolicyRow, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON types."""
-        return asdict(self)
 
 
 def plan_policy(

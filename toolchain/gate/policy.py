@@ -27,21 +27,8 @@ from pydantic import Field, ValidationError, create_model
 from targets.errors import nearest, translated
 from toolchain.core.errors import PolicyError
 from toolchain.core.settings import FROM_FILE, Points, problem_text
-from toolchain.gate.limit import Action, Limit, Table
+from toolchain.gate.limit import Limit, Table
 from toolchain.gate.limits import definition, definitions
-
-__all__ = [
-    "Action",
-    "Policy",
-    "choose_policy",
-    "default_policy",
-    "named",
-    "policy_from",
-    "read_policy",
-    "schema",
-    "template",
-]
-
 
 L = TypeVar("L", bound=Limit)
 P = TypeVar("P", bound="PolicyTables")

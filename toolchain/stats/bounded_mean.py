@@ -102,8 +102,8 @@ class Null:
         return np.asarray(np.divide(squares, values, out=np.zeros_like(squares), where=values > 0), np.float64)
 
     def _mean(self, of: Callable[[Floats, Floats], Floats]) -> Floats:
-        seen = (self._shares * of(self._distance, self._centre[..., None])).sum(axis=-1)
-        return np.asarray(seen + self._missing * of(self._end, self._centre), np.float64)
+        observed = (self._shares * of(self._distance, self._centre[..., None])).sum(axis=-1)
+        return np.asarray(observed + self._missing * of(self._end, self._centre), np.float64)
 
 
 def null_variance(sample: Sample, mean: ArrayLike) -> Floats:

@@ -76,7 +76,7 @@ def advice(needed: int | None, equal: str) -> str:
 def images_to_decide(
     room: float,
     null_variance: float,
-    seen_variance: float,
+    observed_variance: float,
     *,
     gap: float = 0.0,
     confidence: float = 0.95,
@@ -84,13 +84,13 @@ def images_to_decide(
 ) -> int | None:
     """Return how many images would decide with chance `power`, None when no number does: without any room.
 
-    room: the margin less what was seen, negative where FAIL is to be shown. null_variance, own_variance: of one
-    image's value, at the margin and as seen. gap: by how much less the sum counts than it is (`decided`). Solves
+    room: the margin less what was seen, negative where FAIL is to be shown. null_variance, observed_variance: of
+    one image's value, at the margin and as seen. gap: by how much less the sum counts than it is (`decided`). Solves
     n * room - gap = (z_confidence * s0 + z_power * s1) * sqrt(n).
     """
     if abs(room) < _NO_ROOM:
         return None
-    spreads = sqrt(null_variance), sqrt(max(seen_variance, 0.0))
+    spreads = sqrt(null_variance), sqrt(max(observed_variance, 0.0))
     reach = normal_quantile(confidence) * spreads[0] + normal_quantile(power) * spreads[1]
     root = (reach + sqrt(reach * reach + 4 * abs(room) * gap)) / (2 * room)
     return ceil(root * root)

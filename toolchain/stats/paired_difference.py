@@ -42,13 +42,8 @@ def _counts(lost: ArrayLike, gained: ArrayLike, count: ArrayLike) -> tuple[Float
     return b, c, n
 
 
-def null_gained(lost: ArrayLike, gained: ArrayLike, count: ArrayLike, drop: ArrayLike) -> Floats:
-    """Return the maximum-likelihood P(gained) when the true drop is `drop`: the root of Tango's (25)."""
-    b, c, n = _counts(lost, gained, count)
-    return _null_gained(b, c, n, np.asarray(drop, dtype=np.float64))
-
-
 def _null_gained(b: Floats, c: Floats, n: Floats, drop: Floats) -> Floats:
+    """Return the maximum-likelihood P(gained) when the true drop is `drop`: the root of Tango's (25)."""
     slope = -(b + c) + (2 * n - b + c) * drop
     constant = -c * drop * (1 - drop)
     root = np.sqrt(np.maximum(slope * slope - 8 * n * constant, 0.0))
@@ -132,8 +127,7 @@ def pairs_to_decide(
     """
     drop = lost - gained
     null = float(null_variance(lost, gained, 1.0, margin))
-    seen_variance = lost + gained - drop * drop
-    return images_to_decide(margin - drop, null, seen_variance, confidence=confidence, power=power)
+    return images_to_decide(margin - drop, null, lost + gained - drop * drop, confidence=confidence, power=power)
 
 
 @dataclass(frozen=True)
@@ -174,10 +168,10 @@ def tail_beyond(lost: int, gained: int, count: int, margin: float) -> float:
     The rest of that truth is the most likely one given the table. So the p-value is exact up to that estimate. The
     normal tail is not: at the small levels of Holm's correction it is several times too small.
     """
-    seen = float(score(lost, gained, count, margin))
-    null = float(null_gained(lost, gained, count, margin))
+    observed = float(score(lost, gained, count, margin))
+    null = float(_null_gained(*_counts(lost, gained, count), np.asarray(margin)))
     # The same table must count as equally bad, whatever the rounding.
-    threshold = seen - 1e-9 * max(1.0, abs(seen))
+    threshold = observed - 1e-9 * max(1.0, abs(observed))
     truth = Truth(count, min(null + margin, 1.0), null)
     return chance(truth, lambda b, c: score(b, c, count, margin) >= threshold)
 

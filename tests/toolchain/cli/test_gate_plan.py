@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Finished
+from toolchain.core.json_codec import to_json
 from toolchain.gate.plan import plan
 
 Run = Callable[..., Finished]
@@ -18,7 +19,7 @@ def test_a_plan_is_printed_and_is_the_one_of_the_library(glyphpress: Run) -> Non
     told = json.loads(glyphpress(*WORDS, "--power", "0.8", "--json").out)
     assert told.pop("schema") == "glyphpress/gate-plan/1"
     made = plan(0.003, 0.01, power=[0.8])
-    assert told == json.loads(json.dumps(made.to_dict()))
+    assert told == json.loads(json.dumps(to_json(made)))
     shown = glyphpress(*WORDS, "--power", "0.8")
     assert shown.code == 0
     assert f"about {made.needed[0].images:,} images for 80 % power" in shown.out

@@ -79,16 +79,16 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Rise:
-    """Of a statistic from the baseline to the candidate: as seen, and its one-sided bounds."""
+    """The rise of a statistic from the baseline to the candidate, as observed, and its one-sided bounds."""
 
-    seen: float
+    observed: float
     lower: float
     upper: float
 
     @property
     def mirrored(self) -> Rise:
         """From the candidate to the baseline."""
-        return Rise(-self.seen, -self.upper, -self.lower)
+        return Rise(-self.observed, -self.upper, -self.lower)
 
 
 _NONE = Rise(0.0, 0.0, 0.0)
@@ -160,8 +160,8 @@ def reject_rise(before: Answered, after: Answered, error: float, confidence: flo
     worse = (lost > 0) & (bdtrc(lost - 1, discordant, share) <= 1 - confidence)
     lower = decrease[worse].max() / count if worse.any() else accepted_before.mean() - 1
     upper = decrease[better].min() / count if better.any() else 1.0
-    seen = new.rate - old.rate
-    return Rise(seen, min(float(lower), seen), max(float(upper), seen))
+    observed = new.rate - old.rate
+    return Rise(observed, min(float(lower), observed), max(float(upper), observed))
 
 
 def ece_rise(before: Answered, after: Answered, confidence: float) -> Rise:
@@ -224,12 +224,14 @@ def judge_ece(limit: EceLimit, pairs: Pairs) -> Verdict:
     answers_of_both = _answered_by_both(pairs)
     rise = _NONE if _alike(pairs) else ece_rise(*answers_of_both, limit.confidence)
     # The nearer side cannot be the one beyond its margin.
-    change = rise if rise.seen >= 0 else rise.mirrored
+    change = rise if rise.observed >= 0 else rise.mirrored
     shares = (percent_text(ece(answers.confidence, answers.right)) for answers in answers_of_both)
     means = (percent_text(float(answers.confidence.mean(dtype=np.float64))) for answers in answers_of_both)
     errors = "calibration error {} of the baseline, {} of the candidate".format(*shares)
     errors += " (mean confidence {} and {})".format(*means)
-    return _verdict("ece", limit, change, errors, len(pairs), what="change" if rise.seen >= 0 else "change (a fall)")
+    return _verdict(
+        "ece", limit, change, errors, len(pairs), what="change" if rise.observed >= 0 else "change (a fall)"
+    )
 
 
 def _answered_by_both(pairs: Pairs) -> tuple[Answered, Answered]:
@@ -279,7 +281,7 @@ def _verdict(
     what: str = "rise",
     may_pass: bool = True,
 ) -> Verdict:
-    low, high, point = (beside(value, limit.max, points_text) for value in (rise.lower, rise.upper, rise.seen))
+    low, high, point = (beside(value, limit.max, points_text) for value in (rise.lower, rise.upper, rise.observed))
     margin = f"margin of {points_text(limit.max, 3).rstrip('0').rstrip('.')} pp"
     outcome, bound, needed, open_end = Outcome.INCONCLUSIVE, rise.upper, None, ""
     if may_pass and rise.upper < limit.max:
@@ -292,13 +294,13 @@ def _verdict(
         open_end += "" if may_pass else "; no threshold brings the candidate to that error: allow a larger one"
     bounds_text = by_bounds(outcome, low, high, margin, limit.confidence, unit=" pp")
     reason = f"{what} of {point} pp, {bounds_text}{open_end}; {details}"
-    return Verdict(name, outcome, limit.action, limit.max, rise.seen, bound, reason, needed)
+    return Verdict(name, outcome, limit.action, limit.max, rise.observed, bound, reason, needed)
 
 
 def _images_needed(limit: RejectsLimit | EceLimit, rise: Rise, images: int) -> int | None:
     """Return how many images would decide at the rise seen, by how far its bound lies; None where none can tell."""
-    distance = abs(limit.max - rise.seen)
-    reach = rise.upper - rise.seen if rise.seen < limit.max else rise.seen - rise.lower
+    distance = abs(limit.max - rise.observed)
+    reach = rise.upper - rise.observed if rise.observed < limit.max else rise.observed - rise.lower
     if not distance or not reach:
         return None
     z = normal_quantile(limit.confidence)

@@ -132,7 +132,7 @@ def _differences(read: list[Place], limit: RuntimesLimit) -> str:
     return text
 
 
-def answers_elsewhere(
+def answers_on_other_targets(
     limit: RuntimesLimit, artifact: Artifact, evaluation: Evaluation, dataset: Dataset, *, progress: Progress = silent
 ) -> tuple[Place, ...]:
     """Read the whole data set with the same file on every other place that the limit names, or that there is.
@@ -146,13 +146,13 @@ def answers_elsewhere(
     plan = list(_planned(limit, artifact, evaluation))
     if not any(left_out is None for _, left_out in plan):
         reasons = (
-            "; ".join(f"{place.name}: {left_out.left_out}" for place, left_out in plan if left_out) or "none known"
+            "; ".join(f"{target.name}: {left_out.left_out}" for target, left_out in plan if left_out) or "none known"
         )
         raise EvidenceError(
             f"{artifact.path.name} can run nowhere else than on {evaluation.facts.target} here ({reasons}); drop the "
             "limit [runtimes], or judge where there is another place"
         )
-    return tuple(left_out or _read(place, artifact, evaluation, dataset, progress) for place, left_out in plan)
+    return tuple(left_out or _read(target, artifact, evaluation, dataset, progress) for target, left_out in plan)
 
 
 def _check_same(artifact: Artifact, evaluation: Evaluation, dataset: Dataset) -> None:
@@ -167,33 +167,33 @@ def _check_same(artifact: Artifact, evaluation: Evaluation, dataset: Dataset) ->
 def _planned(limit: RuntimesLimit, artifact: Artifact, evaluation: Evaluation) -> Iterator[tuple[Target, Place | None]]:
     """Yield each target to run on, with the Place that says why where it cannot be run there, else None."""
     for name in dict.fromkeys(limit.targets or catalog.KERNELS):
-        place = catalog.get(name)
-        foreign, same = artifact.format not in place.formats, name == evaluation.facts.target
+        target = catalog.get(name)
+        foreign, same = artifact.format not in target.formats, name == evaluation.facts.target
         if not limit.targets and (foreign or same):
             continue
-        state = place.probe()
+        state = target.probe()
         if foreign:
-            kinds = " or ".join(f".{kind}" for kind in sorted(place.formats))
-            yield place, _left_out(name, f"runs {kinds} files")
+            kinds = " or ".join(f".{kind}" for kind in sorted(target.formats))
+            yield target, _left_out(name, f"runs {kinds} files")
         elif same:
-            yield place, _left_out(name, "is the place that the answers are compared with")
+            yield target, _left_out(name, "is the place that the answers are compared with")
         elif state.ok:
-            yield place, None
+            yield target, None
         elif limit.targets:
             raise TargetUnavailable(f"{name}: {state.reason}; {state.fix}, or leave it out of [runtimes] targets")
         else:
-            yield place, _left_out(name, state.reason, available=False)
+            yield target, _left_out(name, state.reason, available=False)
 
 
 def _left_out(name: str, why: str, *, available: bool = True) -> Place:
     return Place(RuntimeFacts(name, "", "", "", 0), 0, 0.0, 0, left_out=why, available=available)
 
 
-def _read(place: Target, artifact: Artifact, evaluation: Evaluation, dataset: Dataset, progress: Progress) -> Place:
+def _read(target: Target, artifact: Artifact, evaluation: Evaluation, dataset: Dataset, progress: Progress) -> Place:
     try:
-        facts, logits = _logits(place, artifact, dataset, progress)
+        facts, logits = _logits(target, artifact, dataset, progress)
     except RunFailed as error:
-        raise RunFailed(f"{place.name}: {error}") from error
+        raise RunFailed(f"{target.name}: {error}") from error
     judged, answers = evaluation.predictions, np.argmax(logits, axis=1)
     flipped = np.flatnonzero(judged != answers)
     names = dataset.classes
@@ -205,7 +205,7 @@ def _read(place: Target, artifact: Artifact, evaluation: Evaluation, dataset: Da
 
 
 def _logits(
-    place: Target, artifact: Artifact, dataset: Dataset, progress: Progress
+    target: Target, artifact: Artifact, dataset: Dataset, progress: Progress
 ) -> tuple[RuntimeFacts, NDArray[np.float32]]:
     """Return float32 logits [N, K], read by as many sessions of one thread as there are cores.
 
@@ -227,7 +227,7 @@ def _logits(
     from concurrent.futures import ThreadPoolExecutor
 
     with ExitStack() as opened, ThreadPoolExecutor(workers) as pool:
-        sessions = [opened.enter_context(place.open(artifact, threads=1)) for _ in range(workers)]
+        sessions = [opened.enter_context(target.open(artifact, threads=1)) for _ in range(workers)]
         for session in sessions:
             free.put(session)
         for block in blocks:
@@ -237,13 +237,15 @@ def _logits(
             for answers in pool.map(read, parts):
                 logits[done : done + len(answers)] = answers
                 done += len(answers)
-                progress(f"{artifact.path.name} on {place.name}", done, len(dataset))
+                progress(f"{artifact.path.name} on {target.name}", done, len(dataset))
     return sessions[0].facts, logits
 
 
 def _collect(limit: RuntimesLimit, sources: Sources) -> tuple[Place, ...]:
     file, images = sources.file(RUNTIMES), sources.test_images(RUNTIMES)
-    return answers_elsewhere(limit, file, sources.candidate.evaluation, images, progress=sources.context.progress)
+    return answers_on_other_targets(
+        limit, file, sources.candidate.evaluation, images, progress=sources.context.progress
+    )
 
 
 RUNTIMES = LimitDefinition(

@@ -28,7 +28,14 @@ from toolchain.evaluation.compare import Pairs
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.gate.gate import Evidence
 from toolchain.gate.limits.leaks import Leaks
-from toolchain.gate.limits.runtimes import LISTED, Difference, Place, RuntimesLimit, answers_elsewhere, judge_runtimes
+from toolchain.gate.limits.runtimes import (
+    LISTED,
+    Difference,
+    Place,
+    RuntimesLimit,
+    answers_on_other_targets,
+    judge_runtimes,
+)
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
 from toolchain.stats.decision import Outcome
@@ -86,7 +93,7 @@ def by_name(places: tuple[Place, ...]) -> dict[str, Place]:
 
 def test_every_other_place_that_takes_the_file_is_asked(reader: Artifact, own: Evaluation) -> None:
     told: list[tuple[str, int, int]] = []
-    places = answers_elsewhere(NONE_DIFFER, reader, own, digits(), progress=lambda *step: told.append(step))
+    places = answers_on_other_targets(NONE_DIFFER, reader, own, digits(), progress=lambda *step: told.append(step))
     assert list(by_name(places)) == ["ort-precise", "ort-reference"]
     plain = by_name(places)["ort-reference"]
     assert (plain.images, plain.differing, plain.runtime.runtime) == (len(digits()), 0, "onnxruntime")
@@ -107,7 +114,7 @@ def test_an_honest_int8_file_reads_alike_on_all_kernels(
     images = draw(digits, 64, exclude=digits_test)
     pressed = quantize(floats[kind], step, images, tmp_path / f"int8.{kind}", recipe="static-int8")
     some = digits_test.take(np.arange(200), "some")
-    places = answers_elsewhere(NONE_DIFFER, pressed, evaluated(pressed, some), some)
+    places = answers_on_other_targets(NONE_DIFFER, pressed, evaluated(pressed, some), some)
     verdict = judge_runtimes(RuntimesLimit(max=2), places)
     assert verdict.outcome is Outcome.PASS, verdict.reason
     assert any(place.largest > 0 for place in places), "other kernels round otherwise"
@@ -116,7 +123,7 @@ def test_an_honest_int8_file_reads_alike_on_all_kernels(
 def test_each_difference_is_listed_by_image(reader: Artifact, own: Evaluation) -> None:
     images = [3, 17, 200, 301]
     here = misread(own, images)
-    places = answers_elsewhere(NONE_DIFFER, reader, here, digits())
+    places = answers_on_other_targets(NONE_DIFFER, reader, here, digits())
     plain = by_name(places)["ort-reference"]
     assert plain.differences == tuple(
         Difference(k, DIGITS[own.labels[k]], DIGITS[here.predictions[k]], DIGITS[own.predictions[k]]) for k in images
@@ -131,7 +138,7 @@ def test_each_difference_is_listed_by_image(reader: Artifact, own: Evaluation) -
 
 def test_a_file_that_is_read_otherwise_everywhere_keeps_the_count(reader: Artifact, own: Evaluation) -> None:
     here = misread(own, list(range(len(own))))
-    places = stored(answers_elsewhere(NONE_DIFFER, reader, here, digits()))
+    places = stored(answers_on_other_targets(NONE_DIFFER, reader, here, digits()))
     plain = by_name(places)["ort-reference"]
     assert (plain.differing, len(plain.differences)) == (len(own), LISTED)
     verdict = judge_runtimes(RuntimesLimit(max=100), places)
@@ -144,20 +151,20 @@ def test_a_place_that_is_not_here_is_told_or_where_it_is_named_an_error(
 ) -> None:
     monkeypatch.setitem(catalog.TARGETS, "nowhere", f"{__name__}:Nowhere")
     monkeypatch.setattr(catalog, "KERNELS", (*catalog.KERNELS, "nowhere"))
-    places = stored(answers_elsewhere(NONE_DIFFER, reader, own, digits()))
+    places = stored(answers_on_other_targets(NONE_DIFFER, reader, own, digits()))
     verdict = judge_runtimes(NONE_DIFFER, places)
     assert verdict.outcome is Outcome.PASS
     assert "left out: nowhere: no board answers" in verdict.reason
     named = RuntimesLimit(max=0, targets=("ort-reference", "nowhere"))
     with pytest.raises(TargetUnavailable, match="nowhere: no board answers; plug it in"):
-        answers_elsewhere(named, reader, own, digits())
+        answers_on_other_targets(named, reader, own, digits())
     with pytest.raises(EvidenceError, match="no answers of nowhere"):
         judge_runtimes(named, places)
 
 
 def test_named_places_that_cannot_take_the_file_are_told(reader: Artifact, own: Evaluation) -> None:
     limit = RuntimesLimit(max=0, targets=("litert-reference", "ort-reference", "ort-cpu"))
-    places = answers_elsewhere(limit, reader, own, digits())
+    places = answers_on_other_targets(limit, reader, own, digits())
     verdict = judge_runtimes(limit, stored(places))
     assert [part.name for part in verdict.parts] == ["ort-reference"]
     assert "litert-reference: runs .tflite files; ort-cpu: is the place" in verdict.reason
@@ -166,14 +173,14 @@ def test_named_places_that_cannot_take_the_file_are_told(reader: Artifact, own: 
 @pytest.mark.parametrize("targets", [("ort-cpu",), ("litert-cpu", "ort-cpu")])
 def test_nowhere_else_is_no_agreement(reader: Artifact, own: Evaluation, targets: tuple[str, ...]) -> None:
     with pytest.raises(EvidenceError, match="can run nowhere else than on ort-cpu"):
-        answers_elsewhere(RuntimesLimit(max=0, targets=targets), reader, own, digits())
+        answers_on_other_targets(RuntimesLimit(max=0, targets=targets), reader, own, digits())
     with pytest.raises(EvidenceError, match="no answers of another place"):
         judge_runtimes(NONE_DIFFER, ())
 
 
 def test_an_unknown_place_is_answered_with_the_nearest(reader: Artifact, own: Evaluation) -> None:
     with pytest.raises(UnknownTarget, match="did you mean ort-reference"):
-        answers_elsewhere(RuntimesLimit(max=0, targets=("ort-referenz",)), reader, own, digits())
+        answers_on_other_targets(RuntimesLimit(max=0, targets=("ort-referenz",)), reader, own, digits())
 
 
 def test_a_place_that_cannot_run_the_file_never_agrees(
@@ -182,13 +189,13 @@ def test_a_place_that_cannot_run_the_file_never_agrees(
     monkeypatch.setitem(catalog.TARGETS, "broken", f"{__name__}:Broken")
     monkeypatch.setattr(catalog, "KERNELS", (*catalog.KERNELS, "broken"))
     with pytest.raises(RunFailed, match=r"^broken: .*not finite"):
-        answers_elsewhere(NONE_DIFFER, reader, own, digits())
+        answers_on_other_targets(NONE_DIFFER, reader, own, digits())
 
 
 def test_answers_of_something_else_are_refused(reader: Artifact, own: Evaluation) -> None:
     for other in (replace(own, artifact_sha256="0" * 64), replace(own, dataset_sha256="0" * 64)):
         with pytest.raises(EvidenceError, match="is not what was evaluated"):
-            answers_elsewhere(NONE_DIFFER, reader, other, digits())
+            answers_on_other_targets(NONE_DIFFER, reader, other, digits())
 
 
 def test_a_place_that_the_evidence_lacks_is_no_pass() -> None:
