@@ -1,4 +1,4 @@
-"""Plans: exact chances against full enumeration, numbers of images that keep their promise, what a whole policy needs."""
+"""Plans: exact chances against full enumeration, numbers of images that keep their promise, plans of whole policies."""
 
 from __future__ import annotations
 
