@@ -67,8 +67,16 @@ def pytest_runtest_setup() -> None:
 
 
 FROZEN = {"modules": 0}
-"""How many modules were loaded when the garbage collector was last told to leave out what is there. Asking `gc` itself
-takes 0.1 s, since it counts the objects."""
+"""How many modules were loaded when the garbage collector was last told to leave out what is there; 0 after timing,
+which undoes that. Asking `gc` itself takes 0.1 s, since it counts the objects."""
+
+
+def _unfreeze(unfreeze: Callable[[], None] = gc.unfreeze) -> None:
+    unfreeze()
+    FROZEN["modules"] = 0
+
+
+gc.unfreeze = _unfreeze
 
 
 @pytest.fixture(scope="session")
