@@ -127,15 +127,6 @@ def packed_bytes(content: bytes) -> int:
     return len(zstandard.ZstdCompressor(level=LEVEL).compress(content))
 
 
-def packed_remark(sizes: Iterable[int | None], ask: str) -> str:
-    """Return the line that explains the packed sizes of a table; ask: how to get those that were not measured."""
-    measured = {size is not None for size in sizes}
-    if measured == {True}:
-        return f"packed: by zstd, level {LEVEL}"
-    how = f"packed: by zstd, level {LEVEL}; not measured" if True in measured else "packed: not measured"
-    return f"{how} for files over {QUICK // 10**6} MB, which takes long; {ask}"
-
-
 def _packed(path: Path, progress: Progress) -> int:
     import zstandard
 

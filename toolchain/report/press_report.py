@@ -13,9 +13,9 @@ from targets.host.machine import COUNTERS
 from targets.host.text import visible
 from toolchain.core.quantities import macs_text, percent_text, points_text, size_text, time_text
 from toolchain.evaluation.compare import Comparison
-from toolchain.formats.inspection import QUICK, packed_remark
+from toolchain.formats.inspection import QUICK
 from toolchain.report.report import Report, Row
-from toolchain.report.tables import DASH, STYLE, markdown_table, plain_table, print_lines, shown, unfold
+from toolchain.report.tables import DASH, STYLE, markdown_table, packed_remark, plain_table, print_lines, shown, unfold
 from toolchain.stats.decision import Outcome
 
 _WARNING = "warning: "

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from targets.host.text import one_line, visible
+from toolchain.formats.inspection import LEVEL, QUICK
 from toolchain.stats.decision import Outcome
 
 DASH = "-"
@@ -26,6 +27,15 @@ STYLE = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.INCONCLUSIVE: 
 
 LOG_WIDTH = 240
 """Wide enough for every column: a line that a terminal folds is better than a figure that is cut short."""
+
+
+def packed_remark(sizes: Iterable[int | None], ask: str) -> str:
+    """Return the line that explains the packed sizes of a table; ask: how to get those that were not measured."""
+    measured = {size is not None for size in sizes}
+    if measured == {True}:
+        return f"packed: by zstd, level {LEVEL}"
+    how = f"packed: by zstd, level {LEVEL}; not measured" if True in measured else "packed: not measured"
+    return f"{how} for files over {QUICK // 10**6} MB, which takes long; {ask}"
 
 
 def unfold(console: Console) -> None:

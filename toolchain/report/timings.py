@@ -15,13 +15,12 @@ from targets.host.text import one_line, visible
 from targets.session import taints_of
 from toolchain.core.quantities import size_text, time_text
 from toolchain.evaluation.timings import LatencyRatio, StoredRun
-from toolchain.formats.inspection import packed_remark
 from toolchain.profiling.history import history, notes
 from toolchain.profiling.latency import PERCENTILES, percentiles
 from toolchain.profiling.measurements import MeasuredFile, Measurements
 from toolchain.profiling.per_operator import Breakdown
 from toolchain.profiling.sweep import SweepPoint
-from toolchain.report.tables import DASH, Columns, plain_table, shown, unbroken
+from toolchain.report.tables import DASH, Columns, packed_remark, plain_table, shown, unbroken
 
 _TEXT_COLUMNS = ("artifact", "target", "run", "answers")
 _DROPPED_FIRST = ("p99.9", "p90", "samples", "first run", "packed", "p95 of first", "load", "p99", "memory", "p95")
