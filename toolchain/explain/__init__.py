@@ -1,1 +1,1 @@
-"""Why a quantized file answers otherwise: the error of each layer, and what still runs in float."""
+"""Why a quantized file gives other answers: the error of each layer, and what still runs in float."""

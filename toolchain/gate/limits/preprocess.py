@@ -44,15 +44,15 @@ def judge_preprocess(limit: PreprocessLimit, files: Files) -> Verdict:
 def likely_cause(files: Files, comparison: Comparison) -> str:
     """Return, for the end of a reason why accuracy fell, how the candidate was given its images, where that may be why.
 
-    Either it says that it wants them otherwise than the baseline, or it reads less than half of what the baseline does.
+    Either it says that it wants them in another way than the baseline, or it reads less than half of what the baseline
+    reads.
     """
     candidate = files.candidate
     if unlike := candidate.preprocess.unlike(files.baseline.preprocess):
         source = candidate.preprocess_source or "record"
         return f"; likely cause: {candidate.name} was given {'; '.join(unlike)}, as its {source} says"
     if comparison.candidate_accuracy < comparison.baseline_accuracy / 2:
-        why = f"if {candidate.name} wants its images otherwise than {candidate.input}, that is why"
-        return f"; {why}: correct what says so"
+        return f"; check that {candidate.name} wants its images as {candidate.input}, and correct its sidecar if not"
     return ""
 
 

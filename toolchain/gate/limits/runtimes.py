@@ -116,14 +116,14 @@ def _part(limit: RuntimesLimit, place: Place) -> Part:
 
 
 def _counts_text(read: list[Place], limit: RuntimesLimit, outcome: Outcome) -> str:
-    """Return how many images each place answers otherwise; of a FAIL only the places that do too many."""
+    """Return how many answers changed in each place; of a FAIL only the places with too many."""
     shown = [place for place in read if outcome is Outcome.PASS or place.differing > limit.max]
     counts = ", ".join(f"{place.differing:,} on {place.runtime.target}" for place in shown)
     return f"of {read[0].images:,} images, answers changed: {counts}"
 
 
 def _differences(read: list[Place], limit: RuntimesLimit) -> str:
-    """Return the first images that each failing place answers otherwise."""
+    """Return the first images whose answer changed, of each place that fails."""
     text = ""
     for place in read:
         if place.differing > limit.max:
@@ -251,7 +251,7 @@ def _collect(limit: RuntimesLimit, sources: Sources) -> tuple[Place, ...]:
 RUNTIMES = LimitDefinition(
     name="runtimes",
     settings=RuntimesLimit,
-    about="Images that other runtimes or kernels answer otherwise with the same file.",
+    about="Images to which other runtimes or kernels give another answer with the same file.",
     example={"max": 20},
     evidence=("places",),
     judge=judge_runtimes,
