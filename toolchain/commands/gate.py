@@ -20,7 +20,7 @@ from toolchain.gate.candidate import is_saved, read_judged_file
 from toolchain.gate.collect import (
     check_baseline,
     check_classes,
-    check_needs,
+    check_inputs,
     check_target,
     gather,
     prepared,
@@ -64,7 +64,7 @@ class GateRequest:
             )
         _refuse_twice([path.absolute() for path in (*self.evidence, *self.outputs.files())], "outputs are called")
         train = bool(self.train_data or self.data)
-        check_needs(self.policy, self.baseline, self.candidates, images=self.data is not None, train=train)
+        check_inputs(self.policy, self.baseline, self.candidates, images=self.data is not None, train=train)
         if self.train_data and not self.policy.needs_training_images:
             raise UsageProblem("--train-data is read for [leaks] only, which the policy does not limit; add it there")
 

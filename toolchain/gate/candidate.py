@@ -1,4 +1,4 @@
-"""A file that is judged or judged against - the artifact itself, or only what was stored of it - and how it is read."""
+"""The candidate or the baseline of a gate: the artifact itself or only its stored answers, and how it is read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class JudgedFile:
     """A file's answers, and the file itself where it is at hand.
 
     artifact: None for a saved evaluation or a stored baseline, which can answer nothing new. stress: what a stored
-    baseline holds of the answers under damage. target: the place that gave the answers. stored: the stored baseline
+    baseline holds of the answers under damage. target: the target that gave the answers. stored: the stored baseline
     that it came from.
     """
 
@@ -41,7 +41,7 @@ class JudgedFile:
         return self.artifact
 
     def session(self, why: str, threads: int = 0) -> Session:
-        """Open the artifact where its answers came from."""
+        """Open the artifact on the target that gave its answers."""
         return open_session(self.file(why), self.target, threads)
 
     def under_damage(

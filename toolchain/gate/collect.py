@@ -169,8 +169,8 @@ def refuse_unused_target(target: str | None, judged: Sequence[JudgedFile]) -> No
         raise UsageProblem(f"--target {target} would run nothing: these are saved evaluations; leave it out")
 
 
-def check_needs(policy: Policy, baseline: Path, candidates: Sequence[Path], *, images: bool, train: bool) -> None:
-    """Raise UsageProblem, naming the limit or the file, where the policy needs what is not there.
+def check_inputs(policy: Policy, baseline: Path, candidates: Sequence[Path], *, images: bool, train: bool) -> None:
+    """Raise UsageProblem, naming the limit or the file, where the policy needs a file or images that were not given.
 
     images, train: whether there are test images, and those that the candidates were trained and calibrated on.
     """
@@ -211,7 +211,7 @@ def check_target(policy: Policy, target: Target) -> None:
 
 
 def needs_file(policy: Policy) -> list[str]:
-    """Return a line for what the policy asks of the baseline's file that a stored baseline cannot do."""
+    """Return a warning for each thing that limits of the policy need and a stored baseline cannot do."""
     asked: dict[str, list[str]] = {}
     for name, _ in policy.limits():
         if must := definition(name).baseline_must:

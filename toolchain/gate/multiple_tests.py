@@ -2,8 +2,8 @@
 
 The verdict is PASS when all questions pass: when each upper bound lies below its margin, an intersection-union test,
 which needs no correction (R. L. Berger 1982, Technometrics 24:295-300). It is FAIL when one fails after Holm's
-step-down correction for their number (S. Holm 1979, Scand. J. Statistics 6:65-70), since among many something always
-looks bad. Holm's levels are small, so the p-values are exact ones (`paired_difference.tail_beyond`).
+step-down correction for their number (S. Holm 1979, Scand. J. Statistics 6:65-70), since among many parts some look bad
+by chance. Holm's levels are small, so the p-values are exact ones (`paired_difference.tail_beyond`).
 """
 
 from __future__ import annotations
@@ -41,13 +41,12 @@ class Question:
         return (self.worse - self.better) / self.images
 
 
-def judge_several(
-    name: str, questions: Sequence[Question], *, confidence: float, action: Action, what: str, note: str = ""
+def judge_together(
+    name: str, questions: Sequence[Question], *, confidence: float, action: Action, what: str
 ) -> Verdict:
     """Judge all questions together.
 
-    what: the name of one part ("class"). note: closes the reason unless the outcome is PASS.
-    The verdict's `samples_needed` are images of each part. Raises EvidenceError without a question, or for one
+    what: the name of one part ("class"). The verdict's `samples_needed` are images of each part. Raises EvidenceError without a question, or for one
     without images.
     """
     if not questions:
@@ -58,17 +57,17 @@ def judge_several(
         )
     parts = _parts(questions, confidence)
     outcome = next(o for o in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS) if any(p.outcome is o for p in parts))
-    same = sorted((p for p in parts if p.outcome is outcome), key=_distance)
-    decisive = same[0]
+    deciding = sorted((p for p in parts if p.outcome is outcome), key=_distance)
+    closest = deciding[0]
     return Verdict(
         limit=name,
         outcome=outcome,
         action=action,
-        threshold=decisive.threshold,
-        measured=decisive.measured,
-        bound=decisive.bound,
-        reason=_reason(parts, same, what, confidence) + (note if outcome is not Outcome.PASS else ""),
-        samples_needed=_needed_in_all(same),
+        threshold=closest.threshold,
+        measured=closest.measured,
+        bound=closest.bound,
+        reason=_reason(parts, deciding, what, confidence),
+        samples_needed=_needed_in_all(deciding),
         parts=parts,
     )
 
@@ -103,15 +102,15 @@ def _needed(question: Question, confidence: float, judged: int, undecided: int) 
     # Beyond its margin it must fail, and Holm's first step asks that much.
     needed_confidence = confidence if question.drop < question.margin else 1 - (1 - confidence) / judged
     shares = question.worse / question.images, question.better / question.images
-    needed = paired_difference.pairs_to_decide(
-        *shares, question.margin, confidence=needed_confidence, power=1 - (1 - POWER) / undecided
+    power = 1 - (1 - POWER) / undecided
+    return paired_difference.pairs_to_decide(
+        *shares, question.margin, judged=question.images, confidence=needed_confidence, power=power
     )
-    return None if needed is None else max(needed, question.images + 1)
 
 
-def _needed_in_all(same: Sequence[Part]) -> int | None:
+def _needed_in_all(deciding: Sequence[Part]) -> int | None:
     """Return the most that one of the undecided parts needs, None where one of them cannot be decided."""
-    needed = [part.samples_needed for part in same]
+    needed = [part.samples_needed for part in deciding]
     return max(n for n in needed if n is not None) if None not in needed else None
 
 
@@ -121,33 +120,33 @@ def _distance(part: Part) -> float:
     return part.threshold - figure
 
 
-def _reason(parts: Sequence[Part], same: Sequence[Part], what: str, confidence: float) -> str:
+def _reason(parts: Sequence[Part], deciding: Sequence[Part], what: str, confidence: float) -> str:
     """Return what the parts of the deciding outcome say, the decisive one first."""
-    alike = len({part.threshold for part in parts}) == 1
-    margin = f"the margin of {parts[0].threshold * 100:.4g} pp" if alike else "their margins"
+    one_margin = len({part.threshold for part in parts}) == 1
+    margin = f"the margin of {parts[0].threshold * 100:.4g} pp" if one_margin else "their margins"
     sure = f"{margin} with {confidence * 100:.4g} % confidence"
-    first, named = same[0].outcome, ", ".join(_part_text(part, alike) for part in same[:5])
-    named += f" and {len(same) - 5} more" * (len(same) > 5)
-    if first is Outcome.PASS:
-        return f"by {what}, all {len(parts)} stay within {sure}; closest to it is {_part_text(same[0], alike)}"
-    share = f"by {what}, {len(same)} of {len(parts)}"
-    if first is Outcome.FAIL:
+    outcome, named = deciding[0].outcome, ", ".join(_part_text(part, one_margin) for part in deciding[:5])
+    named += f" and {len(deciding) - 5} more" * (len(deciding) > 5)
+    if outcome is Outcome.PASS:
+        return f"by {what}, all {len(parts)} stay within {sure}; closest to it is {_part_text(deciding[0], one_margin)}"
+    share = f"by {what}, {len(deciding)} of {len(parts)}"
+    if outcome is Outcome.FAIL:
         return f"{share} fell beyond {sure}, Holm-corrected for {len(parts)}: {named}"
-    return f"{share} cannot be decided against {sure}: {named}; {_advice(same, what)}"
+    return f"{share} cannot be decided against {sure}: {named}; {_advice(deciding, what)}"
 
 
-def _part_text(part: Part, alike: bool) -> str:
+def _part_text(part: Part, one_margin: bool) -> str:
     side = "at least" if part.outcome is Outcome.FAIL else "at most"
-    own_margin = "" if alike else f", margin {part.threshold * 100:.4g} pp"
+    own_margin = "" if one_margin else f", margin {part.threshold * 100:.4g} pp"
     drop, bound = (beside(value, part.threshold, points_text) for value in (part.measured, part.bound or 0.0))
     return f"'{part.name}' {drop} pp, {side} {bound} ({part.note}{own_margin})"
 
 
-def _advice(same: Sequence[Part], what: str) -> str:
-    if needed := _needed_in_all(same):
+def _advice(deciding: Sequence[Part], what: str) -> str:
+    if needed := _needed_in_all(deciding):
         return f"about {needed:,} images like these of each {what} would decide ({POWER * 100:.0f} % power)"
-    stuck = next(part.name for part in same if part.samples_needed is None)
-    return f"the drop of '{stuck}' equals its margin, so no number of images would decide"
+    at_margin = next(part.name for part in deciding if part.samples_needed is None)
+    return f"the drop of '{at_margin}' equals its margin, so no number of images would decide"
 
 
 def decide(
@@ -161,8 +160,8 @@ def decide(
     b, c, n, limit = np.broadcast_arrays(*(np.asarray(x) for x in (worse, better, images, margin)))
     alone = paired_difference.decide(b, c, n, limit, confidence)
     p_values = np.ones(b.shape)
-    for at in zip(*np.nonzero(alone == Outcome.FAIL), strict=True):
-        p_values[at] = _tail(int(b[at]), int(c[at]), int(n[at]), float(limit[at]))
+    for index in zip(*np.nonzero(alone == Outcome.FAIL), strict=True):
+        p_values[index] = _tail(int(b[index]), int(c[index]), int(n[index]), float(limit[index]))
     unshown = (alone == Outcome.FAIL) & ~holm(p_values, 1 - confidence)
     return np.where(unshown, Outcome.INCONCLUSIVE, alone)
 

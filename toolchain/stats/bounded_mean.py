@@ -175,5 +175,4 @@ def images_needed(sample: Sample, margin: float, confidence: float = 0.95) -> in
     null, room = Null(sample, margin), margin - float(sample.mean)
     gap = (PASS_GAP if room > 0 else FAIL_GAP) * float(null.step)
     variances = float(null.moment(2)), float(sample.variance)
-    needed = images_to_decide(room, *variances, gap=gap, confidence=confidence)
-    return None if needed is None else max(needed, int(sample.count) + 1)
+    return images_to_decide(room, *variances, judged=int(sample.count), gap=gap, confidence=confidence)

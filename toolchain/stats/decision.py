@@ -78,14 +78,16 @@ def images_to_decide(
     null_variance: float,
     observed_variance: float,
     *,
+    judged: int = 0,
     gap: float = 0.0,
     confidence: float = 0.95,
     power: float = POWER,
 ) -> int | None:
-    """Return how many images would decide with chance `power`, None when no number does: without any room.
+    """Return how many images would decide with chance `power`; None where what was seen equals the margin.
 
     room: the margin less what was seen, negative where FAIL is to be shown. null_variance, observed_variance: of
-    one image's value, at the margin and as seen. gap: by how much less the sum counts than it is (`decided`). Solves
+    one image's value, at the margin and as seen. judged: how many images
+    did not decide; the answer is larger. gap: by how much less the sum counts than it is (`decided`). Solves
     n * room - gap = (z_confidence * s0 + z_power * s1) * sqrt(n).
     """
     if abs(room) < _NO_ROOM:
@@ -93,4 +95,4 @@ def images_to_decide(
     spreads = sqrt(null_variance), sqrt(max(observed_variance, 0.0))
     reach = normal_quantile(confidence) * spreads[0] + normal_quantile(power) * spreads[1]
     root = (reach + sqrt(reach * reach + 4 * abs(room) * gap)) / (2 * room)
-    return ceil(root * root)
+    return max(ceil(root * root), judged + 1)

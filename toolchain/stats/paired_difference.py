@@ -117,7 +117,7 @@ def interval(lost: int, gained: int, count: int, confidence: float = 0.95) -> tu
 
 
 def pairs_to_decide(
-    lost: float, gained: float, margin: float, *, confidence: float = 0.95, power: float = POWER
+    lost: float, gained: float, margin: float, *, judged: int = 0, confidence: float = 0.95, power: float = POWER
 ) -> int | None:
     """Return how many pairs would tell a drop of `lost - gained` (shares of 1) from `margin`, or None when none can.
 
@@ -127,7 +127,9 @@ def pairs_to_decide(
     """
     drop = lost - gained
     null = float(null_variance(lost, gained, 1.0, margin))
-    return images_to_decide(margin - drop, null, lost + gained - drop * drop, confidence=confidence, power=power)
+    return images_to_decide(
+        margin - drop, null, lost + gained - drop * drop, judged=judged, confidence=confidence, power=power
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from toolchain.core import quantities
 from toolchain.core.errors import PolicyError
-from toolchain.gate.collect import check_needs
+from toolchain.gate.collect import check_inputs
 from toolchain.gate.policy import choose_policy, default_policy, named, policy_from, read_policy, schema
 
 WHOLE = """
@@ -54,7 +54,7 @@ def test_the_default_is_three_tenths_of_a_point_and_asks_for_answers_only() -> N
     policy = default_policy()
     assert policy.to_dict()["drop"] == {"max": "0.3pp", "confidence": 0.95, "action": "fail"}
     answers = Path("a.npz")
-    check_needs(policy, answers, [answers], images=False, train=False)
+    check_inputs(policy, answers, [answers], images=False, train=False)
 
 
 def test_each_named_policy_says_for_whom_it_is() -> None:

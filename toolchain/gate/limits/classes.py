@@ -1,4 +1,4 @@
-"""Classes: the class that lost the most, told from chance among all of them."""
+"""Classes: fall in accuracy of each class, where a FAIL is corrected for the number of classes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 from toolchain.evaluation.compare import Pairs, comparison
 from toolchain.gate.limit import LimitDefinition, Verdict
 from toolchain.gate.limits.drop import DropLimit
-from toolchain.gate.multiple_tests import Question, decide, judge_several
+from toolchain.gate.multiple_tests import Question, decide, judge_together
 from toolchain.stats.decision import Outcome
 
 
 class ClassesLimit(DropLimit):
-    """The same of each class by itself; a class is only said to have failed after Holm's correction for all."""
+    """Fall in accuracy of each class by itself; a class fails only after Holm's correction for their number."""
 
 
 def judge_classes(limit: ClassesLimit, pairs: Pairs) -> Verdict:
     """Judge the fall in accuracy of each class by itself; the outcome is the worst one's (`multiple_tests`)."""
     rows = comparison(pairs).per_class
     questions = [Question(row.label, row.lost, row.gained, row.images, limit.max) for row in rows]
-    return judge_several("classes", questions, confidence=limit.confidence, action=limit.action, what="class")
+    return judge_together("classes", questions, confidence=limit.confidence, action=limit.action, what="class")
 
 
 def _simulate(

@@ -15,7 +15,7 @@ from toolchain.core.settings import Points
 from toolchain.evaluation.compare import Answers, Pairs
 from toolchain.evaluation.metrics import confusion_matrix
 from toolchain.gate.limit import LimitDefinition, MarginLimit, Measure, Verdict, by_bounds
-from toolchain.gate.multiple_tests import Question, judge_several
+from toolchain.gate.multiple_tests import Question, judge_together
 from toolchain.stats import bounded_mean
 from toolchain.stats.decision import IN_STEPS, Outcome, advice
 
@@ -81,7 +81,7 @@ def judge_confusables(limit: ConfusablesLimit, pairs: Pairs) -> Verdict:
     one that only the baseline does. Raises PolicyError as `groups` does.
     """
     questions = [_question(group, pairs) for group in groups(limit, pairs.classes)]
-    verdict = judge_several("confusables", questions, confidence=limit.confidence, action=limit.action, what="group")
+    verdict = judge_together("confusables", questions, confidence=limit.confidence, action=limit.action, what="group")
     given = "".join(limit.margins) + ("".join(limit.groups) if limit.groups != CONFUSABLE else "")
     absent = [character for character in dict.fromkeys(given) if _class_of(character, pairs.classes) is None]
     if not absent:

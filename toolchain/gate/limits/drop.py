@@ -35,21 +35,13 @@ def judge_drop(limit: DropLimit, comparison: Comparison, cause: str = "") -> Ver
     reason = f"{drop} pp on {n:,} images ({b:,} lost, {c:,} gained), {bounds_text}"
     needed = None
     if outcome is Outcome.INCONCLUSIVE:
-        needed = _images_needed(limit, comparison)
+        needed = paired_difference.pairs_to_decide(b / n, c / n, limit.max, judged=n, confidence=limit.confidence)
         reason += f"; {advice(needed, 'a drop that equals the margin')}"
         reason += IN_STEPS if upper < limit.max or lower > limit.max else ""
     if outcome is Outcome.FAIL or (outcome is Outcome.INCONCLUSIVE and comparison.drop > limit.max):
         reason += _suffered(comparison) + cause
     bound = lower if outcome is Outcome.FAIL else upper
     return Verdict("drop", outcome, limit.action, limit.max, comparison.drop, bound, reason, needed)
-
-
-def _images_needed(limit: DropLimit, comparison: Comparison) -> int | None:
-    n = comparison.images
-    needed = paired_difference.pairs_to_decide(
-        comparison.lost / n, comparison.gained / n, limit.max, confidence=limit.confidence
-    )
-    return None if needed is None else max(needed, n + 1)
 
 
 def _suffered(comparison: Comparison) -> str:

@@ -62,8 +62,7 @@ def judge_flips(limit: FlipsLimit, pairs: Pairs) -> Verdict:
 def _images_needed(limit: FlipsLimit, share: float, images: int) -> int | None:
     variances = limit.max * (1 - limit.max), share * (1 - share)
     # Exact bounds are about the normal ones of half a flip more or less (J. L. Fleiss et al. 1980, Biometrics 36:343).
-    needed = images_to_decide(limit.max - share, *variances, gap=0.5, confidence=limit.confidence)
-    return None if needed is None else max(needed, images + 1)
+    return images_to_decide(limit.max - share, *variances, judged=images, gap=0.5, confidence=limit.confidence)
 
 
 def _most_frequent(pairs: Pairs) -> str:

@@ -1,8 +1,8 @@
-"""Leaks: test images that were seen in training or in calibration, found by hash; and images that calibrated it turned.
+"""Leaks: test images that were also trained or calibrated on, by hash; and calibration images in a wrong orientation.
 
 An artifact's sidecar says how many images calibrated it, by which seed they were drawn, and their digest, but holds
 no images. So the draw is made again from the train split: where the digest is the same, so are the images. A file that
-was calibrated on turned images may well read as before, since their ranges hardly differ, but it is not what was meant.
+was calibrated on turned images may be as accurate as before, since the ranges hardly differ, but it is still a mistake.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LeaksLimit(Limit):
 
 
 LISTED = 20
-"""How many of the images are named, from the first on; their number is always given."""
+"""At most so many of the images are listed, the first ones; their number is always given."""
 Hashes = NDArray[np.bytes_]
 
 
@@ -45,8 +45,8 @@ Hashes = NDArray[np.bytes_]
 class Leaks:
     """How many test images are also training or calibration images, and the first LISTED of them by index.
 
-    test, train: which data sets, in words. training, calibration: how many are in the train split, and how many in
-    the set that calibrated the file; seen: how many are in either. turned: how the calibration images stood.
+    test, train: names of the data sets. training, calibration: how many are in the train split, and how many in
+    the set that calibrated the file; seen: how many are in either. turned: the orientation of the calibration images.
     """
 
     test: str
@@ -111,7 +111,7 @@ def judge_leaks(limit: LeaksLimit, leaks: Leaks) -> Verdict:
 
 
 def _calibrated_on(artifact: Artifact, train: Dataset, in_test: NDArray[np.bool_]) -> tuple[Hashes, Orientation]:
-    """Return the hashes of the upright images that calibrated the file, none for one that needed none, and their turn.
+    """Return the hashes of the calibration images, turned upright (none without calibration), and their orientation.
 
     in_test: bool [len(train)], which training images are test images too.
     """
@@ -137,13 +137,13 @@ def _calibrated_on(artifact: Artifact, train: Dataset, in_test: NDArray[np.bool_
 def _draws(train: Dataset, size: int, seed: int, in_test: NDArray[np.bool_]) -> Iterator[Images]:
     """Yield the images as `draw` takes them, first without test images, then with them.
 
-    Leaving images out beforehand draws the same as `draw(..., exclude=test)`: chance only meets those that are left.
+    Leaving images out beforehand draws the same as `draw(..., exclude=test)`: only the remaining images are drawn from.
     """
     for without in (True, False) if in_test.any() else (False,):
         try:
             source = train.take(np.flatnonzero(~in_test), "without test images") if without else train
             yield draw(source, size, seed).images
-        except DataError:  # too few images, or no train split: then it was not drawn so
+        except DataError:  # too few images, or no train split: they were not drawn this way
             continue
 
 

@@ -1,7 +1,7 @@
-"""Preprocess: whether candidate and baseline want their images alike, as one application that feeds both gives them.
+"""Preprocess: whether candidate and baseline expect images in the same form, since one application may feed both.
 
-Each file is read as its own metadata says, so a candidate that wants its images turned reads them as well as its
-baseline here, and nonsense in the application that shipped the baseline.
+The gate gives each file its images as its own metadata says. So a candidate that expects turned images is as accurate
+here as its baseline, but would read nonsense in an application that was written for the baseline.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from toolchain.stats.decision import Outcome
 
 
 class PreprocessLimit(Limit):
-    """How many settings by which it takes images (turn, pixel values, label offset) may be unlike the baseline's.
+    """How many settings of the preprocessing (orientation, pixel values, label offset) may differ from the baseline's.
 
-    Judged without the table too, and then said only where it fails: an application feeds both files alike.
+    Without its table it is judged too, with a maximum of 0, but reported only where it fails.
     """
 
     measure: ClassVar[Measure] = "count"
@@ -26,7 +26,7 @@ class PreprocessLimit(Limit):
 
 
 def judge_preprocess(limit: PreprocessLimit, files: Files) -> Verdict:
-    """Judge how many settings of the candidate's preprocess an application would get wrong that feeds the baseline."""
+    """Judge in how many settings the candidate's preprocessing differs from the baseline's."""
     baseline, candidate = files.baseline, files.candidate
     unlike = candidate.preprocess.unlike(baseline.preprocess)
     outcome = Outcome.PASS if len(unlike) <= limit.max else Outcome.FAIL
@@ -42,10 +42,9 @@ def judge_preprocess(limit: PreprocessLimit, files: Files) -> Verdict:
 
 
 def likely_cause(files: Files, comparison: Comparison) -> str:
-    """Return, for the end of a reason why accuracy fell, how the candidate was given its images, where that may be why.
+    """Return, for the end of a reason, that wrong preprocessing may be why accuracy fell; empty where it is unlikely.
 
-    Either it says that it wants them in another way than the baseline, or it reads less than half of what the baseline
-    reads.
+    It is likely where the candidate's settings differ from the baseline's, or its accuracy is below half of that.
     """
     candidate = files.candidate
     if unlike := candidate.preprocess.unlike(files.baseline.preprocess):

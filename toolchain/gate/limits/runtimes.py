@@ -1,4 +1,4 @@
-"""Runtimes: whether the same file answers alike on other runtimes and other kernels, with all this machine has."""
+"""Runtimes: whether the same file gives the same answers on the other runtimes and kernels of this machine."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ from toolchain.stats.decision import Outcome
 
 
 class RuntimesLimit(Limit):
-    """Images on which the candidate answers differently on another runtime or other kernels, at most `max` a place.
+    """How many of the candidate's answers may change on another runtime or other kernels, for each of these targets.
 
-    targets: where else to run it; none means every place that takes its format and is there.
+    targets: other targets to run it on; empty means every available one that takes its format.
     """
 
     measure: ClassVar[Measure] = "count"
     max: int = Field(ge=0, le=MOST, strict=True)
-    targets: tuple[str, ...] = Field(default=(), description="where else to run it; none: every place that is there")
+    targets: tuple[str, ...] = Field(default=(), description="other targets to run it on; empty: every available one")
 
 
 # What `evaluate` gives a session at once, so that the same kernels see the same batches.
 _CHUNK = 256
 LISTED = 200
-"""How many differences of a place are kept, from the first on; their number is always given."""
+"""At most so many differences of a place are stored, the first ones; their number is always given."""
 _NAMED = 5
 
 
 @dataclass(frozen=True)
 class Difference:
-    """An image that two places read differently: its index in the data set, and the class names of both answers."""
+    """An image with two different answers: its index in the data set, and the class names of both answers."""
 
     image: Count
     truth: str
@@ -63,11 +63,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Place:
-    """How one place answered, against the place that the candidate was judged on.
+    """How the answers of another target differ from those that the candidate is judged by.
 
     images: how many it read: all, or none where it was left out. largest: the largest difference of a logit.
     differing: how many answers changed; differences: the first LISTED of them. left_out: why nothing
-    was read there. available: False where that is because the place is not here.
+    was read on it. available: False where that is because the target is not available.
     """
 
     runtime: Annotated[RuntimeFacts, ByItself()]
@@ -116,14 +116,14 @@ def _part(limit: RuntimesLimit, place: Place) -> Part:
 
 
 def _counts_text(read: list[Place], limit: RuntimesLimit, outcome: Outcome) -> str:
-    """Return how many answers changed in each place; of a FAIL only the places with too many."""
+    """Return how many answers changed on each target; of a FAIL only the targets with too many."""
     shown = [place for place in read if outcome is Outcome.PASS or place.differing > limit.max]
     counts = ", ".join(f"{place.differing:,} on {place.runtime.target}" for place in shown)
     return f"of {read[0].images:,} images, answers changed: {counts}"
 
 
 def _differences(read: list[Place], limit: RuntimesLimit) -> str:
-    """Return the first images whose answer changed, of each place that fails."""
+    """Return the first images whose answer changed on each failing target."""
     text = ""
     for place in read:
         if place.differing > limit.max:
@@ -135,12 +135,11 @@ def _differences(read: list[Place], limit: RuntimesLimit) -> str:
 def answers_on_other_targets(
     limit: RuntimesLimit, artifact: Artifact, evaluation: Evaluation, dataset: Dataset, *, progress: Progress = silent
 ) -> tuple[Place, ...]:
-    """Read the whole data set with the same file on every other place that the limit names, or that there is.
+    """Read the whole data set with the same file on the other targets that the limit names, or all available ones.
 
-    All cores are used, a session each. Places that cannot take the file or, where none are named, are not here are
-    among what is returned, with the reason. Raises UnknownTarget, TargetUnavailable where a named one is not here,
-    RunFailed where a place refuses the file, EvidenceError when no other place is left or `evaluation` is of another
-    file or data set.
+    All cores are used, a session each. Targets that cannot take the file, and unavailable ones where the limit names
+    none, are returned too, with the reason. Raises UnknownTarget, TargetUnavailable for a named target, RunFailed where
+    a target refuses the file, EvidenceError where no target remains or `evaluation` is of another file or data set.
     """
     _check_same(artifact, evaluation, dataset)
     plan = list(_planned(limit, artifact, evaluation))
@@ -165,7 +164,7 @@ def _check_same(artifact: Artifact, evaluation: Evaluation, dataset: Dataset) ->
 
 
 def _planned(limit: RuntimesLimit, artifact: Artifact, evaluation: Evaluation) -> Iterator[tuple[Target, Place | None]]:
-    """Yield each target to run on, with the Place that says why where it cannot be run there, else None."""
+    """Yield each target with None, or with the Place that says why the file cannot run on it."""
     for name in dict.fromkeys(limit.targets or catalog.KERNELS):
         target = catalog.get(name)
         foreign, same = artifact.format not in target.formats, name == evaluation.facts.target

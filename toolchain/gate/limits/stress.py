@@ -20,7 +20,7 @@ from toolchain.evaluation.damaged import StressAnswers, in_turn
 from toolchain.gate.baseline import Baseline
 from toolchain.gate.candidate import JudgedFile, Sources, require_images
 from toolchain.gate.limit import MOST, LimitDefinition, MarginLimit, Verdict
-from toolchain.gate.multiple_tests import Question, judge_several
+from toolchain.gate.multiple_tests import Question, judge_together
 from toolchain.stats.decision import Outcome
 
 DamageKind = Literal["skew", "blur", "threshold", "speckle", "faint", "thick"]
@@ -96,7 +96,7 @@ def judge_stress(limit: StressLimit, stress: tuple[StressPairs, ...], labels: La
     effects = [
         _effect(_as_asked(limit, kind, by_kind.get(kind), labels), labels) for kind in dict.fromkeys(limit.kinds)
     ]
-    verdict = judge_several(
+    verdict = judge_together(
         "stress",
         [Question(effect.kind, effect.lost, effect.gained, len(labels), limit.max) for effect in effects],
         confidence=limit.confidence,

@@ -20,14 +20,14 @@ from toolchain.gate.candidate import evaluate_file
 from toolchain.gate.gate import Evidence, judge
 from toolchain.gate.limit import Verdict
 from toolchain.gate.limits.classes import ClassesLimit, judge_classes
-from toolchain.gate.multiple_tests import Question, decide, holm, judge_several
+from toolchain.gate.multiple_tests import Question, decide, holm, judge_together
 from toolchain.gate.policy import policy_from
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
 
 
 def several(*questions: Question, confidence: float = 0.95) -> Verdict:
-    return judge_several("classes", questions, confidence=confidence, action="fail", what="class")
+    return judge_together("classes", questions, confidence=confidence, action="fail", what="class")
 
 
 def classes(*rows: tuple[int, int], count: int = 400, margin: float = 0.02) -> Verdict:
