@@ -104,8 +104,7 @@ def gather(
 
     test, train: the images behind the evaluations, None where they are not at hand. times: the candidate's and the
     baseline's timings where they were taken already. context: accuracy is measured on all cores, latency and memory on
-    its `threads`, by default one. Raises UsageProblem, saying which limit needs it, when a file or
-    images are missing.
+    its `threads`, by default one. Raises UsageProblem, naming the limit, when a file or images are missing.
     """
     check_baseline(policy, baseline, candidate)
     pairs = Pairs.of(baseline.evaluation, candidate.evaluation)
@@ -115,9 +114,9 @@ def gather(
     sources = Sources(candidate, baseline, test, train, context)
     parts: dict[str, Any] = {}
     for name, limit in policy.limits():
-        known = definition(name)
-        if known.collect:
-            parts[known.evidence[0]] = known.collect(limit, sources)
+        limit_definition = definition(name)
+        if limit_definition.collect:
+            parts[limit_definition.evidence[0]] = limit_definition.collect(limit, sources)
     return Evidence(
         pairs=pairs,
         timings=timings,
@@ -129,7 +128,7 @@ def gather(
 
 
 def prepared(policy: Policy, judged: JudgedFile, test: Dataset | None, progress: Progress = silent) -> JudgedFile:
-    """Return the file with what the policy's limits read only once: of a baseline, for all candidates together."""
+    """Return the file with the answers that limits read once, such as a baseline's under damage for all candidates."""
     for name, limit in policy.limits():
         if prepare := definition(name).prepare:
             judged = prepare(limit, judged, test, progress)
@@ -191,7 +190,7 @@ def check_inputs(policy: Policy, baseline: Path, candidates: Sequence[Path], *, 
 
 
 def check_classes(policy: Policy, classes: tuple[str, ...]) -> None:
-    """Raise PolicyError, naming the table and the key, where the policy names what is no class of the data."""
+    """Raise PolicyError, naming the table and the key, where the policy names a class that the data does not have."""
     for name, limit in policy.limits():
         if check := definition(name).check_classes:
             check(limit, classes)
@@ -203,8 +202,8 @@ def check_target(policy: Policy, target: Target) -> None:
         return
     what = "emulated" if target.cost == "instructions" else "simulated"
     limits = [definition(name) for name, _ in policy.limits()]
-    if timed := [f"[{limit.name}]" for limit in limits if limit.timed]:
-        raise UsageProblem(f"{target.name} is {what} and has no latency; leave {', '.join(timed)} out")
+    if timed_limits := [f"[{limit.name}]" for limit in limits if limit.timed]:
+        raise UsageProblem(f"{target.name} is {what} and has no latency; leave {', '.join(timed_limits)} out")
     for limit in limits:
         if limit.device:
             raise UsageProblem(f"[{limit.name}] is measured on devices, and {target.name} is {what}; leave it out")

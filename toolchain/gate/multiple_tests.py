@@ -37,7 +37,7 @@ class Question:
 
     @property
     def drop(self) -> float:
-        """What was seen, a share of the images, positive when the candidate is worse."""
+        """The observed drop as a share of the images, positive when the candidate is worse."""
         return (self.worse - self.better) / self.images
 
 
@@ -46,8 +46,8 @@ def judge_together(
 ) -> Verdict:
     """Judge all questions together.
 
-    what: the name of one part ("class"). The verdict's `samples_needed` are images of each part. Raises EvidenceError without a question, or for one
-    without images.
+    what: the name of one part ("class"). The verdict's `samples_needed` are images of each part. Raises EvidenceError
+    without a question, or for one without images.
     """
     if not questions:
         raise EvidenceError(f"{name}: there is no {what} to judge; give data that has some")

@@ -210,16 +210,14 @@ def plan_policy(
     classes: int = 47,
     power: Sequence[float] = (0.8, 0.9),
     sizes: Sequence[int] = POLICY_SIZES,
-    draws: int = DRAWS,
-    seed: int = 0,
 ) -> PolicyPlan:
-    """Simulate `draws` candidates without a drop on each number of images, balanced over the classes.
+    """Simulate DRAWS candidates without a drop on each number of images, balanced over the classes.
 
     discordance: share of the images that only one of the two files reads rightly; these alone count as flips. Raises
     UsageProblem for a policy without a limit that can be simulated, or where there are fewer images than classes.
     """
     limits = [name for name, _ in policy.limits()]
-    decide = {name: known.simulate for name, known in definitions().items() if known.simulate}
+    decide = {name: limit.simulate for name, limit in definitions().items() if limit.simulate}
     asked = [name for name in limits if name in decide]
     if not asked:
         raise UsageProblem(f"the policy limits none of {', '.join(decide)}, so there is nothing to simulate")
@@ -230,10 +228,10 @@ def plan_policy(
 
     @cache
     def simulated(images: int) -> PolicyRow:
-        random = np.random.default_rng((seed, images))
+        random = np.random.default_rng((0, images))
         each = np.full(classes, images // classes)
         each[: images % classes] += 1
-        lost = random.binomial(each, discordance / 2, (draws, classes))
+        lost = random.binomial(each, discordance / 2, (DRAWS, classes))
         gained = random.binomial(each - lost, discordance / 2 / (1 - discordance / 2))
         return _policy_row(
             policy, {name: decide[name](getattr(policy, name), lost, gained, each) for name in asked}, images
@@ -250,7 +248,7 @@ def plan_policy(
         PolicyNeeded(chance, {name: least(chance, name) for name in asked}, least(chance)) for chance in power
     )
     left_out = tuple(name for name in limits if name not in decide)
-    return PolicyPlan(discordance, classes, draws, left_out, needed, tuple(map(simulated, sorted(set(sizes)))))
+    return PolicyPlan(discordance, classes, DRAWS, left_out, needed, tuple(map(simulated, sorted(set(sizes)))))
 
 
 def _least(suffices: Callable[[int], bool], images: int) -> int | None:
