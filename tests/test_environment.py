@@ -108,7 +108,7 @@ def test_row59_a_full_disk_is_named_where_the_registry_would_be_blamed(
     monkeypatch.setattr(cache, "user_cache_path", lambda _: tmp_path / "cache")
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: Usage(10, 10, 0))
     with pytest.raises(TargetUnavailable, match=rf"the disk of {tmp_path} is full: .*XDG_CACHE_HOME") as caught:
-        cache.ran(["sh", "-c", "echo pip is unhappy >&2; exit 1"], "pip")
+        cache.run_program(["sh", "-c", "echo pip is unhappy >&2; exit 1"], "pip")
     assert "network" not in str(caught.value)
 
 
@@ -125,10 +125,10 @@ def test_row59_a_disk_that_has_room_again_is_named_too(
     with pytest.raises(
         TargetUnavailable, match=rf"disk of {tmp_path}/tmp was full, which has 40 MB .*TMPDIR"
     ) as caught:
-        cache.ran(["sh", "-c", f"echo '{said}' >&2; echo it failed >&2; exit 1"], "pip")
+        cache.run_program(["sh", "-c", f"echo '{said}' >&2; echo it failed >&2; exit 1"], "pip")
     assert "network" not in str(caught.value)
     with pytest.raises(TargetUnavailable, match="network"):
-        cache.ran(["sh", "-c", "echo no such host >&2; exit 1"], "pip")
+        cache.run_program(["sh", "-c", "echo no such host >&2; exit 1"], "pip")
 
 
 def test_row59_an_error_that_names_no_file_names_the_disk(

@@ -108,7 +108,7 @@ def test_what_fails_to_build_leaves_nothing_and_is_built_the_next_time(
 
     def fails(part: Path) -> None:
         (part / "half").write_text("")
-        cache.ran(["sh", "-c", "echo no space left >&2; exit 1"], "mmdebstrap")
+        cache.run_program(["sh", "-c", "echo no space left >&2; exit 1"], "mmdebstrap")
 
     with pytest.raises(TargetUnavailable, match="mmdebstrap failed: no space left"):
         cache.cached("arm64/root", "words", fails)

@@ -98,7 +98,7 @@ def spoil(digits: Path) -> None:
         (["check", "{files}/one"], 3, "holds a single class, 'A'"),
         (["check", "{files}/odd"], 3, "A/x.png is not a readable picture"),
         (["check", "{files}/nothing"], 3, "no folder"),
-        (["fetch", "--data-root", "{files}/root", "--url", "nowhere"], 3, "nowhere is not an address that can"),
+        (["fetch", "--data-root", "{files}/root", "--url", "nowhere"], 2, "nowhere is not an address that can"),
         (["chek"], 2, "did you mean check"),
     ],
 )

@@ -194,7 +194,7 @@ def test_a_new_format_is_one_file_and_one_line(tmp_path: Path) -> None:
     facts = json.loads(asked.stdout)
     assert (facts["kind"], [layer["name"] for layer in facts["layers"]]) == ("lines", ["first", "second"])
     refused = extended.run("quantize", "net.lines", "-o", "small.lines", "--scheme", "weight-int8")
-    assert refused.returncode == 2
+    assert refused.returncode == 3
     assert "net.lines is neither .onnx nor .tflite" in refused.stderr
     exported = extended.run("export", "cnn-small", "-o", "small.lines")
     assert exported.returncode == 2
