@@ -92,8 +92,6 @@ def gate(
     _refuse_incomplete(ctx, stored)
     from toolchain.commands.gate import GateRequest, judge_stored
     from toolchain.commands.gate import gate as run
-    from toolchain.core.errors import UsageProblem
-    from toolchain.gate.candidate import is_saved
     from toolchain.report.advice import gate_next
     from toolchain.report.outputs import Outputs
 
@@ -112,8 +110,7 @@ def gate(
             evidence=evidence,
             outputs=outputs,
         )
-        if options.was_given("threads") and all(map(is_saved, (baseline, *candidates))):
-            raise UsageProblem("--threads would do nothing: saved evaluations are not run; leave it out")
+        _refuse_idle_threads(baseline, *candidates)
         judgement = run(request, context)
     images = options.data_words(data, context.data_root)
     _show(judgement, gate_next(judgement, baseline=baseline, candidates=candidates, data=images), as_json=as_json)
@@ -168,6 +165,15 @@ def _refuse_incomplete(ctx: click.Context, stored: tuple[Path, ...]) -> None:
         ctx.fail(f"--from runs nothing, so it takes no {extra[0]}; leave one of them out")
     if not stored and (missing := [option for option in running[:2] if option not in given]):
         ctx.fail(f"missing option '{missing[0]}'; give --baseline and --candidate, or --from")
+
+
+def _refuse_idle_threads(*files: Path) -> None:
+    """Raise UsageProblem where `--threads` was given and no file is run."""
+    from toolchain.core.errors import UsageProblem
+    from toolchain.gate.candidate import is_saved
+
+    if options.was_given("threads") and all(map(is_saved, files)):
+        raise UsageProblem("--threads would do nothing: saved evaluations are not run; leave it out")
 
 
 @gate.command()

@@ -33,7 +33,7 @@ _COLOURED = (
 )
 
 
-class Page(click.RichContext):
+class HelpPage(click.RichContext):
     """The context of a command whose help is such a page."""
 
     def get_help(self) -> str:
@@ -44,7 +44,7 @@ class Page(click.RichContext):
 
 def style_help() -> None:
     """Give every command such a page."""
-    click.RichCommand.context_class = Page
+    click.RichCommand.context_class = HelpPage
 
 
 def _plain(ctx: click.Context) -> str:

@@ -93,7 +93,7 @@ def profile(
     from toolchain.commands.profile import ProfileRequest
     from toolchain.profiling.latency import timeable
 
-    files = Files(output, markdown, csv)
+    files = OutputFiles(output, markdown, csv)
     files.refuse_unfit(artifacts, force=context.force)
     request = ProfileRequest(
         tuple(timeable(path) for path in artifacts),
@@ -115,7 +115,7 @@ def profile(
 
 
 @dataclass(frozen=True)
-class Files:
+class OutputFiles:
     """The files that a profile is written to; None where one was not asked for."""
 
     output: Path | None
@@ -150,7 +150,7 @@ class Files:
             write_whole(self.csv, measurements_csv(measured), force=force)
 
 
-def _profile_files(request: ProfileRequest, files: Files, context: RunContext, *, as_json: bool) -> None:
+def _profile_files(request: ProfileRequest, files: OutputFiles, context: RunContext, *, as_json: bool) -> None:
     from toolchain.commands.profile import profile_files
     from toolchain.report.timings import measurements_table
 

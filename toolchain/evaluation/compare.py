@@ -65,7 +65,7 @@ class FileFacts:
         return f"{self.preprocess} ({self.preprocess_source or 'source not recorded'})"
 
 
-class Files(NamedTuple):
+class ComparedFiles(NamedTuple):
     """The facts of both files."""
 
     baseline: FileFacts
@@ -113,9 +113,9 @@ class Pairs:
         return len(self.labels)
 
     @property
-    def files(self) -> Files:
+    def files(self) -> ComparedFiles:
         """The facts of both files."""
-        return Files(self.baseline, self.candidate)
+        return ComparedFiles(self.baseline, self.candidate)
 
     @cached_property
     def lost(self) -> NDArray[np.bool_]:

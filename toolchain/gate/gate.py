@@ -18,7 +18,7 @@ from toolchain.core.errors import EvidenceError
 from toolchain.core.files import refuse_other, write_whole
 from toolchain.core.json_codec import ByItself, Count, from_json, to_json
 from toolchain.core.quantities import beside, percent_text
-from toolchain.evaluation.compare import Answers, Files, Flipped, Pairs
+from toolchain.evaluation.compare import Answers, ComparedFiles, Flipped, Pairs
 from toolchain.gate.limit import Limit, Verdict
 from toolchain.gate.limits import definition, definitions
 from toolchain.gate.limits.leaks import Leaks
@@ -71,7 +71,7 @@ class Evidence:
             raise EvidenceError("places or leaks are of other images than the answers; gather the evidence again")
 
     @property
-    def files(self) -> Files:
+    def files(self) -> ComparedFiles:
         """The facts of both files, always there as `pairs` is."""
         return self.pairs.files
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from toolchain.evaluation.compare import Comparison, Files
+from toolchain.evaluation.compare import ComparedFiles, Comparison
 from toolchain.gate.limit import Limit, LimitDefinition, Measure, Verdict
 from toolchain.stats.decision import Outcome
 
@@ -25,7 +25,7 @@ class PreprocessLimit(Limit):
     max: int = Field(default=0, ge=0, le=3, strict=True)
 
 
-def judge_preprocess(limit: PreprocessLimit, files: Files) -> Verdict:
+def judge_preprocess(limit: PreprocessLimit, files: ComparedFiles) -> Verdict:
     """Judge in how many settings the candidate's preprocessing differs from the baseline's."""
     baseline, candidate = files.baseline, files.candidate
     unlike = candidate.preprocess.unlike(baseline.preprocess)
@@ -41,7 +41,7 @@ def judge_preprocess(limit: PreprocessLimit, files: Files) -> Verdict:
     return Verdict("preprocess", outcome, limit.action, limit.max, len(unlike), None, reason)
 
 
-def likely_cause(files: Files, comparison: Comparison) -> str:
+def likely_cause(files: ComparedFiles, comparison: Comparison) -> str:
     """Return, for the end of a reason, that wrong preprocessing may be why accuracy fell; empty where it is unlikely.
 
     It is likely where the candidate's settings differ from the baseline's, or its accuracy is below half of that.
