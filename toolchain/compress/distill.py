@@ -74,7 +74,8 @@ def distill(model: FloatModel, step: Distill, data: Dataset, *, teacher: FloatMo
     zero. It has the preprocess of `model`. Raises UsageProblem for a test split, StageError when `model` is to be
     trained further and is not in torch.
     """
-    from toolchain.training.fit import fit, notes_on, taught_by
+    from toolchain.training.fit import fit
+    from toolchain.training.loss import notes_on, taught_by
 
     # No smoothing: the teacher's answers are smooth already.
     settings = preset_for(len(data)).changed(epochs=step.epochs, augment=step.augment, label_smoothing=0.0)

@@ -81,7 +81,8 @@ def qat(
     import numpy as np
 
     from toolchain.compress.fake_quantize import add_grids, layers_in_order, observed_ranges, remove_grids
-    from toolchain.training.fit import fit, notes_on, taught_by
+    from toolchain.training.fit import fit
+    from toolchain.training.loss import notes_on, taught_by
 
     module = keep_zeros(folded(model, "quantization-aware training"))
     images = data.images[np.sort(np.random.default_rng(context.seed).permutation(len(data))[:OBSERVED])]

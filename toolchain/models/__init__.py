@@ -13,7 +13,10 @@ from toolchain.core.errors import UsageProblem
 if TYPE_CHECKING:
     from torch import nn
 
-MODELS = {"cnn-small": "toolchain.models.cnn_small:CnnSmall"}
+MODELS = {
+    "cnn-small": "toolchain.models.cnn_small:CnnSmall",
+    "cnn-deep": "toolchain.models.cnn_deep:CnnDeep",
+}
 """Class of each model by its name; imported only when the model is built, since every architecture needs torch."""
 MOST_PARAMETERS = 200_000_000
 """Limit of a reference model; options that ask for more are an error in a file or a command."""

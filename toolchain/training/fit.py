@@ -1,49 +1,37 @@
-"""fit: the training loop of new and fine-tuned models, with augmentation and a loss on labels and a teacher."""
+"""fit: the training loop of new and fine-tuned models."""
 
 from __future__ import annotations
 
 import copy
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import Dataset, Images, Labels
+from calibration.dataset import Dataset, Labels
 from targets.errors import first_line
 from targets.host.machine import machine_state
 from targets.preprocess import Preprocess
-from toolchain.checkpoint.float_model import FloatModel
 from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import StageError, UsageProblem
+from toolchain.training.augment import random_affine
+from toolchain.training.loss import Lesson, Loss, log_frequencies
 from toolchain.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-
-if TYPE_CHECKING:
     import torch
-    from torch import Generator, Tensor, nn
+    from torch import nn
 
     Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 WARM_UP = 0.2
 """Share of the steps in which the learning rate rises."""
-
-# Half ranges of the augmentation at strength 1, drawn uniformly for each image. Shifts are in half image widths, so
-# 0.13 is 1.8 of 28 pixels. No mirroring: `b` is not `d`.
-ROTATION = math.radians(12)
-SCALE = 0.13
-SHEAR = 0.2
-SHIFT = 0.13
 
 
 @dataclass(frozen=True)
@@ -93,7 +81,7 @@ def fit(
                 f"the model has {columns} outputs, {data.origin} needs {classes} classes from column {first} on; "
                 "build it with that many, or name the data it was made for"
             )
-        prior = torch.from_numpy(_log_frequencies(data.labels[fitted], classes, columns, first)) * settings.balance
+        prior = torch.from_numpy(log_frequencies(data.labels[fitted], classes, columns, first)) * settings.balance
         loss_function = Loss(prior, settings.label_smoothing, classes, first, lesson)
         loop = _Loop(student, data, preprocess, settings, fitted=fitted, loss=loss_function, seed=context.seed)
         start = time.perf_counter()
@@ -206,7 +194,8 @@ class _Loop:
         glyphs = random_affine(
             torch.from_numpy(self.data.images[indices]), self.settings.augment, self.generator
         ).numpy()
-        logits = self.student(as_tensor(self.student, self.preprocess.apply(glyphs)))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+            logits = self.student(as_tensor(self.student, self.preprocess.apply(glyphs))).float()
         loss = self.loss(logits, self.data.labels[indices], glyphs)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call] # torch has not typed it
@@ -264,120 +253,3 @@ def _share_correct(module: nn.Module, data: Dataset, preprocess: Preprocess, ind
             answers = logits[:, first : first + len(data.classes)].argmax(1).numpy()
             correct += int((answers == data.labels[batch]).sum())
     return correct / len(indices)
-
-
-def random_affine(images: Tensor, strength: float, generator: Generator) -> Tensor:
-    """Return uint8 [N, H, W]: each upright glyph rotated, scaled, sheared and shifted a little, on black.
-
-    images: uint8 [N, H, W] on the CPU. strength: factor on every range; 0 returns the images unchanged.
-    The result is rounded to uint8, so that training sees values as a scanner gives them.
-    """
-    import torch
-    from torch.nn import functional
-
-    if strength == 0:
-        return images
-    grid = functional.affine_grid(
-        _matrices(len(images), strength, generator), [len(images), 1, *images.shape[1:]], align_corners=False
-    )
-    moved = functional.grid_sample(images[:, None].float(), grid, align_corners=False)
-    return moved[:, 0].round_().to(torch.uint8)
-
-
-def _matrices(count: int, strength: float, generator: Generator) -> Tensor:
-    """Return float32 [count, 2, 3]: affine maps from a pixel of the result to one of the image, in half widths."""
-    import torch
-
-    def draw(half_range: float) -> Tensor:
-        return (torch.rand(count, generator=generator) * 2 - 1) * (half_range * strength)
-
-    angle, width, height, shear = draw(ROTATION), 1 + draw(SCALE), 1 + draw(SCALE), draw(SHEAR)
-    cosine, sine = angle.cos(), angle.sin()
-    across = torch.stack([cosine * width, shear - sine * height, draw(SHIFT)], dim=1)
-    down = torch.stack([sine * width, cosine * height, draw(SHIFT)], dim=1)
-    return torch.stack([across, down], dim=1)
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A teacher's answers, and their weight in the loss.
-
-    answers: uint8 [N, 28, 28] to float32 logits [N, classes]. temperature: softens the probabilities of teacher and
-    student (1: as they are). soft: weight of the teacher's answers, 0 to 1; the labels have the rest.
-    """
-
-    answers: Callable[[Images], NDArray[np.float32]]
-    temperature: float
-    soft: float
-
-    def divergence(self, logits: Tensor, glyphs: Images) -> Tensor:
-        """Return the mean Kullback-Leibler divergence from the teacher's probabilities, times the squared temperature.
-
-        logits: float32 [N, classes] of the student on glyphs, uint8 [N, 28, 28]. The square makes the size of gradients
-        independent of the temperature (Hinton, arXiv:1503.02531, 2).
-        """
-        import torch
-        from torch.nn.functional import kl_div, log_softmax
-
-        answers = torch.from_numpy(self.answers(glyphs))
-        student, teacher = (log_softmax(values / self.temperature, dim=1) for values in (logits, answers))
-        return kl_div(student, teacher, reduction="batchmean", log_target=True) * self.temperature**2
-
-
-def notes_on(teacher: FloatModel, model: FloatModel) -> tuple[str, ...]:
-    """Return the teacher's history as notes for the model it teaches; none where the model teaches itself."""
-    if teacher.checkpoint_sha256 == model.checkpoint_sha256:
-        return ()
-    return tuple(f"teacher {teacher.name}: {line}" for line in teacher.history)
-
-
-@contextmanager
-def taught_by(teacher: FloatModel, *, temperature: float, soft: float, threads: int) -> Iterator[Lesson]:
-    """Yield the lesson of a teacher, which is exported to ONNX: torch would spend half of a training on its answers.
-
-    Raises what `export` raises.
-    """
-    from targets import catalog
-    from toolchain.export import export
-
-    with tempfile.TemporaryDirectory() as folder:
-        artifact = export(teacher, "onnx", Path(folder) / f"{teacher.name}.onnx")
-        with catalog.default_for("onnx").open(artifact, threads=threads) as session:
-            yield Lesson(session.run, temperature, soft)
-
-
-@dataclass(frozen=True)
-class Loss:
-    """The loss of a batch: on labels, and on the lesson where there is one.
-
-    prior: float32 [columns], added to logits before the loss on labels. classes: how many. first: column of class 0.
-    """
-
-    prior: Tensor
-    label_smoothing: float
-    classes: int
-    first: int
-    lesson: Lesson | None = None
-
-    def __call__(self, logits: Tensor, labels: Labels, glyphs: Images) -> Tensor:
-        """Return the scalar loss of float32 [N, columns] on labels 0 to classes - 1 and uint8 [N, 28, 28]."""
-        import torch
-        from torch.nn.functional import cross_entropy
-
-        target = torch.from_numpy(labels + self.first)
-        hard = cross_entropy(logits + self.prior, target, label_smoothing=self.label_smoothing)
-        if self.lesson is None:
-            return hard
-        class_logits = logits[:, self.first : self.first + self.classes]
-        return (1 - self.lesson.soft) * hard + self.lesson.soft * self.lesson.divergence(class_logits, glyphs)
-
-
-def _log_frequencies(labels: Labels, classes: int, columns: int, first: int) -> NDArray[np.float32]:
-    """Return float32 [columns]: the logarithm of each class's frequency over the mean frequency; 0 in other columns.
-
-    One image is added to each class, so that a class without images stays finite.
-    """
-    counts = np.bincount(labels, minlength=classes) + 1.0
-    logs = np.zeros(columns, np.float32)
-    logs[first : first + classes] = np.log(counts / counts.mean())
-    return logs

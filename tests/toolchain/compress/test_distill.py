@@ -16,7 +16,8 @@ from toolchain.compress.equalize import folded
 from toolchain.core.context import RunContext
 from toolchain.core.errors import CheckpointError, StageError, UsageProblem
 from toolchain.recipe import Distill, Prune, Recipe
-from toolchain.training.fit import Lesson, accuracy, taught_by
+from toolchain.training.fit import accuracy
+from toolchain.training.loss import Lesson, taught_by
 
 ONE_THREAD = RunContext(threads=1)
 

@@ -19,7 +19,8 @@ from tests.fixtures.lazy import blocks, nn, torch
 from toolchain import models
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.training.fit import EpochResult, accuracy, fit, hold_out, random_affine
+from toolchain.training.augment import random_affine
+from toolchain.training.fit import EpochResult, accuracy, fit, hold_out
 from toolchain.training.settings import PRESETS, TrainSettings, preset, preset_for
 from toolchain.training.train import train
 

@@ -161,7 +161,8 @@ def _pruner(model: FloatModel, step: Prune, data: Dataset, seed: int) -> Pruner:
 
 
 def _fine_tuned(module: nn.Module, model: FloatModel, step: Prune, data: Dataset, context: RunContext) -> nn.Module:
-    from toolchain.training.fit import fit, taught_by
+    from toolchain.training.fit import fit
+    from toolchain.training.loss import taught_by
 
     settings = fine_tuning(len(data), epochs=step.epochs)
     module = keep_zeros(module)
