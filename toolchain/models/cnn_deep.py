@@ -1,6 +1,6 @@
 """cnn-deep: blocks of 3x3 convolutions at 28x28, 14x14 and 7x7, the most accurate network that ships.
 
-For 47 classes 635,791 parameters and 45 million multiply-accumulates. The blocks are those of VGG (Simonyan and
+For 47 classes 634,831 parameters and 45 million multiply-accumulates. The blocks are those of VGG (Simonyan and
 Zisserman, arXiv:1409.1556) with a batch norm after each convolution; as in cnn-small the last feature map is pooled by
 a depthwise convolution, since where the ink is tells one character from another.
 """
