@@ -15,7 +15,7 @@ from targets.errors import ArtifactError
 from targets.host.text import json_value
 from targets.preprocess import Preprocess
 from toolchain import models
-from toolchain.core.errors import CheckpointError, UsageProblem
+from toolchain.core.errors import CheckpointError, ClassesUnknown, UsageProblem
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,13 +111,15 @@ def build_reference(path: Path, name: str, classes: int, options: dict[str, Any]
 def agreed_classes(
     given: tuple[str, ...], stored: tuple[str, ...], path: Path, *, chosen: bool = False
 ) -> tuple[str, ...]:
-    """Return the classes that both sides name. Raises CheckpointError when they differ or neither names any.
+    """Return the classes that both sides name.
+
+    Raises CheckpointError when they differ, ClassesUnknown when neither names any.
 
     chosen: `given` comes from --classes, so it wins over other names in the file; the order of the same names is always
     the file's.
     """
     if not given and not stored:
-        raise CheckpointError(
+        raise ClassesUnknown(
             f"{path} does not say which classes it reads; give --data, or --classes such as 0123456789"
         )
     if not given or not stored or given == stored:

@@ -3,6 +3,7 @@
 GlyphpressError                          exit
 ├── UsageProblem                         2   an invalid request: unknown recipe, impossible combination
 ├── CheckpointError                      3   a file that is not a loadable model
+│   ├── ClassesUnknown                   3   neither file nor options say which classes a model reads
 │   └── PreprocessUnknown                3   neither file nor images say how a model wants its images
 ├── StageError                           3   a stage (train, prune, quantize ...) could not finish
 │   ├── ParityError                      3   a converted file differs from the model it was made from
@@ -35,6 +36,10 @@ class UsageProblem(GlyphpressError):
 
 class CheckpointError(GlyphpressError):
     """A checkpoint that cannot be loaded as a model."""
+
+
+class ClassesUnknown(CheckpointError):
+    """Neither the file nor the caller says which classes a model reads."""
 
 
 class PreprocessUnknown(CheckpointError):

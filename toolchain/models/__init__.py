@@ -18,6 +18,7 @@ MODELS = {
     "cnn-deep": "toolchain.models.cnn_deep:CnnDeep",
 }
 """Class of each model by its name; imported only when the model is built, since every architecture needs torch."""
+_REFERENCE = "_glyphpress_reference"
 MOST_PARAMETERS = 200_000_000
 """Limit of a reference model; options that ask for more are an error in a file or a command."""
 
@@ -54,7 +55,15 @@ def build(name: str, classes: int, **options: Any) -> nn.Module:
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise UsageProblem(f"{name} cannot be built with {options}: {str(error).splitlines()[0]}") from error
     model: nn.Module = architecture(classes=classes, **options)
+    # Not a registered parameter or layer, so neither weights nor programs hold it; a copy of the model keeps it.
+    vars(model)[_REFERENCE] = (name, options)
     return model
+
+
+def reference_of(module: nn.Module) -> tuple[str, dict[str, Any]] | None:
+    """Return the name and the options with which `build` made a module, None for any other module."""
+    reference: tuple[str, dict[str, Any]] | None = vars(module).get(_REFERENCE)
+    return reference
 
 
 def is_ours(module: nn.Module) -> bool:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from toolchain.training.transfer import Frozen
+
     Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 WARM_UP = 0.2
@@ -57,15 +59,17 @@ def fit(
     settings: TrainSettings,
     *,
     lesson: Lesson | None = None,
+    frozen: Frozen | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
     context: RunContext,
 ) -> nn.Module:
     """Return a copy of `module` fitted to `data`, with averaged weights, in eval mode; `module` itself is not changed.
 
     module: takes what `preprocess` returns, and gives float32 logits [N, columns]; class 0 is column `label_offset`.
-    lesson: a teacher whose answers are part of the loss. The same inputs, seed and threads on the same machine give
-    the same bits. torch's global generator and thread count are restored. Raises UsageProblem for a test split, and
-    StageError when the module does not run on these images, has too few columns, or the loss is no longer finite.
+    lesson: a teacher whose answers are part of the loss. frozen: layers that keep their weights. The same inputs, seed
+    and threads on the same machine give the same bits. torch's global generator and thread count are restored. Raises
+    UsageProblem for a test split, and StageError when the module does not run on these images, has too few columns, or
+    the loss is no longer finite.
     """
     import torch
 
@@ -83,7 +87,9 @@ def fit(
             )
         prior = torch.from_numpy(log_frequencies(data.labels[fitted], classes, columns, first)) * settings.balance
         loss_function = Loss(prior, settings.label_smoothing, classes, first, lesson)
-        loop = _Loop(student, data, preprocess, settings, fitted=fitted, loss=loss_function, seed=context.seed)
+        loop = _Loop(
+            student, data, preprocess, settings, fitted=fitted, loss=loss_function, frozen=frozen, seed=context.seed
+        )
         start = time.perf_counter()
         for epoch in range(1, settings.epochs + 1):
             loss = loop.epoch(epoch, context.progress)
@@ -154,6 +160,7 @@ class _Loop:
         *,
         fitted: NDArray[np.int64],
         loss: Loss,
+        frozen: Frozen | None,
         seed: int,
     ) -> None:
         import torch
@@ -164,7 +171,7 @@ class _Loop:
         self.batch = min(settings.batch, len(fitted))
         # The incomplete last batch is dropped: a batch of one has no variance, and each epoch has another order.
         self.steps = len(fitted) // self.batch
-        self.loss = loss
+        self.loss, self.frozen = loss, frozen
         self.optimizer = optim.AdamW(student.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         # The two phases of the schedule need at least two steps.
         total = max(self.steps * settings.epochs, 2)
@@ -177,6 +184,8 @@ class _Loop:
         import torch
 
         self.student.train()
+        if self.frozen:
+            self.frozen.hold(self.student, number)
         order = self.fitted[torch.randperm(len(self.fitted), generator=self.generator).numpy()]
         total = 0.0
         for step in range(self.steps):

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from calibration.dataset import Dataset
+from calibration.errors import EmptyData
 from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.core.context import RunContext
@@ -19,6 +22,8 @@ from toolchain.training.settings import TrainSettings, preset, preset_for
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from toolchain.training.transfer import Start
 
 __all__ = ["EpochResult", "TrainResult", "preset", "preset_for", "train"]
 
@@ -58,6 +63,7 @@ def train(
     model: str | nn.Module = "cnn-small",
     settings: TrainSettings | None = None,
     preprocess: Preprocess | None = None,
+    start: Start | None = None,
     test: Dataset | None = None,
     out: Path | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
@@ -65,19 +71,22 @@ def train(
 ) -> TrainResult:
     """Fit `model` (a name, or a module, which is copied) to a train split and return the averaged weights.
 
-    settings: by default the preset for that many images. out: rewritten whole after each epoch, so that an interruption
+    settings: by default the preset for that many images. start: weights to start from, in place of `model` and
+    `preprocess`, made for the classes of `data`. out: rewritten whole after each epoch, so that an interruption
     (KeyboardInterrupt, whose message names the file) or a diverging loss (StageError) leaves the last good epoch.
     The result is the last epoch. No epoch is selected: the accuracy on held-out images is only shown, and `test` is
-    evaluated once, at the end.
+    evaluated once, at the end. Raises UsageProblem for a test split of other classes, EmptyData for a class without
+    training images.
     """
     if out:
         refuse_unfit(out, force=context.force)
     settings = settings or preset_for(len(data))
-    preprocess = preprocess or Preprocess()
+    preprocess = start.preprocess if start else preprocess or Preprocess()
     if test is not None and test.classes != data.classes:
         raise UsageProblem(f"{test.origin} has other classes than {data.origin}; name two splits of one data set")
-    name, module = _module(model, data, context.seed)
-    facts = _facts(name, data, preprocess, settings, context.seed)
+    refuse_empty_classes(data)
+    module = start.module if start else _module(model, data, context.seed)
+    facts = _facts(module, data, preprocess, settings, context.seed) | ({"start": start.facts} if start else {})
     done: list[EpochResult] = []
 
     def save_epoch(epoch: EpochResult) -> None:
@@ -88,7 +97,15 @@ def train(
             on_epoch(epoch)
 
     try:
-        fitted = fit(module, data, preprocess, settings, on_epoch=save_epoch, context=context)
+        fitted = fit(
+            module,
+            data,
+            preprocess,
+            settings,
+            frozen=start.frozen if start else None,
+            on_epoch=save_epoch,
+            context=context,
+        )
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"interrupted; {_saved_text(out, done)}") from stop
     except StageError as error:
@@ -103,20 +120,33 @@ def train(
     return TrainResult(fitted, preprocess, tuple(done), test_accuracy, out, facts)
 
 
-def _module(model: str | nn.Module, data: Dataset, seed: int) -> tuple[str, nn.Module]:
+def refuse_empty_classes(data: Dataset) -> None:
+    """Raise EmptyData where a class has no image: a model would have an output for it that it never learned."""
+    counts = np.bincount(data.labels, minlength=len(data.classes))
+    if absent := [f"'{name}'" for name, count in zip(data.classes, counts, strict=True) if not count]:
+        raise EmptyData(
+            f"{data.origin} has no image of class {', '.join(absent[:10])}; "
+            "add some, or choose the other classes with --classes"
+        )
+
+
+def _module(model: str | nn.Module, data: Dataset, seed: int) -> nn.Module:
     import torch
 
     if not isinstance(model, str):
-        return type(model).__name__, model
+        return model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return model, models.build(model, classes=len(data.classes))
+        return models.build(model, classes=len(data.classes))
 
 
-def _facts(name: str, data: Dataset, preprocess: Preprocess, settings: TrainSettings, seed: int) -> dict[str, Any]:
+def _facts(
+    module: nn.Module, data: Dataset, preprocess: Preprocess, settings: TrainSettings, seed: int
+) -> dict[str, Any]:
+    name, options = models.reference_of(module) or (type(module).__name__, {})
     return {
         "model": name,
-        "options": {},
+        "options": options,
         "classes": list(data.classes),
         "preprocess": preprocess.to_dict(),
         "settings": to_json(settings),
