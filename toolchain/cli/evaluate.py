@@ -11,6 +11,7 @@ from toolchain.cli import console, options, values
 
 if TYPE_CHECKING:
     from toolchain.core.context import RunContext
+    from toolchain.report.per_class import Order
 
 
 @click.command()
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 @options.classes_option
 @options.target_option
 @click.option("-o", "--output", type=values.OUTPUT_FILE, help="Save the answers (.npz) for `compare` and `gate`.")
+@click.option(
+    "--csv", type=values.OUTPUT_FILE, help="Write the table of classes, with every wrong answer, to this file."
+)
+@click.option(
+    "--sort",
+    "order",
+    type=values.Choice(["class", "accuracy"]),
+    default="class",
+    show_default=True,
+    help="Order of the classes: as the model numbers them, or the one that is read worst first.",
+)
 @options.run_options(threads=0, force=True)
 @options.json_option
 def evaluate(
@@ -27,35 +39,43 @@ def evaluate(
     data: str,
     target: str | None,
     output: Path | None,
+    csv: Path | None,
+    order: Order,
     context: RunContext,
     as_json: bool,
 ) -> None:
     """Run an exported file over the whole test split: accuracy, per class, confusions.
 
+    For each class the table has its images, how many were read right, and as what the others were misread.
+
     \b
     Example:
-      glyphpress evaluate int8.onnx --data emnist:balanced -o int8.npz
+      glyphpress evaluate int8.onnx --data emnist:balanced --sort accuracy -o int8.npz
     """
     from calibration.load import load
-    from toolchain.core.files import refuse_source, refuse_unfit
+    from toolchain.core.files import refuse_source, refuse_unfit, write_whole
     from toolchain.evaluation.metrics import measure
     from toolchain.evaluation.untracked import training_images
     from toolchain.gate.candidate import evaluate_file
     from toolchain.report.gate_terminal import show_evaluation
+    from toolchain.report.per_class import per_class_csv
 
-    if output:
-        refuse_source(output, artifact)
-        refuse_unfit(output, ".npz", force=context.force)
+    for path, suffix in ((output, ".npz"), (csv, ".csv")):
+        if path:
+            refuse_source(path, artifact)
+            refuse_unfit(path, suffix, force=context.force)
     dataset = load(data, "test", context.data_root)
     train = training_images(data, context.data_root)
     evaluation = evaluate_file(artifact, dataset, train=train, target=target, context=context)
     metrics = measure(evaluation)
     if output:
         evaluation.save(output, force=context.force)
+    if csv:
+        write_whole(csv, per_class_csv(metrics, order), force=context.force)
     if as_json:
         console.emit("evaluate", evaluation.to_dict() | {"metrics": metrics.to_dict()})
     else:
-        show_evaluation(evaluation, metrics, console.out())
+        show_evaluation(evaluation, metrics, console.out(), order=order)
 
 
 @click.command()

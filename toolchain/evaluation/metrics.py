@@ -18,7 +18,10 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """Metrics of one class. recall is None if it has no images, precision None if it was never answered."""
+    """Metrics of one class. recall is None if it has no images, precision None if it was never answered.
+
+    misread: the wrong answers to its images and how often each was given, the most frequent first.
+    """
 
     label: str
     images: int
@@ -27,6 +30,7 @@ class ClassMetrics:
     precision: float | None
     recall: float | None
     f1: float
+    misread: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def measure(evaluation: Evaluation) -> Metrics:
     (scikit-learn's `zero_division=0`), so a class that is never answered lowers the average.
     """
     matrix = confusion_matrix(evaluation.labels, evaluation.predictions, len(evaluation.classes))
-    per_class = tuple(_class_metrics(label, matrix, k) for k, label in enumerate(evaluation.classes))
+    per_class = tuple(_class_metrics(evaluation.classes, matrix, k) for k in range(len(evaluation.classes)))
     used = [row for row in per_class if row.images or row.answered]
     right, images = int(np.trace(matrix)), int(matrix.sum())
     accuracy = right / images
@@ -113,16 +117,18 @@ def measure(evaluation: Evaluation) -> Metrics:
     )
 
 
-def _class_metrics(label: str, matrix: Counts, k: int) -> ClassMetrics:
+def _class_metrics(classes: tuple[str, ...], matrix: Counts, k: int) -> ClassMetrics:
     right, images, answered = int(matrix[k, k]), int(matrix[k].sum()), int(matrix[:, k].sum())
+    wrong = [answer for answer in np.argsort(-matrix[k], kind="stable") if answer != k and matrix[k, answer]]
     return ClassMetrics(
-        label=label,
+        label=classes[k],
         images=images,
         answered=answered,
         right=right,
         precision=right / answered if answered else None,
         recall=right / images if images else None,
         f1=2 * right / (images + answered) if images + answered else 0.0,
+        misread={classes[answer]: int(matrix[k, answer]) for answer in wrong},
     )
 
 

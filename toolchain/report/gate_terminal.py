@@ -14,6 +14,7 @@ from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.metrics import Averages, Metrics
 from toolchain.gate.limit import Part, Verdict
 from toolchain.report.judgement import Judgement, allowed_text, value_text
+from toolchain.report.per_class import Order, per_class_table
 from toolchain.report.tables import STYLE, plain_table, print_lines, shown, unfold
 from toolchain.stats.decision import Outcome
 
@@ -27,8 +28,8 @@ _MATRIX_CLASSES = 16
 _PARTS = 10
 
 
-def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console) -> None:
-    """Print the accuracy of one artifact and what it confuses."""
+def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console, *, order: Order = "class") -> None:
+    """Print the accuracy of one artifact, the metrics of each class in this order, and what it confuses."""
     unfold(console)
     facts, low, high = evaluation.facts, *map(percent_text, metrics.interval)
     lines = [
@@ -44,7 +45,7 @@ def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console) 
     lines += [f"confused   {', '.join(confused)}"] if confused else []
     print_lines(console, lines)
     console.print()
-    console.print(_per_class(metrics))
+    console.print(per_class_table(metrics, order))
     if len(evaluation.classes) <= _MATRIX_CLASSES:
         console.print()
         console.print(_matrix(evaluation.classes, metrics))
@@ -119,14 +120,6 @@ def _averages(averages: Averages) -> str:
         f"precision {percent_text(averages.precision)}  recall {percent_text(averages.recall)}  "
         f"F1 {percent_text(averages.f1)}"
     )
-
-
-def _per_class(metrics: Metrics) -> Table:
-    table = plain_table(("class", "images", "precision", "recall", "F1"), left=("class",))
-    for row in metrics.per_class:
-        shares = ("-" if share is None else percent_text(share) for share in (row.precision, row.recall))
-        table.add_row(shown(row.label), f"{row.images:,}", *shares, percent_text(row.f1))
-    return table
 
 
 def _matrix(classes: tuple[str, ...], metrics: Metrics) -> Table:

@@ -127,6 +127,11 @@ class Columns:
         return table
 
 
+def spreadsheet_text(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula (OWASP, CSV injection)."""
+    return f"'{visible(text)}" if text.startswith(tuple("=+-@\t\r")) else visible(text)
+
+
 _MARKS = {mark: f"\\{mark}" for mark in "\\`*_[]~|!"}
 _ELEMENTS = {mark: f"<span>{mark}</span>" for mark in "@#$"}
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from targets.host.runtime_session import PROFILE_RUNS
-from targets.host.text import one_line, visible
+from targets.host.text import one_line
 from targets.session import taints_of
 from toolchain.core.quantities import size_text, time_text
 from toolchain.evaluation.timings import LatencyRatio, StoredRun
@@ -20,7 +20,7 @@ from toolchain.profiling.latency import PERCENTILES, percentiles
 from toolchain.profiling.measurements import MeasuredFile, Measurements
 from toolchain.profiling.per_operator import Breakdown
 from toolchain.profiling.sweep import SweepPoint
-from toolchain.report.tables import DASH, Columns, packed_remark, plain_table, shown, unbroken
+from toolchain.report.tables import DASH, Columns, packed_remark, plain_table, shown, spreadsheet_text, unbroken
 
 _TEXT_COLUMNS = ("artifact", "target", "run", "answers")
 _DROPPED_FIRST = ("p99.9", "p90", "samples", "first run", "packed", "p95 of first", "load", "p99", "memory", "p95")
@@ -187,9 +187,9 @@ def measurements_csv(measurements: Measurements) -> str:
 def _figures(file: MeasuredFile) -> dict[str, object]:
     timed, facts = file.timed, file.facts
     known: dict[str, object] = {
-        "artifact": _spreadsheet_text(file.artifact.path.name),
+        "artifact": spreadsheet_text(file.artifact.path.name),
         "sha256": file.artifact.sha256,
-        "target": _spreadsheet_text(file.target),
+        "target": spreadsheet_text(file.target),
         "runtime": f"{facts.runtime} {facts.version}" if facts else None,
         "device": facts.device if facts else None,
         "threads": facts.threads if facts else None,
@@ -205,12 +205,7 @@ def _figures(file: MeasuredFile) -> dict[str, object]:
     known |= {"instructions": file.instructions.median if file.instructions else None}
     known |= _ratio_columns("of_first", file.ratio if timed else None)
     known |= _ratio_columns("p95_of_first", file.ratio_p95 if timed else None)
-    return known | {"instructions_of_first": file.instructions_ratio, "refused": _spreadsheet_text(file.refused)}
-
-
-def _spreadsheet_text(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula (OWASP, CSV injection)."""
-    return f"'{visible(text)}" if text.startswith(tuple("=+-@\t\r")) else visible(text)
+    return known | {"instructions_of_first": file.instructions_ratio, "refused": spreadsheet_text(file.refused)}
 
 
 def _ratio_columns(name: str, ratio: LatencyRatio | None) -> dict[str, object]:

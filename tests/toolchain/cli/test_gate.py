@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -60,6 +61,24 @@ def test_evaluate_json_is_one_object(glyphpress: Run, files: Path) -> None:
     assert found["facts"]["threads"] == 1
     assert found["metrics"]["accuracy"] == found["metrics"]["right"] / found["metrics"]["images"] > 0.8
     assert np.array(found["metrics"]["confusion"]).sum() == found["metrics"]["images"]
+
+
+def test_evaluate_shows_what_each_class_is_misread_as(glyphpress: Run, files: Path) -> None:
+    ran = glyphpress("evaluate", files / "broken.onnx", *DATA, "--sort", "accuracy", "--csv", files / "classes.csv")
+    table = [line.split() for line in ran.out[ran.out.index("\nclass ") :].splitlines()[2:12]]
+    measured = json.loads(glyphpress("evaluate", files / "broken.onnx", *DATA, "--json").out)["metrics"]
+    assert {row[0] for row in table[:2]} == {"4", "7"}
+    with (files / "classes.csv").open(newline="") as stream:
+        written = list(csv.DictReader(stream))
+    assert [row["class"] for row in written] == [row[0] for row in table]
+    for row, line in zip(table, written, strict=True):
+        matrix = measured["confusion"][int(row[0])]
+        assert row[1:3] == [line["images"], line["right"]] == [str(sum(matrix)), str(matrix[int(row[0])])]
+        wrong = {str(answer): count for answer, count in enumerate(matrix) if count and answer != int(row[0])}
+        assert measured["per_class"][int(row[0])]["misread"] == wrong
+        assert dict(re.findall(r"(\d) \((\d+)\)", line["misread as"])) == {a: str(n) for a, n in wrong.items()}
+    for name in ("classes.csv", "classes.txt"):
+        assert glyphpress("evaluate", files / "broken.onnx", *DATA, "--csv", files / name).code == 2
 
 
 def test_compare_takes_artifacts_and_saved_evaluations_alike(glyphpress: Run, files: Path) -> None:
