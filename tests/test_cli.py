@@ -24,6 +24,7 @@ import targets.errors
 import toolchain.core.errors
 from tests.conftest import Finished
 from tests.fixtures.small_readers import linear_reader
+from toolchain import models
 from toolchain.cli import complete, console
 from toolchain.cli.main import COMMANDS
 from toolchain.cli.main import glyphpress as program
@@ -373,11 +374,11 @@ def test_lines_in_a_log_are_few(capsys: pytest.CaptureFixture[str], monkeypatch:
         (["targets", "probe"], "ort-p", ["ort-precise"]),
         (["profile", "a.onnx", "--target"], "arm64:", ["arm64:cortex-a53", "arm64:cortex-a72", "arm64:cortex-a76"]),
         (["targets", "show"], "raspberry-pi-z", ["raspberry-pi-zero-2"]),
-        (["press"], "cnn", ["cnn-small"]),
-        (["train", "--model"], "", ["cnn-small"]),
+        (["press"], "", ["cnn-small", "cnn-deep"]),
+        (["train", "--model"], "cnn-d", ["cnn-deep"]),
         (["train", "--preset"], "", ["emnist", "digits", "fine-tune"]),
-        (["distill", "cnn-small", "--student"], "", ["cnn-small"]),
-        (["distill", "cnn-small", "--teacher"], "cn", ["cnn-small"]),
+        (["distill", "cnn-small", "--student"], "cnn-s", ["cnn-small"]),
+        (["distill", "cnn-small", "--teacher"], "cn", ["cnn-small", "cnn-deep"]),
         (["gate", "--data"], "emnist:b", ["emnist:byclass", "emnist:bymerge", "emnist:balanced"]),
         (["gate"], "", ["baseline", "init", "plan", "schema"]),
         (["gate", "--policy"], "s", ["smoke", "strict"]),
@@ -395,6 +396,12 @@ def test_the_shell_completes_names(
     monkeypatch.chdir(tmp_path)
     completer = ShellComplete(program, {}, "glyphpress", "_GLYPHPRESS_COMPLETE")
     assert [item.value for item in completer.get_completions(args, begun)] == offered
+
+
+def test_the_help_of_press_names_the_models_that_come_with_weights(glyphpress: Callable) -> None:
+    text = glyphpress("press", "--help").out
+    assert models.shipped_names()
+    assert [name for name in models.shipped_names() if name not in text] == []
 
 
 @pytest.mark.parametrize(
@@ -427,9 +434,9 @@ def test_what_is_no_name_is_completed_as_a_file() -> None:
 @pytest.mark.parametrize(
     ("args", "begun", "offered"),
     [
-        (["press"], "", ["cnn-small", "a b.pt", "c.onnx", "data/", "runs/"]),
-        (["distill", "cnn-small", "--teacher"], "", ["cnn-small", "a b.pt", "c.onnx", "data/", "runs/"]),
-        (["inspect"], "c", ["cnn-small", "c.onnx", "c.tflite"]),
+        (["press"], "", ["cnn-small", "cnn-deep", "a b.pt", "c.onnx", "data/", "runs/"]),
+        (["distill", "cnn-small", "--teacher"], "", ["cnn-small", "cnn-deep", "a b.pt", "c.onnx", "data/", "runs/"]),
+        (["inspect"], "c", ["cnn-small", "cnn-deep", "c.onnx", "c.tflite"]),
         (["prune"], "runs/", ["runs/best.safetensors"]),
         (["gate", "--policy"], "", ["default", "smoke", "strict", "gate.toml", "data/", "runs/"]),
         (["gate", "--data"], "bu", ["builtin:digits"]),

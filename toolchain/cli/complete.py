@@ -79,6 +79,12 @@ def _models() -> tuple[str, ...]:
     return models.names()
 
 
+def _shipped_models() -> tuple[str, ...]:
+    from toolchain import models
+
+    return models.shipped_names()
+
+
 def _presets() -> Iterable[str]:
     from toolchain.training.settings import PRESETS
 
@@ -97,8 +103,8 @@ SERVICE = _names(_services)
 TARGET = _names(_targets)
 MODEL = _names(_models)
 PRESET = _names(_presets)
-CHECKPOINT = _names(_models, suffixes=CHECKPOINTS, or_file=True)
-ANY_MODEL = _names(_models, suffixes=(*CHECKPOINTS, *ARTIFACTS), or_file=True)
+CHECKPOINT = _names(_shipped_models, suffixes=CHECKPOINTS, or_file=True)
+ANY_MODEL = _names(_shipped_models, suffixes=(*CHECKPOINTS, *ARTIFACTS), or_file=True)
 DATA = _names(_data, or_file=True)
 
 

@@ -81,6 +81,8 @@ def press(
 ) -> None:
     """Prune, convert and quantize a model, then evaluate, time and judge every file that came out.
 
+    CHECKPOINT is a file, or a model whose trained weights come with glyphpress: cnn-small or cnn-deep.
+
     Exit 0 if every file passed, 1 if one failed, 5 if one could not be decided, 3 if one could not be made; the other
     files are kept in every case.
 

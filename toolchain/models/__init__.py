@@ -81,6 +81,11 @@ def shipped_weights(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
+def shipped_names() -> tuple[str, ...]:
+    """Return the name of every reference model that comes with trained weights."""
+    return tuple(name for name in MODELS if shipped_weights(name))
+
+
 def _reference(name: str) -> str:
     if name not in MODELS:
         raise UsageProblem(f"no reference model '{name}'; {nearest(name, MODELS, 'see `glyphpress train --help`')}")

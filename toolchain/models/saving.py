@@ -12,7 +12,7 @@ from toolchain.core.files import refuse_existing, whole_file
 from toolchain.core.quantities import size_text
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 SCHEMA = "glyphpress/checkpoint/1"
 SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
@@ -25,11 +25,13 @@ def refuse_unfit(path: Path, *, force: bool) -> None:
     refuse_existing(path, force=force)
 
 
-def save(path: Path, module: nn.Module, facts: dict[str, Any], *, force: bool = False) -> None:
+def save(path: Path, module: nn.Module, facts: dict[str, Any], *, half: bool = False, force: bool = False) -> None:
     """Write the weights of `module` with `facts` beside them, whole or not at all.
 
     facts: JSON types: model, options, classes, preprocess, settings, seed, data ... In a `.pt` they are beside
-    `schema` and `state_dict`; in a `.safetensors` they are the JSON text of the metadata key `glyphpress`.
+    `schema` and `state_dict`; in a `.safetensors` they are the JSON text of the metadata key `glyphpress`. half: store
+    the weights of layers as float16, half the bytes; loading computes with them in float32. Vectors (biases and batch
+    norms), which take little room, stay float32.
     Raises StageError when it cannot be written; the old file at `path` is kept then.
     """
     import torch
@@ -37,6 +39,8 @@ def save(path: Path, module: nn.Module, facts: dict[str, Any], *, force: bool = 
 
     refuse_unfit(path, force=force)
     weights = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
+    if half:
+        weights = {name: _half(tensor) for name, tensor in weights.items()}
     description = {"schema": SCHEMA} | facts
     if path.suffix == ".safetensors":
         content = safetensors(weights, metadata={"glyphpress": json.dumps(description, allow_nan=False)})
@@ -52,3 +56,7 @@ def save(path: Path, module: nn.Module, facts: dict[str, Any], *, force: bool = 
         raise StageError(
             f"{path} could not be written ({error.strerror}); free {size_text(len(content))} or name another place"
         ) from error
+
+
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.ndim > 1 and tensor.is_floating_point() else tensor

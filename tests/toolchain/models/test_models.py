@@ -12,9 +12,11 @@ import pytest
 from safetensors import safe_open
 
 from calibration.load import load as load_images
+from targets.artifact import file_sha256
 from targets.preprocess import Preprocess
 from tests.fixtures.lazy import nn, torch
 from toolchain import models
+from toolchain.checkpoint.float_model import forward
 from toolchain.checkpoint.load import load
 from toolchain.core.errors import CheckpointError, UsageProblem
 from toolchain.models.saving import save
@@ -168,8 +170,8 @@ def test_saving_refuses_a_name_that_says_nothing(tmp_path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def shipped() -> tuple[nn.Module, dict]:
-    path = models.shipped_weights("cnn-small")
+def shipped(name: str) -> tuple[nn.Module, dict]:
+    path = models.shipped_weights(name)
     assert path is not None
     with safe_open(path, framework="pt") as file:
         facts = json.loads(file.metadata()["glyphpress"])
@@ -179,35 +181,59 @@ def shipped() -> tuple[nn.Module, dict]:
     return module.eval(), facts
 
 
-def test_shipped_weights_are_small_and_say_what_they_are() -> None:
-    path = models.shipped_weights("cnn-small")
+@pytest.mark.parametrize(("name", "bytes_", "least"), [("cnn-small", 1_000_000, 0.885), ("cnn-deep", 1_500_000, 0.899)])
+def test_shipped_weights_are_small_and_say_what_they_are(name: str, bytes_: int, least: float) -> None:
+    path = models.shipped_weights(name)
     assert path is not None
-    assert path.stat().st_size < 1_000_000
-    assert path.with_suffix(".md").is_file()
-    _, facts = shipped()
+    assert path.stat().st_size < bytes_
+    _, facts = shipped(name)
     assert len(facts["classes"]) == 47
-    assert facts["test"]["accuracy"] >= 0.885
+    assert facts["test"]["accuracy"] >= least
+    card = path.with_suffix(".md").read_text()
+    assert file_sha256(path) in card
+    assert f"{facts['test']['right']:,} of {facts['test']['images']:,} images" in card
 
 
-def test_shipped_weights_read_the_built_in_digits() -> None:
+@pytest.mark.parametrize("name", models.shipped_names())
+def test_shipped_weights_read_the_built_in_digits(name: str) -> None:
     # Other hands, another scanner: nothing of these was in training.
-    module, facts = shipped()
+    module, facts = shipped(name)
     digits = load_images("builtin:digits", "test")
-    logits = module(torch.from_numpy(Preprocess.from_dict(facts["preprocess"]).apply(digits.images)))
+    pixels = Preprocess.from_dict(facts["preprocess"]).apply(digits.images)
+    logits = module(torch.from_numpy(pixels))
     columns = [facts["classes"].index(name) for name in digits.classes]
     right = (logits[:, columns].argmax(1).numpy() == digits.labels).mean()
     assert right > 0.8
+    # The press reads them as the layers do: in float32, whatever the file holds.
+    model = load(name).model
+    assert model.classes == tuple(facts["classes"])
+    assert np.array_equal(forward(model)(pixels), logits.detach().numpy())
 
 
 @pytest.mark.slow
-def test_shipped_weights_reach_what_the_card_says(emnist_root) -> None:
-    module, facts = shipped()
+@pytest.mark.parametrize("name", models.shipped_names())
+def test_shipped_weights_reach_what_the_card_says(name: str, emnist_root) -> None:
+    module, facts = shipped(name)
     test = load_images(f"{emnist_root / 'resplit'}:balanced", "test")
     assert test.sha256 == facts["test"]["sha256"]
     assert tuple(facts["classes"]) == test.classes
     reached = accuracy(module, test, Preprocess.from_dict(facts["preprocess"]))
     # Another CPU may round a handful of the 18,800 the other way.
     assert reached == pytest.approx(facts["test"]["accuracy"], abs=5 / len(test))
-    card = models.shipped_weights("cnn-small").with_suffix(".md").read_text()
+    card = models.shipped_weights(name).with_suffix(".md").read_text()
     assert f"{facts['test']['accuracy']:.2%}".replace("%", " %") in card
     assert np.isclose(facts["test"]["right"] / facts["test"]["images"], facts["test"]["accuracy"])
+
+
+def test_half_the_bytes_keep_vectors_whole_and_load_as_float32(tmp_path: Path) -> None:
+    module = with_lived_in_norms(models.build("cnn-small", classes=10))
+    facts = {"model": "cnn-small", "options": {}, "classes": list("0123456789"), "preprocess": Preprocess().to_dict()}
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    save(whole, module, facts)
+    save(half, module, facts, half=True)
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    state = load(str(half)).model.torch_module("this test").state_dict()
+    for key, weight in module.state_dict().items():
+        rounded = weight.half().to(weight.dtype) if weight.ndim > 1 else weight
+        assert state[key].dtype == weight.dtype
+        assert torch.equal(state[key], rounded), key
