@@ -19,7 +19,8 @@ from toolchain.core.context import RunContext
 from toolchain.export import export
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
-from toolchain.training.train import preset, train
+from toolchain.training.presets import preset
+from toolchain.training.train import train
 
 K = TypeVar("K")
 V = TypeVar("V")

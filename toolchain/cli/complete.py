@@ -86,9 +86,9 @@ def _shipped_models() -> tuple[str, ...]:
 
 
 def _presets() -> Iterable[str]:
-    from toolchain.training.settings import PRESETS
+    from toolchain.training import presets
 
-    return PRESETS
+    return presets.names()
 
 
 def _data() -> list[str]:

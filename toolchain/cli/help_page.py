@@ -18,6 +18,7 @@ from click.formatting import wrap_text
 
 from toolchain.cli.console import no_colour
 from toolchain.cli.groups import NearestGroup
+from toolchain.cli.options import PanelOption
 from toolchain.cli.streams import ours
 
 Rows = list[tuple[str, str]]
@@ -62,9 +63,12 @@ def _write_head(page: click.HelpFormatter, ctx: click.Context) -> None:
 
 
 def _sections(ctx: click.Context) -> Iterator[tuple[str, Rows]]:
-    """Yield the options and the commands, each as its title and pairs of a name and a text."""
-    options = (param for param in ctx.command.get_params(ctx) if isinstance(param, click.Option))
-    yield "Options", [record for option in options if (record := option.get_help_record(ctx))]
+    """Yield the options, those with a title of their own last, and the commands: title, and pairs of name and text."""
+    panels: dict[str, Rows] = {"Options": []}
+    for option in ctx.command.get_params(ctx):
+        if isinstance(option, click.Option) and (record := option.get_help_record(ctx)):
+            panels.setdefault(option.panel if isinstance(option, PanelOption) else "Options", []).append(record)
+    yield from panels.items()
     if isinstance(ctx.command, NearestGroup):
         yield "Commands", ctx.command.summaries(ctx)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from toolchain import models
 from toolchain.cli import complete, console, options, values
-from toolchain.training.settings import FEW_IMAGES, MOST_LR, PRECISIONS, PRESETS
+from toolchain.cli.setting_options import ChosenSettings, setting_options
 
 if TYPE_CHECKING:
     from toolchain.core.context import RunContext
@@ -30,31 +30,18 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", "--out", type=values.OUTPUT_FILE, required=True, help="The .pt or .safetensors file to write."
 )
-@click.option(
-    "--preset",
-    metavar="NAME",
-    shell_complete=complete.PRESET,
-    help=f"Settings: {', '.join(PRESETS)}.  [default: digits below {FEW_IMAGES:,} images, else emnist]",
-)
-@click.option("--epochs", type=values.EPOCHS, help="Passes over the training images. Default: the preset's.")
-@click.option("--batch", type=click.IntRange(2, values.MOST_IMAGES), help="Images per step. Default: the preset's.")
-@click.option("--lr", type=values.Finite(0, MOST_LR, min_open=True), help="Peak learning rate. Default: the preset's.")
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    help="Of the layers' arithmetic: bfloat16 takes half the time on CPUs that compute with it. Default: the preset's.",
-)
+@setting_options
 @options.run_options(seed=True, threads=0, force=True)
 @options.json_option
+@options.names_options()
 def train(
     *,
     model: str,
     data: str,
     output: Path,
-    preset: str | None,
+    chosen: ChosenSettings,
     context: RunContext,
     as_json: bool,
-    **changes: Any,
 ) -> None:
     """Train a reference model on a train split and measure it once on the test split.
 
@@ -77,7 +64,8 @@ def train(
     if not isinstance(test, Dataset):
         console.say(f"{data} has no test split, so a fifth of each class of the train split is held out to test")
         images, test = split_off_test(images)
-    settings = (training.preset(preset) if preset else training.preset_for(len(images))).changed(**changes)
+    settings = chosen.of(len(images), model)
+    console.say(f"{model} on {len(images):,} images: {settings.summary()}")
     result = training.train(
         images,
         model=model,

@@ -148,7 +148,7 @@ def hooks_removed(hooks: list[RemovableHandle]) -> Iterator[None]:
 
 def fine_tuning(images: int, **changes: float) -> TrainSettings:
     """Return the preset `fine-tune` with `changes`, for that many training images."""
-    from toolchain.training.settings import preset, preset_for
+    from toolchain.training.presets import preset, preset_for
 
     # Few images need small batches, or an epoch would have only a handful of steps.
     return preset("fine-tune").changed(batch=preset_for(images).batch, **changes)

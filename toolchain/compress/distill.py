@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from toolchain import models
 from toolchain.compress import ModelStep, StepContext, epochs_text, keep_zeros, remove_masks
-from toolchain.training.settings import preset_for
+from toolchain.training.presets import preset_for
 
 if TYPE_CHECKING:
     from torch import nn

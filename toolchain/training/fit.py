@@ -22,6 +22,7 @@ from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.training.augment import random_affine
 from toolchain.training.loss import Lesson, Loss, log_frequencies
+from toolchain.training.optimize import Optimization
 from toolchain.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from toolchain.training.transfer import Frozen
 
     Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
-
-WARM_UP = 0.2
-"""Share of the steps in which the learning rate rises."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,7 @@ def fit(
         for epoch in range(1, settings.epochs + 1):
             loss = loop.epoch(epoch, context.progress)
             held_out_accuracy = _share_correct(loop.average, data, preprocess, held_out) if len(held_out) else None
+            loop.optimization.end_epoch(held_out_accuracy)
             seconds = time.perf_counter() - start
             if on_epoch:
                 on_epoch(EpochResult(epoch, settings.epochs, loss, held_out_accuracy, seconds, loop.average))
@@ -172,10 +171,7 @@ class _Loop:
         # The incomplete last batch is dropped: a batch of one has no variance, and each epoch has another order.
         self.steps = len(fitted) // self.batch
         self.loss, self.frozen = loss, frozen
-        self.optimizer = optim.AdamW(student.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-        # The two phases of the schedule need at least two steps.
-        total = max(self.steps * settings.epochs, 2)
-        self.schedule = optim.lr_scheduler.OneCycleLR(self.optimizer, settings.lr, total_steps=total, pct_start=WARM_UP)
+        self.optimization = Optimization(student, settings, self.steps)
         self._averaged = optim.swa_utils.AveragedModel(student, multi_avg_fn=_average(settings.ema), use_buffers=True)
         self.average: nn.Module = self._averaged.module.eval()
 
@@ -206,10 +202,9 @@ class _Loop:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             logits = self.student(as_tensor(self.student, self.preprocess.apply(glyphs))).float()
         loss = self.loss(logits, self.data.labels[indices], glyphs)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimization.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call] # torch has not typed it
-        self.optimizer.step()
-        self.schedule.step()
+        self.optimization.step()
         self._averaged.update_parameters(self.student)
         return float(loss.detach())
 

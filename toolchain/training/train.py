@@ -15,17 +15,17 @@ from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.core.json_codec import to_json
 from toolchain.models.saving import refuse_unfit, save
 from toolchain.training.fit import EpochResult, accuracy, fit
-from toolchain.training.settings import TrainSettings, preset, preset_for
+from toolchain.training.presets import preset_for
+from toolchain.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from torch import nn
 
     from toolchain.training.transfer import Start
 
-__all__ = ["EpochResult", "TrainResult", "preset", "preset_for", "train"]
+__all__ = ["EpochResult", "TrainResult", "train"]
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,17 @@ def train(
 ) -> TrainResult:
     """Fit `model` (a name, or a module, which is copied) to a train split and return the averaged weights.
 
-    settings: by default the preset for that many images. start: weights to start from, in place of `model` and
-    `preprocess`, made for the classes of `data`. out: rewritten whole after each epoch, so that an interruption
-    (KeyboardInterrupt, whose message names the file) or a diverging loss (StageError) leaves the last good epoch.
+    settings: by default the preset of the model, or one for that many images. start: weights to start from, in place of
+    `model` and `preprocess`, made for the classes of `data`. out: rewritten whole after each epoch, so that an
+    interruption (KeyboardInterrupt, whose message names the file) or a diverging loss (StageError) leaves the last good
+    epoch.
     The result is the last epoch. No epoch is selected: the accuracy on held-out images is only shown, and `test` is
     evaluated once, at the end. Raises UsageProblem for a test split of other classes, EmptyData for a class without
     training images.
     """
     if out:
         refuse_unfit(out, force=context.force)
-    settings = settings or preset_for(len(data))
+    settings = settings or preset_for(len(data), model if isinstance(model, str) else "")
     preprocess = start.preprocess if start else preprocess or Preprocess()
     if test is not None and test.classes != data.classes:
         raise UsageProblem(f"{test.origin} has other classes than {data.origin}; name two splits of one data set")
@@ -149,7 +150,7 @@ def _facts(
         "options": options,
         "classes": list(data.classes),
         "preprocess": preprocess.to_dict(),
-        "settings": to_json(settings),
+        "settings": settings.to_dict(),
         "seed": seed,
         "data": _data_facts(data),
     }

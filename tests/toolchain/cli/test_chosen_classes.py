@@ -16,7 +16,8 @@ SOME = ("--data", "builtin:digits", "--classes", "86420")
 def even(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cnn-small that reads the even digits, in descending order."""
     from calibration.load import load
-    from toolchain.training.train import preset, train
+    from toolchain.training.presets import preset
+    from toolchain.training.train import train
 
     path = tmp_path_factory.mktemp("even") / "even.pt"
     train(
@@ -86,7 +87,8 @@ def test_row17_an_artifact_is_judged_on_its_own_classes_when_asked_to(glyphpress
 
 def test_row17_evaluations_of_different_choices_are_never_paired(glyphpress, exported: Path, tmp_path: Path) -> None:
     from calibration.load import load
-    from toolchain.training.train import preset, train
+    from toolchain.training.presets import preset
+    from toolchain.training.train import train
 
     odd = tmp_path / "odd.pt"
     train(

@@ -21,7 +21,8 @@ from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.training.augment import random_affine
 from toolchain.training.fit import EpochResult, accuracy, fit, hold_out
-from toolchain.training.settings import PRESETS, TrainSettings, preset, preset_for
+from toolchain.training.presets import preset
+from toolchain.training.settings import TrainSettings
 from toolchain.training.train import train
 
 SHORT = TrainSettings(epochs=2, batch=64, lr=3e-3, ema=0.9, held_out=0.1)
@@ -265,24 +266,6 @@ def test_augmentation_moves_glyphs_a_little_and_keeps_their_ink(few: Dataset) ->
 def test_augmentation_of_no_strength_changes_nothing(few: Dataset) -> None:
     images = torch.from_numpy(few.images)
     assert torch.equal(random_affine(images, 0.0, torch.Generator()), images)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("epochs", 0), ("batch", 1), ("lr", 0.0), ("lr", float("nan")), ("ema", 1.0), ("held_out", 0.9), ("augment", -1)],
-)
-def test_settings_that_cannot_be_are_refused(field: str, value: float) -> None:
-    with pytest.raises(UsageProblem, match=field):
-        TrainSettings().changed(**{field: value})
-
-
-def test_presets_are_found_by_name_and_by_size() -> None:
-    assert preset_for(1_198) == preset("digits")
-    assert preset_for(74_851) == preset("emnist")
-    assert preset("fine-tune").epochs < preset("emnist").epochs
-    with pytest.raises(UsageProblem, match="did you mean emnist"):
-        preset("emnits")
-    assert all(name == name.lower() for name in PRESETS)
 
 
 @pytest.mark.parametrize("images", [11, 70])

@@ -22,7 +22,7 @@ from toolchain.compress.prune import Importance, Prune
 from toolchain.compress.prune.graph import ChannelGraph, Channels, by_reason, prunable
 from toolchain.core.errors import UsageProblem
 from toolchain.core.quantities import macs_text
-from toolchain.training.settings import preset
+from toolchain.training.presets import preset
 
 if TYPE_CHECKING:
     import torch
