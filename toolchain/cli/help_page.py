@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from itertools import zip_longest
+from typing import Any
 
 import rich_click as click
 from click.core import Command as PlainCommand
@@ -18,7 +19,6 @@ from click.formatting import wrap_text
 
 from toolchain.cli.console import no_colour
 from toolchain.cli.groups import NearestGroup
-from toolchain.cli.options import PanelOption
 from toolchain.cli.streams import ours
 
 Rows = list[tuple[str, str]]
@@ -32,6 +32,15 @@ _COLOURED = (
     (re.compile(r"\[default: [^]]*\]"), DIM),
     (re.compile(r"\[required\]"), RED),
 )
+
+
+class PanelOption(click.Option):
+    """An option that the help shows under a title of its own."""
+
+    def __init__(self, *args: Any, panel: str, **settings: Any) -> None:
+        """Take the title, and what every option takes."""
+        super().__init__(*args, **settings)
+        self.panel = panel
 
 
 class HelpPage(click.RichContext):

@@ -36,15 +36,6 @@ def _threads_option(default: int) -> Callable[[Command], Command]:
     )
 
 
-class PanelOption(click.Option):
-    """An option that the help shows under a title of its own."""
-
-    def __init__(self, *args: Any, panel: str, **settings: Any) -> None:
-        """Take the title, and what every option takes."""
-        super().__init__(*args, **settings)
-        self.panel = panel
-
-
 def run_options(*, seed: bool = False, threads: int | None = None, force: bool = False) -> Callable[[Command], Command]:
     """Add those of `--seed`, `--threads` and `--force` that a command takes; threads: the default of that option.
 

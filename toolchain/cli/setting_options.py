@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import rich_click as click
 
 from toolchain.cli import complete, options, values
+from toolchain.cli.help_page import PanelOption
 from toolchain.cli.options import Command
 from toolchain.training.presets import FEW_IMAGES, names
 from toolchain.training.settings import DEFAULTS, SETTINGS, Setting
@@ -77,7 +78,7 @@ def _option(name: str, setting: Setting) -> Any:
     is_switch = isinstance(DEFAULTS[name], bool)
     return click.option(
         f"{word}/--no-{word[2:]}" if is_switch else word,
-        cls=options.PanelOption,
+        cls=PanelOption,
         panel=setting.panel,
         type=None if is_switch else _type(setting, DEFAULTS[name]),
         default=None,

@@ -65,13 +65,13 @@ def train(
         console.say(f"{data} has no test split, so a fifth of each class of the train split is held out to test")
         images, test = split_off_test(images)
     settings = chosen.of(len(images), model)
-    console.say(f"{model} on {len(images):,} images: {settings.summary()}")
     result = training.train(
         images,
         model=model,
         settings=settings,
         test=test,
         out=output,
+        on_start=console.say,
         on_epoch=_epoch,
         context=context,
     )

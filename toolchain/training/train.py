@@ -66,6 +66,7 @@ def train(
     start: Start | None = None,
     test: Dataset | None = None,
     out: Path | None = None,
+    on_start: Callable[[str], None] | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
     context: RunContext,
 ) -> TrainResult:
@@ -74,7 +75,7 @@ def train(
     settings: by default the preset of the model, or one for that many images. start: weights to start from, in place of
     `model` and `preprocess`, made for the classes of `data`. out: rewritten whole after each epoch, so that an
     interruption (KeyboardInterrupt, whose message names the file) or a diverging loss (StageError) leaves the last good
-    epoch.
+    epoch. on_start: gets what will be done as one line, once all is checked that can be before the first step.
     The result is the last epoch. No epoch is selected: the accuracy on held-out images is only shown, and `test` is
     evaluated once, at the end. Raises UsageProblem for a test split of other classes, EmptyData for a class without
     training images.
@@ -88,6 +89,8 @@ def train(
     refuse_empty_classes(data)
     module = start.module if start else _module(model, data, context.seed)
     facts = _facts(module, data, preprocess, settings, context.seed) | ({"start": start.facts} if start else {})
+    if on_start:
+        on_start(f"{facts['model']} on {len(data):,} images: {settings.summary()}")
     done: list[EpochResult] = []
 
     def save_epoch(epoch: EpochResult) -> None:

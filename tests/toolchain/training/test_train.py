@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -178,7 +178,7 @@ def test_the_checkpoint_loads_without_pickle_and_holds_the_averaged_weights(few:
     assert content["schema"] == "glyphpress/checkpoint/1"
     assert content["seed"] == 7
     assert content["epoch"] == 2
-    assert content["settings"] == asdict(SHORT)
+    assert TrainSettings(**content["settings"]) == SHORT
     assert content["data"] == {"origin": few.origin, "sha256": few.sha256, "images": 300}
     assert content["test"]["accuracy"] == content["test"]["right"] / 599
     assert content["held_out_accuracy"] == result.epochs[-1].held_out_accuracy
