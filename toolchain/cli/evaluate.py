@@ -50,7 +50,8 @@ def evaluate(
 
     \b
     Example:
-      glyphpress evaluate int8.onnx --data emnist:balanced --sort accuracy -o int8.npz
+      glyphpress evaluate int8.onnx --data emnist:balanced -o int8.npz
+      glyphpress evaluate int8.onnx --data builtin:digits --sort accuracy
     """
     from calibration.load import load
     from toolchain.core.files import refuse_source, refuse_unfit, write_whole
