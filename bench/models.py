@@ -1,0 +1,306 @@
+"""Train, press and judge the reference models: `python -m bench.models NAME DIR`, a command for each row of models.md.
+
+Trains the model with `glyphpress train` and presses what came out with static int8, in both formats, judged by the
+default policy. A model that was trained before is only pressed: `--checkpoint FILE`. The result is a small JSON in
+`results/models/`; `python -m bench.models --render` makes `models.md` from all of them. A result keeps what was tried
+(`--tried TEXT`) when it is measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from targets.host.machine import machine_state
+from toolchain.core.json_codec import from_json, to_json
+from toolchain.core.quantities import percent_text, points_text, size_text
+from toolchain.evaluation.metrics import ClassMetrics, wilson
+from toolchain.formats import catalog
+from toolchain.report.per_class import COLUMNS, per_class_cells
+from toolchain.report.report import Report
+from toolchain.report.tables import DASH, markdown_table, markdown_text
+
+PAGE = Path(__file__).with_name("models.md")
+RESULTS = Path(__file__).parent / "results" / "models"
+PROGRAM = "from toolchain.cli.main import main; main()"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A row of the page. data: of `--data`. options: of `train`, beyond model and data. goal: accuracy to reach.
+
+    press: options of `press` where static int8 in both formats is not possible. letters: show the table of classes.
+    """
+
+    model: str
+    data: str
+    options: str = ""
+    goal: float | None = None
+    press: str = "--recipe static-int8"
+    letters: bool = False
+
+
+ONNX_ONLY = "--recipe float --format onnx"
+NEAR_DEEP = 0.895
+"""Within 0.5 pp of what `cnn-deep` reaches on balanced."""
+REFERENCES = {
+    "mlp-100x3": Reference("mlp-100x3", "DIR:uppercase", goal=0.956, letters=True),
+    "lenet5": Reference("lenet5", "DIR:digits", goal=0.992),
+    "cnn-keras": Reference("cnn-keras", "DIR:digits", goal=0.994),
+    "cnn-keras-plain": Reference("cnn-keras", "DIR:digits", "--augment 0"),
+    "cnn-small": Reference("cnn-small", "DIR:balanced"),
+    "cnn-deep-letters": Reference("cnn-deep", "DIR:letters", "--epochs 40 --precision bfloat16", 0.935),
+    "cnn-deep": Reference("cnn-deep", "DIR:balanced", "--epochs 40 --precision bfloat16", 0.899),
+    "resnet18": Reference("resnet18", "DIR:balanced", goal=NEAR_DEEP),
+    "densenet": Reference("densenet", "DIR:balanced", goal=NEAR_DEEP),
+    "cnn-attention": Reference("cnn-attention", "DIR:balanced", goal=NEAR_DEEP),
+    "dscnn": Reference("dscnn", "DIR:balanced", goal=0.86),
+    "svc": Reference("svc", "builtin:digits", press=ONNX_ONLY),
+    "decision-tree": Reference("decision-tree", "builtin:digits", press=ONNX_ONLY),
+    "random-forest": Reference("random-forest", "builtin:digits", press=ONNX_ONLY),
+    "svc-emnist": Reference("svc", "DIR:digits", press=ONNX_ONLY),
+    "decision-tree-emnist": Reference("decision-tree", "DIR:digits", press=ONNX_ONLY),
+    "random-forest-emnist": Reference("random-forest", "DIR:digits", press=ONNX_ONLY),
+}
+
+
+@dataclass(frozen=True)
+class PressedFile:
+    """A file of a press: as in the report's row. ratio: of its p50 to that of the float file in the same format."""
+
+    format: str
+    recipe: str
+    bytes: int
+    accuracy: float
+    drop: float | None
+    bound: float | None
+    ratio: float | None
+    interval: tuple[float, float] | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """What was measured. trained: how long the training took, and on what. right: of `images`, by the float .onnx."""
+
+    SCHEMA: ClassVar = "glyphpress/bench-model/1"
+
+    name: str
+    origin: str
+    train: str
+    press: str
+    trained: str
+    machine: str
+    parameters: int | None
+    macs: int | None
+    images: int
+    right: int
+    files: tuple[PressedFile, ...]
+    notes: tuple[str, ...] = ()
+    per_class: tuple[ClassMetrics, ...] = ()
+    tried: str = ""
+
+    @property
+    def accuracy(self) -> float:
+        """The float model's share of test images that it reads correctly."""
+        return self.right / self.images
+
+
+def measure(name: str, folder: str, work: Path, *, checkpoint: str | None, trained: str, tried: str) -> ModelResult:
+    """Train unless there is a checkpoint, press and judge; `work` gets the weights and the press's files."""
+    reference, stored = REFERENCES[name], RESULTS / f"{name}.json"
+    train = " ".join(f"train --model {reference.model} --data {reference.data} {reference.options}".split())
+    press = f"--data {reference.data} {reference.press} --threads 1 --out out"
+    weights = f"{name}.pt"
+    if checkpoint is None:
+        trained = _timed(f"{train} --out {weights}", folder, work)
+    source = checkpoint or weights
+    _run(f"press {shlex.quote(source)} {press} --force", folder, work, allowed=(0, 1, 5))
+    report = Report.load(work / "out")
+    baseline = report.rows[0]
+    return ModelResult(
+        name=name,
+        origin=report.dataset.origin,
+        train=f"glyphpress {train} --out {weights}",
+        press=f"glyphpress press {weights} {press}",
+        trained=trained or "earlier, by this command; the time was not recorded",
+        machine=_machine(),
+        parameters=report.checkpoint.parameters,
+        macs=report.checkpoint.macs,
+        images=baseline.images,
+        right=round(baseline.accuracy * baseline.images),
+        files=tuple(_files(report)),
+        notes=tuple(note for note in report.notes if note.startswith("NOT QUIET")),
+        per_class=_per_class(work / "out" / baseline.name, reference.data, folder, work) if reference.letters else (),
+        tried=tried or (load(stored).tried if stored.is_file() else ""),
+    )
+
+
+def _files(report: Report) -> Iterator[PressedFile]:
+    for row in report.rows:
+        if not row.added:
+            verdict = "baseline" if row.baseline else str(row.outcome or "not judged")
+            measured = row.bytes, row.accuracy, row.drop, row.bound, row.own_ratio, row.own_ratio_interval
+            yield PressedFile(row.format, row.recipe, *measured, verdict)
+
+
+def _per_class(file: Path, data: str, folder: str, work: Path) -> tuple[ClassMetrics, ...]:
+    told = _run(f"evaluate {shlex.quote(str(file.relative_to(work)))} --data {data} --json", folder, work)
+    return tuple(ClassMetrics(**row) for row in json.loads(told)["metrics"]["per_class"])
+
+
+def _timed(command: str, folder: str, work: Path) -> str:
+    """Run a training and say how long it took, by the clock and in processor time."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    _run(command, folder, work)
+    seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return f"{seconds / 60:.1f} min, {spent / 60:.1f} min of processor time"
+
+
+def _run(command: str, folder: str, work: Path, *, allowed: tuple[int, ...] = (0,)) -> str:
+    """Run a command of glyphpress and return its output; DIR in it stands for `folder`."""
+    words = [word.replace("DIR:", f"{folder}:") for word in shlex.split(command)]
+    print(f"glyphpress {command}", file=sys.stderr)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))}
+    program = [sys.executable, "-c", PROGRAM, *words]
+    done = subprocess.run(program, cwd=work, stdout=subprocess.PIPE, text=True, env=environment, check=False)
+    if done.returncode not in allowed:
+        sys.exit(f"exit {done.returncode}: glyphpress {command}")
+    return done.stdout
+
+
+def _machine() -> str:
+    state = machine_state()
+    vnni = " with AVX-512 VNNI" if "avx512_vnni" in state["isa"] else ""
+    return f"{state['cpu']}{vnni}, {state['usable_cores']} cores"
+
+
+def load(path: Path) -> ModelResult:
+    return from_json(ModelResult, path.read_bytes(), whole=False)
+
+
+def page(results: Iterable[ModelResult]) -> str:
+    """Return models.md: the table of models, that of their int8 files, the commands, and what was tried."""
+    results = list(results)
+    parts = [
+        HEAD.format(machines=" and ".join(sorted({result.machine for result in results}))),
+        markdown_table(MODEL_COLUMNS, map(_model_cells, results), right=(2, 3)),
+        FILES,
+        markdown_table(FILE_COLUMNS, [row for result in results for row in _file_rows(result)], right=(2, 3, 4)),
+        *([REMARK] if any(result.notes for result in results) else []),
+        "## What each command runs\n\n```\n"
+        + "\n\n".join(f"{result.train}\n{result.press}" for result in results)
+        + "\n```",
+        *(_letters(result) for result in results if result.per_class),
+        *(["## What was tried"] if any(result.tried for result in results) else []),
+        *(f"**{result.name}.** {result.tried}" for result in results if result.tried),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+HEAD = """# Reference models
+
+Each row is made by the command beside it; `DIR` is a folder with EMNIST's files, here the resplit that
+[cnn-small's card](../toolchain/models/weights/cnn-small.md) describes. It is **not** the official partition, so do not
+compare the accuracies with published ones. Accuracy is that of the float ONNX file on all test images, with its 95 %
+Wilson interval. Trainings and latencies were measured on: {machines}. Generated by
+`python -m bench.models --render`."""
+MODEL_COLUMNS = ("model", "test images", "parameters", "MACs", "accuracy [95 %]", "wanted", "training", "command")
+FILES = """## Static int8
+
+Size against the float file in the same format; drop with its one-sided 95 % bound against the float ONNX file; p50 at
+batch 1 on one thread against the float file in the same runtime, with its 95 % interval. The verdict is the default
+policy's."""
+FILE_COLUMNS = ("model", "file", "float", "int8", "of float", "drop [bound]", "p50 of float", "verdict")
+REMARK = "\\* other processes were busy while these files were timed, so the ratio is less certain than its interval."
+
+
+def _model_cells(result: ModelResult) -> tuple[str, ...]:
+    low, high = map(percent_text, wilson(result.right, result.images))
+    goal = REFERENCES[result.name].goal
+    reached = "reached" if goal and result.accuracy >= goal else "**not reached**"
+    return (
+        f"`{result.name}`",
+        markdown_text(f"{result.images:,} of {result.origin}"),
+        DASH if result.parameters is None else f"{result.parameters:,}",
+        DASH if result.macs is None else f"{result.macs / 1e6:.1f} M",
+        f"{percent_text(result.accuracy)} [{low}, {high}]",
+        f"{percent_text(goal, 1)}: {reached}" if goal else DASH,
+        markdown_text(result.trained),
+        f"`python -m bench.models {result.name} DIR`",
+    )
+
+
+def _file_rows(result: ModelResult) -> Iterator[tuple[str, ...]]:
+    floats = {file.format: file.bytes for file in result.files if file.recipe == "float"}
+    quantized = [file for file in result.files if file.recipe != "float"]
+    for file in quantized:
+        size, mark = floats[file.format], "\\*" if result.notes else ""
+        interval = " [{:.2f}, {:.2f}]".format(*file.interval) if file.interval else ""
+        yield (
+            f"`{result.name}`",
+            catalog.get(file.format).title,
+            size_text(size),
+            size_text(file.bytes),
+            f"{size / file.bytes:.2f}x",
+            DASH if file.drop is None or file.bound is None else _drop(file.drop, file.bound),
+            DASH if file.ratio is None else f"{file.ratio:.2f}{interval}{mark}",
+            file.verdict,
+        )
+    if not quantized:
+        for format_, size in floats.items():
+            yield f"`{result.name}`", catalog.get(format_).title, size_text(size), *[DASH] * 4, "only float"
+
+
+def _drop(drop: float, bound: float) -> str:
+    return f"{points_text(drop)} [{points_text(bound)}] pp"
+
+
+def _letters(result: ModelResult) -> str:
+    cells = ([markdown_text(cell) for cell in per_class_cells(row)] for row in result.per_class)
+    table = markdown_table(COLUMNS, cells, right=range(1, 6))
+    return f"## {result.name}, class by class\n\nThe float ONNX file, by `glyphpress evaluate`:\n\n{table}"
+
+
+def main(words: list[str] | None = None) -> Any:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", choices=list(REFERENCES))
+    parser.add_argument("folder", nargs="?", default="emnist", help="folder with EMNIST's files; default: as emnist:")
+    parser.add_argument("--checkpoint", help="a model that this command trained before, or the name of one that ships")
+    parser.add_argument("--trained", default="", help="with --checkpoint: how long its training took, and on what")
+    parser.add_argument("--tried", default="", help="what was tried, for a model that does not reach its goal")
+    parser.add_argument("--keep", type=Path, help="folder that keeps the weights and the press's files")
+    parser.add_argument("--render", action="store_true", help="only make models.md from the stored results")
+    arguments = parser.parse_args(words)
+    if not (arguments.name or arguments.render):
+        parser.error("name a model, or give --render")
+    if arguments.name:
+        checkpoint = arguments.checkpoint
+        if checkpoint and Path(checkpoint).exists():
+            checkpoint = str(Path(checkpoint).resolve())
+        given = {"checkpoint": checkpoint, "trained": arguments.trained, "tried": arguments.tried}
+        with nullcontext(arguments.keep) if arguments.keep else tempfile.TemporaryDirectory() as work:
+            Path(work).mkdir(parents=True, exist_ok=True)
+            result = measure(arguments.name, arguments.folder, Path(work), **given)
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(to_json(result), indent=1, ensure_ascii=False)
+        (RESULTS / f"{arguments.name}.json").write_text(text + "\n", encoding="utf-8")
+    stored = [path for name in REFERENCES if (path := RESULTS / f"{name}.json").is_file()]
+    PAGE.write_text(page(map(load, stored)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The page of reference models: made by a press, and nothing on it that a stored result does not say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import models as bench
+from toolchain import models
+from toolchain.core.json_codec import from_json, to_json
+
+
+def test_the_page_is_what_the_stored_results_say() -> None:
+    stored = [bench.load(path) for name in bench.REFERENCES if (path := bench.RESULTS / f"{name}.json").is_file()]
+    assert bench.PAGE.read_text(encoding="utf-8") == bench.page(stored)
+
+
+def test_every_reference_model_has_a_row() -> None:
+    assert set(models.names()) <= {reference.model for reference in bench.REFERENCES.values()}
+
+
+def test_a_model_is_trained_pressed_and_judged_by_the_commands_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    press = "--recipe static-int8 --format onnx --seconds 20ms --policy smoke"
+    row = bench.Reference("cnn-small", "builtin:digits", "--epochs 1", goal=0.999, press=press, letters=True)
+    monkeypatch.setattr(bench, "REFERENCES", {"tiny": row})
+    monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    result = bench.measure("tiny", "unused", tmp_path, checkpoint=None, trained="", tried="wider")
+    assert (tmp_path / "tiny.pt").is_file()
+    assert result.train == "glyphpress train --model cnn-small --data builtin:digits --epochs 1 --out tiny.pt"
+    assert [(file.format, file.recipe) for file in result.files] == [("onnx", "float"), ("onnx", "static-int8")]
+    assert sum(row.right for row in result.per_class) == result.right
+    assert from_json(bench.ModelResult, json.dumps(to_json(result))) == result
+    page = bench.page([result])
+    for text in ("99.9 %: **not reached**", "| `tiny` | ONNX |", result.press, "class by class", "**tiny.** wider"):
+        assert text in page
