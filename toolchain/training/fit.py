@@ -20,8 +20,9 @@ from targets.host.machine import machine_state
 from targets.preprocess import Preprocess
 from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.training.augment import random_affine
-from toolchain.training.loss import Lesson, Loss, log_frequencies
+from toolchain.training.augment import distorted
+from toolchain.training.batches import epoch_order, mixed
+from toolchain.training.loss import Lesson, Loss, loss_on
 from toolchain.training.optimize import Optimization
 from toolchain.training.settings import TrainSettings
 
@@ -83,8 +84,9 @@ def fit(
                 f"the model has {columns} outputs, {data.origin} needs {classes} classes from column {first} on; "
                 "build it with that many, or name the data it was made for"
             )
-        prior = torch.from_numpy(log_frequencies(data.labels[fitted], classes, columns, first)) * settings.balance
-        loss_function = Loss(prior, settings.label_smoothing, classes, first, lesson)
+        loss_function = loss_on(
+            data.labels[fitted], settings, classes=classes, columns=columns, first=first, lesson=lesson
+        )
         loop = _Loop(
             student, data, preprocess, settings, fitted=fitted, loss=loss_function, frozen=frozen, seed=context.seed
         )
@@ -177,12 +179,11 @@ class _Loop:
 
     def epoch(self, number: int, progress: Progress) -> float:
         """Run one epoch and return its mean loss; raises StageError as soon as a loss is not finite."""
-        import torch
 
         self.student.train()
         if self.frozen:
             self.frozen.hold(self.student, number)
-        order = self.fitted[torch.randperm(len(self.fitted), generator=self.generator).numpy()]
+        order = self.fitted[epoch_order(self.data.labels[self.fitted], self.settings.sampling, self.generator)]
         total = 0.0
         for step in range(self.steps):
             loss = self.step(order[step * self.batch : (step + 1) * self.batch])
@@ -196,12 +197,12 @@ class _Loop:
         """Fit one batch, given by its indices in the data, and return its loss."""
         import torch
 
-        glyphs = random_affine(
-            torch.from_numpy(self.data.images[indices]), self.settings.augment, self.generator
-        ).numpy()
+        images = distorted(torch.from_numpy(self.data.images[indices]), self.settings, self.generator)
+        images, mix = mixed(images, self.settings.mixup, self.generator)
+        glyphs = images.numpy()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             logits = self.student(as_tensor(self.student, self.preprocess.apply(glyphs))).float()
-        loss = self.loss(logits, self.data.labels[indices], glyphs)
+        loss = self.loss(logits, self.data.labels[indices], glyphs, mix)
         self.optimization.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call] # torch has not typed it
         self.optimization.step()

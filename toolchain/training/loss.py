@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from calibration.dataset import Images, Labels
 from toolchain.checkpoint.float_model import FloatModel
+from toolchain.training.batches import Mix
+from toolchain.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +74,7 @@ class Loss:
     """The loss of a batch: on labels, and on the lesson where there is one.
 
     prior: float32 [columns], added to logits before the loss on labels. classes: how many. first: column of class 0.
+    weights: float32 [columns], of the loss on labels of each class.
     """
 
     prior: Tensor
@@ -79,21 +82,41 @@ class Loss:
     classes: int
     first: int
     lesson: Lesson | None = None
+    weights: Tensor | None = None
 
-    def __call__(self, logits: Tensor, labels: Labels, glyphs: Images) -> Tensor:
-        """Return the scalar loss of float32 [N, columns] on labels 0 to classes - 1 and uint8 [N, 28, 28]."""
-        import torch
-        from torch.nn.functional import cross_entropy
+    def __call__(self, logits: Tensor, labels: Labels, glyphs: Images, mix: Mix | None = None) -> Tensor:
+        """Return the scalar loss of float32 [N, columns] on labels 0 to classes - 1 and uint8 [N, 28, 28].
 
-        target = torch.from_numpy(labels + self.first)
-        hard = cross_entropy(logits + self.prior, target, label_smoothing=self.label_smoothing)
+        mix: how the glyphs were made of those that have the labels.
+        """
+        hard = self._hard(logits, labels)
+        if mix:
+            hard = mix.share * hard + (1 - mix.share) * self._hard(logits, labels[mix.partners])
         if self.lesson is None:
             return hard
         class_logits = logits[:, self.first : self.first + self.classes]
         return (1 - self.lesson.soft) * hard + self.lesson.soft * self.lesson.divergence(class_logits, glyphs)
 
+    def _hard(self, logits: Tensor, labels: Labels) -> Tensor:
+        import torch
+        from torch.nn.functional import cross_entropy
 
-def log_frequencies(labels: Labels, classes: int, columns: int, first: int) -> NDArray[np.float32]:
+        target = torch.from_numpy(labels + self.first)
+        return cross_entropy(logits + self.prior, target, self.weights, label_smoothing=self.label_smoothing)
+
+
+def loss_on(
+    labels: Labels, settings: TrainSettings, *, classes: int, columns: int, first: int, lesson: Lesson | None
+) -> Loss:
+    """Return the loss for training images with these labels, for logits of that many columns."""
+    import torch
+
+    frequencies = torch.from_numpy(_log_frequencies(labels, classes, columns, first))
+    weights = (-frequencies).exp() if settings.class_weights else None
+    return Loss(frequencies * settings.balance, settings.label_smoothing, classes, first, lesson, weights)
+
+
+def _log_frequencies(labels: Labels, classes: int, columns: int, first: int) -> NDArray[np.float32]:
     """Return float32 [columns]: the logarithm of each class's frequency over the mean frequency; 0 in other columns.
 
     One image is added to each class, so that a class without images stays finite.

@@ -19,7 +19,6 @@ from tests.fixtures.lazy import blocks, nn, torch
 from toolchain import models
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.training.augment import random_affine
 from toolchain.training.fit import EpochResult, accuracy, fit, hold_out
 from toolchain.training.presets import preset
 from toolchain.training.settings import TrainSettings
@@ -248,24 +247,6 @@ def test_holding_out_parts_every_class(counts: list[int], share: float, seed: in
         kept = int((labels[held] == label).sum())
         assert kept == (max(round(share * count), 1) if share and count > 1 else 0)
         assert count == 0 or kept < count
-
-
-def test_augmentation_moves_glyphs_a_little_and_keeps_their_ink(few: Dataset) -> None:
-    images = torch.from_numpy(few.images)
-    moved = random_affine(images, 1.0, torch.Generator().manual_seed(0))
-    assert moved.dtype == torch.uint8
-    assert moved.shape == images.shape
-    assert not torch.equal(moved, images)
-    ink = moved.float().sum((1, 2)) / images.float().sum((1, 2))
-    assert 0.9 < ink.mean() < 1.15
-    assert ink.min() > 0.6
-    again = random_affine(images, 1.0, torch.Generator().manual_seed(0))
-    assert torch.equal(moved, again)
-
-
-def test_augmentation_of_no_strength_changes_nothing(few: Dataset) -> None:
-    images = torch.from_numpy(few.images)
-    assert torch.equal(random_affine(images, 0.0, torch.Generator()), images)
 
 
 @pytest.mark.parametrize("images", [11, 70])
