@@ -126,6 +126,8 @@ def measure(name: str, folder: str, work: Path, *, checkpoint: str | None, train
     weights = f"{name}.pt"
     if checkpoint is None:
         trained = _timed(f"{train} --out {weights}", folder, work)
+    else:
+        trained = f"{trained or 'time not recorded'}, in an earlier run"
     source = checkpoint or weights
     _run(f"press {shlex.quote(source)} {press} --force", folder, work, allowed=(0, 1, 5))
     report = Report.load(work / "out")
@@ -135,7 +137,7 @@ def measure(name: str, folder: str, work: Path, *, checkpoint: str | None, train
         origin=report.dataset.origin,
         train=f"glyphpress {train} --out {weights}",
         press=f"glyphpress press {weights} {press}",
-        trained=trained or "earlier, by this command; the time was not recorded",
+        trained=trained,
         machine=_machine(),
         parameters=report.checkpoint.parameters,
         macs=report.checkpoint.macs,
