@@ -15,6 +15,8 @@ from toolchain.core.json_codec import from_json, to_json
 def test_the_page_is_what_the_stored_results_say() -> None:
     stored = [bench.load(path) for name in bench.REFERENCES if (path := bench.RESULTS / f"{name}.json").is_file()]
     assert bench.PAGE.read_text(encoding="utf-8") == bench.page(stored)
+    readme = bench.README.read_text(encoding="utf-8")
+    assert readme == bench.with_table(readme, stored)
 
 
 def test_every_reference_model_has_a_row() -> None:
@@ -25,7 +27,7 @@ def test_a_model_is_trained_pressed_and_judged_by_the_commands_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     press = "--recipe static-int8 --format onnx --seconds 20ms --policy smoke"
-    row = bench.Reference("cnn-small", "builtin:digits", "--epochs 1", goal=0.999, press=press, letters=True)
+    row = bench.Reference("cnn-small", "builtin:digits", "a test", "--epochs 1", goal=0.999, press=press, letters=True)
     monkeypatch.setattr(bench, "REFERENCES", {"tiny": row})
     monkeypatch.setattr(bench, "RESULTS", tmp_path)
     result = bench.measure("tiny", "unused", tmp_path, checkpoint=None, trained="", tried="wider")
