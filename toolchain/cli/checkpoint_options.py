@@ -12,12 +12,12 @@ from toolchain.cli import values
 from toolchain.cli.options import Command, with_options
 
 _PREPROCESS = ("orientation", "scale", "mean", "std", "invert", "label_offset")
-_SOURCE_OPTIONS = (
-    click.option(
-        "--model",
-        metavar="SOURCE",
-        help="The class that the weights belong to: FILE.py:CLASS, MODULE:CLASS, either with (args), or a model name.",
-    ),
+_MODEL_OPTION = click.option(
+    "--model",
+    metavar="SOURCE",
+    help="The class that the weights belong to: FILE.py:CLASS, MODULE:CLASS, either with (args), or a model name.",
+)
+_WEIGHTS_OPTIONS = (
     click.option("--trust-pickle", is_flag=True, help="Allow the code in a pickle, .pt2 or TorchScript file to run."),
     click.option(
         "--weights",
@@ -25,6 +25,7 @@ _SOURCE_OPTIONS = (
         help="Which weights to load from a file with several, such as model_ema. Default: the raw ones.",
     ),
 )
+_SOURCE_OPTIONS = (_MODEL_OPTION, *_WEIGHTS_OPTIONS)
 _READING_OPTIONS = (
     click.option(
         "--classes",
@@ -76,6 +77,11 @@ def checkpoint_options(command: Command) -> Command:
 def source_options(command: Command) -> Command:
     """Add those of the options that say which weights a checkpoint holds: `model`, `trust_pickle` and `weights`."""
     return with_options(command, _SOURCE_OPTIONS)
+
+
+def weights_options(command: Command) -> Command:
+    """Add those of them that say which weights a checkpoint holds where `--model` is another: `trust_pickle`, `weights`."""
+    return with_options(command, _WEIGHTS_OPTIONS)
 
 
 def preprocess_options(command: Command) -> Command:
