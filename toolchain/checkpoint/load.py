@@ -78,6 +78,10 @@ class _Request:
 
     def agreed(self, stored: Metadata) -> _Request:
         """Fill in from the file what the caller did not give; given values win, except for the data's classes."""
+        if self.reference_name and stored.model in models.names() and stored.model != self.reference_name:
+            raise CheckpointError(
+                f"{self.path} holds the weights of a {stored.model}, not of a {self.reference_name}; leave --model out"
+            )
         preprocess = self.preprocess or stored.preprocess
         return replace(
             self,

@@ -80,7 +80,7 @@ def source_options(command: Command) -> Command:
 
 
 def weights_options(command: Command) -> Command:
-    """Add those of them that say which weights a checkpoint holds where `--model` is another: `trust_pickle`, `weights`."""
+    """Add `trust_pickle` and `weights`, for a command with a `--model` of its own."""
     return with_options(command, _WEIGHTS_OPTIONS)
 
 

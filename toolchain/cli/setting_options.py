@@ -33,6 +33,11 @@ class ChosenSettings:
         if self.preset and self.config:
             raise click.UsageError("--preset and --config exclude each other; give one of them")
 
+    @property
+    def sets_batch(self) -> bool:
+        """Return whether the batch was chosen, rather than taken from the default preset."""
+        return bool(self.preset or self.config or self.changes["batch"])
+
     def of(self, images: int, model: str) -> TrainSettings:
         """Return the settings for a reference model and that many training images."""
         from toolchain.training import presets

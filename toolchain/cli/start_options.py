@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import rich_click as click
 
 from toolchain.cli import checkpoint_options, options, values
+from toolchain.cli.help_page import PanelOption
 from toolchain.cli.options import Command
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from toolchain.core.context import RunContext
     from toolchain.training.transfer import Freeze, Start
 
-_PANEL = "Transfer learning"
+_option = functools.partial(click.option, cls=PanelOption, panel="Transfer learning")
 
 
 @dataclass(frozen=True)
@@ -87,44 +88,34 @@ def _chosen(
 
 _NAMES = ("start_file", "from_classes", "freeze", "freeze_until", "freeze_epochs", "weights", "trust_pickle")
 _OPTIONS = (
-    click.option(
+    _option(
         "--from",
         "start_file",
         type=values.FILE,
         metavar="CHECKPOINT",
-        cls=options.PanelOption,
-        panel=_PANEL,
-        help="Start from the weights of this file (.pt or .safetensors). For other classes it gets a new head, whose "
-        "columns of classes of the same name start from the old ones.",
+        help="Start from the weights of this file (.pt or .safetensors), or of a model that ships. For other classes "
+        "it gets a new head, whose columns of classes of the same name start from the old ones.",
     ),
-    click.option(
+    _option(
         "--from-classes",
         type=values.CLASSES,
         metavar="CLASSES",
-        cls=options.PanelOption,
-        panel=_PANEL,
         help="Classes that the file reads, where it does not say. Default: those of --data.",
     ),
-    click.option(
+    _option(
         "--freeze",
         is_flag=True,
-        cls=options.PanelOption,
-        panel=_PANEL,
         help="Train only the head: other weights and batch norm statistics stay as they are.",
     ),
-    click.option(
+    _option(
         "--freeze-until",
         metavar="LAYER",
-        cls=options.PanelOption,
-        panel=_PANEL,
         help="Freeze this layer and those before it, such as features.norm3 (`glyphpress inspect` lists them).",
     ),
-    click.option(
+    _option(
         "--freeze-epochs",
         type=click.IntRange(1, 100_000),
         metavar="N",
-        cls=options.PanelOption,
-        panel=_PANEL,
         help="Freeze for the first N epochs. Default: all.",
     ),
 )

@@ -9,37 +9,59 @@ import rich_click as click
 
 from toolchain import models
 from toolchain.cli import complete, console, options, values
+from toolchain.cli.checkpoint_options import preprocess_options
 from toolchain.cli.setting_options import ChosenSettings, setting_options
+from toolchain.cli.start_options import ChosenStart, start_options
 
 if TYPE_CHECKING:
+    from calibration.dataset import Dataset
+    from targets.preprocess import Preprocess
     from toolchain.core.context import RunContext
+    from toolchain.training.folds import CrossValidation, FoldResult, TrainFold
     from toolchain.training.train import EpochResult, TrainResult
+
+DEFAULT_MODEL = "cnn-small"
 
 
 @click.command()
 @click.option(
     "--model",
-    default="cnn-small",
-    show_default=True,
     metavar="NAME",
     shell_complete=complete.MODEL,
-    help=f"Reference architecture: {', '.join(models.names())}.",
+    help=f"Reference architecture: {', '.join(models.names())}. With --from, the class of its weights, as in `press`. "
+    f"Default: {DEFAULT_MODEL}, or what the file of --from names.",
 )
 @options.data_option
 @options.classes_option
 @click.option(
-    "-o", "--output", "--out", type=values.OUTPUT_FILE, required=True, help="The .pt or .safetensors file to write."
+    "-o",
+    "--output",
+    "--out",
+    type=values.OUTPUT_FILE,
+    help="The .pt or .safetensors file to write. Only --folds runs without it.",
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(2, 1000),
+    metavar="K",
+    help="Cross-validate first: fit K times to the train split without a K-th of each class, and measure on that. "
+    "This writes no file; with -o the model is then fitted to the whole train split.",
 )
 @setting_options
+@start_options
+@preprocess_options
 @options.run_options(seed=True, threads=0, force=True)
 @options.json_option
 @options.names_options()
 def train(
     *,
-    model: str,
+    model: str | None,
     data: str,
-    output: Path,
+    output: Path | None,
+    folds: int | None,
     chosen: ChosenSettings,
+    starting: ChosenStart | None,
+    preprocess: Preprocess | None,
     context: RunContext,
     as_json: bool,
 ) -> None:
@@ -49,36 +71,89 @@ def train(
     Ctrl-C leaves the last finished epoch. The same seed and threads on the same machine give the same weights.
 
     \b
-    Example:
+    Examples:
       glyphpress train --model cnn-small --data builtin:digits -o model.pt
+      glyphpress train --data builtin:digits --folds 5
+      glyphpress train --from letters.pt --freeze-epochs 3 --freeze --data builtin:digits -o digits.pt
     """
-    from calibration.dataset import Dataset
-    from calibration.load import load_or_why, train_split
-    from calibration.sample import split_off_test
+    from toolchain.core.files import refuse_source
     from toolchain.models.saving import refuse_unfit
     from toolchain.training import train as training
 
-    refuse_unfit(output, force=context.force)
+    if output:
+        refuse_unfit(output, force=context.force)
+        if starting:
+            refuse_source(output, starting.checkpoint)
+    elif not folds:
+        raise click.UsageError("Missing option '-o', the file to write; only --folds runs without it")
+    images, test = _images(data, context, is_measured_by_folds=bool(folds))
+    start = starting.of(images, model, preprocess, context) if starting else None
+    for note in start.notes if start else ():
+        console.say(note)
+    architecture = start.name if start else model or DEFAULT_MODEL
+    settings = chosen.of(len(images), architecture)
+
+    def fit(images: Dataset, test: Dataset | None, context: RunContext, out: Path | None = None) -> TrainResult:
+        return training.train(
+            images,
+            model=architecture,
+            settings=settings if chosen.sets_batch else training.with_batch_that_fits(settings, images, context.seed),
+            preprocess=preprocess,
+            start=start,
+            test=test,
+            out=out,
+            on_start=console.say if out else None,
+            on_epoch=_epoch,
+            context=context,
+        )
+
+    if folds:
+        console.say(f"{architecture} in {folds} folds of {len(images):,} images: {settings.summary()}")
+        if start:
+            console.say(
+                "where the file of --from was trained on these images, no fold is new to it: expect less on others"
+            )
+    validation = _cross_validate(images, folds, fit, context, as_json=as_json) if folds else None
+    result = fit(images, test, context, output) if output else None
+    if not as_json:
+        _show(result)
+    elif result:
+        folds_facts = {"cross_validation": validation.to_dict()} if validation else {}
+        console.emit("train", result.to_dict() | folds_facts)
+    elif validation:
+        console.emit("folds", validation.to_dict())
+
+
+def _images(data: str, context: RunContext, *, is_measured_by_folds: bool) -> tuple[Dataset, Dataset | None]:
+    """Return the images to fit and those to test; without a test split, a fifth of the first unless folds measure."""
+    from calibration.dataset import Dataset
+    from calibration.load import load_or_why, train_split
+    from calibration.sample import split_off_test
+
     images = train_split(data, context.data_root, "train needs training images")
     test = load_or_why(data, "test", context.data_root)
-    if not isinstance(test, Dataset):
-        console.say(f"{data} has no test split, so a fifth of each class of the train split is held out to test")
-        images, test = split_off_test(images)
-    settings = chosen.of(len(images), model)
-    result = training.train(
-        images,
-        model=model,
-        settings=settings,
-        test=test,
-        out=output,
-        on_start=console.say,
-        on_epoch=_epoch,
-        context=context,
-    )
-    if as_json:
-        console.emit("train", result.to_dict())
-    else:
-        _show(result)
+    if isinstance(test, Dataset):
+        return images, test
+    if is_measured_by_folds:
+        return images, None
+    console.say(f"{data} has no test split, so a fifth of each class of the train split is held out to test")
+    return split_off_test(images)
+
+
+def _cross_validate(
+    images: Dataset, folds: int, fit: TrainFold, context: RunContext, *, as_json: bool
+) -> CrossValidation:
+    from toolchain.core.quantities import percent_text
+    from toolchain.report.folds import folds_text
+    from toolchain.training.folds import cross_validate
+
+    def on_fold(fold: FoldResult) -> None:
+        console.say(f"fold {fold.fold} of {folds}: {percent_text(fold.accuracy)} of {fold.images:,} images")
+
+    result = cross_validate(images, folds, fit, on_fold=on_fold, context=context)
+    if not as_json:
+        console.write(folds_text(result))
+    return result
 
 
 def _epoch(epoch: EpochResult) -> None:
@@ -88,16 +163,21 @@ def _epoch(epoch: EpochResult) -> None:
     console.say(f"epoch {epoch.epoch}/{epoch.epochs}: loss {epoch.loss:.3f}{held_out}, {time_text(epoch.seconds)}")
 
 
-def _show(result: TrainResult) -> None:
+def _show(result: TrainResult | None) -> None:
     from toolchain.core.quantities import percent_text
     from toolchain.evaluation.metrics import wilson
 
-    test = result.facts["test"]
-    low, high = wilson(test["right"], test["images"])
+    if result is None:
+        console.tell("no file was written; with -o the model is then fitted to the whole train split")
+        return
     console.tell(
         f"{result.out}: {result.facts['model']}, {result.parameters:,} parameters, {len(result.epochs)} epochs"
     )
-    console.tell(
-        f"test accuracy {percent_text(test['accuracy'])} on {test['images']:,} images of {test['origin']}, "
-        f"95 % interval {percent_text(low)} to {percent_text(high)}"
-    )
+    if test := result.facts.get("test"):
+        low, high = wilson(test["right"], test["images"])
+        console.tell(
+            f"test accuracy {percent_text(test['accuracy'])} on {test['images']:,} images of {test['origin']}, "
+            f"95 % interval {percent_text(low)} to {percent_text(high)}"
+        )
+    else:
+        console.tell("there is no test split: the folds measured fits like this one, and nothing measured this one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from toolchain.training.settings import TrainSettings
@@ -81,7 +82,8 @@ def _schedule(optimizer: optim.Optimizer, settings: TrainSettings, steps: int) -
                 optimizer,
                 settings.lr,
                 total_steps=max(total, 2),
-                pct_start=WARM_UP,
+                # torch divides by the length of the first phase, which would be 0 where one step is a fifth of them.
+                pct_start=math.nextafter(WARM_UP, 1) if total * WARM_UP == 1 else WARM_UP,
                 cycle_momentum=settings.optimizer in ("adam", "adamw"),
             )
         case "cosine":

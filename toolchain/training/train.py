@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.dataset import Dataset
 from calibration.errors import EmptyData
@@ -16,7 +17,7 @@ from toolchain import models
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.models.saving import refuse_unfit, save
-from toolchain.training.fit import EpochResult, accuracy, fit
+from toolchain.training.fit import EpochResult, accuracy, fit, hold_out
 from toolchain.training.presets import preset_for
 from toolchain.training.settings import TrainSettings
 
@@ -82,15 +83,19 @@ def train(
     """
     if out:
         refuse_unfit(out, force=context.force)
-    settings = settings or preset_for(len(data), model if isinstance(model, str) else "")
+    if settings is None:
+        default = preset_for(len(data), model if isinstance(model, str) else "")
+        settings = with_batch_that_fits(default, data, context.seed)
     preprocess = start.preprocess if start else preprocess or Preprocess()
     if test is not None and test.classes != data.classes:
         raise UsageProblem(f"{test.origin} has other classes than {data.origin}; name two splits of one data set")
-    refuse_empty_classes(data)
+    _refuse_empty_classes(data)
+    fitted_indices, held_out = hold_out(data.labels, settings.held_out, context.seed)
+    _refuse_pointless(settings, start, len(fitted_indices))
     module = start.module if start else _module(model, data, context.seed)
     facts = _facts(module, data, preprocess, settings, context.seed) | ({"start": start.facts} if start else {})
     if on_start:
-        on_start(f"{facts['model']} on {len(data):,} images: {settings.summary()}")
+        on_start(f"{facts['model']} on {len(data):,} images{_held_out_text(data, held_out)}: {settings.summary()}")
     done: list[EpochResult] = []
 
     def save_epoch(epoch: EpochResult) -> None:
@@ -124,13 +129,39 @@ def train(
     return TrainResult(fitted, preprocess, tuple(done), test_accuracy, out, facts)
 
 
-def refuse_empty_classes(data: Dataset) -> None:
+def with_batch_that_fits(settings: TrainSettings, data: Dataset, seed: int) -> TrainSettings:
+    """Return the settings with a batch of at most as many images as are fitted: for one that nobody asked for."""
+    fitted, _ = hold_out(data.labels, settings.held_out, seed)
+    return settings.changed(batch=max(2, min(settings.batch, len(fitted))))
+
+
+def _held_out_text(data: Dataset, held_out: NDArray[np.int64]) -> str:
+    """Return how many images are held out, and of which classes none, since they have one image only."""
+    if not len(held_out):
+        return ""
+    absent = [f"'{name}'" for label, name in enumerate(data.classes) if label not in data.labels[held_out]]
+    without = f", none of {', '.join(absent[:10])}: a single image is fitted" if absent else ""
+    return f" ({len(held_out):,} held out{without})"
+
+
+def _refuse_empty_classes(data: Dataset) -> None:
     """Raise EmptyData where a class has no image: a model would have an output for it that it never learned."""
     counts = np.bincount(data.labels, minlength=len(data.classes))
     if absent := [f"'{name}'" for name, count in zip(data.classes, counts, strict=True) if not count]:
         raise EmptyData(
             f"{data.origin} has no image of class {', '.join(absent[:10])}; "
             "add some, or choose the other classes with --classes"
+        )
+
+
+def _refuse_pointless(settings: TrainSettings, start: Start | None, fitted: int) -> None:
+    if settings.batch > fitted:
+        raise UsageProblem(f"`batch` {settings.batch} is more than the {fitted} images to fit; give {fitted} or fewer")
+    frozen = start.frozen if start else None
+    if frozen and frozen.epochs and frozen.epochs >= settings.epochs:
+        raise UsageProblem(
+            f"`freeze_epochs` {frozen.epochs} is the whole training of {settings.epochs} epochs; give fewer, or leave "
+            "it out to freeze for all"
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from calibration.dataset import Dataset
 from targets.errors import first_line, nearest
 from targets.preprocess import Preprocess
+from toolchain import models
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.checkpoint.kinds import KIND_NAMES, kind_of
 from toolchain.checkpoint.load import CheckpointRequest, settle
@@ -76,6 +77,11 @@ class Start:
     frozen: Frozen | None
     facts: dict[str, Any]
     notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Return the name of the reference architecture, or of the class that is none of ours."""
+        return (models.reference_of(self.module) or (type(self.module).__name__,))[0]
 
 
 def start_from(

@@ -174,3 +174,34 @@ def test_a_full_disk_gets_one_line_and_no_half_file(glyphpress: Callable, tmp_pa
     assert len(told) == 1
     assert f"{tmp_path / 'model.pt'} could not be written (File too large); free 852 KB" in told[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_folds_measure_without_writing_and_with_an_output_the_model_is_fitted_to_all(
+    glyphpress: Callable, tmp_path: Path
+) -> None:
+    folds = ("train", "--data", "builtin:digits", "--classes", "0,1,2", "--folds", 3, "--epochs", 1)
+    done = glyphpress(*folds)
+    assert done.code == 0, done.err
+    assert "no file was written" in done.out
+    assert "standard deviation" in done.out
+    shown = json.loads(glyphpress(*folds, "--json").out)
+    assert shown["schema"] == "glyphpress/folds/1"
+    assert sum(fold["images"] for fold in shown["folds"]) == shown["data"]["images"]
+    assert f"mean {shown['mean']:.2%}".replace("%", " %") in done.out
+
+    both = json.loads(glyphpress(*folds, "-o", tmp_path / "m.pt", "--json").out)
+    assert both["schema"] == "glyphpress/train/1"
+    assert both["cross_validation"]["mean"] == shown["mean"]
+    assert both["data"]["images"] == shown["data"]["images"]
+    assert both["test"]["images"] > 0
+    assert (tmp_path / "m.pt").is_file()
+
+
+def test_a_training_starts_from_a_checkpoint_and_says_so(glyphpress: Callable, tmp_path: Path) -> None:
+    data = ("--data", "builtin:digits[1,0]", "--epochs", 1)
+    done = glyphpress("train", "--from", "cnn-small", "--freeze", *data, "-o", tmp_path / "m.pt")
+    assert done.code == 0, done.err
+    assert "new head classifier: 2 classes for the checkpoint's 47; 2 start from those of the same name" in done.err
+    facts = torch.load(tmp_path / "m.pt", weights_only=True)
+    assert facts["start"]["file"] == "cnn-small"
+    assert facts["test"]["accuracy"] > 0.98

@@ -262,3 +262,10 @@ def test_the_shortest_training_there_is(few: Dataset, images: int) -> None:
         context=RunContext(),
     )
     assert [(epoch.epoch, epoch.held_out_accuracy) for epoch in seen] == [(1, None)]
+
+
+@pytest.mark.parametrize("steps", range(1, 11))
+def test_a_training_of_few_steps_runs(steps: int, few: Dataset) -> None:
+    settings = replace(SHORT, epochs=steps, batch=100, held_out=0)
+    result = train(few.take(np.arange(100), "hundred"), model=blocks.Linear(), settings=settings, context=RunContext())
+    assert len(result.epochs) == steps

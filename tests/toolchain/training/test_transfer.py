@@ -208,5 +208,5 @@ def test_a_file_that_holds_no_class_is_refused(checkpoint: Path, odd: Dataset, t
     torch.jit.trace(models.build("cnn-small", 10).eval(), torch.zeros(2, 1, 28, 28)).save(script)
     with pytest.raises(CheckpointError, match=r"TorchScript.*give the checkpoint"):
         start_from(str(script), odd)
-    with pytest.raises(CheckpointError, match="CnnDeep"):
+    with pytest.raises(CheckpointError, match="holds the weights of a cnn-small, not of a cnn-deep; leave --model out"):
         start_from(str(checkpoint), odd, request=CheckpointRequest(model="cnn-deep"))
