@@ -23,11 +23,17 @@ def test_every_reference_model_has_a_row() -> None:
     assert set(models.names()) <= {reference.model for reference in bench.REFERENCES.values()}
 
 
+@pytest.mark.parametrize(("right", "verdict"), [(599, "accepted"), (570, "not decided"), (550, "rejected")], ids=str)
+def test_a_hypothesis_is_decided_by_the_interval_alone(right: int, verdict: str) -> None:
+    result = bench.ModelResult("svc", "builtin:digits8x8/test", "", "", "", "", None, None, 599, right, ())
+    assert f"95.0 %: {verdict} with" in bench.page([result])
+
+
 def test_a_model_is_trained_pressed_and_judged_by_the_commands_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     press = "--recipe static-int8 --format onnx --seconds 20ms --policy smoke"
-    row = bench.Reference("cnn-small", "builtin:digits", "a test", "--epochs 1", goal=0.999, press=press, letters=True)
+    row = bench.Reference("cnn-small", "builtin:digits", "a test", 0.999, "--epochs 1", press=press, letters=True)
     monkeypatch.setattr(bench, "REFERENCES", {"tiny": row})
     monkeypatch.setattr(bench, "RESULTS", tmp_path)
     result = bench.measure("tiny", "unused", tmp_path, checkpoint=None, trained="", tried="wider")
