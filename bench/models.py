@@ -2,8 +2,8 @@
 
 Trains the model with `glyphpress train` and presses what came out with static int8, in both formats, judged by the
 default policy. A model that was trained before is only pressed: `--checkpoint FILE`. The result is a small JSON in
-`results/models/`; `python -m bench.models --render` makes `models.md` from all of them. A result keeps what was tried
-(`--tried TEXT`) when it is measured again.
+`results/models/`; `python -m bench.models --render` makes `models.md` from all of them. A row that is measured
+again keeps what was tried (`--tried TEXT`) and how long an earlier training took (`--trained TEXT`), unless given anew.
 """
 
 from __future__ import annotations
@@ -145,14 +145,15 @@ class ModelResult:
 
 def measure(name: str, folder: str, work: Path, *, checkpoint: str | None, trained: str, tried: str) -> ModelResult:
     """Train unless there is a checkpoint, press and judge; `work` gets the weights and the press's files."""
-    reference, stored = REFERENCES[name], RESULTS / f"{name}.json"
+    reference, path = REFERENCES[name], RESULTS / f"{name}.json"
+    stored = load(path) if path.is_file() else None
     train = " ".join(f"train --model {reference.model} --data {reference.data} {reference.options}".split())
     press = f"--data {reference.data} {reference.press} --threads 1 --out out"
     weights = f"{name}{reference.suffix}"
     if checkpoint is None:
         trained = _timed(f"{train} --out {weights}", folder, work)
-    else:
-        trained = f"{trained or 'time not recorded'}, in an earlier run"
+    elif trained:
+        trained = f"{trained}, in an earlier run"
     source = checkpoint or weights
     _run(f"press {shlex.quote(source)} {press} --force", folder, work, allowed=(0, 1, 5))
     report = Report.load(work / "out")
@@ -164,7 +165,7 @@ def measure(name: str, folder: str, work: Path, *, checkpoint: str | None, train
         origin=report.dataset.origin,
         train=f"glyphpress {train} --out {weights}",
         press=f"glyphpress press {weights} {press}",
-        trained=trained,
+        trained=trained or (stored.trained if stored else "time not recorded"),
         machine=_machine(),
         parameters=report.checkpoint.parameters,
         macs=report.checkpoint.macs,
@@ -173,7 +174,7 @@ def measure(name: str, folder: str, work: Path, *, checkpoint: str | None, train
         files=tuple(_files(report)),
         notes=tuple(note for note in report.notes if note.startswith("NOT QUIET")),
         per_class=_per_class(work / "out" / baseline.name, reference.data, folder, work) if reference.letters else (),
-        tried=tried or (load(stored).tried if stored.is_file() else ""),
+        tried=tried or (stored.tried if stored else ""),
     )
 
 

@@ -42,6 +42,9 @@ def test_a_model_is_trained_pressed_and_judged_by_the_commands_beside_it(
     assert [(file.format, file.recipe) for file in result.files] == [("onnx", "float"), ("onnx", "static-int8")]
     assert sum(row.right for row in result.per_class) == result.right
     assert from_json(bench.ModelResult, json.dumps(to_json(result))) == result
+    (tmp_path / "tiny.json").write_text(json.dumps(to_json(result)))
+    again = bench.measure("tiny", "unused", tmp_path, checkpoint=str(tmp_path / "tiny.pt"), trained="", tried="")
+    assert (again.trained, again.tried, again.right) == (result.trained, "wider", result.right)
     page = bench.page([result])
     for text in ("99.9 %: **not reached**", "| `tiny` | ONNX |", result.press, "class by class", "**tiny.** wider"):
         assert text in page
