@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -127,11 +127,12 @@ def _load(checkpoint: str, data: Dataset, request: CheckpointRequest) -> FloatMo
     """Load the checkpoint with its own classes, or with those of the data where it names none."""
     if (path := Path(checkpoint)).is_file() and (kind := kind_of(path)) not in ("state", "safetensors"):
         raise CheckpointError(
-            f"{checkpoint} is a {KIND_NAMES[kind]}, and train --from needs the weights of a class, which it can save "
-            "again; give the checkpoint (.pt or .safetensors) it was made from"
+            f"{checkpoint} ({KIND_NAMES[kind]}) holds no class whose weights train --from could save again; give the "
+            "checkpoint (.pt or .safetensors) it was made from"
         )
     try:
-        return settle(checkpoint, request, None).model
+        # Images of other classes cannot tell how the checkpoint wants them.
+        return settle(checkpoint, replace(request, search=False), None).model
     except ClassesUnknown:
         return settle(checkpoint, request, data).model
 
