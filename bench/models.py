@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from targets.host.machine import machine_state
 from toolchain import models
@@ -328,7 +328,7 @@ def with_table(readme: str, results: Iterable[ModelResult]) -> str:
     return f"{before}{MARKS[0]}{markdown_table(README_COLUMNS, rows, right=(3,))}\n{MARKS[1]}{after}"
 
 
-def main(words: list[str] | None = None) -> Any:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", choices=list(REFERENCES))
     parser.add_argument("folder", nargs="?", default="emnist", help="folder with EMNIST's files; default: as emnist:")
@@ -337,17 +337,19 @@ def main(words: list[str] | None = None) -> Any:
     parser.add_argument("--tried", default="", help="what was tried, for a model that does not reach its goal")
     parser.add_argument("--keep", type=Path, help="folder that keeps the weights and the press's files")
     parser.add_argument("--render", action="store_true", help="only make models.md from the stored results")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args()
     if not (arguments.name or arguments.render):
         parser.error("name a model, or give --render")
     if arguments.name:
-        checkpoint = arguments.checkpoint
-        if checkpoint and Path(checkpoint).exists():
-            checkpoint = str(Path(checkpoint).resolve())
+        # The commands run in a folder of their own.
+        checkpoint, folder = (
+            str(Path(path).resolve()) if path and Path(path).exists() else path
+            for path in (arguments.checkpoint, arguments.folder)
+        )
         given = {"checkpoint": checkpoint, "trained": arguments.trained, "tried": arguments.tried}
         with nullcontext(arguments.keep) if arguments.keep else tempfile.TemporaryDirectory() as work:
             Path(work).mkdir(parents=True, exist_ok=True)
-            result = measure(arguments.name, arguments.folder, Path(work), **given)
+            result = measure(arguments.name, folder, Path(work), **given)
         RESULTS.mkdir(parents=True, exist_ok=True)
         text = json.dumps(to_json(result), indent=1, ensure_ascii=False)
         (RESULTS / f"{arguments.name}.json").write_text(text + "\n", encoding="utf-8")
