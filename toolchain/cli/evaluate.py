@@ -59,7 +59,7 @@ def evaluate(
     from toolchain.evaluation.untracked import training_images
     from toolchain.gate.candidate import evaluate_file
     from toolchain.report.gate_terminal import show_evaluation
-    from toolchain.report.per_class import per_class_csv
+    from toolchain.report.per_class import ordered, per_class_csv
 
     for path, suffix in ((output, ".npz"), (csv, ".csv")):
         if path:
@@ -68,15 +68,15 @@ def evaluate(
     dataset = load(data, "test", context.data_root)
     train = training_images(data, context.data_root)
     evaluation = evaluate_file(artifact, dataset, train=train, target=target, context=context)
-    metrics = measure(evaluation)
+    metrics = ordered(measure(evaluation), order)
     if output:
         evaluation.save(output, force=context.force)
     if csv:
-        write_whole(csv, per_class_csv(metrics, order), force=context.force)
+        write_whole(csv, per_class_csv(metrics), force=context.force)
     if as_json:
         console.emit("evaluate", evaluation.to_dict() | {"metrics": metrics.to_dict()})
     else:
-        show_evaluation(evaluation, metrics, console.out(), order=order)
+        show_evaluation(evaluation, metrics, console.out())
 
 
 @click.command()

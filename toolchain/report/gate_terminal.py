@@ -14,7 +14,7 @@ from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.metrics import Averages, Metrics
 from toolchain.gate.limit import Part, Verdict
 from toolchain.report.judgement import Judgement, allowed_text, value_text
-from toolchain.report.per_class import Order, per_class_table
+from toolchain.report.per_class import per_class_table
 from toolchain.report.tables import STYLE, plain_table, print_lines, shown, unfold
 from toolchain.stats.decision import Outcome
 
@@ -28,8 +28,8 @@ _MATRIX_CLASSES = 16
 _PARTS = 10
 
 
-def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console, *, order: Order = "class") -> None:
-    """Print the accuracy of one artifact, the metrics of each class in this order, and what it confuses."""
+def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console) -> None:
+    """Print the accuracy of one artifact, the metrics of each class, and what it confuses."""
     unfold(console)
     facts, low, high = evaluation.facts, *map(percent_text, metrics.interval)
     lines = [
@@ -45,7 +45,7 @@ def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console, 
     lines += [f"confused   {', '.join(confused)}"] if confused else []
     print_lines(console, lines)
     console.print()
-    console.print(per_class_table(metrics, order))
+    console.print(per_class_table(metrics))
     if len(evaluation.classes) <= _MATRIX_CLASSES:
         console.print()
         console.print(_matrix(evaluation.classes, metrics))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from typing import Literal
 
 from rich.table import Table
@@ -19,11 +20,12 @@ COLUMNS = ("class", "images", "right", "accuracy", "precision", "F1", "misread a
 _ANSWERS = 3
 
 
-def ordered(metrics: Metrics, order: Order) -> list[ClassMetrics]:
-    """Return the metrics of each class in this order; by accuracy, classes without images come last."""
+def ordered(metrics: Metrics, order: Order) -> Metrics:
+    """Return the metrics with `per_class` in this order; by accuracy, classes without images come last."""
     if order == "class":
-        return list(metrics.per_class)
-    return sorted(metrics.per_class, key=lambda row: 2.0 if row.recall is None else row.recall)
+        return metrics
+    worst_first = sorted(metrics.per_class, key=lambda row: 2.0 if row.recall is None else row.recall)
+    return replace(metrics, per_class=tuple(worst_first))
 
 
 def per_class_cells(row: ClassMetrics) -> tuple[str, ...]:
@@ -42,20 +44,20 @@ def misread_text(misread: dict[str, int], most: int = _ANSWERS) -> str:
     )
 
 
-def per_class_table(metrics: Metrics, order: Order) -> Table:
+def per_class_table(metrics: Metrics) -> Table:
     """Return one row for each class."""
     table = plain_table(COLUMNS, left=("class", "misread as"))
-    for row in ordered(metrics, order):
+    for row in metrics.per_class:
         table.add_row(*map(shown, per_class_cells(row)))
     return table
 
 
-def per_class_csv(metrics: Metrics, order: Order) -> str:
+def per_class_csv(metrics: Metrics) -> str:
     """Return one line for each class, shares from 0 to 1, with every wrong answer; what is undefined is empty."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for row in ordered(metrics, order):
+    for row in metrics.per_class:
         misread = misread_text(row.misread, len(row.misread))
         figures = (row.images, row.right, row.recall, row.precision, row.f1)
         writer.writerow([spreadsheet_text(row.label), *figures, spreadsheet_text(misread)])

@@ -68,6 +68,8 @@ def test_evaluate_shows_what_each_class_is_misread_as(glyphpress: Run, files: Pa
     table = [line.split() for line in ran.out[ran.out.index("\nclass ") :].splitlines()[2:12]]
     measured = json.loads(glyphpress("evaluate", files / "broken.onnx", *DATA, "--json").out)["metrics"]
     assert {row[0] for row in table[:2]} == {"4", "7"}
+    same = json.loads(glyphpress("evaluate", files / "broken.onnx", *DATA, "--sort", "accuracy", "--json").out)
+    assert [row["label"] for row in same["metrics"]["per_class"]] == [row[0] for row in table]
     with (files / "classes.csv").open(newline="") as stream:
         written = list(csv.DictReader(stream))
     assert [row["class"] for row in written] == [row[0] for row in table]
