@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 MODELS = {
     "cnn-small": "toolchain.models.cnn_small:CnnSmall",
     "cnn-deep": "toolchain.models.cnn_deep:CnnDeep",
+    "mlp-100x3": "toolchain.models.mlp_100x3:Mlp100x3",
+    "lenet5": "toolchain.models.lenet5:LeNet5",
+    "cnn-keras": "toolchain.models.cnn_keras:CnnKeras",
+    "resnet18": "toolchain.models.resnet18:ResNet18",
+    "densenet": "toolchain.models.densenet:DenseNet",
+    "cnn-attention": "toolchain.models.cnn_attention:CnnAttention",
+    "dscnn": "toolchain.models.dscnn:DsCnn",
 }
 """Class of each model by its name; imported only when the model is built, since every architecture needs torch."""
 _REFERENCE = "_glyphpress_reference"
