@@ -1,7 +1,7 @@
 """densenet: each layer sees the features of all layers before it in its block.
 
 The layout is DenseNet-BC's (Huang et al., arXiv:1608.06993) with a small growth rate for grey 28x28 images: three
-blocks of four layers at 28x28, 14x14 and 7x7, each layer a 1x1 and a 3x3 convolution, and between blocks a 1x1
+blocks of two, four and six layers at 28x28, 14x14 and 7x7, each layer a 1x1 and a 3x3 convolution, and between blocks a 1x1
 convolution that halves the channels, and an average over 2x2 pixels. Unlike in the paper the norm follows its
 convolution, so that the two fold into one for the device.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 STEM = 24
-LAYERS_OF_A_BLOCK = (4, 4, 4)
+LAYERS_OF_A_BLOCK = (2, 4, 6)
 GROWTH = 16
 BOTTLENECK = 2
 DROPOUT = 0.2

@@ -13,7 +13,7 @@ from torch import nn
 
 STEM = 32
 # Channels and stride of each pair: 14x14 -> 14 -> 7 -> 7 -> 7 -> 4.
-PAIRS = ((48, 1), (64, 2), (64, 1), (72, 1), (96, 2))
+PAIRS = ((48, 1), (64, 2), (64, 1), (64, 1), (96, 2))
 LAST_MAP = 4
 DROPOUT = 0.05
 

@@ -15,22 +15,22 @@ PIXELS = 28 * 28
 class Mlp100x3(nn.Module):
     """Float32 [N, 1, 28, 28] to logits [N, classes].
 
-    neurons: of each hidden layer. layers: hidden layers.
+    neurons: the width of each hidden layer, from the first to the last.
     """
 
-    def __init__(self, classes: int = 26, neurons: int = 100, layers: int = 3) -> None:
+    def __init__(self, classes: int = 26, neurons: tuple[int, ...] = (100, 100, 100)) -> None:
         """Draw random weights from torch's global generator."""
         super().__init__()
         self.flatten = nn.Flatten()
         hidden: list[nn.Module] = []
         before = PIXELS
-        for _ in range(layers):
-            linear = nn.Linear(before, neurons)
+        for after in neurons:
+            linear = nn.Linear(before, after)
             # The usual start of torch is for ReLU: behind three sigmoids its signal would be nearly constant.
             nn.init.xavier_normal_(linear.weight, gain=4)
             nn.init.zeros_(linear.bias)
             hidden += [linear, nn.Sigmoid()]
-            before = neurons
+            before = after
         self.hidden = nn.Sequential(*hidden)
         self.classifier = nn.Linear(before, classes)
 
