@@ -2,6 +2,8 @@
 
 After each block the channels are scaled by squeeze and excitation (Hu et al., arXiv:1709.01507), and the pixels by the
 spatial attention of CBAM (Woo et al., arXiv:1807.06521), which is computed from the mean and the maximum over channels.
+The mean is a convolution that starts as one, so that channels can be pruned without a change in their weights. For 47
+classes 311,024 parameters and 29 million multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -43,15 +45,17 @@ class ChannelAttention(nn.Module):
 class SpatialAttention(nn.Module):
     """Each pixel times a share, 0 to 1, computed from the mean and the maximum over channels around it."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         """Draw random weights."""
         super().__init__()
+        self.mean = nn.Conv2d(channels, 1, 1, bias=False)
+        nn.init.constant_(self.mean.weight, 1 / channels)
         self.conv = nn.Conv2d(2, 1, SPATIAL_KERNEL, padding=SPATIAL_KERNEL // 2)
         self.sigmoid = nn.Sigmoid()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return features of the same shape."""
-        summary = torch.cat([features.mean(dim=1, keepdim=True), features.amax(dim=1, keepdim=True)], dim=1)
+        summary = torch.cat([self.mean(features), features.amax(dim=1, keepdim=True)], dim=1)
         scaled: torch.Tensor = features * self.sigmoid(self.conv(summary))
         return scaled
 
@@ -78,7 +82,7 @@ class CnnAttention(nn.Module):
                 layers[f"relu{block}_{number}"] = nn.ReLU()
                 before = after
             layers[f"channels{block}"] = ChannelAttention(after)
-            layers[f"pixels{block}"] = SpatialAttention()
+            layers[f"pixels{block}"] = SpatialAttention(after)
             if block < len(BLOCKS):
                 layers[f"shrink{block}"] = nn.MaxPool2d(2)
         layers["pool"] = nn.Conv2d(before, before, LAST_MAP, groups=before, bias=False)

@@ -1,0 +1,44 @@
+"""Every reference model goes the whole way: it trains, is pressed to both formats, and is judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibration.dataset import Dataset
+from targets.session import TimingPlan
+from toolchain import models
+from toolchain.commands.press import press
+from toolchain.commands.press_request import PressRequest
+from toolchain.core.context import RunContext
+from toolchain.gate.policy import BaselinePin, Policy
+from toolchain.recipe import shipped
+from toolchain.training.settings import TrainSettings
+from toolchain.training.train import train
+
+ONE_THREAD = RunContext(threads=1)
+TWO_STEPS = TrainSettings(epochs=1, batch=64, ema=0, augment=0, held_out=0)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_model_trains_two_steps_is_pressed_and_is_judged(name: str, digits: Dataset, tmp_path: Path) -> None:
+    few = digits.take(np.arange(2 * TWO_STEPS.batch), "128 images")
+    path, out = tmp_path / "model.pt", tmp_path / "out"
+    train(few, model=name, settings=TWO_STEPS, out=path, context=ONE_THREAD)
+    # After two steps a model reads little more than chance.
+    request = PressRequest(
+        checkpoint=str(path),
+        data="builtin:digits",
+        recipes=(shipped()["static-int8"],),
+        policy=Policy(baseline=BaselinePin(min_accuracy=0.001)),
+        plan=TimingPlan(warmup=1, min_runs=5, min_seconds=0.0, inner=1),
+    )
+    report = press(request, out, ONE_THREAD)
+    assert len(report.rows) == 4
+    assert all(row.outcome is not None for row in report.rows if not row.baseline)
+    pressed = [row for row in report.rows if row.recipe == "static-int8"]
+    assert {row.format for row in pressed} == {"onnx", "tflite"}
+    assert all(row.shrink is not None and row.shrink > 1.5 for row in pressed)
+    assert all(row.fidelity is not None and row.fidelity.sqnr_db is not None and row.fidelity.sqnr_db > 15 for row in pressed)
