@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from calibration.dataset import Dataset, Images, Labels, Split, StreamedImages, of_classes
 from calibration.errors import CorruptData, DataNotFound, UnknownData
 from calibration.idx import open_idx
-from calibration.sample import held_out
+from calibration.sample import TEST_SHARE, held_out
 from calibration.spec import SPLITS, EmnistSplit, brackets, chosen_classes, emnist_split, split_brackets
 
 DIGITS = "builtin:digits"
@@ -30,7 +30,8 @@ def load(spec: str, split: Split = "test", data_root: Path | None = None) -> Dat
 
     spec: `builtin:digits`; `emnist:SPLIT`, looked up under `data_root`, $GLYPHPRESS_DATA, then the user cache;
     `DIR:SPLIT`, the same official files in or up to two levels below DIR; or `DIR`, a folder of pictures. Brackets
-    after any of them choose classes, as in `emnist:byclass[A-Z]` (`calibration.spec`).
+    after any of them choose classes, as in `emnist:byclass[A-Z]` (`calibration.spec`). `SPLIT/train` and `SPLIT/test`
+    are the images of that file alone: a fifth of each class is the test split, chosen by the pixels.
     Raises UnknownData, DataNotFound, CorruptData, EmptyData.
     """
     from calibration.glyph import load_folder
@@ -48,11 +49,10 @@ def load(spec: str, split: Split = "test", data_root: Path | None = None) -> Dat
     if folder == "builtin":
         raise UnknownData(f"there is no built-in data set '{name}'; did you mean {DIGITS}?")
     if folder == "emnist":
-        return load_split(emnist_split(name), split, search_folders(data_root), spec, names)
+        return _load_official(name, split, search_folders(data_root), names)
     if not Path(folder).is_dir():
         raise DataNotFound(f"no folder {folder}; --data takes {_FORMS}")
-    fix = "copy its files there, or give another folder"
-    return load_split(emnist_split(name), split, [Path(folder)], f"emnist:{name}", names, fix=fix)
+    return _load_official(name, split, [Path(folder)], names, fix="copy its files there, or give another folder")
 
 
 def load_or_why(spec: str, split: Split, data_root: Path | None = None) -> Dataset | DataNotFound:
@@ -218,6 +218,26 @@ def find_split(table: EmnistSplit, split: Split, roots: list[Path]) -> SplitFile
 FETCH = "`glyphpress data fetch` gets it, --data-root names another folder"
 
 
+def _load_official(
+    name: str, split: Split, roots: list[Path], names: tuple[str, ...], *, fix: str = FETCH
+) -> Dataset:
+    """Read `SPLIT`, `SPLIT/train` or `SPLIT/test` as `load` describes them."""
+    name, slash, file = name.partition("/")
+    table, spec = emnist_split(name), f"emnist:{name}"
+    if not slash:
+        return load_split(table, split, roots, spec, names, fix=fix)
+    files: dict[str, Split] = {"train": "train", "test": "test"}
+    if file not in files:
+        raise UnknownData(f"EMNIST's {name} has no file '{file}'; write {name}/train or {name}/test")
+    every = load_split(table, files[file], roots, spec, fix=fix)
+    # All classes are split before some are chosen, so that no image changes sides with the choice.
+    every = every.choose(tuple(every.classes[label] for label in np.unique(every.labels)))
+    test = held_out(every.images, every.labels, every.classes, TEST_SHARE)
+    half = every.take(np.flatnonzero(test if split == "test" else ~test), split)
+    half = replace(half, split=split, origin=f"{every.origin}/{split}")
+    return half.choose(names) if names else half
+
+
 def load_split(
     table: EmnistSplit, split: Split, roots: list[Path], spec: str, names: tuple[str, ...] = (), *, fix: str = FETCH
 ) -> Dataset:
@@ -232,8 +252,10 @@ def load_split(
     if files is None:
         searched = ", ".join(map(str, roots)) or "a cache, since you have no home"
         other: Split = "train" if split == "test" else "test"
-        only = f", where the {other} split is" if find_split(table, other, roots) else ""
-        raise DataNotFound(f"no {stem}-images-idx3-ubyte[.gz] in or below {searched}{only}; {fix}")
+        only, split_it = "", ""
+        if find_split(table, other, roots):
+            only, split_it = f", where the {other} split is", f", and {table.name}/{other} splits that file alone"
+        raise DataNotFound(f"no {stem}-images-idx3-ubyte[.gz] in or below {searched}{only}; {fix}{split_it}")
     if files.images is None or files.labels is None:
         missing = "images-idx3" if files.images is None else "labels-idx1"
         raise DataNotFound(f"{files.folder} lacks {stem}-{missing}-ubyte[.gz]; copy it beside the other file")

@@ -130,12 +130,12 @@ def split_off_test(data: Dataset) -> tuple[Dataset, Dataset]:
 
     Raises EmptyData as `held_out` does.
     """
-    chosen = held_out(data.images[:], data.labels, data.classes, TEST_SHARE)
+    chosen = held_out(data.images, data.labels, data.classes, TEST_SHARE)
     train, test = (np.flatnonzero(mask) for mask in (~chosen, chosen))
     return data.take(train, "without a held-out fifth"), data.take(test, "held-out fifth")
 
 
-def held_out(images: Images, labels: Labels, classes: tuple[str, ...], share: float) -> NDArray[np.bool_]:
+def held_out(images: ImageSource, labels: Labels, classes: tuple[str, ...], share: float) -> NDArray[np.bool_]:
     """Return bool [N]: which images form the test split, about `share` of each class and at least one.
 
     The choice depends on an image's pixels only, so adding pictures to a folder moves few others, and

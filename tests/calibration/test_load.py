@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.errors import CorruptData, DataNotFound
+from calibration.errors import CorruptData, DataNotFound, UnknownData
 from calibration.load import all_digits, load
 from calibration.sample import image_hashes
 from calibration.spec import SPLITS
@@ -82,6 +82,43 @@ def test_missing_files_say_where_they_were_looked_for(tmp_path: Path) -> None:
         load("emnist:letters", "train", tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert "data fetch" in str(caught.value)
+
+
+def test_one_file_alone_is_split_by_its_pixels_and_no_copy_is_on_both_sides(tmp_path: Path) -> None:
+    distinct, copies = strokes(620), np.r_[np.arange(620), np.arange(100), 0]
+    labels = np.r_[np.arange(620) % 62, np.arange(100) % 62, 1]
+    write_split(tmp_path, "byclass", "test", distinct[copies], labels)
+    train, test = (load(f"{tmp_path}:byclass/test", split) for split in ("train", "test"))
+    assert len(train) + len(test) == len(copies)
+    assert not np.isin(image_hashes(train.images), image_hashes(test.images)).any()
+    assert set(np.bincount(test.labels[np.unique(image_hashes(test.images), return_index=True)[1]])) == {2}
+    assert (train.split, train.origin) == ("train", "emnist:byclass/test/train")
+    again = load("emnist:byclass/test", "test", tmp_path)
+    assert again.sha256 == test.sha256
+
+
+def test_classes_of_one_file_are_chosen_after_it_is_split(tmp_path: Path) -> None:
+    write_split(tmp_path, "byclass", "test", strokes(620), np.arange(620) % 62)
+    for split in ("train", "test"):
+        every, letters = load(f"{tmp_path}:byclass/test", split), load(f"{tmp_path}:byclass/test[A-Z]", split)
+        assert letters.origin == f"emnist:byclass/test[A-Z]/{split}"
+        assert letters.classes == tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+        assert np.isin(image_hashes(letters.images), image_hashes(every.images)).all()
+
+
+def test_a_file_that_lacks_classes_is_split_without_them(tmp_path: Path) -> None:
+    write_split(tmp_path, "byclass", "test", strokes(100), 10 + np.arange(100) % 10)
+    assert load(f"{tmp_path}:byclass/test", "test").classes == tuple("ABCDEFGHIJ")
+    with pytest.raises(UnknownData, match="has no class '0'"):
+        load(f"{tmp_path}:byclass/test[0-9]", "test")
+
+
+def test_where_only_one_file_is_there_the_error_says_how_to_split_it(tmp_path: Path) -> None:
+    place(tmp_path, 0, "test")
+    with pytest.raises(DataNotFound, match="and digits/test splits that file alone"):
+        load(f"{tmp_path}:digits", "train")
+    with pytest.raises(UnknownData, match="has no file 'tset'; write digits/train or digits/test"):
+        load(f"{tmp_path}:digits/tset", "train")
 
 
 @pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])

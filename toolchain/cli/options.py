@@ -127,7 +127,8 @@ def _data_options(command: Command, *, required: bool) -> Command:
         required=required,
         metavar="DATA",
         shell_complete=complete.DATA,
-        help="builtin:digits, emnist:SPLIT, DIR:SPLIT, or a folder of pictures; append [A-Z] to choose classes.",
+        help="builtin:digits, emnist:SPLIT, DIR:SPLIT, or a folder of pictures; append [A-Z] to choose classes, or "
+        "/test to split that file alone.",
     )(command)
 
 

@@ -13,8 +13,9 @@ from toolchain import models
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
+from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import BaselinePin, Policy
-from toolchain.recipe import shipped
+from toolchain.recipe import Quantize, Recipe
 from toolchain.training.settings import TrainSettings
 from toolchain.training.train import train
 
@@ -31,8 +32,8 @@ def test_every_model_trains_two_steps_is_pressed_and_is_judged(name: str, digits
     request = PressRequest(
         checkpoint=str(path),
         data="builtin:digits",
-        recipes=(shipped()["static-int8"],),
-        policy=Policy(baseline=BaselinePin(min_accuracy=0.001)),
+        recipes=(Recipe(name="static-int8", steps=(Quantize(scheme="static-int8", calibration_images=20),)),)
+        policy=Policy(drop=DropLimit(max=0.02), baseline=BaselinePin(min_accuracy=0.001)),
         plan=TimingPlan(warmup=1, min_runs=5, min_seconds=0.0, inner=1),
     )
     report = press(request, out, ONE_THREAD)
