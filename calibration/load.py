@@ -218,9 +218,7 @@ def find_split(table: EmnistSplit, split: Split, roots: list[Path]) -> SplitFile
 FETCH = "`glyphpress data fetch` gets it, --data-root names another folder"
 
 
-def _load_official(
-    name: str, split: Split, roots: list[Path], names: tuple[str, ...], *, fix: str = FETCH
-) -> Dataset:
+def _load_official(name: str, split: Split, roots: list[Path], names: tuple[str, ...], *, fix: str = FETCH) -> Dataset:
     """Read `SPLIT`, `SPLIT/train` or `SPLIT/test` as `load` describes them."""
     name, slash, file = name.partition("/")
     table, spec = emnist_split(name), f"emnist:{name}"

@@ -3,7 +3,8 @@
 The layout is DenseNet-BC's (Huang et al., arXiv:1608.06993) with a small growth rate for grey 28x28 images: three
 blocks of two, four and six layers at 28x28, 14x14 and 7x7, each layer a 1x1 and a 3x3 convolution, and between blocks a 1x1
 convolution that halves the channels, and an average over 2x2 pixels. Unlike in the paper the norm follows its
-convolution, so that the two fold into one for the device.
+convolution, so that the two fold into one for the device. For 47 classes 145,015 parameters and 21 million
+multiply-accumulates.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 The layout is that of DS-CNN (Zhang et al., arXiv:1711.07128), the network of small devices made of MobileNet's blocks
 (Howard et al., arXiv:1704.04861): an ordinary first convolution, then pairs of a depthwise 3x3 and a pointwise 1x1.
+For 47 classes 29,759 parameters and 1.3 million multiply-accumulates.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The layout is that of ResNet-18 (He et al., arXiv:1512.03385) in its form for small images: the stem keeps the
 resolution, and the four stages see 28x28, 14x14, 7x7 and 7x7. A maximum over 2x2 pixels halves the resolution where
 the paper takes a stride, whose gradient on a CPU takes ten times as long in bfloat16. Widths are a quarter of the
-paper's: for 47 classes 705,951 parameters and 45 million multiply-accumulates.
+paper's: for 47 classes 705,951 parameters and 46 million multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ DROPOUT = 0.2
 
 def _convolution(before: int, after: int, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(
-        OrderedDict(
-            conv=nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False), norm=nn.BatchNorm2d(after)
-        )
+        OrderedDict(conv=nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False), norm=nn.BatchNorm2d(after))
     )
 
 

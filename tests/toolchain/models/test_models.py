@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.fixtures.lazy import nn, torch
 from toolchain import models
 from toolchain.checkpoint.float_model import forward
 from toolchain.checkpoint.load import load
+from toolchain.compress.prune.graph import prunable
 from toolchain.core.errors import CheckpointError, UsageProblem
 from toolchain.models.saving import save
 from toolchain.training.fit import accuracy
@@ -56,7 +58,7 @@ def test_width_scales_every_channel_count() -> None:
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(UsageProblem, match="did you mean .*cnn-small"):
         models.build("cnn-smal", classes=10)
-    with pytest.raises(UsageProblem, match="cnn-small"):
+    with pytest.raises(UsageProblem, match="train --help"):
         models.shipped_weights("nothing-like-it")
 
 
@@ -139,8 +141,14 @@ def test_every_model_can_be_pruned(name: str) -> None:
         ignored_layers=[module.classifier],
     )
     pruner.step()
-    assert sum(parameter.numel() for parameter in module.parameters()) < 0.5 * before
+    assert sum(parameter.numel() for parameter in module.parameters()) < 0.6 * before
     assert module(torch.zeros(3, 1, 28, 28)).shape == (3, 10)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_pruning_leaves_no_layer_of_ours_whole_that_has_channels_to_spare(name: str) -> None:
+    _, refused = prunable(with_lived_in_norms(models.build(name, classes=10)), name)
+    assert set(refused.values()) <= {"it gives the logits", "it has a single channel"}
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
@@ -237,3 +245,23 @@ def test_half_the_bytes_keep_vectors_whole_and_load_as_float32(tmp_path: Path) -
         rounded = weight.half().to(weight.dtype) if weight.ndim > 1 else weight
         assert state[key].dtype == weight.dtype
         assert torch.equal(state[key], rounded), key
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "parameters"),
+    [
+        ("mlp-100x3", 26, 101_326),
+        ("lenet5", 10, 61_706),
+        ("cnn-keras", 10, 887_530),
+        ("cnn-deep", 47, 634_831),
+        ("resnet18", 47, 705_951),
+        ("densenet", 47, 145_015),
+        ("cnn-attention", 47, 311_024),
+        ("dscnn", 47, 29_759),
+    ],
+)
+def test_every_model_has_the_parameters_that_its_docstring_gives(name: str, classes: int, parameters: int) -> None:
+    module = models.build(name, classes=classes)
+    assert sum(parameter.numel() for parameter in module.parameters()) == parameters
+    docstring = " ".join(str(sys.modules[type(module).__module__].__doc__).split())
+    assert f"or {classes} classes {parameters:,} parameters" in docstring
