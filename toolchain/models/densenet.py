@@ -1,8 +1,8 @@
 """densenet: each layer sees the features of all layers before it in its block.
 
 The layout is DenseNet-BC's (Huang et al., arXiv:1608.06993) with a small growth rate for grey 28x28 images: three
-blocks of two, four and six layers at 28x28, 14x14 and 7x7, each layer a 1x1 and a 3x3 convolution, and between blocks a 1x1
-convolution that halves the channels, and an average over 2x2 pixels. Unlike in the paper the norm follows its
+blocks of two, four and six layers at 28x28, 14x14 and 7x7. Each layer is a 1x1 and a 3x3 convolution, and between
+blocks a 1x1 convolution halves the channels before an average over 2x2 pixels. Unlike in the paper the norm follows its
 convolution, so that the two fold into one for the device. For 47 classes 145,015 parameters and 21 million
 multiply-accumulates.
 """

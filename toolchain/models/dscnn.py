@@ -33,7 +33,7 @@ class DsCnn(nn.Module):
         super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
 
-        def add(name: str, before: int, after: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        def add(name: str, before: int, after: int, kernel: int, *, stride: int = 1, groups: int = 1) -> None:
             layers[f"{name}_conv"] = nn.Conv2d(before, after, kernel, stride, kernel // 2, groups=groups, bias=False)
             layers[f"{name}_norm"] = nn.BatchNorm2d(after)
             layers[f"{name}_relu"] = nn.ReLU()
@@ -42,7 +42,7 @@ class DsCnn(nn.Module):
         add("stem", 1, before, 5, stride=2)
         for number, (count, stride) in enumerate(PAIRS, start=1):
             after = max(8, 8 * round(count * width / 8))
-            add(f"depthwise{number}", before, before, 3, stride, groups=before)
+            add(f"depthwise{number}", before, before, 3, stride=stride, groups=before)
             add(f"pointwise{number}", before, after, 1)
             before = after
         layers["pool"] = nn.Conv2d(before, before, LAST_MAP, groups=before, bias=False)

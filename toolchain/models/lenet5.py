@@ -1,8 +1,9 @@
 """lenet5: the network that published compression figures are most often given for.
 
 For 10 classes 61,706 parameters and 0.4 million multiply-accumulates. The layout is LeNet-5's (LeCun et al. 1998,
-"Gradient-based learning applied to document recognition") as it is commonly rebuilt: all maps of the second convolution
-see all of the first, ReLU instead of tanh, a maximum instead of a trained average, and logits instead of Gaussian units.
+"Gradient-based learning applied to document recognition") as it is commonly rebuilt: all maps of the second
+convolution see all of the first, ReLU instead of tanh, a maximum instead of a trained average, and logits instead of
+Gaussian units.
 """
 
 from __future__ import annotations
