@@ -56,7 +56,7 @@ def test_width_scales_every_channel_count() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UsageProblem, match="did you mean .*cnn-small"):
+    with pytest.raises(UsageProblem, match=r"did you mean .*cnn-small"):
         models.build("cnn-smal", classes=10)
     with pytest.raises(UsageProblem, match="train --help"):
         models.shipped_weights("nothing-like-it")
