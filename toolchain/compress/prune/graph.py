@@ -81,12 +81,12 @@ class ChannelGraph:
         from torch import nn
 
         # A batch norm shifts channels away from zero, which a function such as a maximum over channels would see.
-        batch_norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+        held: tuple[type[nn.Module], ...] = (*_root_types(), nn.BatchNorm1d, nn.BatchNorm2d)
         hooks, writes = [], self._dependencies.is_out_channel_pruning_fn
         group = self._pruning_group(layer, indices)
         for dep, dep_indices in group:
             part = dep.target.module
-            if isinstance(part, (*_root_types(), *batch_norms)):
+            if isinstance(part, held):
                 axis = -1 if isinstance(part, nn.Linear) else 1
                 zero = partial(_zero, axis=axis, indices=[int(index) for index in dep_indices])
                 if writes(dep.handler):
