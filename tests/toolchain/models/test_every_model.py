@@ -9,12 +9,12 @@ import pytest
 
 from calibration.dataset import Dataset
 from targets.session import TimingPlan
-from toolchain import models
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import BaselinePin, Policy
+from toolchain.models import names
 from toolchain.recipe import Quantize, Recipe
 from toolchain.training.settings import TrainSettings
 from toolchain.training.train import train
@@ -24,7 +24,7 @@ TWO_STEPS = TrainSettings(epochs=1, batch=64, ema=0, augment=0, held_out=0)
 
 
 # Most other tests press cnn-small.
-@pytest.mark.parametrize("name", [name for name in models.names() if name != "cnn-small"])
+@pytest.mark.parametrize("name", [name for name in names() if name != "cnn-small"])
 def test_every_model_trains_two_steps_is_pressed_and_is_judged(name: str, digits: Dataset, tmp_path: Path) -> None:
     few = digits.take(np.arange(2 * TWO_STEPS.batch), "128 images")
     path, out = tmp_path / "model.pt", tmp_path / "out"
