@@ -107,6 +107,20 @@ def test_options_of_the_architecture_and_preprocess_are_those_of_the_file(odd: D
     assert settle(str(tmp_path / "out.pt"), CheckpointRequest(), None).model.classes == odd.classes
 
 
+@pytest.mark.parametrize("name", models.names())
+def test_every_reference_model_gets_a_new_head_and_loads_again(name: str, odd: Dataset, tmp_path: Path) -> None:
+    facts = {"model": name, "classes": list("0123456789"), "preprocess": Preprocess().to_dict()}
+    save(tmp_path / "ten.pt", models.build(name, 10), facts)
+    start = start_from(str(tmp_path / "ten.pt"), odd, freeze=Freeze())
+    assert start.frozen
+    assert set(start.facts["head"].items()) >= {("columns", 5), ("copied", 3), ("new", True)}
+    head = start.facts["head"]["layer"]
+    assert head not in start.frozen.layers
+    assert start.module.get_submodule(head).weight.shape[0] == 5
+    save(tmp_path / "five.pt", start.module, facts | {"classes": list(odd.classes)})
+    assert start_from(str(tmp_path / "five.pt"), odd).notes == ()
+
+
 SCRIPT = """
 import torch
 from torch import nn
