@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 from calibration.dataset import SIDE, Dataset, Images, Split, chunks
 from calibration.errors import DataNotFound
 from calibration.glyph import glyph
-from calibration.load import DIGITS, all_digits, load
+from calibration.load import BUILT_IN, all_digits, load
 from calibration.sample import image_hashes
 from calibration.spec import SPLITS, EmnistSplit
 
@@ -107,7 +107,7 @@ def check(
     The built-in digits are the reference for orientation, so theirs is always right.
     """
     # A spec with a choice of classes has brackets, and no official counts.
-    table = None if spec == DIGITS or Path(spec).is_dir() else SPLITS.get(spec.rpartition(":")[2])
+    table = None if spec in BUILT_IN or Path(spec).is_dir() else SPLITS.get(spec.rpartition(":")[2])
     checked: list[SplitCheck] = []
     hashes: list[NDArray[np.bytes_]] = []
     findings: list[str] = []

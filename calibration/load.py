@@ -13,25 +13,32 @@ from typing import Any
 
 import numpy as np
 
-from calibration.dataset import Dataset, Images, Labels, Split, StreamedImages, of_classes
+from calibration.dataset import SIDE, Dataset, Images, Labels, Split, StreamedImages, of_classes
 from calibration.errors import CorruptData, DataNotFound, UnknownData
 from calibration.idx import open_idx
 from calibration.sample import TEST_SHARE, held_out
 from calibration.spec import SPLITS, EmnistSplit, brackets, chosen_classes, emnist_split, split_brackets
 
 DIGITS = "builtin:digits"
+SCANS = "builtin:digits8x8"
+SCAN_SIDE = 8
+"""Pixels of a side of scikit-learn's digits, whose values are 0 to 16."""
+SCAN_LEVELS = 16
+_ENLARGED = 3
+"""Side of the square of equal pixels that stands for one of a scan, with a margin of 2 around all of them."""
 _TEST_SHARE = 1 / 3
 """600 test images can decide a margin of a few points; fewer cannot."""
-_FORMS = f"{DIGITS}, emnist:SPLIT, DIR:SPLIT, or a folder of pictures with a subfolder a class"
+_FORMS = f"{DIGITS}, {SCANS}, emnist:SPLIT, DIR:SPLIT, or a folder of pictures with a subfolder a class"
 
 
 def load(spec: str, split: Split = "test", data_root: Path | None = None) -> Dataset:
     """Load the data set that a spec names.
 
-    spec: `builtin:digits`; `emnist:SPLIT`, looked up under `data_root`, $GLYPHPRESS_DATA, then the user cache;
-    `DIR:SPLIT`, the same official files in or up to two levels below DIR; or `DIR`, a folder of pictures. Brackets
-    after any of them choose classes, as in `emnist:byclass[A-Z]` (`calibration.spec`). `SPLIT/train` and `SPLIT/test`
-    are the images of that file alone: a fifth of each class is the test split, chosen by the pixels.
+    spec: `builtin:digits` and `builtin:digits8x8` (`digits`, `scans`); `emnist:SPLIT`, looked up under `data_root`,
+    $GLYPHPRESS_DATA, then the user cache; `DIR:SPLIT`, the same official files in or up to two levels below DIR; or
+    `DIR`, a folder of pictures. Brackets after any of them choose classes, as in `emnist:byclass[A-Z]`
+    (`calibration.spec`). `SPLIT/train` and `SPLIT/test` are the images of that file alone: a fifth of each class is the
+    test split, chosen by the pixels.
     Raises UnknownData, DataNotFound, CorruptData, EmptyData.
     """
     from calibration.glyph import load_folder
@@ -39,15 +46,16 @@ def load(spec: str, split: Split = "test", data_root: Path | None = None) -> Dat
     if Path(spec).is_dir():
         return load_folder(Path(spec), split)
     spec, names = split_brackets(spec)
-    if spec == DIGITS:
-        return digits(split).choose(names) if names else digits(split)
+    if spec in BUILT_IN:
+        data = BUILT_IN[spec](split)
+        return data.choose(names) if names else data
     folder, colon, name = spec.rpartition(":")
     if Path(spec).is_dir():
         return load_folder(Path(spec), split, names)
     if not colon:
         raise _unknown(spec)
     if folder == "builtin":
-        raise UnknownData(f"there is no built-in data set '{name}'; did you mean {DIGITS}?")
+        raise UnknownData(f"there is no built-in data set '{name}'; did you mean {' or '.join(BUILT_IN)}?")
     if folder == "emnist":
         return _load_official(name, split, search_folders(data_root), names)
     if not Path(folder).is_dir():
@@ -78,7 +86,14 @@ def train_split(spec: str, data_root: Path | None, why: str) -> Dataset:
 def _unknown(spec: str) -> UnknownData | DataNotFound:
     if Path(spec).exists():
         return DataNotFound(f"{spec} is a file, not a folder; --data takes {_FORMS}")
-    known = {DIGITS: DIGITS, "digits": DIGITS, "builtin": DIGITS, "emnist": "emnist:balanced"}
+    known = {
+        DIGITS: DIGITS,
+        SCANS: SCANS,
+        "digits8x8": SCANS,
+        "digits": DIGITS,
+        "builtin": DIGITS,
+        "emnist": "emnist:balanced",
+    }
     known |= {name: f"emnist:{name}" for name in SPLITS} | {f"emnist{name}": f"emnist:{name}" for name in SPLITS}
     near = [known[match] for match in difflib.get_close_matches(spec.lower(), known, n=3)]
     if near and "/" not in spec:
@@ -97,9 +112,16 @@ def all_digits() -> tuple[Images, Labels]:
     """
     from calibration.glyph import glyph
 
+    levels, labels = _digits_table()
+    grays = (levels.astype(np.uint16) * 255 // SCAN_LEVELS).astype(np.uint8)
+    return np.stack([glyph(scan) for scan in grays]), labels
+
+
+@cache
+def _digits_table() -> tuple[Images, Labels]:
+    """Return all scans, uint8 [N, 8, 8] from 0 to 16, and their labels, in scikit-learn's order."""
     table = np.loadtxt(_digits_file(), delimiter=",", dtype=np.uint8)
-    scans = (table[:, :64].reshape(-1, 8, 8).astype(np.uint16) * 255 // 16).astype(np.uint8)
-    return np.stack([glyph(scan) for scan in scans]), table[:, 64].astype(np.int64)
+    return table[:, :64].reshape(-1, SCAN_SIDE, SCAN_SIDE), table[:, 64].astype(np.int64)
 
 
 @cache
@@ -113,6 +135,26 @@ def digits(split: Split = "test") -> Dataset:
     test = held_out(images, labels, classes, _TEST_SHARE)
     keep = test if split == "test" else ~test
     return Dataset.of(images[keep], labels[keep], classes, f"{DIGITS}/{split}", split)
+
+
+@cache
+def scans(split: Split = "test") -> Dataset:
+    """Return scikit-learn's 8x8 digits as its tutorials split them: the first 898 to train, the other 899 to test.
+
+    Each pixel is a square of 3x3 equal ones, scaled from 0..16 to 0..255, within a margin of 2 black pixels, so that
+    the mean of each square is the tutorials' value again (`round(mean * 16 / 255)`).
+    """
+    levels, labels = _digits_table()
+    grays = np.round(levels * (255 / SCAN_LEVELS)).astype(np.uint8)
+    margin = (SIDE - _ENLARGED * SCAN_SIDE) // 2
+    images = np.pad(grays.repeat(_ENLARGED, 1).repeat(_ENLARGED, 2), [(0, 0), (margin, margin), (margin, margin)])
+    half = len(labels) // 2
+    part = slice(half, None) if split == "test" else slice(half)
+    return Dataset.of(images[part], labels[part], tuple("0123456789"), f"{SCANS}/{split}", split)
+
+
+BUILT_IN = {DIGITS: digits, SCANS: scans}
+"""Spec of each data set that is always there -> what returns a split of it."""
 
 
 def _digits_file() -> Path:
@@ -142,7 +184,7 @@ class Entry:
         """Return a line of a table with aligned columns, which ends with the folders of the files."""
         only = f" ({' '.join(self.found)} only)" if len(self.found) == 1 else ""
         folders = ", ".join(sorted(set(self.found.values()))) + only or "not here; `glyphpress data fetch` gets it"
-        return f"{self.spec:16} {len(self.classes):3} classes {self.train:9,} train {self.test:9,} test  {folders}"
+        return f"{self.spec:17} {len(self.classes):3} classes {self.train:9,} train {self.test:9,} test  {folders}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
@@ -152,9 +194,11 @@ class Entry:
 def catalog(data_root: Path | None = None) -> list[Entry]:
     """Return the built-in digits and EMNIST's six splits, with the folders in which `load` finds them."""
     roots = search_folders(data_root)
-    train, test = digits("train"), digits("test")
-    built_in = {"train": "built in", "test": "built in"}
-    entries = [Entry(DIGITS, test.classes, len(train), len(test), built_in)]
+    here = {"train": "built in", "test": "built in"}
+    entries = [
+        Entry(spec, data("test").classes, len(data("train")), len(data("test")), here)
+        for spec, data in BUILT_IN.items()
+    ]
     for table in SPLITS.values():
         folders: dict[str, str] = {}
         splits: tuple[Split, Split] = ("train", "test")

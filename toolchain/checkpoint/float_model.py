@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import Tensor, nn
 
+    from toolchain.formats.onnx.estimators import EstimatorFacts
+
 Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 _EMNIST_WIDTHS = {
     10: "digits or mnist",
@@ -94,6 +96,7 @@ class OnnxModel(ModelFacts):
 
     graph: the normalised graph (`onnx_normal`), to be read only. original: the user's graph, without its weights.
     module: the same layers in torch (`onnx_torch`), None where they could not be brought back. refusal: why not.
+    estimator: the forest or support vector machine that the graph holds in place of layers, or None.
     """
 
     graph: ModelProto
@@ -101,9 +104,12 @@ class OnnxModel(ModelFacts):
     module: nn.Module | None = None
     _: KW_ONLY
     refusal: str = ""
+    estimator: EstimatorFacts | None = None
 
     def torch_module(self, stage: str) -> nn.Module:
         """Return the torch module for `stage`, which changes or converts it; raises as `_refused` says."""
+        if self.estimator:
+            raise StageError(f"{stage} is not possible with {self.name}: {self.estimator.refusal}")
         if self.module is None:
             raise _refused(stage, self.refusal)
         return self.module

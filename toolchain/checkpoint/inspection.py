@@ -60,7 +60,8 @@ def inspect_file(
     weights to take, of a file that holds several. Raises CheckpointError when it is no model file or cannot be read.
     """
     shipped = models.shipped_weights(path_or_name) if path_or_name in models.names() else None
-    if path_or_name in models.names() and shipped is None:
+    is_estimator = path_or_name in models.ESTIMATORS and not Path(path_or_name).exists()
+    if is_estimator or (path_or_name in models.names() and shipped is None):
         raise CheckpointError(
             f"{path_or_name} ships without weights; train it: glyphpress train --model {path_or_name}"
         )

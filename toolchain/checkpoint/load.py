@@ -34,6 +34,7 @@ from toolchain.checkpoint.source import ModelSource, build_from, parse_source
 from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
 from toolchain.core.errors import CheckpointError, PreprocessUnknown, UsageProblem
 from toolchain.formats import catalog
+from toolchain.formats.onnx.estimators import estimator_in
 from toolchain.formats.onnx.file import read_onnx
 
 if TYPE_CHECKING:
@@ -136,6 +137,11 @@ def load(
 def _locate(path_or_name: str) -> Path:
     if path_or_name not in models.names():
         path = Path(path_or_name)
+        if path_or_name in models.ESTIMATORS and not path.exists():
+            raise CheckpointError(
+                f"{path_or_name} ships without weights; train it: glyphpress train --model {path_or_name} --data SPEC "
+                f"-o {path_or_name}.onnx"
+            )
         similar_names = difflib.get_close_matches(path_or_name, models.names(), n=1)
         if similar_names and not path.exists():
             raise UsageProblem(
@@ -211,13 +217,15 @@ def _open_onnx(request: _Request) -> Loaded:
     metadata = {entry.key: entry.value for entry in original.metadata_props}
     request = request.agreed(metadata_facts(metadata, request.path))
     normal = normalise(request.path, len(request.classes), request.label_offset)
-    module, refusal = to_torch(normal.proto)
+    estimator = estimator_in(original)
+    module, refusal = (None, estimator.refusal) if estimator else to_torch(normal.proto)
     model = OnnxModel(
         **_facts(request, ("from ONNX", *normal.notes), KIND_NAMES["onnx"]),
         graph=normal.proto,
         original=original,
         module=module,
         refusal=refusal,
+        estimator=estimator,
         origin_sha256=_origin(our_facts(metadata, request.path)),
     )
     width = normal.proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value

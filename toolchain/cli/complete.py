@@ -94,7 +94,7 @@ def _presets() -> Iterable[str]:
 def _data() -> list[str]:
     from calibration.spec import SPLITS
 
-    return ["builtin:digits", *(f"emnist:{name}" for name in SPLITS)]
+    return ["builtin:digits", "builtin:digits8x8", *(f"emnist:{name}" for name in SPLITS)]
 
 
 RECIPE = _names(_recipes, suffixes=(".toml",), or_file=True)

@@ -106,6 +106,7 @@ def press(
         checkpoint_options=request,
         formats=tuple(format_ for format_ in FORMATS if format_ in formats),
         formats_named=options.was_given("formats"),
+        recipes_named=options.was_given("recipes"),
         policy=limits.chosen(),
         plan=TimingPlan(min_seconds=seconds, min_runs=1000, inner=1),
         target=target,

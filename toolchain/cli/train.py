@@ -10,6 +10,7 @@ import rich_click as click
 from toolchain import models
 from toolchain.cli import complete, console, options, values
 from toolchain.cli.checkpoint_options import preprocess_options
+from toolchain.cli.estimator_options import estimator_options
 from toolchain.cli.setting_options import ChosenSettings, setting_options
 from toolchain.cli.start_options import ChosenStart, start_options
 
@@ -28,7 +29,7 @@ DEFAULT_MODEL = "cnn-small"
     "--model",
     metavar="NAME",
     shell_complete=complete.MODEL,
-    help=f"Reference architecture: {', '.join(models.names())}. With --from, the class of its weights, as in `press`. "
+    help=f"Reference model: {', '.join((*models.names(), *models.ESTIMATORS))}. With --from, the class of its weights, as in `press`. "
     f"Default: {DEFAULT_MODEL}, or what the file of --from names.",
 )
 @options.data_option
@@ -38,7 +39,7 @@ DEFAULT_MODEL = "cnn-small"
     "--output",
     "--out",
     type=values.OUTPUT_FILE,
-    help="The .pt or .safetensors file to write. Only --folds runs without it.",
+    help="The .pt or .safetensors file to write; .onnx for scikit-learn's models. Only --folds runs without it.",
 )
 @click.option(
     "--folds",
@@ -52,6 +53,7 @@ DEFAULT_MODEL = "cnn-small"
 @preprocess_options
 @options.run_options(seed=True, threads=0, force=True)
 @options.json_option
+@estimator_options
 @options.names_options()
 def train(
     *,

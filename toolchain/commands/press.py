@@ -50,6 +50,9 @@ def press(request: PressRequest, out: Path, context: RunContext | None = None) -
         folder = PressFolder(path, out)
         images = PressImages.load(request, context)
         settled = _settled(request, images, context)
+        request, notes = request.for_model(settled.model)
+        folder.notes += notes
+        images = images if request.recipes else replace(images, calibrations={})
         with folder.keeping_log():
             artifacts = FileMaker(request, settled.model, images, folder, context).make()
             measured = FileMeasurer(request, images, folder, context).measure(artifacts)

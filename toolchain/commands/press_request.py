@@ -15,6 +15,7 @@ from targets.host.machine import machine_state, saturates
 from targets.session import Instructions, TimingPlan
 from targets.target import Target
 from toolchain.checkpoint import CheckpointRequest
+from toolchain.checkpoint.float_model import FloatModel, OnnxModel
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.evaluation.evaluate import Evaluation, evaluate
@@ -133,6 +134,7 @@ class PressRequest:
     checkpoint: a file or the name of a shipped model; checkpoint_options: how to read it. data: the images, as
     `calibration.load.load` takes them. recipes: in order; the float conversion always comes first. formats: the output
     formats; formats_named: whether the user named them, so that the report says which of them a recipe does not make.
+    recipes_named: whether the user named the recipes; if not, `for_model` leaves out those that the model cannot have.
     target: where files are read, measured and chosen; None takes each format's default target. plan: how the files are
     timed, always on one thread. prefer: how the winner is chosen (`winner.Prefer`). command: for the report.
 
@@ -145,6 +147,7 @@ class PressRequest:
     checkpoint_options: CheckpointRequest = field(default_factory=CheckpointRequest)
     formats: tuple[Format, ...] = FORMATS
     formats_named: bool = False
+    recipes_named: bool = True
     policy: Policy = field(default_factory=default_policy)
     plan: TimingPlan = field(default_factory=TimingPlan)
     target: str | None = None
@@ -155,6 +158,20 @@ class PressRequest:
     def press_target(self) -> PressTarget:
         """Where the files are read and measured."""
         return PressTarget(self.target, self.formats)
+
+    def for_model(self, model: FloatModel) -> tuple[PressRequest, tuple[str, ...]]:
+        """Return the request without what the model cannot have and nobody asked for, and a note on that.
+
+        A forest or a support vector machine has no layers to quantize or to convert to another format than ONNX.
+        """
+        if not isinstance(model, OnnxModel) or model.estimator is None:
+            return self, ()
+        recipes = self.recipes if self.recipes_named else tuple(each for each in self.recipes if not each.steps)
+        formats = self.formats if self.formats_named else ("onnx",)
+        omitted = [each.name for each in self.recipes if each not in recipes]
+        omitted += [f".{format_}" for format_ in self.formats if format_ not in formats]
+        note = f"{', '.join(omitted)} left out: {model.name} is {model.estimator.title}, which has no layers for that"
+        return replace(self, recipes=recipes, formats=formats), (note,) if omitted else ()
 
     def notes(self) -> tuple[str, ...]:
         """Return a note for the report on every file whose format was named but whose recipe does not make it."""

@@ -25,7 +25,7 @@ class Origin:
     preprocess: Preprocess
     classes: tuple[str, ...]
     recipe: str
-    parent_sha256: str
+    parent_sha256: str | None
     tools: dict[str, str]
     calibration: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
@@ -57,12 +57,13 @@ def write_artifact(
     check: Callable[[Artifact], None] | None = None,
     compare: Callable[[Artifact], Fidelity] | None = None,
     beside: dict[Path, str] | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> Artifact:
     """Let `write` make the file and `check` examine it, and then give file and sidecar their names.
 
-    compare: returns the sidecar's `fidelity`. beside: texts to write too, by their paths in the same folder. Raises
-    what these functions raise; then nothing is written. Without `force` nothing is overwritten, except a sidecar whose
-    file is gone.
+    compare: returns the sidecar's `fidelity`. beside: texts to write too, by their paths in the same folder. facts:
+    JSON types for the file itself, beside its origin. Raises what these functions raise; then nothing is written.
+    Without `force` nothing is overwritten, except a sidecar whose file is gone.
     """
     refuse_model(path, force=force)
     texts = beside or {}
@@ -71,7 +72,7 @@ def write_artifact(
         inputs, outputs = describe(part)
         # vars, not asdict, which would turn the preprocess into a dictionary too.
         artifact = Artifact(part, file_format(part), "", inputs, outputs, **vars(origin))
-        catalog.get(artifact.format).embed(part, origin.facts())
+        catalog.get(artifact.format).embed(part, (facts or {}) | origin.facts())
         artifact = replace(artifact, sha256=file_sha256(part))
         if check:
             check(artifact)

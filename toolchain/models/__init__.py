@@ -13,6 +13,8 @@ from toolchain.core.errors import UsageProblem
 if TYPE_CHECKING:
     from torch import nn
 
+    from toolchain.models.estimator import Estimator
+
 MODELS = {
     "cnn-small": "toolchain.models.cnn_small:CnnSmall",
     "cnn-deep": "toolchain.models.cnn_deep:CnnDeep",
@@ -25,6 +27,12 @@ MODELS = {
     "dscnn": "toolchain.models.dscnn:DsCnn",
 }
 """Class of each model by its name; imported only when the model is built, since every architecture needs torch."""
+ESTIMATORS = {
+    "svc": "toolchain.models.svc:Svc",
+    "decision-tree": "toolchain.models.decision_tree:DecisionTree",
+    "random-forest": "toolchain.models.random_forest:RandomForest",
+}
+"""Settings (`Estimator`) of each scikit-learn classifier by its name. They become .onnx files, not torch modules."""
 _REFERENCE = "_glyphpress_reference"
 MOST_PARAMETERS = 200_000_000
 """Limit of a reference model; options that ask for more are an error in a file or a command."""
@@ -33,6 +41,17 @@ MOST_PARAMETERS = 200_000_000
 def names() -> tuple[str, ...]:
     """Return the name of every reference architecture."""
     return tuple(MODELS)
+
+
+def estimator_class(name: str) -> type[Estimator]:
+    """Return the settings of a scikit-learn classifier. Raises UsageProblem on a name that is not in ESTIMATORS."""
+    if name not in ESTIMATORS:
+        raise UsageProblem(
+            f"no scikit-learn model '{name}'; {nearest(name, ESTIMATORS, 'give ' + ' or '.join(ESTIMATORS))}"
+        )
+    module, attribute = ESTIMATORS[name].split(":")
+    settings: type[Estimator] = getattr(import_module(module), attribute)
+    return settings
 
 
 def build(name: str, classes: int, **options: Any) -> nn.Module:
@@ -93,7 +112,15 @@ def shipped_names() -> tuple[str, ...]:
     return tuple(name for name in MODELS if shipped_weights(name))
 
 
+def refuse_unknown(name: str) -> None:
+    """Raise UsageProblem where no reference model has this name."""
+    known = (*MODELS, *ESTIMATORS)
+    if name not in known:
+        raise UsageProblem(f"no reference model '{name}'; {nearest(name, known, 'see `glyphpress train --help`')}")
+
+
 def _reference(name: str) -> str:
-    if name not in MODELS:
-        raise UsageProblem(f"no reference model '{name}'; {nearest(name, MODELS, 'see `glyphpress train --help`')}")
+    if name in ESTIMATORS:
+        raise UsageProblem(f"{name} is fitted by scikit-learn and has no torch module; give one of {', '.join(MODELS)}")
+    refuse_unknown(name)
     return MODELS[name]

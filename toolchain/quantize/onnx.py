@@ -35,6 +35,7 @@ from toolchain.formats.onnx.edit import (
     values,
 )
 from toolchain.formats.onnx.edit import node as new_node
+from toolchain.formats.onnx.estimators import refuse_estimator
 from toolchain.formats.onnx.file import read, read_onnx, rewrite, slim_onnx, write_model
 from toolchain.formats.onnx.layers import onnx_activations, onnx_graph
 from toolchain.formats.uint8_input import PixelInput, absorb_onnx, integer_io
@@ -119,6 +120,7 @@ def _quantized(artifact: Artifact, log: Path | None, make: Callable[[Path], ir.M
         proto = read_onnx(artifact.path)
         refuse_quantized(proto, artifact.path)
         refuse_not_finite(proto, artifact.path)
+        refuse_estimator(proto, name)
         del proto
         prepared = Path(folder) / "prepared.onnx"
         prepare(artifact.path, prepared)
@@ -279,6 +281,7 @@ class FloatOnnx(FloatFile):
 
         self.artifact = artifact
         refuse_quantized(without_weights(artifact.path), artifact.path)
+        refuse_estimator(without_weights(artifact.path), artifact.path.name)
         self._path = folder / "prepared.onnx"
         prepare(artifact.path, self._path)
         self.model = ir.from_proto(without_weights(self._path))

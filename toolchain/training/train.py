@@ -123,7 +123,7 @@ def train(
     test_accuracy = None
     if test is not None:
         test_accuracy = accuracy(fitted, test, preprocess, threads=context.threads)
-        facts["test"] = _data_facts(test) | {"right": round(test_accuracy * len(test)), "accuracy": test_accuracy}
+        facts["test"] = data_facts(test) | {"right": round(test_accuracy * len(test)), "accuracy": test_accuracy}
         if out:
             save(out, fitted, facts, force=True)
     return TrainResult(fitted, preprocess, tuple(done), test_accuracy, out, facts)
@@ -186,11 +186,12 @@ def _facts(
         "preprocess": preprocess.to_dict(),
         "settings": settings.to_dict(),
         "seed": seed,
-        "data": _data_facts(data),
+        "data": data_facts(data),
     }
 
 
-def _data_facts(data: Dataset) -> dict[str, Any]:
+def data_facts(data: Dataset) -> dict[str, Any]:
+    """Return what a trained file says about its images, as JSON types."""
     return {"origin": data.origin, "sha256": data.sha256, "images": len(data)}
 
 

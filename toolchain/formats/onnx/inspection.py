@@ -12,6 +12,7 @@ from targets.artifact import ONNX_METADATA_KEY, file_sha256
 from targets.host.text import json_value
 from targets.onnxruntime.onnx_file import scales
 from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor, sidecar_facts, uncounted_note
+from toolchain.formats.onnx.estimators import estimator_in, learned
 from toolchain.formats.onnx.file import image_inputs, read_onnx, weight_files
 from toolchain.formats.onnx.layers import onnx_graph
 
@@ -37,32 +38,38 @@ def inspect_onnx(path: Path) -> Inspection:
             node.name or names.get(node.output[0]) or node.output[0],
             node.op_type,
             shapes.get(node.output[0], ())[1:],
-            sum(parameters.get(name, 0) for name in node.input),
+            sum(parameters.get(name, 0) for name in node.input) + learned(node),
             macs.get(node.output[0], 0),
         )
         for node in graph.node
         if node.op_type != "Constant"
     )
     opsets = ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
+    estimator = estimator_in(proto)
+    holds = [f"{estimator.title}: {estimator.size}"] if estimator else []
     beside = [f"weights in {file.name}, {file.stat().st_size:,} bytes more" for file in weight_files(path)]
     return Inspection.of(
         path,
         "onnx",
         [_tensor(tensor, counts) for tensor in graph.initializer],
-        parameters=sum(parameters.values()),
+        parameters=_parameters(graph),
         layers=layers,
         macs=None if unknown else sum(layer.macs for layer in layers),
         inputs=tuple(_described(value, quantization) for value in image_inputs(proto)),
         outputs=tuple(_described(value, quantization) for value in graph.output),
         metadata=_metadata(proto, path),
-        notes=(f"opset {opsets}, IR {proto.ir_version}", *beside, *uncounted_note(unknown)),
+        notes=(f"opset {opsets}, IR {proto.ir_version}", *holds, *beside, *uncounted_note(unknown)),
     )
 
 
 def count_onnx(proto: ModelProto) -> tuple[int, int | None]:
     """Return an ONNX model's parameters, and its MACs for one image or None where not all of them can be counted."""
     macs, unknown = onnx_macs(proto.graph, _sizes(proto))
-    return sum(_parameter_counts(proto.graph).values()), None if unknown else sum(macs.values())
+    return _parameters(proto.graph), None if unknown else sum(macs.values())
+
+
+def _parameters(graph: GraphProto) -> int:
+    return sum(_parameter_counts(graph).values()) + sum(map(learned, graph.node))
 
 
 def _sizes(proto: ModelProto) -> dict[str, tuple[int, ...]]:
@@ -83,6 +90,9 @@ def _one_image(proto: ModelProto) -> Iterator[None]:
     """Let open axes of inputs and outputs be 1 inside the block, so that shapes computed from them are known."""
     ends = (*proto.graph.input, *proto.graph.output)
     axes = [axis for value in ends for axis in value.type.tensor_type.shape.dim if not axis.dim_value]
+    names = {axis.dim_param for axis in axes} - {""}
+    inner = [axis for value in proto.graph.value_info for axis in value.type.tensor_type.shape.dim]
+    axes += [axis for axis in inner if axis.dim_param in names]
     before = [axis.dim_param for axis in axes]
     for axis in axes:
         axis.dim_value = 1
@@ -259,6 +269,11 @@ def _einsum(node: NodeProto, inputs: list[Shape], output: Shape) -> int:  # noqa
     return prod(sizes.values()) if set(sizes) - set(result) else 0
 
 
+def _kernels(node: NodeProto, inputs: list[Shape], output: Shape) -> int:  # noqa: ARG001 (as all rules)
+    """Return the products of the image with each support vector, and of the results with their coefficients."""
+    return learned(node)
+
+
 _RULES: dict[str, Callable[[NodeProto, list[Shape], Shape], int]] = {
     **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul", "FusedMatMul", "DynamicQuantizeMatMul"), _product),
     **dict.fromkeys(("MatMulIntegerToFloat", "Gemm", "FusedGemm", "QGemm"), _product),
@@ -267,4 +282,5 @@ _RULES: dict[str, Callable[[NodeProto, list[Shape], Shape], int]] = {
     "MatMulNBits": _packed_product,
     "Attention": _attention,
     "Einsum": _einsum,
+    "SVMClassifier": _kernels,
 }

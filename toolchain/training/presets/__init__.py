@@ -9,6 +9,7 @@ import tomllib
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from targets.errors import nearest, translated
 from toolchain.core.errors import PolicyError, UsageProblem
@@ -46,12 +47,29 @@ def preset_for(images: int, model: str = "") -> TrainSettings:
 
 def read(path: Path) -> TrainSettings:
     """Return the settings of a TOML file; raises PolicyError that names the file and the first problem."""
+    return parse(_text(path), str(path))
+
+
+def table(path: Path) -> dict[str, Any]:
+    """Return the table [train] of a TOML file, whose keys are those of any model; raises PolicyError without one."""
+    return _table(_text(path), str(path))
+
+
+def _text(path: Path) -> str:
     with translated(lambda reason: PolicyError(f"{path}: not TOML in UTF-8 ({reason}); save it as that")):
-        return parse(path.read_text(encoding="utf-8"), str(path))
+        return path.read_text(encoding="utf-8")
 
 
 def parse(text: str, origin: str) -> TrainSettings:
     """Return the settings of a TOML text; missing keys have their defaults. Raises PolicyError that names `origin`."""
+    values = _table(text, origin)
+    try:
+        return TrainSettings().changed(**values)
+    except UsageProblem as error:
+        raise PolicyError(f"{origin}: [train] {str(error).replace('`', '')}") from error
+
+
+def _table(text: str, origin: str) -> dict[str, Any]:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -60,7 +78,4 @@ def parse(text: str, origin: str) -> TrainSettings:
         raise PolicyError(f"{origin}: unknown key '{key}'; settings stand in a table [train]")
     if not isinstance(values := tables.get("train"), dict):
         raise PolicyError(f"{origin}: it has no table [train]; write [train], and below it lines such as epochs = 10")
-    try:
-        return TrainSettings().changed(**values)
-    except UsageProblem as error:
-        raise PolicyError(f"{origin}: [train] {str(error).replace('`', '')}") from error
+    return values
