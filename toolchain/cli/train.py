@@ -29,8 +29,8 @@ DEFAULT_MODEL = "cnn-small"
     "--model",
     metavar="NAME",
     shell_complete=complete.MODEL,
-    help=f"Reference model: {', '.join((*models.names(), *models.ESTIMATORS))}. With --from, the class of its weights, as in `press`. "
-    f"Default: {DEFAULT_MODEL}, or what the file of --from names.",
+    help=f"Reference model: {', '.join((*models.names(), *models.ESTIMATORS))}. With --from, the class of its weights, "
+    f"as in `press`. Default: {DEFAULT_MODEL}, or what the file of --from names.",
 )
 @options.data_option
 @options.classes_option

@@ -89,7 +89,7 @@ def train(
     preprocess = start.preprocess if start else preprocess or Preprocess()
     if test is not None and test.classes != data.classes:
         raise UsageProblem(f"{test.origin} has other classes than {data.origin}; name two splits of one data set")
-    _refuse_empty_classes(data)
+    refuse_empty_classes(data)
     fitted_indices, held_out = hold_out(data.labels, settings.held_out, context.seed)
     _refuse_pointless(settings, start, len(fitted_indices))
     module = start.module if start else _module(model, data, context.seed)
@@ -144,7 +144,7 @@ def _held_out_text(data: Dataset, held_out: NDArray[np.int64]) -> str:
     return f" ({len(held_out):,} held out{without})"
 
 
-def _refuse_empty_classes(data: Dataset) -> None:
+def refuse_empty_classes(data: Dataset) -> None:
     """Raise EmptyData where a class has no image: a model would have an output for it that it never learned."""
     counts = np.bincount(data.labels, minlength=len(data.classes))
     if absent := [f"'{name}'" for name, count in zip(data.classes, counts, strict=True) if not count]:
