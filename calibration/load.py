@@ -117,7 +117,6 @@ def all_digits() -> tuple[Images, Labels]:
     return np.stack([glyph(scan) for scan in grays]), labels
 
 
-@cache
 def _digits_table() -> tuple[Images, Labels]:
     """Return all scans, uint8 [N, 8, 8] from 0 to 16, and their labels, in scikit-learn's order."""
     table = np.loadtxt(_digits_file(), delimiter=",", dtype=np.uint8)

@@ -247,3 +247,12 @@ def test_scikit_learn_without_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calibration.load.find_spec", lambda _name: None)
     with pytest.raises(DataNotFound, match="pip install"):
         all_digits.__wrapped__()
+
+
+def test_digits8x8_are_scikit_learn_s_scans_in_its_order() -> None:
+    from sklearn.datasets import load_digits
+
+    images = np.concatenate([load("builtin:digits8x8", split).images[:] for split in ("train", "test")])
+    squares = images[:, 2:26, 2:26].reshape(-1, 8, 3, 8, 3)
+    assert np.array_equal(np.round(squares.mean(axis=(2, 4)) * 16 / 255), load_digits().images)
+    assert (len(load("builtin:digits8x8", "train")), len(load("builtin:digits8x8"))) == (898, 899)

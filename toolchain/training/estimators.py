@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -146,9 +147,12 @@ def _converted(classifier: Any, settings: Estimator, classes: int, *, is_scan: b
 
     options, scores, columns = settings.conversion(classes)
     row = np.zeros((1, SCAN_SIDE**2 if is_scan else 28**2), np.float32)
-    core = to_onnx(
-        classifier, row, options={id(classifier): options}, target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET}
-    ).graph
+    with warnings.catch_warnings():
+        # skl2onnx reads attributes of SVC that scikit-learn is about to remove, and that are empty here.
+        warnings.simplefilter("ignore", FutureWarning)
+        core = to_onnx(
+            classifier, row, options={id(classifier): options}, target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET}
+        ).graph
     label, answer = (value.name for value in core.output)
     for node in core.node:
         node.output[:] = [{label: "label", answer: "answers"}.get(name, name) for name in node.output]
