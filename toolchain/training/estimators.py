@@ -16,6 +16,7 @@ from calibration.dataset import Dataset, Images, chunks
 from calibration.load import SCAN_LEVELS, SCAN_SIDE, SCANS
 from targets.preprocess import Preprocess
 from toolchain.checkpoint.onnx_graph import BATCH_AXIS, answers, open_session
+from toolchain.core import files
 from toolchain.core.context import RunContext
 from toolchain.core.errors import PackageMissing, UsageProblem
 from toolchain.core.versions import tool_versions
@@ -64,11 +65,11 @@ class FittedEstimator:
 
 
 def refuse_unfit(path: Path, *, force: bool) -> None:
-    """Raise UsageProblem when `fit_estimator` would refuse `path`, PackageMissing without skl2onnx."""
-    if path.suffix != ".onnx":
-        raise UsageProblem(
-            f"{path}: a model of scikit-learn is written as .onnx, never as a pickle; let it end in .onnx"
-        )
+    """Raise UsageProblem when `fit_estimator` would refuse `path`, PackageMissing without skl2onnx.
+
+    A pickle, as scikit-learn's users save their models, runs code when it is loaded, so only .onnx is written.
+    """
+    files.refuse_unfit(path, ".onnx", force=force)
     refuse_model(path, force=force)
     if find_spec("skl2onnx") is None:
         raise PackageMissing("skl2onnx is not installed: pip install 'glyphpress[sklearn]', or pip install skl2onnx")

@@ -89,18 +89,16 @@ def test_fewer_images_keep_each_class_s_share_and_that_is_said(tmp_path: Path) -
 def test_it_is_pressed_and_judged(
     model: str, files: dict[str, FittedEstimator], glyphpress: Callable, tmp_path: Path
 ) -> None:
-    path = files[model].out
-    done = glyphpress(
-        "press", path, "--data", "builtin:digits", "--seconds", "0.1s", "--out", tmp_path / "out", "--json"
-    )
+    path, out, limits = files[model].out, tmp_path / "out", tmp_path / "limits.toml"
+    data = ("--data", "builtin:digits")
+    done = glyphpress("press", path, *data, "--seconds", "0.1s", "--out", out, "--json")
     assert done.code == 0, done.err
     report = json.loads(done.out)["report"]
     assert [row["format"] for row in report["rows"]] == ["onnx"]
     assert any("static-int8, .tflite left out" in note for note in report["notes"])
-    pressed = tmp_path / "out" / f"{model}.float.onnx"
-    done = glyphpress(
-        "gate", "--baseline", path, "--candidate", pressed, "--data", "builtin:digits", "--max-drop", "2pp"
-    )
+    limits.write_text('[drop]\nmax = "2pp"\nconfidence = 0.95\n')
+    pressed = out / f"{model}.float.onnx"
+    done = glyphpress("gate", "--baseline", path, "--candidate", pressed, *data, "--policy", limits)
     assert done.code == 0, done.err
     assert "0 answers changed" in done.out
 
@@ -149,7 +147,7 @@ def test_inspect_says_what_it_holds(
 
 
 def test_only_onnx_is_written(tmp_path: Path) -> None:
-    with pytest.raises(UsageProblem, match="never as a pickle"):
+    with pytest.raises(UsageProblem, match=r"should end in \.onnx"):
         fitted("svc", tmp_path / "svc.pt")
     assert not list(tmp_path.iterdir())
 
