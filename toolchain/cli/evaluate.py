@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Order of the classes: as the model numbers them, or the one that is read worst first.",
 )
+@click.option(
+    "--hypothesis",
+    type=values.SHARE,
+    help="Say whether the images accept or reject that at least this share is read, such as 95%.",
+)
 @options.run_options(threads=0, force=True)
 @options.json_option
 def evaluate(
@@ -41,6 +46,7 @@ def evaluate(
     output: Path | None,
     csv: Path | None,
     order: Order,
+    hypothesis: float | None,
     context: RunContext,
     as_json: bool,
 ) -> None:
@@ -55,12 +61,15 @@ def evaluate(
     """
     from calibration.load import load
     from toolchain.core.files import refuse_source, refuse_unfit, write_whole
-    from toolchain.evaluation.metrics import measure
+    from toolchain.core.json_codec import to_json
+    from toolchain.evaluation.metrics import Hypothesis, measure
     from toolchain.evaluation.untracked import training_images
     from toolchain.gate.candidate import evaluate_file
     from toolchain.report.gate_terminal import show_evaluation
     from toolchain.report.per_class import ordered, per_class_csv
 
+    if hypothesis is not None and not 0 < hypothesis < 1:
+        raise click.UsageError(f"--hypothesis {hypothesis:.0%} is no share; give more than 0% and less than 100%")
     for path, suffix in ((output, ".npz"), (csv, ".csv")):
         if path:
             refuse_source(path, artifact)
@@ -69,14 +78,18 @@ def evaluate(
     train = training_images(data, context.data_root)
     evaluation = evaluate_file(artifact, dataset, train=train, target=target, context=context)
     metrics = ordered(measure(evaluation), order)
+    tested = None if hypothesis is None else Hypothesis.test(hypothesis, metrics)
     if output:
         evaluation.save(output, force=context.force)
     if csv:
         write_whole(csv, per_class_csv(metrics), force=context.force)
     if as_json:
-        console.emit("evaluate", evaluation.to_dict() | {"metrics": metrics.to_dict()})
+        verdict = {"hypothesis": to_json(tested)} if tested else {}
+        console.emit("evaluate", evaluation.to_dict() | {"metrics": metrics.to_dict()} | verdict)
     else:
         show_evaluation(evaluation, metrics, console.out())
+        if tested:
+            console.tell(f"hypothesis: {tested.sentence()}")
 
 
 @click.command()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.core.errors import EvidenceError
+from toolchain.core.quantities import percent_text
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.stats.decision import normal_quantile
 
@@ -68,6 +69,41 @@ class Metrics:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
         return asdict(self) | {"confusion": self.confusion.tolist()}
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """The claim that a file reads at least this share of such images, and whether the images accept or reject it.
+
+    interval: the two-sided 95 % score interval of the accuracy (`wilson`). A claim at or below all of it is accepted,
+    one above all of it is rejected, and one inside it is undecided.
+    """
+
+    accuracy_claimed: float
+    accuracy: float
+    images: int
+    interval: tuple[float, float]
+    verdict: Literal["accepted", "rejected", "undecided"]
+
+    @classmethod
+    def test(cls, claim: float, metrics: Metrics) -> Hypothesis:
+        """Judge the claim by the metrics of an evaluation."""
+        claim = round(claim, 12)  # 95% is read as 0.9500000000000001
+        low, high = metrics.interval
+        verdict: Literal["accepted", "rejected", "undecided"] = "undecided"
+        if claim <= low:
+            verdict = "accepted"
+        elif claim > high:
+            verdict = "rejected"
+        return cls(claim, metrics.accuracy, metrics.images, metrics.interval, verdict)
+
+    def sentence(self) -> str:
+        """Return the verdict with what it rests on."""
+        low, high = map(percent_text, self.interval)
+        return (
+            f"an accuracy of at least {percent_text(self.accuracy_claimed)} is {self.verdict}: "
+            f"{percent_text(self.accuracy)} of {self.images:,} images, 95 % interval {low} to {high}"
+        )
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:

@@ -53,3 +53,17 @@ def test_a_model_that_is_not_there_yet_is_trained_first(glyphpress: Callable, tm
     done = glyphpress("press", "svc", "--data", "builtin:digits", "--out", tmp_path / "out")
     assert done.code == 3
     assert "train it: glyphpress train --model svc" in done.err
+
+
+def test_the_tutorial_s_hypothesis_is_accepted_for_the_svc_and_rejected_for_the_tree(
+    glyphpress: Callable, tmp_path: Path
+) -> None:
+    data = ("--data", "builtin:digits8x8")
+    for model, options, verdict in (("svc", ("--gamma", 0.001), "accepted"), ("decision-tree", (), "rejected")):
+        path = tmp_path / f"{model}.onnx"
+        assert glyphpress("train", "--model", model, *options, *data, "-o", path).code == 0
+        done = glyphpress("evaluate", path, *data, "--hypothesis", "95%", "--json")
+        assert done.code == 0, done.err
+        assert json.loads(done.out)["hypothesis"]["verdict"] == verdict
+    assert "is rejected: " in glyphpress("evaluate", path, *data, "--hypothesis", "95%").out
+    assert glyphpress("evaluate", path, *data, "--hypothesis", "101%").code == 2

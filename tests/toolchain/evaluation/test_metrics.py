@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from tests.fixtures.lazy import metrics, stats
 from tests.fixtures.small_readers import written
 from toolchain.core.errors import EvidenceError
-from toolchain.evaluation.metrics import Confusion, measure, wilson
+from toolchain.evaluation.metrics import Confusion, Hypothesis, measure, wilson
 
 answers = st.integers(1, 60).flatmap(
     lambda n: st.tuples(*[hnp.arrays(np.int64, n, elements=st.integers(0, 9)) for _ in range(2)])
@@ -58,3 +58,12 @@ def test_a_class_without_images_has_no_recall_and_one_never_answered_no_precisio
     assert (measured.per_class[7].recall, measured.per_class[7].precision) == (None, 0.0)
     assert (measured.per_class[1].recall, measured.per_class[1].precision) == (0.0, None)
     assert json.loads(json.dumps(measured.to_dict(), allow_nan=False))["confusion"][1][7] == 1
+
+
+@pytest.mark.parametrize(("claim", "verdict"), [(0.7, "accepted"), (0.8, "undecided"), (0.9, "rejected")])
+def test_a_claim_is_decided_by_the_interval(claim: float, verdict: str) -> None:
+    labels = np.zeros(400, np.int64)
+    predictions = np.where(np.arange(400) < 324, 0, 1)
+    tested = Hypothesis.test(claim, measure(written(predictions, labels)))
+    assert tested.verdict == verdict
+    assert f"is {verdict}: 81.00 % of 400 images" in tested.sentence()
