@@ -46,7 +46,10 @@ def preset_for(images: int, model: str = "") -> TrainSettings:
 
 
 def read(path: Path) -> TrainSettings:
-    """Return the settings of a TOML file; raises PolicyError that names the file and the first problem."""
+    """Return the settings of a TOML file.
+
+    Raises UsageProblem where there is no such file, and PolicyError that names the file and the first problem.
+    """
     return parse(_text(path), str(path))
 
 
@@ -56,6 +59,8 @@ def table(path: Path) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
+    if not path.is_file():
+        raise UsageProblem(f"{path}: no such file; give a .toml file with a table [train]")
     with translated(lambda reason: PolicyError(f"{path}: not TOML in UTF-8 ({reason}); save it as that")):
         return path.read_text(encoding="utf-8")
 
