@@ -25,6 +25,7 @@ from toolchain.training.batches import epoch_order, mixed
 from toolchain.training.loss import Lesson, Loss, loss_on
 from toolchain.training.optimize import Optimization
 from toolchain.training.settings import TrainSettings
+from toolchain.training.stopping import EarlyStopping
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +41,8 @@ class EpochResult:
     """The result of one pass over the training images.
 
     loss: mean over the epoch. held_out_accuracy: of the averaged weights on the held-out images, None without any.
-    seconds: since the start. module: the averaged weights so far, eval mode; the next epoch changes them.
+    seconds: since the start. module: the averaged weights so far, with early stopping those of the best epoch, in eval
+    mode; the next epoch changes them.
     """
 
     epoch: int
@@ -76,6 +78,8 @@ def fit(
         raise UsageProblem(f"{data.origin} is a test split; a model trained on it could not be judged on it")
     data = data.in_memory()
     fitted, held_out = hold_out(data.labels, settings.held_out, context.seed)
+    if settings.needs_held_out and not len(held_out):
+        raise UsageProblem(f"no class of {data.origin} has two images, so none can be held out, which this needs")
     with torch_threads(context.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed)
         student, classes, first = _trainable(module), len(data.classes), preprocess.label_offset
@@ -91,14 +95,19 @@ def fit(
             student, data, preprocess, settings, fitted=fitted, loss=loss_function, frozen=frozen, seed=context.seed
         )
         start = time.perf_counter()
+        stopping, accuracies = EarlyStopping(settings.patience, loop.average), list[float | None]()
         for epoch in range(1, settings.epochs + 1):
             loss = loop.epoch(epoch, context.progress)
             held_out_accuracy = _share_correct(loop.average, data, preprocess, held_out) if len(held_out) else None
             loop.optimization.end_epoch(held_out_accuracy)
+            accuracies.append(held_out_accuracy)
+            stopping.end_epoch(accuracies)
             seconds = time.perf_counter() - start
             if on_epoch:
-                on_epoch(EpochResult(epoch, settings.epochs, loss, held_out_accuracy, seconds, loop.average))
-    return loop.average.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload,no-any-return] # as below
+                on_epoch(EpochResult(epoch, settings.epochs, loss, held_out_accuracy, seconds, stopping.result))
+            if stopping.is_over(accuracies):
+                break
+    return stopping.result.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload,no-any-return] # as below
 
 
 def accuracy(module: nn.Module, data: Dataset, preprocess: Preprocess, *, threads: int = 0) -> float:

@@ -170,9 +170,14 @@ class TrainSettings:
         self._check_classes()
         if self.momentum and self.optimizer in ("adam", "adamw"):
             raise UsageProblem(f"`momentum` belongs to sgd and rmsprop; {self.optimizer} has its own, so leave it out")
-        if self.held_out == 0 and (self.patience or self.schedule == "plateau"):
+        if self.held_out == 0 and self.needs_held_out:
             name = "`patience`" if self.patience else "`schedule` plateau"
             raise UsageProblem(f"{name} needs the accuracy on held-out images; give `held_out` above 0, such as 0.1")
+
+    @property
+    def needs_held_out(self) -> bool:
+        """Return whether the training itself depends on the accuracy on held-out images."""
+        return self.patience > 0 or self.schedule == "plateau"
 
     def _check_classes(self) -> None:
         corrections = {

@@ -20,6 +20,7 @@ from toolchain.models.saving import refuse_unfit, save
 from toolchain.training.fit import EpochResult, accuracy, fit, hold_out
 from toolchain.training.presets import preset_for
 from toolchain.training.settings import TrainSettings
+from toolchain.training.stopping import best_epoch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,9 +78,9 @@ def train(
     `model` and `preprocess`, made for the classes of `data`. out: rewritten whole after each epoch, so that an
     interruption (KeyboardInterrupt, whose message names the file) or a diverging loss (StageError) leaves the last good
     epoch. on_start: gets what will be done as one line, once all is checked that can be before the first step.
-    The result is the last epoch. No epoch is selected: the accuracy on held-out images is only shown, and `test` is
-    evaluated once, at the end. Raises UsageProblem for a test split of other classes, EmptyData for a class without
-    training images.
+    The result is the last epoch, with early stopping the best one on held-out images. Otherwise no epoch is selected:
+    the accuracy on held-out images is only shown. `test` is evaluated once, at the end. Raises UsageProblem for a test
+    split of other classes, EmptyData for a class without training images.
     """
     if out:
         refuse_unfit(out, force=context.force)
@@ -99,9 +100,10 @@ def train(
     done: list[EpochResult] = []
 
     def save_epoch(epoch: EpochResult) -> None:
-        if out:
-            save(out, epoch.module, facts | _progress_facts(epoch), force=context.force or bool(done))
         done.append(epoch)
+        if out:
+            facts_now = facts | _progress_facts(_result(done, settings))
+            save(out, epoch.module, facts_now, force=context.force or len(done) > 1)
         if on_epoch:
             on_epoch(epoch)
 
@@ -116,10 +118,10 @@ def train(
             context=context,
         )
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"interrupted; {_saved_text(out, done)}") from stop
+        raise KeyboardInterrupt(f"interrupted; {_saved_text(out, done, settings)}") from stop
     except StageError as error:
-        raise StageError(f"{error}; {_saved_text(out, done)}") from error
-    facts |= _progress_facts(done[-1])
+        raise StageError(f"{error}; {_saved_text(out, done, settings)}") from error
+    facts |= _progress_facts(_result(done, settings))
     test_accuracy = None
     if test is not None:
         test_accuracy = accuracy(fitted, test, preprocess, threads=context.threads)
@@ -199,7 +201,12 @@ def _progress_facts(epoch: EpochResult) -> dict[str, Any]:
     return {"epoch": epoch.epoch, "held_out_accuracy": epoch.held_out_accuracy}
 
 
-def _saved_text(out: Path | None, done: list[EpochResult]) -> str:
+def _result(done: list[EpochResult], settings: TrainSettings) -> EpochResult:
+    """Return the epoch whose weights are the result."""
+    return done[best_epoch([epoch.held_out_accuracy for epoch in done]) - 1] if settings.patience else done[-1]
+
+
+def _saved_text(out: Path | None, done: list[EpochResult], settings: TrainSettings) -> str:
     if not out or not done:
         return "no epoch was finished, so nothing was written" if not done else "nothing was written"
-    return f"{out} holds epoch {done[-1].epoch} of {done[-1].epochs}"
+    return f"{out} holds epoch {_result(done, settings).epoch} of {done[-1].epochs}"
