@@ -73,10 +73,10 @@ def train(
     Ctrl-C leaves the last finished epoch. The same seed and threads on the same machine give the same weights.
 
     \b
-    Examples:
+    Example:
       glyphpress train --model cnn-small --data builtin:digits -o model.pt
       glyphpress train --data builtin:digits --folds 5
-      glyphpress train --from letters.pt --freeze-epochs 3 --freeze --data builtin:digits -o digits.pt
+      glyphpress train --from cnn-small --freeze --data builtin:digits -o d.pt
     """
     from toolchain.core.files import refuse_source
     from toolchain.models.saving import refuse_unfit
