@@ -20,6 +20,10 @@ from toolchain.training.settings import TrainSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
+_SUM_ERROR = 1e-3
+_LEAST_PROBABILITY = np.float32(1e-3)
+"""A forest answers 0 for what none of its trees says, whose logarithm would outweigh everything else."""
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -42,9 +46,17 @@ class Lesson:
         import torch
         from torch.nn.functional import kl_div, log_softmax
 
-        answers = torch.from_numpy(self.answers(glyphs))
+        answers = torch.from_numpy(_as_logits(self.answers(glyphs)))
         student, teacher = (log_softmax(values / self.temperature, dim=1) for values in (logits, answers))
         return kl_div(student, teacher, reduction="batchmean", log_target=True) * self.temperature**2
+
+
+def _as_logits(answers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return logits of a teacher that answers with probabilities, as a random forest does; all others as they are."""
+    if answers.min() < 0 or answers.max() > 1 or np.abs(answers.sum(axis=1) - 1).max() > _SUM_ERROR:
+        return answers
+    logits: NDArray[np.float32] = np.log(np.maximum(answers, _LEAST_PROBABILITY))
+    return logits
 
 
 def notes_on(teacher: FloatModel, model: FloatModel) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fixtures.lazy import torch
 from toolchain.training.batches import Mix
-from toolchain.training.loss import Loss, loss_on
+from toolchain.training.loss import Lesson, Loss, loss_on
 from toolchain.training.settings import TrainSettings
 
 NO_GLYPHS = np.zeros((0, 28, 28), np.uint8)
@@ -37,3 +37,13 @@ def test_mixed_targets_share_the_loss() -> None:
     own, other = (float(loss(logits, classes, NO_GLYPHS)) for classes in (labels, labels[::-1].copy()))
     value = float(loss(logits, labels, NO_GLYPHS, Mix(0.7, np.array([1, 0]))))
     assert value == pytest.approx(0.7 * own + 0.3 * other)
+
+
+def test_probabilities_of_a_teacher_are_learned_as_they_are() -> None:
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], np.float32)
+    lesson = Lesson(lambda _images: probabilities, temperature=1.0, soft=1.0)
+    images = np.zeros((2, 28, 28), np.uint8)
+    same = lesson.divergence(torch.from_numpy(np.log(probabilities)), images)
+    flat = lesson.divergence(torch.from_numpy(probabilities), images)
+    assert float(same) == pytest.approx(0, abs=1e-6)
+    assert float(flat) > 0.05
