@@ -197,7 +197,11 @@ def _timed(command: str, folder: str, work: Path) -> str:
     _run(command, folder, work)
     seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return f"{seconds / 60:.1f} min, {spent / 60:.1f} min of processor time"
+    return f"{_duration(seconds)}, {_duration(spent)} of processor time"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def _run(command: str, folder: str, work: Path, *, allowed: tuple[int, ...] = (0,)) -> str:
