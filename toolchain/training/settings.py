@@ -215,6 +215,8 @@ class TrainSettings:
             raise UsageProblem(f"`{name}` belongs to `schedule` {prefix}, not to {self.schedule}; give that too")
         if name == "elastic_sigma" and not self.elastic:
             raise UsageProblem("`elastic_sigma` needs `elastic`; give that too, such as 34")
+        if name in SHAPES and getattr(self, name) and not self.augment:
+            raise UsageProblem(f"`{name}` has no effect with `augment` 0; give that too, such as 1")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types. Those that came later are left out where they equal their defaults.

@@ -38,6 +38,7 @@ from toolchain.training.settings import TrainSettings
         ({"schedule": "plateau", "held_out": 0}, "`schedule` plateau needs the accuracy on held-out images"),
         ({"step_epochs": 3}, "`step_epochs` belongs to `schedule` step, not to one-cycle"),
         ({"elastic_sigma": 3}, "`elastic_sigma` needs `elastic`"),
+        ({"augment": 0, "rotation": 5}, "`rotation` has no effect with `augment` 0"),
     ],
     ids=str,
 )
