@@ -229,9 +229,11 @@ def load(path: Path) -> ModelResult:
 def page(results: Iterable[ModelResult]) -> str:
     """Return models.md: the table of models, that of their int8 files, the commands, and what was tried."""
     results = list(results)
+    missing = [f"`{name}`" for name in REFERENCES if name not in {result.name for result in results}]
     parts = [
         HEAD.format(machines=" and ".join(sorted({result.machine for result in results}))),
         markdown_table(MODEL_COLUMNS, map(_model_cells, results), right=(2, 3)),
+        *([f"Not measured yet: {', '.join(missing)}."] if missing else []),
         FILES,
         markdown_table(FILE_COLUMNS, [row for result in results for row in _file_rows(result)], right=(2, 3, 4)),
         *([REMARK] if any(result.notes for result in results) else []),
