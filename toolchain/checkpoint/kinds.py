@@ -189,8 +189,8 @@ def _foreign_contents(roots: dict[str, str]) -> str:
     """
     if name := next((roots[root] for root in _OTHER_LEARNERS if root in roots), None):
         return (
-            f"holds a {name}, and only networks made with torch can be pressed; train one on the same images: "
-            "glyphpress train --data SPEC -o model.pt"
+            f"holds a {name}, and no pickle of a learner is opened; convert it to .onnx (skl2onnx, onnxmltools), or "
+            "train one on the same images: glyphpress train --data SPEC -o model.pt"
         )
     if name := roots.get("keras") or roots.get("tensorflow"):
         return f"holds a {name}; {_TO_ONNX}"

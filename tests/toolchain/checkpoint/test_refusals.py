@@ -184,8 +184,11 @@ STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_bytes(pickle.dumps(_classifier())),
         "holds a sklearn.svm._classes.SVC, and",
     ),
-    "svm-protocol-2": (lambda path: path.write_bytes(pickle.dumps(_classifier(), 2)), "glyphpress train --data SPEC"),
-    "svm-joblib": (_joblib, "holds a sklearn.svm._classes.SVC, and only networks made with torch"),
+    "svm-protocol-2": (
+        lambda path: path.write_bytes(pickle.dumps(_classifier(), 2)),
+        "glyphpress train --data SPEC",
+    ),
+    "svm-joblib": (_joblib, "holds a sklearn.svm._classes.SVC, and no pickle of a learner is opened"),
     "svm-by-torch": (lambda path: torch.save({"model": _classifier()}, path), "holds a sklearn.svm._classes.SVC, and"),
     "numpy": (lambda path: path.write_bytes(pickle.dumps({"w": np.zeros(9)})), "torch.from_numpy(array)"),
     "npy": (lambda path: np.save(path.open("wb"), np.zeros(3)), "torch.from_numpy(array)"),
