@@ -155,7 +155,7 @@ def _show(result: Compressed, output: Path, command: str, *, as_json: bool) -> N
 @importance_options
 @amount_options
 @click.option("-o", "--output", type=values.OUTPUT_FILE, required=True, help="The .pt2 program to write.")
-@options.run_options(seed=True, threads=0, force=True)
+@options.run_options(seed=True, threads=0, resume=True, force=True)
 @options.json_option
 @options.names_options()
 def prune(
@@ -280,7 +280,7 @@ def sensitivity(
 )
 @click.option("--soft", type=values.SHARE, default="90%", show_default=True, help="Weight of the teacher's answers.")
 @click.option("-o", "--output", type=values.OUTPUT_FILE, required=True, help="The .pt2 program to write.")
-@options.run_options(seed=True, threads=0, force=True)
+@options.run_options(seed=True, threads=0, resume=True, force=True)
 @options.json_option
 @options.names_options()
 def distill(

@@ -23,6 +23,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 _SEED = click.option("--seed", type=values.SEED, default=0, show_default=True, help="Seed of every random choice.")
+_RESUME = click.option(
+    "--resume", is_flag=True, help="Continue where a killed run of this command stopped; the result has the same bits."
+)
 _FORCE = click.option("--force", is_flag=True, help="Overwrite existing results.")
 
 
@@ -36,13 +39,17 @@ def _threads_option(default: int) -> Callable[[Command], Command]:
     )
 
 
-def run_options(*, seed: bool = False, threads: int | None = None, force: bool = False) -> Callable[[Command], Command]:
-    """Add those of `--seed`, `--threads` and `--force` that a command takes; threads: the default of that option.
+def run_options(
+    *, seed: bool = False, threads: int | None = None, resume: bool = False, force: bool = False
+) -> Callable[[Command], Command]:
+    """Add those of `--seed`, `--threads`, `--resume` and `--force` that a command takes.
 
-    The command gets one `context: RunContext` of them, of `--data-root` if it has that option, and of progress bars.
+    threads: the default of that option. The command gets one `context: RunContext` of them, of `--data-root` if it has
+    that option, and of what shows the user the progress.
     """
     added = [_SEED] if seed else []
     added += [_threads_option(threads)] if threads is not None else []
+    added += [_RESUME] if resume else []
     added += [_FORCE] if force else []
 
     def decorate(command: Command) -> Command:
@@ -50,9 +57,11 @@ def run_options(*, seed: bool = False, threads: int | None = None, force: bool =
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             from toolchain.core.context import RunContext
 
-            settings = {name: kwargs.pop(name) for name in ("seed", "threads", "force", "data_root") if name in kwargs}
+            names = ("seed", "threads", "resume", "force", "data_root")
+            settings = {name: kwargs.pop(name) for name in names if name in kwargs}
             with console.progress() as progress:
-                return command(*args, context=RunContext(progress=progress, **settings), **kwargs)
+                context = RunContext(progress=progress, say=console.say, **settings)
+                return command(*args, context=context, **kwargs)
 
         return with_options(cast(Command, wrapped), added)
 

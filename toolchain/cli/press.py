@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out", type=values.OUTPUT_FOLDER, required=True, help="Folder for the files, their sidecars and the report."
 )
-@options.run_options(seed=True, threads=0, force=True)
+@options.run_options(seed=True, threads=0, resume=True, force=True)
 @options.json_option
 def press(
     *,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from targets.preprocess import Preprocess
     from toolchain.core.context import RunContext
     from toolchain.training.folds import CrossValidation, FoldResult, TrainFold
-    from toolchain.training.train import EpochResult, TrainResult
+    from toolchain.training.train import TrainResult
 
 DEFAULT_MODEL = "cnn-small"
 
@@ -51,7 +51,7 @@ DEFAULT_MODEL = "cnn-small"
 @setting_options
 @start_options
 @preprocess_options
-@options.run_options(seed=True, threads=0, force=True)
+@options.run_options(seed=True, threads=0, resume=True, force=True)
 @options.json_option
 @estimator_options
 @options.names_options()
@@ -79,15 +79,18 @@ def train(
       glyphpress train --from cnn-small --freeze --data builtin:digits -o d.pt
     """
     from toolchain.core.files import refuse_source
+    from toolchain.core.resume import may_replace
     from toolchain.models.saving import refuse_unfit
     from toolchain.training import train as training
 
     if output:
-        refuse_unfit(output, force=context.force)
+        refuse_unfit(output, force=may_replace(output, context))
         if starting:
             refuse_source(output, starting.checkpoint)
     elif not folds:
         raise click.UsageError("Missing option '-o', the file to write; only --folds runs without it")
+    elif context.resume:
+        raise click.UsageError("--resume continues the training of a file; --folds without -o writes none")
     images, test = _images(data, context, is_measured_by_folds=bool(folds))
     start = starting.of(images, model, preprocess, context) if starting else None
     for note in start.notes if start else ():
@@ -104,8 +107,6 @@ def train(
             start=start,
             test=test,
             out=out,
-            on_start=console.say if out else None,
-            on_epoch=_epoch,
             context=context,
         )
 
@@ -156,13 +157,6 @@ def _cross_validate(
     if not as_json:
         console.write(folds_text(result))
     return result
-
-
-def _epoch(epoch: EpochResult) -> None:
-    from toolchain.core.quantities import percent_text, time_text
-
-    held_out = "" if epoch.held_out_accuracy is None else f", held out {percent_text(epoch.held_out_accuracy)}"
-    console.say(f"epoch {epoch.epoch}/{epoch.epochs}: loss {epoch.loss:.3f}{held_out}, {time_text(epoch.seconds)}")
 
 
 def _show(result: TrainResult | None) -> None:

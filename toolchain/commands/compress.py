@@ -19,6 +19,7 @@ from toolchain.compress.prune.sensitivity import Sensitivity, sensitivity
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source
+from toolchain.core.resume import resumable
 from toolchain.evaluation.compare import ComparedModels
 from toolchain.export import reference_logits, save_program
 from toolchain.recipe import Prune, Recipe
@@ -46,8 +47,16 @@ def compress_checkpoint(
 ) -> Compressed:
     """Apply one step to a checkpoint and write the result as a torch.export program (.pt2).
 
-    Both models are compared on images of the test split, or of the train split where there is none.
+    Both models are compared on images of the test split, or of the train split where there is none. A killed run can
+    be continued (`resumable`).
     """
+    with resumable(output, context) as run:
+        return _compressed(checkpoint, request, step, output, data=data, context=run)
+
+
+def _compressed(
+    checkpoint: str, request: CheckpointRequest, step: ModelStep, output: Path, *, data: str, context: RunContext
+) -> Compressed:
     if output.suffix != ".pt2":
         raise UsageProblem(f"{output}: only a .pt2 file keeps the shapes of such a model; let the name end in .pt2")
     refuse_source(output, Path(checkpoint))

@@ -18,6 +18,7 @@ from toolchain.commands.press_files import FileMaker, PressFolder, PressImages, 
 from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
 from toolchain.core.files import MARK, refuse_folder, whole_file, whole_folder
+from toolchain.core.resume import resumable
 from toolchain.evaluation.compare import comparison
 from toolchain.export import installed_formats
 from toolchain.gate.candidate import JudgedFile
@@ -42,10 +43,14 @@ def press(request: PressRequest, out: Path, context: RunContext | None = None) -
 
     `out` appears whole or not at all. A verdict of FAIL or INCONCLUSIVE is in the report and raises nothing, and so is
     a file that a stage refused, as long as a float file was made (`Report.raise_unless_complete`). Raises the errors of
-    the stages otherwise.
+    the stages otherwise. A killed press can be continued where it trained (`resumable`).
     """
-    context = context or RunContext()
     request.press_target.refuse_impossible(request.policy)
+    with resumable(out, context or RunContext()) as run:
+        return _press(request, out, run)
+
+
+def _press(request: PressRequest, out: Path, context: RunContext) -> Report:
     with whole_folder(out, force=context.force) as path:
         folder = PressFolder(path, out)
         images = PressImages.load(request, context)

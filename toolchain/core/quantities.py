@@ -85,6 +85,16 @@ def time_text(seconds: float) -> str:
     return f"{seconds:.2f} s"
 
 
+def duration_text(seconds: float) -> str:
+    """Return how long something takes, for people: `4.2 s`, `40 s`, `12 min`, `1 h 05 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 def percent_text(fraction: float, digits: int = 2) -> str:
     """Return a share for people: `88.46 %`."""
     return f"{fraction:.{digits}%}".replace("%", " %")

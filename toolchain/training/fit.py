@@ -9,21 +9,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.dataset import Dataset, Labels
-from targets.errors import first_line
+from targets.errors import first_line, translated
 from targets.host.machine import machine_state
 from targets.preprocess import Preprocess
 from toolchain.core.context import Progress, RunContext
-from toolchain.core.errors import StageError, UsageProblem
+from toolchain.core.errors import EvidenceError, StageError, UsageProblem
+from toolchain.core.resume import Training
 from toolchain.training.augment import distorted
 from toolchain.training.batches import epoch_order, mixed
+from toolchain.training.log import EpochFigures, epoch_line
 from toolchain.training.loss import Lesson, Loss, loss_on
 from toolchain.training.optimize import Optimization
+from toolchain.training.resume import inputs_of, put_tensors, tensors_of
 from toolchain.training.settings import TrainSettings
 from toolchain.training.stopping import EarlyStopping
 
@@ -36,21 +39,20 @@ if TYPE_CHECKING:
     Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
+SAVE_SECONDS = 60.0
+"""Within an epoch, the state for a resumed run is saved this often, and in any case after each epoch."""
+
+
 @dataclass(frozen=True)
-class EpochResult:
+class EpochResult(EpochFigures):
     """The result of one pass over the training images.
 
-    loss: mean over the epoch. held_out_accuracy: of the averaged weights on the held-out images, None without any.
-    seconds: since the start. module: the averaged weights so far, with early stopping those of the best epoch, in eval
-    mode; the next epoch changes them.
+    module: the averaged weights so far, with early stopping those of the best epoch, in eval mode; the next epoch
+    changes them. earlier: the epochs before this one, those before a kill too.
     """
 
-    epoch: int
-    epochs: int
-    loss: float
-    held_out_accuracy: float | None
-    seconds: float
     module: nn.Module = field(repr=False, compare=False)
+    earlier: tuple[EpochFigures, ...] = field(default=(), repr=False, compare=False)
 
 
 def fit(
@@ -67,10 +69,11 @@ def fit(
     """Return a copy of `module` fitted to `data`, with averaged weights, in eval mode; `module` itself is not changed.
 
     module: takes what `preprocess` returns, and gives float32 logits [N, columns]; class 0 is column `label_offset`.
-    lesson: a teacher whose answers are part of the loss. frozen: layers that keep their weights. The same inputs, seed
-    and threads on the same machine give the same bits. torch's global generator and thread count are restored. Raises
-    UsageProblem for a test split, and StageError when the module does not run on these images, has too few columns, or
-    the loss is no longer finite.
+    lesson: a teacher whose answers are part of the loss. frozen: layers that keep their weights. on_epoch: called at
+    least once. The same inputs, seed and threads on the same machine give the same bits, also where a killed run is
+    continued (`context.trainings`). torch's global generator and thread count are restored. Raises UsageProblem for a
+    test split and for the state of another training, and StageError when the module does not run on these images, has
+    too few columns, or the loss is no longer finite.
     """
     import torch
 
@@ -91,29 +94,18 @@ def fit(
         loss_function = loss_on(
             data.labels[fitted], settings, classes=classes, columns=columns, first=first, lesson=lesson
         )
+        inputs = inputs_of(student, data, preprocess, settings, lesson=lesson, frozen=frozen, seed=context.seed)
         loop = _Loop(
             student, data, preprocess, settings, fitted=fitted, loss=loss_function, frozen=frozen, seed=context.seed
         )
-        start = time.perf_counter()
-        stopping, accuracies = EarlyStopping(settings.patience, loop.average), list[float | None]()
-        for epoch in range(1, settings.epochs + 1):
-            loss = loop.epoch(epoch, context.progress)
-            held_out_accuracy = _share_correct(loop.average, data, preprocess, held_out) if len(held_out) else None
-            loop.optimization.end_epoch(held_out_accuracy)
-            accuracies.append(held_out_accuracy)
-            stopping.end_epoch(accuracies)
-            seconds = time.perf_counter() - start
-            if on_epoch:
-                on_epoch(EpochResult(epoch, settings.epochs, loss, held_out_accuracy, seconds, stopping.result))
-            if stopping.is_over(accuracies):
-                break
-    return stopping.result.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload,no-any-return] # as below
+        loop.run(held_out, context.trainings.begin(inputs) if context.trainings else None, on_epoch, context)
+    return loop.result.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload,no-any-return] # as below
 
 
 def accuracy(module: nn.Module, data: Dataset, preprocess: Preprocess, *, threads: int = 0) -> float:
     """Return the share of `data` that the module classifies correctly, 0 to 1; the module is left in eval mode."""
     with torch_threads(threads):
-        return _share_correct(module.eval(), data, preprocess, np.arange(len(data)))
+        return _measure(module.eval(), data, preprocess, np.arange(len(data)))[1]
 
 
 def hold_out(labels: Labels, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -185,22 +177,139 @@ class _Loop:
         self.optimization = Optimization(student, settings, self.steps)
         self._averaged = optim.swa_utils.AveragedModel(student, multi_avg_fn=_average(settings.ema), use_buffers=True)
         self.average: nn.Module = self._averaged.module.eval()
+        self._stopping = EarlyStopping(settings.patience, self.average)
+        self._results: list[EpochFigures] = []
+        # Of the epoch that runs: steps done, sum of their losses, and the generator before it gave the order.
+        self._done, self._total, self._before_order = 0, 0.0, self.generator.get_state()
+
+    def run(
+        self,
+        held_out: NDArray[np.int64],
+        saved: Training | None,
+        on_epoch: Callable[[EpochResult], None] | None,
+        context: RunContext,
+    ) -> None:
+        """Run all epochs, or those that a killed run has not done; held_out: indices of the images to measure on."""
+        self._start = self._saved_at = time.perf_counter()
+        self._saved = saved
+        if saved and saved.state:
+            self._load(saved)
+            place = "this training is done" if self._is_done else f"continues in epoch {len(self._results) + 1}"
+            context.say(f"{saved.path}: {place}")
+            if self._is_done and on_epoch:
+                *before, last = self._results
+                on_epoch(EpochResult(**vars(last), module=self.result, earlier=tuple(before)))
+        while not self._is_done:
+            loss = self.epoch(len(self._results) + 1, context.progress)
+            figures = self._measured(loss, held_out)
+            self.optimization.end_epoch(figures.held_out_accuracy)
+            earlier = tuple(self._results)
+            self._results.append(figures)
+            self._stopping.end_epoch(self._accuracies)
+            if on_epoch:
+                on_epoch(EpochResult(**vars(figures), module=self.result, earlier=earlier))
+            context.say(epoch_line(figures))
+            self._save()
+
+    @property
+    def result(self) -> nn.Module:
+        """Return the averaged weights, with early stopping those of the best epoch."""
+        return self._stopping.result
+
+    @property
+    def _accuracies(self) -> list[float | None]:
+        return [figures.held_out_accuracy for figures in self._results]
+
+    @property
+    def _is_done(self) -> bool:
+        return len(self._results) == self.settings.epochs or self._stopping.is_over(self._accuracies)
 
     def epoch(self, number: int, progress: Progress) -> float:
-        """Run one epoch and return its mean loss; raises StageError as soon as a loss is not finite."""
-
+        """Run one epoch, or the rest of it, and return its mean loss; raises StageError where a loss is not finite."""
         self.student.train()
         if self.frozen:
             self.frozen.hold(self.student, number)
-        order = self.fitted[epoch_order(self.data.labels[self.fitted], self.settings.sampling, self.generator)]
-        total = 0.0
-        for step in range(self.steps):
-            loss = self.step(order[step * self.batch : (step + 1) * self.batch])
+        order = self._order()
+        while self._done < self.steps:
+            loss = self.step(order[self._done * self.batch : (self._done + 1) * self.batch])
             if not math.isfinite(loss):
-                raise StageError(self._diverged(number, step, loss))
-            total += loss
-            progress("train", (number - 1) * self.steps + step + 1, self.settings.epochs * self.steps)
-        return total / self.steps
+                if self._saved:
+                    self._saved.forget()
+                raise StageError(self._diverged(number, self._done, loss))
+            self._total += loss
+            self._done += 1
+            progress("train", (number - 1) * self.steps + self._done, self.settings.epochs * self.steps)
+            if self._done < self.steps and time.perf_counter() - self._saved_at >= SAVE_SECONDS:
+                self._save()
+        mean, self._done, self._total = self._total / self.steps, 0, 0.0
+        return mean
+
+    def _order(self) -> NDArray[np.int64]:
+        """Return the indices of the epoch's images in the order in which they are fitted."""
+
+        now, labels = self.generator.get_state(), self.data.labels[self.fitted]
+        if self._done:
+            self.generator.set_state(self._before_order)
+        self._before_order = self.generator.get_state()
+        order: NDArray[np.int64] = self.fitted[epoch_order(labels, self.settings.sampling, self.generator)]
+        if self._done:
+            self.generator.set_state(now)
+        return order
+
+    def _measured(self, loss: float, held_out: NDArray[np.int64]) -> EpochFigures:
+        """Return the figures of the epoch that has just run."""
+        measured = _measure(self.average, self.data, self.preprocess, held_out) if len(held_out) else (None, None)
+        return EpochFigures(
+            epoch=len(self._results) + 1,
+            epochs=self.settings.epochs,
+            steps=(len(self._results) + 1) * self.steps,
+            lr=self.optimization.lr,
+            loss=loss,
+            held_out_loss=measured[0],
+            held_out_accuracy=measured[1],
+            seconds=time.perf_counter() - self._start,
+        )
+
+    def _save(self) -> None:
+        """Save everything from which a run can continue with the same bits."""
+        import torch
+
+        if not self._saved:
+            return
+        state: dict[str, Any] = {
+            "average": tensors_of(self._averaged),
+            "best": tensors_of(self.result) if self.settings.patience else {},
+            "results": [vars(figures) for figures in self._results],
+            "seconds": time.perf_counter() - self._start,
+        }
+        if not self._is_done:
+            state |= {
+                "student": tensors_of(self.student),
+                "optimization": self.optimization.state_dict(),
+                "generators": [torch.get_rng_state(), self.generator.get_state(), self._before_order],
+                "epoch": [self._done, self._total],
+            }
+        self._saved.save(state)
+        self._saved_at = time.perf_counter()
+
+    def _load(self, saved: Training) -> None:
+        """Continue at a saved state; raises EvidenceError for one that does not fit."""
+        import torch
+
+        state = saved.state
+        with translated(lambda reason: EvidenceError(f"{saved.path} is damaged ({reason}); --force starts over")):
+            put_tensors(self._averaged, state["average"])
+            if self.settings.patience:
+                put_tensors(self.result, state["best"])
+            self._results = [EpochFigures(**figures) for figures in state["results"]]
+            self._start -= state["seconds"]
+            if not self._is_done:
+                put_tensors(self.student, state["student"])
+                self.optimization.load_state_dict(state["optimization"])
+                everywhere, generator, self._before_order = state["generators"]
+                torch.set_rng_state(everywhere)
+                self.generator.set_state(generator)
+                self._done, self._total = state["epoch"]
 
     def step(self, indices: NDArray[np.int64]) -> float:
         """Fit one batch, given by its indices in the data, and return its loss."""
@@ -257,13 +366,18 @@ def _columns(student: nn.Module, data: Dataset, preprocess: Preprocess) -> int:
         ) from error
 
 
-def _share_correct(module: nn.Module, data: Dataset, preprocess: Preprocess, indices: NDArray[np.int64]) -> float:
+def _measure(
+    module: nn.Module, data: Dataset, preprocess: Preprocess, indices: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Return the mean cross-entropy of those images, and the share of them that the module classifies correctly."""
     import torch
+    from torch.nn.functional import cross_entropy
 
-    correct, first = 0, preprocess.label_offset
+    loss, correct, first = 0.0, 0, preprocess.label_offset
     with torch.inference_mode():
         for batch in np.array_split(indices, math.ceil(len(indices) / 1000)):
             logits = module(as_tensor(module, preprocess.apply(data.images[batch])))
-            answers = logits[:, first : first + len(data.classes)].argmax(1).numpy()
-            correct += int((answers == data.labels[batch]).sum())
-    return correct / len(indices)
+            answers, labels = logits[:, first : first + len(data.classes)], torch.from_numpy(data.labels[batch])
+            loss += float(cross_entropy(answers, labels, reduction="sum"))
+            correct += int((answers.argmax(1) == labels).sum())
+    return loss / len(indices), correct / len(indices)

@@ -77,7 +77,8 @@ def _schedule(optimizer: optim.Optimizer, settings: TrainSettings, steps: int) -
     total = steps * settings.epochs
     match settings.schedule:
         case "one-cycle":
-            # Its two phases need at least two steps. A momentum that was asked for stays as it is.
+            # Its two phases need at least two steps, and of five torch divides by zero. A momentum that was asked for
+            # stays as it is.
             return lr_scheduler.OneCycleLR(
                 optimizer,
                 settings.lr,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,10 @@ from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
+from toolchain.core.resume import may_replace, resumable
 from toolchain.models.saving import refuse_unfit, save
 from toolchain.training.fit import EpochResult, accuracy, fit, hold_out
+from toolchain.training.log import COLUMNS, EpochFigures
 from toolchain.training.presets import preset_for
 from toolchain.training.settings import TrainSettings
 from toolchain.training.stopping import best_epoch
@@ -25,7 +28,7 @@ from toolchain.training.stopping import best_epoch
 if TYPE_CHECKING:
     from torch import nn
 
-    from toolchain.training.transfer import Start
+    from toolchain.training.transfer import Frozen, Start
 
 __all__ = ["EpochResult", "TrainResult", "train"]
 
@@ -40,7 +43,7 @@ class TrainResult:
 
     module: nn.Module
     preprocess: Preprocess
-    epochs: tuple[EpochResult, ...]
+    epochs: tuple[EpochFigures, ...]
     test_accuracy: float | None
     out: Path | None
     facts: dict[str, Any]
@@ -52,10 +55,7 @@ class TrainResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `--json` prints, as JSON types."""
-        epochs = [
-            {"loss": epoch.loss, "held_out_accuracy": epoch.held_out_accuracy, "seconds": epoch.seconds}
-            for epoch in self.epochs
-        ]
+        epochs = [{name: getattr(epoch, name) for name in COLUMNS} for epoch in self.epochs]
         return self.facts | {"out": str(self.out), "parameters": self.parameters, "epochs": epochs}
 
 
@@ -68,7 +68,6 @@ def train(
     start: Start | None = None,
     test: Dataset | None = None,
     out: Path | None = None,
-    on_start: Callable[[str], None] | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
     context: RunContext,
 ) -> TrainResult:
@@ -77,13 +76,13 @@ def train(
     settings: by default the preset of the model, or one for that many images. start: weights to start from, in place of
     `model` and `preprocess`, made for the classes of `data`. out: rewritten whole after each epoch, so that an
     interruption (KeyboardInterrupt, whose message names the file) or a diverging loss (StageError) leaves the last good
-    epoch. on_start: gets what will be done as one line, once all is checked that can be before the first step.
-    The result is the last epoch, with early stopping the best one on held-out images. Otherwise no epoch is selected:
-    the accuracy on held-out images is only shown. `test` is evaluated once, at the end. Raises UsageProblem for a test
-    split of other classes, EmptyData for a class without training images.
+    epoch; a killed run can be continued (`resumable`). The result is the last epoch, with early stopping the best one
+    on held-out images. Otherwise no epoch is selected: the accuracy on held-out images is only shown. `test` is
+    evaluated once, at the end. Raises UsageProblem for a test split of other classes, EmptyData for a class without
+    training images.
     """
     if out:
-        refuse_unfit(out, force=context.force)
+        refuse_unfit(out, force=may_replace(out, context))
     if settings is None:
         default = preset_for(len(data), model if isinstance(model, str) else "")
         settings = with_batch_that_fits(default, data, context.seed)
@@ -95,40 +94,54 @@ def train(
     _refuse_pointless(settings, start, len(fitted_indices))
     module = start.module if start else _module(model, data, context.seed)
     facts = _facts(module, data, preprocess, settings, context.seed) | ({"start": start.facts} if start else {})
-    if on_start:
-        on_start(f"{facts['model']} on {len(data):,} images{_held_out_text(data, held_out)}: {settings.summary()}")
-    done: list[EpochResult] = []
+    with resumable(out, context) if out else nullcontext(context) as run:
+        if out:
+            run.say(f"{facts['model']} on {len(data):,} images{_held_out_text(data, held_out)}: {settings.summary()}")
+        frozen = start.frozen if start else None
+        fitted, epochs = _fitted(
+            module, data, preprocess, settings, frozen=frozen, facts=facts, out=out, on_epoch=on_epoch, context=run
+        )
+        facts |= _progress_facts(_result(epochs, settings))
+        test_accuracy = None
+        if test is not None:
+            test_accuracy = accuracy(fitted, test, preprocess, threads=run.threads)
+            facts["test"] = data_facts(test) | {"right": round(test_accuracy * len(test)), "accuracy": test_accuracy}
+            if out:
+                save(out, fitted, facts, force=True)
+    return TrainResult(fitted, preprocess, epochs, test_accuracy, out, facts)
+
+
+def _fitted(
+    module: nn.Module,
+    data: Dataset,
+    preprocess: Preprocess,
+    settings: TrainSettings,
+    *,
+    frozen: Frozen | None,
+    facts: dict[str, Any],
+    out: Path | None,
+    on_epoch: Callable[[EpochResult], None] | None,
+    context: RunContext,
+) -> tuple[nn.Module, tuple[EpochFigures, ...]]:
+    """Return the fitted module and its epochs, each of which was written to `out` with `facts`."""
+    done: list[EpochFigures] = []
 
     def save_epoch(epoch: EpochResult) -> None:
-        done.append(epoch)
+        is_first = not done
+        done[:] = *epoch.earlier, epoch
         if out:
-            facts_now = facts | _progress_facts(_result(done, settings))
-            save(out, epoch.module, facts_now, force=context.force or len(done) > 1)
+            progress_facts = _progress_facts(_result(done, settings))
+            save(out, epoch.module, facts | progress_facts, force=context.force or not is_first)
         if on_epoch:
             on_epoch(epoch)
 
     try:
-        fitted = fit(
-            module,
-            data,
-            preprocess,
-            settings,
-            frozen=start.frozen if start else None,
-            on_epoch=save_epoch,
-            context=context,
-        )
+        fitted = fit(module, data, preprocess, settings, frozen=frozen, on_epoch=save_epoch, context=context)
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"interrupted; {_saved_text(out, done, settings)}") from stop
+        raise KeyboardInterrupt(f"interrupted; {_saved_text(out, done, settings, context)}") from stop
     except StageError as error:
-        raise StageError(f"{error}; {_saved_text(out, done, settings)}") from error
-    facts |= _progress_facts(_result(done, settings))
-    test_accuracy = None
-    if test is not None:
-        test_accuracy = accuracy(fitted, test, preprocess, threads=context.threads)
-        facts["test"] = data_facts(test) | {"right": round(test_accuracy * len(test)), "accuracy": test_accuracy}
-        if out:
-            save(out, fitted, facts, force=True)
-    return TrainResult(fitted, preprocess, tuple(done), test_accuracy, out, facts)
+        raise StageError(f"{error}; {_saved_text(out, done, settings, context)}") from error
+    return fitted, tuple(done)
 
 
 def with_batch_that_fits(settings: TrainSettings, data: Dataset, seed: int) -> TrainSettings:
@@ -197,16 +210,19 @@ def data_facts(data: Dataset) -> dict[str, Any]:
     return {"origin": data.origin, "sha256": data.sha256, "images": len(data)}
 
 
-def _progress_facts(epoch: EpochResult) -> dict[str, Any]:
+def _progress_facts(epoch: EpochFigures) -> dict[str, Any]:
     return {"epoch": epoch.epoch, "held_out_accuracy": epoch.held_out_accuracy}
 
 
-def _result(done: list[EpochResult], settings: TrainSettings) -> EpochResult:
+def _result(done: Sequence[EpochFigures], settings: TrainSettings) -> EpochFigures:
     """Return the epoch whose weights are the result."""
     return done[best_epoch([epoch.held_out_accuracy for epoch in done]) - 1] if settings.patience else done[-1]
 
 
-def _saved_text(out: Path | None, done: list[EpochResult], settings: TrainSettings) -> str:
-    if not out or not done:
-        return "no epoch was finished, so nothing was written" if not done else "nothing was written"
-    return f"{out} holds epoch {_result(done, settings).epoch} of {done[-1].epochs}"
+def _saved_text(out: Path | None, done: Sequence[EpochFigures], settings: TrainSettings, context: RunContext) -> str:
+    if done:
+        is_written = f"{out} holds epoch {_result(done, settings).epoch} of {done[-1].epochs}"
+        return is_written if out else "nothing was written"
+    if context.trainings and context.trainings.path.exists():
+        return f"{context.trainings.path} is as it was"
+    return "no epoch was finished, so nothing was written"

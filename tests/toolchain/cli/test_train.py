@@ -152,9 +152,10 @@ def test_ctrl_c_leaves_the_last_finished_epoch(tmp_path: Path) -> None:
     told = [line for line in err.splitlines() if line.startswith("glyphpress:")]
     content = torch.load(out, weights_only=True)
     assert content["epoch"] >= 2
-    assert told == [f"glyphpress: interrupted; {out} holds epoch {content['epoch']} of 500"]
+    holds = f"{out} holds epoch {content['epoch']} of 500"
+    assert told == [f"glyphpress: interrupted; {holds}; the same command with --resume continues"]
     assert "Traceback" not in err
-    assert list(tmp_path.iterdir()) == [out]
+    assert set(tmp_path.iterdir()) == {out, tmp_path / "model.pt.resume"}
 
 
 @pytest.fixture
