@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from toolchain.core.resume import Trainings
+    from toolchain.core.trainings import Trainings
 
 Progress = Callable[[str, int, int], None]
 """`progress(label, done, total)`, called by stages; a `total` of 0 means unknown. It must not raise."""

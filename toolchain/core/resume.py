@@ -2,101 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from targets.errors import translated
 from toolchain.core.context import RunContext
 from toolchain.core.errors import EvidenceError, UsageProblem
-from toolchain.core.files import whole_file
-
-SCHEMA = "glyphpress/resume/1"
-_MOST_DIFFERENCES = 3
-
-State = dict[str, Any]
-"""Tensors and plain Python types, which torch.load reads with weights_only."""
-
-
-@dataclass
-class Trainings:
-    """The trainings of one run, in the order in which they begin.
-
-    path: the file with their states. saved: one dictionary each, with `inputs` and `state`.
-    """
-
-    path: Path
-    saved: list[State] = field(default_factory=list)
-    _begun: int = 0
-
-    def begin(self, inputs: Mapping[str, str]) -> Training:
-        """Return the next training; inputs: all that its result depends on, by name.
-
-        Raises UsageProblem, which says what differs, where the file has the state of another training.
-        """
-        if self._begun == len(self.saved):
-            self.saved.append({"inputs": dict(inputs), "state": {}})
-        self._begun += 1
-        entry = self.saved[self._begun - 1]
-        if differences := _differences(entry["inputs"], inputs):
-            raise UsageProblem(
-                f"{self.path} is of another training ({differences}); repeat the command of that one, "
-                "name another output, or start over by --force without --resume"
-            )
-        return Training(self, entry)
-
-    def save(self) -> None:
-        """Write the file, whole or not at all."""
-        import torch
-
-        # Through memory, since torch does not report a full disk as an OSError.
-        buffer = io.BytesIO()
-        torch.save({"schema": SCHEMA, "trainings": self.saved}, buffer)
-        with whole_file(self.path, force=True) as part:
-            part.write_bytes(buffer.getvalue())
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training of a run."""
-
-    run: Trainings
-    _entry: State
-
-    @property
-    def path(self) -> Path:
-        """Return the file with the state."""
-        return self.run.path
-
-    @property
-    def state(self) -> State:
-        """Return the state that was saved last; empty where there is none."""
-        state: State = self._entry["state"]
-        return state
-
-    def save(self, state: State) -> None:
-        """Replace the state, in the file too."""
-        # The next steps change its tensors, and later trainings of the run save it again.
-        self._entry["state"] = copy.deepcopy(state)
-        self.run.save()
-
-    def forget(self) -> None:
-        """Drop the state; the file goes too where it has no other one."""
-        self._entry["state"] = {}
-        if any(entry["state"] for entry in self.run.saved):
-            self.run.save()
-        else:
-            self.path.unlink(missing_ok=True)
-
-
-def _differences(saved: Mapping[str, str], now: Mapping[str, str]) -> str:
-    names = [name for name in now if saved.get(name) != now[name]]
-    texts = [f"{name} {saved.get(name, 'not set')} there, {now[name]} here" for name in names[:_MOST_DIFFERENCES]]
-    return "; ".join(texts + ["..."] * (len(names) > _MOST_DIFFERENCES))
+from toolchain.core.trainings import SCHEMA, State, Trainings
 
 
 def may_replace(output: Path, context: RunContext) -> bool:

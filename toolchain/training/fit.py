@@ -20,7 +20,7 @@ from targets.host.machine import machine_state
 from targets.preprocess import Preprocess
 from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import EvidenceError, StageError, UsageProblem
-from toolchain.core.resume import Training
+from toolchain.core.trainings import Training
 from toolchain.training.augment import distorted
 from toolchain.training.batches import epoch_order, mixed
 from toolchain.training.log import EpochFigures, epoch_line
