@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     help="A shipped recipe (`glyphpress recipe list`) or a TOML file (repeatable).",
 )
 @click.option(
+    "--teacher",
+    metavar="CHECKPOINT",
+    shell_complete=complete.CHECKPOINT,
+    help="Recipes that train learn from this checkpoint's answers instead of CHECKPOINT's, such as a larger model's.",
+)
+@click.option(
     "--format",
     "formats",
     multiple=True,
@@ -70,6 +76,7 @@ def press(
     request: CheckpointRequest,
     data: str,
     recipes: tuple[str, ...],
+    teacher: str | None,
     formats: tuple[Format, ...],
     target: str | None,
     limits: options.Limits,
@@ -99,10 +106,11 @@ def press(
     from toolchain.report.advice import pressed_next
     from toolchain.report.press_report import show_report
 
+    chosen = [find(name) for name in dict.fromkeys(recipes)]
     asked = PressRequest(
         checkpoint=checkpoint,
         data=data,
-        recipes=tuple(find(name) for name in dict.fromkeys(recipes)),
+        recipes=tuple(recipe.taught_by(teacher) if teacher else recipe for recipe in chosen),
         checkpoint_options=request,
         formats=tuple(format_ for format_ in FORMATS if format_ in formats),
         formats_named=options.was_given("formats"),

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from toolchain.core.errors import CheckpointError
 from toolchain.core.settings import Step
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from toolchain.checkpoint.float_model import FloatModel
     from toolchain.core.context import RunContext
     from toolchain.training.settings import TrainSettings
+
+Precision = Literal["float32", "bfloat16"]
+PRECISION_TEXT = "of the layers' arithmetic in training; bfloat16 is faster on CPUs that compute with it"
+"""The setting `precision` of the steps that train; see `TrainSettings.precision`."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from toolchain import models
-from toolchain.compress import ModelStep, StepContext, epochs_text, keep_zeros, remove_masks
+from toolchain.compress import PRECISION_TEXT, ModelStep, Precision, StepContext, epochs_text, keep_zeros, remove_masks
 from toolchain.training.presets import preset_for
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Distill(ModelStep):
     augment: float = Field(default=1.0, ge=0, le=3, description="strength of the random affine maps; 0: none")
     temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of teacher and student")
     soft: float = Field(default=0.9, gt=0, le=1, description="weight of the teacher's answers against the labels")
+    precision: Precision = Field(default="float32", description=PRECISION_TEXT)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -54,6 +55,10 @@ class Distill(ModelStep):
     def builds_student(self) -> bool:
         """Return whether it builds a student of another architecture."""
         return bool(self.student)
+
+    def check(self, model: FloatModel, context: StepContext) -> None:  # noqa: ARG002 (any model has a teacher)
+        """Raise what keeps the teacher from being loaded."""
+        context.teacher(self.teacher)
 
     def apply(self, model: FloatModel, context: StepContext) -> FloatModel:
         """Return the fitted student, or the model itself trained further."""
@@ -78,7 +83,9 @@ def distill(model: FloatModel, step: Distill, data: Dataset, *, teacher: FloatMo
     from toolchain.training.loss import notes_on, taught_by
 
     # No smoothing: the teacher's answers are smooth already.
-    settings = preset_for(len(data)).changed(epochs=step.epochs, augment=step.augment, label_smoothing=0.0)
+    settings = preset_for(len(data)).changed(
+        epochs=step.epochs, augment=step.augment, label_smoothing=0.0, precision=step.precision
+    )
     preprocess = model.preprocess
     if step.student:
         student, preprocess = _student(step, len(model.classes), context.seed), replace(preprocess, label_offset=0)

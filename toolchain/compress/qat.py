@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from toolchain.compress import ModelStep, StepContext, epochs_text, fine_tuning, keep_zeros
+from toolchain.compress import PRECISION_TEXT, ModelStep, Precision, StepContext, epochs_text, fine_tuning, keep_zeros
 from toolchain.compress.equalize import folded
 from toolchain.core.errors import StageError
 from toolchain.core.settings import Step
@@ -41,6 +41,7 @@ class Qat(ModelStep):
     teacher: str = Field(default="", description="a checkpoint to learn from; empty: the original model")
     temperature: float = Field(default=2.0, ge=1, le=20, description="softens the probabilities of teacher and student")
     soft: float = Field(default=0.9, gt=0, le=1, description="weight of the teacher's answers against the labels")
+    precision: Precision = Field(default="float32", description=PRECISION_TEXT)
 
     def check_order(self, before: Sequence[Step], after: Sequence[Step]) -> None:
         """Raise ValueError unless one static quantization follows at once, and no other qat comes before."""
@@ -52,6 +53,10 @@ class Qat(ModelStep):
             raise ValueError(
                 "qat trains for a static scheme: put it once, right before the quantize step that names it"
             )
+
+    def check(self, model: FloatModel, context: StepContext) -> None:  # noqa: ARG002 (any model has a teacher)
+        """Raise what keeps the teacher from being loaded."""
+        context.teacher(self.teacher)
 
     def apply(self, model: FloatModel, context: StepContext) -> FloatModel:
         """Return the model trained for the quantization that follows."""
@@ -91,7 +96,9 @@ def qat(
         raise StageError(f"{model.name} has no Linear or Conv2d layer that runs once; there is nothing to quantize")
     ranges = observed_ranges(module, layers, model.preprocess.apply(images))
     add_grids(module, layers, ranges, quantize)
-    settings = fine_tuning(len(data), epochs=step.epochs, lr=step.lr, augment=step.augment, label_smoothing=0.0)
+    settings = fine_tuning(
+        len(data), epochs=step.epochs, lr=step.lr, augment=step.augment, label_smoothing=0.0
+    ).changed(precision=step.precision)
     with taught_by(teacher, temperature=step.temperature, soft=step.soft, threads=context.threads) as lesson:
         fitted = fit(module, data, model.preprocess, settings, lesson=lesson, context=context)
     learned = remove_grids(fitted, layers)

@@ -95,6 +95,17 @@ class Recipe(Strict):
         """Return whether any step needs training images: to calibrate, to train, or to choose layers."""
         return any(step.needs_training for step in self.steps)
 
+    def taught_by(self, teacher: str) -> Recipe:
+        """Return the recipe with another checkpoint as the teacher of every step that has one.
+
+        Raises UsageProblem where no step has a teacher.
+        """
+        if not any(hasattr(step, "teacher") for step in self.steps):
+            raise UsageProblem(f"no step of recipe {self.name} learns from a teacher; leave --teacher out")
+        changes = {"teacher": teacher}
+        steps = [step.model_copy(update=changes) if hasattr(step, "teacher") else step for step in self.steps]
+        return self.model_copy(update={"steps": tuple(steps)})
+
     def check(self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound) -> None:
         """Raise what the first step would raise before it trains: recipes before this one may train for an hour."""
         for step, context in self._contexts(model, run, training)[:1]:
