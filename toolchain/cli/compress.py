@@ -259,6 +259,11 @@ def sensitivity(
 )
 @click.option("--channels", type=values.Numbers(), help="Channels of its convolutions, such as 16,16,32,56,72.")
 @click.option(
+    "--bytes",
+    metavar="SHARE|SIZE",
+    help="Choose the channels: of the static-int4 .onnx at most, a share of the float one such as 1/20, or 16KiB.",
+)
+@click.option(
     "--dropout", type=values.Finite(0, 1, max_open=True), help="Dropout in its training. Default: the architecture's."
 )
 @click.option(
@@ -298,6 +303,7 @@ def distill(
     \b
     Example:
       glyphpress distill cnn-small --data emnist:balanced -o student.pt2
+      glyphpress distill cnn-small --data emnist:balanced --bytes 1/20 -o s.pt2
     """
     from toolchain.commands.compress import compress_checkpoint
     from toolchain.recipe import Distill
@@ -305,5 +311,7 @@ def distill(
     fields = {key: value for key, value in settings.items() if value is not None}
     if not 0 < fields["soft"] <= 1:
         raise click.BadParameter("give more than 0% and at most 100%", param_hint="--soft")
-    result = compress_checkpoint(checkpoint, request, Distill(**fields), output, data=data, context=context)
+    result = compress_checkpoint(
+        checkpoint, request, Distill.from_options(**fields), output, data=data, context=context
+    )
     _show(result, output, "distill", as_json=as_json)

@@ -171,7 +171,8 @@ class FileMaker:
         self.folder.notes += [images.note for images in self.images.calibrations.values() if images.note]
         floats = self._floats()
         self.folder.require_float(list(floats.values()))
-        possible = [(recipe, self._possible(recipe, floats)) for recipe in recipes]
+        planned = [chosen for recipe in recipes for chosen in self._planned(recipe)]
+        possible = [(recipe, self._possible(recipe, floats)) for recipe in planned]
         pressed = [artifact for recipe, formats in possible for artifact in self._pressed(recipe, floats, formats)]
         return [*floats.values(), *pressed]
 
@@ -184,6 +185,15 @@ class FileMaker:
             with self.folder.skipping(path.name):
                 floats[format_] = export(self.model, format_, path, log=self.folder.log)
         return floats
+
+    def _planned(self, recipe: Recipe) -> list[Recipe]:
+        """Return the recipe with what follows the model chosen, and note it; nothing where that cannot be chosen."""
+        planned: list[Recipe] = []
+        formats = [each for each in self.request.press_target.formats() if each in recipe.formats]
+        with self.folder.skipping(*(self._path(recipe, format_).name for format_ in formats)):
+            planned.append(recipe.planned(self.model, self.context, self.images.training))
+        self.folder.notes += [f"{each.name}: {step.choice}" for each in planned for step in each.shaping if step.choice]
+        return planned
 
     def _possible(self, recipe: Recipe, floats: Mapping[Format, Artifact]) -> list[Format]:
         """Return the formats that a recipe can end in, as far as that shows before anything is trained or pruned.

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from toolchain.core.errors import CheckpointError
 from toolchain.core.settings import Step
@@ -66,6 +66,15 @@ class ModelStep(Step):
     def builds_student(self) -> bool:
         """Return whether the result has another architecture than the model."""
         return False
+
+    @property
+    def choice(self) -> str:
+        """Return what `planned` chose, as one line; empty where it chose nothing."""
+        return ""
+
+    def planned(self, model: FloatModel, context: StepContext) -> Self:  # noqa: ARG002 (for students)
+        """Return the step with those settings chosen that follow the model; raises StageError where none can be."""
+        return self
 
     def check(self, model: FloatModel, context: StepContext) -> None:
         """Raise what `apply` would raise before it begins to train."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from toolchain import models
 from toolchain.compress import PRECISION_TEXT, ModelStep, Precision, StepContext, epochs_text, keep_zeros, remove_masks
+from toolchain.compress.student import STUDENT, byte_limit, plan
+from toolchain.quantize.step import Quantize
 from toolchain.training.presets import preset_for
 
 if TYPE_CHECKING:
@@ -30,6 +33,11 @@ class Distill(ModelStep):
     kind: Literal["distill"] = "distill"
     student: str = Field(default="", description="a reference architecture; empty: train the model itself further")
     channels: tuple[int, ...] = Field(default=(), description="of the student's convolutions; empty: its own")
+    bytes: str | None = Field(
+        default=None,
+        description="of the finished .onnx at most: a share of the float one, such as 1/20, or a size, such as 16KiB; "
+        "chooses `channels`",
+    )
     dropout: float | None = Field(default=None, ge=0, lt=1, description="of the student in training; empty: its own")
     teacher: str = Field(default="", description="a checkpoint to learn from; empty: the original model")
     epochs: int = Field(default=24, ge=1, le=100_000, description="epochs on the train split")
@@ -38,12 +46,51 @@ class Distill(ModelStep):
     soft: float = Field(default=0.9, gt=0, le=1, description="weight of the teacher's answers against the labels")
     precision: Precision = Field(default="float32", description=PRECISION_TEXT)
 
+    _choice: str = PrivateAttr(default="")
+
+    @field_validator("bytes", mode="before")
+    @classmethod
+    def _bytes(cls, value: object) -> object:
+        if not isinstance(value, str):
+            raise ValueError(f'{value!r} needs quotes and a unit, or is a share, such as "16KiB" or "1/20"')
+        byte_limit(value, 0)
+        return value
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if not self.student and self.architecture:
-            keys = " and ".join(f"`{key}`" for key in self.architecture)
+        if not self.student and (self.architecture or self.bytes):
+            keys = " and ".join(f"`{key}`" for key in [*self.architecture, *["bytes"] * bool(self.bytes)])
             raise ValueError(f"{keys} belong to a student; name one, or leave them out")
+        if self.bytes and self.channels:
+            raise ValueError("`bytes` and `channels` exclude each other: the bytes choose the channels")
+        if self.bytes and self.student != STUDENT:
+            raise ValueError(f"`bytes` chooses the channels of {STUDENT} only; leave it out, or take that student")
         return self
+
+    @property
+    def choice(self) -> str:
+        """Return the student that `bytes` chose, and why."""
+        return self._choice
+
+    def planned(self, model: FloatModel, context: StepContext) -> Self:
+        """Return the step with the channels that `bytes` chooses; without a quantization after it, for static-int4."""
+        if not self.bytes or self.channels:
+            return self
+        last = next((step for step in context.following if isinstance(step, Quantize)), Quantize(scheme="static-int4"))
+        chosen = plan(self.bytes, model, last, context.train, partial(self._sized, model, context), run=context.run)
+        step = self.model_copy(update={"channels": chosen.channels})
+        step._choice = chosen.reason
+        return step
+
+    def _sized(self, model: FloatModel, context: StepContext, channels: tuple[int, ...]) -> nn.Module:
+        """Return an untrained student with a bias in every norm, as trained ones have: a zero takes no bytes."""
+        from torch import nn
+
+        student = _student(self.model_copy(update={"channels": channels}), len(model.classes), context.run.seed)
+        for norm in student.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                nn.init.ones_(norm.bias)
+        return student.eval()
 
     @property
     def architecture(self) -> dict[str, tuple[int, ...] | float]:
@@ -62,13 +109,19 @@ class Distill(ModelStep):
 
     def apply(self, model: FloatModel, context: StepContext) -> FloatModel:
         """Return the fitted student, or the model itself trained further."""
-        return distill(model, self, context.train, teacher=context.teacher(self.teacher), context=context.run)
+        return distill(
+            model,
+            self.planned(model, context),
+            context.train,
+            teacher=context.teacher(self.teacher),
+            context=context.run,
+        )
 
     def untrained(self, model: FloatModel, context: StepContext) -> FloatModel:
         """Return the student before any training; it can be converted just as the trained one."""
         if not self.student:
             return model
-        student = remove_masks(_student(self, len(model.classes), context.run.seed).eval())
+        student = remove_masks(_student(self.planned(model, context), len(model.classes), context.run.seed).eval())
         return replace(model.with_module(student), preprocess=replace(model.preprocess, label_offset=0))
 
 
@@ -99,7 +152,7 @@ def distill(model: FloatModel, step: Distill, data: Dataset, *, teacher: FloatMo
         f"{epochs_text(step.epochs)} on {data.origin}, temperature {step.temperature:g}, {step.soft:.0%} of the loss "
         f"soft, seed {context.seed}"
     )
-    history = (*model.history, *notes_on(teacher, model), line)
+    history = (*model.history, *notes_on(teacher, model), *[step.choice] * bool(step.choice), line)
     return replace(model.with_module(module.eval()), preprocess=preprocess, history=history)
 
 

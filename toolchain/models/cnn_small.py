@@ -12,9 +12,10 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-# Channels at width 1, kernel and stride of the five convolutions: 28x28 -> 14 -> 14 -> 7 -> 7 -> 4.
-STAGES = ((24, 5, 2), (48, 3, 1), (64, 3, 2), (96, 3, 1), (128, 3, 2))
-LAST_MAP = 4
+# Channels at width 1, kernel and stride of the convolutions: 28x28 -> 14 -> 14 -> 7 -> 7 -> 4, 2 where six are named.
+STAGES = ((24, 5, 2), (48, 3, 1), (64, 3, 2), (96, 3, 1), (128, 3, 2), (160, 3, 2))
+USUAL, FEWEST = 5, 4
+LAST_MAPS = (14, 14, 7, 7, 4, 2)
 DROPOUT = 0.1
 
 
@@ -22,8 +23,8 @@ class CnnSmall(nn.Module):
     """Float32 [N, 1, 28, 28] to logits [N, classes].
 
     width: factor on every channel count, rounded to multiples of 8 (the vector width of int8 kernels), at least 8.
-    channels: the five counts themselves. dropout: share of the last features that training leaves out. Raises
-    ValueError when they are not five.
+    channels: the counts themselves, of the first four, the usual five or six convolutions. dropout: share of the last
+    features that training leaves out. Raises ValueError for fewer or more channels.
     """
 
     # A training step takes about a quarter less processor time on it (measured on x86-64); the training loop reads it.
@@ -35,16 +36,16 @@ class CnnSmall(nn.Module):
         """Draw random weights from torch's global generator."""
         super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        if channels and len(channels) != len(STAGES):
-            raise ValueError(f"it has five convolutions, not {len(channels)}")
-        counts = channels or tuple(max(8, 8 * round(count * width / 8)) for count, _, _ in STAGES)
+        if channels and not FEWEST <= len(channels) <= len(STAGES):
+            raise ValueError(f"it has four to six convolutions, usually five, not {len(channels)}")
+        counts = channels or tuple(max(8, 8 * round(count * width / 8)) for count, _, _ in STAGES[:USUAL])
         before = 1
-        for number, (after, (_, kernel, stride)) in enumerate(zip(counts, STAGES, strict=True), start=1):
+        for number, (after, (_, kernel, stride)) in enumerate(zip(counts, STAGES, strict=False), start=1):
             layers[f"conv{number}"] = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
             layers[f"norm{number}"] = nn.BatchNorm2d(after)
             layers[f"relu{number}"] = nn.ReLU()
             before = after
-        layers["pool"] = nn.Conv2d(before, before, LAST_MAP, groups=before, bias=False)
+        layers["pool"] = nn.Conv2d(before, before, LAST_MAPS[len(counts) - 1], groups=before, bias=False)
         layers["pool_norm"] = nn.BatchNorm2d(before)
         self.features = nn.Sequential(layers)
         self.flatten = nn.Flatten()

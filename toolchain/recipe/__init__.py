@@ -68,6 +68,10 @@ class Recipe(Strict):
             step.check_order(self.steps[:number], self.steps[number + 1 :])
         if last := self.quantize:
             self._check_formats(last)
+        if any(isinstance(step, Distill) and step.bytes for step in self.steps) and not (
+            last and "onnx" in self.formats
+        ):
+            raise ValueError("`bytes` are those of a quantized .onnx; let it make one, or give `channels`")
         return self
 
     def _check_formats(self, last: Quantize) -> None:
@@ -105,6 +109,14 @@ class Recipe(Strict):
         changes = {"teacher": teacher}
         steps = [step.model_copy(update=changes) if hasattr(step, "teacher") else step for step in self.steps]
         return self.model_copy(update={"steps": tuple(steps)})
+
+    def planned(self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound) -> Recipe:
+        """Return the recipe with the settings chosen that follow the model, such as a student's channels.
+
+        Raises StageError where none can be chosen.
+        """
+        chosen = {id(step): step.planned(model, context) for step, context in self._contexts(model, run, training)}
+        return self.model_copy(update={"steps": tuple(chosen.get(id(step), step) for step in self.steps)})
 
     def check(self, model: FloatModel, run: RunContext, training: Dataset | DataNotFound) -> None:
         """Raise what the first step would raise before it trains: recipes before this one may train for an hour."""
