@@ -104,7 +104,7 @@ def weight_bytes(channels: Channels, classes: int) -> int:
     last_map = math.ceil(28 / 2 ** next(count for count, depth in CONVOLUTIONS.items() if depth == len(channels)))
     convolutions = sum(before * after * 9 for before, after in pairwise(channels))
     last = channels[-1]
-    one_channel = channels[0] * 25 + last * last_map**2
+    one_channel = channels[0] * 25 + last * last_map * last_map
     return (convolutions + last * classes) // 2 + one_channel + 8 * (sum(channels) + last + classes)
 
 

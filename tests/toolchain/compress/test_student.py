@@ -17,7 +17,9 @@ from toolchain.export import export
 from toolchain.recipe import Distill, Quantize, Recipe
 
 
-@pytest.mark.parametrize(("text", "limit"), [("1/20", 42_734), (" 1 / 8 ", 106_835), ("16 KiB", 16_384), ("40KB", 40_000)])
+@pytest.mark.parametrize(
+    ("text", "limit"), [("1/20", 42_734), (" 1 / 8 ", 106_835), ("16 KiB", 16_384), ("40KB", 40_000)]
+)
 def test_bytes_are_a_share_of_the_float_file_or_a_size(text: str, limit: int) -> None:
     assert byte_limit(text, 854_685) == limit
 
@@ -60,7 +62,13 @@ class Pooled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            *(nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(
+                nn.Conv2d(1, 8, 3, padding=1),
+                nn.MaxPool2d(2),
+                nn.Conv2d(8, 8, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            ),
             *(nn.Flatten(), nn.Linear(392, 256), nn.Linear(256, 10)),
         )
 

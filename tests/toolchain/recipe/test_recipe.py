@@ -117,3 +117,10 @@ def test_list_and_schema_for_machines(glyphpress) -> None:
     schema = json.loads(glyphpress("recipe", "schema").out)
     assert schema["additionalProperties"] is False
     assert set(schema["properties"]) == {"name", "summary", "formats", "steps"}
+
+
+def test_another_teacher_is_for_every_step_that_learns_from_one() -> None:
+    taught = shipped()["small"].taught_by("cnn-deep")
+    assert [getattr(step, "teacher", "") for step in taught.steps] == ["cnn-deep", "cnn-deep", ""]
+    with pytest.raises(UsageProblem, match="static-int8 learns from a teacher"):
+        shipped()["static-int8"].taught_by("cnn-deep")
