@@ -101,7 +101,7 @@ def widest_within(limit: int, students: list[Channels], classes: int, size: Call
 
 def weight_bytes(channels: Channels, classes: int) -> int:
     """Return the bytes of a student's weights in 4 bits, those of one-channel convolutions in 8, scales and biases."""
-    last_map = math.ceil(28 / 2 ** next(count for count, depth in CONVOLUTIONS.items() if depth == len(channels)))
+    last_map = math.ceil(28 / (1 << next(count for count, depth in CONVOLUTIONS.items() if depth == len(channels))))
     convolutions = sum(before * after * 9 for before, after in pairwise(channels))
     last = channels[-1]
     one_channel = channels[0] * 25 + last * last_map * last_map
