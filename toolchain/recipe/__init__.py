@@ -68,10 +68,10 @@ class Recipe(Strict):
             step.check_order(self.steps[:number], self.steps[number + 1 :])
         if last := self.quantize:
             self._check_formats(last)
-        if any(isinstance(step, Distill) and step.bytes for step in self.steps) and not (
-            last and "onnx" in self.formats
-        ):
-            raise ValueError("`bytes` are those of a quantized .onnx; let it make one, or give `channels`")
+        if not last and any(isinstance(step, Distill) and step.bytes for step in self.steps):
+            raise ValueError(
+                "`bytes` are those of a quantized file; let the recipe end in quantize, or give `channels`"
+            )
         return self
 
     def _check_formats(self, last: Quantize) -> None:
