@@ -56,31 +56,15 @@ def test_a_student_fills_its_bytes_and_never_passes_them(halvings: int) -> None:
         widest_within(size(students[0]) - 1, students, 47, size)
 
 
-class Pooled(nn.Module):
-    """Two pools, and no stride in a convolution."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            *(
-                nn.Conv2d(1, 8, 3, padding=1),
-                nn.MaxPool2d(2),
-                nn.Conv2d(8, 8, 3, padding=1),
-                nn.ReLU(),
-                nn.MaxPool2d(2),
-            ),
-            *(nn.Flatten(), nn.Linear(392, 256), nn.Linear(256, 10)),
-        )
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.layers(image)
-
-
 def test_a_plan_follows_resolution_and_bytes_and_its_file_keeps_them(
     float_model: FloatModel, digits: Dataset, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    model = replace(float_model.with_module(Pooled().eval()), name="pooled")
+    pooled = nn.Sequential(
+        *(nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(392, 256), nn.Linear(256, 10)),
+    )
+    model = replace(float_model.with_module(pooled.eval()), name="pooled")
     whole = export(model, "onnx", tmp_path / "whole.onnx").path.stat().st_size
     recipe = Recipe(
         name="fits",
