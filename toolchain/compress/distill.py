@@ -83,13 +83,15 @@ class Distill(ModelStep):
         return step
 
     def _sized(self, model: FloatModel, context: StepContext, channels: tuple[int, ...]) -> nn.Module:
-        """Return an untrained student with a bias in every norm, as trained ones have: a zero takes no bytes."""
+        """Return an untrained student with random biases in its norms: equal ones would make its file too small."""
+        import torch
         from torch import nn
 
+        drawn = torch.Generator().manual_seed(context.run.seed)
         student = _student(self.model_copy(update={"channels": channels}), len(model.classes), context.run.seed)
         for norm in student.modules():
             if isinstance(norm, nn.BatchNorm2d):
-                nn.init.ones_(norm.bias)
+                nn.init.uniform_(norm.bias, generator=drawn)
         return student.eval()
 
     @property
