@@ -11,6 +11,7 @@ from toolchain import models
 from toolchain.cli import complete, console, options, values
 from toolchain.cli.checkpoint_options import preprocess_options
 from toolchain.cli.estimator_options import estimator_options
+from toolchain.cli.record_options import Records, record_options
 from toolchain.cli.setting_options import ChosenSettings, setting_options
 from toolchain.cli.start_options import ChosenStart, start_options
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from targets.preprocess import Preprocess
     from toolchain.core.context import RunContext
     from toolchain.training.folds import CrossValidation, FoldResult, TrainFold
-    from toolchain.training.train import TrainResult
+    from toolchain.training.train import EpochResult, TrainResult
 
 DEFAULT_MODEL = "cnn-small"
 
@@ -48,6 +49,7 @@ DEFAULT_MODEL = "cnn-small"
     help="Cross-validate first: fit K times to the train split without a K-th of each class, and measure on that. "
     "This writes no file; with -o the model is then fitted to the whole train split.",
 )
+@record_options
 @setting_options
 @start_options
 @preprocess_options
@@ -61,6 +63,7 @@ def train(
     data: str,
     output: Path | None,
     folds: int | None,
+    records: Records,
     chosen: ChosenSettings,
     starting: ChosenStart | None,
     preprocess: Preprocess | None,
@@ -89,14 +92,18 @@ def train(
             refuse_source(output, starting.checkpoint)
     elif not folds:
         raise click.UsageError("Missing option '-o', the file to write; only --folds runs without it")
-    elif context.resume:
-        raise click.UsageError("--resume continues the training of a file; --folds without -o writes none")
+    elif context.resume or records.log or records.curve:
+        raise click.UsageError("--resume, --log and --curve belong to the training of a file; give -o too")
+    records.refuse_unfit(force=context.force or context.resume)
     images, test = _images(data, context, is_measured_by_folds=bool(folds))
     start = starting.of(images, model, preprocess, context) if starting else None
     for note in start.notes if start else ():
         console.say(note)
     architecture = start.name if start else model or DEFAULT_MODEL
     settings = chosen.of(len(images), architecture)
+
+    def record(epoch: EpochResult) -> None:
+        records.write(f"{architecture} on {images.origin}", (*epoch.earlier, epoch))
 
     def fit(images: Dataset, test: Dataset | None, context: RunContext, out: Path | None = None) -> TrainResult:
         return training.train(
@@ -107,6 +114,7 @@ def train(
             start=start,
             test=test,
             out=out,
+            on_epoch=record if out else None,
             context=context,
         )
 

@@ -1,4 +1,4 @@
-"""Pictures (SVG) with their tables: the values of tensors and their ranges, and the sensitivity of layers to pruning.
+"""Pictures (SVG), with their tables: the ranges of tensors, the sensitivity of layers to pruning, curves of trainings.
 
 The colours are of M. Okabe and K. Ito's palette, which colour-blind people can tell apart
 (https://jfly.uni-koeln.de/color). No colour stands alone: kept and clipped values differ in place too.
@@ -6,6 +6,7 @@ The colours are of M. Okabe and K. Ito's palette, which colour-blind people can 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import log10
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from toolchain.report.tables import plain_table, print_lines, shown, unbroken, u
 
 if TYPE_CHECKING:
     from toolchain.compress.prune.sensitivity import Curve, Sensitivity, SensitivityPoint
+    from toolchain.training.log import EpochFigures
 
 _BLUE, _ORANGE, _INK, _QUIET, _PAPER = "#0072B2", "#D55E00", "#1a1a1a", "#595959", "#ffffff"
 _PANELS, _PANEL_WIDTH, _PANEL_HEIGHT, _GAP, _TOP = 3, 300, 90, 30, 64
@@ -243,6 +245,79 @@ def _chart(sensitivity: Sensitivity, curve: Curve, floor: float) -> list[str]:
     if (best := sensitivity.proposal.get(curve.layer)) is not None:
         x, y = next(position_of(point) for point in curve.points if point.ratio == best)
         parts.append(f'<circle cx="{x}" cy="{y}" r="6" fill="none" stroke="{_INK}" stroke-width="1.5"/>')
+    return parts
+
+
+_CURVE_WIDTH, _CURVE_HEIGHT = 430, 270
+"""The picture of a training: pixels of each of its two charts."""
+_CURVE_STYLES = {"training": (_BLUE, ""), "held out": (_ORANGE, "6 3")}
+"""Colour and dashes of the curves."""
+
+
+def training_svg(title: str, epochs: Sequence[EpochFigures]) -> str:
+    """Return the curves of a training as an SVG picture: its losses, and its accuracy on held-out images."""
+    width, height = 2 * _CURVE_WIDTH, 44 + _CURVE_HEIGHT
+    accuracies = [figures.held_out_accuracy for figures in epochs]
+    losses: dict[str, list[float | None]] = {
+        "training": [figures.loss for figures in epochs],
+        "held out": [each.held_out_loss for each in epochs],
+    }
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+            f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">',
+            f'<rect width="{width}" height="{height}" fill="{_PAPER}"/>',
+            _label(16, 26, _shortened(title, 110, 109), _INK, size=15),
+            '<g transform="translate(0 44)">',
+            *_curves("loss", losses, lambda value: f"{value:.3g}"),
+            f'</g><g transform="translate({_CURVE_WIDTH} 44)">',
+            *_curves("accuracy on held-out images", {"held out": accuracies}, lambda value: f"{value:.1%}"),
+            "</g></svg>\n",
+        ]
+    )
+
+
+def _curves(title: str, curves: dict[str, list[float | None]], text: Callable[[float], str]) -> list[str]:
+    """Return a chart of values by epoch, from the lowest to the highest, with the last value beside each curve."""
+    right, bottom = _CURVE_WIDTH - 110, _CURVE_HEIGHT - _BELOW
+    parts = [
+        _label(_LEFT, 18, title, _INK, size=12),
+        f'<path d="M{_LEFT} {_ABOVE}V{bottom}H{right}" fill="none" stroke="#8c8c8c"/>',
+    ]
+    values = [value for curve in curves.values() for value in curve if value is not None]
+    if not values:
+        return [*parts, _label(_LEFT + 12, _ABOVE + 24, "none was measured", _QUIET)]
+    low, high, count = min(values), max(values), len(next(iter(curves.values())))
+
+    def position(epoch: int, value: float) -> tuple[float, float]:
+        across = (epoch - 1) / max(count - 1, 1)
+        return round(_LEFT + across * (right - _LEFT), 1), round(
+            bottom - (value - low) / ((high - low) or 1) * (bottom - _ABOVE), 1
+        )
+
+    parts += [
+        *(_label(_LEFT - 5, position(1, end)[1] + 4, text(end), _QUIET, anchor="end") for end in sorted({low, high})),
+        *(
+            _label(position(epoch, low)[0], bottom + 15, f"epoch {epoch}", _QUIET, anchor="middle")
+            for epoch in sorted({1, count})
+        ),
+    ]
+    names = {}
+    for name, curve in curves.items():
+        colour, dashes = _CURVE_STYLES[name]
+        track = [position(epoch, value) for epoch, value in enumerate(curve, start=1) if value is not None]
+        if track:
+            points = " ".join(f"{x},{y}" for x, y in track)
+            style = f'stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"'
+            parts.append(f'<polyline points="{points}" fill="none" {style}/>')
+            parts.append(f'<circle cx="{track[-1][0]}" cy="{track[-1][1]}" r="3" fill="{colour}"/>')
+            last = next(value for value in reversed(curve) if value is not None)
+            names[f"{name} {text(last)}"] = (track[-1][1] + 4, colour)
+    # Two names at nearly the same height would cover each other.
+    below = 0.0
+    for name, (y, colour) in sorted(names.items(), key=lambda item: item[1]):
+        below = max(y, below + 14)
+        parts.append(_label(right + 8, below, name, colour))
     return parts
 
 

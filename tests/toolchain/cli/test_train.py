@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import resource
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -34,6 +36,23 @@ def test_train_writes_weights_and_measures_them_once(glyphpress: Callable, tmp_p
     assert "test accuracy" in done.out
     assert "95 % interval" in done.out
     assert torch.load(out, weights_only=True)["settings"]["epochs"] == 2
+
+
+def test_the_log_and_the_curve_hold_every_epoch(glyphpress: Callable, tmp_path: Path) -> None:
+    out, log, curve = tmp_path / "m.pt", tmp_path / "m.csv", tmp_path / "m.svg"
+    words = ("train", "--data", "builtin:digits[0-2]", "--epochs", 3, "--log", log, "--curve", curve)
+    done = glyphpress(*words, "-o", out, "--json")
+    assert done.code == 0, done.err
+    epochs = json.loads(done.out)["epochs"]
+    rows = list(csv.DictReader(log.open()))
+    assert [{name: float(value) for name, value in row.items()} for row in rows] == epochs
+    texts = [element.text for element in ElementTree.parse(curve).iter() if element.text and element.text.strip()]
+    assert "cnn-small on builtin:digits[0-2]/train" in texts
+    assert f"training {epochs[-1]['loss']:.3g}" in texts
+    assert f"held out {epochs[-1]['held_out_accuracy']:.1%}" in texts
+    again = glyphpress(*words, "-o", tmp_path / "other.pt")
+    assert (again.code, "m.csv is already there" in again.err) == (2, True)
+    assert not (tmp_path / "other.pt").exists()
 
 
 @pytest.mark.parametrize("form", ["row21-official", "row21-pictures"])

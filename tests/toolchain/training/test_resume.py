@@ -150,6 +150,27 @@ def test_the_results_of_all_epochs_are_there_after_a_kill(few: Dataset, tmp_path
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"patience": 2, "schedule": "plateau"},
+        {"sampling": "balanced", "balance": 0.0, "mixup": 0.4, "elastic": 1.0},
+        {"optimizer": "sgd", "momentum": 0.9, "schedule": "step"},
+    ],
+    ids=["stopping", "sampling", "momentum"],
+)
+def test_every_kind_of_training_continues_with_the_same_weights(changes: dict, few: Dataset, tmp_path: Path) -> None:
+    settings = SHORT.changed(**changes)
+    torch.manual_seed(0)
+    with pytest.raises(KeyboardInterrupt):
+        trained(few, tmp_path / "m.pt", stopping(20), settings)
+    torch.manual_seed(0)
+    trained(few, tmp_path / "m.pt", RunContext(threads=1, resume=True), settings)
+    torch.manual_seed(0)
+    trained(few, tmp_path / "whole.pt", RunContext(threads=1), settings)
+    assert (tmp_path / "m.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"settings": TrainSettings(**(vars(SHORT) | {"lr": 1e-3}))}, "lr 0.003 there, 0.001 here"),
