@@ -78,6 +78,7 @@ class Distill(ModelStep):
             return self
         last = next((step for step in context.following if isinstance(step, Quantize)), Quantize(scheme="static-int4"))
         chosen = plan(self.bytes, model, last, context.train, partial(self._sized, model, context), run=context.run)
+        context.run.say(chosen.reason)
         step = self.model_copy(update={"channels": chosen.channels})
         step._choice = chosen.reason
         return step
