@@ -408,7 +408,9 @@ def test_ctrl_c_in_training_keeps_the_last_good_checkpoint(place: Path) -> None:
     assert code == 130
     assert re.search("interrupted; o.pt holds epoch [0-9]+ of 500", one_line(err))
     after = contents(place)
-    after.pop(str(place / "o.pt"))
+    assert "the same command with --resume continues" in err
+    for name in ("o.pt", "o.pt.resume"):
+        after.pop(str(place / name))
     assert after == before
     assert settle("o.pt", CheckpointRequest(), None).model.classes == tuple("0123456789")
 

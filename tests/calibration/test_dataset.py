@@ -54,7 +54,11 @@ def test_take_keeps_the_order_asked_for() -> None:
         ("digits", UnknownData, "did you mean emnist:digits, builtin:digits"),
         ("builtin:letters", UnknownData, "did you mean builtin:digits"),
         ("{tmp}:digit", UnknownData, "did you mean digits"),
-        ("{tmp}/nothing", DataNotFound, "no folder .*/nothing; --data takes builtin:digits, emnist:SPLIT"),
+        (
+            "{tmp}/nothing",
+            DataNotFound,
+            "no folder .*/nothing; --data takes builtin:digits, builtin:digits8x8, emnist:SPLIT",
+        ),
         ("{tmp}/nothing:balanced", DataNotFound, "no folder .*/nothing; --data takes"),
         ("{tmp}/file.png", DataNotFound, "is a file, not a folder"),
     ],

@@ -35,7 +35,7 @@ def test_list_says_what_there_is_and_where(glyphpress, digits: Path) -> None:
     ran = glyphpress("data", "list", "--data-root", digits)
     lines = ran.out.splitlines()
     assert ran.code == 0
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert lines[0].split() == ["builtin:digits", "10", "classes", "1,198", "train", "599", "test", "built", "in"]
     found = next(line for line in lines if line.startswith("emnist:digits"))
     assert found.endswith(str(digits))
@@ -48,7 +48,7 @@ def test_list_as_json(glyphpress, digits: Path) -> None:
     said = json.loads(ran.out)
     assert said["schema"] == "glyphpress/data-list/1"
     rows = {row["spec"]: row for row in said["data"]}
-    assert set(rows) == {"builtin:digits", *(f"emnist:{name}" for name in SPLITS)}
+    assert set(rows) == {"builtin:digits", "builtin:digits8x8", *(f"emnist:{name}" for name in SPLITS)}
     assert rows["emnist:digits"]["found"] == {"train": str(digits), "test": str(digits)}
     assert rows["emnist:letters"]["found"] == {}
     assert rows["emnist:letters"]["classes"][0] == "A"
