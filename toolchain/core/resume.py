@@ -9,7 +9,7 @@ from pathlib import Path
 
 from targets.errors import translated
 from toolchain.core.context import RunContext
-from toolchain.core.errors import EvidenceError, UsageProblem
+from toolchain.core.errors import EvidenceError, GlyphpressError, UsageProblem
 from toolchain.core.trainings import SCHEMA, State, Trainings
 
 
@@ -43,6 +43,10 @@ def resumable(output: Path, context: RunContext) -> Iterator[RunContext]:
         if not path.exists():
             raise
         raise KeyboardInterrupt(f"{stop}; the same command with --resume continues") from stop
+    except GlyphpressError:
+        if path.exists():
+            context.say(f"{path} keeps what was trained: the same command with --resume does not train it again")
+        raise
     path.unlink(missing_ok=True)
 
 
