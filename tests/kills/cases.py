@@ -16,7 +16,8 @@ class Case:
 
     old: the command of another result of that name, which the killed one replaces; empty: it is never given --force.
     share: how often it has its turn. passing: names of files that may stand between a kill and the next run. varies: a
-    pattern of NAME:PART that differs from run to run. stages: the first file is written several times, whole each time.
+    pattern of NAME:PART that differs from run to run. trains: a killed run leaves what it trained in FIRST.resume, and
+    goes on with --resume. stages: the first file is written several times, whole each time.
     """
 
     name: str
@@ -26,7 +27,13 @@ class Case:
     share: int = 3
     passing: tuple[str, ...] = ()
     varies: str = "(?!)"
+    trains: bool = False
     stages: bool = False
+
+    @property
+    def state(self) -> str:
+        """The file from which a killed training continues."""
+        return f"{self.first}.resume"
 
     @property
     def again(self) -> bool:
@@ -84,8 +91,8 @@ CASES = (
     ),
     _case("data fetch", "data fetch --data-root data", "data/gzip", share=6, passing=("data/emnist-*.zip",)),
     _case("targets setup", "targets setup ssh://pi@kitchen", "cache/glyphpress", share=4),
-    _case("train", TRAIN, "t.pt", f"{TRAIN} --seed 1", share=2, stages=True),
-    _case("distill", DISTILL, "s.pt2", f"{DISTILL} --seed 1", share=1),
+    _case("train", TRAIN, "t.pt", f"{TRAIN} --seed 1", share=2, trains=True, stages=True),
+    _case("distill", DISTILL, "s.pt2", f"{DISTILL} --seed 1", share=1, trains=True),
     _case(
         "press",
         f"press float.onnx {PRESS} --recipe dynamic-int8",

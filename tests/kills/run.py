@@ -118,7 +118,7 @@ class Killer:
         """Return the files under final names that are neither the old ones nor the new ones."""
         found = []
         for name, parts in tree(folder, hidden=False).items():
-            passing = any(Path(name).match(pattern) for pattern in case.passing)
+            passing = any(Path(name).match(pattern) for pattern in case.passing) or (case.trains and name == case.state)
             if parts and before.get(name) != parts and not passing and (unlike := whole.unlike(case, name, parts)):
                 found.append(f"{name} is neither old nor new ({unlike})")
         # What a kill leaves of two files that go together is mended by the next run; the first is never missing.
@@ -128,6 +128,8 @@ class Killer:
 
     def _wrong_again(self, case: Case, whole: Whole, folder: Path, before: dict[str, Parts]) -> list[str]:
         """Run a killed command again, by --force only where a result stands; return what is wrong then."""
+        if case.trains and (folder / case.state).exists():
+            return self._wrong_resumed(case, whole, folder)
         stood = case.again and (folder / case.first).exists()
         ended = self.program.run(folder, case.command)
         if ended.code != (2 if stood else 0):
@@ -142,6 +144,16 @@ class Killer:
                 return [*found, f"the run with --force exits {ended.code}: {ended.said[-300:]}"]
         again = whole.new_unlike(tree(folder, hidden=True))
         return found + [f"after a repeated run: {fault}" for fault in again]
+
+    def _wrong_resumed(self, case: Case, whole: Whole, folder: Path) -> list[str]:
+        """Continue a killed training; return what is wrong then. Without --resume it must not begin again."""
+        ended = self.program.run(folder, case.command)
+        if ended.code != 2:
+            return [f"the repeated run exits {ended.code} beside {case.state}: {ended.said[-300:]}"]
+        ended = self.program.run(folder, (*case.command, "--resume"))
+        if ended.code:
+            return [f"the run with --resume exits {ended.code}: {ended.said[-300:]}"]
+        return [f"after a resumed run: {fault}" for fault in whole.new_unlike(tree(folder, hidden=True))]
 
 
 def _wrong_end(ended: Ended, number: signal.Signals) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,6 +28,7 @@ from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTenso
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
+    from torch.utils.hooks import RemovableHandle
 
 __all__ = ["InspectedLayer", "Inspection", "StoredTensor", "counted", "inspect_file"]
 
@@ -204,14 +205,12 @@ def module_layers(module: nn.Module, name: str) -> Counted:
             part.register_forward_hook(partial(end, key), always_call=True) for key, part in module.named_modules()
         ]
         try:
-            module(torch.zeros(1, 1, 28, 28))
+            with hooks_removed(hooks):
+                module(torch.zeros(1, 1, 28, 28))
         except Exception as error:  # a user's forward can raise anything
             raise CheckpointError(
                 f"{name} does not take one 28x28 image ({first_line(error)}); check --model"
             ) from error
-        finally:
-            for hook in hooks:
-                hook.remove()
     parts = dict(module.named_modules())
     listed = [
         replace(layer, name=layer.name or name, parameters=_with_idle(parts[layer.name], layer.name, layers), macs=macs)
@@ -219,6 +218,27 @@ def module_layers(module: nn.Module, name: str) -> Counted:
         if (macs := counts.macs[layer.name]) or not any(True for _ in parts[layer.name].children())
     ]
     return Counted(listed, counts.left_out)
+
+
+def run_order(module: nn.Module, layers: Iterable[nn.Module], pixels: Tensor) -> list[nn.Module]:
+    """Return `layers` in the order in which the module runs them on `pixels`, each as often as it runs."""
+    import torch
+
+    order: list[nn.Module] = []
+    hooks = [layer.register_forward_hook(lambda layer, *_: order.append(layer)) for layer in layers]
+    with hooks_removed(hooks), torch.no_grad():
+        module(pixels)
+    return order
+
+
+@contextmanager
+def hooks_removed(hooks: list[RemovableHandle]) -> Iterator[None]:
+    """Remove the hooks when the block ends."""
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _shape(output: Any) -> tuple[int, ...]:

@@ -106,11 +106,10 @@ def press(
     from toolchain.report.advice import pressed_next
     from toolchain.report.press_report import show_report
 
-    chosen = [find(name) for name in dict.fromkeys(recipes)]
     asked = PressRequest(
         checkpoint=checkpoint,
         data=data,
-        recipes=tuple(recipe.taught_by(teacher) if teacher else recipe for recipe in chosen),
+        recipes=tuple(find(name).taught_by(teacher) for name in dict.fromkeys(recipes)),
         checkpoint_options=request,
         formats=tuple(format_ for format_ in FORMATS if format_ in formats),
         formats_named=options.was_given("formats"),

@@ -81,20 +81,9 @@ def train(
       glyphpress train --data builtin:digits --folds 5
       glyphpress train --from cnn-small --freeze --data builtin:digits -o d.pt
     """
-    from toolchain.core.files import refuse_source
-    from toolchain.core.resume import may_replace
-    from toolchain.models.saving import refuse_unfit
     from toolchain.training import train as training
 
-    if output:
-        refuse_unfit(output, force=may_replace(output, context))
-        if starting:
-            refuse_source(output, starting.checkpoint)
-    elif not folds:
-        raise click.UsageError("Missing option '-o', the file to write; only --folds runs without it")
-    elif context.resume or records.log or records.curve:
-        raise click.UsageError("--resume, --log and --curve belong to the training of a file; give -o too")
-    records.refuse_unfit(force=context.force or context.resume)
+    _refuse_outputs(output, records, starting, context, writes_nothing=bool(folds))
     images, test = _images(data, context, is_measured_by_folds=bool(folds))
     start = starting.of(images, model, preprocess, context) if starting else None
     for note in start.notes if start else ():
@@ -118,21 +107,38 @@ def train(
             context=context,
         )
 
+    validation = None
     if folds:
         console.say(f"{architecture} in {folds} folds of {len(images):,} images: {settings.summary()}")
         if start:
             console.say(
                 "where the file of --from was trained on these images, no fold is new to it: expect less on others"
             )
-    validation = _cross_validate(images, folds, fit, context, as_json=as_json) if folds else None
+        validation = _cross_validate(images, folds, fit, context, as_json=as_json)
     result = fit(images, test, context, output) if output else None
-    if not as_json:
+    if as_json:
+        _emit(result, validation)
+    else:
         _show(result)
-    elif result:
-        folds_facts = {"cross_validation": validation.to_dict()} if validation else {}
-        console.emit("train", result.to_dict() | folds_facts)
-    elif validation:
-        console.emit("folds", validation.to_dict())
+
+
+def _refuse_outputs(
+    output: Path | None, records: Records, starting: ChosenStart | None, context: RunContext, *, writes_nothing: bool
+) -> None:
+    """Raise what keeps the files from being written, before the training. writes_nothing: where `output` is None."""
+    from toolchain.core.files import refuse_source
+    from toolchain.core.resume import may_replace
+    from toolchain.models.saving import refuse_unfit
+
+    if output:
+        refuse_unfit(output, force=may_replace(output, context))
+        if starting:
+            refuse_source(output, starting.checkpoint)
+    elif not writes_nothing:
+        raise click.UsageError("Missing option '-o', the file to write; only --folds runs without it")
+    elif context.resume or records.log or records.curve:
+        raise click.UsageError("--resume, --log and --curve belong to the training of a file; give -o too")
+    records.refuse_unfit(force=context.force or context.resume)
 
 
 def _images(data: str, context: RunContext, *, is_measured_by_folds: bool) -> tuple[Dataset, Dataset | None]:
@@ -165,6 +171,15 @@ def _cross_validate(
     if not as_json:
         console.write(folds_text(result))
     return result
+
+
+def _emit(result: TrainResult | None, validation: CrossValidation | None) -> None:
+    """Print the training as JSON, with its cross-validation, or the cross-validation alone."""
+    if result:
+        folds = {"cross_validation": validation.to_dict()} if validation else {}
+        console.emit("train", result.to_dict() | folds)
+    elif validation:
+        console.emit("folds", validation.to_dict())
 
 
 def _show(result: TrainResult | None) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -13,7 +11,6 @@ from toolchain.core.settings import Step
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from torch.utils.hooks import RemovableHandle
 
     from calibration.dataset import Dataset
     from calibration.errors import DataNotFound
@@ -136,27 +133,6 @@ def remove_masks(module: nn.Module) -> nn.Module:
             for attribute in list(layer.parametrizations):  # type: ignore[arg-type] # torch types it loosely
                 parametrize.remove_parametrizations(layer, attribute)
     return module
-
-
-def run_order(module: nn.Module, layers: Iterable[nn.Module], pixels: Tensor) -> list[nn.Module]:
-    """Return `layers` in the order in which the module runs them on `pixels`, each as often as it runs."""
-    import torch
-
-    order: list[nn.Module] = []
-    hooks = [layer.register_forward_hook(lambda layer, *_: order.append(layer)) for layer in layers]
-    with hooks_removed(hooks), torch.no_grad():
-        module(pixels)
-    return order
-
-
-@contextmanager
-def hooks_removed(hooks: list[RemovableHandle]) -> Iterator[None]:
-    """Remove the hooks when the block ends."""
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def fine_tuning(images: int, **changes: float) -> TrainSettings:

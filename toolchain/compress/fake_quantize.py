@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from toolchain.checkpoint.float_model import Range
-from toolchain.compress import hooks_removed, run_order
+from toolchain.checkpoint.inspection import hooks_removed, run_order
 from toolchain.quantize.step import Quantize
 from toolchain.training.fit import as_tensor
 

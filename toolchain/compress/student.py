@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from toolchain.core.converter_log import default_log
 from toolchain.core.errors import StageError
 from toolchain.core.quantities import SIZE
+from toolchain.models import scaled
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -69,7 +70,7 @@ def ladder(halvings: int) -> list[Channels]:
     """
     depth = CONVOLUTIONS[min(max(halvings, min(CONVOLUTIONS)), max(CONVOLUTIONS))]
     scales = (step / 64 for step in range(1, int(WIDEST * 64) + 1))
-    widths = (tuple(max(8, 8 * round(count * scale / 8)) for count in PROPORTIONS[:depth]) for scale in scales)
+    widths = (tuple(scaled(count, scale) for count in PROPORTIONS[:depth]) for scale in scales)
     return list(dict.fromkeys(widths))
 
 

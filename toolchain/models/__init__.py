@@ -43,6 +43,11 @@ def names() -> tuple[str, ...]:
     return tuple(MODELS)
 
 
+def scaled(count: int, width: float) -> int:
+    """Return `count` channels times `width` as a multiple of 8, the vector width of int8 kernels, and at least 8."""
+    return max(8, 8 * round(count * width / 8))
+
+
 def estimator_class(name: str) -> type[Estimator]:
     """Return the settings of a scikit-learn classifier. Raises UsageProblem on a name that is not in ESTIMATORS."""
     if name not in ESTIMATORS:

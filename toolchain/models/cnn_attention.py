@@ -13,6 +13,9 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+from toolchain.models import scaled
+from toolchain.models.classifier import Classifier
+
 BLOCKS = ((32, 2), (64, 2), (128, 2))
 REDUCTION = 4
 SPATIAL_KERNEL = 7
@@ -60,22 +63,19 @@ class SpatialAttention(nn.Module):
         return scaled
 
 
-class CnnAttention(nn.Module):
+class CnnAttention(Classifier):
     """Float32 [N, 1, 28, 28] to logits [N, classes].
 
     width: factor on every channel count, rounded to multiples of 8, at least 8. dropout: share of the last features
     that training leaves out.
     """
 
-    memory_format = torch.channels_last
-
     def __init__(self, classes: int = 47, width: float = 1.0, dropout: float = DROPOUT) -> None:
         """Draw random weights from torch's global generator."""
-        super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         before = 1
         for block, (count, convolutions) in enumerate(BLOCKS, start=1):
-            after = max(8, 8 * round(count * width / 8))
+            after = scaled(count, width)
             for number in range(1, convolutions + 1):
                 layers[f"conv{block}_{number}"] = nn.Conv2d(before, after, 3, padding=1, bias=False)
                 layers[f"norm{block}_{number}"] = nn.BatchNorm2d(after)
@@ -87,12 +87,4 @@ class CnnAttention(nn.Module):
                 layers[f"shrink{block}"] = nn.MaxPool2d(2)
         layers["pool"] = nn.Conv2d(before, before, LAST_MAP, groups=before, bias=False)
         layers["pool_norm"] = nn.BatchNorm2d(before)
-        self.features = nn.Sequential(layers)
-        self.flatten = nn.Flatten()
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(before, classes)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return logits, not probabilities."""
-        logits: torch.Tensor = self.classifier(self.dropout(self.flatten(self.features(image))))
-        return logits
+        super().__init__(nn.Sequential(layers), before, classes=classes, dropout=dropout)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import torch
 from torch import nn
+
+from toolchain.models import scaled
+from toolchain.models.classifier import Classifier
 
 # Channels and convolutions of each block; a maximum over 2x2 pixels lies between two blocks.
 BLOCKS = ((32, 2), (64, 2), (160, 3))
@@ -19,24 +21,21 @@ BLOCK_DROPOUT = 0.05
 DROPOUT = 0.3
 
 
-class CnnDeep(nn.Module):
+class CnnDeep(Classifier):
     """Float32 [N, 1, 28, 28] to logits [N, classes].
 
     width: factor on every channel count, rounded to multiples of 8, at least 8. dropout: share of the last features
     that training leaves out; block_dropout: share of the channels that it leaves out after each block.
     """
 
-    memory_format = torch.channels_last
-
     def __init__(
         self, classes: int = 47, width: float = 1.0, dropout: float = DROPOUT, block_dropout: float = BLOCK_DROPOUT
     ) -> None:
         """Draw random weights from torch's global generator."""
-        super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         before = 1
         for block, (count, convolutions) in enumerate(BLOCKS, start=1):
-            after = max(8, 8 * round(count * width / 8))
+            after = scaled(count, width)
             for number in range(1, convolutions + 1):
                 layers[f"conv{block}_{number}"] = nn.Conv2d(before, after, 3, padding=1, bias=False)
                 layers[f"norm{block}_{number}"] = nn.BatchNorm2d(after)
@@ -47,12 +46,4 @@ class CnnDeep(nn.Module):
             layers[f"dropout{block}"] = nn.Dropout2d(block_dropout)
         layers["pool"] = nn.Conv2d(before, before, LAST_MAP, groups=before, bias=False)
         layers["pool_norm"] = nn.BatchNorm2d(before)
-        self.features = nn.Sequential(layers)
-        self.flatten = nn.Flatten()
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(before, classes)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return logits, not probabilities."""
-        logits: torch.Tensor = self.classifier(self.dropout(self.flatten(self.features(image))))
-        return logits
+        super().__init__(nn.Sequential(layers), before, classes=classes, dropout=dropout)

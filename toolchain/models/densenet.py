@@ -14,6 +14,9 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+from toolchain.models import scaled
+from toolchain.models.classifier import Classifier
+
 STEM = 24
 LAYERS_OF_A_BLOCK = (2, 4, 6)
 GROWTH = 16
@@ -45,18 +48,15 @@ class DenseLayer(nn.Module):
         return torch.cat([features, self.new(self.narrow(features))], dim=1)
 
 
-class DenseNet(nn.Module):
+class DenseNet(Classifier):
     """Float32 [N, 1, 28, 28] to logits [N, classes].
 
     growth: new channels of each layer, a multiple of 8 for int8 kernels. dropout: share of the last features that
     training leaves out.
     """
 
-    memory_format = torch.channels_last
-
     def __init__(self, classes: int = 47, growth: int = GROWTH, dropout: float = DROPOUT) -> None:
         """Draw random weights from torch's global generator."""
-        super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["stem"] = _convolution(1, STEM, 3)
         channels = STEM
@@ -65,18 +65,10 @@ class DenseNet(nn.Module):
                 layers[f"layer{block}_{number}"] = DenseLayer(channels, growth)
                 channels += growth
             if block < len(LAYERS_OF_A_BLOCK):
-                half = max(8, 8 * round(channels / 16))
+                half = scaled(channels, 0.5)
                 layers[f"narrow{block}"] = _convolution(channels, half, 1)
                 layers[f"shrink{block}"] = nn.AvgPool2d(2)
                 channels = half
         layers["last"] = _convolution(channels, 2 * channels, 1)
         layers["pool"] = nn.AdaptiveAvgPool2d(1)
-        self.features = nn.Sequential(layers)
-        self.flatten = nn.Flatten()
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(2 * channels, classes)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return logits, not probabilities."""
-        logits: torch.Tensor = self.classifier(self.dropout(self.flatten(self.features(image))))
-        return logits
+        super().__init__(nn.Sequential(layers), 2 * channels, classes=classes, dropout=dropout)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import torch
 from torch import nn
+
+from toolchain.models import scaled
+from toolchain.models.classifier import Classifier
 
 STEM = 32
 # Channels and stride of each pair: 14x14 -> 14 -> 7 -> 7 -> 7 -> 4.
@@ -19,18 +21,15 @@ LAST_MAP = 4
 DROPOUT = 0.05
 
 
-class DsCnn(nn.Module):
+class DsCnn(Classifier):
     """Float32 [N, 1, 28, 28] to logits [N, classes].
 
     width: factor on every channel count, rounded to multiples of 8, at least 8. dropout: share of the last features
     that training leaves out.
     """
 
-    memory_format = torch.channels_last
-
     def __init__(self, classes: int = 47, width: float = 1.0, dropout: float = DROPOUT) -> None:
         """Draw random weights from torch's global generator."""
-        super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
 
         def add(name: str, before: int, after: int, kernel: int, *, stride: int = 1, groups: int = 1) -> None:
@@ -38,21 +37,13 @@ class DsCnn(nn.Module):
             layers[f"{name}_norm"] = nn.BatchNorm2d(after)
             layers[f"{name}_relu"] = nn.ReLU()
 
-        before = max(8, 8 * round(STEM * width / 8))
+        before = scaled(STEM, width)
         add("stem", 1, before, 5, stride=2)
         for number, (count, stride) in enumerate(PAIRS, start=1):
-            after = max(8, 8 * round(count * width / 8))
+            after = scaled(count, width)
             add(f"depthwise{number}", before, before, 3, stride=stride, groups=before)
             add(f"pointwise{number}", before, after, 1)
             before = after
         layers["pool"] = nn.Conv2d(before, before, LAST_MAP, groups=before, bias=False)
         layers["pool_norm"] = nn.BatchNorm2d(before)
-        self.features = nn.Sequential(layers)
-        self.flatten = nn.Flatten()
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(before, classes)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return logits, not probabilities."""
-        logits: torch.Tensor = self.classifier(self.dropout(self.flatten(self.features(image))))
-        return logits
+        super().__init__(nn.Sequential(layers), before, classes=classes, dropout=dropout)

@@ -13,6 +13,9 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+from toolchain.models import scaled
+from toolchain.models.classifier import Classifier
+
 STAGES = (16, 32, 64, 128)
 BLOCKS_OF_A_STAGE = 2
 # The stages that are preceded by a maximum.
@@ -44,19 +47,16 @@ class Block(nn.Module):
         return result
 
 
-class ResNet18(nn.Module):
+class ResNet18(Classifier):
     """Float32 [N, 1, 28, 28] to logits [N, classes].
 
     width: factor on every channel count, rounded to multiples of 8, at least 8; 4 gives the widths of the paper.
     dropout: share of the last features that training leaves out.
     """
 
-    memory_format = torch.channels_last
-
     def __init__(self, classes: int = 47, width: float = 1.0, dropout: float = DROPOUT) -> None:
         """Draw random weights from torch's global generator."""
-        super().__init__()
-        counts = [max(8, 8 * round(count * width / 8)) for count in STAGES]
+        counts = [scaled(count, width) for count in STAGES]
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["stem"] = _convolution(1, counts[0])
         layers["relu"] = nn.ReLU()
@@ -68,12 +68,4 @@ class ResNet18(nn.Module):
                 layers[f"block{stage}_{number}"] = Block(before, after)
                 before = after
         layers["pool"] = nn.AdaptiveAvgPool2d(1)
-        self.features = nn.Sequential(layers)
-        self.flatten = nn.Flatten()
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(before, classes)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return logits, not probabilities."""
-        logits: torch.Tensor = self.classifier(self.dropout(self.flatten(self.features(image))))
-        return logits
+        super().__init__(nn.Sequential(layers), before, classes=classes, dropout=dropout)

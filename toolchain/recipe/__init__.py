@@ -99,11 +99,13 @@ class Recipe(Strict):
         """Return whether any step needs training images: to calibrate, to train, or to choose layers."""
         return any(step.needs_training for step in self.steps)
 
-    def taught_by(self, teacher: str) -> Recipe:
-        """Return the recipe with another checkpoint as the teacher of every step that has one.
+    def taught_by(self, teacher: str | None) -> Recipe:
+        """Return the recipe with another checkpoint as the teacher of every step that has one; None changes nothing.
 
         Raises UsageProblem where no step has a teacher.
         """
+        if teacher is None:
+            return self
         if not any(hasattr(step, "teacher") for step in self.steps):
             raise UsageProblem(f"no step of recipe {self.name} learns from a teacher; leave --teacher out")
         changes = {"teacher": teacher}

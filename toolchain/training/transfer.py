@@ -12,6 +12,7 @@ from targets.errors import first_line, nearest
 from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.checkpoint.float_model import FloatModel
+from toolchain.checkpoint.inspection import run_order
 from toolchain.checkpoint.kinds import KIND_NAMES, kind_of
 from toolchain.checkpoint.load import CheckpointRequest, settle
 from toolchain.core.errors import CheckpointError, ClassesUnknown, UsageProblem
@@ -141,19 +142,8 @@ def _layers_in_order(module: nn.Module) -> dict[str, nn.Module]:
     """Return the layers that have no layers inside, by name, in the order in which they first run."""
     import torch
 
-    order: dict[str, nn.Module] = {}
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, _inputs, name=name: order.setdefault(name, layer) and None)
-        for name, layer in module.named_modules()
-        if not any(layer.children())
-    ]
-    try:
-        with torch.no_grad():
-            module.eval()(torch.zeros(2, 1, 28, 28))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return order
+    names = {layer: name for name, layer in module.named_modules() if not any(layer.children())}
+    return {names[layer]: layer for layer in run_order(module.eval(), names, torch.zeros(2, 1, 28, 28))}
 
 
 def _head_name(module: nn.Module, order: dict[str, nn.Module], checkpoint: str) -> str:

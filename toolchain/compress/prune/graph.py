@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from targets.errors import first_line
-from toolchain.compress import hooks_removed, run_order
+from toolchain.checkpoint.inspection import hooks_removed, run_order
 from toolchain.core.errors import StageError
 
 if TYPE_CHECKING:
