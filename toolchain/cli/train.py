@@ -112,7 +112,7 @@ def train(
         console.say(f"{architecture} in {folds} folds of {len(images):,} images: {settings.summary()}")
         if start:
             console.say(
-                "where the file of --from was trained on these images, no fold is new to it: expect less on others"
+                "if the file of --from was trained on these images, it knows every fold; other images are read worse"
             )
         validation = _cross_validate(images, folds, fit, context, as_json=as_json)
     result = fit(images, test, context, output) if output else None
@@ -199,4 +199,6 @@ def _show(result: TrainResult | None) -> None:
             f"95 % interval {percent_text(low)} to {percent_text(high)}"
         )
     else:
-        console.tell("there is no test split: the folds measured fits like this one, and nothing measured this one")
+        console.tell(
+            "there is no test split, so this model was not measured; the folds measured others with its settings"
+        )

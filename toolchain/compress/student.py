@@ -77,8 +77,8 @@ def ladder(halvings: int) -> list[Channels]:
 def widest_within(limit: int, students: list[Channels], classes: int, size: Callable[[Channels], int]) -> Channels:
     """Return the widest of `students` (from `ladder`) whose file has at most `limit` bytes.
 
-    size: measures a file, the dearest part, so it is asked only near the limit: the rest of a file beside its weights
-    hardly depends on the widths. Raises StageError where even the narrowest is larger.
+    size: returns the bytes of a real file. It is slow, so it is called only near the limit; what a file holds beside
+    its weights hardly depends on the widths. Raises StageError where even the narrowest is larger.
     """
     rest, fitting = 3500, students
     smaller: Channels | None = None
