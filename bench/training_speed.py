@@ -22,7 +22,8 @@ from calibration.load import load
 from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.core.context import RunContext
-from toolchain.training.fit import as_tensor, fit, memory_format, torch_threads
+from toolchain.training.device import as_tensor, memory_format, torch_threads
+from toolchain.training.fit import fit
 from toolchain.training.settings import TrainSettings
 
 MODEL = "cnn-small"

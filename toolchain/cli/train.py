@@ -190,7 +190,8 @@ def _show(result: TrainResult | None) -> None:
         console.tell("no file was written; with -o the model is then fitted to the whole train split")
         return
     console.tell(
-        f"{result.out}: {result.facts['model']}, {result.parameters:,} parameters, {len(result.epochs)} epochs"
+        f"{result.out}: {result.facts['model']}, {result.parameters:,} parameters, "
+        f"{len(result.epochs)} epoch{'s' * (len(result.epochs) != 1)}"
     )
     if test := result.facts.get("test"):
         low, high = wilson(test["right"], test["images"])

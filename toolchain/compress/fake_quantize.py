@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from toolchain.checkpoint.float_model import Range
 from toolchain.checkpoint.inspection import hooks_removed, run_order
 from toolchain.quantize.step import Quantize
-from toolchain.training.fit import as_tensor
+from toolchain.training.device import as_tensor
 
 SMALLEST = 1e-6
 """Smallest width of a range; training may shrink one to 0, which would divide by zero."""

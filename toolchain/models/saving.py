@@ -38,7 +38,7 @@ def save(path: Path, module: nn.Module, facts: dict[str, Any], *, half: bool = F
     from safetensors.torch import save as safetensors
 
     refuse_unfit(path, force=force)
-    weights = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     if half:
         weights = {name: _half(tensor) for name, tensor in weights.items()}
     description = {"schema": SCHEMA} | facts

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +14,13 @@ from numpy.typing import NDArray
 
 from calibration.dataset import Dataset, Labels
 from targets.errors import first_line, translated
-from targets.host.machine import machine_state
 from targets.preprocess import Preprocess
 from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import EvidenceError, StageError, UsageProblem
 from toolchain.core.trainings import Training
 from toolchain.training.augment import distorted
 from toolchain.training.batches import epoch_order, mixed
+from toolchain.training.device import as_tensor, device_of, memory_format, torch_threads, training_device
 from toolchain.training.log import EpochFigures, epoch_line
 from toolchain.training.loss import Lesson, Loss, loss_on
 from toolchain.training.optimize import Optimization
@@ -70,10 +68,11 @@ def fit(
 
     module: takes what `preprocess` returns, and gives float32 logits [N, columns]; class 0 is column `label_offset`.
     lesson: a teacher whose answers are part of the loss. frozen: layers that keep their weights. on_epoch: called at
-    least once. The same inputs, seed and threads on the same machine give the same bits, also where a killed run is
-    continued (`context.trainings`). torch's global generator and thread count are restored. Raises UsageProblem for a
-    test split and for the state of another training, and StageError when the module does not run on these images, has
-    too few columns, or the loss is no longer finite.
+    least once. The same inputs, seed and threads on the same CPU give the same bits, also where a killed run is
+    continued (`context.trainings`); a GPU adds numbers in no fixed order, so there the bits differ. torch's global
+    generator and thread count are restored. Raises UsageProblem for a test split and for the state of another training,
+    TargetUnavailable without the GPU that is asked for, and StageError when the module does not run on these images,
+    has too few columns, or the loss is no longer finite.
     """
     import torch
 
@@ -83,23 +82,24 @@ def fit(
     fitted, held_out = hold_out(data.labels, settings.held_out, context.seed)
     if settings.needs_held_out and not len(held_out):
         raise UsageProblem(f"no class of {data.origin} has two images, so none can be held out, which this needs")
-    with torch_threads(context.threads), torch.random.fork_rng(devices=[]):
+    device = training_device(settings.device)
+    with torch_threads(context.threads), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(context.seed)
-        student, classes, first = _trainable(module), len(data.classes), preprocess.label_offset
+        student, classes, first = _trainable(module, device), len(data.classes), preprocess.label_offset
         if (columns := _columns(student, data, preprocess)) < classes + first:
             raise StageError(
                 f"the model has {columns} outputs, {data.origin} needs {classes} classes from column {first} on; "
                 "build it with that many, or name the data it was made for"
             )
         loss_function = loss_on(
-            data.labels[fitted], settings, classes=classes, columns=columns, first=first, lesson=lesson
+            data.labels[fitted], settings, classes=classes, columns=columns, first=first, lesson=lesson, device=device
         )
         inputs = inputs_of(student, data, preprocess, settings, lesson=lesson, frozen=frozen, seed=context.seed)
         loop = _Loop(
             student, data, preprocess, settings, fitted=fitted, loss=loss_function, frozen=frozen, seed=context.seed
         )
         loop.run(held_out, context.trainings.begin(inputs) if context.trainings else None, on_epoch, context)
-    return loop.result.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload,no-any-return] # as below
+    return loop.result.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload,no-any-return] # as below
 
 
 def accuracy(module: nn.Module, data: Dataset, preprocess: Preprocess, *, threads: int = 0) -> float:
@@ -117,37 +117,6 @@ def hold_out(labels: Labels, share: float, seed: int) -> tuple[NDArray[np.int64]
         count = max(round(share * len(indices)), 1) if len(indices) > 1 else 0
         is_held_out[generator.permutation(indices)[:count]] = True
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
-
-
-def memory_format(module: nn.Module) -> torch.memory_format:
-    """Return the memory layout that the module's class names, or the contiguous one."""
-    import torch
-
-    # Only our own classes name one: a user's module that flattens with view() would fail on channels_last.
-    layout: torch.memory_format = getattr(module, "memory_format", torch.contiguous_format)
-    return layout
-
-
-def as_tensor(module: nn.Module, pixels: NDArray[np.float32]) -> torch.Tensor:
-    """Return pixels, float32 [N, 1, 28, 28] of `Preprocess.apply`, as the module's input in its memory layout."""
-    import torch
-
-    return torch.from_numpy(pixels).contiguous(memory_format=memory_format(module))
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Run torch on that many threads (0: all cores this process may use) inside the block."""
-    import torch
-
-    before, state = torch.get_num_threads(), machine_state()
-    # The BLAS of torch's Arm wheels crashes on several threads without atomics, which a Raspberry Pi 4 does not have.
-    crashes = state["architecture"] == "aarch64" and "atomics" not in state.get("isa", ())
-    torch.set_num_threads(1 if crashes else threads or len(os.sched_getaffinity(0)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Loop:
@@ -169,6 +138,7 @@ class _Loop:
         from torch import optim
 
         self.student, self.data, self.preprocess, self.settings = student, data, preprocess, settings
+        self.device = device_of(student)
         self.fitted, self.generator = fitted, torch.Generator().manual_seed(seed)
         self.batch = min(settings.batch, len(fitted))
         # The incomplete last batch is dropped: a batch of one has no variance, and each epoch has another order.
@@ -287,6 +257,7 @@ class _Loop:
                 "student": tensors_of(self.student),
                 "optimization": self.optimization.state_dict(),
                 "generators": [torch.get_rng_state(), self.generator.get_state(), self._before_order],
+                "gpu_generator": [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [],
                 "epoch": [self._done, self._total],
             }
         self._saved.save(state)
@@ -308,6 +279,8 @@ class _Loop:
                 self.optimization.load_state_dict(state["optimization"])
                 everywhere, generator, self._before_order = state["generators"]
                 torch.set_rng_state(everywhere)
+                for of_gpu in state["gpu_generator"]:
+                    torch.cuda.set_rng_state(of_gpu, self.device)
                 self.generator.set_state(generator)
                 self._done, self._total = state["epoch"]
 
@@ -318,7 +291,7 @@ class _Loop:
         images = distorted(torch.from_numpy(self.data.images[indices]), self.settings, self.generator)
         images, mix = mixed(images, self.settings.mixup, self.generator)
         glyphs = images.numpy()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             logits = self.student(as_tensor(self.student, self.preprocess.apply(glyphs))).float()
         loss = self.loss(logits, self.data.labels[indices], glyphs, mix)
         self.optimization.zero_grad()
@@ -347,9 +320,9 @@ def _average(decay: float) -> Callable[[Tensors, Tensors, torch.Tensor | int], N
     return update
 
 
-def _trainable(module: nn.Module) -> nn.Module:
+def _trainable(module: nn.Module, device: torch.device) -> nn.Module:
     student = copy.deepcopy(module).requires_grad_(True)
-    return student.to(memory_format=memory_format(student))  # type: ignore[call-overload,no-any-return] # torch types only the other calls
+    return student.to(device, memory_format=memory_format(student))  # type: ignore[call-overload,no-any-return] # torch types only the other calls
 
 
 def _columns(student: nn.Module, data: Dataset, preprocess: Preprocess) -> int:
@@ -377,7 +350,8 @@ def _measure(
     with torch.inference_mode():
         for batch in np.array_split(indices, math.ceil(len(indices) / 1000)):
             logits = module(as_tensor(module, preprocess.apply(data.images[batch])))
-            answers, labels = logits[:, first : first + len(data.classes)], torch.from_numpy(data.labels[batch])
+            answers = logits[:, first : first + len(data.classes)]
+            labels = torch.from_numpy(data.labels[batch]).to(answers.device)
             loss += float(cross_entropy(answers, labels, reduction="sum"))
             correct += int((answers.argmax(1) == labels).sum())
     return loss / len(indices), correct / len(indices)

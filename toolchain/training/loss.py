@@ -18,6 +18,7 @@ from toolchain.training.batches import Mix
 from toolchain.training.settings import TrainSettings
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _SUM_ERROR = 1e-3
@@ -46,7 +47,7 @@ class Lesson:
         import torch
         from torch.nn.functional import kl_div, log_softmax
 
-        answers = torch.from_numpy(_as_logits(self.answers(glyphs)))
+        answers = torch.from_numpy(_as_logits(self.answers(glyphs))).to(logits.device)
         student, teacher = (log_softmax(values / self.temperature, dim=1) for values in (logits, answers))
         return kl_div(student, teacher, reduction="batchmean", log_target=True) * self.temperature**2
 
@@ -113,17 +114,24 @@ class Loss:
         import torch
         from torch.nn.functional import cross_entropy
 
-        target = torch.from_numpy(labels + self.first)
+        target = torch.from_numpy(labels + self.first).to(logits.device)
         return cross_entropy(logits + self.prior, target, self.weights, label_smoothing=self.label_smoothing)
 
 
 def loss_on(
-    labels: Labels, settings: TrainSettings, *, classes: int, columns: int, first: int, lesson: Lesson | None
+    labels: Labels,
+    settings: TrainSettings,
+    *,
+    classes: int,
+    columns: int,
+    first: int,
+    lesson: Lesson | None,
+    device: torch.device | None = None,
 ) -> Loss:
-    """Return the loss for training images with these labels, for logits of that many columns."""
+    """Return the loss for training images with these labels, for logits of that many columns on a device (CPU)."""
     import torch
 
-    frequencies = torch.from_numpy(_log_frequencies(labels, classes, columns, first))
+    frequencies = torch.from_numpy(_log_frequencies(labels, classes, columns, first)).to(device)
     weights = (-frequencies).exp() if settings.class_weights else None
     return Loss(frequencies * settings.balance, settings.label_smoothing, classes, first, lesson, weights)
 

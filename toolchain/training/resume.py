@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from calibration.dataset import Dataset
 from targets.preprocess import Preprocess
 from toolchain.core.json_codec import to_json
+from toolchain.training.device import device_name, device_of
 from toolchain.training.loss import Lesson
 from toolchain.training.settings import TrainSettings
 
@@ -46,11 +47,14 @@ def inputs_of(
         "images": f"{data.origin} {_digest(data.sha256.encode(), *(name.encode() for name in data.classes))}",
         **{name: str(value) for name, value in to_json(settings).items()},
         "preprocess": str(preprocess),
+        "computed on": device_name(device_of(student)),
         "seed": str(seed),
         "threads": str(torch.get_num_threads()),
         **taught,
         "frozen layers": str(frozen),
-        "first weights": _digest(*(tensor.contiguous().numpy().tobytes() for tensor in tensors_of(student).values())),
+        "first weights": _digest(
+            *(tensor.cpu().contiguous().numpy().tobytes() for tensor in tensors_of(student).values())
+        ),
         "torch": str(torch.__version__),
     }
 

@@ -19,6 +19,7 @@ OPTIMIZERS: dict[str, dict[str, float]] = {
 SCHEDULES = ("one-cycle", "cosine", "step", "plateau", "constant")
 SAMPLINGS = ("shuffled", "balanced")
 PRECISIONS = ("float32", "bfloat16")
+DEVICES = ("cpu", "auto", "cuda")
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,13 @@ class TrainSettings:
         STEPS,
         "Of the layers' arithmetic; bfloat16 takes half the time on CPUs that compute with it, longer on others.",
         choices=PRECISIONS,
+    )
+    device: str = _setting(
+        "cpu",
+        STEPS,
+        "What trains: cpu, cuda (an NVIDIA GPU), or auto, which is the GPU where torch can use one and else the CPU. "
+        "Only the CPU gives the same weights again.",
+        choices=DEVICES,
     )
     optimizer: str = _setting(
         "adamw",
@@ -235,6 +243,7 @@ class TrainSettings:
         parts += ["balanced sampling"] if self.sampling == "balanced" else []
         parts += [f"mixup {self.mixup:g}"] if self.mixup else []
         parts += [self.precision] if self.precision != "float32" else []
+        parts += [f"device {self.device}"] if self.device != "cpu" else []
         shapes = [f"{name} {self.augment * value:.3g}" for name in SHAPES if (value := getattr(self, name))]
         return f"{', '.join(parts)}; augmentation: {', '.join(shapes) if self.augment and shapes else 'none'}"
 

@@ -19,6 +19,7 @@ from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.resume import may_replace, resumable
 from toolchain.models.saving import refuse_unfit, save
+from toolchain.training.device import device_name, training_device
 from toolchain.training.fit import EpochResult, accuracy, fit, hold_out
 from toolchain.training.log import COLUMNS, EpochFigures
 from toolchain.training.presets import preset_for
@@ -93,10 +94,15 @@ def train(
     fitted_indices, held_out = hold_out(data.labels, settings.held_out, context.seed)
     _refuse_pointless(settings, start, len(fitted_indices))
     module = start.module if start else _module(model, data, context.seed)
-    facts = _facts(module, data, preprocess, settings, context.seed) | ({"start": start.facts} if start else {})
+    device = device_name(training_device(settings.device))
+    facts = _facts(module, data, preprocess, settings, context.seed) | {"device": device}
+    facts |= {"start": start.facts} if start else {}
     with resumable(out, context) if out else nullcontext(context) as run:
         if out:
-            run.say(f"{facts['model']} on {len(data):,} images{_held_out_text(data, held_out)}: {settings.summary()}")
+            run.say(
+                f"{facts['model']} on {len(data):,} images{_held_out_text(data, held_out)}: {settings.summary()}; "
+                f"computed on {device}"
+            )
         frozen = start.frozen if start else None
         fitted, epochs = _fitted(
             module, data, preprocess, settings, frozen=frozen, facts=facts, out=out, on_epoch=on_epoch, context=run

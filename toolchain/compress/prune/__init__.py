@@ -120,7 +120,7 @@ class Prune(ModelStep):
 
     def check(self, model: FloatModel, context: StepContext) -> None:
         """Raise what pruning would raise before it trains: layers or budgets that the model cannot have."""
-        from toolchain.training.fit import torch_threads
+        from toolchain.training.device import torch_threads
 
         with torch_threads(context.run.threads):
             _pruner(model, self, context.train, context.run.seed)
@@ -138,7 +138,7 @@ def prune(model: FloatModel, step: Prune, data: Dataset, *, context: RunContext)
     fine-tuning. Raises StageError when the model is not in torch or its graph cannot be traced, UsageProblem when the
     step names a layer or a budget that the model cannot have; both before any training.
     """
-    from toolchain.training.fit import torch_threads
+    from toolchain.training.device import torch_threads
 
     with torch_threads(context.threads):
         rounds = _pruner(model, step, data, context.seed)

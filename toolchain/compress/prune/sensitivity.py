@@ -15,7 +15,8 @@ from toolchain.compress.prune.structured import channel_scores, narrowed, refuse
 from toolchain.compress.prune.unstructured import magnitude_mask, weight_tensors
 from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.training.fit import accuracy, hold_out, torch_threads
+from toolchain.training.device import torch_threads
+from toolchain.training.fit import accuracy, hold_out
 
 if TYPE_CHECKING:
     from torch import nn
