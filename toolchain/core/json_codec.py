@@ -75,7 +75,7 @@ def from_json(kind: type[T], text: str | bytes, *, whole: bool = True) -> T:
 class ArrayAsList:
     """Annotation of a numpy array of one axis that is a list in JSON.
 
-    dtype: `int64`, or `float32` for numbers from 0 to 1.
+    dtype: `int64`, `float32` for numbers from 0 to 1, or `S32` for hexadecimal digits.
     """
 
     dtype: str
@@ -87,14 +87,17 @@ class ArrayAsList:
 
         whole = core_schema.int_schema(strict=True, ge=-(2**63), lt=2**63)
         share = core_schema.float_schema(strict=True, ge=0, le=1, allow_inf_nan=False)
-        numbers = core_schema.list_schema(whole if self.dtype == "int64" else share, strict=True, fail_fast=True)
+        digits = core_schema.str_schema(strict=True, pattern="^[0-9a-f]{1,32}$")
+        members = {"int64": whole, "float32": share, "S32": digits}[self.dtype]
         return core_schema.no_info_after_validator_function(
             lambda values: np.array(values, self.dtype),
-            numbers,
+            core_schema.list_schema(members, strict=True, fail_fast=True),
             serialization=core_schema.plain_serializer_function_ser_schema(self._listed),
         )
 
     def _listed(self, array: NDArray[Any]) -> list[Any]:
+        if self.dtype == "S32":
+            return [digits.decode() for digits in array.tolist()]
         # Nine digits are every bit of a float32.
         return array.tolist() if self.dtype == "int64" else [float(f"{value:.9g}") for value in array.tolist()]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, NamedTuple
 
@@ -17,11 +17,12 @@ from targets.session import LARGEST, RuntimeFacts
 from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import ArrayAsList, AsText, ByItself
 from toolchain.core.quantities import percent_text
-from toolchain.evaluation.evaluate import Evaluation
+from toolchain.evaluation.evaluate import Evaluation, distinct_rows
 from toolchain.evaluation.metrics import confusion_matrix, most_confused
 from toolchain.stats import paired_difference
 
 Answers = Annotated[NDArray[np.int64], ArrayAsList("int64")]
+SampleIds = Annotated[NDArray[np.bytes_], ArrayAsList("S32")]
 Confidences = Annotated[NDArray[np.float32], ArrayAsList("float32")]
 
 
@@ -77,7 +78,8 @@ class Pairs:
     """The answers of a baseline and of a candidate on the same images, in the same order.
 
     labels, before, after: int64 [N], indices into `classes`: the truth, the baseline's answer, the candidate's.
-    before_confidence, after_confidence: float32 [N], the probability of each answer.
+    before_confidence, after_confidence: float32 [N], the probability of each answer. sample_ids: S32 [N], the hash of
+    each image, which equal images share.
     """
 
     baseline: FileFacts
@@ -90,6 +92,7 @@ class Pairs:
     after: Answers = field(repr=False)
     before_confidence: Confidences = field(repr=False)
     after_confidence: Confidences = field(repr=False)
+    sample_ids: SampleIds = field(repr=False)
 
     def __post_init__(self) -> None:
         """Reject values that cannot be judged."""
@@ -107,6 +110,8 @@ class Pairs:
             # Written so that NaN is refused too.
             if confidence.shape != (count,) or not ((confidence >= 0) & (confidence <= 1)).all():
                 raise EvidenceError(f"{self.origin}: a confidence is not a probability; evaluate again")
+        if self.sample_ids.shape != (count,):
+            raise EvidenceError(f"{self.origin}: there is not one hash for each image; evaluate again")
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -132,6 +137,21 @@ class Pairs:
         """Which images changed their answer, bool [N]."""
         return np.not_equal(self.before, self.after)
 
+    @cached_property
+    def once(self) -> Pairs:
+        """The pairs with each different image once, as everything that is concluded of them counts.
+
+        Of copies that do not say the same, because their labels differ, it is the one that says the worst of the
+        candidate. So no copy, whatever its label, can make the candidate look better.
+        """
+        before, after = (np.equal(answers, self.labels) for answers in (self.before, self.after))
+        # From the worst: lost, read wrongly by both, read rightly by both, gained.
+        rows = distinct_rows(self.sample_ids, 2 * after.astype(np.int64) + ~before)
+        if len(rows) == len(self):
+            return self
+        arrays = ("labels", "before", "after", "before_confidence", "after_confidence", "sample_ids")
+        return replace(self, **{name: getattr(self, name)[rows] for name in arrays})
+
     @classmethod
     def of(cls, base: Evaluation, candidate: Evaluation) -> Pairs:
         """Pair two evaluations image by image.
@@ -150,6 +170,7 @@ class Pairs:
             after=candidate.predictions,
             before_confidence=base.confidence,
             after_confidence=candidate.confidence,
+            sample_ids=base.sample_ids,
         )
 
 
@@ -237,8 +258,9 @@ class NewConfusion:
 class Comparison:
     """The accuracy of a candidate and of its baseline on the same images.
 
-    lost, gained: images that only the baseline, only the candidate reads correctly. flips: images whose answer changed.
-    drop: fall in accuracy, a fraction, positive when the candidate is worse. interval: its two-sided 95 % Tango score
+    images: the different ones, each counted once; copies: how many more there were that equal one of them. lost,
+    gained: images that only the baseline, only the candidate reads correctly. flips: images whose answer changed. drop:
+    fall in accuracy, a fraction, positive when the candidate is worse. interval: its two-sided 95 % Tango score
     interval. lower, upper: its one-sided 95 % bounds. per_class: in the order of the classes. confusions: the ten most
     frequent new ones. baseline_input, candidate_input: `FileFacts.input` of each file, empty if not recorded.
     """
@@ -265,6 +287,7 @@ class Comparison:
     confusions: tuple[NewConfusion, ...]
     baseline_input: str = ""
     candidate_input: str = ""
+    copies: int = 0
 
     @property
     def discordance(self) -> float:
@@ -283,7 +306,8 @@ def compare(base: Evaluation, candidate: Evaluation) -> Comparison:
 
 
 def comparison(pairs: Pairs) -> Comparison:
-    """Return the accuracy of both files, and what changed between them."""
+    """Return the accuracy of both files, and what changed between them; each different image counts once."""
+    copies, pairs = len(pairs) - len(pairs.once), pairs.once
     n, b, c = len(pairs), int(pairs.lost.sum()), int(pairs.gained.sum())
     return Comparison(
         baseline=pairs.baseline.name,
@@ -308,6 +332,7 @@ def comparison(pairs: Pairs) -> Comparison:
         confusions=_new_confusions(pairs),
         baseline_input=pairs.baseline.input,
         candidate_input=pairs.candidate.input,
+        copies=copies,
     )
 
 

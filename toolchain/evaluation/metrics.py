@@ -54,7 +54,10 @@ class Averages:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Everything `evaluate` shows. confusion: int64 [K, K], rows the truth, columns the answer."""
+    """Everything `evaluate` shows. confusion: int64 [K, K], rows the truth, columns the answer.
+
+    images: the different ones, each counted once; copies: how many more there were that equal one of them.
+    """
 
     images: int
     right: int
@@ -65,6 +68,7 @@ class Metrics:
     per_class: tuple[ClassMetrics, ...]
     confusions: tuple[Confusion, ...]
     confusion: Counts
+    copies: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
@@ -128,8 +132,10 @@ def measure(evaluation: Evaluation) -> Metrics:
     """Return the metrics of an evaluation.
 
     Macro averages are over the classes that have images or were answered. An undefined precision or recall counts as 0
-    (scikit-learn's `zero_division=0`), so a class that is never answered lowers the average.
+    (scikit-learn's `zero_division=0`), so a class that is never answered lowers the average. Each different image
+    counts once (`Evaluation.once`).
     """
+    copies, evaluation = len(evaluation) - len(evaluation.once), evaluation.once
     matrix = confusion_matrix(evaluation.labels, evaluation.predictions, len(evaluation.classes))
     per_class = tuple(_class_metrics(evaluation.classes, matrix, k) for k in range(len(evaluation.classes)))
     used = [row for row in per_class if row.images or row.answered]
@@ -150,6 +156,7 @@ def measure(evaluation: Evaluation) -> Metrics:
         per_class=per_class,
         confusions=tuple(Confusion(*row) for row in most_confused(matrix, evaluation.classes)),
         confusion=matrix,
+        copies=copies,
     )
 
 

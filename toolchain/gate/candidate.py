@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from calibration.dataset import Dataset
+from calibration.sample import image_hashes
 from targets.artifact import Artifact, file_format
 from targets.catalog import default_for, get
 from targets.preprocess import Preprocess
@@ -159,5 +162,12 @@ def _of_these_images(evaluation: Evaluation, path: Path, dataset: Dataset | None
             f"{path} was evaluated on other images ({evaluation.origin}, {len(evaluation):,} images, sha256 "
             f"{evaluation.dataset_sha256[:12]}) than these ({dataset.origin}, {len(dataset):,} images, sha256 "
             f"{dataset.sha256[:12]}); evaluate it again"
+        )
+    # The digest above is only what the file says of itself; here it is held to the images.
+    rows = evaluation.labels, evaluation.sample_ids
+    if dataset is not None and not all(map(np.array_equal, rows, (dataset.labels, image_hashes(dataset.images)))):
+        raise EvidenceError(
+            f"{path} says that it is of {dataset.origin}, but its images or labels are not those, one by one: it was "
+            "changed after it was saved; evaluate it again"
         )
     return evaluation

@@ -69,6 +69,17 @@ class Evidence:
         counts += [self.leaks.images] if self.leaks is not None else []
         if any(images != len(self.pairs) for images in counts):
             raise EvidenceError("places or leaks are of other images than the answers; gather the evidence again")
+        for damaged in self.stress:
+            if damaged.after.shape != (len(self.pairs),):
+                raise EvidenceError(
+                    f"the answers under '{damaged.kind}' are not of the {len(self.pairs)} images judged; gather the "
+                    "evidence again"
+                )
+
+    @property
+    def rows(self) -> Pairs:
+        """The answers to all images, copies of an image included."""
+        return self.pairs
 
     @property
     def files(self) -> ComparedFiles:
@@ -98,7 +109,7 @@ def judge(policy: Policy, evidence: Evidence, *, competitors: int = 1) -> tuple[
     asked for without the evidence it needs, or the baseline is not the one that the policy names or reads too little.
     """
     check_pin(policy, evidence.baseline_digest, evidence.pairs.baseline.name)
-    pairs = evidence.pairs
+    pairs = evidence.pairs.once
     check_floor(policy, pairs.baseline.name, pairs.before, pairs.labels)
     asked = dict(policy.among(competitors).limits())
     verdicts = [judge_limit(name, limit, evidence) for name, limit in asked.items()]
@@ -114,7 +125,8 @@ def judge(policy: Policy, evidence: Evidence, *, competitors: int = 1) -> tuple[
 def judge_limit(name: str, limit: Limit, evidence: Evidence) -> Verdict:
     """Judge one limit; raises EvidenceError where the evidence does not hold what it is judged by."""
     limit_definition = definition(name)
-    parts = [getattr(evidence, part) for part in limit_definition.evidence]
+    # Here and not in each limit, so that none can forget that copies of an image count once.
+    parts = [evidence.pairs.once if part == "pairs" else getattr(evidence, part) for part in limit_definition.evidence]
     if any(part is None or part == () for part in parts):
         raise EvidenceError(
             f"the policy or an option limits {name}, but the evidence does not hold it; store it again with "

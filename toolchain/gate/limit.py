@@ -93,7 +93,8 @@ class LimitDefinition:
     """All that the gate knows of one limit: the policy, its schema and template, and the gate are made from these.
 
     name: the policy's table. settings: what it holds. about, example: what the schema and the template say of it.
-    judge: takes the settings and the parts of `Evidence` that `evidence` names, and gives the verdict.
+    judge: takes the settings and the parts of `Evidence` that `evidence` names, and gives the verdict; `pairs` are then
+    those with each different image once (`Pairs.once`), `rows` those of all images.
     simulate: takes the settings and the counts lost, gained and all by class, int64 [draws, K], [draws, K] and [K],
     and gives an `Outcome` for each draw; None where right and wrong answers do not decide it.
 

@@ -35,7 +35,8 @@ def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console) 
     lines = [
         f"artifact   {evaluation.artifact}  {size_text(evaluation.artifact_bytes)}  on {facts.target} "
         f"({facts.runtime} {facts.version}, {facts.threads} threads)",
-        f"data       {evaluation.origin}  {metrics.images:,} images, {len(evaluation.classes)} classes",
+        f"data       {evaluation.origin}  {metrics.images:,} images{_copies(metrics.copies)}, "
+        f"{len(evaluation.classes)} classes",
         f"input      {evaluation.preprocess} ({evaluation.preprocess_source or 'source not recorded'})",
         f"accuracy   {percent_text(metrics.accuracy)}  95 % interval {low} to {high}  ({metrics.right:,} right)",
         f"macro      {_averages(metrics.macro)}",
@@ -60,7 +61,8 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         + f"  takes {comparison.baseline_input}" * bool(comparison.baseline_input),
         f"candidate  {comparison.candidate}  {percent_text(comparison.candidate_accuracy)}"
         + f"  takes {comparison.candidate_input}" * bool(comparison.candidate_input),
-        f"images     {comparison.images:,} of {comparison.origin}: {comparison.lost:,} lost, {comparison.gained:,} "
+        f"images     {comparison.images:,} of {comparison.origin}{_copies(comparison.copies)}: "
+        f"{comparison.lost:,} lost, {comparison.gained:,} "
         f"gained, {comparison.flips:,} answer{'s' * (comparison.flips != 1)} changed",
         f"drop       {points_text(comparison.drop, 3)} pp  95 % interval {low} to {high} pp  "
         f"at most {points_text(comparison.upper, 3)} pp with 95 % confidence",
@@ -113,6 +115,11 @@ def _open_parts(verdict: Verdict) -> list[str]:
 
 def _failed_first(part: Part) -> tuple[bool, float]:
     return part.outcome is not Outcome.FAIL, part.threshold - part.measured
+
+
+def _copies(copies: int) -> str:
+    """Return what follows a number of images where there were copies of them, which count for nothing."""
+    return f" (and {copies:,} {'copies' if copies > 1 else 'copy'} of them, not counted)" if copies else ""
 
 
 def _averages(averages: Averages) -> str:

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 
 from tests.conftest import Finished
 from tests.fixtures.reports import pressed_report
-from tests.fixtures.small_readers import linear_reader, pair, written
+from tests.fixtures.small_readers import digits, linear_reader, pair, written
+from toolchain.gate.candidate import evaluate_file
 
 Run = Callable[..., Finished]
 DATA = ("--data", "builtin:digits")
@@ -222,6 +224,39 @@ def test_a_saved_evaluation_that_cannot_be_judged_is_one_line_and_never_a_pass(
         assert (found.code, found.out) == (3, ""), found
         assert message in one_line(found.err)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz", "bad.npz"]
+
+
+def test_a_set_that_is_repeated_twenty_times_decides_nothing_that_it_did_not_decide_once(
+    glyphpress: Run, tmp_path: Path
+) -> None:
+    words = ("--max-drop", "1pp", "--policy", "smoke", "--evidence", tmp_path / "e.json")
+    for name, evaluation in zip(("a", "b"), pair(4, 0, 500), strict=True):
+        evaluation.save(tmp_path / f"{name}.npz")
+        arrays = {key: np.repeat(getattr(evaluation, key), 20, axis=0) for key in ("logits", "labels", "sample_ids")}
+        replace(evaluation, **arrays).save(tmp_path / f"{name}{name}.npz")
+    once = glyphpress("gate", "--baseline", tmp_path / "a.npz", "--candidate", tmp_path / "b.npz", *words)
+    files = ("--baseline", tmp_path / "aa.npz", "--candidate", tmp_path / "bb.npz")
+    again = glyphpress("gate", *files, *words, "--force")
+    assert (again.code, once.code) == (5, 5)
+    copies = "500 of numbered/test (and 9,500 copies of them, not counted)"
+    assert again.out == once.out.replace("500 of numbered/test", copies)
+    stored = glyphpress("gate", "--from", tmp_path / "e.json", "--max-drop", "1pp", "--policy", "smoke")
+    assert (stored.code, stored.out) == (5, again.out)
+
+
+def test_saved_evaluations_are_held_to_the_images_where_these_are_given(glyphpress: Run, files: Path) -> None:
+    """Whatever digest of the data set they name."""
+    base = evaluate_file(files / "float.onnx", digits())
+    arrays = {key: np.repeat(getattr(base, key), 2, axis=0) for key in ("logits", "labels", "sample_ids")}
+    labels = base.labels.copy()
+    labels[7] = 9 - labels[7]
+    for changed in (replace(base, **arrays), replace(base, labels=labels)):
+        changed.save(files / "changed.npz", force=True)
+        for given in (("changed.npz", "float.onnx"), ("float.onnx", "changed.npz")):
+            baseline, candidate = (files / name for name in given)
+            refused = glyphpress("gate", "--baseline", baseline, "--candidate", candidate, *DATA, "--max-drop", "9pp")
+            assert (refused.code, refused.out) == (3, "")
+            assert "changed.npz says that it is of builtin:digits/test, but its images or" in one_line(refused.err)
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,36 @@ def test_bounds_are_tangos(tmp_path: Path) -> None:
     assert comparison.drop == 7 / 2_000
 
 
+def rows(evaluation: Evaluation, chosen: np.ndarray) -> Evaluation:
+    return replace(
+        evaluation, **{name: getattr(evaluation, name)[chosen] for name in ("logits", "labels", "sample_ids")}
+    )
+
+
+def test_copies_of_images_make_no_interval_narrower() -> None:
+    both = pair(8, 3, 940)
+    once = compare(*both)
+    again = compare(*(rows(evaluation, np.tile(np.arange(940), 20)) for evaluation in both))
+    assert again == replace(once, copies=19 * 940)
+    # As honest sets have them: two pictures in a thousand stand there twice.
+    few = compare(*(rows(evaluation, np.r_[np.arange(940), 5, 700]) for evaluation in both))
+    assert few == replace(once, copies=2)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 39), DIGITS), max_size=60))
+def test_no_copy_under_any_label_makes_a_candidate_look_better(copies: list[tuple[int, int]]) -> None:
+    both = pair(6, 3, 40)
+    chosen = np.r_[np.arange(40), np.array([row for row, _ in copies], int)]
+    labels = np.r_[both[0].labels, np.array([label for _, label in copies], int)]
+    once = compare(*both)
+    more = compare(*(replace(rows(evaluation, chosen), labels=labels) for evaluation in both))
+    assert (more.images, more.copies) == (40, len(copies))
+    assert more.lost >= once.lost
+    assert more.gained <= once.gained
+    assert more.candidate_accuracy <= once.candidate_accuracy
+
+
 def test_worst_classes_and_new_confusions_are_named() -> None:
     comparison = compare(*pair(14, 3, 1_000))
     assert [row.label for row in comparison.worst()] == ["3"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,6 +34,16 @@ def test_agrees_with_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
     ours_each = [(row.precision or 0.0, row.recall or 0.0, row.f1, row.images) for row in measured.per_class]
     assert np.allclose(ours_each, np.transpose(each))
     assert measured.accuracy == np.mean(labels == predictions)
+
+
+def test_copies_of_images_make_no_interval_narrower() -> None:
+    labels = np.arange(60) % 10
+    once = written(np.where(np.arange(60) < 6, 9 - labels, labels), labels)
+    chosen = np.tile(np.arange(60), 5)
+    rows = {name: getattr(once, name)[chosen] for name in ("logits", "labels", "sample_ids")}
+    again = replace(once, **rows)
+    assert measure(again).interval == measure(once).interval
+    assert (measure(again).images, measure(again).copies, again.accuracy) == (60, 240, once.accuracy)
 
 
 @given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

@@ -32,7 +32,7 @@ EVERY_LIMIT = policy_from(
 
 def same(one: Evidence, other: Evidence) -> bool:
     """Whether two are equal to the last bit, dtypes included."""
-    names = ("labels", "before", "after", "before_confidence", "after_confidence")
+    names = ("labels", "before", "after", "before_confidence", "after_confidence", "sample_ids")
     mine, yours = ([getattr(e.pairs, name) for name in names] for e in (one, other))
     bits = ([(array.dtype, array.tobytes()) for array in arrays] for arrays in (mine, yours))
     return next(bits) == next(bits) and to_json(one) == to_json(other)
@@ -46,8 +46,9 @@ def answered(draw: st.DrawFn) -> Pairs:
     count = draw(st.integers(1, 30))
     answers = arrays.arrays(np.int64, count, elements=st.integers(0, len(classes) - 1))
     shares = arrays.arrays(np.float32, count, elements=st.floats(0, 1, width=32))
+    ids = arrays.arrays("S32", count, elements=st.from_regex(rb"[0-9a-f]{1,32}", fullmatch=True))
     facts = st.builds(FileFacts, names, st.just(OWN), st.integers(1, 2**40), st.just(CPU), st.just(Preprocess()))
-    fields = (facts, facts, names, st.just("c" * 64), st.just(tuple(classes)), *[answers] * 3, *[shares] * 2)
+    fields = (facts, facts, names, st.just("c" * 64), st.just(tuple(classes)), *[answers] * 3, *[shares] * 2, ids)
     return draw(st.builds(Pairs, *fields))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from calibration.dataset import Dataset, Labels
@@ -17,6 +18,7 @@ from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import percent_text, points_text
 from toolchain.evaluation.compare import Answers, Pairs
 from toolchain.evaluation.damaged import StressAnswers, in_turn
+from toolchain.evaluation.evaluate import distinct_rows
 from toolchain.gate.baseline import Baseline
 from toolchain.gate.candidate import JudgedFile, Sources, require_images
 from toolchain.gate.limit import MOST, LimitDefinition, MarginLimit, Verdict
@@ -86,19 +88,24 @@ def _paired(baseline: StressAnswers | None, candidate: StressAnswers) -> StressP
     return StressPairs(candidate.kind, candidate.seed, candidate.strengths, baseline.answers, candidate.answers)
 
 
-def judge_stress(limit: StressLimit, stress: tuple[StressPairs, ...], labels: Labels) -> Verdict:
+def judge_stress(
+    limit: StressLimit, stress: tuple[StressPairs, ...], labels: Labels, sample_ids: NDArray[np.bytes_] | None = None
+) -> Verdict:
     """Judge the fall in accuracy under each kind of damage; the outcome is the worst one's (`multiple_tests`).
 
-    labels: int64 [N], of the undamaged images in the same order. Parts and reason name the strength at which most was
-    lost. Raises EvidenceError when a kind that the limit names was not read, or by another seed or other strengths.
+    labels: int64 [N], of the undamaged images in the same order. sample_ids: S32 [N], their hashes, of which equal ones
+    count once, by the copy that says the worst of the candidate; None where all images differ. Parts and reason name
+    the strength at which most was lost. Raises EvidenceError when a kind that the limit names was not read, or by
+    another seed or other strengths.
     """
     by_kind = {pairs.kind: pairs for pairs in stress}
     effects = [
-        _effect(_as_asked(limit, kind, by_kind.get(kind), labels), labels) for kind in dict.fromkeys(limit.kinds)
+        _effect(_as_asked(limit, kind, by_kind.get(kind), labels), labels, sample_ids)
+        for kind in dict.fromkeys(limit.kinds)
     ]
     verdict = judge_together(
         "stress",
-        [Question(effect.kind, effect.lost, effect.gained, len(labels), limit.max) for effect in effects],
+        [Question(effect.kind, effect.lost, effect.gained, effect.images, limit.max) for effect in effects],
         confidence=limit.confidence,
         action=limit.action,
         what="kind of damage",
@@ -119,21 +126,25 @@ class _Effect:
     """What one kind of damage did. before: the baseline's accuracy under it. peak: where most was lost, in words."""
 
     kind: str
+    images: int
     lost: int
     gained: int
     before: str
     peak: str
 
 
-def _effect(pairs: StressPairs, labels: Labels) -> _Effect:
+def _effect(pairs: StressPairs, labels: Labels, sample_ids: NDArray[np.bytes_] | None) -> _Effect:
     before, after = (np.equal(answers, labels) for answers in (pairs.before, pairs.after))
     fall = before.astype(np.int64) - after
-    strengths, index, images = np.unique(pairs.strengths, return_inverse=True, return_counts=True)
+    rows = np.arange(len(labels)) if sample_ids is None else distinct_rows(sample_ids, -fall)
+    fall, before = fall[rows], before[rows]
+    strengths, index, images = np.unique(pairs.strengths[rows], return_inverse=True, return_counts=True)
     falls = np.bincount(index, fall) / images
     worst = int(np.argmax(falls))
     peak = f"lost most at strength {strengths[worst]} ({points_text(falls[worst])} pp of {images[worst]:,} images)"
     return _Effect(
         pairs.kind,
+        len(rows),
         int(np.count_nonzero(fall > 0)),
         int(np.count_nonzero(fall < 0)),
         percent_text(float(before.mean())),
@@ -190,7 +201,7 @@ def _collect(_: StressLimit, sources: Sources) -> tuple[StressPairs, ...]:
 
 
 def _judge(limit: StressLimit, stress: tuple[StressPairs, ...], pairs: Pairs) -> Verdict:
-    return judge_stress(limit, stress, pairs.labels)
+    return judge_stress(limit, stress, pairs.labels, pairs.sample_ids)
 
 
 STRESS = LimitDefinition(
@@ -198,7 +209,7 @@ STRESS = LimitDefinition(
     settings=StressLimit,
     about="Fall in accuracy under scanner damage, for each kind by itself.",
     example={"max": "1pp"},
-    evidence=("stress", "pairs"),
+    evidence=("stress", "rows"),
     judge=_judge,
     prepare=_prepare,
     collect=_collect,

@@ -30,7 +30,8 @@ def pairs(before: Answered, after: Answered) -> Pairs:
     files = [FileFacts(name, "0" * 64, 1000, FACTS, Preprocess()) for name in ("float.onnx", "int8.onnx")]
     answers = [np.where(right, labels, (labels + 1) % 10) for _, right in (before, after)]
     sure = [confidence.astype(np.float32) for confidence, _ in (before, after)]
-    return Pairs(*files, "drawn", "0" * 64, tuple("0123456789"), labels, *answers, *sure)
+    ids = np.arange(len(labels)).astype("S32")
+    return Pairs(*files, "drawn", "0" * 64, tuple("0123456789"), labels, *answers, *sure, ids)
 
 
 def drawn(count: int, rng: np.random.Generator, *, noise: float) -> tuple[Answered, Answered]:

@@ -10,6 +10,7 @@ import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.fixtures.evidence import whole
@@ -22,7 +23,7 @@ from toolchain.gate.limits.stress import StressLimit, StressPairs
 from toolchain.gate.policy import Policy, policy_from, schema, template
 
 ROOT = Path(__file__).resolve().parents[4]
-ALWAYS_THERE = {"pairs", "files"}
+ALWAYS_THERE = {"pairs", "rows", "files"}
 
 
 def evidence() -> Evidence:
@@ -71,6 +72,23 @@ def test_a_limit_gives_a_verdict_of_itself(name: str) -> None:
     assert from_json(Verdict, json.dumps(to_json(verdict))) == verdict
     warned = judge_limit(name, settings.model_copy(update={"action": "warn"}), evidence())
     assert warned == replace(verdict, action="warn")
+
+
+def repeated(made: Evidence, times: int) -> Evidence:
+    """The same evidence as it is of every image `times` times."""
+    arrays = ("labels", "before", "after", "before_confidence", "after_confidence", "sample_ids")
+    pairs = replace(made.pairs, **{name: np.tile(getattr(made.pairs, name), times) for name in arrays})
+    stress = tuple(
+        replace(kind, **{name: np.tile(getattr(kind, name), times) for name in ("strengths", "before", "after")})
+        for kind in made.stress
+    )
+    return Evidence(pairs, stress=stress)
+
+
+@pytest.mark.parametrize("name", [name for name, limit in definitions().items() if {*limit.evidence} & ALWAYS_THERE])
+def test_images_that_are_repeated_change_no_verdict(name: str) -> None:
+    made = evidence()
+    assert judge_limit(name, asked(name), repeated(made, 20)) == judge_limit(name, asked(name), made)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,17 @@ def test_the_strength_that_is_named_is_the_one_where_most_was_lost() -> None:
     assert "200 worse, 0 better of 1,000; baseline 100.00 %" in verdict.parts[0].note
 
 
+def test_of_copies_that_were_damaged_differently_the_one_that_says_the_worst_counts() -> None:
+    labels = np.arange(600) % 10
+    ids = np.array([f"{k:032x}" for k in np.arange(600) // 2 * 2], "S32")
+    labels[1::2] = labels[::2]
+    # The first of each two copies is read rightly, the second is not.
+    after = np.where(np.arange(600) % 2, (labels + 1) % 10, labels)
+    stress = StressPairs("faint", 0, np.arange(600) // 10 % 5 + 1, labels, after)
+    verdict = judge_stress(limit(kinds=("faint",)), (stress,), labels, ids)
+    assert "300 worse, 0 better of 300" in verdict.parts[0].note
+
+
 def test_a_baseline_that_holds_more_kinds_serves_a_policy_that_asks_for_fewer(
     floats: tuple[StressAnswers, ...],
 ) -> None:
