@@ -1,0 +1,1 @@
+"""Charts: pictures of a report as inline SVG, each a pure function of values."""
