@@ -97,6 +97,7 @@ def press(
     Example:
       glyphpress press cnn-small --data emnist:balanced --out out/
     """
+    from targets.host.text import argument
     from targets.session import TimingPlan
     from toolchain.commands.press import press as run
     from toolchain.commands.press_request import FORMATS, PressRequest
@@ -127,6 +128,7 @@ def press(
     else:
         show_report(report, console.out())
         console.tell(f"report: {out / 'report.md'}")
+        console.tell(f"page: {out / 'report.html'} (glyphpress report {argument(out)} --open)")
         console.advise(steps)
     report.raise_unless_complete()
     if report.verdicts:
@@ -144,6 +146,7 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
     Example:
       glyphpress demo --out demo-out
     """
+    from targets.host.text import argument
     from toolchain.commands.press import DEMO_MARGIN
     from toolchain.commands.press import demo as run
     from toolchain.core.json_codec import to_json
@@ -166,5 +169,6 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
             "(that takes EMNIST's thousands: press cnn-small --data emnist:balanced)"
         )
         console.tell(f"report: {out / 'report.md'}")
+        console.tell(f"page: {out / 'report.html'} (glyphpress report {argument(out)} --open)")
     report.raise_unless_complete()
     raise_for(report.verdicts)

@@ -1,51 +1,89 @@
-"""`glyphpress report`: prints the report of an earlier press, or the timings of earlier runs."""
+"""`glyphpress report`: prints the report of an earlier press, shows its page, or prints the timings of earlier runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from toolchain.cli import console, options
+from toolchain.cli import console, options, values
+
+if TYPE_CHECKING:
+    from toolchain.core.context import RunContext
+    from toolchain.report.report import Report
 
 
 @click.command()
 @click.argument("paths", metavar="DIR|TIMINGS.npz...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--open", "opened", is_flag=True, help="Also show the page of the press, report.html, in a web browser.")
+@click.option(
+    "-o", "--output", type=values.OUTPUT_FILE, help="Write the page of the press, without pictures, to this .html file."
+)
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the whole report as Markdown.")
+@options.run_options(force=True)
 @options.json_option
-def report(paths: tuple[Path, ...], as_markdown: bool, as_json: bool) -> None:
+def report(
+    *,
+    paths: tuple[Path, ...],
+    opened: bool,
+    output: Path | None,
+    as_markdown: bool,
+    context: RunContext,
+    as_json: bool,
+) -> None:
     """Print the report of a press, or the timings that `profile -o` or a press stored.
 
     Several timing files are runs over time: each is compared with the first one, model by model.
 
     \b
     Example:
-      glyphpress report out/ --markdown
+      glyphpress report out/ --open
       glyphpress report monday.npz tuesday.npz
     """
     from toolchain.core.errors import UsageProblem
 
     timings = [path for path in paths if path.suffix == ".npz"]
     if timings and len(timings) == len(paths):
+        if opened or output:
+            raise UsageProblem("timings have no page; give the folder of a press, or leave --open and --output out")
         _timings(paths, as_markdown=as_markdown, as_json=as_json)
     elif len(paths) == 1:
-        _press(paths[0], as_markdown=as_markdown, as_json=as_json)
+        _press(paths[0], output, as_markdown=as_markdown, as_json=as_json, force=context.force)
+        if opened:
+            from toolchain.report.page.viewer import open_page, page_of
+
+            open_page(output or page_of(paths[0]))
     else:
         raise UsageProblem("give one folder of a press, or only files of timings (.npz)")
 
 
-def _press(folder: Path, *, as_markdown: bool, as_json: bool) -> None:
+def _press(folder: Path, output: Path | None, *, as_markdown: bool, as_json: bool, force: bool) -> None:
     from toolchain.core.json_codec import to_json
     from toolchain.report.press_report import report_markdown, show_report
     from toolchain.report.report import Report
 
     stored = Report.load(folder)
+    if output:
+        _write_page(stored, folder, output, force=force)
     if as_json:
         console.emit("report", to_json(stored))
     elif as_markdown:
         click.echo(report_markdown(stored), nl=False)
     else:
         show_report(stored, console.out())
+
+
+def _write_page(stored: Report, folder: Path, output: Path, *, force: bool) -> None:
+    import os
+
+    from toolchain.core.files import refuse_unfit, write_whole
+    from toolchain.report.page.press_page import press_html
+
+    refuse_unfit(output, ".html", force=force)
+    files = (folder if folder.is_dir() else folder.parent).resolve()
+    seen = Path(os.path.relpath(files, output.resolve().parent)).as_posix()
+    write_whole(output, press_html(stored, folder=seen), force=force)
 
 
 def _timings(paths: tuple[Path, ...], *, as_markdown: bool, as_json: bool) -> None:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from calibration.load import load
@@ -30,6 +31,7 @@ from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import Policy
 from toolchain.profiling.latency import Profile
 from toolchain.recipe import shipped
+from toolchain.report.page.press_page import press_html
 from toolchain.report.press_report import report_markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.report.rows import chosen, fastest_float, measured_rows, rivals, small_and_not_slower
@@ -39,7 +41,7 @@ from toolchain.training.train import train
 
 
 def press(request: PressRequest, out: Path, context: RunContext | None = None) -> Report:
-    """Press a model, and write artifacts, sidecars, report.json, report.md and raw timings into `out`.
+    """Press a model, and write artifacts, sidecars, report.json, report.md, report.html and raw timings into `out`.
 
     `out` appears whole or not at all. A verdict of FAIL or INCONCLUSIVE is in the report and raises nothing, and so is
     a file that a stage refused, as long as a float file was made (`Report.raise_unless_complete`). Raises the errors of
@@ -64,6 +66,7 @@ def _press(request: PressRequest, out: Path, context: RunContext) -> Report:
         report = _report(request, settled, images, measured, folder)
         report.save(path / MARK)
         (path / "report.md").write_text(report_markdown(report), encoding="utf-8")
+        (path / "report.html").write_text(press_html(report, measured.evidence), encoding="utf-8")
     return report
 
 
@@ -104,6 +107,7 @@ def _report(
         failures=tuple(folder.failures),
         prefer=request.prefer,
         winners=choice.winners,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 

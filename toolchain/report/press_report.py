@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from targets.host.machine import COUNTERS
 from targets.host.text import visible
 from toolchain.core.quantities import macs_text, percent_text, points_text, size_text, time_text
 from toolchain.evaluation.compare import Comparison
 from toolchain.formats.inspection import QUICK
+from toolchain.report.machine_facts import machine_facts
 from toolchain.report.report import Report, Row
 from toolchain.report.tables import DASH, STYLE, markdown_table, packed_remark, plain_table, print_lines, shown, unfold
 from toolchain.stats.decision import Outcome
@@ -26,7 +26,7 @@ _NOT_MADE = "not made"
 def show_report(report: Report, console: Console) -> None:
     """Print the report; colours only where `console` is a terminal."""
     unfold(console)
-    print_lines(console, [*_header(report), *(f"history     {line}" for line in _history(report)), ""])
+    print_lines(console, [*_header(report), *(f"history     {line}" for line in history_lines(report)), ""])
     console.print(_table(report))
     for line in [*_reasons(report), *remarks(report)]:
         console.print(shown(line, style="red" if line.startswith((_WARNING, *_COSTLIER)) else ""))
@@ -34,19 +34,13 @@ def show_report(report: Report, console: Console) -> None:
 
 def _header(report: Report) -> list[str]:
     """Return the lines above the table: checkpoint, input, images, calibration."""
-    source, preprocess = report.checkpoint, report.preprocess
+    source = report.checkpoint
     parts = [source.name, source.model]
     parts += [f"{source.parameters:,} parameters"] if source.parameters is not None else []
     parts += [macs_text(source.macs)] if source.macs is not None else []
-    scale = "0 to 1" if preprocess.scale == "0-1" else "0 to 255"
-    changes = (
-        [f"mean {preprocess.mean:g}, std {preprocess.std:g}"] if (preprocess.mean, preprocess.std) != (0.0, 1.0) else []
-    )
-    changes += ["inverted"] if preprocess.invert else []
-    note = f"  ({report.preprocess_note})" if report.preprocess_note else ""
     lines = [
         f"checkpoint  {'  '.join(part for part in parts if part)}  sha256 {_short(source.sha256)}",
-        f"input       1x28x28 {', '.join([preprocess.orientation, scale, *changes])}{note}",
+        f"input       {input_text(report)}",
         f"test        {report.dataset.images:,} images, {report.dataset.origin}, "
         f"{len(report.dataset.classes)} classes, sha256 {_short(report.dataset.sha256)}",
     ]
@@ -58,7 +52,19 @@ def _header(report: Report) -> list[str]:
     return lines
 
 
-def _history(report: Report) -> list[str]:
+def input_text(report: Report) -> str:
+    """Return how the model takes its images: shape, orientation, scale, and how that was found."""
+    preprocess = report.preprocess
+    scale = "0 to 1" if preprocess.scale == "0-1" else "0 to 255"
+    changes = (
+        [f"mean {preprocess.mean:g}, std {preprocess.std:g}"] if (preprocess.mean, preprocess.std) != (0.0, 1.0) else []
+    )
+    changes += ["inverted"] if preprocess.invert else []
+    note = f"  ({report.preprocess_note})" if report.preprocess_note else ""
+    return f"1x28x28 {', '.join([preprocess.orientation, scale, *changes])}{note}"
+
+
+def history_lines(report: Report) -> list[str]:
     """Return the lines on what was done to the model before the press, without the one that the header shows."""
     note = report.preprocess_note
     return [line for line in report.checkpoint.history if not (note and note in line)]
@@ -104,7 +110,7 @@ def _columns(report: Report) -> list[_Column]:
         _Column(cost, _cost_text),
         *[_Column("", lambda row: _time(row.p99_ns), "p99")] * (cost == "p50"),
         _Column("of float", _ratio_text, f"{cost} of float", style=lambda row: "red" if row.slower else ""),
-        *[_Column("of own float", _own_text)] * _own_known(report),
+        *[_Column("of own float", _own_text)] * own_float_known(report),
         _Column("verdict", verdict_text, style=lambda row: STYLE[row.outcome] if row.outcome else ""),
     ]
 
@@ -148,7 +154,7 @@ def packed_text(row: Row) -> str:
     return DASH if row.packed is None else size_text(row.packed)
 
 
-def _own_known(report: Report) -> bool:
+def own_float_known(report: Report) -> bool:
     """Return whether there are several formats, so that costs against float in the same runtime say more."""
     return len({row.format for row in report.rows if row.own_ratio is not None}) > 1
 
@@ -203,7 +209,7 @@ def remarks(report: Report) -> list[str]:
     lines += [f"{row.name}  {note}" for row in report.rows for note in row.notes if note not in shown_already]
     if _packed_known(report) or any(row.packed is None and row.bytes > QUICK for row in report.rows):
         lines.append(packed_remark([row.packed for row in report.rows], "a policy with [packed] measures it"))
-    lines += ["of own float: against the float file in the same runtime"] * _own_known(report)
+    lines += ["of own float: against the float file in the same runtime"] * own_float_known(report)
     return [*filter(None, lines), *report.notes]
 
 
@@ -232,12 +238,12 @@ def report_markdown(report: Report) -> str:
     """Return the whole report as one Markdown document."""
     sections = (
         "\n".join(
-            f"- {visible(line)}" for line in [*_header(report), *(f"history: {step}" for step in _history(report))]
+            f"- {visible(line)}" for line in [*_header(report), *(f"history: {step}" for step in history_lines(report))]
         ),
         _artifacts(report),
         _verdicts(report),
         *(_losses(comparison) for comparison in report.comparisons),
-        _facts("Machine", {key: value for key, value in report.machine.items() if key not in COUNTERS}),
+        _facts("Machine", dict(machine_facts(report.machine))),
         _facts("Tools", report.tools),
         _reproduce(report),
     )
@@ -282,13 +288,9 @@ def _losses(comparison: Comparison) -> str:
     return "\n\n".join(parts)
 
 
-def _facts(title: str, facts: Mapping[str, object]) -> str:
-    lines = [f"- {key}: {_escaped(_plain(value))}" for key, value in facts.items()]
+def _facts(title: str, facts: Mapping[str, str]) -> str:
+    lines = [f"- {key}: {_escaped(value)}" for key, value in facts.items()]
     return f"## {title}\n\n" + "\n".join(lines) if lines else ""
-
-
-def _plain(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _reproduce(report: Report) -> str:

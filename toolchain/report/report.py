@@ -181,7 +181,8 @@ class Report:
     calibration: `CalibrationSet.facts()`, None where nothing was calibrated. policy: `Policy.to_dict()`. prefer: the
     measure that chose the winner; winners: the file that wins by each measure (`winner.Prefer`).
     failures: files that were asked for and are missing.
-    command: the command line of the press. machine: state of the host; tools: package versions.
+    command: the command line of the press. machine: state of the host; tools: package versions. created: when the press
+    ended, as an ISO 8601 date and time with its offset; empty in reports of versions that did not record it.
     """
 
     SCHEMA: ClassVar = "glyphpress/report/1"
@@ -201,6 +202,7 @@ class Report:
     prefer: str = "balanced"
     winners: dict[str, str] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
+    created: str = ""
 
     def __post_init__(self) -> None:
         """Reject a calibration that lacks a key that `CalibrationSet.facts` always gives."""

@@ -20,6 +20,7 @@ from calibration.load import load
 from targets.artifact import Artifact, file_sha256
 from targets.metadata import describe, load_artifact, save_sidecar
 from tests.conftest import Finished
+from tests.fixtures.pages import check_page
 from tests.fixtures.small_readers import described, linear_reader
 from toolchain.cli.streams import escaped
 
@@ -38,7 +39,7 @@ FILES = {
     "gate": ("g.xml", "g.sarif", "g.md", "g.json"),
     "ranges": ("r.svg", "r.json"),
     "profile": ("p.md", "p.csv"),
-    "press": ("out/report.md", "out/report.json"),
+    "press": ("out/report.md", "out/report.json", "out/report.html"),
     "quantize": ("q.onnx.json",),
     "quantize .tflite": ("q.tflite.json",),
     "gate evidence": ("e.json",),
@@ -171,5 +172,7 @@ def _read(path: Path) -> None:
         return
     if path.suffix in {".xml", ".svg"}:
         ET.fromstring(text)
+    if path.suffix == ".html":
+        check_page(text)
     _check(text)
     assert "BREAK" in text

@@ -72,7 +72,7 @@ def test_every_file_of_the_report_is_there_with_a_sidecar_that_traces_it_to_the_
     for kind in ("onnx", "tflite"):
         assert artifacts[f"digits.float.{kind}"].parent_sha256 == report.checkpoint.sha256
         assert artifacts[f"digits.static-int8.{kind}"].parent_sha256 == artifacts[f"digits.float.{kind}"].sha256
-    extra = {"report.json", "report.md", "timings.npz", "converters.log"}
+    extra = {"report.json", "report.md", "report.html", "timings.npz", "converters.log"}
     assert {path.name for path in out.iterdir()} == extra | {
         name for row in report.rows for name in (row.name, f"{row.name}.json")
     }

@@ -1,0 +1,168 @@
+"""The page of a press: what it says first, that it says all, and that no name on it becomes markup."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.judgements import answers, gathered
+from tests.fixtures.pages import check_page, read_page
+from tests.fixtures.reports import pressed_report
+from toolchain.evaluation.compare import comparison
+from toolchain.report.page.press_page import press_html
+from toolchain.report.page.press_ruling import press_ruling
+from toolchain.report.report import Failure, Report
+from toolchain.stats.decision import Outcome
+
+EVIL = "</style></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'`${7*7}{{7*7}}\u202e\x1b[2J"
+
+
+def test_the_page_of_a_winner_says_what_to_ship_and_why_in_one_sentence() -> None:
+    report = pressed_report(3)
+    ruling = press_ruling(report, ".")
+    assert (ruling.status, ruling.tone) == ("Ready to ship", "pass")
+    assert ruling.sentence == (
+        "Ship int8.onnx: it is 3.7 times smaller than the float file and runs 1.5 times as fast. It reads 99.98 % of "
+        "18,800 test images correctly (float 99.97 %); with 95 % confidence it loses at most 0.02 pp."
+    )
+    assert ruling.link
+    assert ruling.link.href == "./int8.onnx"
+
+
+def floats_only() -> Report:
+    report = pressed_report(3)
+    return replace(report, rows=tuple(replace(row, recipe="float", winner=row.baseline) for row in report.rows))
+
+
+def unchosen(lost: int) -> Report:
+    report = pressed_report(lost)
+    return replace(report, rows=tuple(replace(row, winner=False) for row in report.rows))
+
+
+@pytest.mark.parametrize(
+    ("report", "status", "part"),
+    [
+        (floats_only(), "Keep the float model", "Ship float.onnx, the float file: no pressed file is smaller, is not"),
+        (unchosen(3), "All files pass", "none was chosen"),
+        (unchosen(3_000), "Do not ship", "No file passes. int8.onnx, drop: "),
+        (unchosen(70), "Not decided", "No file is shown to pass. int8.onnx, drop: "),
+        (replace(unchosen(3), rows=unchosen(3).rows[:1]), "Nothing was judged", "float.onnx is the only file"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_press_without_a_winner_says_so_first(report: Report, status: str, part: str) -> None:
+    ruling = press_ruling(report, ".")
+    assert ruling.status == status
+    assert part in ruling.sentence
+    assert status in check_page(press_html(report)).text
+
+
+def test_files_that_fail_or_are_missing_stand_in_the_first_sentence_though_another_wins() -> None:
+    report = pressed_report(3)
+    failed = replace(pressed_report(3_000).rows[1], name="bad.onnx")
+    report = replace(report, rows=(*report.rows, failed), failures=(Failure("lost.tflite", "no kernel"),))
+    assert failed.outcome is Outcome.FAIL
+    ruling = press_ruling(report, ".")
+    assert ruling.status == "Ready to ship"
+    assert "1 of the other files fails." in ruling.sentence
+    assert "1 file that was asked for could not be made." in ruling.sentence
+    assert "lost.tflite was not made: no kernel" in read_page(press_html(report)).text
+
+
+def test_a_slower_and_larger_file_is_not_praised() -> None:
+    report = pressed_report(3, median=120_000)
+    rows = (report.rows[0], replace(report.rows[1], shrink=0.8))
+    sentence = press_ruling(replace(report, rows=rows), ".").sentence
+    assert "it is 1.25 times as large as the float file and takes 1.21 times as long." in sentence
+
+
+def test_the_page_says_every_fact_of_the_report() -> None:
+    report = replace(pressed_report(), created="2026-11-29T04:24:05+00:00")
+    page = check_page(press_html(report))
+    for row in report.rows:
+        assert row.name in page.text
+        assert row.sha256 in page.text
+    facts = [
+        report.checkpoint.sha256,
+        report.dataset.sha256,
+        "512 images of emnist:balanced/train, seed 0",
+        "pruned 20 %",
+    ]
+    facts += ["29 November 2026, 04:24 UTC", "Some *CPU*", "avx2, fma", "onnxruntime 1.31.1", "3 read as 8: +30"]
+    facts += ["glyphpress press cnn.pt --model 'cnn.py:Net(3, 4)'", "weights | per channel", "found: 88.4 % right"]
+    facts += [verdict.reason for verdict in report.verdicts]
+    assert [fact for fact in facts if fact not in page.text] == []
+    assert not any(counter in page.text for counter in ("work_s", "own_s", "clock_s", "44294"))
+
+
+def test_the_files_are_links_beside_the_page_or_where_they_lie() -> None:
+    report = pressed_report(3)
+    links = [link["href"] for link in check_page(press_html(report, folder="../runs/a b")).all("a")]
+    assert links.count("../runs/a%20b/int8.onnx") == 2
+    renamed = replace(report, rows=(report.rows[0], replace(report.rows[1], name="javascript:alert(1)//../x.onnx")))
+    links = [link["href"] for link in check_page(press_html(renamed)).all("a")]
+    assert links.count("./javascript%3Aalert%281%29%2F%2F..%2Fx.onnx") == 2
+
+
+def hostile() -> tuple[Report, list[Any]]:
+    """A report on real evidence in which every name, class and note is markup."""
+    evidence = gathered(broken=True)
+    pairs = evidence.pairs
+    classes = tuple(f"{label}{EVIL}" for label in pairs.classes)
+    files = [replace(file, name=f"{file.name}{EVIL}") for file in pairs.files]
+    facts = replace(files[0].runtime, target=EVIL, version=EVIL, device=EVIL)
+    pairs = replace(pairs, classes=classes, baseline=replace(files[0], runtime=facts), candidate=files[1])
+    report = pressed_report(3_000)
+    rows = tuple(
+        replace(
+            row,
+            name=file.name,
+            notes=(EVIL,),
+            reasons=(EVIL,),
+            target=EVIL,
+            verdicts=tuple(replace(verdict, reason=EVIL) for verdict in row.verdicts),
+        )
+        for row, file in zip(report.rows, files, strict=True)
+    )
+    source = replace(report.checkpoint, name=EVIL, model=EVIL, history=(EVIL,))
+    report = replace(
+        report,
+        rows=rows,
+        checkpoint=source,
+        dataset=replace(report.dataset, origin=EVIL, classes=classes),
+        comparisons=(comparison(pairs),),
+        calibration={"origin": EVIL, "images": 1, "seed": 0, "sha256": EVIL},
+        machine={"cpu": EVIL, "isa": [EVIL], "governor": EVIL, "load_average": EVIL, "cores": EVIL},
+        tools={"glyphpress": EVIL, EVIL: EVIL},
+        command=("glyphpress", EVIL, "--data", EVIL),
+        notes=(EVIL,),
+        failures=(Failure(EVIL, EVIL),),
+        created=EVIL,
+    )
+    return report, [replace(evidence, pairs=pairs)]
+
+
+def test_no_name_becomes_markup_or_script() -> None:
+    report, evidence = hostile()
+    html = press_html(report, evidence)
+    page = check_page(html)
+    assert page.text.count("<script>alert(1)</script>") > 40
+    assert "\u202e" not in html
+    assert "\x1b" not in html
+    assert "\\u202e" in html
+
+
+def test_no_name_of_real_answers_becomes_markup() -> None:
+    evidence = answers(30, 5)
+    report = pressed_report(30)
+    html = press_html(replace(report, comparisons=(comparison(evidence.pairs),)), [evidence])
+    check_page(html)
+
+
+def test_a_page_of_many_classes_stays_small(tmp_path: Path) -> None:
+    report = pressed_report(3)
+    many = replace(report, comparisons=report.comparisons * 7, rows=(report.rows[0], *(report.rows[1:] * 7)))
+    assert len(press_html(many).encode()) < 150_000

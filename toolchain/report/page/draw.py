@@ -1,0 +1,81 @@
+"""Draw a page as one HTML file, which asks nothing of any other address and runs nothing but its own script.
+
+Every text is escaped by Jinja2, after control characters and direction marks were made visible. The page's content
+security policy names its style and its script by their digests, so that markup that got in nevertheless would neither
+run nor fetch anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from targets.host.text import one_line, visible
+from toolchain.report.page.blocks import Code, Page
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_HERE = Path(__file__).parent
+
+
+def html(page: Page, tools: Mapping[str, str]) -> str:
+    """Return the page as an HTML document. tools: versions of packages, of which the footer names glyphpress."""
+    from markupsafe import Markup
+
+    style, script = _style(), _text("page.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    made_by = f"Made by glyphpress {tools.get('glyphpress', '')}".rstrip()
+    own = {"style": Markup(style), "script": Markup(script), "policy": policy, "made_by": made_by}
+    return _template().render(page=page, **own) + "\n"
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def shown(value: object) -> object:
+        """Return what an expression gives, on one line unless it is a command or markup of our own."""
+        return value if isinstance(value, Markup) else visible(str(value))
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = Markup
+    environment.filters["lines"] = _escaped_lines
+    return environment.get_template("page.html")
+
+
+def _escaped_lines(code: Code) -> str:
+    """Return lines of code, escaped, each on one line whatever names it holds."""
+    from markupsafe import Markup, escape
+
+    return Markup("\n").join(escape(one_line(line)) for line in code.code)
+
+
+def _style() -> str:
+    """Return the page's stylesheet and that of the pictures."""
+    return _text("page.css")
+
+
+@cache
+def _text(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """Return the source expression of an inline element in a content security policy (CSP level 3, 2.3.1)."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,0 +1,216 @@
+"""The page of a press, `report.html`: from its report, and from what the press measured where that is at hand."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from targets.host.text import argument
+from toolchain.core.quantities import macs_text, percent_text, points_text, size_text, time_text
+from toolchain.gate.gate import Evidence
+from toolchain.report.page.blocks import Block, Cell, Code, Facts, Folded, Lines, Page, Section, Table, figure, section
+from toolchain.report.page.draw import html
+from toolchain.report.page.links import file_link
+from toolchain.report.page.press_ruling import press_figures, press_ruling, shipped_row
+from toolchain.report.page.tables import (
+    classes_blocks,
+    digests_table,
+    limits_blocks,
+    machine_block,
+    outcome_cell,
+    plain,
+)
+from toolchain.report.press_report import history_lines, input_text, own_float_known, remarks
+from toolchain.report.report import Report, Row
+from toolchain.stats.decision import Outcome
+
+
+def press_html(report: Report, evidence: Sequence[Evidence] = (), *, folder: str = ".") -> str:
+    """Return the page as an HTML document.
+
+    evidence: on each row of the report but the first, the baseline, in order; without it the page has no pictures of
+    answers and times. folder: where the files of the press lie, seen from the page, in POSIX form.
+    """
+    sections = [
+        *section("files", "Files", _artifacts(report, folder), _remarks(report)),
+        *section("limits", "Limits", *limits_blocks((row.name, one) for row in report.rows for one in row.verdicts)),
+        *_classes(report),
+        *section("machine", "What ran where", *_places(report, evidence)),
+        *section("versions", "Versions and digests", *_versions(report)),
+        *section("commands", "Do it again", *_commands(report)),
+    ]
+    title = f"{report.checkpoint.name}, pressed"
+    page = Page(title, _subtitle(report), press_ruling(report, folder), press_figures(report), sections)
+    return html(page, report.tools)
+
+
+def _subtitle(report: Report) -> str:
+    source = report.checkpoint
+    model = [source.model]
+    model += [f"{source.parameters:,} parameters"] if source.parameters is not None else []
+    model += [macs_text(source.macs)] if source.macs is not None else []
+    data = report.dataset
+    made = f"{_date(report.created)}. " if report.created else ""
+    return (
+        f"{made}{', '.join(filter(None, model))}. Judged on {data.images:,} images of {data.origin}, "
+        f"{len(data.classes)} classes."
+    )
+
+
+def _date(created: str) -> str:
+    """Return the time of the press for people: `29 November 2026, 04:24 UTC`; another text as it is."""
+    try:
+        moment = datetime.fromisoformat(created).astimezone(UTC)
+    except ValueError:
+        return created
+    return f"{moment.day} {moment:%B %Y, %H:%M} UTC"
+
+
+def _artifacts(report: Report, folder: str) -> Table:
+    counted = any(row.instructions is not None for row in report.rows)
+    compared = any(row.fidelity for row in report.rows)
+    costs = ("instructions", "of float") if counted else ("P50", "P99", "of float")
+    headings = (
+        *("file", "size", "smaller", "accuracy", "drop", "drop at most"),
+        *(("equal answers",) if compared else ()),
+        *costs,
+        *(("of own float",) if own_float_known(report) else ()),
+        "verdict",
+    )
+    rows = [_artifact_row(report, row, folder, counted=counted, compared=compared) for row in report.rows]
+    for failure in report.failures:
+        dashes = [figure(None, str)] * (len(headings) - 2)
+        rows.append([Cell(failure.name), *dashes, Cell("not made", -1, "fail")])
+    caption = (
+        "drop: fall in accuracy against the float baseline, and its upper bound with 95 % confidence; of float: "
+        f"{'instructions' if counted else 'time'} of an inference as a share of the baseline's"
+    )
+    return Table(caption, headings, rows, headings[1:-1], wide=True, sortable=True)
+
+
+def _artifact_row(report: Report, row: Row, folder: str, *, counted: bool, compared: bool) -> list[Cell]:
+    mark = "winner" if row.winner else "added" if row.added else ""
+    warns = any(verdict.action == "warn" and verdict.outcome is not Outcome.PASS for verdict in row.verdicts)
+    verdict = outcome_cell(row.outcome, without="baseline" if row.baseline else "not judged")
+    ratio = row.instructions_ratio if counted else row.p50_ratio
+    costs = (
+        [figure(row.instructions, lambda count: f"{count:,.0f}")] if counted else [_time(row.p50_ns), _time(row.p99_ns)]
+    )
+    sqnr = row.fidelity
+    agreement = (
+        Cell("-", 0.0) if sqnr is None else Cell(sqnr.agreement_text, sqnr.agreement, "fail" if sqnr.collapsed else "")
+    )
+    return [
+        Cell(row.name, mark=mark, link=file_link(row.name, folder)),
+        figure(row.bytes, size_text),
+        figure(row.shrink, lambda times: f"{times:.1f}x"),
+        figure(row.accuracy, percent_text),
+        figure(row.drop, lambda drop: f"{points_text(drop)} pp"),
+        figure(row.bound, lambda bound: f"{points_text(bound)} pp"),
+        *([agreement] if compared else []),
+        *costs,
+        _ratio(ratio, slower=row.slower_than_baseline),
+        *([_ratio(row.own_ratio, slower=row.slower_than_own)] if own_float_known(report) else []),
+        Cell(verdict.text, verdict.key, verdict.tone, mark="warned" * warns),
+    ]
+
+
+def _ratio(ratio: float | None, *, slower: bool) -> Cell:
+    return figure(ratio, lambda ratio: f"{ratio:.2f}", tone="fail" if slower else "")
+
+
+def _time(nanoseconds: float | None) -> Cell:
+    return figure(nanoseconds, lambda ns: time_text(ns / 1e9))
+
+
+def _remarks(report: Report) -> Lines | None:
+    missing = [f"{failure.name} was not made: {failure.reason}" for failure in report.failures]
+    lines = [*missing, *remarks(report)]
+    return Lines(lines) if lines else None
+
+
+def _classes(report: Report) -> list[Section]:
+    """Return the changes by class of the winner, or of the first file, and those of the others, folded."""
+    best = shipped_row(report)
+    order = sorted(report.comparisons, key=lambda one: best is None or one.candidate != best.name)
+    if not order:
+        return []
+    first, *others = order
+    folded = [Folded(other.candidate, classes_blocks(other)) for other in others]
+    return section("classes", "Change by class", *classes_blocks(first), *folded)
+
+
+def _places(report: Report, evidence: Sequence[Evidence]) -> list[Block | None]:
+    facts = [
+        ("Model", f"{report.checkpoint.name}, sha256 {report.checkpoint.sha256}"),
+        ("Input", input_text(report)),
+        ("Test images", f"{report.dataset.images:,} of {report.dataset.origin}, sha256 {report.dataset.sha256}"),
+    ]
+    if drawn := report.calibration:
+        facts.append(
+            (
+                "Calibration",
+                f"{drawn['images']:,} images of {drawn['origin']}, seed {drawn['seed']}, sha256 {drawn['sha256']}",
+            )
+        )
+    history = history_lines(report)
+    facts += [("History", "; ".join(history))] if history else []
+    return [Facts(facts), machine_block(report.machine), _runtimes(report, evidence)]
+
+
+def _runtimes(report: Report, evidence: Sequence[Evidence]) -> Table:
+    """Return on which target and runtime each file was read and timed."""
+    if not evidence:
+        return plain("Targets", ("file", "target"), [(row.name, row.target) for row in report.rows])
+    headings = ("file", "target", "runtime", "device", "threads to read", "threads to time")
+    first = evidence[0]
+    read = [first.pairs.baseline.runtime, *(proof.pairs.candidate.runtime for proof in evidence)]
+    timed = [first.baseline_timings, *(proof.timings for proof in evidence)]
+    rows = [
+        (
+            row.name,
+            row.target,
+            f"{facts.runtime} {facts.version}",
+            facts.device,
+            str(facts.threads),
+            str(timings.facts.threads) if timings else "-",
+        )
+        for row, facts, timings in zip(report.rows, read, timed, strict=True)
+    ]
+    return plain("Targets and runtimes", headings, rows, wide=True)
+
+
+def _versions(report: Report) -> list[Block | None]:
+    tools = Facts(list(report.tools.items())) if report.tools else None
+    return [tools, digests_table((row.name, row.bytes, row.packed, row.sha256) for row in report.rows)]
+
+
+def _commands(report: Report) -> list[Block | None]:
+    """Return the press itself, a check of the files' digests, and what looks closer at the file to ship."""
+    best = shipped_row(report) or report.rows[-1]
+    digests = [f"{row.sha256}  {row.name}" for row in report.rows]
+    data = _data_words(report.command)
+    closer = [f"netron {argument(best.name)}", f"glyphpress profile {argument(best.name)} --per-op"]
+    if data and not best.baseline:
+        base = next((row for row in report.rows if row.recipe == "float" and row.format == best.format), report.rows[0])
+        files = f"{argument(base.name)} {argument(best.name)} {shlex.join(data)}"
+        gate = f"glyphpress gate --baseline {argument(report.rows[0].name)} --candidate {argument(best.name)}"
+        closer = [f"{gate} {shlex.join(data)}", f"glyphpress explain {files}", *closer]
+    return [
+        Code("The press", [shlex.join(report.command)]) if report.command else None,
+        Code("Look closer, in the folder of the files (netron: pip install netron)", closer),
+        Code("Check that the files are these: save as SHA256SUMS, then `sha256sum -c SHA256SUMS`", digests),
+    ]
+
+
+def _data_words(command: Sequence[str]) -> list[str]:
+    """Return the options of a press that name its images, empty where its command is not known."""
+    words: list[str] = []
+    for option in ("--data", "--classes", "--data-root"):
+        for place, word in enumerate(command):
+            if word == option and place + 1 < len(command):
+                words += command[place : place + 2]
+            elif word.startswith(f"{option}="):
+                words.append(word)
+    return words if any(word.startswith("--data") for word in words) else []

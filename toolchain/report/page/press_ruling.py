@@ -1,0 +1,153 @@
+"""The verdict on a press in one sentence, and its key figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from toolchain.core.quantities import percent_text, points_text, size_text, time_text
+from toolchain.evaluation.timings import SLOWER
+from toolchain.report.page.blocks import TONES, Figure, Link, Ruling, Tone
+from toolchain.report.page.links import file_link
+from toolchain.report.report import Report, Row
+from toolchain.stats.decision import Outcome
+
+_BETTER = {
+    "balanced": "is smaller, is not shown to be slower, and passes",
+    "size": "is smaller and passes",
+    "speed": "is faster and passes",
+}
+
+
+def press_ruling(report: Report, folder: str) -> Ruling:
+    """Return what the press concludes. folder: of its files, seen from the page."""
+    best = shipped_row(report)
+    if best is None:
+        status, tone, sentence = _without_winner(report)
+        return Ruling(status, tone, _sentences([sentence, _missing(report)]))
+    others = [row for row in report.rows if row is not best and not row.added]
+    if best.recipe == "float":
+        status, tone = "Keep the float model", "unsure"
+        first = (
+            f"Ship {best.name}, the float file: no pressed file {_BETTER.get(report.prefer, 'is better and passes')}."
+        )
+    else:
+        status, tone = "Ready to ship", "pass"
+        first = f"Ship {best.name}: {_joined(list(_gains(best)))}."
+    sentence = _sentences([first, _accuracy(best, report.rows[0]), _not_passed(others), _missing(report)])
+    link: Link = file_link(best.name, folder)
+    about = f"{size_text(best.bytes)}, sha256 {best.sha256[:12]}…"
+    return Ruling(status, tone, sentence, link, about)
+
+
+def shipped_row(report: Report) -> Row | None:
+    """Return the row of the file that won, or None."""
+    return next((row for row in report.rows if row.winner), None)
+
+
+def press_figures(report: Report) -> tuple[Figure, ...]:
+    """Return the key figures of the file that won; none if no pressed file did."""
+    best = shipped_row(report)
+    if best is None or best.baseline:
+        return ()
+    base = report.rows[0]
+    figures = [
+        Figure("Size", size_text(best.bytes), f"{_times(best.shrink)} float's {size_text(base.bytes)}"),
+        Figure("Accuracy", percent_text(best.accuracy), f"float {percent_text(base.accuracy)}"),
+    ]
+    if best.bound is not None:
+        tone: Tone = TONES.get(best.outcome, "") if best.outcome else ""
+        note = f"with 95 % confidence; measured {points_text(best.drop or 0.0)} pp"
+        figures.append(Figure("Drop in accuracy", f"at most {points_text(best.bound)} pp", note, tone))
+    return (*figures, *_cost_figure(best, base))
+
+
+def _cost_figure(best: Row, base: Row) -> Iterator[Figure]:
+    if best.instructions is not None and best.instructions_ratio is not None:
+        note = f"{best.instructions_ratio:.2f} of float's"
+        yield Figure("Instructions per image", f"{best.instructions:,.0f}", note)
+    elif best.p50_ns is not None and best.p50_ratio is not None:
+        interval = best.p50_ratio_interval
+        spread = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+        note = f"{best.p50_ratio:.2f}{spread} of float's {time_text((base.p50_ns or 0) / 1e9)}"
+        yield Figure("Time per image, median", time_text(best.p50_ns / 1e9), note)
+
+
+def _gains(best: Row) -> Iterator[str]:
+    """Yield what the file gains or loses against the float baseline in size and cost."""
+    if best.shrink is not None:
+        yield f"it is {_times(best.shrink)} the float file"
+    if best.instructions_ratio is not None:
+        yield f"takes {best.instructions_ratio:.2f} of its instructions"
+    elif best.p50_ratio is not None:
+        low, high = best.p50_ratio_interval or (best.p50_ratio, best.p50_ratio)
+        if high < 1 / SLOWER:
+            yield f"runs {1 / best.p50_ratio:.1f} times as fast"
+        elif low > SLOWER:
+            yield f"takes {best.p50_ratio:.2f} times as long"
+        else:
+            yield "is about as fast"
+
+
+def _times(shrink: float | None) -> str:
+    """Return `3.8 times smaller than`, ready for what it is compared with."""
+    if shrink is None or 1 / SLOWER <= shrink <= SLOWER:
+        return "as large as"
+    return f"{shrink:.1f} times smaller than" if shrink > 1 else f"{1 / shrink:.2f} times as large as"
+
+
+def _accuracy(best: Row, base: Row) -> str:
+    reads = f"It reads {percent_text(best.accuracy)} of {best.images:,} test images correctly"
+    if best.baseline or best.bound is None:
+        return f"{reads}."
+    margin = (
+        f"with 95 % confidence it loses at most {points_text(best.bound)} pp"
+        if best.bound > 0
+        else "with 95 % confidence it does not read worse"
+    )
+    return f"{reads} (float {percent_text(base.accuracy)}); {margin}."
+
+
+def _not_passed(rows: Sequence[Row]) -> str:
+    counts = {outcome: sum(row.outcome is outcome for row in rows) for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)}
+    parts = [
+        f"{counts[Outcome.FAIL]} of the other files fail{'s' * (counts[Outcome.FAIL] == 1)}"
+        * bool(counts[Outcome.FAIL]),
+        f"{counts[Outcome.INCONCLUSIVE]} could not be decided" * bool(counts[Outcome.INCONCLUSIVE]),
+    ]
+    return f"{_joined([part for part in parts if part])}." if any(parts) else ""
+
+
+def _missing(report: Report) -> str:
+    count = len(report.failures)
+    return (
+        f"{count} file{'s' * (count != 1)} that {'was' if count == 1 else 'were'} asked for could not be made."
+        * bool(count)
+    )
+
+
+def _without_winner(report: Report) -> tuple[str, Tone, str]:
+    """Return status, tone and sentence of a press in which no file was chosen."""
+    judged = [row for row in report.rows if row.outcome is not None and not row.added]
+    passing = [row for row in judged if row.outcome is Outcome.PASS]
+    if not judged:
+        return "Nothing was judged", "", f"{report.rows[0].name} is the only file that was made."
+    if passing:
+        which = "All files pass" if len(passing) == len(judged) else f"{len(passing)} of {len(judged)} files pass"
+        why = "none was chosen, since no file was quantized or none has a cost to choose by"
+        return which, "pass" if len(passing) == len(judged) else "unsure", f"{which}; {why}."
+    failed = [row for row in judged if row.outcome is Outcome.FAIL]
+    row = (failed or judged)[0]
+    verdict = next(one for one in row.verdicts if one.outcome is row.outcome and one.action == "fail")
+    reason = f"{row.name}, {verdict.limit}: {verdict.reason}."
+    if failed:
+        return "Do not ship", "fail", f"No file passes. {reason}"
+    return "Not decided", "unsure", f"No file is shown to pass. {reason}"
+
+
+def _joined(parts: Sequence[str]) -> str:
+    """Return parts of a sentence as `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+def _sentences(sentences: Sequence[str]) -> str:
+    return " ".join(filter(None, sentences))
