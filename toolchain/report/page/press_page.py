@@ -12,6 +12,14 @@ from toolchain.gate.gate import Evidence
 from toolchain.report.page.blocks import Block, Cell, Code, Facts, Folded, Lines, Page, Section, Table, figure, section
 from toolchain.report.page.draw import html
 from toolchain.report.page.links import file_link
+from toolchain.report.page.pictures import (
+    confusion_picture,
+    flipped_blocks,
+    flipped_folded,
+    latency_picture,
+    pareto_picture,
+    timed,
+)
 from toolchain.report.page.press_ruling import press_figures, press_ruling, shipped_row
 from toolchain.report.page.tables import (
     classes_blocks,
@@ -32,10 +40,18 @@ def press_html(report: Report, evidence: Sequence[Evidence] = (), *, folder: str
     evidence: on each row of the report but the first, the baseline, in order; without it the page has no pictures of
     answers and times. folder: where the files of the press lie, seen from the page, in POSIX form.
     """
+    best = shipped_row(report)
+    order = sorted(evidence, key=lambda proof: best is None or proof.pairs.candidate.name != best.name)
     sections = [
+        *section("picture", "Size and cost", pareto_picture(report)),
         *section("files", "Files", _artifacts(report, folder), _remarks(report)),
         *section("limits", "Limits", *limits_blocks((row.name, one) for row in report.rows for one in row.verdicts)),
         *_classes(report),
+        *section(
+            "confusions", "Confusions, before and after", *(confusion_picture(proof.pairs) for proof in order[:1])
+        ),
+        *section("flipped", "Characters whose answer changed", *_flipped(order)),
+        *section("latency", "Latency", latency_picture(timed(evidence))),
         *section("machine", "What ran where", *_places(report, evidence)),
         *section("versions", "Versions and digests", *_versions(report)),
         *section("commands", "Do it again", *_commands(report)),
@@ -139,6 +155,10 @@ def _classes(report: Report) -> list[Section]:
     first, *others = order
     folded = [Folded(other.candidate, classes_blocks(other)) for other in others]
     return section("classes", "Change by class", *classes_blocks(first), *folded)
+
+
+def _flipped(evidence: Sequence[Evidence]) -> list[Block]:
+    return [*flipped_blocks(evidence[0]), *flipped_folded(evidence[1:])] if evidence else []
 
 
 def _places(report: Report, evidence: Sequence[Evidence]) -> list[Block | None]:

@@ -102,7 +102,7 @@ def classes_blocks(comparison: Comparison) -> list[Block]:
     if changed:
         rows = [
             [
-                Cell(_named(row.label)),
+                Cell(named(row.label)),
                 Cell(f"{row.images:,}", row.images),
                 Cell(f"{row.lost:,}", row.lost),
                 Cell(f"{row.gained:,}", row.gained),
@@ -120,7 +120,7 @@ def classes_blocks(comparison: Comparison) -> list[Block]:
     return blocks
 
 
-def _named(label: str) -> str:
+def named(label: str) -> str:
     """Return a class for people: one of spaces alone, or none, as what it is."""
     if label.strip():
         return label

@@ -1,0 +1,82 @@
+"""A press's page in a real Chromium: at both widths, in both colour schemes, without JavaScript, by keyboard."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.judgements import gathered
+from tests.fixtures.reports import pressed_report
+from tests.fixtures.timings import flat_timings
+from tests.fixtures.viewed_pages import Scheme, Viewer
+from toolchain.evaluation.compare import comparison
+from toolchain.report.page.press_page import press_html
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a press on real answers, with every section and picture."""
+    proof = gathered(broken=True)
+    digests = [file.sha256 for file in proof.pairs.files]
+    base, latest = (flat_timings(digest, median) for digest, median in zip(digests, (99_000, 61_000), strict=True))
+    evidence = replace(proof, timings=latest, baseline_timings=base)
+    report = pressed_report(3_000)
+    names = [file.name for file in proof.pairs.files]
+    rows = tuple(replace(row, name=name) for row, name in zip(report.rows, names, strict=True))
+    report = replace(report, rows=rows, comparisons=(comparison(proof.pairs),), created="2026-11-29T04:24:05+00:00")
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(press_html(report, [evidence]), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wrong_at_a_glance(width: int, scheme: Scheme, page_file: Path, viewer: Viewer) -> None:
+    assert viewer.faults(page_file, width=width, scheme=scheme) == []
+
+
+def test_a_fault_would_be_seen(tmp_path: Path, page_file: Path, viewer: Viewer) -> None:
+    html = page_file.read_text(encoding="utf-8")
+    bad = html.replace("</h1>", '</h1><h3>far</h3><img src="x.png"><p style="color:red">a</p>').replace(
+        "#55606d", "#aab0b8"
+    )
+    path = tmp_path / "bad.html"
+    path.write_text(bad.replace('<th scope="row"', "<th"), encoding="utf-8")
+    faults = "\n".join(viewer.faults(path, width=1280, scheme="light"))
+    for part in ("h3 out of order", "no text: <img", "no scope", "Content Security Policy"):
+        assert part in faults
+
+
+def test_the_page_says_all_without_javascript(page_file: Path, viewer: Viewer) -> None:
+    def look(page: Any) -> tuple[str, int]:
+        return page.inner_text("main"), page.locator("th button").count()
+
+    (text, buttons), noises = viewer.view(page_file, look, width=390, script=False)
+    assert noises == []
+    assert buttons == 0
+    for part in ("Do not ship", "float.onnx", "broken.onnx", "Some *CPU*", "$ glyphpress"[2:]):
+        assert part in text
+
+
+def test_a_table_is_sorted_by_keyboard_and_mouse(page_file: Path, viewer: Viewer) -> None:
+    def look(page: Any) -> list[Any]:
+        table = page.locator("#classes table").first
+        column = table.locator("tbody tr td:last-child")
+        button = table.get_by_role("button", name="drop")
+        orders = [column.all_inner_texts()]
+        button.focus()
+        page.keyboard.press("Enter")
+        orders.append(column.all_inner_texts())
+        button.click()
+        return [*orders, column.all_inner_texts(), table.locator("thead th").last.get_attribute("aria-sort")]
+
+    (shown, up, down, sort), noises = viewer.view(page_file, look)
+    drops = [float(text.removesuffix(" pp")) for text in up]
+    assert noises == []
+    assert len(set(drops)) > 2
+    assert drops == sorted(drops)
+    assert down == up[::-1] == shown
+    assert sort == "descending"

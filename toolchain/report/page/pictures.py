@@ -1,0 +1,113 @@
+"""The pictures on pages, each with the sentence that says how to read it, from what a press or a gate already holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from targets.session import Timings
+from toolchain.core.quantities import percent_text
+from toolchain.evaluation.compare import Pairs
+from toolchain.evaluation.metrics import confusion_matrix
+from toolchain.gate.gate import Evidence
+from toolchain.gate.limits.drop import DropLimit
+from toolchain.gate.policy import policy_from
+from toolchain.report.charts.confusion import confusion_svg
+from toolchain.report.charts.ecdf import ecdf_svg
+from toolchain.report.charts.gallery import glyph_uri
+from toolchain.report.charts.pareto import pareto_svg, points
+from toolchain.report.page.blocks import Block, Folded, Gallery, Picture, Text, Tile, Tone
+from toolchain.report.page.tables import named
+from toolchain.report.pull_request import Flip, Kind, flips
+from toolchain.report.report import Report
+
+WIDE, NARROW = 720, 358
+"""Units of a picture on a desktop and on a screen of 390 pixels, less the margins of the page."""
+_TILES = 24
+"""Characters that are shown of the file to ship, and of each other file half as many."""
+_TONES: dict[Kind, Tone] = {"lost": "fail", "gained": "pass", "other": ""}
+_MEANING = {"lost": "only float is right", "gained": "only this file is right", "other": "both are wrong"}
+
+
+def _drawn(draw: Callable[[int], str], caption: str) -> Picture:
+    """Return a picture drawn for both widths; once if they are the same."""
+    wide, narrow = draw(WIDE), draw(NARROW)
+    return Picture(wide, caption, narrow if narrow != wide else "")
+
+
+def pareto_picture(report: Report) -> Picture | None:
+    """Return size against cost of every file, None if fewer than two have a cost."""
+    shown, measure = points(report)
+    if sum(point.cost is not None for point in shown) < 2:
+        return None
+    limit = policy_from(report.policy).settings(DropLimit) if report.policy else None
+    cost = {"ratio": "time as a share of float's", "ns": "median time", "instructions": "instructions"}[measure]
+    caption = (
+        f"Each file by its size and its {cost}; further left and lower is better. Bars are 95 % intervals. Below: how "
+        "much accuracy each file loses."
+    )
+    margin = limit.max if limit else None
+    return _drawn(lambda width: pareto_svg(shown, measure, margin=margin, width=width), caption)
+
+
+def latency_picture(timings: Sequence[tuple[str, Timings]]) -> Picture | None:
+    """Return the distribution of every file's latencies, None without timings."""
+    if not timings:
+        return None
+    caption = (
+        "For each latency the share of inferences that took at most so long. A curve further left is faster; a steep "
+        "one is steady."
+    )
+    return _drawn(lambda width: ecdf_svg(timings, width=width), caption)
+
+
+def timed(evidence: Sequence[Evidence]) -> list[tuple[str, Timings]]:
+    """Return names and timings of the baseline and of every candidate that was timed on a device."""
+    files = [(proof.pairs.candidate.name, proof.timings) for proof in evidence]
+    if evidence:
+        files.insert(0, (evidence[0].pairs.baseline.name, evidence[0].baseline_timings))
+    return [(name, timings) for name, timings in files if timings and not timings.facts.simulated]
+
+
+def confusion_picture(pairs: Pairs) -> Picture:
+    """Return how often each class is read as each other one, as the difference of candidate and baseline."""
+    size = len(pairs.classes)
+    before, after = (confusion_matrix(pairs.labels, answers, size) for answers in (pairs.before, pairs.after))
+    caption = (
+        f"{pairs.candidate.name} less {pairs.baseline.name}, on {len(pairs):,} images: rows are what a character is, "
+        "columns as what it is read."
+    )
+    return _drawn(lambda width: confusion_svg(before, after, pairs.classes, width=width), caption)
+
+
+def flipped_blocks(evidence: Evidence, most: int = _TILES) -> list[Block]:
+    """Return pictures of the characters whose answer changed, the lost ones first; a text if there are none."""
+    count = int(evidence.pairs.flipped.sum())
+    if not count:
+        return [Text(f"{evidence.pairs.candidate.name}: no answer changed.")]
+    shown = [flip for flip in flips(evidence, most) if flip.picture is not None]
+    if not shown:
+        return [Text(f"{count:,} answers changed; the evidence holds no pictures of them.")]
+    of = f"{len(shown)} of the {count:,}" if len(shown) < count else f"the {count:,}" if count > 1 else "the one"
+    about = (
+        f"{evidence.pairs.candidate.name}: {of} character{'s' * (count != 1)} whose answer changed. Label, then the "
+        "answer before and after, each with its confidence."
+    )
+    return [Text(about), Gallery("Characters whose answer changed", [_tile(flip) for flip in shown])]
+
+
+def flipped_folded(evidence: Sequence[Evidence]) -> list[Block]:
+    """Return the same of other files, folded, with fewer pictures; nothing of a file that changed no answer."""
+    changed = [proof for proof in evidence if proof.pairs.flipped.any()]
+    return [Folded(proof.pairs.candidate.name, flipped_blocks(proof, _TILES // 2)) for proof in changed]
+
+
+def _tile(flip: Flip) -> Tile:
+    assert flip.picture is not None
+    answers = [
+        f"{named(answer)} {percent_text(confidence, 0)}"
+        for answer, confidence in zip((flip.before, flip.after), flip.confidence, strict=True)
+    ]
+    label = named(flip.label)
+    lines = [f"is {label}", " → ".join(answers), f"{flip.kind}: {_MEANING[flip.kind]}"]
+    alt = f"Image {flip.image}, a handwritten {label}: read as {answers[0]} before and as {answers[1]} after"
+    return Tile(glyph_uri(flip.picture), alt, lines, _TONES[flip.kind])
