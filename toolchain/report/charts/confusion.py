@@ -8,20 +8,8 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.report.charts.svg import (
-    BLUE,
-    INK,
-    LINE,
-    ORANGE,
-    PAPER,
-    QUIET,
-    WIDTH,
-    Area,
-    Drawing,
-    number,
-    shortened,
-    text_width,
-)
+from toolchain.report.charts.svg import BLUE, INK, LINE, ORANGE, PAPER, QUIET, WIDTH, Area, Drawing, number
+from toolchain.report.charts.text import fitted, shortened, text_width
 from toolchain.report.charts.units import counted
 
 Counts = NDArray[np.int64]
@@ -51,7 +39,7 @@ def confusion_svg(before: Counts, after: Counts, classes: Sequence[str], *, widt
             title,
             f"No cell of the confusion matrix of {counted(len(classes), 'class', 'classes')} changed.",
         )
-    names = [shortened(name, 64, _SIZE) for name in classes]
+    names = fitted(classes, 64, _SIZE)
     deep = max(_LANE, 6 + max(text_width(name, _SIZE) for name in names))
     # Lines beside each other, so that the names of narrow cells do not overlap; with more classes some have no name.
     lanes, pitch = 1, _pitch(width, deep, len(classes))

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from targets.session import Timings
 from toolchain.core.quantities import time_text
-from toolchain.report.charts.svg import INK, LINE, QUIET, SERIES, WIDTH, Area, Drawing, Scale, number, shortened
+from toolchain.report.charts.svg import INK, LINE, QUIET, SERIES, WIDTH, Area, Drawing, Scale, number
+from toolchain.report.charts.text import fitted
 from toolchain.report.charts.units import counted, time_tick
 
 QUANTILES = (50, 90, 99)
@@ -89,11 +90,12 @@ def _table(
     for x, heading in zip(columns, (*(f"p{q}" for q in QUANTILES), "slowest"), strict=True):
         drawing.text(x, y, heading, size=11, anchor="end")
     missing = False
-    for index, ((name, times), values) in enumerate(zip(timings, sorted_ns, strict=True)):
+    names = fitted([name for name, _ in timings], columns[0] - 28 - 50, 11)
+    for index, (name, (_, times), values) in enumerate(zip(names, timings, sorted_ns, strict=True)):
         y += _ROW
         colour, dashes = SERIES[index % len(SERIES)]
         drawing.line((0, y - 4), (22, y - 4), colour, width=2, dashes=dashes)
-        drawing.text(28, y, shortened(name, columns[0] - 28 - 50, 11), INK, size=11)
+        drawing.text(28, y, name, INK, size=11)
         latencies = [*(times.percentile(q) for q in QUANTILES), float(values[-1])]
         missing |= None in latencies
         for x, latency in zip(columns, latencies, strict=True):

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import cos, hypot, pi, sin
 
-from toolchain.report.charts.svg import Area, text_width
+from toolchain.report.charts.svg import Area
+from toolchain.report.charts.text import text_width
 
 _STEPS = 16
 """Directions that are tried around a point."""

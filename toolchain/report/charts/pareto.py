@@ -9,22 +9,8 @@ from typing import Literal
 
 from toolchain.core.quantities import points_text, size_text, time_text
 from toolchain.report.charts.labels import place_labels
-from toolchain.report.charts.svg import (
-    BASE,
-    FAIL,
-    INK,
-    PASS,
-    QUIET,
-    UNSURE,
-    WIDTH,
-    Area,
-    Drawing,
-    Scale,
-    number,
-    short_names,
-    shortened,
-    text_width,
-)
+from toolchain.report.charts.svg import BASE, FAIL, INK, PASS, QUIET, UNSURE, WIDTH, Area, Drawing, Scale, number
+from toolchain.report.charts.text import fitted, short_names, shortened, text_width
 from toolchain.report.charts.units import count_tick, counted, points_tick, ratio_tick, size_tick, time_tick
 from toolchain.report.report import Report
 from toolchain.stats.decision import Outcome
@@ -254,8 +240,8 @@ def _drops(drawing: Drawing, points: Sequence[Point], top: float, margin: float 
     if margin is not None:
         drawing.line((scale(100 * margin), y - 8), (scale(100 * margin), bottom), FAIL, dashes="4 3")
         note += f"; dashed: the largest drop allowed, {points_text(margin)}"
-    for index, (point, name) in enumerate(zip(points, names, strict=True)):
-        _drop_row(drawing, point, y + 5 + _ROW * index, scale, shortened(name, room, _LABEL))
+    for index, (point, name) in enumerate(zip(points, fitted(names, room, _LABEL), strict=True)):
+        _drop_row(drawing, point, y + 5 + _ROW * index, scale, name)
     return drawing.paragraph(0, bottom + 34, note) - 8
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from math import ceil, floor, isfinite, log10
 from typing import Literal
 
 from targets.host.text import visible
+from toolchain.report.charts.text import shortened, text_width, wrapped
 
 WIDTH = 360
 INK, QUIET, PAPER = "var(--ink, #1a1a1a)", "var(--quiet, #595959)", "var(--paper, #ffffff)"
@@ -38,7 +38,6 @@ SERIES = (
 """Colour and dashes of the first curves; no two have both in common."""
 Anchor = Literal["start", "middle", "end"]
 _VARIABLE = re.compile(r'="var\(--[a-z]+, (#[0-9A-Fa-f]{6})\)"')
-_NARROW, _WIDE = frozenset("fijlrtI.,:;'|!()[]/ -"), frozenset("mwMWOQGDNHU@%&—…")
 
 
 @dataclass(frozen=True)
@@ -66,58 +65,11 @@ class Area:
         )
 
 
-def text_width(text: str, size: float = 12) -> float:
-    """Return an upper estimate of a text's width in a common sans-serif font, as DejaVu Sans, which is a wide one."""
-    return size * sum(map(_em, visible(text)))
-
-
-def _em(letter: str) -> float:
-    if letter in _NARROW:
-        return 0.42
-    if unicodedata.combining(letter):
-        return 0.0
-    wide = letter in _WIDE or unicodedata.east_asian_width(letter) in "WF"
-    return 1.0 if wide else 0.72 if letter.isupper() else 0.64
-
-
 def text_area(x: float, y: float, text: str, size: float = 12, anchor: Anchor = "start") -> Area:
     """Return the area of a text whose baseline is at y."""
     width = text_width(text, size)
     left = x - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
     return Area(left, y - 0.8 * size, left + width, y + 0.25 * size)
-
-
-def shortened(text: str, width: float, size: float = 12) -> str:
-    """Return a text that fits into a width: whole, or with an ellipsis in place of its middle."""
-    shown = visible(text)
-    if text_width(shown, size) <= width:
-        return shown
-    for kept in range(len(shown) - 1, 0, -1):
-        head = kept * 2 // 5
-        short = f"{shown[:head]}…{shown[len(shown) - kept + head :]}"
-        if text_width(short, size) <= width:
-            return short
-    return "…"
-
-
-def short_names(names: Sequence[str]) -> list[str]:
-    """Return names of files without their common start, where that is long: `…int8.onnx` for `letters.int8.onnx`."""
-    first, last = min(names, default=""), max(names, default="")
-    same = next((k for k, letters in enumerate(zip(first, last, strict=False)) if len({*letters}) > 1), 0)
-    cut = max(first.rfind(mark, 0, same) for mark in ".-_/ ") + 1
-    return [f"…{name[cut:]}" for name in names] if cut > 4 else list(names)
-
-
-def wrapped(text: str, width: float, size: float = 12) -> list[str]:
-    """Return the lines of a text, each within a width unless it is a single word."""
-    lines: list[str] = []
-    for word in visible(text).split(" "):
-        joined = f"{lines[-1]} {word}" if lines else word
-        if lines and text_width(joined, size) <= width:
-            lines[-1] = joined
-        else:
-            lines.append(word)
-    return lines
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ def size_tick(size: float) -> str:
 
 def time_tick(ns: float) -> str:
     """Return nanoseconds: `50 us`, `1.5 ms`."""
-    return _scaled(ns, ((1e9, " s"), (1e6, " ms"), (1e3, " us"), (1, " ns")))
+    return "0" if not ns else _scaled(ns, ((1e9, " s"), (1e6, " ms"), (1e3, " us"), (1, " ns")))
 
 
 def count_tick(count: float) -> str:

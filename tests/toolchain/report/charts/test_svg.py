@@ -7,17 +7,7 @@ from itertools import pairwise
 import pytest
 
 from tests.fixtures.svg import HOSTILE, Picture
-from toolchain.report.charts.svg import (
-    INK,
-    Drawing,
-    Scale,
-    nice_values,
-    number,
-    short_names,
-    shortened,
-    text_width,
-    wrapped,
-)
+from toolchain.report.charts.svg import INK, Drawing, Scale, nice_values, number
 
 
 @pytest.mark.parametrize(
@@ -52,27 +42,6 @@ def test_a_scale_of_no_or_one_value_still_has_a_span(values: list[float], log: b
     assert scale.high > scale.low
     assert scale.ticks()
     assert values != [7.0] or 20 < scale(7.0) < 80
-
-
-def test_a_text_is_shortened_in_its_middle_and_fits() -> None:
-    name = "features.block7.expand/Conv2D.int8.tflite"
-    short = shortened(name, 120)
-    assert text_width(short) <= 120
-    assert short.startswith("feat")
-    assert short.endswith("tflite")
-    assert shortened("a.onnx", 120) == "a.onnx"
-    assert shortened(name, 1) == "…"
-    lines = wrapped("one two three four", 60)
-    assert " ".join(lines) == "one two three four"
-    assert all(text_width(line) <= 60 for line in lines)
-
-
-def test_names_lose_a_long_common_start_only() -> None:
-    assert short_names(["letters.int8.onnx", "letters.int4.onnx"]) == ["…int8.onnx", "…int4.onnx"]
-    assert short_names(["a.onnx", "a.tflite"]) == ["a.onnx", "a.tflite"]
-    assert short_names(["letters.onnx"]) == ["letters.onnx"]
-    assert short_names([]) == []
-    assert short_names(["letters.onnx", "letters.onnx"]) == ["letters.onnx"] * 2
 
 
 def hostile(standalone: bool = False) -> str:
