@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ CHANCE = values.Finite(0.5, 1, min_open=True, max_open=True)
 @click.option(
     "--markdown", type=values.OUTPUT_FILE, help="Write a summary for a pull request, with its pictures beside it."
 )
+@click.option("--html", type=values.OUTPUT_FILE, help="Write the whole judgement as one page, with its pictures.")
 @click.option("--verdict", type=values.OUTPUT_FILE, help="Write the whole verdict as JSON (`gate schema verdict`).")
 @click.option(
     "--evidence", multiple=True, type=values.OUTPUT_FILE, help="Store the evidence for --from (once per candidate)."
@@ -71,6 +73,7 @@ def gate(
     junit: Path | None,
     sarif: Path | None,
     markdown: Path | None,
+    html: Path | None,
     verdict: Path | None,
     evidence: tuple[Path, ...],
     context: RunContext,
@@ -95,7 +98,8 @@ def gate(
     from toolchain.report.advice import gate_next
     from toolchain.report.outputs import Outputs
 
-    outputs = Outputs(junit, sarif, markdown, verdict, force=context.force)
+    command = ("glyphpress", *sys.argv[1:])
+    outputs = Outputs(junit, sarif, markdown, verdict, force=context.force, html=html, command=command)
     if stored:
         judgement = judge_stored(limits.chosen(), stored, outputs)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,11 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=values.OUTPUT_FILE, help="Write the raw nanoseconds to this .npz.")
 @click.option("--markdown", type=values.OUTPUT_FILE, help="Write the table and its remarks to this file as Markdown.")
 @click.option("--csv", type=values.OUTPUT_FILE, help="Write every figure to this file, in bytes and nanoseconds.")
+@click.option(
+    "--report",
+    type=values.OUTPUT_FOLDER,
+    help="Write a page with pictures, the table and the samples into this folder.",
+)
 @options.run_options(seed=True, threads=1, force=True)
 @options.json_option
 def profile(
@@ -79,6 +85,7 @@ def profile(
     output: Path | None,
     markdown: Path | None,
     csv: Path | None,
+    report: Path | None,
     context: RunContext,
     as_json: bool,
 ) -> None:
@@ -93,7 +100,7 @@ def profile(
     from toolchain.commands.profile import ProfileRequest
     from toolchain.profiling.latency import timeable
 
-    files = OutputFiles(output, markdown, csv)
+    files = OutputFiles(output, markdown, csv, report, per_op=per_op)
     files.refuse_unfit(artifacts, force=context.force)
     request = ProfileRequest(
         tuple(timeable(path) for path in artifacts),
@@ -106,7 +113,7 @@ def profile(
         require=require,
         strict=strict,
     )
-    if per_op:
+    if per_op and not report:
         _profile_operators(request, context, as_json=as_json)
     elif sweep_threads or sweep_batch:
         _sweep(request, sweep_threads, sweep_batch, context, as_json=as_json)
@@ -116,16 +123,21 @@ def profile(
 
 @dataclass(frozen=True)
 class OutputFiles:
-    """The files that a profile is written to; None where one was not asked for."""
+    """The files that a profile is written to; None where one was not asked for.
+
+    report: a folder. per_op: whether the page in it shows the times of operators.
+    """
 
     output: Path | None
     markdown: Path | None
     csv: Path | None
+    report: Path | None = None
+    per_op: bool = False
 
     def refuse_unfit(self, artifacts: Sequence[Path], *, force: bool) -> None:
         """Raise UsageProblem where two have one name, or one is a model file, exists or has another suffix."""
         from toolchain.core.errors import UsageProblem
-        from toolchain.core.files import refuse_existing, refuse_source, refuse_unfit
+        from toolchain.core.files import refuse_existing, refuse_folder, refuse_source, refuse_unfit
 
         paths = [path for path in (self.output, self.markdown, self.csv) if path]
         if len({path.resolve() for path in paths}) < len(paths):
@@ -136,18 +148,26 @@ class OutputFiles:
             refuse_existing(path, force=force)
         if self.output:
             refuse_unfit(self.output, ".npz", force=force)
+        if self.report:
+            refuse_folder(self.report, force=force)
 
-    def write(self, measured: Measurements, *, force: bool) -> None:
+    def write(self, measured: Measurements, request: ProfileRequest, context: RunContext) -> None:
         """Write the files."""
         from toolchain.core.files import write_whole
         from toolchain.report.timings import measurements_csv, measurements_table
 
+        force = context.force
         if self.output:
             measured.save_samples(self.output, force=force)
         if self.markdown:
             write_whole(self.markdown, measurements_table(measured).markdown() + "\n", force=force)
         if self.csv:
             write_whole(self.csv, measurements_csv(measured), force=force)
+        if self.report:
+            from toolchain.commands.profile import write_report
+
+            command = ("glyphpress", *sys.argv[1:])
+            write_report(self.report, measured, request, context, operators=self.per_op, command=command)
 
 
 def _profile_files(request: ProfileRequest, files: OutputFiles, context: RunContext, *, as_json: bool) -> None:
@@ -161,7 +181,7 @@ def _profile_files(request: ProfileRequest, files: OutputFiles, context: RunCont
             "--runs takes fewer"
         )
     measured = profile_files(request, context)
-    files.write(measured, force=context.force)
+    files.write(measured, request, context)
     if as_json:
         console.emit("profile", measured.to_dict())
     else:
@@ -205,7 +225,7 @@ def _sweep(
     from toolchain.report.timings import sweep_text
 
     swept = ["threads"] * bool(threads) + ["batch"] * bool(batches)
-    _refuse_unused("a sweep", "memory", "packed", "require", "strict", "output", "markdown", "csv", *swept)
+    _refuse_unused("a sweep", "memory", "packed", "require", "strict", "output", "markdown", "csv", "report", *swept)
     points = sweep(
         request.artifacts,
         request.targets,

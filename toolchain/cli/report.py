@@ -32,7 +32,7 @@ def report(
     context: RunContext,
     as_json: bool,
 ) -> None:
-    """Print the report of a press, or the timings that `profile -o` or a press stored.
+    """Print the report of a press or profile, or the timings that `profile -o` or a press stored.
 
     Several timing files are runs over time: each is compared with the first one, model by model.
 
@@ -43,6 +43,11 @@ def report(
     """
     from toolchain.core.errors import UsageProblem
 
+    if opened and len(paths) == 1 and paths[0].suffix != ".npz":
+        from toolchain.report.page.viewer import open_page, page_of
+
+        # Before anything is printed, since what is missing is an error.
+        page = output or page_of(paths[0])
     timings = [path for path in paths if path.suffix == ".npz"]
     if timings and len(timings) == len(paths):
         if opened or output:
@@ -51,18 +56,21 @@ def report(
     elif len(paths) == 1:
         _press(paths[0], output, as_markdown=as_markdown, as_json=as_json, force=context.force)
         if opened:
-            from toolchain.report.page.viewer import open_page, page_of
-
-            open_page(output or page_of(paths[0]))
+            open_page(page)
     else:
         raise UsageProblem("give one folder of a press, or only files of timings (.npz)")
 
 
 def _press(folder: Path, output: Path | None, *, as_markdown: bool, as_json: bool, force: bool) -> None:
+    from targets.host.text import result_kind
+    from toolchain.core.files import MARK
     from toolchain.core.json_codec import to_json
     from toolchain.report.press_report import report_markdown, show_report
     from toolchain.report.report import Report
 
+    if result_kind(folder / MARK) == "profile" and not output:
+        _timings((folder / "timings.npz",), as_markdown=as_markdown, as_json=as_json)
+        return
     stored = Report.load(folder)
     if output:
         _write_page(stored, folder, output, force=force)
@@ -75,14 +83,12 @@ def _press(folder: Path, output: Path | None, *, as_markdown: bool, as_json: boo
 
 
 def _write_page(stored: Report, folder: Path, output: Path, *, force: bool) -> None:
-    import os
-
     from toolchain.core.files import refuse_unfit, write_whole
+    from toolchain.report.page.links import seen_from
     from toolchain.report.page.press_page import press_html
 
     refuse_unfit(output, ".html", force=force)
-    files = (folder if folder.is_dir() else folder.parent).resolve()
-    seen = Path(os.path.relpath(files, output.resolve().parent)).as_posix()
+    seen = seen_from(output, folder if folder.is_dir() else folder.parent)
     write_whole(output, press_html(stored, folder=seen), force=force)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from threading import Lock
 
 from targets import catalog
@@ -13,14 +14,19 @@ from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
 from targets.host.machine import machine_state, pinned
 from targets.host.runtime_session import resolved_threads
+from targets.host.text import json_text
 from targets.session import TimingPlan, taints_of
 from targets.target import Availability, Target
 from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import TaintedRun, UsageProblem
+from toolchain.core.files import MARK, whole_folder
 from toolchain.evaluation.timings import LatencyRatio
 from toolchain.formats.inspection import shown_size
 from toolchain.profiling.latency import ROUNDS, started_cold, time_interleaved
 from toolchain.profiling.measurements import MeasuredFile, Measurements, agreement, paired, reasons_for
+from toolchain.profiling.per_operator import per_operator
+from toolchain.report.page.profile_page import profile_html
+from toolchain.report.timings import measurements_csv, measurements_table
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,43 @@ def profile_files(request: ProfileRequest, context: RunContext | None = None) ->
         files = tuple(_with_ratios(sized, context.seed))
     threads = resolved_threads(request.threads)
     return Measurements(files, request.plan, threads, request.rounds, context.seed, tuple(taints), before)
+
+
+def write_report(
+    out: Path,
+    measured: Measurements,
+    request: ProfileRequest,
+    context: RunContext,
+    *,
+    operators: bool = False,
+    command: Sequence[str] = (),
+) -> None:
+    """Write the page of a profile, its table, figures and samples into the folder `out`, whole or not at all.
+
+    operators: whether the page shows the times of operators, which are measured for it. Raises as `whole_folder` and
+    `per_operator` do.
+    """
+    breakdowns = (
+        per_operator(
+            request.artifacts,
+            request.targets,
+            threads=request.threads,
+            batch=request.plan.batch,
+            pin=request.pin,
+            progress=context.progress,
+        )
+        if operators
+        else ()
+    )
+    figures = {"schema": "glyphpress/profile/1"} | measured.to_dict()
+    with whole_folder(out, force=context.force) as folder:
+        (folder / MARK).write_text(json_text(figures, indent=1) + "\n", encoding="utf-8")
+        if any(file.timings for file in measured.files):
+            measured.save_samples(folder / "timings.npz")
+        (folder / "report.md").write_text(measurements_table(measured).markdown() + "\n", encoding="utf-8")
+        (folder / "report.csv").write_text(measurements_csv(measured), encoding="utf-8")
+        page = profile_html(measured, breakdowns, command=command)
+        (folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def _pin_boards(request: ProfileRequest, pairs: list[_Pair], states: dict[str, Availability]) -> None:

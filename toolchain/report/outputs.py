@@ -1,4 +1,4 @@
-"""What a run of the gate writes for CI: JUnit, SARIF, Markdown, `verdict.json`, and annotations in GitHub Actions.
+"""What a run of the gate writes: JUnit, SARIF, Markdown, a page, `verdict.json`, and annotations in GitHub Actions.
 
 CI servers show a job as passed or failed by these files, so they must agree with the exit code.
 """
@@ -32,13 +32,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files to write, None for those that were not asked for. force: overwrite files."""
+    """The files to write, None for those that were not asked for.
+
+    force: overwrite files. command: the command line, which the page repeats.
+    """
 
     junit: Path | None = None
     sarif: Path | None = None
     markdown: Path | None = None
     verdict: Path | None = None
     force: bool = False
+    html: Path | None = None
+    command: tuple[str, ...] = ()
 
     @property
     def gallery(self) -> Path | None:
@@ -47,7 +52,7 @@ class Outputs:
 
     def files(self) -> Iterator[Path]:
         """Yield every file that may be written."""
-        yield from filter(None, (self.junit, self.sarif, self.markdown, self.gallery, self.verdict))
+        yield from filter(None, (self.junit, self.sarif, self.markdown, self.gallery, self.verdict, self.html))
 
     def refuse_existing(self) -> None:
         """Raise UsageProblem if a file exists without `force`, cannot be written, or was named twice.
@@ -82,6 +87,11 @@ def write(judgement: Judgement, evidence: Sequence[Evidence], outputs: Outputs) 
             write_whole(path, document(judgement), force=outputs.force)
     if outputs.markdown is not None:
         _write_markdown(judgement, evidence, outputs)
+    if outputs.html is not None:
+        from toolchain.report.page.gate_page import gate_html
+
+        page = gate_html(judgement, evidence, outputs.html, outputs.command)
+        write_whole(outputs.html, page, force=outputs.force)
     if _in_actions():
         annotate(judgement, pull_request(judgement, evidence))
 

@@ -99,7 +99,7 @@ class Columns:
 
     def text(self, *, width: int | None = None, colour: bool = False) -> str:
         """Return the table for a terminal. width: of the terminal, None for no limit."""
-        optional = [heading for heading in self.dropped_first if heading in self._filled()]
+        optional = [heading for heading in self.dropped_first if heading in self.filled()]
         dropped, table = 0, self._table(())
         while width is not None and dropped < len(optional) and _width(table) > width:
             dropped += 1
@@ -110,17 +110,18 @@ class Columns:
 
     def markdown(self) -> str:
         """Return the table, with every column, and the remarks as a list."""
-        filled = self._filled()
+        filled = self.filled()
         right = [index for index, heading in enumerate(filled) if heading not in self.left]
         rows = ([markdown_text(cell) for cell in row] for row in zip(*filled.values(), strict=True))
         table = markdown_table(list(filled), rows, right=right)
         return "\n".join([table, "", *(f"- {markdown_text(line)}" for line in self.remarks)])
 
-    def _filled(self) -> dict[str, Sequence[str]]:
+    def filled(self) -> dict[str, Sequence[str]]:
+        """Return the columns that hold more than dashes."""
         return {heading: column for heading, column in self.cells.items() if set(column) != {DASH}}
 
     def _table(self, without: Collection[str]) -> Table:
-        columns = {heading: column for heading, column in self._filled().items() if heading not in without}
+        columns = {heading: column for heading, column in self.filled().items() if heading not in without}
         table = plain_table(columns, left=self.left)
         for row in zip(*columns.values(), strict=True):
             table.add_row(*map(shown, row))

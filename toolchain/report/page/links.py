@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from urllib.parse import quote
 
 from toolchain.report.page.blocks import Link
@@ -16,6 +18,11 @@ def quoted_folder(folder: str) -> str:
     """Return a relative folder percent-encoded; it never begins with a scheme such as `javascript:`."""
     parts = [quoted(part) for part in folder.split("/") if part not in ("", ".")]
     return "/".join([*([] if parts[:1] == [".."] else ["."]), *parts])
+
+
+def seen_from(page: Path, folder: Path) -> str:
+    """Return a folder as the page `page` sees it, in POSIX form."""
+    return Path(os.path.relpath(folder.resolve(), page.resolve().parent)).as_posix()
 
 
 def quoted(name: str) -> str:

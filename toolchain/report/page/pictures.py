@@ -6,15 +6,19 @@ from collections.abc import Callable, Sequence
 
 from targets.session import Timings
 from toolchain.core.quantities import percent_text
-from toolchain.evaluation.compare import Pairs
+from toolchain.evaluation.compare import Comparison, Pairs
 from toolchain.evaluation.metrics import confusion_matrix
 from toolchain.gate.gate import Evidence
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import policy_from
+from toolchain.profiling.per_operator import Breakdown
+from toolchain.report.charts.class_change import class_change_svg
 from toolchain.report.charts.confusion import confusion_svg
 from toolchain.report.charts.ecdf import ecdf_svg
 from toolchain.report.charts.gallery import glyph_uri
-from toolchain.report.charts.pareto import pareto_svg, points
+from toolchain.report.charts.layers import operator_time_svg
+from toolchain.report.charts.pareto import Measure, Point, pareto_svg, points
+from toolchain.report.charts.reliability import reliability_svg
 from toolchain.report.page.blocks import Block, Folded, Gallery, Picture, Text, Tile, Tone
 from toolchain.report.page.tables import named
 from toolchain.report.pull_request import Flip, Kind, flips
@@ -49,6 +53,23 @@ def pareto_picture(report: Report) -> Picture | None:
     return _drawn(lambda width: pareto_svg(shown, measure, margin=margin, width=width), caption)
 
 
+def points_picture(shown: Sequence[Point], measure: Measure) -> Picture | None:
+    """Return size against cost of files that were not judged, None if fewer than two have a cost."""
+    if sum(point.cost is not None for point in shown) < 2:
+        return None
+    caption = "Each file by its size and its cost; further left and lower is better."
+    return _drawn(lambda width: pareto_svg(shown, measure, width=width), caption)
+
+
+def operators_picture(breakdown: Breakdown) -> Picture:
+    """Return the slowest operators of a file with their shares of the time."""
+    caption = (
+        f"{breakdown.artifact.path.name} on {breakdown.target}: the slowest operators, by the runtime's own profiler, "
+        "whose own work is in the times."
+    )
+    return _drawn(lambda width: operator_time_svg(breakdown.operators, width=width), caption)
+
+
 def latency_picture(timings: Sequence[tuple[str, Timings]]) -> Picture | None:
     """Return the distribution of every file's latencies, None without timings."""
     if not timings:
@@ -77,6 +98,23 @@ def confusion_picture(pairs: Pairs) -> Picture:
         "columns as what it is read."
     )
     return _drawn(lambda width: confusion_svg(before, after, pairs.classes, width=width), caption)
+
+
+def class_picture(comparison: Comparison) -> Picture | None:
+    """Return what the classes that changed most lost and gained, None if fewer than two changed."""
+    if sum(bool(row.lost or row.gained) for row in comparison.per_class) < 2:
+        return None
+    caption = f"{comparison.candidate} against {comparison.baseline}: the classes that changed most."
+    return _drawn(lambda width: class_change_svg(comparison.per_class, width=width), caption)
+
+
+def reliability_picture(pairs: Pairs) -> Picture:
+    """Return how often the answers of each confidence are right, for both files."""
+    caption = (
+        f"{pairs.candidate.name} and {pairs.baseline.name}: of the answers given with a confidence, the share that is "
+        "right. On the diagonal the confidence can be taken at its word."
+    )
+    return _drawn(lambda width: reliability_svg(pairs, width=width), caption)
 
 
 def flipped_blocks(evidence: Evidence, most: int = _TILES) -> list[Block]:

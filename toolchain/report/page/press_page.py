@@ -13,11 +13,13 @@ from toolchain.report.page.blocks import Block, Cell, Code, Facts, Folded, Lines
 from toolchain.report.page.draw import html
 from toolchain.report.page.links import file_link
 from toolchain.report.page.pictures import (
+    class_picture,
     confusion_picture,
     flipped_blocks,
     flipped_folded,
     latency_picture,
     pareto_picture,
+    reliability_picture,
     timed,
 )
 from toolchain.report.page.press_ruling import press_figures, press_ruling, shipped_row
@@ -52,6 +54,7 @@ def press_html(report: Report, evidence: Sequence[Evidence] = (), *, folder: str
         ),
         *section("flipped", "Characters whose answer changed", *_flipped(order)),
         *section("latency", "Latency", latency_picture(timed(evidence))),
+        *section("reliability", "Confidence", *(reliability_picture(proof.pairs) for proof in order[:1])),
         *section("machine", "What ran where", *_places(report, evidence)),
         *section("versions", "Versions and digests", *_versions(report)),
         *section("commands", "Do it again", *_commands(report)),
@@ -154,7 +157,7 @@ def _classes(report: Report) -> list[Section]:
         return []
     first, *others = order
     folded = [Folded(other.candidate, classes_blocks(other)) for other in others]
-    return section("classes", "Change by class", *classes_blocks(first), *folded)
+    return section("classes", "Change by class", *classes_blocks(first), class_picture(first), *folded)
 
 
 def _flipped(evidence: Sequence[Evidence]) -> list[Block]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from toolchain.core.quantities import percent_text, points_text, size_text, time_text
-from toolchain.evaluation.timings import SLOWER
 from toolchain.report.page.blocks import TONES, Figure, Link, Ruling, Tone
 from toolchain.report.page.links import file_link
+from toolchain.report.page.wording import joined, reading_words, sentences, size_words, time_words
 from toolchain.report.report import Report, Row
 from toolchain.stats.decision import Outcome
 
@@ -23,7 +23,7 @@ def press_ruling(report: Report, folder: str) -> Ruling:
     best = shipped_row(report)
     if best is None:
         status, tone, sentence = _without_winner(report)
-        return Ruling(status, tone, _sentences([sentence, _missing(report)]))
+        return Ruling(status, tone, sentences([sentence, _missing(report)]))
     others = [row for row in report.rows if row is not best and not row.added]
     if best.recipe == "float":
         status, tone = "Keep the float model", "unsure"
@@ -32,8 +32,8 @@ def press_ruling(report: Report, folder: str) -> Ruling:
         )
     else:
         status, tone = "Ready to ship", "pass"
-        first = f"Ship {best.name}: {_joined(list(_gains(best)))}."
-    sentence = _sentences([first, _accuracy(best, report.rows[0]), _not_passed(others), _missing(report)])
+        first = f"Ship {best.name}: {joined(list(_gains(best)))}."
+    sentence = sentences([first, _accuracy(best, report.rows[0]), _not_passed(others), _missing(report)])
     link: Link = file_link(best.name, folder)
     about = f"{size_text(best.bytes)}, sha256 {best.sha256[:12]}…"
     return Ruling(status, tone, sentence, link, about)
@@ -51,7 +51,7 @@ def press_figures(report: Report) -> tuple[Figure, ...]:
         return ()
     base = report.rows[0]
     figures = [
-        Figure("Size", size_text(best.bytes), f"{_times(best.shrink)} float's {size_text(base.bytes)}"),
+        Figure("Size", size_text(best.bytes), f"{size_words(best.shrink)} float's {size_text(base.bytes)}"),
         Figure("Accuracy", percent_text(best.accuracy), f"float {percent_text(base.accuracy)}"),
     ]
     if best.bound is not None:
@@ -75,36 +75,17 @@ def _cost_figure(best: Row, base: Row) -> Iterator[Figure]:
 def _gains(best: Row) -> Iterator[str]:
     """Yield what the file gains or loses against the float baseline in size and cost."""
     if best.shrink is not None:
-        yield f"it is {_times(best.shrink)} the float file"
+        yield f"it is {size_words(best.shrink)} the float file"
     if best.instructions_ratio is not None:
         yield f"takes {best.instructions_ratio:.2f} of its instructions"
     elif best.p50_ratio is not None:
-        low, high = best.p50_ratio_interval or (best.p50_ratio, best.p50_ratio)
-        if high < 1 / SLOWER:
-            yield f"runs {1 / best.p50_ratio:.1f} times as fast"
-        elif low > SLOWER:
-            yield f"takes {best.p50_ratio:.2f} times as long"
-        else:
-            yield "is about as fast"
-
-
-def _times(shrink: float | None) -> str:
-    """Return `3.8 times smaller than`, ready for what it is compared with."""
-    if shrink is None or 1 / SLOWER <= shrink <= SLOWER:
-        return "as large as"
-    return f"{shrink:.1f} times smaller than" if shrink > 1 else f"{1 / shrink:.2f} times as large as"
+        yield time_words(best.p50_ratio, best.p50_ratio_interval)
 
 
 def _accuracy(best: Row, base: Row) -> str:
-    reads = f"It reads {percent_text(best.accuracy)} of {best.images:,} test images correctly"
     if best.baseline or best.bound is None:
-        return f"{reads}."
-    margin = (
-        f"with 95 % confidence it loses at most {points_text(best.bound)} pp"
-        if best.bound > 0
-        else "with 95 % confidence it does not read worse"
-    )
-    return f"{reads} (float {percent_text(base.accuracy)}); {margin}."
+        return f"It reads {percent_text(best.accuracy)} of {best.images:,} test images correctly."
+    return reading_words(best.accuracy, base.accuracy, best.bound, best.images)
 
 
 def _not_passed(rows: Sequence[Row]) -> str:
@@ -114,7 +95,7 @@ def _not_passed(rows: Sequence[Row]) -> str:
         * bool(counts[Outcome.FAIL]),
         f"{counts[Outcome.INCONCLUSIVE]} could not be decided" * bool(counts[Outcome.INCONCLUSIVE]),
     ]
-    return f"{_joined([part for part in parts if part])}." if any(parts) else ""
+    return f"{joined([part for part in parts if part])}." if any(parts) else ""
 
 
 def _missing(report: Report) -> str:
@@ -142,12 +123,3 @@ def _without_winner(report: Report) -> tuple[str, Tone, str]:
     if failed:
         return "Do not ship", "fail", f"No file passes. {reason}"
     return "Not decided", "unsure", f"No file is shown to pass. {reason}"
-
-
-def _joined(parts: Sequence[str]) -> str:
-    """Return parts of a sentence as `a, b and c`."""
-    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
-
-
-def _sentences(sentences: Sequence[str]) -> str:
-    return " ".join(filter(None, sentences))
