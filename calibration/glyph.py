@@ -9,17 +9,17 @@ paper and ink, so that thin strokes of small scans do not break.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFilter, ImageOps
 
 from calibration.dataset import SIDE, Dataset, Images, Labels, Split
 from calibration.errors import CorruptData, DataNotFound, EmptyData
+from calibration.picture import open_picture
 from calibration.sample import TEST_SHARE, held_out
 from calibration.spec import brackets, chosen_classes
 
@@ -55,22 +55,22 @@ def glyph(scan: Image.Image | Gray) -> Gray:
     return _settle(_ink(bright))
 
 
-def gray_levels(scan: Image.Image | Gray) -> Gray:
-    """Return a scan as uint8 [H, W], at most 512 per side: rotated by its tag, transparency white, 16 bits scaled."""
+def gray_levels(scan: Image.Image | Gray, *, largest: int = _LARGEST) -> Gray:
+    """Return a scan as uint8 [H, W], a side at most `largest`: turned by its tag, transparency white, 16 bits to 8."""
     if isinstance(scan, np.ndarray):
         if scan.dtype != np.uint8 or scan.ndim != 2:
             raise CorruptData(f"expected a uint8 scan [H, W], got {scan.dtype} {list(scan.shape)}; convert it first")
         scan = Image.fromarray(scan)
     picture = ImageOps.exif_transpose(scan)
     if picture.mode.startswith(("I", "F")):
-        deep = np.asarray(picture, np.float64)
+        deep = np.asarray(picture, np.float32)
         span = max(float(np.ptp(deep)), 1e-9)
         picture = Image.fromarray(((deep - deep.min()) * (255 / span)).astype(np.uint8))
     if picture.has_transparency_data:
         clear = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
     picture = picture.convert("L")
-    shrink = -(-max(picture.size) // _LARGEST)
+    shrink = -(-max(picture.size) // largest)
     return np.asarray(picture.reduce(shrink) if shrink > 1 else picture)
 
 
@@ -175,7 +175,6 @@ def _settle(ink: Image.Image) -> Gray:
     return scaled
 
 
-_PIXELS = 16 << 20
 _PARTS: tuple[Split, Split] = ("train", "test")
 
 
@@ -204,25 +203,8 @@ def load_folder(folder: Path, split: Split, names: tuple[str, ...] = ()) -> Data
 
 def read_picture(path: Path) -> Images:
     """Return one picture file as a glyph, uint8 [28, 28]; raises DataNotFound, and CorruptData with the file."""
-    try:
-        with warnings.catch_warnings():
-            # Warnings about damaged metadata, which is not needed, and about sizes that are refused here.
-            warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                if picture.width * picture.height > _PIXELS:
-                    raise CorruptData(
-                        f"{picture.width:,} x {picture.height:,} pixels are too many for a single character; crop it"
-                    )
-                return glyph(picture)
-    except FileNotFoundError as error:
-        raise DataNotFound(f"no picture {path}; check the path") from error
-    except CorruptData as error:
-        raise CorruptData(f"{path}: {error}") from error
-    except UnidentifiedImageError as error:
-        raise CorruptData(f"{path} is not a readable picture; remove it or save it as PNG") from error
-    # Pillow's decoders raise these for truncated, hostile and malformed files.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise CorruptData(f"{path} is a damaged picture ({error}); remove it or save it again") from error
+    with open_picture(path, too_large="too many for a single character; crop it") as picture:
+        return glyph(picture)
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
