@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("paths", metavar="DIR|TIMINGS.npz...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="DIR...|TIMINGS.npz...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--open", "opened", is_flag=True, help="Also show the page of the press, report.html, in a web browser.")
 @click.option(
-    "-o", "--output", type=values.OUTPUT_FILE, help="Write the page of the press, without pictures, to this .html file."
+    "-o",
+    "--output",
+    type=values.OUTPUT_FILE,
+    help="Write the page of the press without its pictures, or of the comparison, as .html.",
 )
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the whole report as Markdown.")
 @options.run_options(force=True)
@@ -34,31 +38,64 @@ def report(
 ) -> None:
     """Print the report of a press or profile, or the timings that `profile -o` or a press stored.
 
-    Several timing files are runs over time: each is compared with the first one, model by model.
+    Several folders, or several timing files, are runs over time: each is compared with the first one, file by file, and
+    what may not be compared is said (other images, another machine, another model).
 
     \b
     Example:
       glyphpress report out/ --open
+      glyphpress report monday/ tuesday/ -o compare.html
       glyphpress report monday.npz tuesday.npz
     """
     from toolchain.core.errors import UsageProblem
 
-    if opened and len(paths) == 1 and paths[0].suffix != ".npz":
-        from toolchain.report.page.viewer import open_page, page_of
-
-        # Before anything is printed, since what is missing is an error.
-        page = output or page_of(paths[0])
     timings = [path for path in paths if path.suffix == ".npz"]
-    if timings and len(timings) == len(paths):
+    if timings and len(timings) < len(paths):
+        raise UsageProblem("give folders of presses, or only files of timings (.npz)")
+    if timings:
         if opened or output:
             raise UsageProblem("timings have no page; give the folder of a press, or leave --open and --output out")
         _timings(paths, as_markdown=as_markdown, as_json=as_json)
-    elif len(paths) == 1:
+        return
+    if output:
+        from toolchain.core.files import refuse_unfit
+
+        refuse_unfit(output, ".html", force=context.force)
+    page = output or (_page(paths) if opened else None)
+    if len(paths) == 1:
         _press(paths[0], output, as_markdown=as_markdown, as_json=as_json, force=context.force)
-        if opened:
-            open_page(page)
     else:
-        raise UsageProblem("give one folder of a press, or only files of timings (.npz)")
+        _runs(paths, output, as_markdown=as_markdown, as_json=as_json, force=context.force)
+    if opened and page:
+        from toolchain.report.page.viewer import open_page
+
+        open_page(page)
+
+
+def _page(paths: Sequence[Path]) -> Path:
+    """Return the page that --open shows where none is written; raises before anything is printed if there is none."""
+    from toolchain.core.errors import UsageProblem
+    from toolchain.report.page.viewer import page_of
+
+    if len(paths) > 1:
+        raise UsageProblem("--open shows a comparison of runs from a file; name it with -o compare.html")
+    return page_of(paths[0])
+
+
+def _runs(paths: Sequence[Path], output: Path | None, *, as_markdown: bool, as_json: bool, force: bool) -> None:
+    from toolchain.core.files import write_whole
+    from toolchain.report.page.runs_page import runs_html
+    from toolchain.report.runs import load_runs, runs_dict, runs_table
+
+    runs = load_runs(paths)
+    if output:
+        write_whole(output, runs_html(runs), force=force)
+    if as_json:
+        console.emit("report-runs", runs_dict(runs))
+    elif as_markdown:
+        click.echo(runs_table(runs).markdown())
+    else:
+        console.show(runs_table(runs).text(width=console.width(), colour=not console.plain()))
 
 
 def _press(folder: Path, output: Path | None, *, as_markdown: bool, as_json: bool, force: bool) -> None:
@@ -83,11 +120,10 @@ def _press(folder: Path, output: Path | None, *, as_markdown: bool, as_json: boo
 
 
 def _write_page(stored: Report, folder: Path, output: Path, *, force: bool) -> None:
-    from toolchain.core.files import refuse_unfit, write_whole
+    from toolchain.core.files import write_whole
     from toolchain.report.page.links import seen_from
     from toolchain.report.page.press_page import press_html
 
-    refuse_unfit(output, ".html", force=force)
     seen = seen_from(output, folder if folder.is_dir() else folder.parent)
     write_whole(output, press_html(stored, folder=seen), force=force)
 

@@ -70,14 +70,14 @@ def _subtitle(report: Report) -> str:
     model += [f"{source.parameters:,} parameters"] if source.parameters is not None else []
     model += [macs_text(source.macs)] if source.macs is not None else []
     data = report.dataset
-    made = f"{_date(report.created)}. " if report.created else ""
+    made = f"{date_text(report.created)}. " if report.created else ""
     return (
         f"{made}{', '.join(filter(None, model))}. Judged on {data.images:,} images of {data.origin}, "
         f"{len(data.classes)} classes."
     )
 
 
-def _date(created: str) -> str:
+def date_text(created: str) -> str:
     """Return the time of the press for people: `29 November 2026, 04:24 UTC`; another text as it is."""
     try:
         moment = datetime.fromisoformat(created).astimezone(UTC)
