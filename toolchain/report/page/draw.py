@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 _HERE = Path(__file__).parent
+_UNIT = re.compile(r"(\d) (?=(%|pp|dB|[nu]?s|ms|bytes|[KMG]B|MHz|°C|[kMG]?MAC|times|images)(?![\w-]))")
+"""The space between a number and its unit, where no line may end."""
 
 
 def html(page: Page, tools: Mapping[str, str]) -> str:
@@ -44,7 +47,7 @@ def _template() -> Template:
 
     def shown(value: object) -> object:
         """Return what an expression gives, on one line unless it is a command or markup of our own."""
-        return value if isinstance(value, Markup) else visible(str(value))
+        return value if isinstance(value, Markup) else _UNIT.sub("\\1\u00a0", visible(str(value)))
 
     environment = Environment(
         loader=FileSystemLoader(_HERE),
