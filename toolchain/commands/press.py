@@ -9,8 +9,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
+from calibration.dataset import Dataset
 from calibration.load import load
 from targets.artifact import Artifact
+from targets.errors import TargetError
 from targets.host.machine import machine_state
 from targets.session import Instructions
 from toolchain.checkpoint import Settled, settle
@@ -18,9 +22,11 @@ from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.press_files import FileMaker, PressFolder, PressImages, add_file
 from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
+from toolchain.core.errors import GlyphpressError
 from toolchain.core.files import MARK, refuse_folder, whole_file, whole_folder
 from toolchain.core.resume import resumable
 from toolchain.evaluation.compare import comparison
+from toolchain.explain.explanation import LayerError, explain
 from toolchain.export import installed_formats
 from toolchain.gate.candidate import JudgedFile
 from toolchain.gate.collect import gather, prepared
@@ -31,7 +37,8 @@ from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import Policy
 from toolchain.profiling.latency import Profile
 from toolchain.recipe import shipped
-from toolchain.report.page.press_page import press_html
+from toolchain.report.page.press_page import PressDetails, press_html
+from toolchain.report.page.press_ruling import shipped_row
 from toolchain.report.press_report import report_markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.report.rows import chosen, fastest_float, measured_rows, rivals, small_and_not_slower
@@ -66,7 +73,8 @@ def _press(request: PressRequest, out: Path, context: RunContext) -> Report:
         report = _report(request, settled, images, measured, folder)
         report.save(path / MARK)
         (path / "report.md").write_text(report_markdown(report), encoding="utf-8")
-        (path / "report.html").write_text(press_html(report, measured.evidence), encoding="utf-8")
+        page = press_html(report, _details(report, measured, images, context))
+        (path / "report.html").write_text(page, encoding="utf-8")
     return report
 
 
@@ -109,6 +117,42 @@ def _report(
         winners=choice.winners,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+_EXPLAINED = 32
+"""Images on which the page's errors by layer are found: in half a second for a small model."""
+
+
+def _details(report: Report, measured: MeasuredFiles, images: PressImages, context: RunContext) -> PressDetails:
+    """Return what the page shows beside the report: the evidence, and the layers of the file that ships."""
+    best = shipped_row(report)
+    shipped_file = next((file for file in measured.artifacts if best and file.path.name == best.name), None)
+    if shipped_file is None:
+        return PressDetails(measured.evidence)
+    base = next(
+        (file for file in measured.artifacts if (file.format, file.recipe) == (shipped_file.format, "float")), None
+    )
+    return PressDetails(
+        measured.evidence,
+        shipped_file,
+        () if base in (None, shipped_file) else _layer_errors(base, shipped_file, images, context),
+    )
+
+
+def _layer_errors(
+    base: Artifact, made: Artifact, images: PressImages, context: RunContext
+) -> tuple[LayerError, ...] | str:
+    """Return the error of every layer of a file against its float file, or why they are not known."""
+    calibration = next(iter(images.calibrations.values()), None)
+    pixels = calibration.images if calibration else images.comparison(context.seed)
+    if pixels is None:
+        return "there are no training images to find them on"
+    pixels = pixels[:_EXPLAINED]
+    sample = Dataset(pixels, np.zeros(len(pixels), np.int64), base.classes, "compared", "train", "")
+    try:
+        return explain(base, made, sample).layers
+    except (GlyphpressError, TargetError) as error:
+        return str(error)
 
 
 def _checkpoint_facts(model: FloatModel, name: str) -> CheckpointFacts:

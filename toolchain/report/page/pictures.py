@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from targets.artifact import Artifact
 from targets.session import Timings
 from toolchain.core.quantities import percent_text
 from toolchain.evaluation.compare import Comparison, Pairs
 from toolchain.evaluation.metrics import confusion_matrix
+from toolchain.explain.explanation import LayerError
 from toolchain.gate.gate import Evidence
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import policy_from
@@ -16,7 +18,7 @@ from toolchain.report.charts.class_change import class_change_svg
 from toolchain.report.charts.confusion import confusion_svg
 from toolchain.report.charts.ecdf import ecdf_svg
 from toolchain.report.charts.gallery import glyph_uri
-from toolchain.report.charts.layers import operator_time_svg
+from toolchain.report.charts.layers import layer_error_svg, operator_time_svg
 from toolchain.report.charts.pareto import Measure, Point, pareto_svg, points
 from toolchain.report.charts.reliability import reliability_svg
 from toolchain.report.page.blocks import Block, Folded, Gallery, Picture, Text, Tile, Tone
@@ -98,6 +100,22 @@ def confusion_picture(pairs: Pairs) -> Picture:
         "columns as what it is read."
     )
     return _drawn(lambda width: confusion_svg(before, after, pairs.classes, width=width), caption)
+
+
+def layer_blocks(file: Artifact | None, layers: Sequence[LayerError] | str) -> list[Block]:
+    """Return the errors of a file's layers; a text where they are not known."""
+    if file is None:
+        return []
+    blocks: list[Block] = []
+    if isinstance(layers, str):
+        blocks.append(Text(f"Errors by layer are not known: {layers}."))
+    elif layers:
+        caption = (
+            f"{file.path.name}: signal to quantization noise of each layer. The bar is the layer alone, the line "
+            "across it the layer with the errors of those before it. Longer is better."
+        )
+        blocks.append(_drawn(lambda width: layer_error_svg(layers, width=width), caption))
+    return blocks
 
 
 def class_picture(comparison: Comparison) -> Picture | None:

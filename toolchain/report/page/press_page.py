@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from targets.artifact import Artifact
 from targets.host.text import argument
 from toolchain.core.quantities import macs_text, percent_text, points_text, size_text, time_text
+from toolchain.explain.explanation import LayerError
 from toolchain.gate.gate import Evidence
 from toolchain.report.page.blocks import Block, Cell, Code, Facts, Folded, Lines, Page, Section, Table, figure, section
 from toolchain.report.page.draw import html
@@ -18,6 +21,7 @@ from toolchain.report.page.pictures import (
     flipped_blocks,
     flipped_folded,
     latency_picture,
+    layer_blocks,
     pareto_picture,
     reliability_picture,
     timed,
@@ -36,12 +40,27 @@ from toolchain.report.report import Report, Row
 from toolchain.stats.decision import Outcome
 
 
-def press_html(report: Report, evidence: Sequence[Evidence] = (), *, folder: str = ".") -> str:
+@dataclass(frozen=True, eq=False)
+class PressDetails:
+    """What a press holds beside its report when it ends.
+
+    evidence: on each row of the report but the first, the baseline, in order. file: the one that ships. layers: the
+    errors of its layers against its float file, or why they are not known.
+    """
+
+    evidence: Sequence[Evidence] = ()
+    file: Artifact | None = None
+    layers: Sequence[LayerError] | str = ()
+
+
+def press_html(report: Report, details: PressDetails | None = None, *, folder: str = ".") -> str:
     """Return the page as an HTML document.
 
-    evidence: on each row of the report but the first, the baseline, in order; without it the page has no pictures of
-    answers and times. folder: where the files of the press lie, seen from the page, in POSIX form.
+    details: without them the page has no pictures of answers, times, layers and ranges. folder: where the files of the
+    press lie, seen from the page, in POSIX form.
     """
+    details = details or PressDetails()
+    evidence = details.evidence
     best = shipped_row(report)
     order = sorted(evidence, key=lambda proof: best is None or proof.pairs.candidate.name != best.name)
     sections = [
@@ -53,6 +72,7 @@ def press_html(report: Report, evidence: Sequence[Evidence] = (), *, folder: str
             "confusions", "Confusions, before and after", *(confusion_picture(proof.pairs) for proof in order[:1])
         ),
         *section("flipped", "Characters whose answer changed", *_flipped(order)),
+        *section("layers", "Layers", *layer_blocks(details.file, details.layers)),
         *section("latency", "Latency", latency_picture(timed(evidence))),
         *section("reliability", "Confidence", *(reliability_picture(proof.pairs) for proof in order[:1])),
         *section("machine", "What ran where", *_places(report, evidence)),

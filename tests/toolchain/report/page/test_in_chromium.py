@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.hostile_report import hostile_press
 from tests.fixtures.judgements import gathered
 from tests.fixtures.reports import pressed_report
 from tests.fixtures.timings import flat_timings
 from tests.fixtures.viewed_pages import Scheme, Viewer
 from toolchain.evaluation.compare import comparison
-from toolchain.report.page.press_page import press_html
+from toolchain.report.page.press_page import PressDetails, press_html
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = tuple(replace(row, name=name) for row, name in zip(report.rows, names, strict=True))
     report = replace(report, rows=rows, comparisons=(comparison(proof.pairs),), created="2026-11-29T04:24:05+00:00")
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(press_html(report, [evidence]), encoding="utf-8")
+    path.write_text(press_html(report, PressDetails([evidence])), encoding="utf-8")
     return path
 
 
@@ -61,6 +62,22 @@ def test_the_page_says_all_without_javascript(page_file: Path, viewer: Viewer) -
         assert part in text
 
 
+def test_names_that_are_script_run_nothing(tmp_path: Path, viewer: Viewer) -> None:
+    def look(page: Any) -> list[Any]:
+        kinds = "[document.scripts.length, document.images.length, document.title, typeof hacked]"
+        return [page.evaluate(kinds), page.evaluate("[...document.images].every((image) => image.naturalWidth === 28)")]
+
+    report, evidence = hostile_press()
+    path = tmp_path / "hostile.html"
+    path.write_text(press_html(report, PressDetails(evidence)), encoding="utf-8")
+    ((scripts, pictures, title, hacked), whole), noises = viewer.view(path, look)
+    assert noises == []
+    assert (scripts, hacked, whole) == (1, "undefined", True)
+    assert pictures == 24
+    assert title.startswith("</style></script><script>")
+    assert viewer.faults(path, width=390, scheme="dark") == []
+
+
 def test_a_table_is_sorted_by_keyboard_and_mouse(page_file: Path, viewer: Viewer) -> None:
     def look(page: Any) -> list[Any]:
         table = page.locator("#classes table").first
@@ -74,7 +91,7 @@ def test_a_table_is_sorted_by_keyboard_and_mouse(page_file: Path, viewer: Viewer
         return [*orders, column.all_inner_texts(), table.locator("thead th").last.get_attribute("aria-sort")]
 
     (shown, up, down, sort), noises = viewer.view(page_file, look)
-    drops = [float(text.removesuffix(" pp")) for text in up]
+    drops = [float(text.split()[0]) for text in up]
     assert noises == []
     assert len(set(drops)) > 2
     assert drops == sorted(drops)
