@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,20 @@ class CalibrationSet:
     def facts(self) -> dict[str, Any]:
         """Return the entry in an artifact's sidecar."""
         return {"origin": self.origin, "images": len(self.images), "seed": self.seed, "sha256": self.sha256}
+
+
+def facts_problem(facts: object) -> str:
+    """Return what keeps a stored entry from being `CalibrationSet.facts`, or an empty string."""
+    if not isinstance(facts, dict):
+        return "they are no table"
+    required = {"origin": str, "images": int, "seed": int, "sha256": str}
+    if wrong := [key for key, kind in required.items() if type(facts.get(key)) is not kind]:
+        return f"they do not hold {', '.join(wrong)}"
+    if facts["images"] < 1 or not 0 <= facts["seed"] < 2**32:
+        return f"they name {facts['images']} images and the seed {facts['seed']}"
+    if not facts["origin"] or not re.fullmatch("[0-9a-f]{64}", facts["sha256"]):
+        return "they name no data set, or no SHA-256 of its images"
+    return ""
 
 
 def draw(

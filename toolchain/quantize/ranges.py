@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
+from calibration.sample import facts_problem
 from targets.artifact import Artifact
 from targets.host.text import as_lines, instead_of, json_value
 from toolchain.checkpoint.float_model import Range
@@ -34,6 +35,11 @@ KEPT_BINS = 128
 Bounds = tuple[float, float]
 _SHARES = np.arange(1, 101) / 100
 """Shares of the whole range that `mse` tries."""
+MOST_WIDER = 100
+"""How many times as far as its tensor's values a range may reach; a margin that a person adds is far smaller."""
+LARGEST_END = 1e12
+"""Over a wider range every ordinary value is rounded to 0, whatever the number of bits."""
+_MOST = 2**63 - 1
 _EMPTY_LEVEL = 1e-4
 """Count of a level without values; with 0, a range that ends beside a gap would have an infinite divergence."""
 
@@ -193,15 +199,22 @@ class TensorRange(Strict):
     high: FiniteFloat
     lowest: FiniteFloat
     highest: FiniteFloat
-    zeros: int = Field(ge=0)
-    counts: tuple[int, ...] = Field(min_length=KEPT_BINS, max_length=KEPT_BINS)
+    zeros: int = Field(ge=0, le=_MOST)
+    counts: tuple[Annotated[int, Field(ge=0, le=_MOST)], ...] = Field(min_length=KEPT_BINS, max_length=KEPT_BINS)
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if not self.low <= 0 <= self.high:
             raise ValueError(f"the range of {self.name} is [{self.low:g}, {self.high:g}]; it must include 0")
-        if self.lowest > self.highest or any(count < 0 for count in self.counts):
-            raise ValueError(f"the histogram of {self.name} has inverted limits or negative counts")
+        if self.low == self.high:
+            raise ValueError(f"the range of {self.name} is only 0, which leaves no steps to round to")
+        if self.lowest > self.highest or not self.zeros + sum(self.counts):
+            raise ValueError(f"the histogram of {self.name} has inverted limits or no values")
+        if max(-self.low, self.high) > MOST_WIDER * max(-self.lowest, self.highest, 1.0):
+            raise ValueError(
+                f"the range of {self.name} is [{self.low:g}, {self.high:g}], and its values lay in "
+                f"[{self.lowest:g}, {self.highest:g}]"
+            )
         return self
 
     @classmethod
@@ -233,13 +246,23 @@ class Ranges(Strict):
     """
 
     schema_: Literal["glyphpress/ranges/1"] = Field(default="glyphpress/ranges/1", alias="schema")
-    source: str
-    source_sha256: str
+    source: str = Field(min_length=1)
+    source_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     method: Calibration
-    percentile: float | None
+    percentile: float | None = Field(gt=50, le=100)
     calibration: dict[str, Any]
     tensors: tuple[TensorRange, ...] = Field(min_length=1)
     learned: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if problem := facts_problem(self.calibration):
+            raise ValueError(f"the facts of the calibration images are not usable: {problem}")
+        if (self.percentile is None) == (self.method == "percentile"):
+            raise ValueError(f"a percentile of {self.percentile} does not go with the method {self.method}")
+        if len(self.bounds) < len(self.tensors):
+            raise ValueError("two tensors have the same name")
+        return self
 
     @classmethod
     def choose(
@@ -306,7 +329,7 @@ def read_ranges(path: Path) -> Ranges:
     if problem := instead_of(path, "ranges"):
         raise StageError(f"{path} {problem}")
     try:
-        return Ranges.model_validate(json_value(path.read_bytes()))
+        ranges = Ranges.model_validate(json_value(path.read_bytes()))
     except ValidationError as error:
         key, reason = first_problem(error)
         raise StageError(
@@ -314,3 +337,10 @@ def read_ranges(path: Path) -> Ranges:
         ) from error
     except (ValueError, RecursionError) as error:
         raise StageError(f"{path}: no usable ranges: {error}; calibrate again with --data") from error
+    for tensor in ranges.tensors:
+        if (end := max(tensor.low, tensor.high, tensor.lowest, tensor.highest, key=abs)) and abs(end) > LARGEST_END:
+            raise StageError(
+                f"{path}: no usable ranges: {tensor.name} reaches to {end:.1e}, over which integers round every "
+                "ordinary value to 0; calibrate again with --data, or keep its layer in float with --keep"
+            )
+    return ranges

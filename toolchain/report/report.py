@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from calibration.sample import facts_problem
 from targets.artifact import Fidelity
 from targets.host.text import json_text
 from targets.preprocess import Preprocess
@@ -205,10 +206,9 @@ class Report:
     created: str = ""
 
     def __post_init__(self) -> None:
-        """Reject a calibration that lacks a key that `CalibrationSet.facts` always gives."""
-        facts, required = self.calibration, {"origin": str, "images": int, "seed": int, "sha256": str}
-        if facts is not None and any(type(facts.get(key)) is not kind for key, kind in required.items()):
-            raise EvidenceError(f"its calibration does not hold {', '.join(required)}; press again")
+        """Reject a calibration that is not what `CalibrationSet.facts` gives."""
+        if self.calibration is not None and (problem := facts_problem(self.calibration)):
+            raise EvidenceError(f"the facts of its calibration images are not usable: {problem}; press again")
 
     def raise_unless_complete(self) -> None:
         """Raise StageError where a file that was asked for is missing."""

@@ -24,6 +24,7 @@ from toolchain.quantize.ranges import BINS, Ranges, TensorStatistics, choose_ran
 from toolchain.recipe import Calibration, Quantize, parse
 
 FORMATS: tuple[Format, ...] = ("onnx", "tflite")
+FACTS = {"origin": "drawn/train", "images": 32, "seed": 0, "sha256": "0" * 64}
 STATIC = Quantize(scheme="static-int8")
 
 
@@ -127,6 +128,17 @@ def spoiled(path: Path, folder: Path, change: dict) -> Path:
             {"calibration": {"images": float("nan")}}, "NaN is not valid JSON", id="row35-NaN in facts of images"
         ),
         pytest.param({"low": 2.0, "high": 1.0}, "must include 0", id="inverted"),
+        pytest.param({"low": 0, "high": 0}, "leaves no steps", id="no width"),
+        pytest.param({"high": 1e30}, "1e+30], and its values lay in", id="far beyond its values"),
+        pytest.param({"highest": 1e30}, "reaches to 1.0e+30, over which", id="values that cannot be"),
+        pytest.param({"zeros": 0, "counts": [0] * 128}, "no values", id="an empty histogram"),
+        pytest.param({"counts": [10**400] * 128}, "counts", id="counts beyond every integer"),
+        pytest.param({"calibration": {}}, "do not hold origin, images, seed, sha256", id="no facts"),
+        pytest.param({"calibration": FACTS | {"images": -5}}, "they name -5 images", id="-5 images"),
+        pytest.param({"calibration": FACTS | {"images": "5"}}, "do not hold images", id="images as text"),
+        pytest.param({"calibration": FACTS | {"seed": -1}}, "the seed -1", id="a seed below 0"),
+        pytest.param({"calibration": FACTS | {"sha256": "x"}}, "no SHA-256", id="no digest"),
+        pytest.param({"percentile": 99.0}, "does not go with the method min-max", id="percentile of min-max"),
         pytest.param({"name": "other"}, "has no range for", id="another tensor"),
         pytest.param({"source_sha256": "0" * 64}, "holds the ranges of digits.float.onnx", id="another file"),
         pytest.param({"schema": "glyphpress/ranges/9"}, "schema", id="another version"),
