@@ -103,12 +103,14 @@ def _press(folder: Path, output: Path | None, *, as_markdown: bool, as_json: boo
     from toolchain.core.files import MARK
     from toolchain.core.json_codec import to_json
     from toolchain.report.press_report import report_markdown, show_report
-    from toolchain.report.report import Report
+    from toolchain.report.report import Report, changed_files
 
     if result_kind(folder / MARK) == "profile" and not output:
         _timings((folder / "timings.npz",), as_markdown=as_markdown, as_json=as_json)
         return
     stored = Report.load(folder)
+    for line in changed_files(stored, folder if folder.is_dir() else folder.parent):
+        console.say(f"warning: {line}")
     if output:
         _write_page(stored, folder, output, force=force)
     if as_json:
@@ -123,9 +125,11 @@ def _write_page(stored: Report, folder: Path, output: Path, *, force: bool) -> N
     from toolchain.core.files import write_whole
     from toolchain.report.page.links import seen_from
     from toolchain.report.page.press_page import press_html
+    from toolchain.report.report import changed_files
 
-    seen = seen_from(output, folder if folder.is_dir() else folder.parent)
-    write_whole(output, press_html(stored, folder=seen), force=force)
+    files = folder if folder.is_dir() else folder.parent
+    page = press_html(stored, folder=seen_from(output, files), warnings=changed_files(stored, files))
+    write_whole(output, page, force=force)
 
 
 def _timings(paths: tuple[Path, ...], *, as_markdown: bool, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from calibration.sample import facts_problem
-from targets.artifact import Fidelity
+from targets.artifact import Fidelity, file_sha256
 from targets.host.text import json_text
 from targets.preprocess import Preprocess
 from targets.session import Timings
@@ -165,6 +165,19 @@ class Failure:
 
     name: str
     reason: str
+
+
+def changed_files(report: Report, folder: Path) -> list[str]:
+    """Return a line for each file in the folder of a press that is no longer the one that the report is about."""
+    lines = []
+    for row in report.rows:
+        file = folder / row.name
+        if file.parent == folder and file.is_file() and (digest := file_sha256(file)) != row.sha256:
+            lines.append(
+                f"{row.name} was changed after the press (sha256 {digest[:12]}…, not {row.sha256[:12]}…), so this "
+                "report is not about it; press again"
+            )
+    return lines
 
 
 def _shown_above(instructions_ratio: float | None, interval: tuple[float, float] | None) -> bool:

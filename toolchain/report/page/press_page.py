@@ -12,7 +12,20 @@ from targets.host.text import argument
 from toolchain.core.quantities import macs_text, percent_text, points_text, size_text, time_text
 from toolchain.explain.explanation import LayerError
 from toolchain.gate.gate import Evidence
-from toolchain.report.page.blocks import Block, Cell, Code, Facts, Folded, Lines, Page, Section, Table, figure, section
+from toolchain.report.page.blocks import (
+    Block,
+    Cell,
+    Code,
+    Facts,
+    Folded,
+    Lines,
+    Page,
+    Ruling,
+    Section,
+    Table,
+    figure,
+    section,
+)
 from toolchain.report.page.draw import html
 from toolchain.report.page.links import file_link
 from toolchain.report.page.pictures import (
@@ -53,11 +66,13 @@ class PressDetails:
     layers: Sequence[LayerError] | str = ()
 
 
-def press_html(report: Report, details: PressDetails | None = None, *, folder: str = ".") -> str:
+def press_html(
+    report: Report, details: PressDetails | None = None, *, folder: str = ".", warnings: Sequence[str] = ()
+) -> str:
     """Return the page as an HTML document.
 
     details: without them the page has no pictures of answers, times, layers and ranges. folder: where the files of the
-    press lie, seen from the page, in POSIX form.
+    press lie, seen from the page, in POSIX form. warnings: what a reader must know first.
     """
     details = details or PressDetails()
     evidence = details.evidence
@@ -80,7 +95,10 @@ def press_html(report: Report, details: PressDetails | None = None, *, folder: s
         *section("commands", "Do it again", *_commands(report)),
     ]
     title = f"{report.checkpoint.name}, pressed"
-    page = Page(title, _subtitle(report), press_ruling(report, folder), press_figures(report), sections)
+    ruling = press_ruling(report, folder)
+    if warnings:
+        ruling = Ruling("Not of these files", "fail", f"{'. '.join(warnings)}.")
+    page = Page(title, _subtitle(report), ruling, press_figures(report), sections)
     return html(page, report.tools)
 
 

@@ -52,6 +52,16 @@ def test_where_there_is_no_browser_the_advice_says_what_to_do(
     assert "BROWSER" in done.err
 
 
+def test_files_that_changed_after_the_press_are_named_first(glyphpress: Program, folder: Path, tmp_path: Path) -> None:
+    (folder / "int8.onnx").write_bytes(b"another model")
+    done = glyphpress("report", folder, "-o", tmp_path / "page.html")
+    assert done.code == 0, done.err
+    assert "warning: int8.onnx was changed after the press (sha256 " in done.err
+    page = check_page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "Not of these files int8.onnx was changed after the press" in page.text
+    assert "Ready to ship" not in page.text
+
+
 def test_timings_have_no_page(glyphpress: Program, folder: Path) -> None:
     done = glyphpress("report", folder / "timings.npz", "--open")
     assert done.code == 2
