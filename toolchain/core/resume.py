@@ -10,7 +10,7 @@ from pathlib import Path
 from targets.errors import translated
 from toolchain.core.context import RunContext
 from toolchain.core.errors import EvidenceError, GlyphpressError, UsageProblem
-from toolchain.core.trainings import SCHEMA, State, Trainings
+from toolchain.core.trainings import State, Trainings, unpacked
 
 
 def may_replace(output: Path, context: RunContext) -> bool:
@@ -55,16 +55,16 @@ def _state_file(output: Path) -> Path:
 
 
 def _read(path: Path) -> list[State]:
-    import torch
-
     def unfit(reason: str) -> EvidenceError:
-        return EvidenceError(f"{path} does not hold the state of a run ({reason}); --force starts over")
+        return EvidenceError(
+            f"{path} does not hold the state of a run ({reason}); --force without --resume starts over"
+        )
 
+    content = path.read_bytes()
     with translated(unfit):
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    trainings = content.get("trainings") if isinstance(content, dict) and content.get("schema") == SCHEMA else None
+        trainings = unpacked(content)
     if not isinstance(trainings, list) or not all(_is_entry(entry) for entry in trainings):
-        raise unfit(f"its schema is not {SCHEMA}")
+        raise unfit("it holds something else")
     return trainings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 from toolchain.core.errors import UsageProblem
 from toolchain.core.files import whole_file
 
-SCHEMA = "glyphpress/resume/1"
+SCHEMA = "glyphpress/resume/2"
 _MOST_DIFFERENCES = 3
 
 State = dict[str, Any]
@@ -48,13 +49,9 @@ class Trainings:
 
     def save(self) -> None:
         """Write the file, whole or not at all."""
-        import torch
-
-        # Through memory, since torch does not report a full disk as an OSError.
-        buffer = io.BytesIO()
-        torch.save({"schema": SCHEMA, "trainings": self.saved}, buffer)
+        content = packed(self.saved)
         with whole_file(self.path, force=True) as part:
-            part.write_bytes(buffer.getvalue())
+            part.write_bytes(content)
 
 
 @dataclass(frozen=True)
@@ -88,6 +85,36 @@ class Training:
             self.run.save()
         else:
             self.path.unlink(missing_ok=True)
+
+
+def packed(saved: list[State]) -> bytes:
+    """Return the content of the file: a line with the schema and the SHA-256 of the rest, then what torch.save makes.
+
+    torch.load reads tensors of which bytes were changed without a word, so the digest has to tell.
+    """
+    import torch
+
+    # Through memory, since torch does not report a full disk as an OSError.
+    buffer = io.BytesIO()
+    torch.save(saved, buffer)
+    states = buffer.getvalue()
+    return _first_line(states) + states
+
+
+def unpacked(content: bytes) -> Any:
+    """Return what was packed; raises ValueError, with the reason, where the content is not as it was written."""
+    import torch
+
+    line, _, states = content.partition(b"\n")
+    if not line.startswith(f"{SCHEMA} ".encode()):
+        raise ValueError(f"its first line does not say {SCHEMA}")
+    if line + b"\n" != _first_line(states):
+        raise ValueError("it was cut off or changed after it was written")
+    return torch.load(io.BytesIO(states), map_location="cpu", weights_only=True)
+
+
+def _first_line(states: bytes) -> bytes:
+    return f"{SCHEMA} {hashlib.sha256(states).hexdigest()}\n".encode()
 
 
 def _differences(saved: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -268,7 +268,9 @@ class _Loop:
         import torch
 
         state = saved.state
-        with translated(lambda reason: EvidenceError(f"{saved.path} is damaged ({reason}); --force starts over")):
+        with translated(
+            lambda reason: EvidenceError(f"{saved.path} is damaged ({reason}); --force without --resume starts over")
+        ):
             put_tensors(self._averaged, state["average"])
             if self.settings.patience:
                 put_tensors(self.result, state["best"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import signal
@@ -18,6 +19,7 @@ from calibration.load import load
 from tests.fixtures.lazy import blocks, torch
 from toolchain.core.context import RunContext
 from toolchain.core.errors import EvidenceError, StageError, UsageProblem
+from toolchain.core.trainings import SCHEMA, packed, unpacked
 from toolchain.training.fit import EpochResult
 from toolchain.training.settings import TrainSettings
 from toolchain.training.train import TrainResult, train
@@ -210,21 +212,48 @@ class Code:
         return os.mkdir, (str(self.mark),)
 
 
-@pytest.mark.parametrize("kind", ["text", "pickled code", "other file", "cut off"])
-def test_a_file_that_is_no_state_is_refused_and_runs_no_code(kind: str, few: Dataset, tmp_path: Path) -> None:
+def with_digest(content: bytes) -> bytes:
+    return f"{SCHEMA} {hashlib.sha256(content).hexdigest()}\n".encode() + content
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("empty", "its first line does not say"),
+        ("text", "its first line does not say"),
+        ("other file", "its first line does not say"),
+        ("pickled code", "its first line does not say"),
+        ("pickled code with a digest", "Weights only load failed"),
+        ("cut off", "it was cut off or changed after it was written"),
+        ("cut off early", "it was cut off or changed after it was written"),
+        ("one byte changed", "it was cut off or changed after it was written"),
+        ("other content", "it holds something else"),
+    ],
+)
+def test_a_file_that_is_no_state_is_refused_and_runs_no_code(
+    kind: str, reason: str, few: Dataset, tmp_path: Path
+) -> None:
     out, mark = tmp_path / "m.pt", tmp_path / "mark"
     interrupt(few, out)
     state = tmp_path / "m.pt.resume"
+    content, code = state.read_bytes(), pickle.dumps([Code(mark)], protocol=2)
+    middle = len(content) // 2
     match kind:
-        case "text":
-            state.write_text("no state")
-        case "pickled code":
-            state.write_bytes(pickle.dumps({"schema": "glyphpress/resume/1", "trainings": Code(mark)}))
+        case "empty" | "text":
+            state.write_text("no state" * (kind == "text"))
         case "other file":
             torch.save({"weights": torch.zeros(3)}, state)
+        case "pickled code" | "pickled code with a digest":
+            state.write_bytes(code if kind == "pickled code" else with_digest(code))
+        case "cut off" | "cut off early":
+            state.write_bytes(content[: -100 if kind == "cut off" else 5000])
+        case "one byte changed":
+            state.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
         case _:
-            state.write_bytes(state.read_bytes()[:-100])
-    with pytest.raises(EvidenceError, match=r"m\.pt\.resume does not hold the state of a run .*--force starts over"):
+            state.write_bytes(packed([{"weights": torch.zeros(3)}]))
+    with pytest.raises(
+        EvidenceError, match=rf"m\.pt\.resume does not hold .*{reason}.*--force without --resume starts"
+    ):
         trained(few, out, RunContext(threads=1, resume=True))
     assert not mark.exists()
 
@@ -232,10 +261,10 @@ def test_a_file_that_is_no_state_is_refused_and_runs_no_code(kind: str, few: Dat
 def test_a_state_with_tensors_missing_is_refused_in_one_line(few: Dataset, tmp_path: Path) -> None:
     out, state = tmp_path / "m.pt", tmp_path / "m.pt.resume"
     interrupt(few, out)
-    content = torch.load(state, weights_only=True)
-    content["trainings"][0]["state"]["student"].clear()
-    torch.save(content, state)
-    with pytest.raises(EvidenceError, match=r"m\.pt\.resume is damaged .*--force starts over"):
+    trainings = unpacked(state.read_bytes())
+    trainings[0]["state"]["student"].clear()
+    state.write_bytes(packed(trainings))
+    with pytest.raises(EvidenceError, match=r"m\.pt\.resume is damaged .*--force without --resume starts over"):
         trained(few, out, RunContext(threads=1, resume=True))
 
 
