@@ -73,7 +73,7 @@ def _press(request: PressRequest, out: Path, context: RunContext) -> Report:
         report = _report(request, settled, images, measured, folder)
         report.save(path / MARK)
         (path / "report.md").write_text(report_markdown(report), encoding="utf-8")
-        page = press_html(report, _details(report, measured, images, context))
+        page = press_html(report, _details(report, measured, images, folder, context))
         (path / "report.html").write_text(page, encoding="utf-8")
     return report
 
@@ -123,8 +123,10 @@ _EXPLAINED = 32
 """Images on which the page's errors by layer are found: in half a second for a small model."""
 
 
-def _details(report: Report, measured: MeasuredFiles, images: PressImages, context: RunContext) -> PressDetails:
-    """Return what the page shows beside the report: the evidence, and the layers of the file that ships."""
+def _details(
+    report: Report, measured: MeasuredFiles, images: PressImages, folder: PressFolder, context: RunContext
+) -> PressDetails:
+    """Return what the page shows beside the report: the evidence, and the layers and ranges of the file that ships."""
     best = shipped_row(report)
     shipped_file = next((file for file in measured.artifacts if best and file.path.name == best.name), None)
     if shipped_file is None:
@@ -136,6 +138,7 @@ def _details(report: Report, measured: MeasuredFiles, images: PressImages, conte
         measured.evidence,
         shipped_file,
         () if base in (None, shipped_file) else _layer_errors(base, shipped_file, images, context),
+        folder.ranges.get(shipped_file.path.name),
     )
 
 

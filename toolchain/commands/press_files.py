@@ -26,7 +26,7 @@ from toolchain.gate.collect import check_classes
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.quantize import quantize
 from toolchain.quantize.fidelity import sample
-from toolchain.quantize.ranges import read_ranges
+from toolchain.quantize.ranges import Ranges, read_ranges
 from toolchain.recipe import Quantize, Recipe, shipped
 from toolchain.report.report import Failure
 
@@ -86,7 +86,8 @@ class PressImages:
 class PressFolder:
     """The folder of a press, and what its report will say of files that are missing or need a note.
 
-    path: where the files are made; out: the name that the folder gets in the end.
+    path: where the files are made; out: the name that the folder gets in the end. ranges: those that each calibrated
+    file got, by its name.
     """
 
     path: Path
@@ -94,6 +95,7 @@ class PressFolder:
     notes: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
+    ranges: dict[str, Ranges] = field(default_factory=dict)
 
     @property
     def log(self) -> Path:
@@ -266,17 +268,23 @@ class FileMaker:
         compared = None if calibration else self.images.comparison(self.context.seed)
 
         def make(step: Quantize, path: Path) -> Artifact:
-            return quantize(
-                source,
-                step,
-                calibration,
-                path,
-                recipe=recipe,
-                log=self.folder.log,
-                saturates=target.saturates,
-                learned=model.input_ranges,
-                compared=compared,
-            )
+            with tempfile.TemporaryDirectory() as scratch:
+                ranges = Path(scratch) / "ranges.json" if step.calibrated else None
+                artifact = quantize(
+                    source,
+                    step,
+                    calibration,
+                    path,
+                    recipe=recipe,
+                    log=self.folder.log,
+                    saturates=target.saturates,
+                    save_ranges=ranges,
+                    learned=model.input_ranges,
+                    compared=compared,
+                )
+                if ranges:
+                    self.folder.ranges[path.name] = read_ranges(ranges)
+            return artifact
 
         if not step.fallback:
             return make(step, path)

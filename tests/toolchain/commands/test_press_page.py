@@ -43,7 +43,7 @@ def test_every_section_is_there_in_order(pressed: tuple[Report, ReadPage]) -> No
     _, page = pressed
     headings = [match[1] for match in re.finditer(r"#([a-z]+)", " ".join(link["href"] for link in page.all("a")))]
     assert headings[1:] == [
-        *("picture", "files", "limits", "classes", "confusions", "flipped", "layers", "latency"),
+        *("picture", "files", "limits", "classes", "confusions", "flipped", "layers", "latency", "ranges"),
         *("reliability", "machine", "versions", "commands"),
     ]
 
@@ -55,7 +55,7 @@ def test_the_page_names_the_winner_its_layers_ranges_and_the_time_of_the_press(
     assert report.winners["size"] == "digits.static.onnx"
     assert page.text.startswith("digits.pt, pressed")
     assert "Ready to ship Ship digits.static.onnx: it is " in page.text
-    for fact in ("Quantization error by layer",):
+    for fact in ("Quantization error by layer", "The network of digits.static.onnx", "ranges by min-max"):
         assert fact in page.text
     assert re.search(r"\d+ \w+ 20\d\d, \d\d:\d\d UTC", page.text)
     data = "glyphpress gate --baseline digits.float.onnx --candidate digits.static.onnx --data builtin:digits"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from targets.session import Timings
 from toolchain.core.quantities import time_text
 from toolchain.report.charts.svg import INK, LINE, QUIET, SERIES, WIDTH, Area, Drawing, Scale, number
-from toolchain.report.charts.text import fitted
+from toolchain.report.charts.text import fitted, short_names
 from toolchain.report.charts.units import counted, time_tick
 
 QUANTILES = (50, 90, 99)
@@ -75,7 +75,12 @@ def _curve(drawing: Drawing, values: NDArray[np.float64], across: Scale, up: Sca
         drawing.path(first + "".join(steps), colour, width=2, dashes=dashes)
         return
     track: list[tuple[float, float]] = [(across(values[0]), up(0))]
-    for rank in range(inside):
+    # A sample for each unit of either axis is more than is drawn; ten thousand of them would take half a second.
+    steep = np.linspace(0, inside - 1, num=1 + int(up.start - up.end)).astype(int)
+    flat = np.searchsorted(
+        values[:inside], np.geomspace(values[0], across.high, num=1 + int(across.end - across.start))
+    )
+    for rank in np.unique([*steep, *np.minimum(flat, inside - 1)]).tolist():
         point = across(float(values[rank])), up((rank + 1) / count)
         if rank == inside - 1 or max(abs(point[0] - track[-1][0]), abs(point[1] - track[-1][1])) >= _APART:
             track.append(point)
@@ -90,7 +95,7 @@ def _table(
     for x, heading in zip(columns, (*(f"p{q}" for q in QUANTILES), "slowest"), strict=True):
         drawing.text(x, y, heading, size=11, anchor="end")
     missing = False
-    names = fitted([name for name, _ in timings], columns[0] - 28 - 50, 11)
+    names = fitted(short_names([name for name, _ in timings]), columns[0] - 28 - 50, 11)
     for index, (name, (_, times), values) in enumerate(zip(names, timings, sorted_ns, strict=True)):
         y += _ROW
         colour, dashes = SERIES[index % len(SERIES)]

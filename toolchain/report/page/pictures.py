@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from targets.artifact import Artifact
-from targets.session import Timings
+from targets.errors import TargetError
+from targets.session import Operator, Timings
+from toolchain.core.errors import GlyphpressError
 from toolchain.core.quantities import percent_text
 from toolchain.evaluation.compare import Comparison, Pairs
 from toolchain.evaluation.metrics import confusion_matrix
@@ -14,11 +16,14 @@ from toolchain.gate.gate import Evidence
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import policy_from
 from toolchain.profiling.per_operator import Breakdown
+from toolchain.quantize.ranges import Ranges
 from toolchain.report.charts.class_change import class_change_svg
 from toolchain.report.charts.confusion import confusion_svg
 from toolchain.report.charts.ecdf import ecdf_svg
 from toolchain.report.charts.gallery import glyph_uri
+from toolchain.report.charts.histogram import ranges_svg
 from toolchain.report.charts.layers import layer_error_svg, operator_time_svg
+from toolchain.report.charts.network import boxes, network_svg
 from toolchain.report.charts.pareto import Measure, Point, pareto_svg, points
 from toolchain.report.charts.reliability import reliability_svg
 from toolchain.report.page.blocks import Block, Folded, Gallery, Picture, Text, Tile, Tone
@@ -103,7 +108,7 @@ def confusion_picture(pairs: Pairs) -> Picture:
 
 
 def layer_blocks(file: Artifact | None, layers: Sequence[LayerError] | str) -> list[Block]:
-    """Return the errors of a file's layers; a text where they are not known."""
+    """Return the errors of a file's layers, and a drawing of its network; a text where either is not known."""
     if file is None:
         return []
     blocks: list[Block] = []
@@ -115,7 +120,32 @@ def layer_blocks(file: Artifact | None, layers: Sequence[LayerError] | str) -> l
             "across it the layer with the errors of those before it. Longer is better."
         )
         blocks.append(_drawn(lambda width: layer_error_svg(layers, width=width), caption))
-    return blocks
+    return [*blocks, network_block(file)]
+
+
+def network_block(file: Artifact, operators: Sequence[Operator] = ()) -> Block:
+    """Return a drawing of a file's layers, folded; a text where they cannot be read. operators: with their times."""
+    try:
+        drawn = boxes(file, operators)
+    except (GlyphpressError, TargetError) as error:
+        return Text(f"The network of {file.path.name} could not be drawn: {error}.")
+    caption = (
+        f"The layers of {file.path.name} from the image down: shape of the result, types of weights and values. "
+        f"The command netron {file.path.name} shows the whole graph."
+    )
+    picture = _drawn(lambda width: network_svg(drawn, width=width), caption)
+    return Folded(f"The network of {file.path.name}: {len(drawn)} layers with weights", [picture])
+
+
+def ranges_picture(ranges: Ranges | None) -> Picture | None:
+    """Return the ranges that a file was calibrated with, None without any."""
+    if ranges is None:
+        return None
+    caption = (
+        "What each tensor held on the calibration images, and between the lines what is kept of it; what lies outside "
+        "is clipped."
+    )
+    return _drawn(lambda width: ranges_svg(ranges, width=width), caption)
 
 
 def class_picture(comparison: Comparison) -> Picture | None:
@@ -160,7 +190,7 @@ def flipped_folded(evidence: Sequence[Evidence]) -> list[Block]:
 def _tile(flip: Flip) -> Tile:
     assert flip.picture is not None
     answers = [
-        f"{named(answer)} {percent_text(confidence, 0)}"
+        f"{named(answer)} ({percent_text(confidence, 0)})"
         for answer, confidence in zip((flip.before, flip.after), flip.confidence, strict=True)
     ]
     label = named(flip.label)

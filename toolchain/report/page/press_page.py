@@ -12,6 +12,7 @@ from targets.host.text import argument
 from toolchain.core.quantities import macs_text, percent_text, points_text, size_text, time_text
 from toolchain.explain.explanation import LayerError
 from toolchain.gate.gate import Evidence
+from toolchain.quantize.ranges import Ranges
 from toolchain.report.page.blocks import (
     Block,
     Cell,
@@ -36,6 +37,7 @@ from toolchain.report.page.pictures import (
     latency_picture,
     layer_blocks,
     pareto_picture,
+    ranges_picture,
     reliability_picture,
     timed,
 )
@@ -58,12 +60,14 @@ class PressDetails:
     """What a press holds beside its report when it ends.
 
     evidence: on each row of the report but the first, the baseline, in order. file: the one that ships. layers: the
-    errors of its layers against its float file, or why they are not known.
+    errors of its layers against its float file, or why they are not known. ranges: those that it was calibrated with,
+    None where it was not.
     """
 
     evidence: Sequence[Evidence] = ()
     file: Artifact | None = None
     layers: Sequence[LayerError] | str = ()
+    ranges: Ranges | None = None
 
 
 def press_html(
@@ -89,6 +93,7 @@ def press_html(
         *section("flipped", "Characters whose answer changed", *_flipped(order)),
         *section("layers", "Layers", *layer_blocks(details.file, details.layers)),
         *section("latency", "Latency", latency_picture(timed(evidence))),
+        *section("ranges", "Calibration ranges", ranges_picture(details.ranges)),
         *section("reliability", "Confidence", *(reliability_picture(proof.pairs) for proof in order[:1])),
         *section("machine", "What ran where", *_places(report, evidence)),
         *section("versions", "Versions and digests", *_versions(report)),
@@ -261,7 +266,7 @@ def _commands(report: Report) -> list[Block | None]:
     return [
         Code("The press", [shlex.join(report.command)]) if report.command else None,
         Code("Look closer, in the folder of the files (netron: pip install netron)", closer),
-        Code("Check that the files are these: save as SHA256SUMS, then `sha256sum -c SHA256SUMS`", digests),
+        Code("Check that the files are these: save as SHA256SUMS, then sha256sum -c SHA256SUMS", digests),
     ]
 
 

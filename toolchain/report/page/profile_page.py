@@ -12,7 +12,7 @@ from toolchain.profiling.per_operator import Breakdown
 from toolchain.report.charts.pareto import Point
 from toolchain.report.page.blocks import Block, Cell, Code, Facts, Folded, Lines, Page, Ruling, Table, section
 from toolchain.report.page.draw import html
-from toolchain.report.page.pictures import latency_picture, operators_picture, points_picture
+from toolchain.report.page.pictures import latency_picture, network_block, operators_picture, points_picture
 from toolchain.report.page.tables import digests_table, machine_block, plain
 from toolchain.report.page.wording import sentences, size_words, time_words
 from toolchain.report.tables import Columns
@@ -101,6 +101,7 @@ def _operators(breakdowns: Sequence[Breakdown]) -> list[Block]:
     shown: list[list[Block]] = [
         [
             operators_picture(breakdown),
+            network_block(breakdown.artifact, breakdown.operators),
             Folded(f"All {len(breakdown.operators)} operators in the order of execution", [_operator_table(breakdown)]),
         ]
         for breakdown in breakdowns
