@@ -105,6 +105,7 @@ MODEL = _names(_models)
 PRESET = _names(_presets)
 CHECKPOINT = _names(_shipped_models, suffixes=CHECKPOINTS, or_file=True)
 ANY_MODEL = _names(_shipped_models, suffixes=(*CHECKPOINTS, *ARTIFACTS), or_file=True)
+READER = _names(_shipped_models, suffixes=(".onnx", *ARTIFACTS), or_file=True)
 DATA = _names(_data, or_file=True)
 
 

@@ -81,6 +81,10 @@ COMMANDS = {
         "toolchain.cli.evaluate:evaluate",
         "Run an exported file over the whole test split: accuracy, per class, confusions.",
     ),
+    "read": (
+        "toolchain.cli.read:read",
+        "Read pictures of handwriting: a word, a line or a page each, with any model file of a press.",
+    ),
     "compare": (
         "toolchain.cli.evaluate:compare",
         "Compare two model files, or two saved evaluations (.npz), image by image.",

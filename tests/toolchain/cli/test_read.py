@@ -1,0 +1,180 @@
+"""`glyphpress read`: text, boxes and confidences of pictures of digits, and one line where it cannot read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from targets.artifact import Artifact, Format
+from tests.conftest import Finished
+from tests.fixtures.small_readers import digits, linear_reader
+from toolchain.checkpoint.float_model import FloatModel
+from toolchain.commands import read as command
+
+Run = Callable[..., Finished]
+LINES = ("314 159", "2653")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reader of digits, a page of two lines, the page upside down, and pictures that cannot be read."""
+    folder = tmp_path_factory.mktemp("read")
+    linear_reader(folder / "digits.onnx")
+    linear_reader(folder / "bare.onnx")
+    (folder / "bare.onnx.json").unlink()
+    page = _page(LINES)
+    Image.fromarray(page).save(folder / "page.png")
+    Image.fromarray(255 - np.rot90(page, 2)).save(folder / "turned.png")
+    Image.fromarray(_page(("27.5",))).save(folder / "marked.png")
+    Image.new("L", (300, 100), 255).save(folder / "blank.png")
+    Image.new("L", (1, 1)).save(folder / "pixel.png")
+    Image.new("1", (8000, 5000), 1).save(folder / "huge.png")
+    (folder / "paper.pdf").write_bytes(b"%PDF-1.7\n")
+    (folder / "cut.png").write_bytes((folder / "page.png").read_bytes()[:200])
+    return folder
+
+
+def _page(lines: tuple[str, ...]) -> np.ndarray:
+    """Return lines of test digits that the reader knows, bright on black; a full stop is a dot."""
+    data = digits()
+    page = np.zeros((40 + 48 * len(lines), 40 + 24 * max(map(len, lines))), np.uint8)
+    for row, line in enumerate(lines):
+        for column, letter in enumerate(line):
+            top, left = 20 + 48 * row, 20 + 24 * column
+            if letter == ".":
+                page[top + 22 : top + 26, left + 10 : left + 14] = 255
+            elif letter != " ":
+                spot = page[top : top + 28, left - 2 : left + 26]
+                np.maximum(spot, data.images[np.flatnonzero(data.labels == int(letter))[1]], out=spot)
+    return page
+
+
+def test_the_text_is_printed_and_nothing_else(folder: Path, glyphpress: Run) -> None:
+    done = glyphpress("read", folder / "page.png", "--artifact", folder / "digits.onnx", "-q")
+    assert (done.code, done.out, done.err) == (0, "314 159\n2653\n", "")
+
+
+def test_json_has_boxes_words_and_the_best_answers(folder: Path, glyphpress: Run) -> None:
+    done = glyphpress("read", folder / "page.png", "--artifact", folder / "digits.onnx", "--json", "--top", 2)
+    answer = json.loads(done.out)
+    assert (answer["schema"], answer["artifact"], answer["facts"]["target"]) == (
+        "glyphpress/read/1",
+        "digits.onnx",
+        "ort-cpu",
+    )
+    (picture,) = answer["pictures"]
+    assert (picture["text"], picture["lines"], picture["paper"]) == ("314 159\n2653", [*LINES], "dark")
+    characters = picture["characters"]
+    assert "".join(each["read"] for each in characters) == "3141592653"
+    assert [each["word"] for each in characters] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2]
+    assert [each["line"] for each in characters] == [0] * 6 + [1] * 4
+    for number, each in enumerate(characters[:3]):
+        left, top, right, bottom = each["box"]
+        assert 18 + 24 * number <= left < right <= 46 + 24 * number
+        assert 20 <= top < bottom <= 48
+        assert [each["read"], 2] == [each["answers"][0]["class"], len(each["answers"])]
+        assert each["answers"][0]["confidence"] > each["answers"][1]["confidence"] > 0
+
+
+def test_classes_narrow_the_answers(folder: Path, glyphpress: Run) -> None:
+    words = ("read", folder / "page.png", "--artifact", folder / "digits.onnx", "--classes")
+    done = glyphpress(*words, "0-5", "--json")
+    characters = json.loads(done.out)["pictures"][0]["characters"]
+    assert {answer["class"] for each in characters for answer in each["answers"]} <= set("012345")
+    assert "".join(each["read"] for each in characters).startswith("31415")
+    unknown = glyphpress(*words, "A")
+    assert unknown.code == 2
+    assert "'A'" in unknown.err
+
+
+def test_several_pictures_are_named_and_get_their_overlays(folder: Path, glyphpress: Run, tmp_path: Path) -> None:
+    pictures, artifact = (folder / "page.png", folder / "marked.png"), ("--artifact", folder / "digits.onnx")
+    done = glyphpress("read", *pictures, *artifact, "--out", tmp_path / "boxes")
+    assert done.out.splitlines() == [
+        f"{folder}/page.png: 314 159",
+        f"{folder}/page.png: 2653",
+        f"{folder}/marked.png: 275",
+    ]
+    assert "1 small marks" in done.err
+    with Image.open(tmp_path / "boxes" / "page.overlay.png") as overlay, Image.open(pictures[0]) as page:
+        scale = overlay.width // page.width
+        assert overlay.size == (page.width * scale, overlay.height)
+        assert overlay.height > page.height * scale
+        # Boxes are blue or orange on a gray picture.
+        assert len({pixel for _, pixel in overlay.getcolors(1 << 20) or () if max(pixel) - min(pixel) > 90}) >= 1
+    again = glyphpress("read", *pictures, *artifact, "--out", tmp_path / "boxes")
+    assert (again.code, again.out) == (2, "")
+    assert "--force" in again.err
+
+
+def test_a_page_on_its_head_is_told_and_can_be_turned(
+    folder: Path, floats: dict[Format, Artifact], glyphpress: Run
+) -> None:
+    artifact = ("--artifact", floats["onnx"].path)
+    done = glyphpress("read", folder / "turned.png", *artifact)
+    assert done.code == 0
+    assert f"if it lies upside down: `glyphpress read {folder}/turned.png --rotate 180`" in done.err
+    turned = glyphpress("read", folder / "turned.png", *artifact, "--rotate", 180)
+    assert turned.out == "314 159\n2653\n"
+    assert "upside down" not in turned.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["blank.png"], 3, "blank.png: there is no ink in it"),
+        (["pixel.png"], 3, "pixel.png: there is no ink in it"),
+        (["page.png", "blank.png"], 3, "blank.png: there is no ink in it"),
+        (["huge.png"], 3, "at most 16,777,216 are read; scan the page at 300 dpi"),
+        (["paper.pdf"], 3, "it is a PDF"),
+        (["cut.png"], 3, "damaged picture"),
+        (["none.png"], 3, "no picture"),
+        (["page.png", "--rotate", "45"], 2, "'45' is not known"),
+        (["page.png", "--artifact", "bare.onnx"], 3, "glyphpress adopt"),
+        (["page.png", "--artifact", "cnn-smal"], 2, "neither a model file nor cnn-small or cnn-deep"),
+        (["page.png", "--artifact", "digits.onnx", "--target", "litert-cpu"], 2, "--target ort-cpu"),
+        (["page.png", "blank.png", "-o", "x.png"], 2, "--out DIR takes them all"),
+        (["page.png", "-o", "page.png"], 2, "is the file that it is to be made from"),
+        (["page.png", "-o", "boxes.jpg"], 2, "should end in .png"),
+        (["page.png", "page.png", "--out", "x"], 2, "two pictures would be written to page.overlay.png"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(
+    words: list[str], code: int, said: str, folder: Path, glyphpress: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    artifact = [] if "--artifact" in words else ["--artifact", "digits.onnx"]
+    before = sorted(folder.iterdir())
+    done = glyphpress("read", *words, *artifact, "-q")
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+    assert sorted(folder.iterdir()) == before
+
+
+def test_without_an_artifact_the_model_that_ships_is_converted_once(
+    folder: Path, glyphpress: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The conversion itself, which takes long, is tested elsewhere."""
+    converted = []
+
+    def export(model: FloatModel, kind: Format, path: Path) -> None:
+        assert kind == "onnx"
+        converted.append(model.name)
+        linear_reader(path)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(command, "export", export)
+    first, second = (glyphpress("read", folder / "page.png") for _ in range(2))
+    assert first.out == second.out == "314 159\n2653\n"
+    assert converted == [command.DEFAULT]
+    assert "is converted to cnn-deep.float.onnx" in first.err
+    assert "converted" not in second.err
+    other = glyphpress("read", folder / "page.png", "--artifact", "cnn-small")
+    assert other.code == 0
+    assert converted == [command.DEFAULT, "cnn-small"]

@@ -1,0 +1,106 @@
+"""Read pictures of handwriting by a model file, or by a model that comes with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from calibration.words import cut_file
+from targets import catalog
+from targets.artifact import Artifact, Format, file_sha256
+from targets.host.cache import cached
+from targets.host.text import argument
+from targets.metadata import explained, load_artifact
+from targets.session import RuntimeFacts
+from toolchain import models
+from toolchain.checkpoint import CheckpointRequest, settle
+from toolchain.core.context import RunContext
+from toolchain.core.errors import EvidenceError, UsageProblem
+from toolchain.core.versions import tool_versions
+from toolchain.evaluation.reading import Reading, ReadSettings, read_writing
+from toolchain.export import EXPORTERS, export
+from toolchain.gate.candidate import open_session
+
+DEFAULT = "cnn-deep"
+"""The most accurate model that comes with the package."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What pictures say, by which file and where it ran."""
+
+    artifact: Artifact
+    facts: RuntimeFacts
+    pictures: tuple[Reading, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        model = {"artifact": self.artifact.path.name, "artifact_sha256": self.artifact.sha256}
+        about = {"classes": list(self.artifact.classes), "facts": asdict(self.facts)}
+        return model | about | {"pictures": [picture.to_dict() for picture in self.pictures]}
+
+
+def read_pictures(
+    pictures: Sequence[Path],
+    model: str | None = None,
+    *,
+    target: str | None = None,
+    settings: ReadSettings | None = None,
+    context: RunContext | None = None,
+) -> Readings:
+    """Read pictures, each of a word, a line or a page.
+
+    model: an artifact's file, or the name of a model that ships, `cnn-deep` without one. Such a model is converted on
+    first use and kept in the user's cache. All pictures are cut before anything is read, so that a bad one is reported
+    at once. Raises what `cut_file`, `open_session` and `read_writing` raise, and EvidenceError for a file that nothing
+    describes.
+    """
+    settings, context = settings or ReadSettings(), context or RunContext()
+    writings = []
+    for done, path in enumerate(pictures, 1):
+        writings.append(cut_file(path, settings.turn))
+        context.progress("cut into characters", done, len(pictures))
+    artifact = _artifact(model or DEFAULT, target, context)
+    with open_session(artifact, target, context.threads) as session:
+        readings = tuple(
+            read_writing(session, path, writing, settings, context.progress)
+            for path, writing in zip(pictures, writings, strict=True)
+        )
+        return Readings(artifact, session.facts, readings)
+
+
+def _artifact(model: str, target: str | None, context: RunContext) -> Artifact:
+    path = Path(model)
+    if model in models.shipped_names() and not path.exists():
+        return shipped(model, target, context)
+    if path.suffix == "" and not path.exists():
+        names = " or ".join(models.shipped_names())
+        raise UsageProblem(f"--artifact {model} is neither a model file nor {names}; give one of them")
+    if not explained(path):
+        raise EvidenceError(
+            f"{path}: no sidecar says which classes it reads and how it wants its images; say it once with "
+            f"`glyphpress adopt {argument(path)} --data DATA`"
+        )
+    return load_artifact(path)
+
+
+def shipped(name: str, target: str | None, context: RunContext) -> Artifact:
+    """Return a model that ships as a float file of a format that the target runs, converted on first use.
+
+    Without a target it is an .onnx. Raises as `export` and `targets.catalog.get` do.
+    """
+    formats = catalog.get(target).formats if target else frozenset({"onnx"})
+    kind: Format = "onnx" if "onnx" in formats else "tflite"
+    weights = models.shipped_weights(name)
+    assert weights, "it ships"
+    file = f"{name}.float.{kind}"
+
+    def build(folder: Path) -> None:
+        context.say(f"{name} is converted to {file}, once; it is kept in the cache")
+        export(settle(name, CheckpointRequest(), None).model, kind, folder / file)
+
+    versions = tool_versions(*EXPORTERS[kind].packages)
+    folder = cached(f"read/{name}.{kind}", f"{file_sha256(weights)} {versions}", build)
+    return load_artifact(folder / file)
