@@ -72,7 +72,7 @@ def read(
     \b
     Example:
       glyphpress read note.png
-      glyphpress read note.png --artifact out/cnn-small.static-int8.tflite -o boxes.png
+      glyphpress read note.png --artifact cnn-small.static-int8.tflite -o boxes.png
       glyphpress read code1.png code2.png --classes 0-9 --json
     """
     from toolchain.commands.read import read_pictures
