@@ -9,7 +9,7 @@ from typing import Any
 
 from calibration.words import cut_file
 from targets import catalog
-from targets.artifact import Artifact, Format, file_sha256
+from targets.artifact import Artifact, file_sha256
 from targets.host.cache import cached
 from targets.host.text import argument
 from targets.metadata import explained, load_artifact
@@ -89,10 +89,10 @@ def _artifact(model: str, target: str | None, context: RunContext) -> Artifact:
 def shipped(name: str, target: str | None, context: RunContext) -> Artifact:
     """Return a model that ships as a float file of a format that the target runs, converted on first use.
 
-    Without a target it is an .onnx. Raises as `export` and `targets.catalog.get` do.
+    Without a target it is of the first format that can be exported. Raises as `export` and `targets.catalog.get` do.
     """
-    formats = catalog.get(target).formats if target else frozenset({"onnx"})
-    kind: Format = "onnx" if "onnx" in formats else "tflite"
+    kinds = list(EXPORTERS)
+    kind = next((each for each in kinds if not target or each in catalog.get(target).formats), kinds[0])
     weights = models.shipped_weights(name)
     assert weights, "it ships"
     file = f"{name}.float.{kind}"
