@@ -93,7 +93,7 @@ def _not_passed(rows: Sequence[Row]) -> str:
     parts = [
         f"{counts[Outcome.FAIL]} of the other files fail{'s' * (counts[Outcome.FAIL] == 1)}"
         * bool(counts[Outcome.FAIL]),
-        f"{counts[Outcome.INCONCLUSIVE]} could not be decided" * bool(counts[Outcome.INCONCLUSIVE]),
+        f"{counts[Outcome.INCONCLUSIVE]} of the other files could not be decided" * bool(counts[Outcome.INCONCLUSIVE]),
     ]
     return f"{joined([part for part in parts if part])}." if any(parts) else ""
 
