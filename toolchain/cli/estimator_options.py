@@ -46,7 +46,9 @@ def estimator_options(command: Command) -> Command:
             models.refuse_unknown(model)
         given = {name: value for name in _SETTINGS if (value := kwargs.pop(name)) is not None}
         if model not in models.ESTIMATORS:
-            _refuse(given, f"{' or '.join(models.ESTIMATORS)}, not for a network")
+            for name in given:
+                owners = [each for each in models.ESTIMATORS if name in models.estimator_class(each).model_fields]
+                _refuse({name}, f"{' or '.join(owners)}, not for a network")
             return command(*args, **kwargs)
         _refuse(set(_words()) - {*_SHARED, *_SETTINGS}, f"networks, not for {model}")
         if kwargs["output"] is None:

@@ -74,7 +74,7 @@ _CONFIG = click.option(
     "--config",
     type=values.FILE,
     metavar="FILE.toml",
-    help="Settings of your own: a table [train] with keys named like the options that follow, epochs = 10.",
+    help="Settings of your own: a table [train] with keys named like the options that follow, _ for -: held_out = 0.1.",
 )
 
 

@@ -179,8 +179,15 @@ class TrainSettings:
         if self.momentum and self.optimizer in ("adam", "adamw"):
             raise UsageProblem(f"`momentum` belongs to sgd and rmsprop; {self.optimizer} has its own, so leave it out")
         if self.held_out == 0 and self.needs_held_out:
-            name = "`patience`" if self.patience else "`schedule` plateau"
-            raise UsageProblem(f"{name} needs the accuracy on held-out images; give `held_out` above 0, such as 0.1")
+            # A preset may have brought it, so the message says how to turn it off too.
+            name, other = (
+                (f"`patience` {self.patience}", "`patience` 0")
+                if self.patience
+                else ("`schedule` plateau", "another `schedule`")
+            )
+            raise UsageProblem(
+                f"{name} needs the accuracy on held-out images; give `held_out` above 0, such as 0.1, or {other}"
+            )
 
     @property
     def needs_held_out(self) -> bool:

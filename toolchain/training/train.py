@@ -93,7 +93,7 @@ def train(
     refuse_empty_classes(data)
     fitted_indices, held_out = hold_out(data.labels, settings.held_out, context.seed)
     _refuse_pointless(settings, start, len(fitted_indices))
-    module = start.module if start else _module(model, data, context.seed)
+    module = start.module if start else _module(model, data, preprocess, context.seed)
     device = device_name(training_device(settings.device))
     facts = _facts(module, data, preprocess, settings, context.seed) | {"device": device}
     facts |= {"start": start.facts} if start else {}
@@ -186,11 +186,16 @@ def _refuse_pointless(settings: TrainSettings, start: Start | None, fitted: int)
         )
 
 
-def _module(model: str | nn.Module, data: Dataset, seed: int) -> nn.Module:
+def _module(model: str | nn.Module, data: Dataset, preprocess: Preprocess, seed: int) -> nn.Module:
     import torch
 
     if not isinstance(model, str):
         return model
+    if preprocess.label_offset:
+        raise UsageProblem(
+            f"`label_offset` {preprocess.label_offset} is for a checkpoint that has columns before its first class; a "
+            "new model has none, so leave it out"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return models.build(model, classes=len(data.classes))

@@ -46,7 +46,7 @@ def test_a_file_and_options_set_up_a_training_that_says_what_it_does(
         (("--preset", "emnits"), "no training preset 'emnits'; did you mean emnist?"),
         (
             ("--patience", 3, "--held-out", 0),
-            "--patience needs the accuracy on held-out images",
+            "--patience 3 needs the accuracy on held-out images; give --held-out above 0, such as 0.1, or --patience 0",
         ),
         (("--class-weights", "--sampling", "balanced"), "--class-weights and --sampling balanced would correct twice"),
         (("--class-weights", "--balance", 1), "--class-weights and --balance 1 would correct twice"),

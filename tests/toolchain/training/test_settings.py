@@ -34,8 +34,14 @@ from toolchain.training.settings import TrainSettings
         ),
         ({"sampling": "balanced", "balance": 0.5}, "`sampling` balanced and `balance` 0.5 would correct twice"),
         ({"momentum": 0.9}, "`momentum` belongs to sgd and rmsprop"),
-        ({"patience": 3, "held_out": 0}, "`patience` needs the accuracy on held-out images"),
-        ({"schedule": "plateau", "held_out": 0}, "`schedule` plateau needs the accuracy on held-out images"),
+        (
+            {"patience": 3, "held_out": 0},
+            "`patience` 3 needs the accuracy on held-out images; give `held_out` above 0, such as 0.1, or `patience` 0",
+        ),
+        (
+            {"schedule": "plateau", "held_out": 0},
+            "`schedule` plateau needs the accuracy on held-out images; give `held_out` above 0, such as 0.1, or",
+        ),
         ({"step_epochs": 3}, "`step_epochs` belongs to `schedule` step, not to one-cycle"),
         ({"elastic_sigma": 3}, "`elastic_sigma` needs `elastic`"),
         ({"augment": 0, "rotation": 5}, "`rotation` has no effect with `augment` 0"),
