@@ -30,11 +30,13 @@ def test_a_file_and_options_set_up_a_training_that_says_what_it_does(
     done = glyphpress(*TRAIN, "--out", out, "--config", config, *words)
     assert done.code == 0, done.err
     first = done.err.splitlines()[0]
+    facts = json.loads(done.out)
     assert first == (
         "cnn-small on 1,198 images: sgd at 0.05 cosine, batch 200, 1 epoch, balanced sampling, mixup 0.2; "
-        "augmentation: rotation 12, zoom 0.13, shift 0.065, elastic 20"
+        "augmentation: rotation 12, zoom 0.13, shift 0.065, elastic 20; "
+        f"computed on {facts['device']}"
     )
-    settings = json.loads(done.out)["settings"]
+    settings = facts["settings"]
     given = {"optimizer": "sgd", "momentum": 0.9, "epochs": 1, "mixup": 0.2, "elastic": 20, "shear": 0, "balance": 0}
     assert settings.items() >= given.items()
 
