@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import re
-import shutil
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact, Format
-from targets.browser.chromium import PACKAGES, Page, executable
+from targets.browser.chromium import PACKAGES, Page, executable, require_packages
 from targets.catalog import full_name
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
 from targets.host import gpu_adapters
@@ -85,11 +84,7 @@ class BrowserTarget(LocalTarget):
     def require(self) -> None:
         """See `LocalTarget.require`: Playwright, a Chromium, and the runtimes or npm to fetch them."""
         executable()
-        missing = [
-            package.name for packages in PACKAGES.values() for package in packages if not package.folder.is_dir()
-        ]
-        if missing and not shutil.which("npm"):
-            raise TargetUnavailable(f"npm is not here to fetch {', '.join(missing)}", "apt-get install npm")
+        require_packages(PACKAGES)
 
     def open(self, artifact: Artifact, *, threads: int = 1) -> BrowserSession:
         """Load the file in a fresh browser with `threads` threads (0: all cores), or reuse the page that has it.
@@ -202,16 +197,12 @@ class BrowserSession(RuntimeSession):
         on_exit: takes the session when its block ends, unless it has failed; by default it is closed.
         """
         self._page, self._on_exit, self._failed = page, on_exit, False
-        source, sink, index = input_and_output(artifact, *_codecs(artifact))
-        _check_array_types(artifact, [source, sink])
+        source, sink, names = page_options(artifact)
         options = {
-            "runtime": RUNTIMES[artifact.format],
+            **names,
             "file": base64.b64encode(artifact.path.read_bytes()).decode(),
             "device": device,
             "threads": facts.threads,
-            "input": source.spec.name,
-            "output": sink.spec.name,
-            "outputIndex": index,
         }
         self.artifact, self.facts = artifact, facts
         opened = self._evaluate(OPEN, options)
@@ -289,6 +280,14 @@ def _nanoseconds(value: object) -> int:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= LARGEST:
         raise ValueError(f"{value!r} is not a duration")
     return round(value)
+
+
+def page_options(artifact: Artifact) -> tuple[TensorCodec, TensorCodec, dict[str, Any]]:
+    """Return input, output, and what the page's module of its runtime is told of them; raises RunFailed."""
+    source, sink, index = input_and_output(artifact, *_codecs(artifact))
+    _check_array_types(artifact, [source, sink])
+    names = {"input": source.spec.name, "output": sink.spec.name, "outputIndex": index}
+    return source, sink, {"runtime": RUNTIMES[artifact.format], **names}
 
 
 def _codecs(artifact: Artifact) -> tuple[list[TensorCodec], list[TensorCodec]]:

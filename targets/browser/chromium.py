@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -116,10 +116,18 @@ PACKAGES: dict[Format, tuple[Package, ...]] = {
 """Format -> packages that run it, the runtime first."""
 
 
+def require_packages(formats: Iterable[Format]) -> None:
+    """Raise TargetUnavailable where a runtime of these formats is not in the cache, and there is no npm to fetch it."""
+    packages = {package.name: package for kind in formats for package in PACKAGES[kind]}
+    missing = [package.name for package in packages.values() if not package.folder.is_dir()]
+    if missing and not shutil.which("npm"):
+        raise TargetUnavailable(f"npm is not here to fetch {', '.join(missing)}", "apt-get install npm")
+
+
 MISSING_FILE = "/nonexistent"
 
 
-class _Files(SimpleHTTPRequestHandler):
+class Files(SimpleHTTPRequestHandler):
     """Serves files of some folders, which are named by the first part of the path."""
 
     protocol_version = "HTTP/1.1"
@@ -132,10 +140,12 @@ class _Files(SimpleHTTPRequestHandler):
     folders: Mapping[str, Path]
 
     def translate_path(self, path: str) -> str:
+        """Return the file of a path, or one that is not there."""
         first, _, rest = path.lstrip("/").partition("/")
         return str(self.folders[first] / rest) if first in self.folders and ".." not in rest else MISSING_FILE
 
     def end_headers(self) -> None:
+        """Add the headers of every answer."""
         # Isolated pages can use threads with shared memory, and have a clock of 5 us instead of 100
         # (https://www.w3.org/TR/hr-time-3/#dfn-coarsen-time).
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
@@ -149,7 +159,7 @@ class _Files(SimpleHTTPRequestHandler):
 @contextmanager
 def serve_files(folders: Mapping[str, Path]) -> Iterator[str]:
     """Serve `http://127.0.0.1:PORT/NAME/...` from these folders on the loopback interface; yields the address."""
-    handler = type("Files", (_Files,), {"folders": folders})
+    handler = type("Files", (Files,), {"folders": folders})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

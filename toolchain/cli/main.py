@@ -107,6 +107,10 @@ COMMANDS = {
         "toolchain.cli.report:report",
         "Print the report of a press, or the timings that `profile -o` or a press stored.",
     ),
+    "kiosk": (
+        "toolchain.cli.kiosk:kiosk",
+        "Serve a page on which anybody writes a character, and sees what the float and the pressed model read.",
+    ),
     "demo": (
         "toolchain.cli.press:demo",
         "Train a small model on real handwritten digits, press it three ways, and judge every file.",

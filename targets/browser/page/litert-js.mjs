@@ -2,8 +2,12 @@
 
 import { Tensor, loadAndCompile, loadLiteRt } from "/litertjs-core/dist/index.js";
 
+// A page loads the runtime once, for all of its models.
+let runtime;
+
 export async function load(file, { device, threads, outputIndex }) {
-  await loadLiteRt("/litertjs-core/wasm/", { threads: threads > 1 });
+  runtime ??= loadLiteRt("/litertjs-core/wasm/", { threads: threads > 1 });
+  await runtime;
   const model = await loadAndCompile(file, {
     accelerator: device,
     cpuOptions: { numThreads: threads },

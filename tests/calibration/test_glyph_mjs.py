@@ -1,0 +1,55 @@
+"""glyph.mjs against glyph.py, on the same drawings."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import calibration.glyph
+from calibration.glyph import glyph
+
+MODULE = Path(calibration.glyph.__file__).with_suffix(".mjs")
+SCRIPT = """
+const { glyph, picture } = await import(process.argv[1]);
+let text = "";
+for await (const chunk of process.stdin) text += chunk;
+const read = ([width, height, pixels]) => picture(width, height, new Uint8Array(Buffer.from(pixels, "base64")));
+console.log(JSON.stringify(JSON.parse(text).map((drawing) => [...glyph(read(drawing)).pixels])));
+"""
+
+
+def drawings() -> list[np.ndarray]:
+    """Return 60 seeded drawings: 20 to 700 pixels, thin and thick strokes, light or dark paper, with noise."""
+    rng = np.random.default_rng(17)
+    made = []
+    for number in range(60):
+        width, height = (28, 28) if number % 10 == 0 else map(int, rng.integers(20, 700, 2))
+        sheet = Image.new("L", (width, height), 255)
+        for _ in range(rng.integers(1, 4)):
+            points = [(int(rng.integers(width)), int(rng.integers(height))) for _ in range(rng.integers(2, 6))]
+            thick = max(3, max(width, height) // 30)
+            ImageDraw.Draw(sheet).line(points, fill=int(rng.integers(80)), width=thick, joint="curve")
+        levels = np.asarray(sheet) + rng.normal(0, rng.choice([0, 3]), (height, width))
+        pixels = np.clip(levels, 0, 255).astype(np.uint8)
+        made.append(255 - pixels if number % 3 == 0 else pixels)
+    return made
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="no node: glyph.mjs NOT checked")
+def test_the_javascript_port_gives_the_pixels_of_glyph() -> None:
+    scans = drawings()
+    told = [[scan.shape[1], scan.shape[0], base64.b64encode(scan.tobytes()).decode()] for scan in scans]
+    command = ["node", "--input-type=module", "-e", SCRIPT, str(MODULE)]
+    done = subprocess.run(command, input=json.dumps(told), capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    answers = np.array(json.loads(done.stdout), int).reshape(-1, 28, 28)
+    assert len(answers) == len(scans)
+    for number, (scan, answer) in enumerate(zip(scans, answers, strict=True)):
+        assert np.abs(glyph(scan).astype(int) - answer).max() <= 2, number
