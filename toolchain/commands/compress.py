@@ -20,7 +20,7 @@ from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source
 from toolchain.core.resume import resumable
-from toolchain.evaluation.compare import ComparedModels
+from toolchain.evaluation.compared_models import ComparedModels
 from toolchain.export import reference_logits, save_program
 from toolchain.recipe import Prune, Recipe
 

@@ -16,7 +16,6 @@ from targets.preprocess import Preprocess
 from targets.session import LARGEST, RuntimeFacts
 from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import ArrayAsList, AsText, ByItself
-from toolchain.core.quantities import percent_text
 from toolchain.evaluation.evaluate import Evaluation, distinct_rows
 from toolchain.evaluation.metrics import confusion_matrix, most_confused
 from toolchain.stats import paired_difference
@@ -45,7 +44,7 @@ class FileFacts:
         kinds = [type(value) for value in vars(self).values()]
         if kinds != [str, str, int, RuntimeFacts, Preprocess, str] or not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise EvidenceError("the facts of a file have no name, digest, size or runtime; evaluate it again")
-        if abs(self.bytes) > LARGEST:
+        if not 0 < self.bytes <= LARGEST:
             raise EvidenceError(f"{self.name}: no file has {self.bytes} bytes; evaluate it again")
 
     @classmethod
@@ -228,6 +227,17 @@ def flipped(pairs: Pairs, dataset: Dataset) -> Flipped:
 
 
 CONFIDENCE = 0.95
+_ROUNDING = 1e-9
+
+
+def _equal(one: float, other: float) -> bool:
+    return abs(one - other) <= _ROUNDING
+
+
+def _counted(images: int, lost: int, gained: int, drop: float) -> bool:
+    """Return whether these counts can be, and give this drop."""
+    fits = min(images, lost, gained) >= 0 and lost + gained <= images
+    return fits and _equal(drop, (lost - gained) / max(images, 1))
 
 
 @dataclass(frozen=True)
@@ -288,6 +298,22 @@ class Comparison:
     baseline_input: str = ""
     candidate_input: str = ""
     copies: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject figures that cannot be, or that do not follow from each other."""
+        parts = [(row.images, row.lost, row.gained, row.drop) for row in self.per_class]
+        counts, accuracies = (self.images, self.lost, self.gained), (self.baseline_accuracy, self.candidate_accuracy)
+        bounds = self.interval, (self.lower, self.upper)
+        holds = {
+            "images, lost, gained and drop": all(_counted(*row) for row in (*parts, (*counts, self.drop))),
+            "per_class": not parts or counts == tuple(sum(row[k] for row in parts) for k in range(3)),
+            "images, copies and flips": 0 < self.images >= self.flips >= self.lost + self.gained and self.copies >= 0,
+            "accuracies": min(accuracies) >= 0 and max(accuracies) <= 1 and _equal(-np.diff(accuracies)[0], self.drop),
+            "interval, lower and upper": all(low - _ROUNDING <= self.drop <= high + _ROUNDING for low, high in bounds),
+            "bytes": min(self.baseline_bytes, self.candidate_bytes) > 0,
+        }
+        if wrong := [what for what, fits in holds.items() if not fits]:
+            raise EvidenceError(f"{self.baseline} and {self.candidate}: {wrong[0]} of their comparison cannot be")
 
     @property
     def discordance(self) -> float:
@@ -354,28 +380,3 @@ def _new_confusions(pairs: Pairs) -> tuple[NewConfusion, ...]:
     size = len(pairs.classes)
     before, after = (confusion_matrix(pairs.labels, answers, size) for answers in (pairs.before, pairs.after))
     return tuple(NewConfusion(*row) for row in most_confused(after - before, pairs.classes))
-
-
-@dataclass(frozen=True)
-class ComparedModels:
-    """A model after a step, compared with the model before it, `base`, on `images` images of `origin`.
-
-    agreement: share of equal answers. base_accuracy, accuracy: before and after the step.
-    """
-
-    base: str
-    images: int
-    origin: str
-    agreement: float
-    base_accuracy: float
-    accuracy: float
-
-    def __str__(self) -> str:
-        """Return `against cnn-small: 97.7 % equal answers, accuracy 89.36 % before and 88.96 % after, on ...`."""
-        before, after = percent_text(self.base_accuracy), percent_text(self.accuracy)
-        # Only 1 itself is shown as 100 %.
-        equal = "100 %" if self.agreement == 1 else percent_text(min(self.agreement, 0.999), 1)
-        return (
-            f"against {self.base}: {equal} equal answers, accuracy {before} before and {after} after, on "
-            f"{self.images:,} images of {self.origin}"
-        )

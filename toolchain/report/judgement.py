@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +22,11 @@ from toolchain.core.versions import tool_versions
 from toolchain.evaluation.compare import ClassDrop, Comparison, FileFacts, NewConfusion, comparison
 from toolchain.gate.gate import Evidence
 from toolchain.gate.limit import Measure, Part, Verdict, overall, raise_for
-from toolchain.gate.limits import definition
+from toolchain.gate.limits import LIMITS, definition
 from toolchain.gate.policy import Policy, policy_from
 from toolchain.stats.decision import Outcome
 
+_ROUNDING = 1e-9
 _TOOLS = ("ai-edge-litert", "numpy", "onnxruntime")
 
 Standing = Literal["passed", "warned", "stopped", "beaten"]
@@ -50,6 +52,14 @@ class Judged:
         """Reject an outcome that the verdicts do not give."""
         if self.outcome is not overall(self.verdicts):
             raise EvidenceError(f"{self.file.name}: {self.outcome} is not what its verdicts say; run the gate again")
+
+    def check(self) -> None:
+        """Raise EvidenceError for figures that cannot be or are another file's, as in a verdict that was edited."""
+        for verdict in self.verdicts:
+            check_verdict(verdict)
+        compared = self.comparison.candidate_sha256, self.comparison.candidate_bytes
+        if compared != (self.file.sha256, self.file.bytes) or not (self.p50 is None or self.p50 > 0):
+            raise EvidenceError(f"{self.file.name}: its comparison or its latency is not its own; run the gate again")
 
     @classmethod
     def of(
@@ -157,9 +167,12 @@ class Judgement:
     def load(cls, path: Path) -> Judgement:
         """Read what `save` wrote; raises EvidenceError on anything else."""
         try:
-            return from_json(cls, path.read_bytes(), whole=False)
-        except (OSError, ValueError) as error:
+            judgement = from_json(cls, path.read_bytes(), whole=False)
+            for judged in judgement.candidates:
+                judged.check()
+        except (OSError, ValueError, EvidenceError) as error:
             raise EvidenceError(f"{path}: not a stored judgement ({error}); run the gate again") from error
+        return judgement
 
 
 def _passing(candidates: Sequence[Judged]) -> list[Judged]:
@@ -200,6 +213,30 @@ def _relative(path: Path) -> str:
     """Return a file's path relative to the working folder, in POSIX form, or only its name if it is elsewhere."""
     full = path.absolute()
     return full.relative_to(Path.cwd()).as_posix() if full.is_relative_to(Path.cwd()) else path.name
+
+
+_SPANS: dict[Measure, tuple[float, float]] = {"share": (-1.0, 1.0), "cost": (-math.inf, math.inf)}
+
+
+def check_verdict(verdict: Verdict) -> None:
+    """Raise EvidenceError for a verdict whose figures cannot be, or that passes beyond its limit."""
+    if verdict.limit not in LIMITS:
+        raise EvidenceError(f"no limit is called {verdict.limit}; run the gate again")
+    settings = definition(verdict.limit).settings
+    low, high = _SPANS.get(settings.measure, (0.0, math.inf))
+    sign = -1 if "min" in settings.model_fields else 1
+    everything: tuple[Part | Verdict, ...] = (*verdict.parts, verdict)
+    for judged in everything:
+        values = [value for value in (judged.measured, judged.bound) if value is not None]
+        if any(not low - _ROUNDING <= value <= high + _ROUNDING for value in values):
+            raise EvidenceError(f"{verdict.limit}: {values} cannot be measured; run the gate again")
+        # Of many parts each has a limit of its own, and the verdict's figure is that of one of them.
+        alone = judged is not verdict or not verdict.parts
+        beyond = judged.measured is not None and sign * (judged.measured - judged.threshold) > _ROUNDING
+        if judged.outcome is Outcome.PASS and alone and beyond:
+            raise EvidenceError(
+                f"{verdict.limit}: {judged.measured} cannot pass {judged.threshold}; run the gate again"
+            )
 
 
 def value_text(limit: str, value: float | None) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 from targets.artifact import Fidelity
 from toolchain.checkpoint.kinds import KIND_NAMES
 from toolchain.core.quantities import percent_text
-from toolchain.evaluation.compare import ComparedModels
+from toolchain.evaluation.compared_models import ComparedModels
 from toolchain.formats import catalog
 from toolchain.formats.inspection import LEVEL, QUICK, Inspection
 from toolchain.report.tables import DASH, LOG_WIDTH, plain_table, print_lines, shown, unfold

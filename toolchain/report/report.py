@@ -13,12 +13,19 @@ from targets.preprocess import Preprocess
 from targets.session import Timings
 from toolchain.core.errors import EvidenceError, StageError
 from toolchain.core.files import MARK, refuse_other, write_whole
-from toolchain.core.json_codec import ByItself, from_json, to_json
+from toolchain.core.json_codec import ByItself, Count, from_json, to_json
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.timings import SLOWER, LatencyRatio
 from toolchain.gate.limit import Verdict, overall
+from toolchain.report.judgement import check_verdict
 from toolchain.stats.decision import Outcome
+
+_ABOVE_ZERO = (
+    *("bytes", "images", "shrink", "p50_ns", "p99_ns", "p50_ratio", "instructions", "instructions_ratio", "packed"),
+    *("own_ratio", "own_shrink", "float_ratio"),
+)
+"""Fields of a row that are above 0 where they are known."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,8 @@ class CheckpointFacts:
     name: str
     model: str
     sha256: str
-    parameters: int | None = None
-    macs: int | None = None
+    parameters: Count | None = None
+    macs: Count | None = None
     history: tuple[str, ...] = ()
 
 
@@ -38,7 +45,7 @@ class DatasetFacts:
     """The images that the files were judged on."""
 
     origin: str
-    images: int
+    images: Count
     classes: tuple[str, ...]
     sha256: str
 
@@ -88,6 +95,24 @@ class Row:
     float_ratio_interval: tuple[float, float] | None = None
     added: bool = False
     fidelity: Annotated[Fidelity, ByItself()] | None = None
+
+    def check(self) -> None:
+        """Raise EvidenceError for figures that cannot be, as in a report that was edited."""
+        for verdict in self.verdicts:
+            check_verdict(verdict)
+        shares = {"drop": self.drop, "bound": self.bound}
+        intervals = {
+            name: getattr(self, name) for name in ("p50_ratio_interval", "own_ratio_interval", "float_ratio_interval")
+        }
+        above_zero = {name: getattr(self, name) for name in _ABOVE_ZERO}
+        wrong = [name for name, value in shares.items() if value is not None and not -1 <= value <= 1]
+        wrong += [name for name, value in above_zero.items() if value is not None and not value > 0]
+        wrong += [name for name, ends in intervals.items() if ends is not None and not 0 < ends[0] <= ends[1]]
+        wrong += ["accuracy"] * (not 0 <= self.accuracy <= 1)
+        wrong += ["p99_ns"] * (None not in (self.p50_ns, self.p99_ns) and (self.p50_ns or 0) > (self.p99_ns or 0))
+        wrong += ["winner"] * (self.winner and self.outcome not in (None, Outcome.PASS))
+        if wrong:
+            raise EvidenceError(f"{self.name}: {', '.join(wrong)} cannot be {getattr(self, wrong[0])}")
 
     @property
     def cost(self) -> float | None:
@@ -218,11 +243,6 @@ class Report:
     failures: tuple[Failure, ...] = ()
     created: str = ""
 
-    def __post_init__(self) -> None:
-        """Reject a calibration that is not what `CalibrationSet.facts` gives."""
-        if self.calibration is not None and (problem := facts_problem(self.calibration)):
-            raise EvidenceError(f"the facts of its calibration images are not usable: {problem}; press again")
-
     def raise_unless_complete(self) -> None:
         """Raise StageError where a file that was asked for is missing."""
         if self.failures:
@@ -250,6 +270,16 @@ class Report:
             raise EvidenceError(f"{file}: no report there; give the folder that `glyphpress press --out` wrote")
         refuse_other(file, "report")
         try:
-            return from_json(cls, file.read_bytes(), whole=False)
-        except ValueError as error:
+            report = from_json(cls, file.read_bytes(), whole=False)
+            for row in report.rows:
+                row.check()
+        except (ValueError, EvidenceError) as error:
             raise EvidenceError(f"{file}: not a stored report ({error}); press again to make one") from error
+        if report.calibration is not None and (problem := facts_problem(report.calibration)):
+            raise EvidenceError(f"{file}: the facts of its calibration images are not usable: {problem}; press again")
+        rows = {row.sha256: (row.bytes, row.images, row.drop) for row in report.rows}
+        for compared in report.comparisons:
+            figures = compared.candidate_bytes, compared.images + compared.copies, compared.drop
+            if rows.get(compared.candidate_sha256) != figures:
+                raise EvidenceError(f"{file}: the row of {compared.candidate} is not as its comparison; press again")
+        return report

@@ -19,7 +19,7 @@ from toolchain.stats.decision import Outcome
 
 
 def verdict(limit: str, outcome: Outcome = Outcome.FAIL, action: str = "fail") -> Verdict:
-    return Verdict(limit, outcome, action, 1.0, 2.0, None, "because", artifact="int8.onnx")  # type: ignore[arg-type]
+    return Verdict(limit, outcome, action, 1.0, 0.5, None, "because", artifact="int8.onnx")  # type: ignore[arg-type]
 
 
 def commands(lines: list[str]) -> list[list[str]]:

@@ -6,12 +6,14 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from tests.fixtures.reports import pressed_report
 from toolchain.core.errors import EvidenceError
+from toolchain.core.json_codec import to_json
 from toolchain.core.quantities import size_text
 from toolchain.formats.inspection import QUICK
 from toolchain.report.press_report import packed_text, remarks, report_markdown, show_report
@@ -137,6 +139,49 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str | None, message:
         (tmp_path / "report.json").write_text(text)
     with pytest.raises(EvidenceError, match=f"^{tmp_path / 'report.json'}: .*{message}"):
         Report.load(tmp_path)
+
+
+def at(values: Any, place: tuple[str | int, ...]) -> Any:
+    for key in place:
+        values = values[key]
+    return values
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("rows", 1, "accuracy"), 3.0, "int8.onnx: accuracy cannot be 3.0"),
+        (("rows", 1, "bytes"), -1, "int8.onnx: bytes cannot be -1"),
+        (("rows", 1, "images"), 0, "int8.onnx: images cannot be 0"),
+        (("rows", 1, "drop"), 7, "int8.onnx: drop cannot be 7"),
+        (("rows", 1, "p50_ns"), -5.0, "int8.onnx: p50_ns cannot be -5.0"),
+        (("rows", 1, "p50_ns"), 1e12, "int8.onnx: p99_ns cannot be"),
+        (("rows", 1, "p50_ratio_interval"), [2.0, 1.0], "p50_ratio_interval cannot be"),
+        (("rows", 1, "drop"), 0.5, "the row of int8.onnx is not as its comparison"),
+        (("rows", 1, "verdicts", 0, "measured"), 7.0, "drop: .* cannot be measured"),
+        (("rows", 1, "verdicts", 0, "measured"), 0.5, "drop: 0.5 cannot pass 0.003"),
+        (("rows", 1, "verdicts", 0, "limit"), "drp", "no limit is called drp"),
+        (("comparisons", 0, "drop"), 7.0, "images, lost, gained and drop of their comparison cannot be"),
+        (("comparisons", 0, "lost"), -3, "of their comparison cannot be"),
+        (("comparisons", 0, "candidate_accuracy"), 3.0, "accuracies of their comparison cannot be"),
+        (("comparisons", 0, "upper"), -0.5, "interval, lower and upper of their comparison cannot be"),
+        (("comparisons", 0, "candidate_bytes"), -7, "bytes of their comparison cannot be"),
+        (("comparisons", 0, "per_class", 3, "images"), 7, "of their comparison cannot be"),
+        (("dataset", "images"), -1, "greater than or equal to 0"),
+        (("checkpoint", "macs"), -1, "greater than or equal to 0"),
+        (("calibration", "images"), -5, "they name -5 images"),
+    ],
+    ids=str,
+)
+def test_a_report_that_was_edited_to_figures_that_cannot_be_is_refused(
+    tmp_path: Path, place: tuple[str | int, ...], value: Any, message: str
+) -> None:
+    values = to_json(pressed_report())
+    at(values, place[:-1])[place[-1]] = value
+    (tmp_path / "report.json").write_text(json.dumps(values))
+    with pytest.raises(EvidenceError, match=message) as refused:
+        Report.load(tmp_path)
+    assert "; press again" in str(refused.value)
 
 
 def test_the_markdown_tells_everything_and_breaks_on_no_character() -> None:

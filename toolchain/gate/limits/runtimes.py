@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Annotated, ClassVar
 
@@ -23,6 +24,7 @@ from targets.target import Target
 from toolchain.core.context import Progress, silent
 from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import ByItself, Count
+from toolchain.evaluation.compare import ComparedFiles
 from toolchain.evaluation.evaluate import Evaluation, check_classes
 from toolchain.gate.candidate import Sources
 from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure, Part, Verdict, side, within
@@ -107,6 +109,19 @@ def judge_runtimes(limit: RuntimesLimit, places: tuple[Place, ...]) -> Verdict:
     absent = [f"{place.runtime.target}: {place.left_out}" for place in asked if place.left_out]
     reason += f"; left out: {'; '.join(absent)}" if absent else ""
     return Verdict("runtimes", outcome, limit.action, limit.max, worst.differing, None, reason, parts=parts)
+
+
+def _judge(limit: RuntimesLimit, places: tuple[Place, ...], files: ComparedFiles) -> Verdict:
+    """Judge them; raises EvidenceError where a target on which such files run is neither read nor left out."""
+    kind, own = Path(files.candidate.name).suffix.lower().removeprefix("."), files.candidate.runtime.target
+    expected = [name for name in catalog.KERNELS if kind in catalog.get(name).formats and name != own]
+    held = {place.runtime.target for place in places}
+    if not limit.targets and (missing := [name for name in expected if name not in held]):
+        raise EvidenceError(
+            f"the evidence says nothing of {', '.join(missing)}, where {files.candidate.name} runs too; gather it "
+            "again, or name the targets that count in [runtimes] targets"
+        )
+    return judge_runtimes(limit, places)
 
 
 def _part(limit: RuntimesLimit, place: Place) -> Part:
@@ -252,8 +267,8 @@ RUNTIMES = LimitDefinition(
     settings=RuntimesLimit,
     about="Images to which other runtimes or kernels give another answer with the same file.",
     example={"max": 20},
-    evidence=("places",),
-    judge=judge_runtimes,
+    evidence=("places", "files"),
+    judge=_judge,
     collect=_collect,
     file_must="be run elsewhere",
     images=True,

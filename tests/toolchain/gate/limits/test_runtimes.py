@@ -21,12 +21,13 @@ from targets.null import NullTarget
 from targets.onnxruntime.cpu import OrtCpu
 from targets.session import RuntimeFacts
 from targets.target import Availability
+from tests.fixtures.evidence import whole
 from tests.fixtures.small_readers import DIGITS, FACTS, digits, linear_reader, pair
 from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import from_json, to_json
 from toolchain.evaluation.compare import Pairs
 from toolchain.evaluation.evaluate import Evaluation, evaluate
-from toolchain.gate.gate import Evidence
+from toolchain.gate.gate import Evidence, judge_limit
 from toolchain.gate.limits.leaks import Leaks
 from toolchain.gate.limits.runtimes import (
     LISTED,
@@ -203,6 +204,15 @@ def test_a_place_that_the_evidence_lacks_is_no_pass() -> None:
     assert judge_runtimes(NONE_DIFFER, places).outcome is Outcome.PASS
     with pytest.raises(EvidenceError, match="no answers of ort-reference"):
         judge_runtimes(RuntimesLimit(max=0, targets=("null", "ort-reference")), places)
+
+
+def test_evidence_from_which_a_runtime_was_taken_out_is_no_pass() -> None:
+    whole_evidence = whole()
+    for taken_out in whole_evidence.places:
+        kept = tuple(place for place in whole_evidence.places if place is not taken_out)
+        with pytest.raises(EvidenceError, match=f"says nothing of {taken_out.runtime.target}, where int8.onnx runs"):
+            judge_limit("runtimes", RuntimesLimit(max=20), replace(whole_evidence, places=kept))
+    assert judge_limit("runtimes", RuntimesLimit(max=20), whole_evidence).outcome is Outcome.PASS
 
 
 ONE = Difference(1, "a", "b", "a")
