@@ -22,7 +22,7 @@ from targets.browser.chromium import MISSING_FILE, PACKAGES, Files, require_pack
 from targets.errors import ArtifactError, RunFailed
 from targets.host.text import json_text
 from targets.metadata import load_artifact
-from toolchain.core.errors import StageError, UsageProblem
+from toolchain.core.errors import StageError
 from toolchain.core.files import MARK
 from toolchain.report.report import Report
 
@@ -73,7 +73,7 @@ def kiosk_models(folder: Path) -> KioskModels:
     The baseline and the winner of the press are shown first; without a report, a float file and another one.
     """
     if not folder.is_dir():
-        raise UsageProblem(f"{folder}: no such folder; give the one that `glyphpress press --out` wrote")
+        raise StageError(f"{folder}: no such folder; give the one that `glyphpress press --out` wrote")
     names = tuple(sorted(path.name for path in folder.iterdir() if path.suffix.removeprefix(".") in PACKAGES))
     if not names:
         raise StageError(

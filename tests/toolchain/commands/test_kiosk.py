@@ -152,6 +152,9 @@ def test_a_folder_without_models_and_a_port_in_use_are_one_line(
     empty = glyphpress("kiosk", tmp_path)
     assert (empty.code, empty.err.count("\n")) == (3, 1)
     assert "holds no .onnx or .tflite file" in empty.err
+    nowhere = glyphpress("kiosk", tmp_path / "nowhere")
+    assert (nowhere.code, nowhere.err.count("\n")) == (3, 1)
+    assert "no such folder" in nowhere.err
     taken = glyphpress("kiosk", models[0].path.parent, "--port", port)
     assert (taken.code, taken.err.count("\n")) == (3, 1)
     assert f"port {port} is in use" in taken.err

@@ -69,8 +69,7 @@ export class Model {
     const batch = new ARRAYS[source.dtype](one.length * shape[0]);
     // A repeated image, unlike zeros, does not change the ranges of dynamic quantization.
     for (let row = 0; row < shape[0]; row += 1) batch.set(one, row * one.length);
-    const full = shape.length === 4 ? shape : [shape[0], ...shape.slice(1)];
-    const input = this.loaded.input(source.dtype, full, batch);
+    const input = this.loaded.input(source.dtype, shape, batch);
     const took = [];
     let raw;
     for (let run = 0; run < TIMED; run += 1) {
