@@ -16,7 +16,7 @@ from toolchain.core.errors import EvidenceError, UsageProblem
 from toolchain.core.files import refuse_existing
 from toolchain.evaluation.untracked import training_images
 from toolchain.gate.baseline import Baseline
-from toolchain.gate.candidate import is_saved, read_judged_file
+from toolchain.gate.candidate import JudgedFile, is_saved, read_judged_file
 from toolchain.gate.collect import (
     check_baseline,
     check_classes,
@@ -148,6 +148,7 @@ def _gathered(request: GateRequest, context: RunContext) -> list[Evidence]:
     check_pin(policy, baseline.stored.digest if baseline.stored else None, request.baseline.name)
     baseline = prepared(policy, baseline, test, context.progress)
     candidates = [read(path, likely=baseline.evaluation.preprocess) for path in request.candidates]
+    _refuse_same_file(request.candidates, candidates)
     refuse_unused_target(request.target, (baseline, *candidates))
     for candidate in candidates:
         # Again in `gather`, but here before minutes of timing.
@@ -157,6 +158,17 @@ def _gathered(request: GateRequest, context: RunContext) -> list[Evidence]:
         gather(policy, baseline, candidate, test, train, times=times, context=context)
         for candidate, times in zip(candidates, timings, strict=True)
     ]
+
+
+def _refuse_same_file(paths: Sequence[Path], candidates: Sequence[JudgedFile]) -> None:
+    first: dict[str, Path] = {}
+    for path, candidate in zip(paths, candidates, strict=True):
+        other = first.setdefault(candidate.evaluation.artifact_sha256, path)
+        if other is not path:
+            name = candidate.evaluation.artifact
+            raise UsageProblem(
+                f"{other} and {path} are answers of one and the same file, {name}; give only one of them"
+            )
 
 
 def _refuse_twice(names: Sequence[object], what: str) -> None:

@@ -68,7 +68,7 @@ class Evaluation:
                 f"{count} images and {columns} classes; evaluate again"
             )
         if not np.isfinite((self.logits.min(), self.logits.max())).all():
-            raise EvidenceError(f"{self.artifact}: some logits are NaN or infinite; the file is broken, make it again")
+            raise EvidenceError(f"{self.artifact}: some of its logits are NaN or infinite; evaluate it again")
         if self.labels.min() < 0 or self.labels.max() >= columns:
             raise EvidenceError(f"{self.origin}: a label lies outside the {columns} classes; check the data set")
 

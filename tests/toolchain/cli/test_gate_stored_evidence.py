@@ -125,6 +125,13 @@ def test_inside_github_actions_the_run_is_annotated(
     assert "FAIL" in (pairs / "summary.md").read_text()
 
 
+def test_two_evaluations_of_one_file_do_not_compete(glyphpress: Run, pairs: Path) -> None:
+    Path("copy.npz").write_bytes(Path("good.npz").read_bytes())
+    refused = glyphpress("gate", *asked("good.npz", "copy.npz"))
+    assert (refused.code, refused.out) == (2, "")
+    assert "good.npz and copy.npz are answers of one and the same file, int8.onnx" in " ".join(refused.err.split())
+
+
 def test_of_several_candidates_one_ships_and_the_losers_do_not_fail_the_gate(glyphpress: Run, pairs: Path) -> None:
     lone = json.loads(glyphpress("gate", *asked("good.npz"), "--json").out)
     stored = ("--evidence", "1.json", "--evidence", "2.json")
@@ -141,7 +148,7 @@ def test_of_several_candidates_one_ships_and_the_losers_do_not_fail_the_gate(gly
     shown = glyphpress("gate", *asked("good.npz", "bad.npz"))
     assert shown.code == 0
     assert "winner     int8.onnx" in shown.out
-    assert glyphpress("gate", *asked("good.npz", "good.npz")).code == 3, "two files of one name"
+    assert glyphpress("gate", *asked("good.npz", "good.npz")).code == 2, "one file twice"
 
 
 def test_none_of_several_passes_when_none_does(glyphpress: Run, pairs: Path) -> None:
