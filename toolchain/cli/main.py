@@ -105,7 +105,7 @@ COMMANDS = {
     ),
     "report": (
         "toolchain.cli.report:report",
-        "Print the report of a press, or the timings that `profile -o` or a press stored.",
+        "Print the report of a press or profile, or the timings that `profile -o` or a press stored.",
     ),
     "kiosk": (
         "toolchain.cli.kiosk:kiosk",
