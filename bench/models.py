@@ -88,9 +88,11 @@ REFERENCES = {
         0.899,
         f"--epochs 40 {BFLOAT16}",
     ),
-    "resnet18": Reference("resnet18", "DIR:balanced", "residual blocks", NEAR_DEEP, BFLOAT16),
-    "densenet": Reference("densenet", "DIR:balanced", "densely connected blocks", NEAR_DEEP, BFLOAT16),
-    "cnn-attention": Reference("cnn-attention", "DIR:balanced", "channel and spatial attention", NEAR_DEEP, BFLOAT16),
+    "resnet18": Reference("resnet18", "DIR:balanced", "residual blocks", NEAR_DEEP, f"--epochs 18 {BFLOAT16}"),
+    "densenet": Reference("densenet", "DIR:balanced", "densely connected blocks", NEAR_DEEP, f"--epochs 12 {BFLOAT16}"),
+    "cnn-attention": Reference(
+        "cnn-attention", "DIR:balanced", "channel and spatial attention", NEAR_DEEP, f"--epochs 18 {BFLOAT16}"
+    ),
     "dscnn": Reference("dscnn", "DIR:balanced", "microcontrollers", 0.86),
     "svc": _estimator("svc", "support vectors, as scikit-learn's tutorial fits them", "--gamma 0.001 --C 100"),
     "decision-tree": _estimator("decision-tree", "a baseline whose reasons can be read"),
