@@ -138,8 +138,10 @@ def _ink(bright: Gray) -> Image.Image:
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Return top, bottom, left, right of the set pixels; bottom and right are exclusive."""
+    """Return top, bottom, left, right of the set pixels, the second of each pair exclusive; CorruptData without any."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        raise CorruptData("there are only specks or hairlines in it; remove it or scan it again with more contrast")
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 

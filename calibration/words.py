@@ -26,6 +26,10 @@ TURNS = (0, 90, 180, 270)
 MOST_PIECES = 20_000
 """A page of writing has some 3,000."""
 
+_RULE = 5
+"""Heights of a character over which something thin is a ruled line."""
+_THIN = 40
+"""Times that the length of something thin is its width."""
 _DUST = 0.006
 """Specks with fewer pixels than this share of a square of the characters' height are dirt; the dot of an i has 0.01."""
 _MAIN = 0.35
@@ -71,11 +75,15 @@ class Character:
 
 @dataclass(frozen=True)
 class Writing:
-    """A picture that was cut: its gray levels as it stood when it was cut, and its characters in order of reading."""
+    """A picture that was cut: its gray levels as it stood when it was cut, and its characters in order of reading.
+
+    rules: number of ruled lines and frames, which are left out.
+    """
 
     gray: Gray = field(repr=False)
     paper: Paper
     characters: tuple[Character, ...]
+    rules: int = 0
 
     @property
     def glyphs(self) -> Images:
@@ -110,7 +118,8 @@ def cut(gray: Gray) -> Writing:
     ink = find_ink(gray)
     labels, pieces = _pieces(ink.mask)
     height = _height(pieces)
-    lines = _lines(pieces, height)
+    written = [piece for piece in pieces if not (piece.is_thin and piece.length > _RULE * height)]
+    lines = _lines(written, height)
     characters: list[Character] = []
     for number, line in enumerate(lines):
         spaces = _spaces(line)
@@ -127,7 +136,7 @@ def cut(gray: Gray) -> Writing:
                     wide > _JOINED * max(line.height, tall),
                 )
             )
-    return Writing(gray, ink.paper, tuple(characters))
+    return Writing(gray, ink.paper, tuple(characters), len(pieces) - len(written))
 
 
 @dataclass(frozen=True)
@@ -148,6 +157,15 @@ class _Piece:
     @property
     def centre(self) -> tuple[float, float]:
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+    @property
+    def length(self) -> int:
+        return max(self.right - self.left, self.height)
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether it is as thin as a ruled line or a frame; its width is its area over its length."""
+        return self.length**2 > _THIN * self.area
 
 
 def _pieces(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], list[_Piece]]:
@@ -179,7 +197,8 @@ def _refuse_crowd(count: int, most: int) -> None:
 
 
 def _height(pieces: Sequence[_Piece]) -> float:
-    """Return the height of a usual character: specks, however many, and a few large pieces do not count."""
+    """Return the height of a usual character: specks, however many, rules and a few large pieces do not count."""
+    pieces = [piece for piece in pieces if not piece.is_thin] or pieces
     heights, areas = (np.array(values) for values in zip(*((each.height, each.area) for each in pieces), strict=True))
     order = np.argsort(heights, kind="stable")
     half = int(np.searchsorted(np.cumsum(areas[order]), areas.sum() / 2))

@@ -90,6 +90,15 @@ def test_blank_scan_is_refused(blank: np.ndarray) -> None:
         glyph(blank)
 
 
+def test_specks_and_hairlines_are_no_ink() -> None:
+    specks, hairline = np.zeros((2, 400, 400), np.uint8)
+    specks[::9, ::9] = 255
+    hairline[200] = 255
+    for scan in (specks, hairline):
+        with pytest.raises(CorruptData, match="only specks or hairlines"):
+            glyph(scan)
+
+
 def test_other_arrays_are_refused() -> None:
     with pytest.raises(CorruptData, match="expected a uint8 scan"):
         glyph(np.zeros((28, 28), np.float32))  # type: ignore[arg-type] # the mistake under test

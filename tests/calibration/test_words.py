@@ -126,6 +126,21 @@ def test_paper_may_be_white_black_shaded_grainy_or_pale(change: object, paper: s
     assert (text(writing), writing.paper) == ("xx xxx\nxxx", paper)
 
 
+@pytest.mark.parametrize("thick", [1, 4])
+def test_rules_and_frames_are_no_characters(thick: int) -> None:
+    page = np.array(drawn(["HE", "TH"]))
+    expected = np.array([character.box for character in cut(page).characters])
+    sheet = np.full((page.shape[0] + 80, page.shape[1] + 800), 255, np.uint8)
+    sheet[40:-40, 40 : 40 + page.shape[1]] = page
+    sheet[-20 : thick - 20, 10:-10] = 0
+    ruled = cut(sheet)
+    sheet[4 : 4 + thick] = sheet[-4 - thick : -4] = sheet[:, 4 : 4 + thick] = sheet[:, -4 - thick : -4] = 0
+    framed = cut(sheet)
+    for writing, rules in ((ruled, 1), (framed, 2)):
+        assert writing.rules == rules
+        assert np.abs(np.array([character.box for character in writing.characters]) - 40 - expected).max() <= 1
+
+
 def test_glyphs_are_those_of_the_characters_alone() -> None:
     """A digit in a line of others, close to both, becomes the glyph that it has when it stands alone."""
     cuts = [(image, cut(np.pad(image, 9)).characters) for image in digits("test").images[:15]]

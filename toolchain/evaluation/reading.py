@@ -129,9 +129,11 @@ def read_writing(
         )
         for row, each in enumerate(writing.characters)
     )
-    notes = _notes(path, characters, settings.turn, upside_down - confidence, upside_down)
+    notes = [f"{writing.rules} long thin lines (rules, frames) are left out"] if writing.rules else []
+    notes += _notes(path, characters, settings.turn, upside_down - confidence, upside_down)
+    told = tuple(f"{path}: {note}" for note in notes)
     text = writing.text(names)
-    return Reading(path, writing, settings.turn, text, characters, confidence, upside_down, tuple(notes))
+    return Reading(path, writing, settings.turn, text, characters, confidence, upside_down, told)
 
 
 def _allowed(classes: tuple[str, ...], chosen: tuple[str, ...], model: str) -> Floats:
@@ -180,4 +182,4 @@ def _notes(path: Path, characters: Sequence[ReadCharacter], turn: int, better: f
             f"it reads better on its head (mean confidence {upside_down:.0%} instead of {upside_down - better:.0%}); "
             f"if it lies upside down: `glyphpress read {argument(path)} --rotate {(turn + 180) % 360}`"
         )
-    return [f"{path}: {note}" for note in notes]
+    return notes
