@@ -256,9 +256,7 @@ def pin(cores: Collection[int]) -> None:
     try:
         os.sched_setaffinity(0, cores)
     except (OSError, ValueError) as error:
-        raise RunFailed(
-            f"cannot run on core {_listed(cores)} ({error}); this process may use {_listed(usable)}"
-        ) from error
+        raise RunFailed(f"cannot run on core {_listed(cores)}; this process may use {_listed(usable)}") from error
     missing = set(cores) - os.sched_getaffinity(0)
     if missing:  # Linux ignores cores that do not exist
         os.sched_setaffinity(0, usable)
