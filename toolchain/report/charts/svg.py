@@ -101,7 +101,7 @@ class Scale:
         if log:
             span = max((high / low) ** room, 1.1 if high <= low * 1.0001 else 1.0)
             return cls(low / span, high * span, start, end, True)
-        span = (high - low) * room or abs(high) * 0.1 or 1.0
+        span = (high - low) * room if high > low else abs(high) * 0.1 or 1.0
         return cls(low - span, high + span, start, end)
 
     def __call__(self, value: float) -> float:

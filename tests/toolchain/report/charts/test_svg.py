@@ -113,3 +113,8 @@ def test_a_legend_breaks_into_lines() -> None:
 
 def test_lengths_are_short() -> None:
     assert [number(value) for value in (12.0, 12.04, -0.04, 12.26)] == ["12", "12", "0", "12.3"]
+
+
+def test_a_scale_without_room_ends_at_its_values() -> None:
+    scale = Scale.around([0.2, 0.8], 0, 100, room=0)
+    assert (scale.low, scale.high) == (0.2, 0.8)
