@@ -53,7 +53,7 @@ def _lasting(example: str) -> list[list[str]]:
         first = line.split(" ", 1)[0]
         if first in {"worst", "confused", "winner:", "by"}:
             lines.append([first])
-        elif not line.startswith("NOT QUIET"):
+        elif not line.startswith(("NOT QUIET", "slower than")):
             lines.append(MEASURED.sub("#", line).split())
     return lines
 
