@@ -119,6 +119,8 @@ def cut(gray: Gray) -> Writing:
     labels, pieces = _pieces(ink.mask)
     height = _height(pieces)
     written = [piece for piece in pieces if not (piece.is_thin and piece.length > _RULE * height)]
+    if not written:
+        raise CorruptData("there are only long thin lines in it, no writing; name a picture with writing")
     lines = _lines(written, height)
     characters: list[Character] = []
     for number, line in enumerate(lines):

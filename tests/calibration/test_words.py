@@ -194,6 +194,12 @@ def _noise(levels: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, levels, (200, 300)).astype(np.uint8)
 
 
+def _rule() -> np.ndarray:
+    page = np.full((200, 900), 255, np.uint8)
+    page[100:103, 20:-20] = 0
+    return page
+
+
 def _speckles() -> np.ndarray:
     return np.where(np.random.default_rng(2).random((300, 300)) < 0.1, 0, 255).astype(np.uint8)
 
@@ -208,8 +214,9 @@ def _speckles() -> np.ndarray:
         (_noise(256), "no ink"),
         (_noise(40) + np.uint8(200), "no ink"),
         (_speckles(), "only noise"),
+        (_rule(), "only long thin lines"),
     ],
-    ids=["blank", "one pixel", "two pixels", "only a shadow", "white noise", "grain", "salt and pepper"],
+    ids=["blank", "one pixel", "two pixels", "only a shadow", "white noise", "grain", "salt and pepper", "only a rule"],
 )
 def test_what_holds_no_writing_is_refused(gray: np.ndarray, said: str) -> None:
     with pytest.raises(CorruptData, match=said):

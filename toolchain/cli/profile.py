@@ -193,19 +193,12 @@ MANY_IMAGES = 1_000_000
 
 
 def _profile_operators(request: ProfileRequest, context: RunContext, *, as_json: bool) -> None:
-    from toolchain.profiling.per_operator import per_operator
+    from toolchain.commands.profile import operator_times
     from toolchain.report.timings import operators_text
 
     timing = ("memory", "packed", "strict", "output", "markdown", "csv", "seconds", "runs", "seed")
     _refuse_unused("--per-op", "sweep_threads", "sweep_batch", *timing)
-    breakdowns = per_operator(
-        request.artifacts,
-        request.targets,
-        threads=request.threads,
-        batch=request.plan.batch,
-        pin=request.pin,
-        progress=context.progress,
-    )
+    breakdowns = operator_times(request, context)
     if as_json:
         console.emit("profile-operators", {"breakdowns": [breakdown.to_dict() for breakdown in breakdowns]})
     else:

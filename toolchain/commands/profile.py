@@ -24,7 +24,7 @@ from toolchain.evaluation.timings import LatencyRatio
 from toolchain.formats.inspection import shown_size
 from toolchain.profiling.latency import ROUNDS, started_cold, time_interleaved
 from toolchain.profiling.measurements import MeasuredFile, Measurements, agreement, paired, reasons_for
-from toolchain.profiling.per_operator import per_operator
+from toolchain.profiling.per_operator import Breakdown, per_operator
 from toolchain.report.page.profile_page import profile_html
 from toolchain.report.timings import measurements_csv, measurements_table
 
@@ -95,6 +95,18 @@ def profile_files(request: ProfileRequest, context: RunContext | None = None) ->
     return Measurements(files, request.plan, threads, request.rounds, context.seed, tuple(taints), before)
 
 
+def operator_times(request: ProfileRequest, context: RunContext) -> tuple[Breakdown, ...]:
+    """Time the operators of every artifact that was asked for; raises as `per_operator` does."""
+    return per_operator(
+        request.artifacts,
+        request.targets,
+        threads=request.threads,
+        batch=request.plan.batch,
+        pin=request.pin,
+        progress=context.progress,
+    )
+
+
 def write_report(
     out: Path,
     measured: Measurements,
@@ -109,18 +121,7 @@ def write_report(
     operators: whether the page shows the times of operators, which are measured for it. Raises as `whole_folder` and
     `per_operator` do.
     """
-    breakdowns = (
-        per_operator(
-            request.artifacts,
-            request.targets,
-            threads=request.threads,
-            batch=request.plan.batch,
-            pin=request.pin,
-            progress=context.progress,
-        )
-        if operators
-        else ()
-    )
+    breakdowns = operator_times(request, context) if operators else ()
     figures = {"schema": "glyphpress/profile/1"} | measured.to_dict()
     with whole_folder(out, force=context.force) as folder:
         (folder / MARK).write_text(json_text(figures, indent=1) + "\n", encoding="utf-8")
