@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from calibration.builtin import all_digits
 from calibration.errors import CorruptData, DataError, DataNotFound, EmptyData
 from calibration.glyph import glyph
-from calibration.load import all_digits, load
+from calibration.load import load
 from calibration.sample import image_hashes
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibration.builtin import all_digits
 from calibration.errors import CorruptData, DataNotFound, UnknownData
-from calibration.load import all_digits, load
+from calibration.load import load
 from calibration.sample import image_hashes
 from calibration.spec import SPLITS
 from tests.fixtures.official_files import strokes, write_idx, write_split
@@ -244,7 +245,7 @@ def test_another_process_gets_the_same_images_soon() -> None:
 
 
 def test_scikit_learn_without_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibration.load.find_spec", lambda _name: None)
+    monkeypatch.setattr("calibration.builtin.find_spec", lambda _name: None)
     with pytest.raises(DataNotFound, match="pip install"):
         all_digits.__wrapped__()
 

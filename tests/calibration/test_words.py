@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from calibration.builtin import digits
 from calibration.errors import CorruptData, DataNotFound
-from calibration.load import digits
 from calibration.words import Writing, cut, cut_file
 
 Strokes = Sequence[Sequence[tuple[float, float]]]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.builtin import SCAN_LEVELS, SCAN_SIDE, SCANS
 from calibration.dataset import Dataset, Images, chunks
-from calibration.load import SCAN_LEVELS, SCAN_SIDE, SCANS
 from targets.preprocess import Preprocess
 from toolchain.checkpoint.onnx_graph import BATCH_AXIS, answers, open_session
 from toolchain.core import files
