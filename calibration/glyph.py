@@ -8,7 +8,9 @@ paper and ink, so that thin strokes of small scans do not break.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -178,6 +180,12 @@ def _settle(ink: Image.Image) -> Gray:
 
 
 _PARTS: tuple[Split, Split] = ("train", "test")
+CLASS_LIST = "classes.json"
+"""File in a folder of pictures that lists its classes in order, each with the name of its subfolder.
+
+So a folder can lack pictures of some of a model's classes, and `A` and `a` need no folders that differ in case alone.
+"""
+_SAFE_FOLDER = re.compile(r"\w{1,64}", re.ASCII)
 
 
 def load_folder(folder: Path, split: Split, names: tuple[str, ...] = ()) -> Dataset:
@@ -185,17 +193,19 @@ def load_folder(folder: Path, split: Split, names: tuple[str, ...] = ()) -> Data
 
     names: the classes to read, in the order of the labels; all without any.
 
-    Folders `train/` and `test/` are the splits; without them a fifth of each class is the test split, chosen by the
-    pixels. Raises DataNotFound, EmptyData, and CorruptData with the picture.
+    A CLASS_LIST in the folder names the classes and their order instead. Folders `train/` and `test/` are the splits;
+    without them a fifth of each class is the test split, chosen by the pixels. Raises DataNotFound, EmptyData, and
+    CorruptData with the picture.
     """
     parts = _split_folders(folder)
     if parts and split not in parts:
         raise DataNotFound(f"{folder} has no folder {split}/ beside {parts[0]}/; add it, or do without {split} images")
-    every = _same_classes(folder, parts) if parts else _classes(folder)
+    listed = listed_classes(folder)
+    every = tuple(listed) or (_same_classes(folder, parts) if parts else _classes(folder))
     classes = chosen_classes(names, every, str(folder)) if names else every
     choice = brackets(classes) if classes != every else ""
     origin = f"{folder.name}{choice}/{split}"
-    images, labels = _read(folder / split if parts else folder, classes)
+    images, labels = _read(folder / split if parts else folder, classes, listed)
     if parts:
         return Dataset.of(images, labels, classes, origin, split)
     test = held_out(images, labels, classes, TEST_SHARE)
@@ -207,6 +217,29 @@ def read_picture(path: Path) -> Images:
     """Return one picture file as a glyph, uint8 [28, 28]; raises DataNotFound, and CorruptData with the file."""
     with open_picture(path, too_large="too many for a single character; crop it") as picture:
         return glyph(picture)
+
+
+def listed_classes(folder: Path) -> dict[str, str]:
+    """Return class -> name of its subfolder, in the order of the CLASS_LIST; empty where the folder has none.
+
+    A class may have no subfolder, and then has no pictures. Raises CorruptData with the file.
+    """
+    path = folder / CLASS_LIST
+    if not path.is_file():
+        return {}
+    try:
+        listed = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CorruptData(f"{path} is no JSON ({error}); write it again, or remove it") from error
+    names = list(listed.values()) if isinstance(listed, dict) else [""]
+    if not names or not all(isinstance(name, str) and _SAFE_FOLDER.fullmatch(name) for name in names):
+        raise CorruptData(
+            f'{path} should be an object of class -> subfolder, such as {{"A": "upper_A"}}, with folders named of '
+            "A-Z, a-z, 0-9 and _; correct it"
+        )
+    if len({name.casefold() for name in names}) < len(names):
+        raise CorruptData(f"{path} gives two classes one folder; correct it")
+    return cast("dict[str, str]", listed)
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -243,8 +276,15 @@ def _same_classes(folder: Path, parts: tuple[Split, ...]) -> tuple[str, ...]:
     return sides[0]
 
 
-def _read(folder: Path, classes: tuple[str, ...]) -> tuple[Images, Labels]:
-    files = [(path, label) for label, name in enumerate(classes) for path in _pictures(folder / name)]
+def _read(folder: Path, classes: tuple[str, ...], listed: dict[str, str]) -> tuple[Images, Labels]:
+    """Read the pictures of the classes. listed: as `listed_classes` returns it."""
+    folders = [folder / listed.get(name, name) for name in classes]
+    files = [
+        (path, label)
+        for label, place in enumerate(folders)
+        if not listed or place.is_dir()
+        for path in _pictures(place)
+    ]
     images = np.empty((len(files), SIDE, SIDE), np.uint8)
     for index, (path, _) in enumerate(files):
         images[index] = read_picture(path)

@@ -20,8 +20,13 @@ LOOPBACK = "127.0.0.1"
 )
 @click.option("--host", default=LOOPBACK, show_default=True, help="Address to serve on; others than this machine's own "
               "let the network see the page.")  # fmt: skip
+@click.option(
+    "--save",
+    type=values.OUTPUT_FOLDER,
+    help="Keep characters that are marked as read wrong in this folder, which --data takes.",
+)
 @click.option("--open", "open_page", is_flag=True, help="Open the page in the browser.")
-def kiosk(run_dir: Path, port: int, host: str, open_page: bool) -> None:
+def kiosk(run_dir: Path, port: int, host: str, save: Path | None, open_page: bool) -> None:
     """Serve a page on which anybody writes a character, and sees what the float and the pressed model read.
 
     The models run in the browser: the very files that ship. Ctrl-C ends it.
@@ -29,12 +34,14 @@ def kiosk(run_dir: Path, port: int, host: str, open_page: bool) -> None:
     \b
     Example:
       glyphpress kiosk out/ --open
+      glyphpress kiosk out/ --save wrong/
     """
     from toolchain.commands import kiosk as command
 
-    with command.kiosk(run_dir, host=host, port=port) as server:
+    with command.kiosk(run_dir, host=host, port=port, save=save) as server:
         if host not in {LOOPBACK, "localhost"}:
-            console.say("warning: other machines can open this page and download the models")
+            writes = " and fill the folder of --save" if save else ""
+            console.say(f"warning: other machines can open this page, download the models{writes}")
         address = f"http://{host}:{server.server_port}/"
         console.tell(f"kiosk  {address}  (Ctrl-C ends it)")
         if open_page:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
+import hmac
 import re
+import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
 
 import calibration.glyph
 from targets.artifact import Artifact
@@ -22,11 +25,14 @@ from targets.browser.chromium import MISSING_FILE, PACKAGES, Files, require_pack
 from targets.errors import ArtifactError, RunFailed
 from targets.host.text import json_text
 from targets.metadata import load_artifact
-from toolchain.core.errors import StageError
+from toolchain.commands.kiosk_save import GLYPH_BYTES, GlyphFolder, open_glyph_folder
+from toolchain.core.errors import GlyphpressError, StageError
 from toolchain.core.files import MARK
 from toolchain.report.report import Report
 
 OWN_PAGE = Path(__file__).with_name("kiosk_page")
+TOKEN = "X-Kiosk-Token"
+"""Header of every request that writes; only this page can read the token, and no foreign page can send the header."""
 _IMPORT_MAP = re.compile(r'<script type="importmap">(.*?)</script>', re.DOTALL)
 
 
@@ -41,6 +47,13 @@ class KioskModels:
     def facts(self) -> list[dict[str, Any]]:
         """Return what the page needs of every file, read anew; `problem` says why it cannot run a file."""
         return [self._facts(name) for name in self.names]
+
+    def classes(self) -> tuple[str, ...]:
+        """Return the classes of the files that are shown first; raises StageError where neither can be read."""
+        for name in self.first:
+            with suppress(ArtifactError):
+                return load_artifact(self.folder / name).classes
+        raise StageError(f"{self.folder}: {' and '.join(self.first)} cannot be read; press them again")
 
     def _facts(self, name: str) -> dict[str, Any]:
         try:
@@ -118,6 +131,9 @@ class _Kiosk(Files):
     files: ClassVar[dict[str, Path]]
     policy: ClassVar[str]
     names: ClassVar[frozenset[str]]
+    glyphs: ClassVar[GlyphFolder | None] = None
+    token: ClassVar[str]
+    timeout = 30
 
     def translate_path(self, path: str) -> str:
         return str(self.files.get(path.partition("?")[0], MISSING_FILE))
@@ -126,12 +142,50 @@ class _Kiosk(Files):
         if not self._known_host():
             self.send_error(403, "this page answers to its own address alone")
         elif self.path == "/models.json":
-            answer = {"models": self.models.facts(), "first": self.models.first}
-            self._send(200, "application/json", json_text(answer).encode())
+            self._send_json(
+                200, {"models": self.models.facts(), "first": self.models.first, "save": self._save_facts()}
+            )
         elif self.path.startswith("/model/"):
             self._send_model(self.path.removeprefix("/model/"))
         else:
             super().do_GET()
+
+    def do_POST(self) -> None:  # noqa: N802
+        """Keep a glyph, the body of `/glyph?class=NAME`, and answer with its file; nothing else can be posted."""
+        # Every refusal leaves a body that was not read.
+        self.close_connection = True
+        if refusal := self._refusal():
+            self.send_error(*refusal)
+            return
+        assert self.glyphs, "checked above"
+        try:
+            content = self.rfile.read(GLYPH_BYTES)
+            name = parse_qs(urlsplit(self.path).query).get("class", [""])[0]
+            kept = self.glyphs.keep(name, content)
+        except (GlyphpressError, OSError) as error:
+            self._send_json(409, {"problem": str(error)})
+        else:
+            self._send_json(200, {"file": kept.file, "new": kept.new, "count": self.glyphs.count()})
+
+    def _refusal(self) -> tuple[int, str] | None:
+        """Return status and reason why a POST is refused before its body is read; None if it is not."""
+        headers = self.headers
+        if not self._known_host() or headers.get("Origin") != f"http://{headers.get('Host')}":
+            return 403, "only this server's own page can keep glyphs"
+        if not hmac.compare_digest(headers.get(TOKEN, "").encode(), self.token.encode()):
+            return 403, "only this server's own page can keep glyphs"
+        if urlsplit(self.path).path != "/glyph" or self.glyphs is None:
+            return 404, "glyphs are kept at /glyph, and only with --save"
+        if headers.get("Content-Type") != "application/octet-stream":
+            return 415, "a glyph is application/octet-stream"
+        if headers.get("Transfer-Encoding") or headers.get("Content-Length") != str(GLYPH_BYTES):
+            return 413, f"a glyph has {GLYPH_BYTES} bytes"
+        return None
+
+    def _save_facts(self) -> dict[str, Any] | None:
+        if self.glyphs is None:
+            return None
+        return {"folder": str(self.glyphs.folder), "token": self.token, "count": self.glyphs.count()}
 
     def do_HEAD(self) -> None:  # noqa: N802
         self.send_error(405)
@@ -151,6 +205,9 @@ class _Kiosk(Files):
             self._send(409, "text/plain; charset=utf-8", f"{path.name} was changed since it was pressed".encode())
         else:
             self._send(200, "application/octet-stream", content)
+
+    def _send_json(self, status: int, answer: dict[str, Any]) -> None:
+        self._send(status, "application/json", json_text(answer).encode())
 
     def _send(self, status: int, kind: str, content: bytes) -> None:
         self.send_response(status)
@@ -183,19 +240,27 @@ class _Kiosk(Files):
 
 
 @contextmanager
-def kiosk(folder: Path, *, host: str = "127.0.0.1", port: int = 8000) -> Iterator[ThreadingHTTPServer]:
-    """Yield the server of a run folder's page, ready to serve, and close it in the end. port: 0 takes a free one.
+def kiosk(
+    folder: Path, *, host: str = "127.0.0.1", port: int = 8000, save: Path | None = None
+) -> Iterator[ThreadingHTTPServer]:
+    """Yield the server of a run folder's page, ready to serve, and close it in the end.
 
-    Raises StageError where there are no model files or the port is in use, and TargetUnavailable without npm.
+    port: 0 takes a free one. save: folder that keeps the glyphs that people mark as read wrong, None to keep none.
+    Raises StageError where there are no model files or the port is in use, UsageProblem where `save` cannot be taken,
+    and TargetUnavailable without npm.
     """
     models = kiosk_models(folder)
     names = frozenset({"localhost", host.lower()} | ({socket.gethostname().lower()} if host != "127.0.0.1" else set()))
     settings = {"models": models, "files": served_files(models), "policy": _policy(), "names": names}
+    handler: type[_Kiosk] = type("Kiosk", (_Kiosk,), settings | {"token": secrets.token_urlsafe(24)})
     try:
-        server = ThreadingHTTPServer((host, port), type("Kiosk", (_Kiosk,), settings))
+        server = ThreadingHTTPServer((host, port), handler)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise StageError(f"port {port} is in use; give another one with --port, or 0 for any free one") from error
         raise StageError(f"{host}:{port} cannot be served ({error.strerror or error}); check --host") from error
     with server:
+        if save:
+            # Only now, so that a port in use leaves no folder behind.
+            handler.glyphs = open_glyph_folder(save, models.classes())
         yield server

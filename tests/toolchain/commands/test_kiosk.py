@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from calibration.builtin import digits
+from calibration.load import load
 from targets import catalog
 from targets.artifact import Artifact
 from targets.browser import BrowserTarget
@@ -22,6 +25,7 @@ from toolchain.core.errors import StageError
 
 STATE = BrowserTarget().probe()
 pytestmark = pytest.mark.skipif(not STATE.ok, reason=f"no browser ({STATE.reason}): NOT checked")
+GLYPH = digits().images[5].tobytes()
 SEVEN = [(0.3, 0.25), (0.7, 0.25), (0.5, 0.5), (0.42, 0.8)]
 
 
@@ -39,8 +43,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Artifact
 
 
 @pytest.fixture(scope="module")
-def port(models: tuple[Artifact, Artifact]) -> Iterator[int]:
-    with kiosk(models[0].path.parent, port=0) as server:
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `--save`."""
+    return tmp_path_factory.mktemp("saved") / "wrong"
+
+
+@pytest.fixture(scope="module")
+def port(models: tuple[Artifact, Artifact], kept: Path) -> Iterator[int]:
+    with kiosk(models[0].path.parent, port=0, save=kept) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         yield server.server_port
@@ -69,15 +79,17 @@ def opened(browser: Any, port: int, width: int, complaints: list[str]) -> Any:
     return page
 
 
-def draw(page: Any) -> None:
+def draw(page: Any, *, upside_down: bool = False) -> None:
     box = page.locator("#pad").bounding_box()
     places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in SEVEN]
+    if upside_down:
+        places = [(box["x"] + (1 - x) * box["width"], box["y"] + (1 - y) * box["height"]) for x, y in SEVEN]
     page.mouse.move(*places[0])
     page.mouse.down()
     for place in places[1:]:
         page.mouse.move(*place, steps=5)
     page.mouse.up()
-    page.wait_for_function("kiosk.readings[0] && kiosk.readings[1]")
+    page.wait_for_selector("body[data-busy=no]")
 
 
 def test_both_models_read_what_the_native_runtime_reads(
@@ -103,6 +115,94 @@ def test_both_models_read_what_the_native_runtime_reads(
         assert page.evaluate("kiosk.strokes.length") == 0
         assert complaints == []
         page.close()
+
+
+def test_what_is_marked_as_wrong_is_kept_and_read_wrong_again(
+    browser: Any, port: int, models: tuple[Artifact, Artifact], kept: Path, glyphpress: Callable[..., Any]
+) -> None:
+    page = opened(browser, port, 1280, complaints := [])
+    draw(page)
+    pixels = bytes(page.evaluate("kiosk.readings[0].pixels"))
+    answers = [reading["text"] for reading in page.evaluate("kiosk.readings")]
+    right, other = [name for name in models[0].classes if name not in answers][:2]
+    for text, outcome in (("12", "Type 1 character"), ("q", "no class q"), (right, "Kept as test/")):
+        page.locator("#right").fill(text)
+        page.keyboard.press("Enter")
+        page.locator("output", has_text=outcome).wait_for()
+    page.locator("#clear").click()
+    draw(page, upside_down=True)
+    page.locator("#right").fill(other)
+    page.keyboard.press("Enter")
+    page.locator("#marks p", has_text="2 characters are kept").wait_for()
+    second = page.evaluate("kiosk.readings[0].text")
+    page.close()
+    assert complaints == []
+    data = load(str(kept), "test")
+    assert pixels in {image.tobytes() for image in data.images}
+    done = glyphpress("evaluate", models[0].path, "--data", kept, "--json")
+    assert done.code == 0, done.err
+    confusion = np.array(json.loads(done.out)["metrics"]["confusion"])
+    assert confusion.sum() == 2
+    assert confusion[int(right), int(answers[0])] == confusion[int(other), int(second)] == 1
+
+
+def posted(port: int, body: bytes = GLYPH, path: str = "/glyph?class=3", **changed: str | None) -> int:
+    """Return the status of a POST as the page makes it, with some headers changed, or left out where they are None."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/models.json")
+    token = json.loads(connection.getresponse().read())["save"]["token"]
+    headers = {
+        "Host": f"127.0.0.1:{port}",
+        "Origin": f"http://127.0.0.1:{port}",
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(len(body)),
+        "X-Kiosk-Token": token,
+    } | {name.replace("_", "-"): value for name, value in changed.items()}
+    connection.putrequest("POST", path, skip_host=True)
+    for name, value in headers.items():
+        if value is not None:
+            connection.putheader(name, value)
+    connection.endheaders(body)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_glyphs_are_taken_from_this_page_alone(port: int, kept: Path) -> None:
+    before = sorted(kept.rglob("*"))
+    strange = f"http://stranger.example:{port}"
+    assert posted(port, Origin=strange) == 403
+    assert posted(port, Origin=None) == 403
+    assert posted(port, Origin=strange, Host=f"stranger.example:{port}") == 403
+    assert posted(port, X_Kiosk_Token=None) == 403
+    assert posted(port, X_Kiosk_Token="guess") == 403
+    assert posted(port, path="/models.json") == 404
+    assert posted(port, Content_Type="text/plain") == 415
+    assert posted(port, GLYPH + b"\0") == 413
+    assert posted(port, Content_Length="99999999999") == 413
+    assert posted(port, Content_Length=None, Transfer_Encoding="chunked") == 413
+    for path in ("/glyph", "/glyph?class=q", "/glyph?class=..%2F3", "/glyph?class="):
+        assert posted(port, path=path) == 409, path
+    assert posted(port, bytes(784)) == 409
+    assert sorted(kept.rglob("*")) == before
+    assert posted(port) == posted(port) == 200
+    assert len(set(kept.rglob("*.png")) - set(before)) == 1
+
+
+def test_without_a_folder_nothing_is_kept_and_the_page_says_how_to(
+    browser: Any, models: tuple[Artifact, Artifact]
+) -> None:
+    with kiosk(models[0].path.parent, port=0) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        page = opened(browser, server.server_port, 1280, [])
+        assert "--save DIR" in page.locator("#marks").inner_text()
+        draw(page)
+        answers = [reading["text"] for reading in page.evaluate("kiosk.readings")]
+        page.locator("#right").fill(next(name for name in models[0].classes if name not in answers))
+        page.locator("#marks button").click()
+        assert "Marked as wrong: 1" in page.locator("output").inner_text()
+        page.close()
+        server.shutdown()
 
 
 def test_a_browser_without_simd_is_told_what_to_use(browser: Any, port: int) -> None:

@@ -1,6 +1,7 @@
 // The page of `glyphpress kiosk`: strokes on a pad become a glyph, which two models read.
 
 import { Blank, glyph, picture } from "/calibration/glyph.mjs";
+import { Marks } from "/kiosk/marks.mjs";
 import { best, openModel } from "/kiosk/model.mjs";
 
 const SIZE = 320;
@@ -74,7 +75,13 @@ function emptied(text) {
 
 async function read() {
   state.turn += 1;
+  document.body.dataset.busy = "yes";
   const turn = state.turn;
+  await readNow(turn);
+  if (turn === state.turn) document.body.dataset.busy = "no";
+}
+
+async function readNow(turn) {
   show();
   if (!state.strokes.length) return emptied("Write a character.");
   let pixels;
@@ -129,6 +136,13 @@ function compare() {
   const differ = left.text !== right.text;
   verdict.textContent = differ ? `They differ: ${left.text} and ${right.text}` : `Both read ${left.text}`;
   for (const part of [verdict, ...sides]) part.classList.toggle("differ", differ);
+}
+
+// What a person can mark as wrong: the glyph, and what each model that runs read.
+function written() {
+  const read = state.readings.filter(Boolean);
+  const model = state.loaded.find(Boolean);
+  return read.length ? { classes: model.facts.classes, characters: [{ pixels: read[0].pixels, texts: read.map(({ text }) => text) }] } : null;
 }
 
 async function choose(side) {
@@ -199,6 +213,7 @@ function clear() {
 document.querySelector("#undo").addEventListener("click", undo);
 document.querySelector("#clear").addEventListener("click", clear);
 document.addEventListener("keydown", (event) => {
+  if (event.target.closest("input, select")) return;
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") undo();
   else if (event.key === "Escape") clear();
   else return;
@@ -226,8 +241,9 @@ async function start() {
     verdict.textContent = "The models cannot run here.";
     return;
   }
-  const { models, first } = await (await fetch("/models.json")).json();
+  const { models, first, save } = await (await fetch("/models.json")).json();
   state.models = models;
+  new Marks(document.querySelector("#marks"), save, () => written());
   const adapter = await navigator.gpu?.requestAdapter();
   document.querySelector("#gpu").hidden = !adapter || adapter.info?.isFallbackAdapter !== false;
   for (const [side, article] of sides.entries()) {
