@@ -20,6 +20,7 @@ from calibration.load import load
 from calibration.orientation import UNDONE_BY, Orientation, orientation
 from calibration.sample import image_hashes
 from calibration.spec import SPLITS, EmnistSplit
+from calibration.stored import Listener, listening
 
 _SPLITS: tuple[Split, Split] = ("test", "train")
 _EVEN_RATIO = 1.05
@@ -30,7 +31,8 @@ _UNEVEN_RATIO = 10.0
 class SplitCheck:
     """One split. official: the published number of images, None if there is none. copies: repeats of an image.
 
-    conflicts: images with a copy that has another label. inverted: dark ink on light.
+    conflicts: images with a copy that has another label. inverted: dark ink on light. found: what was found in a file
+    that does not say how it is to be read; empty for others.
     """
 
     split: str
@@ -42,6 +44,7 @@ class SplitCheck:
     copies: int
     conflicts: int
     inverted: bool
+    found: str
 
     @property
     def images(self) -> int:
@@ -80,6 +83,7 @@ class CheckReport:
         for check in self.splits:
             official = f", official {check.official:,}" if check.official is not None else ""
             least, most = check.class_range
+            lines += [f"{check.split:6}{check.found}"] * bool(check.found)
             lines.append(
                 f"{check.split:6}{check.images:,} images of 28x28{official}; {least:,} to {most:,} a class; "
                 f"{check.copies:,} copies; sha256 {check.sha256[:12]}  {check.origin}"
@@ -108,7 +112,9 @@ def check(
     for done, split in enumerate(_SPLITS):
         progress(f"checking {spec}", done, len(_SPLITS))
         try:
-            data = load(spec, split, data_root)
+            # What it finds in files stands in the report.
+            with listening(Listener(progress=progress)):
+                data = load(spec, split, data_root)
         except DataNotFound as error:
             if split == _SPLITS[-1] and not checked:
                 raise
@@ -143,6 +149,7 @@ def _split_check(data: Dataset, hashes: NDArray[np.bytes_], table: EmnistSplit |
         len(data) - len(first),
         int((data.labels != data.labels[first][group]).sum()),
         bool(np.median(frame) > 127),
+        data.found,
     )
 
 

@@ -130,7 +130,8 @@ class Dataset:
     labels: int64 [N], indices into `classes` (not EMNIST's own numbering).
     classes: the character of each index.
     origin: its name, such as `emnist:balanced/test`, or `emnist:balanced[0-9]/test` with chosen classes.
-    sha256: digest of images and labels in order.
+    sha256: digest of images and labels in order. found: what was found in a file that does not say how it is to be
+    read, as a line for the user; else empty.
     """
 
     images: ImageSource
@@ -139,6 +140,7 @@ class Dataset:
     origin: str
     split: Split
     sha256: str
+    found: str = ""
 
     @classmethod
     def of(cls, images: ImageSource, labels: Labels, classes: tuple[str, ...], origin: str, split: Split) -> Dataset:

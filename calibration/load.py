@@ -17,40 +17,71 @@ from calibration.errors import CorruptData, DataNotFound, UnknownData
 from calibration.idx import open_idx
 from calibration.sample import TEST_SHARE, held_out
 from calibration.spec import SPLITS, EmnistSplit, brackets, chosen_classes, emnist_split, split_brackets
+from calibration.stored import listener
 
-_FORMS = f"{DIGITS}, {SCANS}, emnist:SPLIT, DIR:SPLIT, or a folder of pictures with a subfolder a class"
+_FORMS = (
+    f"{DIGITS}, {SCANS}, emnist:SPLIT, DIR:SPLIT, a folder of pictures with a subfolder a class, or a CSV, MATLAB or "
+    "parquet FILE"
+)
 
 
 def load(spec: str, split: Split = "test", data_root: Path | None = None) -> Dataset:
     """Load the data set that a spec names.
 
     spec: `builtin:digits` and `builtin:digits8x8` (`digits`, `scans`); `emnist:SPLIT`, looked up under `data_root`,
-    $GLYPHPRESS_DATA, then the user cache; `DIR:SPLIT`, the same official files in or up to two levels below DIR; or
-    `DIR`, a folder of pictures. Brackets after any of them choose classes, as in `emnist:byclass[A-Z]`
+    $GLYPHPRESS_DATA, then the user cache; `DIR:SPLIT`, the same official files (IDX, CSV or MATLAB) in or up to two
+    levels below DIR; `DIR`, a folder of pictures, of MNIST's IDX files, or NIST's `by_class`; or `FILE` and
+    `FILE:HINTS` (`calibration.data_file`). Brackets after any of them choose classes, as in `emnist:byclass[A-Z]`
     (`calibration.spec`). `SPLIT/train` and `SPLIT/test` are the images of that file alone: a fifth of each class is the
-    test split, chosen by the pixels.
+    test split, chosen by the pixels. What was found in a file that does not say how it is to be read is told to the
+    `calibration.stored.listener`.
     Raises UnknownData, DataNotFound, CorruptData, EmptyData.
     """
-    from calibration.glyph import load_folder
+    data = _load(spec, split, data_root)
+    if data.found:
+        listener().say(data.found)
+    return data
 
-    if Path(spec).is_dir():
-        return load_folder(Path(spec), split)
+
+def _load(spec: str, split: Split, data_root: Path | None) -> Dataset:
+    if Path(spec).exists():
+        return _load_path(Path(spec), split)
     spec, names = split_brackets(spec)
     if spec in BUILT_IN:
         data = BUILT_IN[spec](split)
         return data.choose(names) if names else data
-    folder, colon, name = spec.rpartition(":")
-    if Path(spec).is_dir():
-        return load_folder(Path(spec), split, names)
+    if Path(spec).exists():
+        return _load_path(Path(spec), split, names)
+    before, colon, name = spec.rpartition(":")
     if not colon:
         raise _unknown(spec)
-    if folder == "builtin":
+    if before == "builtin":
         raise UnknownData(f"there is no built-in data set '{name}'; did you mean {' or '.join(BUILT_IN)}?")
-    if folder == "emnist":
+    if before == "emnist":
         return _load_official(name, split, search_folders(data_root), names)
-    if not Path(folder).is_dir():
-        raise DataNotFound(f"no folder {folder}; --data takes {_FORMS}")
-    return _load_official(name, split, [Path(folder)], names, fix="copy its files there, or give another folder")
+    if Path(before).is_file():
+        return _load_path(Path(before), split, names, name)
+    if not Path(before).is_dir():
+        raise DataNotFound(f"no folder {before}; --data takes {_FORMS}")
+    return _load_official(name, split, [Path(before)], names, fix="copy its files there, or give another folder")
+
+
+def _load_path(path: Path, split: Split, names: tuple[str, ...] = (), hints: str = "") -> Dataset:
+    """Load a file, or a folder that says by its content what it is."""
+    from calibration.conventions import Hints
+    from calibration.data_file import has_mnist, load_file, load_mnist
+    from calibration.glyph import load_folder
+    from calibration.sd19 import by_class_folder, load_by_class
+
+    if not path.is_dir():
+        data = load_file(path, split, Hints.of(hints))
+    elif root := by_class_folder(path):
+        data = load_by_class(root, split)
+    elif mnist := next((folder for folder in _folders(path) if has_mnist(folder)), None):
+        data = load_mnist(mnist, split)
+    else:
+        return load_folder(path, split, names)
+    return data.choose(names) if names else data
 
 
 def load_or_why(spec: str, split: Split, data_root: Path | None = None) -> Dataset | DataNotFound:
@@ -74,8 +105,6 @@ def train_split(spec: str, data_root: Path | None, why: str) -> Dataset:
 
 
 def _unknown(spec: str) -> UnknownData | DataNotFound:
-    if Path(spec).exists():
-        return DataNotFound(f"{spec} is a file, not a folder; --data takes {_FORMS}")
     known = {
         DIGITS: DIGITS,
         SCANS: SCANS,
@@ -139,16 +168,17 @@ def catalog(data_root: Path | None = None) -> list[Entry]:
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """Files of one split in one folder; None where a file is missing."""
+    """Files of one split in one folder; None where a file is missing. table: a CSV or MATLAB file of both."""
 
     folder: Path
     images: Path | None
     labels: Path | None
+    table: Path | None
 
     @property
     def complete(self) -> bool:
         """Whether images and labels are both there."""
-        return self.images is not None and self.labels is not None
+        return self.table is not None or (self.images is not None and self.labels is not None)
 
 
 def user_cache() -> Path | None:
@@ -176,7 +206,7 @@ def find_split(table: EmnistSplit, split: Split, roots: list[Path]) -> SplitFile
     other: Split = "train" if split == "test" else "test"
     for root in roots:
         candidates = [_files(folder, table, split) for folder in _folders(root)]
-        candidates = [files for files in candidates if files.images or files.labels]
+        candidates = [files for files in candidates if files.images or files.labels or files.table]
         if candidates:
             return max(candidates, key=lambda files: (files.complete, _files(files.folder, table, other).complete))
     return None
@@ -221,15 +251,17 @@ def load_split(
         if find_split(table, other, roots):
             only, split_it = f", where the {other} split is", f", and {table.name}/{other} splits that file alone"
         raise DataNotFound(f"no {stem}-images-idx3-ubyte[.gz] in or below {searched}{only}; {fix}{split_it}")
+    below = files.folder not in roots and files.folder.name not in {"gzip", "official", "raw"}
+    which = brackets(classes) if classes != table.classes else ""
+    origin = f"{spec}{which}/{split}" + (f" ({files.folder.name})" if below else "")
+    if files.table and not (files.images and files.labels):
+        return replace(_load_path(files.table, split, classes, table.name), origin=origin)
     if files.images is None or files.labels is None:
         missing = "images-idx3" if files.images is None else "labels-idx1"
         raise DataNotFound(f"{files.folder} lacks {stem}-{missing}-ubyte[.gz]; copy it beside the other file")
     check_mapping(table, files.folder)
     images = StreamedImages(files.images)
     labels = read_labels(files.labels, table, expected=len(images), images=files.images)
-    below = files.folder not in roots and files.folder.name not in {"gzip", "official", "raw"}
-    which = brackets(classes) if classes != table.classes else ""
-    origin = f"{spec}{which}/{split}" + (f" ({files.folder.name})" if below else "")
     if which:
         indices, labels = of_classes(labels, table.classes, classes, origin)
         images = images.subset(indices)
@@ -296,8 +328,17 @@ def _subfolders(parent: Path) -> list[Path]:
 
 
 def _files(folder: Path, table: EmnistSplit, split: Split) -> SplitFiles:
-    def file_of(kind: str) -> Path | None:
-        name = f"emnist-{table.name}-{split}-{kind}-ubyte"
-        return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
+    stem = f"emnist-{table.name}-{split}"
 
-    return SplitFiles(folder, file_of("images-idx3"), file_of("labels-idx1"))
+    def first(*names: str) -> Path | None:
+        return next((folder / name for name in names if (folder / name).is_file()), None)
+
+    def file_of(kind: str) -> Path | None:
+        return first(f"{stem}-{kind}-ubyte.gz", f"{stem}-{kind}-ubyte")
+
+    return SplitFiles(
+        folder,
+        file_of("images-idx3"),
+        file_of("labels-idx1"),
+        first(f"{stem}.csv", f"{stem}.csv.gz", f"emnist-{table.name}.mat"),
+    )

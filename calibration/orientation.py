@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from calibration.builtin import all_digits
-from calibration.dataset import SIDE, Dataset, Images
+from calibration.dataset import SIDE, Dataset, Images, ImageSource, Labels
 from calibration.glyph import glyph
 
 Features = NDArray[np.float32]
@@ -42,6 +42,8 @@ _SLANTS = (0.0, 0.2, 0.4)
 _COMPARED = 400
 _SURE_ABOVE = 0.99
 _DRAWS = 4000
+_ALIKE = 2.5
+"""How often more than by chance an image must be most like its own class."""
 
 
 @dataclass(frozen=True)
@@ -77,28 +79,57 @@ def orientation(data: Dataset, seed: int = 0) -> Orientation | None:
 
     About 400 images are compared, about equally many of each class. They must be bright ink on dark.
     """
-    rng = np.random.default_rng(seed)
-    known = [label for label, name in enumerate(data.classes) if name in (*digits, *ascii_letters)]
-    best: list[NDArray[np.int64]] = []
-    for label in known:
-        members = np.flatnonzero(data.labels == label)
-        chosen = rng.permutation(members)[: -(-_COMPARED // len(known))]
-        reference = _reference(_written_as(data.classes[label], data.classes))
-        best.append(_best_turn(data.images[chosen], reference))
-    counts = np.bincount(np.concatenate(best), minlength=len(TURNS)) if best else np.zeros(len(TURNS), np.int64)
-    total = int(counts.sum())
-    if not total:
+    return _vote(data.classes, _compared(data.images, data.labels, data.classes, seed))
+
+
+def looks(images: ImageSource, labels: Labels, classes: tuple[str, ...], seed: int = 0) -> Orientation | None:
+    """Return the orientation where the votes decide it and the images look like their classes, else None.
+
+    Pictures of clothes that are numbered 0 to 9 are compared with digits in vain: their votes may agree by chance, but
+    turned upright they are no more like their class than like the others.
+    """
+    compared = _compared(images, labels, classes, seed)
+    result = _vote(classes, compared)
+    if result is None or not result.sure:
         return None
+    undo = TURNS[UNDONE_BY.get(result.looks, result.looks)]
+    references = [_reference(_written_as(classes[label], classes)) for label in compared]
+    owners = np.repeat(list(compared), [len(reference) for reference in references])
+    every = np.concatenate(references)
+    right = 0
+    for label, chosen in compared.items():
+        nearest = (undo(_features(chosen)).reshape(len(chosen), -1) @ every.T).argmax(1)
+        right += int((owners[nearest] == label).sum())
+    return result if right / result.images > _ALIKE / len(compared) else None
+
+
+def _compared(images: ImageSource, labels: Labels, classes: tuple[str, ...], seed: int) -> dict[int, Images]:
+    """Return about 400 images by their label, about equally many of each class that is a digit or a Latin letter."""
+    rng = np.random.default_rng(seed)
+    known = [label for label, name in enumerate(classes) if name in (*digits, *ascii_letters)]
+    compared = {}
+    for label in known:
+        chosen = rng.permutation(np.flatnonzero(labels == label))[: -(-_COMPARED // len(known))]
+        if len(chosen):
+            compared[label] = images[chosen]
+    return compared
+
+
+def _vote(classes: tuple[str, ...], compared: dict[int, Images]) -> Orientation | None:
+    best = [_best_turn(images, _reference(_written_as(classes[label], classes))) for label, images in compared.items()]
+    if not best:
+        return None
+    counts = np.bincount(np.concatenate(best), minlength=len(TURNS))
+    total = int(counts.sum())
     winner = int(counts.argmax())
-    confidence = float((rng.dirichlet(counts + 1, _DRAWS).argmax(1) == winner).mean())
+    # A generator of its own keeps the answer the same whoever drew before.
+    confidence = float((np.random.default_rng(total).dirichlet(counts + 1, _DRAWS).argmax(1) == winner).mean())
     votes = {name: int(count) / total for name, count in zip(TURNS, counts, strict=True)}
     return Orientation(list(TURNS)[winner], votes, total, confidence)
 
 
 def _best_turn(images: Images, reference: Features) -> NDArray[np.int64]:
     """Return for each image the index of the turn whose inverse makes it most similar to a reference."""
-    if not len(images):
-        return np.empty(0, np.int64)
     features = _features(images)
     # Blurring and scaling are the same in every direction, so features turn as images do.
     undone = np.stack([TURNS[UNDONE_BY.get(name, name)](features) for name in TURNS])

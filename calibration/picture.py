@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -19,18 +21,21 @@ _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 
 
 @contextmanager
-def open_picture(path: Path, *, too_large: str, still: bool = False) -> Iterator[Image.Image]:
+def open_picture(
+    path: Path, *, too_large: str, still: bool = False, content: bytes | None = None
+) -> Iterator[Image.Image]:
     """Yield a picture, not decoded yet; errors of its decoder inside the block are translated too.
 
     too_large: what to do about a picture of more than MOST_PIXELS, the end of the message. still: refuse several
-    frames or pages. Raises DataNotFound, and CorruptData with the file.
+    frames or pages. content: the picture file itself, where it lies inside another one, which `path` names then.
+    Raises DataNotFound, and CorruptData with the file.
     """
     try:
-        _refuse_documents(path)
-        with warnings.catch_warnings():
+        with path.open("rb") if content is None else io.BytesIO(content) as file, warnings.catch_warnings():
+            _refuse_documents(file)
             # Warnings about damaged metadata, which is not needed, and about sizes that are refused here.
             warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
+            with Image.open(file) as picture:
                 if picture.width * picture.height > MOST_PIXELS:
                     raise CorruptData(f"{picture.width:,} x {picture.height:,} pixels are {too_large}")
                 if still and (frames := getattr(picture, "n_frames", 1)) > 1:
@@ -47,9 +52,9 @@ def open_picture(path: Path, *, too_large: str, still: bool = False) -> Iterator
         raise CorruptData(f"{path} is a damaged picture ({error}); remove it or save it again") from error
 
 
-def _refuse_documents(path: Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(len(_PDF))
+def _refuse_documents(file: BinaryIO) -> None:
+    start = file.read(len(_PDF))
+    file.seek(0)
     if start == _PDF:
         raise CorruptData("it is a PDF; make a picture of the page with `pdftoppm -r 300 -gray -png FILE.pdf page`")
     if start.startswith(_POSTSCRIPT):

@@ -12,6 +12,7 @@ import numpy as np
 from calibration.load import load
 from calibration.sample import draw
 from targets.preprocess import Preprocess
+from tests.fixtures.data_files import Halves, kaggle, matlab, parquet, with_header
 from tests.fixtures.official_files import write_split
 from tests.fixtures.reports import pressed_report
 from tests.fixtures.small_readers import linear_reader
@@ -30,9 +31,14 @@ IMAGES = {"train": 120, "test": 60}
 def make(folder: Path) -> None:
     """Fill a folder with one whole file of every kind."""
     folder.mkdir(parents=True)
+    halves: Halves = {}
     for split, count in IMAGES.items():
         data = load("builtin:digits", split)
         write_split(folder / "data", "digits", split, data.images[:count], data.labels[:count], suffix="")
+        halves[split] = data.images[:count], data.labels[:count]
+    (folder / "tables").mkdir()
+    for write in (kaggle, with_header, matlab, parquet):
+        write(folder / "tables", halves)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         _checkpoints(folder)

@@ -71,6 +71,29 @@ def idx_gzip(random: Random, base: Path, folder: Path) -> int:
     return run("data", "check", f"{data}:digits")
 
 
+def _data_file(random: Random, base: Path, folder: Path, name: str) -> int:
+    """Damage one of the data files in other formats, and check the data set to which it belongs."""
+    data = shutil.copytree(base / "tables", folder / "tables")
+    path = data / name
+    path.write_bytes(mutate.damaged(random, path.read_bytes()))
+    return run("data", "check", path)
+
+
+@reader
+def pixel_table(random: Random, base: Path, folder: Path) -> int:
+    return _data_file(random, base, folder, random.choice(["emnist-digits-test.csv", "mnist_test.csv.gz"]))
+
+
+@reader
+def matlab(random: Random, base: Path, folder: Path) -> int:
+    return _data_file(random, base, folder, "emnist-digits.mat")
+
+
+@reader
+def parquet(random: Random, base: Path, folder: Path) -> int:
+    return _data_file(random, base, folder, "test-00000-of-00002.parquet")
+
+
 @reader
 def mapping(random: Random, base: Path, folder: Path) -> int:
     data = shutil.copytree(base / "data", folder / "data")

@@ -13,6 +13,7 @@ import rich_click as click
 from click.core import ParameterSource
 
 from calibration.spec import with_classes
+from calibration.stored import Listener, listening
 from toolchain.cli import complete, console, values
 from toolchain.core.errors import GlyphpressError
 
@@ -59,13 +60,25 @@ def run_options(
 
             names = ("seed", "threads", "resume", "force", "data_root")
             settings = {name: kwargs.pop(name) for name in names if name in kwargs}
-            with console.progress() as progress:
+            with console.progress() as progress, listening(Listener(_once(console.say), progress)):
                 context = RunContext(progress=progress, say=console.say, **settings)
                 return command(*args, context=context, **kwargs)
 
         return with_options(cast(Command, wrapped), added)
 
     return decorate
+
+
+def _once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Say each line once: a command may load the same images several times."""
+    said: set[str] = set()
+
+    def say_new(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    return say_new
 
 
 def with_options(command: Command, added: Sequence[Callable[[Command], Command]]) -> Command:
@@ -136,8 +149,8 @@ def _data_options(command: Command, *, required: bool) -> Command:
         required=required,
         metavar="DATA",
         shell_complete=complete.DATA,
-        help="builtin:digits, emnist:SPLIT, DIR:SPLIT, or a folder of pictures; append [A-Z] to choose classes, or "
-        "/test to split that file alone.",
+        help="builtin:digits, emnist:SPLIT, DIR:SPLIT, a folder of pictures, or a CSV, MATLAB or parquet FILE; append "
+        "[A-Z] to choose classes, or /test to split that file alone.",
     )(command)
 
 
