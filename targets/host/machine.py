@@ -79,6 +79,11 @@ def machine_state(root: Path = Path("/")) -> dict[str, Any]:
     return {key: value for key, value in (state | cpu_seconds(root)).items() if value not in (None, "", [])}
 
 
+def described(state: State) -> dict[str, Any]:
+    """Return a state without its counters, for people and for files that outlive the process."""
+    return {key: value for key, value in state.items() if key not in COUNTERS}
+
+
 def _pinned() -> list[int]:
     usable = sorted(os.sched_getaffinity(0))
     return usable if len(usable) < (os.cpu_count() or 0) else []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,17 +14,33 @@ from calibration.load import load
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format
 from tests.fixtures.made_once import artifact_once, once, run_folder
+from tests.fixtures.reports import report_validator
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.core.context import RunContext
 from toolchain.export import export
 from toolchain.quantize import quantize
 from toolchain.recipe import Quantize
+from toolchain.report.report import Report
 from toolchain.training.presets import preset
 from toolchain.training.train import train
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_report_keeps_to_its_schema() -> Iterator[None]:
+    """Check each report.json that a test writes against the published schema."""
+    save = Report.save
+
+    def checked(self: Report, path: Path, *, force: bool = False) -> None:
+        save(self, path, force=force)
+        report_validator().validate(json.loads(path.read_text(encoding="utf-8")))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Report, "save", checked)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,16 @@ if TYPE_CHECKING:
     from toolchain.report.report import Report
 
 
+def _print_schema(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    """Print the schema and end, before the folders are looked at."""
+    if not asked or context.resilient_parsing:
+        return
+    from toolchain.report.report import report_schema
+
+    click.echo(json.dumps(report_schema(), indent=2, ensure_ascii=False))
+    context.exit()
+
+
 @click.command()
 @click.argument("paths", metavar="DIR...|TIMINGS.npz...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--open", "opened", is_flag=True, help="Also show the page of the press, report.html, in a web browser.")
@@ -25,6 +36,14 @@ if TYPE_CHECKING:
     help="Write the page of the press without its pictures, or of the comparison, as .html.",
 )
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the whole report as Markdown.")
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON schema of report.json and exit.",
+)
 @options.run_options(force=True)
 @options.json_option
 def report(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +16,8 @@ from calibration.dataset import Dataset
 from calibration.load import load
 from targets.artifact import Artifact
 from targets.errors import TargetError
-from targets.host.machine import machine_state
-from targets.session import Instructions
+from targets.host.machine import described, machine_state
+from targets.session import Instructions, Timings
 from toolchain.checkpoint import Settled, settle
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands.press_files import FileMaker, PressFolder, PressImages, add_file
@@ -102,7 +103,7 @@ def _report(
         preprocess_note=finding.evidence if finding else "",
         calibration=calibration.facts() if calibration else None,
         policy=request.policy.to_dict(),
-        machine=machine_state(),
+        machine=_machine(measured.timings),
         tools={name: version for artifact in measured.artifacts for name, version in artifact.tools.items()},
         command=request.command,
         notes=(
@@ -117,6 +118,15 @@ def _report(
         winners=choice.winners,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _machine(timings: Timings | None) -> dict[str, Any]:
+    """Return the machine that the files were timed on, a board for example, when it had timed them; else this one."""
+    if timings is None or timings.facts.simulated:
+        return described(machine_state())
+    start = dict(timings.machine)
+    end = start.pop("end", {})
+    return described(start | end) | {"busy_cores": round(timings.busy_cores, 2)}
 
 
 _EXPLAINED = 32
@@ -186,6 +196,11 @@ class MeasuredFiles:
     evidence: list[Evidence] = field(default_factory=list)
     counts: list[Instructions | None] = field(default_factory=list)
     taints: tuple[str, ...] = ()
+
+    @property
+    def timings(self) -> Timings | None:
+        """Those of the baseline, which was timed in turns with all others; None where nothing was compared or timed."""
+        return self.evidence[0].baseline_timings if self.evidence else None
 
     @property
     def artifacts(self) -> list[Artifact]:

@@ -12,7 +12,7 @@ from threading import Lock
 from targets import catalog
 from targets.artifact import Artifact
 from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
-from targets.host.machine import machine_state, pinned
+from targets.host.machine import described, machine_state, pinned
 from targets.host.runtime_session import resolved_threads
 from targets.host.text import json_text
 from targets.session import TimingPlan, taints_of
@@ -83,7 +83,7 @@ def profile_files(request: ProfileRequest, context: RunContext | None = None) ->
     with pinned(request.pin if local else ()):
         _pin_boards(request, pairs, states)
         _open_all(request, pairs, states, context.progress)
-        before = machine_state()
+        before = described(machine_state())
         taints = _time_all(request, pairs, context)
         _count_all(request, pairs, context.progress)
         if taints and request.strict:

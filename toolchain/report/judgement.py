@@ -6,17 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from inspect import getdoc
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-
-from pydantic import TypeAdapter
 
 from targets.host.text import json_text
 from targets.session import RuntimeFacts, Timings
 from toolchain.core.errors import EvidenceError
 from toolchain.core.files import write_whole
 from toolchain.core.json_codec import from_json, to_json
+from toolchain.core.json_schema import stored_schema
 from toolchain.core.quantities import points_text, size_text, time_text
 from toolchain.core.versions import tool_versions
 from toolchain.evaluation.compare import ClassDrop, Comparison, FileFacts, NewConfusion, comparison
@@ -260,33 +258,7 @@ def _measure_text(measure: Measure, value: float) -> str:
     return f"{value:,.0f}" if measure == "count" else f"{points_text(value, 3)} pp"
 
 
-_DRAFT = "https://json-schema.org/draft/2020-12/schema"
-# The docstrings of these classes explain their fields in the schema.
-_EXPLAINED = (Judged, FileFacts, RuntimeFacts, Verdict, Part, Comparison, ClassDrop, NewConfusion)
-
-
 def verdict_schema() -> dict[str, Any]:
-    """Return the JSON schema of what `to_json` gives of a `Judgement`, its policy included; unknown keys are errors."""
-    adapters = {"judgement": TypeAdapter[Any](Judgement), "policy": TypeAdapter[Any](Policy)}
-    references, definitions = TypeAdapter.json_schemas(
-        [(name, "serialization", adapter) for name, adapter in adapters.items()],
-        ref_template="#/$defs/{model}",
-    )
-    tables: dict[str, Any] = definitions["$defs"]
-    root: dict[str, Any] = tables.pop(references["judgement", "serialization"]["$ref"].rpartition("/")[2])
-    del root["title"]
-    root["properties"] |= {"schema": {"const": Judgement.SCHEMA}, "policy": references["policy", "serialization"]}
-    for table in (root, *tables.values()):
-        if "properties" in table:
-            _close(table)
-    for kind in _EXPLAINED:
-        tables[kind.__name__]["description"] = getdoc(kind)
-    head = {"$schema": _DRAFT, "title": Judgement.SCHEMA, "description": getdoc(Judgement)}
-    return head | root | {"$defs": tables}
-
-
-def _close(table: dict[str, Any]) -> None:
-    """Refuse unknown keys; of what is always written, only a policy's limits may be missing."""
-    table["additionalProperties"] = False
-    if table.get("title") != "Policy":
-        table["required"] = list(table["properties"])
+    """Return the JSON schema of `verdict.json`, its policy included."""
+    parts = (Judged, FileFacts, RuntimeFacts, Verdict, Part, Comparison, ClassDrop, NewConfusion)
+    return stored_schema(Judgement, parts=parts, tables={"policy": Policy})

@@ -14,11 +14,14 @@ from targets.session import Timings
 from toolchain.core.errors import EvidenceError, StageError
 from toolchain.core.files import MARK, refuse_other, write_whole
 from toolchain.core.json_codec import ByItself, Count, from_json, to_json
-from toolchain.evaluation.compare import Comparison
+from toolchain.core.json_schema import stored_schema
+from toolchain.evaluation.compare import ClassDrop, Comparison, NewConfusion
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.timings import SLOWER, LatencyRatio
-from toolchain.gate.limit import Verdict, overall
+from toolchain.gate.limit import Part, Verdict, overall
+from toolchain.gate.policy import Policy
 from toolchain.report.judgement import check_verdict
+from toolchain.report.machine_facts import machine_schema
 from toolchain.stats.decision import Outcome
 
 _ABOVE_ZERO = (
@@ -220,8 +223,9 @@ class Report:
     calibration: `CalibrationSet.facts()`, None where nothing was calibrated. policy: `Policy.to_dict()`. prefer: the
     measure that chose the winner; winners: the file that wins by each measure (`winner.Prefer`).
     failures: files that were asked for and are missing.
-    command: the command line of the press. machine: state of the host; tools: package versions. created: when the press
-    ended, as an ISO 8601 date and time with its offset; empty in reports of versions that did not record it.
+    command: the command line of the press. machine: that on which files were timed, as `machine_facts` tells it; tools:
+    package versions. created: when the press ended, as an ISO 8601 date and time with its offset; empty in reports of
+    versions that did not record it.
     """
 
     SCHEMA: ClassVar = "glyphpress/report/1"
@@ -283,3 +287,16 @@ class Report:
             if rows.get(compared.candidate_sha256) != figures:
                 raise EvidenceError(f"{file}: the row of {compared.candidate} is not as its comparison; press again")
         return report
+
+
+def report_schema() -> dict[str, Any]:
+    """Return the JSON schema of `report.json`; reports of older versions keep to it too, without the later keys."""
+    parts = (CheckpointFacts, DatasetFacts, Row, Failure, Preprocess, Fidelity, Verdict, Part, Comparison, ClassDrop)
+    schema = stored_schema(Report, parts=(*parts, NewConfusion), tables={"policy": Policy}, older=True)
+    drawn = {"origin": "string", "images": "integer", "seed": "integer", "sha256": "string"}
+    facts = {"properties": {key: {"type": kind} for key, kind in drawn.items()}, "required": [*drawn]}
+    schema["properties"] |= {
+        "calibration": {"anyOf": [{"type": "object", **facts}, {"type": "null"}], "default": None},
+        "machine": machine_schema(),
+    }
+    return schema

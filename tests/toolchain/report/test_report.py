@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.fixtures.reports import pressed_report
+from tests.fixtures.reports import pressed_report, report_validator
 from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import to_json
 from toolchain.core.quantities import size_text
@@ -121,6 +121,31 @@ def test_the_report_comes_back_from_its_folder(tmp_path: Path) -> None:
     report.save(tmp_path / "report.json")
     assert Report.load(tmp_path) == report == Report.load(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["schema"] == "glyphpress/report/1"
+
+
+def test_the_published_schema_is_that_of_the_program_and_refuses_what_it_does_not_know(glyphpress) -> None:
+    published = Path(__file__).parents[3] / "docs" / "report.schema.json"
+    printed_schema = glyphpress("report", "--schema")
+    assert printed_schema.code == 0, printed_schema.err
+    assert json.loads(printed_schema.out) == json.loads(published.read_text(encoding="utf-8")), (
+        "make it anew: glyphpress report --schema > docs/report.schema.json"
+    )
+    validator = report_validator()
+    validator.check_schema(validator.schema)
+    values = to_json(pressed_report())
+    validator.validate(values)
+    older = {key: value for key, value in values.items() if key not in ("created", "failures")}
+    validator.validate(older | {"machine": {}, "policy": {}, "calibration": None})
+    for place, value in (
+        (("rows", 1, "bytes"), "7"),
+        (("policy",), {"drpo": {"max": "1pp"}}),
+        (("machine", "isa"), "avx"),
+    ):
+        broken = json.loads(json.dumps(values))
+        at(broken, place[:-1])[place[-1]] = value
+        assert not validator.is_valid(broken), place
+    for broken in (values | {"extra": 1}, {key: values[key] for key in values if key != "rows"}):
+        assert not validator.is_valid(broken)
 
 
 @pytest.mark.parametrize(

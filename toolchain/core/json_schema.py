@@ -1,0 +1,49 @@
+"""JSON schemas of what `to_json` writes, made from the same dataclasses, so that they cannot say anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from inspect import getdoc
+from typing import Any
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def stored_schema(
+    kind: type[Any],
+    *,
+    parts: Iterable[type[Any]],
+    tables: Mapping[str, type[Any]] | None = None,
+    older: bool = False,
+) -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of a dataclass with a `SCHEMA`; unknown keys are errors.
+
+    parts: the dataclasses inside it, whose docstrings explain their fields. tables: fields that hold a dictionary in
+    Python, and what it is in JSON; keys of these may be missing. older: keys whose fields have a default may be missing
+    too, as `from_json` allows in files of older versions.
+    """
+    from pydantic import TypeAdapter
+
+    kinds = {"": kind, **(tables or {})}
+    references, definitions = TypeAdapter.json_schemas(
+        [(name, "serialization", TypeAdapter(each)) for name, each in kinds.items()], ref_template="#/$defs/{model}"
+    )
+    defined: dict[str, Any] = definitions["$defs"]
+    titles = {name: references[name, "serialization"]["$ref"].rpartition("/")[2] for name in kinds}
+    root: dict[str, Any] = defined.pop(titles.pop(""))
+    del root["title"]
+    for name, title in titles.items():
+        root["properties"][name] = {"$ref": f"#/$defs/{title}"}
+    root["properties"] = {"schema": {"const": kind.SCHEMA}} | root["properties"]
+    for title, table in ((None, root), *defined.items()):
+        if "properties" not in table:
+            continue
+        table["additionalProperties"] = False
+        if not older and title not in titles.values():
+            table["required"] = list(table["properties"])
+    if older:
+        root["required"] = ["schema", *root["required"]]
+    for part in parts:
+        defined[part.__name__]["description"] = getdoc(part)
+    head = {"$schema": _DRAFT, "title": kind.SCHEMA, "description": getdoc(kind)}
+    return head | root | {"$defs": defined}
