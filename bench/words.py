@@ -175,11 +175,11 @@ def _scanned(ink: Floats, size: float, rng: np.random.Generator) -> Gray:
     return 255 - picture if rng.random() < 1 / 8 else picture
 
 
-def composed(data: Dataset, seed: int, count: int = WORDS) -> list[Word]:
-    """Return words drawn from VOCABULARY: in small letters, in capitals, or with a capital first."""
+def composed(data: Dataset, seed: int, count: int = WORDS, vocabulary: Sequence[str] = VOCABULARY) -> list[Word]:
+    """Return words drawn from a vocabulary: in small letters, in capitals, or with a capital first."""
     rng = np.random.default_rng(seed)
     forms = (str.lower, str.upper, str.capitalize)
-    return [compose(forms[rng.integers(3)](str(rng.choice(VOCABULARY))), data, rng) for _ in range(count)]
+    return [compose(forms[rng.integers(3)](str(rng.choice(vocabulary))), data, rng) for _ in range(count)]
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ function inkOf(bright) {
   const { threshold, dark, light } = levels(bright.pixels);
   const mask = bright.pixels.map((level) => level >= threshold);
   const { top, bottom, left, right } = boxOf(picture(bright.width, bright.height, withoutDust(bright, mask)));
-  if (!bottom) throw new Blank("there is nothing but specks in it");
+  if (!bottom) throw new Blank("there are only specks or hairlines in it");
   const scale = WORK / Math.max(bottom - top, right - left);
   // A pixel of paper on each side lets the interpolation end the strokes.
   const cut = picture(right - left + 2, bottom - top + 2);
@@ -181,7 +181,7 @@ export function components({ width, height, pixels }) {
 function settled(ink) {
   const soft = blurred(ink);
   const { top, bottom, left, right } = boxOf({ ...soft, pixels: soft.pixels.map((level) => level > FAINTEST) });
-  if (!bottom) throw new Blank("there is nothing but specks in it");
+  if (!bottom) throw new Blank("there are only specks or hairlines in it");
   const side = (Math.max(bottom - top, right - left) * SIDE) / INNER;
   const [x, y] = [(left + right - side) / 2, (top + bottom - side) / 2];
   const corner = [Math.floor(x), Math.floor(y)];
@@ -246,11 +246,11 @@ function transposed({ width, height, pixels }) {
   return turned;
 }
 
-// Pillow's bicubic resize of the box [left, top, right, bottom], with weights of 22 bits. It goes down first in tall pictures
-// that become smaller, else across; found by comparing with Pillow 13.
+// Pillow's bicubic resize of the box [left, top, right, bottom], with weights of 22 bits. Since version 13 it goes down
+// first where more than twice as many rows as columns are lost, else across.
 function resized(drawing, wide, high, [left, top, right, bottom]) {
-  const tall = drawing.height > 2 * drawing.width || wide * drawing.height >= 1.5 * drawing.width * high;
-  if (tall && high < drawing.height) {
+  const lost = drawing.height - high;
+  if (lost > 0 && lost > 2 * (drawing.width - wide)) {
     return resizedAcross(transposed(resizedAcross(transposed(drawing), high, top, bottom)), wide, left, right);
   }
   const across = resizedAcross(drawing, wide, left, right);

@@ -336,9 +336,12 @@ def _slope(rows: Sequence[Sequence[_Piece]]) -> float:
     """Return by how much the lines fall per pixel, from those of five pieces or more; 0 where there are none."""
     slopes = []
     for row in rows:
-        x, y = np.array([piece.centre for piece in row]).T
-        if len(row) >= 5 and np.ptp(x) > 0:
-            slopes.append(float(np.polyfit(x, y, 1)[0]))
+        # Twice the centres: whole numbers, whose sums are exact here and in words.mjs.
+        x = np.array([piece.left + piece.right for piece in row])
+        y = np.array([piece.top + piece.bottom for piece in row])
+        scatter = len(row) * int(x @ x) - int(x.sum()) ** 2
+        if len(row) >= 5 and scatter > 0:
+            slopes.append((len(row) * int(x @ y) - int(x.sum()) * int(y.sum())) / scatter)
     return float(np.median(slopes)) if slopes else 0.0
 
 

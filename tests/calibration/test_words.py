@@ -2,55 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from calibration.builtin import digits
 from calibration.errors import CorruptData, DataNotFound
 from calibration.words import Writing, cut, cut_file
-
-Strokes = Sequence[Sequence[tuple[float, float]]]
-# Within a square of 1 x 1, its top left corner at 0, 0.
-LETTERS: dict[str, Strokes] = {
-    "H": [[(0, 0), (0, 1)], [(0.6, 0), (0.6, 1)], [(0, 0.5), (0.6, 0.5)]],
-    "E": [[(0.5, 0), (0, 0), (0, 1), (0.5, 1)], [(0, 0.5), (0.4, 0.5)]],
-    "T": [[(0, 0), (0.7, 0)], [(0.35, 0), (0.35, 1)]],
-    "L": [[(0, 0), (0, 1), (0.5, 1)]],
-    "i": [[(0, 0.4), (0, 1)], [(0.01, 0.1), (0.0, 0.12)]],
-    "j": [[(0.25, 0.4), (0.25, 1.1), (0, 1.2)], [(0.35, 0.12), (0.36, 0.14)]],
-    "=": [[(0, 0.4), (0.5, 0.4)], [(0, 0.7), (0.5, 0.7)]],
-    ":": [[(0, 0.35), (0.01, 0.36)], [(0, 0.85), (0.01, 0.86)]],
-    ".": [[(0, 0.98), (0.01, 1)]],
-    "a": [[(0.4, 0.5), (0.1, 0.5), (0, 0.75), (0.1, 1), (0.4, 0.9)], [(0.4, 0.4), (0.4, 1)]],
-    # Its upper bar does not touch the rest.
-    "5": [[(0.05, 0), (0.5, 0)], [(0, 0.15), (0, 0.45), (0.4, 0.5), (0.45, 0.85), (0, 1)]],
-}
-
-
-def drawn(lines: Sequence[str], *, size: int = 60, gap: float = 0.25, slant: float = 0.0) -> Image.Image:
-    """Return black letters on white. gap: between letters, in heights; a blank is 0.9. slant: fall of the baseline."""
-    picture = Image.new("L", (int(size * (2 + max(map(len, lines)))), int(size * (1.5 + 2 * len(lines)))), 255)
-    pen = ImageDraw.Draw(picture)
-    for row, line in enumerate(lines):
-        x = 0.8 * size
-        for letter in line:
-            if letter == " ":
-                x += (0.9 - gap) * size
-                continue
-            strokes = LETTERS[letter]
-            foot = (0.7 + 2 * row) * size + slant * x
-            for stroke in strokes:
-                points = [(x + across * size, foot + down * size) for across, down in stroke]
-                pen.line(points, 0, size // 9, joint="curve")
-                for px, py in points:
-                    pen.ellipse((px - size / 18, py - size / 18, px + size / 18, py + size / 18), 0)
-            x += (max(across for stroke in strokes for across, _ in stroke) + gap) * size
-    return picture
+from tests.fixtures.drawn_lines import drawn, grainy, shaded
 
 
 def text(writing: Writing) -> str:
@@ -99,28 +61,18 @@ def test_slanted_lines_are_read_line_by_line(slant: float) -> None:
     assert text(cut(np.asarray(picture))) == "xxx xxx\nxxx xxx x xxxx\nxxxx"
 
 
-def _shaded(gray: np.ndarray) -> np.ndarray:
-    """Return a picture whose right side lies in shadow: its paper is darker than the ink on the left."""
-    light = np.linspace(1, 0.25, gray.shape[1])[None]
-    return ((gray * 0.55 + 110) * light).astype(np.uint8)
-
-
-def _grainy(gray: np.ndarray) -> np.ndarray:
-    return np.clip(gray * 0.7 + 40 + np.random.default_rng(0).normal(0, 14, gray.shape), 0, 255).astype(np.uint8)
-
-
 @pytest.mark.parametrize(
     ("change", "paper"),
     [
         (lambda gray: gray, "light"),
         (lambda gray: 255 - gray, "dark"),
-        (_shaded, "light"),
-        (_grainy, "light"),
+        (shaded, "light"),
+        (grainy, "light"),
         (lambda gray: (gray // 6 + 150).astype(np.uint8), "light"),
     ],
     ids=["white", "black", "shadow", "grain", "faint"],
 )
-def test_paper_may_be_white_black_shaded_grainy_or_pale(change: object, paper: str) -> None:
+def test_paper_may_be_white_blackshadedgrainy_or_pale(change: object, paper: str) -> None:
     gray = np.asarray(drawn(["HE TiL", "LET"]))
     writing = cut(change(gray))  # type: ignore[operator]
     assert (text(writing), writing.paper) == ("xx xxx\nxxx", paper)
