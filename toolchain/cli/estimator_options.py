@@ -88,18 +88,12 @@ def _train(
     context: RunContext,
     as_json: bool,
 ) -> None:
-    from calibration.dataset import Dataset
-    from calibration.load import load_or_why, train_split
-    from calibration.sample import split_off_test
+    from toolchain.commands.train import images_to_train
     from toolchain.training.estimators import fit_estimator, refuse_unfit
 
     refuse_unfit(output, force=context.force)
     settings = _settings(model, chosen.config, given)
-    images = train_split(data, context.data_root, "train needs training images")
-    test = load_or_why(data, "test", context.data_root)
-    if not isinstance(test, Dataset):
-        console.say(f"{data} has no test split, so a fifth of each class of the train split is held out to test")
-        images, test = split_off_test(images)
+    images, test = images_to_train(data, context)
     result = fit_estimator(images, model=model, settings=settings, test=test, out=output, context=context)
     if as_json:
         console.emit("train", result.to_dict())

@@ -18,9 +18,11 @@ from toolchain.cli.start_options import ChosenStart, start_options
 if TYPE_CHECKING:
     from calibration.dataset import Dataset
     from targets.preprocess import Preprocess
+    from toolchain.commands.train import NetworkTraining
     from toolchain.core.context import RunContext
-    from toolchain.training.folds import CrossValidation, FoldResult, TrainFold
-    from toolchain.training.train import EpochResult, TrainResult
+    from toolchain.training.fit import EpochResult
+    from toolchain.training.folds import CrossValidation, FoldResult
+    from toolchain.training.train import TrainResult
 
 DEFAULT_MODEL = "cnn-small"
 
@@ -81,45 +83,42 @@ def train(
       glyphpress train --data builtin:digits --folds 5
       glyphpress train --from cnn-small --freeze --data builtin:digits -o d.pt
     """
-    from toolchain.training import train as training
+    from toolchain.commands.train import images_of_folds, images_to_train
 
     _refuse_outputs(output, records, starting, context, writes_nothing=bool(folds))
-    images, test = _images(data, context, is_measured_by_folds=bool(folds))
+    images, test = images_of_folds(data, context) if folds else images_to_train(data, context)
+    asked = _asked(images, context, model=model, chosen=chosen, starting=starting, preprocess=preprocess)
+
+    def record(epoch: EpochResult) -> None:
+        records.write(f"{asked.model} on {images.origin}", (*epoch.earlier, epoch))
+
+    with asked.resumable(folds, output, context) as run:
+        validation = _cross_validate(asked, folds, run, as_json=as_json) if folds else None
+        result = asked.fit(images, test, run, out=output, on_epoch=record) if output else None
+    if as_json:
+        _emit(result, validation)
+    else:
+        _show(result)
+
+
+def _asked(
+    images: Dataset,
+    context: RunContext,
+    *,
+    model: str | None,
+    chosen: ChosenSettings,
+    starting: ChosenStart | None,
+    preprocess: Preprocess | None,
+) -> NetworkTraining:
+    """Return the training that the options describe, with the notes on its start shown."""
+    from toolchain.commands.train import NetworkTraining
+
     start = starting.of(images, model, preprocess, context) if starting else None
     for note in start.notes if start else ():
         console.say(note)
     architecture = start.name if start else model or DEFAULT_MODEL
     settings = chosen.of(len(images), architecture)
-
-    def record(epoch: EpochResult) -> None:
-        records.write(f"{architecture} on {images.origin}", (*epoch.earlier, epoch))
-
-    def fit(images: Dataset, test: Dataset | None, context: RunContext, out: Path | None = None) -> TrainResult:
-        return training.train(
-            images,
-            model=architecture,
-            settings=settings if chosen.sets_batch else training.with_batch_that_fits(settings, images, context.seed),
-            preprocess=preprocess,
-            start=start,
-            test=test,
-            out=out,
-            on_epoch=record if out else None,
-            context=context,
-        )
-
-    validation = None
-    if folds:
-        console.say(f"{architecture} in {folds} folds of {len(images):,} images: {settings.summary()}")
-        if start:
-            console.say(
-                "if the file of --from was trained on these images, it knows every fold; other images are read worse"
-            )
-        validation = _cross_validate(images, folds, fit, context, as_json=as_json)
-    result = fit(images, test, context, output) if output else None
-    if as_json:
-        _emit(result, validation)
-    else:
-        _show(result)
+    return NetworkTraining(images, architecture, settings, not chosen.sets_batch, preprocess, start)
 
 
 def _refuse_outputs(
@@ -136,38 +135,19 @@ def _refuse_outputs(
             refuse_source(output, starting.checkpoint)
     elif not writes_nothing:
         raise click.UsageError("Missing option '-o', the file to write; only --folds runs without it")
-    elif context.resume or records.log or records.curve:
-        raise click.UsageError("--resume, --log and --curve belong to the training of a file; give -o too")
+    elif records.log or records.curve:
+        raise click.UsageError("--log and --curve belong to the training of a file; give -o too")
     records.refuse_unfit(force=context.force or context.resume)
 
 
-def _images(data: str, context: RunContext, *, is_measured_by_folds: bool) -> tuple[Dataset, Dataset | None]:
-    """Return the images to fit and those to test; without a test split, a fifth of the first unless folds measure."""
-    from calibration.dataset import Dataset
-    from calibration.load import load_or_why, train_split
-    from calibration.sample import split_off_test
-
-    images = train_split(data, context.data_root, "train needs training images")
-    test = load_or_why(data, "test", context.data_root)
-    if isinstance(test, Dataset):
-        return images, test
-    if is_measured_by_folds:
-        return images, None
-    console.say(f"{data} has no test split, so a fifth of each class of the train split is held out to test")
-    return split_off_test(images)
-
-
-def _cross_validate(
-    images: Dataset, folds: int, fit: TrainFold, context: RunContext, *, as_json: bool
-) -> CrossValidation:
+def _cross_validate(asked: NetworkTraining, folds: int, context: RunContext, *, as_json: bool) -> CrossValidation:
     from toolchain.core.quantities import percent_text
     from toolchain.report.folds import folds_text
-    from toolchain.training.folds import cross_validate
 
     def on_fold(fold: FoldResult) -> None:
         console.say(f"fold {fold.fold} of {folds}: {percent_text(fold.accuracy)} of {fold.images:,} images")
 
-    result = cross_validate(images, folds, fit, on_fold=on_fold, context=context)
+    result = asked.cross_validate(folds, on_fold, context)
     if not as_json:
         console.write(folds_text(result))
     return result

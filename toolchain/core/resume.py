@@ -18,6 +18,8 @@ def may_replace(output: Path, context: RunContext) -> bool:
 
     Raises UsageProblem where one was killed, and neither `resume` nor `force` says what to do.
     """
+    if context.trainings:
+        return context.force
     is_unfinished = _state_file(output).exists()
     if is_unfinished and not context.resume and not context.force:
         raise UsageProblem(
@@ -30,9 +32,12 @@ def may_replace(output: Path, context: RunContext) -> bool:
 def resumable(output: Path, context: RunContext) -> Iterator[RunContext]:
     """Yield the context in which trainings save their states in `OUTPUT.resume`, which goes when the block succeeds.
 
-    Where a killed run left that file, `context.resume` continues it. Raises as `may_replace` does, and EvidenceError
-    for a file that holds no such states.
+    Where a killed run left that file, `context.resume` continues it. In another such block, the file of that one is
+    used. Raises as `may_replace` does, and EvidenceError for a file that holds no such states.
     """
+    if context.trainings:
+        yield context
+        return
     path, replaces = _state_file(output), may_replace(output, context)
     trainings = Trainings(path, _read(path) if context.resume and path.exists() else [])
     if context.resume and not trainings.saved:

@@ -47,6 +47,11 @@ class Trainings:
             )
         return Training(self, entry)
 
+    def drop_after(self, entry: State) -> None:
+        """Forget the trainings that began after the one of `entry`."""
+        self._begun = 1 + next(index for index, each in enumerate(self.saved) if each is entry)
+        del self.saved[self._begun :]
+
     def save(self) -> None:
         """Write the file, whole or not at all."""
         content = packed(self.saved)
@@ -77,6 +82,11 @@ class Training:
         # The next steps change its tensors, and later trainings of the run save it again.
         self._entry["state"] = copy.deepcopy(state)
         self.run.save()
+
+    def absorb(self, state: State) -> None:
+        """Replace the state, and drop the trainings that began after this one: the new state holds their results."""
+        self.run.drop_after(self._entry)
+        self.save(state)
 
     def forget(self) -> None:
         """Drop the state; the file goes too where it has no other one."""
@@ -118,6 +128,9 @@ def _first_line(states: bytes) -> bytes:
 
 
 def _differences(saved: Mapping[str, str], now: Mapping[str, str]) -> str:
-    names = [name for name in now if saved.get(name) != now[name]]
-    texts = [f"{name} {saved.get(name, 'not set')} there, {now[name]} here" for name in names[:_MOST_DIFFERENCES]]
+    names = [name for name in {**now, **saved} if saved.get(name) != now.get(name)]
+    texts = [
+        f"{name} {saved.get(name, 'not set')} there, {now.get(name, 'not set')} here"
+        for name in names[:_MOST_DIFFERENCES]
+    ]
     return "; ".join(texts + ["..."] * (len(names) > _MOST_DIFFERENCES))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,8 +12,10 @@ from numpy.typing import NDArray
 
 from calibration.dataset import Dataset, Images, Labels
 from calibration.sample import image_hashes
+from targets.errors import translated
 from toolchain.core.context import RunContext
-from toolchain.core.errors import GlyphpressError, UsageProblem
+from toolchain.core.errors import EvidenceError, GlyphpressError, UsageProblem
+from toolchain.core.trainings import Training
 from toolchain.evaluation.metrics import wilson
 from toolchain.training.train import TrainResult
 
@@ -24,7 +25,10 @@ TrainFold = Callable[[Dataset, Dataset, RunContext], TrainResult]
 
 @dataclass(frozen=True)
 class FoldResult:
-    """One fit. fold: from 1. fitted, images: numbers of images fitted and held out. right: of those held out."""
+    """One fit. fold: from 1. fitted, images: numbers of images fitted and held out. right: of those held out.
+
+    seconds: of its epochs, without those between a kill and the resumed run.
+    """
 
     fold: int
     seed: int
@@ -101,33 +105,49 @@ def cross_validate(
     folds: int,
     train_fold: TrainFold,
     *,
+    inputs: Mapping[str, str] | None = None,
     on_fold: Callable[[FoldResult], None] | None = None,
     context: RunContext,
 ) -> CrossValidation:
     """Fit a configuration once for each fold, to all images but those of the fold, and measure it on the fold.
 
-    Each fit has a seed of its own, derived from the context's. Progress covers all folds. Raises UsageProblem as
-    `assign_folds` does; an error or interruption of a fit says in which fold it happened.
+    Each fit has a seed of its own, derived from the context's. Progress covers all folds. inputs: all that the fits
+    depend on, by name, for `context.trainings`, which keep the folds that are done. Raises UsageProblem as
+    `assign_folds` does, and for the state of another training; an error or interruption of a fit says in which fold it
+    happened.
     """
     assigned = assign_folds(data.images[:], data.labels, data.classes, folds, context.seed)
-    results: list[FoldResult] = []
-    for number in range(1, folds + 1):
+    saved = context.trainings.begin({"folds": str(folds), **(inputs or {})}) if context.trainings else None
+    results = _done(saved) if saved else []
+    if on_fold:
+        for result in results:
+            on_fold(result)
+    for number in range(len(results) + 1, folds + 1):
         held_out = data.take(np.flatnonzero(assigned == number - 1), f"fold {number} of {folds}")
         fitted = data.take(np.flatnonzero(assigned != number - 1), f"without fold {number} of {folds}")
         seed = int(np.random.SeedSequence([context.seed, number]).generate_state(1)[0])
-        start = time.perf_counter()
         with_label = replace(context, seed=seed, progress=_over_folds(context, number, folds))
         try:
             trained = train_fold(fitted, replace(held_out, split="test"), with_label)
         except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(f"interrupted in fold {number} of {folds}; nothing was written") from stop
+            raise KeyboardInterrupt(f"interrupted in fold {number} of {folds}; no model was written") from stop
         except GlyphpressError as error:
             raise type(error)(f"fold {number} of {folds}: {error}") from error
-        right, seconds = trained.facts["test"]["right"], time.perf_counter() - start
+        right, seconds = trained.facts["test"]["right"], trained.epochs[-1].seconds
         results.append(FoldResult(number, seed, len(fitted), len(held_out), right, seconds))
+        if saved:
+            saved.absorb({"folds": [vars(result) for result in results]})
         if on_fold:
             on_fold(results[-1])
     return CrossValidation(tuple(results), data.origin, data.sha256)
+
+
+def _done(saved: Training) -> list[FoldResult]:
+    """Return the folds that a killed run has done; raises EvidenceError for a state that holds none such."""
+    with translated(
+        lambda reason: EvidenceError(f"{saved.path} is damaged ({reason}); --force without --resume starts over")
+    ):
+        return [FoldResult(**fold) for fold in saved.state.get("folds", [])]
 
 
 def assign_folds(images: Images, labels: Labels, classes: tuple[str, ...], folds: int, seed: int) -> NDArray[np.int64]:

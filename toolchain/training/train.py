@@ -19,10 +19,11 @@ from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.resume import may_replace, resumable
 from toolchain.models.saving import refuse_unfit, save
-from toolchain.training.device import device_name, training_device
+from toolchain.training.device import device_name, torch_threads, training_device
 from toolchain.training.fit import EpochResult, accuracy, fit, hold_out
 from toolchain.training.log import COLUMNS, EpochFigures
 from toolchain.training.presets import preset_for
+from toolchain.training.resume import inputs_of
 from toolchain.training.settings import TrainSettings
 from toolchain.training.stopping import best_epoch
 
@@ -115,6 +116,25 @@ def train(
             if out:
                 save(out, fitted, facts, force=True)
     return TrainResult(fitted, preprocess, epochs, test_accuracy, out, facts)
+
+
+def training_inputs(
+    data: Dataset,
+    *,
+    model: str,
+    settings: TrainSettings,
+    preprocess: Preprocess | None,
+    start: Start | None,
+    context: RunContext,
+) -> dict[str, str]:
+    """Return all that the result of `train` with these arguments depends on, by name, as `inputs_of` does."""
+    preprocess = start.preprocess if start else preprocess or Preprocess()
+    module = start.module if start else _module(model, data, preprocess, context.seed)
+    frozen = start.frozen if start else None
+    device = device_name(training_device(settings.device))
+    with torch_threads(context.threads):
+        inputs = inputs_of(module, data, preprocess, settings, lesson=None, frozen=frozen, seed=context.seed)
+    return inputs | {"computed on": device}
 
 
 def _fitted(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,6 +17,7 @@ from calibration.dataset import Dataset
 from calibration.load import load
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
+from toolchain.training import fit
 from toolchain.training.folds import assign_folds, cross_validate
 from toolchain.training.settings import TrainSettings
 from toolchain.training.train import TrainResult, train
@@ -101,7 +105,63 @@ def test_a_fit_that_ends_early_names_its_fold(error: BaseException, few: Dataset
         fits.append(None)
         if len(fits) == 2:
             raise error
-        return cast(TrainResult, SimpleNamespace(facts={"test": {"right": 1}}))
+        return cast(TrainResult, SimpleNamespace(facts={"test": {"right": 1}}, epochs=[SimpleNamespace(seconds=1.0)]))
 
     with pytest.raises(type(error), match="fold 2 of 3"):
         cross_validate(few, 3, train_fold, context=RunContext())
+
+
+def folds_of(validation: dict) -> list[dict]:
+    """Return the folds without the time that they took."""
+    return [{name: value for name, value in fold.items() if name != "seconds"} for fold in validation["folds"]]
+
+
+def test_an_unfinished_cross_validation_continues_with_the_fold_and_to_the_bit(
+    glyphpress: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("toolchain.training.fit.SAVE_SECONDS", 0.0)
+    words = ("train", "--data", "builtin:digits[0,1]", "--threads", 1, "--batch", 32, "--epochs", 1)
+    folds, out = (*words, "--folds", 2, "--json"), tmp_path / "model.pt"
+    steps: list[None] = []
+
+    def ended_at(number: int, *command: object) -> None:
+        def step(loop: fit._Loop, indices: np.ndarray) -> float:
+            steps.append(None)
+            if len(steps) == number:
+                raise KeyboardInterrupt
+            return real(loop, indices)
+
+        steps.clear()
+        with monkeypatch.context() as patch:
+            real = fit._Loop.step
+            patch.setattr("toolchain.training.fit._Loop.step", step)
+            assert glyphpress(*command).code == 130
+
+    whole = glyphpress(*folds, "-o", tmp_path / "whole.pt")
+    assert whole.code == 0, whole.err
+    expected = folds_of(json.loads(whole.out)["cross_validation"])
+
+    # 3 steps each of the folds, then 7 of the model.
+    ended_at(5, *folds)
+    (state,) = (tmp_path / "cache").rglob("*.resume")
+    refused = glyphpress(*folds)
+    assert refused.code == 2
+    assert f"{state} is left of an unfinished run; add --resume" in refused.err
+    alone = glyphpress(*folds, "--resume")
+    assert alone.code == 0, alone.err
+    assert f"{state}: continues in epoch 1" in alone.err
+    assert folds_of(json.loads(alone.out)) == expected
+    assert not state.exists()
+
+    ended_at(9, *folds, "-o", out)
+    other = glyphpress(*words, "-o", out, "--resume")
+    assert other.code == 2
+    assert "is of another training (folds 2 there, not set here)" in other.err
+    both = glyphpress(*folds, "-o", out, "--resume")
+    assert both.code == 0, both.err
+    # The folds were done, so only the model is fitted.
+    assert both.err.count("epoch 1/1") == 1
+    assert folds_of(json.loads(both.out)["cross_validation"]) == expected
+    assert out.read_bytes() == (tmp_path / "whole.pt").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "model.pt", "whole.pt"}
