@@ -37,6 +37,7 @@ from toolchain.gate.limits import definition
 from toolchain.gate.limits.drop import DropLimit
 from toolchain.gate.policy import Policy
 from toolchain.profiling.latency import Profile
+from toolchain.profiling.per_operator import Breakdown, per_operator
 from toolchain.recipe import shipped
 from toolchain.report.page.press_page import PressDetails, press_html
 from toolchain.report.page.press_ruling import shipped_row
@@ -61,8 +62,8 @@ def press(request: PressRequest, out: Path, context: RunContext | None = None) -
 
 
 def _press(request: PressRequest, out: Path, context: RunContext) -> Report:
-    with whole_folder(out, force=context.force) as path:
-        folder = PressFolder(path, out)
+    with whole_folder(out, force=context.force) as path, tempfile.TemporaryDirectory() as scratch:
+        folder = PressFolder(path, out, Path(scratch))
         images = PressImages.load(request, context)
         settled = _settled(request, images, context)
         request, notes = request.for_model(settled.model)
@@ -136,20 +137,28 @@ _EXPLAINED = 32
 def _details(
     report: Report, measured: MeasuredFiles, images: PressImages, folder: PressFolder, context: RunContext
 ) -> PressDetails:
-    """Return what the page shows beside the report: the evidence, and the layers and ranges of the file that ships."""
+    """Return what the page shows beside the report: the evidence, and what the file that ships looks like inside."""
     best = shipped_row(report)
     shipped_file = next((file for file in measured.artifacts if best and file.path.name == best.name), None)
     if shipped_file is None:
         return PressDetails(measured.evidence)
-    base = next(
-        (file for file in measured.artifacts if (file.format, file.recipe) == (shipped_file.format, "float")), None
-    )
+    name = shipped_file.path.name
+    base = folder.sources.get(name)
     return PressDetails(
         measured.evidence,
         shipped_file,
-        () if base in (None, shipped_file) else _layer_errors(base, shipped_file, images, context),
-        folder.ranges.get(shipped_file.path.name),
+        _layer_errors(base, shipped_file, images, context) if base else (),
+        folder.ranges.get(name),
+        _operators(shipped_file, best.target) if best else None,
     )
+
+
+def _operators(file: Artifact, target: str) -> Breakdown | str:
+    """Return the time of each operator of a file, or why it is not known."""
+    try:
+        return per_operator([file], [target])[0]
+    except (GlyphpressError, TargetError) as error:
+        return str(error)
 
 
 def _layer_errors(

@@ -86,16 +86,19 @@ class PressImages:
 class PressFolder:
     """The folder of a press, and what its report will say of files that are missing or need a note.
 
-    path: where the files are made; out: the name that the folder gets in the end. ranges: those that each calibrated
-    file got, by its name.
+    path: where the files are made; out: the name that the folder gets in the end; scratch: a folder for files that are
+    not kept. ranges: those that each calibrated file got, by its name. sources: the float file that each quantized one
+    was made of.
     """
 
     path: Path
     out: Path
+    scratch: Path
     notes: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     ranges: dict[str, Ranges] = field(default_factory=dict)
+    sources: dict[str, Artifact] = field(default_factory=dict)
 
     @property
     def log(self) -> Path:
@@ -143,6 +146,7 @@ def add_file(
     folder.notes.append(
         f"{path.name} was added to what was asked for, of which nothing passes, is small and not slower than float"
     )
+    folder.sources[path.name] = source
     return quantize(source, step, None, path, recipe=recipe, log=folder.log, compared=images.comparison(seed))
 
 
@@ -242,27 +246,28 @@ class FileMaker:
                 save_program(model, self.folder.path / f"{self.model.name}.{recipe.name}.pt2")
             shaped.append(model)
         artifacts: list[Artifact] = []
-        with tempfile.TemporaryDirectory() as scratch:
-            for model, (format_, path) in product(shaped, paths.items()):
-                self._progress(f"{recipe.name} {format_}")
-                with self.folder.skipping(path.name):
-                    source = self._source(recipe, model, format_, floats, Path(scratch))
-                    step = recipe.quantize
-                    artifacts.append(self._quantized(recipe.name, step, model, source, path) if step else source)
+        for model, (format_, path) in product(shaped, paths.items()):
+            self._progress(f"{recipe.name} {format_}")
+            with self.folder.skipping(path.name):
+                source = self._source(recipe, model, format_, floats)
+                step = recipe.quantize
+                artifacts.append(self._quantized(recipe.name, step, model, source, path) if step else source)
         return artifacts
 
     def _source(
-        self, recipe: Recipe, model: FloatModel, format_: Format, floats: Mapping[Format, Artifact], scratch: Path
+        self, recipe: Recipe, model: FloatModel, format_: Format, floats: Mapping[Format, Artifact]
     ) -> Artifact:
         """Return the float file that a recipe quantizes, or ends in if it does not quantize."""
         if not recipe.shaping:
             return floats[format_]
         if not recipe.quantize:
             return export(model, format_, self._path(recipe, format_), recipe=recipe.name, log=self.folder.log)
-        return export(model, format_, scratch / f"{model.name}.{recipe.name}.float.{format_}", log=self.folder.log)
+        path = self.folder.scratch / f"{model.name}.{recipe.name}.float.{format_}"
+        return export(model, format_, path, log=self.folder.log)
 
     def _quantized(self, recipe: str, step: Quantize, model: FloatModel, source: Artifact, path: Path) -> Artifact:
         """Quantize one file; where the step has a fallback, layers are chosen on images of the train split."""
+        self.folder.sources[path.name] = source
         target = self.request.press_target
         calibration = self.images.calibration(step)
         compared = None if calibration else self.images.comparison(self.context.seed)

@@ -58,6 +58,7 @@ def test_what_may_not_be_compared_is_said(change: Callable[[Report], Report], sp
     page = check_page(runs_html(runs)).text
     assert ("These runs may be compared" in page) == (not spoiled)
     assert ("Not everything may be compared" in page) == bool(spoiled)
+    assert "Files from run to run 2 files in 2 runs." in page
 
 
 def test_each_file_is_followed_from_run_to_run_though_its_name_changes() -> None:

@@ -62,11 +62,13 @@ def _panel(drawing: Drawing, tensor: TensorRange, area: Area) -> None:
     """Draw the histogram of one tensor between its name and its figures."""
     clipped = f", clipped {clipped_text(tensor)}" if tensor.clipped else ""
     zeros = tensor.zeros / max(1, tensor.zeros + sum(tensor.counts))
-    spans = f"[{tensor.low:.4g}, {tensor.high:.4g}] of [{tensor.lowest:.4g}, {tensor.highest:.4g}]"
+    ends = (tensor.lowest, tensor.highest), (tensor.low, tensor.high)
+    held, kept = (f"{low:.3g} to {high:.3g}" for low, high in ends)
+    spans = f"{held}, all kept" if kept == held and not tensor.clipped else f"{held}, kept {kept}"
     drawing.text(area.left, area.top - 8, shortened(tensor.title, area.right - area.left), INK)
     _bars(drawing, tensor, area)
     drawing.line((area.left, area.bottom), (area.right, area.bottom))
-    figures = spans + clipped + (f", zeros {zeros:.0%}" if zeros else "")
+    figures = spans + clipped + (f", {100 * zeros:.0f} % zeros" if zeros else "")
     for index, line in enumerate(wrapped(figures, area.right - area.left, _SIZE)[:2]):
         drawing.text(area.left, area.bottom + 18 + 15 * index, line, size=_SIZE)
 

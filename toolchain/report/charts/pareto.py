@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 from toolchain.core.quantities import points_text, size_text, time_text
@@ -135,27 +136,31 @@ def _scatter(drawing: Drawing, points: Sequence[Point], names: Sequence[str], me
         if point.cost is not None
     ]
     best = front(points)
-    _front(drawing, sorted((place.x, place.y) for place in places if place.point in best))
-    taken = [Area(plot.left, up(1) - 1, plot.right, up(1) + 1)] if measure == "ratio" else []
+    taken = _front(drawing, sorted((place.x, place.y) for place in places if place.point in best))
+    taken += [Area(plot.left, up(1) - 1, plot.right, up(1) + 1)] if measure == "ratio" else []
     for place in places:
         radius = 11 if place.point.winner else 7
         taken.append(Area(place.x - radius, place.y - radius, place.x + radius, place.y + radius))
         with drawing.group(_sentence(place.point, measure)):
             if place.point.interval:
                 ends = [up(end) for end in place.point.interval]
-                drawing.error_bar((place.x, ends[0]), (place.x, ends[1]), _colour(place.point))
+                drawing.error_bar((place.x, ends[0]), (place.x, ends[1]), colour(place.point))
                 taken.append(Area(place.x - 4, min(ends), place.x + 4, max(ends)))
             mark(drawing, place.x, place.y, place.point)
     rank = sorted(places, key=lambda place: (not place.point.winner, place.point not in best))
     return _name(drawing, rank, taken, Area(plot.left + 2, plot.top - 4, drawing.width, plot.bottom - 2))
 
 
-def _front(drawing: Drawing, track: Sequence[tuple[float, float]]) -> None:
-    """Draw the front as steps: right of and above it lies what another file is better than."""
+def _front(drawing: Drawing, track: Sequence[tuple[float, float]]) -> list[Area]:
+    """Draw the front as steps: right of and above it lies what another file is better than; return what it covers."""
     if len(track) < 2:
-        return
+        return []
     steps = "".join(f"H{number(x)}V{number(y)}" for x, y in track[1:])
     drawing.path(f"M{number(track[0][0])} {number(track[0][1])}{steps}", INK, width=1.5, dashes="2 3")
+    covered = []
+    for (x, y), (next_x, next_y) in pairwise(track):
+        covered += [Area(x, y - 1, next_x, y + 1), Area(next_x - 1, min(y, next_y), next_x + 1, max(y, next_y))]
+    return covered
 
 
 def _name(drawing: Drawing, places: Sequence[_Place], taken: Sequence[Area], inside: Area) -> bool:
@@ -180,23 +185,24 @@ def _name(drawing: Drawing, places: Sequence[_Place], taken: Sequence[Area], ins
 
 def mark(drawing: Drawing, x: float, y: float, point: Point) -> None:
     """Draw the mark of a file: its shape and its colour both say how it was judged; a ring around the winner."""
-    colour = _colour(point)
+    ink = colour(point)
     if point.baseline:
-        drawing.rect(Area(x - 4.5, y - 4.5, x + 4.5, y + 4.5), colour)
+        drawing.rect(Area(x - 4.5, y - 4.5, x + 4.5, y + 4.5), ink)
     elif point.outcome == Outcome.PASS:
-        drawing.add("circle", cx=x, cy=y, r=4.5, fill=colour)
+        drawing.add("circle", cx=x, cy=y, r=4.5, fill=ink)
     elif point.outcome == Outcome.FAIL:
         ends = number(x - 4), number(y - 4)
-        drawing.path(f"M{ends[0]} {ends[1]}l8 8m0-8l-8 8", colour, width=3)
+        drawing.path(f"M{ends[0]} {ends[1]}l8 8m0-8l-8 8", ink, width=3)
     elif point.outcome == Outcome.INCONCLUSIVE:
-        drawing.path(f"M{number(x)} {number(y - 5)}l5 9h-10z", colour, fill=colour)
+        drawing.path(f"M{number(x)} {number(y - 5)}l5 9h-10z", ink, fill=ink)
     else:
-        drawing.add("circle", cx=x, cy=y, r=4, fill="none", stroke=colour, stroke_width=1.5)
+        drawing.add("circle", cx=x, cy=y, r=4, fill="none", stroke=ink, stroke_width=1.5)
     if point.winner:
         drawing.add("circle", cx=x, cy=y, r=9, fill="none", stroke=INK, stroke_width=1.5)
 
 
-def _colour(point: Point) -> str:
+def colour(point: Point) -> str:
+    """Return the colour of a file's mark and error bars."""
     if point.baseline or point.outcome is None:
         return BASE
     return {Outcome.PASS: PASS, Outcome.FAIL: FAIL, Outcome.INCONCLUSIVE: UNSURE}[point.outcome]
@@ -255,7 +261,7 @@ def _drop_row(drawing: Drawing, point: Point, y: float, scale: Scale, name: str)
     with drawing.group(f"{point.name}: {_drop_text(point)}"):
         if point.drop_interval:
             low, high = (scale(100 * end) for end in point.drop_interval)
-            drawing.error_bar((low, y), (high, y), _colour(point))
+            drawing.error_bar((low, y), (high, y), colour(point))
         mark(drawing, scale(100 * point.drop), y, point)
     drawing.text(drawing.width, y + 4, points_text(point.drop), INK, size=_LABEL, anchor="end")
 

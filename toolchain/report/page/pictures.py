@@ -26,10 +26,12 @@ from toolchain.report.charts.layers import layer_error_svg, operator_time_svg
 from toolchain.report.charts.network import boxes, network_svg
 from toolchain.report.charts.pareto import Measure, Point, pareto_svg, points
 from toolchain.report.charts.reliability import reliability_svg
+from toolchain.report.charts.runs import runs_svg
 from toolchain.report.page.blocks import Block, Folded, Gallery, Picture, Text, Tile, Tone
 from toolchain.report.page.tables import named
 from toolchain.report.pull_request import Flip, Kind, flips
 from toolchain.report.report import Report
+from toolchain.report.runs import RunLine
 
 WIDE, NARROW = 720, 358
 """Units of a picture on a desktop and on a screen of 390 pixels, less the margins of the page."""
@@ -107,8 +109,20 @@ def confusion_picture(pairs: Pairs) -> Picture:
     return _drawn(lambda width: confusion_svg(before, after, pairs.classes, width=width), caption)
 
 
-def layer_blocks(file: Artifact | None, layers: Sequence[LayerError] | str) -> list[Block]:
-    """Return the errors of a file's layers, and a drawing of its network; a text where either is not known."""
+def operators_block(operators: Breakdown | str | None) -> Block | None:
+    """Return the times of a file's operators, or a text that says why they are not known; None without a file."""
+    if operators is None:
+        return None
+    return operators_picture(operators) if isinstance(operators, Breakdown) else Text(f"Not known: {operators}.")
+
+
+def layer_blocks(
+    file: Artifact | None, layers: Sequence[LayerError] | str, operators: Breakdown | str | None = None
+) -> list[Block]:
+    """Return the errors of a file's layers, and a drawing of its network; a text where either is not known.
+
+    operators: with their times the drawing shows that of each layer.
+    """
     if file is None:
         return []
     blocks: list[Block] = []
@@ -116,11 +130,12 @@ def layer_blocks(file: Artifact | None, layers: Sequence[LayerError] | str) -> l
         blocks.append(Text(f"Errors by layer are not known: {layers}."))
     elif layers:
         caption = (
-            f"{file.path.name}: signal to quantization noise of each layer. The bar is the layer alone, the line "
-            "across it the layer with the errors of those before it. Longer is better."
+            f"{file.path.name} against the float file that it was made from: signal to quantization noise of each "
+            "layer. The bar is the layer alone, the line across it the layer with the errors of those before it. "
+            "Longer is better."
         )
         blocks.append(_drawn(lambda width: layer_error_svg(layers, width=width), caption))
-    return [*blocks, network_block(file)]
+    return [*blocks, network_block(file, operators.operators if isinstance(operators, Breakdown) else ())]
 
 
 def network_block(file: Artifact, operators: Sequence[Operator] = ()) -> Block:
@@ -146,6 +161,15 @@ def ranges_picture(ranges: Ranges | None) -> Picture | None:
         "is clipped."
     )
     return _drawn(lambda width: ranges_svg(ranges, width=width), caption)
+
+
+def runs_picture(lines: Sequence[RunLine]) -> Picture:
+    """Return the figures of each file from run to run."""
+    caption = (
+        "Each file from the first run down to the last, with 95 % intervals. Dashed: no drop, and float's time. What a "
+        "line joins may be compared; what may not is hollow, and the tables say why."
+    )
+    return _drawn(lambda width: runs_svg(lines, width=width), caption)
 
 
 def class_picture(comparison: Comparison) -> Picture | None:

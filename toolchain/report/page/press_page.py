@@ -12,6 +12,7 @@ from targets.host.text import argument
 from toolchain.core.quantities import macs_text, percent_text, points_text, size_text, time_text
 from toolchain.explain.explanation import LayerError
 from toolchain.gate.gate import Evidence
+from toolchain.profiling.per_operator import Breakdown
 from toolchain.quantize.ranges import Ranges
 from toolchain.report.page.blocks import (
     Block,
@@ -24,6 +25,7 @@ from toolchain.report.page.blocks import (
     Ruling,
     Section,
     Table,
+    Text,
     figure,
     section,
 )
@@ -36,6 +38,7 @@ from toolchain.report.page.pictures import (
     flipped_folded,
     latency_picture,
     layer_blocks,
+    operators_block,
     pareto_picture,
     ranges_picture,
     reliability_picture,
@@ -61,13 +64,14 @@ class PressDetails:
 
     evidence: on each row of the report but the first, the baseline, in order. file: the one that ships. layers: the
     errors of its layers against its float file, or why they are not known. ranges: those that it was calibrated with,
-    None where it was not.
+    None where it was not. operators: their times, or why they are not known.
     """
 
     evidence: Sequence[Evidence] = ()
     file: Artifact | None = None
     layers: Sequence[LayerError] | str = ()
     ranges: Ranges | None = None
+    operators: Breakdown | str | None = None
 
 
 def press_html(
@@ -91,8 +95,9 @@ def press_html(
             "confusions", "Confusions, before and after", *(confusion_picture(proof.pairs) for proof in order[:1])
         ),
         *section("flipped", "Characters whose answer changed", *_flipped(order)),
-        *section("layers", "Layers", *layer_blocks(details.file, details.layers)),
+        *section("layers", "Layers", *layer_blocks(details.file, details.layers, details.operators)),
         *section("latency", "Latency", latency_picture(timed(evidence))),
+        *section("operators", "Time by operator", operators_block(details.operators)),
         *section("ranges", "Calibration ranges", ranges_picture(details.ranges)),
         *section("reliability", "Confidence", *(reliability_picture(proof.pairs) for proof in order[:1])),
         *section("machine", "What ran where", *_places(report, evidence)),
@@ -188,8 +193,9 @@ def _time(nanoseconds: float | None) -> Cell:
 
 def _remarks(report: Report) -> Lines | None:
     missing = [f"{failure.name} was not made: {failure.reason}" for failure in report.failures]
-    lines = [*missing, *remarks(report)]
-    return Lines(lines) if lines else None
+    # On a terminal two spaces follow the name of a file. What "packed" means stands below the table that has it.
+    lines = [line.replace("  ", ": ", 1) for line in remarks(report) if not line.startswith("packed")]
+    return Lines([*missing, *lines]) if missing or lines else None
 
 
 def _classes(report: Report) -> list[Section]:
@@ -249,7 +255,9 @@ def _runtimes(report: Report, evidence: Sequence[Evidence]) -> Table:
 
 def _versions(report: Report) -> list[Block | None]:
     tools = Facts(list(report.tools.items())) if report.tools else None
-    return [tools, digests_table((row.name, row.bytes, row.packed, row.sha256) for row in report.rows)]
+    digests = digests_table((row.name, row.bytes, row.packed, row.sha256) for row in report.rows)
+    packed = [Text(f"{line[0].upper()}{line[1:]}.", "quiet") for line in remarks(report) if line.startswith("packed")]
+    return [tools, digests, *packed]
 
 
 def _commands(report: Report) -> list[Block | None]:

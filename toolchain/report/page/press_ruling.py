@@ -67,7 +67,8 @@ def _cost_figure(best: Row, base: Row) -> Iterator[Figure]:
         yield Figure("Instructions per image", f"{best.instructions:,.0f}", note)
     elif best.p50_ns is not None and best.p50_ratio is not None:
         interval = best.p50_ratio_interval
-        spread = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+        ends = [f"{end:.2f}" for end in interval or ()]
+        spread = f" ({' to '.join(ends)})" if len({*ends}) > 1 else ""
         note = f"{best.p50_ratio:.2f}{spread} of float's {time_text((base.p50_ns or 0) / 1e9)}"
         yield Figure("Time per image, median", time_text(best.p50_ns / 1e9), note)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from toolchain.core.quantities import points_text, size_text, time_text
 from toolchain.report.page.blocks import Cell, Lines, Page, Ruling, Table, Text, figure, section
 from toolchain.report.page.draw import html
+from toolchain.report.page.pictures import runs_picture
 from toolchain.report.page.press_page import date_text
 from toolchain.report.page.press_ruling import shipped_row
 from toolchain.report.page.tables import outcome_cell
@@ -28,6 +29,7 @@ def runs_html(runs: Sequence[Run]) -> str:
     sections = [
         *section("runs", "Runs", _runs(runs)),
         *section("compare", "What may be compared", _comparable(lines, runs), Lines(remarks) if remarks else None),
+        *section("over-time", "From run to run", runs_picture(lines)),
         *(one for each in _by_file(lines) for one in section(f"file-{each[0]}", each[1][0].file, _file(each[1]))),
     ]
     names = joined(list(dict.fromkeys(run.report.checkpoint.name for run in runs)))

@@ -77,4 +77,4 @@ def test_a_tensor_of_zeros_and_a_hostile_name_are_drawn() -> None:
     zeros = TensorRange(name=HOSTILE, low=0, high=1, lowest=0, highest=0, zeros=9, counts=(0,) * KEPT_BINS)
     picture = Picture(ranges_svg(ranges(zeros))).check()
     assert not picture.all("script")
-    assert "zeros 100%" in " ".join(picture.words)
+    assert "0 to 0, kept 0 to 1, 100 % zeros" in " ".join(picture.words)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from math import log
 
 import pytest
 
 from tests.fixtures.svg import HOSTILE, Picture
 from toolchain.report.charts.pareto import Point, front, pareto_svg
+from toolchain.report.charts.svg import Area
 from toolchain.stats.decision import Outcome
 
 PASS, FAIL, UNSURE = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
@@ -89,6 +92,23 @@ def test_the_front_holds_no_file_that_fails_or_that_another_beats() -> None:
     steps = list(Picture(pareto_svg(FILES, "ratio")).all("path", stroke_dasharray="2 3"))
     assert len(steps) == 2, "the front, and its entry in the legend"
     assert steps[0].get("d", "").count("H") == 1
+
+
+def test_no_name_lies_on_the_front() -> None:
+    costs = ((214_490, 1.0), (214_606, 0.99), (215_238, 0.4), (218_480, 0.48), (221_008, 0.31))
+    files = [Point(f"letters.scheme-{k}.onnx", *where, outcome=PASS, drop=0.0) for k, where in enumerate(costs)]
+    picture = Picture(pareto_svg(files, "ratio", width=720)).check()
+    steps = picture.all("path", stroke_dasharray="2 3")[0].get("d", "")
+    corners = [(float(x), float(y)) for x, y in re.findall(r"[MH]([\d.]+)[ V]([\d.]+)", steps)]
+    covered = [
+        area
+        for (x, y), (right, lower) in pairwise(corners)
+        for area in (Area(x, y - 0.5, right, y + 0.5), Area(right - 0.5, y, right + 0.5, lower))
+    ]
+    assert len(corners) > 2
+    names = [one for one in picture.texts() if one.text.startswith("…") and one.y < 344]
+    assert len(names) == len(files)
+    assert [one.text for one in names for area in covered if one.area.overlaps(area)] == []
 
 
 @pytest.mark.parametrize("files", [[], FILES[:1], [Point("a", 5, None)], [Point("a", 5, 1.0), Point("a", 5, 1.0)]])
