@@ -27,11 +27,12 @@ from targets.host.machine import machine_state
 from toolchain import models
 from toolchain.core.json_codec import from_json, to_json
 from toolchain.core.quantities import percent_text, points_text, size_text
-from toolchain.evaluation.metrics import ClassMetrics, wilson
+from toolchain.evaluation.metrics import ClassMetrics
 from toolchain.formats import catalog
 from toolchain.report.per_class import COLUMNS, per_class_cells
 from toolchain.report.report import Report
 from toolchain.report.tables import DASH, markdown_table, markdown_text
+from toolchain.stats.share import wilson
 
 PAGE = Path(__file__).with_name("models.md")
 README = PAGE.parents[1] / "README.md"

@@ -22,8 +22,9 @@ from toolchain import models
 from toolchain.checkpoint.float_model import forward
 from toolchain.checkpoint.load import load
 from toolchain.core.quantities import percent_text
-from toolchain.evaluation.metrics import Counts, confusion_matrix, wilson
+from toolchain.evaluation.metrics import Counts, confusion_matrix
 from toolchain.models.saving import save
+from toolchain.stats.share import wilson
 
 WEIGHTS = Path(models.__file__).parent / "weights"
 WORST, PAIRS = 9, 6

@@ -115,7 +115,7 @@ def _settings(model: str, config: Path | None, given: dict[str, Any]) -> Estimat
 
 def _show(result: FittedEstimator) -> None:
     from toolchain.core.quantities import percent_text
-    from toolchain.evaluation.metrics import wilson
+    from toolchain.stats.share import wilson
 
     test = result.facts["test"]
     low, high = wilson(test["right"], test["images"])

@@ -19,7 +19,22 @@ if TYPE_CHECKING:
 @options.data_option
 @options.classes_option
 @options.target_option
-@click.option("-o", "--output", type=values.OUTPUT_FILE, help="Save the answers (.npz) for `compare` and `gate`.")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    type=values.OUTPUT_FILE,
+    multiple=True,
+    help="Save the answers (.npz) for `compare` and `gate`, or the sheet of --errors (.png).",
+)
+@click.option(
+    "--errors",
+    "errors",
+    type=click.IntRange(1, 400),
+    metavar="N",
+    help="Show the N wrong answers of which the model was surest; with -o FILE.png also as a sheet of pictures.",
+)
+@click.option("--confusion", type=values.OUTPUT_FILE, help="Draw the confusion matrix into this file (.svg).")
 @click.option(
     "--csv", type=values.OUTPUT_FILE, help="Write the table of classes, with every wrong answer, to this file."
 )
@@ -43,7 +58,9 @@ def evaluate(
     artifact: Path,
     data: str,
     target: str | None,
-    output: Path | None,
+    outputs: tuple[Path, ...],
+    errors: int | None,
+    confusion: Path | None,
     csv: Path | None,
     order: Order,
     hypothesis: float | None,
@@ -58,38 +75,55 @@ def evaluate(
     Example:
       glyphpress evaluate int8.onnx --data emnist:balanced -o int8.npz
       glyphpress evaluate int8.onnx --data builtin:digits --sort accuracy
+      glyphpress evaluate int8.onnx --data emnist:balanced --errors 40 -o sheet.png --confusion matrix.svg
     """
     from calibration.load import load
-    from toolchain.core.files import refuse_source, refuse_unfit, write_whole
     from toolchain.core.json_codec import to_json
     from toolchain.evaluation.metrics import Hypothesis, measure
+    from toolchain.evaluation.mistakes import surest_mistakes
     from toolchain.evaluation.untracked import training_images
     from toolchain.gate.candidate import evaluate_file
-    from toolchain.report.gate_terminal import show_evaluation
-    from toolchain.report.per_class import ordered, per_class_csv
+    from toolchain.report.evaluation_files import EvaluationFiles
+    from toolchain.report.gate_terminal import show_evaluation, show_mistakes
+    from toolchain.report.per_class import ordered
 
     if hypothesis is not None and not 0 < hypothesis < 1:
         raise click.UsageError(f"--hypothesis {hypothesis:.0%} is no share; give more than 0% and less than 100%")
-    for path, suffix in ((output, ".npz"), (csv, ".csv")):
-        if path:
-            refuse_source(path, artifact)
-            refuse_unfit(path, suffix, force=context.force)
+    answers, sheet = _outputs(outputs, errors)
+    files = EvaluationFiles(answers, sheet, csv, confusion)
+    files.refuse_unfit(artifact, force=context.force)
     dataset = load(data, "test", context.data_root)
     train = training_images(data, context.data_root)
     evaluation = evaluate_file(artifact, dataset, train=train, target=target, context=context)
-    metrics = ordered(measure(evaluation), order)
+    metrics = measure(evaluation)
     tested = None if hypothesis is None else Hypothesis.test(hypothesis, metrics)
-    if output:
-        evaluation.save(output, force=context.force)
-    if csv:
-        write_whole(csv, per_class_csv(metrics), force=context.force)
+    mistakes = surest_mistakes(evaluation, errors) if errors else ()
+    files.write(evaluation, ordered(metrics, order), mistakes, dataset.images, force=context.force)
     if as_json:
         verdict = {"hypothesis": to_json(tested)} if tested else {}
-        console.emit("evaluate", evaluation.to_dict() | {"metrics": metrics.to_dict()} | verdict)
-    else:
-        show_evaluation(evaluation, metrics, console.out())
-        if tested:
-            console.tell(f"hypothesis: {tested.sentence()}")
+        listed = {"errors": to_json(mistakes)} if errors else {}
+        shown = ordered(metrics, order).to_dict()
+        console.emit("evaluate", evaluation.to_dict() | {"metrics": shown} | listed | verdict)
+        return
+    show_evaluation(evaluation, ordered(metrics, order), console.out())
+    if errors:
+        show_mistakes(mistakes, console.out())
+    if tested:
+        console.tell(f"hypothesis: {tested.sentence()}")
+
+
+def _outputs(outputs: tuple[Path, ...], errors: int | None) -> tuple[Path | None, Path | None]:
+    """Return the file for the answers and the one for the sheet of wrong answers."""
+    by_suffix: dict[str, Path] = {}
+    for path in outputs:
+        if path.suffix not in {".npz", ".png"}:
+            raise click.UsageError(f"-o {path}: answers are saved as .npz, the sheet of --errors as .png; name it so")
+        if path.suffix in by_suffix:
+            raise click.UsageError(f"-o names two {path.suffix} files; give one")
+        by_suffix[path.suffix] = path
+    if ".png" in by_suffix and errors is None:
+        raise click.UsageError(f"-o {by_suffix['.png']}: a sheet needs the number of wrong answers; add --errors 40")
+    return by_suffix.get(".npz"), by_suffix.get(".png")
 
 
 @click.command()

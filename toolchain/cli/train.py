@@ -164,7 +164,7 @@ def _emit(result: TrainResult | None, validation: CrossValidation | None) -> Non
 
 def _show(result: TrainResult | None) -> None:
     from toolchain.core.quantities import percent_text
-    from toolchain.evaluation.metrics import wilson
+    from toolchain.stats.share import wilson
 
     if result is None:
         console.tell("no file was written; with -o the model is then fitted to the whole train split")

@@ -17,7 +17,7 @@ from targets.session import LARGEST, RuntimeFacts
 from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import ArrayAsList, AsText, ByItself
 from toolchain.evaluation.evaluate import Evaluation, distinct_rows
-from toolchain.evaluation.metrics import confusion_matrix, most_confused
+from toolchain.evaluation.metrics import cohen_kappa, confusion_matrix, most_confused
 from toolchain.stats import paired_difference
 
 Answers = Annotated[NDArray[np.int64], ArrayAsList("int64")]
@@ -272,7 +272,8 @@ class Comparison:
     gained: images that only the baseline, only the candidate reads correctly. flips: images whose answer changed. drop:
     fall in accuracy, a fraction, positive when the candidate is worse. interval: its two-sided 95 % Tango score
     interval. lower, upper: its one-sided 95 % bounds. per_class: in the order of the classes. confusions: the ten most
-    frequent new ones. baseline_input, candidate_input: `FileFacts.input` of each file, empty if not recorded.
+    frequent new ones. baseline_input, candidate_input: `FileFacts.input` of each file, empty if not recorded. kappa:
+    agreement of both files' answers beyond chance (`metrics.cohen_kappa`), None if not recorded.
     """
 
     baseline: str
@@ -298,6 +299,7 @@ class Comparison:
     baseline_input: str = ""
     candidate_input: str = ""
     copies: int = 0
+    kappa: float | None = None
 
     def __post_init__(self) -> None:
         """Reject figures that cannot be, or that do not follow from each other."""
@@ -359,6 +361,7 @@ def comparison(pairs: Pairs) -> Comparison:
         baseline_input=pairs.baseline.input,
         candidate_input=pairs.candidate.input,
         copies=copies,
+        kappa=cohen_kappa(confusion_matrix(pairs.before, pairs.after, len(pairs.classes))),
     )
 
 

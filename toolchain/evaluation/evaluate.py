@@ -95,15 +95,28 @@ class Evaluation:
         own answers.
         """
         best: NDArray[np.float32] = self.logits.max(axis=1)
-        sums = self.logits.sum(axis=1, dtype=np.float64)
-        # An 8-bit softmax rounds each of its probabilities by up to 1/512.
-        if self.logits.min() >= 0 and np.abs(sums - 1).max() < 0.02 + len(self.classes) / 512:
+        if self._are_probabilities:
             return np.asarray(np.minimum(best, 1), np.float32)
         # In chunks, since a float64 copy of a million rows would fill most of the memory.
         for part in chunks(len(self)):
             spread = np.exp(self.logits[part].astype(np.float64) - best[part, None]).sum(axis=1)
             best[part] = 1 / spread
         return best
+
+    def probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the probability of each class for some of the images, float64 [rows, K], as `confidence` has it."""
+        answers = self.logits[rows].astype(np.float64)
+        if self._are_probabilities:
+            return answers
+        spread = np.exp(answers - answers.max(axis=1, keepdims=True))
+        return np.asarray(spread / spread.sum(axis=1, keepdims=True))
+
+    @cached_property
+    def _are_probabilities(self) -> bool:
+        """Whether the file ends in softmax itself."""
+        sums = self.logits.sum(axis=1, dtype=np.float64)
+        # An 8-bit softmax rounds each of its probabilities by up to 1/512.
+        return bool(self.logits.min() >= 0 and np.abs(sums - 1).max() < 0.02 + len(self.classes) / 512)
 
     @cached_property
     def once(self) -> Evaluation:

@@ -7,14 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import percent_text
+from toolchain.evaluation.class_groups import Counts, GroupMetrics, kinds, look_alikes
 from toolchain.evaluation.evaluate import Evaluation
-from toolchain.stats.decision import normal_quantile
-
-Counts = NDArray[np.int64]
+from toolchain.stats.share import wilson
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,8 @@ class Averages:
 class Metrics:
     """Everything `evaluate` shows. confusion: int64 [K, K], rows the truth, columns the answer.
 
-    images: the different ones, each counted once; copies: how many more there were that equal one of them.
+    images: the different ones, each counted once; copies: how many more there were that equal one of them. kappa: of
+    answers and labels (`cohen_kappa`). kinds, look_alikes: `toolchain.evaluation.class_groups`.
     """
 
     images: int
@@ -68,6 +66,9 @@ class Metrics:
     per_class: tuple[ClassMetrics, ...]
     confusions: tuple[Confusion, ...]
     confusion: Counts
+    kappa: float | None
+    kinds: tuple[GroupMetrics, ...]
+    look_alikes: tuple[GroupMetrics, ...]
     copies: int = 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,22 +111,20 @@ class Hypothesis:
         )
 
 
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """Return the two-sided 95 % score interval of a share (E. B. Wilson 1927, JASA 22:209-212)."""
-    if count < 1 or not 0 <= right <= count:
-        raise EvidenceError(f"{right} of {count} is not a share; evaluate at least one image")
-    z = normal_quantile(0.975)
-    share, shrink = right / count, 1 + z * z / count
-    centre = (share + z * z / (2 * count)) / shrink
-    half = z / shrink * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    # At the ends the bound is exact; rounding must not change it.
-    return 0.0 if right == 0 else centre - half, 1.0 if right == count else centre + half
-
-
 def confusion_matrix(labels: Counts, predictions: Counts, classes: int) -> Counts:
     """Return int64 [K, K]: rows the truth, columns the answer."""
     flat = np.bincount(labels * classes + predictions, minlength=classes * classes)
     return flat.reshape(classes, classes).astype(np.int64)
+
+
+def cohen_kappa(matrix: Counts) -> float | None:
+    """Return the agreement of rows and columns beyond chance (J. Cohen 1960, Educ. Psychol. Meas. 20:37-46).
+
+    1: they always agree; 0: no more than by chance; None where both always name the same single class.
+    """
+    total = matrix.sum()
+    by_chance = float(matrix.sum(0) @ matrix.sum(1)) / float(total) ** 2
+    return None if by_chance == 1 else (float(np.trace(matrix)) / float(total) - by_chance) / (1 - by_chance)
 
 
 def measure(evaluation: Evaluation) -> Metrics:
@@ -156,6 +155,9 @@ def measure(evaluation: Evaluation) -> Metrics:
         per_class=per_class,
         confusions=tuple(Confusion(*row) for row in most_confused(matrix, evaluation.classes)),
         confusion=matrix,
+        kappa=cohen_kappa(matrix),
+        kinds=kinds(matrix, evaluation.classes),
+        look_alikes=look_alikes(matrix, evaluation.classes),
         copies=copies,
     )
 

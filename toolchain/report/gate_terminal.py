@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from toolchain.core.quantities import POINTS, percent_text, points_text, size_text, time_text
+from toolchain.evaluation.class_groups import GroupMetrics
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.evaluate import Evaluation
 from toolchain.evaluation.metrics import Averages, Metrics
+from toolchain.evaluation.mistakes import Mistake
 from toolchain.gate.limit import Part, Verdict
 from toolchain.report.judgement import Judgement, allowed_text, value_text
 from toolchain.report.per_class import per_class_table
@@ -42,14 +44,30 @@ def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console) 
         f"macro      {_averages(metrics.macro)}",
         f"micro      {_averages(metrics.micro)}",
     ]
+    if metrics.kappa is not None:
+        lines.append(f"kappa      {metrics.kappa:.4f}  agreement with the labels beyond chance")
+    lines += [f"{group.name:11}{_share(group)}" for group in metrics.kinds]
     confused = [f"{pair.truth} read as {pair.read}: {pair.count}" for pair in metrics.confusions]
     lines += [f"confused   {', '.join(confused)}"] if confused else []
     print_lines(console, lines)
     console.print()
     console.print(per_class_table(metrics))
+    if metrics.look_alikes:
+        console.print()
+        console.print(_look_alikes(metrics))
     if len(evaluation.classes) <= _MATRIX_CLASSES:
         console.print()
         console.print(_matrix(evaluation.classes, metrics))
+
+
+def show_mistakes(mistakes: tuple[Mistake, ...], console: Console) -> None:
+    """Print a row for each mistake: which image, what it is, what it was read as, and both probabilities."""
+    table = plain_table(("image", "truth", "read as", "sure", "truth had"), left=("truth", "read as"))
+    for mistake in mistakes:
+        shares = percent_text(mistake.confidence), percent_text(mistake.truth_confidence)
+        table.add_row(f"{mistake.index:,}", shown(mistake.truth), shown(mistake.read), *shares)
+    console.print()
+    console.print(table)
 
 
 def show_comparison(comparison: Comparison, console: Console) -> None:
@@ -67,6 +85,8 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         f"drop       {points_text(comparison.drop, 3)} pp  95 % interval {low} to {high} pp  "
         f"at most {points_text(comparison.upper, 3)} pp with 95 % confidence",
     ]
+    if comparison.kappa is not None:
+        lines.append(f"kappa      {comparison.kappa:.4f}  agreement of both files beyond chance")
     worst = [
         f"{row.label} {points_text(row.drop)} pp ({row.lost} lost, {row.gained} gained)" for row in comparison.worst()
     ]
@@ -127,6 +147,20 @@ def _averages(averages: Averages) -> str:
         f"precision {percent_text(averages.precision)}  recall {percent_text(averages.recall)}  "
         f"F1 {percent_text(averages.f1)}"
     )
+
+
+def _share(group: GroupMetrics) -> str:
+    low, high = map(percent_text, group.interval)
+    return f"{percent_text(group.accuracy)}  95 % interval {low} to {high}  ({group.right:,} of {group.images:,} right)"
+
+
+def _look_alikes(metrics: Metrics) -> Table:
+    table = plain_table(("look-alikes", "images", "right", "accuracy", "read as each other"), left=("look-alikes",))
+    for group in metrics.look_alikes:
+        counts = f"{group.images:,}", f"{group.right:,}"
+        within = f"{group.within:,} ({percent_text(group.within / group.images)})"
+        table.add_row(shown(group.name), *counts, percent_text(group.accuracy), within)
+    return table
 
 
 def _matrix(classes: tuple[str, ...], metrics: Metrics) -> Table:

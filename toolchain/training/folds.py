@@ -16,7 +16,7 @@ from targets.errors import translated
 from toolchain.core.context import RunContext
 from toolchain.core.errors import EvidenceError, GlyphpressError, UsageProblem
 from toolchain.core.trainings import Training
-from toolchain.evaluation.metrics import wilson
+from toolchain.stats.share import wilson
 from toolchain.training.train import TrainResult
 
 TrainFold = Callable[[Dataset, Dataset, RunContext], TrainResult]

@@ -53,8 +53,43 @@ def test_evaluate_prints_what_the_file_reads_and_saves_it(glyphpress: Run, files
 def test_evaluate_saves_under_no_name_that_reads_as_another_kind_of_file(glyphpress: Run, files: Path) -> None:
     done = glyphpress("evaluate", files / "float.onnx", *DATA, "-o", files / "answers.onnx")
     assert (done.code, done.out) == (2, "")
-    assert one_line(done.err).endswith("answers.onnx should end in .npz; name it so")
+    assert "answers are saved as .npz, the sheet of --errors as .png; name it so" in one_line(done.err)
     assert not (files / "answers.onnx").exists()
+
+
+def test_evaluate_shows_the_surest_mistakes_and_draws_them(glyphpress: Run, files: Path) -> None:
+    words = ("evaluate", files / "broken.onnx", *DATA, "--errors", "7", "-o", files / "sheet.png")
+    done = glyphpress(*words, "-o", files / "answers.npz", "--confusion", files / "matrix.svg")
+    assert done.code == 0, done.err
+    assert (files / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert "broken.onnx on builtin:digits/test" in (files / "matrix.svg").read_text()
+    assert len(done.out.split("truth had")[1].strip().splitlines()) == 7
+    said = json.loads(glyphpress("evaluate", files / "broken.onnx", *DATA, "--errors", "7", "--json").out)
+    confidences = [mistake["confidence"] for mistake in said["errors"]]
+    assert confidences == sorted(confidences, reverse=True)
+    for mistake in said["errors"]:
+        assert digits().classes[digits().labels[mistake["index"]]] == mistake["truth"] != mistake["read"]
+    assert 0 < said["metrics"]["kappa"] < said["metrics"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-o", "sheet.png"), "a sheet needs the number of wrong answers; add --errors 40"),
+        (("-o", "a.npz", "-o", "b.npz"), "-o names two .npz files; give one"),
+        (("--confusion", "matrix.png"), "matrix.png should end in .svg; name it so"),
+        (("--errors", "0"), "--errors"),
+    ],
+)
+def test_evaluate_refuses_files_that_cannot_be_meant(
+    glyphpress: Run, files: Path, words: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(files)
+    before = sorted(files.iterdir())
+    done = glyphpress("evaluate", "float.onnx", *DATA, *words)
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert sorted(files.iterdir()) == before
 
 
 def test_evaluate_json_is_one_object(glyphpress: Run, files: Path) -> None:

@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as hnp
 from tests.fixtures.lazy import metrics, stats
 from tests.fixtures.small_readers import written
 from toolchain.core.errors import EvidenceError
-from toolchain.evaluation.metrics import Confusion, Hypothesis, measure, wilson
+from toolchain.evaluation.metrics import Confusion, Hypothesis, measure
+from toolchain.stats.share import wilson
 
 answers = st.integers(1, 60).flatmap(
     lambda n: st.tuples(*[hnp.arrays(np.int64, n, elements=st.integers(0, 9)) for _ in range(2)])
@@ -34,6 +35,10 @@ def test_agrees_with_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
     ours_each = [(row.precision or 0.0, row.recall or 0.0, row.f1, row.images) for row in measured.per_class]
     assert np.allclose(ours_each, np.transpose(each))
     assert measured.accuracy == np.mean(labels == predictions)
+    if len(np.unique((labels, predictions))) > 1:
+        assert measured.kappa == pytest.approx(metrics.cohen_kappa_score(labels, predictions))
+    else:
+        assert measured.kappa is None, "both always name one class, so there is no agreement beyond chance"
 
 
 def test_copies_of_images_make_no_interval_narrower() -> None:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from toolchain.core.errors import EvidenceError, PolicyError
 from toolchain.core.quantities import beside, points_text
 from toolchain.core.settings import Points
+from toolchain.evaluation.class_groups import class_of, members_of
 from toolchain.evaluation.compare import Answers, Pairs
 from toolchain.evaluation.metrics import confusion_matrix
 from toolchain.gate.limit import LimitDefinition, MarginLimit, Measure, Verdict, by_bounds
@@ -83,7 +84,7 @@ def judge_confusables(limit: ConfusablesLimit, pairs: Pairs) -> Verdict:
     questions = [_question(group, pairs) for group in groups(limit, pairs.classes)]
     verdict = judge_together("confusables", questions, confidence=limit.confidence, action=limit.action, what="group")
     given = "".join(limit.margins) + ("".join(limit.groups) if limit.groups != CONFUSABLE else "")
-    absent = [character for character in dict.fromkeys(given) if _class_of(character, pairs.classes) is None]
+    absent = [character for character in dict.fromkeys(given) if class_of(character, pairs.classes) is None]
     if not absent:
         return verdict
     return replace(verdict, reason=f"{verdict.reason}; of the groups written, no class holds {', '.join(absent)}")
@@ -108,7 +109,7 @@ def groups(limit: ConfusablesLimit, classes: tuple[str, ...]) -> list[Group]:
     for text in limit.groups:
         if limit.groups != CONFUSABLE:
             names.setdefault(_given_members(text, classes), text)
-        elif len(members := _members(text, classes)) > 1:
+        elif len(members := members_of(text, classes)) > 1:
             names.setdefault(members, "".join(classes[k] for k in sorted(members)))
     names |= {members: key for members, (key, _) in margins.items() if members not in names}
     if not names:
@@ -120,7 +121,7 @@ def groups(limit: ConfusablesLimit, classes: tuple[str, ...]) -> list[Group]:
 
 
 def _given_members(text: str, classes: tuple[str, ...]) -> frozenset[int]:
-    members = _members(text, classes)
+    members = members_of(text, classes)
     if len(members) < 2:
         known = f"only '{classes[next(iter(members))]}'" if members else "nothing"
         raise PolicyError(
@@ -128,15 +129,6 @@ def _given_members(text: str, classes: tuple[str, ...]) -> frozenset[int]:
             "take it out, or correct it"
         )
     return members
-
-
-def _members(text: str, classes: tuple[str, ...]) -> frozenset[int]:
-    return frozenset(k for k in (_class_of(character, classes) for character in text) if k is not None)
-
-
-def _class_of(character: str, classes: tuple[str, ...]) -> int | None:
-    """Return the class that holds a character: its own, else that of its other case, which EMNIST merges with it."""
-    return next((classes.index(label) for label in (character, character.swapcase()) if label in classes), None)
 
 
 def _question(group: Group, pairs: Pairs) -> Question:
@@ -218,7 +210,7 @@ def cost_matrix(costs: dict[str, float], classes: tuple[str, ...]) -> Floats:
 
 
 def _class_named(key: str, text: str, classes: tuple[str, ...]) -> int:
-    index = _class_of(text, classes)
+    index = class_of(text, classes)
     if index is None:
         raise PolicyError(
             f"[cost] costs: '{key}' names '{text}', which no class holds; take it out, or write one of the classes "

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from toolchain.core.quantities import points_text
 from toolchain.evaluation.compare import Pairs
-from toolchain.evaluation.metrics import wilson
 from toolchain.report.charts.svg import BASE, OTHER, QUIET, WIDTH, Area, Drawing, Scale
 from toolchain.report.charts.units import count_tick, counted, percent_tick
+from toolchain.stats.share import wilson
 
 BINS = 10
 """Bins of equal width from confidence 0 to 1."""
