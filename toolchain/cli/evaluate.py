@@ -75,7 +75,7 @@ def evaluate(
     Example:
       glyphpress evaluate int8.onnx --data emnist:balanced -o int8.npz
       glyphpress evaluate int8.onnx --data builtin:digits --sort accuracy
-      glyphpress evaluate int8.onnx --data emnist:balanced --errors 40 -o sheet.png --confusion matrix.svg
+      glyphpress evaluate int8.onnx --data emnist:balanced --errors 40 -o sheet.png
     """
     from calibration.load import load
     from toolchain.core.json_codec import to_json
