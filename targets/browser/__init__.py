@@ -46,13 +46,7 @@ WEBGPU = ("--enable-unsafe-webgpu", "--ignore-gpu-blocklist", "--enable-features
 SWIFTSHADER = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
 OPEN_PAGES = 8
 """Pages that stay open at most: the last used ones."""
-ADAPTER = """async () => {
-  const adapter = await navigator.gpu?.requestAdapter();
-  if (!adapter) return null;
-  const { vendor, architecture, device, description } = adapter.info;
-  const name = description || [vendor, architecture, device].join(" ").trim();
-  return { name, software: adapter.info.isFallbackAdapter };
-}"""
+ADAPTER = "async () => (await import('/page/adapter.mjs')).adapter()"
 
 
 class BrowserTarget(LocalTarget):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import webbrowser
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import rich_click as click
 
-from toolchain.cli import console, values
+from toolchain.cli import console, options, values
 
 LOOPBACK = "127.0.0.1"
 
@@ -26,10 +27,12 @@ LOOPBACK = "127.0.0.1"
     help="Keep characters that are marked as read wrong in this folder, which --data takes.",
 )
 @click.option("--open", "open_page", is_flag=True, help="Open the page in the browser.")
-def kiosk(run_dir: Path, port: int, host: str, save: Path | None, open_page: bool) -> None:
-    """Serve a page on which anybody writes a character, and sees what the float and the pressed model read.
+@options.json_option
+def kiosk(*, run_dir: Path, port: int, host: str, save: Path | None, open_page: bool, as_json: bool) -> None:
+    """Serve a page on which anybody writes a word, and sees what the float and the pressed model read.
 
-    The models run in the browser: the very files that ship. Ctrl-C ends it.
+    The models run in the browser: the very files that ship. Characters that are read wrong can be marked, and kept as a
+    test set. Ctrl-C ends it. --json prints the address and the files when the page can be opened.
 
     \b
     Example:
@@ -39,12 +42,24 @@ def kiosk(run_dir: Path, port: int, host: str, save: Path | None, open_page: boo
     from toolchain.commands import kiosk as command
 
     with command.kiosk(run_dir, host=host, port=port, save=save) as server:
-        if host not in {LOOPBACK, "localhost"}:
+        address = f"http://{host}:{server.server_port}/"
+        if not _is_loopback(host):
             writes = " and fill the folder of --save" if save else ""
             console.say(f"warning: other machines can open this page, download the models{writes}")
-        address = f"http://{host}:{server.server_port}/"
-        console.tell(f"kiosk  {address}  (Ctrl-C ends it)")
+        if as_json:
+            facts = {"url": address, "files": command.kiosk_models(run_dir).facts()}
+            console.emit("kiosk", facts | {"save": str(save) if save else None})
+        else:
+            console.tell(f"kiosk  {address}  (Ctrl-C ends it)")
         if open_page:
             webbrowser.open(address)
         with suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.2)
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches the address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -109,7 +109,7 @@ COMMANDS = {
     ),
     "kiosk": (
         "toolchain.cli.kiosk:kiosk",
-        "Serve a page on which anybody writes a character, and sees what the float and the pressed model read.",
+        "Serve a page on which anybody writes a word, and sees what the float and the pressed model read.",
     ),
     "demo": (
         "toolchain.cli.press:demo",

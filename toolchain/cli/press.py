@@ -170,5 +170,6 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
         )
         console.tell(f"report: {out / 'report.md'}")
         console.tell(f"page: {out / 'report.html'} (glyphpress report {argument(out)} --open)")
+        console.tell(f"kiosk: glyphpress kiosk {argument(out)} --open (write, and see what each file reads)")
     report.raise_unless_complete()
     raise_for(report.verdicts)

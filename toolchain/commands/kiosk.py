@@ -21,7 +21,14 @@ from urllib.parse import parse_qs, urlsplit
 import calibration.glyph
 from targets.artifact import Artifact
 from targets.browser import PAGE, page_options
-from targets.browser.chromium import MISSING_FILE, PACKAGES, Files, require_packages
+from targets.browser.chromium import (
+    LITERT_JS,
+    MISSING_FILE,
+    ONNXRUNTIME_WEB,
+    PACKAGES,
+    Files,
+    require_packages,
+)
 from targets.errors import ArtifactError, RunFailed
 from targets.host.text import json_text
 from targets.metadata import load_artifact
@@ -31,6 +38,7 @@ from toolchain.core.files import MARK
 from toolchain.report.report import Report
 
 OWN_PAGE = Path(__file__).with_name("kiosk_page")
+RUNTIME_TITLES = {ONNXRUNTIME_WEB: "ONNX Runtime Web", LITERT_JS: "LiteRT.js"}
 TOKEN = "X-Kiosk-Token"
 """Header of every request that writes; only this page can read the token, and no foreign page can send the header."""
 _IMPORT_MAP = re.compile(r'<script type="importmap">(.*?)</script>', re.DOTALL)
@@ -65,12 +73,14 @@ class KioskModels:
 
 def _facts(artifact: Artifact) -> dict[str, Any]:
     source, sink, options = page_options(artifact)
+    runtime = PACKAGES[artifact.format][0]
     tensors = {
         key: {"dtype": codec.spec.dtype, "scale": codec.scale, "zeroPoint": codec.zero_point}
         for key, codec in (("source", source), ("sink", sink))
     }
     return {
         "recipe": artifact.recipe,
+        "runtime": f"{RUNTIME_TITLES[runtime]} {runtime.version}",
         "bytes": artifact.size,
         "classes": artifact.classes,
         "preprocess": artifact.preprocess.to_dict(),
@@ -104,8 +114,8 @@ def served_files(models: KioskModels) -> dict[str, Path]:
     kinds = sorted({Path(name).suffix.removeprefix(".") for name in models.names})
     formats = [kind for kind in PACKAGES if kind in kinds]
     require_packages(formats)
-    glyph_module = Path(calibration.glyph.__file__).with_suffix(".mjs")
-    files = {"/": OWN_PAGE / "index.html", "/calibration/glyph.mjs": glyph_module}
+    files = {"/": OWN_PAGE / "index.html"}
+    files |= {f"/calibration/{path.name}": path for path in Path(calibration.glyph.__file__).parent.glob("*.mjs")}
     files |= {f"/kiosk/{path.name}": path for path in OWN_PAGE.iterdir()}
     files |= {f"/page/{path.name}": path for path in PAGE.glob("*.mjs")}
     for package in {package for kind in formats for package in PACKAGES[kind]}:

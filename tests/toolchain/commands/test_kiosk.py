@@ -4,42 +4,153 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from calibration.builtin import digits
 from calibration.load import load
+from calibration.words import cut
 from targets import catalog
 from targets.artifact import Artifact
 from targets.browser import BrowserTarget
-from targets.browser.chromium import executable
-from targets.metadata import save_sidecar
-from tests.fixtures.small_models import artifact, conv_net, integer_net
+from targets.browser.chromium import FLAGS, executable
+from tests.fixtures.digit_files import NAMES, digit_files
+from tests.fixtures.pen import HEIGHT, WIDTH, Written, written_words
+from tests.fixtures.viewed_pages import FAULTS
 from toolchain.commands.kiosk import kiosk, kiosk_models
 from toolchain.core.errors import StageError
+from toolchain.evaluation.word_context import in_words
 
 STATE = BrowserTarget().probe()
 pytestmark = pytest.mark.skipif(not STATE.ok, reason=f"no browser ({STATE.reason}): NOT checked")
 GLYPH = digits().images[5].tobytes()
-SEVEN = [(0.3, 0.25), (0.7, 0.25), (0.5, 0.5), (0.42, 0.8)]
+Stroke = Sequence[tuple[float, float]]
+SEVEN: Stroke = [(0.45, 0.25), (0.55, 0.25), (0.5, 0.5), (0.48, 0.8)]
+DRAW = """async (words) => {
+  const pad = document.querySelector("#pad"), { dataset } = document.body, answers = [];
+  for (const strokes of words) {
+    if (words.length > 1) kiosk.pad.clear();
+    const box = pad.getBoundingClientRect();
+    const fire = (type, [x, y]) => pad.dispatchEvent(new PointerEvent(type, {
+      pointerId: 7, bubbles: true, clientX: box.left + x * box.width, clientY: box.top + y * box.height,
+    }));
+    for (const stroke of strokes) {
+      fire("pointerdown", stroke[0]);
+      for (const point of stroke.slice(1)) fire("pointermove", point);
+      fire("pointerup", stroke.at(-1));
+    }
+    while (dataset.busy === "yes") await new Promise((done) => setTimeout(done, 5));
+    answers.push({
+      glyphs: kiosk.writing.characters.map(({ glyph }) => [...glyph.pixels]),
+      readings: kiosk.readings,
+      shown: [...document.querySelectorAll(".reading")].map((line) => line.innerText),
+      marked: [...document.querySelectorAll(".card")].map((card) => card.matches(".differ")),
+      marks: document.querySelectorAll("mark").length,
+      verdict: document.querySelector("#verdict").innerText,
+    });
+  }
+  return answers;
+}"""
+"""Draws words, one after another, and returns what the page holds and shows of each."""
+SOFTWARE_GPU = """Object.defineProperty(Navigator.prototype, "gpu", {
+  value: { requestAdapter: async () => ({ info: { description: "SwiftShader", isFallbackAdapter: true } }) },
+})"""
+NOTES = re.compile(
+    r"INFO: \[environment\.cc:\d+\] Creating LiteRT environment with options"
+    r"|WARNING: \[npu_registry\.cc:\d+\] NPU accelerator could not be loaded and registered: "
+    r"kLiteRtStatusErrorInvalidArgument\."
+    r"|INFO: \[accelerator_registry\.cc:\d+\] RegisterAccelerator: ptr=0x[0-9a-f]+, name=(GPU WebGPU|CpuAccelerator)"
+    r"|INFO: \[gpu_registry\.cc:\d+\] Statically linked GPU accelerator registered\."
+    r"|INFO: \[cpu_registry\.cc:\d+\] XNNPACK CPU accelerator registered\."
+    r"|INFO: \[compiled_model\.cc:\d+\] Flatbuffer model initialized directly from incoming litert model\."
+    r"|INFO: Created TensorFlow Lite XNNPACK delegate for CPU\."
+)
+"""What LiteRT.js 2.5.3 writes to console.error when it starts well; anything else there is an error."""
+
+
+WORDS = {word.text: word for word in written_words()}
+
+
+@dataclass
+class KioskPage:
+    """A page of the kiosk (Playwright's), and everything that went wrong on it."""
+
+    page: Any
+    complaints: list[str] = field(default_factory=list)
+
+    def draw(self, *strokes: Stroke) -> None:
+        """Draw strokes, in shares of the sheet, and wait until they are read."""
+        self.page.evaluate(DRAW, [[list(stroke) for stroke in strokes]])
+
+    def write(self, *words: Written) -> list[dict[str, Any]]:
+        """Write words on the middle of the sheet, one after another, and return what the page shows of each."""
+        aspect = self.page.evaluate("kiosk.pad.width / kiosk.pad.height")
+        size = min(1.5, 0.9 * aspect * HEIGHT / WIDTH)
+
+        def placed(x: float, y: float) -> tuple[float, float]:
+            return 0.5 + (x - WIDTH / 2) / HEIGHT * size / aspect, 0.5 + (y / HEIGHT - 0.5) * size
+
+        strokes = [[[placed(*point) for point in stroke] for stroke in word.strokes] for word in words]
+        shown: list[dict[str, Any]] = self.page.evaluate(DRAW, strokes)
+        return shown
+
+    def settle(self) -> None:
+        """Wait until what is written is read."""
+        self.page.wait_for_selector("body[data-busy=no]")
+
+    def choose(self, *names: str) -> None:
+        """Choose the files of both sides."""
+        for side, name in enumerate(names):
+            self.page.locator("select").nth(side).select_option(label=name)
+            self.page.wait_for_selector(f"body[data-side{side}='{name}']")
+        self.settle()
+
+    def readings(self) -> list[dict[str, Any]]:
+        """Return what both models read: text and characters."""
+        found: list[dict[str, Any]] = self.page.evaluate("kiosk.readings")
+        return found
+
+    def glyphs(self) -> NDArray[np.uint8]:
+        """Return the glyphs of the characters, uint8 [N, 28, 28]."""
+        pixels = self.page.evaluate("kiosk.writing.characters.map((each) => [...each.glyph.pixels])")
+        return np.array(pixels, np.uint8).reshape(-1, 28, 28)
+
+    def clear(self) -> None:
+        """Clear the sheet."""
+        self.page.locator("#clear").click()
+        self.settle()
+
+
+@contextmanager
+def served(*arguments: Any, **settings: Any) -> Iterator[int]:
+    """Serve a kiosk in a thread; yields its port."""
+    with kiosk(*arguments, port=0, **settings) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Artifact]:
-    """A float and an int8 file with their sidecars; the first one wants its images turned and normalized."""
-    folder = tmp_path_factory.mktemp("run")
-    pair = (
-        artifact(conv_net(folder / "net.float.onnx"), orientation="transpose", mean=0.25, std=0.5),
-        artifact(integer_net(folder / "net.static-int8.onnx")),
-    )
-    for each in pair:
-        save_sidecar(each)
-    return pair
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """A float and an int8 file of both formats, of one model of digits."""
+    return digit_files(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def run_dir(files: dict[str, Artifact]) -> Path:
+    return next(iter(files.values())).path.parent
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +160,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def port(models: tuple[Artifact, Artifact], kept: Path) -> Iterator[int]:
-    with kiosk(models[0].path.parent, port=0, save=kept) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
+def port(run_dir: Path, kept: Path) -> Iterator[int]:
+    with served(run_dir, save=kept) as number:
+        yield number
 
 
 @pytest.fixture(scope="module")
@@ -63,94 +170,204 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable(), args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=executable(), args=list(FLAGS))
         yield chromium
         chromium.close()
 
 
-def opened(browser: Any, port: int, width: int, complaints: list[str]) -> Any:
+def opened(browser: Any, port: int, script: str = "", **settings: Any) -> KioskPage:
+    """Open the page of a kiosk. script: runs before those of the page."""
     address = f"http://127.0.0.1:{port}/"
-    page = browser.new_page(viewport={"width": width, "height": 900})
-    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, **settings)
+    complaints: list[str] = []
+    page.on("console", lambda line: complaints.append(line.text) if is_error(line) else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda asked: None if asked.url.startswith(address) else complaints.append(asked.url))
+    page.add_init_script(script)
     page.goto(address)
     page.wait_for_selector("body[data-ready]", timeout=60_000)
-    return page
+    return KioskPage(page, complaints)
 
 
-def draw(page: Any, *, upside_down: bool = False) -> None:
-    box = page.locator("#pad").bounding_box()
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in SEVEN]
-    if upside_down:
-        places = [(box["x"] + (1 - x) * box["width"], box["y"] + (1 - y) * box["height"]) for x, y in SEVEN]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*place, steps=5)
-    page.mouse.up()
-    page.wait_for_selector("body[data-busy=no]")
+def is_error(line: Any) -> bool:
+    """Return whether a line of the console is an error, and no note of a runtime's start."""
+    return line.type == "error" and not NOTES.fullmatch(line.text)
 
 
-def test_both_models_read_what_the_native_runtime_reads(
-    browser: Any, port: int, models: tuple[Artifact, Artifact]
-) -> None:
-    for width in (390, 1280):
-        complaints: list[str] = []
-        page = opened(browser, port, width, complaints)
-        draw(page)
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        for reading, model, tolerance in zip(page.evaluate("kiosk.readings"), models, (1e-4, 0), strict=True):
-            glyph = np.array(reading["pixels"], np.uint8).reshape(1, 28, 28)
-            assert glyph.max() == 255
-            with catalog.default_for(model.format).open(model) as native:
-                logits = native.run(glyph)[0]
-            np.testing.assert_allclose(reading["logits"], logits, rtol=0, atol=tolerance)
-            assert reading["text"] == model.classes[int(logits.argmax())]
-        assert page.locator("li").count() == 6
-        page.keyboard.press("Control+z")
-        assert "Write a character" in page.locator("#verdict").inner_text()
-        draw(page)
-        page.locator("#clear").click()
-        assert page.evaluate("kiosk.strokes.length") == 0
-        assert complaints == []
-        page.close()
+@pytest.fixture(scope="module")
+def shared(browser: Any, port: int) -> KioskPage:
+    return opened(browser, port)
+
+
+@pytest.fixture
+def page(shared: KioskPage) -> Iterator[KioskPage]:
+    """The page that most tests share, empty; nothing may go wrong on it."""
+    shared.page.set_viewport_size({"width": 1280, "height": 900})
+    shared.clear()
+    yield shared
+    assert shared.complaints == []
+    assert shared.page.locator("#problem").inner_text() == ""
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_both_models_read_what_the_native_runtime_reads(page: KioskPage, files: dict[str, Artifact], kind: str) -> None:
+    names = [name for name in files if name.endswith(kind)]
+    page.choose(*names)
+    page.draw(SEVEN)
+    glyphs = np.concatenate([page.glyphs(), np.asarray(digits().images[:50])])
+    for side, (name, tolerance) in enumerate(zip(names, (1e-4, 0), strict=True)):
+        with catalog.default_for(files[name].format).open(files[name]) as native:
+            logits = native.run(glyphs)
+        (character,) = page.readings()[side]["characters"]
+        np.testing.assert_allclose(character["logits"], logits[0], rtol=0, atol=tolerance)
+        assert character["read"] == character["answers"][0][0] == files[name].classes[int(logits[0].argmax())]
+        script = """async ([side, glyphs]) => {
+          const answers = [];
+          const model = kiosk.loaded[side];
+          for (const pixels of glyphs) answers.push(await model.infer(Uint8Array.from(pixels), 1));
+          return answers.map(({ logits }) => logits);
+        }"""
+        answers = page.page.evaluate(script, [side, glyphs.reshape(-1, 784).tolist()])
+        np.testing.assert_allclose(answers, logits, rtol=0, atol=tolerance)
+    assert "WebAssembly SIMD" in page.page.locator("#ran").inner_text()
+
+
+def test_thirty_written_words_are_cut_and_read_as_natively(page: KioskPage, files: dict[str, Artifact]) -> None:
+    names = ("digits.float.onnx", "digits.static-int8.onnx")
+    page.choose(*names)
+    read: list[list[dict[str, Any]]] = [[], []]
+    glyphs, differ = [], 0
+    assert len(WORDS) > 30
+    for text, word in zip(WORDS, page.write(*WORDS.values()), strict=True):
+        glyphs.append(np.array(word["glyphs"], np.uint8).reshape(-1, 28, 28))
+        for side, reading in enumerate(word["readings"]):
+            assert [len(part) for part in reading["text"].split(" ")] == [len(part) for part in text.split(" ")], text
+            assert reading["text"].replace(" ", "") == "".join(each["read"] for each in reading["characters"])
+            assert word["shown"][side] == reading["text"]
+            read[side] += reading["characters"]
+        both = zip(*(each["characters"] for each in word["readings"]), strict=True)
+        unlike = [first["read"] != second["read"] for first, second in both]
+        assert word["marked"] == unlike
+        assert word["marks"] == 2 * sum(unlike)
+        assert word["verdict"].startswith("They differ" if any(unlike) else "Both read")
+        differ += sum(unlike)
+    assert differ > 0, "some letters are so unlike a digit that the int8 file reads another one"
+    for name, characters, tolerance in zip(names, read, (1e-4, 0), strict=True):
+        with catalog.default_for("onnx").open(files[name]) as native:
+            logits = native.run(np.concatenate(glyphs))
+        np.testing.assert_allclose([each["logits"] for each in characters], logits, rtol=0, atol=tolerance)
+        assert [each["read"] for each in characters] == [str(label) for label in logits.argmax(1)]
+
+
+def test_the_page_cuts_its_sheet_as_the_shell_cuts_a_picture(page: KioskPage) -> None:
+    page.write(WORDS["BUS 59"])
+    width, height, pixels = page.page.evaluate(
+        """() => {
+          const { width, height, pixels } = kiosk.pad.picture();
+          return [width, height, [...pixels].map((level) => String.fromCharCode(level)).join("")];
+        }"""
+    )
+    sheet = np.frombuffer(pixels.encode("latin-1"), np.uint8).reshape(height, width)
+    characters = cut(sheet).characters
+    told = page.page.evaluate("kiosk.writing.characters.map(({ box, space }) => [box, space])")
+    assert told == [[list(each.box), each.space] for each in characters]
+    assert [each.space for each in characters] == [False, False, False, True, False]
+    assert page.readings()[0]["text"][3] == " "
+    assert np.abs(page.glyphs().astype(int) - np.stack([each.glyph for each in characters])).max() <= 2
+
+
+def test_look_alikes_in_a_word_are_told_apart_as_in_the_shell(page: KioskPage) -> None:
+    random = np.random.default_rng(3)
+    classes = tuple("0123456789OISZBab")
+    chances = random.dirichlet(np.full(len(classes), 0.2), 60)
+    words = [list(range(start, start + 5)) for start in range(0, 60, 5)]
+    script = "async (told) => (await import('/kiosk/reading.mjs')).inWords(...told)"
+    told = page.page.evaluate(script, [chances.tolist(), words, classes])
+    assert told == in_words(chances, words, classes).tolist()
+    assert told != chances.argmax(1).tolist()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_is_readable_at_any_width_and_in_the_dark(page: KioskPage, width: int) -> None:
+    page.page.set_viewport_size({"width": width, "height": 900})
+    page.write(WORDS["40718"])
+    for scheme in ("light", "dark"):
+        page.page.emulate_media(color_scheme=scheme)
+        assert page.page.evaluate(FAULTS) == []
+    page.page.emulate_media(color_scheme="light")
+
+
+def test_undo_clear_and_the_keyboard(page: KioskPage) -> None:
+    first, second = ([(x + shift, y) for x, y in SEVEN] for shift in (0.0, 0.2))
+    box = page.page.locator("#pad").bounding_box()
+    for stroke in (first, second):
+        places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+        page.page.mouse.move(*places[0])
+        page.page.mouse.down()
+        for place in places[1:]:
+            page.page.mouse.move(*place, steps=3)
+        page.page.mouse.up()
+    page.settle()
+    assert page.page.evaluate("kiosk.pad.strokes.length") == 2
+    page.page.keyboard.press("Control+z")
+    page.settle()
+    assert page.page.evaluate("kiosk.pad.strokes.length") == 1
+    page.page.locator("#undo").click()
+    page.settle()
+    assert "Write something" in page.page.locator("#verdict").inner_text()
+    assert page.page.locator("#characters").is_hidden()
+    page.page.locator("#pad").focus()
+    for key in (" ", *["ArrowDown"] * 8, " ", *["ArrowRight"] * 3):
+        page.page.keyboard.press(key)
+    page.settle()
+    assert page.page.evaluate("kiosk.pad.strokes.map(({ points }) => points.length)") == [9]
+    assert page.page.locator("#verdict").inner_text().startswith(("Both read", "They differ"))
+    # Keys in a field are the field's.
+    page.page.locator("#right").fill("1")
+    page.page.keyboard.press("Control+z")
+    page.page.keyboard.press("Escape")
+    assert page.page.evaluate("kiosk.pad.strokes.length") == 1
+    page.page.locator("#pad").focus()
+    page.page.keyboard.press("Escape")
+    page.settle()
+    assert page.page.evaluate("kiosk.pad.strokes.length") == 0
 
 
 def test_what_is_marked_as_wrong_is_kept_and_read_wrong_again(
-    browser: Any, port: int, models: tuple[Artifact, Artifact], kept: Path, glyphpress: Callable[..., Any]
+    page: KioskPage, files: dict[str, Artifact], kept: Path, glyphpress: Callable[..., Any]
 ) -> None:
-    page = opened(browser, port, 1280, complaints := [])
-    draw(page)
-    pixels = bytes(page.evaluate("kiosk.readings[0].pixels"))
-    answers = [reading["text"] for reading in page.evaluate("kiosk.readings")]
-    right, other = [name for name in models[0].classes if name not in answers][:2]
-    for text, outcome in (("12", "Type 1 character"), ("q", "no class q"), (right, "Kept as test/")):
-        page.locator("#right").fill(text)
-        page.keyboard.press("Enter")
-        page.locator("output", has_text=outcome).wait_for()
-    page.locator("#clear").click()
-    draw(page, upside_down=True)
-    page.locator("#right").fill(other)
-    page.keyboard.press("Enter")
-    page.locator("#marks p", has_text="2 characters are kept").wait_for()
-    second = page.evaluate("kiosk.readings[0].text")
-    page.close()
-    assert complaints == []
+    page.choose("digits.float.onnx", "digits.static-int8.onnx")
+    outcome = page.page.locator("output")
+    page.draw(SEVEN)
+    glyph, read = page.glyphs()[0].tobytes(), page.readings()[0]["text"]
+    right, other = [name for name in "0123456789" if name not in {each["text"] for each in page.readings()}][:2]
+    for text, said in (("12", "you typed 2"), ("q", "no class q"), (read, "what the models read"), (right, "Kept: ")):
+        page.page.locator("#right").fill(text)
+        page.page.keyboard.press("Enter")
+        outcome.filter(has_text=said).wait_for()
+    page.clear()
+    page.draw([(1 - x, 1 - y) for x, y in SEVEN])
+    second = page.readings()[0]["text"]
+    page.page.locator("#characters summary").press("Enter")
+    page.page.locator("#characters details input").fill(other)
+    page.page.keyboard.press("Enter")
+    outcome.filter(has_text=f"Kept: {other}.").wait_for()
+    assert page.page.locator("#marks p").inner_text().startswith("2 characters kept in ")
     data = load(str(kept), "test")
-    assert pixels in {image.tobytes() for image in data.images}
-    done = glyphpress("evaluate", models[0].path, "--data", kept, "--json")
+    assert glyph in {image.tobytes() for image in data.images}
+    done = glyphpress("evaluate", files["digits.float.onnx"].path, "--data", kept, "--json")
     assert done.code == 0, done.err
     confusion = np.array(json.loads(done.out)["metrics"]["confusion"])
     assert confusion.sum() == 2
-    assert confusion[int(right), int(answers[0])] == confusion[int(other), int(second)] == 1
+    assert confusion[int(right), int(read)] == confusion[int(other), int(second)] == 1
 
 
-def posted(port: int, body: bytes = GLYPH, path: str = "/glyph?class=3", **changed: str | None) -> int:
+def posted(port: int, body: bytes = GLYPH, path: str = "/glyph?class=3", token: str = "", **changed: str | None) -> int:
     """Return the status of a POST as the page makes it, with some headers changed, or left out where they are None."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("GET", "/models.json")
-    token = json.loads(connection.getresponse().read())["save"]["token"]
+    if not token:
+        connection.request("GET", "/models.json")
+        token = json.loads(connection.getresponse().read())["save"]["token"]
     headers = {
         "Host": f"127.0.0.1:{port}",
         "Origin": f"http://127.0.0.1:{port}",
@@ -189,31 +406,6 @@ def test_glyphs_are_taken_from_this_page_alone(port: int, kept: Path) -> None:
     assert len(set(kept.rglob("*.png")) - set(before)) == 1
 
 
-def test_without_a_folder_nothing_is_kept_and_the_page_says_how_to(
-    browser: Any, models: tuple[Artifact, Artifact]
-) -> None:
-    with kiosk(models[0].path.parent, port=0) as server:
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        page = opened(browser, server.server_port, 1280, [])
-        assert "--save DIR" in page.locator("#marks").inner_text()
-        draw(page)
-        answers = [reading["text"] for reading in page.evaluate("kiosk.readings")]
-        page.locator("#right").fill(next(name for name in models[0].classes if name not in answers))
-        page.locator("#marks button").click()
-        assert "Marked as wrong: 1" in page.locator("output").inner_text()
-        page.close()
-        server.shutdown()
-
-
-def test_a_browser_without_simd_is_told_what_to_use(browser: Any, port: int) -> None:
-    page = browser.new_page()
-    page.add_init_script("WebAssembly.validate = () => false")
-    page.goto(f"http://127.0.0.1:{port}/")
-    page.wait_for_selector("#problem:not([hidden])")
-    assert "no WebAssembly SIMD" in page.locator("#problem").inner_text()
-    page.close()
-
-
 def asked(port: int, path: str, host: str = "") -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", path, headers={"Host": host or f"127.0.0.1:{port}"})
@@ -228,26 +420,42 @@ def test_only_this_machine_and_only_listed_files_are_answered(port: int) -> None
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
     assert asked(port, "/", f"localhost:{port}").status == 200
     assert asked(port, "/models.json", f"stranger.example:{port}").status == 403
-    for path in ("/kiosk/", "/net.float.onnx.json", "/model/2", "/model/../..", "/kiosk/../kiosk.py", "/page/"):
+    for path in ("/kiosk/", "/digits.float.onnx.json", "/model/9", "/model/../..", "/kiosk/../kiosk.py", "/page/"):
         assert asked(port, path).status == 404, path
 
 
-def test_a_file_that_was_changed_since_its_press_is_not_sent_and_the_page_says_so(browser: Any, tmp_path: Path) -> None:
-    for model in (artifact(conv_net(tmp_path / "net.float.onnx")), artifact(integer_net(tmp_path / "net.int8.onnx"))):
-        save_sidecar(model)
-    with (tmp_path / "net.int8.onnx").open("ab") as stream:
+def test_a_browser_without_simd_is_told_what_to_use(browser: Any, port: int) -> None:
+    page = browser.new_page()
+    page.add_init_script("WebAssembly.validate = () => false")
+    page.goto(f"http://127.0.0.1:{port}/")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "no WebAssembly SIMD" in page.locator("#problem").inner_text()
+    page.close()
+
+
+def test_a_changed_file_is_not_sent_and_without_a_folder_nothing_is_kept(browser: Any, tmp_path: Path) -> None:
+    changed = digit_files(tmp_path)["digits.static-int8.onnx"].path
+    with changed.open("ab") as stream:
         stream.write(b"\0")
-    with kiosk(tmp_path, port=0) as server:
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        assert asked(server.server_port, "/model/1").status == 409
-        page = opened(browser, server.server_port, 1280, [])
-        assert "not the bytes that net.int8.onnx.json describes" in page.locator("#problem").inner_text()
-        page.close()
-        server.shutdown()
+    with served(tmp_path) as number:
+        assert asked(number, "/model/2").status == 409
+        page = opened(browser, number, SOFTWARE_GPU)
+        assert "software one (SwiftShader), which is not used" in page.page.locator("#ran").inner_text()
+        assert page.page.locator("#webgpu").is_hidden()
+        assert f"not the bytes that {changed.name}.json describes" in page.page.locator("#problem").inner_text()
+        page.draw(SEVEN)
+        read = page.readings()[0]["text"]
+        assert page.page.locator("#verdict").inner_text() == f"Only the float model runs: {read}"
+        assert "--save DIR" in page.page.locator("#marks").inner_text()
+        page.page.locator("#right").fill(str((int(read) + 1) % 10))
+        page.page.locator("#marks button").click()
+        page.page.locator("output", has_text="Marked as wrong (1 so far)").wait_for()
+        page.page.close()
+        assert posted(number, token="guess") == 403
 
 
 def test_a_folder_without_models_and_a_port_in_use_are_one_line(
-    glyphpress: Callable[..., Any], models: tuple[Artifact, Artifact], port: int, tmp_path: Path
+    glyphpress: Callable[..., Any], run_dir: Path, port: int, tmp_path: Path
 ) -> None:
     empty = glyphpress("kiosk", tmp_path)
     assert (empty.code, empty.err.count("\n")) == (3, 1)
@@ -255,8 +463,28 @@ def test_a_folder_without_models_and_a_port_in_use_are_one_line(
     nowhere = glyphpress("kiosk", tmp_path / "nowhere")
     assert (nowhere.code, nowhere.err.count("\n")) == (3, 1)
     assert "no such folder" in nowhere.err
-    taken = glyphpress("kiosk", models[0].path.parent, "--port", port)
+    taken = glyphpress("kiosk", run_dir, "--port", port, "--save", tmp_path / "wrong")
     assert (taken.code, taken.err.count("\n")) == (3, 1)
     assert f"port {port} is in use" in taken.err
+    assert not (tmp_path / "wrong").exists()
     with pytest.raises(StageError):
         kiosk_models(tmp_path)
+
+
+def test_the_start_is_one_line_of_json_and_a_page_for_other_machines_is_warned_of(
+    glyphpress: Callable[..., Any], run_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def end(_server: ThreadingHTTPServer, poll_interval: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", end)
+    local = glyphpress("kiosk", run_dir, "--port", 0, "--json")
+    assert (local.code, local.err, local.out.count("\n")) == (0, "", 1)
+    told = json.loads(local.out)
+    assert told["schema"] == "glyphpress/kiosk/1"
+    assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d+/", told["url"])
+    assert [each["name"] for each in told["files"]] == sorted(NAMES)
+    open_to_all = glyphpress("kiosk", run_dir, "--port", 0, "--host", "0.0.0.0", "--save", tmp_path / "wrong")
+    assert open_to_all.code == 0
+    assert "other machines can open this page" in open_to_all.err
+    assert "fill the folder of --save" in open_to_all.err

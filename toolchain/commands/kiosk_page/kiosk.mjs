@@ -1,262 +1,221 @@
-// The page of `glyphpress kiosk`: strokes on a pad become a glyph, which two models read.
+// The page of `glyphpress kiosk`: what is written on a pad is cut into characters, which two models read.
 
-import { Blank, glyph, picture } from "/calibration/glyph.mjs";
+import { Blank } from "/calibration/glyph.mjs";
+import { cut } from "/calibration/words.mjs";
+import { adapter } from "/page/adapter.mjs";
 import { Marks } from "/kiosk/marks.mjs";
-import { best, openModel } from "/kiosk/model.mjs";
+import { openModel } from "/kiosk/model.mjs";
+import { Pad } from "/kiosk/pad.mjs";
+import { readWriting } from "/kiosk/reading.mjs";
+import { card, showText, time } from "/kiosk/view.mjs";
 
-const SIZE = 320;
-const PEN = 20;
-const STEP = 10;
 // A module with one SIMD instruction.
 const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
-const pad = document.querySelector("#pad");
+const EMPTY = "Write something.";
 const problem = document.querySelector("#problem");
 const verdict = document.querySelector("#verdict");
+const section = document.querySelector("#characters");
 const sides = [...document.querySelectorAll("article")];
-const state = { strokes: [], open: new Map(), models: [], loaded: [null, null], readings: [null, null], turn: 0 };
-const pen = { x: SIZE / 2, y: SIZE / 2, down: null, shown: false };
+const pad = new Pad(document.querySelector("#pad"));
+// models: the facts of every file. loaded: the two that are shown. writing, readings: of the last picture, or null.
+const state = { pad, models: [], loaded: [null, null], writing: null, readings: [null, null], turn: 0, gpu: null };
+let marks;
 
 function field(side, name) {
   return sides[side].querySelector(`[data-field=${name}]`);
 }
 
 function complain(text) {
-  const line = document.createElement("span");
-  line.textContent = text;
-  if (problem.childNodes.length) problem.append(document.createElement("br"));
-  problem.append(line);
+  const lines = [...problem.childNodes].map((line) => line.textContent);
+  if (lines.includes(text)) return;
+  problem.append(Object.assign(document.createElement("span"), { textContent: text }));
   problem.hidden = false;
 }
 
-function draw(context, colour) {
-  context.lineWidth = PEN;
-  context.lineCap = context.lineJoin = "round";
-  context.strokeStyle = colour;
-  for (const points of [...state.strokes, ...state.open.values()]) {
-    context.beginPath();
-    context.moveTo(...points[0]);
-    for (const point of points.length > 1 ? points.slice(1) : points) context.lineTo(...point);
-    context.stroke();
-  }
-}
-
-function show() {
-  const context = pad.getContext("2d");
-  context.clearRect(0, 0, SIZE, SIZE);
-  draw(context, getComputedStyle(pad).color);
-  if (!pen.shown) return;
-  context.beginPath();
-  context.arc(pen.x, pen.y, 6, 0, 7);
-  context.fillStyle = pen.down ? "#dc2626" : "#2563eb";
-  context.fill();
-}
-
-// The strokes as the models' preparation gets them: black on white.
-function drawing() {
-  const sheet = new OffscreenCanvas(SIZE, SIZE).getContext("2d", { willReadFrequently: true });
-  sheet.fillStyle = "white";
-  sheet.fillRect(0, 0, SIZE, SIZE);
-  draw(sheet, "black");
-  const { data } = sheet.getImageData(0, 0, SIZE, SIZE);
-  return picture(SIZE, SIZE, Uint8Array.from({ length: SIZE * SIZE }, (_, at) => data[4 * at]));
-}
-
 function emptied(text) {
-  state.readings = [null, null];
-  for (const [side, article] of sides.entries()) {
-    article.classList.remove("differ");
+  Object.assign(state, { writing: null, readings: [null, null] });
+  for (const side of [0, 1]) {
     field(side, "reading").textContent = "–";
-    field(side, "answers").replaceChildren();
-    article.querySelector("canvas").getContext("2d").clearRect(0, 0, 28, 28);
+    if (state.loaded[side]) field(side, "facts").textContent = about(state.loaded[side]);
   }
-  verdict.classList.remove("differ");
+  section.hidden = true;
+  section.querySelector("ol").replaceChildren();
+  verdict.className = "";
   verdict.textContent = text;
 }
 
-async function read() {
-  state.turn += 1;
+// The tasks that run models, one after another: a runtime cannot run a model twice at a time.
+let tasks = Promise.resolve();
+
+function queue(task) {
   document.body.dataset.busy = "yes";
-  const turn = state.turn;
-  await readNow(turn);
-  if (turn === state.turn) document.body.dataset.busy = "no";
+  state.turn += 1;
+  const { turn } = state;
+  const done = tasks.then(() => task(turn)).catch((error) => complain(error.message));
+  tasks = done.then(() => {
+    if (turn === state.turn) document.body.dataset.busy = "no";
+  });
+  return tasks;
 }
 
+function read() {
+  document.querySelector("#hint").hidden = pad.strokes.length > 0;
+  return queue(readNow);
+}
+
+// Read what is written, unless it has changed again since the task was queued.
 async function readNow(turn) {
-  show();
-  if (!state.strokes.length) return emptied("Write a character.");
-  let pixels;
+  const stale = () => turn !== state.turn;
+  if (stale()) return undefined;
+  if (!state.loaded.some(Boolean)) return emptied("No model can read here.");
+  if (!pad.strokes.length) return emptied(EMPTY);
+  let writing;
   try {
-    ({ pixels } = glyph(drawing()));
+    writing = cut(pad.picture());
   } catch (error) {
-    if (error instanceof Blank) return emptied("There is no ink to read.");
+    if (error instanceof Blank) return emptied(`Nothing to read: ${error.message}.`);
     throw error;
   }
-  for (const side of [0, 1]) {
-    const model = state.loaded[side];
-    if (!model) continue;
-    const answer = await model.read(pixels);
-    if (turn !== state.turn) return undefined;
-    present(side, model, pixels, answer);
+  const readings = [];
+  for (const model of state.loaded) {
+    readings.push(model && (await readWriting(model, writing, stale)));
+    if (stale()) return undefined;
   }
-  return compare();
+  Object.assign(state, { writing, readings });
+  return present(writing, readings);
 }
 
-function present(side, model, pixels, { logits, milliseconds }) {
-  const answers = best(logits, model.facts.classes);
-  state.readings[side] = { pixels: [...pixels], logits, text: answers[0][0], answers };
-  field(side, "reading").textContent = answers[0][0];
-  field(side, "answers").replaceChildren(
-    ...answers.map(([name, share]) => {
-      const row = document.createElement("li");
-      const bar = document.createElement("progress");
-      bar.value = share;
-      const percent = `${(share * 100).toFixed(1)} %`;
-      bar.setAttribute("aria-label", `${name}: ${percent}`);
-      const texts = [name, percent].map((text) => Object.assign(document.createElement("span"), { textContent: text }));
-      row.append(texts[0], bar, texts[1]);
-      return row;
+function present(writing, readings) {
+  const there = [0, 1].filter((side) => readings[side]);
+  const differ = writing.characters.map((_, row) => there.length === 2 && readings[0].characters[row].read !== readings[1].characters[row].read);
+  for (const side of there) {
+    showText(field(side, "reading"), writing, readings[side], differ);
+    const { all, each } = readings[side].milliseconds;
+    const { length } = writing.characters;
+    const took = length === 1 ? time(each) : `${time(each)} per character (median), ${time(all)} for all ${length}`;
+    field(side, "facts").textContent = `${took} · ${about(state.loaded[side])}`;
+  }
+  const list = section.querySelector("ol");
+  list.replaceChildren(
+    ...writing.characters.map((character, row) => {
+      const shown = there.map((side) => ({ name: titleOf(side), model: state.loaded[side], character: readings[side].characters[row] }));
+      return card(row, character, shown, differ[row], (number, text) => marks.mark(text, number));
     }),
   );
-  const image = new ImageData(28, 28);
-  model.seen(pixels).forEach((level, at) => image.data.set([level, level, level, 255], 4 * at));
-  sides[side].querySelector("canvas").getContext("2d").putImageData(image, 0, 0);
-  field(side, "facts").textContent = `${time(milliseconds)}, ${Math.round(model.facts.bytes / 1000)} KB`;
+  section.hidden = false;
+  verdict.className = differ.some(Boolean) ? "differ" : "";
+  verdict.textContent = sentence(readings, there, differ);
 }
 
-function time(milliseconds) {
-  return milliseconds < 1 ? `${Math.round(milliseconds * 1000)} µs` : `${milliseconds.toFixed(1)} ms`;
+function sentence(readings, there, differ) {
+  const shown = there.map((side) => readings[side].text.replaceAll("\n", " / ") || "nothing");
+  if (there.length < 2) return `Only the ${titleOf(there[0])} model runs: ${shown[0]}`;
+  const count = differ.filter(Boolean).length;
+  if (!count) return `Both read ${shown[0]}`;
+  const places = differ.length === 1 ? "" : ` in ${count} of ${differ.length} characters`;
+  return `They differ${places}: ${shown[0]} and ${shown[1]}`;
 }
 
-function compare() {
-  const [left, right] = state.readings;
-  if (!left || !right) {
-    verdict.textContent = left || right ? "Only one model can read here." : "No model can read here.";
-    return;
-  }
-  const differ = left.text !== right.text;
-  verdict.textContent = differ ? `They differ: ${left.text} and ${right.text}` : `Both read ${left.text}`;
-  for (const part of [verdict, ...sides]) part.classList.toggle("differ", differ);
+// A file that was adopted is neither; one that cannot be read has the title of its side.
+function titleFor({ recipe }, side) {
+  if (recipe === "foreign") return side ? "Second" : "First";
+  return recipe === "float" || (!recipe && !side) ? "Float" : "Pressed";
 }
 
-// What a person can mark as wrong: the glyph, and what each model that runs read.
+function titleOf(side) {
+  return sides[side].querySelector("h3").textContent.toLowerCase();
+}
+
+function about({ facts }) {
+  return `${Math.round(facts.bytes / 1000).toLocaleString("en")} KB · ${facts.runtime}`;
+}
+
+// What a person can mark as wrong: each glyph, and what the models that run read, in the word and alone.
 function written() {
-  const read = state.readings.filter(Boolean);
-  const model = state.loaded.find(Boolean);
-  return read.length ? { classes: model.facts.classes, characters: [{ pixels: read[0].pixels, texts: read.map(({ text }) => text) }] } : null;
+  const readings = state.readings.filter(Boolean);
+  if (!readings.length) return null;
+  const { classes } = state.loaded.find(Boolean).facts;
+  const characters = state.writing.characters.map((character, row) => ({
+    pixels: character.glyph.pixels,
+    read: readings.map((reading) => reading.characters[row].read),
+    alone: readings.map((reading) => reading.characters[row].answers[0][0]),
+  }));
+  return { classes, characters };
 }
 
 async function choose(side) {
   const number = Number(sides[side].querySelector("select").value);
   const facts = state.models[number];
   state.loaded[side] = null;
-  state.readings[side] = null;
-  field(side, "facts").textContent = "";
+  sides[side].querySelector("h3").textContent = titleFor(facts, side);
+  field(side, "reading").textContent = "–";
+  field(side, "facts").textContent = "loading…";
   try {
     if (facts.problem) throw new Error(facts.problem);
     const device = document.querySelector("#webgpu").checked ? "webgpu" : "wasm";
     state.loaded[side] = await openModel(number, facts, device);
+    field(side, "facts").textContent = about(state.loaded[side]);
   } catch (error) {
-    field(side, "reading").textContent = "–";
-    field(side, "answers").replaceChildren();
     field(side, "facts").textContent = "This file cannot be run; see above.";
     complain(error.message.includes(facts.name) ? error.message : `${facts.name}: ${error.message}`);
   }
+  document.body.dataset[`side${side}`] = facts.name;
+  showRan();
 }
 
-function at(event) {
-  const box = pad.getBoundingClientRect();
-  return [((event.clientX - box.left) * SIZE) / box.width, ((event.clientY - box.top) * SIZE) / box.height];
+function chosen(side) {
+  return queue(async (turn) => {
+    await choose(side);
+    await readNow(turn);
+  });
 }
 
-function ended(event) {
-  const points = state.open.get(event.pointerId);
-  if (!points) return;
-  state.open.delete(event.pointerId);
-  state.strokes.push(points);
-  read();
+// One line: where the models ran, and why not on a GPU.
+function showRan() {
+  const places = state.loaded.filter(Boolean).map(({ device, loaded, facts }) => {
+    if (device === "wasm") return "on the processor (WebAssembly SIMD, one thread)";
+    if (loaded.accelerated === false) return `${facts.name} on the processor, since its runtime cannot run it on the GPU`;
+    return `on ${state.gpu.name} (WebGPU; operators that a runtime lacks there run on the processor)`;
+  });
+  const idle = state.gpu
+    ? `The only GPU of this browser is a software one (${state.gpu.name}), which is not used.`
+    : "This browser offers no GPU.";
+  const why = state.gpu && !state.gpu.software ? "" : idle;
+  const ran = [...new Set(places)].join("; ") || "nothing";
+  document.querySelector("#ran").textContent = `Ran here: ${ran}. ${why}`.trim();
 }
 
-pad.addEventListener("pointerdown", (event) => {
-  if (event.button > 0) return;
-  event.preventDefault();
-  pad.focus({ preventScroll: true });
-  pen.shown = false;
-  try {
-    pad.setPointerCapture(event.pointerId);
-  } catch {
-    // A pointer that has ended meanwhile cannot be captured.
-  }
-  state.open.set(event.pointerId, [at(event)]);
-  show();
-});
-pad.addEventListener("pointermove", (event) => {
-  const points = state.open.get(event.pointerId);
-  if (!points) return;
-  for (const each of event.getCoalescedEvents?.() ?? []) points.push(at(each));
-  points.push(at(event));
-  show();
-});
-pad.addEventListener("pointerup", ended);
-pad.addEventListener("pointercancel", ended);
-
-function undo() {
-  state.strokes.pop();
-  read();
-}
-
-function clear() {
-  state.strokes = [];
-  pen.down = null;
-  read();
-}
-
-document.querySelector("#undo").addEventListener("click", undo);
-document.querySelector("#clear").addEventListener("click", clear);
+pad.addEventListener("stroke", read);
+document.querySelector("#undo").addEventListener("click", () => pad.undo());
+document.querySelector("#clear").addEventListener("click", () => pad.clear());
 document.addEventListener("keydown", (event) => {
+  // Keys in a field belong to it.
   if (event.target.closest("input, select")) return;
-  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") undo();
-  else if (event.key === "Escape") clear();
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") pad.undo();
+  else if (event.key === "Escape") pad.clear();
   else return;
   event.preventDefault();
 });
-const MOVES = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
-pad.addEventListener("keydown", (event) => {
-  if (event.key === " ") {
-    if (pen.down) pen.down = null;
-    else state.strokes.push((pen.down = [[pen.x, pen.y]]));
-  } else if (event.key in MOVES) {
-    pen.x = Math.min(Math.max(pen.x + MOVES[event.key][0], 0), SIZE);
-    pen.y = Math.min(Math.max(pen.y + MOVES[event.key][1], 0), SIZE);
-    pen.down?.push([pen.x, pen.y]);
-  } else return;
-  event.preventDefault();
-  pen.shown = true;
-  read();
-});
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
 
 async function start() {
-  if (!WebAssembly?.validate(Uint8Array.from(SIMD))) {
+  if (!globalThis.WebAssembly?.validate(Uint8Array.from(SIMD))) {
     complain("This browser has no WebAssembly SIMD, which the models need; use Chrome 91, Firefox 89, Safari 16.4 or newer.");
     verdict.textContent = "The models cannot run here.";
     return;
   }
   const { models, first, save } = await (await fetch("/models.json")).json();
   state.models = models;
-  new Marks(document.querySelector("#marks"), save, () => written());
-  const adapter = await navigator.gpu?.requestAdapter();
-  document.querySelector("#gpu").hidden = !adapter || adapter.info?.isFallbackAdapter !== false;
+  state.gpu = await adapter();
+  document.querySelector("#gpu").hidden = !state.gpu || state.gpu.software;
+  marks = new Marks(document.querySelector("#marks"), save, written);
   for (const [side, article] of sides.entries()) {
     const list = article.querySelector("select");
     list.replaceChildren(...models.map(({ name }, number) => new Option(name, number)));
     list.value = String(models.findIndex(({ name }) => name === first[side]));
-    list.addEventListener("change", () => choose(side).then(read));
+    list.addEventListener("change", () => chosen(side));
     await choose(side);
   }
-  document.querySelector("#webgpu").addEventListener("change", async () => {
-    for (const side of [0, 1]) await choose(side);
-    await read();
-  });
+  document.querySelector("#webgpu").addEventListener("change", () => [0, 1].forEach(chosen));
   await read();
   document.body.dataset.ready = "true";
 }

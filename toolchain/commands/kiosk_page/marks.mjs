@@ -1,14 +1,25 @@
 // What a person marks as read wrong, with the right text; where the server keeps such glyphs, they are sent to it.
 
-// The class that stands for a character: itself, or its other case where only that one is a class, as in EMNIST.
+// The class that a character stands for: itself, or its other case where only that one is a class, as in EMNIST.
 export function classOf(character, classes) {
   const cases = [character, character.toUpperCase(), character.toLowerCase()];
   return cases.find((name) => classes.includes(name));
 }
 
+// The characters that a text names: its letters without spaces, or its words where classes have longer names.
+function namesIn(text, classes) {
+  const wordy = classes.some((name) => [...name].length > 1);
+  return wordy ? text.split(/\s+/).filter(Boolean) : [...text].filter((character) => character.trim());
+}
+
+function count(number, name) {
+  return `${number} ${name}${number === 1 ? "" : "s"}`;
+}
+
 export class Marks {
   // form: the element that holds input and outcome. save: where glyphs are kept, or null. written: returns what was
-  // read, { classes, characters: [{ pixels, texts }] }, or null where nothing was.
+  // read, { classes, characters: [{ pixels, read, alone }] }, or null where nothing was; `read` and `alone` are what
+  // each model read, in its word and without it.
   constructor(form, save, written) {
     Object.assign(this, { save, written, marked: 0 });
     this.input = form.querySelector("input");
@@ -16,7 +27,7 @@ export class Marks {
     this.place = form.querySelector("p");
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.mark().catch((error) => this.say(error.message));
+      this.mark(this.input.value);
     });
     this.showPlace(save?.count);
     form.hidden = false;
@@ -26,43 +37,52 @@ export class Marks {
     this.outcome.textContent = text;
   }
 
-  showPlace(count) {
+  showPlace(kept) {
     this.place.textContent = this.save
-      ? `${count} ${count === 1 ? "character is" : "characters are"} kept in ${this.save.folder}, which --data takes.`
-      : "What you mark is not kept: start `glyphpress kiosk RUN_DIR --save DIR` to collect a test set of it.";
+      ? `${count(kept, "character")} kept in ${this.save.folder}, which --data takes as a test set.`
+      : "What you mark is not kept. To collect a test set of it, start the kiosk with --save DIR.";
   }
 
-  async mark() {
+  // Mark the whole writing as wrong, or one character of it.
+  async mark(text, number) {
     const read = this.written();
-    const text = [...this.input.value].filter((character) => character.trim());
     if (!read) return this.say("Write something first.");
-    if (text.length !== read.characters.length) {
-      return this.say(`Type ${read.characters.length} characters; you typed ${text.length}.`);
+    // Marks that both models leave out have no place in the text.
+    const seen = read.characters.filter((character) => character.read.some(Boolean));
+    const asked = number === undefined ? seen : [read.characters[number]];
+    const typed = namesIn(text, read.classes);
+    if (typed.length !== asked.length) {
+      return this.say(`There ${asked.length === 1 ? "is" : "are"} ${count(asked.length, "character")} here, and you typed ${typed.length}.`);
     }
-    const names = text.map((character) => classOf(character, read.classes));
-    const unknown = text.filter((_, at) => names[at] === undefined);
+    const names = typed.map((character) => classOf(character, read.classes));
+    const unknown = typed.filter((_, at) => names[at] === undefined);
     if (unknown.length) return this.say(`The models have no class ${unknown.join(", ")}.`);
-    const wrong = read.characters.map(({ pixels, texts }, at) => ({ pixels, texts, name: names[at] }));
-    const chosen = wrong.filter(({ texts, name }) => texts.some((each) => each !== name));
-    if (!chosen.length) return this.say("That is what the models read.");
-    this.marked += chosen.length;
-    if (!this.save) return this.say(`Marked as wrong: ${this.marked} so far.`);
-    const files = [];
-    for (const { pixels, name } of chosen) files.push(await this.keep(pixels, name));
+    const wrong = asked
+      .map(({ pixels, read: texts, alone }, at) => ({ pixels, texts: [...texts, ...alone], name: names[at] }))
+      .filter(({ texts, name }) => texts.some((each) => each !== name));
+    if (!wrong.length) return this.say("That is what the models read.");
+    try {
+      for (const { pixels, name } of this.save ? wrong : []) await this.keep(pixels, name);
+    } catch (error) {
+      return this.say(error.message);
+    }
+    this.marked += wrong.length;
     this.input.value = "";
-    return this.say(`Kept as ${files.join(", ")}.`);
+    const kept = this.save ? "Kept" : `Marked as wrong (${this.marked} so far)`;
+    return this.say(`${kept}: ${wrong.map(({ name }) => name).join(", ")}.`);
   }
 
   async keep(pixels, name) {
     const answer = await fetch(`/glyph?class=${encodeURIComponent(name)}`, {
       method: "POST",
       headers: { "Content-Type": "application/octet-stream", "X-Kiosk-Token": this.save.token },
-      body: Uint8Array.from(pixels),
+      body: pixels,
     });
-    if (answer.status !== 200 && answer.status !== 409) throw new Error(`The server refused it (${answer.status}); reload the page.`);
-    const { file, count, problem } = await answer.json();
+    if (answer.status !== 200 && answer.status !== 409) {
+      throw new Error(`The server refused it (${answer.status}); reload the page.`);
+    }
+    const { count: kept, problem } = await answer.json();
     if (problem) throw new Error(problem);
-    this.showPlace(count);
-    return file;
+    this.showPlace(kept);
   }
 }

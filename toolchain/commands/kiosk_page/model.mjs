@@ -1,5 +1,7 @@
 // A model of the run folder: an upright 28x28 glyph becomes its input as targets/preprocess.py does it.
 
+import { middle } from "/kiosk/reading.mjs";
+
 const SIDE = 28;
 // Orientation -> the place in the upright glyph of row and column of the input.
 const TURNS = {
@@ -14,22 +16,21 @@ const TURNS = {
 };
 const ARRAYS = { float32: Float32Array, uint8: Uint8Array, int8: Int8Array, int32: Int32Array };
 const LIMITS = { uint8: [0, 255], int8: [-128, 127], int32: [-(2 ** 31), 2 ** 31 - 1] };
-const TIMED = 5;
 
 export async function openModel(number, facts, device) {
   const answer = await fetch(`/model/${number}`);
   if (!answer.ok) throw new Error(await answer.text());
   const { load } = await import(`/page/${facts.options.runtime}.mjs`);
   const file = new Uint8Array(await answer.arrayBuffer());
-  const model = new Model(facts, await load(file, { ...facts.options, device, threads: 1 }));
-  await model.read(new Uint8Array(SIDE * SIDE));
+  const model = new Model(facts, await load(file, { ...facts.options, device, threads: 1 }), device);
+  // The first inference is slow, and shows whether the file runs at all.
+  await model.infer(new Uint8Array(SIDE * SIDE), 1);
   return model;
 }
 
 export class Model {
-  constructor(facts, loaded) {
-    this.facts = facts;
-    this.loaded = loaded;
+  constructor(facts, loaded, device) {
+    Object.assign(this, { facts, loaded, device });
   }
 
   // The pixels as the model gets them: turned, and dark on light where it wants that.
@@ -62,8 +63,8 @@ export class Model {
     });
   }
 
-  // The logits of the classes, and the milliseconds of one inference: the median of five.
-  async read(pixels) {
+  // The logits of the classes, and the milliseconds of one inference: the median of `runs`.
+  async infer(pixels, runs) {
     const { source, sink, shape, preprocess, classes } = this.facts;
     const one = this.input(pixels);
     const batch = new ARRAYS[source.dtype](one.length * shape[0]);
@@ -72,7 +73,7 @@ export class Model {
     const input = this.loaded.input(source.dtype, shape, batch);
     const took = [];
     let raw;
-    for (let run = 0; run < TIMED; run += 1) {
+    for (let run = 0; run < runs; run += 1) {
       const start = performance.now();
       [, , raw] = await this.loaded.infer(input);
       took.push(performance.now() - start);
@@ -83,7 +84,7 @@ export class Model {
     const decoded = (value) => Math.fround(Math.fround(value - sink.zeroPoint) * Math.fround(sink.scale));
     return {
       logits: sink.dtype === "float32" ? chosen : chosen.map(decoded),
-      milliseconds: took.sort((a, b) => a - b)[TIMED >> 1],
+      milliseconds: middle(took),
     };
   }
 }
@@ -91,15 +92,4 @@ export class Model {
 function evenRound(value) {
   const whole = Math.floor(value);
   return value - whole === 0.5 ? whole + Math.abs(whole % 2) : Math.round(value);
-}
-
-// The three best answers: [class, confidence].
-export function best(logits, classes) {
-  const top = Math.max(...logits);
-  const powers = logits.map((logit) => Math.exp(logit - top));
-  const sum = powers.reduce((total, power) => total + power, 0);
-  return powers
-    .map((power, at) => [classes[at], power / sum])
-    .sort((a, b) => b[1] - a[1])
-    .slice(0, 3);
 }
