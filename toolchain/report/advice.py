@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from targets.artifact import file_sha256
 from targets.errors import ArtifactError
 from targets.host.text import argument
 from targets.metadata import load_artifact
@@ -63,9 +64,10 @@ def next_steps(
     lines: list[str] = []
     if _PREPROCESS in limits:
         lines.append("convert it again without a turn or scale of its own: it must take images as the baseline does")
-    # The candidate was made from the source only if both have one format; a stored baseline is no model file.
+    # The candidate was made from the source only if both have one format; a stored baseline is no model file. A pruned
+    # or distilled one was made from another float file, which a press does not keep.
     own_format = catalog.of(source) if candidate and source.suffix == candidate.suffix else None
-    if data and candidate and own_format and not own_format.opaque:
+    if data and candidate and own_format and not own_format.opaque and _may_be_made_of(candidate, source):
         if answers_differ:
             explain = _command("explain", source, candidate, *data)
             lines += [*_quantizing(source, data, images), f"see which layers lose most: {explain}"]
@@ -117,6 +119,14 @@ def gate_next(
         quantized=candidate is None or _quantized(candidate),
         images=judged.comparison.images,
     )
+
+
+def _may_be_made_of(candidate: Path, source: Path) -> bool:
+    """Return whether a candidate was made of the float file `source`, or nothing says of what."""
+    try:
+        return load_artifact(candidate).parent_sha256 in (None, file_sha256(source))
+    except (ArtifactError, OSError):
+        return True
 
 
 def _quantized(path: Path) -> bool:

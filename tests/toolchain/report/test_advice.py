@@ -122,6 +122,9 @@ def test_row36_a_gate_that_fails_ends_in_steps_that_run_and_says_no_reason_twice
     listed = json.loads(shown.out)["next_steps"]
     assert listed[0].startswith("choose ranges by least squared error: glyphpress quantize ")
     assert listed == advice[-len(listed) :]
+    save_sidecar(replace(load_artifact(broken), parent_sha256="ab" * 32))
+    pruned = next_steps([verdict("drop")], source=base, candidate=broken, data=["--data", "d"])
+    assert not commands(pruned), "what was made of another file is not explained by this one"
 
 
 def test_row36_json_of_a_gate_that_passed_and_of_a_press_lists_steps_too(glyphpress, tmp_path: Path) -> None:

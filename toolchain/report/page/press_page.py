@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from targets.artifact import Artifact
 from targets.host.text import argument
@@ -264,27 +265,43 @@ def _commands(report: Report) -> list[Block | None]:
     """Return the press itself, a check of the files' digests, and what looks closer at the file to ship."""
     best = shipped_row(report) or report.rows[-1]
     digests = [f"{row.sha256}  {row.name}" for row in report.rows]
-    data = _data_words(report.command)
-    closer = [f"netron {argument(best.name)}", f"glyphpress profile {argument(best.name)} --per-op"]
-    if data and not best.baseline:
-        base = next((row for row in report.rows if row.recipe == "float" and row.format == best.format), report.rows[0])
-        files = f"{argument(base.name)} {argument(best.name)} {shlex.join(data)}"
-        gate = f"glyphpress gate --baseline {argument(report.rows[0].name)} --candidate {argument(best.name)}"
-        closer = [f"{gate} {shlex.join(data)}", f"glyphpress explain {files}", *closer]
+    folder = next(iter(_given(report.command, ("--out",))), "").rstrip("/")
+    where = "where the press ran" if folder else "in the folder of the files"
+
+    def path(row: Row) -> str:
+        return argument(f"{folder}/{row.name}" if folder else row.name)
+
+    data = _words(report.command, ("--data", "--classes", "--data-root"))
+    closer = [f"netron {path(best)}", f"glyphpress profile {path(best)} --per-op"]
+    if _given(report.command, ("--data",)) and not best.baseline:
+        limits = _words(report.command, ("--policy", "--max-drop", "--max-size", "--max-p95"))
+        files = f"--baseline {path(report.rows[0])} --candidate {path(best)}"
+        explained = [f"glyphpress explain {path(base)} {path(best)} {data}" for base in _float_of(best, report)]
+        closer = [f"glyphpress gate {files} {data} {limits}".rstrip(), *explained, *closer]
     return [
-        Code("The press", [shlex.join(report.command)]) if report.command else None,
-        Code("Look closer, in the folder of the files (netron: pip install netron)", closer),
-        Code("Check that the files are these: save as SHA256SUMS, then sha256sum -c SHA256SUMS", digests),
+        Code("The press, into a new folder", [shlex.join(report.command)]) if report.command else None,
+        Code(f"Look closer, {where} (netron: pip install netron)", closer),
+        Code("Check that the files are these: save as SHA256SUMS beside them, then sha256sum -c SHA256SUMS", digests),
     ]
 
 
-def _data_words(command: Sequence[str]) -> list[str]:
-    """Return the options of a press that name its images, empty where its command is not known."""
-    words: list[str] = []
-    for option in ("--data", "--classes", "--data-root"):
-        for place, word in enumerate(command):
-            if word == option and place + 1 < len(command):
-                words += command[place : place + 2]
-            elif word.startswith(f"{option}="):
-                words.append(word)
-    return words if any(word.startswith("--data") for word in words) else []
+def _float_of(row: Row, report: Report) -> list[Row]:
+    """Return the float file that a file was made from; none where the press did not keep it, as of a pruned model."""
+    if row.recipe == "float":
+        return []
+    floats = [base for base in report.rows if base.recipe == "float" and base.format == row.format]
+    return [base for base in floats if row.fidelity is None or base.name == row.fidelity.base]
+
+
+def _given(command: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Return the values of options of the press, in the order of the options."""
+    values = []
+    for option in options:
+        values += [value for word, value in pairwise(command) if word == option]
+        values += [word.removeprefix(f"{option}=") for word in command if word.startswith(f"{option}=")]
+    return values
+
+
+def _words(command: Sequence[str], options: Sequence[str]) -> str:
+    """Return these options of the press with their values, for another command; empty where it had none."""
+    return " ".join(f"{option} {shlex.quote(value)}" for option in options for value in _given(command, (option,)))

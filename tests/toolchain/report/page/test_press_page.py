@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from targets.artifact import Fidelity
 from tests.fixtures.hostile_report import hostile_press
 from tests.fixtures.judgements import answers
 from tests.fixtures.pages import check_page, read_page
@@ -103,6 +104,21 @@ def test_the_files_are_links_beside_the_page_or_where_they_lie() -> None:
     renamed = replace(report, rows=(report.rows[0], replace(report.rows[1], name="javascript:hacked=1//../x.onnx")))
     links = [link["href"] for link in check_page(press_html(renamed)).all("a")]
     assert links.count("./javascript%3Ahacked%3D1%2F%2F..%2Fx.onnx") == 2
+
+
+def test_the_commands_run_where_the_press_ran_with_its_images_and_limits() -> None:
+    report = pressed_report(3)
+    options = ("--data", "my files", "--max-drop=1pp", "--policy", "smoke", "--out", "out/a b")
+    report = replace(report, command=("glyphpress", "press", "cnn.pt", *options))
+    text = check_page(press_html(report)).text
+    files = "--baseline 'out/a b/float.onnx' --candidate 'out/a b/int8.onnx'"
+    assert f"glyphpress gate {files} --data 'my files' --policy smoke --max-drop 1pp" in text
+    assert "glyphpress explain 'out/a b/float.onnx' 'out/a b/int8.onnx' --data 'my files'" in text
+    assert "netron 'out/a b/int8.onnx'" in text
+    pruned = replace(report.rows[1], fidelity=Fidelity("int8.float.onnx", 32, 30.0, 1.0))
+    other = press_html(replace(report, rows=(report.rows[0], pruned)))
+    assert "glyphpress explain" not in other, "its float file is not in the folder"
+    assert "glyphpress gate" in other
 
 
 def test_no_name_becomes_markup_or_script() -> None:
