@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import Dataset, Labels
+from calibration.dataset import Dataset
+from calibration.sample import image_hashes
 from targets.errors import first_line, translated
 from targets.preprocess import Preprocess
 from toolchain.core.context import Progress, RunContext
@@ -79,9 +80,11 @@ def fit(
     if data.split != "train":
         raise UsageProblem(f"{data.origin} is a test split; a model trained on it could not be judged on it")
     data = data.in_memory()
-    fitted, held_out = hold_out(data.labels, settings.held_out, context.seed)
+    fitted, held_out = hold_out(data, settings.held_out, context.seed)
     if settings.needs_held_out and not len(held_out):
-        raise UsageProblem(f"no class of {data.origin} has two images, so none can be held out, which this needs")
+        raise UsageProblem(
+            f"no class of {data.origin} has two different images, so none can be held out, which this needs"
+        )
     device = training_device(settings.device)
     with torch_threads(context.threads), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(context.seed)
@@ -108,14 +111,27 @@ def accuracy(module: nn.Module, data: Dataset, preprocess: Preprocess, *, thread
         return _measure(module.eval(), data, preprocess, np.arange(len(data)))[1]
 
 
-def hold_out(labels: Labels, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return sorted indices (to fit, held out): `share` of each class is held out, at least one image of two."""
-    generator = np.random.default_rng(seed)
+def hold_out(data: Dataset, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return sorted indices (to fit, held out): `share` of each class is held out, at least one image of two.
+
+    Copies of an image go where the first one goes, whatever their label, and shares are those of different images. A
+    class is never held out as a whole.
+    """
+    labels = data.labels
     is_held_out = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels) if share else ():
-        indices = np.flatnonzero(labels == label)
+    if not share:
+        return np.arange(len(labels)), np.flatnonzero(is_held_out)
+    _, first, group = np.unique(image_hashes(data.images), return_index=True, return_inverse=True)
+    different = np.sort(first)
+    generator = np.random.default_rng(seed)
+    for label in np.unique(labels):
+        indices = different[labels[different] == label]
         count = max(round(share * len(indices)), 1) if len(indices) > 1 else 0
         is_held_out[generator.permutation(indices)[:count]] = True
+    is_held_out = is_held_out[first][group]
+    for label in np.setdiff1d(labels, labels[~is_held_out]):
+        # All its images are copies of images with another label.
+        is_held_out[np.isin(group, group[labels == label])] = False
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 

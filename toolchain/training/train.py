@@ -92,7 +92,8 @@ def train(
     if test is not None and test.classes != data.classes:
         raise UsageProblem(f"{test.origin} has other classes than {data.origin}; name two splits of one data set")
     refuse_empty_classes(data)
-    fitted_indices, held_out = hold_out(data.labels, settings.held_out, context.seed)
+    data = data.in_memory()
+    fitted_indices, held_out = hold_out(data, settings.held_out, context.seed)
     _refuse_pointless(settings, start, len(fitted_indices))
     module = start.module if start else _module(model, data, preprocess, context.seed)
     device = device_name(training_device(settings.device))
@@ -172,16 +173,16 @@ def _fitted(
 
 def with_batch_that_fits(settings: TrainSettings, data: Dataset, seed: int) -> TrainSettings:
     """Return the settings with a batch of at most as many images as are fitted: for one that nobody asked for."""
-    fitted, _ = hold_out(data.labels, settings.held_out, seed)
+    fitted, _ = hold_out(data, settings.held_out, seed)
     return settings.changed(batch=max(2, min(settings.batch, len(fitted))))
 
 
 def _held_out_text(data: Dataset, held_out: NDArray[np.int64]) -> str:
-    """Return how many images are held out, and of which classes none, since they have one image only."""
+    """Return how many images are held out, and of which classes none, since they have one different image only."""
     if not len(held_out):
         return ""
     absent = [f"'{name}'" for label, name in enumerate(data.classes) if label not in data.labels[held_out]]
-    without = f", none of {', '.join(absent[:10])}: a single image is fitted" if absent else ""
+    without = f", none of {', '.join(absent[:10])}: a single different image is fitted" if absent else ""
     return f" ({len(held_out):,} held out{without})"
 
 

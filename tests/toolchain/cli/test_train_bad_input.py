@@ -134,7 +134,7 @@ def test_a_class_with_one_image_is_fitted_and_that_is_said(glyphpress: Callable,
     write_pictures(tmp_path / "data" / "test", {"0": 2, "1": 2})
     done = glyphpress("train", "--data", tmp_path / "data", "-o", tmp_path / "m.pt", "--epochs", 1)
     assert done.code == 0, done.err
-    assert "(1 held out, none of '1': a single image is fitted)" in done.err
+    assert "(1 held out, none of '1': a single different image is fitted)" in done.err
 
 
 LIMITED = """

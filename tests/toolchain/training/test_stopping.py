@@ -30,12 +30,14 @@ def few() -> Dataset:
 
 def test_training_ends_without_a_better_epoch_and_keeps_the_best(few: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "m.pt"
+    # Other first weights may end with the best epoch, or never.
+    torch.manual_seed(0)
     result = train(few, model=blocks.Linear(), settings=JUMPY, out=out, context=RunContext(threads=1))
     accuracies = [epoch.held_out_accuracy or 0 for epoch in result.epochs]
     best = best_epoch(accuracies)
     assert len(accuracies) == best + 3 < 40
     assert accuracies[best - 1] == max(accuracies) > accuracies[-1]
-    held_out = few.take(hold_out(few.labels, 0.3, 0)[1], "held out")
+    held_out = few.take(hold_out(few, 0.3, 0)[1], "held out")
     assert accuracy(result.module, held_out, Preprocess()) == pytest.approx(max(accuracies))
     saved = torch.load(out, weights_only=True)
     assert saved["epoch"] == result.facts["epoch"] == best
@@ -44,5 +46,5 @@ def test_training_ends_without_a_better_epoch_and_keeps_the_best(few: Dataset, t
 
 def test_patience_needs_a_class_with_two_images(few: Dataset) -> None:
     single = few.take(np.sort(np.unique(few.labels, return_index=True)[1]), "single")
-    with pytest.raises(UsageProblem, match="has two images"):
+    with pytest.raises(UsageProblem, match="has two different images"):
         train(single, model=blocks.Linear(), settings=JUMPY.changed(batch=2), context=RunContext())

@@ -228,10 +228,17 @@ def test_held_out_images_are_not_fitted(few: Dataset) -> None:
 
     settings = replace(SHORT, epochs=4, batch=16, held_out=0.2, augment=0.0)
     fit(Watched(), few, Preprocess(), settings, context=RunContext(seed=5))
-    fitted, held = hold_out(few.labels, 0.2, seed=5)
+    fitted, held = hold_out(few, 0.2, seed=5)
     seen = set(image_hashes((torch.cat(fed)[:, 0] * 255).round().to(torch.uint8).numpy()))
     assert seen == set(image_hashes(few.images[fitted]))
     assert seen.isdisjoint(image_hashes(few.images[held]))
+
+
+def numbered(numbers: np.ndarray, labels: np.ndarray) -> Dataset:
+    """Return a data set whose images show their number in their first pixels."""
+    images = np.zeros((len(numbers), 28, 28), np.uint8)
+    images[:, 0, :2] = numbers.astype(">u2").view(np.uint8).reshape(-1, 2)
+    return Dataset(images, labels, tuple("abcdefgh"), "numbered/train", "train", "")
 
 
 @given(
@@ -241,12 +248,32 @@ def test_held_out_images_are_not_fitted(few: Dataset) -> None:
 )
 def test_holding_out_parts_every_class(counts: list[int], share: float, seed: int) -> None:
     labels = np.repeat(np.arange(len(counts)), counts).astype(np.int64)
-    fitted, held = hold_out(labels, share, seed)
+    fitted, held = hold_out(numbered(np.arange(len(labels)), labels), share, seed)
     assert sorted([*fitted, *held]) == list(range(len(labels)))
     for label, count in enumerate(counts):
         kept = int((labels[held] == label).sum())
         assert kept == (max(round(share * count), 1) if share and count > 1 else 0)
         assert count == 0 or kept < count
+
+
+@given(data=st.data(), images=st.integers(1, 60), share=st.floats(0.01, 0.5), seed=st.integers(0, 2**32 - 1))
+def test_copies_of_an_image_are_all_fitted_or_all_held_out(
+    data: st.DataObject, images: int, share: float, seed: int
+) -> None:
+    numbers = np.array(data.draw(st.lists(st.integers(0, 20), min_size=images, max_size=images)))
+    labels = np.array(data.draw(st.lists(st.integers(0, 3), min_size=images, max_size=images)))
+    fitted, held = hold_out(numbered(numbers, labels), share, seed)
+    assert sorted([*fitted, *held]) == list(range(images))
+    assert set(numbers[fitted]).isdisjoint(numbers[held])
+    assert set(labels[fitted]) == set(labels)
+
+
+def test_copies_do_not_enlarge_what_is_held_out() -> None:
+    numbers, labels = np.arange(100), np.repeat([0, 1], 50)
+    alone = hold_out(numbered(numbers, labels), 0.2, 7)[1]
+    fitted, held = hold_out(numbered(np.concatenate([numbers] * 3), np.concatenate([labels] * 3)), 0.2, 7)
+    assert held.tolist() == [*alone, *(alone + 100), *(alone + 200)]
+    assert len(fitted) == 240
 
 
 @pytest.mark.parametrize("images", [11, 70])

@@ -94,7 +94,7 @@ def sensitivity(
         raise UsageProblem(f"{data.origin} is a test split; a recipe that was chosen on it could not be judged on it")
     if method == "magnitude" and (importance, round_to) != ("l2", 8):
         raise UsageProblem("`importance` and `round_to` belong to structured pruning; leave them out of magnitude's")
-    fitted, held_out = hold_out(data.labels, min(0.5, IMAGES / len(data)), context.seed)
+    fitted, held_out = hold_out(data, min(0.5, IMAGES / len(data)), context.seed)
     others, validation = data.take(fitted, "fitted"), data.take(held_out, "validation")
     with torch_threads(context.threads):
         structured = method == "structured"
