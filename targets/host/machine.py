@@ -58,8 +58,8 @@ def machine_state(root: Path = Path("/")) -> dict[str, Any]:
     cpu, memory = _read(root / "proc/cpuinfo"), _read(root / "proc/meminfo")
     frequency = root / "sys/devices/system/cpu/cpu0/cpufreq"
     state = {
-        "cpu": _field(cpu, "model name") or _PARTS.get(_field(cpu, "CPU part") or ""),
-        "board": _read(root / "proc/device-tree/model").rstrip("\0\n") or _field(cpu, "Model"),
+        "cpu": _processor(cpu),
+        "board": _board(root, cpu),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)),
@@ -158,8 +158,16 @@ def multiplies_bytes(isa: Collection[str]) -> bool:
 
 def cpu_name(root: Path = Path("/")) -> str:
     """Return the name of the board or processor, or its architecture where neither is known."""
-    state = machine_state(root)
-    return str(state.get("board") or state.get("cpu") or platform.machine())
+    cpu = _read(root / "proc/cpuinfo")
+    return _board(root, cpu) or _processor(cpu) or platform.machine()
+
+
+def _processor(cpuinfo: str) -> str | None:
+    return _field(cpuinfo, "model name") or _PARTS.get(_field(cpuinfo, "CPU part") or "")
+
+
+def _board(root: Path, cpuinfo: str) -> str | None:
+    return _read(root / "proc/device-tree/model").rstrip("\0\n") or _field(cpuinfo, "Model")
 
 
 def _read(path: Path) -> str:
@@ -243,9 +251,16 @@ def _ancestry(process: int, parents: Mapping[int, int]) -> Iterator[int]:
 def _processes(root: Path) -> Iterator[tuple[int, int, int]]:
     """Yield number, parent and ticks of every process."""
     for entry in os.scandir(root / "proc"):
-        with suppress(OSError, IndexError, ValueError):  # no process, or it has just ended
-            # The name, in parentheses, may contain anything.
-            fields = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError, IndexError, ValueError):  # it has just ended
+            # No Path and no file object: this is done around each timing, for every process on the machine.
+            stat = os.open(f"{entry.path}/stat", os.O_RDONLY)
+            try:
+                # The name, in parentheses, may contain anything.
+                fields = os.read(stat, 4096).rpartition(b")")[2].split()
+            finally:
+                os.close(stat)
             yield int(entry.name), int(fields[1]), sum(map(int, fields[11:15]))
 
 
