@@ -98,10 +98,12 @@ def loud() -> Iterator[None]:
 
 
 @pytest.fixture
-def others_at_work(monkeypatch: pytest.MonkeyPatch, loud: None) -> None:
-    """The planted processes count as others, though this process started them."""
+def others_at_work(monkeypatch: pytest.MonkeyPatch, loud: None, timed_once: Callable[..., bool]) -> None:
+    """The planted processes count as others, though this process started them, and disturb what is timed."""
     from targets.host import machine
+    from toolchain.profiling import latency
 
+    monkeypatch.setattr(latency, "_disturbed", timed_once)
     monkeypatch.setattr(machine, "_own_ticks", lambda _root: int(sum(os.times()[:2]) * os.sysconf("SC_CLK_TCK")))
 
 
