@@ -13,10 +13,12 @@ from calibration.dataset import Dataset
 from calibration.load import load
 from calibration.sample import CalibrationSet, draw
 from targets.artifact import Artifact, Format
+from tests.fixtures.exported_once import taking
 from tests.fixtures.made_once import artifact_once, once, run_folder
 from tests.fixtures.reports import report_validator
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel
+from toolchain.commands import press_files
 from toolchain.core.context import RunContext
 from toolchain.export import export
 from toolchain.quantize import quantize
@@ -90,6 +92,12 @@ def floats(tmp_path_factory: pytest.TempPathFactory, float_model: FloatModel) ->
         return artifact_once(folder / f"digits.float.{kind}", lambda path: export(float_model, kind, path))
 
     return OnDemand(make)
+
+
+@pytest.fixture
+def shared_floats(monkeypatch: pytest.MonkeyPatch, float_model: FloatModel, floats: dict[Format, Artifact]) -> None:
+    """Let a press of `checkpoint` copy `floats` instead of converting again what another test checks."""
+    monkeypatch.setattr(press_files, "export", taking(press_files.export, float_model, floats))
 
 
 @pytest.fixture(scope="session")

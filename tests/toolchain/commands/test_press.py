@@ -36,6 +36,7 @@ SMALL = Recipe(name="small", steps=(Prune(ratio=0.25, epochs=1), Quantize(scheme
 
 
 ONE_THREAD = RunContext(threads=1)
+shared_floats = pytest.mark.usefixtures("shared_floats")
 
 
 def listening(labels: list[str]) -> RunContext:
@@ -111,6 +112,7 @@ def test_the_same_press_gives_the_same_files(
     assert {row.sha256 for row in again.rows} == {row.sha256 for row in pressed[0].rows if row.format == "onnx"}
 
 
+@shared_floats
 @pytest.mark.slow
 def test_pruned_recipes_end_in_files_of_their_own(request_: PressRequest, tmp_path: Path) -> None:
     report = press(replace(request_, recipes=(PRUNED, SMALL), formats=("onnx",)), tmp_path / "out", ONE_THREAD)
@@ -131,6 +133,7 @@ def test_a_folder_that_is_there_is_refused_before_any_work(request_: PressReques
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "irreplaceable"
 
 
+@shared_floats
 def test_a_press_that_fails_half_way_leaves_nothing(glyphpress, checkpoint: Path, tmp_path: Path) -> None:
     recipe, ranges = tmp_path / "foreign.toml", tmp_path / "ranges.json"
     ranges.write_text("{}")
@@ -146,6 +149,7 @@ def test_a_press_that_fails_half_way_leaves_nothing(glyphpress, checkpoint: Path
     assert {path.name for path in tmp_path.iterdir()} == {"foreign.toml", "ranges.json"}
 
 
+@shared_floats
 def test_row21_few_training_images_are_all_taken_with_a_note(
     glyphpress, checkpoint: Path, digits, digits_test, tmp_path: Path
 ) -> None:
@@ -191,6 +195,7 @@ def test_a_request_that_cannot_be_meant_is_refused(change: dict, message: str, r
         replace(request_, **change)
 
 
+@shared_floats
 def test_the_command_says_by_its_exit_code_what_the_report_says(glyphpress, checkpoint: Path, tmp_path: Path) -> None:
     def run(out: str, *more: str):
         command = ("press", checkpoint, "--data", "builtin:digits", "--format", "onnx", "--threads", "1")
@@ -214,6 +219,7 @@ def test_the_command_says_by_its_exit_code_what_the_report_says(glyphpress, chec
     assert "report:" in failed.out
 
 
+@shared_floats
 def test_a_press_for_another_place_reads_and_times_there_and_says_what_it_left_out(
     checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -231,6 +237,7 @@ def test_a_press_for_another_place_reads_and_times_there_and_says_what_it_left_o
     assert [row.recipe for row in report.rows if row.winner] == ["float"]
 
 
+@shared_floats
 @pytest.mark.parametrize("named", [True, False], ids=["formats by name", "no format named"])
 def test_a_format_asked_for_by_name_that_a_recipe_does_not_make_is_told(
     glyphpress, checkpoint: Path, tmp_path: Path, *, named: bool
@@ -294,6 +301,7 @@ def test_row62_where_int8_is_slower_than_float_a_file_that_is_not_is_added_and_w
     assert report.winners["balanced"] == added.name
 
 
+@shared_floats
 @pytest.mark.slow
 def test_a_press_for_an_emulated_processor_chooses_by_instructions(checkpoint: Path, tmp_path: Path) -> None:
     emulated("cortex-a76")
@@ -362,6 +370,7 @@ def test_row8_a_profile_is_emulated_where_it_leads_to_a_place_that_counts(tmp_pa
         assert (target.emulator is not None) is counts
 
 
+@shared_floats
 @pytest.mark.slow
 def test_a_place_that_only_answers_is_none_to_press_for(checkpoint: Path, tmp_path: Path) -> None:
     if not (catalog.get("litert-gpu").probe().ok and gpu_adapters.find().software):
@@ -390,6 +399,7 @@ def refusing(stage: Callable[..., Any], refused: str, log: str = "") -> Callable
     return run
 
 
+@shared_floats
 @pytest.mark.parametrize(
     ("stage", "refused", "missing"),
     [
@@ -422,6 +432,7 @@ def test_what_worked_is_kept_when_one_file_fails(
         report.raise_unless_complete()
 
 
+@shared_floats
 def test_row15_a_file_that_cannot_be_read_does_not_ship(
     request_: PressRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +442,7 @@ def test_row15_a_file_that_cannot_be_read_does_not_ship(
     assert not [path.name for path in (tmp_path / "out").iterdir() if "static-int8" in path.name]
 
 
+@shared_floats
 def test_a_file_that_the_press_added_and_cannot_read_is_not_added_again(
     request_: PressRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

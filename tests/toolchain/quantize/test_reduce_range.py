@@ -44,6 +44,7 @@ def test_a_target_of_this_machine_is_judged_by_its_processor() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_floats")
 @pytest.mark.parametrize(("features", "wide"), [(["avx2", "avx_vnni"], True), (["avx2", "fma"], False)])
 def test_a_press_takes_the_bits_that_its_target_allows(
     features: list[str], wide: bool, checkpoint: Path, tmp_path: Path
