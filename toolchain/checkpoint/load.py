@@ -19,6 +19,7 @@ from toolchain import models
 from toolchain.checkpoint import torch_files
 from toolchain.checkpoint.computed_weights import bake
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel, Range, TorchModel, forward, settle_output
+from toolchain.checkpoint.input_form import formed
 from toolchain.checkpoint.kinds import KIND_NAMES, kind_of, refuse_quantized_pickle
 from toolchain.checkpoint.metadata import (
     Metadata,
@@ -40,7 +41,7 @@ from toolchain.formats.onnx.file import read_onnx
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from calibration.dataset import Dataset
+    from calibration.dataset import Dataset, Images, Labels
 
 _FLOAT = ".float"
 """What a press puts between a model's name and the suffix; removed here, or a second press would add another."""
@@ -51,17 +52,15 @@ class Loaded:
     """A FloatModel, and whether its preprocess was given or stored; if not, the model holds a default to be replaced.
 
     width: columns of the model's logits, which can be one more than its classes. scaling: mean and std that the file
-    stores without the rest of the preprocess.
+    stores without the rest of the preprocess. otherwise: the model as it takes images in another way
+    (`input_form`); which way is right, only labelled images show.
     """
 
     model: FloatModel
     preprocess_known: bool
     width: int
     scaling: Preprocess | None = None
-
-    def with_preprocess(self, preprocess: Preprocess, note: str) -> FloatModel:
-        """Return the model with this preprocess, and `note` added to its history."""
-        return replace(self.model, preprocess=preprocess, history=(*self.model.history, note))
+    otherwise: tuple[FloatModel, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,9 @@ def load(
         lambda reason: CheckpointError(f"{path} is a damaged {kind_name} ({reason}); save or copy it again")
     ):
         loaded = _OPENERS.get(kind, _refuse_artifact)(request)
-    return replace(loaded, model=replace(loaded.model, checkpoint_sha256=_digest(path, kind)))
+    digest = _digest(path, kind)
+    every = [replace(each, checkpoint_sha256=digest) for each in (loaded.model, *loaded.otherwise)]
+    return replace(loaded, model=every[0], otherwise=tuple(every[1:]))
 
 
 def _locate(path_or_name: str) -> Path:
@@ -258,9 +259,12 @@ _OPENERS: dict[str, Callable[[_Request], Loaded]] = {
 def _finish(request: _Request, module: nn.Module, notes: tuple[str, ...], kind: str) -> Loaded:
     module = module.eval().float()
     notes = (*notes, *bake(module))
-    settled = settle_output(module, str(request.path), len(request.classes), request.label_offset)
-    model = TorchModel(**_facts(request, (*notes, *settled.notes), kind), module=settled.module)
-    return Loaded(model, request.preprocess is not None, settled.width, request.scaling)
+    found = []
+    for form in formed(module, str(request.path)):
+        settled = settle_output(form.module, str(request.path), len(request.classes), request.label_offset)
+        history = (*notes, *[form.note] * bool(form.note), *settled.notes)
+        found.append(TorchModel(**_facts(request, history, kind), module=settled.module))
+    return Loaded(found[0], request.preprocess is not None, settled.width, request.scaling, tuple(found[1:]))
 
 
 def _facts(request: _Request, history: tuple[str, ...], kind: str) -> dict[str, Any]:
@@ -333,20 +337,46 @@ def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, 
         weights=request.weights,
         chosen=bool(request.classes),
     )
+    if loaded.otherwise and data is None:
+        raise CheckpointError(
+            f"{path_or_name} takes 32x32 pixels, to which images may be padded or resized; labelled training images "
+            "show which: give --data with a train split"
+        )
     wants_search = not loaded.preprocess_known if request.search is None else request.search
     if not wants_search:
         if not loaded.preprocess_known:
             raise PreprocessUnknown(f"{path_or_name} {_unknown_preprocess(loaded.scaling)}")
-        return Settled(loaded.model, None)
+        return Settled(_likelier(loaded, data, seed) if data else loaded.model, None)
     if data is None:
         raise PreprocessUnknown(
             f"{path_or_name} {_unknown_preprocess(loaded.scaling)}; finding it needs labelled training images: "
             "give --data with a train split"
         )
-    selection = np.random.default_rng(seed).permutation(len(data))[:SEARCH_IMAGES]
-    images, labels = data.images[selection], data.labels[selection]
-    finding = search(forward(loaded.model), images, labels, classes=loaded.model.classes, stored=loaded.scaling)
-    return Settled(loaded.with_preprocess(finding.winner, f"preprocess {finding.sentence()}"), finding)
+    images, labels = _drawn(data, seed, SEARCH_IMAGES)
+    every = []
+    for model in (loaded.model, *loaded.otherwise):
+        finding = search(forward(model), images, labels, classes=model.classes, stored=loaded.scaling)
+        history = (*model.history, f"preprocess {finding.sentence()}")
+        every.append(Settled(replace(model, preprocess=finding.winner, history=history), finding))
+    return max(every, key=lambda settled: settled.finding.accuracy if settled.finding else 0.0)
+
+
+def _drawn(data: Dataset, seed: int, most: int) -> tuple[Images, Labels]:
+    chosen = np.random.default_rng(seed).permutation(len(data))[:most]
+    return data.images[chosen], data.labels[chosen]
+
+
+def _likelier(loaded: Loaded, data: Dataset, seed: int) -> FloatModel:
+    """Return the model as it takes images in the way in which it reads most of them right."""
+    if not loaded.otherwise:
+        return loaded.model
+    images, labels = _drawn(data, seed, SEARCH_IMAGES)
+
+    def right(model: FloatModel) -> int:
+        logits = forward(model)(model.preprocess.apply(images))
+        return int((logits.argmax(1) - model.preprocess.label_offset == labels).sum())
+
+    return max((loaded.model, *loaded.otherwise), key=right)
 
 
 def _unknown_preprocess(scaling: Preprocess | None) -> str:
