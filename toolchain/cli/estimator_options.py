@@ -32,7 +32,10 @@ _SETTINGS: dict[str, tuple[str, click.ParamType[Any], str]] = {
     "trees": ("--trees", click.IntRange(1, 10_000), "random-forest: number of trees. Default: 150."),
     "max_depth": ("--max-depth", click.IntRange(1, 1000), "Most questions of a tree for an image. Default: no limit."),
 }
-_SHARED = ("model", "data", "data_root", "classes", "output", "config", "seed", "threads", "force", "as_json")
+_SHARED = (
+    *("model", "data", "data_root", "classes", "output", "config", "seed", "threads", "force", "as_json"),
+    *("quiet", "verbose"),
+)
 """Parameters of `train` that scikit-learn's models take too."""
 
 

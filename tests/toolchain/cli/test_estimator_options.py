@@ -42,6 +42,12 @@ def test_options_of_the_other_kind_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+def test_every_command_s_options_are_no_network_s(glyphpress: Callable, tmp_path: Path) -> None:
+    words = ("train", "--model", "decision-tree", "--data", "builtin:digits8x8", "-o", tmp_path / "tree.onnx", "-q")
+    done = glyphpress(*words)
+    assert (done.code, done.err) == (0, "")
+
+
 def test_a_wrong_key_in_toml_names_the_file(glyphpress: Callable, tmp_path: Path) -> None:
     (tmp_path / "svc.toml").write_text("[train]\nlr = 0.1\n")
     words = ("train", "--model", "svc", "--data", "builtin:digits", "--config", tmp_path / "svc.toml")

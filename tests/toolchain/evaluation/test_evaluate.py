@@ -106,6 +106,7 @@ def test_what_is_no_saved_evaluation_is_refused(tmp_path: Path, spoil) -> None:
         pytest.param("ABa", "ABb", "different classes: class 2 is 'a' in the model", id="both cases, other letter"),
         pytest.param("Aa", "aA", "another order: class 0", id="both cases, swapped"),
         pytest.param("AB", "ABC", "reads 2 classes, .* has 3", id="fewer"),
+        pytest.param("ABC", "AB", "reads 3 classes, .* with all of its classes, so leave --classes", id="chosen"),
     ],
 )
 def test_classes_must_be_the_same_in_the_same_order(ours: str, theirs: str, message: str | None) -> None:

@@ -79,7 +79,8 @@ class Unstructured:
         """Return the module with `share`, 0 to 1, of the pruning done; `module` is changed in place."""
         tensors = weight_tensors(module)
         for name, mask in self._masks(module, share).items():
-            tensors[name].mul_(mask)
+            # Not times the mask: that would leave half of the zeros negative, and files do not pack.
+            tensors[name].masked_fill_(mask == 0, 0)
         return module
 
     def line(self, module: nn.Module) -> str:
