@@ -92,7 +92,7 @@ function present(writing, readings) {
     showText(field(side, "reading"), writing, readings[side], differ);
     const { all, each } = readings[side].milliseconds;
     const { length } = writing.characters;
-    const took = length === 1 ? time(each) : `${time(each)} per character (median), ${time(all)} for all ${length}`;
+    const took = length === 1 ? time(each) : `${time(each)} per character, ${time(all)} for all ${length}`;
     field(side, "facts").textContent = `${took} · ${about(state.loaded[side])}`;
   }
   const list = section.querySelector("ol");
