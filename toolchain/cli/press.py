@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,7 +98,6 @@ def press(
     Example:
       glyphpress press cnn-small --data emnist:balanced --out out/
     """
-    from targets.host.text import argument
     from targets.session import TimingPlan
     from toolchain.commands.press import press as run
     from toolchain.commands.press_request import FORMATS, PressRequest
@@ -127,12 +127,18 @@ def press(
         console.emit("press", {"out": str(out), "report": to_json(report), "next_steps": steps})
     else:
         show_report(report, console.out())
-        console.tell(f"report: {out / 'report.md'}")
-        console.tell(f"page: {out / 'report.html'} (glyphpress report {argument(out)} --open)")
-        console.advise(steps)
+        _tell_pages(out, steps)
     report.raise_unless_complete()
     if report.verdicts:
         raise_for(report.verdicts)
+
+
+def _tell_pages(out: Path, steps: Sequence[str] = ()) -> None:
+    from targets.host.text import argument
+
+    console.tell(f"report: {out / 'report.md'}")
+    console.tell(f"page: {out / 'report.html'} (glyphpress report {argument(out)} --open)")
+    console.advise(steps)
 
 
 @click.command()
@@ -168,8 +174,7 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
             f"margin: {points_text(DEMO_MARGIN, 0)} pp, since {report.dataset.images} test images cannot decide 0.3 pp "
             "(that takes EMNIST's thousands: press cnn-small --data emnist:balanced)"
         )
-        console.tell(f"report: {out / 'report.md'}")
-        console.tell(f"page: {out / 'report.html'} (glyphpress report {argument(out)} --open)")
+        _tell_pages(out)
         console.tell(f"kiosk: glyphpress kiosk {argument(out)} --open (write, and see what each file reads)")
     report.raise_unless_complete()
     raise_for(report.verdicts)

@@ -59,6 +59,11 @@ def _refuse_unwritable(path: Path) -> None:
         )
 
 
+def is_full(error: OSError) -> bool:
+    """Return whether there is no room on the disk, or for this user, or a file may not get larger."""
+    return error.errno in _FULL
+
+
 def refuse_source(path: Path, source: Path) -> None:
     """Raise UsageProblem when `path` is the very file that it is to be made from, which not even force replaces."""
     if path.exists() and source.exists() and path.samefile(source):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.core.files import refuse_existing, whole_file
+from toolchain.core.files import is_full, refuse_existing, whole_file
 from toolchain.core.quantities import size_text
 
 if TYPE_CHECKING:
@@ -53,9 +53,8 @@ def save(path: Path, module: nn.Module, facts: dict[str, Any], *, half: bool = F
         with whole_file(path, force=force) as part:
             part.write_bytes(content)
     except OSError as error:
-        raise StageError(
-            f"{path} could not be written ({error.strerror}); free {size_text(len(content))} or name another place"
-        ) from error
+        room = f"free {size_text(len(content))} or " if is_full(error) else ""
+        raise StageError(f"{path} could not be written ({error.strerror}); {room}name another place") from error
 
 
 def _half(tensor: Tensor) -> Tensor:

@@ -154,11 +154,11 @@ def _fitted(
     done: list[EpochFigures] = []
 
     def save_epoch(epoch: EpochResult) -> None:
-        is_first = not done
-        done[:] = *epoch.earlier, epoch
+        now = (*epoch.earlier, epoch)
         if out:
-            progress_facts = _progress_facts(_result(done, settings))
-            save(out, epoch.module, facts | progress_facts, force=context.force or not is_first)
+            progress_facts = _progress_facts(_result(now, settings))
+            save(out, epoch.module, facts | progress_facts, force=context.force or bool(done))
+        done[:] = now
         if on_epoch:
             on_epoch(epoch)
 
@@ -168,6 +168,12 @@ def _fitted(
         raise KeyboardInterrupt(f"interrupted; {_saved_text(out, done, settings, context)}") from stop
     except StageError as error:
         raise StageError(f"{error}; {_saved_text(out, done, settings, context)}") from error
+    except OSError as error:
+        # A file beside the weights, such as a log or the state.
+        raise StageError(
+            f"{error.filename2 or error.filename} could not be written ({error.strerror}); name another place, or free "
+            f"some space; {_saved_text(out, done, settings, context)}"
+        ) from error
     return fitted, tuple(done)
 
 
@@ -202,9 +208,13 @@ def _refuse_pointless(settings: TrainSettings, start: Start | None, fitted: int)
     frozen = start.frozen if start else None
     if frozen and frozen.epochs and frozen.epochs >= settings.epochs:
         raise UsageProblem(
-            f"`freeze_epochs` {frozen.epochs} is the whole training of {settings.epochs} epochs; give fewer, or leave "
-            "it out to freeze for all"
+            f"`freeze_epochs` {frozen.epochs} is the whole training of {_epochs_text(settings.epochs)}; "
+            "give fewer, or leave it out to freeze for all"
         )
+
+
+def _epochs_text(epochs: int) -> str:
+    return f"{epochs} epoch{'s' * (epochs != 1)}"
 
 
 def _module(model: str | nn.Module, data: Dataset, preprocess: Preprocess, seed: int) -> nn.Module:
@@ -257,4 +267,4 @@ def _saved_text(out: Path | None, done: Sequence[EpochFigures], settings: TrainS
         return is_written if out else "nothing was written"
     if context.trainings and context.trainings.path.exists():
         return f"{context.trainings.path} is as it was"
-    return "no epoch was finished, so nothing was written"
+    return "no epoch was saved, so nothing was written"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,6 +163,33 @@ def test_an_interruption_in_the_first_epoch_leaves_nothing(few: Dataset, tmp_pat
 
     with pytest.raises(KeyboardInterrupt, match="nothing was written"):
         train(few, model=blocks.Linear(), settings=SHORT, out=tmp_path / "model.pt", context=RunContext(progress=stop))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_beside_the_weights_that_cannot_be_written_leaves_them_and_names_both(
+    few: Dataset, tmp_path: Path
+) -> None:
+    def full(_epoch: EpochResult) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "log.csv")
+
+    out = tmp_path / "model.pt"
+    message = rf"log.csv could not be written \(No space left on device\).*{out} holds epoch 1 of 2"
+    with pytest.raises(StageError, match=message):
+        train(few, model=blocks.Linear(), settings=SHORT, out=out, on_epoch=full, context=RunContext())
+    assert torch.load(out, weights_only=True)["epoch"] == 1
+
+
+@pytest.mark.parametrize(("number", "advice"), [(errno.ENOSPC, r"free [\d.]+ KB or name"), (errno.ENOENT, "name")])
+def test_weights_that_cannot_be_written_are_not_said_to_be_there(
+    number: int, advice: str, few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_arguments: object, **_options: object) -> None:
+        raise OSError(number, "it failed")
+
+    monkeypatch.setattr("toolchain.models.saving.whole_file", fails)
+    message = rf"model.pt could not be written \(it failed\); {advice} another place; no epoch was saved"
+    with pytest.raises(StageError, match=message):
+        train(few, model=blocks.Linear(), settings=SHORT, out=tmp_path / "model.pt", context=RunContext())
     assert not list(tmp_path.iterdir())
 
 
