@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.dataset import Dataset
+from calibration.dataset import Dataset, chunks
 from calibration.load import load
 from targets.artifact import Artifact
 from targets.errors import TargetError
@@ -28,7 +28,7 @@ from toolchain.core.files import MARK, refuse_folder, whole_file, whole_folder
 from toolchain.core.resume import resumable
 from toolchain.evaluation.compare import comparison
 from toolchain.explain.explanation import LayerError, explain
-from toolchain.export import installed_formats
+from toolchain.export import installed_formats, reference_logits
 from toolchain.gate.candidate import JudgedFile
 from toolchain.gate.collect import gather, prepared
 from toolchain.gate.gate import Evidence, check_floor, judge_limit
@@ -66,6 +66,8 @@ def _press(request: PressRequest, out: Path, context: RunContext) -> Report:
         folder = PressFolder(path, out, Path(scratch))
         images = PressImages.load(request, context)
         settled = _settled(request, images, context)
+        if any(recipe.needs_training for recipe in request.recipes):
+            _refuse_untaught(request.policy, settled.model, images.test)
         request, notes = request.for_model(settled.model)
         folder.notes += notes
         images = images if request.recipes else replace(images, calibrations={})
@@ -86,6 +88,12 @@ def _settled(request: PressRequest, images: PressImages, context: RunContext) ->
     options = request.checkpoint_options
     options = options if training else replace(options, classes=images.test.classes)
     return settle(request.checkpoint, options, training, seed=context.seed)
+
+
+def _refuse_untaught(policy: Policy, model: FloatModel, test: Dataset) -> None:
+    """Raise EvidenceError where nothing could be judged against the model's answers: a training would be in vain."""
+    answers = [reference_logits(model, test.images[part]).argmax(axis=1) for part in chunks(len(test))]
+    check_floor(policy, model.name, np.concatenate(answers), test.labels)
 
 
 def _report(
