@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from calibration.builtin import BUILT_IN
 from calibration.dataset import Dataset, Split, chunks
 from calibration.errors import DataNotFound
+from calibration.listener import Listener, listening
 from calibration.load import load
 from calibration.orientation import UNDONE_BY, Orientation, orientation
 from calibration.sample import image_hashes
 from calibration.spec import SPLITS, EmnistSplit
-from calibration.stored import Listener, listening
 
 _SPLITS: tuple[Split, Split] = ("test", "train")
 _EVEN_RATIO = 1.05

@@ -102,16 +102,21 @@ def _labels(stored: Stored, path: Path, split: EmnistSplit | None) -> tuple[Labe
 
 
 def _glyphs(stored: Stored, path: Path) -> tuple[Images, list[str]]:
-    """Return the images as uint8 [N, 28, 28], bright ink on black, and what was changed for that."""
+    """Return the images as uint8 [N, 28, 28], bright ink on black, and what was changed for that.
+
+    Those of the right size are changed in place: a large set has no room for a second one.
+    """
     images, changes = stored.images, []
     brightest = int(images.max(initial=0))
     if brightest in (1, _SCAN_LEVELS):
         changes.append(f"values 0 to {brightest} scaled to 255")
-        images = np.round(images * (255 / brightest)).astype(np.uint8)
+        levels = np.round(np.arange(brightest + 1) * (255 / brightest)).astype(np.uint8)
+        for part in chunks(len(images)):
+            images[part] = levels[images[part]]
     corners = np.concatenate([images[part][:, [0, 0, -1, -1], [0, -1, 0, -1]] for part in chunks(len(images))])
     if np.median(corners) > 127:
         changes.append("dark ink on light, inverted")
-        images = 255 - images
+        np.subtract(255, images, out=images)
     if images.shape[1:] != (SIDE, SIDE):
         changes.append(f"resized to {SIDE}x{SIDE}")
         images = _resized(images, stored, path)

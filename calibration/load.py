@@ -15,9 +15,9 @@ from calibration.builtin import BUILT_IN, DIGITS, SCANS
 from calibration.dataset import Dataset, Labels, Split, StreamedImages, of_classes
 from calibration.errors import CorruptData, DataNotFound, UnknownData
 from calibration.idx import open_idx
+from calibration.listener import listener
 from calibration.sample import TEST_SHARE, held_out
 from calibration.spec import SPLITS, EmnistSplit, brackets, chosen_classes, emnist_split, split_brackets
-from calibration.stored import listener
 
 _FORMS = (
     f"{DIGITS}, {SCANS}, emnist:SPLIT, DIR:SPLIT, a folder of pictures with a subfolder a class, or a CSV, MATLAB or "
@@ -34,7 +34,7 @@ def load(spec: str, split: Split = "test", data_root: Path | None = None) -> Dat
     `FILE:HINTS` (`calibration.data_file`). Brackets after any of them choose classes, as in `emnist:byclass[A-Z]`
     (`calibration.spec`). `SPLIT/train` and `SPLIT/test` are the images of that file alone: a fifth of each class is the
     test split, chosen by the pixels. What was found in a file that does not say how it is to be read is told to the
-    `calibration.stored.listener`.
+    `calibration.listener`.
     Raises UnknownData, DataNotFound, CorruptData, EmptyData.
     """
     data = _load(spec, split, data_root)
@@ -73,8 +73,10 @@ def _load_path(path: Path, split: Split, names: tuple[str, ...] = (), hints: str
     from calibration.glyph import load_folder
     from calibration.sd19 import by_class_folder, load_by_class
 
-    if not path.is_dir():
+    if path.is_file():
         data = load_file(path, split, Hints.of(hints))
+    elif not path.is_dir():
+        raise DataNotFound(f"{path} is neither a file nor a folder; --data takes {_FORMS}")
     elif root := by_class_folder(path):
         data = load_by_class(root, split)
     elif mnist := next((folder for folder in _folders(path) if has_mnist(folder)), None):

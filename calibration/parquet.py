@@ -18,8 +18,9 @@ from calibration.dataset import SIDE, Images
 from calibration.errors import CorruptData, DataNotFound, EmptyData
 from calibration.glyph import glyph, gray_levels
 from calibration.idx import unpacks_to_too_much
+from calibration.listener import listener
 from calibration.picture import open_picture
-from calibration.stored import Stored, listener
+from calibration.stored import Stored
 
 if TYPE_CHECKING:
     from pyarrow import DataType

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from calibration.dataset import SIDE
 from calibration.errors import CorruptData, EmptyData
 from calibration.idx import unpacks_to_too_much
-from calibration.stored import Stored, listener
+from calibration.listener import listener
+from calibration.stored import Stored
 
 _BLOCK = 8 << 20
 _LONGEST_LINE = 1 << 20

@@ -16,9 +16,9 @@ import numpy as np
 from calibration.dataset import SIDE, Dataset, Split
 from calibration.errors import DataNotFound, EmptyData
 from calibration.glyph import read_picture
+from calibration.listener import listener
 from calibration.sample import TEST_SHARE, held_out
 from calibration.spec import classes_text
-from calibration.stored import listener
 
 _ROOT = "by_class"
 _CODE = re.compile("3[0-9]|[46][1-9a-f]|[57][0-9a]", re.IGNORECASE)

@@ -126,8 +126,6 @@ def chosen_classes(names: tuple[str, ...], classes: tuple[str, ...], data: str) 
 
 def advice(names: tuple[str, ...], classes: tuple[str, ...]) -> str:
     """Return the advice for a model with classes `names` and data with `classes`: choose them where data has them."""
-    if set(classes) < set(names):
-        return "it answers with all of its classes, so leave --classes and brackets out"
     try:
         return f"choose the model's classes with --classes {classes_text(chosen_classes(names, classes, ''))}"
     except UnknownData:

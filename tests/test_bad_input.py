@@ -54,6 +54,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "empty.pt").touch()
     _pictures(folder)
     (folder / "empty.toml").touch()
+    (folder / "chance.toml").write_text('[baseline]\nmin_accuracy = "0.1%"\n[drop]\nmax = "50pp"\n')
     (folder / "warns.toml").write_text('[drop]\nmax = "1pp"\naction = "warn"\n')
     (folder / "typo.toml").write_text('[drop]\nmaximum = "1pp"\n')
     (folder / "quantize-twice.toml").write_text(
@@ -351,7 +352,7 @@ def on_small_disk(disk: Path, words: list[str], **settings: str) -> tuple[int, s
         ["quantize", "float.onnx", "--scheme", "dynamic-int8", "-o", "DISK/o.onnx"],
         ["evaluate", "float.onnx", *DATA, "-o", "DISK/a/b/o.npz"],
         ["train", *DATA, "--epochs", "1", "--threads", "1", "--out", "DISK/o.pt"],
-        ["press", "digits.pt", *DATA, "--format", "onnx", "--out", "DISK/o"],
+        ["press", "digits.pt", *DATA, "--format", "onnx", "--policy", "chance.toml", "--out", "DISK/o"],
         pytest.param(
             ["prune", "digits.pt", *DATA, "--epochs", "0", "-o", "DISK/o.pt2"],
         ),

@@ -11,8 +11,8 @@ from calibration.conventions import Hints
 from calibration.data_file import load_file
 from calibration.dataset import Dataset
 from calibration.errors import CorruptData, DataNotFound, EmptyData, UnknownData
+from calibration.listener import Listener, listening
 from calibration.load import load
-from calibration.stored import Listener, listening
 from tests.fixtures.data_files import LAYOUTS, Halves, dark_on_light, kaggle, parquet, table
 from tests.fixtures.official_files import strokes, write_idx
 

@@ -60,7 +60,7 @@ def test_take_keeps_the_order_asked_for() -> None:
             "no folder .*/nothing; --data takes builtin:digits, builtin:digits8x8, emnist:SPLIT",
         ),
         ("{tmp}/nothing:balanced", DataNotFound, "no folder .*/nothing; --data takes"),
-        ("{tmp}/file.png", DataNotFound, "is a file, not a folder"),
+        ("{tmp}/file.png", EmptyData, "file.png is empty; copy it again"),
     ],
 )
 def test_words_that_name_nothing(spec: str, error: type[DataError], message: str, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from toolchain import models
 from toolchain.checkpoint import torch_files
 from toolchain.checkpoint.computed_weights import bake
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel, Range, TorchModel, forward, settle_output
-from toolchain.checkpoint.input_form import formed
 from toolchain.checkpoint.kinds import KIND_NAMES, kind_of, refuse_quantized_pickle
 from toolchain.checkpoint.metadata import (
     Metadata,
@@ -257,6 +256,8 @@ _OPENERS: dict[str, Callable[[_Request], Loaded]] = {
 
 
 def _finish(request: _Request, module: nn.Module, notes: tuple[str, ...], kind: str) -> Loaded:
+    from toolchain.checkpoint.input_form import formed
+
     module = module.eval().float()
     notes = (*notes, *bake(module))
     found = []

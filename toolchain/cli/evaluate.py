@@ -104,12 +104,12 @@ def evaluate(
         listed = {"errors": to_json(mistakes)} if errors else {}
         shown = ordered(metrics, order).to_dict()
         console.emit("evaluate", evaluation.to_dict() | {"metrics": shown} | listed | verdict)
-        return
-    show_evaluation(evaluation, ordered(metrics, order), console.out())
-    if errors:
-        show_mistakes(mistakes, console.out())
-    if tested:
-        console.tell(f"hypothesis: {tested.sentence()}")
+    else:
+        show_evaluation(evaluation, ordered(metrics, order), console.out())
+        if errors:
+            show_mistakes(mistakes, console.out())
+        if tested:
+            console.tell(f"hypothesis: {tested.sentence()}")
 
 
 def _outputs(outputs: tuple[Path, ...], errors: int | None) -> tuple[Path | None, Path | None]:
@@ -160,6 +160,8 @@ def compare(
         console.emit("compare", to_json(comparison))
     else:
         show_comparison(comparison, console.out())
+        if comparison.kappa is not None:
+            console.tell(f"kappa      {comparison.kappa:.4f}  agreement of both files beyond chance")
 
 
 @click.command()

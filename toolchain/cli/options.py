@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import rich_click as click
 from click.core import ParameterSource
 
+from calibration.listener import Listener, listening
 from calibration.spec import with_classes
-from calibration.stored import Listener, listening
 from toolchain.cli import complete, console, values
 from toolchain.core.errors import GlyphpressError
 

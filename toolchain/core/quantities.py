@@ -46,7 +46,9 @@ class Unit:
         return f"{value / self.units[self.plain]:.12g}{self.plain}"
 
 
-SIZE = Unit("size", {"B": 1, "KB": 1e3, "MB": 1e6, "KiB": 1024, "MiB": 1024**2}, "250KB", "KB")
+SIZE = Unit(
+    "size", {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}, "250KB", "KB"
+)
 """Bytes."""
 DURATION = Unit("time", {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}, "2ms", "us")
 """Seconds."""

@@ -85,8 +85,6 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         f"drop       {points_text(comparison.drop, 3)} pp  95 % interval {low} to {high} pp  "
         f"at most {points_text(comparison.upper, 3)} pp with 95 % confidence",
     ]
-    if comparison.kappa is not None:
-        lines.append(f"kappa      {comparison.kappa:.4f}  agreement of both files beyond chance")
     worst = [
         f"{row.label} {points_text(row.drop)} pp ({row.lost} lost, {row.gained} gained)" for row in comparison.worst()
     ]

@@ -212,7 +212,8 @@ class TrainSettings:
         """
         given = {name: value for name, value in values.items() if value is not None}
         for name in given.keys() - SETTINGS.keys():
-            raise UsageProblem(f"unknown setting `{name}`; {nearest(name, SETTINGS, 'it is none of ours')}")
+            other = "model, seed, threads and files are given by options of their own, such as --seed"
+            raise UsageProblem(f"unknown setting `{name}`; {nearest(name, SETTINGS, other)}")
         implied: dict[str, Any] = {}
         if (optimizer := given.get("optimizer", self.optimizer)) != self.optimizer:
             implied |= OPTIMIZERS.get(str(optimizer), {})

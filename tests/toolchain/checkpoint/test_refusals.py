@@ -126,11 +126,12 @@ def test_models_whose_answer_is_unusable(name: str, expected: str, saved: Path, 
 
 
 def test_a_wrong_input_shape_says_what_is_fed(source: str, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text((tmp_path / "net.py").read_text().replace("nn.Conv2d(3,", "nn.Conv2d(5,"))
     wide = f"{tmp_path}/net.py:Wide"
     torch.save(build_from(parse_source(wide)).state_dict(), tmp_path / "wide.pt")
     message = refusal(tmp_path / "wide.pt", model=wide)
     assert "does not take float32 [N, 1, 28, 28]" in message
-    assert "3 channels" in message
+    assert "5 channels" in message
 
 
 class Planted:
