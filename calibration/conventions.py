@@ -79,7 +79,7 @@ def _labels(stored: Stored, path: Path, split: EmnistSplit | None) -> tuple[Labe
     low, high = int(stored.labels.min()), int(stored.labels.max())
     run = f"labels {low} to {high}"
     if split:
-        # Copies of the letters are about that number their classes from 0.
+        # Some copies of the letters have labels from 0, where NIST has them from 1.
         first = 0 if split.label_offset and (low, high) == (0, len(split.classes) - 1) else split.label_offset
         classes, meaning = split.classes, f"the classes of {split.name}"
     elif stored.classes:

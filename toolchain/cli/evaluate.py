@@ -95,17 +95,16 @@ def evaluate(
     dataset = load(data, "test", context.data_root)
     train = training_images(data, context.data_root)
     evaluation = evaluate_file(artifact, dataset, train=train, target=target, context=context)
-    metrics = measure(evaluation)
+    metrics = ordered(measure(evaluation), order)
     tested = None if hypothesis is None else Hypothesis.test(hypothesis, metrics)
     mistakes = surest_mistakes(evaluation, errors) if errors else ()
-    files.write(evaluation, ordered(metrics, order), mistakes, dataset.images, force=context.force)
+    files.write(evaluation, metrics, mistakes, dataset.images, force=context.force)
     if as_json:
         verdict = {"hypothesis": to_json(tested)} if tested else {}
         listed = {"errors": to_json(mistakes)} if errors else {}
-        shown = ordered(metrics, order).to_dict()
-        console.emit("evaluate", evaluation.to_dict() | {"metrics": shown} | listed | verdict)
+        console.emit("evaluate", evaluation.to_dict() | {"metrics": metrics.to_dict()} | listed | verdict)
     else:
-        show_evaluation(evaluation, ordered(metrics, order), console.out())
+        show_evaluation(evaluation, metrics, console.out())
         if errors:
             show_mistakes(mistakes, console.out())
         if tested:

@@ -113,10 +113,7 @@ class Evaluation:
 
     @cached_property
     def _are_probabilities(self) -> bool:
-        """Whether the file ends in softmax itself."""
-        sums = self.logits.sum(axis=1, dtype=np.float64)
-        # An 8-bit softmax rounds each of its probabilities by up to 1/512.
-        return bool(self.logits.min() >= 0 and np.abs(sums - 1).max() < 0.02 + len(self.classes) / 512)
+        return are_probabilities(self.logits)
 
     @cached_property
     def once(self) -> Evaluation:
@@ -177,6 +174,13 @@ class Evaluation:
             "classes": tuple(values["classes"]),
         }
         return cls(**values | read, **{name: arrays[name] for name in _ARRAYS})
+
+
+def are_probabilities(answers: NDArray[np.float32]) -> bool:
+    """Return whether answers [N, K] are probabilities and not logits, as of a file that ends in softmax itself."""
+    sums = answers.sum(axis=1, dtype=np.float64)
+    # An 8-bit softmax rounds each of its probabilities by up to 1/512.
+    return bool(answers.min() >= 0 and np.abs(sums - 1).max() < 0.02 + answers.shape[1] / 512)
 
 
 def distinct_rows(sample_ids: NDArray[np.bytes_], rank: NDArray[Any]) -> NDArray[np.int64]:

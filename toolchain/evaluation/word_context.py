@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.evaluation.evaluate import are_probabilities
+
 Floats = NDArray[np.float64]
 
 STRENGTH = 3.0
@@ -20,8 +22,7 @@ _SURE = 4.0
 def probabilities(logits: NDArray[np.float32]) -> Floats:
     """Return the probability of each class, float64 [N, K]: the softmax, or the answers themselves if they are that."""
     scores = logits.astype(np.float64)
-    # An 8-bit softmax rounds each of its probabilities by up to 1/512.
-    if scores.min() >= 0 and np.abs(scores.sum(1) - 1).max() < 0.02 + scores.shape[1] / 512:
+    if are_probabilities(logits):
         return np.asarray(scores / scores.sum(1, keepdims=True))
     powers = np.exp(scores - scores.max(1, keepdims=True))
     return np.asarray(powers / powers.sum(1, keepdims=True))

@@ -14,7 +14,7 @@ from targets.host.text import one_line
 from toolchain.core.files import whole_file
 from toolchain.core.quantities import percent_text
 from toolchain.evaluation.evaluate import Evaluation
-from toolchain.evaluation.metrics import measure
+from toolchain.evaluation.metrics import Metrics
 from toolchain.evaluation.mistakes import Mistake, mistakes_of
 
 _INK, _QUIET, _PAPER, _LINE = (26, 26, 26), (89, 89, 89), (255, 255, 255), (208, 208, 208)
@@ -38,20 +38,27 @@ class _Row:
 
 
 def save_error_sheet(
-    path: Path, evaluation: Evaluation, mistakes: Sequence[Mistake], images: ImageSource, *, force: bool = False
+    path: Path,
+    evaluation: Evaluation,
+    metrics: Metrics,
+    mistakes: Sequence[Mistake],
+    images: ImageSource,
+    *,
+    force: bool = False,
 ) -> None:
     """Write the sheet as a PNG, whole or not at all.
 
-    mistakes: to be shown first (`surest_mistakes`). images: those of the evaluation, in its order. Raises UsageProblem
-    over an existing file.
+    metrics: of the evaluation. mistakes: to be shown first (`surest_mistakes`). images: those of the evaluation, in its
+    order. Raises UsageProblem over an existing file.
     """
     with whole_file(path, force=force) as part:
-        error_sheet(evaluation, mistakes, images).save(part, "PNG", optimize=True)
+        error_sheet(evaluation, metrics, mistakes, images).save(part, "PNG", optimize=True)
 
 
-def error_sheet(evaluation: Evaluation, mistakes: Sequence[Mistake], images: ImageSource) -> Image.Image:
+def error_sheet(
+    evaluation: Evaluation, metrics: Metrics, mistakes: Sequence[Mistake], images: ImageSource
+) -> Image.Image:
     """Return the sheet in RGB."""
-    metrics = measure(evaluation)
     totals = {row.label: row.images for row in metrics.per_class}
     pairs = [
         _Row(

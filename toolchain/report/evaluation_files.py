@@ -46,7 +46,7 @@ class EvaluationFiles:
         if self.answers:
             evaluation.save(self.answers, force=force)
         if self.sheet:
-            save_error_sheet(self.sheet, evaluation, mistakes, images, force=force)
+            save_error_sheet(self.sheet, evaluation, metrics, mistakes, images, force=force)
         if self.table:
             write_whole(self.table, per_class_csv(metrics), force=force)
         if self.matrix:

@@ -1,4 +1,4 @@
-"""The shipped model in int8 on an emulated Raspberry Pi: every one of 250 real images is answered as here."""
+"""The shipped model in int8 on an emulated Raspberry Pi: every one of 1,000 real images is answered as here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toolchain.core.context import RunContext
 from toolchain.evaluation.evaluate import evaluate
 from toolchain.recipe import Quantize
 
-IMAGES = 250
+IMAGES = 1000
 
 
 @pytest.mark.slow
@@ -29,7 +29,7 @@ def test_int8_reads_every_image_as_the_host_does(kind: str, processor: str, emni
         source.path, Quantize(scheme="static-int8"), tmp_path / f"int8.{kind}", data=data, context=RunContext()
     )
     whole = load(data, "test")
-    test = whole.take(np.random.default_rng(0).choice(len(whole), IMAGES, replace=False), "some of them")
+    test = whole.take(np.random.default_rng(0).choice(len(whole), IMAGES, replace=False), "1,000 of them")
     with emulated(processor).open(artifact) as there, catalog.default_for(artifact.format).open(artifact) as here:
         emulated_, own = evaluate(there, test), evaluate(here, test)
     assert np.array_equal(emulated_.logits, own.logits), "to the bit"

@@ -22,15 +22,14 @@ _OPACITIES = ("0.14", "0.26", "0.4", "0.55")
 """Faint enough for the numbers on them."""
 
 
-def matrix_svg(metrics: Metrics, classes: Sequence[str], *, title: str, width: float = 0) -> str:
+def matrix_svg(metrics: Metrics, classes: Sequence[str], *, title: str) -> str:
     """Return the matrix as a picture in a file of its own.
 
     Each cell has its number of images; its colour is the share of the images of its class (the square root of it, so
     that rare mistakes are seen): blue for right answers, orange for mistakes. Behind each row stand the number of its
-    images and the share that was read. classes: in the order of the matrix. title: above it. width: units; by default
-    as many as the classes need.
+    images and the share that was read. classes: in the order of the matrix. title: above it.
     """
-    drawing = Drawing(width or max(_NARROWEST, _AROUND + _BESIDE + _CELL * len(classes)))
+    drawing = Drawing(max(_NARROWEST, _AROUND + _BESIDE + _CELL * len(classes)))
     y = drawing.paragraph(0, 16, title, INK, size=13)
     grid, pitch = class_grid(drawing, classes, top=y - 6, beside=_BESIDE)
     _cells(drawing, metrics, grid, pitch)
