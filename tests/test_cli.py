@@ -211,6 +211,14 @@ def test_json_is_one_object_on_stdout_and_nothing_else(
     assert json.loads(done.out)["schema"] == f"glyphpress/{schema}/1"
 
 
+@pytest.mark.parametrize("group", [[], ["data"], ["targets"]], ids=" ".join)
+def test_a_group_without_a_command_shows_its_help_as_a_usage_error(glyphpress: Run, group: list[str]) -> None:
+    done = glyphpress(*group)
+    assert (done.code, done.err) == (2, "")
+    assert done.out.startswith(" ".join(["Usage: glyphpress", *group]))
+    assert "Commands:" in done.out
+
+
 @pytest.mark.parametrize("way", [("--scheme", "float16"), ("--ranges", "r.json")], ids=lambda way: way[1])
 def test_quantize_refuses_a_number_of_calibration_images_where_none_are_read(
     glyphpress: Run, folder: Path, way: tuple[str, str]

@@ -26,8 +26,7 @@ _ADVICE: tuple[tuple[type[OSError], str], ...] = (
 
 def end(error: BaseException) -> int:
     """Print on stderr what went wrong, and return the exit code; only a bug keeps its traceback."""
-    if isinstance(error, NoArgsIsHelpError):
-        error.show()
+    if isinstance(error, NoArgsIsHelpError):  # its help is on stdout already
         return error.exit_code
     error = _translated(error)
     code = _code(error)

@@ -185,8 +185,9 @@ def _run() -> Any:
     except SystemExit as stop:
         if "_GLYPHPRESS_COMPLETE" in os.environ:
             return stop.code
-        # Click exits with 1 after a closed pipe, but 1 means a failed gate; other exits are of libraries.
-        return _end(stop.__context__ if isinstance(stop.__context__, OSError) else stop)
+        # Rich-click exits after it printed the help of a group without a command, and with 1 after a closed pipe, where
+        # 1 means a failed gate. Other exits are of libraries.
+        return _end(stop.__context__ if isinstance(stop.__context__, OSError | click.ClickException) else stop)
     except BaseException as error:  # noqa: BLE001 (a bug keeps its traceback and gets an exit code of its own)
         return _end(error)
 
