@@ -26,6 +26,8 @@ from targets.session import TimingPlan
 from targets.ssh import bootstrap
 from targets.ssh.bundle import set_up
 from tests.fixtures.board import Board, board, needs
+from tests.fixtures.digit_files import digit_files
+from tests.fixtures.digit_pages import check_read_alike
 from tests.fixtures.small_models import glyphs
 from toolchain.commands.profile import ProfileRequest, profile_files
 from toolchain.core.context import silent
@@ -244,6 +246,13 @@ def test_two_boards_are_measured_at_once(
             ssh_target.board(ssh_target.Address.parse(word.removeprefix("ssh:"))).close()
     assert hall.emptied()
     assert hall.server.poll() is not None
+
+
+@pytest.mark.parametrize("file", ["digits.static-int8.onnx", "digits.static-int8.tflite"])
+def test_a_picture_is_read_there_as_here(
+    reached: Board, file: str, glyphpress: Callable[..., Any], tmp_path: Path
+) -> None:
+    check_read_alike(glyphpress, digit_files(tmp_path)[file].path, reached.word, tmp_path, within=0)
 
 
 def test_the_command_line_evaluates_there(

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from targets import catalog
 from targets.artifact import Artifact, Format
 from tests.conftest import Finished
-from tests.fixtures.small_readers import digits, linear_reader
+from tests.fixtures.digit_files import digit_files
+from tests.fixtures.digit_pages import LINES, check_read_alike, digit_page
+from tests.fixtures.emulated import emulated
+from tests.fixtures.small_readers import linear_reader
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.commands import read as command
 
 Run = Callable[..., Finished]
-LINES = ("314 159", "2653")
 
 
 @pytest.fixture(scope="module")
@@ -27,31 +30,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     linear_reader(folder / "digits.onnx")
     linear_reader(folder / "bare.onnx")
     (folder / "bare.onnx.json").unlink()
-    page = _page(LINES)
+    page = digit_page(LINES)
     Image.fromarray(page).save(folder / "page.png")
     Image.fromarray(255 - np.rot90(page, 2)).save(folder / "turned.png")
-    Image.fromarray(_page(("27.5",))).save(folder / "marked.png")
+    Image.fromarray(digit_page(("27.5",))).save(folder / "marked.png")
     Image.new("L", (300, 100), 255).save(folder / "blank.png")
     Image.new("L", (1, 1)).save(folder / "pixel.png")
     Image.new("1", (8000, 5000), 1).save(folder / "huge.png")
     (folder / "paper.pdf").write_bytes(b"%PDF-1.7\n")
     (folder / "cut.png").write_bytes((folder / "page.png").read_bytes()[:200])
     return folder
-
-
-def _page(lines: tuple[str, ...]) -> np.ndarray:
-    """Return lines of test digits that the reader knows, bright on black; a full stop is a dot."""
-    data = digits()
-    page = np.zeros((40 + 48 * len(lines), 40 + 24 * max(map(len, lines))), np.uint8)
-    for row, line in enumerate(lines):
-        for column, letter in enumerate(line):
-            top, left = 20 + 48 * row, 20 + 24 * column
-            if letter == ".":
-                page[top + 22 : top + 26, left + 10 : left + 14] = 255
-            elif letter != " ":
-                spot = page[top : top + 28, left - 2 : left + 26]
-                np.maximum(spot, data.images[np.flatnonzero(data.labels == int(letter))[1]], out=spot)
-    return page
 
 
 def test_the_text_is_printed_and_nothing_else(folder: Path, glyphpress: Run) -> None:
@@ -122,6 +110,56 @@ def test_a_page_on_its_head_is_told_and_can_be_turned(
     turned = glyphpress("read", folder / "turned.png", *artifact, "--rotate", 180)
     assert turned.out == "314 159\n2653\n"
     assert "upside down" not in turned.err
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    return digit_files(tmp_path_factory.mktemp("files"))
+
+
+@pytest.mark.parametrize(
+    ("target", "file", "within"),
+    [
+        ("openvino-cpu", "float.onnx", 1e-5),
+        ("ort-precise", "static-int8.onnx", 0),
+        ("litert-reference", "float.tflite", 1e-5),
+        ("browser", "float.onnx", 1e-5),
+        ("browser", "static-int8.tflite", 0),
+    ],
+)
+def test_every_kind_of_target_reads_alike(
+    *, target: str, file: str, within: float, files: dict[str, Artifact], glyphpress: Run, tmp_path: Path
+) -> None:
+    """Boards over ssh are tested in `tests/targets/ssh`, where one is set up already."""
+    state = catalog.get(target).probe()
+    if not state.ok:
+        pytest.skip(f"{target} is not here ({state.reason}): NOT checked")
+    check_read_alike(glyphpress, files[f"digits.{file}"].path, target, tmp_path, within=within)
+
+
+@pytest.mark.slow
+def test_an_emulated_processor_reads_alike(files: dict[str, Artifact], glyphpress: Run, tmp_path: Path) -> None:
+    target = emulated("cortex-a72").name
+    check_read_alike(glyphpress, files["digits.static-int8.onnx"].path, target, tmp_path, within=0)
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "said"),
+    [
+        ("ssh://nowhere.invalid", 4, "ssh://nowhere.invalid: "),
+        ("raspberry-pi-4", 4, "the profile names no host; take ssh://USER@HOST"),
+        ("arm64:cortex-a75", 2, "did you mean cortex-a76"),
+        ("brouser", 2, "browser"),
+    ],
+)
+def test_a_target_that_cannot_be_reached_is_one_line(
+    folder: Path, glyphpress: Run, tmp_path: Path, *, target: str, code: int, said: str
+) -> None:
+    words = ("--artifact", folder / "digits.onnx", "--target", target, "-o", tmp_path / "boxes.png")
+    done = glyphpress("read", folder / "page.png", *words, "-q")
+    assert (done.code, done.out, done.err.count("\n")) == (code, "", 1)
+    assert said in done.err
+    assert not (tmp_path / "boxes.png").exists()
 
 
 @pytest.mark.parametrize(
