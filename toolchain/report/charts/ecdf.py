@@ -19,6 +19,8 @@ _END = 99.8
 """Percentile of the slowest file at which the picture ends: a few interrupted inferences would fill most of it."""
 _APART = 3.0
 """Units between two points of a curve; more points would not be seen."""
+_OFF = 0.5
+"""Units by which a drawn curve may lie off the samples: a quarter of its own width."""
 _ROW = 17
 
 
@@ -84,7 +86,25 @@ def _curve(drawing: Drawing, values: NDArray[np.float64], across: Scale, up: Sca
         point = across(float(values[rank])), up((rank + 1) / count)
         if rank == inside - 1 or max(abs(point[0] - track[-1][0]), abs(point[1] - track[-1][1])) >= _APART:
             track.append(point)
-    drawing.curve(track, colour, dashes=dashes)
+    drawing.curve(_thinned(track), colour, dashes=dashes)
+
+
+def _thinned(track: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points that a curve needs to lie nowhere further than _OFF from the whole track (Douglas, Peucker)."""
+    points = np.array(track)
+    kept, spans = {0, len(track) - 1}, [(0, len(track) - 1)]
+    while spans:
+        first, last = spans.pop()
+        along = points[last] - points[first]
+        away = points[first + 1 : last] - points[first]
+        if not len(away):
+            continue
+        off = np.abs(along[0] * away[:, 1] - along[1] * away[:, 0]) / max(float(np.hypot(*along)), 1e-9)
+        if off.max() > _OFF:
+            middle = first + 1 + int(off.argmax())
+            kept.add(middle)
+            spans += [(first, middle), (middle, last)]
+    return [track[index] for index in sorted(kept)]
 
 
 def _table(

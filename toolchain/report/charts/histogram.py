@@ -11,6 +11,8 @@ from toolchain.report.charts.units import counted, listed
 
 _PANEL, _GAP, _TALL = 300, 24, 80
 """Least width of a histogram, between two of them, and the height of the largest bar."""
+_FINE = 2
+"""Parts of a unit in which a bar is drawn: whole numbers take half of the bytes."""
 _PITCH = _TALL + 78
 _SIZE = 11
 
@@ -80,28 +82,32 @@ def _bars(drawing: Drawing, tensor: TensorRange, area: Area) -> None:
     ends = across(tensor.low), across(tensor.high)
     for left, right in ((area.left, ends[0]), (ends[1], area.right)):
         _hatch(drawing, Area(left, area.top, right, area.bottom))
+    pitch = (across(tensor.highest) - across(tensor.lowest)) / KEPT_BINS
+    place = f"matrix({pitch:.4f} 0 0 {-1 / _FINE} {number(across(tensor.lowest))} {number(area.bottom)})"
     for kept, colour in ((True, BLUE), (False, ORANGE)):
-        if data := _outline(tensor, across, area, kept=kept):
-            drawing.add("path", d=data, fill=colour)
+        if data := _outline(tensor, pitch, kept=kept):
+            drawing.add("path", d=data, transform=place, fill=colour)
     for end in ends:
         drawing.line((end, area.top), (end, area.bottom + 4), INK)
 
 
-def _outline(tensor: TensorRange, across: Scale, area: Area, *, kept: bool) -> str:
-    """Return the outline of the bars inside the range, or outside it; neighbours share theirs."""
+def _outline(tensor: TensorRange, pitch: float, *, kept: bool) -> str:
+    """Return the outline of the bars inside the range, or outside it, in bins across and _FINE parts of a unit up.
+
+    Neighbours share theirs. pitch: units of a bin.
+    """
     tallest, wide = log10(1 + max(tensor.counts)) or 1.0, (tensor.highest - tensor.lowest) / KEPT_BINS
-    ground, data, end = number(area.bottom), "", -1
+    data, end = "", -1
     for index, count in enumerate(tensor.counts):
-        start = tensor.lowest + index * wide
-        if not count or kept != (tensor.low <= start + wide / 2 <= tensor.high):
+        if not count or kept != (tensor.low <= tensor.lowest + (index + 0.5) * wide <= tensor.high):
             continue
-        top = area.bottom - (area.bottom - area.top) * log10(1 + count) / tallest
+        top = round(_TALL * _FINE * log10(1 + count) / tallest)
         if index != end:
-            data += f"{f'V{ground}z' if data else ''}M{number(across(start))} {ground}"
+            data += f"{'V0z' if data else ''}M{index} 0"
         # A bar that is narrower than a unit would not be seen.
-        data += f"V{number(top)}H{number(max(across(start + wide), across(start) + 1))}"
+        data += f"V{top}h1" if pitch >= 1 else f"V{top}H{number(index + 1 / pitch)}"
         end = index + 1
-    return f"{data}V{ground}z" if data else ""
+    return f"{data}V0z" if data else ""
 
 
 def _hatch(drawing: Drawing, area: Area) -> None:

@@ -152,7 +152,9 @@ class Drawing:
 
     def path(self, data: str, colour: str = QUIET, *, width: float = 1, dashes: str = "", fill: str = "none") -> None:
         """Add a path: its outline in `colour`, `width` units wide."""
-        self.add("path", d=data, fill=fill, stroke=colour, stroke_width=width, stroke_dasharray=dashes)
+        # A width of 1 is SVG's own.
+        thick = width if width != 1 else ""
+        self.add("path", d=data, fill=fill, stroke=colour, stroke_width=thick, stroke_dasharray=dashes)
 
     def line(
         self,
@@ -164,12 +166,9 @@ class Drawing:
         dashes: str = "",
     ) -> None:
         """Add a straight line."""
-        self.path(
-            f"M{number(start[0])} {number(start[1])}L{number(end[0])} {number(end[1])}",
-            colour,
-            width=width,
-            dashes=dashes,
-        )
+        (x, y), (x2, y2) = [(number(x), number(y)) for x, y in (start, end)]
+        track = f"V{y2}" if x == x2 else f"H{x2}" if y == y2 else f"L{x2} {y2}"
+        self.path(f"M{x} {y}{track}", colour, width=width, dashes=dashes)
 
     def curve(self, points: Sequence[tuple[float, float]], colour: str, *, width: float = 2, dashes: str = "") -> None:
         """Add a line through points."""
@@ -178,9 +177,11 @@ class Drawing:
 
     def error_bar(self, start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
         """Add an upright or level line with a short stroke across each end."""
-        across = "m-3 0h6" if start[0] == end[0] else "m0-3v6"
-        ends = [f"{number(x)} {number(y)}" for x, y in (start, end)]
-        self.path(f"M{ends[0]}L{ends[1]}" + "".join(f"M{one}{across}" for one in ends), colour)
+        (x, y), (x2, y2) = [(number(x), number(y)) for x, y in (start, end)]
+        level = y == y2 and x != x2
+        stroke = "m0-3v6m0-3" if level else "m-3 0h6m-3 0"
+        # The second stroke ends with a move that draws nothing.
+        self.path(f"M{x} {y}{stroke}{f'H{x2}' if level else f'V{y2}'}{stroke}", colour)
 
     def rect(self, area: Area, fill: str, **attributes: str | float) -> None:
         """Add a rectangle."""
@@ -204,7 +205,7 @@ class Drawing:
         place = {"x": x, "y": y} if not turned else {"transform": f"translate({number(x)} {number(y)})rotate(-90)"}
         attributes = _attributes(
             place
-            | {"fill": colour, "font-size": size if size != 12 else None}
+            | {"fill": colour if colour != QUIET else None, "font-size": size if size != 12 else None}
             | {"text-anchor": anchor if anchor != "start" else None, "font-weight": "bold" if bold else None}
         )
         self._parts.append(f"<text{attributes}>{escape(shown)}</text>")
@@ -314,7 +315,7 @@ class Drawing:
             {"xmlns": "http://www.w3.org/2000/svg", "viewBox": box}
             | size
             | {"role": "img", "aria-labelledby": " ".join(names)}
-            | {"font-family": "system-ui,sans-serif", "font-size": "12"}
+            | {"font-family": "system-ui,sans-serif", "font-size": "12", "fill": QUIET}
         )
         texts = zip(("title", "desc"), names, (title, description), strict=True)
         labels = [f'<{tag} id="{name}">{escape(visible(text))}</{tag}>' for tag, name, text in texts]

@@ -5,9 +5,12 @@ All texts are plain: the template escapes them. Only `Picture` holds markup, whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from toolchain.stats.decision import Outcome
 
@@ -37,6 +40,19 @@ class Cell:
     mark: str = ""
     link: Link | None = None
 
+    @property
+    def says_key(self) -> bool:
+        """Whether the text begins with the key itself and says no more than its unit: `1,234` or `0.75 pp`."""
+        number, _, unit = self.text.replace(",", "").partition(" ")
+        return (
+            self.key is not None and not self.mark and " " not in unit and number == f"{self.key:.{_places(number)}f}"
+        )
+
+
+def _places(number: str) -> int:
+    """Return the number of decimals of a number as it is written."""
+    return len(number.partition(".")[2])
+
 
 @dataclass(frozen=True)
 class Table:
@@ -54,6 +70,11 @@ class Table:
     figures: Sequence[str] = ()
     wide: bool = False
     sortable: bool = False
+
+    @property
+    def all_figures(self) -> bool:
+        """Whether each column but the first is aligned to the right, which a table that stays one says once."""
+        return not self.wide and list(self.headings[1:]) == list(self.figures)
 
 
 @dataclass(frozen=True)
@@ -110,9 +131,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Tile:
-    """A character. uri: its picture as a data URI. alt: what the picture shows. lines: what is said below it."""
+    """A character. image: uint8 [28, 28], white ink on black. alt: what it shows. lines: what is said below it."""
 
-    uri: str
+    image: NDArray[np.uint8] = field(compare=False)
     alt: str
     lines: Sequence[str]
     tone: Tone = ""
@@ -180,6 +201,14 @@ class Page:
     ruling: Ruling | None = None
     figures: Sequence[Figure] = ()
     sections: Sequence[Section] = field(default_factory=tuple)
+
+
+def blocks_within(blocks: Sequence[Block]) -> Iterator[Block]:
+    """Yield the blocks and those folded inside them."""
+    for block in blocks:
+        yield block
+        if isinstance(block, Folded):
+            yield from blocks_within(block.blocks)
 
 
 def section(ident: str, heading: str, *blocks: Block | None) -> list[Section]:

@@ -4,7 +4,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
   const key = (row, column) => {
     const cell = row.cells[column];
-    return "key" in cell.dataset ? Number(cell.dataset.key) : cell.textContent.trim();
+    if ("key" in cell.dataset) return Number(cell.dataset.key);
+    const text = cell.textContent.trim();
+    // A figure without a key says it itself: 1,234 or 0.75 pp.
+    const figure = cell.classList.contains("figure") || (column && table.classList.contains("numbers"));
+    const number = figure ? Number.parseFloat(text.replaceAll(",", "")) : NaN;
+    return Number.isNaN(number) ? text : number;
   };
   const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
   headings.forEach((heading, column) => {

@@ -20,7 +20,6 @@ from toolchain.quantize.ranges import Ranges
 from toolchain.report.charts.class_change import class_change_svg
 from toolchain.report.charts.confusion import confusion_svg
 from toolchain.report.charts.ecdf import ecdf_svg
-from toolchain.report.charts.gallery import glyph_uri
 from toolchain.report.charts.histogram import ranges_svg
 from toolchain.report.charts.layers import layer_error_svg, operator_time_svg
 from toolchain.report.charts.network import boxes, network_svg
@@ -219,5 +218,4 @@ def _tile(flip: Flip) -> Tile:
     ]
     label = named(flip.label)
     lines = [f"is {label}", " → ".join(answers), f"{flip.kind}: {_MEANING[flip.kind]}"]
-    alt = f"Image {flip.image}, a handwritten {label}: read as {answers[0]} before and as {answers[1]} after"
-    return Tile(glyph_uri(flip.picture), alt, lines, _TONES[flip.kind])
+    return Tile(flip.picture, f"Image {flip.image}, a handwritten {label}", lines, _TONES[flip.kind])

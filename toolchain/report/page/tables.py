@@ -60,12 +60,12 @@ def _limits_table(caption: str, judged: Sequence[tuple[str, Verdict]]) -> Table:
 
 
 def _parts(name: str, verdict: Verdict) -> Folded:
-    """Return the parts of a limit, those that did not pass first."""
+    """Return the parts of a limit that did not pass, the worst first, and how many passed."""
 
     def urgency(part: Part) -> tuple[int, float]:
         return _RANK[part.outcome], part.threshold - (part.measured if part.bound is None else part.bound)
 
-    ranked = sorted(verdict.parts, key=urgency)
+    ranked = sorted((part for part in verdict.parts if part.outcome is not Outcome.PASS), key=urgency)
     rows = [
         [
             Cell(part.name),
@@ -81,9 +81,11 @@ def _parts(name: str, verdict: Verdict) -> Folded:
     table = Table(
         f"Parts of {verdict.limit}", headings, rows, ("measured", "bound", "images"), sortable=True, wide=True
     )
-    more = [Text(f"And {len(ranked) - _PARTS:,} more.")] if len(ranked) > _PARTS else []
-    open_ = sum(part.outcome is not Outcome.PASS for part in ranked)
-    return Folded(f"{name}, {verdict.limit}: {len(ranked)} parts, {open_} without a PASS", [table, *more])
+    more = [f"And {len(ranked) - _PARTS:,} more."] if len(ranked) > _PARTS else []
+    passed = len(verdict.parts) - len(ranked)
+    more += [f"{passed:,} part{'s' * (passed != 1)} passed."] if passed else []
+    summary = f"{name}, {verdict.limit}: {len(verdict.parts)} parts, {len(ranked)} without a PASS"
+    return Folded(summary, [*([table] if ranked else []), *([Text(" ".join(more), "quiet")] if more else [])])
 
 
 def classes_blocks(comparison: Comparison) -> list[Block]:
@@ -106,7 +108,7 @@ def classes_blocks(comparison: Comparison) -> list[Block]:
                 Cell(f"{row.images:,}", row.images),
                 Cell(f"{row.lost:,}", row.lost),
                 Cell(f"{row.gained:,}", row.gained),
-                Cell(f"{points_text(row.drop)} pp", row.drop, "fail" if row.drop > 0 else ""),
+                Cell(f"{points_text(row.drop)} pp", float(points_text(row.drop)), "fail" if row.drop > 0 else ""),
             ]
             for row in changed
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fixtures.svg import HOSTILE, Picture
+from tests.fixtures.svg import HOSTILE, Picture, level_ends
 from toolchain.evaluation.compare import ClassDrop
 from toolchain.report.charts.class_change import class_change_svg
 
@@ -38,9 +38,9 @@ def test_the_largest_change_comes_first_at_its_place(width: int) -> None:
 def test_an_interval_reaches_as_far_as_the_class_has_few_images() -> None:
     def length(images: int) -> float:
         picture = Picture(class_change_svg([drop("a", images, images // 10, 0), drop("w", 20, 9, 0)]))
-        bar = next(one for one in picture.all("g") if one[0].text.startswith("a:"))[1].get("d", "")
-        start, end = bar.split("M")[1].split("L")
-        return float(end.split()[0]) - float(start.split()[0])
+        bar = next(one for one in picture.all("g") if one[0].text.startswith("a:"))[1]
+        start, end = level_ends(bar)
+        return end - start
 
     assert 1.5 * length(4000) < length(400) < length(40)
 

@@ -30,13 +30,15 @@ def bars(svg: str, colour: str) -> list[tuple[float, float, float]]:
     """Return the left end, the right end and the top of each bar of a colour."""
     found = []
     for path in Picture(svg).all("path", fill=colour):
+        wide, tall, left, ground = (float(path.get("transform", "")[7:-1].split()[part]) for part in (0, 3, 4, 5))
         x = 0.0
-        for kind, value in re.findall(r"([MVH])([\d.]+)", path.get("d", "")):
+        for kind, value in re.findall(r"([MVHh])([\d.]+)", path.get("d", "")):
             if kind == "V":
-                top = float(value)
-            elif kind == "H":
-                found.append((x, float(value), top))
-            x = x if kind == "V" else float(value)
+                top = ground + tall * float(value)
+            elif kind != "M":
+                end = x + float(value) if kind == "h" else float(value)
+                found.append((left + wide * x, left + wide * end, top))
+            x = x if kind == "V" else x + float(value) if kind == "h" else float(value)
     return found
 
 
@@ -48,7 +50,7 @@ def test_bars_stand_at_their_values_and_clipped_ones_differ(width: int) -> None:
     panel = 358 if width == 358 else (720 - 24) / 2
     assert [left for left, _, _ in kept] == pytest.approx([panel / 4, panel * 3 / 8], abs=0.2)
     assert [left for left, _, _ in clipped] == pytest.approx([0, panel * 7 / 8], abs=0.2)
-    ground = max(float(one) for one in re.findall(r"M[\d.]+ ([\d.]+)V", svg))
+    (ground,) = {float(one) for one in re.findall(r"matrix\(.* ([\d.]+)\)", svg)}
     heights = [ground - top for _, _, top in (*clipped[:1], *kept)]
     assert heights == pytest.approx([80 / 3, 160 / 3, 80], abs=0.3), "by the logarithm"
     assert "clipped 1.61%" in " ".join(picture.words)

@@ -8,7 +8,7 @@ from math import log
 
 import pytest
 
-from tests.fixtures.svg import HOSTILE, Picture
+from tests.fixtures.svg import HOSTILE, Picture, level_ends
 from toolchain.report.charts.pareto import Point, front, pareto_svg
 from toolchain.report.charts.svg import Area
 from toolchain.stats.decision import Outcome
@@ -82,9 +82,9 @@ def test_error_bars_and_drops_stand_where_their_values_are() -> None:
         if file.outcome is PASS:
             assert rows[file.name][0] == pytest.approx(zero.x + 100 * (file.drop or 0) * unit, abs=0.3)
     group = next(one for one in picture.all("g") if one[0].text.startswith("letters.w4a8.tflite: drop 1.10 points"))
-    start, end = group[1].get("d", "").split("M")[1].split("L")
-    assert float(start.split()[0]) == pytest.approx(zero.x + 0.8 * unit, abs=0.3)
-    assert float(end.split()[0]) == pytest.approx(zero.x + 1.45 * unit, abs=0.3)
+    start, end = level_ends(group[1])
+    assert start == pytest.approx(zero.x + 0.8 * unit, abs=0.3)
+    assert end == pytest.approx(zero.x + 1.45 * unit, abs=0.3)
 
 
 def test_the_front_holds_no_file_that_fails_or_that_another_beats() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.fixtures.reports import pressed_report
-from tests.fixtures.svg import HOSTILE, Picture
+from tests.fixtures.svg import HOSTILE, Picture, level_ends
 from toolchain.report.charts.runs import runs_svg
 from toolchain.report.report import Report
 from toolchain.report.runs import Run, RunLine, run_lines
@@ -53,7 +53,7 @@ def test_the_interval_of_a_drop_stands_where_its_values_are() -> None:
     low, high = FIRST.comparisons[0].interval
     drop = FIRST.rows[1].drop
     assert drop is not None
-    start, end = (float(part.split()[0]) for part in group[1].get("d", "").split("M")[1].split("L"))
+    start, end = level_ends(group[1])
     middle = float(group.find(".//{*}circle").get("cx"))  # type: ignore[union-attr, arg-type]
     assert (middle - start) / (end - start) == pytest.approx((drop - low) / (high - low), abs=0.02)
 

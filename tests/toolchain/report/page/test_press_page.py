@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,7 +139,23 @@ def test_no_name_of_real_answers_becomes_markup() -> None:
     check_page(html)
 
 
-def test_a_page_of_many_classes_stays_small(tmp_path: Path) -> None:
-    report = pressed_report(3)
-    many = replace(report, comparisons=report.comparisons * 7, rows=(report.rows[0], *(report.rows[1:] * 7)))
-    assert len(press_html(many).encode()) < 150_000
+def test_a_page_of_ten_files_and_47_classes_stays_small(large_page: Path) -> None:
+    html = large_page.read_text(encoding="utf-8")
+    page = check_page(html)
+    assert len(html.encode()) < 300_000
+    assert [each["id"] for each in page.all("section") if "id" in each] == [
+        *("picture", "files", "limits", "classes", "confusions", "flipped", "layers", "latency", "operators", "ranges"),
+        *("reliability", "machine", "versions", "commands"),
+    ], "nothing is left out for it"
+    tiles = [each for each in page.all("svg") if "aria-label" in each]
+    assert len(tiles) > 100
+    assert len(page.all("use")) == len(tiles)
+    assert len(page.all("image")) == 1
+
+
+def test_wide_tables_say_their_headings_where_rows_are_drawn_as_blocks() -> None:
+    page = check_page(press_html(pressed_report(3_000)))
+    assert '.t0 td:nth-child(2)::before{content:"size"}' in page.own["style"]
+    kinds = {word for table in page.all("table") for word in table.get("class", "").split()}
+    labelled = set(re.findall(r"\.(t\d+) td", page.own["style"]))
+    assert labelled == {kind for kind in kinds if re.fullmatch(r"t\d+", kind)}
