@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from toolchain.stats.decision import Outcome
 
 _LAST = 1e300
-"""Sorts behind every figure; JavaScript reads it as a number, unlike `inf`."""
+"""Sorts behind every figure, in both directions (`page.js`); JavaScript reads it as a number, unlike `inf`."""
 Tone = Literal["", "pass", "fail", "unsure", "quiet"]
 """How a text is coloured; the colour never says what the text does not."""
 TONES: dict[Outcome, Tone] = {Outcome.PASS: "pass", Outcome.FAIL: "fail", Outcome.INCONCLUSIVE: "unsure"}

@@ -94,16 +94,16 @@ def _wide_tables(page: Page) -> dict[tuple[str, ...], str]:
 
 
 def _style(kinds: Mapping[tuple[str, ...], str]) -> str:
-    """Return the page's stylesheet, which says the heading before each cell where a row is drawn as a block.
+    """Return the stylesheet, and the heading of each column of wide tables, which it shows where rows are blocks.
 
     Rules for whole columns take less of the page than an attribute of each cell.
     """
     labels = [
-        f'.{kind} td:nth-child({column})::before{{content:"{_css_text(heading)}"}}'
+        f'.{kind} td:nth-child({column}){{--label:"{_css_text(heading)}"}}'
         for headings, kind in kinds.items()
         for column, heading in enumerate(headings[1:], 2)
     ]
-    return "\n".join([_text("page.css"), "@media screen and (max-width: 60rem) {", *labels, "}", ""])
+    return "\n".join([_text("page.css").rstrip("\n"), *labels, ""])
 
 
 def _css_text(text: str) -> str:

@@ -165,10 +165,9 @@ def _artifact_row(report: Report, row: Row, folder: str, *, counted: bool, compa
     costs = (
         [figure(row.instructions, lambda count: f"{count:,.0f}")] if counted else [_time(row.p50_ns), _time(row.p99_ns)]
     )
-    sqnr = row.fidelity
-    agreement = (
-        Cell("-", 0.0) if sqnr is None else Cell(sqnr.agreement_text, sqnr.agreement, "fail" if sqnr.collapsed else "")
-    )
+    agreement = figure(None, str)
+    if sqnr := row.fidelity:
+        agreement = Cell(sqnr.agreement_text, sqnr.agreement, "fail" if sqnr.collapsed else "")
     return [
         Cell(row.name, mark=mark, link=file_link(row.name, folder)),
         figure(row.bytes, size_text),

@@ -43,8 +43,18 @@ def test_nothing_is_wrong_at_a_glance(width: int, scheme: Scheme, page_file: Pat
     assert viewer.faults(page_file, width=width, scheme=scheme) == []
 
 
-def test_tables_that_are_folded_fit_a_narrow_screen(large_page: Path, viewer: Viewer) -> None:
-    assert viewer.faults(large_page, width=390, scheme="light") == []
+@pytest.mark.parametrize("width", [320, 1000])
+def test_wide_and_folded_tables_fit_screens_between(width: int, large_page: Path, viewer: Viewer) -> None:
+    assert viewer.faults(large_page, width=width, scheme="light") == []
+
+
+def test_a_cell_says_its_heading_where_a_row_is_a_block(large_page: Path, viewer: Viewer) -> None:
+    def look(page: Any) -> list[str]:
+        cell = page.locator("#files tbody td").first
+        return [cell.evaluate("(td) => getComputedStyle(td, '::before').content")]
+
+    seen = [viewer.view(large_page, look, width=width)[0] for width in (390, 1280)]
+    assert seen == [['"size"'], ["none"]]
 
 
 def test_every_tile_shows_its_own_character(page_file: Path, viewer: Viewer) -> None:
@@ -98,6 +108,25 @@ def test_names_that_are_script_run_nothing(tmp_path: Path, viewer: Viewer) -> No
     assert (scripts, pictures, hacked, tiles) == (1, 0, "undefined", 24)
     assert title.startswith("</style></script><script>")
     assert viewer.faults(path, width=390, scheme="dark") == []
+
+
+@pytest.mark.parametrize("heading", ["drop", "equal answers"])
+def test_rows_without_a_value_are_last_in_both_directions(heading: str, large_page: Path, viewer: Viewer) -> None:
+    def look(page: Any) -> list[list[str]]:
+        table = page.locator("#files table").first
+        index = table.locator("thead th").all_inner_texts().index(heading)
+        column = table.locator(f"tbody tr td:nth-child({index + 1})")
+        orders = []
+        for _ in range(2):
+            table.locator("thead button").nth(index).click()
+            orders.append(column.all_inner_texts())
+        return orders
+
+    orders, noises = viewer.view(large_page, look)
+    assert noises == []
+    assert [order[-1] for order in orders] == ["-", "-"]
+    assert orders[0][0] != "-"
+    assert orders[0] != orders[1]
 
 
 def test_a_table_is_sorted_by_keyboard_and_mouse(page_file: Path, viewer: Viewer) -> None:

@@ -155,7 +155,7 @@ def test_a_page_of_ten_files_and_47_classes_stays_small(large_page: Path) -> Non
 
 def test_wide_tables_say_their_headings_where_rows_are_drawn_as_blocks() -> None:
     page = check_page(press_html(pressed_report(3_000)))
-    assert '.t0 td:nth-child(2)::before{content:"size"}' in page.own["style"]
+    assert '.t0 td:nth-child(2){--label:"size"}' in page.own["style"]
     kinds = {word for table in page.all("table") for word in table.get("class", "").split()}
     labelled = set(re.findall(r"\.(t\d+) td", page.own["style"]))
     assert labelled == {kind for kind in kinds if re.fullmatch(r"t\d+", kind)}
