@@ -163,10 +163,11 @@ export function components({ width, height, pixels }) {
     while (open.length) {
       const at = open.pop();
       areas[number] += 1;
-      const [x, y] = [at % width, Math.floor(at / width)];
-      for (let v = Math.max(y - 1, 0); v <= Math.min(y + 1, height - 1); v += 1) {
-        for (let u = Math.max(x - 1, 0); u <= Math.min(x + 1, width - 1); u += 1) {
-          const next = v * width + u;
+      const x = at % width;
+      const y = Math.floor(at / width);
+      const [low, right] = [Math.min(y + 1, height - 1), Math.min(x + 1, width - 1)];
+      for (let v = Math.max(y - 1, 0); v <= low; v += 1) {
+        for (let next = v * width + Math.max(x - 1, 0); next <= v * width + right; next += 1) {
           if (!pixels[next] || parts[next]) continue;
           parts[next] = number;
           open.push(next);
@@ -227,7 +228,8 @@ function boxBlurred({ width, height, pixels }) {
   const outer = Math.floor((unit - (reach * 2 + 1) * inner) / 2);
   const soft = picture(width, height);
   for (let y = 0; y < height; y += 1) {
-    const at = (x) => pixels[y * width + Math.min(Math.max(x, 0), width - 1)];
+    const row = y * width;
+    const at = (x) => pixels[row + Math.min(Math.max(x, 0), width - 1)];
     for (let x = 0; x < width; x += 1) {
       let sum = 0;
       for (let near = x - reach; near <= x + reach; near += 1) sum += at(near);

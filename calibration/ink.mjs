@@ -15,13 +15,18 @@ const NO_INK = "there is no ink in it";
 export function findInk(gray) {
   const { width, height, pixels } = gray;
   if (Math.min(width, height) < 2 || range(pixels) < FAINTEST) throw new Blank(NO_INK);
-  const paper = paperOf(gray);
-  const absorbed = absorbedBy(gray, paper);
+  const small = thinned(gray);
+  const counted = countsOf(small);
+  const paper = paperOf(small, counted);
+  const absorbed = absorbedBy(gray, counted, paper);
   const stride = Math.max(1, Math.floor(absorbed.length / SAMPLE));
-  const middle = median(every(absorbed, stride));
+  const [low, high] = middles(every(absorbed, stride));
+  const middle = mean(low, high);
   for (let at = 0; at < absorbed.length; at += 1) absorbed[at] -= middle;
   const sample = every(absorbed, stride);
-  const grain = 1.4826 * median(distances(sample, median(sample)));
+  // Subtracting keeps the order, so the two in the middle are the same ones.
+  const level = mean(Math.fround(low - middle), Math.fround(high - middle));
+  const grain = 1.4826 * median(distances(sample, level));
   const floor = Math.max(NOISE * grain, FAINTEST);
   const strong = above(absorbed, Math.fround(floor));
   if (strong.length < 2) throw new Blank(NO_INK);
@@ -37,7 +42,8 @@ export function findInk(gray) {
 
 function range(levels) {
   let [least, most] = [255, 0];
-  for (const level of levels) {
+  for (let at = 0; at < levels.length; at += 1) {
+    const level = levels[at];
     if (level < least) least = level;
     if (level > most) most = level;
   }
@@ -60,14 +66,23 @@ function distances(values, from) {
 function above(values, least) {
   const some = new Float32Array(values.length);
   let count = 0;
-  for (const value of values) if (value > least) some[count++] = value;
+  for (let at = 0; at < values.length; at += 1) if (values[at] > least) some[count++] = values[at];
   return some.subarray(0, count);
 }
 
 // As numpy's, in float32: the middle value, or the mean of the two in the middle.
 function median(values) {
+  return mean(...middles(values));
+}
+
+// The middle value twice, or the two in the middle.
+function middles(values) {
   const [low, high] = neighbours(values, Math.floor((values.length - 1) / 2));
-  return values.length % 2 ? low : Math.fround(Math.fround(low + high) / 2);
+  return values.length % 2 ? [low, low] : [low, high];
+}
+
+function mean(low, high) {
+  return low === high ? low : Math.fround(Math.fround(low + high) / 2);
 }
 
 // As numpy's: linear between the two nearest values, in float32.
@@ -133,19 +148,19 @@ function thinned({ width, height, pixels }) {
   return thin;
 }
 
-function paperOf(gray) {
-  const small = thinned(gray);
-  const away = spread(cells(small, 50), small);
+// Whether the paper is light or dark; small: the thinned picture, counted: its cells.
+function paperOf(small, counted) {
+  const away = spread(cells(counted, 50), small);
   for (let at = 0; at < away.length; at += 1) away[at] = small.pixels[at] - away[at];
   const least = Math.fround(Math.max(FAINTEST, 4 * median(distances(away, 0))));
   let sum = 0;
-  for (const value of away) if (Math.abs(value) > least) sum += value;
+  for (let at = 0; at < away.length; at += 1) if (Math.abs(away[at]) > least) sum += away[at];
   return sum <= 0 ? "light" : "dark";
 }
 
-function absorbedBy(gray, paper) {
+function absorbedBy(gray, counted, paper) {
   const { pixels } = gray;
-  const levels = spread(cells(thinned(gray), paper === "light" ? 75 : 25), gray);
+  const levels = spread(cells(counted, paper === "light" ? 75 : 25), gray);
   for (let at = 0; at < levels.length; at += 1) {
     levels[at] =
       paper === "dark"
@@ -167,23 +182,32 @@ function edges(length, parts) {
   return Array.from({ length: parts + 1 }, (_, part) => part * each + Math.min(part, more));
 }
 
-function cells({ width, height, pixels }, share) {
+// How often each level of gray is in each cell of a picture: { rows, columns, counts }, one Uint32Array(256) a cell.
+function countsOf({ width, height, pixels }) {
   const side = Math.max(SMALLEST_CELL, Math.ceil(Math.max(width, height) / CELLS));
   const [rows, columns] = [height, width].map((length) => Math.max(1, evenRound(length / side)));
   const [down, across] = [edges(height, rows), edges(width, columns)];
-  const levels = new Float32Array(rows * columns);
+  const counts = [];
   for (let row = 0; row < rows; row += 1) {
     for (let column = 0; column < columns; column += 1) {
-      const counts = new Uint32Array(256);
+      const [left, right] = [across[column], across[column + 1]];
+      const cell = new Uint32Array(256);
       for (let y = down[row]; y < down[row + 1]; y += 1) {
-        for (let x = across[column]; x < across[column + 1]; x += 1) counts[pixels[y * width + x]] += 1;
+        for (let at = y * width + left; at < y * width + right; at += 1) cell[pixels[at]] += 1;
       }
-      const count = (down[row + 1] - down[row]) * (across[column + 1] - across[column]);
-      const place = ((count - 1) * share) / 100;
-      const [low, high] = [Math.floor(place), Math.ceil(place)].map((rank) => binOf(counts, rank)[0]);
-      levels[row * columns + column] = mixedAt(low, high, place - Math.floor(place));
+      counts.push(cell);
     }
   }
+  return { rows, columns, counts };
+}
+
+// A percentile of each cell's levels, smoothed: a picture of cells.
+function cells({ rows, columns, counts }, share) {
+  const levels = Float32Array.from(counts, (cell) => {
+    const place = ((cell.reduce((sum, count) => sum + count) - 1) * share) / 100;
+    const [low, high] = [Math.floor(place), Math.ceil(place)].map((rank) => binOf(cell, rank)[0]);
+    return mixedAt(low, high, place - Math.floor(place));
+  });
   return { width: columns, height: rows, pixels: smoothed(levels, rows, columns) };
 }
 

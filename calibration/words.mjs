@@ -96,6 +96,7 @@ function piecesOf(mask) {
   });
   refuseCrowd(pieces.length, 10 * MOST_PIECES);
   for (let at = 0; at < parts.length; at += 1) {
+    if (!parts[at]) continue;
     parts[at] = numbers[parts[at]];
     if (parts[at]) enclose(pieces[parts[at] - 1], at % width, Math.floor(at / width));
   }
@@ -307,7 +308,10 @@ function reach(wide, high, mine) {
   for (let v = 0; v < high; v += 1) {
     for (let u = 0; u < wide; u += 1) {
       if (!mine(u, v)) continue;
-      const [start, end] = [Math.max(u - SOFT, 0), Math.min(u + SOFT + 1, wide)];
+      // Neighbours in a row fill together.
+      const start = Math.max(u - SOFT, 0);
+      while (u + 1 < wide && mine(u + 1, v)) u += 1;
+      const end = Math.min(u + SOFT + 1, wide);
       for (let row = Math.max(v - SOFT, 0); row < Math.min(v + SOFT + 1, high); row += 1) {
         near.fill(1, row * wide + start, row * wide + end);
       }

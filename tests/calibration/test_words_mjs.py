@@ -6,7 +6,7 @@ import base64
 import json
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tests.fixtures.pen import sheet, written_words
 
 Gray = np.ndarray
 MODULE = Path(calibration.words.__file__).with_suffix(".mjs")
-# One process for all pictures, each on a line as width, height and pixels.
+# Each picture is on a line as width, height and pixels.
 SCRIPT = """
 const { cut } = await import(process.argv[1]);
 const { createInterface } = await import("node:readline");
@@ -43,15 +43,31 @@ for await (const line of createInterface({ input: process.stdin })) {
 pytestmark = pytest.mark.skipif(not shutil.which("node"), reason="no node: words.mjs NOT checked")
 
 
-def cut_by_javascript(pictures: Sequence[Gray]) -> list[dict[str, Any]]:
-    told = [[each.shape[1], each.shape[0], base64.b64encode(each.tobytes()).decode()] for each in pictures]
-    text = "".join(f"{json.dumps(each)}\n" for each in told)
-    command = ["node", "--input-type=module", "-e", SCRIPT, str(MODULE)]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(answers) == len(pictures)
-    return answers
+class JavaScript:
+    """A node process that cuts pictures; one for all tests, since it compiles anew in each."""
+
+    def __init__(self) -> None:
+        command = ["node", "--input-type=module", "-e", SCRIPT, str(MODULE)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def cut(self, picture: Gray) -> dict[str, Any]:
+        """Return what the script prints for a picture; fails where it has ended."""
+        assert self.process.stdin
+        assert self.process.stdout
+        height, width = picture.shape
+        print(json.dumps([width, height, base64.b64encode(picture.tobytes()).decode()]), file=self.process.stdin)
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+
+@pytest.fixture(scope="module")
+def javascript() -> Iterator[JavaScript]:
+    one = JavaScript()
+    yield one
+    assert one.process.stdin
+    one.process.stdin.close()
+    assert one.process.wait(10) == 0
 
 
 def cut_by_python(picture: Gray) -> dict[str, Any]:
@@ -67,11 +83,11 @@ def cut_by_python(picture: Gray) -> dict[str, Any]:
     return {"paper": writing.paper, "characters": characters, "rules": writing.rules}
 
 
-def assert_cut_alike(pictures: Sequence[Gray]) -> int:
+def assert_cut_alike(pictures: Sequence[Gray], javascript: JavaScript) -> int:
     """Compare both on every picture; return the number of characters."""
     count = 0
-    for number, (picture, answer) in enumerate(zip(pictures, cut_by_javascript(pictures), strict=True)):
-        expected = cut_by_python(picture)
+    for number, picture in enumerate(pictures):
+        answer, expected = javascript.cut(picture), cut_by_python(picture)
         sides = [[each.pop("glyph") for each in side.get("characters", [])] for side in (answer, expected)]
         assert answer == expected, number
         glyphs, own = (np.array(side, int).reshape(-1, 28, 28) for side in sides)
@@ -85,11 +101,11 @@ def _cropped(gray: Gray) -> Gray:
     return gray[max(rows[0] - 25, 0) : rows[-1] + 25, max(columns[0] - 25, 0) : columns[-1] + 25].copy()
 
 
-def test_written_words_are_cut_as_in_python() -> None:
+def test_written_words_are_cut_as_in_python(javascript: JavaScript) -> None:
     """36 words as a pointer draws them, and numbers composed of real digits with grain, specks, shadow and slant."""
     words = [_cropped(sheet(word, thick=thick)) for word, thick in zip(written_words(), (5, 9, 14) * 12, strict=True)]
     numbers = [word.picture for word in composed(digits("test"), 3, 30, ("1812", "42", "365", "70", "99", "2026"))]
-    assert assert_cut_alike(words + numbers) > 200
+    assert assert_cut_alike(words + numbers, javascript) > 200
 
 
 def _on_other_paper() -> list[Gray]:
@@ -125,10 +141,10 @@ def _large() -> Gray:
     return np.kron(grainy(np.asarray(drawn(["HE Ti"], size=60))), np.ones((5, 5), np.uint8))
 
 
-def test_shapes_papers_and_rules_are_cut_as_in_python() -> None:
+def test_shapes_papers_and_rules_are_cut_as_in_python(javascript: JavaScript) -> None:
     """Several lines, dots, broken letters, signs, touching letters, slants, white on black, shadow, rules, noise."""
     pictures = [*_of_many_shapes(), *_on_other_paper(), *_ruled(), _large()]
-    assert assert_cut_alike(pictures) > 200
+    assert assert_cut_alike(pictures, javascript) > 200
 
 
 def _refused() -> list[Gray]:
@@ -152,14 +168,14 @@ def _refused() -> list[Gray]:
     ]
 
 
-def test_what_holds_no_writing_is_refused_in_the_same_words() -> None:
+def test_what_holds_no_writing_is_refused_in_the_same_words(javascript: JavaScript) -> None:
     pictures = _refused()
     for picture in pictures:
         with pytest.raises(CorruptData):
             cut(picture)
-    assert assert_cut_alike(pictures) == 0
+    assert assert_cut_alike(pictures, javascript) == 0
 
 
-def test_words_of_real_letters_are_cut_as_in_python(emnist_root: Path) -> None:
+def test_words_of_real_letters_are_cut_as_in_python(emnist_root: Path, javascript: JavaScript) -> None:
     data = load(f"{emnist_root / 'resplit'}:balanced", "test").in_memory()
-    assert assert_cut_alike([word.picture for word in composed(data, 5, 40)]) > 120
+    assert assert_cut_alike([word.picture for word in composed(data, 5, 40)], javascript) > 120
